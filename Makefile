@@ -1,0 +1,46 @@
+# Three commands: `make demo`, `make test`, `make check`. Each sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM = false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup demo test test-all check format docs clean
+
+help: ## print this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,serve,plots,dev]'
+	@touch $@
+
+setup: $(BIN)/.installed ## make .venv with everything pinned in constraints.txt
+
+demo: setup ## the whole story on the embedded world, into out/demo
+	$(BIN)/palate demo --out out/demo
+
+test: setup ## the default tests
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not postgres and not browser"
+
+test-all: setup ## all tests but those that need an accelerator
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+check: setup ## format, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup ## rewrite formatting
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup ## check that the documents' commands, links and numbers hold
+	$(BIN)/python -m pytest -q tests/house
+
+clean: ## remove what the build made
+	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""What everything is written in: types, protocols, errors, simplex, seeds, files."""

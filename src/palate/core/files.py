@@ -1,0 +1,227 @@
+"""Files that are whole or absent: atomic writes, versioned JSON, JSONL, hashes.
+
+A file is written beside its target and renamed over it, so a reader sees the old content or the
+new,
+never half of either. JSONL logs that are appended to may end in a torn line after a crash;
+`read_jsonl` drops such a last line only when asked to.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palate.core.errors import FormatError, InvalidInputError
+
+JsonObject = dict[str, Any]
+
+
+def require_file(path: Path, *, what: str) -> Path:
+    """The path, if it is a file.
+
+    Raises:
+        InvalidInputError: there is no such file.
+    """
+    if not path.is_file():
+        raise InvalidInputError(
+            f"The {what} {str(path)!r} does not exist; give the path of a file."
+        )
+    return path
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write UTF-8 text so that `path` holds all of it or what it held before."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Write bytes so that `path` holds all of them or what it held before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+
+
+def write_folder_atomic(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make the folder `path` by `fill(temporary folder)`, then rename; an old folder is replaced.
+
+    If `fill` raises, `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        fill(temporary)
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def dump_json(value: object, *, indent: int | None = 2) -> str:
+    """JSON text; numpy values become plain ones.
+
+    Raises:
+        InvalidInputError: a number is not finite (JSON has no word for it).
+    """
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"A value to be written as JSON is not finite ({error}); replace it by null."
+        ) from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically, with a final newline."""
+    write_text_atomic(path, dump_json(value) + "\n")
+
+
+def read_json(path: Path, *, what: str = "file") -> Any:
+    """The parsed content.
+
+    Raises:
+        InvalidInputError: the file is missing or is not JSON.
+    """
+    require_file(path, what=what)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(
+            f"The {what} {str(path)!r} is not valid JSON ({error}); repair it or write it anew."
+        ) from error
+
+
+def write_versioned(path: Path, *, kind: str, version: int, content: Mapping[str, Any]) -> None:
+    """Write a JSON object that says what it is: `{"kind", "schema_version", ...content}`."""
+    write_json(path, {"kind": kind, "schema_version": version, **content})
+
+
+def read_versioned(path: Path, *, kind: str, version: int) -> JsonObject:
+    """The object written by `write_versioned`.
+
+    Raises:
+        InvalidInputError: the file is missing or not JSON.
+        FormatError: it is of another kind or of a newer or older schema version.
+    """
+    value = read_json(path, what=kind)
+    found = value.get("kind") if isinstance(value, dict) else None
+    if found != kind:
+        raise FormatError(f"The file {str(path)!r} is of kind {found!r}, but {kind!r} is needed.")
+    if value.get("schema_version") != version:
+        raise FormatError(
+            f"The file {str(path)!r} has schema version {value.get('schema_version')!r}, but this "
+            f"palate reads version {version}; use the palate that wrote it."
+        )
+    return value
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_text_atomic(path, "".join(dump_json(row, indent=None) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append one JSON object a line and flush to disk before returning."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(dump_json(row, indent=None) + "\n" for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsonl(
+    path: Path, *, what: str = "file", is_torn_end_dropped: bool = False
+) -> list[JsonObject]:
+    """The objects, one a line; blank lines are skipped.
+
+    Args:
+        path: The file.
+        what: What to call it in messages.
+        is_torn_end_dropped: Leave out a last line that is cut off, as after a crash.
+
+    Raises:
+        InvalidInputError: the file is missing, or a line is not a JSON object.
+    """
+    require_file(path, what=what)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows: list[JsonObject] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+        except json.JSONDecodeError as error:
+            if is_torn_end_dropped and number == len(lines):
+                break
+            raise InvalidInputError(
+                f"Line {number} of the {what} {str(path)!r} is not valid JSON ({error}); repair it."
+            ) from error
+        if not isinstance(row, dict):
+            raise InvalidInputError(
+                f"Line {number} of the {what} {str(path)!r} is not a JSON object; "
+                "write one object a line."
+            )
+        rows.append(row)
+    return rows
+
+
+def hash_bytes(*parts: bytes) -> str:
+    """SHA-256 in hexadecimal of the parts, each preceded by its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def hash_value(value: object) -> str:
+    """SHA-256 of a JSON value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, default=_plain)
+    return hash_bytes(text.encode())
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of the names and contents of files, in the order of their names."""
+    parts: list[bytes] = []
+    for path in sorted(paths, key=lambda item: item.name):
+        parts += [path.name.encode(), path.read_bytes()]
+    return hash_bytes(*parts)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise InvalidInputError(f"A value of type {type(value).__name__} cannot be written as JSON.")
+
+
+def _refuse_constant(name: str) -> float:
+    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether a JSON value is a finite number (and not a boolean)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

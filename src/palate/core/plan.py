@@ -1,0 +1,260 @@
+"""A plan is data: rows of the adapter bank and a pool.
+
+Every personalised answer is produced by a `Plan`. A row is one pass of the base model with a
+coefficient
+per expert of the bank; a pool turns the rows' next-token distributions into one:
+
+    single                        p = p_1
+    log_linear(a), sum a = 1      log p(v) = sum_m a_m log p_m(v) - log Z
+    linear(alpha), simplex        p(v) = sum_m alpha_m p_m(v), alpha fixed or given token by token
+    by a controller
+
+A method is a function from what is known of a person to a `Plan`; one engine executes plans. Two
+plans with the
+same normal form give the same distribution.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from palate.core.errors import InvalidCoefficientsError
+
+PoolKind = Literal["single", "log_linear", "linear"]
+SUM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pass of the base model.
+
+    Attributes:
+        coefficients: One number per expert, in bank order; all zero is the reference.
+        context: Token ids this row reads instead of the request's prompt, or `None` for the prompt.
+    """
+
+    coefficients: tuple[float, ...]
+    context: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse coefficients that are not finite."""
+        object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
+        if not all(math.isfinite(c) for c in self.coefficients):
+            raise InvalidCoefficientsError(
+                f"The row coefficients {list(self.coefficients)} hold a value that is not finite; "
+                "give finite coefficients."
+            )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How the rows' next-token distributions become one.
+
+    Attributes:
+        kind: `single`, `log_linear` or `linear`.
+        coefficients: One number per row; empty for `single` and for a controlled linear pool.
+        controller: Name of the controller that gives the linear coefficients at every token, or
+            `None`.
+    """
+
+    kind: PoolKind
+    coefficients: tuple[float, ...] = ()
+    controller: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse coefficients that the kind does not allow."""
+        object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
+        _require_pool_coefficients(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows and the pool that joins them; see the module's text.
+
+    Attributes:
+        rows: At least one.
+        pool: `single` with exactly one row; otherwise one coefficient per row, or a controller.
+    """
+
+    rows: tuple[Row, ...]
+    pool: Pool
+
+    def __post_init__(self) -> None:
+        """Refuse a pool that does not fit the rows."""
+        object.__setattr__(self, "rows", tuple(self.rows))
+        if not self.rows:
+            raise InvalidCoefficientsError("The plan has no rows; give at least one.")
+        lengths = {len(row.coefficients) for row in self.rows}
+        if len(lengths) != 1:
+            raise InvalidCoefficientsError(
+                f"The plan's rows have {sorted(lengths)} coefficients; give every row one per "
+                f"expert."
+            )
+        if self.pool.kind == "single" and len(self.rows) != 1:
+            raise InvalidCoefficientsError(
+                f"The pool 'single' takes one row, but the plan has {len(self.rows)}."
+            )
+        if self.pool.coefficients and len(self.pool.coefficients) != len(self.rows):
+            raise InvalidCoefficientsError(
+                f"The pool has {len(self.pool.coefficients)} coefficients for {len(self.rows)} "
+                f"rows; "
+                "give one per row."
+            )
+
+    @property
+    def n_experts(self) -> int:
+        """Number of experts the rows speak of."""
+        return len(self.rows[0].coefficients)
+
+    def to_json(self) -> dict[str, object]:
+        """The plan as plain data."""
+        return {
+            "rows": [
+                {
+                    "coefficients": list(row.coefficients),
+                    "context": row.context and list(row.context),
+                }
+                for row in self.rows
+            ],
+            "pool": {
+                "kind": self.pool.kind,
+                "coefficients": list(self.pool.coefficients),
+                "controller": self.pool.controller,
+            },
+        }
+
+    def normal_form(self) -> "Plan":
+        """The plan with equal rows merged and rows of coefficient zero dropped.
+
+        A pool left with one row of coefficient one becomes `single`. A controlled pool stays as it
+        is.
+
+        Example:
+            >>> row = Row((1.0, 0.0))
+            >>> Plan((row, row), Pool("linear", (0.5, 0.5))).normal_form().pool.kind
+            'single'
+        """
+        if self.pool.kind == "single" or self.pool.controller is not None:
+            return self
+        merged: dict[Row, float] = {}
+        for row, coefficient in zip(self.rows, self.pool.coefficients, strict=True):
+            merged[row] = merged.get(row, 0.0) + coefficient
+        kept = {row: coefficient for row, coefficient in merged.items() if coefficient != 0.0}
+        if len(kept) == 1:
+            return Plan(tuple(kept), Pool("single"))
+        return Plan(tuple(kept), Pool(self.pool.kind, tuple(kept.values())))
+
+
+def reference_plan(*, n_experts: int) -> Plan:
+    """The base model itself."""
+    return Plan((Row((0.0,) * n_experts),), Pool("single"))
+
+
+def member_plan(*, index: int, n_experts: int) -> Plan:
+    """One expert of the bank, as a portfolio serves it.
+
+    Raises:
+        InvalidCoefficientsError: the index is not an expert's.
+    """
+    return Plan((Row(one_hot(index=index, n_experts=n_experts)),), Pool("single"))
+
+
+def parameter_soup_plan(coefficients: Sequence[float]) -> Plan:
+    """One row with a dense coefficient vector: the parameter soup."""
+    return Plan((Row(tuple(coefficients)),), Pool("single"))
+
+
+def output_soup_plan(coefficients: Sequence[float]) -> Plan:
+    """The explicit output soup: `(1 - sum lambda) l_ref + sum_k lambda_k l_k`.
+
+    Source:
+        Spectral Souping, arXiv 2605.20408, explicit rule.
+    """
+    n_experts = len(coefficients)
+    rows = [Row((0.0,) * n_experts)]
+    rows += [Row(one_hot(index=k, n_experts=n_experts)) for k in range(n_experts)]
+    pool = Pool("log_linear", (1.0 - math.fsum(coefficients), *coefficients))
+    return Plan(tuple(rows), pool).normal_form()
+
+
+def mixture_plan(
+    *,
+    experts: Sequence[int],
+    n_experts: int,
+    shares: Sequence[float] | None = None,
+    controller: str | None = None,
+) -> Plan:
+    """One row per active expert, pooled linearly: MoPE.
+
+    Args:
+        experts: Indices of the active experts, all different.
+        n_experts: Size of the bank.
+        shares: One share per active expert, on the simplex; `None` is uniform, or leaves it to
+            `controller`.
+        controller: Name of the controller that gives the shares at every token.
+
+    Source:
+        MoPE, arXiv 2407.04181.
+    """
+    rows = tuple(Row(one_hot(index=k, n_experts=n_experts)) for k in experts)
+    if controller is not None:
+        return Plan(rows, Pool("linear", (), controller))
+    shares = shares if shares is not None else (1.0 / len(rows),) * len(rows)
+    return Plan(rows, Pool("linear", tuple(shares)))
+
+
+def one_hot(*, index: int, n_experts: int) -> tuple[float, ...]:
+    """The coefficient vector that is one expert.
+
+    Raises:
+        InvalidCoefficientsError: the index is not an expert's.
+    """
+    if not 0 <= index < n_experts:
+        raise InvalidCoefficientsError(
+            f"Expert {index} does not exist; the bank has experts 0 to {n_experts - 1}."
+        )
+    return tuple(1.0 if k == index else 0.0 for k in range(n_experts))
+
+
+def coefficients_from_mapping(
+    named: Mapping[str, float], *, experts: Sequence[str]
+) -> tuple[float, ...]:
+    """Coefficients in bank order; experts that are not named get zero.
+
+    Raises:
+        InvalidCoefficientsError: an expert is unknown or a number is not finite.
+    """
+    unknown = [name for name in named if name not in experts]
+    if unknown:
+        raise InvalidCoefficientsError(
+            f"The coefficients name the unknown expert {unknown[0]!r}; "
+            f"known are {', '.join(experts)}."
+        )
+    return Row(tuple(float(named.get(name, 0.0)) for name in experts)).coefficients
+
+
+def _require_pool_coefficients(pool: Pool) -> None:
+    values = pool.coefficients
+    if not all(math.isfinite(value) for value in values):
+        raise InvalidCoefficientsError(
+            f"The pool coefficients {list(values)} hold a value that is not finite."
+        )
+    if pool.kind == "single" and values:
+        raise InvalidCoefficientsError("The pool 'single' takes no coefficients; leave them out.")
+    if pool.controller is not None and (pool.kind != "linear" or values):
+        raise InvalidCoefficientsError(
+            "A controller belongs to a 'linear' pool without fixed coefficients; give one or "
+            "the other."
+        )
+    if pool.kind == "single" or pool.controller is not None:
+        return
+    total = math.fsum(values)
+    if abs(total - 1.0) > SUM_TOLERANCE:
+        raise InvalidCoefficientsError(
+            f"The {pool.kind} pool coefficients {list(values)} sum to {total:.6g}, not 1."
+        )
+    if pool.kind == "linear" and any(value < 0.0 for value in values):
+        raise InvalidCoefficientsError(
+            f"The linear pool coefficients {list(values)} hold a negative share; use shares >= 0."
+        )

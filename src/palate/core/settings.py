@@ -1,0 +1,93 @@
+"""Settings: YAML, strictly typed, every key settable from the command line.
+
+A settings class derives from `Settings`; its fields and defaults are declared once, beside the
+algorithm
+they belong to. An unknown key is an error that names it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import require_file
+
+SettingsType = TypeVar("SettingsType", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def checked(cls, values: object, *, source: str) -> Self:
+        """The settings held by plain data.
+
+        Raises:
+            InvalidInputError: a key is unknown or a value is of the wrong type or out of range.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidInputError(_sentence(error, source=source)) from error
+
+
+def load_settings(
+    settings: type[SettingsType], path: Path | None = None, *, overrides: Sequence[str] = ()
+) -> SettingsType:
+    """Settings from a YAML file and `key.sub=value` overrides (values are read as YAML).
+
+    Raises:
+        InvalidInputError: the file is missing or not YAML, or a key or value is not allowed.
+    """
+    values: Any = {}
+    source = "settings"
+    if path is not None:
+        source = str(path)
+        try:
+            values = yaml.safe_load(require_file(path, what="settings file").read_text()) or {}
+        except yaml.YAMLError as error:
+            raise InvalidInputError(
+                f"The settings file {source!r} is not valid YAML ({error})."
+            ) from error
+    if not isinstance(values, dict):
+        raise InvalidInputError(f"The settings file {source!r} is not a mapping of keys to values.")
+    for override in overrides:
+        _set(values, override)
+    return settings.checked(values, source=source)
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise InvalidInputError(f"The override {override!r} is not of the form key=value.")
+    *folders, last = key.split(".")
+    for folder in folders:
+        inner = values.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            raise InvalidInputError(
+                f"The override {override!r} goes below {folder!r}, which is a value."
+            )
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidInputError(
+            f"The value of the override {override!r} is not valid YAML."
+        ) from error
+
+
+def _sentence(error: ValidationError, *, source: str) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return f"The key {key!r} in {source} is unknown; remove it or correct its name{more}."
+    if first["type"] == "missing":
+        return f"The key {key!r} in {source} is missing; add it{more}."
+    value = repr(first.get("input"))[:80]
+    return f"The key {key!r} in {source} has the value {value}: {first['msg']}{more}."

@@ -1,0 +1,90 @@
+"""The simplex of preferences: checks, lattices and samples.
+
+A point lies on the simplex when its entries are non-negative and sum to one.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidPreferenceError
+
+NEGATIVE_TOLERANCE = 1e-9  # below this an entry is an input error, above it rounding
+SUM_TOLERANCE = 1e-6  # sums within this of one are renormalised
+
+
+def require_simplex(
+    values: Sequence[float] | Float[ndarray, " objectives"], *, name: str = "preference"
+) -> Float[ndarray, " objectives"]:
+    """The point, renormalised to sum exactly to one within rounding.
+
+    Args:
+        values: `[objectives]`, shares; each at least -1e-9, sum within 1e-6 of one.
+        name: What to call the value in the message.
+
+    Returns:
+        `[objectives]`, non-negative, sum one.
+
+    Raises:
+        InvalidPreferenceError: not a vector, not finite, a negative entry, or a sum other than one.
+    """
+    point = np.asarray(values, dtype=np.float64)
+    if point.ndim != 1 or point.size == 0:
+        raise InvalidPreferenceError(
+            f"The {name} has shape {point.shape}, but a vector with one share per objective is "
+            f"needed."
+        )
+    if not np.all(np.isfinite(point)):
+        raise InvalidPreferenceError(
+            f"The {name} {point.tolist()} holds a value that is not finite; give finite shares."
+        )
+    if np.any(point < -NEGATIVE_TOLERANCE):
+        raise InvalidPreferenceError(
+            f"The {name} {point.tolist()} has a negative share; give shares of zero or more."
+        )
+    total = float(point.sum())
+    if abs(total - 1.0) > SUM_TOLERANCE:
+        raise InvalidPreferenceError(
+            f"The {name} {point.tolist()} sums to {total:.6g}, not 1; divide each share by the sum."
+        )
+    clipped = np.clip(point, 0.0, None)
+    return clipped / clipped.sum()
+
+
+def vector_from_mapping(
+    shares: Mapping[str, float], *, objectives: Sequence[str]
+) -> Float[ndarray, " objectives"]:
+    """The simplex point named by `shares`; objectives that are not named get zero.
+
+    Raises:
+        InvalidPreferenceError: an objective is unknown, or the shares lie off the simplex.
+    """
+    unknown = [name for name in shares if name not in objectives]
+    if unknown:
+        raise InvalidPreferenceError(
+            f"The preference names the unknown objective {unknown[0]!r}; "
+            f"known are {', '.join(objectives)}."
+        )
+    return require_simplex([float(shares.get(name, 0.0)) for name in objectives])
+
+
+def lattice(*, n_objectives: int, denominator: int) -> Float[ndarray, "points objectives"]:
+    """All points whose entries are multiples of `1/denominator`, in descending lexicographic order.
+
+    Returns:
+        `[C(denominator + n_objectives - 1, n_objectives - 1), n_objectives]`.
+    """
+    bars = combinations(range(denominator + n_objectives - 1), n_objectives - 1)
+    rows = [np.diff(np.array([-1, *bar, denominator + n_objectives - 1])) - 1 for bar in bars]
+    counts = np.array(rows, dtype=np.float64)[::-1]
+    return counts / denominator
+
+
+def sample_simplex(
+    *, n_points: int, n_objectives: int, generator: np.random.Generator, concentration: float = 1.0
+) -> Float[ndarray, "points objectives"]:
+    """Points drawn from the symmetric Dirichlet distribution with the given concentration."""
+    return generator.dirichlet(np.full(n_objectives, concentration), size=n_points)

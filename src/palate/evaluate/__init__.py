@@ -1,0 +1,1 @@
+"""Evaluation: people x prompts x ways, and the report."""

@@ -1,0 +1,1 @@
+"""One adapter per anchor preference, and the library on disk."""

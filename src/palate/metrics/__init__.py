@@ -1,0 +1,1 @@
+"""Numbers about quality, each with its interval."""

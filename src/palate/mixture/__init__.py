@@ -1,0 +1,1 @@
+"""MoPE: a controller that mixes experts token by token."""

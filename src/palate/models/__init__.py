@@ -1,0 +1,1 @@
+"""Base models, adapter bank, engine: the only folder that speaks to transformers and peft."""

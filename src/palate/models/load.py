@@ -1,0 +1,134 @@
+"""Load any Hugging Face causal language model, by folder or hub id and revision.
+
+A base is identified by a hash of its parameter, configuration and tokenizer files, so that a
+library built on one
+base is never answered from another. Offline works: a folder needs no network, and a hub id is read
+from
+the local cache when the hub cannot be reached.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import hash_files, hash_value
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model with its tokenizer.
+
+    Attributes:
+        model: In evaluation mode, no parameter requires a gradient.
+        tokenizer: Fast tokenizer; its padding token is set.
+        path: Folder or hub id it was loaded from.
+        revision: Hub revision, or `None` for a folder.
+        fingerprint: Hash of the parameters, configuration and tokenizer.
+        tokenizer_fingerprint: Hash of the vocabulary and special tokens.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    path: str
+    revision: str | None
+    fingerprint: str
+    tokenizer_fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.model.device
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end an answer: the generation config's and the tokenizer's."""
+        found = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = found if isinstance(found, list) else [found]
+        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+
+
+def load_base(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> Base:
+    """The base model at `path`.
+
+    Args:
+        path: Folder with a Hugging Face model, or a hub id.
+        revision: Hub revision (branch, tag or commit).
+        dtype: `float32`, `bfloat16` or `float16`.
+        device: As torch names devices.
+
+    Raises:
+        InvalidInputError: there is no such folder or hub id, or the dtype is unknown.
+        FormatError: what is there is not a causal language model with a tokenizer.
+    """
+    if dtype not in DTYPES:
+        raise InvalidInputError(f"The dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}.")
+    name = str(path)
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~"))):
+        raise InvalidInputError(f"The base model folder {name!r} does not exist.")
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=DTYPES[dtype])
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if Path(name).is_dir():
+            raise FormatError(
+                f"The folder {name!r} is not a causal language model with a tokenizer ({reason})."
+            ) from error
+        raise InvalidInputError(
+            f"The base model {name!r} is neither a folder nor a hub id that can be read ({reason})."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    model.requires_grad_(requires_grad=False)
+    model.eval()
+    return Base(
+        model=model.to(torch.device(device)),
+        tokenizer=tokenizer,
+        path=name,
+        revision=revision,
+        fingerprint=_fingerprint(name, config=config, model=model),
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+    )
+
+
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
+    """Hash of the vocabulary and the special ids: equal hashes mean equal token ids."""
+    specials = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    return hash_value({"vocabulary": tokenizer.get_vocab(), "specials": specials})
+
+
+def require_same_tokenizer(*, left: tuple[str, str], right: tuple[str, str]) -> None:
+    """Return when two (name, tokenizer fingerprint) pairs agree.
+
+    Raises:
+        FormatError: they differ; the message names both.
+    """
+    if left[1] != right[1]:
+        raise FormatError(
+            f"The tokenizers of {left[0]!r} and {right[0]!r} differ (hashes {left[1][:12]} and "
+            f"{right[1][:12]}); rows that are pooled must share token ids."
+        )
+
+
+def _fingerprint(name: str, *, config: Any, model: PreTrainedModel) -> str:
+    folder = Path(name)
+    if folder.is_dir():
+        files = [file for pattern in _IDENTITY_FILES for file in folder.glob(pattern)]
+        return hash_files(files)
+    commit = getattr(config, "_commit_hash", None)
+    return hash_value({"id": name, "commit": commit, "parameters": model.num_parameters()})

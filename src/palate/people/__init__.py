@@ -1,0 +1,1 @@
+"""Beliefs about people's preferences."""

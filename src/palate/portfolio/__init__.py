@@ -1,0 +1,1 @@
+"""PALM: a small portfolio of policies with a certificate."""

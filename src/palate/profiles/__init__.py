@@ -1,0 +1,1 @@
+"""People, kept in a database."""

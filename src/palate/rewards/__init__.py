@@ -1,0 +1,1 @@
+"""From text to numbers on one common scale."""

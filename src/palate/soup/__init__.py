@@ -1,0 +1,1 @@
+"""Spectral souping: coefficients over experts, learned from feedback."""

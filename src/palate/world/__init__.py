@@ -1,0 +1,1 @@
+"""The embedded default: a small assistant world with known rewards."""
