@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -51,8 +52,9 @@ class Base:
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer: the generation config's and the tokenizer's."""
         found = getattr(self.model.generation_config, "eos_token_id", None)
-        ids = found if isinstance(found, list) else [found]
-        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+        ids: list[Any] = found if isinstance(found, list) else [found]
+        ids = [*ids, self.tokenizer.eos_token_id]
+        return frozenset(int(i) for i in ids if i is not None)
 
 
 def load_base(
@@ -96,8 +98,9 @@ def load_base(
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     model.requires_grad_(requires_grad=False)
     model.eval()
+    nn.Module.to(model, torch.device(device))
     return Base(
-        model=model.to(torch.device(device)),
+        model=model,
         tokenizer=tokenizer,
         path=name,
         revision=revision,

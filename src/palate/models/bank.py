@@ -1,0 +1,174 @@
+"""The adapter bank: all experts stacked on the frozen base, mixed per row, exactly.
+
+For a row with coefficients `c` a linear layer computes
+
+    y = W x + sum_k c_k s_k B_k A_k x = W x + B (m * (A x)),    m = c_k s_k repeated rank_k times,
+
+with A and B the experts' factors stacked. Any mix of ranks, scales and adapted layers works,
+coefficients may be
+negative, and every row of a batch has its own. The base is not changed: forward hooks add the
+second term while `applied` is in force, so a bank costs nothing when it is not used.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from palate.core.errors import FormatError, InvalidCoefficientsError
+from palate.models.adapter import Adapter, Factor, load_adapter
+from palate.models.load import Base
+
+Signature = tuple[tuple[int, int, float], ...]  # (expert, rank, scale) of each stacked block
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    down: Float[Tensor, "d_in ranks"]
+    up: Float[Tensor, "ranks d_out"]
+    signature: Signature
+
+
+class AdapterBank:
+    """Experts on one base, in a fixed order.
+
+    Attributes:
+        names: Experts in bank order; coefficients follow it.
+        n_bytes: Memory of the stacked factors.
+    """
+
+    def __init__(self, base: Base, adapters: Mapping[str, Adapter]) -> None:
+        """Stack the adapters and hook the layers they change.
+
+        Args:
+            base: The base model; its parameters stay as they are.
+            adapters: Factors by expert name; the order is the bank order. May be empty.
+
+        Raises:
+            FormatError: an adapter names a layer the base lacks, or of other dimensions.
+        """
+        self.names: tuple[str, ...] = tuple(adapters)
+        self._scales: dict[Signature, Float[Tensor, "rows 1 ranks"]] = {}
+        self._handles: list[RemovableHandle] = []
+        modules = dict(base.model.named_modules())
+        changed = list(dict.fromkeys(name for adapter in adapters.values() for name in adapter))
+        self._layers: dict[str, _Layer] = {}
+        for name in changed:
+            module = modules.get(name)
+            blocks = [
+                (index, adapter[name])
+                for index, adapter in enumerate(adapters.values())
+                if name in adapter
+            ]
+            for index, factor in blocks:
+                _require_fit(module, factor, layer=name, expert=self.names[index], base=base.path)
+            layer = _stack(blocks, like=next(base.model.parameters()))
+            self._layers[name] = layer
+            if module is not None:
+                self._handles.append(module.register_forward_hook(self._hook(layer)))
+        self.n_bytes = sum(
+            (layer.down.numel() + layer.up.numel()) * layer.down.element_size()
+            for layer in self._layers.values()
+        )
+
+    @classmethod
+    def load(cls, base: Base, folders: Mapping[str, Path]) -> "AdapterBank":
+        """The bank of the PEFT folders, in the mapping's order."""
+        return cls(base, {name: load_adapter(folder) for name, folder in folders.items()})
+
+    @property
+    def n_experts(self) -> int:
+        """Number of experts."""
+        return len(self.names)
+
+    @contextmanager
+    def applied(self, coefficients: Sequence[Sequence[float]] | Tensor) -> Generator[None]:
+        """While in force, row `b` of every batch runs with coefficients `coefficients[b]`.
+
+        Args:
+            coefficients: `[rows, experts]`, any sign; one row per row of the batch.
+
+        Raises:
+            InvalidCoefficientsError: the shape is not `[rows, experts]` or a value is not finite.
+        """
+        matrix = torch.as_tensor(coefficients, dtype=torch.float32)
+        if matrix.ndim != 2 or matrix.shape[1] != self.n_experts:
+            raise InvalidCoefficientsError(
+                f"The coefficients have shape {tuple(matrix.shape)}, but the bank has "
+                f"{self.n_experts} experts; give one coefficient per expert and row."
+            )
+        if not bool(torch.isfinite(matrix).all()):
+            raise InvalidCoefficientsError("The coefficients hold a value that is not finite.")
+        before = self._scales
+        self._scales = self._scales_for(matrix)
+        try:
+            yield
+        finally:
+            self._scales = before
+
+    def close(self) -> None:
+        """Take the hooks off the base."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _scales_for(self, matrix: Float[Tensor, "rows experts"]) -> dict[Signature, Tensor]:
+        if not bool(matrix.any()):
+            return {}
+        scales: dict[Signature, Tensor] = {}
+        for layer in self._layers.values():
+            if layer.signature in scales:
+                continue
+            owners = torch.tensor([k for k, rank, _ in layer.signature for _ in range(rank)])
+            factor = torch.tensor([s for _, rank, s in layer.signature for _ in range(rank)])
+            scaled = (matrix[:, owners] * factor).unsqueeze(1)
+            scales[layer.signature] = scaled.to(layer.down.device, layer.down.dtype)
+        return scales
+
+    def _hook(self, layer: _Layer):
+        def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            scale = self._scales.get(layer.signature)
+            if scale is None:
+                return None
+            inner = (args[0] @ layer.down) * scale  # [rows, seq, ranks]
+            flat = torch.addmm(output.flatten(0, 1), inner.flatten(0, 1), layer.up)
+            return flat.view_as(output)
+
+        return add
+
+
+def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor) -> _Layer:
+    down = torch.cat([factor.down for _, factor in blocks]).T.contiguous()
+    up = torch.cat([factor.up.T for _, factor in blocks]).contiguous()
+    signature = tuple((index, factor.rank, factor.scale) for index, factor in blocks)
+    return _Layer(down.to(like.device, like.dtype), up.to(like.device, like.dtype), signature)
+
+
+def _require_fit(
+    module: nn.Module | None, factor: Factor, *, layer: str, expert: str, base: str
+) -> None:
+    matrix = getattr(module, "weight", None)
+    if not isinstance(matrix, Tensor) or matrix.ndim != 2:
+        raise FormatError(
+            f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} does "
+            f"not have; "
+            "use the base it was trained on."
+        )
+    if isinstance(module, nn.Embedding):
+        raise FormatError(
+            f"The expert {expert!r} adapts the embedding {layer!r}; only linear layers can be "
+            f"stacked."
+        )
+    d_out, d_in = matrix.shape if isinstance(module, nn.Linear) else matrix.shape[::-1]
+    found = (factor.up.shape[0], factor.down.shape[1])
+    if found != (d_out, d_in):
+        raise FormatError(
+            f"The expert {expert!r} adapts the layer {layer!r} with dimensions {found}, but the "
+            f"base "
+            f"{base!r} has {(d_out, d_in)}; use the base it was trained on."
+        )

@@ -1,0 +1,91 @@
+"""The running batch: live requests, their rows, and the rows' next-token logits."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from palate.core.plan import Plan
+from palate.core.protocols import Request
+from palate.models.cache import RowCache
+from palate.models.pool import RowMap
+from palate.models.stream import TextStream
+
+
+@dataclass(eq=False)
+class Live:
+    """A request that is being answered.
+
+    Attributes:
+        index: Place among the requests that were handed in.
+        request: What was asked.
+        plan: Its plan in normal form.
+        contexts: Token ids each row reads first.
+        uniforms: `[max_tokens]`, the numbers that decide its tokens.
+        text: Text so far.
+        tokens: Token ids so far.
+        log_probs: Pooled log-probability of each.
+    """
+
+    index: int
+    request: Request
+    plan: Plan
+    contexts: list[tuple[int, ...]]
+    uniforms: Float[ndarray, " tokens"]
+    text: TextStream
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+
+
+class Batch:
+    """Live requests whose rows lie one after another, in the same order as the cache's rows.
+
+    Attributes:
+        lives: The requests.
+        cache: What their rows have read.
+        logits: `[rows, vocab]`, for the next token.
+        rows: Which request each row belongs to.
+    """
+
+    def __init__(
+        self, lives: list[Live], cache: RowCache, logits: Float[Tensor, "rows vocab"]
+    ) -> None:
+        """Take over requests that have been read."""
+        self.lives = lives
+        self.cache = cache
+        self.logits = logits
+        self.rows = RowMap.of([live.plan for live in lives], device=logits.device)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all requests."""
+        return self.cache.n_rows
+
+    def coefficients(self) -> list[tuple[float, ...]]:
+        """`[rows][experts]`."""
+        return [row.coefficients for live in self.lives for row in live.plan.rows]
+
+    def last_tokens(self) -> list[list[int]]:
+        """`[rows][1]`: the token each row reads next."""
+        return [[live.tokens[-1]] for live in self.lives for _ in live.plan.rows]
+
+    def joined(self, other: "Batch") -> "Batch":
+        """This batch with the other's requests below."""
+        self.cache.join(other.cache)
+        return Batch(self.lives + other.lives, self.cache, torch.cat([self.logits, other.logits]))
+
+    def without(self, ended: set[int]) -> "Batch | None":
+        """The batch without the requests of these indices, or `None` if none is left."""
+        if not ended:
+            return self
+        kept = [live for live in self.lives if live.index not in ended]
+        if not kept:
+            return None
+        stays = torch.tensor(
+            [live.index not in ended for live in self.lives], device=self.logits.device
+        )
+        places = stays[self.rows.owner].nonzero().squeeze(1)
+        self.cache.select(places)
+        return Batch(kept, self.cache, self.logits[places])

@@ -1,0 +1,86 @@
+"""Key-value caches whose rows come and go.
+
+A running batch joins newly read rows and drops finished ones at every step. Rows are padded on the
+left; columns
+that no row uses any more are cut off. Every layer keeps all keys, also where the model attends to a
+window only (its
+mask does the windowing), so that rows of different lengths can share one cache.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import DynamicCache
+
+from palate.core.errors import FormatError
+
+
+class RowCache:
+    """Keys, values and attention mask of the rows of a running batch.
+
+    Attributes:
+        kv: As transformers keeps it.
+        mask: `[rows, columns]`, one where a row has a token.
+    """
+
+    def __init__(self, kv: DynamicCache, mask: Tensor) -> None:
+        """Take over what a forward pass has filled."""
+        self.kv = kv
+        self.mask = mask
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in the cache."""
+        return self.mask.shape[0]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows with these indices, in this order; an index may repeat."""
+        self.kv.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+        self._trim()
+
+    def join(self, other: "RowCache") -> None:
+        """Append the other cache's rows below these."""
+        width = max(self.mask.shape[1], other.mask.shape[1])
+        self._widen(width)
+        other._widen(width)
+        for mine, theirs in zip(_layers(self.kv), _layers(other.kv), strict=True):
+            mine.keys = torch.cat([mine.keys, theirs.keys])
+            mine.values = torch.cat([mine.values, theirs.values])
+        self.mask = torch.cat([self.mask, other.mask])
+
+    def extend(self) -> None:
+        """Make room in the mask for one more token in every row."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(self.n_rows, 1)], dim=1)
+
+    def _widen(self, width: int) -> None:
+        extra = width - self.mask.shape[1]
+        if extra == 0:
+            return
+        self.mask = pad(self.mask, (extra, 0))
+        for layer in _layers(self.kv):
+            layer.keys = pad(layer.keys, (0, 0, extra, 0))
+            layer.values = pad(layer.values, (0, 0, extra, 0))
+
+    def _trim(self) -> None:
+        used = self.mask.any(dim=0).nonzero()
+        first = int(used[0]) if len(used) else 0
+        if first == 0:
+            return
+        self.mask = self.mask[:, first:]
+        for layer in _layers(self.kv):
+            layer.keys = layer.keys[:, :, first:]
+            layer.values = layer.values[:, :, first:]
+
+
+def _layers(kv: DynamicCache) -> list[Any]:
+    layers: list[Any] = list(kv.layers)
+    for layer in layers:
+        if getattr(layer, "keys", None) is None:
+            raise FormatError(
+                f"The base model keeps a {type(layer).__name__} instead of keys and values; only "
+                "attention models can be batched."
+            )
+    return layers

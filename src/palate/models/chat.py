@@ -1,0 +1,96 @@
+"""Text as a model reads it: chat template or plain, and token ids."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from palate.core.errors import InvalidInputError
+from palate.models.load import Base
+
+Message = dict[str, str]
+_ROLES = ("system", "user", "assistant")
+
+
+def format_messages(base: Base, messages: str | Sequence[Message]) -> str:
+    """The prompt as the base reads it, ending where the answer begins.
+
+    With a chat template the template decides. Without one a string is used as it is, and messages
+    are joined
+    by blank lines, which is what plain base models continue best.
+
+    Args:
+        base: Gives the template.
+        messages: A plain prompt, or messages `{"role", "content"}`.
+
+    Raises:
+        InvalidInputError: no messages, an unknown role, or a content that is not a string.
+    """
+    has_template = getattr(base.tokenizer, "chat_template", None) is not None
+    if isinstance(messages, str):
+        if not has_template:
+            return messages
+        messages = [{"role": "user", "content": messages}]
+    _require_messages(messages)
+    if has_template:
+        text: Any = base.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+        )
+        return str(text)
+    return "\n\n".join(message["content"] for message in messages)
+
+
+def encode_prompt(base: Base, prompt: str) -> list[int]:
+    """Token ids of a formatted prompt; a beginning token is added unless the text starts with it.
+
+    Raises:
+        InvalidInputError: nothing is left to read.
+    """
+    start = base.tokenizer.bos_token
+    has_start = bool(start) and prompt.startswith(str(start))
+    ids = _ids(base, prompt, has_specials=not has_start)
+    if not ids and base.tokenizer.bos_token_id is not None:
+        return [int(str(base.tokenizer.bos_token_id))]
+    if not ids:
+        raise InvalidInputError(
+            "The prompt is empty, and the model has no beginning token; give text."
+        )
+    return ids
+
+
+def encode_answer(base: Base, prompt: str, answer: str, *, is_ended: bool) -> list[int]:
+    """Token ids that the answer adds to the prompt.
+
+    Args:
+        base: Gives the tokenizer.
+        prompt: The formatted prompt.
+        answer: What follows it.
+        is_ended: Add the end token.
+    """
+    before = encode_prompt(base, prompt)
+    whole = encode_prompt(base, prompt + answer)
+    if whole[: len(before)] == before:
+        ids = whole[len(before) :]
+    else:  # the border fell inside a token: what follows the prompt is read on its own
+        ids = _ids(base, answer, has_specials=False)
+    if is_ended and base.tokenizer.eos_token_id is not None:
+        ids = [*ids, int(str(base.tokenizer.eos_token_id))]
+    return ids
+
+
+def _ids(base: Base, text: str, *, has_specials: bool) -> list[int]:
+    found: Any = base.tokenizer(text, add_special_tokens=has_specials)["input_ids"]
+    return [int(i) for i in found]
+
+
+def _require_messages(messages: Sequence[Message]) -> None:
+    if not messages:
+        raise InvalidInputError("The conversation has no messages; give at least one.")
+    for message in messages:
+        if message.get("role") not in _ROLES:
+            raise InvalidInputError(
+                f"The message role {message.get('role')!r} is unknown; "
+                f"use one of {', '.join(_ROLES)}."
+            )
+        if not isinstance(message.get("content"), str):
+            raise InvalidInputError(
+                f"The content of a {message['role']} message is not a string; give text."
+            )

@@ -1,0 +1,111 @@
+"""Log-probabilities of given answers under a plan, in one teacher-forced pass per row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan
+from palate.models.bank import AdapterBank
+from palate.models.load import Base
+from palate.models.pool import RowMap, pool_log_probs
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An answer to be scored: what was read before it, and its own token ids.
+
+    Attributes:
+        context: Token ids of the prompt; at least one.
+        answer: Token ids of the answer; may be empty.
+    """
+
+    context: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an empty context: the first token would have no distribution."""
+        if not self.context:
+            raise InvalidInputError(
+                "An answer to be scored has no context; give at least one token."
+            )
+
+
+def answer_log_probs(
+    base: Base,
+    bank: AdapterBank,
+    *,
+    plans: Sequence[Plan],
+    items: Sequence[Scored],
+    max_rows: int = 64,
+) -> list[Float[Tensor, " tokens"]]:
+    """Natural logarithm of the probability of each answer token, one tensor per item.
+
+    Args:
+        base: The base model.
+        bank: The experts.
+        plans: One per item; a controlled pool is refused.
+        items: What was read and what was answered.
+        max_rows: Most rows in one pass.
+
+    Raises:
+        InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a
+            controller.
+    """
+    if len(plans) != len(items):
+        raise InvalidInputError(
+            f"There are {len(plans)} plans for {len(items)} answers; give one each."
+        )
+    found: list[Tensor] = []
+    start = 0
+    while start < len(items):
+        end, n_rows = start + 1, len(plans[start].rows)
+        while end < len(items) and n_rows + len(plans[end].rows) <= max_rows:
+            n_rows += len(plans[end].rows)
+            end += 1
+        found += _chunk(base, bank, plans=plans[start:end], items=items[start:end])
+        start = end
+    return found
+
+
+@torch.inference_mode()
+def _chunk(
+    base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
+) -> list[Tensor]:
+    normal = [plan.normal_form() for plan in plans]
+    if any(plan.pool.controller is not None for plan in normal):
+        raise InvalidInputError(
+            "A controlled plan has no fixed shares; score it with its controller."
+        )
+    texts = [
+        (row.context if row.context is not None else item.context, item.answer)
+        for plan, item in zip(normal, items, strict=True)
+        for row in plan.rows
+    ]
+    n_answer = max(len(item.answer) for item in items)
+    n_context = max(len(context) for context, _ in texts)
+    filler = int(str(base.tokenizer.pad_token_id or 0))
+    ids = torch.full((len(texts), n_context + n_answer), filler)
+    mask = torch.zeros_like(ids)
+    for place, (context, answer) in enumerate(texts):
+        left, right = n_context - len(context), n_context + len(answer)
+        ids[place, left:right] = torch.tensor([*context, *answer])
+        mask[place, left:right] = 1
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    with bank.applied([row.coefficients for plan in normal for row in plan.rows]):
+        logits = base.model(
+            input_ids=ids.to(base.device),
+            attention_mask=mask.to(base.device),
+            position_ids=positions.to(base.device),
+            logits_to_keep=n_answer + 1,
+        ).logits[:, :-1]
+    pooled = pool_log_probs(logits, RowMap.of(normal, device=base.device))
+    return [
+        pooled[place, : len(item.answer)]
+        .gather(1, torch.tensor(item.answer, dtype=torch.long, device=base.device).unsqueeze(1))
+        .squeeze(1)
+        for place, item in enumerate(items)
+    ]
