@@ -1,0 +1,73 @@
+"""The six objectives of the small world, their three axes, and the eight people.
+
+Each axis has two poles that pull against each other; a person wants one pole of every axis, which
+makes 2^3 = 8 people. The objectives and the combinations are those of Personalized Soups
+(arXiv 2310.11564, table 1): expertise, informativeness, style.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+from palate.core.types import Objective, Preference
+
+ELEMENTARY = Objective(
+    "elementary", "Words that a child knows.", "Use simple words that a child knows."
+)
+EXPERT = Objective("expert", "The technical terms of the field.", "Use the terms of an expert.")
+CONCISE = Objective("concise", "As few words as will do.", "Keep it short.")
+INFORMATIVE = Objective("informative", "As many facts as there are.", "Tell me many facts.")
+FRIENDLY = Objective("friendly", "A warm tone.", "Be friendly and warm.")
+UNFRIENDLY = Objective("unfriendly", "A cold, impatient tone.", "Be unfriendly and cold.")
+
+OBJECTIVES: tuple[Objective, ...] = (
+    ELEMENTARY,
+    EXPERT,
+    CONCISE,
+    INFORMATIVE,
+    FRIENDLY,
+    UNFRIENDLY,
+)
+OBJECTIVE_NAMES: tuple[str, ...] = tuple(objective.name for objective in OBJECTIVES)
+AXES: dict[str, tuple[Objective, Objective]] = {
+    "expertise": (ELEMENTARY, EXPERT),
+    "informativeness": (CONCISE, INFORMATIVE),
+    "style": (FRIENDLY, UNFRIENDLY),
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who wants one pole of every axis, all three equally.
+
+    Attributes:
+        name: First name, for tables.
+        objectives: One of each axis, in the order of `AXES`.
+    """
+
+    name: str
+    objectives: tuple[Objective, Objective, Objective]
+
+    @property
+    def preference(self) -> Preference:
+        """A third on each of the three objectives, over all six in the order of `OBJECTIVES`."""
+        share = 1.0 / len(self.objectives)
+        return Preference.from_mapping(
+            {objective.name: share for objective in self.objectives}, objectives=OBJECTIVE_NAMES
+        )
+
+    @property
+    def instruction(self) -> str:
+        """The three preference sentences, joined."""
+        return " ".join(objective.instruction for objective in self.objectives)
+
+    @property
+    def label(self) -> str:
+        """The wanted poles, such as `expert, concise, friendly`."""
+        return ", ".join(objective.name for objective in self.objectives)
+
+
+_NAMES = ("Ana", "Bilal", "Chen", "Dora", "Emeka", "Freya", "Goro", "Hana")
+PEOPLE: tuple[Person, ...] = tuple(
+    Person(name, (words, amount, tone))
+    for name, (words, amount, tone) in zip(_NAMES, product(*AXES.values()), strict=True)
+)

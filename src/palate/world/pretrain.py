@@ -1,0 +1,189 @@
+"""The small base, from nothing: a byte-level BPE tokenizer and a Llama of a million parameters.
+
+The loss is the mean negative log-likelihood of the answers' tokens and the end token; prompts are
+read and not learned. Documents are drawn fresh, so none is seen twice but by chance.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.optim import AdamW
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import get_cosine_schedule_with_warmup as cosine_schedule
+
+from palate.core.seeds import derive_seed, generator_for
+from palate.core.settings import Settings
+from palate.world.documents import Document, sample_document, tokenizer_texts
+
+END, PADDING = "<|end|>", "<|pad|>"
+PADDING_ID, END_ID = 0, 1  # special tokens come first in the vocabulary
+IGNORED = -100  # label of tokens that the loss leaves out, as transformers has it
+_BUCKET = 16  # batches that are drawn together and sorted by length, against padding
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ 'Wish: ' + message['content'] + '\\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'Question: ' + message['content'] + '\\n' }}"
+    "{% else %}{{ 'Answer:\\n' + message['content'] + eos_token + '\\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Answer:\\n' }}{% endif %}"
+)
+
+
+class PretrainSettings(Settings):
+    """How the base is made; the defaults made the one that is shipped.
+
+    Attributes:
+        seed: Of everything.
+        steps: Optimiser steps.
+        batch_documents: Documents a step.
+        learning_rate: At the end of the warm-up; a cosine takes it to zero.
+        warmup_steps: Linear.
+        vocabulary: Tokens, at most.
+        hidden: Width.
+        layers: Blocks.
+        heads: Attention heads.
+        feed_forward: Width of the inner layer.
+        positions: Longest text in tokens.
+    """
+
+    seed: int = 0
+    steps: int = Field(default=3000, ge=1)
+    batch_documents: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    vocabulary: int = Field(default=1536, ge=300, le=2048)
+    hidden: int = Field(default=128, ge=8)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    feed_forward: int = Field(default=352, ge=8)
+    positions: int = Field(default=256, ge=64)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained base, in memory.
+
+    Attributes:
+        model: In evaluation mode.
+        tokenizer: With end and padding tokens and the chat template.
+        losses: Nats per answer token, one per step.
+    """
+
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    losses: tuple[float, ...]
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def pretrain(
+    settings: PretrainSettings, *, on_step: Callable[[int, float], None] = lambda _s, _l: None
+) -> Pretrained:
+    """Train tokenizer and base.
+
+    Args:
+        settings: How.
+        on_step: Called after every step with the number of steps done and the loss.
+    """
+    tokenizer = train_tokenizer(settings)
+    model = _new_model(settings, tokenizer)
+    optimizer = AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    schedule = cosine_schedule(optimizer, settings.warmup_steps, settings.steps)
+    generator = generator_for(settings.seed, "documents")
+    losses: list[float] = []
+    while len(losses) < settings.steps:
+        for batch in _bucket(settings, generator):
+            if len(losses) == settings.steps:
+                break
+            loss = model(**collate(batch, tokenizer=tokenizer)).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            on_step(len(losses), losses[-1])
+    return Pretrained(model.eval(), tokenizer, tuple(losses))
+
+
+def train_tokenizer(settings: PretrainSettings) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that reads any text and adds no token of its own."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary,
+        special_tokens=[PADDING, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    generator = generator_for(settings.seed, "tokenizer")
+    bpe.train_from_iterator(tokenizer_texts(n_documents=20_000, generator=generator), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=END,
+        pad_token=PADDING,
+        model_max_length=settings.positions,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def collate(
+    documents: list[Document], *, tokenizer: PreTrainedTokenizerFast
+) -> dict[str, torch.Tensor]:
+    """A batch: prompt, answer and end token, padded on the right; only answer and end have labels.
+
+    Returns:
+        `input_ids` and `labels`, each `[batch, seq]`. There is no mask: no token sees the padding
+        after it.
+    """
+    prompts = tokenizer([document.prompt for document in documents])["input_ids"]
+    answers = tokenizer([document.answer for document in documents])["input_ids"]
+    rows = [[*p, *a, END_ID] for p, a in zip(prompts, answers, strict=True)]
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), PADDING_ID)
+    labels = torch.full((len(rows), longest), IGNORED)
+    for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        ids[place, : len(row)] = torch.tensor(row)
+        labels[place, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
+    return {"input_ids": ids, "labels": labels}
+
+
+def _new_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        intermediate_size=settings.feed_forward,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=settings.positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=END_ID,
+        pad_token_id=PADDING_ID,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(settings.seed, "parameters"))
+        return LlamaForCausalLM(config).train()
+
+
+def _bucket(settings: PretrainSettings, generator: np.random.Generator) -> list[list[Document]]:
+    """Sixteen batches of documents of like lengths, in random order."""
+    size = settings.batch_documents
+    documents = [sample_document(generator) for _ in range(_BUCKET * size)]
+    documents.sort(key=lambda document: len(document.answer))
+    batches = [documents[start : start + size] for start in range(0, len(documents), size)]
+    return [batches[place] for place in generator.permutation(_BUCKET)]
