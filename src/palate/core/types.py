@@ -156,11 +156,13 @@ class Belief:
         mean: `[features]`.
         covariance: `[features, features]`, symmetric positive definite.
         n_observations: Feedback items it rests on.
+        gain: How sharply this person's labels follow margins; low for contradictory people.
     """
 
     mean: Float[ndarray, " features"]
     covariance: Float[ndarray, "features features"]
     n_observations: int = 0
+    gain: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
