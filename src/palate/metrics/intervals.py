@@ -5,7 +5,7 @@ independent is too short; resample whole clusters instead, or persons and prompt
 
 Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; Field
 and Welsh 2007, "Bootstrapping Clustered Data"; Hesterberg 2015, "What Teachers Should Know About
-the Bootstrap", section 5.3 (expanded percentiles); Owen 2007, "The Pigeonhole Bootstrap"; Cameron,
+the Bootstrap" (expanded percentiles); Owen 2007, "The Pigeonhole Bootstrap"; Cameron,
 Gelbach and Miller 2011, "Robust Inference With Multiway Clustering".
 
 Deviations:
@@ -131,7 +131,7 @@ def bootstrap_interval(
             fewer than two clusters, or `confidence` outside (0, 1).
 
     Source:
-        Field and Welsh 2007; Hesterberg 2015, section 5.3; Owen 2007 for two kinds of clusters.
+        Field and Welsh 2007; Hesterberg 2015; Owen 2007 for two kinds of clusters.
     """
     require_confidence(confidence)
     observations = require_observations(values)
@@ -164,7 +164,7 @@ def expanded_tail(*, confidence: float, n_clusters: int) -> float:
     """Probability cut off at either end so that percentiles cover as Student's t does.
 
     Source:
-        Hesterberg 2015, section 5.3: `Phi(-sqrt(n / (n - 1)) t_{n-1})`.
+        Hesterberg 2015: `Phi(-sqrt(n / (n - 1)) t_{n-1})`.
     """
     t = float(stdtrit(n_clusters - 1, 0.5 + confidence / 2))
     return float(ndtr(-np.sqrt(n_clusters / (n_clusters - 1)) * t))
@@ -178,7 +178,7 @@ def clustered_variance(
     `G / (G - 1) * sum_g (sum of cluster g's deviations)^2 / n^2` with `G` clusters.
 
     Source:
-        Cameron, Gelbach and Miller 2011, equation 2.4 for a mean.
+        Cameron, Gelbach and Miller 2011, section 2, for a mean.
     """
     sums = np.bincount(index, weights=observations - observations.mean())
     n_clusters = len(sums)
@@ -193,7 +193,7 @@ def two_way_variance(
     """Variance of the mean with crossed clusters, at least that of either kind alone.
 
     Source:
-        Cameron, Gelbach and Miller 2011, equation 2.11: `V_rows + V_columns - V_cells`.
+        Cameron, Gelbach and Miller 2011, section 2: `V_rows + V_columns - V_cells`.
     """
     by_row = clustered_variance(observations, rows)
     by_column = clustered_variance(observations, columns)

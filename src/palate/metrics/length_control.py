@@ -1,0 +1,139 @@
+"""The win rate that would be left if both answers were of the same length.
+
+Judges like long answers. A logistic model of the verdict with a term for the length difference is
+fitted, and the rate is read off where that difference is zero.
+
+Source: Dubois et al. 2024, "Length-Controlled AlpacaEval", section 3; Liang and Zeger 1986 for the
+clustered standard error.
+
+Deviations:
+1. No term for the difficulty of each prompt: it needs other models' verdicts. Clusters carry it.
+2. Both terms have a normal prior of standard deviation 5, so that verdicts which length explains
+   wholly still have a finite answer.
+3. The standard error is the larger of the clustered one and the model's own, which few or agreeing
+   verdicts would otherwise make too small.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import expit, stdtrit
+
+from palate.core.errors import InvalidInputError, NotConvergedError
+from palate.metrics.intervals import (
+    Interval,
+    Labels,
+    cluster_index,
+    require_confidence,
+    require_observations,
+)
+
+PRIOR_SD = 5.0
+MAX_STEPS = 100
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class LengthControl:
+    """The rate at equal length, beside what length did.
+
+    Attributes:
+        rate: Win rate of the first way at equal length, ties counting one half.
+        raw_rate: As judged.
+        length_effect: Log odds added when the first answer is much the longer; positive when the
+            judge likes length.
+    """
+
+    rate: Interval
+    raw_rate: float
+    length_effect: float
+
+
+def length_controlled_rate(
+    verdicts: Float[ndarray, " comparisons"] | Sequence[float],
+    *,
+    length_differences: Float[ndarray, " comparisons"] | Sequence[float],
+    clusters: Labels | None = None,
+    confidence: float = 0.95,
+) -> LengthControl:
+    """Win rate of the first way at equal length.
+
+    It assumes that length acts on the log odds through `tanh(difference / sd)` alone. Where one way
+    is always the longer, it extrapolates and the interval widens.
+
+    Args:
+        verdicts: `[comparisons]`, 1, 0.5 or 0.
+        length_differences: `[comparisons]`, first minus second, tokens or characters.
+        clusters: What a comparison belongs to, such as its prompt.
+        confidence: Of the interval.
+
+    Raises:
+        InvalidInputError: lengths differ, a verdict is outside [0, 1], fewer than two clusters.
+        NotConvergedError: the fit stopped early.
+
+    Source:
+        Dubois et al. 2024, section 3.
+    """
+    require_confidence(confidence)
+    won = require_observations(verdicts, name="verdicts")
+    gaps = require_observations(length_differences, name="length differences")
+    if won.shape != gaps.shape or won.min() < 0 or won.max() > 1:
+        raise InvalidInputError(
+            f"{len(won)} verdicts from {won.min()} to {won.max()} and {len(gaps)} length "
+            "differences do not fit; give one of each per comparison, verdicts in [0, 1]."
+        )
+    index, n_clusters = cluster_index(clusters, n=len(won), name="clusters")
+    spread = float(np.sqrt(np.mean(gaps**2)))
+    design = np.column_stack([np.ones(len(won)), np.tanh(gaps / spread) if spread else gaps])
+    fitted = _fit_logistic(design, won)
+    error = _clustered_error(design, won - expit(design @ fitted), fitted, index)
+    half = float(stdtrit(n_clusters - 1, 0.5 + confidence / 2)) * error
+    low, rate, high = expit(fitted[0] + np.array([-half, 0.0, half]))
+    return LengthControl(
+        rate=Interval(float(rate), float(low), float(high), len(won), n_clusters),
+        raw_rate=float(won.mean()),
+        length_effect=float(fitted[1]),
+    )
+
+
+def _fit_logistic(
+    design: Float[ndarray, "comparisons terms"], won: Float[ndarray, " comparisons"]
+) -> Float[ndarray, " terms"]:
+    fitted = np.zeros(design.shape[1])
+    step = fitted
+    for _ in range(MAX_STEPS):
+        gradient = design.T @ (won - expit(design @ fitted)) - fitted / PRIOR_SD**2
+        step = np.linalg.solve(_curvature(design, fitted), gradient)
+        step *= min(1.0, 2.0 / float(np.abs(step).max() + TOLERANCE))  # damped: at most 2 in odds
+        fitted = fitted + step
+        if np.abs(step).max() < TOLERANCE:
+            return fitted
+    raise NotConvergedError(
+        f"The length model did not settle in {MAX_STEPS} steps; check the verdicts.",
+        last=fitted,
+        gap=float(np.abs(step).max()),
+    )
+
+
+def _curvature(
+    design: Float[ndarray, "comparisons terms"], fitted: Float[ndarray, " terms"]
+) -> Float[ndarray, "terms terms"]:
+    share = expit(design @ fitted)
+    return (design * (share * (1 - share))[:, None]).T @ design + np.eye(len(fitted)) / PRIOR_SD**2
+
+
+def _clustered_error(
+    design: Float[ndarray, "comparisons terms"],
+    residuals: Float[ndarray, " comparisons"],
+    fitted: Float[ndarray, " terms"],
+    index: ndarray,
+) -> float:
+    scores = np.zeros((int(index.max()) + 1, design.shape[1]))
+    np.add.at(scores, index, design * residuals[:, None])
+    inverse = np.linalg.inv(_curvature(design, fitted))
+    n_clusters = len(scores)
+    covariance = inverse @ (scores.T @ scores) @ inverse * (n_clusters / (n_clusters - 1))
+    return float(np.sqrt(max(covariance[0, 0], inverse[0, 0])))

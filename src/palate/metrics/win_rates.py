@@ -1,0 +1,177 @@
+"""Win rates: how often the first way's answer is preferred to the second's.
+
+A verdict is 1 (first preferred), 0 (second preferred) or 0.5 (a tie). What a tie counts changes the
+rate, so all three forms are given side by side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.metrics.intervals import (
+    Interval,
+    Labels,
+    bootstrap_interval,
+    cluster_index,
+    require_observations,
+    wilson_interval,
+)
+
+TIE = 0.5
+
+
+@dataclass(frozen=True)
+class WinRates:
+    """One comparison, with ties counted in three ways.
+
+    Attributes:
+        ties_out: Wins among decided verdicts; `None` when all are ties.
+        ties_half: A tie counts one half.
+        ties_lost: A tie counts as not won.
+        n_wins: Verdicts for the first way.
+        n_ties: Ties.
+        n_losses: Verdicts for the second way.
+    """
+
+    ties_out: Interval | None
+    ties_half: Interval
+    ties_lost: Interval
+    n_wins: int
+    n_ties: int
+    n_losses: int
+
+    def to_json(self) -> dict[str, object]:
+        """The rates as plain data."""
+        return {
+            "ties_out": self.ties_out and self.ties_out.to_json(),
+            "ties_half": self.ties_half.to_json(),
+            "ties_lost": self.ties_lost.to_json(),
+            "n_wins": self.n_wins,
+            "n_ties": self.n_ties,
+            "n_losses": self.n_losses,
+        }
+
+
+def win_rates(
+    verdicts: Float[ndarray, " comparisons"] | Sequence[float],
+    *,
+    generator: np.random.Generator,
+    clusters: Labels | None = None,
+    second_clusters: Labels | None = None,
+    confidence: float = 0.95,
+) -> WinRates:
+    """The three win rates of the first way against the second.
+
+    Without clusters the intervals are Wilson's (too wide, never too short, where ties count one
+    half); with clusters they are bootstrapped, unless all verdicts agree: then Wilson's over the
+    clusters, since resampling agreement shows no doubt.
+
+    Args:
+        verdicts: `[comparisons]`, each 1, 0.5 or 0.
+        generator: Source of the resamples.
+        clusters: What a comparison belongs to, such as its person.
+        second_clusters: A second, crossed membership, such as its prompt.
+        confidence: Of the intervals.
+
+    Raises:
+        InvalidInputError: a verdict is none of 1, 0.5 and 0, or as in `bootstrap_interval`.
+    """
+    values = require_observations(verdicts, name="verdicts")
+    strange = values[~np.isin(values, (0.0, TIE, 1.0))]
+    if strange.size:
+        raise InvalidInputError(f"The verdict {strange[0]} is unknown; use 1, 0.5 (a tie) or 0.")
+
+    def rate(scores: Float[ndarray, " kept"], kept: ndarray) -> Interval:
+        labels = [_kept(each, kept, n=len(values)) for each in (clusters, second_clusters)]
+        sizes = [len(np.unique(np.asarray(each))) for each in labels if each is not None]
+        n_clusters = min([len(scores), *sizes])
+        if labels[0] is None or n_clusters < 2 or np.ptp(scores) == 0.0:
+            share = float(scores.mean())
+            low, high = wilson_interval(share * n_clusters, n_clusters, confidence=confidence)
+            return Interval(share, low, high, len(scores), n_clusters)
+        return bootstrap_interval(
+            scores,
+            generator=generator,
+            clusters=labels[0],
+            second_clusters=labels[1],
+            confidence=confidence,
+        )
+
+    everything = np.ones(len(values), dtype=bool)
+    decided = values != TIE
+    return WinRates(
+        ties_out=rate(values[decided], decided) if decided.any() else None,
+        ties_half=rate(values, everything),
+        ties_lost=rate((values == 1.0).astype(float), everything),
+        n_wins=int(np.sum(values == 1.0)),
+        n_ties=int(np.sum(~decided)),
+        n_losses=int(np.sum(values == 0.0)),
+    )
+
+
+def verdicts_from_scores(
+    first: Float[ndarray, " comparisons"],
+    second: Float[ndarray, " comparisons"],
+    *,
+    tie_margin: float = 0.0,
+) -> Float[ndarray, " comparisons"]:
+    """1 where the first score is higher by more than the margin, 0 where lower, 0.5 between.
+
+    Raises:
+        InvalidInputError: lengths differ, a score is not finite, or the margin is negative.
+    """
+    left = require_observations(first, name="first scores")
+    right = require_observations(second, name="second scores")
+    if left.shape != right.shape or not tie_margin >= 0:
+        raise InvalidInputError(
+            f"{len(left)} first and {len(right)} second scores with tie margin {tie_margin} cannot "
+            "be compared; give one of each per comparison and a margin of zero or more."
+        )
+    gap = left - right
+    return np.where(np.abs(gap) <= tie_margin, TIE, (gap > 0).astype(float))
+
+
+def verdicts_from_both_orders(
+    shown_first: Float[ndarray, " comparisons"], shown_second: Float[ndarray, " comparisons"]
+) -> Float[ndarray, " comparisons"]:
+    """One verdict from two, asked with the answers in either order.
+
+    Both numbers speak of the same way. Where they contradict each other, or one is a tie and the
+    other is not, the position decided: their mean is rounded to a tie.
+
+    Raises:
+        InvalidInputError: lengths differ.
+    """
+    if shown_first.shape != shown_second.shape:
+        raise InvalidInputError(
+            f"There are {len(shown_first)} verdicts in one order and {len(shown_second)} in the "
+            "other; ask every comparison in both."
+        )
+    return np.where(shown_first == shown_second, shown_first, TIE)
+
+
+def win_rate_matrix(
+    scores: Float[ndarray, "ways comparisons"], *, tie_margin: float = 0.0
+) -> Float[ndarray, "ways ways"]:
+    """Share of comparisons that the row's way wins against the column's; ties count one half.
+
+    Without intervals: take `win_rates` of the pairs that matter.
+    """
+    rates = np.full((len(scores), len(scores)), 0.5)
+    for row in range(len(scores)):
+        for column in range(row):
+            verdicts = verdicts_from_scores(scores[row], scores[column], tie_margin=tie_margin)
+            rates[row, column] = verdicts.mean()
+            rates[column, row] = 1.0 - rates[row, column]
+    return rates
+
+
+def _kept(labels: Labels | None, kept: ndarray, *, n: int) -> Labels | None:
+    if labels is None:
+        return None
+    index, _ = cluster_index(labels, n=n, name="clusters")
+    return index[kept]

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from palate.core.errors import InvalidInputError
+from palate.metrics.differences import (
+    paired_difference,
+    sign_flip_p_value,
+    unpaired_difference,
+)
+
+
+def test_all_flips_of_few_clusters_are_counted(generator):
+    # of the 8 sign patterns of 1, 2, 3 only +++ and --- reach 6
+    assert sign_flip_p_value(np.array([1.0, 2.0, 3.0]), generator=generator) == 0.25
+    # -1, 2, 3 sums to 4: reached by +++, ---, -++, +--
+    assert sign_flip_p_value(np.array([-1.0, 2.0, 3.0]), generator=generator) == 0.5
+
+
+def test_no_difference_at_all_has_a_p_value_of_one(generator):
+    same = np.array([0.2, 0.4, 0.9])
+    result = paired_difference(same, same, generator=generator)
+    assert result.p_value == 1.0
+    assert result.interval.estimate == 0.0
+
+
+def test_drawn_flips_agree_with_scipys_permutation_test(generator):
+    values = np.random.default_rng(2).normal(0.4, 1.0, size=30)
+    expected = stats.permutation_test(
+        (values, np.zeros(30)),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        n_resamples=9999,
+        rng=np.random.default_rng(3),
+        vectorized=True,
+    )
+    assert sign_flip_p_value(values, generator=generator) == pytest.approx(
+        expected.pvalue, abs=0.02
+    )
+
+
+def test_unpaired_difference_is_welchs(generator):
+    first, second = generator.normal(1.0, 2.0, size=30), generator.normal(0.0, 1.0, size=50)
+    ours = unpaired_difference(first, second, confidence=0.9)
+    test = stats.ttest_ind(first, second, equal_var=False)
+    expected = test.confidence_interval(0.9)
+    assert ours.p_value == pytest.approx(test.pvalue, abs=1e-10)
+    assert (ours.interval.low, ours.interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_unequal_lengths_are_refused(generator):
+    with pytest.raises(InvalidInputError, match="2 first and 3 second"):
+        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0], generator=generator)
+    with pytest.raises(InvalidInputError, match="at least two"):
+        unpaired_difference([1.0], [1.0, 2.0])
+
+
+def test_the_paired_test_finds_a_planted_two_point_difference_that_the_unpaired_does_not():
+    draws = np.random.default_rng(21)
+    paired, unpaired = 0, 0
+    for _ in range(40):
+        ease = draws.beta(2, 2, size=300)  # how easy each prompt is: what both ways share
+        first = np.clip(ease + 0.02 + draws.normal(0, 0.05, size=300), 0, 1)
+        second = np.clip(ease + draws.normal(0, 0.05, size=300), 0, 1)
+        paired += paired_difference(first, second, generator=draws).p_value <= 0.05
+        unpaired += unpaired_difference(first, second).p_value <= 0.05
+    assert paired >= 38
+    assert unpaired <= 10
+
+
+@pytest.mark.parametrize("crossed", [False, True], ids=["by person", "by person and prompt"])
+def test_a_null_comparison_is_called_significant_in_at_most_5_percent_of_400_repeats(crossed):
+    draws = np.random.default_rng(22)
+    people, prompts = (index.ravel() for index in np.indices((20, 15)))
+    n_significant, n_naive = 0, 0
+    for _ in range(400):
+        # a person, and a prompt, may lean to either way; on average there is no difference
+        leaning = 0.15 * draws.normal(size=20)[people]
+        if crossed:
+            leaning = leaning + 0.15 * draws.normal(size=15)[prompts]
+        gap = leaning + draws.normal(0, 0.3, size=300)
+        result = paired_difference(
+            gap,
+            np.zeros(300),
+            generator=draws,
+            clusters=people,
+            second_clusters=prompts if crossed else None,
+        )
+        n_significant += result.p_value <= 0.05
+        n_naive += stats.ttest_1samp(gap, 0.0).pvalue <= 0.05
+    # an exact test errs 20 times on average; 29 is the 97.5th percentile of binomial(400, 0.05)
+    assert n_significant <= 29
+    assert n_naive > 60
+
+
+def test_sign_flips_of_clusters_err_in_5_percent_of_3000_repeats():
+    draws = np.random.default_rng(23)
+    n_significant = sum(
+        sign_flip_p_value(draws.normal(size=15), generator=draws, n_flips=499) <= 0.05
+        for _ in range(3000)
+    )
+    assert 0.038 <= n_significant / 3000 <= 0.062  # 0.05 and three standard errors
