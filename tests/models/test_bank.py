@@ -18,16 +18,22 @@ from palate.models.load import Base, load_base
 TOKENS = torch.tensor([[5, 20, 30, 40, 11], [7, 8, 9, 10, 12]])
 
 
-def dense_logits(base: Base, folders: dict[str, Path], coefficients: list[float]) -> torch.Tensor:
+def dense_logits(
+    base: Base,
+    folders: dict[str, Path],
+    coefficients: list[float],
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
     """Logits of a copy of the base whose matrices are `W + sum_k c_k s_k B_k A_k`."""
-    model = load_base(base.path).model
+    model = load_base(base.path).model.to(dtype)
     if model.config.tie_word_embeddings:  # a head adapter must not change the embedding
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     modules = dict(model.named_modules())
     with torch.no_grad():
         for coefficient, folder in zip(coefficients, folders.values(), strict=True):
             for name, factor in load_adapter(folder).items():
-                delta = coefficient * factor.scale * factor.up @ factor.down
+                delta = coefficient * factor.scale * factor.up.to(dtype) @ factor.down.to(dtype)
                 matrix = modules[name].weight
                 matrix += delta if isinstance(modules[name], torch.nn.Linear) else delta.T
         return model(TOKENS).logits
@@ -51,6 +57,19 @@ def test_rows_equal_the_dense_sum_for_any_coefficients_ranks_and_scales(
         assert torch.allclose(found[place], expected, atol=1e-5), (
             (found[place] - expected).abs().max()
         )
+
+
+def test_in_double_precision_the_sum_is_exact_to_ten_digits(
+    base_folder: Path, adapter_folders: dict[str, Path]
+) -> None:
+    base = load_base(base_folder)
+    base.model.double()
+    bank = AdapterBank.load(base, adapter_folders)
+    coefficients = [1.7, -0.35, 0.6, -2.0]
+    with torch.no_grad(), bank.applied([coefficients] * 2):
+        found = base.model(TOKENS).logits
+    expected = dense_logits(base, adapter_folders, coefficients, dtype=torch.float64)
+    assert torch.allclose(found, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["short", "wide", "head", "pattern"])
@@ -159,7 +178,7 @@ def test_what_is_more_than_plain_lora_is_refused(base_folder: Path, tmp_path: Pa
 
 
 def test_a_missing_adapter_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="adapter_config.json"):
+    with pytest.raises(InvalidInputError, match=r"adapter_config\.json"):
         load_adapter(tmp_path)
 
 

@@ -96,7 +96,7 @@ class AdapterBank:
         Raises:
             InvalidCoefficientsError: the shape is not `[rows, experts]` or a value is not finite.
         """
-        matrix = torch.as_tensor(coefficients, dtype=torch.float32)
+        matrix = torch.as_tensor(coefficients, dtype=torch.float64)
         if matrix.ndim != 2 or matrix.shape[1] != self.n_experts:
             raise InvalidCoefficientsError(
                 f"The coefficients have shape {tuple(matrix.shape)}, but the bank has "
@@ -125,7 +125,9 @@ class AdapterBank:
             if layer.signature in scales:
                 continue
             owners = torch.tensor([k for k, rank, _ in layer.signature for _ in range(rank)])
-            factor = torch.tensor([s for _, rank, s in layer.signature for _ in range(rank)])
+            factor = torch.tensor(
+                [s for _, rank, s in layer.signature for _ in range(rank)], dtype=torch.float64
+            )
             scaled = (matrix[:, owners] * factor).unsqueeze(1)
             scales[layer.signature] = scaled.to(layer.down.device, layer.down.dtype)
         return scales
