@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from palate.core.errors import InvalidInputError
+from palate.world.facts import CATEGORIES
 from palate.world.topics import HELD_OUT_TOPICS, TRAIN_TOPICS, Topic
 
 _FRAMES = (
@@ -25,7 +26,7 @@ _FRAMES = (
     "Help me understand the {topic}.",
 )
 FRAMES_PER_TOPIC = 2  # in the two lists; pre-training asks about each training topic in all ways
-_STEP = 37  # prime to 216 and to 72, so that stepping reaches every topic once
+_STEP = 7  # prime to 36 and to 12, the topics of a category, so that steps reach all of them
 
 
 def prompts_about(topic: Topic) -> tuple[str, ...]:
@@ -88,5 +89,10 @@ def _spread(topics: tuple[Topic, ...]) -> tuple[str, ...]:
 
 
 def _interleaved(topics: tuple[Topic, ...]) -> list[Topic]:
-    """The topics in an order that steps through the categories."""
-    return [topics[place * _STEP % len(topics)] for place in range(len(topics))]
+    """The topics in an order that steps through categories, and within them through heads."""
+    size = len(topics) // len(CATEGORIES)
+    return [
+        topics[category * size + place * _STEP % size]
+        for place in range(size)
+        for category in range(len(CATEGORIES))
+    ]

@@ -1,0 +1,167 @@
+"""What a base of the small world is like: well-formed answers, gold rewards, lengths, obedience.
+
+Answers are sampled at temperature 1 to held-out prompts by transformers' own `generate`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from palate.core.seeds import derive_seed, generator_for
+from palate.metrics.intervals import wilson_interval
+from palate.world.documents import sample_wishes
+from palate.world.gold import gold_rewards
+from palate.world.grammar import parse
+from palate.world.objectives import OBJECTIVE_NAMES, OBJECTIVES, Objective
+from palate.world.prompts import format_prompt, held_out_prompts
+
+MAX_ANSWER_TOKENS = 96  # the longest answer of the grammar has 93 with the shipped tokenizer
+_BATCH = 64
+_LEVELS = (0, 5, 50, 95, 100)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of answers with its 95 % Wilson interval.
+
+    Attributes:
+        share: In [0, 1].
+        low: Lower end.
+        high: Upper end.
+        n_answers: Out of so many.
+    """
+
+    share: float
+    low: float
+    high: float
+    n_answers: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of a base.
+
+    Attributes:
+        well_formed: Without preference sentences.
+        well_formed_with_wishes: With one to three of them.
+        gold_mean: Per objective, without preference sentences.
+        gold_sd: The same answers' standard deviation.
+        gold_mean_if_asked: Per objective, with its own preference sentence alone.
+        words: 0, 5, 50, 95 and 100 % quantiles of words per answer.
+        tokens: The same of tokens.
+        faults: Up to ten answers' faults, in words.
+    """
+
+    well_formed: Share
+    well_formed_with_wishes: Share
+    gold_mean: dict[str, float]
+    gold_sd: dict[str, float]
+    gold_mean_if_asked: dict[str, float]
+    words: tuple[float, ...]
+    tokens: tuple[float, ...]
+    faults: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurement as plain data."""
+        return asdict(self)
+
+
+def measure(
+    model: Any,
+    tokenizer: Any,
+    *,
+    n_answers: int,
+    seed: int,
+    on_batch: Callable[[int], None] = lambda _n: None,
+) -> Measurement:
+    """Measure a base; draws `8 n_answers` answers.
+
+    Args:
+        model: A causal language model of transformers.
+        tokenizer: Its tokenizer.
+        n_answers: Answers in each of the eight samples (plain, with wishes, one per objective).
+        seed: Of prompts, wishes and answers.
+        on_batch: Called with the number of answers just drawn.
+    """
+    generator = generator_for(seed, "measure")
+    prompts = [held_out_prompts()[i] for i in generator.integers(144, size=n_answers)]
+
+    def answers_to(name: str, wishes: Sequence[Sequence[Objective]]) -> list[str]:
+        texts = [
+            format_prompt(prompt, " ".join(objective.instruction for objective in several))
+            for prompt, several in zip(prompts, wishes, strict=True)
+        ]
+        seed_here = derive_seed(seed, name)
+        return sample_answers(model, tokenizer, texts, seed=seed_here, on_batch=on_batch)
+
+    plain = answers_to("plain", [()] * n_answers)
+    wished = answers_to("wishes", [sample_wishes(generator) for _ in prompts])
+    asked = {
+        objective.name: gold_rewards(answers_to(objective.name, [(objective,)] * n_answers))
+        for objective in OBJECTIVES
+    }
+    gold = gold_rewards(plain)
+    readings = [
+        parse(p, text) for p, text in zip([*prompts, *prompts], [*plain, *wished], strict=True)
+    ]
+    is_formed = [reading.is_well_formed for reading in readings]
+    return Measurement(
+        well_formed=_share(is_formed[:n_answers]),
+        well_formed_with_wishes=_share(is_formed[n_answers:]),
+        gold_mean=_by_name(gold.mean(axis=0)),
+        gold_sd=_by_name(gold.std(axis=0)),
+        gold_mean_if_asked=_by_name(
+            [asked[name][:, place].mean() for place, name in enumerate(OBJECTIVE_NAMES)]
+        ),
+        words=_quantiles([len(text.split()) for text in plain]),
+        tokens=_quantiles([len(ids) for ids in tokenizer(plain)["input_ids"]]),
+        faults=tuple(reading.fault for reading in readings if reading.fault)[:10],
+    )
+
+
+def sample_answers(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    seed: int,
+    on_batch: Callable[[int], None] = lambda _n: None,
+) -> list[str]:
+    """One answer per formatted prompt, at temperature 1, cut after `MAX_ANSWER_TOKENS`.
+
+    A cut answer is given as far as it came. torch's own generator is left as it was.
+    """
+    answers: list[str] = []
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        for start in range(0, len(texts), _BATCH):
+            batch = list(texts[start : start + _BATCH])
+            read = tokenizer(batch, return_tensors="pt", padding=True, padding_side="left")
+            ids = model.generate(
+                input_ids=read["input_ids"],
+                attention_mask=read["attention_mask"],
+                do_sample=True,
+                top_k=0,
+                max_new_tokens=MAX_ANSWER_TOKENS,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            drawn = ids[:, read["input_ids"].shape[1] :]
+            answers += tokenizer.batch_decode(drawn, skip_special_tokens=True)
+            on_batch(len(batch))
+    return answers
+
+
+def _share(is_so: Sequence[bool]) -> Share:
+    low, high = wilson_interval(sum(is_so), len(is_so))
+    return Share(sum(is_so) / len(is_so), low, high, len(is_so))
+
+
+def _by_name(values: Sequence[float] | np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(OBJECTIVE_NAMES, values, strict=True)}
+
+
+def _quantiles(lengths: Sequence[int]) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.percentile(lengths, _LEVELS))
