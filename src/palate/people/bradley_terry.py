@@ -23,8 +23,15 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import expit
 
-from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
+from palate.people.comparisons import (
+    checked_comparisons,
+    require_finite,
+    require_gain,
+    require_root,
+    require_shares,
+)
 from palate.people.newton import fit_whitened, moderate, solve_margin
 
 CHUNK_NUMBERS = 1 << 17  # numbers of a chunk of people that are fitted together: 1 MB
@@ -65,6 +72,19 @@ class Fits:
 
 
 @dataclass(frozen=True, eq=False)
+class RootedPrior:
+    """A normal prior that may be flat: some directions of the vector can be known exactly.
+
+    Attributes:
+        mean: `[features]`.
+        root: `[features, free]`, full column rank; the covariance is `root @ root.T`.
+    """
+
+    mean: Float[ndarray, " features"]
+    root: Float[ndarray, "features free"]
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """How likely the first of two answers is preferred.
 
@@ -83,7 +103,7 @@ def fit(
     features: Float[ndarray, "comparisons features"],
     labels: Float[ndarray, " comparisons"],
     *,
-    prior: Belief,
+    prior: Belief | RootedPrior,
     gain: float = 1.0,
     discounts: Float[ndarray, " comparisons"] | None = None,
 ) -> Fit:
@@ -95,7 +115,7 @@ def fit(
     Args:
         features: `[comparisons, features]`, first answer's minus second's.
         labels: `[comparisons]`, 1 first preferred, 0 second, 0.5 a tie; or a probability.
-        prior: Normal prior.
+        prior: Normal prior; with a `RootedPrior` the vector stays within its directions.
         gain: How sharply labels follow margins.
         discounts: `[comparisons]` in [0, 1]; 1 where absent, 0 leaves a comparison out.
 
@@ -128,7 +148,7 @@ def fit_batch(
     features: Float[ndarray, "people comparisons features"],
     labels: Float[ndarray, "people comparisons"],
     *,
-    prior: Belief,
+    prior: Belief | RootedPrior,
     gain: float | Float[ndarray, " people"] = 1.0,
     discounts: Float[ndarray, "people comparisons"] | None = None,
     tolerance: float = 1e-9,
@@ -151,13 +171,16 @@ def fit_batch(
         InvalidCoefficientsError: the prior covariance is not symmetric positive definite.
         NotConvergedError: more than 200 rounds; cannot happen for finite margins of usual size.
     """
-    features, labels, discounts = _checked(features, labels, discounts, prior=prior)
+    features, labels, discounts = checked_comparisons(
+        features, labels, discounts, n_features=len(prior.mean)
+    )
     n_people, n_comparisons, n_features = features.shape
     gains = np.broadcast_to(require_gain(gain), (n_people,))
-    root = require_root(prior.covariance)
+    root = prior.root if isinstance(prior, RootedPrior) else require_root(prior.covariance)
     size = max(1, CHUNK_NUMBERS // max(1, n_comparisons * n_features))
-    z = np.empty((n_people, n_features))
-    inverse = np.empty((n_people, n_features, n_features))
+    n_free = root.shape[1]
+    z = np.empty((n_people, n_free))
+    inverse = np.empty((n_people, n_free, n_free))
     objective = np.empty(n_people)
     for start in range(0, n_people, size):
         part = slice(start, start + size)
@@ -247,35 +270,6 @@ def predict(
     return Prediction(margin, variance, float(moderate(margin, variance)))
 
 
-def require_gain(gain: float | Float[ndarray, " people"]) -> Float[ndarray, "*shape"]:
-    """The gain as an array.
-
-    Raises:
-        InvalidInputError: not finite or not above zero.
-    """
-    gains = np.asarray(gain, dtype=np.float64)
-    if not (np.isfinite(gains).all() and (gains > 0).all()):
-        raise InvalidInputError(f"The gain {gain!r} is out of range; use a finite number above 0.")
-    return gains
-
-
-def require_root(covariance: Float[ndarray, "features features"]) -> Float[ndarray, "f f"]:
-    """Lower triangular `L` with `L L' = covariance`.
-
-    Raises:
-        InvalidCoefficientsError: not symmetric positive definite.
-    """
-    if np.isfinite(covariance).all() and np.allclose(covariance, covariance.T, atol=1e-10):
-        try:
-            return np.linalg.cholesky(covariance)
-        except np.linalg.LinAlgError:
-            pass
-    raise InvalidCoefficientsError(
-        f"The prior covariance with diagonal {np.diag(covariance).tolist()} is not symmetric "
-        "positive definite; add a small multiple of the identity."
-    )
-
-
 def _update_part(
     prior: tuple[Float[ndarray, "people features"], Float[ndarray, "people f f"]],
     scaled: Float[ndarray, "people features"],
@@ -304,34 +298,6 @@ def _symmetric(matrices: Float[ndarray, "people f f"]) -> Float[ndarray, "people
     return 0.5 * (matrices + matrices.transpose(0, 2, 1))
 
 
-def _checked(
-    features: Float[ndarray, "people comparisons features"],
-    labels: Float[ndarray, "people comparisons"],
-    discounts: Float[ndarray, "people comparisons"] | None,
-    *,
-    prior: Belief,
-) -> tuple[
-    Float[ndarray, "people comparisons features"],
-    Float[ndarray, "people comparisons"],
-    Float[ndarray, "people comparisons"],
-]:
-    features = np.asarray(features, dtype=np.float64)
-    labels = np.asarray(labels, dtype=np.float64)
-    counted = np.ones(labels.shape) if discounts is None else np.asarray(discounts, np.float64)
-    if features.ndim == 3 and features.shape[1] == 0:  # nobody said anything: any width will do
-        features = features.reshape(len(features), 0, len(prior.mean))
-    if features.shape != (*labels.shape, len(prior.mean)) or counted.shape != labels.shape:
-        raise InvalidInputError(
-            f"Features {features.shape}, labels {labels.shape}, discounts {counted.shape} and a "
-            f"prior of length {len(prior.mean)} disagree; give one label and one discount for "
-            "each feature vector, and feature vectors as long as the prior mean."
-        )
-    _require_shares(labels, name="label")
-    _require_shares(counted, name="discount")
-    _require_finite(features)
-    return features, labels, counted
-
-
 def _require_updates(
     means: Float[ndarray, "people features"],
     covariances: Float[ndarray, "people features features"],
@@ -348,20 +314,5 @@ def _require_updates(
             f"Means {means.shape}, covariances {covariances.shape}, features {features.shape} and "
             f"labels {labels.shape} disagree; give one feature vector and one label a person."
         )
-    _require_shares(labels, name="label")
-    _require_finite(features)
-
-
-def _require_shares(values: Float[ndarray, "*shape"], *, name: str) -> None:
-    good = (values >= 0.0) & (values <= 1.0)  # false for NaN too
-    if not good.all():
-        raise InvalidInputError(
-            f"The {name} {values[~good].flat[0]} is out of range; use a number in [0, 1]."
-        )
-
-
-def _require_finite(features: Float[ndarray, "*shape"]) -> None:
-    if not np.isfinite(features).all():
-        raise InvalidInputError(
-            "The features hold a value that is not finite; leave such comparisons out."
-        )
+    require_shares(labels, name="label")
+    require_finite(features)

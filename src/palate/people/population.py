@@ -1,0 +1,110 @@
+"""What is believed of a person never seen before, from many who were: empirical Bayes.
+
+Everybody's vector is taken as a draw from one normal distribution. Its mean and covariance are
+found by EM with the Laplace posterior of each person as the E step.
+
+Source: Spectral Souping, arXiv 2605.20408, populations; Dempster, Laird & Rubin 1977.
+
+Limits and choices of ours:
+
+1. The E step's mean is the posterior mode, which lies a little nearer to the prior mean than the
+   posterior mean: with 40 comparisons a person of three features the prior's variances come out
+   about a quarter too small, with 200 within a tenth.
+2. The evidence is Laplace's, so it may fall by a little at the end; the round with the largest
+   evidence is returned.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import Belief
+from palate.people.bradley_terry import fit_batch
+from palate.people.preference import normal_on_plane, rooted_on_plane
+
+FLOOR = 1e-4  # added to the variance of every coordinate, so that no direction is ever settled
+MAX_ROUNDS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """A prior and what it rests on.
+
+    Attributes:
+        prior: Normal prior of a new person.
+        gain: How sharply labels follow margins, the same for all.
+        log_evidence: Of all labels under the prior, in nats; a sum over people.
+        n_people: People with at least one comparison.
+    """
+
+    prior: Belief
+    gain: float
+    log_evidence: float
+    n_people: int
+
+
+def fit_population(
+    features: Float[ndarray, "people comparisons features"],
+    labels: Float[ndarray, "people comparisons"],
+    *,
+    discounts: Float[ndarray, "people comparisons"] | None = None,
+    gain: float = 1.0,
+    start: Belief | None = None,
+    is_preference: bool = False,
+) -> Population:
+    """The prior under which the labels of all people are most likely.
+
+    Args:
+        features: `[people, comparisons, features]`, padded.
+        labels: `[people, comparisons]` in [0, 1].
+        discounts: `[people, comparisons]`; 0 leaves padding out.
+        gain: How sharply labels follow margins.
+        start: Where EM starts; a standard normal, or the default prior of a preference.
+        is_preference: The vector is a preference: it stays on the plane of sum one.
+
+    Raises:
+        InvalidInputError: fewer than two people have comparisons, or a value is out of range.
+    """
+    counted = np.ones(np.shape(labels)) if discounts is None else np.asarray(discounts)
+    kept = counted.sum(axis=1) > 0
+    if kept.sum() < 2:
+        raise InvalidInputError(
+            f"Only {int(kept.sum())} people have comparisons; a population needs at least 2."
+        )
+    x, y, c = np.asarray(features)[kept], np.asarray(labels)[kept], counted[kept]
+    n_features = x.shape[2]
+    plane = np.eye(n_features)
+    if is_preference:
+        plane -= 1.0 / n_features
+        start = start or normal_on_plane(n_objectives=n_features)
+    prior = start or Belief(np.zeros(n_features), np.eye(n_features))
+    best = Population(prior, gain, -np.inf, len(x))
+    for _ in range(MAX_ROUNDS):
+        rooted = rooted_on_plane(prior) if is_preference else prior
+        fits = fit_batch(x, y, prior=rooted, gain=gain, discounts=c, tolerance=1e-6)
+        evidence = float(fits.log_evidence.sum())
+        if evidence <= best.log_evidence + 1e-6 * len(x):
+            break
+        best = Population(prior, gain, evidence, len(x))
+        prior = pool_beliefs(fits.mean, fits.covariance, plane=plane)
+    return best
+
+
+def pool_beliefs(
+    means: Float[ndarray, "people features"],
+    covariances: Float[ndarray, "people features features"],
+    *,
+    plane: Float[ndarray, "features features"] | None = None,
+) -> Belief:
+    """The M step: mean of the means; covariance of the means plus mean of the covariances.
+
+    A floor of 1e-4 is added along `plane`, a projection (every direction where absent).
+    """
+    mean = means.mean(axis=0)
+    away = means - mean
+    covariance = covariances.mean(axis=0) + away.T @ away / len(means)
+    directions = np.eye(len(mean)) if plane is None else plane
+    return Belief(mean, covariance + FLOOR * directions, len(means))
