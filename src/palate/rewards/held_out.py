@@ -1,0 +1,158 @@
+"""How well a reward ranks pairs it has not seen, beside what length alone would do.
+
+A reward model that does no better than "longer wins" has learned length. So accuracy never stands
+alone: with it go its interval, the number of pairs, and three length baselines.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.seeds import generator_for
+from palate.core.settings import Settings
+from palate.metrics.intervals import bootstrap_interval, wilson_interval
+from palate.rewards.bradley_terry import fit_bradley_terry, mean_loss
+from palate.rewards.features import SparseRows, words_of
+from palate.rewards.pairs import PairSet
+
+CONFIDENCE = 0.95
+LENGTH_RIDGE = 1e-3  # two features need no shrinking, only a finite answer on separable pairs
+
+
+class Accuracy(Settings):
+    """Share of pairs ranked as people did; ties count one half.
+
+    Attributes:
+        estimate: The share.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        n: Pairs.
+        n_groups: Groups of pairs that are not independent of one another.
+        method: `wilson`, or `bootstrap` over groups where groups hold several pairs.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    n_groups: int
+    method: str
+
+    def __str__(self) -> str:
+        """Estimate, interval and number of pairs."""
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n})"
+
+
+class HeldOut(Settings):
+    """A reward on held-out pairs.
+
+    Attributes:
+        accuracy: Of the reward.
+        loss: Mean of `-log sigmoid(chosen - rejected)`, nats a pair; a coin has 0.693.
+        longer_wins: Of preferring the answer of more characters.
+        shorter_wins: Of preferring the answer of fewer.
+        length_only: Of a Bradley-Terry fit on the training pairs that sees only the logarithms of
+            the numbers of characters and words.
+    """
+
+    accuracy: Accuracy
+    loss: float
+    longer_wins: Accuracy
+    shorter_wins: Accuracy
+    length_only: Accuracy
+
+
+def accuracy_of(
+    margins: Float[ndarray, " pairs"], *, groups: Sequence[str], seed: int = 0
+) -> Accuracy:
+    """Accuracy with its interval from the scores of chosen minus rejected.
+
+    Wilson's interval when every group is one pair, otherwise a bootstrap over groups. When all or
+    no pairs are right a bootstrap has no width; Wilson's interval on the number of groups is
+    given then.
+
+    Raises:
+        InvalidInputError: there is no pair, a margin is not finite, or several pairs are one group.
+    """
+    if not np.all(np.isfinite(margins)):
+        raise InvalidInputError("The score of a held-out pair is not finite; it cannot be ranked.")
+    right = np.where(margins > 0, 1.0, np.where(margins < 0, 0.0, 0.5))
+    n, n_groups = len(right), len(set(groups))
+    estimate = float(right.mean())
+    if n_groups == n or estimate in (0.0, 1.0):
+        low, high = wilson_interval(estimate * n_groups, n_groups, confidence=CONFIDENCE)
+        method = "wilson"
+    else:
+        found = bootstrap_interval(
+            right,
+            generator=generator_for(seed, "accuracy"),
+            clusters=list(groups),
+            confidence=CONFIDENCE,
+        )
+        low, high, method = found.low, found.high, "bootstrap"
+    return Accuracy(
+        estimate=estimate,
+        low=max(0.0, low),
+        high=min(1.0, high),
+        n=n,
+        n_groups=n_groups,
+        method=method,
+    )
+
+
+def held_out_of(
+    margins: Float[ndarray, " pairs"], *, train: PairSet, validation: PairSet, seed: int = 0
+) -> HeldOut:
+    """What a reward's margins on the validation pairs say, beside the length baselines.
+
+    Args:
+        margins: `[pairs]`, raw score of chosen minus rejected on the validation pairs.
+        train: What the reward was fitted on; the length-only baseline is fitted on it too.
+        validation: Pairs neither has seen.
+        seed: Of the bootstrap.
+
+    Raises:
+        InvalidInputError: as `accuracy_of`, or a pair is in both sets.
+    """
+    _require_disjoint(train, validation)
+    longer = _characters(validation.chosen) - _characters(validation.rejected)
+    coefficients = fit_bradley_terry(_length_differences(train), ridge=LENGTH_RIDGE)
+    fitted = _length_differences(validation) @ coefficients
+
+    def measured(values: Float[ndarray, " pairs"]) -> Accuracy:
+        return accuracy_of(values, groups=validation.groups, seed=seed)
+
+    return HeldOut(
+        accuracy=measured(margins),
+        loss=mean_loss(margins),
+        longer_wins=measured(longer),
+        shorter_wins=measured(-longer),
+        length_only=measured(fitted),
+    )
+
+
+def _require_disjoint(train: PairSet, validation: PairSet) -> None:
+    seen = {(pair.prompt, frozenset((pair.chosen, pair.rejected))) for pair in train.pairs}
+    for index, pair in enumerate(validation.pairs):
+        if (pair.prompt, frozenset((pair.chosen, pair.rejected))) in seen:
+            raise InvalidInputError(
+                f"Pair {index + 1} of the validation pairs {validation.source!r} is among the "
+                f"training pairs {train.source!r} too; take it out of one of them."
+            )
+
+
+def _length_differences(pairs: PairSet) -> SparseRows:
+    return sp.csr_matrix(_log_lengths(pairs.chosen) - _log_lengths(pairs.rejected))
+
+
+def _log_lengths(answers: Sequence[str]) -> Float[ndarray, "answers 2"]:
+    words = np.array([len(words_of(answer)) for answer in answers])
+    return np.log1p(np.stack([_characters(answers), words], axis=1))
+
+
+def _characters(answers: Sequence[str]) -> Float[ndarray, " answers"]:
+    return np.array([len(answer) for answer in answers], dtype=np.float64)

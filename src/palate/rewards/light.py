@@ -1,0 +1,236 @@
+"""The light trunk: a linear Bradley-Terry score of TF-IDF terms, for machines without a GPU.
+
+Four blocks of features: words and word pairs, character n-grams within words, lengths, and words
+shared with the prompt. Each block is divided by one number, so that its differences chosen minus
+rejected have mean squared length one: the ridge prices the blocks alike. The score is their sum
+with the coefficients of `palate.rewards.bradley_terry`.
+
+It reads surface only: it cannot tell a true statement from a false one in the same words, and
+answers far from the pairs it was fitted on get scores that mean little.
+
+Deviations from textbook Bradley-Terry with covariates:
+1. Vocabulary, document frequencies and block scales are taken from all training answers before the
+   folds are cut that choose the ridge; they do not see which answer was preferred.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from palate.core.errors import FormatError
+from palate.core.files import (
+    hash_bytes,
+    read_versioned,
+    require_file,
+    write_bytes_atomic,
+    write_versioned,
+)
+from palate.core.settings import Settings
+from palate.rewards.bradley_terry import fit_bradley_terry, select_ridge
+from palate.rewards.features import (
+    N_LENGTHS,
+    N_OVERLAPS,
+    Analyzer,
+    SparseRows,
+    Terms,
+    fit_terms,
+    length_features,
+    overlap_features,
+)
+from palate.rewards.pairs import PairSet
+
+KIND, VERSION = "palate-light-reward", 1
+_VOCABULARY, _ARRAYS = "light.json", "light.safetensors"
+
+
+class LightSettings(Settings):
+    """How a light reward is fitted.
+
+    Attributes:
+        word_ngrams: Shortest and longest run of words.
+        character_ngrams: Shortest and longest run of characters within a word.
+        least_texts: Terms in fewer answers are left out.
+        with_overlap: Whether words shared with the prompt count.
+        ridge: Price of the squared coefficients; `None` chooses from `ridges` by cross-validation.
+        ridges: Candidates, from the price under which a block says nothing to nearly none.
+    """
+
+    word_ngrams: tuple[int, int] = (1, 2)
+    character_ngrams: tuple[int, int] = (2, 5)
+    least_texts: int = Field(default=2, ge=1)
+    with_overlap: bool = True
+    ridge: float | None = Field(default=None, gt=0)
+    ridges: tuple[float, ...] = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+
+
+@dataclass(frozen=True, eq=False)
+class LightModel:
+    """A fitted light reward: prompt and answer to log-odds.
+
+    Attributes:
+        words: Vocabulary of words and word pairs.
+        characters: Vocabulary of character n-grams.
+        coefficients: `[words + characters + lengths + overlaps]`, per unit of the raw features.
+        ridge: The price under which they were fitted.
+    """
+
+    words: Terms
+    characters: Terms
+    coefficients: Float[ndarray, " features"]
+    ridge: float
+
+    @property
+    def trunk(self) -> Literal["light"]:
+        """Which kind it is."""
+        return "light"
+
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
+        blocks = _blocks(self.words, self.characters, prompts, answers)
+        return np.asarray(sp.hstack(blocks, format="csr") @ self.coefficients, dtype=np.float64)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything a score depends on."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
+        return hash_bytes(self._vocabulary_bytes(), self._array_bytes())
+
+    def save(self, folder: Path) -> None:
+        """Write `light.json` and `light.safetensors` into the folder."""
+        write_versioned(
+            folder / _VOCABULARY, kind=KIND, version=VERSION, content=self._vocabulary()
+        )
+        write_bytes_atomic(folder / _ARRAYS, self._array_bytes())
+
+    def _vocabulary(self) -> dict[str, object]:
+        blocks = {"words": self.words, "characters": self.characters}
+        content: dict[str, object] = {
+            name: {"analyzer": block.analyzer, "ngrams": block.ngrams, "terms": block.terms}
+            for name, block in blocks.items()
+        }
+        return {**content, "ridge": self.ridge}
+
+    def _vocabulary_bytes(self) -> bytes:
+        return json.dumps(self._vocabulary(), sort_keys=True).encode()
+
+    def _array_bytes(self) -> bytes:
+        return save(
+            {
+                "word_idf": self.words.idf,
+                "character_idf": self.characters.idf,
+                "coefficients": self.coefficients,
+            }
+        )
+
+
+def fit_light(
+    pairs: PairSet, *, settings: LightSettings | None = None, seed: int = 0
+) -> LightModel:
+    """The light reward that explains the choices best.
+
+    Args:
+        pairs: At least two, of at least two groups unless the settings give a ridge.
+        settings: Features and ridge.
+        seed: Of the folds that choose the ridge; nothing else is random.
+
+    Raises:
+        InvalidInputError: too few pairs or groups.
+        NotConvergedError: a fit does not come to rest.
+    """
+    options = settings or LightSettings()
+    answers = [*pairs.chosen, *pairs.rejected]
+    words, characters = (
+        fit_terms(answers, analyzer=analyzer, ngrams=ngrams, least_texts=options.least_texts)
+        for analyzer, ngrams in _vocabularies(options)
+    )
+    chosen = _blocks(words, characters, pairs.prompts, pairs.chosen)
+    rejected = _blocks(words, characters, pairs.prompts, pairs.rejected)
+    differences = [sp.csr_matrix(a - b) for a, b in zip(chosen, rejected, strict=True)]
+    scales = _scales(differences, with_overlap=options.with_overlap)
+    scaled = sp.csr_matrix(sp.hstack(differences, format="csr") @ sp.diags(scales))
+    ridge = options.ridge or select_ridge(
+        scaled, groups=pairs.groups, grid=options.ridges, seed=seed
+    )
+    coefficients = fit_bradley_terry(scaled, ridge=ridge) * scales
+    return LightModel(words, characters, coefficients, ridge)
+
+
+def load_light(folder: Path) -> LightModel:
+    """The model written by `LightModel.save`; it scores as before, to the bit.
+
+    Raises:
+        InvalidInputError: a file is missing.
+        FormatError: a file is of another kind or version, or the two do not fit together.
+    """
+    content = read_versioned(folder / _VOCABULARY, kind=KIND, version=VERSION)
+    path = require_file(folder / _ARRAYS, what="file of a light reward")
+    try:
+        arrays = load_file(path)
+        words = _terms(content["words"], arrays["word_idf"])
+        characters = _terms(content["characters"], arrays["character_idf"])
+        model = LightModel(words, characters, arrays["coefficients"], float(content["ridge"]))
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise FormatError(f"The folder {str(folder)!r} is not a light reward ({error}).") from error
+    n_features = len(words.terms) + len(characters.terms) + N_LENGTHS + N_OVERLAPS
+    if model.coefficients.shape != (n_features,):
+        raise FormatError(
+            f"The light reward {str(folder)!r} has {model.coefficients.size} coefficients for "
+            f"{n_features} features; its files do not belong together."
+        )
+    return model
+
+
+def _vocabularies(options: LightSettings) -> list[tuple[Analyzer, tuple[int, int]]]:
+    return [("word", options.word_ngrams), ("char_wb", options.character_ngrams)]
+
+
+def _blocks(
+    words: Terms, characters: Terms, prompts: Sequence[str], answers: Sequence[str]
+) -> list[SparseRows]:
+    return [
+        words.features(answers),
+        characters.features(answers),
+        sp.csr_matrix(length_features(answers)),
+        sp.csr_matrix(overlap_features(prompts, answers)),
+    ]
+
+
+def _scales(
+    differences: Sequence[SparseRows], *, with_overlap: bool
+) -> Float[ndarray, " features"]:
+    """One factor per feature; dense features are first put on a common footing of variance one."""
+    words, characters, lengths, overlaps = differences
+    factors = [_block_scale(words), _block_scale(characters)]
+    for block, is_used in ((lengths, True), (overlaps, with_overlap)):
+        spread = np.sqrt(np.asarray(block.multiply(block).mean(axis=0))).ravel()
+        single = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        n_used = max(1, int(np.count_nonzero(single)))
+        factors.append(single / np.sqrt(n_used) * is_used)
+    return np.concatenate(factors)
+
+
+def _block_scale(block: SparseRows) -> Float[ndarray, " features"]:
+    mean_square = float(block.multiply(block).sum()) / block.shape[0]
+    return np.full(block.shape[1], 1 / np.sqrt(mean_square) if mean_square > 0 else 0.0)
+
+
+def _terms(content: dict[str, object], idf: ndarray) -> Terms:
+    first, last = content["ngrams"]  # type: ignore[misc]
+    terms = tuple(content["terms"])  # type: ignore[arg-type]
+    if idf.shape != (len(terms),):
+        raise ValueError(f"{idf.size} frequencies for {len(terms)} terms")
+    return Terms(content["analyzer"], (first, last), terms, idf)  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""Rewards as objects: a learned reward with its card, and several of them as one vector.
+
+The score of a learned reward is its raw score on its stored scale. Without a scale it is refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value, write_folder_atomic
+from palate.core.protocols import Reward
+from palate.rewards.card import RewardCard, Trunk, save_card, statistics_of
+from palate.rewards.scale import ScaleKind, fit_scale, fit_win_scale, require_rewards
+
+
+class RawModel(Protocol):
+    """A trunk with its head: texts to log-odds."""
+
+    @property
+    def trunk(self) -> Trunk:
+        """Which kind it is."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything a score depends on."""
+        ...
+
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Scores in log-odds, `[texts]`; higher is better."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the files of the model into the folder."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedReward:
+    """A reward model with its card.
+
+    Attributes:
+        model: Texts to raw scores.
+        card: What is known of it.
+    """
+
+    model: RawModel
+    card: RewardCard
+
+    @property
+    def objective(self) -> str:
+        """Name of what it measures."""
+        return self.card.objective
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything a score depends on: the model and the scale."""
+        scale = self.card.calibration
+        return hash_value([self.model.fingerprint, scale.model_dump() if scale else None])
+
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Raw scores in log-odds, `[texts]`; comparable within this reward only.
+
+        Raises:
+            InvalidInputError: there is not one answer for each prompt.
+        """
+        require_equally_many(prompts, answers)
+        return self.model.raw(prompts, answers)
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Rewards in [0, 1], `[texts]`.
+
+        Raises:
+            InvalidInputError: the reward is not calibrated, or a score is not finite.
+        """
+        scale = self.card.calibration
+        if scale is None:
+            raise InvalidInputError(
+                f"The reward {self.objective!r} is not calibrated, so it has no scale in [0, 1]; "
+                "calibrate it on answers of the base model first."
+            )
+        scores = scale.apply(prompts, self.raw(prompts, answers))
+        return require_rewards(scores, objective=self.objective)
+
+    def save(self, folder: Path) -> None:
+        """Write the reward folder, whole or not at all; an old one is replaced."""
+
+        def fill(temporary: Path) -> None:
+            self.model.save(temporary)
+            save_card(self.card, temporary)
+
+        write_folder_atomic(folder, fill)
+
+
+@dataclass(frozen=True)
+class RewardVector:
+    """Several objectives scored at once.
+
+    Attributes:
+        rewards: At least one, each of another objective.
+    """
+
+    rewards: tuple[Reward, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an empty vector and objectives that occur twice."""
+        names = self.objectives
+        if not names:
+            raise InvalidInputError("A reward vector needs at least one reward.")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidInputError(
+                f"The objective {twice[0]!r} has several rewards; give one reward for each."
+            )
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names, in the order of the columns."""
+        return tuple(reward.objective for reward in self.rewards)
+
+    def score(
+        self, prompts: Sequence[str], answers: Sequence[str]
+    ) -> Float[ndarray, "texts objectives"]:
+        """Rewards in [0, 1], `[texts, objectives]`.
+
+        Raises:
+            InvalidInputError: not one answer for each prompt, a reward that is not calibrated, not
+                finite or outside [0, 1] by more than 1e-6, or not one number per text.
+        """
+        require_equally_many(prompts, answers)
+        columns = [self._column(reward, prompts, answers) for reward in self.rewards]
+        return np.stack(columns, axis=1)
+
+    def _column(
+        self, reward: Reward, prompts: Sequence[str], answers: Sequence[str]
+    ) -> Float[ndarray, " texts"]:
+        scores = require_rewards(reward.score(prompts, answers), objective=reward.objective)
+        if scores.shape != (len(answers),):
+            raise InvalidInputError(
+                f"The reward {reward.objective!r} gave scores of shape {scores.shape} for "
+                f"{len(answers)} texts; give one number per text."
+            )
+        return scores
+
+
+def calibrate(
+    reward: LearnedReward,
+    *,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    kind: ScaleKind = "logistic",
+) -> LearnedReward:
+    """The reward on a scale fitted on these answers of the frozen base model.
+
+    Raises:
+        InvalidInputError: the reward is calibrated already, or the answers do not carry a scale.
+    """
+    _require_uncalibrated(reward)
+    raw = reward.raw(prompts, answers)
+    scale = fit_scale(raw, kind=kind)
+    update = {"calibration": scale, "calibration_raw": statistics_of(raw)}
+    return replace(reward, card=reward.card.model_copy(update=update))
+
+
+def calibrate_against(
+    reward: LearnedReward, *, prompts: Sequence[str], references: Sequence[str]
+) -> LearnedReward:
+    """The reward as a probability of beating one reference answer per prompt.
+
+    Raises:
+        InvalidInputError: the reward is calibrated already, or not one reference for each prompt.
+    """
+    _require_uncalibrated(reward)
+    raw = reward.raw(prompts, references)
+    scale = fit_win_scale(prompts, raw)
+    update = {"calibration": scale, "calibration_raw": statistics_of(raw)}
+    return replace(reward, card=reward.card.model_copy(update=update))
+
+
+def require_equally_many(prompts: Sequence[str], answers: Sequence[str]) -> None:
+    """Refuse lists of different lengths.
+
+    Raises:
+        InvalidInputError: there is not one answer for each prompt.
+    """
+    if len(prompts) != len(answers):
+        raise InvalidInputError(
+            f"There are {len(prompts)} prompts for {len(answers)} answers; give one for each."
+        )
+
+
+def _require_uncalibrated(reward: LearnedReward) -> None:
+    if reward.card.calibration is not None:
+        raise InvalidInputError(
+            f"The reward {reward.objective!r} is calibrated already; a scale is fitted once, so "
+            "that rewards stay comparable. Train the reward anew to give it another."
+        )

@@ -1,0 +1,220 @@
+"""One scale for every reward: raw scores to [0, 1] by statistics fitted once on base rollouts.
+
+Raw scores of different reward models are in different units. A scale is fitted on answers of the
+frozen base model, stored with the reward, and never fitted again: rewards before and after
+training are then comparable. Three kinds:
+
+- `logistic`: `sigmoid((raw - centre) / spread)`; answers of the base have about mean 1/2, and
+  better answers still tell apart;
+- `clip`: straight between two quantiles of the base, flat outside: easy to read, blind beyond;
+- `win`: `sigmoid(raw - raw of a reference answer to the same prompt)`, the modelled probability
+  of beating it; defined only for prompts that have a reference answer.
+
+Source: the last is the reward of "On Orchestrating Personalized LLMs" (OpenReview nKVYQOgD0q).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field
+from scipy.special import expit
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_bytes
+from palate.core.settings import Settings
+
+ScaleKind = Literal["logistic", "clip"]
+TOLERANCE = 1e-6  # how far outside [0, 1] rounding may take a reward
+CLIP_QUANTILES = (0.05, 0.95)
+
+
+class LogisticScale(Settings):
+    """`sigmoid((raw - centre) / spread)`; monotone, never flat.
+
+    Attributes:
+        kind: Tells the kinds apart in a file.
+        version: Of this formula.
+        centre: Raw score that becomes 1/2.
+        spread: Raw units per unit of log-odds; positive.
+        n_texts: Base rollouts it was fitted on.
+        data_hash: Of those texts' raw scores.
+    """
+
+    kind: Literal["logistic"] = "logistic"
+    version: Literal[1] = 1
+    centre: float
+    spread: float = Field(gt=0)
+    n_texts: int
+    data_hash: str
+
+    def apply(
+        self, prompts: Sequence[str], raw: Float[ndarray, " texts"]
+    ) -> Float[ndarray, " texts"]:
+        """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
+        del prompts
+        return expit((raw - self.centre) / self.spread)
+
+
+class ClipScale(Settings):
+    """`(raw - low) / (high - low)`, cut to [0, 1].
+
+    Attributes:
+        kind: Tells the kinds apart in a file.
+        version: Of this formula.
+        low: Raw score that becomes 0, with everything below.
+        high: Raw score that becomes 1, with everything above.
+        n_texts: Base rollouts it was fitted on.
+        data_hash: Of those texts' raw scores.
+    """
+
+    kind: Literal["clip"] = "clip"
+    version: Literal[1] = 1
+    low: float
+    high: float
+    n_texts: int
+    data_hash: str
+
+    def apply(
+        self, prompts: Sequence[str], raw: Float[ndarray, " texts"]
+    ) -> Float[ndarray, " texts"]:
+        """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
+        del prompts
+        return np.clip((raw - self.low) / (self.high - self.low), 0.0, 1.0)
+
+
+class WinScale(Settings):
+    """`sigmoid(raw - raw of the reference answer)`: probability of beating it.
+
+    Attributes:
+        kind: Tells the kinds apart in a file.
+        version: Of this formula.
+        references: Hash of a prompt to the raw score of its reference answer.
+        n_texts: Reference answers.
+        data_hash: Of those answers' raw scores.
+    """
+
+    kind: Literal["win"] = "win"
+    version: Literal[1] = 1
+    references: dict[str, float]
+    n_texts: int
+    data_hash: str
+
+    def apply(
+        self, prompts: Sequence[str], raw: Float[ndarray, " texts"]
+    ) -> Float[ndarray, " texts"]:
+        """Rewards in [0, 1], `[texts]`.
+
+        Raises:
+            InvalidInputError: a prompt has no reference answer.
+        """
+        return expit(raw - np.array([self._reference(prompt) for prompt in prompts]))
+
+    def _reference(self, prompt: str) -> float:
+        key = _prompt_key(prompt)
+        if key not in self.references:
+            raise InvalidInputError(
+                f"The prompt {prompt[:40]!r} has no reference answer in this win scale; calibrate "
+                "with one, or use a logistic scale."
+            )
+        return self.references[key]
+
+
+Scale = Annotated[LogisticScale | ClipScale | WinScale, Field(discriminator="kind")]
+
+
+def fit_scale(
+    raw: Float[ndarray, " texts"], *, kind: ScaleKind = "logistic"
+) -> LogisticScale | ClipScale:
+    """The scale of these base rollouts.
+
+    A logistic distribution with their mean and standard deviation would become uniform under
+    `logistic`; `clip` uses their 5 % and 95 % quantiles.
+
+    Args:
+        raw: `[texts]`, raw scores of answers of the frozen base, at least two different ones.
+        kind: `logistic` or `clip`.
+
+    Raises:
+        InvalidInputError: a score is not finite, or the scores do not differ.
+    """
+    scores = _require_finite(raw, what="base rollouts")
+    identity = {"n_texts": len(scores), "data_hash": hash_bytes(scores.tobytes())}
+    if kind == "clip":
+        low, high = np.quantile(scores, CLIP_QUANTILES)
+        if not low < high:
+            raise InvalidInputError(_no_spread(len(scores)))
+        return ClipScale.checked({"low": low, "high": high, **identity}, source="clip scale")
+    deviation = float(scores.std())
+    if not deviation > 1e-12 * max(1.0, float(np.abs(scores).max())):
+        raise InvalidInputError(_no_spread(len(scores)))
+    content = {"centre": float(scores.mean()), "spread": deviation * np.sqrt(3) / np.pi, **identity}
+    return LogisticScale.checked(content, source="logistic scale")
+
+
+def fit_win_scale(prompts: Sequence[str], raw: Float[ndarray, " prompts"]) -> WinScale:
+    """The scale against one reference answer per prompt.
+
+    Args:
+        prompts: Each once.
+        raw: `[prompts]`, raw scores of the reference answers.
+
+    Raises:
+        InvalidInputError: a score is not finite, or a prompt occurs twice.
+    """
+    scores = _require_finite(raw, what="reference answers")
+    keys = [_prompt_key(prompt) for prompt in prompts]
+    if len(set(keys)) != len(scores) or len(keys) != len(scores):
+        raise InvalidInputError(
+            f"There are {len(scores)} reference answers for {len(set(keys))} different prompts; "
+            "give exactly one for each."
+        )
+    references: Mapping[str, float] = dict(zip(keys, scores.tolist(), strict=True))
+    return WinScale(
+        references=dict(references),
+        n_texts=len(scores),
+        data_hash=hash_bytes(scores.tobytes()),
+    )
+
+
+def require_rewards(
+    values: Float[ndarray, " texts"], *, objective: str
+) -> Float[ndarray, " texts"]:
+    """The rewards, with rounding beyond 0 and 1 cut off.
+
+    Raises:
+        InvalidInputError: a reward is not finite or lies outside [0, 1] by more than 1e-6.
+    """
+    rewards = np.asarray(values, dtype=np.float64)
+    bad = ~((rewards >= -TOLERANCE) & (rewards <= 1 + TOLERANCE))  # true for NaN as well
+    if bad.any():
+        index = int(np.flatnonzero(bad)[0])
+        raise InvalidInputError(
+            f"The reward {objective!r} of text {index} is {rewards[index]}, but rewards lie in "
+            "[0, 1]; calibrate the reward on base rollouts."
+        )
+    return np.clip(rewards, 0.0, 1.0)
+
+
+def _require_finite(raw: Float[ndarray, " texts"], *, what: str) -> Float[ndarray, " texts"]:
+    scores = np.asarray(raw, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+        raise InvalidInputError(
+            f"The raw score of text {bad[0]} of the {what} is {scores[bad[0]]}; only finite scores "
+            "can be calibrated."
+        )
+    return scores
+
+
+def _no_spread(n_texts: int) -> str:
+    return (
+        f"The {n_texts} base rollouts have no spread in raw score, so there is no scale to fit; "
+        "give more and different rollouts."
+    )
+
+
+def _prompt_key(prompt: str) -> str:
+    return hash_bytes(prompt.encode())[:24]
