@@ -17,8 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from palate.core.errors import FormatError, InvalidInputError
 
 JsonObject = dict[str, Any]
@@ -209,10 +207,9 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
+    to_list = getattr(value, "tolist", None)  # numpy arrays and scalars, without importing numpy
+    if callable(to_list):
+        return to_list()
     if isinstance(value, Path):
         return str(value)
     raise InvalidInputError(f"A value of type {type(value).__name__} cannot be written as JSON.")

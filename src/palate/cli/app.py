@@ -1,0 +1,44 @@
+"""`palate`: one sub-command per noun, and the way errors leave the program."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from palate.cli import bench, world
+from palate.cli.exits import exit_code
+from palate.core.errors import PalateError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Answers in each person's taste from a small library of experts on one base model.",
+)
+app.add_typer(bench.app, name="bench")
+app.add_typer(world.app, name="world")
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"palate {version('palate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    is_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Answers in each person's taste from a small library of experts on one base model."""
+
+
+def main() -> None:
+    """Run the program; an error of ours is one sentence on standard error and an exit code."""
+    try:
+        app(prog_name="palate")
+    except PalateError as error:
+        typer.echo(f"palate: {error}", err=True)
+        sys.exit(exit_code(error))
