@@ -1,0 +1,162 @@
+"""Yardstick C: five token trees on which the best controller is known, and REBEL with a table.
+
+Each tree has 5^5 answers; three experts are exactly optimal at the same KL price for one reward
+each, and the mixture is to serve the mean of the three. A table of scores, one per state and
+expert, takes the place of the controller: what REBEL reaches here is due to the method alone.
+
+Source:
+    methods mope 13 (yardstick C), on the trees of yardstick B (spectral_souping 11).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.special import expit
+from torch import Tensor
+
+from palate.core.seeds import derive_seed, generator_for
+from palate.mixture.pooling import shares_of, token_log_probs
+from palate.mixture.rebel import rebel_loss
+from palate.mixture.tabular import ControlProblem, Shares
+from palate.soup.trees import (
+    Policy,
+    answer_log_probs,
+    answer_tokens,
+    optimal_policy,
+    policy_from_logits,
+    sample_answers,
+)
+
+BETA = 0.08  # KL price of the experts
+STEEPNESS = 1.5  # of the rewards sigmoid(1.5 attribute)
+N_REWARDS = 3
+_LENGTH, _VOCAB, _WIDTH, _ATTRIBUTES = 5, 5, 8, 4
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """One tree with its experts.
+
+    Attributes:
+        reference: The policy that KL is measured to.
+        experts: One per reward, optimal for it.
+        rewards: `[answers, rewards]`, in (0, 1).
+        problem: Mixing the experts for the mean reward.
+    """
+
+    reference: Policy
+    experts: tuple[Policy, ...]
+    rewards: Float[ndarray, "answers rewards"]
+    problem: ControlProblem
+
+
+@dataclass(frozen=True)
+class RebelSettings:
+    """How the table learns; the defaults are the yardstick's.
+
+    Attributes:
+        eta: Nats of log-ratio per unit of reward.
+        n_pairs: Pairs of answers sampled per update.
+        n_epochs: Optimizer steps on them.
+        learning_rate: Of Adam.
+        n_updates: In all.
+    """
+
+    eta: float = 5.0
+    n_pairs: int = 256
+    n_epochs: int = 4
+    learning_rate: float = 0.1
+    n_updates: int = 300
+
+
+def yardstick(seed: int) -> Yardstick:
+    """The tree of this seed: a random recurrent network's next-token distributions."""
+    rng = np.random.default_rng(seed)
+    carry = rng.normal(size=(_WIDTH, _WIDTH)) / np.sqrt(_WIDTH) * 1.2
+    read_in = rng.normal(size=(_WIDTH, _VOCAB))
+    read_out = rng.normal(size=(_VOCAB, _WIDTH)) * 0.7
+    hidden = rng.normal(size=_WIDTH)[None]
+    final = rng.normal(size=(_ATTRIBUTES, _WIDTH))
+    per_token = rng.normal(size=(_ATTRIBUTES, _VOCAB))
+    logits: list[Float[ndarray, "states vocab"]] = []
+    for _ in range(_LENGTH):
+        logits.append(hidden @ read_out.T)
+        following = (hidden @ carry.T)[:, None, :] + read_in.T[None]
+        hidden = np.tanh(following).reshape(-1, _WIDTH)
+    reference = policy_from_logits(logits)
+    tokens = answer_tokens(reference)
+    attributes = np.tanh(hidden @ final.T) + per_token[:, tokens].mean(axis=2).T
+    chances = np.exp(answer_log_probs(reference))
+    centred = attributes - chances @ attributes
+    rewards = expit(STEEPNESS * (centred / np.sqrt(chances @ centred**2))[:, :N_REWARDS])
+    experts = tuple(optimal_policy(reference, rewards[:, i], beta=BETA) for i in range(N_REWARDS))
+    problem = ControlProblem.of(experts, rewards.mean(axis=1))
+    return Yardstick(reference, experts, rewards, problem)
+
+
+def fit_table(
+    problem: ControlProblem,
+    *,
+    seed: int,
+    settings: RebelSettings | None = None,
+    on_update: Callable[[int, Shares], None] = lambda _update, _shares: None,
+) -> Shares:
+    """The shares that REBEL reaches from the uniform mixture, with a score per state and expert.
+
+    Args:
+        problem: Experts and rewards.
+        seed: Of the sampled answers.
+        settings: Sizes and rates.
+        on_update: Called after each update with its number, from one, and the shares.
+    """
+    options = settings or RebelSettings()
+    generator = generator_for(derive_seed(seed, "table"), "answers")
+    tables = [torch.zeros(p.shape[1], p.shape[0], dtype=torch.float64) for p in problem.probs]
+    scores = torch.cat(tables).requires_grad_()
+    optimizer = torch.optim.Adam([scores], lr=options.learning_rate, betas=(0.9, 0.95))
+    shares = _shares(problem, scores)
+    for update in range(1, options.n_updates + 1):
+        policy = problem.policy(shares)
+        answers = sample_answers(policy, n_answers=2 * options.n_pairs, generator=generator)
+        states, token_probs = _visited(problem, answers)
+        rewards = torch.tensor(problem.rewards[answers]).view(-1, 2)
+        active = torch.ones_like(token_probs, dtype=torch.bool)
+        before = token_log_probs(scores.detach()[states], token_probs.log(), active).sum(dim=1)
+        for _ in range(options.n_epochs):
+            now = token_log_probs(scores[states], token_probs.log(), active).sum(dim=1)
+            loss = rebel_loss((now - before).view(-1, 2), rewards, eta=options.eta)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        shares = _shares(problem, scores)
+        on_update(update, shares)
+    return shares
+
+
+def _visited(problem: ControlProblem, answers: Int[ndarray, " answers"]) -> tuple[Tensor, Tensor]:
+    """Rows of the stacked tables that each answer passes, and the experts' probabilities there.
+
+    Returns:
+        `[answers, length]` and `[answers, length, experts]`.
+    """
+    places: list[Int[ndarray, " answers"]] = []
+    probs: list[Float[ndarray, "answers experts"]] = []
+    offset = 0
+    for depth, table in enumerate(problem.probs):
+        vocab = table.shape[2]
+        below = vocab ** (len(problem.probs) - depth - 1)
+        state, token = answers // (below * vocab), answers // below % vocab
+        places.append(offset + state)
+        probs.append(table[:, state, token].T)
+        offset += table.shape[1]
+    return torch.tensor(np.stack(places, axis=1)), torch.tensor(np.stack(probs, axis=1))
+
+
+def _shares(problem: ControlProblem, scores: Tensor) -> Shares:
+    every = shares_of(scores.detach(), torch.ones_like(scores, dtype=torch.bool)).numpy()
+    ends = np.cumsum([table.shape[1] for table in problem.probs])
+    return tuple(np.split(every, ends[:-1]))

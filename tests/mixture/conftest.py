@@ -1,0 +1,12 @@
+"""The exact cases of the mixture: numbers by a second method, in a file developers have."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def mope_cases(shared_folder: Path) -> dict[str, Any]:
+    return json.loads((shared_folder / "methods" / "cases" / "mope.json").read_text())

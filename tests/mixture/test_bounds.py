@@ -1,0 +1,137 @@
+"""Bounds against the exact cases, brute force over random points, and their edges."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palate.core.errors import InvalidInputError
+from palate.mixture.bounds import (
+    Listed,
+    kl_to_uniform_bound,
+    pool_listed,
+    pool_listed_log_linear,
+    skip_small,
+    spread_missing,
+    total_variation,
+    within_budget,
+)
+
+SHARES = [0.5236093097004634, 0.1742943983543966, 0.30209629194513987]
+
+
+def as_list(row: list[float], tokens: list[int]) -> Listed:
+    return Listed({token: row[token] for token in tokens})
+
+
+def dense(probs: dict[int, float]) -> list[float]:
+    return [probs.get(token, 0.0) for token in range(6)]
+
+
+def longest(row: list[float], k: int) -> list[int]:
+    return sorted(range(6), key=lambda token: -row[token])[:k]
+
+
+def test_lists_of_every_length_meet_the_exact_cases(mope_cases: dict[str, Any]) -> None:
+    rows = mope_cases["expert_probs"]
+    exact = mope_cases["cases"][0]["mixture"]
+    for case in mope_cases["topk"]:
+        lists = [as_list(row, ids) for row, ids in zip(rows, case["token_ids"], strict=True)]
+        assert np.allclose([one.missing for one in lists], case["missing_mass"], atol=1e-10)
+        found = pool_listed(lists, SHARES)
+        distance = total_variation(found.probs, dict(enumerate(exact)))
+        assert np.allclose(dense(found.probs), case["mixture"], atol=1e-10)
+        assert distance == pytest.approx(case["tv"], abs=1e-10)
+        assert found.bound == pytest.approx(case["tv_bound"], abs=1e-10)
+
+
+def test_log_linear_lists_meet_the_exact_cases(mope_cases: dict[str, Any]) -> None:
+    rows = mope_cases["expert_probs"]
+    for case in mope_cases["log_pool_topk"]:
+        lists = [as_list(row, longest(row, case["k"])) for row in rows]
+        found = pool_listed_log_linear(lists, case["coefficients"])
+        assert sorted(found.probs) == case["intersection"]
+        assert np.allclose(dense(found.probs), case["mixture"], atol=1e-10)
+        assert found.bound == pytest.approx(case["tv_bound"], abs=1e-10)
+        distance = total_variation(found.probs, dict(enumerate(case["exact"])))
+        assert distance == pytest.approx(case["tv"], abs=1e-10)
+
+
+def test_skipping_meets_the_exact_cases(mope_cases: dict[str, Any]) -> None:
+    rows, exact = np.array(mope_cases["expert_probs"]), mope_cases["cases"][0]["mixture"]
+    for case in mope_cases["skipping"]:
+        kept, bound = skip_small(np.array(case["alpha"]), threshold=case["threshold"])
+        assert np.allclose(kept, case["alpha_renormalised"], atol=1e-10)
+        assert np.allclose(kept @ rows, case["mixture"], atol=1e-10)
+        assert 0.5 * np.abs(kept @ rows - exact).sum() == pytest.approx(case["tv"], abs=1e-10)
+        assert bound == pytest.approx(case["tv_bound"], abs=1e-10)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_no_list_is_further_from_the_exact_mixture_than_its_bound(seed: int, k: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = generator.dirichlet(np.full(6, 0.5), size=3).tolist()
+    shares = generator.dirichlet(np.full(3, 0.5))
+    lists = [as_list(row, longest(row, k)) for row in rows]
+    found = pool_listed(lists, shares.tolist())
+    exact = dict(enumerate((shares @ np.array(rows)).tolist()))
+    assert total_variation(found.probs, exact) <= found.bound + 1e-12
+
+
+@given(st.integers(0, 10_000), st.integers(4, 6))
+def test_no_log_linear_list_is_further_than_its_bound(seed: int, k: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = generator.dirichlet(np.full(6, 2.0), size=2)
+    coefficients = generator.dirichlet(np.ones(2))
+    lists = [as_list(row, longest(row, k)) for row in rows.tolist()]
+    found = pool_listed_log_linear(lists, coefficients.tolist())
+    scores = np.exp(coefficients @ np.log(rows))
+    exact = dict(enumerate((scores / scores.sum()).tolist()))
+    assert total_variation(found.probs, exact) <= found.bound + 1e-9
+
+
+def test_skipping_keeps_the_largest_share_whatever_the_threshold() -> None:
+    kept, bound = skip_small(np.array([0.3, 0.4, 0.3]), threshold=0.9)
+    assert kept.tolist() == [0.0, 1.0, 0.0]
+    assert bound == pytest.approx(0.6)
+
+
+def test_the_bound_on_kl_is_the_exact_cases(mope_cases: dict[str, Any]) -> None:
+    for case in mope_cases["cases"][:4]:
+        found = kl_to_uniform_bound(np.array(case["alpha"]), n_active=sum(case["active"]))
+        assert found == pytest.approx(case["kl_bound"], abs=1e-10)
+
+
+def test_shares_are_moved_to_the_edge_of_the_budget_and_no_further() -> None:
+    shares = np.array([0.9, 0.05, 0.05])
+    moved = within_budget(shares, active=[True] * 3, budget=0.1)
+    assert kl_to_uniform_bound(moved, n_active=3) == pytest.approx(0.1, abs=1e-6)
+    ratio = (moved - 1 / 3) / (shares - 1 / 3)  # on the segment between shares and uniform
+    assert np.allclose(ratio, ratio[0])
+    assert within_budget(shares, active=[True] * 3, budget=2.0) is shares
+    assert np.allclose(within_budget(shares, active=[True] * 3, budget=0.0), 1 / 3, atol=1e-4)
+
+
+def test_missing_mass_spreads_evenly_over_unlisted_tokens(mope_cases: dict[str, Any]) -> None:
+    case = mope_cases["unlisted_token"]
+    listed = Listed(dict(zip(case["listed"]["ids"], case["listed"]["probs"], strict=True)))
+    found = spread_missing(listed, n_vocab=case["vocab"])
+    assert listed.missing == pytest.approx(case["missing_mass"])
+    assert found == pytest.approx(case["floor_prob_of_unlisted"])
+    assert spread_missing(Listed({0: 0.5, 1: 0.5}), n_vocab=2) == 0.0
+
+
+def test_lists_that_are_no_distributions_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="more than one"):
+        Listed({0: 0.7, 1: 0.4})
+    with pytest.raises(InvalidInputError, match="negative"):
+        Listed({0: -0.1})
+    with pytest.raises(InvalidInputError, match="negative"):
+        Listed({0: math.nan})
+    with pytest.raises(InvalidInputError, match="no bound"):
+        pool_listed_log_linear([Listed({0: 1.0})], [-1.0])
+    with pytest.raises(InvalidInputError, match="longer lists"):
+        pool_listed_log_linear([Listed({0: 0.9}), Listed({1: 0.9})], [0.5, 0.5])
