@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test test-all check format docs clean
+.PHONY: help setup demo test test-marked check format docs clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,8 +26,8 @@ demo: setup ## the whole story on the embedded world, into out/demo
 test: setup ## the default tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not postgres and not browser"
 
-test-all: setup ## all tests but those that need an accelerator
-	$(BIN)/python -m pytest -q -m "not gpu"
+test-marked: setup ## the slow tests, and those that need PostgreSQL or Chromium
+	$(BIN)/python -m pytest -q -m "(slow or postgres or browser) and not gpu"
 
 check: setup ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -1,0 +1,52 @@
+"""Settings: YAML and overrides, strictly typed."""
+
+from pathlib import Path
+
+import pytest
+
+from palate.core.errors import InvalidInputError
+from palate.core.settings import Settings, load_settings
+
+
+class Inner(Settings):
+    rate: float = 0.1
+
+
+class Outer(Settings):
+    name: str
+    count: int = 3
+    inner: Inner = Inner()
+
+
+def test_a_file_and_overrides_are_joined(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: a\ninner: {rate: 0.5}\n")
+    found = load_settings(Outer, path, overrides=["count=7", "inner.rate=2.5"])
+    assert found == Outer(name="a", count=7, inner=Inner(rate=2.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        ("name: a\nnaem: b\n", [], "'naem' in .* is unknown"),
+        ("name: a\n", ["inner.rat=1"], "'inner.rat' in .* is unknown"),
+        ("count: 1\n", [], "'name' in .* is missing"),
+        ("name: a\ncount: many\n", [], "'count' in .* has the value 'many'"),
+        ("name: a\n", ["count"], "not of the form key=value"),
+        ("name: a\n", ["name.first=b"], "goes below 'name'"),
+        ("[1, 2]\n", [], "not a mapping"),
+        ("name: [a\n", [], "not valid YAML"),
+    ],
+)
+def test_what_is_not_allowed_is_named_in_one_sentence(
+    tmp_path: Path, text: str, overrides: list[str], words: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=words):
+        load_settings(Outer, path, overrides=overrides)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        load_settings(Outer, tmp_path / "none.yaml")

@@ -1,0 +1,77 @@
+"""What is written is checked: commands in documents exist, links lead somewhere, YAML loads."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import typer
+import yaml
+from typer.main import get_command
+
+from palate.cli.app import app
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "reports/**/*.md", "examples/**/*.md")
+
+
+def documents(root: Path) -> list[Path]:
+    return [path for pattern in DOCUMENTS for path in sorted(root.glob(pattern))]
+
+
+def shell_lines(path: Path) -> list[str]:
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip().removeprefix("$ ") for line in joined.splitlines() if line.strip()]
+
+
+def require_command(words: list[str]) -> None:
+    """Walk the command tree along the words and check every option that is named."""
+    command = get_command(app)
+    assert isinstance(command, typer.core.TyperGroup)
+    context = typer.Context(command)
+    place = 0
+    while isinstance(command, typer.core.TyperGroup) and place < len(words):
+        inner = command.get_command(context, words[place])
+        assert inner is not None, f"no command {' '.join(words[: place + 1])}"
+        command, place = inner, place + 1
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    for word in words[place:]:
+        if word.startswith("--"):
+            assert word.split("=")[0] in known, f"{command.name} has no option {word}"
+
+
+def test_every_palate_command_in_a_document_exists_with_its_options(project_root: Path) -> None:
+    for path in documents(project_root):
+        for line in shell_lines(path):
+            words = line.split()
+            if words and words[0] in {"palate", ".venv/bin/palate"}:
+                require_command(words[1:])
+
+
+def test_every_make_target_in_a_document_exists(project_root: Path) -> None:
+    targets = set(
+        re.findall(r"^([a-z-]+):", (project_root / "Makefile").read_text(), flags=re.MULTILINE)
+    )
+    for path in documents(project_root):
+        for line in shell_lines(path):
+            if line.startswith("make "):
+                assert line.split()[1] in targets, f"{path.name}: {line}"
+
+
+def test_every_link_between_documents_leads_to_a_file(project_root: Path) -> None:
+    for path in documents(project_root):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
+            if not target.startswith(("http", "mailto:")):
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_every_yaml_file_loads(project_root: Path) -> None:
+    done = subprocess.run(
+        [shutil.which("git") or "git", "ls-files", "*.yaml", "*.yml"],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in done.stdout.splitlines():
+        assert yaml.safe_load((project_root / name).read_text()) is not None, name

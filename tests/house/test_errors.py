@@ -1,0 +1,47 @@
+"""The tree of errors is closed, documented, and mapped to exit codes."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from palate.cli.exits import exit_code
+from palate.core import errors
+from palate.core.errors import InvalidInputError, MissingExtraError, PalateError
+
+
+def tree(root: type[PalateError]) -> list[type[PalateError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in tree(child))]
+
+
+def test_every_error_lives_in_one_file_and_says_what_it_is() -> None:
+    for error in tree(PalateError):
+        assert error.__module__ == errors.__name__
+        assert error.__doc__
+
+
+def test_errors_are_also_what_python_programmers_catch() -> None:
+    assert issubclass(InvalidInputError, ValueError)
+    assert issubclass(MissingExtraError, ImportError)
+
+
+@pytest.mark.parametrize("error", tree(PalateError))
+def test_every_error_has_an_exit_code(error: type[PalateError]) -> None:
+    assert exit_code(error("what, which value, what to do")) in (1, 2)
+
+
+def test_bad_input_is_two_and_a_failed_check_is_one() -> None:
+    assert exit_code(errors.InvalidPreferenceError("x")) == 2
+    assert exit_code(errors.FormatError("x")) == 2
+    assert exit_code(errors.CheckFailedError("x")) == 1
+
+
+def test_our_code_raises_our_errors_only(project_root: Path) -> None:
+    ours = {error.__name__ for error in tree(PalateError)}
+    allowed = ours | {"NotImplementedError", "Exit", "JSONDecodeError"}
+    for path in (project_root / "src/palate").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                name = ast.unparse(node.exc.func).rsplit(".", 1)[-1]
+                if name[0].isupper():
+                    assert name in allowed, f"{path.name}:{node.lineno} raises {name}"

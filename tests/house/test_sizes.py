@@ -1,0 +1,37 @@
+"""Files and functions stay short enough to read; the lists of exceptions may only shrink."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+MAX_RECIPE_LINES = 200
+LONG_FILES: frozenset[str] = frozenset()
+LONG_FUNCTIONS: frozenset[str] = frozenset()
+
+
+def sources(root: Path) -> Iterator[Path]:
+    yield from (root / "src/palate").rglob("*.py")
+
+
+def test_no_file_is_longer_than_four_hundred_lines(project_root: Path) -> None:
+    long = {
+        str(path.relative_to(project_root))
+        for path in sources(project_root)
+        if len(path.read_text().splitlines()) > MAX_FILE_LINES
+    }
+    assert long == LONG_FILES
+
+
+def test_no_function_is_longer_than_sixty_lines_of_code(project_root: Path) -> None:
+    long = set()
+    for path in sources(project_root):
+        limit = MAX_RECIPE_LINES if "recipes" in path.parts else MAX_FUNCTION_LINES
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                n_lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+                if n_lines > limit:
+                    long.add(f"{path.relative_to(project_root)}:{node.name}")
+    assert long == LONG_FUNCTIONS
