@@ -1,0 +1,170 @@
+"""The spectral basis: how many directions the experts' tilts span, and which experts span them.
+
+Every (state, token) pair sampled from the reference is a row of the tilt matrix
+
+    M[(s, a), k] = sqrt(reference(a | s)) (tilt_k(s, a) - E_reference tilt_k(s, .)),
+
+so that the squared norm of a column is the expert's mean squared tilt. If few singular values carry
+the energy, few experts suffice; which ones is chosen greedily by determinant.
+
+Source: Spectral Souping, arXiv 2605.20408 (tilts of optimal policies are low-dimensional); Fedorov
+1972, "Theory of Optimal Experiments", for D-optimality.
+
+Deviation: the paper's features are unknown to us; low dimension is measured here, not assumed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.soup.pool import Coefficients, require_coefficients
+from palate.soup.trees import Policy, state_log_probs, tilts
+
+ENERGIES = (0.9, 0.99, 0.999)
+
+
+@dataclass(frozen=True)
+class EffectiveRank:
+    """How many directions carry a share of the tilts' energy.
+
+    Attributes:
+        at: Number of leading singular values that carry each share of `ENERGIES`.
+        singular_values: All of them, largest first.
+    """
+
+    at: dict[float, int]
+    singular_values: tuple[float, ...]
+
+
+def tilt_matrix(
+    reference: Float[ndarray, "states vocab"],
+    expert_tilts: Float[ndarray, "experts states vocab"],
+    *,
+    state_shares: Float[ndarray, " states"] | None = None,
+) -> Float[ndarray, "pairs experts"]:
+    """The tilt matrix of sampled states.
+
+    Args:
+        reference: `[states, vocab]`, normalised log-probabilities.
+        expert_tilts: `[experts, states, vocab]`, `log p_k - log p_0`; ignored where forbidden.
+        state_shares: `[states]`, how much each state counts; equal when states are samples.
+
+    Returns:
+        `[states * vocab, experts]`.
+
+    Raises:
+        InvalidInputError: shapes disagree, or a tilt of an allowed token is not finite.
+    """
+    if expert_tilts.ndim != 3 or expert_tilts.shape[1:] != reference.shape:
+        raise InvalidInputError(
+            f"Tilts of shape {expert_tilts.shape} do not fit a reference of {reference.shape}; "
+            "give [experts, states, vocab]."
+        )
+    chances = np.exp(reference)
+    known = np.where(chances > 0, expert_tilts, 0.0)
+    if not np.all(np.isfinite(known)):
+        raise InvalidInputError("A tilt is not finite; clip tilts before measuring their rank.")
+    shares = np.full(len(reference), 1 / len(reference)) if state_shares is None else state_shares
+    centred = known - np.sum(chances * known, axis=-1, keepdims=True)
+    scaled = centred * np.sqrt(chances * np.asarray(shares)[:, None])
+    return scaled.reshape(len(expert_tilts), -1).T
+
+
+def tree_tilt_matrix(
+    reference: Policy, policies: Sequence[Policy]
+) -> Float[ndarray, "pairs policies"]:
+    """The tilt matrix over all states of a token tree, each counted as often as it is reached."""
+    tables = [tilts(policy, reference=reference) for policy in policies]
+    reached = state_log_probs(reference)
+    return np.concatenate(
+        [
+            tilt_matrix(
+                base,
+                np.stack([table[depth] for table in tables]),
+                state_shares=np.exp(reached[depth]),
+            )
+            for depth, base in enumerate(reference)
+        ]
+    )
+
+
+def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> EffectiveRank:
+    """Numbers of singular values that carry 90, 99 and 99.9 % of the energy.
+
+    It speaks of the experts given: a family trained alike looks low-dimensional, whatever people
+    want.
+
+    Raises:
+        InvalidInputError: the matrix is empty or not finite.
+    """
+    if matrix.ndim != 2 or not matrix.size or not np.all(np.isfinite(matrix)):
+        raise InvalidInputError(
+            f"A tilt matrix of shape {matrix.shape} must be finite and hold at least one expert."
+        )
+    values = np.linalg.svd(matrix, compute_uv=False)
+    energy = np.cumsum(values**2)
+    total = float(energy[-1])
+    at = {
+        share: int(np.searchsorted(energy, share * total) + 1) if total > 0 else 0
+        for share in ENERGIES
+    }
+    return EffectiveRank(at, tuple(values.tolist()))
+
+
+def select_experts(
+    matrix: Float[ndarray, "pairs experts"], *, n_experts: int, ridge: float = 1e-6
+) -> tuple[int, ...]:
+    """Indices of experts that span most, added one at a time by the determinant they add.
+
+    Greedy D-optimality: each step takes the expert with the largest part not yet explained by those
+    chosen. The result of a smaller `n_experts` is a prefix of that of a larger one.
+
+    Args:
+        matrix: `[pairs, experts]`, a tilt matrix.
+        n_experts: How many to choose.
+        ridge: Part of the largest squared norm below which the rest counts as explained already.
+
+    Returns:
+        In order of choice; fewer than `n_experts` when the others are explained by these.
+
+    Raises:
+        InvalidInputError: more experts are asked for than there are, or none.
+    """
+    if not 1 <= n_experts <= matrix.shape[1]:
+        raise InvalidInputError(
+            f"{n_experts} experts cannot be chosen from {matrix.shape[1]}; ask for 1 to all."
+        )
+    rest = matrix.copy()
+    floor = ridge * float(np.max(np.sum(matrix**2, axis=0), initial=0.0))
+    chosen: list[int] = []
+    for _ in range(n_experts):
+        norms = np.sum(rest**2, axis=0)
+        norms[chosen] = -1.0
+        best = int(np.argmax(norms))
+        if norms[best] <= floor:
+            break
+        chosen.append(best)
+        direction = rest[:, best] / np.sqrt(norms[best])
+        rest = rest - np.outer(direction, direction @ rest)
+    return tuple(chosen)
+
+
+def expert_spread(matrix: Float[ndarray, "pairs experts"]) -> Float[ndarray, " experts"]:
+    """Standard deviation of each expert's tilt over the sampled states and tokens, in nats."""
+    return np.sqrt(np.sum(matrix**2, axis=0))
+
+
+def active_experts(
+    coefficients: Coefficients, *, spread: Float[ndarray, " experts"], threshold: float = 0.02
+) -> Float[ndarray, " experts"]:
+    """The coefficients, with those of experts that hardly act set to zero.
+
+    An expert is kept when `|lambda_k| spread_k >= threshold`; each one dropped saves a pass of the
+    model per token. `palate.soup.bounds.dropping_bound` says what that costs.
+    """
+    values = require_coefficients(coefficients, n_experts=len(spread))
+    return np.where(np.abs(values) * spread >= threshold, values, 0.0)

@@ -1,0 +1,182 @@
+"""`soup.json`: what the offline phase leaves for the online one.
+
+The experts' order, the common beta, the scale of every feature, how many directions the basis
+spans, and what coefficients people had so far.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
+from palate.core.files import JsonObject, read_versioned, write_versioned
+from palate.core.types import Belief
+from palate.soup.pool import Coefficients, require_coefficients
+
+KIND = "palate soup"
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SoupBasis:
+    """The basis a person's coefficients are over.
+
+    Attributes:
+        base: Hash of the base model's files.
+        experts: Names, `[experts]`, in bank order, all different.
+        objectives: Names, `[objectives]`.
+        anchors: `[experts, objectives]`, what each expert was trained for; rows may be signed.
+        beta: The KL price all experts were trained with.
+        feature_means: `[experts]`, mean of `beta * tilt_k(answer)` on calibration answers.
+        feature_scales: `[experts]`, standard deviation of the same, above zero: features are
+            divided by it before a fit with gain 1.
+        effective_rank: Share of energy (`"0.9"` ...) to number of directions.
+        prior: Population prior of the coefficients of scaled features; mean zero and identity when
+            no people were fitted.
+    """
+
+    base: str
+    experts: tuple[str, ...]
+    objectives: tuple[str, ...]
+    anchors: Float[ndarray, "experts objectives"]
+    beta: float
+    feature_means: Float[ndarray, " experts"]
+    feature_scales: Float[ndarray, " experts"]
+    effective_rank: dict[str, int]
+    prior: Belief
+
+    def __post_init__(self) -> None:
+        """Refuse fields that disagree."""
+        n_experts = len(self.experts)
+        shapes = {
+            "anchors": (np.shape(self.anchors), (n_experts, len(self.objectives))),
+            "feature_means": (np.shape(self.feature_means), (n_experts,)),
+            "feature_scales": (np.shape(self.feature_scales), (n_experts,)),
+            "prior mean": (np.shape(self.prior.mean), (n_experts,)),
+            "prior covariance": (np.shape(self.prior.covariance), (n_experts, n_experts)),
+        }
+        for name, (found, wanted) in shapes.items():
+            if found != wanted:
+                raise InvalidInputError(
+                    f"The soup's {name} have shape {found}, but {wanted} is needed."
+                )
+        if len(set(self.experts)) != n_experts or not n_experts:
+            raise InvalidInputError(
+                f"The soup's experts {list(self.experts)} must be at least one, all different."
+            )
+        if not (self.beta > 0 and np.all(self.feature_scales > 0)):
+            raise InvalidInputError("The soup's beta and feature scales must be above zero.")
+        _require_covariance(self.prior.covariance)
+
+    def features(
+        self, log_ratios: Float[ndarray, "answers experts"]
+    ) -> Float[ndarray, "answers experts"]:
+        """Features of answers: `beta * log_ratio / scale`. Differences of these enter a fit.
+
+        Args:
+            log_ratios: `[answers, experts]`, `log p_k(answer) - log p_0(answer)`, in nats.
+
+        Raises:
+            InvalidInputError: another number of experts, or a log-ratio is not finite.
+        """
+        values = np.asarray(log_ratios, dtype=np.float64)
+        if values.shape[-1:] != (len(self.experts),) or not np.all(np.isfinite(values)):
+            raise InvalidInputError(
+                f"Log-ratios of shape {values.shape} must be finite, one for each of the "
+                f"{len(self.experts)} experts."
+            )
+        return self.beta * values / self.feature_scales
+
+    def coefficients(self, belief_mean: Coefficients) -> Float[ndarray, " experts"]:
+        """Coefficients over experts from a mean over scaled features: `mean / scale`."""
+        mean = require_coefficients(belief_mean, n_experts=len(self.experts))
+        return mean / self.feature_scales
+
+
+def save_basis(path: Path, basis: SoupBasis) -> None:
+    """Write `soup.json`, whole or not at all."""
+    write_versioned(
+        path,
+        kind=KIND,
+        version=VERSION,
+        content={
+            "base": basis.base,
+            "experts": list(basis.experts),
+            "objectives": list(basis.objectives),
+            "anchors": basis.anchors,
+            "beta": basis.beta,
+            "feature_means": basis.feature_means,
+            "feature_scales": basis.feature_scales,
+            "effective_rank": basis.effective_rank,
+            "prior": {
+                "mean": basis.prior.mean,
+                "covariance": basis.prior.covariance,
+                "n_people": basis.prior.n_observations,
+            },
+        },
+    )
+
+
+def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:
+    """Read `soup.json`.
+
+    Args:
+        path: The file.
+        base: Hash of the base model in use; `None` skips the comparison.
+
+    Raises:
+        InvalidInputError: the file is missing, or a field is missing, of another type, or breaks a
+            rule.
+        FormatError: it is of another kind or version, or for another base model.
+    """
+    content = read_versioned(path, kind=KIND, version=VERSION)
+    try:
+        basis = _parse(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"The soup file {str(path)!r} lacks a field or has one of another type ({error}); "
+            "write it anew."
+        ) from error
+    if base is not None and basis.base != base:
+        raise FormatError(
+            f"The soup file {str(path)!r} is for the base model {basis.base!r}, "
+            f"but {base!r} is in use."
+        )
+    return basis
+
+
+def _parse(content: JsonObject) -> SoupBasis:
+    prior: dict[str, Any] = content["prior"]
+    return SoupBasis(
+        base=str(content["base"]),
+        experts=tuple(str(name) for name in content["experts"]),
+        objectives=tuple(str(name) for name in content["objectives"]),
+        anchors=np.array(content["anchors"], dtype=np.float64),
+        beta=float(content["beta"]),
+        feature_means=np.array(content["feature_means"], dtype=np.float64),
+        feature_scales=np.array(content["feature_scales"], dtype=np.float64),
+        effective_rank={str(key): int(rank) for key, rank in content["effective_rank"].items()},
+        prior=Belief(
+            np.array(prior["mean"], dtype=np.float64),
+            np.array(prior["covariance"], dtype=np.float64),
+            int(prior["n_people"]),
+        ),
+    )
+
+
+def _require_covariance(covariance: Float[ndarray, "experts experts"]) -> None:
+    if np.all(np.isfinite(covariance)) and np.allclose(covariance, covariance.T, atol=1e-10):
+        try:
+            np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError:
+            pass
+        else:
+            return
+    raise InvalidCoefficientsError(
+        f"The prior covariance with diagonal {np.diag(covariance).tolist()} is not symmetric "
+        "positive definite; add a small multiple of the identity."
+    )

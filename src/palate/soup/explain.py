@@ -1,0 +1,108 @@
+"""Which expert wrote which token, and signs that a soup has gone wrong.
+
+Source: ours, extensions of Spectral Souping, arXiv 2605.20408.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.soup.normalised import States, soup_moments
+from palate.soup.pool import Coefficients, entropy, kl_divergence, log_softmax, require_coefficients
+
+PEAKED_ENTROPY_RATIO = 0.5
+FLAT_ENTROPY_RATIO = 1.2
+GIANT_SUM = 15.0
+NEGATIVE_SHARE = 0.6
+CONDITION_NUMBER = 1e6
+
+
+@dataclass(frozen=True)
+class SoupReport:
+    """What is known of a soup on some states.
+
+    Attributes:
+        kl_per_token: Mean KL to the reference, nats.
+        entropy_ratio: Mean entropy divided by the reference's on the same states.
+        absolute_sum: `sum |lambda|`.
+        negative_share: Share of it that is negative.
+        mean_normaliser: Mean `Z_lambda`; far from one means far from the reference.
+        warnings: One sentence each; empty when nothing looks wrong.
+    """
+
+    kl_per_token: float
+    entropy_ratio: float
+    absolute_sum: float
+    negative_share: float
+    mean_normaliser: float
+    warnings: tuple[str, ...]
+
+
+def contributions(
+    coefficients: Coefficients, states: States
+) -> Float[ndarray, "states vocab experts"]:
+    """How much each expert raised each token: `lambda_k (tilt_k - E_soup tilt_k)`, in nats.
+
+    Their sum over the experts is `log soup - log reference` up to a constant of the state, namely
+    the state's KL from the reference. Positive: the expert made the token likelier than tokens of
+    the soup on average.
+
+    Raises:
+        InvalidCoefficientsError: not one finite coefficient per expert.
+    """
+    weighted = require_coefficients(coefficients, n_experts=states.tilts.shape[2])
+    _, means = soup_moments(weighted, states)
+    return weighted * (states.tilts - means[:, None, :])
+
+
+def report_soup(
+    coefficients: Coefficients,
+    states: States,
+    *,
+    budget: float,
+    curvature: Float[ndarray, "experts experts"] | None = None,
+) -> SoupReport:
+    """Numbers and warnings of a soup on the given states.
+
+    Args:
+        coefficients: `[experts]`.
+        states: Recent states of the conversation, at least one.
+        budget: Mean KL per token beyond which a soup counts as too peaked, nats.
+        curvature: Of the fit, to see whether experts are near duplicates; `None` if unknown.
+
+    Raises:
+        InvalidCoefficientsError: not one finite coefficient per expert.
+        InvalidInputError: there are no states.
+    """
+    weighted = require_coefficients(coefficients, n_experts=states.tilts.shape[2])
+    if not len(states.reference):
+        raise InvalidInputError("A soup is reported on states; give at least one.")
+    log_normaliser, _ = soup_moments(weighted, states)
+    soup = log_softmax(states.reference + states.tilts @ weighted)
+    kl = float(kl_divergence(soup, states.reference).mean())
+    base_entropy = float(entropy(states.reference).mean())
+    ratio = float(entropy(soup).mean()) / base_entropy if base_entropy > 0 else 1.0
+    size = float(np.abs(weighted).sum())
+    negative = float(np.maximum(-weighted, 0).sum()) / size if size > 0 else 0.0
+    condition = float(np.linalg.cond(curvature)) if curvature is not None else 1.0
+    signs = {
+        f"Too peaked: KL per token is {kl:.3g} nats and entropy {ratio:.0%} of the reference's; "
+        "shrink the coefficients.": kl > budget or ratio < PEAKED_ENTROPY_RATIO,
+        f"Too flat: entropy is {ratio:.0%} of the reference's; refit with a stronger prior.": ratio
+        > FLAT_ENTROPY_RATIO,
+        f"Opposite giants: absolute coefficients sum to {size:.3g}, {negative:.0%} of it negative, "
+        f"condition number {condition:.2g}; drop near-duplicate experts.": size > GIANT_SUM
+        or negative > NEGATIVE_SHARE
+        or condition > CONDITION_NUMBER,
+    }
+    return SoupReport(
+        kl_per_token=kl,
+        entropy_ratio=ratio,
+        absolute_sum=size,
+        negative_share=negative,
+        mean_normaliser=float(np.exp(log_normaliser).mean()),
+        warnings=tuple(sentence for sentence, holds in signs.items() if holds),
+    )

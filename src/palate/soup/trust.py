@@ -1,0 +1,115 @@
+"""The trust region: a soup may leave the reference only so far.
+
+With few comparisons a fit can point anywhere; shrinking it along its ray until the mean KL per
+token is within a budget protects the people whose fit is worst. Along `t -> t lambda` the KL of a
+state grows with `d KL / dt = t Var_t(tilt_lambda) >= 0` (S8), so bisection finds the scale.
+
+With a safety floor one expert's coefficient is fixed, the rest is shrunk, and KL is measured to the
+reference tilted by the safety expert alone; to the reference itself it need not be monotone there.
+
+Source: ours, an extension of Spectral Souping, arXiv 2605.20408.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.soup.normalised import States
+from palate.soup.pool import Coefficients, kl_divergence, log_softmax, require_coefficients
+
+BISECTIONS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Trusted:
+    """Coefficients inside the trust region.
+
+    Attributes:
+        coefficients: `[experts]`, scaled.
+        scale: In [0, 1]; 1 when the region was not reached.
+        kl: Mean KL per token in nats, at the scaled coefficients.
+        kl_before: At the coefficients given.
+    """
+
+    coefficients: Float[ndarray, " experts"]
+    scale: float
+    kl: float
+    kl_before: float
+
+
+def trust_region(
+    coefficients: Coefficients,
+    states: States,
+    *,
+    budget: float,
+    state_shares: Float[ndarray, " states"] | None = None,
+    floor: tuple[int, float] | None = None,
+) -> Trusted:
+    """The coefficients, shrunk along their ray until the mean KL per token is within the budget.
+
+    The mean is over the states given, such as the last few hundred of the conversation; other
+    states may have more.
+
+    Args:
+        coefficients: `[experts]`.
+        states: Where KL is measured.
+        budget: Largest mean KL to the reference, nats per token.
+        state_shares: `[states]`, how much each state counts; equal by default.
+        floor: Index and coefficient of a safety expert that feedback cannot lower. Its coefficient
+            becomes at least this, what is above is shrunk like the rest.
+
+    Returns:
+        With `kl <= budget`.
+
+    Raises:
+        InvalidCoefficientsError: not one finite coefficient per expert, or the floor names none.
+        InvalidInputError: the budget is not positive, or there are no states.
+    """
+    n_experts = states.tilts.shape[2]
+    wanted = require_coefficients(coefficients, n_experts=n_experts)
+    if not budget > 0 or not len(states.reference):
+        raise InvalidInputError(
+            f"A budget of {budget} nats over {len(states.reference)} states is no trust region; "
+            "use a budget above 0 and at least one state."
+        )
+    fixed = _fixed_part(floor, n_experts=n_experts)
+    if floor is not None:
+        wanted = np.where(np.arange(n_experts) == floor[0], np.maximum(wanted, fixed), wanted)
+    free = wanted - fixed
+    base = log_softmax(states.reference + states.tilts @ fixed)
+    tilt = states.tilts @ free
+    n_states = len(states.reference)
+    shares = np.full(n_states, 1 / n_states) if state_shares is None else state_shares
+
+    def kl(scale: float) -> float:
+        return float(shares @ kl_divergence(log_softmax(base + scale * tilt), base))
+
+    kl_before = kl(1.0)
+    scale = 1.0 if kl_before <= budget else _bisect(kl, budget=budget)
+    return Trusted(fixed + scale * free, scale, kl(scale), kl_before)
+
+
+def _bisect(kl: Callable[[float], float], *, budget: float) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if kl(middle) <= budget else (low, middle)
+    return low
+
+
+def _fixed_part(floor: tuple[int, float] | None, *, n_experts: int) -> Float[ndarray, " experts"]:
+    fixed = np.zeros(n_experts)
+    if floor is None:
+        return fixed
+    index, coefficient = floor
+    if not 0 <= index < n_experts or not np.isfinite(coefficient):
+        raise InvalidCoefficientsError(
+            f"The floor of {coefficient} on expert {index} does not fit; name one of the experts 0 "
+            f"to {n_experts - 1} and a finite coefficient."
+        )
+    fixed[index] = coefficient
+    return fixed

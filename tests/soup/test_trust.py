@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.soup.normalised import States
+from palate.soup.pool import kl_divergence, log_softmax, pool_log_linear
+from palate.soup.trust import trust_region
+
+
+def _states(draws, *, n_states=8, vocab=5, n_experts=3):
+    reference = log_softmax(draws.normal(size=(n_states, vocab)))
+    experts = log_softmax(draws.normal(size=(n_experts, n_states, vocab)))
+    return States(reference, np.moveaxis(experts - reference, 0, -1)), experts
+
+
+def test_the_trust_region_of_the_case_file(soup_cases):
+    rows, case = soup_cases["log_linear"], soup_cases["trust_region"]
+    reference = log_softmax(np.array(rows["reference_logits"]))
+    experts = log_softmax(np.array(rows["expert_logits"]))
+    states = States(reference[None], (experts - reference).T[None])
+    trusted = trust_region(case["coefficients"], states, budget=case["kappa"])
+    assert trusted.kl_before == pytest.approx(case["kl_before"], abs=1e-10)
+    assert trusted.scale == pytest.approx(case["scale"], abs=1e-9)
+    assert trusted.coefficients == pytest.approx(case["coefficients_after"], abs=1e-9)
+    assert trusted.kl == pytest.approx(case["kl_after"], abs=1e-9)
+    pooled = pool_log_linear(reference, experts, trusted.coefficients)
+    assert pooled.log_probs == pytest.approx(case["log_probs"], abs=1e-9)
+
+
+def test_the_budget_is_kept_and_used_up_when_it_is_too_small(generator):
+    for _ in range(50):
+        states, experts = _states(generator)
+        lam = generator.normal(size=3) * 2
+        trusted = trust_region(lam, states, budget=0.05)
+        pooled = pool_log_linear(states.reference, experts, trusted.coefficients).log_probs
+        kl = kl_divergence(pooled, states.reference).mean()
+        assert trusted.kl == pytest.approx(kl, abs=1e-10)
+        assert trusted.kl <= 0.05
+        if trusted.kl_before > 0.05:
+            assert kl == pytest.approx(0.05, abs=1e-9)
+        else:
+            assert trusted.scale == 1.0
+            assert trusted.coefficients == pytest.approx(lam)
+
+
+def test_kl_grows_along_the_ray_at_the_rate_of_the_variance(generator):
+    states, experts = _states(generator, n_states=1)
+    lam = generator.normal(size=3)
+    tilt = states.tilts[0] @ lam
+
+    def kl(scale):
+        pooled = pool_log_linear(states.reference, experts, scale * lam).log_probs
+        return float(kl_divergence(pooled, states.reference)[0]), np.exp(pooled[0])
+
+    for scale in (0.3, 1.0, 2.5):
+        slope = (kl(scale + 1e-5)[0] - kl(scale - 1e-5)[0]) / 2e-5
+        chances = kl(scale)[1]
+        variance = chances @ tilt**2 - (chances @ tilt) ** 2
+        assert slope == pytest.approx(scale * variance, abs=1e-7)
+        assert slope >= 0
+
+
+def test_a_floor_is_never_shrunk_and_feedback_cannot_lower_it(generator):
+    for _ in range(30):
+        states, experts = _states(generator)
+        lam = generator.normal(size=3) * 3
+        trusted = trust_region(lam, states, budget=0.02, floor=(1, 0.6))
+        assert trusted.coefficients[1] >= 0.6
+        assert trusted.kl <= 0.02
+        safe = pool_log_linear(states.reference, experts, [0, 0.6, 0]).log_probs
+        pooled = pool_log_linear(states.reference, experts, trusted.coefficients).log_probs
+        assert kl_divergence(pooled, safe).mean() == pytest.approx(trusted.kl, abs=1e-10)
+
+
+def test_a_floor_keeps_what_a_person_wants_beyond_it(generator):
+    states, _ = _states(generator)
+    trusted = trust_region([0.1, 0.9, 0.0], states, budget=1e6, floor=(1, 0.6))
+    assert trusted.coefficients.tolist() == pytest.approx([0.1, 0.9, 0.0])
+
+
+def test_states_may_count_differently(generator):
+    states, _ = _states(generator, n_states=2)
+    only_first = trust_region([1, 1, 1], states, budget=0.01, state_shares=np.array([1.0, 0.0]))
+    alone = trust_region([1, 1, 1], States(states.reference[:1], states.tilts[:1]), budget=0.01)
+    assert only_first.scale == pytest.approx(alone.scale)
+
+
+def test_bad_regions_are_refused(generator):
+    states, _ = _states(generator)
+    with pytest.raises(InvalidInputError, match="budget"):
+        trust_region([1, 1, 1], states, budget=0.0)
+    with pytest.raises(InvalidCoefficientsError, match="3 experts"):
+        trust_region([1, 1], states, budget=0.1)
+    with pytest.raises(InvalidCoefficientsError, match="floor"):
+        trust_region([1, 1, 1], states, budget=0.1, floor=(3, 0.5))
