@@ -1,0 +1,254 @@
+"""Anchors: the tastes for which experts are trained.
+
+An anchor is a direction `u` over the objectives whose absolute entries sum to one. A non-negative
+direction is a
+preference. A signed one wants less of the objectives with a negative entry; up to a constant and a
+scale it is a preference over the `2d` objectives `(r, 1 - r)`.
+
+Source:
+    methods README C11; Spectral Souping, arXiv 2605.20408, section 4.1 (random signed unit vectors
+    plus the axes), where the paper's own sampling is unknown.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field
+
+from palate.core.errors import InvalidInputError, InvalidPreferenceError
+from palate.core.seeds import generator_for
+from palate.core.settings import Settings
+from palate.core.simplex import require_simplex, sample_simplex
+from palate.core.types import Preference
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_REWARD_TOLERANCE = 1e-6  # rewards outside [0, 1] by more than this are an error
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A direction in objective space, and the name of the expert trained for it.
+
+    Attributes:
+        name: Letters, digits, `.`, `_`, `-`; also the expert's folder.
+        objectives: Names, in the library's order.
+        direction: One number per objective, any sign; absolute entries sum to one.
+    """
+
+    name: str
+    objectives: tuple[str, ...]
+    direction: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is no folder, and directions that are not of length one."""
+        require_name(self.name, what="anchor")
+        if len(self.objectives) != len(self.direction):
+            raise InvalidPreferenceError(
+                f"The anchor {self.name!r} has {len(self.direction)} entries for "
+                f"{len(self.objectives)} objectives; give one per objective."
+            )
+        lengths = require_simplex(
+            [abs(value) for value in self.direction],
+            name=f"absolute direction of the anchor {self.name!r}",
+        )
+        signed = np.copysign(lengths, self.direction) + 0.0  # -0.0 becomes 0.0
+        object.__setattr__(self, "direction", tuple(signed.tolist()))
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether less is wanted of some objective."""
+        return any(value < 0.0 for value in self.direction)
+
+    @property
+    def preference(self) -> Preference | None:
+        """The preference over the objectives, or `None` for a signed direction."""
+        return None if self.is_signed else Preference(self.objectives, self.direction)
+
+    def vector(self) -> Float[ndarray, " objectives"]:
+        """The direction as an array."""
+        return np.array(self.direction)
+
+    def scalarise(self, rewards: Float[ndarray, "texts objectives"]) -> Float[ndarray, " texts"]:
+        """What the anchor's taste gives to each text, in [0, 1]; higher is better.
+
+        `sum_i max(u_i, 0) r_i + max(-u_i, 0) (1 - r_i)`, which is `u . r` plus a constant.
+
+        Args:
+            rewards: `[texts, objectives]`, each in [0, 1].
+
+        Raises:
+            InvalidInputError: the shape is wrong, or a reward is not a number in [0, 1].
+
+        Source:
+            methods README C11.
+        """
+        require_rewards(rewards, objectives=self.objectives)
+        direction = self.vector()
+        return rewards @ direction + np.clip(-direction, 0.0, None).sum()
+
+    def to_json(self) -> dict[str, Any]:
+        """The anchor as plain data."""
+        return {
+            "name": self.name,
+            "direction": dict(zip(self.objectives, self.direction, strict=True)),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], *, objectives: Sequence[str]) -> "Anchor":
+        """The anchor written by `to_json`, or one that names only some objectives.
+
+        Raises:
+            InvalidInputError: an objective is unknown or the direction is not of length one.
+        """
+        named = value["direction"]
+        unknown = [name for name in named if name not in objectives]
+        if unknown:
+            raise InvalidPreferenceError(
+                f"The anchor {value['name']!r} names the unknown objective {unknown[0]!r}; "
+                f"known are {', '.join(objectives)}."
+            )
+        direction = tuple(float(named.get(name, 0.0)) for name in objectives)
+        return cls(str(value["name"]), tuple(objectives), direction)
+
+
+class AnchorSettings(Settings):
+    """Which experts to train.
+
+    Attributes:
+        kind: `objectives`: one per objective; `random`: drawn from the simplex; `signed`: random
+            signed directions; `list`: those given.
+        n_random: How many to draw for `random` and `signed`.
+        concentration: Of the symmetric Dirichlet distribution of `random`; below one prefers few
+            objectives.
+        is_with_objectives: Put one anchor per objective before the drawn ones.
+        listed: For `list`: name to `{objective: share}`, absolute shares summing to one.
+    """
+
+    kind: Literal["objectives", "random", "signed", "list"] = "objectives"
+    n_random: int = Field(default=0, ge=0)
+    concentration: float = Field(default=1.0, gt=0)
+    is_with_objectives: bool = True
+    listed: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
+def make_anchors(
+    settings: AnchorSettings, *, objectives: Sequence[str], seed: int
+) -> tuple[Anchor, ...]:
+    """The anchors that the settings describe, in bank order.
+
+    Raises:
+        InvalidInputError: there would be none, or a listed direction is not allowed.
+    """
+    names = tuple(objectives)
+    generator = generator_for(seed, "anchors", settings.kind)
+    axes = objective_anchors(names) if settings.is_with_objectives else ()
+    if settings.kind == "objectives":
+        anchors = objective_anchors(names)
+    elif settings.kind == "random":
+        anchors = axes + sample_anchors(
+            names,
+            n_anchors=settings.n_random,
+            generator=generator,
+            concentration=settings.concentration,
+        )
+    elif settings.kind == "signed":
+        anchors = axes + sample_signed_anchors(
+            names, n_anchors=settings.n_random, generator=generator
+        )
+    else:
+        listed = settings.listed.items()
+        anchors = tuple(
+            Anchor.from_json({"name": name, "direction": direction}, objectives=names)
+            for name, direction in listed
+        )
+    if not anchors:
+        raise InvalidInputError(
+            f"The anchors of kind {settings.kind!r} are none; set 'n_random' or 'listed'."
+        )
+    return anchors
+
+
+def objective_anchors(objectives: Sequence[str]) -> tuple[Anchor, ...]:
+    """One anchor per objective, named after it."""
+    names = tuple(objectives)
+    rows = np.eye(len(names))
+    return tuple(
+        Anchor(name, names, tuple(row)) for name, row in zip(names, rows.tolist(), strict=True)
+    )
+
+
+def sample_anchors(
+    objectives: Sequence[str],
+    *,
+    n_anchors: int,
+    generator: np.random.Generator,
+    concentration: float = 1.0,
+) -> tuple[Anchor, ...]:
+    """Preferences drawn from the symmetric Dirichlet distribution."""
+    points = sample_simplex(
+        n_points=n_anchors,
+        n_objectives=len(objectives),
+        generator=generator,
+        concentration=concentration,
+    )
+    return _numbered("random", objectives, points)
+
+
+def sample_signed_anchors(
+    objectives: Sequence[str], *, n_anchors: int, generator: np.random.Generator
+) -> tuple[Anchor, ...]:
+    """Directions drawn uniformly from the sphere, scaled to absolute sum one."""
+    points = generator.normal(size=(n_anchors, len(objectives)))
+    points /= np.abs(points).sum(axis=1, keepdims=True)
+    return _numbered("signed", objectives, points)
+
+
+def require_name(name: str, *, what: str) -> str:
+    """The name, if it can be a folder on every system.
+
+    Raises:
+        InvalidInputError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"The {what} name {name!r} is not allowed; use up to 64 letters, digits, '.', '_' "
+            "and '-', beginning with a letter or digit."
+        )
+    return name
+
+
+def require_rewards(
+    rewards: Float[ndarray, "texts objectives"], *, objectives: Sequence[str]
+) -> None:
+    """Return when every reward is a number in [0, 1], one column per objective.
+
+    Raises:
+        InvalidInputError: otherwise; the message names the value and the objective.
+    """
+    if rewards.ndim != 2 or rewards.shape[1] != len(objectives):
+        raise InvalidInputError(
+            f"The rewards have shape {rewards.shape}, but {len(objectives)} objectives need one "
+            "column each."
+        )
+    low, high = -_REWARD_TOLERANCE, 1.0 + _REWARD_TOLERANCE
+    wrong = np.argwhere(~((rewards >= low) & (rewards <= high)))  # NaN compares false
+    if wrong.size:
+        row, column = wrong[0]
+        raise InvalidInputError(
+            f"The reward {float(rewards[row, column])} of text {row} for the objective "
+            f"{objectives[column]!r} is not a number in [0, 1]; calibrate the reward."
+        )
+
+
+def _numbered(
+    stem: str, objectives: Sequence[str], points: Float[ndarray, "anchors objectives"]
+) -> tuple[Anchor, ...]:
+    return tuple(
+        Anchor(f"{stem}-{index:03d}", tuple(objectives), tuple(point))
+        for index, point in enumerate(points.tolist())
+    )

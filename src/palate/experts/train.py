@@ -1,0 +1,258 @@
+"""One expert: a LoRA adapter trained for one anchor, through TRL.
+
+Methods:
+    dpo         pairs of rollouts, labelled with log-odds `label_gain * (reward gap)`; TRL's DPO
+    rebel       the same pairs, the log-ratio gap regressed on the reward gap: no labels to sample
+    dpo_human   TRL's DPO on people's own pairs
+    grpo        TRL's GRPO: the adapter answers the prompts itself and is scored by the reward
+                vector
+
+`beta` is the price of a nat of KL in reward units, one number for a whole library, so that `dpo`,
+`rebel` and `grpo` aim at
+the same policy `pi_0 exp(reward / beta)` and soups of experts mean something. Every expert starts
+from the same A (and B = 0) and sees the same pairs in the same order.
+
+Source:
+    Spectral Souping, arXiv 2605.20408, section 4.1; REBEL in MoPE, arXiv 2407.04181, section 5.2.
+
+Deviations:
+    1. Labels are drawn with a stated gain and TRL is given `label_gain * beta`, so that the optimum
+       has the KL price `beta` whatever the gain; the papers' gain and beta are unknown. Of people's
+       labels the gain is unknown; it is taken to be one.
+    2. REBEL's reference stays the frozen base, see `palate.experts.losses`.
+"""
+
+import random
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib.metadata import PackageNotFoundError, version
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from numpy import ndarray
+from peft import PeftModel
+from trl.trainer.dpo_config import DPOConfig
+
+from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.plan import reference_plan
+from palate.core.seeds import generator_for
+from palate.experts.grpo import train_grpo
+from palate.experts.job import ExpertJob, TrainingData, trainer_arguments
+from palate.experts.pair_trainer import (
+    OnStep,
+    PairTrainer,
+    StepReport,
+    completion_log_probs,
+    trained_adapter,
+)
+from palate.experts.pairs import (
+    Pairs,
+    Sequences,
+    encode_human_pairs,
+    encode_rollouts,
+    label_pairs,
+    pairs_of_rollouts,
+)
+from palate.experts.placement import lora_config
+from palate.experts.rollouts import Rollout
+from palate.models.bank import AdapterBank
+from palate.models.load import Base
+from palate.models.logprobs import Scored, answer_log_probs
+
+TRL_MAJOR = 1  # `PairTrainer` replaces methods of TRL 1.16; its tests run against the installed one
+_NEEDED = ("_prepare_dataset", "_precompute_ref_logps", "_compute_loss")
+
+
+def rollout_data(base: Base, rollouts: Sequence[Rollout]) -> TrainingData:
+    """The rollouts with token ids and reference log-probabilities, ready for any anchor."""
+    sequences = encode_rollouts(base, rollouts)
+    return TrainingData(
+        rollouts=rollouts,
+        sequences=sequences,
+        reference=reference_log_probs(base, sequences),
+    )
+
+
+def train_expert(
+    base: Base, job: ExpertJob, data: TrainingData, *, on_step: OnStep | None = None
+) -> PeftModel:
+    """The base with a trained adapter; the given base itself stays as it was.
+
+    Args:
+        base: Frozen; a copy of it is trained on.
+        job: Anchor, adapter, training, seed.
+        data: What the method needs.
+        on_step: Called with steps done and steps in all.
+
+    Raises:
+        InvalidInputError: the data lack what the method needs, or training diverged.
+        MissingExtraError: TRL is absent or of another major version.
+    """
+    require_trl()
+    with deterministic(n_threads=job.training.n_threads):
+        if job.training.method == "grpo":
+            model = train_grpo(base, job, data, on_step=on_step)
+        else:
+            model = _train_pairs(base, job, data, on_step=on_step)
+    _require_finite(model, name=job.anchor.name)
+    return model
+
+
+def reference_log_probs(base: Base, sequences: Sequences) -> Float[ndarray, " answers"]:
+    """`[answers]`: log-probability of each answer under the base, nats, in one pass each."""
+    plan = reference_plan(n_experts=0)
+    items = [
+        Scored(prompt, answer)
+        for prompt, answer in zip(sequences.prompts, sequences.answers, strict=True)
+    ]
+    scores = answer_log_probs(base, AdapterBank(base, {}), plans=[plan] * len(items), items=items)
+    return np.array([float(score.double().sum()) for score in scores])
+
+
+def tilt_of(
+    model: PeftModel,
+    sequences: Sequences,
+    reference: Float[ndarray, " answers"],
+    *,
+    beta: float,
+    batch: int = 32,
+) -> Float[ndarray, " answers"]:
+    """`[answers]`: `beta * log expert/base` of whole answers, in reward units."""
+    pad, device = int(model.config.pad_token_id or 0), model.device
+    found: list[float] = []
+    for start in range(0, len(sequences), batch):
+        rows = slice(start, start + batch)
+        pieces = list(zip(sequences.prompts[rows], sequences.answers[rows], strict=True))
+        width = max(len(prompt) + len(answer) for prompt, answer in pieces)
+        ids = torch.full((len(pieces), width), pad)
+        is_read, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
+        for place, (prompt, answer) in enumerate(pieces):
+            end = len(prompt) + len(answer)
+            ids[place, :end] = torch.tensor([*prompt, *answer])
+            is_read[place, :end] = 1
+            is_answer[place, len(prompt) : end] = 1
+        with torch.inference_mode():
+            log_probs = completion_log_probs(
+                model,
+                input_ids=ids.to(device),
+                attention_mask=is_read.to(device),
+                completion_mask=is_answer.to(device),
+            )
+        found += log_probs.tolist()
+    return beta * (np.array(found) - reference)
+
+
+def pair_rows(sequences: Sequences, pairs: Pairs, reference: Float[ndarray, " answers"]) -> Dataset:
+    """The pairs in the columns of TRL's preference trainers."""
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt_ids": list(sequences.prompts[first]),
+            "chosen_ids": list(sequences.answers[first]),
+            "rejected_ids": list(sequences.answers[second]),
+            "ref_chosen_logps": float(reference[first]),
+            "ref_rejected_logps": float(reference[second]),
+            "reward_gap": float(gap),
+        }
+        for first, second, gap in zip(
+            pairs.first.tolist(), pairs.second.tolist(), pairs.reward_gaps.tolist(), strict=True
+        )
+    ]
+    return Dataset.from_list(rows)
+
+
+def require_trl() -> str:
+    """The installed version of TRL.
+
+    Raises:
+        MissingExtraError: it is absent, or lacks the methods that `PairTrainer` replaces.
+    """
+    try:
+        found = version("trl")
+    except PackageNotFoundError as error:
+        raise MissingExtraError(
+            "The package trl is not installed; run pip install 'palate[train]'."
+        ) from error
+    lacking = [name for name in _NEEDED if not hasattr(PairTrainer.__mro__[1], name)]
+    if int(found.split(".")[0]) != TRL_MAJOR or lacking:
+        raise MissingExtraError(
+            f"The package trl has version {found}, but palate trains with version {TRL_MAJOR}.16; "
+            "run pip install 'trl==1.16.0'."
+        )
+    return found
+
+
+@contextmanager
+def deterministic(*, n_threads: int) -> Generator[None]:
+    """While in force, equal seeds give equal bytes; afterwards torch is set as it was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    python_state = random.getstate()
+    torch.use_deterministic_algorithms(mode=True)
+    torch.set_num_threads(n_threads)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python_state)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(mode=before)
+
+
+def _train_pairs(
+    base: Base, job: ExpertJob, data: TrainingData, *, on_step: OnStep | None
+) -> PeftModel:
+    settings = job.training
+    if settings.method == "dpo_human":
+        sequences, pairs = encode_human_pairs(
+            base,
+            data.human_pairs,
+            job.anchor,
+            n_pairs=settings.n_steps * settings.batch_pairs,
+            max_tokens=settings.max_tokens,
+            seed=job.seed,
+        )
+        reference = reference_log_probs(base, sequences)
+    else:
+        sequences, reference = data.sequences, data.reference
+        pairs = pairs_of_rollouts(
+            data.rollouts, job.anchor, n_per_prompt=settings.pairs_per_prompt, seed=job.seed
+        )
+    if settings.method == "dpo":
+        pairs = label_pairs(
+            pairs, gain=settings.label_gain, generator=generator_for(job.seed, "labels")
+        )
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
+        model: Any = deepcopy(base.model)
+        trainer = PairTrainer(
+            model=model,
+            args=DPOConfig(
+                folder,
+                beta=settings.beta * (settings.label_gain if settings.method == "dpo" else 1.0),
+                precompute_ref_log_probs=True,
+                max_length=None,
+                **trainer_arguments(base, job),
+            ),
+            train_dataset=pair_rows(sequences, pairs, reference),
+            tokenizer=base.tokenizer,
+            peft_config=lora_config(base.model, job.adapter),
+            is_rebel=settings.method == "rebel",
+        )
+        if on_step is not None:
+            trainer.add_callback(StepReport(on_step))
+        return trained_adapter(trainer)
+
+
+def _require_finite(model: PeftModel, *, name: str) -> None:
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise InvalidInputError(
+                f"Training the expert {name!r} diverged: {parameter_name} is not finite; lower "
+                "'learning_rate' or raise 'beta'."
+            )

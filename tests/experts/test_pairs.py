@@ -1,0 +1,81 @@
+"""Pairs: which answers are compared, and in which order."""
+
+import numpy as np
+import pytest
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import PreferencePair
+from palate.experts.anchors import Anchor
+from palate.experts.pairs import Pairs, encode_human_pairs, label_pairs, pairs_of_rollouts
+from palate.experts.rollouts import Rollout
+
+NAMES = ("letters", "short")
+LETTERS = Anchor("letters", NAMES, (1.0, 0.0))
+
+
+def rollout(prompt, token, reward):
+    return Rollout(prompt, "x", (token,), -1.0, (reward, 0.5), "stop")
+
+
+def test_pairs_join_different_answers_to_one_prompt_with_the_gap_of_their_rewards():
+    rows = [rollout("p", 1, 0.25), rollout("q", 2, 0.5), rollout("p", 3, 1.0), rollout("p", 3, 1.0)]
+    pairs = pairs_of_rollouts(rows, LETTERS, n_per_prompt=9, seed=0)
+    assert list(zip(pairs.first, pairs.second, strict=True)) == [(0, 2), (0, 3)]
+    assert pairs.reward_gaps.tolist() == [-0.75, -0.75]
+
+
+def test_all_anchors_get_the_same_pairs_and_the_limit_holds():
+    rows = [rollout("p", token, token / 10) for token in range(6)]
+    one = pairs_of_rollouts(rows, LETTERS, n_per_prompt=4, seed=0)
+    other = pairs_of_rollouts(rows, Anchor("less", NAMES, (-1.0, 0.0)), n_per_prompt=4, seed=0)
+    assert len(one) == 4
+    assert np.array_equal(one.first, other.first)
+    assert np.array_equal(one.second, other.second)
+    assert np.allclose(one.reward_gaps, -other.reward_gaps)
+
+
+def test_rollouts_without_two_different_answers_are_refused():
+    with pytest.raises(InvalidInputError, match="no two different answers"):
+        pairs_of_rollouts(
+            [rollout("p", 1, 0.1), rollout("q", 2, 0.1)], LETTERS, n_per_prompt=2, seed=0
+        )
+
+
+def test_labels_follow_the_stated_log_odds_and_keep_the_pair():
+    n = 20_000
+    pairs = Pairs(np.zeros(n, int), np.ones(n, int), np.full(n, 0.1))
+    found = label_pairs(pairs, gain=10.0, generator=np.random.default_rng(0))
+    # log-odds 1: 0.7311; three standard errors are 0.0094
+    assert np.mean(found.first == 0) == pytest.approx(1 / (1 + np.exp(-1)), abs=0.0094)
+    assert np.all(found.first + found.second == 1)
+    assert np.array_equal(found.reward_gaps, np.where(found.first == 0, 0.1, -0.1))
+
+
+def test_human_pairs_are_drawn_in_proportion_and_turned_for_what_is_disliked(tiny_base):
+    pairs = {
+        "letters": [PreferencePair("p", "good", "bad")],
+        "short": [PreferencePair("p", "tiny", "endless")],
+    }
+    anchor = Anchor("a", NAMES, (0.75, -0.25))
+    sequences, found = encode_human_pairs(
+        tiny_base, pairs, anchor, n_pairs=8, max_tokens=64, seed=0
+    )
+    texts = [tiny_base.tokenizer.decode(ids, skip_special_tokens=True) for ids in sequences.answers]
+    firsts = [texts[index] for index in found.first]
+    seconds = [texts[index] for index in found.second]
+    assert firsts == ["good"] * 6 + ["endless"] * 2
+    assert seconds == ["bad"] * 6 + ["tiny"] * 2
+    assert all(ids[-1] == tiny_base.tokenizer.eos_token_id for ids in sequences.answers)
+
+
+def test_long_human_pairs_lose_the_prompts_beginning_and_the_answers_end(tiny_base):
+    pairs = {"letters": [PreferencePair("abcdefgh", "0123456789", "x")]}
+    sequences, _ = encode_human_pairs(tiny_base, pairs, LETTERS, n_pairs=1, max_tokens=8, seed=0)
+    assert tiny_base.tokenizer.decode(sequences.answers[0]) == "0123456"
+    assert tiny_base.tokenizer.decode(sequences.prompts[0]) == "h"
+    assert tiny_base.tokenizer.decode(sequences.prompts[1]) == "cdefgh"
+
+
+def test_an_objective_without_pairs_is_refused(tiny_base):
+    with pytest.raises(InvalidInputError, match="'letters' has no preference pairs"):
+        encode_human_pairs(tiny_base, {"letters": []}, LETTERS, n_pairs=4, max_tokens=32, seed=0)
