@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import Progress
 
 from palate.core.errors import InvalidInputError
@@ -91,7 +92,7 @@ def measure_world(folder: Path, *, n_answers: int, seed: int) -> Measurement:
     if n_answers < 1:
         raise InvalidInputError(f"{n_answers} answers cannot be measured; ask for at least one.")
     base = load_base(folder)
-    with Progress(transient=True) as progress:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("measure", total=_SAMPLES * n_answers)
         return measure(
             base.model,
@@ -103,7 +104,7 @@ def measure_world(folder: Path, *, n_answers: int, seed: int) -> Measurement:
 
 
 def _train(settings: PretrainSettings) -> Pretrained:
-    with Progress(transient=True) as progress:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("train the base", total=settings.steps)
 
         def report(step: int, loss: float) -> None:

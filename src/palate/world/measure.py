@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray
 
 from palate.core.seeds import derive_seed, generator_for
 from palate.metrics.intervals import wilson_interval
@@ -87,35 +89,31 @@ def measure(
         on_batch: Called with the number of answers just drawn.
     """
     generator = generator_for(seed, "measure")
-    prompts = [held_out_prompts()[i] for i in generator.integers(144, size=n_answers)]
-
-    def answers_to(name: str, wishes: Sequence[Sequence[Objective]]) -> list[str]:
-        texts = [
-            format_prompt(prompt, " ".join(objective.instruction for objective in several))
-            for prompt, several in zip(prompts, wishes, strict=True)
-        ]
-        seed_here = derive_seed(seed, name)
-        return sample_answers(model, tokenizer, texts, seed=seed_here, on_batch=on_batch)
-
-    plain = answers_to("plain", [()] * n_answers)
-    wished = answers_to("wishes", [sample_wishes(generator) for _ in prompts])
-    asked = {
-        objective.name: gold_rewards(answers_to(objective.name, [(objective,)] * n_answers))
-        for objective in OBJECTIVES
-    }
-    gold = gold_rewards(plain)
-    readings = [
-        parse(p, text) for p, text in zip([*prompts, *prompts], [*plain, *wished], strict=True)
+    places = generator.integers(len(held_out_prompts()), size=n_answers)
+    prompts = [held_out_prompts()[place] for place in places]
+    wishes: list[Sequence[Objective]] = [()] * n_answers
+    wishes += [sample_wishes(generator) for _ in prompts]
+    wishes += [(objective,) for objective in OBJECTIVES for _ in prompts]
+    texts = [
+        format_prompt(prompt, " ".join(wish.instruction for wish in several))
+        for prompt, several in zip(prompts * (2 + len(OBJECTIVES)), wishes, strict=True)
     ]
-    is_formed = [reading.is_well_formed for reading in readings]
+    answer_seed = derive_seed(seed, "answers")
+    answers = sample_answers(model, tokenizer, texts, seed=answer_seed, on_batch=on_batch)
+    plain = answers[:n_answers]
+    readings = [
+        parse(prompt, text)
+        for prompt, text in zip(prompts * 2, answers[: 2 * n_answers], strict=True)
+    ]
+    gold = gold_rewards(answers).reshape(2 + len(OBJECTIVES), n_answers, len(OBJECTIVES))
     return Measurement(
-        well_formed=_share(is_formed[:n_answers]),
-        well_formed_with_wishes=_share(is_formed[n_answers:]),
-        gold_mean=_by_name(gold.mean(axis=0)),
-        gold_sd=_by_name(gold.std(axis=0)),
-        gold_mean_if_asked=_by_name(
-            [asked[name][:, place].mean() for place, name in enumerate(OBJECTIVE_NAMES)]
+        well_formed=_share([reading.is_well_formed for reading in readings[:n_answers]]),
+        well_formed_with_wishes=_share(
+            [reading.is_well_formed for reading in readings[n_answers:]]
         ),
+        gold_mean=_by_name(gold[0].mean(axis=0)),
+        gold_sd=_by_name(gold[0].std(axis=0)),
+        gold_mean_if_asked=_by_name(gold[2:].mean(axis=1).diagonal()),
         words=_quantiles([len(text.split()) for text in plain]),
         tokens=_quantiles([len(ids) for ids in tokenizer(plain)["input_ids"]]),
         faults=tuple(reading.fault for reading in readings if reading.fault)[:10],
@@ -159,7 +157,7 @@ def _share(is_so: Sequence[bool]) -> Share:
     return Share(sum(is_so) / len(is_so), low, high, len(is_so))
 
 
-def _by_name(values: Sequence[float] | np.ndarray) -> dict[str, float]:
+def _by_name(values: Float[ndarray, " objectives"]) -> dict[str, float]:
     return {name: float(value) for name, value in zip(OBJECTIVE_NAMES, values, strict=True)}
 
 

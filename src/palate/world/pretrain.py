@@ -43,6 +43,7 @@ class PretrainSettings(Settings):
         learning_rate: At the end of the warm-up; a cosine takes it to zero.
         warmup_steps: Linear.
         vocabulary: Tokens, at most.
+        tokenizer_documents: Documents that the tokenizer learns from.
         hidden: Width.
         layers: Blocks.
         heads: Attention heads.
@@ -56,6 +57,7 @@ class PretrainSettings(Settings):
     learning_rate: float = Field(default=3e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
     vocabulary: int = Field(default=1536, ge=300, le=2048)
+    tokenizer_documents: int = Field(default=20_000, ge=1)
     hidden: int = Field(default=128, ge=8)
     layers: int = Field(default=4, ge=1)
     heads: int = Field(default=4, ge=1)
@@ -127,7 +129,8 @@ def train_tokenizer(settings: PretrainSettings) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     generator = generator_for(settings.seed, "tokenizer")
-    bpe.train_from_iterator(tokenizer_texts(n_documents=20_000, generator=generator), trainer)
+    texts = tokenizer_texts(n_documents=settings.tokenizer_documents, generator=generator)
+    bpe.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token=END,
