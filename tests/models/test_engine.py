@@ -24,7 +24,8 @@ from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
 from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.logprobs import Scored, answer_log_probs
+from palate.models.logprobs import Scored, answer_log_probs, row_log_probs
+from palate.models.pool import pool_coefficients
 
 PROMPTS = [
     "What is rain?",
@@ -203,11 +204,12 @@ def test_top_k_one_is_greedy_at_any_temperature(engine: LocalEngine) -> None:
 class FixedController:
     """Gives all share to the row whose turn it is."""
 
-    def shares(self, requests, answers):
-        rows = torch.zeros(len(requests), 2)
-        for place, tokens in enumerate(answers):
-            rows[place, len(tokens) % 2] = 1.0
-        return rows
+    def start(self):
+        return self
+
+    def shares(self, lives):
+        rows = torch.eye(2)
+        return [rows[len(live.tokens) % 2] for live in lives]
 
 
 def test_a_controller_decides_the_shares_token_by_token(base: Base, bank: AdapterBank) -> None:
@@ -224,6 +226,23 @@ def test_a_controller_decides_the_shares_token_by_token(base: Base, bank: Adapte
             items=[Scored((*context, *found.tokens[:place]), (token,))],
         )
         assert found.log_probs[place] == pytest.approx(log_probs.item(), abs=1e-4)
+
+
+def test_a_trace_holds_what_every_row_said_of_every_token(
+    base: Base, bank: AdapterBank, engine: LocalEngine
+) -> None:
+    requests = sixteen_requests(Sampling())
+    for request, traced in zip(requests, engine.trace(requests), strict=True):
+        plan = request.plan.normal_form()
+        context = tuple(encode_prompt(base, request.prompt))
+        expected = row_log_probs(
+            base, bank, plan=plan, item=Scored(context, traced.completion.tokens)
+        )
+        assert np.allclose(traced.row_log_probs, expected, atol=1e-4)
+        assert np.allclose(traced.shares, pool_coefficients(plan), atol=1e-7)
+        if plan.pool.kind == "linear":
+            pooled = np.log((traced.shares * np.exp(traced.row_log_probs)).sum(axis=1))
+            assert np.allclose(pooled, traced.completion.log_probs, atol=1e-4)
 
 
 def test_what_the_engine_cannot_run_is_refused(engine: LocalEngine) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from palate.core.errors import InvalidCoefficientsError
+from palate.core.simplex import require_simplex
 
 PoolKind = Literal["single", "log_linear", "linear"]
 SUM_TOLERANCE = 1e-6
@@ -56,16 +57,23 @@ class Pool:
         coefficients: One number per row; empty for `single` and for a controlled linear pool.
         controller: Name of the controller that gives the linear coefficients at every token, or
             `None`.
+        context: For a controller: token ids it reads first, or `None` for the request's prompt.
+        strengths: For a controller: how much is wanted of each row, on the simplex; empty is all
+            alike. A row of strength zero was not asked for and gets no more than a floor.
     """
 
     kind: PoolKind
     coefficients: tuple[float, ...] = ()
     controller: str | None = None
+    context: tuple[int, ...] | None = None
+    strengths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse coefficients that the kind does not allow."""
         object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
+        object.__setattr__(self, "strengths", tuple(float(s) for s in self.strengths))
         _require_pool_coefficients(self)
+        _require_control(self)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,11 @@ class Plan:
                 f"rows; "
                 "give one per row."
             )
+        if self.pool.strengths and len(self.pool.strengths) != len(self.rows):
+            raise InvalidCoefficientsError(
+                f"The pool has {len(self.pool.strengths)} strengths for {len(self.rows)} rows; "
+                "give one per row."
+            )
 
     @property
     def n_experts(self) -> int:
@@ -121,6 +134,8 @@ class Plan:
                 "kind": self.pool.kind,
                 "coefficients": list(self.pool.coefficients),
                 "controller": self.pool.controller,
+                "context": self.pool.context and list(self.pool.context),
+                "strengths": list(self.pool.strengths),
             },
         }
 
@@ -258,3 +273,16 @@ def _require_pool_coefficients(pool: Pool) -> None:
         raise InvalidCoefficientsError(
             f"The linear pool coefficients {list(values)} hold a negative share; use shares >= 0."
         )
+
+
+def _require_control(pool: Pool) -> None:
+    if pool.controller is None and (pool.context is not None or pool.strengths):
+        raise InvalidCoefficientsError(
+            "A pool's context and strengths are read by a controller; name one or leave them out."
+        )
+    if pool.context is not None and not pool.context:
+        raise InvalidCoefficientsError(
+            "The controller's context is empty; give token ids, or leave it out for the prompt."
+        )
+    if pool.strengths:
+        require_simplex(pool.strengths, name="pool's strengths")

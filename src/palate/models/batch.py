@@ -22,21 +22,27 @@ class Live:
         index: Place among the requests that were handed in.
         request: What was asked.
         plan: Its plan in normal form.
+        prompt: Token ids of the request's prompt.
         contexts: Token ids each row reads first.
         uniforms: `[max_tokens]`, the numbers that decide its tokens.
         text: Text so far.
         tokens: Token ids so far.
         log_probs: Pooled log-probability of each.
+        shares: Per token, the rows' pool coefficients; kept when the run is traced.
+        row_log_probs: Per token, its log-probability under each row; kept when traced.
     """
 
     index: int
     request: Request
     plan: Plan
+    prompt: tuple[int, ...]
     contexts: list[tuple[int, ...]]
     uniforms: Float[ndarray, " tokens"]
     text: TextStream
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    shares: list[list[float]] = field(default_factory=list)
+    row_log_probs: list[list[float]] = field(default_factory=list)
 
 
 class Batch:

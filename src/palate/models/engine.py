@@ -15,10 +15,13 @@ log-probabilities only by rounding (about 1e-6 in float32).
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -37,19 +40,40 @@ from palate.models.stream import TextStream
 JOIN_SHARE = 0.25  # of the rows that must be free before waiting requests are read
 
 
+class ControlRun(Protocol):
+    """One controller during one run of the engine; it may keep what it has read of each request."""
+
+    def shares(self, lives: Sequence[Live]) -> Sequence[Float[Tensor, " rows"]]:
+        """For the next token of each request one share per row, on the simplex.
+
+        It is called once per step with every live request under this controller. A request that
+        was not there before has joined, with no token drawn; one that is missing has ended; all
+        others have exactly one token more than at the last call.
+        """
+        ...
+
+
 class Controller(Protocol):
     """Gives the linear coefficients of controlled requests, token by token."""
 
-    def shares(
-        self, requests: Sequence[Request], answers: Sequence[Sequence[int]]
-    ) -> Float[Tensor, "requests rows"]:
-        """One share per row for the next token of each request, on the simplex.
-
-        Args:
-            requests: Those under control; all plans have equally many rows.
-            answers: Token ids drawn so far, per request.
-        """
+    def start(self) -> ControlRun:
+        """What serves one run of the engine; runs do not know each other."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """An answer with what every row said of it.
+
+    Attributes:
+        completion: The answer.
+        shares: `[tokens, rows]`, pool coefficients with which each token was drawn.
+        row_log_probs: `[tokens, rows]`, log-probability of each token under each row.
+    """
+
+    completion: Completion
+    shares: Float[ndarray, "tokens rows"]
+    row_log_probs: Float[ndarray, "tokens rows"]
 
 
 class LocalEngine:
@@ -88,21 +112,23 @@ class LocalEngine:
             InvalidInputError: a plan does not fit the bank, or a request needs more than `max_rows`
                 rows.
         """
-        lives: dict[int, Live] = {}
-        ends: dict[int, str] = {}
-        for live, token in self._run(requests):
-            lives[live.index] = live
-            if token.finish:
-                ends[live.index] = token.finish
+        return [_completion(live, end) for live, end in self._finished(requests, is_traced=False)]
+
+    def trace(self, requests: Sequence[Request]) -> list[Traced]:
+        """As `generate`, with every row's log-probability of every token.
+
+        These numbers are all that training a controller needs of the experts.
+
+        Raises:
+            InvalidInputError: as `generate`.
+        """
         return [
-            Completion(
-                prompt=request.prompt,
-                text=lives[index].text.text,
-                tokens=tuple(lives[index].tokens),
-                log_probs=tuple(lives[index].log_probs),
-                finish="stop" if ends[index] == "stop" else "length",
+            Traced(
+                _completion(live, end),
+                np.array(live.shares, dtype=np.float64),
+                np.array(live.row_log_probs, dtype=np.float64),
             )
-            for index, request in enumerate(requests)
+            for live, end in self._finished(requests, is_traced=True)
         ]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
@@ -115,12 +141,26 @@ class LocalEngine:
         for _, token in self._run(requests):
             yield token
 
-    def _run(self, requests: Sequence[Request]) -> Iterator[tuple[Live, Token]]:
+    def _finished(
+        self, requests: Sequence[Request], *, is_traced: bool
+    ) -> list[tuple[Live, Token]]:
+        """Every request with its last token, in order."""
+        ends = {
+            live.index: (live, token)
+            for live, token in self._run(requests, is_traced=is_traced)
+            if token.finish
+        }
+        return [ends[index] for index in range(len(requests))]
+
+    def _run(
+        self, requests: Sequence[Request], *, is_traced: bool = False
+    ) -> Iterator[tuple[Live, Token]]:
         waiting = deque(self._admit(index, request) for index, request in enumerate(requests))
+        runs = {name: controller.start() for name, controller in self._controllers.items()}
         batch: Batch | None = None
         while waiting or batch is not None:
             batch = self._join(batch, waiting)
-            drawn = self._draw(batch)
+            drawn = self._draw(batch, _controlled(batch, runs), is_traced=is_traced)
             yield from drawn
             batch = batch.without({live.index for live, token in drawn if token.finish})
             if batch is not None:
@@ -148,6 +188,7 @@ class LocalEngine:
             index=index,
             request=request,
             plan=plan,
+            prompt=prompt,
             contexts=[prompt if row.context is None else row.context for row in plan.rows],
             uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
             text=TextStream(backend, stop=request.sampling.stop),
@@ -209,8 +250,8 @@ class LocalEngine:
         return output.logits[:, -1]
 
     @torch.inference_mode()
-    def _draw(self, batch: Batch) -> list[tuple[Live, Token]]:
-        log_probs = pool_log_probs(batch.logits, self._controlled(batch))
+    def _draw(self, batch: Batch, rows: RowMap, *, is_traced: bool) -> list[tuple[Live, Token]]:
+        log_probs = pool_log_probs(batch.logits, rows)
         tokens = draw(
             log_probs,
             sampling=[live.request.sampling for live in batch.lives],
@@ -218,6 +259,8 @@ class LocalEngine:
             uniform=torch.tensor([live.uniforms[len(live.tokens)] for live in batch.lives]),
         )
         chosen = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
+        if is_traced:
+            _keep_rows(batch, rows, tokens)
         return [
             (live, self._accept(live, token, log_prob))
             for live, token, log_prob in zip(batch.lives, tokens.tolist(), chosen, strict=True)
@@ -237,24 +280,44 @@ class LocalEngine:
             piece += live.text.flush()
         return Token(live.index, token, piece, log_prob, finish)
 
-    def _controlled(self, batch: Batch) -> RowMap:
-        """The row map with every controller's shares for the next token."""
-        groups: dict[tuple[str, int], list[Live]] = {}
-        for live in batch.lives:
-            if live.plan.pool.controller is not None:
-                groups.setdefault((live.plan.pool.controller, len(live.plan.rows)), []).append(live)
-        if not groups:
-            return batch.rows
-        shares_of: dict[int, Tensor] = {}
-        for (name, _), lives in groups.items():
-            shares = self._controllers[name].shares(
-                [live.request for live in lives], [live.tokens for live in lives]
-            )
-            shares_of |= {live.index: row for live, row in zip(lives, shares, strict=True)}
-        parts = [
-            shares_of.get(live.index, torch.tensor(pool_coefficients(live.plan))).to(
-                self.base.device
-            )
-            for live in batch.lives
-        ]
-        return RowMap(batch.rows.owner, torch.cat(parts).float(), batch.rows.is_linear)
+
+def _completion(live: Live, end: Token) -> Completion:
+    return Completion(
+        prompt=live.request.prompt,
+        text=live.text.text,
+        tokens=tuple(live.tokens),
+        log_probs=tuple(live.log_probs),
+        finish="stop" if end.finish == "stop" else "length",
+    )
+
+
+def _keep_rows(batch: Batch, rows: RowMap, tokens: Tensor) -> None:
+    """Note in each request what its rows said of the token that was drawn."""
+    log_probs = torch.log_softmax(batch.logits.float(), dim=-1)
+    own = log_probs.gather(1, tokens[rows.owner].unsqueeze(1)).squeeze(1)
+    sizes = [len(live.plan.rows) for live in batch.lives]
+    both = zip(own.split(sizes), rows.coefficient.split(sizes), strict=True)
+    for live, (said, shares) in zip(batch.lives, both, strict=True):
+        live.row_log_probs.append(said.tolist())
+        live.shares.append(shares.tolist())
+
+
+@torch.inference_mode()
+def _controlled(batch: Batch, runs: Mapping[str, ControlRun]) -> RowMap:
+    """The row map with every controller's shares for the next token."""
+    groups: dict[str, list[Live]] = {}
+    for live in batch.lives:
+        if live.plan.pool.controller is not None:
+            groups.setdefault(live.plan.pool.controller, []).append(live)
+    if not groups:
+        return batch.rows
+    shares_of: dict[int, Tensor] = {}
+    for name, lives in groups.items():
+        shares = runs[name].shares(lives)
+        shares_of |= {live.index: row for live, row in zip(lives, shares, strict=True)}
+    parts = [
+        shares_of.get(live.index, torch.tensor(pool_coefficients(live.plan))).float()
+        for live in batch.lives
+    ]
+    coefficient = torch.cat([part.to(batch.logits.device) for part in parts])
+    return RowMap(batch.rows.owner, coefficient, batch.rows.is_linear)

@@ -72,6 +72,17 @@ def answer_log_probs(
 
 
 @torch.inference_mode()
+def row_log_probs(
+    base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
+) -> Float[Tensor, "tokens rows"]:
+    """Log-probability of each answer token under every row of the plan, before any pooling."""
+    log_probs = torch.log_softmax(_row_logits(base, bank, plans=[plan], items=[item]).float(), -1)
+    answer = torch.tensor(item.answer, dtype=torch.long, device=base.device)
+    index = answer.view(1, -1, 1).expand(len(plan.rows), -1, 1)
+    return log_probs[:, : len(item.answer)].gather(2, index).squeeze(2).T
+
+
+@torch.inference_mode()
 def _chunk(
     base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
 ) -> list[Tensor]:
@@ -80,9 +91,23 @@ def _chunk(
         raise InvalidInputError(
             "A controlled plan has no fixed shares; score it with its controller."
         )
+    logits = _row_logits(base, bank, plans=normal, items=items)
+    pooled = pool_log_probs(logits, RowMap.of(normal, device=base.device))
+    return [
+        pooled[place, : len(item.answer)]
+        .gather(1, torch.tensor(item.answer, dtype=torch.long, device=base.device).unsqueeze(1))
+        .squeeze(1)
+        for place, item in enumerate(items)
+    ]
+
+
+def _row_logits(
+    base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
+) -> Float[Tensor, "rows answer vocab"]:
+    """Logits for every answer token of every row; what follows a shorter answer has no meaning."""
     texts = [
         (row.context if row.context is not None else item.context, item.answer)
-        for plan, item in zip(normal, items, strict=True)
+        for plan, item in zip(plans, items, strict=True)
         for row in plan.rows
     ]
     n_answer = max(len(item.answer) for item in items)
@@ -95,17 +120,10 @@ def _chunk(
         ids[place, left:right] = torch.tensor([*context, *answer])
         mask[place, left:right] = 1
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    with bank.applied([row.coefficients for plan in normal for row in plan.rows]):
-        logits = base.model(
+    with bank.applied([row.coefficients for plan in plans for row in plan.rows]):
+        return base.model(
             input_ids=ids.to(base.device),
             attention_mask=mask.to(base.device),
             position_ids=positions.to(base.device),
             logits_to_keep=n_answer + 1,
         ).logits[:, :-1]
-    pooled = pool_log_probs(logits, RowMap.of(normal, device=base.device))
-    return [
-        pooled[place, : len(item.answer)]
-        .gather(1, torch.tensor(item.answer, dtype=torch.long, device=base.device).unsqueeze(1))
-        .squeeze(1)
-        for place, item in enumerate(items)
-    ]
