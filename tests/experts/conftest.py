@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fakes import save_tiny_llama
-from palate.experts.rollouts import RolloutJob, RolloutSettings, sample_rollouts
+from palate.experts.rollouts import RolloutJob, RolloutSettings, sample_answers, score_rollouts
 from palate.models.bank import AdapterBank
 from palate.models.engine import LocalEngine
 from palate.models.load import load_base
@@ -49,4 +49,4 @@ def tiny_job():
 @pytest.fixture(scope="session")
 def tiny_rollouts(tiny_engine, letter_rewards, tiny_job, tmp_path_factory):
     path = tmp_path_factory.mktemp("rollouts") / "rollouts.jsonl"
-    return sample_rollouts(tiny_engine, letter_rewards, tiny_job, path)
+    return score_rollouts(sample_answers(tiny_engine, tiny_job, path), letter_rewards)

@@ -34,8 +34,8 @@ def with_parts(folder):
     library = Library.create(folder, MANIFEST)
     library = library.with_reward("short", write_expert("r"), key="rk")
     library = library.with_rollouts_begun(key="ok")
-    library.unfinished_rollouts.write_text("rows\n")
-    return library.with_rollouts(key="ok").with_expert(record(), write_expert("e"))
+    library = library.with_rollouts(key="ok", write=lambda path: path.write_text("rows\n"))
+    return library.with_expert(record(), write_expert("e"))
 
 
 def test_a_library_is_opened_as_it_was_written(tmp_path):
@@ -148,14 +148,22 @@ def test_replacing_an_expert_never_leaves_the_old_hash_with_the_new_file(tmp_pat
     assert Library.open(tmp_path / "lib").manifest.expert_names == ()
 
 
-def test_rollouts_killed_between_rename_and_entry_are_not_lost(tmp_path):
+def test_sampled_answers_stay_until_the_scored_rollouts_are_entered(tmp_path):
     library = Library.create(tmp_path / "lib", MANIFEST).with_rollouts_begun(key="ok")
-    library.unfinished_rollouts.write_text("rows\n")
-    library.unfinished_rollouts.replace(tmp_path / "lib" / "rollouts.jsonl")
-    again = Library.create(tmp_path / "lib", MANIFEST)
+    library.unfinished_rollouts.write_text("answers\n")
+
+    def killed(path):
+        path.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        library.with_rollouts(key="ok", write=killed)
+    again = Library.create(tmp_path / "lib", MANIFEST).with_rollouts_begun(key="ok")
     assert not again.has_rollouts(key="ok")
-    again = again.with_rollouts_begun(key="ok")
-    assert again.unfinished_rollouts.read_text() == "rows\n"
+    assert again.unfinished_rollouts.read_text() == "answers\n"
+    again = again.with_rollouts(key="ok", write=lambda path: path.write_text("rows\n"))
+    assert again.rollouts_path.read_text() == "rows\n"
+    assert not again.unfinished_rollouts.exists()
 
 
 def test_rollouts_of_another_key_are_forgotten(tmp_path):

@@ -210,28 +210,27 @@ class Library:
         return library._written(replace(library.manifest, rewards=ordered))
 
     def with_rollouts_begun(self, *, key: str) -> "Library":
-        """The library about to sample the rollouts of this key; others are forgotten."""
-        unfinished, finished = self.folder / UNFINISHED_ROLLOUTS, self.folder / ROLLOUTS
+        """The library about to sample the rollouts of this key; those of others are forgotten."""
         part = self.manifest.rollouts
         if part is not None and part.key == key:
-            if finished.is_file() and not unfinished.is_file():  # killed between rename and entry
-                finished.replace(unfinished)
             return self
         library = self._written(replace(self.manifest, rollouts=PartRecord(key)))
-        for path in (unfinished, finished):
+        for path in (self.unfinished_rollouts, self.folder / ROLLOUTS):
             path.unlink(missing_ok=True)
         return library
 
     @property
     def unfinished_rollouts(self) -> Path:
-        """The file that sampling appends to."""
+        """The file that sampling appends to, before there are rewards."""
         return self.folder / UNFINISHED_ROLLOUTS
 
-    def with_rollouts(self, *, key: str) -> "Library":
-        """The library whose rollouts are the file that has been sampled."""
-        files = {ROLLOUTS: hash_bytes(self.unfinished_rollouts.read_bytes())}
-        self.unfinished_rollouts.replace(self.folder / ROLLOUTS)
-        return self._written(replace(self.manifest, rollouts=PartRecord(key, files)))
+    def with_rollouts(self, *, key: str, write: Fill) -> "Library":
+        """The library with its rollouts; `write` makes the file at the path it is given."""
+        write(self.folder / ROLLOUTS)
+        files = {ROLLOUTS: hash_bytes((self.folder / ROLLOUTS).read_bytes())}
+        library = self._written(replace(self.manifest, rollouts=PartRecord(key, files)))
+        self.unfinished_rollouts.unlink(missing_ok=True)
+        return library
 
     def _without_expert(self, name: str) -> "Library":
         if name not in self.manifest.expert_names:

@@ -1,17 +1,16 @@
 """Rollouts: the base's own answers, sampled and scored once, labelled for any taste afterwards.
 
-Every prompt is answered `n_completions` times by the base. The reward vector of each answer is
-stored beside
-it, so that each anchor's reward is a dot product and no expert needs sampling of its own.
+Every prompt is answered `n_completions` times by the base. Rewards come after sampling, because
+their scales are fitted on these answers; then each anchor's reward is a dot product and no expert
+needs sampling of its own.
 
 Sampling goes in chunks of prompts. A finished chunk is appended to a file and flushed; after an
-interruption
-the whole chunks are kept and the rest is sampled again. Seeds depend on the prompt and the number
-of the answer alone, so the finished file has the same bytes as without the interruption.
+interruption the whole chunks are kept and the rest is sampled again. Seeds depend on the prompt and
+the number of the answer alone, so the finished file has the same bytes as without the interruption.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +25,6 @@ from palate.core.plan import reference_plan
 from palate.core.protocols import Engine, Request, Sampling
 from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
-from palate.core.types import Completion
 from palate.experts.anchors import require_rewards
 
 Progress = Callable[[int, int], None]  # (done, of all)
@@ -57,7 +55,7 @@ class Rollout:
         completion: The answer's text.
         tokens: Its token ids, with the end token when it ended by itself.
         log_prob: Natural logarithm of its probability under the base.
-        rewards: `[objectives]` in [0, 1].
+        rewards: `[objectives]` in [0, 1]; empty before scoring.
         finish: `stop` when it ended by itself, `length` when it was cut.
     """
 
@@ -114,38 +112,56 @@ class RolloutJob:
             )
 
 
-def sample_rollouts(
+def sample_answers(
     engine: Engine,
-    reward: RewardScores,
     job: RolloutJob,
     path: Path,
     *,
     as_read: Format = str,
     on_progress: Progress | None = None,
 ) -> list[Rollout]:
-    """The rollouts of the job; those already in `path` are read, the missing ones sampled.
+    """The job's answers, without rewards; those already in `path` are read, the others sampled.
 
     Args:
         engine: Answers with the base.
-        reward: Scores each answer.
         job: Prompts, settings, seed.
-        path: JSONL file that grows chunk by chunk; the caller renames it when it is whole.
+        path: JSONL file that grows chunk by chunk.
         as_read: Turns a prompt into the text that the base reads.
         on_progress: Called with prompts done and prompts in all.
 
     Raises:
-        InvalidInputError: a reward is not a number in [0, 1].
-        FormatError: `path` holds rollouts of other prompts.
+        FormatError: `path` holds answers to other prompts.
     """
     step = job.settings.chunk_prompts
-    found = _finished(path, job, objectives=reward.objectives)
+    found = _finished(path, job)
     for start in range(len(found) // job.settings.n_completions, len(job.prompts), step):
-        rows = _chunk(engine, reward, job, job.prompts[start : start + step], as_read)
-        append_jsonl(path, (_to_json(row, objectives=reward.objectives) for row in rows))
+        rows = _chunk(engine, job, job.prompts[start : start + step], as_read)
+        append_jsonl(path, (_to_json(row) for row in rows))
         found += rows
         if on_progress is not None:
             on_progress(min(start + step, len(job.prompts)), len(job.prompts))
     return found
+
+
+def score_rollouts(answers: Sequence[Rollout], reward: RewardScores) -> list[Rollout]:
+    """The answers with their reward vectors.
+
+    Raises:
+        InvalidInputError: a reward is not a number in [0, 1].
+    """
+    prompts = [row.prompt for row in answers]
+    texts = [row.completion for row in answers]
+    rewards = np.asarray(reward.score(prompts, texts), dtype=np.float64)
+    require_rewards(rewards, objectives=reward.objectives)
+    return [
+        replace(row, rewards=tuple(values))
+        for row, values in zip(answers, rewards.tolist(), strict=True)
+    ]
+
+
+def write_rollouts(path: Path, rows: Sequence[Rollout], *, objectives: Sequence[str]) -> None:
+    """Write the scored rollouts as a whole."""
+    write_jsonl(path, (_to_json(row, objectives=objectives) for row in rows))
 
 
 def read_rollouts(path: Path, *, objectives: Sequence[str]) -> list[Rollout]:
@@ -163,12 +179,12 @@ def read_rollouts(path: Path, *, objectives: Sequence[str]) -> list[Rollout]:
     return rows
 
 
-def _finished(path: Path, job: RolloutJob, *, objectives: Sequence[str]) -> list[Rollout]:
+def _finished(path: Path, job: RolloutJob) -> list[Rollout]:
     """The whole chunks of an interrupted run; what follows them is cut off the file."""
     if not path.is_file():
         return []
     rows = [
-        _from_json(row, objectives=objectives, path=path)
+        _from_json(row, path=path)
         for row in read_jsonl(path, what="rollouts file", is_torn_end_dropped=True)
     ]
     per_prompt, n_chunk = job.settings.n_completions, job.settings.chunk_prompts
@@ -181,16 +197,12 @@ def _finished(path: Path, job: RolloutJob, *, objectives: Sequence[str]) -> list
             f"The rollouts in {str(path)!r} are for other prompts than those of this job; "
             "remove the file or use another folder."
         )
-    write_jsonl(path, (_to_json(row, objectives=objectives) for row in rows))
+    write_jsonl(path, (_to_json(row) for row in rows))
     return rows
 
 
 def _chunk(
-    engine: Engine,
-    reward: RewardScores,
-    job: RolloutJob,
-    prompts: Sequence[str],
-    as_read: Format,
+    engine: Engine, job: RolloutJob, prompts: Sequence[str], as_read: Format
 ) -> list[Rollout]:
     settings = job.settings
     sampling = Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens)
@@ -207,27 +219,20 @@ def _chunk(
             for prompt, place in asked
         ]
     )
-    names = [prompt for prompt, _ in asked]
-    rewards = np.asarray(reward.score(names, [answer.text for answer in answers]), dtype=np.float64)
-    require_rewards(rewards, objectives=reward.objectives)
     return [
-        _rollout(prompt, answer, row)
-        for prompt, answer, row in zip(names, answers, rewards, strict=True)
+        Rollout(
+            prompt=prompt,
+            completion=answer.text,
+            tokens=answer.tokens,
+            log_prob=float(sum(answer.log_probs)),
+            rewards=(),
+            finish=answer.finish,
+        )
+        for (prompt, _), answer in zip(asked, answers, strict=True)
     ]
 
 
-def _rollout(prompt: str, answer: Completion, rewards: Float[ndarray, " objectives"]) -> Rollout:
-    return Rollout(
-        prompt=prompt,
-        completion=answer.text,
-        tokens=answer.tokens,
-        log_prob=float(sum(answer.log_probs)),
-        rewards=tuple(rewards.tolist()),
-        finish=answer.finish,
-    )
-
-
-def _to_json(row: Rollout, *, objectives: Sequence[str]) -> dict[str, Any]:
+def _to_json(row: Rollout, *, objectives: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "prompt": row.prompt,
         "completion": row.completion,
@@ -238,7 +243,7 @@ def _to_json(row: Rollout, *, objectives: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _from_json(row: dict[str, Any], *, objectives: Sequence[str], path: Path) -> Rollout:
+def _from_json(row: dict[str, Any], *, objectives: Sequence[str] = (), path: Path) -> Rollout:
     try:
         return Rollout(
             prompt=row["prompt"],
