@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from palate.cli import bench, world
+from palate.cli import answer, bench, world
 from palate.cli.exits import exit_code
 from palate.core.errors import PalateError
 
@@ -16,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Answers in each person's taste from a small library of experts on one base model.",
 )
+app.command()(answer.answer)
+app.command()(answer.score)
 app.add_typer(bench.app, name="bench")
 app.add_typer(world.app, name="world")
 

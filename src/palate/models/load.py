@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import logging as transformers_logging
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_files, hash_value
@@ -81,6 +82,7 @@ def load_base(
     name = str(path)
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~"))):
         raise InvalidInputError(f"The base model folder {name!r} does not exist.")
+    transformers_logging.disable_progress_bar()  # bars of ours only
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)

@@ -1,0 +1,112 @@
+"""`palate answer` and `palate score`: texts in a person's taste, and the probability of texts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from palate.cli.parse import CoefficientsText, IsJson, PreferenceText, numbers_by_name
+from palate.core.files import dump_json
+
+if TYPE_CHECKING:
+    from palate.recipes.ways import Asked
+
+LibraryFolder = Annotated[
+    Path, typer.Argument(help="Folder of a library, or of a bare base model.")
+]
+WayName = Annotated[str, typer.Option(help="auto, base, portfolio, soup, output-soup or mixture.")]
+Strength = Annotated[
+    float, typer.Option(help="Multiplies coefficients that follow from a preference.")
+]
+BasePath = Annotated[
+    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
+]
+
+
+def answer(
+    library: LibraryFolder,
+    prompt: Annotated[str, typer.Option(help="What is asked.")],
+    preference: PreferenceText = None,
+    coefficients: CoefficientsText = None,
+    way: WayName = "auto",
+    strength: Strength = 1.0,
+    n: Annotated[int, typer.Option("-n", help="Answers.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Keep the most probable tokens of this mass.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
+    base: BasePath = None,
+    is_json: IsJson = False,
+) -> None:
+    """Answer a prompt in a person's taste."""
+    from palate.core.protocols import Sampling
+    from palate.recipes.answer import answer as recipe
+    from palate.recipes.opened import open_library
+
+    sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    asked = _asked(way, preference=preference, coefficients=coefficients, strength=strength)
+    opened = open_library(library, base=base)
+    found = recipe(opened, prompt, asked, sampling=sampling, n=n, seed=seed)
+    if is_json:
+        typer.echo(dump_json(found.to_json()))
+        return
+    console = Console()
+    used = ", ".join(f"{name} {value:+.3g}" for name, value in found.chosen.coefficients.items())
+    console.print(f"[dim]{found.chosen.way}: {used}. {found.chosen.reason}[/dim]")
+    for completion in found.completions:
+        console.print(completion.text.strip(), markup=False)
+
+
+def score(
+    library: LibraryFolder,
+    file: Annotated[Path, typer.Argument(help="JSONL with prompt and completion.")],
+    preference: PreferenceText = None,
+    coefficients: CoefficientsText = None,
+    way: WayName = "auto",
+    strength: Strength = 1.0,
+    has_end: Annotated[
+        bool, typer.Option("--end/--no-end", help="Count the end token as part of the answer.")
+    ] = True,
+    base: BasePath = None,
+    is_json: IsJson = False,
+) -> None:
+    """Log-probabilities of given answers under a way; a bare base model is scored as it is."""
+    from palate.recipes.answer import score_file
+    from palate.recipes.opened import open_for_scoring
+    from palate.recipes.ways import choose
+
+    asked = _asked(way, preference=preference, coefficients=coefficients, strength=strength)
+    loaded, bank, manifest = open_for_scoring(library, base=base)
+    chosen = choose(manifest, asked)
+    found = score_file(loaded, bank, file, chosen=chosen, is_ended=has_end).to_json()
+    if is_json:
+        typer.echo(dump_json({"way": chosen.way, "coefficients": chosen.coefficients, **found}))
+        return
+    _print_scores(found, way=chosen.way)
+
+
+def _print_scores(found: dict[str, Any], *, way: str) -> None:
+    table = Table("row", "tokens", "log-prob", "per token", title=f"way {way}")
+    for number, row in enumerate(found["rows"], start=1):
+        mean = row["log_prob"] / max(row["n_tokens"], 1)
+        table.add_row(str(number), str(row["n_tokens"]), f"{row['log_prob']:.4f}", f"{mean:.4f}")
+    table.add_section()
+    table.add_row(
+        "all", str(found["n_tokens"]), f"{found['log_prob']:.4f}", f"{found['mean_log_prob']:.4f}"
+    )
+    Console().print(table)
+
+
+def _asked(
+    way: str, *, preference: str | None, coefficients: str | None, strength: float
+) -> "Asked":
+    from palate.recipes.ways import Asked, Way
+
+    return Asked(
+        way=cast(Way, way),
+        preference=numbers_by_name(preference, what="preference"),
+        coefficients=numbers_by_name(coefficients, what="coefficients"),
+        strength=strength,
+    )

@@ -1,0 +1,48 @@
+"""Options that several commands share, and how their text is read."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from palate.core.errors import InvalidInputError
+
+IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+PreferenceText = Annotated[
+    str | None,
+    typer.Option("--preference", "-p", metavar="a=0.7,b=0.3", help="Shares by objective, sum one."),
+]
+CoefficientsText = Annotated[
+    str | None,
+    typer.Option(
+        "--coefficients", "-c", metavar="a=0.7,b=-0.2", help="Coefficients by expert, any sign."
+    ),
+]
+
+
+def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | None:
+    """`a=0.7,b=0.3` as a mapping, or `None` for `None`.
+
+    Raises:
+        InvalidInputError: a part is not of that form, a name occurs twice, or a number is not
+            finite.
+    """
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, sign, number = (piece.strip() for piece in part.partition("="))
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not name or not sign or not math.isfinite(value):
+            raise InvalidInputError(
+                f"The {what} {text!r} has the part {part.strip()!r}, which is not of the form "
+                "name=number."
+            )
+        if name in found:
+            raise InvalidInputError(f"The {what} {text!r} names {name!r} twice; name it once.")
+        found[name] = value
+    return found

@@ -1,0 +1,108 @@
+"""The base that is shipped, and how a base is measured."""
+
+import numpy as np
+import pytest
+import torch
+
+from palate.models.load import load_base
+from palate.world.documents import sample_document
+from palate.world.gold import gold_rewards
+from palate.world.grammar import parse, sample_answer, sample_style
+from palate.world.measure import MAX_ANSWER_TOKENS, measure, sample_answers
+from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+from palate.world.prompts import base_folder, format_prompt, held_out_prompts
+from palate.world.topics import TOPICS
+
+N_ANSWERS = 100
+
+
+@pytest.fixture(scope="session")
+def base():
+    return load_base(base_folder())
+
+
+@pytest.fixture(scope="session")
+def held_out_answers(base):
+    """A hundred (prompt, answer) pairs at temperature 1 under a fixed seed."""
+    prompts = held_out_prompts()[:N_ANSWERS]
+    texts = [format_prompt(prompt) for prompt in prompts]
+    return list(
+        zip(prompts, sample_answers(base.model, base.tokenizer, texts, seed=0), strict=True)
+    )
+
+
+def test_the_shipped_base_is_small():
+    files = [file for file in base_folder().rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 6 * 1024**2
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
+        file.name for file in files
+    }
+    assert not [file for file in files if file.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_the_shipped_base_has_at_most_two_million_parameters_and_2048_tokens(base):
+    assert sum(parameter.numel() for parameter in base.model.parameters()) <= 2_000_000
+    assert len(base.tokenizer) <= 2048
+    assert base.model.dtype == torch.float32
+
+
+def test_at_least_98_of_100_held_out_answers_are_well_formed(held_out_answers):
+    faults = [parse(prompt, text).fault for prompt, text in held_out_answers]
+    assert len(held_out_answers) == N_ANSWERS
+    assert sum(not fault for fault in faults) >= 98, [fault for fault in faults if fault]
+
+
+def test_held_out_answers_with_a_persons_wishes_are_well_formed(base):
+    prompts = held_out_prompts()[:96]
+    wishes = [PEOPLE[place % len(PEOPLE)].instruction for place in range(len(prompts))]
+    texts = [format_prompt(p, wish) for p, wish in zip(prompts, wishes, strict=True)]
+    answers = sample_answers(base.model, base.tokenizer, texts, seed=1)
+    n_formed = sum(parse(p, a).is_well_formed for p, a in zip(prompts, answers, strict=True))
+    assert n_formed >= 0.97 * len(prompts)
+
+
+def test_gold_rewards_of_the_base_leave_room_and_have_spread(held_out_answers):
+    gold = gold_rewards([text for _, text in held_out_answers])
+    room = dict(zip(OBJECTIVE_NAMES, 1 - gold.mean(axis=0), strict=True))
+    spread = dict(zip(OBJECTIVE_NAMES, gold.std(axis=0), strict=True))
+    assert min(room.values()) >= 0.35, room
+    assert min(spread.values()) >= 0.15, spread
+
+
+def test_the_longest_answers_of_the_grammar_are_not_cut(base):
+    generator = np.random.default_rng(0)
+    answers = [
+        sample_answer(topic, sample_style(generator, obeyed=["informative", tone]), generator).text
+        for topic in TOPICS
+        for tone in ("friendly", "unfriendly")
+        for _ in range(8)
+    ]
+    longest = max(len(ids) for ids in base.tokenizer(answers)["input_ids"])
+    assert longest + 1 <= MAX_ANSWER_TOKENS  # one for the end
+
+
+def test_most_words_are_one_or_two_tokens(base):
+    generator = np.random.default_rng(1)
+    answers = [sample_document(generator).answer for _ in range(300)]
+    n_words = sum(len(answer.split()) for answer in answers)
+    assert sum(map(len, base.tokenizer(answers)["input_ids"])) / n_words < 1.6
+
+
+def test_sampling_is_repeatable_and_leaves_torchs_generator_alone(base):
+    texts = [format_prompt(prompt) for prompt in held_out_prompts()[:3]]
+    before = torch.random.get_rng_state()
+    first = sample_answers(base.model, base.tokenizer, texts, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert sample_answers(base.model, base.tokenizer, texts, seed=4) == first
+    assert sample_answers(base.model, base.tokenizer, texts, seed=5) != first
+
+
+def test_a_measurement_counts_what_it_says(base):
+    batches = []
+    found = measure(base.model, base.tokenizer, n_answers=6, seed=0, on_batch=batches.append)
+    assert sum(batches) == 8 * 6
+    assert found.well_formed.n_answers == found.well_formed_with_wishes.n_answers == 6
+    assert found.well_formed.low <= found.well_formed.share <= found.well_formed.high
+    assert tuple(found.gold_mean) == tuple(found.gold_sd) == OBJECTIVE_NAMES
+    assert list(found.words) == sorted(found.words)
+    assert set(found.to_json()) >= {"gold_mean_if_asked", "tokens", "faults"}
