@@ -1,0 +1,40 @@
+"""One look for all plots: readable in grey and by colour-blind people, as plain SVG."""
+
+import io
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.figure import Figure
+
+SEQUENTIAL = "cividis"  # monotone in lightness, made for colour-blind readers
+CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#555555")  # Okabe, Ito
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that lines are told apart in grey too
+
+_RC: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=CYCLE),
+    "figure.dpi": 100,
+    "svg.fonttype": "none",  # text stays text: searchable, and it follows the page's font
+    "svg.hashsalt": "palate",  # the same figure gives the same file
+}
+
+
+@contextmanager
+def theme() -> Generator[None]:
+    """While in force, figures have the house's look."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element, without a date, ready to stand in a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
