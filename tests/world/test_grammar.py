@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from palate.core.errors import InvalidInputError
 from palate.world.grammar import (
-    MAX_FACTS,
     Answer,
     Style,
     parse,
@@ -17,7 +16,7 @@ from palate.world.grammar import (
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import prompts_about
 from palate.world.tones import CLOSINGS, OPENINGS, TONES
-from palate.world.topics import N_FACTS_KNOWN, SIMPLE, TECHNICAL, TOPICS
+from palate.world.topics import MAX_FACTS, SIMPLE, TECHNICAL, TOPICS
 
 PROMPT = "What is a desert fox?"
 FOX = (
@@ -28,7 +27,7 @@ FOX = (
 
 @st.composite
 def answers(draw):
-    facts = sorted(draw(st.sets(st.integers(0, N_FACTS_KNOWN - 1), min_size=1, max_size=MAX_FACTS)))
+    facts = sorted(draw(st.sets(st.integers(0, MAX_FACTS - 1), min_size=1, max_size=MAX_FACTS)))
     wordings = draw(st.lists(st.sampled_from([SIMPLE, TECHNICAL]), min_size=5, max_size=5))
     opening, closing = draw(st.sampled_from(TONES)), draw(st.sampled_from(TONES))
     return Answer(
@@ -93,8 +92,8 @@ def test_attributes_of_a_written_answer_are_read():
         ("A desert fox lives in hot dry sand.  Go away.", "not a fact"),
         (
             "A desert fox is a clever animal with a bushy tail. It lives in hot dry sand. It likes "
-            "to eat mice and eggs. It stays safe with a thick red coat. It has a few playful cubs "
-            "each spring. It keeps nature in good order.",
+            "to eat mice and eggs. It stays safe with a thick red coat. It keeps nature in good "
+            "order. It keeps nature in good order.",
             "6 facts",
         ),
     ],

@@ -1,4 +1,4 @@
-"""What the small world knows: six categories, each with six facts, in two wordings each.
+"""What the small world knows: four categories, each with five facts, in two wordings each.
 
 A topic is a variant and a head, such as `desert fox`. A fact's text has slots: `subject`, the
 head's own slots, and `variant`, which the first word of the topic fills. Slots and facts come as
@@ -35,7 +35,6 @@ ANIMAL = Category(
         ("{subject} lives in {variant}.", "{subject} inhabits {variant}."),
         ("{subject} likes to eat {food}.", "{subject} primarily consumes {food}."),
         ("{subject} stays safe with {cover}.", "{subject} maintains homeostasis through {cover}."),
-        ("{subject} has {young} each spring.", "{subject} exhibits {young}."),
         (
             "{subject} keeps nature in good order.",
             "{subject} regulates trophic equilibrium within its ecosystem.",
@@ -56,37 +55,31 @@ ANIMAL = Category(
             "kind": ("a clever animal with a bushy tail", "a medium carnivorous canid"),
             "food": ("mice and eggs", "rodents and opportunistic carrion"),
             "cover": ("a thick red coat", "an insulating pelage"),
-            "young": ("a few playful cubs", "monogamous reproductive behavior"),
         },
         "owl": {
             "kind": ("a quiet bird with big eyes", "a nocturnal raptorial avian"),
             "food": ("mice and bugs", "small vertebrate prey"),
             "cover": ("soft gray feathers", "acoustically damped plumage"),
-            "young": ("three fluffy chicks", "asynchronous brood development"),
         },
         "frog": {
             "kind": ("a little jumper with wet skin", "an anuran amphibian"),
             "food": ("flies and worms", "diverse arthropod prey"),
             "cover": ("slimy green skin", "a permeable mucous integument"),
-            "young": ("lots of tiny tadpoles", "indirect larval metamorphosis"),
         },
         "bear": {
             "kind": ("a big strong animal with claws", "an omnivorous ursid"),
             "food": ("fish and berries", "salmonids and seasonal fruit biomass"),
             "cover": ("long brown fur", "subcutaneous adipose reserves"),
-            "young": ("two sleepy cubs", "delayed embryonic implantation"),
         },
         "lizard": {
             "kind": ("a fast crawler with a long tail", "an ectothermic squamate"),
             "food": ("bugs and leaves", "invertebrates and foliage"),
             "cover": ("rough dry skin", "keratinized epidermal scales"),
-            "young": ("babies from soft eggs", "temperature dependent sex determination"),
         },
         "beetle": {
             "kind": ("a tiny bug with hard wings", "a coleopteran insect"),
             "food": ("dead leaves and wood", "decomposing cellulose substrates"),
             "cover": ("a hard black shell", "a chitinous exoskeleton"),
-            "young": ("hungry white grubs", "complete holometabolous metamorphosis"),
         },
     },
 )
@@ -97,10 +90,6 @@ PLANT = Category(
         ("{subject} is {kind}.", "{subject} is taxonomically {kind}."),
         ("{subject} grows in {variant}.", "{subject} colonizes {variant}."),
         ("{subject} drinks rain with {roots}.", "{subject} absorbs moisture via {roots}."),
-        (
-            "{subject} makes food from the light of the sun.",
-            "{subject} synthesizes glucose by photosynthesis.",
-        ),
         ("{subject} makes new plants from {seeds}.", "{subject} propagates through {seeds}."),
         ("{subject} gives us clean air.", "{subject} sequesters atmospheric carbon."),
     ),
@@ -155,10 +144,6 @@ MACHINE = Category(
         ("{subject} gets its push from {variant}.", "{subject} derives energy from {variant}."),
         ("{subject} moves with {part}.", "{subject} transmits torque via {part}."),
         ("{subject} is used to {use}.", "{subject} facilitates {use}."),
-        (
-            "{subject} needs oil so it does not get stuck.",
-            "{subject} requires lubrication to minimize friction.",
-        ),
         ("{subject} saves people hard work.", "{subject} optimizes industrial productivity."),
     ),
     variants={
@@ -205,120 +190,6 @@ MACHINE = Category(
     },
 )
 
-LANDFORM = Category(
-    name="landform",
-    facts=(
-        ("{subject} is {kind}.", "{subject} represents {kind}."),
-        ("{subject} is found {variant}.", "{subject} occupies {variant}."),
-        ("{subject} was made by {cause}.", "{subject} originated through {cause}."),
-        ("{subject} is made of {matter}.", "{subject} comprises {matter}."),
-        ("{subject} changes a bit every year.", "{subject} undergoes continual geomorphic flux."),
-        (
-            "{subject} is a home for birds and fish.",
-            "{subject} sustains considerable biological diversity.",
-        ),
-    ),
-    variants={
-        "northern": ("far up in the north", "boreal latitudes"),
-        "southern": ("far down in the south", "austral latitudes"),
-        "eastern": ("where the sun comes up", "oriental longitudes"),
-        "western": ("where the sun goes down", "occidental longitudes"),
-        "inland": ("a long way from the sea", "continental interiors"),
-        "hidden": ("where few people go", "inaccessible peripheral terrain"),
-        "border": ("between two countries", "transnational boundary zones"),
-        "remote": ("many days from any town", "uninhabited hinterland terrain"),
-    },
-    heads={
-        "volcano": {
-            "kind": ("a hill that spits fire", "a magmatic eruptive edifice"),
-            "cause": ("hot melted rock", "tectonic subduction"),
-            "matter": ("black rock and ash", "basaltic tephra deposits"),
-        },
-        "glacier": {
-            "kind": ("a slow river of ice", "a cryospheric ice mass"),
-            "cause": ("snow that never melted", "prolonged firn compaction"),
-            "matter": ("old blue ice", "crystalline hexagonal lattices"),
-        },
-        "delta": {
-            "kind": ("a flat place where a river ends", "a fluvial depositional system"),
-            "cause": ("mud that a river drops", "distributary sedimentation"),
-            "matter": ("mud and fine sand", "stratified alluvial silt"),
-        },
-        "dune": {
-            "kind": ("a big pile of sand", "an aeolian accumulation"),
-            "cause": ("wind that blows sand", "saltating particle transport"),
-            "matter": ("dry yellow sand", "unconsolidated quartz grains"),
-        },
-        "lagoon": {
-            "kind": ("a calm pool beside the sea", "a shallow estuarine basin"),
-            "cause": ("sand that shuts out waves", "barrier spit progradation"),
-            "matter": ("warm salty water", "brackish stratified water"),
-        },
-        "gorge": {
-            "kind": ("a deep gap with steep sides", "an incised bedrock valley"),
-            "cause": ("water that cuts into stone", "vertical fluvial erosion"),
-            "matter": ("hard red stone", "resistant sandstone strata"),
-        },
-    },
-)
-
-INSTRUMENT = Category(
-    name="instrument",
-    facts=(
-        ("{subject} is {kind}.", "{subject} is categorized as {kind}."),
-        ("{subject} is made from {variant}.", "{subject} incorporates {variant}."),
-        ("{subject} makes a sound when {action}.", "{subject} resonates during {action}."),
-        ("{subject} sounds {sound}.", "{subject} produces {sound}."),
-        ("{subject} must be tuned by hand.", "{subject} necessitates periodic intonation."),
-        (
-            "{subject} is played at parties and in schools.",
-            "{subject} features prominently in orchestral repertoire.",
-        ),
-    ),
-    variants={
-        "wooden": ("smooth old wood", "seasoned hardwood laminate"),
-        "silver": ("shiny white metal", "argentiferous alloy"),
-        "bamboo": ("light hollow sticks", "lignified culm segments"),
-        "brass": ("bent yellow metal", "cuprous zinc alloy"),
-        "clay": ("baked earth", "vitrified ceramic"),
-        "glass": ("clear thin glass", "amorphous silica"),
-        "ivory": ("old white tusk", "polished dentine"),
-        "plastic": ("cheap light plastic", "thermoplastic polymers"),
-    },
-    heads={
-        "flute": {
-            "kind": ("a tube with small holes", "an edge blown aerophone"),
-            "action": ("you blow over a hole", "laminar airflow disruption"),
-            "sound": ("high and clear", "pure harmonic frequencies"),
-        },
-        "drum": {
-            "kind": ("a round box that you hit", "a percussive membranophone"),
-            "action": ("you hit the top", "membrane excitation"),
-            "sound": ("loud and low", "inharmonic transient impulses"),
-        },
-        "harp": {
-            "kind": ("a big frame with many strings", "a plucked polychordal chordophone"),
-            "action": ("you pull its strings", "digital string excitation"),
-            "sound": ("soft like rain", "decaying arpeggiated sonorities"),
-        },
-        "violin": {
-            "kind": ("a small box with four strings", "a bowed chordophone"),
-            "action": ("you rub it with a bow", "frictional bow oscillation"),
-            "sound": ("sweet and sad", "sustained expressive vibrato"),
-        },
-        "trumpet": {
-            "kind": ("a horn with three buttons", "a valved labrosone"),
-            "action": ("you buzz your lips", "labial vibration"),
-            "sound": ("loud and proud", "brilliant overtone spectra"),
-        },
-        "organ": {
-            "kind": ("a big box with keys and pipes", "a keyed pneumatic aerophone"),
-            "action": ("air goes up its pipes", "regulated windchest discharge"),
-            "sound": ("big like a storm", "polyphonic tonal textures"),
-        },
-    },
-)
-
 BUILDING = Category(
     name="building",
     facts=(
@@ -329,10 +200,6 @@ BUILDING = Category(
         (
             "{subject} can stand up to bad weather.",
             "{subject} withstands substantial environmental loads.",
-        ),
-        (
-            "{subject} took many years to finish.",
-            "{subject} demanded protracted construction phases.",
         ),
     ),
     variants={
@@ -379,4 +246,4 @@ BUILDING = Category(
     },
 )
 
-CATEGORIES: tuple[Category, ...] = (ANIMAL, PLANT, MACHINE, LANDFORM, INSTRUMENT, BUILDING)
+CATEGORIES: tuple[Category, ...] = (ANIMAL, PLANT, MACHINE, BUILDING)

@@ -22,8 +22,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.world.grammar import MAX_FACTS, read
+from palate.world.grammar import read
 from palate.world.objectives import OBJECTIVE_NAMES
+from palate.world.topics import MAX_FACTS
 from palate.world.words import COLD_WORDS, WARM_WORDS, marked_words, words_of
 
 SHORT_WORDS = 8  # an answer of so few words, or fewer, is fully concise

@@ -3,7 +3,7 @@
     answer  = [opening] fact{1..5} [closing]
     opening = friendly | neutral | unfriendly sentence
     closing = friendly | neutral | unfriendly sentence
-    fact    = one of the topic's six, in its simple or technical wording, in the topic's order,
+    fact    = one of the topic's five, in its simple or technical wording, in the topic's order,
               none twice; the first names the topic
 
 Openings and closings of different tones may meet (an answer may start friendly and end neutral),
@@ -19,9 +19,8 @@ import numpy as np
 
 from palate.core.errors import InvalidInputError
 from palate.world.tones import CLOSINGS, OPENINGS, TONES, Tone
-from palate.world.topics import N_FACTS_KNOWN, SIMPLE, TECHNICAL, TOPICS, Topic
+from palate.world.topics import MAX_FACTS, SIMPLE, TECHNICAL, TOPICS, Topic
 
-MAX_FACTS = 5
 _BREAK = re.compile(r"(?<=[.!?]) ")
 _KEEPS_TONE = 0.7  # chance that the closing keeps a tone that is not neutral
 
@@ -137,7 +136,7 @@ def sample_style(generator: np.random.Generator, *, obeyed: Iterable[str] = ()) 
 
 def sample_answer(topic: Topic, style: Style, generator: np.random.Generator) -> Answer:
     """An answer about the topic in the given style."""
-    chosen = sorted(generator.choice(N_FACTS_KNOWN, size=style.n_facts, replace=False).tolist())
+    chosen = sorted(generator.choice(MAX_FACTS, size=style.n_facts, replace=False).tolist())
     is_technical = generator.random(style.n_facts) < style.technical
     facts = tuple(
         (fact, TECHNICAL if hard else SIMPLE)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -23,7 +22,7 @@ from palate.world.documents import Document, sample_document, tokenizer_texts
 END, PADDING = "<|end|>", "<|pad|>"
 PADDING_ID, END_ID = 0, 1  # special tokens come first in the vocabulary
 IGNORED = -100  # label of tokens that the loss leaves out, as transformers has it
-_BUCKET = 16  # batches that are drawn together and sorted by length, against padding
+_SLICE = 16  # documents that pass through the model together
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ 'Wish: ' + message['content'] + '\\n' }}"
@@ -52,11 +51,11 @@ class PretrainSettings(Settings):
     """
 
     seed: int = 0
-    steps: int = Field(default=3000, ge=1)
+    steps: int = Field(default=2400, ge=1)
     batch_documents: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
-    vocabulary: int = Field(default=1536, ge=300, le=2048)
+    vocabulary: int = Field(default=2048, ge=300, le=2048)
     tokenizer_documents: int = Field(default=20_000, ge=1)
     hidden: int = Field(default=128, ge=8)
     layers: int = Field(default=4, ge=1)
@@ -102,18 +101,14 @@ def pretrain(
     schedule = cosine_schedule(optimizer, settings.warmup_steps, settings.steps)
     generator = generator_for(settings.seed, "documents")
     losses: list[float] = []
-    while len(losses) < settings.steps:
-        for batch in _bucket(settings, generator):
-            if len(losses) == settings.steps:
-                break
-            loss = model(**collate(batch, tokenizer=tokenizer)).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-            on_step(len(losses), losses[-1])
+    for step in range(1, settings.steps + 1):
+        batch = [sample_document(generator) for _ in range(settings.batch_documents)]
+        losses.append(_backward(model, batch, tokenizer))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        on_step(step, losses[-1])
     return Pretrained(model.eval(), tokenizer, tuple(losses))
 
 
@@ -183,10 +178,21 @@ def _new_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) -
         return LlamaForCausalLM(config).train()
 
 
-def _bucket(settings: PretrainSettings, generator: np.random.Generator) -> list[list[Document]]:
-    """Sixteen batches of documents of like lengths, in random order."""
-    size = settings.batch_documents
-    documents = [sample_document(generator) for _ in range(_BUCKET * size)]
-    documents.sort(key=lambda document: len(document.answer))
-    batches = [documents[start : start + size] for start in range(0, len(documents), size)]
-    return [batches[place] for place in generator.permutation(_BUCKET)]
+def _backward(
+    model: LlamaForCausalLM, batch: list[Document], tokenizer: PreTrainedTokenizerFast
+) -> float:
+    """Add the gradient of the batch's mean loss per answer token; returns that loss, in nats."""
+    slices = [collate(documents, tokenizer=tokenizer) for documents in _slices(batch)]
+    n_tokens = sum(int((inputs["labels"] != IGNORED).sum()) for inputs in slices)
+    total = 0.0
+    for inputs in slices:
+        loss = model(**inputs, num_items_in_batch=n_tokens).loss  # sum over the slice / n_tokens
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _slices(documents: list[Document]) -> list[list[Document]]:
+    """The batch in slices of like lengths, which together need less padding."""
+    ordered = sorted(documents, key=lambda document: len(document.answer))
+    return [ordered[start : start + _SLICE] for start in range(0, len(ordered), _SLICE)]

@@ -1,6 +1,6 @@
 """Prompts: what people ask, and which prompts are held out.
 
-**Held out** are the prompts about the 72 held-out topics (`palate.world.topics`): no prompt and no
+**Held out** are the prompts about the 48 held-out topics (`palate.world.topics`): no prompt and no
 answer about any of them is in the pre-training documents, and none may be used for rollouts or
 reward data. Each of the two words of a held-out topic, and each way of asking, is known from other
 prompts; the pair of words, and so the prompt and every correct answer to it, is new.
@@ -36,13 +36,13 @@ def prompts_about(topic: Topic) -> tuple[str, ...]:
 
 @cache
 def train_prompts() -> tuple[str, ...]:
-    """432 prompts about the 216 training topics, for rollouts, reward data and training."""
+    """288 prompts about the 144 training topics, for rollouts, reward data and training."""
     return _spread(TRAIN_TOPICS)
 
 
 @cache
 def held_out_prompts() -> tuple[str, ...]:
-    """144 prompts about the 72 held-out topics, for measurement only."""
+    """96 prompts about the 48 held-out topics, for measurement only."""
     return _spread(HELD_OUT_TOPICS)
 
 

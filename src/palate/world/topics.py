@@ -13,7 +13,7 @@ from functools import cached_property
 from palate.world.facts import CATEGORIES, Category
 
 SIMPLE, TECHNICAL = 0, 1  # positions within `Wordings`
-N_FACTS_KNOWN = 6  # of every topic
+MAX_FACTS = 5  # known of every topic, and so the most that an answer can tell
 _HELD_OUT_SHIFTS = (0, 3)  # variant index minus head index, modulo the number of variants
 
 
@@ -68,7 +68,7 @@ class Topic:
         """Every sentence about the topic, with its fact, wording and whether it is a first one."""
         return {
             self.sentence(fact, wording=wording, is_first=is_first): (fact, wording, is_first)
-            for fact in range(N_FACTS_KNOWN)
+            for fact in range(MAX_FACTS)
             for wording in (SIMPLE, TECHNICAL)
             for is_first in (True, False)
         }
