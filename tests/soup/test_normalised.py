@@ -7,9 +7,11 @@ from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
 from palate.soup.normalised import (
     Comparisons,
+    Fold,
     Margin,
     States,
     fit_normalised,
+    fold_masks,
     gate,
     log_likelihood,
     margins,
@@ -195,16 +197,34 @@ def test_the_gate_keeps_stage_two_only_if_held_out_labels_do_not_suffer(generato
     held_out = Comparisons(
         comparisons.features, comparisons.visits, (values > 0).astype(float), comparisons.states
     )
-    better = gate(first=np.zeros(3), second=truth, held_out=held_out, margin=margin)
+    better = gate([Fold(np.zeros(3), truth, held_out)], margin=margin)
     assert better.is_second
     assert better.second_log_likelihood > better.first_log_likelihood
-    worse = gate(first=truth, second=-truth, held_out=held_out, margin=margin)
+    assert better.n == 200
+    worse = gate([Fold(truth, -truth, held_out)], margin=margin)
     assert not worse.is_second
-    assert worse.coefficients.tolist() == truth.tolist()
-    same = gate(first=truth, second=truth, held_out=held_out, margin=margin)
-    assert same.is_second
+    assert gate([Fold(truth, truth, held_out)], margin=margin).is_second
+    nothing = Fold(truth, truth, held_out.part(np.arange(0)))
     with pytest.raises(InvalidInputError, match="held out"):
-        gate(first=truth, second=truth, held_out=held_out.part(np.arange(0)), margin=margin)
+        gate([nothing], margin=margin)
+
+
+def test_folds_are_judged_together_each_comparison_once(generator):
+    comparisons = _comparisons(generator, n=23)
+    margin = Margin(beta=1.0)
+    one, two = generator.normal(size=(2, 3))
+    masks = fold_masks(23, n_folds=5)
+    assert np.sum(masks, axis=0).tolist() == [1] * 23
+    folds = [Fold(one, two, comparisons.part(mask)) for mask in masks]
+    judged = gate(folds, margin=margin)
+    assert judged.n == 23
+    assert judged.first_log_likelihood == pytest.approx(
+        log_likelihood(one, comparisons, margin=margin)
+    )
+    assert judged.second_log_likelihood == pytest.approx(
+        log_likelihood(two, comparisons, margin=margin)
+    )
+    assert len(fold_masks(3)) == 3
 
 
 def test_a_normalised_fit_finds_the_soup_that_made_the_labels():

@@ -8,16 +8,18 @@ uses the soup's own log-ratio
 
 and margins `gain * beta * (G(first) - G(second))`. It removes the ceiling that reward space puts on
 stage 1, from about a hundred comparisons on; below that it can hurt. The loss is not convex: start
-from stage 1, and keep the result only if comparisons that were held out become no less likely.
+from stage 1, and keep the result only if comparisons that were held out become no less likely
+(`gate`).
 
 Source: ours, an extension of Spectral Souping, arXiv 2605.20408.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
@@ -216,45 +218,66 @@ def log_likelihood(
 
 
 @dataclass(frozen=True, eq=False)
-class Gate:
-    """Which stage's coefficients to use, and why.
+class Fold:
+    """Both stages fitted without some comparisons, and those comparisons.
 
     Attributes:
-        coefficients: `[experts]`, those to use.
-        is_second: Whether stage 2 was kept.
-        first_log_likelihood: Of held-out labels under stage 1, nats per comparison.
-        second_log_likelihood: Under stage 2.
+        first: `[experts]`, of stage 1.
+        second: `[experts]`, of stage 2.
+        held_out: Comparisons that neither was fitted to.
     """
 
-    coefficients: Float[ndarray, " experts"]
+    first: Float[ndarray, " experts"]
+    second: Float[ndarray, " experts"]
+    held_out: Comparisons
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """Which stage to use, and why.
+
+    Attributes:
+        is_second: Whether stage 2 is to be used.
+        first_log_likelihood: Of held-out labels under stage 1, nats per comparison.
+        second_log_likelihood: Under stage 2.
+        n: Held-out comparisons.
+    """
+
     is_second: bool
     first_log_likelihood: float
     second_log_likelihood: float
+    n: int
 
 
-def gate(
-    *, first: Coefficients, second: Coefficients, held_out: Comparisons, margin: Margin
-) -> Gate:
-    """Stage 2's coefficients if held-out labels are no less likely under them, else stage 1's.
+def fold_masks(n_comparisons: int, *, n_folds: int = 5) -> list[Bool[ndarray, " comparisons"]]:
+    """Masks of the held-out comparisons, one per fold: every `n_folds`-th, each held out once."""
+    index = np.arange(n_comparisons)
+    return [index % n_folds == fold for fold in range(min(n_folds, n_comparisons))]
 
-    Both are judged as the policies they would be served as, with normalisers. Neither may have seen
-    the held-out comparisons.
+
+def gate(folds: Sequence[Fold], *, margin: Margin) -> Gate:
+    """Whether held-out labels are no less likely under stage 2 than under stage 1.
+
+    Both are judged as the policies they would be served as, with normalisers.
 
     Args:
-        first: `[experts]`, of stage 1.
-        second: `[experts]`, of stage 2.
-        held_out: Comparisons that neither was fitted to, at least one.
+        folds: At least one; five that hold out every comparison once are far safer than one.
         margin: Beta and gain.
 
     Raises:
         InvalidInputError: nothing was held out.
     """
-    if not len(held_out.labels):
+    counts = [len(fold.held_out.labels) for fold in folds]
+    if not sum(counts):
         raise InvalidInputError("Nothing was held out to judge stage 2 by; keep stage 1 instead.")
     served = Margin(margin.beta, margin.gain, is_normalised=True)
-    n_experts = held_out.features.shape[1]
-    one = require_coefficients(first, n_experts=n_experts)
-    two = require_coefficients(second, n_experts=n_experts)
-    before = log_likelihood(one, held_out, margin=served)
-    after = log_likelihood(two, held_out, margin=served)
-    return Gate(two if after >= before else one, after >= before, before, after)
+    before, after = (
+        sum(
+            n * log_likelihood(found, fold.held_out, margin=served)
+            for n, fold, found in zip(counts, folds, stage, strict=True)
+            if n
+        )
+        / sum(counts)
+        for stage in ([fold.first for fold in folds], [fold.second for fold in folds])
+    )
+    return Gate(after >= before, before, after, sum(counts))
