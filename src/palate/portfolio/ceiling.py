@@ -1,0 +1,146 @@
+"""Ceiling: the lowest convex function that is proven to lie above the best value.
+
+The best value `J*` is convex in the preference, so between preferences `q` at which an upper bound
+`J_up[q] >= J*_q` is known it lies below
+
+    U(w) = min { lambda @ J_up : lambda >= 0, lambda @ Q = w }.
+
+U is piecewise linear. It is kept as rows: `U(w) = max_r rows[r] @ w`, so that a bound over all
+policies is treated exactly like a table of (unbeatable) candidates.
+
+Deviation from palm.md, section 3.2: the rows come from one lower convex hull (qhull) instead of a
+linear program per corner. The pieces' volumes must fill the simplex, otherwise an error is raised.
+
+Source:
+    palm.md P4.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.optimize import linprog
+from scipy.spatial import ConvexHull, QhullError
+
+from palate.core.errors import NotCertifiedError, NotConvergedError
+
+VOLUME_TOLERANCE = 1e-9  # of the simplex; a piece that matters is larger
+VERTICAL = 1e-12  # facets of less volume stand upright on the rim and bound nothing
+SUPPORT_TOLERANCE = 1e-9  # in value units scaled to one
+VISITED_TOLERANCE = 1e-9
+
+
+def ceiling_rows(
+    *,
+    preferences: Float[ndarray, "visited objectives"],
+    upper_values: Float[ndarray, " visited"],
+) -> Float[ndarray, "rows objectives"]:
+    """Rows whose maximum is the upper bound U.
+
+    Args:
+        preferences: `[visited, objectives]`, on the simplex; every unit vector among them.
+        upper_values: `[visited]`, each at least the best value of any policy there, reward units.
+
+    Returns:
+        `[rows, objectives]`; `max_r rows[r] @ w = U(w)` for every `w` of the simplex.
+
+    Raises:
+        NotCertifiedError: a unit vector is missing, so that U is infinite somewhere.
+        NotConvergedError: qhull's answer does not fill the simplex.
+    """
+    points, heights = _lowest(preferences, upper_values)
+    n_objectives = points.shape[1]
+    require_unit_vectors(points)
+    corners = unit_row(preferences=points, upper_values=heights)
+    below = heights - points @ corners  # zero at unit vectors; U only uses what lies below
+    if np.all(below > -SUPPORT_TOLERANCE * max(1.0, np.abs(heights).max())):
+        return corners[None, :]
+    scale = -below.min()
+    counts = (below < 0.0) | np.any(points > 1.0 - VISITED_TOLERANCE, axis=1)
+    points, depths = points[counts], below[counts] / scale
+    simplices = _lower_facets(points, depths)
+    rows = np.linalg.solve(points[simplices], depths[simplices][..., None])[..., 0]
+    if float(np.max(rows @ points.T - depths)) > SUPPORT_TOLERANCE:
+        raise NotConvergedError("qhull's lower hull is not below all visited values.")
+    return np.unique(corners + scale * rows, axis=0).reshape(-1, n_objectives)
+
+
+def unit_row(
+    *,
+    preferences: Float[ndarray, "visited objectives"],
+    upper_values: Float[ndarray, " visited"],
+) -> Float[ndarray, " objectives"]:
+    """The upper bound that the unit vectors alone give: one row; weaker, for any dimension.
+
+    Raises:
+        NotCertifiedError: a unit vector is missing.
+    """
+    require_unit_vectors(preferences)
+    is_unit = preferences > 1.0 - VISITED_TOLERANCE  # [visited, objectives]
+    return np.min(np.where(is_unit, upper_values[:, None], np.inf), axis=0)
+
+
+def ceiling_value(
+    *,
+    preference: Float[ndarray, " objectives"],
+    preferences: Float[ndarray, "visited objectives"],
+    upper_values: Float[ndarray, " visited"],
+) -> float:
+    """U at one preference by its linear program: a second method to `ceiling_rows`.
+
+    Raises:
+        NotCertifiedError: the preference is no mixture of visited ones.
+    """
+    solution = linprog(upper_values, A_eq=preferences.T, b_eq=preference, method="highs")
+    if solution.status != 0:
+        raise NotCertifiedError(
+            f"The preference {preference.tolist()} is not between the visited ones; "
+            "visit every unit vector."
+        )
+    return float(solution.fun)
+
+
+def require_unit_vectors(preferences: Float[ndarray, "visited objectives"]) -> None:
+    """Refuse visited preferences that do not span the simplex.
+
+    Raises:
+        NotCertifiedError: a unit vector is missing.
+    """
+    is_visited = np.any(preferences > 1.0 - VISITED_TOLERANCE, axis=0)
+    if not np.all(is_visited):
+        raise NotCertifiedError(
+            f"Nothing is known at the unit vector of objective {int(np.argmin(is_visited))}, so "
+            "the best value has no upper bound there; add a policy or an optimum for every "
+            "objective alone."
+        )
+
+
+def _lowest(
+    preferences: Float[ndarray, "visited objectives"], upper_values: Float[ndarray, " visited"]
+) -> tuple[Float[ndarray, "points objectives"], Float[ndarray, " points"]]:
+    """Each visited preference once, with its lowest value."""
+    order = np.argsort(upper_values, kind="stable")
+    _, first = np.unique(np.round(preferences[order], 12), axis=0, return_index=True)
+    kept = order[first]
+    return preferences[kept], upper_values[kept]
+
+
+def _lower_facets(
+    points: Float[ndarray, "points objectives"], heights: Float[ndarray, " points"]
+) -> ndarray:
+    """Index sets `[facets, objectives]` of the lower hull of `(w, height)`, heights in [-1, 0]."""
+    n_objectives = points.shape[1]
+    lifted = np.column_stack([points[:, :-1], heights])
+    apex = np.append(np.full(n_objectives - 1, 1.0 / n_objectives), 1.0)
+    try:
+        hull = ConvexHull(np.vstack([lifted, apex]))
+    except QhullError as error:
+        raise NotConvergedError(f"qhull could not build the upper bound ({error}).") from error
+    facets = hull.simplices[~np.any(hull.simplices == len(points), axis=1)]
+    volumes = np.abs(np.linalg.det(points[facets]))  # shares of the simplex
+    facets, volumes = facets[volumes > VERTICAL], volumes[volumes > VERTICAL]
+    if abs(float(volumes.sum()) - 1.0) > VOLUME_TOLERANCE:
+        raise NotConvergedError(
+            f"qhull's upper bound covers {volumes.sum():.6f} of the simplex instead of all of it.",
+            gap=abs(float(volumes.sum()) - 1.0),
+        )
+    return facets

@@ -1,0 +1,186 @@
+"""Certificate: what nobody loses more than, by having only these members.
+
+The certificate is computed from the payoff table, the members and the terms, and from nothing else,
+so anybody who has the three can compute it again. It bounds the loss of every preference in the
+simplex at once, with the sampling error of the table in it, and carries its proof: the row that the
+worst placed person would rather have and a mixture of members (see `palate.portfolio.gap`).
+
+Source:
+    PALM, arXiv 2604.04144; palm.md P4, P9, P14.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import Certificate
+from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap
+from palate.portfolio.grid import size_bound, size_needed
+from palate.portfolio.payoffs import Payoffs, require_payoffs, shifted
+from palate.portfolio.terms import Comparison, Terms, compare, require_non_negative
+
+VACUOUS = 1e-15  # a gap below this is zero
+
+
+@dataclass(frozen=True, eq=False)
+class Certified:
+    """A certificate with its proof and its context.
+
+    Attributes:
+        certificate: The bound, where it is attained, and what it assumes.
+        worst_share_preference: Where the multiplicative gap is attained, or `None`.
+        instead: `[objectives]`, values that the worst placed person would rather have.
+        mixture: `[members]`; nobody loses more to `instead` than the largest entry of
+            `instead - mixture @ lower_values`.
+        lower_values: `[members, objectives]`, what members are worth at least, offset included.
+        size_bound: Members that are always enough for this additive gap, with rewards in [0, 1] and
+            policies optimal for their preferences; candidate-relative, at most the whole table.
+        size_needed: Members that some problems need for this multiplicative gap, where known.
+    """
+
+    certificate: Certificate
+    worst_share_preference: tuple[float, ...] | None
+    instead: Float[ndarray, " objectives"]
+    mixture: Float[ndarray, " members"]
+    lower_values: Float[ndarray, "members objectives"]
+    size_bound: int | None
+    size_needed: int | None
+
+
+def certify(payoffs: Payoffs, *, members: Sequence[int], terms: Terms) -> Certified:
+    """The certificate of a portfolio.
+
+    Args:
+        payoffs: The table; sampled values are bounded with the terms' confidence.
+        members: Indices of the members, at least one, all different.
+        terms: What is assumed, and which gap must be defined.
+
+    Raises:
+        InvalidInputError: the table or the members are not usable, or a value is negative where
+            the terms ask for the multiplicative gap.
+        NotCertifiedError: the terms' slack has nothing to stand on.
+    """
+    _require_members(members, payoffs=payoffs)
+    require_payoffs(payoffs)
+    moved = shifted(payoffs, terms.offset)
+    if terms.criterion == "multiplicative":
+        require_non_negative(moved)
+    comparison = compare(moved, terms)
+    lower = comparison.lower[list(members)]
+    rows = alternatives(comparison, members=members)
+    absolute = additive_gap(members=lower, rows=rows)
+    share = multiplicative_gap(members=lower - comparison.level, rows=rows - comparison.level)
+    listed = _listed_losses(moved, lower=lower, comparison=comparison)
+    certificate = Certificate(
+        additive_gap=_clean(max(absolute.value, *listed.losses)),
+        multiplicative_gap=None if share is None else _clean(max(share.value, *listed.shares)),
+        worst_preference=tuple(
+            (listed.worst if max(listed.losses) > absolute.value else absolute.preference).tolist()
+        ),
+        confidence=comparison.bounds.confidence,
+        kind=comparison.kind,
+        assumptions=_assumptions(moved, comparison=comparison, gap=absolute, share=share),
+    )
+    epsilon = certificate.multiplicative_gap
+    return Certified(
+        certificate=certificate,
+        worst_share_preference=None if share is None else tuple(share.preference.tolist()),
+        instead=rows[absolute.row],
+        mixture=absolute.mixture,
+        lower_values=lower,
+        size_bound=_size_bound(moved, certificate=certificate),
+        size_needed=None
+        if epsilon is None
+        else size_needed(n_objectives=moved.n_objectives, epsilon=epsilon),
+    )
+
+
+def alternatives(
+    comparison: Comparison, *, members: Sequence[int]
+) -> Float[ndarray, "rows objectives"]:
+    """What people could have instead: the ceiling, or every policy that is no member.
+
+    A member's own width is no loss to itself, so without a ceiling members are left out.
+    """
+    if comparison.ceiling is not None:
+        return comparison.ceiling
+    others = np.setdiff1d(np.arange(len(comparison.lower)), list(members))
+    rows = comparison.bounds.upper[others]
+    return rows if len(rows) else comparison.lower[list(members)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Listed:
+    """Losses at the preferences of listed optima that carry no ceiling."""
+
+    losses: tuple[float, ...]
+    shares: tuple[float, ...]
+    worst: Float[ndarray, " objectives"]
+
+
+def _listed_losses(
+    payoffs: Payoffs, *, lower: Float[ndarray, "members objectives"], comparison: Comparison
+) -> _Listed:
+    """Without a ceiling, a listed optimum still counts at its own preference."""
+    if comparison.ceiling is not None or not len(payoffs.optimum_values):
+        return _Listed((0.0,), (0.0,), np.zeros(payoffs.n_objectives))
+    losses = payoffs.optimum_values - (payoffs.optimum_preferences @ lower.T).max(axis=1)
+    shares = losses / np.maximum(payoffs.optimum_values, 1e-300)
+    worst = payoffs.optimum_preferences[int(np.argmax(losses))]
+    return _Listed((0.0, *losses.tolist()), (0.0, *shares.tolist()), worst)
+
+
+def _assumptions(
+    payoffs: Payoffs, *, comparison: Comparison, gap: Gap, share: Gap | None
+) -> tuple[str, ...]:
+    sentences = [
+        "A person with preference w values a policy at w @ V, with V = R - beta KL and one beta "
+        f"({payoffs.table.beta:g}) for all.",
+        *comparison.caveats,
+    ]
+    if comparison.bounds.n_intervals:
+        sentences.append(
+            "Prompts are independent draws from what people ask and averages over them are normal; "
+            f"{comparison.bounds.n_intervals} intervals hold together with probability "
+            f"{comparison.bounds.confidence:g}."
+        )
+    if np.any(np.isnan(payoffs.table.values)):
+        sentences.append("Rewards that were not measured lie anywhere in their range.")
+    if gap.rule == "programs":
+        sentences.append(
+            "The corner preferences are too many to list, so one linear program per row was solved."
+        )
+    if share is None:
+        sentences.append(
+            "There is no multiplicative gap, because the best member may be worth less than "
+            "nothing to somebody."
+        )
+    return tuple(sentences)
+
+
+def _size_bound(payoffs: Payoffs, *, certificate: Certificate) -> int | None:
+    bound = size_bound(
+        n_objectives=payoffs.n_objectives, beta=payoffs.table.beta, gap=certificate.additive_gap
+    )
+    if certificate.kind == "worst-case":
+        return bound
+    return payoffs.n_policies if bound is None else min(bound, payoffs.n_policies)
+
+
+def _clean(value: float) -> float:
+    return float(value) if value > VACUOUS else 0.0
+
+
+def _require_members(members: Sequence[int], *, payoffs: Payoffs) -> None:
+    if not members or len(set(members)) != len(members):
+        raise InvalidInputError(
+            f"The members {list(members)} must be at least one and all different."
+        )
+    if not all(0 <= member < payoffs.n_policies for member in members):
+        raise InvalidInputError(
+            f"The members {list(members)} name a policy beyond the table's {payoffs.n_policies}."
+        )

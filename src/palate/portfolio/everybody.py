@@ -1,0 +1,194 @@
+"""Everybody: members chosen for the whole simplex, not for a list of people.
+
+People are added where they are needed: choose members for a list of preferences, find who in the
+whole simplex loses most with them (exactly, see `palate.portfolio.gap`), add that person to the
+list, choose again. The list's optimum can only be lower than the simplex's, and the two meet, so a
+choice that is exact on the list ends as the exact best for everybody. With two objectives no list
+is needed: each policy's coverage is an interval, and one sweep gives the smallest portfolio.
+
+Source:
+    Ours; cutting planes in the sense of Kelley 1960. Convex coverage: palm.md P7.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import NotCertifiedError
+from palate.core.simplex import lattice
+from palate.portfolio.cover import interval_cover, smallest_cover
+from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap
+from palate.portfolio.selection import WORST, Cost, chosen_members, require_size
+
+Criterion = Literal["additive", "multiplicative"]
+MAX_ROUNDS = 200
+SETTLED = 1e-9  # rounds end when list and simplex agree to this, in value units scaled to one
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Members and how good they are.
+
+    Attributes:
+        members: Policy indices, ascending.
+        gap: Largest loss of anybody with them, by the criterion.
+        least_gap: No choice of as many members has a smaller largest loss than this.
+    """
+
+    members: tuple[int, ...]
+    gap: float
+    least_gap: float
+
+
+@dataclass(frozen=True, eq=False)
+class Stakes:
+    """What policies are worth at least, and what could be had instead at most.
+
+    Attributes:
+        values: `[policies, objectives]`, what each candidate member is worth at least.
+        rows: `[rows, objectives]`, what people could have instead.
+        criterion: How a loss is measured: in reward units, or as a share of the best value.
+    """
+
+    values: Float[ndarray, "policies objectives"]
+    rows: Float[ndarray, "rows objectives"]
+    criterion: Criterion = "additive"
+
+    def losses(
+        self, preferences: Float[ndarray, "people objectives"]
+    ) -> Float[ndarray, "people policies"]:
+        """What each person loses with each policy alone."""
+        best = (preferences @ self.rows.T).max(axis=1)[:, None]
+        worth = preferences @ self.values.T
+        if self.criterion == "additive":
+            return best - worth
+        return 1.0 - worth / np.maximum(best, 1e-300)
+
+    def gap(self, members: list[int] | tuple[int, ...]) -> Gap:
+        """The largest loss of anybody with these members.
+
+        Raises:
+            NotCertifiedError: a multiplicative loss of somebody to whom no member is worth
+                anything.
+        """
+        chosen = self.values[list(members)]
+        if self.criterion == "additive":
+            return additive_gap(members=chosen, rows=self.rows)
+        gap = multiplicative_gap(members=chosen, rows=self.rows)
+        if gap is None:
+            raise NotCertifiedError(
+                "The best member is worth less than nothing to somebody, so a multiplicative gap "
+                "says nothing; ask for the additive gap or add an offset to all rewards."
+            )
+        return gap
+
+
+def best_members(
+    stakes: Stakes,
+    *,
+    size: int,
+    cost: Cost = WORST,
+    people: Float[ndarray, "people objectives"] | None = None,
+) -> Chosen:
+    """The best portfolio of exactly `size` members.
+
+    Args:
+        stakes: What policies are worth and what could be had instead.
+        size: How many members.
+        cost: Worst case over the simplex, mean over `people`, or a blend.
+        people: `[people, objectives]`, who the mean is over; `None` takes a fine lattice.
+
+    Returns:
+        The members. For the worst case with up to 200 policies they are the best there are, and
+        `least_gap` equals `gap`; for a mean or a blend they are the best found by swaps.
+
+    Raises:
+        InvalidInputError: the size is out of range.
+    """
+    require_size(size, n_policies=len(stakes.values))
+    if cost.aim != "worst":
+        crowd = people if people is not None else starting_people(stakes.values.shape[1])
+        members, _ = chosen_members(stakes.losses(crowd), size=size, cost=cost)
+        return Chosen(tuple(members), stakes.gap(members).value, -np.inf)
+    preferences = starting_people(stakes.values.shape[1])
+    best, least = Chosen((), np.inf, -np.inf), float("-inf")
+    for _ in range(MAX_ROUNDS):
+        losses = stakes.losses(preferences)
+        members, is_exact = chosen_members(losses, size=size, least=least)
+        listed = float(losses[:, members].min(axis=1).max())
+        least = listed if is_exact else least
+        gap = stakes.gap(members)
+        if gap.value < best.gap:
+            best = Chosen(tuple(members), gap.value, least)
+        if gap.value <= listed + SETTLED or best.gap <= least + SETTLED:
+            break
+        preferences = np.vstack([preferences, gap.preference])
+    return Chosen(best.members, best.gap, least)
+
+
+def fewest_members(stakes: Stakes, *, epsilon: float, delta: float) -> Chosen:
+    """The smallest portfolio with `max_member w @ V >= (1 - epsilon) best(w) - delta` for all `w`.
+
+    The smallest there is with two objectives or with up to 200 policies.
+
+    Raises:
+        NotCertifiedError: not even all policies together reach the tolerance somewhere.
+    """
+    shrunk = Stakes(values=stakes.values, rows=(1.0 - epsilon) * stakes.rows)
+    all_policies = list(range(len(stakes.values)))
+    lacking = shrunk.gap(all_policies)
+    if lacking.value > delta + SETTLED:
+        raise NotCertifiedError(
+            f"Even all {len(all_policies)} policies together miss epsilon={epsilon} by a delta of "
+            f"{lacking.value:.6g} at the preference {np.round(lacking.preference, 6).tolist()}, "
+            f"more than {delta}; widen the tolerance or add a policy there."
+        )
+    if stakes.values.shape[1] == 2:
+        members = _swept(shrunk, delta=delta)
+        return Chosen(tuple(sorted(members)), shrunk.gap(members).value, -np.inf)
+    return _until_settled(shrunk, delta=delta, cover=smallest_cover)
+
+
+def starting_people(n_objectives: int) -> Float[ndarray, "people objectives"]:
+    """A lattice of some hundred preferences, unit vectors included."""
+    denominators = {1: 1, 2: 40, 3: 12, 4: 6, 5: 5, 6: 4}
+    return lattice(n_objectives=n_objectives, denominator=denominators.get(n_objectives, 2))
+
+
+def _until_settled(
+    shrunk: Stakes, *, delta: float, cover: Callable[[ndarray], list[int]]
+) -> Chosen:
+    preferences = starting_people(shrunk.values.shape[1])
+    for _ in range(MAX_ROUNDS):
+        members = cover(shrunk.losses(preferences) <= delta + SETTLED)
+        gap = shrunk.gap(members)
+        if gap.value <= delta + 2.0 * SETTLED:
+            return Chosen(tuple(members), gap.value, -np.inf)
+        preferences = np.vstack([preferences, gap.preference])
+    raise NotCertifiedError(
+        f"After {MAX_ROUNDS} rounds somebody still loses more than {delta}; widen the tolerance."
+    )
+
+
+def _swept(shrunk: Stakes, *, delta: float) -> list[int]:
+    """Two objectives: an exact sweep over the intervals of the first share."""
+    spans = [_interval(shrunk.rows - value, delta=delta + SETTLED) for value in shrunk.values]
+    starts, ends = np.array(spans).T
+    return interval_cover(starts=starts, ends=ends)
+
+
+def _interval(excess: Float[ndarray, "rows two"], *, delta: float) -> tuple[float, float]:
+    """First shares `s` with `excess @ (s, 1 - s) <= delta` for every row; (1, 0) where none."""
+    start, end = 0.0, 1.0
+    slope = excess[:, 0] - excess[:, 1]
+    room = delta - excess[:, 1]
+    rising, falling = slope > 0.0, slope < 0.0
+    if np.any(room[slope == 0.0] < 0.0):
+        return 1.0, 0.0
+    end = min(end, float(np.min(room[rising] / slope[rising], initial=np.inf)))
+    start = max(start, float(np.max(room[falling] / slope[falling], initial=-np.inf)))
+    return (start, end) if start <= end else (1.0, 0.0)

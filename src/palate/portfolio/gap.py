@@ -1,0 +1,273 @@
+"""Gap: the largest loss of anybody, exactly, over the whole simplex.
+
+What a person loses by having only the members is `max_r rows[r] @ w - max_k V_k @ w`, with a row
+for every policy they could have had instead (or for every piece of a bound on all policies, see
+`palate.portfolio.ceiling`). The first term is convex, the second linear on every member's cell, so
+the loss is largest at a corner preference; the same holds for the ratio of the two where both are
+non-negative. One matrix product prices all rows at all corners, and one linear program for the row
+that wins checks the result: what is reported is that program's dual bound, which anybody can
+recompute from the mixture of members that it returns.
+
+Where the corners are too many to list, one linear program per row finds the same number.
+
+Source:
+    palm.md P4; Roijers et al. 2015 for corners; linear programming duality for the bound.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.optimize import linprog
+
+from palate.core.errors import InvalidInputError, NotConvergedError
+from palate.portfolio.envelope import best_values, corner_preferences, is_enumerable
+
+BLOCK = 65_536  # losses priced in one product: half a megabyte stays in the cache
+SCREEN_ROWS = 1024  # rows priced first, to find a loss that screens the rest
+SCREEN_CORNERS = 32  # with fewer corners, pricing every row is quicker than screening
+SCREEN_MARGIN = 1e-12  # a row is dropped only if it loses less by more than rounding
+AGREEMENT = 1e-9  # between vertices and the linear program, in value units scaled to one
+
+Rule = Literal["vertices", "programs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """The largest loss of anybody and what proves it.
+
+    Attributes:
+        value: Proven upper bound on the loss; differs from the loss at `preference` by rounding.
+        preference: `[objectives]`, who loses most.
+        row: Index of what that person would rather have.
+        mixture: `[members]`, on the simplex. Nobody's loss to that row exceeds
+            `max_i (rows[row] - mixture @ members)_i`, which is `value`.
+        rule: `vertices` when all corners were priced, `programs` when a linear program per row was
+            solved instead.
+    """
+
+    value: float
+    preference: Float[ndarray, " objectives"]
+    row: int
+    mixture: Float[ndarray, " members"]
+    rule: Rule
+
+
+def additive_gap(
+    *,
+    members: Float[ndarray, "members objectives"],
+    rows: Float[ndarray, "rows objectives"],
+    rule: Rule | None = None,
+) -> Gap:
+    """The largest additive loss `max_r rows[r] @ w - max_k members[k] @ w` over all `w`.
+
+    Args:
+        members: `[members, objectives]`, in reward units; higher is better.
+        rows: `[rows, objectives]`, what people could have instead, in the same units.
+        rule: How to find it; `None` takes vertices where they can be listed.
+
+    Returns:
+        The gap; at least zero when every member's value is among the rows.
+
+    Raises:
+        InvalidInputError: shapes that do not fit, or a number that is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> gap = additive_gap(members=np.eye(2), rows=np.array([[0.9, 0.9]]))
+        >>> round(gap.value, 12), gap.preference.tolist()
+        (0.4, [0.5, 0.5])
+    """
+    _require_rows(members=members, rows=rows)
+    corners = None if rule == "programs" else _corners_or_none(members)
+    if corners is None:
+        return _largest_program(members=members, rows=rows)
+    ground = best_values(preferences=corners, values=members)
+    corner, row, value = _best_priced(corners=corners, ground=ground, rows=rows, members=members)
+    checked = program_gap(members=members, row=rows[row])
+    if checked.value < value - AGREEMENT * max(1.0, abs(value)):
+        raise NotConvergedError(
+            f"The linear program finds a loss of {checked.value:.12g} where the corners have "
+            f"{value:.12g}.",
+            last=value,
+            gap=value - checked.value,
+        )
+    return replace(checked, row=row, preference=corners[corner], rule="vertices")
+
+
+def multiplicative_gap(
+    *,
+    members: Float[ndarray, "members objectives"],
+    rows: Float[ndarray, "rows objectives"],
+    rule: Rule | None = None,
+) -> Gap | None:
+    """The largest share `1 - max_k members[k] @ w / max_r rows[r] @ w` that anybody loses.
+
+    Found by Dinkelbach's iteration: the share is the `s` at which nobody loses anything to the
+    rows shrunk by `1 - s`. The last additive gap proves it.
+
+    Returns:
+        The gap in [0, 1], or `None` where the members' best value is negative for somebody: the
+        ratio says nothing there.
+
+    Raises:
+        InvalidInputError: shapes that do not fit, or a number that is not finite.
+        NotConvergedError: the iteration did not settle.
+
+    Source:
+        Dinkelbach 1967, "On nonlinear fractional programming".
+    """
+    if least_best_value(members) < 0.0:
+        return None
+    share, gap = 0.0, additive_gap(members=members, rows=rows, rule=rule)
+    for _ in range(100):
+        best = float(np.max(rows @ gap.preference))
+        if gap.value <= AGREEMENT * 1e-3 * max(1.0, abs(best)) or best <= 0.0:
+            return replace(gap, value=min(1.0, share + max(gap.value, 0.0) / max(best, 1e-300)))
+        share = 1.0 - float(np.max(members @ gap.preference)) / best
+        gap = additive_gap(members=members, rows=(1.0 - share) * rows, rule=rule)
+    raise NotConvergedError("The multiplicative gap did not settle.", last=share, gap=gap.value)
+
+
+def program_gap(
+    *, members: Float[ndarray, "members objectives"], row: Float[ndarray, " objectives"]
+) -> Gap:
+    """The largest loss to one row, by a linear program; the value is its dual bound.
+
+    Raises:
+        NotConvergedError: HiGHS did not solve it.
+    """
+    n_members, n_objectives = members.shape
+    solution = linprog(
+        np.append(-row, 1.0),
+        A_ub=np.column_stack([members, -np.ones(n_members)]),
+        b_ub=np.zeros(n_members),
+        A_eq=np.append(np.ones(n_objectives), 0.0)[None, :],
+        b_eq=[1.0],
+        bounds=[*[(0.0, None)] * n_objectives, (None, None)],
+        method="highs",
+    )
+    if solution.status != 0:
+        raise NotConvergedError(f"HiGHS did not solve a gap's linear program: {solution.message}")
+    mixture = np.clip(-solution.ineqlin.marginals, 0.0, None)
+    mixture = mixture / mixture.sum()
+    preference = np.clip(solution.x[:-1], 0.0, None)
+    return Gap(
+        value=mixture_bound(members=members, row=row, mixture=mixture),
+        preference=preference / preference.sum(),
+        row=0,
+        mixture=mixture,
+        rule="programs",
+    )
+
+
+def mixture_bound(
+    *,
+    members: Float[ndarray, "members objectives"],
+    row: Float[ndarray, " objectives"],
+    mixture: Float[ndarray, " members"],
+) -> float:
+    """What nobody loses more than to `row`, as the mixture of members proves.
+
+    For every `w`: `row @ w - max_k members[k] @ w <= (row - mixture @ members) @ w <=` its largest
+    entry. A proof by arithmetic: no solver has to be trusted.
+    """
+    return float(np.max(row - mixture @ members))
+
+
+def least_best_value(members: Float[ndarray, "members objectives"]) -> float:
+    """The smallest value that the best member has for anybody."""
+    if np.all(members >= 0.0):
+        return float(np.min(np.max(members, axis=0))) if len(members) == 1 else 0.0
+    zero = np.zeros(members.shape[1])
+    return -program_gap(members=members, row=zero).value
+
+
+def _corners_or_none(
+    members: Float[ndarray, "members objectives"],
+) -> Float[ndarray, "corners objectives"] | None:
+    if not is_enumerable(n_members=len(members), n_objectives=members.shape[1]):
+        return None
+    try:
+        return corner_preferences(members)
+    except NotConvergedError:  # qhull failed its checks: the caller takes linear programs
+        return None
+
+
+def _largest_program(
+    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
+) -> Gap:
+    gaps = (replace(program_gap(members=members, row=row), row=r) for r, row in enumerate(rows))
+    return max(gaps, key=lambda gap: gap.value)
+
+
+def _best_priced(
+    *,
+    corners: Float[ndarray, "corners objectives"],
+    ground: Float[ndarray, " corners"],
+    rows: Float[ndarray, "rows objectives"],
+    members: Float[ndarray, "members objectives"],
+) -> tuple[int, int, float]:
+    """Corner, row and loss of the largest loss; rows that cannot win are screened out."""
+    first = np.arange(0, len(rows), max(1, len(rows) // SCREEN_ROWS))
+    if len(first) == len(rows) or len(corners) < SCREEN_CORNERS:
+        return _priced(corners=corners, ground=ground, rows=rows)
+    corner, row, value = _priced(corners=corners, ground=ground, rows=rows[first])
+    champion = rows[first[row]]
+    kept = _screened(rows=rows, members=members, champion=champion, value=value)
+    kept = np.append(kept, first[row])  # the champion itself, should nothing beat it
+    corner, row, value = _priced(corners=corners, ground=ground, rows=rows[kept])
+    return corner, int(kept[row]), value
+
+
+def _screened(
+    *,
+    rows: Float[ndarray, "rows objectives"],
+    members: Float[ndarray, "members objectives"],
+    champion: Float[ndarray, " objectives"],
+    value: float,
+) -> ndarray:
+    """Indices of rows that no tried mixture of members proves to lose less than `value`."""
+    mixture = program_gap(members=members, row=champion).mixture
+    floors = np.vstack([mixture @ members, members.mean(axis=0), members])
+    floors += value - SCREEN_MARGIN * max(1.0, float(np.abs(members).max()))
+    kept = np.arange(len(rows))
+    columns = np.ascontiguousarray(rows.T)
+    for floor in floors:
+        is_open = columns[0] >= floor[0]
+        for column, least in zip(columns[1:], floor[1:], strict=True):
+            is_open |= column >= least
+        kept, columns = kept[is_open], columns[:, is_open]
+    return kept
+
+
+def _priced(
+    *,
+    corners: Float[ndarray, "corners objectives"],
+    ground: Float[ndarray, " corners"],
+    rows: Float[ndarray, "rows objectives"],
+) -> tuple[int, int, float]:
+    best = (0, 0, -np.inf)
+    step = max(64, BLOCK // len(corners))
+    for start in range(0, len(rows), step):
+        losses = corners @ rows[start : start + step].T - ground[:, None]
+        corner, row = divmod(int(np.argmax(losses)), losses.shape[1])
+        if losses[corner, row] > best[2]:
+            best = (corner, start + row, float(losses[corner, row]))
+    return best
+
+
+def _require_rows(
+    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
+) -> None:
+    if members.ndim != 2 or rows.ndim != 2 or members.shape[1] != rows.shape[1]:
+        raise InvalidInputError(
+            f"The members have shape {members.shape} and the rows {rows.shape}; both need one "
+            "column per objective."
+        )
+    if members.size == 0 or rows.size == 0:
+        raise InvalidInputError("A gap needs at least one member and one row; the table is empty.")
+    if not (np.all(np.isfinite(members)) and np.all(np.isfinite(rows))):
+        raise InvalidInputError("A value is not finite; correct it or measure again.")

@@ -1,0 +1,176 @@
+"""Grids of anchor preferences: PALM's ratio grid and the uniform lattice, with their guarantees.
+
+The ratio grid spaces the ratios of shares geometrically and drops shares that are small against
+the largest: its policies serve everybody within a factor `1 + eps` and an amount `delta`. The
+uniform lattice spaces shares evenly; with KL price `beta` the loss between neighbours is quadratic
+in their distance, which makes far fewer points enough for an additive guarantee.
+
+Source:
+    PALM, arXiv 2604.04144 (mixed multiplicative-additive grid); details palm.md 3.1, P5, P6.
+"""
+
+from itertools import product
+from math import acos, ceil, comb, inf, log, pi, sqrt
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+
+LEVEL_SLACK = 1e-12  # exact powers must not gain a level by rounding
+
+
+def ratio_levels(*, n_objectives: int, epsilon: float, delta: float) -> Float[ndarray, " levels"]:
+    """The allowed ratios of a share to the largest share, ascending, zero first.
+
+    Raises:
+        InvalidInputError: a tolerance out of range.
+    """
+    require_tolerances(n_objectives=n_objectives, epsilon=epsilon, delta=delta)
+    floor = delta / max(1, n_objectives - 1)
+    level = 0
+    while floor * (1.0 + epsilon) ** level < 1.0 - LEVEL_SLACK:
+        level += 1
+    return np.array([0.0, *((1.0 + epsilon) ** -k for k in range(level, -1, -1))])
+
+
+def ratio_grid_size(*, n_objectives: int, epsilon: float, delta: float) -> int:
+    """How many preferences `ratio_grid` holds, without making it.
+
+    Source:
+        palm.md P5: `n^d - (n - 1)^d` for `n` levels.
+    """
+    if n_objectives == 1:
+        return 1
+    n_levels = len(ratio_levels(n_objectives=n_objectives, epsilon=epsilon, delta=delta))
+    return n_levels**n_objectives - (n_levels - 1) ** n_objectives
+
+
+def ratio_grid(
+    *, n_objectives: int, epsilon: float, delta: float
+) -> Float[ndarray, "anchors objectives"]:
+    """PALM's grid: all vectors of allowed ratios with largest entry one, scaled to sum one.
+
+    Returns:
+        `[anchors, objectives]`, in the order of `itertools.product` over descending ratios.
+    """
+    if n_objectives == 1:
+        return np.ones((1, 1))
+    levels = ratio_levels(n_objectives=n_objectives, epsilon=epsilon, delta=delta)[::-1]
+    vectors = np.array([u for u in product(levels, repeat=n_objectives) if max(u) == 1.0])
+    return vectors / vectors.sum(axis=1, keepdims=True)
+
+
+def ratio_rounded(
+    preference: Float[ndarray, " objectives"], *, epsilon: float, delta: float
+) -> Float[ndarray, " objectives"]:
+    """The grid preference that serves this one: each ratio rounded down to an allowed one."""
+    levels = ratio_levels(n_objectives=len(preference), epsilon=epsilon, delta=delta)
+    ratios = preference / preference.max()
+    index = np.searchsorted(levels, ratios * (1.0 + LEVEL_SLACK), side="right") - 1
+    return levels[index] / levels[index].sum()
+
+
+def covering_radius(*, n_objectives: int, denominator: int) -> float:
+    """Largest L1 distance of a preference to the uniform lattice with this denominator.
+
+    Source:
+        palm.md P6.
+    """
+    half = n_objectives // 2
+    return 2.0 * half * (n_objectives - half) / n_objectives / denominator
+
+
+def lattice_denominator(*, n_objectives: int, beta: float, gap: float) -> int:
+    """Denominator at which optimal policies of the uniform lattice leave at most this gap.
+
+    For rewards in [0, 1].
+
+    Raises:
+        InvalidInputError: beta or the gap is not positive.
+
+    Source:
+        palm.md P2 and P6.
+    """
+    if not (beta > 0.0 and gap > 0.0):
+        raise InvalidInputError(
+            f"A lattice guarantee needs beta > 0 and a gap > 0, not {beta} and {gap}."
+        )
+    if n_objectives == 1:
+        return 1
+    reach = covering_radius(n_objectives=n_objectives, denominator=1)
+    return max(1, ceil(reach / sqrt(8.0 * beta * gap) - LEVEL_SLACK))
+
+
+def lattice_size(*, n_objectives: int, denominator: int) -> int:
+    """How many preferences the uniform lattice holds."""
+    return comb(denominator + n_objectives - 1, n_objectives - 1)
+
+
+def size_bound(*, n_objectives: int, beta: float, gap: float) -> int | None:
+    """How many optimal policies are always enough for this additive gap, rewards in [0, 1].
+
+    The smaller of two guarantees: the uniform lattice (needs `beta > 0`) and the ratio grid with
+    `eps = delta = gap / (2 - gap)`, whose loss is at most `(eps + delta) / (1 + eps)` of a value
+    in [0, 1]. `None` for a gap of zero, where no finite number is always enough.
+
+    Source:
+        palm.md P5 and P6.
+    """
+    if gap >= 1.0 or n_objectives == 1:
+        return 1
+    if gap <= 0.0:
+        return None
+    tolerance = gap / (2.0 - gap)
+    bound = ratio_grid_size(n_objectives=n_objectives, epsilon=tolerance, delta=tolerance)
+    if beta > 0.0:
+        denominator = lattice_denominator(n_objectives=n_objectives, beta=beta, gap=gap)
+        bound = min(bound, lattice_size(n_objectives=n_objectives, denominator=denominator))
+    return bound
+
+
+def size_needed(*, n_objectives: int, epsilon: float) -> int | None:
+    """How many members some reward sets need for a multiplicative gap `epsilon`, whatever one does.
+
+    Known for two and three objectives (the front is a piece of a sphere); otherwise `None`.
+
+    Source:
+        palm.md P9.
+    """
+    if not 0.0 < epsilon < 1.0:
+        return 1
+    if n_objectives == 2:
+        return ceil((pi / 2.0) / (2.0 * acos(1.0 - epsilon)) - LEVEL_SLACK)
+    return ceil(1.0 / (4.0 * epsilon) - LEVEL_SLACK) if n_objectives == 3 else None
+
+
+def require_tolerances(*, n_objectives: int, epsilon: float, delta: float) -> None:
+    """Refuse tolerances that no grid has.
+
+    Raises:
+        InvalidInputError: `epsilon <= 0`, `delta <= 0` or `delta >= n_objectives - 1`.
+    """
+    limit = max(1, n_objectives - 1)
+    if not (0.0 < epsilon < inf and 0.0 < delta < limit):
+        raise InvalidInputError(
+            f"The tolerances epsilon={epsilon} and delta={delta} are infeasible; "
+            f"use epsilon > 0 and 0 < delta < {limit}."
+        )
+
+
+def affordable_tolerance(*, n_objectives: int, max_calls: int) -> float:
+    """The smallest `eps = delta` (to three digits) whose ratio grid needs at most `max_calls`.
+
+    Raises:
+        InvalidInputError: not even the coarsest grid is affordable.
+    """
+    for tolerance in np.exp(np.linspace(log(1e-3), log(0.999), 400)):
+        rounded = float(np.ceil(tolerance * 1e3) / 1e3)
+        size = ratio_grid_size(n_objectives=n_objectives, epsilon=rounded, delta=rounded)
+        if size <= max_calls:
+            return rounded
+    raise InvalidInputError(
+        f"No ratio grid for {n_objectives} objectives has at most {max_calls} preferences; "
+        "allow more oracle calls or search adaptively."
+    )

@@ -1,0 +1,190 @@
+"""Record: a selected portfolio as a file that anybody can check without a model.
+
+The file holds the payoff table, the members, the terms and the certificate. Checking it means
+computing the certificate again from the first three and comparing every number; a digest over the
+whole content catches what does not enter the certificate. The proof is kept in a form that needs
+no solver: `additive_gap` is the largest entry of `instead - sum_k mixture_k lower_values_k`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from palate.core.errors import CheckFailedError, FormatError, InvalidInputError, PalateError
+from palate.core.files import hash_value, is_finite_number, read_versioned, write_versioned
+from palate.portfolio.certificate import Certified, certify
+from palate.portfolio.payoff_file import parse_payoffs, render_payoffs
+from palate.portfolio.payoffs import Payoffs
+from palate.portfolio.terms import Terms
+
+KIND = "palate-portfolio"
+VERSION = 1
+AGREEMENT = 1e-9  # between a stored and a recomputed number
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A portfolio as it is stored.
+
+    Attributes:
+        payoffs: The table the certificate is about.
+        members: Names, in the order of the table.
+        refused: Names of policies that break the floor.
+        terms: What was assumed.
+        selection: How members were chosen, in words and numbers; not part of the proof.
+        certified: The certificate and its proof.
+    """
+
+    payoffs: Payoffs
+    members: tuple[str, ...]
+    refused: tuple[str, ...]
+    terms: Terms
+    selection: Mapping[str, Any]
+    certified: Certified
+
+    def indices(self) -> list[int]:
+        """The members' rows in the table."""
+        return [self.payoffs.table.policies.index(name) for name in self.members]
+
+
+def render_record(record: Record) -> dict[str, Any]:
+    """The record as plain data, with its digest."""
+    certificate = record.certified.certificate
+    content: dict[str, Any] = {
+        "objectives": list(record.payoffs.table.objectives),
+        "members": list(record.members),
+        "size": len(record.members),
+        "size_bound": record.certified.size_bound,
+        "size_needed": record.certified.size_needed,
+        "refused": list(record.refused),
+        "terms": _render_terms(record.terms),
+        "selection": dict(record.selection),
+        "certificate": {
+            **asdict(certificate),
+            "worst_preference": list(certificate.worst_preference),
+            "assumptions": list(certificate.assumptions),
+            "worst_share_preference": _list_or_null(record.certified.worst_share_preference),
+        },
+        "proof": {
+            "instead": record.certified.instead.tolist(),
+            "mixture": record.certified.mixture.tolist(),
+            "lower_values": record.certified.lower_values.tolist(),
+        },
+        "payoffs": render_payoffs(record.payoffs),
+    }
+    return {**content, "sha256": hash_value(content)}
+
+
+def save_record(path: Path, record: Record) -> None:
+    """Write the record, atomically."""
+    write_versioned(path, kind=KIND, version=VERSION, content=render_record(record))
+
+
+def load_record(path: Path) -> Record:
+    """The record in a file, with the certificate computed again; it is not checked here.
+
+    Raises:
+        InvalidInputError: the file is missing or not JSON, or its table is not usable.
+        FormatError: the file is of another kind or version, or lacks a part.
+    """
+    return parse_record(read_versioned(path, kind=KIND, version=VERSION))
+
+
+def parse_record(content: Mapping[str, Any]) -> Record:
+    """The record that plain data describe; everything that follows from the table is recomputed."""
+    try:
+        payoffs = parse_payoffs(content["payoffs"])
+        members = tuple(str(name) for name in content["members"])
+        terms = _parse_terms(content["terms"])
+        refused = tuple(str(name) for name in content["refused"])
+        selection = dict(content["selection"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, PalateError):
+            raise
+        raise FormatError(
+            f"The portfolio file lacks or garbles a part ({error}); select it anew."
+        ) from error
+    unknown = [name for name in members if name not in payoffs.table.policies]
+    if unknown:
+        raise InvalidInputError(
+            f"The member {unknown[0]!r} is not in the portfolio file's payoff table."
+        )
+    indices = [payoffs.table.policies.index(name) for name in members]
+    certified = certify(payoffs, members=indices, terms=terms)
+    return Record(payoffs, members, refused, terms, selection, certified)
+
+
+def verify_record(path: Path) -> Record:
+    """The record, if every number in the file follows from the table it holds.
+
+    Raises:
+        CheckFailedError: a number or a name was altered; the message names the first places.
+        InvalidInputError: the file is missing or not JSON.
+        FormatError: the file is of another kind or version.
+    """
+    stored = read_versioned(path, kind=KIND, version=VERSION)
+    try:
+        record = parse_record(stored)
+    except (InvalidInputError, FormatError) as error:
+        raise CheckFailedError(
+            f"The portfolio file {str(path)!r} does not hold a table that can be certified: {error}"
+        ) from error
+    found = {key: value for key, value in stored.items() if key not in ("kind", "schema_version")}
+    expected = render_record(record)
+    places = differences(found, expected)
+    digest = hash_value({key: value for key, value in found.items() if key != "sha256"})
+    if digest != found.get("sha256") and not [place for place in places if place != "sha256"]:
+        places = ["a part that does not enter the certificate (the digest differs)"]
+    places = [place for place in places if place != "sha256"]
+    if places:
+        raise CheckFailedError(
+            f"The portfolio file {str(path)!r} was altered: {', '.join(places[:5])} "
+            "do not follow from its payoff table; select the portfolio anew."
+        )
+    return record
+
+
+def differences(found: Any, expected: Any, *, place: str = "") -> list[str]:
+    """Places where two plain values differ by more than rounding."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        keys = [*expected, *(key for key in found if key not in expected)]
+        parts = [
+            (found.get(key), expected.get(key), f"{place}.{key}" if place else str(key))
+            for key in keys
+        ]
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        parts = [
+            (left, right, f"{place}[{index}]")
+            for index, (left, right) in enumerate(zip(found, expected, strict=True))
+        ]
+    else:
+        return [] if _is_same(found, expected) else [place]
+    return [
+        inner for left, right, where in parts for inner in differences(left, right, place=where)
+    ]
+
+
+def _is_same(found: Any, expected: Any) -> bool:
+    if is_finite_number(expected) and is_finite_number(found):
+        return abs(found - expected) <= AGREEMENT * max(1.0, abs(expected))
+    return bool(found == expected)
+
+
+def _render_terms(terms: Terms) -> dict[str, Any]:
+    return {**asdict(terms), "floor": _list_or_null(terms.floor)}
+
+
+def _parse_terms(content: Mapping[str, Any]) -> Terms:
+    floor = content["floor"]
+    return Terms(
+        confidence=float(content["confidence"]),
+        slack=None if content["slack"] is None else float(content["slack"]),
+        offset=float(content["offset"]),
+        criterion=content["criterion"],
+        floor=None if floor is None else (str(floor[0]), float(floor[1])),
+    )
+
+
+def _list_or_null(values: Sequence[Any] | None) -> list[Any] | None:
+    return None if values is None else list(values)

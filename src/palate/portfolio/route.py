@@ -1,0 +1,158 @@
+"""Routing: from a preference to the member that serves it, as a plan.
+
+The member with the largest value `w @ V_k` serves; with sampled values, the one that is worth most
+at least. A person who is only known by a belief is served as their mean preference: value is linear
+in the preference, so no other member has a larger expected value.
+
+Source:
+    palm.md 3.4 (route) and P11.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan, member_plan
+from palate.core.simplex import require_simplex
+from palate.portfolio.certificate import alternatives
+from palate.portfolio.payoffs import shifted
+from palate.portfolio.record import Record
+from palate.portfolio.terms import compare
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which member serves somebody, and what that costs them.
+
+    Attributes:
+        member: Name.
+        plan: What the engine executes.
+        value: What the member is worth to them at least, in reward units.
+        margin: By how much it beats the second best member; infinite with one member.
+        loss: What they lose at most, by the certificate's comparison.
+    """
+
+    member: str
+    plan: Plan
+    value: float
+    margin: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class UncertainRoute:
+    """Which member serves somebody who is known by draws of their preference.
+
+    Attributes:
+        route: Of the mean preference.
+        expected_loss: Mean over the draws of what the chosen member costs them, at most.
+        avoidable_loss: Mean over the draws of what knowing the preference would save.
+    """
+
+    route: Route
+    expected_loss: float
+    avoidable_loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Router:
+    """Routes preferences among fixed members; everything is computed beforehand.
+
+    Attributes:
+        names: Members.
+        plans: One for each.
+        values: `[members, objectives]`, what each is worth at least.
+        alternatives: `[rows, objectives]`, what people could have instead at most.
+    """
+
+    names: tuple[str, ...]
+    plans: tuple[Plan, ...]
+    values: Float[ndarray, "members objectives"]
+    alternatives: Float[ndarray, "rows objectives"]
+
+    def member(self, preference: Float[ndarray, " objectives"]) -> int:
+        """Index of the member that serves a preference of the simplex; not checked, for speed."""
+        return int((self.values @ preference).argmax())
+
+    def plan(self, preference: Float[ndarray, " objectives"]) -> Plan:
+        """The plan that serves a preference of the simplex; not checked, for speed."""
+        return self.plans[int((self.values @ preference).argmax())]
+
+    def route(self, preference: Float[ndarray, " objectives"]) -> Route:
+        """The member that serves a preference, with its numbers.
+
+        Raises:
+            InvalidPreferenceError: the preference is off the simplex or of another length.
+        """
+        point = self._checked(preference)
+        worth = self.values @ point
+        best = int(worth.argmax())
+        others = np.delete(worth, best)
+        return Route(
+            member=self.names[best],
+            plan=self.plans[best],
+            value=float(worth[best]),
+            margin=float(worth[best] - others.max()) if len(others) else float("inf"),
+            loss=max(0.0, float((self.alternatives @ point).max() - worth[best])),
+        )
+
+    def route_uncertain(self, draws: Float[ndarray, "draws objectives"]) -> UncertainRoute:
+        """The member that serves a belief about a preference best on average.
+
+        Args:
+            draws: `[draws, objectives]`, equally likely preferences.
+
+        Raises:
+            InvalidPreferenceError: a draw is off the simplex or of another length.
+        """
+        if len(draws) == 0:
+            raise InvalidInputError("A belief needs at least one drawn preference.")
+        points = np.array([self._checked(draw) for draw in draws])
+        route = self.route(points.mean(axis=0))
+        worth = points @ self.values.T
+        chosen = worth[:, self.names.index(route.member)]
+        best = worth.max(axis=1)
+        most = np.maximum((points @ self.alternatives.T).max(axis=1), best)
+        return UncertainRoute(
+            route=route,
+            expected_loss=float(np.mean(most - chosen)),
+            avoidable_loss=float(np.mean(best - chosen)),
+        )
+
+    def _checked(self, preference: Float[ndarray, " objectives"]) -> Float[ndarray, " objectives"]:
+        point = require_simplex(preference)
+        if len(point) != self.values.shape[1]:
+            raise InvalidInputError(
+                f"The preference has {len(point)} shares for {self.values.shape[1]} objectives."
+            )
+        return point
+
+
+def router_from_record(record: Record, *, plans: Mapping[str, Plan] | None = None) -> Router:
+    """The router of a stored portfolio.
+
+    Args:
+        record: The portfolio.
+        plans: How each member is run, by name; `None` takes the members as the experts of a bank,
+            in the record's order.
+
+    Raises:
+        InvalidInputError: a member has no plan.
+    """
+    names = record.members
+    if plans is None:
+        plans = {name: member_plan(index=k, n_experts=len(names)) for k, name in enumerate(names)}
+    missing = [name for name in names if name not in plans]
+    if missing:
+        raise InvalidInputError(f"The member {missing[0]!r} has no plan; say how it is run.")
+    comparison = compare(shifted(record.payoffs, record.terms.offset), record.terms)
+    return Router(
+        names=names,
+        plans=tuple(plans[name] for name in names),
+        values=record.certified.lower_values,
+        alternatives=alternatives(comparison, members=record.indices()),
+    )

@@ -1,0 +1,187 @@
+"""Selection: which members of a table serve a list of people best.
+
+A loss table says what each listed person (row) loses with each policy (column). A portfolio costs a
+person the smallest loss among its members; over people, the worst case, the mean, or a blend
+`mean + share * worst` counts.
+
+The mean over people is, up to a constant, monotone and submodular, so greedy is within `1 - 1/e` of
+the best gain; swaps improve on it. The worst case is solved exactly by bisection over smallest
+covers where the table is small enough.
+
+Source:
+    palm.md 3.3 (swap search) and P12.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.portfolio.cover import MAX_EXACT_POLICIES, exact_cover
+
+Aim = Literal["worst", "mean", "blend"]
+IMPROVEMENT = 1e-12  # a swap must gain more than rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """How a list of people's losses becomes one number.
+
+    Attributes:
+        aim: `worst`, `mean`, or `blend`, which is `mean + share * worst`.
+        share: Of the worst case in a blend, in [0, 1].
+    """
+
+    aim: Aim = "worst"
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a share out of range."""
+        if not 0.0 <= self.share <= 1.0:
+            raise InvalidInputError(f"The blend's share {self.share} is out of range; use [0, 1].")
+
+    def of(self, losses: Float[ndarray, "people *options"]) -> Float[ndarray, "*options"]:
+        """The cost of each option's losses; the first axis is people."""
+        if self.aim == "worst":
+            return losses.max(axis=0)
+        if self.aim == "mean":
+            return losses.mean(axis=0)
+        return losses.mean(axis=0) + self.share * losses.max(axis=0)
+
+
+WORST = Cost()
+
+
+def require_size(size: int, *, n_policies: int) -> None:
+    """Refuse a size that the table cannot give.
+
+    Raises:
+        InvalidInputError: below one, or larger than the number of admissible policies.
+    """
+    if size < 1:
+        raise InvalidInputError(f"The size {size} is too small; use one member or more.")
+    if size > n_policies:
+        raise InvalidInputError(
+            f"The size {size} is larger than the {n_policies} policies to choose from; "
+            f"use at most {n_policies}."
+        )
+
+
+def greedy_members(
+    losses: Float[ndarray, "people policies"], *, size: int, cost: Cost = WORST
+) -> list[int]:
+    """Members added one by one, each the one that lowers the cost most; ties to the lowest index.
+
+    The worst case has many ties; they are broken by the mean.
+    """
+    require_size(size, n_policies=losses.shape[1])
+    members: list[int] = []
+    best = np.full(len(losses), np.inf)
+    for _ in range(size):
+        options = np.minimum(best[:, None], losses)
+        costs = _tie_broken(options, cost=cost)
+        costs[members] = np.inf
+        members.append(int(np.argmin(costs)))
+        best = np.minimum(best, losses[:, members[-1]])
+    return members
+
+
+def swapped_members(
+    losses: Float[ndarray, "people policies"], *, members: Sequence[int], cost: Cost = WORST
+) -> list[int]:
+    """Members after replacing one by another policy while that lowers the cost; ascending.
+
+    Every replacement is tried and the best one made, until none helps: a local minimum.
+    """
+    chosen = list(members)
+    current = float(_tie_broken(losses[:, chosen].min(axis=1), cost=cost))
+    while True:
+        trials = [
+            _best_replacement(losses, chosen, position, cost) for position in range(len(chosen))
+        ]
+        value, position, policy = min(trials)
+        if value >= current - IMPROVEMENT:
+            return sorted(chosen)
+        chosen[position], current = policy, value
+
+
+def exact_members(
+    losses: Float[ndarray, "people policies"], *, size: int, least: float = -np.inf
+) -> list[int]:
+    """Members with the smallest worst loss, by bisection over smallest covers.
+
+    Args:
+        losses: `[people, policies]`.
+        size: How many members.
+        least: A cost known to be out of reach; shortens the bisection.
+
+    Returns:
+        Exactly `size` indices, ascending; spare places go to who lowers the mean most.
+
+    Raises:
+        InvalidInputError: the size is out of range.
+        NotConvergedError: HiGHS did not prove a minimum.
+    """
+    start = swapped_members(losses, members=greedy_members(losses, size=size))
+    known = float(losses[:, start].min(axis=1).max())
+    floor = max(least, float(losses.min(axis=1).max()))
+    levels = np.unique(losses[(losses >= floor) & (losses < known)])
+    best = start
+    low, high = 0, len(levels)  # levels[high:] are reachable, levels[:low] are not
+    while low < high:
+        middle = (low + high) // 2
+        members = exact_cover(losses <= levels[middle])
+        if len(members) <= size:
+            best, high = members, middle
+        else:
+            low = middle + 1
+    return _filled(losses, members=best, size=size)
+
+
+def chosen_members(
+    losses: Float[ndarray, "people policies"],
+    *,
+    size: int,
+    cost: Cost = WORST,
+    least: float = -np.inf,
+) -> tuple[list[int], bool]:
+    """The best members found for these people, and whether none are better.
+
+    Exact for the worst case with up to 200 policies; otherwise greedy followed by swaps.
+    """
+    require_size(size, n_policies=losses.shape[1])
+    if cost.aim == "worst" and losses.shape[1] <= MAX_EXACT_POLICIES:
+        return exact_members(losses, size=size, least=least), True
+    start = greedy_members(losses, size=size, cost=cost)
+    return swapped_members(losses, members=start, cost=cost), size in (1, losses.shape[1])
+
+
+def _best_replacement(
+    losses: Float[ndarray, "people policies"], chosen: list[int], position: int, cost: Cost
+) -> tuple[float, int, int]:
+    others = chosen[:position] + chosen[position + 1 :]
+    rest = losses[:, others].min(axis=1, initial=np.inf)
+    costs = _tie_broken(np.minimum(rest[:, None], losses), cost=cost)
+    costs[others] = np.inf
+    policy = int(np.argmin(costs))
+    return float(costs[policy]), position, policy
+
+
+def _tie_broken(losses: Float[ndarray, "people *options"], *, cost: Cost) -> Float[ndarray, "*o"]:
+    return cost.of(losses) + 1e-9 * losses.mean(axis=0)
+
+
+def _filled(
+    losses: Float[ndarray, "people policies"], *, members: Sequence[int], size: int
+) -> list[int]:
+    chosen = list(members)
+    while len(chosen) < size:
+        best = losses[:, chosen].min(axis=1)
+        means = np.minimum(best[:, None], losses).mean(axis=0)
+        means[chosen] = np.inf
+        chosen.append(int(np.argmin(means)))
+    return sorted(chosen)

@@ -1,0 +1,202 @@
+"""Terms: under which assumptions, and against what, a portfolio is certified.
+
+Two comparisons are possible. *Worst-case*: against the best of all policies, whose value is known
+to lie below a ceiling because optimum values are listed, or because every policy is assumed to be
+within a slack of optimal for its own preference. *Candidate-relative*: against the policies in the
+table only; a policy nobody made may be better.
+
+Source:
+    palm.md section 2 (the two kinds), P4 (ceiling), P10 (offset), P14 (sampling), 14.4 (floor).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError, NotCertifiedError, NotConvergedError
+from palate.metrics.intervals import require_confidence
+from palate.portfolio.bounds import Bounds, value_bounds
+from palate.portfolio.ceiling import ceiling_rows, unit_row
+from palate.portfolio.envelope import facet_bound
+from palate.portfolio.everybody import Criterion
+from palate.portfolio.payoffs import Payoffs
+
+MAX_CEILING_FACETS = 300_000  # pieces of the upper bound; beyond, the unit vectors alone bound it
+CONTRADICTION = 1e-9  # by which a policy may exceed a listed optimum before it is refused
+
+Kind = Literal["worst-case", "candidate-relative"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What is assumed and asked for.
+
+    Attributes:
+        confidence: With which sampled values are bounded, in (0, 1).
+        slack: How far from optimal, at most, each policy is for the preference it was made for, in
+            reward units; `None` assumes nothing.
+        offset: Added to every reward before multiplicative gaps; moves no additive gap.
+        criterion: Which gap members are chosen by and must be defined.
+        floor: An objective and the least value a member must have on it, or `None`.
+    """
+
+    confidence: float = 0.95
+    slack: float | None = None
+    offset: float = 0.0
+    criterion: Criterion = "multiplicative"
+    floor: tuple[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        require_confidence(self.confidence)
+        if self.slack is not None and not 0.0 <= self.slack < np.inf:
+            raise InvalidInputError(f"The slack {self.slack} is out of range; use zero or more.")
+        if not np.isfinite(self.offset):
+            raise InvalidInputError(f"The offset {self.offset} is not finite.")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What every policy is worth at least and what people could have instead at most.
+
+    Attributes:
+        kind: See the module's text.
+        bounds: Simultaneous bounds on the table's values.
+        lower: `[policies, objectives]`, in reward units, on the same scale as the ceiling.
+        ceiling: `[rows, objectives]`, a bound on all policies; `None` when candidate-relative.
+        level: `[objectives]`, a common shift that is still uncertain.
+        caveats: Sentences on what the comparison rests on.
+    """
+
+    kind: Kind
+    bounds: Bounds
+    lower: Float[ndarray, "policies objectives"]
+    ceiling: Float[ndarray, "rows objectives"] | None
+    level: Float[ndarray, " objectives"]
+    caveats: tuple[str, ...]
+
+
+def compare(payoffs: Payoffs, terms: Terms) -> Comparison:
+    """Bounds and, where the data carry it, a ceiling on all policies.
+
+    Raises:
+        InvalidInputError: a listed optimum is below what a policy is worth there.
+        NotCertifiedError: a slack is given but some objective alone has no policy.
+    """
+    bounds = value_bounds(payoffs, confidence=terms.confidence)
+    lower, upper, level = bounds.lower, bounds.upper, bounds.level
+    if len(payoffs.optimum_values):  # listed in absolute units, so the common shift counts
+        lower, upper, level = lower - level, upper + level, np.zeros_like(level)
+        _require_consistent(payoffs, lower=lower)
+    preferences, heights, caveats = _visited(payoffs, upper=upper, terms=terms)
+    if not _spans(preferences) and terms.slack is None:
+        sentence = "Only the policies in the table are compared; one nobody made may be better."
+        return Comparison("candidate-relative", bounds, lower, None, level, (sentence, *caveats))
+    rows, simplified = _ceiling(preferences, heights)
+    return Comparison("worst-case", bounds, lower, rows, level, (*caveats, *simplified))
+
+
+def admissible(
+    payoffs: Payoffs, *, lower: Float[ndarray, "policies objectives"], terms: Terms
+) -> list[int]:
+    """Policies that keep the floor even at the lower end of their interval.
+
+    Raises:
+        InvalidInputError: the floor's objective is unknown.
+        NotCertifiedError: no policy keeps it.
+    """
+    if terms.floor is None:
+        return list(range(payoffs.n_policies))
+    name, least = terms.floor
+    if name not in payoffs.table.objectives:
+        raise InvalidInputError(
+            f"The floor names the unknown objective {name!r}; known are "
+            f"{', '.join(payoffs.table.objectives)}."
+        )
+    worth = lower[:, payoffs.table.objectives.index(name)]
+    kept = [int(policy) for policy in np.flatnonzero(worth >= least)]
+    if not kept:
+        raise NotCertifiedError(
+            f"No policy keeps {name} at {least} or above (the best is sure of {worth.max():.6g}); "
+            "lower the floor or add policies."
+        )
+    return kept
+
+
+def require_non_negative(payoffs: Payoffs) -> None:
+    """Refuse a table whose multiplicative gaps would say nothing.
+
+    Raises:
+        InvalidInputError: a value or optimum is negative.
+
+    Source:
+        palm.md P5 and P10.
+    """
+    lowest = float(np.nanmin(payoffs.table.values))
+    if len(payoffs.optimum_values):
+        lowest = min(lowest, float(payoffs.optimum_values.min()))
+    if lowest < 0.0:
+        raise InvalidInputError(
+            f"The value {lowest:.6g} is negative, so a multiplicative gap says nothing; fix an "
+            f"offset of at least {-lowest:.6g} for all rewards, or ask for the additive gap."
+        )
+
+
+def _visited(
+    payoffs: Payoffs, *, upper: Float[ndarray, "policies objectives"], terms: Terms
+) -> tuple[Float[ndarray, "visited objectives"], Float[ndarray, " visited"], tuple[str, ...]]:
+    """Preferences with a bound on every policy, these bounds, and what they rest on."""
+    preferences, heights = payoffs.optimum_preferences, payoffs.optimum_values
+    caveats: tuple[str, ...] = ()
+    if len(heights):
+        caveats = ("No policy at all is worth more than the listed optima at their preferences.",)
+    if terms.slack is not None:
+        own = payoffs.table.preferences
+        known = ~np.any(np.isnan(own), axis=1)
+        bound = np.sum(own[known] * upper[known], axis=1) + terms.slack
+        preferences = np.vstack([preferences, own[known]])
+        heights = np.concatenate([heights, bound])
+        caveats += (
+            f"Every policy is within {terms.slack:g} of the best possible for the preference it "
+            "was made for.",
+        )
+    if len(heights) and payoffs.reward_range is not None and not _spans(preferences):
+        units = np.eye(payoffs.n_objectives)
+        preferences = np.vstack([preferences, units])
+        heights = np.concatenate([heights, np.full(len(units), payoffs.reward_range[1])])
+        caveats += (f"No reward exceeds {payoffs.reward_range[1]:g}.",)
+    return preferences, heights, caveats
+
+
+def _spans(preferences: Float[ndarray, "visited objectives"]) -> bool:
+    return len(preferences) > 0 and bool(np.all(preferences.max(axis=0) > 1.0 - 1e-9))
+
+
+def _ceiling(
+    preferences: Float[ndarray, "visited objectives"], heights: Float[ndarray, " visited"]
+) -> tuple[Float[ndarray, "rows objectives"], tuple[str, ...]]:
+    n_objectives = preferences.shape[1]
+    try:
+        if facet_bound(n_members=len(heights), n_objectives=n_objectives) <= MAX_CEILING_FACETS:
+            return ceiling_rows(preferences=preferences, upper_values=heights), ()
+        reason = "its pieces are too many to list"
+    except NotConvergedError as error:
+        reason = str(error)
+    row = unit_row(preferences=preferences, upper_values=heights)
+    return row[None, :], (f"The ceiling uses the objectives alone, because {reason}",)
+
+
+def _require_consistent(payoffs: Payoffs, *, lower: Float[ndarray, "policies objectives"]) -> None:
+    worth = payoffs.optimum_preferences @ lower.T
+    excess = worth.max(axis=1) - payoffs.optimum_values
+    worst = int(np.argmax(excess))
+    if excess[worst] > CONTRADICTION:
+        policy = payoffs.table.policies[int(np.argmax(worth[worst]))]
+        raise InvalidInputError(
+            f"The listed optimum {payoffs.optimum_values[worst]:.6g} at preference "
+            f"{payoffs.optimum_preferences[worst].tolist()} is below what policy {policy!r} is "
+            f"worth there ({worth[worst].max():.6g}); an optimum bounds every policy from above."
+        )
