@@ -88,3 +88,26 @@ def centre_within(
     np.add.at(feature_sums, index, x)
     rating_means = np.bincount(index, weights=y, minlength=len(numbers)) / counts
     return x - (feature_sums / counts[:, None])[index], y - rating_means[index]
+
+
+def update_rating(
+    belief: Belief, feature: Float[ndarray, " features"], value: float, *, variance: float
+) -> Belief:
+    """The belief after an observation `value = feature . m + noise` of this variance; exact.
+
+    Costs O(features^2). For the k-th rating of a group take the feature and the rating less the
+    means of the earlier ones, and `noise^2 k / (k - 1)`: the result is that of centring.
+
+    Raises:
+        InvalidInputError: the variance is not above zero.
+    """
+    if not variance > 0:
+        raise InvalidInputError(f"The variance {variance} is out of range; use a number above 0.")
+    direction = belief.covariance @ feature
+    total = float(feature @ direction) + variance
+    return Belief(
+        belief.mean + direction * ((value - float(feature @ belief.mean)) / total),
+        belief.covariance - np.outer(direction, direction) / total,
+        belief.n_observations + 1,
+        belief.gain,
+    )

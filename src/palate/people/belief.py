@@ -1,0 +1,189 @@
+"""A person's belief, learned item by item, and always the same as if learned anew from the log.
+
+A `Learner` knows the prior and the settings; the belief of a person is a function of the person's
+feedback in order. Between refits an item costs O(features^2); every 25th item (or every item, with
+adaptive drift) the belief is refitted from the log, with the person's own noise. `rebuild` goes the
+same way from the log alone, so a stored belief can be checked, or thrown away.
+
+What each kind of feedback says:
+
+- a comparison: the label of the difference of two answers (ties and probabilities included);
+- thumbs: a comparison with a typical answer, whose features are zero; give features less those of
+  what is usually shown. A person who only ever gives thumbs up is drawn towards what was shown,
+  and held by the prior;
+- a rating: a number in units of the margin, compared within its group only; the first of a group
+  says nothing.
+
+Source: Spectral Souping, arXiv 2605.20408, online coefficients; refit every 25 comparisons.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import Belief, Feedback
+from palate.people.bradley_terry import RootedPrior, fit, update
+from palate.people.comparisons import require_root
+from palate.people.drift import change_discounts, forget, steady_discounts
+from palate.people.noise import fit_gain
+from palate.people.preference import rooted_on_plane
+from palate.people.ratings import update_rating
+from palate.people.settings import LearningSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """How beliefs come from feedback.
+
+    Attributes:
+        prior: Of a person never seen before; on the plane of sum one for a preference.
+        is_preference: The vector is a preference, else coefficients.
+        settings: Gains, drift, refits.
+    """
+
+    prior: Belief
+    is_preference: bool = False
+    settings: LearningSettings = field(default_factory=LearningSettings)
+
+    def start(self) -> Belief:
+        """The belief of a person who has said nothing."""
+        return replace(self.prior, n_observations=0, gain=self.settings.gain)
+
+    def learn(
+        self, belief: Belief, feedback: Feedback, *, earlier: Callable[[], Sequence[Feedback]]
+    ) -> Belief:
+        """The belief after one more item.
+
+        Args:
+            belief: After all earlier items.
+            feedback: The new item.
+            earlier: Gives all earlier items, oldest first; called only where they are needed.
+
+        Raises:
+            InvalidInputError: the item's features are not as long as the prior.
+        """
+        self._require_width(feedback)
+        count = belief.n_observations + 1
+        if self.settings.drift == "adaptive" or count % self.settings.refit_every == 0:
+            return self.refit([*earlier(), feedback])
+        if self.settings.drift == "steady":
+            belief = forget(belief, prior=self.prior, factor=self.settings.forgetting)
+        feature = np.array(feedback.features)
+        if feedback.kind != "rating":
+            return update(belief, feature, feedback.label, gain=belief.gain)
+        group = [
+            item for item in earlier() if item.kind == "rating" and item.group == feedback.group
+        ]
+        return self._learn_rating(belief, feedback, group, discounts=np.ones(len(group) + 1))
+
+    def rebuild(self, history: Sequence[Feedback]) -> Belief:
+        """The belief after the whole history, from nothing but the history.
+
+        Raises:
+            InvalidInputError: an item's features are not as long as the prior.
+        """
+        every = 1 if self.settings.drift == "adaptive" else self.settings.refit_every
+        last_refit = len(history) - len(history) % every
+        belief = self.refit(history[:last_refit]) if last_refit else self.start()
+        for position in range(last_refit, len(history)):
+            belief = self.learn(
+                belief, history[position], earlier=lambda end=position: history[:end]
+            )
+        return belief
+
+    def refit(self, history: Sequence[Feedback]) -> Belief:
+        """Exact mode of all comparisons, with all ratings in the prior, drift and own noise.
+
+        Raises:
+            InvalidInputError: an item's features are not as long as the prior.
+        """
+        for item in history:
+            self._require_width(item)
+        is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
+        pairs = [item for item in history if item.kind != "rating"]
+        features = np.array([item.features for item in pairs]).reshape(-1, len(self.prior.mean))
+        labels = np.array([item.label for item in pairs])
+        discounts = np.ones(len(history))
+        if self.settings.drift == "steady":
+            discounts = steady_discounts(len(history), factor=self.settings.forgetting)
+        gain = self.settings.gain
+        if self.settings.drift == "adaptive":
+            kept = change_discounts(
+                features,
+                labels,
+                prior=self._rooted(self.prior),
+                gain=gain,
+                hazard=self.settings.hazard,
+            )
+            discounts = _spread_over_ratings(kept, is_rating)
+        prior = self._with_ratings(history, discounts)
+        rooted, counted = self._rooted(prior), discounts[~is_rating]
+        if self.settings.is_gain_fitted and len(pairs) >= self.settings.fit_gain_from:
+            gain = fit_gain(features, labels, prior=rooted, gain=gain, discounts=counted)
+        fitted = fit(features, labels, prior=rooted, gain=gain, discounts=counted)
+        return Belief(fitted.mean, fitted.covariance, len(history), gain)
+
+    def _rooted(self, prior: Belief) -> RootedPrior:
+        if self.is_preference:
+            return rooted_on_plane(prior)
+        return RootedPrior(prior.mean, require_root(prior.covariance))
+
+    def _with_ratings(
+        self, history: Sequence[Feedback], discounts: Float[ndarray, " items"]
+    ) -> Belief:
+        belief = self.start()
+        groups: dict[str, list[int]] = {}
+        for position, item in enumerate(history):
+            if item.kind == "rating":
+                earlier = groups.setdefault(item.group, [])
+                belief = self._learn_rating(
+                    belief,
+                    item,
+                    [history[index] for index in earlier],
+                    discounts=discounts[[*earlier, position]],
+                )
+                earlier.append(position)
+        return belief
+
+    def _learn_rating(
+        self,
+        belief: Belief,
+        item: Feedback,
+        group: Sequence[Feedback],
+        *,
+        discounts: Float[ndarray, " group_and_item"],
+    ) -> Belief:
+        """One rating against the mean of the earlier ones of its group."""
+        weight, own = float(discounts[:-1].sum()), float(discounts[-1])
+        if weight < 1e-9 or own < 1e-9:
+            return replace(belief, n_observations=belief.n_observations + 1)
+        share = discounts[:-1] / weight
+        feature = np.array(item.features) - share @ np.array([other.features for other in group])
+        value = item.label - float(share @ np.array([other.label for other in group]))
+        variance = self.settings.rating_noise**2 * (1.0 / own + 1.0 / weight)
+        return update_rating(belief, self.settings.gain * feature, value, variance=variance)
+
+    def _require_width(self, item: Feedback) -> None:
+        if len(item.features) != len(self.prior.mean):
+            raise InvalidInputError(
+                f"The feedback {item.key!r} of {item.person!r} has {len(item.features)} features, "
+                f"but beliefs here have {len(self.prior.mean)}."
+            )
+
+
+def _spread_over_ratings(
+    discounts: Float[ndarray, " comparisons"], is_rating: ndarray
+) -> Float[ndarray, " items"]:
+    """Each rating gets the discount of the next comparison; after the last one, 1."""
+    every = np.ones(len(is_rating))
+    every[~is_rating] = discounts
+    upcoming = 1.0
+    for position in range(len(is_rating) - 1, -1, -1):
+        if is_rating[position]:
+            every[position] = upcoming
+        upcoming = float(every[position])
+    return every

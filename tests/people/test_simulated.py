@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from palate.core.errors import InvalidInputError
+from palate.people.simulated import SimulatedPerson, simulate_people
+
+
+def share_of_first(person: SimulatedPerson, feature: np.ndarray, *, n_answers: int = 0) -> float:
+    generator = np.random.default_rng(0)
+    labels = [
+        person.compare(feature, n_answers=n_answers, generator=generator) for _ in range(4000)
+    ]
+    return float(np.mean(labels))
+
+
+def test_answers_follow_the_logistic_model() -> None:
+    person = SimulatedPerson(np.array([1.0, 0.5]), gain=2.0)
+    feature = np.array([0.4, -0.2])
+    assert share_of_first(person, feature) == pytest.approx(float(expit(0.6)), abs=0.025)
+
+
+def test_lapses_adversaries_and_ties() -> None:
+    feature = np.array([5.0, 0.0])
+    taste = np.array([1.0, 0.0])
+    assert share_of_first(SimulatedPerson(taste, lapse_share=1.0), feature) == pytest.approx(
+        0.5, abs=0.025
+    )
+    assert share_of_first(SimulatedPerson(taste, gain=3.0, is_adversary=True), feature) < 0.01
+    tied = SimulatedPerson(taste, tie_width=10.0)
+    assert tied.compare(feature, generator=np.random.default_rng(0)) == 0.5
+
+
+def test_a_change_of_taste_happens_at_its_moment() -> None:
+    person = SimulatedPerson(np.array([1.0]), gain=20.0, change_at=3, later_taste=np.array([-1.0]))
+    assert [float(person.taste_at(n)[0]) for n in range(5)] == [1.0, 1.0, 1.0, -1.0, -1.0]
+    assert share_of_first(person, np.array([1.0]), n_answers=2) > 0.99
+    assert share_of_first(person, np.array([1.0]), n_answers=3) < 0.01
+
+
+def test_simulated_preferences_lie_on_the_simplex() -> None:
+    people = simulate_people(50, n_objectives=5, change_at=10, generator=np.random.default_rng(0))
+    for person in people:
+        assert person.taste.sum() == pytest.approx(1.0)
+        assert person.taste_at(10).min() >= 0
+        assert not np.array_equal(person.taste, person.taste_at(10))
+
+
+def test_impossible_people_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="lapse share"):
+        SimulatedPerson(np.ones(1), lapse_share=1.5)
+    with pytest.raises(InvalidInputError, match="later taste"):
+        SimulatedPerson(np.ones(1), change_at=5)
