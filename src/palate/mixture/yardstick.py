@@ -22,19 +22,12 @@ from palate.core.seeds import derive_seed, generator_for
 from palate.mixture.pooling import shares_of, token_log_probs
 from palate.mixture.rebel import rebel_loss
 from palate.mixture.tabular import ControlProblem, Shares
-from palate.soup.trees import (
-    Policy,
-    answer_log_probs,
-    answer_tokens,
-    optimal_policy,
-    policy_from_logits,
-    sample_answers,
-)
+from palate.soup.trees import Policy, optimal_policy, sample_answers
+from palate.soup.yardstick import yardstick as token_tree
 
 BETA = 0.08  # KL price of the experts
 STEEPNESS = 1.5  # of the rewards sigmoid(1.5 attribute)
 N_REWARDS = 3
-_LENGTH, _VOCAB, _WIDTH, _ATTRIBUTES = 5, 5, 8, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,28 +67,14 @@ class RebelSettings:
 
 
 def yardstick(seed: int) -> Yardstick:
-    """The tree of this seed: a random recurrent network's next-token distributions."""
-    rng = np.random.default_rng(seed)
-    carry = rng.normal(size=(_WIDTH, _WIDTH)) / np.sqrt(_WIDTH) * 1.2
-    read_in = rng.normal(size=(_WIDTH, _VOCAB))
-    read_out = rng.normal(size=(_VOCAB, _WIDTH)) * 0.7
-    hidden = rng.normal(size=_WIDTH)[None]
-    final = rng.normal(size=(_ATTRIBUTES, _WIDTH))
-    per_token = rng.normal(size=(_ATTRIBUTES, _VOCAB))
-    logits: list[Float[ndarray, "states vocab"]] = []
-    for _ in range(_LENGTH):
-        logits.append(hidden @ read_out.T)
-        following = (hidden @ carry.T)[:, None, :] + read_in.T[None]
-        hidden = np.tanh(following).reshape(-1, _WIDTH)
-    reference = policy_from_logits(logits)
-    tokens = answer_tokens(reference)
-    attributes = np.tanh(hidden @ final.T) + per_token[:, tokens].mean(axis=2).T
-    chances = np.exp(answer_log_probs(reference))
-    centred = attributes - chances @ attributes
-    rewards = expit(STEEPNESS * (centred / np.sqrt(chances @ centred**2))[:, :N_REWARDS])
-    experts = tuple(optimal_policy(reference, rewards[:, i], beta=BETA) for i in range(N_REWARDS))
+    """The tree of this seed, with its experts and their mean reward."""
+    tree = token_tree(seed, n_training=1)
+    rewards = expit(STEEPNESS * tree.attributes[:, :N_REWARDS])
+    experts = tuple(
+        optimal_policy(tree.reference, rewards[:, i], beta=BETA) for i in range(N_REWARDS)
+    )
     problem = ControlProblem.of(experts, rewards.mean(axis=1))
-    return Yardstick(reference, experts, rewards, problem)
+    return Yardstick(tree.reference, experts, rewards, problem)
 
 
 def fit_table(

@@ -72,14 +72,22 @@ def answer_log_probs(
 
 
 @torch.inference_mode()
+def row_distributions(
+    base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
+) -> Float[Tensor, "rows tokens vocab"]:
+    """Every row's next-token log-probabilities along the answer, before any pooling."""
+    logits = _row_logits(base, bank, plans=[plan], items=[item])[:, : len(item.answer)]
+    return torch.log_softmax(logits.float(), dim=-1)
+
+
 def row_log_probs(
     base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
 ) -> Float[Tensor, "tokens rows"]:
     """Log-probability of each answer token under every row of the plan, before any pooling."""
-    log_probs = torch.log_softmax(_row_logits(base, bank, plans=[plan], items=[item]).float(), -1)
-    answer = torch.tensor(item.answer, dtype=torch.long, device=base.device)
+    log_probs = row_distributions(base, bank, plan=plan, item=item)
+    answer = torch.tensor(item.answer, dtype=torch.long, device=log_probs.device)
     index = answer.view(1, -1, 1).expand(len(plan.rows), -1, 1)
-    return log_probs[:, : len(item.answer)].gather(2, index).squeeze(2).T
+    return log_probs.gather(2, index).squeeze(2).T
 
 
 @torch.inference_mode()

@@ -1,0 +1,168 @@
+"""Rollouts of the mixture: answers with all that training needs of the experts.
+
+The experts run here and nowhere else. Of each token one number per wanted expert is kept, `log p_i`
+of the token that was drawn; from these the inner epochs recompute the mixture's log-probability
+with the controller alone (M7).
+
+Source:
+    methods mope 5.3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.plan import reference_plan
+from palate.core.protocols import Engine, Request, Sampling
+from palate.core.seeds import derive_seed
+from palate.core.types import Completion
+from palate.mixture.decode import experts_of
+from palate.mixture.reward import combined_reward, win_probabilities
+from palate.mixture.wording import Asked, Wording
+from palate.models.engine import LocalEngine
+
+CONTROLLER = "preference"  # the name under which a controller is given to the engine
+
+
+class LogOdds(Protocol):
+    """Raw Bradley-Terry scores of several objectives, one for each expert of the bank."""
+
+    def log_odds(
+        self, prompts: Sequence[str], answers: Sequence[str]
+    ) -> Float[ndarray, "texts experts"]:
+        """`[texts, experts]`, natural log-odds; only differences for one prompt mean something."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One answer of the mixture.
+
+    Attributes:
+        asked: Prompt and strengths.
+        context: Token ids the controller read first.
+        completion: The answer.
+        shares: `[tokens, experts]` with which it was drawn, over the whole bank.
+        expert_log_probs: `[tokens, experts]`; zero where an expert had no row.
+        wins: `[experts]`, probability of beating the reference answer.
+        reward: The strengths' average of these; zero when cut.
+    """
+
+    asked: Asked
+    context: tuple[int, ...]
+    completion: Completion
+    shares: Float[ndarray, "tokens experts"]
+    expert_log_probs: Float[ndarray, "tokens experts"]
+    wins: Float[ndarray, " experts"]
+    reward: float
+
+    @property
+    def log_prob(self) -> float:
+        """Of the whole answer, as it was drawn."""
+        return float(sum(self.completion.log_probs))
+
+
+class References:
+    """Reference answers, one greedy answer of the base per prompt and preference, kept."""
+
+    def __init__(self, engine: Engine, wording: Wording, *, max_tokens: int) -> None:
+        """Start without answers; they are written when asked for."""
+        self._engine = engine
+        self._wording = wording
+        self._sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+        self._answers: dict[Asked, str] = {}
+
+    def answers(self, asked: Sequence[Asked]) -> list[str]:
+        """One per item; those not yet known are generated together."""
+        missing = list(dict.fromkeys(item for item in asked if item not in self._answers))
+        plan = reference_plan(n_experts=len(self._wording.instructions))
+        requests = [
+            Request(self._wording.full_text(item), plan, self._sampling) for item in missing
+        ]
+        written = self._engine.generate(requests)
+        self._answers |= {a: c.text for a, c in zip(missing, written, strict=True)}
+        return [self._answers[item] for item in asked]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Turns answers into win probabilities against the reference answers.
+
+    Attributes:
+        scores: Raw scores.
+        references: What answers are compared with.
+        temperature: Log-odds are divided by it, against saturation.
+    """
+
+    scores: LogOdds
+    references: References
+    temperature: float = 1.0
+
+    def wins(
+        self, asked: Sequence[Asked], answers: Sequence[str]
+    ) -> Float[ndarray, "answers experts"]:
+        """`[answers, experts]`, in (0, 1)."""
+        prompts = [item.prompt for item in asked]
+        own = self.scores.log_odds(prompts, answers)
+        other = self.scores.log_odds(prompts, self.references.answers(asked))
+        return win_probabilities(own / self.temperature, other / self.temperature)
+
+
+def sample(
+    engine: LocalEngine,
+    wording: Wording,
+    judge: Judge,
+    asked: Sequence[Asked],
+    *,
+    sampling: Sampling,
+    seed: int,
+) -> list[Sample]:
+    """One answer per item, drawn under the engine's controller and judged.
+
+    Args:
+        engine: Has the controller under the name `CONTROLLER`.
+        wording: What everybody reads.
+        judge: Gives the rewards.
+        asked: Prompts and strengths; an item may occur several times.
+        sampling: Temperature one and no truncation, where answers are to train on.
+        seed: Every place in `asked` has its own stream of it.
+    """
+    plans = [wording.plan(item, controller=CONTROLLER) for item in asked]
+    requests = [
+        Request(wording.full_text(item), plan, sampling, seed=derive_seed(seed, "rollout", place))
+        for place, (item, plan) in enumerate(zip(asked, plans, strict=True))
+    ]
+    traced = engine.trace(requests)
+    completions = [one.completion for one in traced]
+    wins = judge.wins(asked, [completion.text for completion in completions])
+    rewards = combined_reward(
+        wins,
+        np.array([item.strengths for item in asked]),
+        is_ended=np.array([completion.finish == "stop" for completion in completions]),
+    )
+    return [
+        Sample(
+            asked=item,
+            context=plan.pool.context or (),
+            completion=one.completion,
+            shares=_spread(one.shares, experts_of(plan), n_experts=len(item.strengths)),
+            expert_log_probs=_spread(
+                one.row_log_probs, experts_of(plan), n_experts=len(item.strengths)
+            ),
+            wins=row,
+            reward=float(reward),
+        )
+        for item, plan, one, row, reward in zip(asked, plans, traced, wins, rewards, strict=True)
+    ]
+
+
+def _spread(
+    rows: Float[ndarray, "tokens rows"], experts: Sequence[int], *, n_experts: int
+) -> Float[ndarray, "tokens experts"]:
+    whole = np.zeros((len(rows), n_experts))
+    whole[:, list(experts)] = rows
+    return whole

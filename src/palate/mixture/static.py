@@ -1,0 +1,88 @@
+"""Static coefficients: the best shares that do not look at the prompt or the answer.
+
+One score per expert and combination, learned by the same losses on the same samples as the
+controller: the baseline that tells what the controller's reading is worth.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from palate.core.errors import InvalidInputError
+from palate.mixture.decode import experts_of, row_strengths
+from palate.mixture.pooling import shares_of
+from palate.models.batch import Live
+
+Strengths = tuple[float, ...]
+
+
+class StaticController(nn.Module):
+    """A table of scores `[combinations, experts]`, zero at the start.
+
+    Attributes:
+        combinations: Strengths over the experts, all different; the table's rows.
+    """
+
+    def __init__(self, combinations: Sequence[Strengths]) -> None:
+        """A table for these combinations.
+
+        Raises:
+            InvalidInputError: there are none.
+        """
+        super().__init__()
+        if not combinations:
+            raise InvalidInputError("A static controller needs at least one combination.")
+        self.combinations = tuple(combinations)
+        self.head = nn.Parameter(torch.zeros(len(combinations), len(combinations[0])))
+        self.register_buffer("known", torch.tensor(self.combinations))
+
+    def forward(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        mask: Int[Tensor, "batch seq"],  # noqa: ARG002 - the face of the controller
+        strengths: Float[Tensor, "batch experts"],
+    ) -> tuple[Float[Tensor, "batch seq experts"], Float[Tensor, "batch seq"]]:
+        """The same scores at every place, and no values."""
+        rows = self.head[self._rows(strengths)]
+        scores = rows.unsqueeze(1).expand(-1, ids.shape[1], -1)
+        return scores, torch.zeros(ids.shape)
+
+    def shares(self, strengths: Strengths) -> Float[Tensor, " experts"]:
+        """The shares of a combination over the whole bank."""
+        wanted = torch.tensor([strengths])
+        return shares_of(self.head.detach()[self._rows(wanted)], wanted > 0)[0]
+
+    def _rows(self, strengths: Float[Tensor, "batch experts"]) -> Int[Tensor, " batch"]:
+        distances = (strengths[:, None, :] - self.get_buffer("known")[None]).abs().sum(dim=-1)
+        found = distances.min(dim=1)
+        if bool((found.values > 1e-4).any()):
+            raise InvalidInputError(
+                "A static controller was asked for a combination that it has no shares for; fit it "
+                "on every combination."
+            )
+        return found.indices
+
+
+class StaticDecoding:
+    """A static controller as the engine knows it."""
+
+    def __init__(self, controller: StaticController) -> None:
+        """Keep the table."""
+        self.controller = controller
+
+    def start(self) -> "StaticDecoding":
+        """Nothing is kept between tokens, so every run is the same."""
+        return self
+
+    def shares(self, lives: Sequence[Live]) -> list[Float[Tensor, " rows"]]:
+        """The combination's shares, for the rows of each request."""
+        found: list[Tensor] = []
+        for live in lives:
+            experts = experts_of(live.plan)
+            whole = [0.0] * self.controller.head.shape[1]
+            for expert, strength in zip(experts, row_strengths(live.plan), strict=True):
+                whole[expert] = strength
+            found.append(self.controller.shares(tuple(whole))[experts])
+        return found

@@ -1,0 +1,117 @@
+"""Samples as padded tensors, and the controller's log-probabilities of them in one pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from palate.core.errors import InvalidInputError
+from palate.mixture.pooling import token_log_probs
+from palate.mixture.rollout import Sample
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Answers under control, padded on the right.
+
+    Attributes:
+        ids: `[answers, seq]`, the controller's context and the answer but its last token.
+        mask: `[answers, seq]`, one where there is a token.
+        places: `[answers, tokens]`, where in `ids` the scores for each answer token stand.
+        is_token: `[answers, tokens]`, false for padding.
+        strengths: `[answers, experts]`; zero is not wanted.
+        expert_log_probs: `[answers, tokens, experts]`.
+        rewards: `[answers]`.
+    """
+
+    ids: Int[Tensor, "answers seq"]
+    mask: Int[Tensor, "answers seq"]
+    places: Int[Tensor, "answers tokens"]
+    is_token: Bool[Tensor, "answers tokens"]
+    strengths: Float[Tensor, "answers experts"]
+    expert_log_probs: Float[Tensor, "answers tokens experts"]
+    rewards: Float[Tensor, " answers"]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], *, device: torch.device | None = None) -> "Answers":
+        """The samples, in order, where the controller is.
+
+        Raises:
+            InvalidInputError: there are none.
+        """
+        if not samples:
+            raise InvalidInputError("There are no samples to learn from; sample at least one.")
+        texts = [(*s.context, *s.completion.tokens[:-1]) for s in samples]
+        lengths = [len(s.completion.tokens) for s in samples]
+        ids = torch.zeros(len(samples), max(map(len, texts)), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        places = torch.zeros(len(samples), max(lengths), dtype=torch.long)
+        is_token = torch.zeros_like(places, dtype=torch.bool)
+        log_probs = torch.zeros(*places.shape, len(samples[0].asked.strengths))
+        for row, (one, text, n_tokens) in enumerate(zip(samples, texts, lengths, strict=True)):
+            ids[row, : len(text)] = torch.tensor(text)
+            mask[row, : len(text)] = 1
+            first = len(one.context) - 1
+            places[row, :n_tokens] = torch.arange(first, first + n_tokens)
+            is_token[row, :n_tokens] = True
+            log_probs[row, :n_tokens] = torch.from_numpy(one.expert_log_probs).float()
+        strengths = torch.tensor([s.asked.strengths for s in samples])
+        rewards = torch.tensor([s.reward for s in samples])
+        parts = (ids, mask, places, is_token, strengths, log_probs, rewards)
+        return cls(*(part.to(device) for part in parts))
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.rewards)
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "Answers":
+        """The answers of these places, cut to the longest of them."""
+        index = torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.ids.device)
+        n_seq = int(self.mask[index].sum(dim=1).max())
+        n_tokens = int(self.is_token[index].sum(dim=1).max())
+        return Answers(
+            self.ids[index, :n_seq],
+            self.mask[index, :n_seq],
+            self.places[index, :n_tokens],
+            self.is_token[index, :n_tokens],
+            self.strengths[index],
+            self.expert_log_probs[index, :n_tokens],
+            self.rewards[index],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a controller says of answers.
+
+    Attributes:
+        scores: `[answers, tokens, experts]`.
+        log_probs: `[answers, tokens]`, of each token under the mixture; zero for padding.
+        values: `[answers, tokens]`, before each token; zero for padding.
+    """
+
+    scores: Float[Tensor, "answers tokens experts"]
+    log_probs: Float[Tensor, "answers tokens"]
+    values: Float[Tensor, "answers tokens"]
+
+
+def outcome(controller: nn.Module, answers: Answers) -> Outcome:
+    """One teacher-forced pass of the controller; the experts are not run."""
+    every, values = controller(answers.ids, answers.mask, answers.strengths)
+    index = answers.places.unsqueeze(-1).expand(-1, -1, every.shape[-1])
+    scores = every.gather(1, index)
+    log_probs = mixed_log_probs(scores, answers)
+    own_values = torch.where(answers.is_token, values.gather(1, answers.places), 0.0)
+    return Outcome(scores, log_probs, own_values)
+
+
+def mixed_log_probs(
+    scores: Float[Tensor, "answers tokens experts"], answers: Answers
+) -> Float[Tensor, "answers tokens"]:
+    """Log-probability of each token under the mixture with these scores; zero for padding."""
+    active = (answers.strengths > 0).unsqueeze(1).expand_as(scores)
+    mixed = token_log_probs(scores, answers.expert_log_probs, active)
+    return torch.where(answers.is_token, mixed, 0.0)

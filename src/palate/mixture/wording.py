@@ -1,0 +1,138 @@
+"""Which words every part of a mixture reads: the experts, the controller, the reference answer.
+
+    expert i     the prompt, with its own preference sentence, all wanted ones, or none
+    controller   the prompt with all wanted sentences; with shares of the strengths if they differ
+
+Source:
+    methods mope 4: whether an expert sees its own sentence or all of them is unknown; the default
+    is its own, the others are options.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan, Pool, Row, one_hot
+from palate.core.simplex import require_simplex
+from palate.models.chat import encode_prompt, format_messages
+from palate.models.load import Base
+
+Prompts = Literal["own", "full", "none"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and how much of each expert is wanted.
+
+    Attributes:
+        prompt: As people write it.
+        strengths: One share per expert of the bank, on the simplex; zero is not wanted.
+    """
+
+    prompt: str
+    strengths: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse strengths off the simplex."""
+        point = require_simplex(self.strengths, name="strengths over the experts")
+        object.__setattr__(self, "strengths", tuple(point.tolist()))
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Experts of positive strength."""
+        return tuple(k for k, strength in enumerate(self.strengths) if strength > 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Wording:
+    """Turns what is asked into texts and plans.
+
+    Attributes:
+        base: Gives template and token ids.
+        instructions: The preference sentence of each expert, in bank order.
+        prompts: What the experts read.
+    """
+
+    base: Base
+    instructions: tuple[str, ...]
+    prompts: Prompts = "own"
+
+    def preference(self, asked: Asked) -> str:
+        """The wanted sentences; with percentages where strengths differ.
+
+        Raises:
+            InvalidInputError: there is not one strength per expert.
+        """
+        if len(asked.strengths) != len(self.instructions):
+            raise InvalidInputError(
+                f"There are {len(asked.strengths)} strengths for {len(self.instructions)} experts; "
+                "give one for each."
+            )
+        shares = [asked.strengths[k] for k in asked.wanted]
+        is_even = np.allclose(shares, shares[0], atol=1e-6)
+        sentences = [
+            self.instructions[k] if is_even else f"{self.instructions[k]} ({share:.0%})"
+            for k, share in zip(asked.wanted, shares, strict=True)
+        ]
+        return " ".join(sentence for sentence in sentences if sentence)
+
+    def full_text(self, asked: Asked) -> str:
+        """The prompt with the whole preference, as the base reads it."""
+        return self._text(asked.prompt, self.preference(asked))
+
+    def plan(
+        self,
+        asked: Asked,
+        *,
+        controller: str | None = None,
+        shares: Sequence[float] | None = None,
+        extra: Sequence[int] = (),
+    ) -> Plan:
+        """One row per wanted expert, pooled linearly.
+
+        Args:
+            asked: Prompt and strengths.
+            controller: Name of the controller that gives the shares.
+            shares: Fixed shares, one per wanted expert; without both the mixture is uniform.
+            extra: Experts that get a row though they were not asked for, as a floor needs.
+
+        Raises:
+            InvalidInputError: there is not one strength per expert.
+        """
+        preference = self.preference(asked)
+        experts = [*asked.wanted, *(k for k in extra if k not in asked.wanted)]
+        n_experts = len(self.instructions)
+        rows = tuple(
+            Row(one_hot(index=k, n_experts=n_experts), self._context(asked, k, preference))
+            for k in experts
+        )
+        if controller is None:
+            even = (1.0 / len(rows),) * len(rows)
+            return Plan(rows, Pool("linear", tuple(shares) if shares is not None else even))
+        context = tuple(encode_prompt(self.base, self._text(asked.prompt, preference)))
+        strengths = tuple(asked.strengths[k] for k in experts)
+        pool = Pool("linear", controller=controller, context=context, strengths=strengths)
+        return Plan(rows, pool)
+
+    def _context(self, asked: Asked, expert: int, preference: str) -> tuple[int, ...]:
+        sentences = {"own": self.instructions[expert], "full": preference, "none": ""}
+        return tuple(encode_prompt(self.base, self._text(asked.prompt, sentences[self.prompts])))
+
+    def _text(self, prompt: str, instruction: str) -> str:
+        if not instruction:
+            return format_messages(self.base, prompt)
+        return format_messages(
+            self.base,
+            [
+                {"role": "system", "content": instruction},
+                {"role": "user", "content": prompt},
+            ],
+        )
+
+
+def even_strengths(wanted: Sequence[int], *, n_experts: int) -> tuple[float, ...]:
+    """The wanted experts alike, the others not at all."""
+    return tuple(1.0 / len(wanted) if k in wanted else 0.0 for k in range(n_experts))

@@ -1,0 +1,183 @@
+"""The trunk of a controller: a small decoder that reads token ids and a vector of strengths.
+
+    hidden_t = decoder(embedding(token_1..t) + strengths @ S)[t]
+
+The strengths are added to every token's embedding, so they cost no position and stay valid in a
+key-value cache. A trunk is fresh (a Llama of given shape) or any Hugging Face decoder; the language
+model's head is not part of it. Parameters are float32 whatever the base is.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, DynamicCache, LlamaConfig, LlamaModel
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.seeds import derive_seed
+from palate.core.settings import Settings
+from palate.models.cache import RowCache
+
+MAX_POSITIONS = 4096  # rotary positions have no parameters, so this costs nothing
+
+
+class TrunkSettings(Settings):
+    """Shape of a trunk.
+
+    Attributes:
+        path: Folder or hub id of a decoder to start from; `None` makes a fresh Llama.
+        hidden: Width of a fresh trunk.
+        layers: Blocks of a fresh trunk.
+        heads: Attention heads of a fresh trunk; divides `hidden`.
+        feed_forward: Inner width of a fresh trunk.
+    """
+
+    path: str | None = None
+    hidden: int = Field(default=96, ge=2)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    feed_forward: int = Field(default=256, ge=1)
+
+
+class Trunk(nn.Module):
+    """A decoder with strengths.
+
+    Attributes:
+        hidden_size: Width of what comes out.
+    """
+
+    def __init__(self, decoder: Any, *, n_strengths: int) -> None:
+        """Join a decoder to a fresh matrix for the strengths; see `new_trunk`."""
+        super().__init__()
+        config = decoder.config
+        self.decoder: Any = decoder
+        self.hidden_size = int(config.hidden_size)
+        self.strengths = nn.Linear(n_strengths, self.hidden_size, bias=False)
+        nn.init.normal_(self.strengths.weight, std=float(config.initializer_range))
+
+    def forward(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        mask: Int[Tensor, "batch seq"],
+        strengths: Float[Tensor, "batch strengths"],
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Hidden states of whole texts; padding may be on either side."""
+        return self._run(ids, mask, strengths, kv=None)
+
+    def read(
+        self, contexts: list[tuple[int, ...]], strengths: Float[Tensor, "batch strengths"]
+    ) -> tuple[Float[Tensor, "batch hidden"], RowCache]:
+        """The hidden state after each context, and the cache to go on from."""
+        width = max(len(context) for context in contexts)
+        device = self.strengths.weight.device
+        ids = torch.tensor([[0] * (width - len(c)) + list(c) for c in contexts], device=device)
+        mask = torch.tensor(
+            [[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=device
+        )
+        cache = RowCache(DynamicCache(), mask)
+        return self._run(ids, mask, strengths, kv=cache.kv)[:, -1], cache
+
+    def advance(
+        self,
+        tokens: Int[Tensor, " batch"],
+        cache: RowCache,
+        strengths: Float[Tensor, "batch strengths"],
+    ) -> Float[Tensor, "batch hidden"]:
+        """The hidden state after one token more in each row; the cache grows."""
+        cache.extend()
+        return self._run(tokens.unsqueeze(1), cache.mask, strengths, kv=cache.kv)[:, -1]
+
+    def _run(
+        self, ids: Tensor, mask: Tensor, strengths: Tensor, *, kv: DynamicCache | None
+    ) -> Tensor:
+        embedded = self.decoder.get_input_embeddings()(ids) + self.strengths(strengths).unsqueeze(1)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = self.decoder(
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=kv,
+            use_cache=kv is not None,
+        )
+        return output.last_hidden_state
+
+
+def new_trunk(
+    settings: TrunkSettings, *, n_vocab: int, n_strengths: int, seed: int
+) -> tuple[Trunk, dict[str, Any]]:
+    """A trunk to be trained, and the configuration from which `trunk_of` makes its like.
+
+    Args:
+        settings: Shape, or where to start from.
+        n_vocab: Token ids of the base; a trunk that is loaded must know as many.
+        n_strengths: Length of the vector of strengths.
+        seed: Of fresh parameters.
+
+    Raises:
+        InvalidInputError: the width is no multiple of the heads, or nothing is at the path.
+        FormatError: the decoder at the path has another vocabulary.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "trunk"))
+        decoder = _fresh(settings, n_vocab) if settings.path is None else _loaded(settings.path)
+        found = int(decoder.config.vocab_size)
+        if found < n_vocab:
+            raise FormatError(
+                f"The trunk {settings.path!r} knows {found} token ids, but the base has {n_vocab}; "
+                "use a trunk with the base's tokenizer."
+            )
+        trunk = Trunk(decoder, n_strengths=n_strengths)
+    return trunk, {"decoder": decoder.config.to_diff_dict(), "n_strengths": n_strengths}
+
+
+def trunk_of(config: dict[str, Any]) -> Trunk:
+    """A trunk of the same shape as the one described; its parameters are to be loaded.
+
+    Raises:
+        FormatError: the description is not one that `new_trunk` gave.
+    """
+    try:
+        described = dict(config["decoder"])
+        decoder = AutoModel.from_config(
+            AutoConfig.for_model(described.pop("model_type"), **described)
+        )
+        return Trunk(decoder, n_strengths=int(config["n_strengths"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"The controller's configuration describes no trunk ({error})."
+        ) from error
+
+
+def _fresh(settings: TrunkSettings, n_vocab: int) -> Any:
+    if settings.hidden % settings.heads or settings.hidden // settings.heads % 2:
+        raise InvalidInputError(
+            f"The trunk's width {settings.hidden} does not split into {settings.heads} heads of "
+            "even width; change one of them."
+        )
+    return LlamaModel(
+        LlamaConfig(
+            vocab_size=n_vocab,
+            hidden_size=settings.hidden,
+            intermediate_size=settings.feed_forward,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            num_key_value_heads=settings.heads,
+            max_position_embeddings=MAX_POSITIONS,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+
+
+def _loaded(path: str) -> Any:
+    try:
+        return AutoModel.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        known = "folder" if Path(path).exists() else "hub id"
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidInputError(
+            f"The trunk {path!r} is not a {known} with a decoder ({reason})."
+        ) from error
