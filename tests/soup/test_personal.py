@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.plan import reference_plan
+from palate.core.types import Belief
+from palate.soup.basis_file import SoupBasis
+from palate.soup.normalised import States
+from palate.soup.personal import personal_soup, predicted_gain
+from palate.soup.pool import kl_divergence, log_softmax, pool_log_linear
+from palate.soup.settings import SoupSettings
+
+
+@pytest.fixture
+def states(generator):
+    reference = log_softmax(generator.normal(size=(20, 6)))
+    experts = log_softmax(generator.normal(size=(3, 20, 6)))
+    return States(reference, np.moveaxis(experts - reference, 0, -1))
+
+
+@pytest.fixture
+def basis():
+    return SoupBasis(
+        base="abc",
+        experts=("a", "b", "c"),
+        objectives=("x", "y", "z"),
+        anchors=np.eye(3),
+        beta=0.2,
+        feature_means=np.zeros(3),
+        feature_scales=np.array([1.0, 2.0, 0.5]),
+        effective_rank={},
+        prior=Belief(np.array([0.3, 0.3, 0.3]), np.eye(3)),
+    )
+
+
+def _pooled(states, lam):
+    experts = np.moveaxis(states.tilts, -1, 0) + states.reference
+    return pool_log_linear(states.reference, experts, lam).log_probs
+
+
+def test_without_feedback_the_base_model_answers(basis, states):
+    soup = personal_soup(basis.prior, basis=basis, states=states, way="output-soup")
+    assert soup.plan == reference_plan(n_experts=3)
+    assert (soup.kl, soup.gain.estimate) == (pytest.approx(0.0), pytest.approx(0.0))
+
+
+def test_a_small_taste_is_served_as_it_is_believed(basis, states):
+    belief = Belief(np.array([0.1, -0.2, 0.05]), 0.04 * np.eye(3), 30)
+    soup = personal_soup(belief, basis=basis, states=states, way="soup")
+    assert soup.scale == 1.0
+    assert soup.believed == pytest.approx([0.1, -0.1, 0.1])
+    assert soup.standard_errors == pytest.approx([0.2, 0.1, 0.4])
+    assert soup.plan.rows[0].coefficients == pytest.approx((0.1, -0.1, 0.1))
+    assert soup.n_observations == 30
+
+
+@pytest.mark.parametrize(("n", "budget"), [(3, 0.1), (30, 0.2)])
+def test_a_large_taste_is_shrunk_more_while_little_was_said(basis, states, n, budget):
+    belief = Belief(np.array([3.0, -2.0, 1.0]), np.eye(3), n)
+    soup = personal_soup(belief, basis=basis, states=states, way="output-soup")
+    assert soup.kl == pytest.approx(budget, abs=1e-9)
+    kl = kl_divergence(_pooled(states, soup.coefficients), states.reference).mean()
+    assert kl == pytest.approx(budget, abs=1e-8)
+
+
+def test_experts_that_hardly_act_are_not_run_and_a_floor_always_is(basis, states):
+    belief = Belief(np.array([0.3, 0.002, 0.0]), np.eye(3), 30)
+    soup = personal_soup(belief, basis=basis, states=states, way="output-soup")
+    assert len(soup.plan.rows) == 2
+    safe = personal_soup(belief, basis=basis, states=states, way="output-soup", floor=(2, 0.01))
+    assert safe.coefficients[2] == 0.01
+    assert len(safe.plan.rows) == 3
+
+
+def test_the_predicted_gain_is_the_soups_advantage_less_its_kl(states):
+    served, taste = np.array([0.3, -0.2, 0.1]), np.array([1.0, 0.5, -0.4])
+    believed = Belief(taste, np.diag([0.1, 0.2, 0.3]))
+    gain = predicted_gain(served, states, believed=believed, beta=0.2)
+    soup, base = np.exp(_pooled(states, served)), np.exp(states.reference)
+    value = 0.2 * states.tilts @ taste
+    kl = kl_divergence(np.log(soup), states.reference).mean()
+    expected = np.mean(np.sum((soup - base) * value, axis=1)) - 0.2 * kl
+    assert gain.estimate == pytest.approx(expected)
+    draws = np.random.default_rng(1).multivariate_normal(taste, believed.covariance, size=20_000)
+    gains = [
+        np.mean(np.sum((soup - base) * (0.2 * states.tilts @ row), axis=1)) - 0.2 * kl
+        for row in draws[:2000]
+    ]
+    assert (gain.low, gain.high) == pytest.approx(
+        tuple(np.quantile(gains, [0.025, 0.975])), abs=0.1 * (gain.high - gain.low)
+    )
+
+
+def test_no_soup_is_believed_to_gain_more_than_the_taste_itself(states, generator):
+    taste = np.array([0.6, -0.3, 0.5])
+    believed = Belief(taste, np.eye(3))
+    best = predicted_gain(taste, states, believed=believed, beta=0.2).estimate
+    for _ in range(50):
+        other = predicted_gain(generator.normal(size=3), states, believed=believed, beta=0.2)
+        assert other.estimate <= best
+
+
+def test_what_does_not_fit_is_refused(basis, states):
+    belief = Belief(np.ones(3), np.eye(3), 5)
+    with pytest.raises(InvalidInputError, match="one library"):
+        personal_soup(Belief(np.ones(2), np.eye(2), 5), basis=basis, states=states, way="soup")
+    with pytest.raises(InvalidCoefficientsError, match="floor"):
+        personal_soup(belief, basis=basis, states=states, way="soup", floor=(9, 1.0))
+    with pytest.raises(InvalidInputError, match="budget"):
+        SoupSettings.checked({"budget": -1}, source="test")
