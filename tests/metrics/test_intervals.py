@@ -111,6 +111,8 @@ def test_labels_of_another_length_and_single_clusters_are_refused(generator):
         bootstrap_interval([1.0, 2.0], clusters=["a", "a"], generator=generator)
     with pytest.raises(InvalidInputError, match="give `clusters` too"):
         bootstrap_interval([1.0, 2.0], second_clusters=["a", "b"], generator=generator)
+    with pytest.raises(InvalidInputError, match="0 resamples"):
+        bootstrap_interval([1.0, 2.0], generator=generator, n_resamples=0)
     with pytest.raises(InvalidInputError, match="confidence"):
         bootstrap_interval([1.0, 2.0], confidence=95, generator=generator)
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.core.errors import InvalidInputError
@@ -14,6 +14,7 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+@settings(deadline=None)
 @given(P_VALUES, st.sampled_from([0.01, 0.05, 0.2]))
 def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
     rejected = set()
@@ -25,6 +26,7 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
     assert set(np.flatnonzero(holm(p_values) <= level).tolist()) == rejected
 
 
+@settings(deadline=None)
 @given(P_VALUES, st.sampled_from([0.01, 0.05, 0.2]))
 def test_benjamini_hochberg_rejects_what_the_step_up_procedure_rejects(p_values, level):
     ordered = np.sort(p_values)

@@ -54,6 +54,8 @@ def test_clusters_widen_the_interval(generator):
 def test_an_unknown_verdict_is_refused(generator):
     with pytest.raises(InvalidInputError, match=r"0\.7"):
         win_rates([1, 0.7], generator=generator)
+    with pytest.raises(InvalidInputError, match="give `clusters` too"):
+        win_rates([1, 0], second_clusters=["a", "b"], generator=generator)
 
 
 def test_scores_within_the_margin_are_ties():

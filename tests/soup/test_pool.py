@@ -59,6 +59,7 @@ def test_the_vetoes_of_the_case_file(soup_cases):
         assert not np.any(np.isnan(pooled.log_probs))
 
 
+@settings(max_examples=40, deadline=None)
 @given(SEEDS)
 def test_no_coefficients_give_the_reference_and_one_gives_that_expert(seed):
     reference, experts, _ = _logits(seed)
@@ -70,6 +71,7 @@ def test_no_coefficients_give_the_reference_and_one_gives_that_expert(seed):
     assert one == pytest.approx(log_softmax(experts[1]), abs=1e-12)
 
 
+@settings(max_examples=40, deadline=None)
 @given(SEEDS)
 def test_constants_added_to_a_row_change_nothing(seed):
     reference, experts, draws = _logits(seed)
@@ -80,6 +82,7 @@ def test_constants_added_to_a_row_change_nothing(seed):
     )
 
 
+@settings(max_examples=40, deadline=None)
 @given(SEEDS)
 def test_coefficients_that_sum_to_one_do_not_read_the_reference(seed):
     reference, experts, draws = _logits(seed)
@@ -93,6 +96,7 @@ def test_coefficients_that_sum_to_one_do_not_read_the_reference(seed):
     assert pool_log_linear(other, experts, lam).log_probs == pytest.approx(expected, abs=1e-10)
 
 
+@settings(max_examples=40, deadline=None)
 @given(SEEDS, st.floats(-2, 3))
 def test_one_expert_is_a_change_of_strength(seed, strength):
     reference, experts, _ = _logits(seed, n_experts=1)
@@ -103,7 +107,7 @@ def test_one_expert_is_a_change_of_strength(seed, strength):
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=40, deadline=None)
 @given(SEEDS)
 def test_permuting_experts_with_their_coefficients_changes_nothing(seed):
     reference, experts, draws = _logits(seed, n_experts=4)

@@ -128,12 +128,14 @@ def bootstrap_interval(
 
     Raises:
         InvalidInputError: no observations, a value that is not finite, labels of another length,
-            fewer than two clusters, or `confidence` outside (0, 1).
+            fewer than two clusters, no resamples, or `confidence` outside (0, 1).
 
     Source:
         Field and Welsh 2007; Hesterberg 2015; Owen 2007 for two kinds of clusters.
     """
     require_confidence(confidence)
+    if n_resamples < 1:
+        raise InvalidInputError(f"{n_resamples} resamples show no spread; draw at least one.")
     observations = require_observations(values)
     rows, n_rows = cluster_index(clusters, n=len(observations), name="clusters")
     if second_clusters is None:

@@ -81,6 +81,8 @@ def win_rates(
         InvalidInputError: a verdict is none of 1, 0.5 and 0, or as in `bootstrap_interval`.
     """
     values = require_observations(verdicts, name="verdicts")
+    if clusters is None and second_clusters is not None:
+        raise InvalidInputError("A second kind of clusters needs a first; give `clusters` too.")
     strange = values[~np.isin(values, (0.0, TIE, 1.0))]
     if strange.size:
         raise InvalidInputError(f"The verdict {strange[0]} is unknown; use 1, 0.5 (a tie) or 0.")
