@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from palate.cli import answer, bench, world
+from palate.cli import answer, bench, build, demo, mixture, portfolio, rewards, soup, world
 from palate.cli.exits import exit_code
 from palate.core.errors import PalateError
 
@@ -16,10 +16,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Answers in each person's taste from a small library of experts on one base model.",
 )
+app.command()(demo.demo)
+app.command()(build.build)
 app.command()(answer.answer)
 app.command()(answer.score)
-app.add_typer(bench.app, name="bench")
+app.add_typer(rewards.app, name="rewards")
+app.add_typer(portfolio.app, name="portfolio")
+app.add_typer(soup.app, name="soup")
+app.add_typer(mixture.app, name="mixture")
 app.add_typer(world.app, name="world")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(is_wanted: bool) -> None:

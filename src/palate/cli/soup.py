@@ -7,11 +7,32 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.cli.parse import CoefficientsText, IsJson, numbers_by_name
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Experts blended in parameters or in outputs.")
 
-IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+@app.command()
+def merge(
+    library: Annotated[Path, typer.Argument(help="Folder of a library.")],
+    coefficients: CoefficientsText = None,
+    out: Annotated[Path, typer.Option(help="New folder for the adapter.")] = Path("adapter"),
+    rank: Annotated[
+        int | None, typer.Option(help="Compress to this rank; exact without it.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """One adapter that peft and vLLM load: the exact sum of experts with these coefficients."""
+    from palate.recipes.soup_merge import merge_soup
+
+    named = numbers_by_name(coefficients, what="coefficients")
+    found = merge_soup(library, named or {}, out=out, rank=rank)
+    if is_json:
+        typer.echo(dump_json(vars(found)))
+        return
+    exact = "exact" if rank is None else f"relative error {found.relative_error:.2e} at most"
+    typer.echo(f"{found.folder}: {found.n_layers} layers, rank {found.rank}, {exact}")
 
 
 @app.command()
