@@ -62,8 +62,8 @@ def test_the_paired_test_finds_a_planted_two_point_difference_that_the_unpaired_
         ease = draws.beta(2, 2, size=300)  # how easy each prompt is: what both ways share
         first = np.clip(ease + 0.02 + draws.normal(0, 0.05, size=300), 0, 1)
         second = np.clip(ease + draws.normal(0, 0.05, size=300), 0, 1)
-        paired += paired_difference(first, second, generator=draws).p_value <= 0.05
-        unpaired += unpaired_difference(first, second).p_value <= 0.05
+        paired += paired_difference(first, second, generator=draws).is_significant()
+        unpaired += unpaired_difference(first, second).is_significant()
     assert paired >= 38
     assert unpaired <= 10
 
@@ -86,7 +86,7 @@ def test_a_null_comparison_is_called_significant_in_at_most_5_percent_of_400_rep
             clusters=people,
             second_clusters=prompts if crossed else None,
         )
-        n_significant += result.p_value <= 0.05
+        n_significant += result.is_significant()
         n_naive += stats.ttest_1samp(gap, 0.0).pvalue <= 0.05
     # an exact test errs 20 times on average; 29 is the 97.5th percentile of binomial(400, 0.05)
     assert n_significant <= 29

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.soup.explain import contributions, report_soup
+from palate.core.types import Belief
+from palate.soup.explain import (
+    contributions,
+    length_correlation,
+    report_soup,
+    top_token_agreement,
+)
 from palate.soup.normalised import States
 from palate.soup.pool import entropy, kl_divergence, log_softmax, pool_log_linear
 
@@ -68,3 +74,31 @@ def test_peaked_flat_and_giant_soups_are_named(states):
 def test_a_report_needs_states(states):
     with pytest.raises(InvalidInputError, match="at least one"):
         report_soup([1, 0, 0], States(states.reference[:0], states.tilts[:0]), budget=1.0)
+
+
+def test_a_fit_of_length_is_seen_as_such(generator):
+    lengths = generator.normal(size=50)
+    assert length_correlation(3 * lengths, lengths) == pytest.approx(1.0)
+    assert length_correlation(-lengths, lengths) == pytest.approx(-1.0)
+    assert length_correlation(np.ones(50), lengths) == 0.0
+    with pytest.raises(InvalidInputError, match="two vectors"):
+        length_correlation(np.ones(3), np.ones(2))
+
+
+def test_a_certain_belief_agrees_with_itself_and_a_wild_one_does_not(states, generator):
+    mean = np.array([0.5, -0.2, 0.1])
+    sure = top_token_agreement(Belief(mean, 1e-12 * np.eye(3)), states, generator=generator)
+    wild = top_token_agreement(Belief(mean, 25 * np.eye(3)), states, generator=generator)
+    assert sure == 1.0
+    assert wild < 0.6
+
+
+def test_agreement_between_two_tokens_is_a_normal_tail(generator):
+    # the first token leads by 1 and the draw moves the lead by a standard normal: P(z > -1)
+    reference = log_softmax(np.array([[1.0, 0.0]]))
+    states = States(reference, np.array([[[1.0], [0.0]]]))
+    belief = Belief(np.zeros(1), np.eye(1))
+    found = top_token_agreement(belief, states, generator=generator, n_draws=20_000)
+    assert found == pytest.approx(0.8413, abs=0.01)
+    with pytest.raises(InvalidInputError, match="at least one"):
+        top_token_agreement(belief, States(reference[:0], states.tilts[:0]), generator=generator)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
+from palate.core.types import Belief
 from palate.soup.normalised import States, soup_moments
 from palate.soup.pool import Coefficients, entropy, kl_divergence, log_softmax, require_coefficients
 
@@ -106,3 +107,56 @@ def report_soup(
         mean_normaliser=float(np.exp(log_normaliser).mean()),
         warnings=tuple(sentence for sentence, holds in signs.items() if holds),
     )
+
+
+def length_correlation(
+    margins: Float[ndarray, " comparisons"], length_differences: Float[ndarray, " comparisons"]
+) -> float:
+    """Correlation of believed margins with differences of length: above 0.5 the fit is of length.
+
+    Log-ratios are sums over tokens, so a fit can mistake length for taste. Zero when either does
+    not vary.
+
+    Args:
+        margins: `[comparisons]`, believed margin of the first answer.
+        length_differences: `[comparisons]`, first minus second, in tokens.
+
+    Raises:
+        InvalidInputError: lengths differ, or there are fewer than two comparisons.
+    """
+    if margins.shape != length_differences.shape or margins.ndim != 1 or len(margins) < 2:
+        raise InvalidInputError(
+            f"Margins {margins.shape} and length differences {length_differences.shape} must be "
+            "two vectors of one length, at least two."
+        )
+    if np.ptp(margins) == 0 or np.ptp(length_differences) == 0:
+        return 0.0
+    return float(np.corrcoef(margins, length_differences)[0, 1])
+
+
+def top_token_agreement(
+    belief: Belief, states: States, *, generator: np.random.Generator, n_draws: int = 200
+) -> float:
+    """Share of draws from the belief whose likeliest token is that of its mean, over the states.
+
+    Near one: the answer would hardly change if the person were known better.
+
+    Args:
+        belief: Over coefficients of experts.
+        states: At least one.
+        generator: Source of the draws.
+        n_draws: Draws of coefficients.
+
+    Raises:
+        InvalidCoefficientsError: the belief does not speak of the states' experts.
+        InvalidInputError: there are no states.
+    """
+    mean = require_coefficients(belief.mean, n_experts=states.tilts.shape[2])
+    if not len(states.reference):
+        raise InvalidInputError("Agreement is measured on states; give at least one.")
+    top = np.argmax(states.reference + states.tilts @ mean, axis=1)
+    draws = generator.multivariate_normal(mean, belief.covariance, size=n_draws, method="cholesky")
+    agreed = [
+        np.mean(np.argmax(states.reference + states.tilts @ draw, axis=1) == top) for draw in draws
+    ]
+    return float(np.mean(agreed))
