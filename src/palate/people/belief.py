@@ -25,6 +25,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
+from palate.core.files import hash_bytes
 from palate.core.types import Belief, Feedback
 from palate.people.bradley_terry import RootedPrior, fit, update
 from palate.people.comparisons import require_root
@@ -33,6 +34,8 @@ from palate.people.noise import fit_gain
 from palate.people.preference import rooted_on_plane
 from palate.people.ratings import update_rating
 from palate.people.settings import LearningSettings
+
+ALGORITHM = 1  # to be raised when the same feedback leads to other beliefs
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,14 @@ class Learner:
     prior: Belief
     is_preference: bool = False
     settings: LearningSettings = field(default_factory=LearningSettings)
+
+    @property
+    def digest(self) -> str:
+        """Changes with the prior and the settings, and so with any belief they lead to."""
+        parts = [self.prior.mean, self.prior.covariance]
+        arrays = [np.ascontiguousarray(part, dtype="<f8").tobytes() for part in parts]
+        settings = f"{ALGORITHM} {self.is_preference} {self.settings.model_dump_json()}"
+        return hash_bytes(*arrays, settings.encode())
 
     def start(self) -> Belief:
         """The belief of a person who has said nothing."""

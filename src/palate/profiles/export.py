@@ -1,0 +1,63 @@
+"""Everything about one person, as JSON."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import select
+
+from palate.core.errors import InvalidInputError
+from palate.profiles.database import Database
+from palate.profiles.responses import response_from_row
+from palate.profiles.rows import find_person, read_belief, read_history
+from palate.profiles.tables import feedback, people, responses
+
+
+def export_person(database: Database, *, tenant: str = "default", person: str) -> dict[str, Any]:
+    """All that is kept of the person: log, belief, what was shown; times are seconds since 1970.
+
+    Raises:
+        InvalidInputError: the person is unknown.
+    """
+    with database.reading() as connection:
+        number = find_person(connection, tenant=tenant, name=person)
+        if number is None:
+            raise InvalidInputError(
+                f"The person {person!r} is unknown to the tenant {tenant!r}; see who is known "
+                "with `palate people list`."
+            )
+        times = connection.execute(
+            select(feedback.c.created_at)
+            .where(feedback.c.person == number)
+            .order_by(feedback.c.position)
+        ).scalars()
+        history = [
+            {"created_at": time, **asdict(item)}
+            for time, item in zip(times, read_history(connection, number, person), strict=True)
+        ]
+        stored = read_belief(connection, number)
+        shown = connection.execute(
+            select(responses).where(responses.c.person == number).order_by(responses.c.created_at)
+        )
+        return {
+            "kind": "person-export",
+            "schema_version": 1,
+            "tenant": tenant,
+            "person": person,
+            "created_at": connection.execute(
+                select(people.c.created_at).where(people.c.id == number)
+            ).scalar_one(),
+            "belief": None
+            if stored is None
+            else {
+                "mean": stored.belief.mean.tolist(),
+                "covariance": stored.belief.covariance.tolist(),
+                "n_observations": stored.belief.n_observations,
+                "gain": stored.belief.gain,
+                "learner": stored.learner,
+            },
+            "feedback": history,
+            "responses": [
+                {"created_at": row.created_at, **asdict(response_from_row(row, person=person))}
+                for row in shown
+            ],
+        }

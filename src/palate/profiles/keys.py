@@ -1,0 +1,108 @@
+"""API keys: who may speak for a tenant. Only a digest is kept.
+
+A key is `pk_PREFIX_SECRET`. The secret has 256 random bits, so a plain SHA-256 of it cannot be
+guessed back; the key is shown once, when it is issued.
+"""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+
+from palate.core.errors import InvalidInputError
+from palate.profiles.database import Database
+from palate.profiles.rows import require_tenant
+from palate.profiles.tables import api_keys
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """What is known of a key; not the key itself.
+
+    Attributes:
+        prefix: Names the key.
+        tenant: For whom it speaks.
+        label: What people call it.
+        created_at: Seconds since 1970.
+        is_revoked: Whether it has stopped working.
+    """
+
+    prefix: str
+    tenant: str
+    label: str
+    created_at: float
+    is_revoked: bool
+
+
+def issue_key(
+    database: Database,
+    *,
+    tenant: str = "default",
+    label: str = "",
+    clock: Callable[[], float] = time.time,
+) -> str:
+    """A new key of the tenant; the only time that it is seen."""
+    prefix, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
+    key = f"pk_{prefix}_{secret}"
+    with database.writing() as connection:
+        now = clock()
+        require_tenant(connection, tenant=tenant, now=now)
+        connection.execute(
+            insert(api_keys).values(
+                prefix=prefix,
+                tenant=tenant,
+                label=label,
+                digest=_digest(key),
+                created_at=now,
+                is_revoked=False,
+            )
+        )
+    return key
+
+
+def find_key(database: Database, key: str) -> ApiKey | None:
+    """The key, if it was issued and not revoked."""
+    with database.reading() as connection:
+        row = connection.execute(
+            select(api_keys).where(
+                api_keys.c.digest == _digest(key), api_keys.c.is_revoked.is_(False)
+            )
+        ).first()
+    if row is None:
+        return None
+    return ApiKey(row.prefix, row.tenant, row.label, row.created_at, row.is_revoked)
+
+
+def list_keys(database: Database, *, tenant: str | None = None) -> list[ApiKey]:
+    """Keys, oldest first, of one tenant or all."""
+    statement = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.prefix)
+    if tenant is not None:
+        statement = statement.where(api_keys.c.tenant == tenant)
+    with database.reading() as connection:
+        rows = connection.execute(statement).all()
+    return [
+        ApiKey(row.prefix, row.tenant, row.label, row.created_at, row.is_revoked) for row in rows
+    ]
+
+
+def revoke_key(database: Database, *, prefix: str) -> None:
+    """Stop the key from working, from now on and for good.
+
+    Raises:
+        InvalidInputError: no key has this prefix.
+    """
+    with database.writing() as connection:
+        done = connection.execute(
+            update(api_keys).where(api_keys.c.prefix == prefix).values(is_revoked=True)
+        )
+        if done.rowcount == 0:
+            raise InvalidInputError(
+                f"No key has the prefix {prefix!r}; see the keys with `palate people keys list`."
+            )
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""What was shown to a person: answers, their features, and the way they came about.
+
+Feedback refers to a response by its identifier; the features are kept here, so that feedback given
+later is read with the features of what was shown, and an answer can be made again from its seed.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, insert, select
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import dump_json
+from palate.core.types import Feedback, FeedbackKind
+from palate.profiles.database import Database
+from palate.profiles.rows import lock_person
+from palate.profiles.tables import people, responses
+
+
+@dataclass(frozen=True)
+class Response:
+    """One or two answers that were shown.
+
+    Attributes:
+        id: Identifier, unique over all people.
+        person: To whom.
+        prompt: What was asked.
+        shown: The answers, in the order shown.
+        features: One vector for each answer.
+        way: How they were made: portfolio, soup, mixture ...
+        coefficients: What the way used, by name.
+        seed: Of the sampling.
+    """
+
+    id: str
+    person: str
+    prompt: str
+    shown: tuple[str, ...]
+    features: tuple[tuple[float, ...], ...]
+    way: str
+    coefficients: dict[str, float] = field(default_factory=dict[str, float])
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse answers without features."""
+        if not self.shown or len(self.shown) != len(self.features):
+            raise InvalidInputError(
+                f"The response {self.id!r} has {len(self.shown)} answers and "
+                f"{len(self.features)} feature vectors; give one vector for each answer."
+            )
+
+    def feedback(
+        self, kind: FeedbackKind, label: float, *, answer: int = 0, key: str = ""
+    ) -> Feedback:
+        """What the person said of it, with the features of what was shown.
+
+        Args:
+            kind: A comparison needs two answers; ratings and thumbs are of one.
+            label: As in `Feedback`.
+            answer: Index of the answer that a rating or thumbs are of.
+            key: Idempotency key; made from response, kind and answer where empty.
+
+        Raises:
+            InvalidInputError: a comparison of other than two answers, or no such answer.
+        """
+        if kind == "comparison":
+            if len(self.features) != 2:
+                raise InvalidInputError(
+                    f"The response {self.id!r} showed {len(self.features)} answers; "
+                    "a comparison needs two."
+                )
+            first, second = self.features
+            vector = tuple(a - b for a, b in zip(first, second, strict=True))
+        elif 0 <= answer < len(self.features):
+            vector = self.features[answer]
+        else:
+            raise InvalidInputError(f"The response {self.id!r} has no answer {answer}.")
+        return Feedback(
+            person=self.person,
+            kind=kind,
+            features=vector,
+            label=label,
+            group=self.prompt if kind == "rating" else "",
+            key=key or f"{self.id}/{kind}/{answer}",
+        )
+
+
+def record_response(
+    database: Database,
+    response: Response,
+    *,
+    tenant: str = "default",
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Keep what was shown; the person is made if there is none.
+
+    Raises:
+        InvalidInputError: the identifier of the response is taken.
+    """
+    with database.writing() as connection:
+        taken = connection.execute(
+            select(responses.c.id).where(responses.c.id == response.id)
+        ).scalar()
+        if taken is not None:
+            raise InvalidInputError(f"The response {response.id!r} was recorded before.")
+        now = clock()
+        person = lock_person(connection, tenant=tenant, name=response.person, now=now)
+        connection.execute(
+            insert(responses).values(
+                id=response.id,
+                person=person,
+                prompt=response.prompt,
+                shown=dump_json(list(response.shown), indent=None),
+                features=dump_json([list(row) for row in response.features], indent=None),
+                way=response.way,
+                coefficients=dump_json(response.coefficients, indent=None),
+                seed=response.seed,
+                created_at=now,
+            )
+        )
+
+
+def find_response(
+    database: Database, identifier: str, *, tenant: str = "default"
+) -> Response | None:
+    """The response of this tenant with this identifier, or `None`."""
+    with database.reading() as connection:
+        row = connection.execute(
+            select(responses, people.c.name)
+            .join(people, people.c.id == responses.c.person)
+            .where(responses.c.id == identifier, people.c.tenant == tenant)
+        ).first()
+    return None if row is None else response_from_row(row, person=row.name)
+
+
+def response_from_row(row: Row[Any], *, person: str) -> Response:
+    """The response that a row of the table holds."""
+    return Response(
+        id=row.id,
+        person=person,
+        prompt=row.prompt,
+        shown=tuple(json.loads(row.shown)),
+        features=tuple(tuple(vector) for vector in json.loads(row.features)),
+        way=row.way,
+        coefficients=json.loads(row.coefficients),
+        seed=row.seed,
+    )

@@ -1,0 +1,155 @@
+"""Rows of one person, read and written within a transaction."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import Belief, Feedback, FeedbackKind
+from palate.profiles.tables import beliefs, feedback, pack, people, tenants, unpack
+
+
+@dataclass(frozen=True, eq=False)
+class StoredBelief:
+    """A belief as it was stored.
+
+    Attributes:
+        belief: It.
+        learner: Digest of the learner it comes from.
+    """
+
+    belief: Belief
+    learner: str
+
+
+def find_person(connection: Connection, *, tenant: str, name: str) -> int | None:
+    """The person's number, or `None`."""
+    return connection.execute(
+        select(people.c.id).where(people.c.tenant == tenant, people.c.name == name)
+    ).scalar()
+
+
+def lock_person(connection: Connection, *, tenant: str, name: str, now: float) -> int:
+    """The person's number, held until the transaction ends; made if there is none.
+
+    Raises:
+        InvalidInputError: the identifier is empty.
+    """
+    if not name or not tenant:
+        raise InvalidInputError("A person and a tenant need an identifier that is not empty.")
+    require_tenant(connection, tenant=tenant, now=now)
+    held = (
+        select(people.c.id)
+        .where(people.c.tenant == tenant, people.c.name == name)
+        .with_for_update()  # SQLite has no row locks: there the whole database is held
+    )
+    while True:  # a person found may be erased by another before it is held
+        number = connection.execute(held).scalar()
+        if number is not None:
+            return number
+        _insert_if_absent(connection, people, tenant=tenant, name=name, created_at=now)
+
+
+def require_tenant(connection: Connection, *, tenant: str, now: float) -> None:
+    """Make the tenant if there is none."""
+    found = connection.execute(select(tenants.c.id).where(tenants.c.id == tenant)).scalar()
+    if found is None:
+        _insert_if_absent(connection, tenants, id=tenant, created_at=now)
+
+
+def read_history(connection: Connection, person: int, name: str) -> list[Feedback]:
+    """All feedback, oldest first."""
+    rows = connection.execute(
+        select(feedback).where(feedback.c.person == person).order_by(feedback.c.position)
+    )
+    return [
+        Feedback(
+            person=name,
+            kind=cast(FeedbackKind, row.kind),
+            features=tuple(unpack(row.features).tolist()),
+            label=row.label,
+            group=row.group,
+            key=row.key or "",
+        )
+        for row in rows
+    ]
+
+
+def is_known(connection: Connection, person: int, item: Feedback) -> bool:
+    """Whether the item's key was there; an item without a key never was.
+
+    Raises:
+        InvalidInputError: the key was there with other content.
+    """
+    if not item.key:
+        return False
+    row = connection.execute(
+        select(feedback).where(feedback.c.person == person, feedback.c.key == item.key)
+    ).first()
+    if row is None:
+        return False
+    found = (row.kind, tuple(unpack(row.features).tolist()), row.label, row.group)
+    if found != (item.kind, tuple(map(float, item.features)), float(item.label), item.group):
+        raise InvalidInputError(
+            f"The key {item.key!r} was used for other feedback of this person; use a new key."
+        )
+    return True
+
+
+def write_feedback(
+    connection: Connection, person: int, item: Feedback, *, position: int, now: float
+) -> None:
+    """Append the item to the log."""
+    connection.execute(
+        insert(feedback).values(
+            {
+                "person": person,
+                "position": position,
+                "key": item.key or None,
+                "kind": item.kind,
+                "features": pack(np.array(item.features)),
+                "label": float(item.label),
+                "group": item.group,
+                "created_at": now,
+            }
+        )
+    )
+
+
+def read_belief(connection: Connection, person: int) -> StoredBelief | None:
+    """The stored belief, or `None`."""
+    row = connection.execute(select(beliefs).where(beliefs.c.person == person)).first()
+    if row is None:
+        return None
+    mean = unpack(row.mean)
+    covariance = unpack(row.covariance).reshape(len(mean), len(mean))
+    return StoredBelief(Belief(mean, covariance, row.n_observations, row.gain), row.learner)
+
+
+def write_belief(connection: Connection, person: int, belief: Belief, *, learner: str) -> None:
+    """Store the belief in place of the one before."""
+    values = {
+        "mean": pack(belief.mean),
+        "covariance": pack(belief.covariance),
+        "n_observations": belief.n_observations,
+        "gain": belief.gain,
+        "learner": learner,
+    }
+    statement = _dialect_insert(connection, beliefs).values(person=person, **values)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[beliefs.c.person], set_=values)
+    )
+
+
+def _insert_if_absent(connection: Connection, table: Table, **values: object) -> None:
+    statement = _dialect_insert(connection, table).values(**values)
+    connection.execute(statement.on_conflict_do_nothing())
+
+
+def _dialect_insert(connection: Connection, table: Table) -> Any:
+    """An insert that can say what to do on a conflict, in the database's own words."""
+    kind = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return kind.insert(table)

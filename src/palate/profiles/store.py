@@ -1,0 +1,169 @@
+"""What is known of people, kept: feedback that is never lost and beliefs that follow from it.
+
+Feedback and belief of a person change together, in one transaction that holds the person's row (on
+SQLite, the database): two writers of one person follow each other, and what `append` acknowledged
+is on disk. The belief is a function of the log; where the prior or the settings changed since it
+was stored, it is rebuilt from the log before it is used.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy import Connection, select
+
+from palate.core.types import Belief, Feedback
+from palate.profiles.database import Database
+from palate.profiles.erase import erase_person
+from palate.profiles.rows import (
+    find_person,
+    is_known,
+    lock_person,
+    read_belief,
+    read_history,
+    write_belief,
+    write_feedback,
+)
+from palate.profiles.tables import people
+
+Clock = Callable[[], float]
+
+
+class BeliefLearner(Protocol):
+    """How beliefs follow from feedback."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with whatever changes the beliefs: prior and settings."""
+        ...
+
+    def start(self) -> Belief:
+        """Of a person who has said nothing."""
+        ...
+
+    def learn(
+        self, belief: Belief, feedback: Feedback, *, earlier: Callable[[], Sequence[Feedback]]
+    ) -> Belief:
+        """After one more item."""
+        ...
+
+    def rebuild(self, history: Sequence[Feedback]) -> Belief:
+        """After the whole history."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SqlProfileStore:
+    """People of one tenant; a `ProfileStore`.
+
+    Attributes:
+        database: Where they are kept.
+        learner: How their beliefs are learned.
+        tenant: Whose people they are; people of different tenants share nothing.
+        clock: Seconds since 1970.
+    """
+
+    database: Database
+    learner: BeliefLearner
+    tenant: str = "default"
+    clock: Clock = time.time
+
+    def append(self, feedback: Feedback) -> bool:
+        """Keep the feedback and learn from it; false when its key was already there.
+
+        Raises:
+            InvalidInputError: the key was used by this person for other feedback, or the features
+                are of another width than beliefs.
+        """
+        return self.append_many([feedback])[0]
+
+    def append_many(self, items: Sequence[Feedback]) -> list[bool]:
+        """`append` for many items in one transaction: all are kept or none.
+
+        Raises:
+            InvalidInputError: as `append`.
+        """
+        with self.database.writing() as connection:
+            by_person: dict[str, list[int]] = {}
+            for index, item in enumerate(items):
+                by_person.setdefault(item.person, []).append(index)
+            found: dict[int, bool] = {}
+            for name in sorted(by_person):  # one order for all writers: no deadlock
+                person = lock_person(connection, tenant=self.tenant, name=name, now=self.clock())
+                indices = by_person[name]
+                is_new = self._append_to(connection, person, [items[index] for index in indices])
+                found |= dict(zip(indices, is_new, strict=True))
+        return [found[index] for index in range(len(items))]
+
+    def belief(self, person: str) -> Belief | None:
+        """The belief, or `None` for an unknown person; rebuilt if prior or settings changed."""
+        with self.database.reading() as connection:
+            number = find_person(connection, tenant=self.tenant, name=person)
+            if number is None:
+                return None
+            stored = read_belief(connection, number)
+            if stored is not None and stored.learner == self.learner.digest:
+                return stored.belief
+            return self.learner.rebuild(read_history(connection, number, person))
+
+    def history(self, person: str) -> list[Feedback]:
+        """All feedback of a person, oldest first; empty for an unknown person."""
+        with self.database.reading() as connection:
+            number = find_person(connection, tenant=self.tenant, name=person)
+            return [] if number is None else read_history(connection, number, person)
+
+    def people(self) -> list[str]:
+        """Identifiers of all people, in the order of their arrival."""
+        with self.database.reading() as connection:
+            rows = connection.execute(
+                select(people.c.name).where(people.c.tenant == self.tenant).order_by(people.c.id)
+            )
+            return [row.name for row in rows]
+
+    def rebuilt(self, person: str) -> tuple[Belief | None, Belief]:
+        """The stored belief (`None` where stale or absent) and the one rebuilt from the log."""
+        with self.database.reading() as connection:
+            number = find_person(connection, tenant=self.tenant, name=person)
+            if number is None:
+                return None, self.learner.start()
+            stored = read_belief(connection, number)
+            is_current = stored is not None and stored.learner == self.learner.digest
+            rebuilt = self.learner.rebuild(read_history(connection, number, person))
+            return (stored.belief if stored is not None and is_current else None), rebuilt
+
+    def erase(self, person: str) -> int:
+        """Forget the person; returns how many rows went. For a receipt see `erase_person`."""
+        return erase_person(
+            self.database, tenant=self.tenant, person=person, clock=self.clock
+        ).n_rows
+
+    def _append_to(
+        self, connection: Connection, person: int, items: Sequence[Feedback]
+    ) -> list[bool]:
+        name = items[0].person
+        stored = read_belief(connection, person)
+        history: list[Feedback] | None = None
+
+        def log() -> list[Feedback]:
+            nonlocal history
+            if history is None:
+                history = read_history(connection, person, name)
+            return history
+
+        if stored is None or stored.learner != self.learner.digest:
+            belief = self.learner.rebuild(log())
+        else:
+            belief = stored.belief
+        kept: list[bool] = []
+        for item in items:
+            kept.append(not is_known(connection, person, item))
+            if kept[-1]:
+                belief = self.learner.learn(belief, item, earlier=log)
+                position = belief.n_observations
+                write_feedback(connection, person, item, position=position, now=self.clock())
+                if history is not None:
+                    history.append(item)
+        if any(kept):
+            write_belief(connection, person, belief, learner=self.learner.digest)
+        return kept
