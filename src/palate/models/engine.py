@@ -255,7 +255,8 @@ class LocalEngine:
         tokens = draw(
             log_probs,
             sampling=[live.request.sampling for live in batch.lives],
-            seen=[(*live.contexts[0], *live.tokens) for live in batch.lives],
+            prompts=[live.contexts[0] for live in batch.lives],
+            answers=[live.tokens for live in batch.lives],
             uniform=torch.tensor([live.uniforms[len(live.tokens)] for live in batch.lives]),
         )
         chosen = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()

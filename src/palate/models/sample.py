@@ -7,7 +7,7 @@ not on
 what else is in the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ def draw(
     log_probs: Float[Tensor, "requests vocab"],
     *,
     sampling: Sequence[Sampling],
-    seen: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
     uniform: Float[Tensor, " requests"],
 ) -> Int[Tensor, " requests"]:
     """One token per request.
@@ -35,15 +36,17 @@ def draw(
     Args:
         log_probs: `[requests, vocab]`, pooled.
         sampling: Settings per request.
-        seen: Prompt and answer token ids so far, per request (for repetition rules).
+        prompts: Token ids read, per request; they count for the repetition penalty.
+        answers: Token ids drawn so far, per request; they count for both repetition rules.
         uniform: `[requests]`, in [0, 1).
     """
     scores = log_probs.double()
     for index, settings in enumerate(sampling):
         if settings.repetition_penalty != 1.0:
-            _penalise(scores[index], seen[index], settings.repetition_penalty)
+            seen = {*prompts[index], *answers[index]}
+            _penalise(scores[index], seen, settings.repetition_penalty)
         if settings.no_repeat_ngram_size:
-            scores[index, _banned(seen[index], settings.no_repeat_ngram_size)] = -torch.inf
+            scores[index, _banned(answers[index], settings.no_repeat_ngram_size)] = -torch.inf
     greedy = scores.argmax(dim=-1)
     heat = torch.tensor([s.temperature for s in sampling], device=scores.device)
     if not bool(heat.any()):
@@ -58,8 +61,8 @@ def draw(
     return torch.where(heat > 0, drawn, greedy)
 
 
-def _penalise(scores: Tensor, seen: Sequence[int], penalty: float) -> None:
-    ids = torch.tensor(sorted(set(seen)), device=scores.device)
+def _penalise(scores: Tensor, seen: Set[int], penalty: float) -> None:
+    ids = torch.tensor(sorted(seen), device=scores.device)
     values = scores[ids]
     scores[ids] = torch.where(values < 0, values * penalty, values / penalty)
 
