@@ -3,7 +3,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PreferencePair
-from palate.rewards.held_out import accuracy_of, held_out_of
+from palate.rewards.held_out import accuracy_of, fit_length, held_out_of, require_disjoint
 from palate.rewards.pairs import PairSet, pair_set
 
 
@@ -50,7 +50,7 @@ def lengths(*pairs: tuple[int, int], name: str) -> PairSet:
 def test_length_baselines_are_counted_by_hand() -> None:
     train = lengths((9, 3), (8, 2), (7, 3), (2, 6), name="t")
     validation = lengths((5, 3), (4, 9), (8, 1), (4, 4), name="v")
-    found = held_out_of(np.zeros(4), train=train, validation=validation)
+    found = held_out_of(np.zeros(4), validation=validation, length_coefficients=fit_length(train))
     assert found.longer_wins.estimate == (2 + 0.5) / 4
     assert found.shorter_wins.estimate == (1 + 0.5) / 4
     assert found.length_only.estimate == (2 + 0.5) / 4  # train says longer
@@ -61,7 +61,7 @@ def test_length_baselines_are_counted_by_hand() -> None:
 def test_the_fitted_baseline_learns_that_shorter_wins() -> None:
     train = lengths((1, 5), (2, 9), (3, 7), (4, 6), name="t")
     validation = lengths((1, 2), (3, 5), (9, 4), name="v")
-    found = held_out_of(np.zeros(3), train=train, validation=validation)
+    found = held_out_of(np.zeros(3), validation=validation, length_coefficients=fit_length(train))
     assert found.length_only.estimate == pytest.approx(2 / 3)
 
 
@@ -70,4 +70,4 @@ def test_a_pair_in_both_sets_is_refused_also_turned_round() -> None:
     for leaked in (train.pairs[1], PreferencePair("t1", "y" * 6, "x" * 4)):
         validation = pair_set([PreferencePair("v", "a", "b"), leaked], objective="o")
         with pytest.raises(InvalidInputError, match="Pair 2 of the validation pairs"):
-            held_out_of(np.zeros(2), train=train, validation=validation)
+            require_disjoint(train, validation)

@@ -6,8 +6,9 @@ import pytest
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.types import PreferencePair
-from palate.rewards.light import LightSettings, fit_light, load_light
+from palate.rewards.light import fit_light, load_light
 from palate.rewards.pairs import PairSet, pair_set, swapped
+from palate.rewards.settings import LightSettings
 from rewards.conftest import friendly_pairs
 
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.rewards.fit import fit_light_reward
+from palate.rewards.fit import fit_reward
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import LearnedReward, RewardVector, calibrate, calibrate_against
+from palate.rewards.settings import LightSettings
 
 ANSWERS = ["Thank you, dear friend.", "It is as follows.", "See below.", "A lovely question."]
 PROMPTS = ["a", "b", "c", "d"]
@@ -25,7 +26,7 @@ class FixedReward:
 
 @pytest.fixture(scope="module")
 def reward(train_pairs: PairSet, validation_pairs: PairSet) -> LearnedReward:
-    return fit_light_reward(train_pairs, validation=validation_pairs, seed=5)
+    return fit_reward(train_pairs, validation=validation_pairs, seed=5)
 
 
 def test_the_card_holds_accuracy_beside_the_length_baselines(reward: LearnedReward) -> None:
@@ -35,7 +36,8 @@ def test_the_card_holds_accuracy_beside_the_length_baselines(reward: LearnedRewa
     assert card.held_out.accuracy.n == 30
     longer, shorter = card.held_out.longer_wins, card.held_out.shorter_wins
     assert longer.estimate + shorter.estimate == pytest.approx(1.0)
-    assert card.settings["ridge"] in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+    assert card.settings["ridge"] is None
+    assert card.chosen["ridge"] in LightSettings().ridges
     assert card.model_hash == reward.model.fingerprint
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from pydantic import Field
 
 from palate.core.files import read_versioned, write_versioned
 from palate.core.settings import Settings
@@ -66,12 +67,14 @@ class RewardCard(Settings):
         trunk: `light` or `transformer`.
         direction: Which way is better; always higher.
         held_out: Accuracy on pairs it has not seen, beside the length baselines.
+        length_coefficients: Of the length-only baseline, for log characters and log words.
         raw: Raw scores of the validation answers.
         calibration: The scale to [0, 1], or `None` when none was fitted.
         calibration_raw: Raw scores of the base rollouts the scale was fitted on.
         train: Pairs it was fitted on.
         validation: Pairs it was measured on.
-        settings: As resolved.
+        settings: Of the trunk, as given.
+        chosen: Settings that were left to cross-validation on the training pairs, as chosen.
         seed: Of everything random in the fit.
         model_hash: Of everything a raw score depends on.
         versions: Of the packages that made it.
@@ -81,12 +84,14 @@ class RewardCard(Settings):
     trunk: Trunk
     direction: Literal["higher is better"] = "higher is better"
     held_out: HeldOut
+    length_coefficients: tuple[float, float]
     raw: Statistics
     calibration: Scale | None = None
     calibration_raw: Statistics | None = None
     train: Data
     validation: Data
     settings: dict[str, object]
+    chosen: dict[str, float] = Field(default_factory=dict)
     seed: int
     model_hash: str
     versions: dict[str, str]

@@ -4,7 +4,6 @@ Everything is a fixed function of one prompt and one answer once the terms are k
 scored alone and in a batch gives the same bits.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-WORD = re.compile(r"(?u)\b\w+\b")
-SENTENCE_END = re.compile(r"[.!?]+")
-TURN = re.compile(r"(?:^|\n\n)(?:Human|Assistant): ?")
+from palate.rewards.texts import WORD, count_sentences, turns_of, words_of
+
 N_LENGTHS = 5
 N_OVERLAPS = 4
 
@@ -68,16 +66,6 @@ def fit_terms(
     return Terms(analyzer, ngrams, terms, np.asarray(vectorizer.idf_, dtype=np.float64))
 
 
-def words_of(text: str) -> list[str]:
-    """Lower-case words."""
-    return [word.lower() for word in WORD.findall(text)]
-
-
-def count_sentences(text: str) -> int:
-    """Runs of `.`, `!` or `?`, at least one."""
-    return max(1, len(SENTENCE_END.findall(text)))
-
-
 def length_features(answers: Sequence[str]) -> Float[ndarray, "answers lengths"]:
     """`[answers, 5]`: logs of characters, words, sentences, words a sentence; letters a word."""
     return np.array([_lengths(answer) for answer in answers]).reshape(-1, N_LENGTHS)
@@ -106,7 +94,7 @@ def _lengths(answer: str) -> list[float]:
 def _overlaps(prompt: str, answer: str) -> list[float]:
     words = words_of(answer)
     different = set(words)
-    whole, last = set(words_of(prompt)), set(words_of(TURN.split(prompt)[-1]))
+    whole, last = set(words_of(prompt)), set(words_of(turns_of(prompt)[-1]["content"]))
     n_words = max(1, len(words))
     return [
         sum(word in last for word in words) / n_words,

@@ -1,12 +1,16 @@
 """From pairs to a learned reward: fit a trunk, measure it on held-out pairs, write its card."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 
 from palate.rewards.card import RewardCard, data_of, statistics_of, versions_of
-from palate.rewards.held_out import held_out_of
-from palate.rewards.light import LightSettings, fit_light
+from palate.rewards.held_out import fit_length, held_out_of, require_disjoint
+from palate.rewards.light import fit_light
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import LearnedReward, RawModel
+from palate.rewards.settings import LightSettings, TrunkSettings
 
 _PACKAGES = {
     "light": ("scipy", "scikit-learn", "safetensors"),
@@ -14,28 +18,41 @@ _PACKAGES = {
 }
 
 
-def fit_light_reward(
+def fit_reward(
     train: PairSet,
     *,
     validation: PairSet,
-    settings: LightSettings | None = None,
+    settings: TrunkSettings | None = None,
     seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> LearnedReward:
-    """A reward of the light trunk, measured on the validation pairs; not calibrated yet.
+    """A reward, measured on the validation pairs; not calibrated yet.
 
     Args:
         train: Pairs to fit on; every choice of settings is made on them.
         validation: Pairs that are only measured on.
-        settings: Of the light trunk.
+        settings: Of a light trunk, which is the default, or of a transformer.
         seed: Of everything random.
+        on_step: Called with steps done and steps in all while a transformer is trained.
 
     Raises:
-        InvalidInputError: too few pairs or groups, or a pair in both sets.
+        InvalidInputError: there are too few pairs or groups, a pair is in both sets, or the trunk
+            is not there.
+        FormatError: what is there is no model that can be given a reward head.
     """
     options = settings or LightSettings()
-    model = fit_light(train, settings=options, seed=seed)
-    resolved: dict[str, object] = {**options.model_dump(mode="json"), "ridge": model.ridge}
-    return with_card(model, train=train, validation=validation, settings=resolved, seed=seed)
+    require_disjoint(train, validation)
+    chosen: dict[str, float] = {}
+    if isinstance(options, LightSettings):
+        model = fit_light(train, settings=options, seed=seed)
+        chosen = {"ridge": model.ridge}
+    else:
+        # torch and transformers take seconds to import, and a light reward needs neither
+        from palate.rewards.transformer import fit_transformer
+
+        model = fit_transformer(train, settings=options, seed=seed, on_step=on_step)
+    reward = with_card(model, train=train, validation=validation, settings=options, seed=seed)
+    return replace(reward, card=reward.card.model_copy(update={"chosen": chosen}))
 
 
 def with_card(
@@ -43,24 +60,31 @@ def with_card(
     *,
     train: PairSet,
     validation: PairSet,
-    settings: dict[str, object],
+    settings: TrunkSettings,
     seed: int,
 ) -> LearnedReward:
     """The fitted model, measured on the validation pairs and given its card.
 
     Raises:
-        InvalidInputError: a pair is in both sets, or a score is not finite.
+        InvalidInputError: a score is not finite.
     """
+    length_coefficients = fit_length(train)
     chosen = model.raw(validation.prompts, validation.chosen)
     rejected = model.raw(validation.prompts, validation.rejected)
     card = RewardCard(
         objective=train.objective,
         trunk=model.trunk,
-        held_out=held_out_of(chosen - rejected, train=train, validation=validation, seed=seed),
+        held_out=held_out_of(
+            chosen - rejected,
+            validation=validation,
+            length_coefficients=length_coefficients,
+            seed=seed,
+        ),
+        length_coefficients=length_coefficients,
         raw=statistics_of(np.concatenate([chosen, rejected])),
         train=data_of(train),
         validation=data_of(validation),
-        settings=settings,
+        settings=settings.model_dump(mode="json"),
         seed=seed,
         model_hash=model.fingerprint,
         versions=versions_of(_PACKAGES[model.trunk]),

@@ -16,8 +16,9 @@ from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.metrics.intervals import bootstrap_interval, wilson_interval
 from palate.rewards.bradley_terry import fit_bradley_terry, mean_loss
-from palate.rewards.features import SparseRows, words_of
+from palate.rewards.features import SparseRows
 from palate.rewards.pairs import PairSet
+from palate.rewards.texts import words_of
 
 CONFIDENCE = 0.95
 LENGTH_RIDGE = 1e-3  # two features need no shrinking, only a finite answer on separable pairs
@@ -55,8 +56,7 @@ class HeldOut(Settings):
         loss: Mean of `-log sigmoid(chosen - rejected)`, nats a pair; a coin has 0.693.
         longer_wins: Of preferring the answer of more characters.
         shorter_wins: Of preferring the answer of fewer.
-        length_only: Of a Bradley-Terry fit on the training pairs that sees only the logarithms of
-            the numbers of characters and words.
+        length_only: Of the Bradley-Terry fit that sees only lengths, see `fit_length`.
     """
 
     accuracy: Accuracy
@@ -93,35 +93,30 @@ def accuracy_of(
             clusters=list(groups),
             confidence=CONFIDENCE,
         )
-        low, high, method = found.low, found.high, "bootstrap"
-    return Accuracy(
-        estimate=estimate,
-        low=max(0.0, low),
-        high=min(1.0, high),
-        n=n,
-        n_groups=n_groups,
-        method=method,
-    )
+        low, high, method = max(0.0, found.low), min(1.0, found.high), "bootstrap"
+    return Accuracy(estimate=estimate, low=low, high=high, n=n, n_groups=n_groups, method=method)
 
 
 def held_out_of(
-    margins: Float[ndarray, " pairs"], *, train: PairSet, validation: PairSet, seed: int = 0
+    margins: Float[ndarray, " pairs"],
+    *,
+    validation: PairSet,
+    length_coefficients: tuple[float, float],
+    seed: int = 0,
 ) -> HeldOut:
-    """What a reward's margins on the validation pairs say, beside the length baselines.
+    """What a reward's margins on held-out pairs say, beside the length baselines.
 
     Args:
         margins: `[pairs]`, raw score of chosen minus rejected on the validation pairs.
-        train: What the reward was fitted on; the length-only baseline is fitted on it too.
-        validation: Pairs neither has seen.
+        validation: Pairs the reward has not seen.
+        length_coefficients: Of the length baseline, see `fit_length`.
         seed: Of the bootstrap.
 
     Raises:
-        InvalidInputError: as `accuracy_of`, or a pair is in both sets.
+        InvalidInputError: as `accuracy_of`.
     """
-    _require_disjoint(train, validation)
     longer = _characters(validation.chosen) - _characters(validation.rejected)
-    coefficients = fit_bradley_terry(_length_differences(train), ridge=LENGTH_RIDGE)
-    fitted = _length_differences(validation) @ coefficients
+    fitted = _length_differences(validation) @ np.array(length_coefficients)
 
     def measured(values: Float[ndarray, " pairs"]) -> Accuracy:
         return accuracy_of(values, groups=validation.groups, seed=seed)
@@ -135,7 +130,25 @@ def held_out_of(
     )
 
 
-def _require_disjoint(train: PairSet, validation: PairSet) -> None:
+def fit_length(train: PairSet) -> tuple[float, float]:
+    """The Bradley-Terry fit that sees only the logarithms of characters and of words.
+
+    Returns:
+        Coefficients of `log(1 + characters)` and `log(1 + words)`.
+
+    Raises:
+        InvalidInputError: there are fewer than two pairs.
+    """
+    found = fit_bradley_terry(_length_differences(train), ridge=LENGTH_RIDGE)
+    return float(found[0]), float(found[1])
+
+
+def require_disjoint(train: PairSet, validation: PairSet) -> None:
+    """Refuse a pair that was fitted on and is measured on, whichever answer was chosen.
+
+    Raises:
+        InvalidInputError: there is one.
+    """
     seen = {(pair.prompt, frozenset((pair.chosen, pair.rejected))) for pair in train.pairs}
     for index, pair in enumerate(validation.pairs):
         if (pair.prompt, frozenset((pair.chosen, pair.rejected))) in seen:

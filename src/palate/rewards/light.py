@@ -2,8 +2,9 @@
 
 Four blocks of features: words and word pairs, character n-grams within words, lengths, and words
 shared with the prompt. Each block is divided by one number, so that its differences chosen minus
-rejected have mean squared length one: the ridge prices the blocks alike. The score is their sum
-with the coefficients of `palate.rewards.bradley_terry`.
+rejected have mean squared length one (lengths and overlaps: `dense_scale` squared): the ridge
+prices the blocks alike. The score is their sum with the coefficients of
+`palate.rewards.bradley_terry`.
 
 It reads surface only: it cannot tell a true statement from a false one in the same words, and
 answers far from the pairs it was fitted on get scores that mean little.
@@ -24,11 +25,10 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from palate.core.errors import FormatError
+from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import (
     hash_bytes,
     read_versioned,
@@ -36,7 +36,6 @@ from palate.core.files import (
     write_bytes_atomic,
     write_versioned,
 )
-from palate.core.settings import Settings
 from palate.rewards.bradley_terry import fit_bradley_terry, select_ridge
 from palate.rewards.features import (
     N_LENGTHS,
@@ -49,29 +48,10 @@ from palate.rewards.features import (
     overlap_features,
 )
 from palate.rewards.pairs import PairSet
+from palate.rewards.settings import LightSettings
 
 KIND, VERSION = "palate-light-reward", 1
 _VOCABULARY, _ARRAYS = "light.json", "light.safetensors"
-
-
-class LightSettings(Settings):
-    """How a light reward is fitted.
-
-    Attributes:
-        word_ngrams: Shortest and longest run of words.
-        character_ngrams: Shortest and longest run of characters within a word.
-        least_texts: Terms in fewer answers are left out.
-        with_overlap: Whether words shared with the prompt count.
-        ridge: Price of the squared coefficients; `None` chooses from `ridges` by cross-validation.
-        ridges: Candidates, from the price under which a block says nothing to nearly none.
-    """
-
-    word_ngrams: tuple[int, int] = (1, 2)
-    character_ngrams: tuple[int, int] = (2, 5)
-    least_texts: int = Field(default=2, ge=1)
-    with_overlap: bool = True
-    ridge: float | None = Field(default=None, gt=0)
-    ridges: tuple[float, ...] = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +140,7 @@ def fit_light(
     chosen = _blocks(words, characters, pairs.prompts, pairs.chosen)
     rejected = _blocks(words, characters, pairs.prompts, pairs.rejected)
     differences = [sp.csr_matrix(a - b) for a, b in zip(chosen, rejected, strict=True)]
-    scales = _scales(differences, with_overlap=options.with_overlap)
+    scales = _scales(differences, options=options)
     scaled = sp.csr_matrix(sp.hstack(differences, format="csr") @ sp.diags(scales))
     ridge = options.ridge or select_ridge(
         scaled, groups=pairs.groups, grid=options.ridges, seed=seed
@@ -210,16 +190,16 @@ def _blocks(
 
 
 def _scales(
-    differences: Sequence[SparseRows], *, with_overlap: bool
+    differences: Sequence[SparseRows], *, options: LightSettings
 ) -> Float[ndarray, " features"]:
     """One factor per feature; dense features are first put on a common footing of variance one."""
     words, characters, lengths, overlaps = differences
     factors = [_block_scale(words), _block_scale(characters)]
-    for block, is_used in ((lengths, True), (overlaps, with_overlap)):
+    for block, is_used in ((lengths, True), (overlaps, options.with_overlap)):
         spread = np.sqrt(np.asarray(block.multiply(block).mean(axis=0))).ravel()
         single = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
         n_used = max(1, int(np.count_nonzero(single)))
-        factors.append(single / np.sqrt(n_used) * is_used)
+        factors.append(options.dense_scale * single / np.sqrt(n_used) * is_used)
     return np.concatenate(factors)
 
 
@@ -232,5 +212,5 @@ def _terms(content: dict[str, object], idf: ndarray) -> Terms:
     first, last = content["ngrams"]  # type: ignore[misc]
     terms = tuple(content["terms"])  # type: ignore[arg-type]
     if idf.shape != (len(terms),):
-        raise ValueError(f"{idf.size} frequencies for {len(terms)} terms")
+        raise InvalidInputError(f"There are {idf.size} frequencies for {len(terms)} terms.")
     return Terms(content["analyzer"], (first, last), terms, idf)  # type: ignore[arg-type]

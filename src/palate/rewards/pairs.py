@@ -122,7 +122,6 @@ def read_pairs(
             file and line.
     """
     rows = read_jsonl(path, what="file of pairs")
-    numbers = [n for n, line in enumerate(path.read_text().split("\n"), start=1) if line.strip()]
     if not rows:
         raise InvalidInputError(
             f"The file of pairs {str(path)!r} is empty; give at least one pair."
@@ -131,7 +130,7 @@ def read_pairs(
         raise InvalidInputError(
             f"The pairs of {str(path)!r} are to be swapped; name the opposite objective."
         )
-    places = [f"Line {number} of the file of pairs {str(path)!r}" for number in numbers]
+    places = line_places(path, what="file of pairs")
     pairs = [_pair(row, place=place) for row, place in zip(rows, places, strict=True)]
     groups = None
     if group_by is not None:
@@ -162,6 +161,16 @@ def default_groups(pairs: Sequence[PreferencePair]) -> list[str]:
     for pair in pairs:
         parent[_root(parent, pair.chosen)] = _root(parent, pair.rejected)
     return [_root(parent, pair.chosen) for pair in pairs]
+
+
+def line_places(path: Path, *, what: str) -> list[str]:
+    """How to name each row of a JSONL file in a message; blank lines count but hold no row."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [
+        f"Line {number} of the {what} {str(path)!r}"
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
 
 
 def text_of(value: object, *, place: str, field: str) -> str:

@@ -17,6 +17,7 @@ from palate.core.files import hash_value, write_folder_atomic
 from palate.core.protocols import Reward
 from palate.rewards.card import RewardCard, Trunk, save_card, statistics_of
 from palate.rewards.scale import ScaleKind, fit_scale, fit_win_scale, require_rewards
+from palate.rewards.texts import require_equally_many
 
 
 class RawModel(Protocol):
@@ -181,18 +182,6 @@ def calibrate_against(
     scale = fit_win_scale(prompts, raw)
     update = {"calibration": scale, "calibration_raw": statistics_of(raw)}
     return replace(reward, card=reward.card.model_copy(update=update))
-
-
-def require_equally_many(prompts: Sequence[str], answers: Sequence[str]) -> None:
-    """Refuse lists of different lengths.
-
-    Raises:
-        InvalidInputError: there is not one answer for each prompt.
-    """
-    if len(prompts) != len(answers):
-        raise InvalidInputError(
-            f"There are {len(prompts)} prompts for {len(answers)} answers; give one for each."
-        )
 
 
 def _require_uncalibrated(reward: LearnedReward) -> None:

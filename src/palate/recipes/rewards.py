@@ -1,0 +1,162 @@
+"""A reward from files to files: train it on pairs, score texts with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palate.core.errors import InvalidInputError
+from palate.core.settings import Settings
+from palate.recipes.progress import progress_of
+from palate.rewards.card import statistics_of
+from palate.rewards.completions import has_pairs, read_completions
+from palate.rewards.fit import fit_reward
+from palate.rewards.folder import load_reward
+from palate.rewards.held_out import HeldOut, held_out_of
+from palate.rewards.pairs import PairSet, read_pairs
+from palate.rewards.reward import LearnedReward, calibrate
+from palate.rewards.scale import ScaleKind
+from palate.rewards.settings import trunk_settings
+
+
+class RewardJob(Settings):
+    """One reward to be trained.
+
+    Attributes:
+        pairs: Pairs to fit on.
+        validation: Pairs to measure on.
+        out: New folder for the reward.
+        trunk: `light`, or the folder or hub id of a Hugging Face model.
+        objective: Its name; by default the one the pairs give.
+        is_swapped: Exchange chosen and rejected; needs `objective`.
+        group_by: Column whose equal values belong together; by default the prompt.
+        calibrate: Answers of the base model, on which the scale is fitted.
+        scale: Kind of scale.
+        overrides: `key=value` for the settings of the trunk.
+        seed: Of everything random.
+    """
+
+    pairs: Path
+    validation: Path
+    out: Path
+    trunk: str = "light"
+    objective: str | None = None
+    is_swapped: bool = False
+    group_by: str | None = None
+    calibrate: Path | None = None
+    scale: ScaleKind = "logistic"
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def train_reward(job: RewardJob) -> LearnedReward:
+    """Train, measure, calibrate where answers are given, and write the folder, whole or not at all.
+
+    Raises:
+        InvalidInputError: the folder exists, a file is missing or wrong, or a setting is.
+        FormatError: the trunk cannot be given a reward head.
+    """
+    if job.out.exists():
+        raise InvalidInputError(f"The folder {str(job.out)!r} exists; give a new one.")
+    train, validation = (
+        read_pairs(path, objective=job.objective, group_by=job.group_by, is_swapped=job.is_swapped)
+        for path in (job.pairs, job.validation)
+    )
+    _require_one_objective(train, validation)
+    settings = trunk_settings(job.trunk, overrides=job.overrides)
+    rollouts = read_completions(job.calibrate) if job.calibrate is not None else None
+    with progress_of(f"train {train.objective}") as on_step:
+        reward = fit_reward(
+            train,
+            validation=validation,
+            settings=settings,
+            seed=job.seed,
+            on_step=on_step,
+        )
+    if rollouts is not None:
+        prompts, answers = rollouts
+        reward = calibrate(reward, prompts=prompts, answers=answers, kind=job.scale)
+    reward.save(job.out)
+    return reward
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A file of texts scored by a reward.
+
+    Attributes:
+        objective: What was scored.
+        scale: Kind of scale of the scores, or `raw`: log-odds, comparable within this reward only.
+        scores: One per answer; for pairs one `(chosen, rejected)` each, raw.
+        held_out: For pairs, how they were ranked; otherwise `None`.
+    """
+
+    objective: str
+    scale: str
+    scores: list[Any]
+    held_out: HeldOut | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as plain data, with what they say together."""
+        content: dict[str, Any] = {"objective": self.objective, "scale": self.scale}
+        if self.held_out is not None:
+            content |= self.held_out.model_dump(mode="json")
+        else:
+            content |= statistics_of(np.array(self.scores)).model_dump(mode="json")
+        return {**content, "scores": self.scores}
+
+
+def score_file(
+    folder: Path, file: Path, *, is_raw: bool = False, group_by: str | None = None
+) -> Scored:
+    """Score the answers of a file, or rank its pairs.
+
+    Ranking needs no scale; a number in [0, 1] does.
+
+    Args:
+        folder: Of the reward.
+        file: JSONL with `prompt` and `completion`, or with `prompt`, `chosen` and `rejected`.
+        is_raw: Give log-odds, which need no scale.
+        group_by: For pairs, column whose equal values belong together.
+
+    Raises:
+        InvalidInputError: a file is missing or wrong, or the reward is not calibrated.
+        FormatError: the folder holds something else.
+    """
+    reward = load_reward(folder)
+    if has_pairs(file):
+        return _ranked(reward, read_pairs(file, objective=reward.objective, group_by=group_by))
+    prompts, answers = read_completions(file)
+    scores = reward.raw(prompts, answers) if is_raw else reward.score(prompts, answers)
+    scale = reward.card.calibration
+    return Scored(
+        objective=reward.objective,
+        scale="raw" if is_raw or scale is None else scale.kind,
+        scores=scores.tolist(),
+        held_out=None,
+    )
+
+
+def _ranked(reward: LearnedReward, pairs: PairSet) -> Scored:
+    chosen = reward.raw(pairs.prompts, pairs.chosen)
+    rejected = reward.raw(pairs.prompts, pairs.rejected)
+    return Scored(
+        objective=reward.objective,
+        scale="raw",
+        scores=[list(both) for both in zip(chosen.tolist(), rejected.tolist(), strict=True)],
+        held_out=held_out_of(
+            chosen - rejected,
+            validation=pairs,
+            length_coefficients=reward.card.length_coefficients,
+            seed=reward.card.seed,
+        ),
+    )
+
+
+def _require_one_objective(train: PairSet, validation: PairSet) -> None:
+    if train.objective != validation.objective:
+        raise InvalidInputError(
+            f"The training pairs are of {train.objective!r} and the validation pairs of "
+            f"{validation.objective!r}; give pairs of one objective, or name it for both."
+        )

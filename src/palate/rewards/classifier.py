@@ -1,0 +1,180 @@
+"""A transformer with a reward head: a Hugging Face sequence classifier with one output.
+
+A prompt and an answer are read as the chat template says or, without one, with a blank line
+between them; of a text longer than the model reads, the end is read. Scores of one text alone and
+in a batch agree to rounding, not to the bit: padding changes the order of sums.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import logging as transformers_logging
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import hash_bytes
+from palate.models.load import tokenizer_fingerprint
+from palate.rewards.texts import turns_of
+
+_PLAIN_SEPARATOR = "\n\n"
+_SCORE_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerModel:
+    """A trained transformer reward: prompt and answer to log-odds.
+
+    Attributes:
+        model: A sequence classifier with one output, in evaluation mode.
+        tokenizer: Its padding token is set; `model_max_length` is how much is read.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+
+    @property
+    def trunk(self) -> Literal["transformer"]:
+        """Which kind it is."""
+        return "transformer"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of parameters, tokenizer and the number of tokens read."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
+        parts = [tokenizer_fingerprint(self.tokenizer), str(self.tokenizer.model_max_length)]
+        content = [part.encode() for part in parts]
+        for name, tensor in sorted(self.model.state_dict().items()):
+            content += [name.encode(), tensor.detach().cpu().contiguous().float().numpy().tobytes()]
+        return hash_bytes(*content)
+
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
+        texts = [
+            encode(self.tokenizer, prompt, answer)
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        scores = np.zeros(len(texts))
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        for start in range(0, len(order), _SCORE_BATCH):
+            rows = order[start : start + _SCORE_BATCH]
+            scores[rows] = self._score([texts[row] for row in rows])
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the classifier and its tokenizer into the folder, as Hugging Face lays it out."""
+        with _quiet():
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _score(self, texts: Sequence[list[int]]) -> Float[ndarray, " texts"]:
+        width = max(map(len, texts))
+        ids = torch.full((len(texts), width), _pad_id(self.tokenizer))
+        is_read = torch.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = torch.tensor(text)
+            is_read[row, : len(text)] = 1
+        device = self.model.device
+        with torch.inference_mode():
+            out = self.model(input_ids=ids.to(device), attention_mask=is_read.to(device))
+        return out.logits[:, 0].double().cpu().numpy()
+
+
+def load_transformer(folder: Path, *, device: str = "cpu") -> TransformerModel:
+    """The model written by `TransformerModel.save`.
+
+    Raises:
+        FormatError: the folder holds no sequence classifier with one output.
+    """
+    model, tokenizer = load_trunk(str(folder))
+    if model.config.num_labels != 1:
+        raise FormatError(
+            f"The folder {str(folder)!r} holds a classifier with {model.config.num_labels} "
+            "outputs, but a reward has one."
+        )
+    model.eval().requires_grad_(requires_grad=False)
+    return TransformerModel(model.to(torch.device(device)), tokenizer)
+
+
+def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenizer]:
+    """A model with a reward head, new where the checkpoint has none, and its tokenizer.
+
+    Raises:
+        InvalidInputError: the trunk is not there.
+        FormatError: what is there is no model with a tokenizer.
+    """
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~"))):
+        raise InvalidInputError(f"The trunk {name!r} does not exist; give a model folder.")
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name, revision=revision, num_labels=1, dtype=torch.float32
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if Path(name).is_dir():
+            raise FormatError(
+                f"The folder {name!r} is not a model with a tokenizer that can be given a reward "
+                f"head ({reason})."
+            ) from error
+        raise InvalidInputError(
+            f"The trunk {name!r} is neither a folder nor a hub id that can be read ({reason})."
+        ) from error
+    tokenizer.truncation_side = "left"
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    model.config.pad_token_id = _pad_id(tokenizer)
+    return model, tokenizer
+
+
+def encode(tokenizer: Tokenizer, prompt: str, answer: str) -> list[int]:
+    """Token ids of prompt and answer with an end token; of a long text the end."""
+    if getattr(tokenizer, "chat_template", None) is not None:
+        messages = [*turns_of(prompt), {"role": "assistant", "content": answer}]
+        text: Any = tokenizer.apply_chat_template(messages, tokenize=False)
+        return _ids(tokenizer, text, has_specials=False)
+    return _ids(tokenizer, prompt + _PLAIN_SEPARATOR + answer, has_specials=True)
+
+
+def _ids(tokenizer: Tokenizer, text: str, *, has_specials: bool) -> list[int]:
+    most = tokenizer.model_max_length
+    read: Any = tokenizer(
+        text, add_special_tokens=has_specials, truncation=True, max_length=most - 1
+    )["input_ids"]
+    ids = [int(token) for token in read]
+    last: Any = (
+        tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    )
+    return ids if last is None or (ids and ids[-1] == last) else [*ids, int(last)]
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+    return int(str(tokenizer.pad_token_id))
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Without transformers' report that the head is new, and without its progress bar."""
+    verbosity = transformers_logging.get_verbosity()
+    has_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if has_bar:
+            transformers_logging.enable_progress_bar()

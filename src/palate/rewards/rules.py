@@ -1,0 +1,240 @@
+"""Rules: rewards that are written down, not learned.
+
+Each rule is a fixed function of the answer into [0, 1]; its scale is its definition, so it needs
+no calibration. In a run file:
+
+    rewards:
+      brief: {kind: length, unit: words, low: 10, high: 60, prefer: shorter}
+      hedged: {kind: words, words: [perhaps, maybe, might], most: 3}
+      sourced: {kind: pattern, pattern: "https?://", most: 1}
+      plain: {kind: readability, low: 30, high: 90}
+
+A rule reads surface only, and whatever is trained on it will find the cheapest text that obeys it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol, Self
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.core.settings import Settings
+from palate.rewards.texts import WORD, count_sentences, require_equally_many, words_of
+
+_VOWELS = re.compile(r"[aeiouy]+")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class LengthRule(Settings):
+    """Longer or shorter: straight from `low` to `high`, flat outside.
+
+    Attributes:
+        kind: Tells the rules apart in a file.
+        unit: What is counted.
+        low: Count at one end.
+        high: Count at the other end; greater than `low`.
+        prefer: Which end is worth 1.
+    """
+
+    kind: Literal["length"]
+    unit: Literal["characters", "words", "sentences"] = "words"
+    low: float = Field(ge=0)
+    high: float = Field(gt=0)
+    prefer: Literal["longer", "shorter"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _require_ordered(self.low, self.high)
+        return self
+
+    def value(self, answer: str) -> float:
+        """Worth of the answer in [0, 1]."""
+        counts = {"characters": len, "words": _count_words, "sentences": count_sentences}
+        share = _share(counts[self.unit](answer), low=self.low, high=self.high)
+        return share if self.prefer == "longer" else 1.0 - share
+
+
+class WordsRule(Settings):
+    """Words from a list: their number, up to `most`, divided by `most`.
+
+    Attributes:
+        kind: Tells the rules apart in a file.
+        words: Whole words, in any case.
+        most: Occurrences that are worth 1.
+        is_wanted: Whether they raise the reward; otherwise none is worth 1.
+    """
+
+    kind: Literal["words"]
+    words: tuple[str, ...] = Field(min_length=1)
+    most: int = Field(default=1, ge=1)
+    is_wanted: bool = True
+
+    @field_validator("words")
+    @classmethod
+    def _single(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for word in words:
+            if not WORD.fullmatch(word):
+                raise InvalidInputError(f"{word!r} is not one word; use the rule `pattern`")
+        return tuple(word.lower() for word in words)
+
+    def value(self, answer: str) -> float:
+        """Worth of the answer in [0, 1]."""
+        listed = set(self.words)
+        share = min(self.most, sum(word in listed for word in words_of(answer))) / self.most
+        return share if self.is_wanted else 1.0 - share
+
+
+class PatternRule(Settings):
+    """Matches of a regular expression: their number, up to `most`, divided by `most`.
+
+    Attributes:
+        kind: Tells the rules apart in a file.
+        pattern: As Python's `re` reads it; give `(?i)` for any case. Nested repetitions can take
+            exponential time: use patterns you trust.
+        most: Matches that are worth 1.
+        is_wanted: Whether they raise the reward; otherwise none is worth 1.
+    """
+
+    kind: Literal["pattern"]
+    pattern: str = Field(min_length=1)
+    most: int = Field(default=1, ge=1)
+    is_wanted: bool = True
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InvalidInputError(f"it is not a regular expression ({error})") from error
+        return pattern
+
+    def value(self, answer: str) -> float:
+        """Worth of the answer in [0, 1]."""
+        found = sum(1 for _ in re.finditer(self.pattern, answer))
+        share = min(self.most, found) / self.most
+        return share if self.is_wanted else 1.0 - share
+
+
+class ReadabilityRule(Settings):
+    """Easy or hard English by Flesch's reading ease: straight from `low` to `high`.
+
+    `206.835 - 1.015 words per sentence - 84.6 syllables per word`; syllables are runs of vowels
+    but for a silent final e. An empty answer is worth 0.
+
+    Attributes:
+        kind: Tells the rules apart in a file.
+        low: Reading ease at one end; 30 is very difficult.
+        high: Reading ease at the other end; 90 is very easy.
+        prefer: Which end is worth 1.
+
+    Source:
+        Flesch 1948, "A New Readability Yardstick".
+    """
+
+    kind: Literal["readability"]
+    low: float = 0.0
+    high: float = 100.0
+    prefer: Literal["easy", "hard"] = "easy"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        _require_ordered(self.low, self.high)
+        return self
+
+    def value(self, answer: str) -> float:
+        """Worth of the answer in [0, 1]."""
+        if not WORD.search(answer):
+            return 0.0
+        share = _share(reading_ease(answer), low=self.low, high=self.high)
+        return share if self.prefer == "easy" else 1.0 - share
+
+
+Rule = Annotated[
+    LengthRule | WordsRule | PatternRule | ReadabilityRule, Field(discriminator="kind")
+]
+
+
+class _Valued(Protocol):
+    def value(self, answer: str) -> float: ...
+
+    def model_dump(self) -> dict[str, object]: ...
+
+
+@dataclass(frozen=True)
+class RuleReward:
+    """A rule as a reward.
+
+    Attributes:
+        objective: Name of what it measures.
+        rule: The function.
+    """
+
+    objective: str
+    rule: _Valued
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the rule."""
+        return hash_value(self.rule.model_dump())
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Rewards in [0, 1], `[texts]`; the prompts do not matter.
+
+        Raises:
+            InvalidInputError: there is not one answer for each prompt.
+        """
+        require_equally_many(prompts, answers)
+        return np.array([self.rule.value(answer) for answer in answers], dtype=np.float64)
+
+
+def rule_from(values: object, *, objective: str) -> RuleReward:
+    """The rule written in plain data, such as one entry of a run file.
+
+    Raises:
+        InvalidInputError: the kind is unknown, or a key or value is not allowed.
+    """
+    try:
+        rule = TypeAdapter[Rule](Rule).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "kind"
+        raise InvalidInputError(
+            f"The rule of the objective {objective!r} is wrong at {key!r}: {first['msg']}."
+        ) from error
+    return RuleReward(objective, rule)
+
+
+def reading_ease(text: str) -> float:
+    """Flesch's reading ease of an English text with at least one word; higher is easier."""
+    words = words_of(text)
+    n_words = len(words)
+    n_syllables = sum(count_syllables(word) for word in words)
+    return 206.835 - 1.015 * n_words / count_sentences(text) - 84.6 * n_syllables / n_words
+
+
+def count_syllables(word: str) -> int:
+    """Runs of vowels, less a silent final e, at least one; right for about nine words in ten."""
+    runs = len(_VOWELS.findall(word))
+    is_silent = word.endswith("e") and not word.endswith(("le", "ee", "ie", "oe", "ye"))
+    return max(1, runs - 1 if is_silent else runs)
+
+
+def _count_words(text: str) -> int:
+    return len(WORD.findall(text))
+
+
+def _share(count: float, *, low: float, high: float) -> float:
+    return min(1.0, max(0.0, (count - low) / (high - low)))
+
+
+def _require_ordered(low: float, high: float) -> None:
+    if not low < high:
+        raise InvalidInputError(f"low ({low}) is not below high ({high})")

@@ -1,0 +1,78 @@
+"""How rewards are fitted: the settings of either trunk, and how a run names them."""
+
+import json
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from palate.core.settings import Settings, load_settings
+
+LIGHT = "light"
+
+
+class LightSettings(Settings):
+    """How a light reward is fitted.
+
+    Attributes:
+        word_ngrams: Shortest and longest run of words.
+        character_ngrams: Shortest and longest run of characters within a word.
+        least_texts: Terms in fewer answers are left out.
+        dense_scale: Size of lengths and overlaps beside terms; smaller makes them dearer. The
+            default had the smallest cross-validated loss over six of ten real objectives.
+        with_overlap: Whether words shared with the prompt count.
+        ridge: Price of the squared coefficients; `None` chooses from `ridges` by cross-validation.
+        ridges: Candidates, from the price under which a block says nothing to nearly none.
+    """
+
+    word_ngrams: tuple[int, int] = (1, 2)
+    character_ngrams: tuple[int, int] = (2, 5)
+    least_texts: int = Field(default=2, ge=1)
+    dense_scale: float = Field(default=0.3, gt=0)
+    with_overlap: bool = True
+    ridge: float | None = Field(default=None, gt=0)
+    ridges: tuple[float, ...] = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+class TransformerSettings(Settings):
+    """How a transformer reward is trained; the defaults suit a small model on a CPU.
+
+    Attributes:
+        trunk: Folder or hub id of a causal model or an encoder.
+        revision: Hub revision.
+        epochs: Passes over the pairs.
+        batch_pairs: Pairs per step.
+        learning_rate: Peak of a linear schedule.
+        warmup_fraction: Share of steps in which it rises.
+        weight_decay: Of AdamW.
+        max_tokens: Most tokens read of prompt and answer together; never more than the trunk reads.
+        device: As torch names devices.
+    """
+
+    trunk: str
+    revision: str | None = None
+    epochs: int = Field(default=3, ge=1)
+    batch_pairs: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_tokens: int = Field(default=512, ge=8)
+    device: str = "cpu"
+
+
+TrunkSettings = LightSettings | TransformerSettings
+
+
+def trunk_settings(trunk: str, *, overrides: Sequence[str] = ()) -> TrunkSettings:
+    """The settings of a trunk.
+
+    Args:
+        trunk: `light`, or the folder or hub id of a Hugging Face model.
+        overrides: `key=value`.
+
+    Raises:
+        InvalidInputError: a key or value is not allowed.
+    """
+    if trunk == LIGHT:
+        return load_settings(LightSettings, overrides=overrides)
+    named = [f"trunk={json.dumps(trunk)}", *overrides]
+    return load_settings(TransformerSettings, overrides=named)

@@ -1,0 +1,47 @@
+"""Texts, counted: words, sentences, turns of a transcript."""
+
+import re
+from collections.abc import Sequence
+
+from palate.core.errors import InvalidInputError
+
+WORD = re.compile(r"(?u)\b\w+\b")
+_SENTENCE_END = re.compile(r"[.!?]+")
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words."""
+    return [word.lower() for word in WORD.findall(text)]
+
+
+def count_sentences(text: str) -> int:
+    """Runs of `.`, `!` or `?`, at least one."""
+    return max(1, len(_SENTENCE_END.findall(text)))
+
+
+def turns_of(prompt: str) -> list[dict[str, str]]:
+    """Messages `{"role", "content"}` of a transcript `Human: ...`, blank line, `Assistant: ...`.
+
+    A prompt that does not begin with a speaker is one message of the user.
+    """
+    first, *rest = _TURN.split(prompt)
+    if first or not rest:
+        return [{"role": "user", "content": prompt}]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[speaker], "content": content.strip()}
+        for speaker, content in zip(rest[::2], rest[1::2], strict=True)
+    ]
+
+
+def require_equally_many(prompts: Sequence[str], answers: Sequence[str]) -> None:
+    """Refuse lists of different lengths.
+
+    Raises:
+        InvalidInputError: there is not one answer for each prompt.
+    """
+    if len(prompts) != len(answers):
+        raise InvalidInputError(
+            f"There are {len(prompts)} prompts for {len(answers)} answers; give one for each."
+        )
