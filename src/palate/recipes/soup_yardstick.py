@@ -100,13 +100,12 @@ class Bench:
 def run_yardstick(
     *,
     out: Path | None = None,
-    seeds: tuple[int, ...] = SEEDS,
     on_seed: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> YardstickReport:
     """Measure every cell of the table, and write the page if `out` names one."""
     rows: list[Row] = []
     ranks: list[dict[float, int]] = []
-    for done, seed in enumerate(seeds, start=1):
+    for done, seed in enumerate(SEEDS, start=1):
         bench = make_bench(yardstick(seed))
         ranks.append(effective_rank(bench.basis).at)
         priors = {n_experts: _priors(bench, n_experts) for n_experts in SIZES}
@@ -119,7 +118,7 @@ def run_yardstick(
                 rows += _stage_two(bench, person, said, priors)
         if seed in TRUST_SEEDS:
             rows += _trusted(make_bench(yardstick(seed, n_training=0)))
-        on_seed(done, len(seeds))
+        on_seed(done, len(SEEDS))
     report = make_report(rows, ranks)
     if out is not None:
         write_text_atomic(out, report.to_markdown())
