@@ -13,7 +13,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import DynamicCache as Cache
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from palate.models.adapter import Factor
 from palate.models.load import Base
@@ -106,7 +107,7 @@ class PeftPeople:
         self.model: PeftModel = model.eval()  # pyright: ignore[reportAttributeAccessIssue]
 
     def one_at_a_time(
-        self, tokens: Int[Tensor, "people seq"], caches: Sequence[DynamicCache | None]
+        self, tokens: Int[Tensor, "people seq"], caches: Sequence[Cache | None]
     ) -> Float[Tensor, "people vocab"]:
         """Last logits of every person, one forward pass each."""
         rows: list[Tensor] = []
@@ -116,7 +117,7 @@ class PeftPeople:
         return torch.cat(rows)
 
     def in_one_batch(
-        self, tokens: Int[Tensor, "people seq"], cache: DynamicCache | None
+        self, tokens: Int[Tensor, "people seq"], cache: Cache | None
     ) -> Float[Tensor, "people vocab"]:
         """Last logits of every person, one pass with `adapter_names`."""
         return self.model(tokens, adapter_names=self.names, past_key_values=cache).logits[:, -1]

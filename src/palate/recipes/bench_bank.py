@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from palate.core.errors import CheckFailedError
 from palate.core.settings import Settings
 from palate.models.bank import AdapterBank
 from palate.models.peers import (
+    Cache,
     LlamaSize,
     LoopedExperts,
     PeftPeople,
@@ -104,11 +104,11 @@ def bench_bank(settings: BankBenchSettings) -> BankBench:
     looped = LoopedExperts(base, adapters, coefficients)
     bank = AdapterBank(base, adapters)
 
-    def with_bank(ids: Tensor, cache: DynamicCache | None) -> Tensor:
+    def with_bank(ids: Tensor, cache: Cache | None) -> Tensor:
         with bank.applied(coefficients):
             return base.model(ids, past_key_values=cache).logits[:, -1]
 
-    runs: dict[str, Callable[[Tensor, DynamicCache | None], Tensor]] = {
+    runs: dict[str, Callable[[Tensor, Cache | None], Tensor]] = {
         "bank": with_bank,
         "peft cat, adapter_names": peft.in_one_batch,
         "loop over experts": lambda ids, cache: looped.model(ids, past_key_values=cache).logits[
@@ -128,7 +128,7 @@ def bench_bank(settings: BankBenchSettings) -> BankBench:
 
 
 def _prefills(
-    runs: dict[str, Callable[[Tensor, DynamicCache | None], Tensor]],
+    runs: dict[str, Callable[[Tensor, Cache | None], Tensor]],
     peft: PeftPeople,
     tokens: Tensor,
 ) -> dict[str, Callable[[], object]]:
@@ -140,14 +140,14 @@ def _prefills(
 
 
 def _decoders(
-    runs: dict[str, Callable[[Tensor, DynamicCache | None], Tensor]],
+    runs: dict[str, Callable[[Tensor, Cache | None], Tensor]],
     peft: PeftPeople,
     tokens: Tensor,
 ) -> dict[str, Callable[[], object]]:
     last = tokens[:, -1:]
 
-    def step(run: Callable[[Tensor, DynamicCache | None], Tensor]) -> Callable[[], object]:
-        cache = DynamicCache()
+    def step(run: Callable[[Tensor, Cache | None], Tensor]) -> Callable[[], object]:
+        cache = Cache()
         run(tokens, cache)
 
         def once() -> None:
@@ -157,7 +157,7 @@ def _decoders(
         return once
 
     found = {name: step(run) for name, run in runs.items()}
-    caches = [DynamicCache() for _ in tokens]
+    caches = [Cache() for _ in tokens]
     peft.one_at_a_time(tokens, caches)
 
     def one_at_a_time() -> None:
