@@ -63,12 +63,21 @@ def test_creating_again_keeps_finished_parts_and_takes_the_new_settings(tmp_path
     assert Library.open(tmp_path / "lib").manifest.config == {"x": 2}
 
 
+def test_experts_of_another_beta_are_not_kept(tmp_path):
+    with_parts(tmp_path / "lib")
+    again = Library.create(tmp_path / "lib", replace(MANIFEST, beta=0.2))
+    assert again.manifest.expert_names == ()
+    assert again.has_rollouts(key="ok")
+
+
 def test_experts_stand_in_the_order_asked_for_and_others_can_be_dropped(tmp_path):
     library = Library.create(tmp_path / "lib", MANIFEST)
+    library = library.with_expert(record(1), write_expert("1"))
+    library = library.with_expert(record(0), write_expert("0"))
+    assert library.manifest.expert_names == ("short", "letters")
     order = ("letters", "short")
-    library = library.with_expert(record(1), write_expert("1"), order=order)
-    library = library.with_expert(record(0), write_expert("0"), order=order)
-    assert library.manifest.expert_names == order
+    library = library.with_experts_of(order)
+    assert Library.open(tmp_path / "lib").manifest.expert_names == order
     library = library.with_experts_of(("short",))
     assert Library.open(tmp_path / "lib").manifest.expert_names == ("short",)
     assert not (tmp_path / "lib" / "experts" / "letters").exists()

@@ -6,7 +6,15 @@ import pytest
 from palate.core.errors import InvalidInputError
 from palate.core.types import PreferencePair
 from palate.experts.anchors import Anchor
-from palate.experts.pairs import Pairs, encode_human_pairs, label_pairs, pairs_of_rollouts
+from palate.experts.pairs import (
+    Pairs,
+    Sequences,
+    encode_human_pairs,
+    label_pairs,
+    pair_lengths,
+    pairs_of_rollouts,
+    training_order,
+)
 from palate.experts.rollouts import Rollout
 
 NAMES = ("letters", "short")
@@ -49,6 +57,30 @@ def test_labels_follow_the_stated_log_odds_and_keep_the_pair():
     assert np.mean(found.first == 0) == pytest.approx(1 / (1 + np.exp(-1)), abs=0.0094)
     assert np.all(found.first + found.second == 1)
     assert np.array_equal(found.reward_gaps, np.where(found.first == 0, 0.1, -0.1))
+
+
+def test_training_visits_pairs_in_whole_passes_and_batches_of_like_length():
+    lengths = np.random.default_rng(0).integers(10, 100, size=64)
+    order = training_order(lengths, n_batches=32, batch=4, generator=np.random.default_rng(1))
+    assert sorted(order) == sorted([*range(64)] * 2)
+    batches = lengths[order].reshape(32, 4)
+    mixed = lengths[np.random.default_rng(1).permutation(64)].reshape(16, 4)
+    # padded tokens per batch: sorted stretches waste far less
+    assert (batches.max(axis=1) * 4).sum() / 2 < 0.8 * (mixed.max(axis=1) * 4).sum()
+    # batches themselves come in no order of length
+    assert abs(np.corrcoef(np.arange(32), batches.max(axis=1))[0, 1]) < 0.6
+
+
+def test_a_training_order_may_end_within_a_pass():
+    order = training_order(np.arange(7), n_batches=5, batch=3, generator=np.random.default_rng(0))
+    assert len(order) == 15
+    assert np.bincount(order, minlength=7).min() >= 2
+
+
+def test_the_length_of_a_pair_is_that_of_its_longer_sequence():
+    sequences = Sequences(((1, 2), (1,), (1, 2)), ((5,), (5, 5, 5, 5), (5, 5)))
+    pairs = Pairs(np.array([0, 2]), np.array([1, 0]), np.zeros(2))
+    assert pair_lengths(sequences, pairs).tolist() == [5, 4]
 
 
 def test_human_pairs_are_drawn_in_proportion_and_turned_for_what_is_disliked(tiny_base):

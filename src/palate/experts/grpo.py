@@ -13,7 +13,6 @@ Deviations from TRL's defaults:
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
@@ -22,7 +21,13 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from palate.core.errors import InvalidInputError
-from palate.experts.job import ExpertJob, TrainingData, trainer_arguments
+from palate.experts.job import (
+    UNTRACKED,
+    ExpertJob,
+    Tracking,
+    TrainingData,
+    trainer_arguments,
+)
 from palate.experts.pair_trainer import OnStep, StepReport, trained_adapter
 from palate.experts.placement import lora_config
 from palate.experts.rollouts import RewardScores
@@ -40,7 +45,12 @@ class QuietGRPOTrainer(GRPOTrainer):
 
 
 def train_grpo(
-    base: Base, job: ExpertJob, data: TrainingData, *, on_step: OnStep | None
+    base: Base,
+    job: ExpertJob,
+    data: TrainingData,
+    *,
+    on_step: OnStep | None = None,
+    tracking: Tracking = UNTRACKED,
 ) -> PeftModel:
     """The base with an adapter trained on its own answers.
 
@@ -63,9 +73,9 @@ def train_grpo(
             f"n_generations={settings.n_generations}; make it one."
         )
     as_written = {format_messages(base, prompt): prompt for prompt in data.prompts}
-    arguments = trainer_arguments(base, job)
+    arguments = trainer_arguments(base, job, tracking)
     arguments["per_device_train_batch_size"] = n_answers // settings.accumulate
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tracking.output() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
         model: Any = deepcopy(base.model)
         trainer = QuietGRPOTrainer(

@@ -1,7 +1,11 @@
 """What determines an expert: the anchor, the adapter's shape, the training settings, the data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field, model_validator
 
+from palate.core.errors import MissingExtraError
 from palate.core.settings import Settings
 from palate.core.types import PreferencePair
 from palate.experts.anchors import Anchor
@@ -16,6 +21,8 @@ from palate.experts.pairs import Sequences
 from palate.experts.placement import AdapterSettings
 from palate.experts.rollouts import RewardScores, Rollout
 from palate.models.load import Base
+
+LOG_EVERY = 5  # steps between the reports to a tracker
 
 
 class TrainSettings(Settings):
@@ -100,7 +107,45 @@ class TrainingData:
     reward: RewardScores | None = None
 
 
-def trainer_arguments(base: Base, job: ExpertJob) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Tracking:
+    """Where training is reported; it does not change the expert.
+
+    Attributes:
+        report_to: `none`, `tensorboard`, `wandb` or `trackio`.
+        folder: For the tracker's files; a temporary one by default.
+    """
+
+    report_to: str = "none"
+    folder: Path | None = None
+
+    @contextmanager
+    def output(self) -> Generator[str]:
+        """The trainer's output folder."""
+        if self.folder is not None:
+            yield str(self.folder)
+            return
+        with TemporaryDirectory() as folder:
+            yield folder
+
+
+UNTRACKED = Tracking()
+
+
+def require_tracker(report_to: str) -> None:
+    """Return when the tracker's package is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if report_to != "none" and find_spec(report_to) is None:
+        raise MissingExtraError(
+            f"The setting report_to={report_to} needs the package {report_to}; run pip install "
+            f"{report_to} or set it to none."
+        )
+
+
+def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[str, Any]:
     """What all of TRL's trainers are given alike."""
     settings = job.training
     return {
@@ -120,7 +165,9 @@ def trainer_arguments(base: Base, job: ExpertJob) -> dict[str, Any]:
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
+        "logging_strategy": "no" if tracking.report_to == "none" else "steps",
+        "logging_steps": LOG_EVERY,
+        "run_name": job.anchor.name,
+        "report_to": tracking.report_to,
         "disable_tqdm": True,
     }

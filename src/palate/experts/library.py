@@ -79,9 +79,10 @@ class Library:
                 f"{', '.join(manifest.objective_names)} are asked for; use another folder."
             )
         _remove_unfinished(folder)
+        is_comparable = found.manifest.beta == manifest.beta  # experts of another beta are not
         kept = replace(
             manifest,
-            experts=found.manifest.experts,
+            experts=found.manifest.experts if is_comparable else (),
             rewards=found.manifest.rewards,
             rollouts=found.manifest.rollouts,
         )
@@ -167,23 +168,19 @@ class Library:
                 f"{base.fingerprint[:12]}; use the base it was built on."
             )
 
-    def with_expert(
-        self, record: ExpertRecord, fill: Fill, *, order: tuple[str, ...] = ()
-    ) -> "Library":
+    def with_expert(self, record: ExpertRecord, fill: Fill) -> "Library":
         """The library with the expert in it; one of the same name is replaced.
 
         Args:
             record: Anchor and key; `files` are filled in here.
             fill: Writes the PEFT folder, with its card.
-            order: Bank order by name; experts that it does not name come after.
         """
         name = record.anchor.name
         library = self._without_expert(name)
         write_folder_atomic(library.expert_folder(name), fill)
         record = replace(record, files=hash_folder(library.expert_folder(name)))
-        experts = [*library.manifest.experts, record]
-        experts.sort(key=lambda item: _place(item.anchor.name, order))
-        return library._written(replace(library.manifest, experts=tuple(experts)))
+        experts = (*library.manifest.experts, record)
+        return library._written(replace(library.manifest, experts=experts))
 
     def with_experts_of(self, names: tuple[str, ...]) -> "Library":
         """The library with only these experts, in this order; the others' folders are removed."""
@@ -271,10 +268,6 @@ def _require_files(folder: Path, files: Files) -> None:
                 f"The file {str(path)!r} {state} since it was entered in {MANIFEST}; remove the "
                 "library and build it again."
             )
-
-
-def _place(name: str, order: tuple[str, ...]) -> int:
-    return order.index(name) if name in order else len(order)
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -4,8 +4,8 @@
 text, so that what was sampled is what is trained on and the reference is read once for all experts.
 
 Deviations from TRL:
-    1. Data is already tokenized and has its reference log-probabilities: two preparing methods
-       return it as it is.
+    1. Data is already tokenized, has its reference log-probabilities and stands in the order of
+       training: two preparing methods return it as it is, and it is read in order.
     2. The loss is computed here from log-ratio gaps, for DPO as for REBEL. For DPO it equals TRL's
        own (a test compares them), which on a CPU takes four times as long for its metrics.
     3. TRL refuses an adapter on the unembedding because its own loss reads that matrix directly.
@@ -23,6 +23,7 @@ from datasets import Dataset
 from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
@@ -78,6 +79,9 @@ class PairTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, *_args: Any, **_named: Any) -> Dataset:
         return dataset
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
 
     def _send_telemetry(self) -> None:
         return

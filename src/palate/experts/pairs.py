@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
@@ -22,6 +22,7 @@ from palate.models.chat import encode_answer, encode_prompt, format_messages
 from palate.models.load import Base
 
 Tokens = tuple[int, ...]
+_SORTED_BATCHES = 8  # sorted by length together: few enough that batches stay mixed
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,46 @@ def label_pairs(pairs: Pairs, *, gain: float, generator: np.random.Generator) ->
         np.where(is_kept, pairs.second, pairs.first),
         np.where(is_kept, pairs.reward_gaps, -pairs.reward_gaps),
     )
+
+
+def training_order(
+    lengths: Int[ndarray, " pairs"], *, n_batches: int, batch: int, generator: np.random.Generator
+) -> Int[ndarray, " steps"]:
+    """The pairs in the order of training: batches of like length, the batches themselves shuffled.
+
+    Padding to the longest of a batch is most of the work when lengths differ, so every stretch of
+    eight batches is sorted by length before it is cut. Pairs are visited in whole passes.
+
+    Args:
+        lengths: `[pairs]`, tokens of the longer of the two sequences.
+        n_batches: How many batches.
+        batch: Pairs in each.
+        generator: Source of chance.
+
+    Returns:
+        `[n_batches * batch]`, indices of pairs.
+    """
+    n_needed = n_batches * batch
+    n_passes = -(-n_needed // len(lengths))
+    visited = np.concatenate([generator.permutation(len(lengths)) for _ in range(n_passes)])
+    stretch = _SORTED_BATCHES * batch
+    batches: list[ndarray] = []
+    for start in range(0, n_needed, stretch):
+        part = visited[start : min(start + stretch, n_needed)]
+        part = part[np.argsort(lengths[part], kind="stable")].reshape(-1, batch)
+        batches += [part[index] for index in generator.permutation(len(part))]
+    return np.concatenate(batches)
+
+
+def pair_lengths(sequences: Sequences, pairs: Pairs) -> Int[ndarray, " pairs"]:
+    """`[pairs]`: tokens of the longer of the two, prompt included."""
+    sizes = np.array(
+        [
+            len(prompt) + len(answer)
+            for prompt, answer in zip(sequences.prompts, sequences.answers, strict=True)
+        ]
+    )
+    return np.maximum(sizes[pairs.first], sizes[pairs.second])
 
 
 def encode_human_pairs(

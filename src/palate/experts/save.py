@@ -9,6 +9,7 @@ from palate.core.files import read_json, write_json, write_text_atomic
 from palate.experts.library import CARD
 
 CONFIG = "adapter_config.json"
+PARAMETERS = "adapter_model.safetensors"
 
 
 def fill_expert_folder(folder: Path, *, model: PeftModel, base_path: str, card: str) -> None:
@@ -24,6 +25,7 @@ def fill_expert_folder(folder: Path, *, model: PeftModel, base_path: str, card: 
         card: The model card.
     """
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    (folder / PARAMETERS).chmod(0o644)  # safetensors makes files that others cannot read
     config: dict[str, Any] = read_json(folder / CONFIG)
     config["base_model_name_or_path"] = base_path
     config["target_modules"] = sorted(config["target_modules"])

@@ -28,13 +28,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from peft import PeftModel
 from trl.trainer.dpo_config import DPOConfig
@@ -43,7 +42,13 @@ from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.plan import reference_plan
 from palate.core.seeds import generator_for
 from palate.experts.grpo import train_grpo
-from palate.experts.job import ExpertJob, TrainingData, trainer_arguments
+from palate.experts.job import (
+    UNTRACKED,
+    ExpertJob,
+    Tracking,
+    TrainingData,
+    trainer_arguments,
+)
 from palate.experts.pair_trainer import (
     OnStep,
     PairTrainer,
@@ -57,7 +62,9 @@ from palate.experts.pairs import (
     encode_human_pairs,
     encode_rollouts,
     label_pairs,
+    pair_lengths,
     pairs_of_rollouts,
+    training_order,
 )
 from palate.experts.placement import lora_config
 from palate.experts.rollouts import Rollout
@@ -80,7 +87,12 @@ def rollout_data(base: Base, rollouts: Sequence[Rollout]) -> TrainingData:
 
 
 def train_expert(
-    base: Base, job: ExpertJob, data: TrainingData, *, on_step: OnStep | None = None
+    base: Base,
+    job: ExpertJob,
+    data: TrainingData,
+    *,
+    on_step: OnStep | None = None,
+    tracking: Tracking = UNTRACKED,
 ) -> PeftModel:
     """The base with a trained adapter; the given base itself stays as it was.
 
@@ -89,6 +101,7 @@ def train_expert(
         job: Anchor, adapter, training, seed.
         data: What the method needs.
         on_step: Called with steps done and steps in all.
+        tracking: Where training is reported.
 
     Raises:
         InvalidInputError: the data lack what the method needs, or training diverged.
@@ -97,9 +110,9 @@ def train_expert(
     require_trl()
     with deterministic(n_threads=job.training.n_threads):
         if job.training.method == "grpo":
-            model = train_grpo(base, job, data, on_step=on_step)
+            model = train_grpo(base, job, data, on_step=on_step, tracking=tracking)
         else:
-            model = _train_pairs(base, job, data, on_step=on_step)
+            model = _train_pairs(base, job, data, on_step=on_step, tracking=tracking)
     _require_finite(model, name=job.anchor.name)
     return model
 
@@ -148,8 +161,14 @@ def tilt_of(
     return beta * (np.array(found) - reference)
 
 
-def pair_rows(sequences: Sequences, pairs: Pairs, reference: Float[ndarray, " answers"]) -> Dataset:
-    """The pairs in the columns of TRL's preference trainers."""
+def pair_rows(
+    sequences: Sequences,
+    pairs: Pairs,
+    reference: Float[ndarray, " answers"],
+    *,
+    order: Int[ndarray, " steps"],
+) -> Dataset:
+    """The pairs of this order, in the columns of TRL's preference trainers."""
     rows: list[dict[str, Any]] = [
         {
             "prompt_ids": list(sequences.prompts[first]),
@@ -160,7 +179,10 @@ def pair_rows(sequences: Sequences, pairs: Pairs, reference: Float[ndarray, " an
             "reward_gap": float(gap),
         }
         for first, second, gap in zip(
-            pairs.first.tolist(), pairs.second.tolist(), pairs.reward_gaps.tolist(), strict=True
+            pairs.first[order].tolist(),
+            pairs.second[order].tolist(),
+            pairs.reward_gaps[order].tolist(),
+            strict=True,
         )
     ]
     return Dataset.from_list(rows)
@@ -205,7 +227,12 @@ def deterministic(*, n_threads: int) -> Generator[None]:
 
 
 def _train_pairs(
-    base: Base, job: ExpertJob, data: TrainingData, *, on_step: OnStep | None
+    base: Base,
+    job: ExpertJob,
+    data: TrainingData,
+    *,
+    on_step: OnStep | None,
+    tracking: Tracking,
 ) -> PeftModel:
     settings = job.training
     if settings.method == "dpo_human":
@@ -227,7 +254,13 @@ def _train_pairs(
         pairs = label_pairs(
             pairs, gain=settings.label_gain, generator=generator_for(job.seed, "labels")
         )
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
+    order = training_order(
+        pair_lengths(sequences, pairs),
+        n_batches=settings.n_steps * settings.accumulate,
+        batch=settings.batch_pairs // settings.accumulate,
+        generator=generator_for(job.seed, "order"),
+    )
+    with tracking.output() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
         model: Any = deepcopy(base.model)
         trainer = PairTrainer(
@@ -237,9 +270,9 @@ def _train_pairs(
                 beta=settings.beta * (settings.label_gain if settings.method == "dpo" else 1.0),
                 precompute_ref_log_probs=True,
                 max_length=None,
-                **trainer_arguments(base, job),
+                **trainer_arguments(base, job, tracking),
             ),
-            train_dataset=pair_rows(sequences, pairs, reference),
+            train_dataset=pair_rows(sequences, pairs, reference, order=order),
             tokenizer=base.tokenizer,
             peft_config=lora_config(base.model, job.adapter),
             is_rebel=settings.method == "rebel",

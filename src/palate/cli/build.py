@@ -1,0 +1,45 @@
+"""`palate build RUN.yaml`: pairs or rewards and a base become a library."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from palate.core.files import dump_json
+
+
+def build(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="What to build from what.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the library; default: out/ and the file's name.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Build a library of experts; run it again after an interruption and it goes on."""
+    from palate.core.settings import load_settings
+    from palate.recipes.build import build_library
+    from palate.recipes.run_file import RunSettings
+
+    settings = load_settings(RunSettings, run_file, overrides=overrides or ())
+    found = build_library(settings, out=out or Path("out") / run_file.stem).to_json()
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    table = Table("expert", "wants", "mean tilt", "sd", "trained now")
+    for expert in found["experts"]:
+        wants = [f"{share:+.2f} {name}" for name, share in expert["direction"].items() if share]
+        table.add_row(
+            expert["name"],
+            ", ".join(wants),
+            f"{expert['tilt_mean']:.3f}",
+            f"{expert['tilt_sd']:.3f}",
+            "yes" if expert["is_trained_now"] else "no",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"{found['library']}: {len(found['experts'])} experts, {found['seconds']} s")

@@ -1,0 +1,70 @@
+"""`palate build`: exit codes and what is printed."""
+
+import json
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from palate.cli import app as program
+from palate.cli.build import build
+
+
+def run(arguments, monkeypatch, capsys):
+    """The exit code of the whole program, and what it wrote on both streams."""
+    monkeypatch.setattr(sys, "argv", ["palate", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    written = capsys.readouterr()
+    return ended.value.code, written.out, written.err
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("colour: red\n", "'colour'"),
+        ("base: [\n", "not valid YAML"),
+        ("base: ./nowhere\nprompts: p.jsonl\n", "'objectives'"),
+    ],
+)
+def test_a_bad_run_file_is_one_sentence_and_exit_code_two(
+    tmp_path, monkeypatch, capsys, content, sentence
+):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    code, out, err = run(["build", str(path)], monkeypatch, capsys)
+    assert code == 2
+    assert out == ""
+    assert sentence in err
+    assert err.startswith("palate: ")
+
+
+def test_a_missing_run_file_is_exit_code_two(tmp_path, monkeypatch, capsys):
+    code, _, err = run(["build", str(tmp_path / "none.yaml")], monkeypatch, capsys)
+    assert code == 2
+    assert "does not exist" in err
+
+
+def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
+    class Outcome:
+        def to_json(self):
+            return {"library": "lib", "experts": [], "seconds": 1.0}
+
+    asked = []
+
+    def fake(settings, *, out):
+        asked.append((settings.seed, out.name))
+        return Outcome()
+
+    monkeypatch.setattr("palate.recipes.build.build_library", fake)
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        "base: b\nprompts: p\nobjectives: [{name: a, reward: {rule: {kind: words, words: [x]}}}]\n"
+    )
+    app = typer.Typer()
+    app.command()(build)
+    found = CliRunner().invoke(app, [str(path), "--json", "--set", "seed=7"])
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["library"] == "lib"
+    assert asked == [(7, "small")]
