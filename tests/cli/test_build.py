@@ -23,7 +23,10 @@ def run(arguments, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("colour: red\n", "'colour'"),
+        (
+            "base: b\nprompts: p\nobjectives: [{name: a, reward: {folder: f}}]\ncolour: red\n",
+            "'colour'",
+        ),
         ("base: [\n", "not valid YAML"),
         ("base: ./nowhere\nprompts: p.jsonl\n", "'objectives'"),
     ],
