@@ -1,9 +1,9 @@
 """A person's belief, learned item by item, and always the same as if learned anew from the log.
 
 A `Learner` knows the prior and the settings; the belief of a person is a function of the person's
-feedback in order. Between refits an item costs O(features^2); every 25th item (or every item, with
-adaptive drift) the belief is refitted from the log, with the person's own noise. `rebuild` goes the
-same way from the log alone, so a stored belief can be checked, or thrown away.
+feedback in order. The first 25 items and then every 25th (or every item, with adaptive drift) are
+refitted from the log, with the person's own noise; between refits an item costs O(features^2).
+`rebuild` goes the same way from the log alone, so a stored belief can be checked, or thrown away.
 
 What each kind of feedback says:
 
@@ -79,7 +79,7 @@ class Learner:
         """
         self._require_width(feedback)
         count = belief.n_observations + 1
-        if self.settings.drift == "adaptive" or count % self.settings.refit_every == 0:
+        if count == self._last_refit(count):
             return self.refit([*earlier(), feedback])
         if self.settings.drift == "steady":
             belief = forget(belief, prior=self.prior, factor=self.settings.forgetting)
@@ -97,8 +97,7 @@ class Learner:
         Raises:
             InvalidInputError: an item's features are not as long as the prior.
         """
-        every = 1 if self.settings.drift == "adaptive" else self.settings.refit_every
-        last_refit = len(history) - len(history) % every
+        last_refit = self._last_refit(len(history))
         belief = self.refit(history[:last_refit]) if last_refit else self.start()
         for position in range(last_refit, len(history)):
             belief = self.learn(
@@ -137,6 +136,13 @@ class Learner:
             gain = fit_gain(features, labels, prior=rooted, gain=gain, discounts=counted)
         fitted = fit(features, labels, prior=rooted, gain=gain, discounts=counted)
         return Belief(fitted.mean, fitted.covariance, len(history), gain)
+
+    def _last_refit(self, count: int) -> int:
+        """The number of items at the last refit, when there are `count`."""
+        every = self.settings.refit_every
+        if self.settings.drift == "adaptive" or count <= every:
+            return count
+        return count - count % every
 
     def _rooted(self, prior: Belief) -> RootedPrior:
         if self.is_preference:

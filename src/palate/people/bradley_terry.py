@@ -245,7 +245,7 @@ def update_batch(
     _require_updates(means, covariances, features, labels)
     gains = np.broadcast_to(require_gain(gain), (len(means),))
     new_means, new_covariances = np.empty(means.shape), np.empty(covariances.shape)
-    size = max(1, CHUNK_NUMBERS // (4 * means.shape[1] ** 2))
+    size = max(1, CHUNK_NUMBERS // means.shape[1] ** 2)
     for start in range(0, len(means), size):
         part = slice(start, start + size)
         _update_part(

@@ -1,14 +1,12 @@
 """Newton's method for logistic posteriors: many people at once, descending at every step.
 
-Let `d` be the largest change of a margin by a step, `delta` the curvature along the step where it
-starts and `bound` its largest possible value (every logistic curvature is at most 1/4). A step is
-taken whole when `d <= 1.5` or `bound <= 1.8 delta`, and is otherwise shortened to the longer of
-`log(1 + d) / d` and `delta / bound`. Each choice is sure to lower the objective, so no line search
-is needed.
+Along a step that changes margin i by `d_i`, its logistic curvature `s_i` grows at most to
+`min(s_i exp(|d_i|), 1/4)`. With `delta` the curvature along the step where it starts and `bound` the
+largest it can so become, a step of length `t < 2 delta / bound` is sure to lower the objective, so
+no line search is needed: the length is `min(1, 1.8 delta / bound)`.
 
-Source: Sun & Tran-Dinh 2019, "Generalized self-concordant functions" (`log(1 + d) / d`; whole steps
-descend while `(exp(d) - d - 1) / d^2 < 1`, hence for d <= 1.5); Boehning & Lindsay 1988 (the bound
-of the curvature; a step of length t descends while `t < 2 delta / bound`).
+Source: Bach 2010, "Self-concordant analysis for logistic regression" (growth of the curvature);
+Boehning & Lindsay 1988 (the bound 1/4).
 """
 
 import numpy as np
@@ -18,8 +16,7 @@ from scipy.special import expit
 
 from palate.core.errors import NotConvergedError
 
-WHOLE_STEP = 1.5  # largest change of a margin for which a whole Newton step is sure to descend
-SAFE_CURVATURE = 1.8  # likewise, of the curvature's bound over its value; below 2
+SAFE_LENGTH = 1.8  # of a step, in units of delta / bound; below 2
 MAX_ROUNDS = 200
 PLAIN_ROUNDS = 4
 MARGIN_MOVE = 1e-5  # a Newton step this short leaves an error below half its square
@@ -163,13 +160,13 @@ def _step_length(
     curvature: Float[ndarray, "people comparisons"],
 ) -> Float[ndarray, " people"]:
     """Share of each Newton step that is sure to lower the objective (module docstring)."""
-    change = np.maximum(_largest(moved), 1e-300)
     squares = moved * moved
     own = np.einsum("pf,pf->p", step, step) + 1e-300  # the prior's curvature along the step
+    growth = np.exp(np.minimum(np.abs(moved), 50.0))
+    largest = np.minimum(curvature * growth, 0.25 * discounts)
     delta = np.einsum("pn,pn->p", squares, curvature) + own
-    bound = 0.25 * np.einsum("pn,pn->p", squares, discounts) + own
-    is_whole = (change <= WHOLE_STEP) | (bound <= SAFE_CURVATURE * delta)
-    return np.where(is_whole, 1.0, np.maximum(np.log1p(change) / change, delta / bound))
+    bound = np.einsum("pn,pn->p", squares, largest) + own
+    return np.minimum(1.0, SAFE_LENGTH * delta / bound)
 
 
 def _largest(values: Float[ndarray, "people entries"]) -> Float[ndarray, " people"]:

@@ -17,8 +17,8 @@ class LearningSettings(Settings):
         drift: `none`; `steady` forgets by `forgetting` at each item; `adaptive` finds changes.
         forgetting: Factor of steady forgetting.
         hazard: Of adaptive forgetting: probability of a change between two comparisons.
-        refit_every: Without adaptive drift, refit from the log at every such number of items; in
-            between, one-comparison updates.
+        refit_every: Without adaptive drift, refit from the log at each of so many first items and
+            then at every such number of items; in between, one-comparison updates.
         rating_noise: Standard deviation of a rating, in units of the margin.
     """
 
