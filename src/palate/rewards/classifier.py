@@ -16,7 +16,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +32,7 @@ from palate.rewards.texts import turns_of
 
 _PLAIN_SEPARATOR = "\n\n"
 _SCORE_BATCH = 32
+_NO_LIMIT = 2**20  # tokenizers that know none say 1e30, which they cannot read back
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +104,12 @@ def load_transformer(folder: Path, *, device: str = "cpu") -> TransformerModel:
         FormatError: the folder holds no sequence classifier with one output.
     """
     model, tokenizer = load_trunk(str(folder))
-    if model.config.num_labels != 1:
+    config = AutoConfig.from_pretrained(folder)
+    kinds = [str(kind) for kind in config.architectures or ["nothing"]]
+    if not kinds[0].endswith("ForSequenceClassification") or config.num_labels != 1:
         raise FormatError(
-            f"The folder {str(folder)!r} holds a classifier with {model.config.num_labels} "
-            "outputs, but a reward has one."
+            f"The folder {str(folder)!r} holds {kinds[0]} with {config.num_labels} outputs, but a "
+            "reward is a sequence classifier with one."
         )
     model.eval().requires_grad_(requires_grad=False)
     return TransformerModel(model.to(torch.device(device)), tokenizer)
@@ -120,7 +128,11 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
             model = AutoModelForSequenceClassification.from_pretrained(
-                name, revision=revision, num_labels=1, dtype=torch.float32
+                name,
+                revision=revision,
+                num_labels=1,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # a head of another number of outputs is made anew
             )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -137,6 +149,8 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     model.config.pad_token_id = _pad_id(tokenizer)
+    positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
+    tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(positions))
     return model, tokenizer
 
 

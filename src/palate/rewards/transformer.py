@@ -53,7 +53,7 @@ def fit_transformer(
     """
     with _seeded(seed), TemporaryDirectory() as scratch:
         model, tokenizer = load_trunk(settings.trunk, revision=settings.revision)
-        tokenizer.model_max_length = min(settings.max_tokens, _most_tokens(model, tokenizer))
+        tokenizer.model_max_length = min(settings.max_tokens, tokenizer.model_max_length)
         rows = {
             "chosen_ids": _encode_all(tokenizer, pairs.prompts, pairs.chosen),
             "rejected_ids": _encode_all(tokenizer, pairs.prompts, pairs.rejected),
@@ -103,11 +103,6 @@ def _arguments(settings: TransformerSettings, *, seed: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-
-def _most_tokens(model: Any, tokenizer: Tokenizer) -> int:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    return min(int(tokenizer.model_max_length), int(positions or 10**9))
 
 
 class _Steps(TrainerCallback):
