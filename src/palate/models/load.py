@@ -117,6 +117,19 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     return hash_value({"vocabulary": tokenizer.get_vocab(), "specials": specials})
 
 
+def tokenizer_of(path: str | Path) -> str:
+    """Fingerprint of the tokenizer in a folder or behind a hub id, without its model.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    try:
+        return tokenizer_fingerprint(AutoTokenizer.from_pretrained(str(path)))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidInputError(f"There is no tokenizer at {str(path)!r} ({reason}).") from error
+
+
 def require_same_tokenizer(*, left: tuple[str, str], right: tuple[str, str]) -> None:
     """Return when two (name, tokenizer fingerprint) pairs agree.
 

@@ -1,0 +1,200 @@
+"""Who wrote what: shares and responsibilities of every token, as data and as a page.
+
+The share says who was asked, the responsibility who wrote: `rho_i = share_i p_i(v) / pi(v)` is the
+probability, given the token, that it was expert i's. Where experts agree both are the same; where
+they differ the token was decided.
+
+Source:
+    methods mope 15.5, M1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+
+_COLOURS = (  # Okabe and Ito's palette, distinguishable without red-green vision
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (110, 110, 110),
+)
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+.tokens{white-space:pre-wrap;font-size:1.1rem;line-height:2.2}
+.tokens span{padding:.15em 0;border-bottom:3px solid transparent}
+.legend span{display:inline-block;padding:0 .5em;margin-right:.5em;border-radius:3px}
+table{border-collapse:collapse;font-size:.85rem}td,th{padding:.15rem .5rem;text-align:right}
+td:first-child,th:first-child{text-align:left;font-family:monospace;white-space:pre}
+"""
+
+
+@dataclass(frozen=True)
+class TokenStory:
+    """One token.
+
+    Attributes:
+        text: As it stands in the answer.
+        log_prob: Under the mixture, nats.
+        shares: By expert: who was asked.
+        responsibilities: By expert: who wrote it.
+    """
+
+    text: str
+    log_prob: float
+    shares: tuple[float, ...]
+    responsibilities: tuple[float, ...]
+
+    @property
+    def surprise(self) -> float:
+        """Half the L1 distance of responsibilities and shares: how much the token told of who."""
+        pairs = zip(self.shares, self.responsibilities, strict=True)
+        return 0.5 * sum(abs(a - b) for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An answer, token by token.
+
+    Attributes:
+        prompt: What was asked.
+        experts: Names of the rows.
+        tokens: In order.
+    """
+
+    prompt: str
+    experts: tuple[str, ...]
+    tokens: tuple[TokenStory, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The explanation as plain data."""
+        return {
+            "prompt": self.prompt,
+            "experts": list(self.experts),
+            "mean_responsibilities": self.mean_responsibilities(),
+            "tokens": [
+                {
+                    "text": token.text,
+                    "log_prob": token.log_prob,
+                    "shares": dict(zip(self.experts, token.shares, strict=True)),
+                    "responsibilities": dict(
+                        zip(self.experts, token.responsibilities, strict=True)
+                    ),
+                }
+                for token in self.tokens
+            ],
+        }
+
+    def mean_responsibilities(self) -> dict[str, float]:
+        """Share of the tokens that each expert wrote, in expectation."""
+        rows = np.array([token.responsibilities for token in self.tokens])
+        return dict(zip(self.experts, rows.mean(axis=0).tolist(), strict=True))
+
+
+def explain(
+    *,
+    prompt: str,
+    experts: Sequence[str],
+    texts: Sequence[str],
+    shares: Float[ndarray, "tokens experts"],
+    expert_log_probs: Float[ndarray, "tokens experts"],
+) -> Explanation:
+    """The story of an answer.
+
+    Args:
+        prompt: What was asked.
+        experts: Names, one per column.
+        texts: One per token.
+        shares: With which each token was drawn.
+        expert_log_probs: Log-probability of each token under each expert; columns of experts whose
+            share is zero throughout may hold anything finite.
+
+    Raises:
+        InvalidInputError: the parts are of different sizes, empty, or a token was impossible.
+    """
+    if not (len(texts) == len(shares) == len(expert_log_probs) > 0):
+        raise InvalidInputError(
+            f"There are {len(texts)} texts, {len(shares)} rows of shares and "
+            f"{len(expert_log_probs)} of log-probabilities; give one of each per token."
+        )
+    joint = np.where(shares > 0, shares * np.exp(expert_log_probs), 0.0)
+    total = joint.sum(axis=1, keepdims=True)
+    if shares.shape[1] != len(experts) or np.any(total <= 0):
+        raise InvalidInputError("A token has no expert who can have written it.")
+    stories = zip(texts, np.log(total[:, 0]), shares, joint / total, strict=True)
+    return Explanation(
+        prompt,
+        tuple(experts),
+        tuple(
+            TokenStory(text, float(log_prob), tuple(own.tolist()), tuple(wrote.tolist()))
+            for text, log_prob, own, wrote in stories
+        ),
+    )
+
+
+def render_page(explanation: Explanation, *, title: str = "Who wrote what") -> str:
+    """A page on its own: tokens coloured by who wrote them, underlined by who was asked."""
+    colours = dict(zip(explanation.experts, _palette(len(explanation.experts)), strict=True))
+    legend = "".join(
+        f'<span style="background:{_rgb(colour)}">{escape(name)} '
+        f"{explanation.mean_responsibilities()[name]:.0%}</span>"
+        for name, colour in colours.items()
+    )
+    tokens = "".join(_token(token, colours) for token in explanation.tokens)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>{escape(title)}</h1><p><b>Asked:</b> {escape(explanation.prompt)}</p>"
+        f'<p class="legend">{legend}</p>'
+        "<p>Background: who wrote the token. Underline: who was asked most. "
+        "Hover for numbers.</p>"
+        f'<p class="tokens">{tokens}</p>{_table(explanation)}</body></html>\n'
+    )
+
+
+def _token(token: TokenStory, colours: Mapping[str, tuple[int, int, int]]) -> str:
+    mixed = np.array(token.responsibilities) @ np.array(list(colours.values()))
+    names = list(colours)
+    asked = colours[names[int(np.argmax(token.shares))]]
+    numbers = "; ".join(
+        f"{name}: asked {share:.0%}, wrote {wrote:.0%}"
+        for name, share, wrote in zip(names, token.shares, token.responsibilities, strict=True)
+    )
+    style = f"background:{_rgb(mixed)};border-color:{_rgb(asked, alpha=1.0)}"
+    return f'<span style="{style}" title="{escape(numbers)}">{escape(token.text)}</span>'
+
+
+def _table(explanation: Explanation) -> str:
+    heads = "".join(f"<th>{escape(name)} asked</th><th>wrote</th>" for name in explanation.experts)
+    rows = "".join(
+        f"<tr><td>{escape(token.text)}</td><td>{token.log_prob:.2f}</td>"
+        + "".join(
+            f"<td>{share:.2f}</td><td>{wrote:.2f}</td>"
+            for share, wrote in zip(token.shares, token.responsibilities, strict=True)
+        )
+        + "</tr>"
+        for token in explanation.tokens
+    )
+    return (
+        f"<details><summary>Numbers</summary><table><tr><th>token</th><th>log p</th>{heads}</tr>"
+        f"{rows}</table></details>"
+    )
+
+
+def _palette(n_experts: int) -> list[tuple[int, int, int]]:
+    return [_COLOURS[place % len(_COLOURS)] for place in range(n_experts)]
+
+
+def _rgb(colour: Sequence[float] | ndarray, *, alpha: float = 0.45) -> str:
+    red, green, blue = (round(float(part)) for part in colour)
+    return f"rgba({red},{green},{blue},{alpha:g})"

@@ -1,0 +1,65 @@
+"""How a controller is trained; the defaults are for a trunk of 160 M parameters."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from palate.core.settings import Settings
+from palate.mixture.wording import Prompts
+from palate.models.trunk import TrunkSettings
+
+
+class LossSettings(Settings):
+    """REBEL and PPO.
+
+    Attributes:
+        method: Which of the two.
+        eta: For REBEL: nats of log-ratio per unit of reward.
+        price: Reward units per nat of KL to the uniform mixture.
+        clip: For PPO: ratios outside `1 +- clip` earn nothing more.
+        smoothing: For PPO: of the advantages.
+        value_share: For PPO: weight of the value loss.
+    """
+
+    method: Literal["rebel", "ppo"] = "rebel"
+    eta: float = Field(default=1.0, gt=0)
+    price: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    smoothing: float = Field(default=0.95, ge=0, le=1)
+    value_share: float = Field(default=0.5, ge=0)
+
+
+class FitSettings(Settings):
+    """Sizes and rates of a training run.
+
+    Attributes:
+        loss: What is minimised.
+        trunk: Shape of the controller.
+        prompts: What the experts read: their own sentence, all wanted ones, or none.
+        n_updates: Rounds of sampling and learning.
+        n_pairs: Pairs of answers sampled per update; PPO sees the same answers one by one.
+        n_epochs: Passes over them.
+        batch_pairs: Pairs per optimizer step.
+        body_rate: Learning rate of the trunk, decaying linearly to zero.
+        head_rate: The same of the heads and the strengths.
+        max_grad_norm: Gradients are clipped to this length.
+        max_tokens: Longest answer.
+        judge_temperature: Log-odds are divided by it before they become win probabilities.
+        checkpoint_every: Updates between checkpoints.
+        seed: Of parameters, prompts and answers.
+    """
+
+    loss: LossSettings = LossSettings()
+    trunk: TrunkSettings = TrunkSettings()
+    prompts: Prompts = "own"
+    n_updates: int = Field(default=200, ge=1)
+    n_pairs: int = Field(default=64, ge=1)
+    n_epochs: int = Field(default=4, ge=1)
+    batch_pairs: int = Field(default=16, ge=1)
+    body_rate: float = Field(default=1e-5, gt=0)
+    head_rate: float = Field(default=1e-4, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=128, ge=1)
+    judge_temperature: float = Field(default=1.0, gt=0)
+    checkpoint_every: int = Field(default=20, ge=1)
+    seed: int = 0

@@ -1,0 +1,234 @@
+"""Training on scripted experts: what is known must be reached, resumed and reported."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import read_jsonl
+from palate.core.protocols import Sampling
+from palate.mixture.controller import new_controller
+from palate.mixture.decode import ControlledDecoding
+from palate.mixture.fit import Task, fit
+from palate.mixture.monitors import summarise
+from palate.mixture.rollout import CONTROLLER, Judge, References, sample
+from palate.mixture.settings import FitSettings, LossSettings
+from palate.mixture.static import StaticController, StaticDecoding
+from palate.mixture.tensors import Answers, outcome
+from palate.mixture.wording import Asked, Wording
+from palate.models.bank import AdapterBank
+from palate.models.engine import LocalEngine
+from palate.models.load import Base, load_base
+from palate.models.trunk import TrunkSettings
+from scripted import EXPERTS, save_scripted, value_of_static, worth
+
+MAX_TOKENS = 24
+BOTH = (0.5, 0.5)
+REFERENCE = "reference"
+SETTINGS = FitSettings(
+    loss=LossSettings(eta=4.0),
+    trunk=TrunkSettings(hidden=16, layers=1, heads=2, feed_forward=32),
+    n_updates=25,
+    n_pairs=48,
+    n_epochs=4,
+    batch_pairs=24,
+    body_rate=5e-3,
+    head_rate=2e-2,
+    max_tokens=MAX_TOKENS,
+    checkpoint_every=2,
+)
+
+
+class Worth:
+    """Log-odds so that the win probability against the reference answer is the answer's worth."""
+
+    def log_odds(self, prompts, answers):
+        worths = np.clip(
+            [0.5 if answer == REFERENCE else worth(answer) for answer in answers], 0.01, 0.99
+        )
+        return np.stack([np.log(worths / (1 - worths))] * len(EXPERTS), axis=1)
+
+
+class NoReferences(References):
+    """The same reference answer to everything, which `Worth` gives even odds."""
+
+    def __init__(self) -> None:
+        pass
+
+    def answers(self, asked):
+        return [REFERENCE] * len(asked)
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Base, AdapterBank]:
+    base_folder, adapters = save_scripted(tmp_path_factory.mktemp("scripted"))
+    base = load_base(base_folder)
+    return base, AdapterBank.load(base, adapters)
+
+
+def task_for(scripted, controller) -> Task:
+    base, bank = scripted
+    if isinstance(controller, StaticController):
+        decoding = StaticDecoding(controller)
+    else:
+        decoding = ControlledDecoding(controller, base)
+    return Task(
+        engine=LocalEngine(base, bank, controllers={CONTROLLER: decoding}),
+        wording=Wording(base, ("", ""), prompts="none"),
+        judge=Judge(Worth(), NoReferences()),
+        prompts=("Go", "On"),
+        combinations=(BOTH,),
+    )
+
+
+def new(scripted, settings: FitSettings = SETTINGS):
+    base, bank = scripted
+    return new_controller(
+        settings.trunk,
+        experts=bank.names,
+        n_vocab=len(base.tokenizer),
+        tokenizer_fingerprint=base.tokenizer_fingerprint,
+        seed=settings.seed,
+    )
+
+
+def measured(task: Task, *, n_answers: int = 400) -> float:
+    samples = sample(
+        task.engine,
+        task.wording,
+        task.judge,
+        [Asked("Go", BOTH)] * n_answers,
+        sampling=Sampling(max_tokens=MAX_TOKENS),
+        seed=99,
+    )
+    return float(np.mean([one.reward for one in samples]))
+
+
+def best_static() -> float:
+    """The best of 41 constant shares, each from 4,000 simulated answers."""
+    return max(
+        value_of_static(share, max_tokens=MAX_TOKENS, n_answers=4000, seed=5)
+        for share in np.linspace(0, 1, 41)
+    )
+
+
+@pytest.mark.parametrize("method", ["rebel", pytest.param("ppo", marks=pytest.mark.slow)])
+def test_the_controller_learns_to_change_hands_and_beats_every_constant_share(
+    scripted, tmp_path: Path, method: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"loss": LossSettings(method=method, eta=4.0)})
+    controller = new(scripted, settings)
+    task = task_for(scripted, controller)
+    start = measured(task)
+    fit(controller, task, settings, folder=tmp_path)
+    reached, static = measured(task), best_static()
+    assert start == pytest.approx(
+        value_of_static(0.5, max_tokens=MAX_TOKENS, n_answers=4000, seed=6), abs=0.06
+    )
+    assert reached > static + 0.1  # of about 0.02 standard error
+
+
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(scripted, tmp_path: Path) -> None:
+    short = SETTINGS.model_copy(update={"n_updates": 4, "n_pairs": 4, "batch_pairs": 2})
+    whole = new(scripted)
+    curves = fit(whole, task_for(scripted, whole), short, folder=tmp_path / "whole")
+
+    class Interrupted(Exception):  # noqa: N818 - it is no error
+        pass
+
+    def stop(update: int, _row: object) -> None:
+        if update == 3:
+            raise Interrupted
+
+    broken = new(scripted)
+    with pytest.raises(Interrupted):
+        fit(broken, task_for(scripted, broken), short, folder=tmp_path / "broken", on_update=stop)
+    resumed = new(scripted)
+    again = fit(resumed, task_for(scripted, resumed), short, folder=tmp_path / "broken")
+    assert again == curves
+    assert read_jsonl(tmp_path / "broken" / "curves.jsonl") == curves
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(scripted, tmp_path: Path) -> None:
+    short = SETTINGS.model_copy(update={"n_updates": 1, "n_pairs": 2, "batch_pairs": 1})
+    controller = new(scripted)
+    fit(controller, task_for(scripted, controller), short, folder=tmp_path)
+    other = short.model_copy(update={"seed": 1})
+    with pytest.raises(FormatError, match="other settings"):
+        fit(controller, task_for(scripted, controller), other, folder=tmp_path)
+
+
+def test_answers_are_as_likely_recomputed_as_they_were_drawn(scripted) -> None:
+    controller = new(scripted)
+    with torch.no_grad():
+        controller.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    task = task_for(scripted, controller)
+    samples = sample(
+        task.engine,
+        task.wording,
+        task.judge,
+        [Asked("Go", BOTH), Asked("On", (0.3, 0.7))] * 6,
+        sampling=Sampling(max_tokens=MAX_TOKENS),
+        seed=1,
+    )
+    found = outcome(controller, Answers.of(samples)).log_probs.sum(dim=1)
+    assert np.allclose(found.detach(), [one.log_prob for one in samples], atol=1e-3)
+
+
+def test_a_static_controller_finds_the_best_constant_share(scripted, tmp_path: Path) -> None:
+    controller = StaticController((BOTH,))
+    settings = SETTINGS.model_copy(update={"head_rate": 0.2, "n_updates": 15})
+    fit(controller, task_for(scripted, controller), settings, folder=tmp_path)
+    share = float(controller.shares(BOTH)[0])
+    value = value_of_static(share, max_tokens=MAX_TOKENS, n_answers=4000, seed=5)
+    assert value > best_static() - 0.03
+    assert float(controller.shares(BOTH).sum()) == pytest.approx(1.0)
+    with pytest.raises(InvalidInputError, match="no shares"):
+        controller.shares((0.3, 0.7))
+
+
+def test_the_curves_say_what_happened(scripted, tmp_path: Path) -> None:
+    short = SETTINGS.model_copy(update={"n_updates": 1})
+    controller = new(scripted)
+    (row,) = fit(controller, task_for(scripted, controller), short, folder=tmp_path)
+    assert row["n_answers"] == 96
+    assert row["mean_entropy"] == pytest.approx(np.log(2))  # drawn before anything was learned
+    assert row["adaptivity"] == pytest.approx(0.0, abs=1e-6)
+    assert row["kl_to_uniform"] == pytest.approx(0.0, abs=1e-4)
+    assert row["density_gap"] < 1e-3
+    assert row["disagree_fraction"] > 0.9
+
+
+def test_a_task_without_prompts_is_refused(scripted) -> None:
+    base, bank = scripted
+    with pytest.raises(InvalidInputError, match="0 prompts"):
+        Task(
+            LocalEngine(base, bank),
+            Wording(base, ("", "")),
+            Judge(Worth(), NoReferences()),
+            (),
+            (BOTH,),
+        )
+
+
+def test_the_summary_counts_by_combination(scripted) -> None:
+    controller = new(scripted)
+    task = task_for(scripted, controller)
+    samples = sample(
+        task.engine,
+        task.wording,
+        task.judge,
+        [Asked("Go", (1.0, 0.0)), Asked("Go", BOTH)],
+        sampling=Sampling(max_tokens=MAX_TOKENS),
+        seed=4,
+    )
+    summary = summarise(samples)
+    n_alone, n_both = (len(one.shares) for one in samples)
+    expected = (n_alone * 1.0 + n_both * 0.5) / (n_alone + n_both)
+    assert summary.mean_shares[0] == pytest.approx(expected)
+    assert summary.mean_shares[1] == pytest.approx(0.5)
+    assert summary.entropy_fraction == pytest.approx(1.0)
