@@ -13,6 +13,7 @@ from palate.portfolio.cover import (
     interval_cover,
     smallest_cover,
     sweep_cover,
+    undominated,
 )
 
 
@@ -111,3 +112,20 @@ def test_the_sweep_over_intervals_is_as_small_as_exhaustive_search(seed, n_polic
     else:
         with pytest.raises(NotCertifiedError):
             interval_cover(starts=starts, ends=ends)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 7))
+def test_what_domination_leaves_has_covers_of_the_same_size(seed, n_points, n_policies):
+    rng = np.random.default_rng(seed)
+    is_covered = rng.random((n_points, n_policies)) < 0.6
+    is_covered[np.arange(n_points), rng.integers(n_policies, size=n_points)] = True
+    points, policies = undominated(is_covered)
+    left = is_covered[np.ix_(points, policies)]
+    assert len(smallest_by_hand(left)[0]) == len(smallest_by_hand(is_covered)[0])
+
+
+def test_domination_leaves_one_of_equals():
+    points, policies = undominated(np.ones((3, 4), dtype=bool))
+    assert points.tolist() == [0]
+    assert policies.tolist() == [0]

@@ -37,24 +37,50 @@ def greedy_cover(is_covered: Coverage) -> list[int]:
 
 
 def exact_cover(is_covered: Coverage) -> list[int]:
-    """A smallest cover, ascending, by integer programming (HiGHS).
+    """A smallest cover, ascending, by integer programming (HiGHS) on what domination leaves.
 
     Raises:
         NotCertifiedError: some point is covered by no policy.
         NotConvergedError: HiGHS did not prove a minimum.
     """
     require_coverable(is_covered)
-    table = np.unique(is_covered, axis=0).astype(float)
-    n_policies = is_covered.shape[1]
+    points, policies = undominated(is_covered)
+    table = is_covered[np.ix_(points, policies)].astype(float)
     solution = milp(
-        np.ones(n_policies),
+        np.ones(len(policies)),
         constraints=LinearConstraint(table, lb=1.0),
-        integrality=np.ones(n_policies),
+        integrality=np.ones(len(policies)),
         bounds=VariableBounds(0.0, 1.0),
     )
     if solution.status != 0:
         raise NotConvergedError(f"HiGHS did not find a smallest cover: {solution.message}")
-    return [int(index) for index in np.flatnonzero(solution.x > 0.5)]
+    return [int(policy) for policy in policies[solution.x > 0.5]]
+
+
+def undominated(is_covered: Coverage) -> tuple[Int[ndarray, " points"], Int[ndarray, " policies"]]:
+    """Indices of points and policies that a smallest cover depends on.
+
+    A policy that covers no point which another one does not also cover is left out; so is a point
+    that is covered whenever another one is. Repeated until nothing is left out.
+    """
+    points, policies = np.arange(is_covered.shape[0]), np.arange(is_covered.shape[1])
+    while True:
+        kept = ~_is_within_another(is_covered[np.ix_(points, policies)].T)
+        policies = policies[kept]
+        needed = ~_is_within_another(~is_covered[np.ix_(points, policies)])
+        points = points[needed]
+        if np.all(kept) and np.all(needed):
+            return points, policies
+
+
+def _is_within_another(sets: Bool[ndarray, "sets items"]) -> Bool[ndarray, " sets"]:
+    """Which set lies within another one; of equal sets all but the first."""
+    counts = sets.astype(np.float64)
+    shared = counts @ counts.T
+    sizes = np.diag(shared)
+    is_within = shared >= sizes[:, None]
+    is_first = np.tri(len(sets), k=-1, dtype=bool)  # the other one comes before
+    return np.any(is_within & ((sizes[None, :] > sizes[:, None]) | is_first), axis=1)
 
 
 def smallest_cover(is_covered: Coverage) -> list[int]:

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import linprog
+from scipy.optimize import linprog, nnls
 
 from palate.core.errors import InvalidInputError, NotConvergedError
 from palate.portfolio.envelope import best_values, corner_preferences, is_enumerable
@@ -215,31 +215,53 @@ def _best_priced(
     if len(first) == len(rows) or len(corners) < SCREEN_CORNERS:
         return _priced(corners=corners, ground=ground, rows=rows)
     corner, row, value = _priced(corners=corners, ground=ground, rows=rows[first])
-    champion = rows[first[row]]
-    kept = _screened(rows=rows, members=members, champion=champion, value=value)
+    mixture = _mixture_at(corners[corner], members=members, row=rows[first[row]], loss=value)
+    kept = _screened(rows=rows, members=members, mixture=mixture, value=value)
     kept = np.append(kept, first[row])  # the champion itself, should nothing beat it
     corner, row, value = _priced(corners=corners, ground=ground, rows=rows[kept])
     return corner, int(kept[row]), value
+
+
+def _mixture_at(
+    corner: Float[ndarray, " objectives"],
+    *,
+    members: Float[ndarray, "members objectives"],
+    row: Float[ndarray, " objectives"],
+    loss: float,
+) -> Float[ndarray, " members"]:
+    """A mixture that nearly proves a row's loss, where that is largest at this corner.
+
+    The members tied there, mixed so that what the row has beyond the mixture is the same on every
+    objective with a share. Any mixture is a valid proof; this one is only a good guess.
+    """
+    worth = members @ corner
+    tied = np.flatnonzero(worth >= worth.max() - AGREEMENT * max(1.0, abs(float(worth.max()))))
+    shared = corner > 0.0
+    system = np.vstack([members[np.ix_(tied, shared)].T, np.ones(len(tied))])
+    found, _ = nnls(system, np.append(row[shared] - loss, 1.0))
+    mixture = np.zeros(len(members))
+    mixture[tied] = found / found.sum() if found.sum() > 0.0 else 1.0 / len(tied)
+    return mixture
 
 
 def _screened(
     *,
     rows: Float[ndarray, "rows objectives"],
     members: Float[ndarray, "members objectives"],
-    champion: Float[ndarray, " objectives"],
+    mixture: Float[ndarray, " members"],
     value: float,
 ) -> ndarray:
     """Indices of rows that no tried mixture of members proves to lose less than `value`."""
-    mixture = program_gap(members=members, row=champion).mixture
     floors = np.vstack([mixture @ members, members.mean(axis=0), members])
     floors += value - SCREEN_MARGIN * max(1.0, float(np.abs(members).max()))
     kept = np.arange(len(rows))
-    columns = np.ascontiguousarray(rows.T)
+    columns = rows.T
     for floor in floors:
         is_open = columns[0] >= floor[0]
         for column, least in zip(columns[1:], floor[1:], strict=True):
             is_open |= column >= least
-        kept, columns = kept[is_open], columns[:, is_open]
+        opened = np.flatnonzero(is_open)
+        kept, columns = kept[opened], np.ascontiguousarray(columns[:, opened])
     return kept
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.portfolio.cover import MAX_EXACT_POLICIES, exact_cover
+from palate.portfolio.cover import MAX_EXACT_POLICIES, exact_cover, greedy_cover
 
 Aim = Literal["worst", "mean", "blend"]
 IMPROVEMENT = 1e-12  # a swap must gain more than rounding
@@ -134,7 +134,10 @@ def exact_members(
     low, high = 0, len(levels)  # levels[high:] are reachable, levels[:low] are not
     while low < high:
         middle = (low + high) // 2
-        members = exact_cover(losses <= levels[middle])
+        is_covered = losses <= levels[middle]
+        members = greedy_cover(is_covered)
+        if len(members) > size:
+            members = exact_cover(is_covered)
         if len(members) <= size:
             best, high = members, middle
         else:

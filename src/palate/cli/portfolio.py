@@ -1,0 +1,169 @@
+"""`palate portfolio`: select members from a payoff file, verify the certificate, route people."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from palate.cli.parse import IsJson, PreferenceText, numbers_by_name
+from palate.core.errors import InvalidInputError
+from palate.core.files import dump_json
+
+app = typer.Typer(
+    no_args_is_help=True, help="Few policies for everybody, with a certificate anybody can check."
+)
+
+PortfolioFile = Annotated[Path, typer.Argument(help="A file written by select.")]
+
+
+@app.command()
+def select(
+    payoff_file: Annotated[Path, typer.Argument(help="Payoff table, plain JSON.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the portfolio.")] = None,
+    size: Annotated[int | None, typer.Option(help="Exactly this many members.")] = None,
+    epsilon: Annotated[float, typer.Option(help="Or: nobody loses a larger share,")] = 0.0,
+    delta: Annotated[float, typer.Option(help="and beyond it no larger amount.")] = 0.0,
+    gap: Annotated[
+        str, typer.Option(help="additive or multiplicative: what the worst case is measured in.")
+    ] = "multiplicative",
+    aim: Annotated[str, typer.Option(help="worst, mean or blend: whose loss counts.")] = "worst",
+    share: Annotated[float, typer.Option(help="Of the worst case in a blend.")] = 0.5,
+    people: Annotated[Path | None, typer.Option(help="JSONL of preferences for mean.")] = None,
+    floor: Annotated[
+        str | None, typer.Option(metavar="OBJECTIVE=VALUE", help="Refuse members below it.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of bounds on sampled values.")] = 0.95,
+    slack: Annotated[
+        float | None,
+        typer.Option(help="Assume policies this near to optimal for their preference."),
+    ] = None,
+    offset: Annotated[float, typer.Option(help="Added to every reward.")] = 0.0,
+    report_on: Annotated[
+        Path | None, typer.Option(help="Same policies on other prompts, for the certificate.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """Choose members and certify what nobody loses more than."""
+    from palate.portfolio.terms import Terms
+    from palate.recipes import portfolio as recipe
+
+    terms = Terms(
+        confidence=confidence,
+        slack=slack,
+        offset=offset,
+        criterion=recipe.require_criterion(gap),
+        floor=_floor(floor),
+    )
+    request = recipe.SelectRequest(
+        size=size,
+        epsilon=epsilon,
+        delta=delta,
+        aim=recipe.require_aim(aim),
+        share=share,
+        people=people,
+        report_on=report_on,
+        terms=terms,
+    )
+    _print(recipe.summary(recipe.select(payoff_file, out=out, request=request)), is_json=is_json)
+
+
+@app.command()
+def verify(portfolio_file: PortfolioFile, is_json: IsJson = False) -> None:
+    """Compute the certificate again from the stored table; exit code 1 if a number differs."""
+    from palate.recipes import portfolio as recipe
+
+    found = {"verified": True, **recipe.summary(recipe.verify(portfolio_file))}
+    if not is_json:
+        Console().print("Every number follows from the stored payoff table.")
+    _print(found, is_json=is_json)
+
+
+@app.command()
+def route(
+    portfolio_file: PortfolioFile,
+    preference: PreferenceText = None,
+    draws: Annotated[
+        Path | None, typer.Option(help="Or: JSONL of equally likely preferences.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """Say which member serves a person, and what they lose at most."""
+    from palate.recipes import portfolio as recipe
+
+    shares = numbers_by_name(preference, what="preference")
+    if (shares is None) == (draws is None):
+        raise InvalidInputError("Give either --preference or --draws.")
+    found: dict[str, Any] = {}
+    if draws is not None:
+        uncertain = recipe.route_uncertain(portfolio_file, draws=draws)
+        chosen = uncertain.route
+        found = {
+            "expected_loss": uncertain.expected_loss,
+            "avoidable_loss": uncertain.avoidable_loss,
+        }
+    else:
+        chosen = recipe.route(portfolio_file, preference=shares or {})
+    margin = chosen.margin if chosen.margin < float("inf") else None
+    found = {
+        "member": chosen.member,
+        "value": chosen.value,
+        "margin": margin,
+        "loss": chosen.loss,
+        **found,
+        "plan": chosen.plan.to_json(),
+    }
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    table = Table("member", "worth at least", "better than the second by", "loses at most")
+    second = "-" if margin is None else f"{margin:.4f}"
+    table.add_row(chosen.member, f"{chosen.value:.4f}", second, f"{chosen.loss:.4f}")
+    Console().print(table)
+
+
+@app.command()
+def study(
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    n_seeds: Annotated[int, typer.Option("--seeds", help="Problems of each kind.")] = 5,
+    first_seed: Annotated[int, typer.Option(help="Of the yardstick problems.")] = 0,
+    is_json: IsJson = False,
+) -> None:
+    """Measure every way of finding members on problems whose answer is known exactly."""
+    from palate.recipes.portfolio_study import StudySettings, study_portfolios
+
+    found = study_portfolios(StudySettings(n_seeds=n_seeds, first_seed=first_seed))
+    if out is not None:
+        out.write_text(found.markdown(), encoding="utf-8")
+    typer.echo(dump_json(asdict(found)) if is_json else found.markdown())
+
+
+def _floor(text: str | None) -> tuple[str, float] | None:
+    floors = numbers_by_name(text, what="floor")
+    if floors is None:
+        return None
+    if len(floors) != 1:
+        raise InvalidInputError(f"The floor {text!r} must name one objective, as in safe=0.6.")
+    return next(iter(floors.items()))
+
+
+def _print(found: dict[str, Any], *, is_json: bool) -> None:
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    share = found["multiplicative_gap"]
+    console = Console()
+    console.print(f"members: {', '.join(found['members'])}", highlight=False)
+    console.print(
+        f"{found['kind']}: nobody loses more than {found['additive_gap']:.6f}"
+        + ("" if share is None else f", or {share:.2%} of the best")
+        + f" (confidence {found['confidence']:g})"
+    )
+    console.print(f"worst preference: {[round(entry, 4) for entry in found['worst_preference']]}")
+    console.print(f"size {found['size']}; always enough: {found['size_bound']}")
+    for name in found["refused"]:
+        console.print(f"refused, below the floor: {name}", highlight=False)
+    for sentence in found["assumptions"]:
+        console.print(f"- {sentence}", highlight=False)
