@@ -17,7 +17,7 @@ from palate.experts.pair_trainer import PairTrainer, completion_log_probs
 from palate.experts.pairs import encode_human_pairs
 from palate.experts.placement import AdapterSettings
 from palate.experts.save import fill_expert_folder
-from palate.experts.train import reference_log_probs, rollout_data, tilt_of, train_expert
+from palate.experts.train import rollout_data, sequence_log_probs, tilt_of, train_expert
 from palate.models.bank import AdapterBank
 
 NAMES = ("letters", "short")
@@ -179,7 +179,7 @@ def test_human_pairs_train_an_expert_that_prefers_the_chosen(tiny_base):
     sequences, found = encode_human_pairs(
         tiny_base, {"letters": pairs}, settings.anchor, n_pairs=8, max_tokens=64, seed=0
     )
-    before = reference_log_probs(tiny_base, sequences)
+    before = sequence_log_probs(tiny_base.model, sequences)
     tilt = tilt_of(model, sequences, before, beta=1.0)
     assert tilt.shape == (16,)
     assert np.all(tilt[found.first] > tilt[found.second])

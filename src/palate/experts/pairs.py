@@ -41,6 +41,11 @@ class Sequences:
         """Number of answers."""
         return len(self.answers)
 
+    def lengths(self) -> Int[ndarray, " answers"]:
+        """`[answers]`: tokens of prompt and answer together."""
+        pairs = zip(self.prompts, self.answers, strict=True)
+        return np.array([len(prompt) + len(answer) for prompt, answer in pairs])
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -154,12 +159,7 @@ def training_order(
 
 def pair_lengths(sequences: Sequences, pairs: Pairs) -> Int[ndarray, " pairs"]:
     """`[pairs]`: tokens of the longer of the two, prompt included."""
-    sizes = np.array(
-        [
-            len(prompt) + len(answer)
-            for prompt, answer in zip(sequences.prompts, sequences.answers, strict=True)
-        ]
-    )
+    sizes = sequences.lengths()
     return np.maximum(sizes[pairs.first], sizes[pairs.second])
 
 

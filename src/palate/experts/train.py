@@ -36,10 +36,10 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from numpy import ndarray
 from peft import PeftModel
+from torch import Tensor
 from trl.trainer.dpo_config import DPOConfig
 
 from palate.core.errors import InvalidInputError, MissingExtraError
-from palate.core.plan import reference_plan
 from palate.core.seeds import generator_for
 from palate.experts.grpo import train_grpo
 from palate.experts.job import (
@@ -68,9 +68,7 @@ from palate.experts.pairs import (
 )
 from palate.experts.placement import lora_config
 from palate.experts.rollouts import Rollout
-from palate.models.bank import AdapterBank
 from palate.models.load import Base
-from palate.models.logprobs import Scored, answer_log_probs
 
 TRL_MAJOR = 1  # `PairTrainer` replaces methods of TRL 1.16; its tests run against the installed one
 _NEEDED = ("_prepare_dataset", "_precompute_ref_logps", "_compute_loss")
@@ -82,7 +80,7 @@ def rollout_data(base: Base, rollouts: Sequence[Rollout]) -> TrainingData:
     return TrainingData(
         rollouts=rollouts,
         sequences=sequences,
-        reference=reference_log_probs(base, sequences),
+        reference=sequence_log_probs(base.model, sequences),
     )
 
 
@@ -117,48 +115,41 @@ def train_expert(
     return model
 
 
-def reference_log_probs(base: Base, sequences: Sequences) -> Float[ndarray, " answers"]:
-    """`[answers]`: log-probability of each answer under the base, nats, in one pass each."""
-    plan = reference_plan(n_experts=0)
-    items = [
-        Scored(prompt, answer)
-        for prompt, answer in zip(sequences.prompts, sequences.answers, strict=True)
-    ]
-    scores = answer_log_probs(base, AdapterBank(base, {}), plans=[plan] * len(items), items=items)
-    return np.array([float(score.double().sum()) for score in scores])
-
-
-def tilt_of(
-    model: PeftModel,
-    sequences: Sequences,
-    reference: Float[ndarray, " answers"],
-    *,
-    beta: float,
-    batch: int = 32,
+def sequence_log_probs(
+    model: Any, sequences: Sequences, *, batch: int = 32
 ) -> Float[ndarray, " answers"]:
-    """`[answers]`: `beta * log expert/base` of whole answers, in reward units."""
-    pad, device = int(model.config.pad_token_id or 0), model.device
-    found: list[float] = []
-    for start in range(0, len(sequences), batch):
-        rows = slice(start, start + batch)
-        pieces = list(zip(sequences.prompts[rows], sequences.answers[rows], strict=True))
-        width = max(len(prompt) + len(answer) for prompt, answer in pieces)
-        ids = torch.full((len(pieces), width), pad)
-        is_read, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
-        for place, (prompt, answer) in enumerate(pieces):
-            end = len(prompt) + len(answer)
-            ids[place, :end] = torch.tensor([*prompt, *answer])
-            is_read[place, :end] = 1
-            is_answer[place, len(prompt) : end] = 1
+    """`[answers]`: log-probability of each answer under the model, nats.
+
+    The reference comes from the same lines as the log-probabilities in training, so an untrained
+    adapter has log-ratios of zero. Answers are read in order of length, to pad little.
+
+    Args:
+        model: The base, or the base with an adapter.
+        sequences: What was read and answered.
+        batch: Answers in one pass.
+    """
+    lengths = sequences.lengths()
+    order = np.argsort(lengths, kind="stable")
+    found = np.zeros(len(sequences))
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        ids, is_read, is_answer = _padded(sequences, rows, width=int(lengths[rows].max()))
         with torch.inference_mode():
             log_probs = completion_log_probs(
                 model,
-                input_ids=ids.to(device),
-                attention_mask=is_read.to(device),
-                completion_mask=is_answer.to(device),
+                input_ids=ids.to(model.device),
+                attention_mask=is_read.to(model.device),
+                completion_mask=is_answer.to(model.device),
             )
-        found += log_probs.tolist()
-    return beta * (np.array(found) - reference)
+        found[rows] = log_probs.double().cpu().numpy()
+    return found
+
+
+def tilt_of(
+    model: PeftModel, sequences: Sequences, reference: Float[ndarray, " answers"], *, beta: float
+) -> Float[ndarray, " answers"]:
+    """`[answers]`: `beta * log expert/base` of whole answers, in reward units."""
+    return beta * (sequence_log_probs(model, sequences) - reference)
 
 
 def pair_rows(
@@ -244,7 +235,7 @@ def _train_pairs(
             max_tokens=settings.max_tokens,
             seed=job.seed,
         )
-        reference = reference_log_probs(base, sequences)
+        reference = sequence_log_probs(base.model, sequences)
     else:
         sequences, reference = data.sequences, data.reference
         pairs = pairs_of_rollouts(
@@ -280,6 +271,21 @@ def _train_pairs(
         if on_step is not None:
             trainer.add_callback(StepReport(on_step))
         return trained_adapter(trainer)
+
+
+def _padded(
+    sequences: Sequences, rows: Int[ndarray, " rows"], *, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, which of them are read, and which are the answer's; padding on the right."""
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    is_read, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
+    for place, row in enumerate(rows.tolist()):
+        prompt, answer = sequences.prompts[row], sequences.answers[row]
+        end = len(prompt) + len(answer)
+        ids[place, :end] = torch.tensor([*prompt, *answer])
+        is_read[place, :end] = 1
+        is_answer[place, len(prompt) : end] = 1
+    return ids, is_read, is_answer
 
 
 def _require_finite(model: PeftModel, *, name: str) -> None:
