@@ -46,3 +46,17 @@ def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | Non
             raise InvalidInputError(f"The {what} {text!r} names {name!r} twice; name it once.")
         found[name] = value
     return found
+
+
+def whole_numbers(text: str, *, what: str) -> tuple[int, ...]:
+    """`0,1,2` as numbers.
+
+    Raises:
+        InvalidInputError: a part is not a whole number.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"The {what} {text!r} are not whole numbers separated by commas, such as 0,1,2."
+        ) from error

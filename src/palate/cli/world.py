@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.cli.parse import whole_numbers
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="The small assistant world that comes with palate.")
@@ -61,6 +62,32 @@ def measure(
         _show(Console(), found)
 
 
+@app.command()
+def study(
+    seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0,1,2",
+    n_per_prompt: Annotated[int, typer.Option("--answers", help="Per prompt and plan.")] = 2,
+    work: Annotated[Path, typer.Option(help="Folder of the libraries.")] = Path("out/world-study"),
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
+    is_json: IsJson = False,
+) -> None:
+    """Six experts and eight people's soups against the base, on held-out prompts, gold as judge."""
+    from palate.core.errors import CheckFailedError
+    from palate.recipes.world_study import (
+        StudySettings,
+        render_study,
+        study_json,
+        study_world,
+        write_study,
+    )
+
+    chosen = whole_numbers(seeds, what="seeds")
+    report = study_world(StudySettings(work=work, seeds=chosen, n_per_prompt=n_per_prompt))
+    write_study(report, out)
+    typer.echo(dump_json(study_json(report)) if is_json else render_study(report))
+    if report.failures:
+        raise CheckFailedError(f"The study's checks failed: {'; '.join(report.failures)}.")
+
+
 def _show(console: Console, found: dict[str, Any]) -> None:
     for key, words in (("well_formed", "without"), ("well_formed_with_wishes", "with")):
         share = found[key]
@@ -73,6 +100,11 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         row = (mean, found["gold_sd"][name], found["gold_mean_if_asked"][name])
         table.add_row(name, *(f"{value:.3f}" for value in row))
     console.print(table)
+    for name, nats in found["excess_nats"].items():
+        console.print(
+            f"nats per answer above the grammar's entropy, {name.replace('_', '-')} topics: "
+            f"{nats:.3f} (standard error {found['excess_errors'][name]:.3f})"
+        )
     for unit in ("words", "tokens"):
         quantiles = ", ".join(f"{value:.0f}" for value in found[unit])
         console.print(f"{unit} per answer at 0, 5, 50, 95, 100 %: {quantiles}")
