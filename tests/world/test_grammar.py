@@ -156,3 +156,14 @@ def test_a_terse_answer_has_no_neutral_phrases():
     assert {sample_answer(TOPICS[0], style, generator).opening for _ in range(50)} == {
         ("neutral", "")
     }
+
+
+def test_the_answers_quoted_in_the_document_are_well_formed(project_root):
+    text = (project_root / "docs" / "world.md").read_text(encoding="utf-8")
+    quotes = [
+        " ".join(line.removeprefix("> ") for line in block.splitlines())
+        for block in text.split("\n\n")
+        if block.startswith("> ")
+    ]
+    assert len(quotes) == 2
+    assert [parse(PROMPT, quote).fault for quote in quotes] == ["", ""]

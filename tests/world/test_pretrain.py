@@ -6,7 +6,14 @@ from pydantic import ValidationError
 
 from palate.models.load import load_base
 from palate.world.documents import Document
-from palate.world.pretrain import END_ID, PADDING_ID, PretrainSettings, collate, pretrain
+from palate.world.pretrain import (
+    END_ID,
+    PADDING_ID,
+    PretrainSettings,
+    answer_loss,
+    collate,
+    pretrain,
+)
 from palate.world.prompts import format_prompt
 
 TINY = PretrainSettings(
@@ -93,6 +100,7 @@ def test_the_loss_is_that_of_answer_and_end_tokens_only(tiny):
             total -= float(log_probs[len(prompt) + place - 1, token])
             n_tokens += 1
     with torch.no_grad():
+        assert float(answer_loss(tiny.model, **batch)) == pytest.approx(total, rel=1e-5)
         assert float(tiny.model(**batch).loss) == pytest.approx(total / n_tokens, rel=1e-5)
 
 

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_folder_atomic, write_text_atomic
 from palate.models.load import load_base
+from palate.recipes.progress import progress_of
 from palate.world.card import model_card
 from palate.world.measure import Measurement, measure
 from palate.world.pretrain import Pretrained, PretrainSettings, pretrain
 from palate.world.topics import TOPICS
-
-_SAMPLES = 8  # of `n_answers` each, see `palate.world.measure.measure`
-_PLAIN_EVERY = 100  # steps between lines where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -92,24 +87,10 @@ def measure_world(folder: Path, *, n_answers: int, seed: int) -> Measurement:
     if n_answers < 1:
         raise InvalidInputError(f"{n_answers} answers cannot be measured; ask for at least one.")
     base = load_base(folder)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measure", total=_SAMPLES * n_answers)
-        return measure(
-            base.model,
-            base.tokenizer,
-            n_answers=n_answers,
-            seed=seed,
-            on_batch=lambda done: progress.advance(bar, done),
-        )
+    with progress_of("measure the base") as report:
+        return measure(base.model, base.tokenizer, n_answers=n_answers, seed=seed, on_batch=report)
 
 
 def _train(settings: PretrainSettings) -> Pretrained:
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("train the base", total=settings.steps)
-
-        def report(step: int, loss: float) -> None:
-            progress.update(bar, completed=step, description=f"train the base, loss {loss:.2f}")
-            if not progress.console.is_terminal and step % _PLAIN_EVERY == 0:
-                progress.console.print(f"step {step} of {settings.steps}, loss {loss:.3f}")
-
-        return pretrain(settings, on_step=report)
+    with progress_of("train the base") as report:
+        return pretrain(settings, on_step=lambda step, _loss: report(step, settings.steps))

@@ -38,6 +38,12 @@ def model_card(
         for name in found.gold_mean
     )
     plain, wished = found.well_formed, found.well_formed_with_wishes
+    excess = ", ".join(
+        f"{nats:.3f} (standard error {found.excess_errors[name]:.3f}) {about}"
+        for (name, nats), about in zip(
+            found.excess_nats.items(), ("on training topics", "on held-out topics"), strict=True
+        )
+    )
     quantiles = ", ".join(f"{value:.0f}" for value in found.tokens)
     return f"""{_HEAD.format(n_topics=n_topics)}
 ## Recipe
@@ -57,6 +63,7 @@ Sampled at temperature 1 on held-out prompts; again by `palate world measure DIR
 - well-formed: {plain.share:.3f} [{plain.low:.3f}, {plain.high:.3f}] of {plain.n_answers} answers
 - well-formed with preference sentences: {wished.share:.3f} [{wished.low:.3f}, {wished.high:.3f}]
   of {wished.n_answers} answers
+- nats per answer above the grammar's own entropy: {excess}
 - tokens per answer at 0, 5, 50, 95, 100 %: {quantiles}
 
 | objective | gold mean | sd | mean if asked for |

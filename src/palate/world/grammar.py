@@ -6,8 +6,9 @@
     fact    = one of the topic's five, in its simple or technical wording, in the topic's order,
               none twice; the first names the topic
 
-Openings and closings of different tones may meet (an answer may start friendly and end neutral),
-and wordings may mix from sentence to sentence.
+Openings and closings of different tones may meet, and wordings may mix from sentence to sentence.
+What is drawn, and how often, are the world's habits (`sample_style`), which use less than the
+grammar allows: an answer that starts friendly does not end unfriendly.
 """
 
 import re
@@ -22,7 +23,10 @@ from palate.world.tones import CLOSINGS, OPENINGS, TONES, Tone
 from palate.world.topics import MAX_FACTS, SIMPLE, TECHNICAL, TOPICS, Topic
 
 _BREAK = re.compile(r"(?<=[.!?]) ")
-_KEEPS_TONE = 0.7  # chance that the closing keeps a tone that is not neutral
+# The world's habits, where nothing is asked for.
+TECHNICAL_CHANCES = ((0.05, 0.35), (0.5, 0.3), (0.95, 0.35))  # (chance, how often it is drawn)
+TONE_KEPT = 0.7  # chance that the opening, and again the closing, has the answer's tone
+NEUTRAL_SKIPPED = 0.5  # chance of an empty neutral sentence, besides being drawn as one of them
 
 
 @dataclass(frozen=True)
@@ -109,19 +113,19 @@ class Style:
 def sample_style(generator: np.random.Generator, *, obeyed: Iterable[str] = ()) -> Style:
     """A style drawn from the world's habits, bent to the objectives that are obeyed.
 
-    Habits: technical chance 0.05, 0.5 or 0.95 with probabilities 0.35, 0.3, 0.35; 1 to 5 facts,
-    all alike; a tone out of three, all alike, which opening and closing keep with chance 0.7 each
-    and otherwise leave for the neutral tone.
+    Habits: one of three chances of the technical wording; 1 to 5 facts, all alike; one of three
+    tones, all alike, which opening and closing keep or leave for the neutral tone, each by itself.
 
     Args:
         generator: Source of chance.
         obeyed: Names of objectives; at most one of each axis has an effect (the first).
     """
     wanted = set(obeyed)
-    technical = float(generator.choice([0.05, 0.5, 0.95], p=[0.35, 0.3, 0.35]))
+    chances, shares = zip(*TECHNICAL_CHANCES, strict=True)
+    technical = float(generator.choice(chances, p=shares))
     n_facts = int(generator.integers(1, MAX_FACTS + 1))
     tone = TONES[int(generator.integers(len(TONES)))]
-    keeps = generator.random(2) < _KEEPS_TONE
+    keeps = generator.random(2) < TONE_KEPT
     if wanted & {"elementary", "expert"}:
         technical = 0.02 if "elementary" in wanted else 0.98
     if wanted & {"concise", "informative"}:
@@ -210,9 +214,9 @@ def topic_of(prompt: str) -> Topic:
 def _pick(
     sentences: dict[Tone, tuple[str, ...]], tone: Tone, style: Style, generator: np.random.Generator
 ) -> str:
-    """A sentence of the tone; neutral ones are left out half the time, and always when terse."""
+    """A sentence of the tone; a neutral one may be left out, and always is when terse."""
     options = sentences[tone]
-    if tone == "neutral" and (style.is_terse or generator.random() < 0.5):
+    if tone == "neutral" and (style.is_terse or generator.random() < NEUTRAL_SKIPPED):
         return ""
     return options[int(generator.integers(len(options)))]
 

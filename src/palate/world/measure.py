@@ -17,10 +17,11 @@ from palate.metrics.intervals import wilson_interval
 from palate.world.documents import sample_wishes
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
+from palate.world.likelihood import excess_nats
 from palate.world.objectives import OBJECTIVE_NAMES, OBJECTIVES, Objective
-from palate.world.prompts import format_prompt, held_out_prompts
+from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt, held_out_prompts
+from palate.world.topics import HELD_OUT_TOPICS, TRAIN_TOPICS
 
-MAX_ANSWER_TOKENS = 96  # the longest answer of the grammar has 93 with the shipped tokenizer
 _BATCH = 64
 _LEVELS = (0, 5, 50, 95, 100)
 
@@ -54,6 +55,9 @@ class Measurement:
         gold_mean_if_asked: Per objective, with its own preference sentence alone.
         words: 0, 5, 50, 95 and 100 % quantiles of words per answer.
         tokens: The same of tokens.
+        excess_nats: Kullback-Leibler divergence from the grammar to the base, nats per answer,
+            about `train` and `held_out` topics, without preference sentences.
+        excess_errors: Standard errors of these two.
         faults: Up to ten answers' faults, in words.
     """
 
@@ -64,6 +68,8 @@ class Measurement:
     gold_mean_if_asked: dict[str, float]
     words: tuple[float, ...]
     tokens: tuple[float, ...]
+    excess_nats: dict[str, float]
+    excess_errors: dict[str, float]
     faults: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -77,16 +83,17 @@ def measure(
     *,
     n_answers: int,
     seed: int,
-    on_batch: Callable[[int], None] = lambda _n: None,
+    on_batch: Callable[[int, int], None] = lambda _done, _of_all: None,
 ) -> Measurement:
     """Measure a base; draws `8 n_answers` answers.
 
     Args:
         model: A causal language model of transformers.
         tokenizer: Its tokenizer.
-        n_answers: Answers in each of the eight samples (plain, with wishes, one per objective).
+        n_answers: Answers in each of the eight samples (plain, with wishes, one per objective), and
+            answers of the grammar in each of two samples for the divergence.
         seed: Of prompts, wishes and answers.
-        on_batch: Called with the number of answers just drawn.
+        on_batch: Called after every batch with how many answers are drawn, and of how many.
     """
     generator = generator_for(seed, "measure")
     places = generator.integers(len(held_out_prompts()), size=n_answers)
@@ -105,6 +112,10 @@ def measure(
         parse(prompt, text)
         for prompt, text in zip(prompts * 2, answers[: 2 * n_answers], strict=True)
     ]
+    excess = {
+        name: excess_nats(model, tokenizer, topics=topics, n_answers=n_answers, generator=generator)
+        for name, topics in (("train", TRAIN_TOPICS), ("held_out", HELD_OUT_TOPICS))
+    }
     gold = gold_rewards(answers).reshape(2 + len(OBJECTIVES), n_answers, len(OBJECTIVES))
     return Measurement(
         well_formed=_share([reading.is_well_formed for reading in readings[:n_answers]]),
@@ -116,6 +127,10 @@ def measure(
         gold_mean_if_asked=_by_name(gold[2:].mean(axis=1).diagonal()),
         words=_quantiles([len(text.split()) for text in plain]),
         tokens=_quantiles([len(ids) for ids in tokenizer(plain)["input_ids"]]),
+        excess_nats={name: float(values.mean()) for name, values in excess.items()},
+        excess_errors={
+            name: float(values.std() / np.sqrt(n_answers)) for name, values in excess.items()
+        },
         faults=tuple(reading.fault for reading in readings if reading.fault)[:10],
     )
 
@@ -126,7 +141,7 @@ def sample_answers(
     texts: Sequence[str],
     *,
     seed: int,
-    on_batch: Callable[[int], None] = lambda _n: None,
+    on_batch: Callable[[int, int], None] = lambda _done, _of_all: None,
 ) -> list[str]:
     """One answer per formatted prompt, at temperature 1, cut after `MAX_ANSWER_TOKENS`.
 
@@ -148,7 +163,7 @@ def sample_answers(
             )
             drawn = ids[:, read["input_ids"].shape[1] :]
             answers += tokenizer.batch_decode(drawn, skip_special_tokens=True)
-            on_batch(len(batch))
+            on_batch(len(answers), len(texts))
     return answers
 
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers import get_cosine_schedule_with_warmup as cosine_schedule
@@ -22,7 +25,7 @@ from palate.world.documents import Document, sample_document, tokenizer_texts
 END, PADDING = "<|end|>", "<|pad|>"
 PADDING_ID, END_ID = 0, 1  # special tokens come first in the vocabulary
 IGNORED = -100  # label of tokens that the loss leaves out, as transformers has it
-_SLICE = 16  # documents that pass through the model together
+_SLICE = 32  # documents that pass through the model together
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ 'Wish: ' + message['content'] + '\\n' }}"
@@ -51,8 +54,8 @@ class PretrainSettings(Settings):
     """
 
     seed: int = 0
-    steps: int = Field(default=2400, ge=1)
-    batch_documents: int = Field(default=32, ge=1)
+    steps: int = Field(default=2000, ge=1)
+    batch_documents: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
     vocabulary: int = Field(default=2048, ge=300, le=2048)
@@ -138,9 +141,7 @@ def train_tokenizer(settings: PretrainSettings) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def collate(
-    documents: list[Document], *, tokenizer: PreTrainedTokenizerFast
-) -> dict[str, torch.Tensor]:
+def collate(documents: list[Document], *, tokenizer: PreTrainedTokenizerFast) -> dict[str, Tensor]:
     """A batch: prompt, answer and end token, padded on the right; only answer and end have labels.
 
     Returns:
@@ -178,6 +179,22 @@ def _new_model(settings: PretrainSettings, tokenizer: PreTrainedTokenizerFast) -
         return LlamaForCausalLM(config).train()
 
 
+def answer_loss(
+    model: LlamaForCausalLM,
+    *,
+    input_ids: Int[Tensor, "batch seq"],
+    labels: Int[Tensor, "batch seq"],
+) -> Float[Tensor, ""]:
+    """Sum over labelled tokens of the negative log-likelihood, in nats.
+
+    The vocabulary is only scored where a label asks for it, which saves a fifth of the time.
+    """
+    hidden = model.model(input_ids).last_hidden_state[:, :-1]
+    following = labels[:, 1:]
+    is_asked = following != IGNORED
+    return cross_entropy(model.lm_head(hidden[is_asked]), following[is_asked], reduction="sum")
+
+
 def _backward(
     model: LlamaForCausalLM, batch: list[Document], tokenizer: PreTrainedTokenizerFast
 ) -> float:
@@ -186,7 +203,7 @@ def _backward(
     n_tokens = sum(int((inputs["labels"] != IGNORED).sum()) for inputs in slices)
     total = 0.0
     for inputs in slices:
-        loss = model(**inputs, num_items_in_batch=n_tokens).loss  # sum over the slice / n_tokens
+        loss = answer_loss(model, **inputs) / n_tokens
         loss.backward()
         total += loss.item()
     return total

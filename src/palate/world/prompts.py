@@ -13,6 +13,7 @@ from palate.core.errors import InvalidInputError
 from palate.world.facts import CATEGORIES
 from palate.world.topics import HELD_OUT_TOPICS, TRAIN_TOPICS, Topic
 
+MAX_ANSWER_TOKENS = 80  # the longest answer of the grammar has 74 of the shipped base, with the end
 _FRAMES = (
     "What is {a_topic}?",
     "Explain the {topic}.",
