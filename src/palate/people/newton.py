@@ -1,9 +1,9 @@
 """Newton's method for logistic posteriors: many people at once, descending at every step.
 
 Along a step that changes margin i by `d_i`, its logistic curvature `s_i` grows at most to
-`min(s_i exp(|d_i|), 1/4)`. With `delta` the curvature along the step where it starts and `bound` the
-largest it can so become, a step of length `t < 2 delta / bound` is sure to lower the objective, so
-no line search is needed: the length is `min(1, 1.8 delta / bound)`.
+`min(s_i exp(|d_i|), 1/4)`. With `delta` the curvature along the step where it starts and `bound`
+the largest it can so become, a step of length `t < 2 delta / bound` is sure to lower the
+objective, so no line search is needed: the length is `min(1, 1.8 delta / bound)`.
 
 Source: Bach 2010, "Self-concordant analysis for logistic regression" (growth of the curvature);
 Boehning & Lindsay 1988 (the bound 1/4).

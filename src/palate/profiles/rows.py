@@ -1,10 +1,11 @@
 """Rows of one person, read and written within a transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import Connection, Row, Table, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from palate.core.errors import InvalidInputError
@@ -65,17 +66,7 @@ def read_history(connection: Connection, person: int, name: str) -> list[Feedbac
     rows = connection.execute(
         select(feedback).where(feedback.c.person == person).order_by(feedback.c.position)
     )
-    return [
-        Feedback(
-            person=name,
-            kind=cast(FeedbackKind, row.kind),
-            features=tuple(unpack(row.features).tolist()),
-            label=row.label,
-            group=row.group,
-            key=row.key or "",
-        )
-        for row in rows
-    ]
+    return [_feedback(row, name=name) for row in rows]
 
 
 def is_known(connection: Connection, person: int, item: Feedback) -> bool:
@@ -91,23 +82,37 @@ def is_known(connection: Connection, person: int, item: Feedback) -> bool:
     ).first()
     if row is None:
         return False
-    found = (row.kind, tuple(unpack(row.features).tolist()), row.label, row.group)
-    if found != (item.kind, tuple(map(float, item.features)), float(item.label), item.group):
-        raise InvalidInputError(
-            f"The key {item.key!r} was used for other feedback of this person; use a new key."
-        )
+    require_same(item, _feedback(row, name=item.person))
     return True
 
 
+def require_same(item: Feedback, earlier: Feedback) -> None:
+    """Refuse other content under a key that was used.
+
+    Raises:
+        InvalidInputError: kind, features, label or group differ.
+    """
+    if (item.kind, item.features, item.label, item.group) != (
+        earlier.kind,
+        earlier.features,
+        earlier.label,
+        earlier.group,
+    ):
+        raise InvalidInputError(
+            f"The key {item.key!r} was used for other feedback of this person; use a new key."
+        )
+
+
 def write_feedback(
-    connection: Connection, person: int, item: Feedback, *, position: int, now: float
+    connection: Connection, person: int, items: Sequence[Feedback], *, after: int, now: float
 ) -> None:
-    """Append the item to the log."""
+    """Append the items to a log that holds `after` items."""
     connection.execute(
-        insert(feedback).values(
+        insert(feedback),
+        [
             {
                 "person": person,
-                "position": position,
+                "position": after + number,
                 "key": item.key or None,
                 "kind": item.kind,
                 "features": pack(np.array(item.features)),
@@ -115,7 +120,8 @@ def write_feedback(
                 "group": item.group,
                 "created_at": now,
             }
-        )
+            for number, item in enumerate(items, start=1)
+        ],
     )
 
 
@@ -141,6 +147,17 @@ def write_belief(connection: Connection, person: int, belief: Belief, *, learner
     statement = _dialect_insert(connection, beliefs).values(person=person, **values)
     connection.execute(
         statement.on_conflict_do_update(index_elements=[beliefs.c.person], set_=values)
+    )
+
+
+def _feedback(row: Row[Any], *, name: str) -> Feedback:
+    return Feedback(
+        person=name,
+        kind=cast(FeedbackKind, row.kind),
+        features=tuple(unpack(row.features).tolist()),
+        label=row.label,
+        group=row.group,
+        key=row.key or "",
     )
 
 

@@ -22,6 +22,7 @@ from palate.profiles.rows import (
     lock_person,
     read_belief,
     read_history,
+    require_same,
     write_belief,
     write_feedback,
 )
@@ -141,29 +142,28 @@ class SqlProfileStore:
     def _append_to(
         self, connection: Connection, person: int, items: Sequence[Feedback]
     ) -> list[bool]:
-        name = items[0].person
-        stored = read_belief(connection, person)
-        history: list[Feedback] | None = None
-
-        def log() -> list[Feedback]:
-            nonlocal history
-            if history is None:
-                history = read_history(connection, person, name)
-            return history
-
-        if stored is None or stored.learner != self.learner.digest:
-            belief = self.learner.rebuild(log())
-        else:
-            belief = stored.belief
-        kept: list[bool] = []
-        for item in items:
-            kept.append(not is_known(connection, person, item))
-            if kept[-1]:
-                belief = self.learner.learn(belief, item, earlier=log)
-                position = belief.n_observations
-                write_feedback(connection, person, item, position=position, now=self.clock())
-                if history is not None:
-                    history.append(item)
-        if any(kept):
+        is_new = [not is_known(connection, person, item) for item in items]
+        first = {item.key: index for index, item in reversed(list(enumerate(items))) if item.key}
+        for index, item in enumerate(items):  # the same key twice among the new items
+            earlier = items[first.get(item.key, index)]
+            if earlier is not item:
+                require_same(item, earlier)
+                is_new[index] = False
+        new = [item for item, holds in zip(items, is_new, strict=True) if holds]
+        if new:
+            belief = self._learned(connection, person, new)
+            position = belief.n_observations - len(new)
+            write_feedback(connection, person, new, after=position, now=self.clock())
             write_belief(connection, person, belief, learner=self.learner.digest)
-        return kept
+        return is_new
+
+    def _learned(self, connection: Connection, person: int, new: Sequence[Feedback]) -> Belief:
+        """The belief after the new items: learned from one, rebuilt from the log for several."""
+        name = new[0].person
+        stored = read_belief(connection, person)
+        is_current = stored is not None and stored.learner == self.learner.digest
+        if stored is None or not is_current or len(new) > 1:
+            return self.learner.rebuild([*read_history(connection, person, name), *new])
+        return self.learner.learn(
+            stored.belief, new[0], earlier=lambda: read_history(connection, person, name)
+        )

@@ -31,7 +31,8 @@ from palate.profiles.rows import lock_person, write_feedback
 from palate.profiles.store import SqlProfileStore
 
 N_FEATURES = 8
-N_TIMED = 500  # rows of each throughput figure
+N_TIMED = 1500  # rows of each throughput figure, in turns of 100
+N_TIMED_PEOPLE = 10
 TIMED_BATCH = 100
 
 
@@ -204,30 +205,39 @@ def _is_same(first: Belief, second: Belief) -> bool:
 
 def _throughput(database: Database, seed: int) -> dict[str, float]:
     """Rows a second of one process, and how much of a bare insert's speed learning leaves."""
-    timing = Drill(url="", n_people=50, seed=seed + 1)
-    items = [drill_item(timing, 0, row) for row in range(3 * N_TIMED)]
-    learning, single, bare = (items[:N_TIMED], items[N_TIMED : 2 * N_TIMED], items[2 * N_TIMED :])
-    store = _store(database, tenant="throughput")
-    started = time.perf_counter()
-    for item in single:
-        store.append(item)
-    one_by_one = time.perf_counter() - started
-    started = time.perf_counter()
-    for start in range(0, N_TIMED, TIMED_BATCH):
-        store.append_many(learning[start : start + TIMED_BATCH])
-    batched = time.perf_counter() - started
-    started = time.perf_counter()
-    for position, item in enumerate(bare):
-        with database.writing() as connection:
-            person = lock_person(connection, tenant="bare", name=item.person, now=0.0)
-            write_feedback(connection, person, item, position=position, now=0.0)
-    without = time.perf_counter() - started
+    timing = Drill(url="", n_people=N_TIMED_PEOPLE, seed=seed + 1)
+    store, batched = _store(database, tenant="timed"), _store(database, tenant="timed in batches")
+
+    def bare(items: list[Feedback]) -> None:
+        for item in items:
+            with database.writing() as connection:
+                person = lock_person(connection, tenant="bare", name=item.person, now=0.0)
+                position = int(item.key.split("-")[1])
+                write_feedback(connection, person, [item], after=position, now=0.0)
+
+    def one_by_one(items: list[Feedback]) -> None:
+        for item in items:
+            store.append(item)
+
+    seconds: dict[str, list[float]] = {"bare": [], "one by one": [], "batched": []}
+    for turn in range(N_TIMED // TIMED_BATCH):
+        rows = range(turn * TIMED_BATCH, (turn + 1) * TIMED_BATCH)
+        items = [drill_item(timing, 0, row) for row in rows]
+        for name, run in (
+            ("bare", bare),
+            ("one by one", one_by_one),
+            ("batched", batched.append_many),
+        ):
+            started = time.perf_counter()
+            run(items)
+            seconds[name].append(time.perf_counter() - started)
+    median = {name: float(np.median(values)) for name, values in seconds.items()}
     return {
-        "rows_per_second": N_TIMED / one_by_one,
-        "rows_per_second_in_batches_of_100": N_TIMED / batched,
-        "rows_per_second_inserted_without_learning": N_TIMED / without,
-        "speed_over_insert_without_learning": without / one_by_one,
-        "batched_speed_over_one_by_one": one_by_one / batched,
+        "rows_per_second": TIMED_BATCH / median["one by one"],
+        "rows_per_second_in_batches_of_100": TIMED_BATCH / median["batched"],
+        "rows_per_second_inserted_without_learning": TIMED_BATCH / median["bare"],
+        "speed_over_insert_without_learning": median["bare"] / median["one by one"],
+        "batched_speed_over_one_by_one": median["one by one"] / median["batched"],
     }
 
 
