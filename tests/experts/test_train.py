@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from palate.core.errors import InvalidInputError
+from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.types import PreferencePair
 from palate.experts.anchors import objective_anchors
 from palate.experts.job import ExpertJob, TrainingData, TrainSettings
@@ -17,7 +17,14 @@ from palate.experts.pair_trainer import PairTrainer, completion_log_probs
 from palate.experts.pairs import encode_human_pairs
 from palate.experts.placement import AdapterSettings
 from palate.experts.save import fill_expert_folder
-from palate.experts.train import rollout_data, sequence_log_probs, tilt_of, train_expert
+from palate.experts.train import (
+    deterministic,
+    require_trl,
+    rollout_data,
+    sequence_log_probs,
+    tilt_of,
+    train_expert,
+)
 from palate.models.bank import AdapterBank
 
 NAMES = ("letters", "short")
@@ -219,3 +226,28 @@ def test_an_expert_of_the_bank_answers_as_the_trained_model(tiny_base, data, tmp
     with torch.inference_mode():
         trained = model(input_ids=ids).logits
     assert torch.allclose(served, trained, atol=1e-5)
+
+
+@pytest.mark.parametrize("found", ["0.29.1", "2.0.0"])
+def test_another_trl_is_refused_with_the_version_to_install(monkeypatch, found):
+    monkeypatch.setattr("palate.experts.train.trl_version", found)
+    with pytest.raises(MissingExtraError, match=rf"{found}.*pip install 'trl==1\.16\.0'"):
+        require_trl()
+
+
+def test_a_trl_without_the_replaced_methods_is_refused(monkeypatch):
+    assert require_trl().startswith("1.")
+    monkeypatch.delattr(DPOTrainer, "_precompute_ref_logps")
+    with pytest.raises(MissingExtraError):
+        require_trl()
+
+
+def test_determinism_ends_with_the_block():
+    before = torch.get_num_threads(), torch.random.get_rng_state()
+    with deterministic(n_threads=1):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == 1
+        torch.manual_seed(7)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])

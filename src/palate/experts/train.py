@@ -22,12 +22,12 @@ Deviations:
     2. REBEL's reference stays the frozen base, see `palate.experts.losses`.
 """
 
+import os
 import random
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from peft import PeftModel
 from torch import Tensor
+from trl import __version__ as trl_version
 from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.seeds import generator_for
@@ -103,7 +105,7 @@ def train_expert(
 
     Raises:
         InvalidInputError: the data lack what the method needs, or training diverged.
-        MissingExtraError: TRL is absent or of another major version.
+        MissingExtraError: TRL is of another major version.
     """
     require_trl()
     with deterministic(n_threads=job.training.n_threads):
@@ -183,26 +185,26 @@ def require_trl() -> str:
     """The installed version of TRL.
 
     Raises:
-        MissingExtraError: it is absent, or lacks the methods that `PairTrainer` replaces.
+        MissingExtraError: it is of another major version, or lacks the methods that `PairTrainer`
+            replaces.
     """
-    try:
-        found = version("trl")
-    except PackageNotFoundError as error:
+    lacking = [name for name in _NEEDED if not hasattr(DPOTrainer, name)]
+    if int(trl_version.split(".")[0]) != TRL_MAJOR or lacking:
         raise MissingExtraError(
-            "The package trl is not installed; run pip install 'palate[train]'."
-        ) from error
-    lacking = [name for name in _NEEDED if not hasattr(PairTrainer.__mro__[1], name)]
-    if int(found.split(".")[0]) != TRL_MAJOR or lacking:
-        raise MissingExtraError(
-            f"The package trl has version {found}, but palate trains with version {TRL_MAJOR}.16; "
-            "run pip install 'trl==1.16.0'."
+            f"The package trl has version {trl_version}, but palate trains with version "
+            f"{TRL_MAJOR}.16; run pip install 'trl==1.16.0'."
         )
-    return found
+    return trl_version
 
 
 @contextmanager
 def deterministic(*, n_threads: int) -> Generator[None]:
-    """While in force, equal seeds give equal bytes; afterwards torch is set as it was."""
+    """While in force, equal seeds give equal bytes; afterwards torch is set as it was.
+
+    On a GPU the same holds for one kind of GPU and one version of torch.
+    """
+    if torch.cuda.is_available():  # cuBLAS is deterministic only with a fixed workspace
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     threads = torch.get_num_threads()
     python_state = random.getstate()

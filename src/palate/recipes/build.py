@@ -87,7 +87,7 @@ def build_library(settings: RunSettings, *, out: Path) -> Built:
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
         FormatError: the folder holds a library of another base or other objectives.
-        MissingExtraError: TRL is absent or of another version.
+        MissingExtraError: TRL is of another version.
     """
     start = monotonic()
     require_trl()
