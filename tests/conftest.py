@@ -19,3 +19,11 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the developers' data folder is not beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once; tests do not change it."""
+    from tiny import save_tiny_library  # imports torch, which most tests do not need
+
+    return save_tiny_library(tmp_path_factory.mktemp("tiny"))

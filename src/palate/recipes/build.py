@@ -36,7 +36,12 @@ from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
 from palate.recipes.opened import WORLD, base_path
 from palate.recipes.progress import progress_of
-from palate.recipes.reward_sources import add_reward, human_pairs, library_rewards
+from palate.recipes.reward_sources import (
+    add_reward,
+    human_pairs,
+    library_rewards,
+    require_sources,
+)
 from palate.recipes.run_file import RunSettings, read_prompts
 from palate.world.prompts import train_prompts
 
@@ -92,6 +97,7 @@ def build_library(settings: RunSettings, *, out: Path) -> Built:
     start = monotonic()
     require_trl()
     require_tracker(settings.report_to)
+    require_sources(settings.objectives, seed=settings.seed)
     with deterministic(n_threads=settings.training.n_threads):
         base = load_base(
             base_path(settings.base),

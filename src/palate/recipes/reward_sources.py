@@ -90,6 +90,24 @@ def reward_key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed
     return hash_value(facts)
 
 
+def require_sources(objectives: Sequence[ObjectiveSettings], *, seed: int) -> None:
+    """Return when every source can be read, so that a wrong one is refused before work is done.
+
+    Raises:
+        InvalidInputError: a file, folder, rule or trunk setting is missing or wrong.
+        FormatError: a reward folder holds something else.
+    """
+    for objective in objectives:
+        source = objective.reward
+        if source.rule is not None:
+            rule_from(source.rule, objective=objective.name)
+        elif source.folder is not None:
+            load_reward(_require_folder(source.folder))
+        else:
+            trunk_settings(source.trunk, overrides=source.trunk_settings)
+            human_pairs(objective, seed=seed)
+
+
 def human_pairs(objective: ObjectiveSettings, *, seed: int) -> PairSet | None:
     """The training pairs of the objective's file, or `None` where it has none."""
     return None if objective.reward.pairs is None else _read(objective, seed=seed)[0]

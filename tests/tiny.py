@@ -3,8 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pytest
-
 from fakes import save_random_adapter, save_tiny_llama
 from palate.core.types import Objective
 from palate.experts.anchors import Anchor
@@ -20,9 +18,8 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="session")
-def tiny_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("library")
+def save_tiny_library(root: Path) -> Path:
+    """The library's folder; its base lies beside it as `base`."""
     base = load_base(save_tiny_llama(root / "base"))
     record = BaseRecord(base.path, None, base.fingerprint, base.tokenizer_fingerprint)
     library = Library.create(
@@ -38,6 +35,5 @@ def tiny_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 shutil.copy(source / file, target / file)
                 for file in ("adapter_config.json", "adapter_model.safetensors")
             ],
-            order=OBJECTIVES,
         )
     return root / "library"
