@@ -1,0 +1,93 @@
+"""People in a database: who is there, what is kept of one, migrating, exporting, erasing, keys."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from palate.core.errors import MissingExtraError
+
+try:
+    from sqlalchemy import func, select
+
+    from palate.profiles.database import (
+        Database,
+        connect,
+        migrate,
+        newest_revision,
+        open_database,
+        schema_revision,
+    )
+    from palate.profiles.erase import erase_person
+    from palate.profiles.export import export_person
+    from palate.profiles.keys import issue_key, list_keys, revoke_key
+    from palate.profiles.tables import feedback, people
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        f"Databases of people need {error.name}; install palate[serve]."
+    ) from error
+
+
+def list_people(url: str, *, tenant: str = "default") -> list[dict[str, Any]]:
+    """Identifier, arrival (seconds since 1970) and items of feedback of everybody."""
+    with _opened(url) as database, database.reading() as connection:
+        rows = connection.execute(
+            select(people.c.name, people.c.created_at, func.count(feedback.c.position))
+            .outerjoin(feedback, feedback.c.person == people.c.id)
+            .where(people.c.tenant == tenant)
+            .group_by(people.c.id, people.c.name, people.c.created_at)
+            .order_by(people.c.id)
+        )
+        return [
+            {"person": name, "created_at": created_at, "n_feedback": count}
+            for name, created_at, count in rows
+        ]
+
+
+def migrate_people(url: str, *, revision: str = "head") -> dict[str, Any]:
+    """Bring the database to a schema; says from which and to which."""
+    database = connect(url)
+    try:
+        before = schema_revision(database)
+        after = migrate(database, revision=revision)
+    finally:
+        database.close()
+    return {"before": before, "after": after, "newest": newest_revision()}
+
+
+def export_kept(url: str, *, person: str, tenant: str = "default") -> dict[str, Any]:
+    """Everything about one person."""
+    with _opened(url) as database:
+        return export_person(database, tenant=tenant, person=person)
+
+
+def erase_kept(url: str, *, person: str, tenant: str = "default") -> dict[str, Any]:
+    """Erase one person; the receipt."""
+    with _opened(url) as database:
+        return erase_person(database, tenant=tenant, person=person).to_json()
+
+
+def issue_kept_key(url: str, *, label: str, tenant: str = "default") -> str:
+    """A new API key; the only time that it is seen."""
+    with _opened(url) as database:
+        return issue_key(database, tenant=tenant, label=label)
+
+
+def list_kept_keys(url: str) -> list[dict[str, Any]]:
+    """What is known of all keys."""
+    with _opened(url) as database:
+        return [dict(vars(key)) for key in list_keys(database)]
+
+
+def revoke_kept_key(url: str, *, prefix: str) -> None:
+    """Stop a key from working."""
+    with _opened(url) as database:
+        revoke_key(database, prefix=prefix)
+
+
+@contextmanager
+def _opened(url: str) -> Generator[Database]:
+    database = open_database(url)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from palate.cli.people import app
+from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
+from palate.core.types import Belief, Feedback
+from palate.people.belief import Learner
+from palate.profiles.database import connect, migrate, open_database
+from palate.profiles.store import SqlProfileStore
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def voters(tmp_path: Path) -> str:
+    generator = np.random.default_rng(0)
+    liking = 1.5 * generator.normal(size=(60, 2)) @ generator.normal(size=(2, 24))
+    votes = np.sign(liking + 0.5 * generator.normal(size=liking.shape)).astype(int)
+    items = [{"conv": "t", "item": str(n)} for n in range(24)]
+    people = [
+        {"conv": "t", "user": str(p), "votes": {str(n): int(v) for n, v in enumerate(row)}}
+        for p, row in enumerate(votes)
+    ]
+    for name, rows in (("items", items), ("votes", people)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(tmp_path)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> str:
+    path = str(tmp_path / "people.db")
+    database = open_database(path)
+    store = SqlProfileStore(database, Learner(Belief(np.zeros(2), np.eye(2))))
+    for person in ("ann", "bob"):
+        store.append(Feedback(person, "comparison", (1.0, -1.0), 1.0, key="k"))
+    database.close()
+    return path
+
+
+def test_voters_are_replayed(voters: str) -> None:
+    found = json.loads(run("replay", voters, "--votes", "0,5", "--json"))
+    assert [row["votes"] for row in found["topics"]] == [0, 5]
+    first, later = found["topics"]
+    assert later["ours, chosen"]["estimate"] > first["population"]["estimate"] + 0.03
+    assert later["ours, chosen"]["low"] < later["ours, chosen"]["estimate"]
+    assert later["people"] == later["ours, chosen"]["n"]
+    assert "few" in run("replay", voters, "--votes", "5")  # people, for the mean over topics
+
+
+def test_a_portfolio_of_answer_sets_is_chosen(voters: str) -> None:
+    found = json.loads(run("portfolio", voters, "--size", "2", "--json"))
+    (row,) = found["topics"]
+    assert row["ours"]["mean"]["estimate"] > row["best single"]["mean"]["estimate"]
+    assert "best single" in run("portfolio", voters, "--size", "2")
+
+
+def test_bad_numbers_and_topics_are_refused(voters: str) -> None:
+    for arguments in (
+        ["replay", voters, "--votes", "five"],
+        ["replay", voters, "--votes", "-1"],
+        ["replay", voters, "--topic", "absent"],
+        ["portfolio", voters, "--topic", "absent"],
+        ["replay", str(Path(voters) / "absent")],
+    ):
+        with pytest.raises(InvalidInputError):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_people_are_listed_exported_and_erased(kept: str, tmp_path: Path) -> None:
+    assert [row["person"] for row in json.loads(run("list", "--database", kept, "--json"))] == [
+        "ann",
+        "bob",
+    ]
+    assert "ann" in run("list", "--database", kept)
+    out = tmp_path / "ann.json"
+    run("export", "ann", "--database", kept, "--out", str(out))
+    assert json.loads(out.read_text())["feedback"][0]["label"] == 1.0
+    assert json.loads(run("export", "bob", "--database", kept))["person"] == "bob"
+    receipt = json.loads(run("erase", "ann", "--database", kept, "--yes", "--json"))
+    assert receipt["n_feedback"] == 1
+    assert "ann" not in run("list", "--database", kept)
+
+
+def test_erasing_asks_first(kept: str) -> None:
+    refused = CliRunner().invoke(app, ["erase", "ann", "--database", kept], input="n\n")
+    assert refused.exit_code != 0
+    assert "ann" in run("list", "--database", kept)
+
+
+def test_databases_are_migrated(kept: str) -> None:
+    database = connect(kept)
+    migrate(database, revision="0001")
+    database.close()
+    with pytest.raises(FormatError, match="palate people migrate"):
+        CliRunner().invoke(app, ["list", "--database", kept], catch_exceptions=False)
+    found = json.loads(run("migrate", "--database", kept, "--json"))
+    assert (found["before"], found["after"]) == ("0001", "0002")
+    assert "bob" in run("list", "--database", kept)
+
+
+def test_keys_are_issued_listed_and_revoked(kept: str) -> None:
+    key = run("keys", "issue", "--database", kept, "--label", "web").strip()
+    (row,) = json.loads(run("keys", "list", "--database", kept, "--json"))
+    assert key.startswith(f"pk_{row['prefix']}_")
+    run("keys", "revoke", row["prefix"], "--database", kept)
+    assert "True" in run("keys", "list", "--database", kept)
+
+
+@pytest.mark.slow
+def test_the_crash_drill_loses_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "drill.db")
+    sizes = ["--processes", "3", "--rows", "40", "--people", "5", "--kills", "1"]
+    found = json.loads(run("drill", "--database", path, *sizes, "--json"))
+    assert all(found["checks"].values())
+    assert found["n_kills"] == 1
+    assert (found["n_rows"], found["n_beliefs"]) == (120, 5)
+    with pytest.raises(InvalidInputError, match="without people"):
+        CliRunner().invoke(app, ["drill", "--database", path], catch_exceptions=False)
+
+
+def test_a_failed_drill_is_a_failed_check() -> None:
+    from palate.recipes.people_drill import require_passed
+
+    with pytest.raises(CheckFailedError, match="every row is there once"):
+        require_passed({"checks": {"every row is there once": False}})
