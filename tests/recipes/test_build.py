@@ -110,6 +110,25 @@ def test_building_again_makes_only_what_is_missing(run_file, tmp_path):
     assert parameters(tmp_path / "lib") != before
 
 
+@pytest.mark.parametrize("method", ["dpo", "dpo_human", "grpo"])
+def test_every_method_builds(run_file, tmp_path, method):
+    pairs = tmp_path / "pairs.jsonl"
+    built = build_library(
+        settings_of(
+            run_file,
+            f"training.method={method}",
+            f"objectives=[{{name: polite, reward: {{pairs: {pairs}}}}}]",
+            "anchors={kind: objectives}",
+            "training.n_generations=4",
+            "training.answer_tokens=8",
+        ),
+        out=tmp_path / "lib",
+    )
+    assert built.trained == ("polite",)
+    assert built.to_json()["experts"][0]["direction"] == {"polite": 1.0}
+    assert open_library(tmp_path / "lib").bank.n_experts == 1
+
+
 def start(run_file, out):
     """A build in its own process, so that it can be killed."""
     code = (
