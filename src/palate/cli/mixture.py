@@ -1,17 +1,97 @@
 """`palate mixture`: the controller that mixes experts token by token."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.cli.parse import IsJson, numbers_by_name
+from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Experts mixed token by token, under a controller.")
 
-IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+LibraryFolder = Annotated[Path, typer.Argument(help="Folder of a library.")]
+RunFile = Annotated[
+    Path | None, typer.Argument(help="YAML of the run; without it, the small world's.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+]
+BasePath = Annotated[
+    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
+]
+
+
+@app.command()
+def fit(
+    library: LibraryFolder,
+    run: RunFile = None,
+    overrides: Overrides = None,
+    base: BasePath = None,
+    is_json: IsJson = False,
+) -> None:
+    """Train the library's controller and put it into the library; resumes."""
+    from palate.core.settings import load_settings
+    from palate.recipes.mixture_fit import WORLD_OVERRIDES, MixtureRun, fit_mixture
+    from palate.recipes.opened import open_library
+    from palate.recipes.progress import progress_of
+
+    preset = WORLD_OVERRIDES if run is None else ()
+    settings = load_settings(MixtureRun, run, overrides=[*preset, *(overrides or ())])
+    opened = open_library(library, base=base)
+    with progress_of("controller") as report:
+        found = fit_mixture(opened, settings, on_update=report).to_json()
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    _show_fit(Console(), found)
+
+
+@app.command()
+def explain(
+    library: LibraryFolder,
+    prompt: Annotated[str, typer.Option(help="What is asked.")],
+    preference: Annotated[
+        str, typer.Option("--preference", "-p", metavar="a=0.7,b=0.3", help="Shares by objective.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same answer.")] = 0,
+    base: BasePath = None,
+    is_json: IsJson = False,
+) -> None:
+    """Answer under the controller, and say of every token who was asked and who wrote it."""
+    from palate.core.protocols import Sampling
+    from palate.recipes.mixture_explain import explain_answer
+    from palate.recipes.mixture_open import open_mixture
+    from palate.recipes.opened import open_library
+
+    shares = numbers_by_name(preference, what="preference")
+    if shares is None:
+        raise InvalidInputError("The preference is empty; give shares by objective.")
+    told = explain_answer(
+        open_mixture(open_library(library, base=base)),
+        prompt,
+        shares,
+        sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
+        seed=seed,
+        out=out,
+    )
+    if is_json:
+        typer.echo(dump_json(told.to_json()))
+        return
+    console = Console()
+    console.print("".join(token.text for token in told.tokens), markup=False)
+    table = Table("token", "log p", *(f"{name} asked / wrote" for name in told.experts))
+    for token in told.tokens:
+        pairs = zip(token.shares, token.responsibilities, strict=True)
+        numbers = [f"{share:.2f} / {wrote:.2f}" for share, wrote in pairs]
+        table.add_row(repr(token.text), f"{token.log_prob:.2f}", *numbers)
+    console.print(table)
 
 
 @app.command()
@@ -21,16 +101,35 @@ def yardstick(
 ) -> None:
     """Controllers on token trees with known answers; fails when a target is missed."""
     from palate.recipes.mixture_yardstick import run_yardstick
+    from palate.recipes.progress import progress_of
 
-    console = Console(stderr=is_json)
-    report = run_yardstick(
-        out=out, on_tree=lambda done, n: console.print(f"tree {done} of {n}", highlight=False)
-    )
+    with progress_of("trees") as report:
+        found = run_yardstick(out=out, on_tree=report)
     if is_json:
-        typer.echo(dump_json(report.to_json()))
+        typer.echo(dump_json(found.to_json()))
     else:
         table = Table("column", "mean over trees")
-        for name, value in report.means.items():
+        for name, value in found.means.items():
             table.add_row(name, f"{value:.4f}")
-        console.print(table)
-    report.require_met()
+        Console().print(table)
+    found.require_met()
+
+
+def _show_fit(console: Console, found: dict[str, Any]) -> None:
+    console.print(
+        f"{found['folder']}: {found['parameters']:,} parameters, {found['updates']} updates, "
+        f"{found['seconds']:.0f} s"
+    )
+    table = Table("combinations", "reward, uniform", "reward, controller", "entropy", "adaptivity")
+    for name, after in found["after"].items():
+        before = found["before"][name]
+        table.add_row(
+            name,
+            f"{before['reward']:.3f}",
+            f"{after['reward']:.3f}",
+            f"{after['mean_entropy']:.3f}",
+            f"{after['adaptivity']:.3f}",
+        )
+    console.print(table)
+    for sentence in found["warnings"]:
+        console.print(f"warning: {sentence}", markup=False)
