@@ -147,6 +147,17 @@ def test_a_batched_update_answers_each_person_as_alone() -> None:
         assert got_covariances[person] == pytest.approx(alone.covariance, abs=1e-9)
 
 
+def test_updating_in_place_gives_the_same() -> None:
+    generator = np.random.default_rng(2)
+    means, covariances = generator.normal(size=(7, 3)), np.tile(2.0 * np.eye(3), (7, 1, 1))
+    features, labels = generator.normal(size=(7, 3)), generator.random(7)
+    wanted = update_batch(means, covariances, features, labels)
+    got = update_batch(means, covariances, features, labels, out=(means, covariances))
+    assert got[1] is covariances
+    assert np.array_equal(means, wanted[0])
+    assert np.array_equal(covariances, wanted[1])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     scale=st.floats(1e-3, 30.0),

@@ -179,6 +179,7 @@ def fit_batch(
     root = prior.root if isinstance(prior, RootedPrior) else require_root(prior.covariance)
     size = max(1, CHUNK_NUMBERS // max(1, n_comparisons * n_features))
     n_free = root.shape[1]
+    is_standard = root.shape[0] == n_free and np.array_equal(root, np.eye(n_free))
     z = np.empty((n_people, n_free))
     inverse = np.empty((n_people, n_free, n_free))
     objective = np.empty(n_people)
@@ -186,7 +187,7 @@ def fit_batch(
         part = slice(start, start + size)
         scaled = features[part] * gains[part, None, None]
         z[part], inverse[part], objective[part] = fit_whitened(
-            scaled @ root,
+            scaled if is_standard else scaled @ root,
             scaled @ prior.mean,
             labels[part],
             discounts=discounts[part],
@@ -194,7 +195,7 @@ def fit_batch(
         )
     return Fits(
         mean=prior.mean + z @ root.T,
-        covariance=_symmetric(root @ inverse @ root.T),
+        covariance=_symmetric(inverse if is_standard else root @ inverse @ root.T),
         objective=objective,
         log_evidence=-objective + 0.5 * np.linalg.slogdet(inverse)[1],
         n_observations=np.count_nonzero(discounts, axis=1),
@@ -233,19 +234,30 @@ def update_batch(
     labels: Float[ndarray, " people"],
     *,
     gain: float | Float[ndarray, " people"] = 1.0,
+    out: tuple[Float[ndarray, "people f"], Float[ndarray, "people f f"]] | None = None,
 ) -> tuple[Float[ndarray, "people features"], Float[ndarray, "people features features"]]:
     """`update` for many people, one comparison each.
 
+    Args:
+        means: `[people, features]`.
+        covariances: `[people, features, features]`.
+        features: `[people, features]`, first answer's minus second's.
+        labels: `[people]` in [0, 1].
+        gain: One for all, or `[people]`.
+        out: Where to put the result, of the shapes of means and covariances; may be these.
+
     Returns:
-        Means `[people, features]` and covariances `[people, features, features]`; new arrays.
+        Means `[people, features]` and covariances `[people, features, features]`; new arrays where
+        `out` is absent.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
     """
     _require_updates(means, covariances, features, labels)
     gains = np.broadcast_to(require_gain(gain), (len(means),))
-    new_means, new_covariances = np.empty(means.shape), np.empty(covariances.shape)
+    new_means, new_covariances = out or (np.empty(means.shape), np.empty(covariances.shape))
     size = max(1, CHUNK_NUMBERS // means.shape[1] ** 2)
+    scratch = np.empty((min(size, len(means)), *covariances.shape[1:]))
     for start in range(0, len(means), size):
         part = slice(start, start + size)
         _update_part(
@@ -253,6 +265,7 @@ def update_batch(
             features[part] * gains[part, None],
             labels[part],
             out=(new_means[part], new_covariances[part]),
+            scratch=scratch,
         )
     return new_means, new_covariances
 
@@ -276,6 +289,7 @@ def _update_part(
     labels: Float[ndarray, " people"],
     *,
     out: tuple[Float[ndarray, "people features"], Float[ndarray, "people f f"]],
+    scratch: Float[ndarray, "chunk f f"],
 ) -> None:
     means, covariances = prior
     direction = np.matmul(covariances, scaled[..., None])[..., 0]
@@ -290,8 +304,8 @@ def _update_part(
     )
     np.add(means, direction * residual[:, None], out=out[0])
     shrink = direction * (curvature / (1.0 + curvature * variance))[:, None]
-    np.einsum("pi,pj->pij", shrink, direction, out=out[1])
-    np.subtract(covariances, out[1], out=out[1])
+    products = np.einsum("pi,pj->pij", shrink, direction, out=scratch[: len(means)])
+    np.subtract(covariances, products, out=out[1])
 
 
 def _symmetric(matrices: Float[ndarray, "people f f"]) -> Float[ndarray, "people f f"]:
