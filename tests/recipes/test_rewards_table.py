@@ -4,6 +4,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.recipes.rewards_table import TableJob, compare_rewards, markdown_table
+from palate.rewards.card import load_card
 from palate.rewards.held_out import Accuracy, HeldOut
 from recipes.test_rewards import write_pairs
 
@@ -41,9 +42,18 @@ def test_a_reward_trained_otherwise_is_not_passed_off(job: TableJob) -> None:
         compare_rewards(job)
 
 
+def test_settings_may_be_of_one_objective(job: TableJob) -> None:
+    changed = job.model_copy(
+        update={"overrides": {"light": ("least_texts=3",), "light/friendly": ("ridge=0.5",)}}
+    )
+    compare_rewards(changed)
+    card = load_card(job.out / "light/friendly")
+    assert (card.settings["least_texts"], card.settings["ridge"]) == (3, 0.5)
+
+
 def test_settings_of_an_unknown_trunk_are_refused(job: TableJob) -> None:
     wrong = job.model_copy(update={"overrides": {"lihgt": ("least_texts=3",)}})
-    with pytest.raises(InvalidInputError, match="unknown trunk 'lihgt'"):
+    with pytest.raises(InvalidInputError, match="for 'lihgt', which is no trunk"):
         compare_rewards(wrong)
 
 

@@ -114,7 +114,8 @@ def table(
         list[str] | None, typer.Option(metavar="OBJECTIVE=COLUMN", help="What belongs together.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="TRUNK:KEY=VALUE", help="A setting.")
+        list[str] | None,
+        typer.Option("--set", metavar="TRUNK[/OBJECTIVE]:KEY=VALUE", help="A setting."),
     ] = None,
     seed: Seed = 0,
     is_json: IsJson = False,

@@ -26,7 +26,8 @@ class TableJob(Settings):
         out: Folder for the rewards, `TRUNK/NAME` each, and for `table.md`; rewards that are there
             are not trained again.
         group_by: Objective to the column whose equal values belong together.
-        overrides: Name of a trunk, the last part of its path, to `key=value` settings.
+        overrides: `NAME` of a trunk, the last part of its path, or `NAME/OBJECTIVE`, to `key=value`
+            settings.
         seed: Of everything random.
     """
 
@@ -56,11 +57,13 @@ def compare_rewards(job: TableJob) -> Table:
         raise InvalidInputError(
             f"Two of the trunks {', '.join(job.trunks)} have one name; rename a folder."
         )
-    unknown = sorted(set(job.overrides) - set(names.values()))
+    objectives = [f"/{objective}" for objective in job.objectives]
+    known = {f"{name}{part}" for name in names.values() for part in ("", *objectives)}
+    unknown = sorted(set(job.overrides) - known)
     if unknown:
         raise InvalidInputError(
-            f"The settings name the unknown trunk {unknown[0]!r}; known are "
-            f"{', '.join(names.values())}."
+            f"The settings are for {unknown[0]!r}, which is no trunk or TRUNK/OBJECTIVE of this "
+            f"table; the trunks are {', '.join(names.values())}."
         )
     table: Table = {}
     for objective in job.objectives:
@@ -75,7 +78,11 @@ def compare_rewards(job: TableJob) -> Table:
         table[objective] = {}
         for trunk, name in names.items():
             folder = job.out / name / objective
-            settings = trunk_settings(trunk, overrides=job.overrides.get(name, ()))
+            overrides = [
+                *job.overrides.get(name, ()),
+                *job.overrides.get(f"{name}/{objective}", ()),
+            ]
+            settings = trunk_settings(trunk, overrides=overrides)
             if not folder.exists():
                 with progress_of(f"train {objective} on {name}") as on_step:
                     fit_reward(

@@ -2,9 +2,9 @@
 
 Four blocks of features: words and word pairs, character n-grams within words, lengths, and words
 shared with the prompt. Each block is divided by one number, so that its differences chosen minus
-rejected have mean squared length one (lengths and overlaps: `dense_scale` squared): the ridge
-prices the blocks alike. The score is their sum with the coefficients of
-`palate.rewards.bradley_terry`.
+rejected have mean squared length one for characters, `word_scale` squared for words, `dense_scale`
+squared for lengths and for overlaps: the ridge prices blocks by that, not by their number of
+features. The score is their sum with the coefficients of `palate.rewards.bradley_terry`.
 
 It reads surface only: it cannot tell a true statement from a false one in the same words, and
 answers far from the pairs it was fitted on get scores that mean little.
@@ -194,7 +194,7 @@ def _scales(
 ) -> Float[ndarray, " features"]:
     """One factor per feature; dense features are first put on a common footing of variance one."""
     words, characters, lengths, overlaps = differences
-    factors = [_block_scale(words), _block_scale(characters)]
+    factors = [options.word_scale * _block_scale(words), _block_scale(characters)]
     for block, is_used in ((lengths, True), (overlaps, options.with_overlap)):
         spread = np.sqrt(np.asarray(block.multiply(block).mean(axis=0))).ravel()
         single = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)

@@ -17,8 +17,9 @@ class LightSettings(Settings):
         word_ngrams: Shortest and longest run of words.
         character_ngrams: Shortest and longest run of characters within a word.
         least_texts: Terms in fewer answers are left out.
-        dense_scale: Size of lengths and overlaps beside terms; smaller makes them dearer. The
-            default had the smallest cross-validated loss over six of ten real objectives.
+        word_scale: Size of the word block beside the characters'; larger makes words cheaper.
+        dense_scale: The same of lengths and of overlaps. Both defaults were chosen by
+            cross-validation on the training pairs of real objectives, see `reports/`.
         with_overlap: Whether words shared with the prompt count.
         ridge: Price of the squared coefficients; `None` chooses from `ridges` by cross-validation.
         ridges: Candidates, from the price under which a block says nothing to nearly none.
@@ -27,6 +28,7 @@ class LightSettings(Settings):
     word_ngrams: tuple[int, int] = (1, 2)
     character_ngrams: tuple[int, int] = (2, 5)
     least_texts: int = Field(default=2, ge=1)
+    word_scale: float = Field(default=1.5, gt=0)
     dense_scale: float = Field(default=0.3, gt=0)
     with_overlap: bool = True
     ridge: float | None = Field(default=None, gt=0)
