@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from palate.cli import answer, bench, build, demo, mixture, portfolio, rewards, soup, world
+from palate.cli import (
+    answer,
+    bench,
+    build,
+    demo,
+    mixture,
+    people,
+    portfolio,
+    rewards,
+    soup,
+    world,
+)
 from palate.cli.exits import exit_code
 from palate.core.errors import PalateError
 
@@ -24,6 +35,7 @@ app.add_typer(rewards.app, name="rewards")
 app.add_typer(portfolio.app, name="portfolio")
 app.add_typer(soup.app, name="soup")
 app.add_typer(mixture.app, name="mixture")
+app.add_typer(people.app, name="people")
 app.add_typer(world.app, name="world")
 app.add_typer(bench.app, name="bench")
 

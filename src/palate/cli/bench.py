@@ -6,11 +6,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.cli.parse import IsJson
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Ratios against peers, side by side in one run.")
 
-IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
 ]
@@ -23,21 +23,82 @@ def bank(overrides: Overrides = None, is_json: IsJson = False) -> None:
     from palate.recipes.bench_bank import BankBenchSettings, bench_bank
 
     found = bench_bank(load_settings(BankBenchSettings, overrides=overrides or ())).to_json()
+    _show(found, is_json=is_json)
+
+
+@app.command()
+def mixture(overrides: Overrides = None, is_json: IsJson = False) -> None:
+    """8 experts as rows of one batch, against peft one expert at a time and mixed."""
+    from palate.core.settings import load_settings
+    from palate.recipes.bench_mixture import MixtureBenchSettings, bench_mixture
+
+    found = bench_mixture(load_settings(MixtureBenchSettings, overrides=overrides or ())).to_json()
+    _show(found, is_json=is_json)
+
+
+@app.command()
+def certificate(overrides: Overrides = None, is_json: IsJson = False) -> None:
+    """The worst-case loss from envelope corners, against one linear program per candidate."""
+    from palate.core.settings import load_settings
+    from palate.recipes.bench_certificate import CertificateBenchSettings, bench_certificate
+
+    settings = load_settings(CertificateBenchSettings, overrides=overrides or ())
+    found = bench_certificate(settings).to_json()
     if is_json:
         typer.echo(dump_json(found))
         return
     console = Console()
-    gate = found["gate"]
-    console.print(
-        f"gate: logits within {gate['largest_difference']:.1e} of the dense model "
-        f"(limit {gate['limit']:.0e}); extra work in theory {found['theory_overhead_fraction']:.1%}"
+    _print_gate(console, found["gate"])
+    table = Table(
+        "objectives", "candidates", "corners", "certificate ms", "one program ms", "faster"
     )
+    for race in [*found["races"], found["many"]]:
+        table.add_row(
+            str(race["n_objectives"]),
+            f"{race['n_candidates']:,} {race['candidates']}",
+            str(race["n_corners"]),
+            f"{1000 * race['median_seconds']:.1f}",
+            f"{1000 * race['program_median_seconds']:.2f}",
+            f"{race['times_faster']:,.0f}x",
+        )
+    console.print(table)
+    console.print(f"too many corners: certified by {found['too_many_corners']}")
+
+
+@app.command()
+def belief(overrides: Overrides = None, is_json: IsJson = False) -> None:
+    """One comparison and whole refits of many people, against scikit-learn and L-BFGS."""
+    from palate.core.settings import load_settings
+    from palate.recipes.bench_belief import BeliefBenchSettings, bench_belief
+
+    found = bench_belief(load_settings(BeliefBenchSettings, overrides=overrides or ()))
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    Console().print_json(dump_json(found))
+
+
+def _show(found: dict[str, Any], *, is_json: bool) -> None:
+    """A race in phases: gate first, then one table per phase."""
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    console = Console()
+    _print_gate(console, found["gate"])
+    if "theory_overhead_fraction" in found:
+        console.print(f"extra work in theory {found['theory_overhead_fraction']:.1%} of the base's")
     for phase, figures in found["phases"].items():
         _print_phase(console, phase, figures)
 
 
+def _print_gate(console: Console, gate: dict[str, Any]) -> None:
+    console.print(
+        f"gate: largest difference {gate['largest_difference']:.1e}, limit {gate['limit']:.0e}"
+    )
+
+
 def _print_phase(console: Console, phase: str, figures: dict[str, Any]) -> None:
-    table = Table(phase, "minimum ms", "median ms", "bank is faster by", title_justify="left")
+    table = Table(phase, "minimum ms", "median ms", "ours is faster by", title_justify="left")
     for name, ratio in figures["times_faster_than"].items():
         table.add_row(
             name,
