@@ -1,0 +1,99 @@
+"""Judge the experts and two soups with reward models that taught nobody.
+
+    python measure.py LIBRARY JUDGES HELD_OUT.jsonl OUT.md
+
+JUDGES holds one reward folder per objective, trained on the judges' half of the pairs and
+calibrated on the base's
+answers. All plans answer the same held-out prompts with the same seeds; differences from the base
+are paired and
+their intervals resample prompts.
+"""
+
+import sys
+from pathlib import Path
+
+from palate.core.files import read_jsonl, write_text_atomic
+from palate.core.plan import Plan, member_plan, reference_plan
+from palate.core.protocols import Request, Sampling
+from palate.core.seeds import derive_seed, generator_for
+from palate.metrics.intervals import Interval, bootstrap_interval
+from palate.models.chat import format_messages
+from palate.recipes.opened import Opened, open_library
+from palate.recipes.ways import Asked, choose
+from palate.rewards.folder import load_reward
+from palate.rewards.reward import RewardVector
+
+N_PER_PROMPT = 4
+SOUPS = {
+    "soup simple .5, polite .5": {"simple": 0.5, "polite": 0.5},
+    "soup helpful .5, harmless .5": {"helpful": 0.5, "harmless": 0.5},
+}
+
+
+def plans_of(opened: Opened) -> dict[str, Plan]:
+    """The base, every expert, two soups."""
+    names = opened.bank.names
+    plans = {"base": reference_plan(n_experts=len(names))}
+    plans |= {
+        f"expert {n}": member_plan(index=i, n_experts=len(names)) for i, n in enumerate(names)
+    }
+    for name, preference in SOUPS.items():
+        asked = Asked("soup", preference=preference, strength=2.0)
+        plans[name] = choose(opened.library.manifest, asked).plan
+    return plans
+
+
+def answers_of(opened: Opened, plan: Plan, prompts: list[str]) -> list[str]:
+    """Answers to every prompt, the same seeds for every plan."""
+    requests = [
+        Request(
+            format_messages(opened.base, prompt),
+            plan,
+            Sampling(max_tokens=48),
+            seed=derive_seed(7, prompt, copy),
+        )
+        for prompt in prompts
+        for copy in range(N_PER_PROMPT)
+    ]
+    return [completion.text for completion in opened.engine.generate(requests)]
+
+
+def main(library: Path, judges: Path, held_out: Path, out: Path) -> None:
+    """Write the table."""
+    opened = open_library(library)
+    objectives = opened.library.manifest.objective_names
+    judge = RewardVector(tuple(load_reward(judges / name) for name in objectives))
+    prompts = [row["prompt"] for row in read_jsonl(held_out, what="held-out prompts")]
+    asked = [prompt for prompt in prompts for _ in range(N_PER_PROMPT)]
+    scores = {
+        name: judge.score(asked, answers_of(opened, plan, prompts))
+        for name, plan in plans_of(opened).items()
+    }
+    lines = [f"| answers by | {' | '.join(objectives)} |", "|---" * (len(objectives) + 1) + "|"]
+    base = scores.pop("base")
+    lines.append("| base (mean) | " + " | ".join(f"{m:.3f}" for m in base.mean(axis=0)) + " |")
+    for name, found in scores.items():
+        cells = [
+            _cell(
+                bootstrap_interval(
+                    found[:, column] - base[:, column],
+                    clusters=asked,
+                    generator=generator_for(0, name, column),
+                )
+            )
+            for column in range(len(objectives))
+        ]
+        lines.append(f"| {name} (gain) | " + " | ".join(cells) + " |")
+    note = (
+        f"\nn = {len(asked)} answers to {len(prompts)} held-out prompts; 95 % bootstrap intervals "
+        "by prompt; the judges were trained on other pairs than the teachers.\n"
+    )
+    write_text_atomic(out, "\n".join(lines) + "\n" + note)
+
+
+def _cell(interval: Interval) -> str:
+    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+if __name__ == "__main__":
+    main(*(Path(word) for word in sys.argv[1:5]))
