@@ -31,6 +31,7 @@ palate_postgres_start() {
   local bin folder port
   bin=$(palate_postgres_bin)
   folder=$(mktemp -d /tmp/palate-postgres.XXXXXX)
+  PALATE_TEST_POSTGRES_FOLDER=$folder # known from here on, so that a failed start is cleaned up too
   if [ "$(id -u)" = 0 ]; then chown postgres "$folder"; fi
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   palate_postgres_as "$bin/initdb" -D "$folder/data" -U palate -A trust -E UTF8 --locale=C >&2
@@ -38,14 +39,14 @@ palate_postgres_start() {
     -o "-c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories='' -c fsync=off" \
     start >&2
   palate_postgres_as "$bin/createdb" -h 127.0.0.1 -p "$port" -U palate palate >&2
-  PALATE_TEST_POSTGRES_FOLDER=$folder
   PALATE_TEST_POSTGRES_URL="postgresql://palate@127.0.0.1:$port/palate"
   export PALATE_TEST_POSTGRES_URL PALATE_TEST_POSTGRES_FOLDER
 }
 
 if [ "${BASH_SOURCE[0]}" != "$0" ]; then
+  PALATE_TEST_POSTGRES_FOLDER=
+  trap '[ -z "$PALATE_TEST_POSTGRES_FOLDER" ] || palate_postgres_stop "$PALATE_TEST_POSTGRES_FOLDER"' EXIT
   palate_postgres_start
-  trap 'palate_postgres_stop "$PALATE_TEST_POSTGRES_FOLDER"' EXIT
 elif [ "${1:-}" = stop ]; then
   palate_postgres_stop "$2"
 else
