@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,16 @@ def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path: Path) ->
         files.write_folder_atomic(target, fail)
     assert (target / "a").read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(pipe.read_text)
+        files.write_text_atomic(pipe, "hello")
+        assert reader.result(timeout=10) == "hello"
+    assert pipe.is_fifo()
 
 
 def test_hashes_do_not_depend_on_the_order_of_keys_but_on_every_value() -> None:

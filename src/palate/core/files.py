@@ -41,7 +41,13 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write bytes so that `path` holds all of them or what it held before."""
+    """Write bytes so that `path` holds all of them or what it held before.
+
+    A device or pipe, such as `/dev/stdout`, is written to; it cannot be replaced by a file.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
