@@ -7,7 +7,9 @@ corner preference; the distance there bounds what anybody can lose, and it never
 Choices beyond the specification:
     1. The distance can be measured as a share of the ceiling, when a multiplicative tolerance is
        asked for.
-    2. With two objectives or more the first policies are made for the unit vectors, as P4 needs.
+    2. With a tolerance, the next policy is made beside the corner where that is foreseen to need
+       fewer policies in all; see `palate.portfolio.division`. With tolerance zero the corner
+       preference itself is next.
 
 Source:
     palm.md 3.2 and P4; selection rule: optimistic linear support, Roijers et al. 2015.
@@ -24,10 +26,12 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.portfolio.bounds import Bounds, value_bounds
 from palate.portfolio.ceiling import ceiling_rows
+from palate.portfolio.division import even_cut, lattice_anchor, lattice_denominator_for
 from palate.portfolio.everybody import Criterion, Stakes
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 
+LAST_PLAN = 64  # policies; beyond, the lattice foreseen so far is kept
 VISITED_DISTANCE = 1e-6  # L1; nearer than this is the same preference
 
 StopReason = Literal["tolerance", "calls", "visited", "noise"]
@@ -59,7 +63,8 @@ class Proposal:
     Attributes:
         payoffs: Of every policy made so far, in the order made.
         gap: Proven bound on what anybody loses with all of them, by the criterion.
-        preference: `[objectives]`, where the bound is attained: whom to make a policy for next.
+        preference: `[objectives]`, whom to make a policy for next: where the bound is attained, or
+            a better cut beside it.
         noise: Largest width of a bounded value; below twice this, more policies prove nothing.
         stop: Why no further policy is worth making, or `None`.
     """
@@ -91,28 +96,51 @@ def steps(oracle: Oracle, settings: SearchSettings) -> Iterator[Proposal]:
     ledger = Ledger(oracle)
     for unit in np.eye(n_objectives):
         ledger.policy(unit)
+    denominator: int | None = None
+    next_plan = n_objectives + 1
     while True:
-        state = proposal(ledger.payoffs(), settings)
+        payoffs = ledger.payoffs()
+        if n_objectives > 2 and settings.tolerance > 0.0 and payoffs.n_policies >= next_plan:
+            denominator = lattice_denominator_for(
+                payoffs.table,
+                tolerance=settings.tolerance,
+                criterion=settings.criterion,
+                max_policies=settings.max_calls,
+            )
+            next_plan = 2 * payoffs.n_policies if payoffs.n_policies < LAST_PLAN else np.inf
+        state = proposal(payoffs, settings, denominator=denominator)
         yield state
         if state.stop is not None:
             return
         ledger.policy(state.preference)
 
 
-def proposal(payoffs: Payoffs, settings: SearchSettings) -> Proposal:
-    """What a table of policies, each with its preference, says to do next."""
+def proposal(
+    payoffs: Payoffs, settings: SearchSettings, *, denominator: int | None = None
+) -> Proposal:
+    """What a table of policies, each with its preference, says to do next.
+
+    Args:
+        payoffs: The table, every unit vector among the preferences.
+        settings: When to stop.
+        denominator: Of the lattice that the search keeps to, or `None`.
+    """
     bounds = value_bounds(payoffs, confidence=settings.confidence)
     stakes = search_stakes(payoffs, bounds=bounds, settings=settings)
     gap = stakes.gap(list(range(payoffs.n_policies)))
     noise = float(np.max(bounds.upper - bounds.lower)) / 2.0
+    at = gap.preference
+    if 0.0 < settings.tolerance < gap.value:
+        if payoffs.n_objectives == 2:
+            at = even_cut(payoffs.table, at=at, gap=gap.value, tolerance=settings.tolerance)
+        elif denominator is not None:
+            at = lattice_anchor(payoffs.table, at=at, denominator=denominator)
     return Proposal(
         payoffs=payoffs,
         gap=gap.value,
-        preference=gap.preference,
+        preference=at,
         noise=noise,
-        stop=_stop_reason(
-            payoffs, gap=gap.value, at=gap.preference, noise=noise, settings=settings
-        ),
+        stop=_stop_reason(payoffs, gap=gap.value, at=at, noise=noise, settings=settings),
     )
 
 

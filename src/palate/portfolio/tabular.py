@@ -110,10 +110,12 @@ class TabularOracle:
     Attributes:
         problem: What is solved.
         made: Policies by name, with the preference each was made for.
+        prices: Mean reward and KL of each, once they were asked for.
     """
 
     problem: TabularProblem
     made: dict[str, tuple[Float[ndarray, " objectives"], Policy]] = field(default_factory=dict)
+    prices: dict[str, tuple[Float[ndarray, " objectives"], float]] = field(default_factory=dict)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -129,7 +131,10 @@ class TabularOracle:
 
     def payoffs(self, policies: Sequence[str]) -> Payoffs:
         """Exact values."""
-        priced = [self.problem.reward_and_kl(self.made[name][1]) for name in policies]
+        for name in policies:
+            if name not in self.prices:
+                self.prices[name] = self.problem.reward_and_kl(self.made[name][1])
+        priced = [self.prices[name] for name in policies]
         kl = np.array([cost for _, cost in priced])
         values = np.array([reward for reward, _ in priced]) - self.problem.beta * kl[:, None]
         return exact_payoffs(

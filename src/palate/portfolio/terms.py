@@ -10,7 +10,7 @@ Source:
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -52,6 +52,10 @@ class Terms:
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
         require_confidence(self.confidence)
+        if self.criterion not in get_args(Criterion):
+            raise InvalidInputError(
+                f"The gap {self.criterion!r} is unknown; use {' or '.join(get_args(Criterion))}."
+            )
         if self.slack is not None and not 0.0 <= self.slack < np.inf:
             raise InvalidInputError(f"The slack {self.slack} is out of range; use zero or more.")
         if not np.isfinite(self.offset):

@@ -1,0 +1,120 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from palate.core.errors import InvalidInputError, NotCertifiedError
+from palate.core.types import PayoffTable
+from palate.portfolio.choice import Wish, choose
+from palate.portfolio.payoffs import exact_payoffs
+from palate.portfolio.selection import Cost
+from palate.portfolio.terms import Terms
+
+VALUES = [[1.0, 0.0], [0.0, 1.0], [0.7, 0.7], [0.85, 0.4]]
+
+
+def payoffs(values=VALUES, errors=None):
+    values = np.array(values, dtype=float)
+    return exact_payoffs(
+        PayoffTable(
+            objectives=("help", "safe"),
+            policies=tuple("pqrs"[: len(values)]),
+            values=values,
+            standard_errors=np.zeros_like(values) if errors is None else np.array(errors),
+            beta=0.1,
+            kl=np.ones(len(values)),
+            preferences=np.full_like(values, np.nan),
+        )
+    )
+
+
+def test_the_best_member_alone_is_that_of_paper_and_pencil():
+    # alone, r loses 0.3 at either end, every other policy more
+    record = choose(payoffs(), wish=Wish(size=1), terms=Terms(criterion="additive"))
+    assert record.members == ("r",)
+    assert record.certified.certificate.additive_gap == pytest.approx(0.3)
+    assert record.selection["least_gap_of_this_size"] == pytest.approx(0.3)
+
+
+def test_a_tolerance_gives_the_fewest_members():
+    record = choose(payoffs(), wish=Wish(delta=0.31), terms=Terms())
+    assert record.members == ("r",)
+    record = choose(payoffs(), wish=Wish(delta=0.05), terms=Terms())
+    assert record.certified.certificate.additive_gap <= 0.05 + 1e-9
+    assert len(record.members) == 3
+
+
+def test_a_floor_refuses_members_but_not_the_comparison_with_them():
+    terms = Terms(floor=("safe", 0.5), criterion="additive")
+    record = choose(payoffs(), wish=Wish(size=2), terms=terms)
+    assert record.members == ("q", "r")
+    assert record.refused == ("p", "s")
+    # who wants help only could have had p's 1.0 and gets r's 0.7
+    assert record.certified.certificate.additive_gap == pytest.approx(0.3)
+
+
+def test_the_floor_is_in_units_before_the_offset():
+    terms = Terms(floor=("safe", 0.5), offset=10.0)
+    assert choose(payoffs(), wish=Wish(size=1), terms=terms).refused == ("p", "s")
+
+
+def test_a_mean_over_people_can_want_other_members():
+    people = np.array([[0.95, 0.05], [0.9, 0.1]])
+    wish = Wish(size=1, cost=Cost(aim="mean"), people=people)
+    assert choose(payoffs(), wish=wish, terms=Terms()).members == ("p",)
+
+
+def test_the_certificate_is_computed_on_the_report_table():
+    report = payoffs(values=[[0.9, 0.0], [0.0, 1.0], [0.6, 0.6], [0.85, 0.4]])
+    record = choose(payoffs(), wish=Wish(size=1), terms=Terms(criterion="additive"), report=report)
+    assert record.members == ("r",)
+    assert record.certified.certificate.additive_gap == pytest.approx(0.4)
+    assert record.selection["chosen_on_other_prompts"]
+    with pytest.raises(InvalidInputError, match="policies"):
+        choose(payoffs(), wish=Wish(size=1), terms=Terms(), report=payoffs(VALUES[:2]))
+    other = replace(report, table=replace(report.table, beta=0.2))
+    with pytest.raises(InvalidInputError, match="different beta"):
+        choose(payoffs(), wish=Wish(size=1), terms=Terms(), report=other)
+
+
+def test_noisy_policies_are_chosen_for_what_they_are_worth_at_least():
+    values = [[1.0, 0.0], [0.0, 1.0], [0.7, 0.7], [0.69, 0.69]]
+    errors = np.zeros((4, 2))
+    errors[2] = 0.1
+    exact, noisy = payoffs(values), payoffs(values, errors)
+    terms = Terms(criterion="additive")
+    assert choose(exact, wish=Wish(size=1), terms=terms).members == ("r",)
+    assert choose(noisy, wish=Wish(size=1), terms=terms).members == ("s",)
+
+
+def test_a_tolerance_below_the_noise_is_not_certifiable():
+    noisy = payoffs(errors=np.full((4, 2), 0.05))
+    with pytest.raises(NotCertifiedError, match="widen the tolerance"):
+        choose(noisy, wish=Wish(delta=0.01), terms=Terms())
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({}, "neither"),
+        ({"size": 2, "delta": 0.1}, "both"),
+        ({"epsilon": 1.0}, "infeasible"),
+        ({"delta": -0.1}, "infeasible"),
+    ],
+)
+def test_wishes_for_nothing_or_too_much_are_refused(wish, words):
+    with pytest.raises(InvalidInputError, match=words):
+        Wish(**wish)
+
+
+def test_more_members_than_policies_that_keep_the_floor_are_refused():
+    with pytest.raises(InvalidInputError, match="larger than the 2 policies"):
+        choose(payoffs(), wish=Wish(size=3), terms=Terms(floor=("safe", 0.5)))
+
+
+def test_negative_values_need_an_offset_or_the_additive_gap():
+    table = payoffs([[1.0, -0.2], [-0.1, 1.0]])
+    with pytest.raises(InvalidInputError, match=r"offset of at least 0\.2"):
+        choose(table, wish=Wish(size=1), terms=Terms())
+    assert choose(table, wish=Wish(size=2), terms=Terms(criterion="additive")).members
+    assert choose(table, wish=Wish(size=2), terms=Terms(offset=0.2)).members

@@ -1,0 +1,77 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from palate.portfolio.adaptive import SearchSettings, search
+from palate.portfolio.everybody import Stakes, best_members
+from palate.portfolio.recentre import centre, mean_centres, recentred
+from palate.portfolio.tabular import TabularOracle, TabularProblem
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    problem: TabularProblem
+
+    def best_values(self, preferences):
+        return self.problem.best_values(preferences)
+
+    def values(self, preferences):
+        return self.problem.optimal_values(preferences)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sweeps_never_widen_the_gap_and_narrow_it_on_average(small_problem, seed):
+    problem = small_problem(seed, 2, 0.05)
+    oracle = TabularOracle(problem)
+    table = search(oracle, SearchSettings(tolerance=0.0, max_calls=8)).payoffs.table
+    start = best_members(Stakes(values=table.values, rows=table.values), size=4)
+    found = recentred(oracle, policies=table.policies, members=start.members, n_sweeps=2)
+    assert len(found.members) == 4
+    assert found.gaps[0] >= found.gaps[1] >= found.gaps[2]
+    assert found.gaps[2] < found.gaps[0]
+
+
+def test_the_centre_of_a_symmetric_cell_is_its_middle():
+    # swapping the two objectives changes nothing, so one member alone belongs in the middle
+    rng = np.random.default_rng(0)
+    rewards = rng.random((4, 6, 2))
+    problem = TabularProblem(
+        rewards=np.concatenate([rewards, rewards[:, :, ::-1]]),
+        reference_log_probs=np.log(np.full((8, 6), 1 / 6)),
+        prompt_probabilities=np.full(8, 1 / 8),
+        beta=0.1,
+    )
+    oracle = TabularOracle(problem)
+    payoffs = oracle.payoffs([oracle.policy(np.array([0.9, 0.1]))])
+    found = centre(payoffs, members=[0], position=0, model=Exact(problem))
+    np.testing.assert_allclose(found, [0.5, 0.5], atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_moving_members_to_their_peoples_mean_never_costs_the_mean(small_problem, seed):
+    problem = small_problem(seed, 3, 0.05)
+    rng = np.random.default_rng(seed)
+    people = rng.dirichlet(np.full(3, 0.7), size=300)
+    best = problem.best_values(people)
+    anchors = rng.dirichlet(np.ones(3), size=3)
+    before = np.inf
+    for _ in range(6):
+        values = problem.optimal_values(anchors)
+        regret = float(np.mean(best - (people @ values.T).max(axis=1)))
+        assert regret <= before + 1e-10
+        before = regret
+        anchors = mean_centres(people, values=values, anchors=anchors)
+
+
+def test_a_groups_mean_value_is_the_value_at_its_mean(case_problem):
+    people = np.random.default_rng(0).dirichlet(np.ones(3), size=20)
+    values = case_problem.values(case_problem.optimum(np.full(3, 1 / 3)))
+    assert np.mean(people @ values) == pytest.approx(people.mean(axis=0) @ values, abs=1e-10)
+
+
+def test_a_member_that_nobody_prefers_keeps_its_anchor():
+    anchors = np.array([[1.0, 0.0], [0.0, 1.0]])
+    people = np.array([[0.8, 0.2], [0.6, 0.4]])
+    found = mean_centres(people, values=np.array([[1.0, 1.0], [0.0, 0.0]]), anchors=anchors)
+    np.testing.assert_allclose(found, [[0.7, 0.3], [0.0, 1.0]])

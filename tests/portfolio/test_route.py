@@ -1,0 +1,103 @@
+import timeit
+
+import numpy as np
+import pytest
+
+from palate.core.errors import InvalidInputError, InvalidPreferenceError
+from palate.core.plan import member_plan, output_soup_plan
+from palate.core.types import PayoffTable
+from palate.portfolio.choice import Wish, choose
+from palate.portfolio.payoffs import exact_payoffs
+from palate.portfolio.route import router_from_record
+from palate.portfolio.terms import Terms
+
+
+@pytest.fixture
+def record():
+    values = np.array([[1.0, 0.0], [0.0, 1.0], [0.85, 0.85]])
+    table = PayoffTable(
+        objectives=("a", "b"),
+        policies=("p", "q", "r"),
+        values=values,
+        standard_errors=np.zeros_like(values),
+        beta=0.1,
+        kl=np.ones(3),
+        preferences=np.full_like(values, np.nan),
+    )
+    return choose(exact_payoffs(table), wish=Wish(size=2), terms=Terms(criterion="additive"))
+
+
+def test_people_are_routed_as_paper_and_pencil_says(record):
+    router = router_from_record(record)
+    # members are p and r (or q and r by symmetry); r is worth 0.85 to everybody
+    assert "r" in record.members
+    other = next(name for name in record.members if name != "r")
+    own = np.array([0.9, 0.1]) if other == "p" else np.array([0.1, 0.9])
+    found = router.route(own)
+    assert found.member == other
+    assert found.value == pytest.approx(0.9)
+    assert found.margin == pytest.approx(0.05)
+    assert found.loss == 0.0
+    far = router.route(own[::-1].copy())
+    assert far.member == "r"
+    assert far.loss == pytest.approx(0.05)
+    assert found.plan == member_plan(index=record.members.index(other), n_experts=2)
+    assert router.plan(own) == found.plan
+    assert router.names[router.member(own)] == other
+
+
+def test_nobody_loses_more_than_the_certificate_says(record):
+    router = router_from_record(record)
+    people = np.random.default_rng(0).dirichlet(np.ones(2), size=300)
+    worst = max(router.route(w).loss for w in people)
+    assert worst <= record.certified.certificate.additive_gap + 1e-12
+
+
+def test_an_uncertain_person_is_served_as_their_mean(record):
+    router = router_from_record(record)
+    draws = np.array([[1.0, 0.0], [0.0, 1.0]])
+    found = router.route_uncertain(draws)
+    assert found.route.member == "r"
+    assert found.expected_loss == pytest.approx(0.15)  # 1 - 0.85 at either end
+    assert found.avoidable_loss == pytest.approx(0.075)  # one of p, q is a member
+    sure = router.route_uncertain(np.array([[0.5, 0.5]]))
+    assert sure.avoidable_loss == 0.0
+
+
+def test_no_other_member_has_a_larger_expected_value(record):
+    router = router_from_record(record)
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        draws = rng.dirichlet(np.full(2, 0.5), size=7)
+        chosen = router.route_uncertain(draws).route.member
+        expected = (draws @ router.values.T).mean(axis=0)
+        assert expected[router.names.index(chosen)] == pytest.approx(expected.max())
+
+
+def test_members_run_by_the_plans_they_are_given(record):
+    plans = {name: output_soup_plan([0.5, 0.5]) for name in record.members}
+    assert router_from_record(record, plans=plans).plan(np.array([0.5, 0.5])) == plans["r"]
+    with pytest.raises(InvalidInputError, match="has no plan"):
+        router_from_record(record, plans={})
+
+
+def test_one_member_has_no_second(record):
+    alone = choose(record.payoffs, wish=Wish(size=1), terms=Terms(criterion="additive"))
+    assert router_from_record(alone).route(np.array([0.5, 0.5])).margin == float("inf")
+
+
+def test_a_plan_takes_microseconds(record):
+    router = router_from_record(record)
+    preference = np.array([0.3, 0.7])
+    seconds = min(timeit.repeat(lambda: router.plan(preference), number=1000, repeat=5)) / 1000
+    assert seconds < 100e-6
+
+
+def test_preferences_off_the_simplex_and_empty_beliefs_are_refused(record):
+    router = router_from_record(record)
+    with pytest.raises(InvalidPreferenceError):
+        router.route(np.array([0.9, 0.9]))
+    with pytest.raises(InvalidInputError, match="3 shares for 2 objectives"):
+        router.route(np.array([0.2, 0.3, 0.5]))
+    with pytest.raises(InvalidInputError, match="at least one"):
+        router.route_uncertain(np.zeros((0, 2)))
