@@ -54,8 +54,8 @@ class PretrainSettings(Settings):
     """
 
     seed: int = 0
-    steps: int = Field(default=2000, ge=1)
-    batch_documents: int = Field(default=64, ge=1)
+    steps: int = Field(default=2400, ge=1)
+    batch_documents: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
     vocabulary: int = Field(default=2048, ge=300, le=2048)
