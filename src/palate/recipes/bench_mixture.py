@@ -8,7 +8,7 @@ and the base alone with one row.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,7 +113,7 @@ def _gate(
     base: Base,
     bank: AdapterBank,
     bare: torch.nn.Module,
-    adapters: dict[str, Adapter],
+    adapters: Mapping[str, Adapter],
     context: Tensor,
     *,
     n_tokens: int,

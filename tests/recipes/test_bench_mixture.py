@@ -1,0 +1,24 @@
+"""The mixture's race: the gate compares with dense experts, and the race has all contestants."""
+
+from palate.recipes.bench_mixture import MixtureBenchSettings, bench_mixture
+
+TINY = MixtureBenchSettings(
+    hidden=64,
+    intermediate=96,
+    n_layers=2,
+    vocab=60,
+    n_experts=3,
+    rank=4,
+    context_tokens=6,
+    gate_tokens=10,
+    n_repeats=2,
+)
+
+
+def test_the_gate_is_met_and_every_contestant_is_timed() -> None:
+    found = bench_mixture(TINY).to_json()
+    assert 0 <= found["gate"]["largest_difference"] <= found["gate"]["limit"]
+    ratios = found["phases"]["decode"]["times_faster_than"]
+    assert len(ratios) == 4
+    assert ratios["rows of the bank"] == 1.0
+    assert all(seconds > 0 for seconds in found["phases"]["decode"]["median_seconds"].values())
