@@ -66,7 +66,8 @@ class DemoReport:
         n_answers: Answers per plan behind the table.
         n_people_served: People whose soup beats the base on all three wanted objectives.
         experts: Names.
-        build_seconds: From nothing to the finished library.
+        n_trained: Experts that this run trained; the others were there.
+        build_seconds: Until the library was whole, in this run.
         seed: Of everything.
     """
 
@@ -81,6 +82,7 @@ class DemoReport:
     n_answers: int
     n_people_served: int
     experts: tuple[str, ...]
+    n_trained: int
     build_seconds: float
     seed: int
 

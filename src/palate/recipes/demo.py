@@ -9,7 +9,6 @@ rules, which taught nobody, judge the base, every expert and every person's soup
 
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from palate.rewards.reward import LearnedReward
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
 from palate.world.prompts import held_out_prompts
 
-STRENGTH = 2.0  # of the people's soups; chosen on training prompts, see docs/log.md
+STRENGTH = 2.0  # of the people's soups; confirmed on development prompts, see docs/log.md
 BASE_NAME = "base"
 
 
@@ -70,9 +69,7 @@ def run_demo(settings: DemoSettings) -> DemoReport:
         raise InvalidInputError(
             f"The demo cannot judge {settings.n_prompts} prompts; use 2 to {len(prompts)}."
         )
-    start = monotonic()
-    build_library(world_run(seed=settings.seed), out=settings.out / "library")
-    build_seconds = monotonic() - start
+    built = build_library(world_run(seed=settings.seed), out=settings.out / "library")
     opened = open_library(settings.out / "library")
     plans = demo_plans(opened)
     prompt = settings.prompt or prompts[0]
@@ -106,7 +103,8 @@ def run_demo(settings: DemoSettings) -> DemoReport:
         n_answers=settings.n_prompts,
         n_people_served=sum(is_served(person.name, judged) for person in PEOPLE),
         experts=opened.bank.names,
-        build_seconds=build_seconds,
+        n_trained=len(built.trained),
+        build_seconds=built.seconds,
         seed=settings.seed,
     )
     write_text_atomic(settings.out / "report.html", render_demo_page(report))
@@ -146,6 +144,7 @@ def demo_json(report: DemoReport) -> dict[str, Any]:
     return {
         "prompt": report.prompt,
         "seed": report.seed,
+        "n_trained": report.n_trained,
         "build_seconds": round(report.build_seconds, 1),
         "n_prompts": report.n_prompts,
         "base_answer": report.base_answer,

@@ -35,6 +35,7 @@ def theme() -> Generator[None]:
 def as_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element, without a date, ready to stand in a page."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    with theme():
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
