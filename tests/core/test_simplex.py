@@ -18,6 +18,12 @@ def test_shares_divided_by_their_sum_lie_on_the_simplex(shares: list[float]) -> 
     assert (point >= 0).all()
 
 
+@given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=12))
+def test_a_checked_point_checked_again_is_the_same_to_the_last_bit(shares: list[float]) -> None:
+    point = require_simplex(np.array(shares) / np.sum(shares))
+    assert require_simplex(point).tolist() == point.tolist()
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
