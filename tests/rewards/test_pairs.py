@@ -98,6 +98,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_pairs(tmp_path / "nowhere.jsonl")
 
 
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(json.dumps(ROW).encode("utf-16"))
+    with pytest.raises(InvalidInputError, match=r"pairs\.jsonl' is not UTF-8"):
+        read_pairs(file)
+
+
 def test_a_column_says_what_belongs_together(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {**ROW, "text": "t1"}, {**ROW, "text": "t2"})
     assert read_pairs(file, group_by="text").groups == ("t1", "t2")

@@ -164,10 +164,15 @@ def read_jsonl(
         is_torn_end_dropped: Leave out a last line that is cut off, as after a crash.
 
     Raises:
-        InvalidInputError: the file is missing, or a line is not a JSON object.
+        InvalidInputError: the file is missing or not UTF-8, or a line is not a JSON object.
     """
     require_file(path, what=what)
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"The {what} {str(path)!r} is not UTF-8 text ({error}); convert it."
+        ) from error
     rows: list[JsonObject] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
