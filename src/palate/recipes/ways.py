@@ -127,7 +127,7 @@ def _member(manifest: Manifest, asked: Asked) -> Chosen:
     name = manifest.expert_names[index]
     reason = (
         f"Expert {name!r} was trained for the closest anchor (L1 distance {distances[index]:.2f}); "
-        "the library holds no certificate."
+        "no certificate was read."
     )
     plan = member_plan(index=index, n_experts=len(manifest.experts))
     return Chosen(plan, "portfolio", {name: 1.0}, reason)
