@@ -1,0 +1,140 @@
+"""The `palate` object: what is known of a person going in, how the answer came about going out."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Way = Literal["auto", "base", "portfolio", "soup", "output-soup", "mixture"]
+LearningState = Literal["nothing", "observing", "applied"]
+
+MAX_COEFFICIENT = 20.0  # far beyond what any expert was trained for; more only breaks numbers
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+PersonId = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
+        description="Letters, digits and . _ @ + -, at most 128, starting with a letter or digit.",
+        examples=["ana"],
+    ),
+]
+ResponseId = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z]{1,16}-[0-9a-f]{32}$",
+        examples=["chatcmpl-00000000000000000000000000000000"],
+    ),
+]
+Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Coefficient = Annotated[float, Field(ge=-MAX_COEFFICIENT, le=MAX_COEFFICIENT, allow_inf_nan=False)]
+Preference = Annotated[
+    dict[Name, Share],
+    Field(
+        min_length=1,
+        max_length=64,
+        description="Shares by objective; they sum to one. Objectives that are not named get zero.",
+    ),
+]
+Coefficients = Annotated[
+    dict[Name, Coefficient],
+    Field(min_length=1, max_length=256, description="Coefficients by expert, of any sign."),
+]
+
+
+class WireIn(BaseModel):
+    """Base of what comes in: unknown keys are errors, so is NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class WireOut(BaseModel):
+    """Base of what goes out."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class PalateIn(WireIn):
+    """What is known of a person, and how to answer.
+
+    Attributes:
+        person: Whose answer it is; the person is made if there is none. What was learned of the
+            person is used where neither preference nor coefficients are given.
+        preference: Shares by objective.
+        coefficients: Coefficients by expert; they go before a preference.
+        way: How to answer; `auto` chooses by certified loss and cost, and says why.
+        strength: Multiplies coefficients that follow from a preference; 1 is as trained.
+        explain: Say of every token who wrote it.
+    """
+
+    person: PersonId | None = None
+    preference: Preference | None = None
+    coefficients: Coefficients | None = None
+    way: Way = "auto"
+    strength: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] | None = None
+    explain: bool = False
+
+
+class PalateOut(WireOut):
+    """How an answer came about.
+
+    Attributes:
+        response: Identifier that feedback refers to; `None` where no person was named.
+        person: Whose answer it is.
+        way: The way that was taken; never `auto`.
+        members: Experts that took part.
+        coefficients: By expert: of a soup, shares of a mixture, one for a portfolio's member.
+        why: One or two sentences.
+        certified_loss: What this person loses at most by the portfolio's member, in reward units;
+            `None` where nothing is certified.
+        learning: `applied` when the belief was used, `observing` when it is being learned only.
+        n_feedback: Items the belief rests on.
+        seed: With which the same request gives the same answer.
+    """
+
+    response: str | None
+    person: str | None
+    way: Way
+    members: list[str]
+    coefficients: dict[str, float]
+    why: str
+    certified_loss: float | None
+    learning: LearningState
+    n_feedback: int
+    seed: int
+
+
+class TokenOut(WireOut):
+    """One token, and who wrote it.
+
+    Attributes:
+        text: As it stands in the answer.
+        log_prob: Under the plan, nats.
+        wrote: Shares that sum to one, over experts and `base`: of a mixture the probability that
+            the expert wrote the token; of a soup the part of the token's probability that the
+            expert's tilt accounts for.
+    """
+
+    text: str
+    log_prob: float
+    wrote: dict[str, float]
+
+
+class Explained(WireOut):
+    """Who wrote an answer, token by token; with the last chunk of a stream."""
+
+    tokens: list[TokenOut]
+
+
+class ErrorBody(WireOut):
+    """As OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorOut(WireOut):
+    """Every answer of status 400 and above."""
+
+    error: ErrorBody
