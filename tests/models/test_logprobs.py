@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from palate.core.errors import InvalidInputError
-from palate.core.plan import mixture_plan, output_soup_plan, reference_plan
+from palate.core.plan import (
+    Row,
+    member_plan,
+    mixture_plan,
+    output_soup_plan,
+    reference_plan,
+)
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_answer, encode_prompt
 from palate.models.load import Base, load_base
-from palate.models.logprobs import Scored, answer_log_probs
+from palate.models.logprobs import Scored, answer_divergences, answer_log_probs
 
 
 def log_probs_of_transformers(base: Base, context: list[int], answer: list[int]) -> torch.Tensor:
@@ -71,3 +77,33 @@ def test_an_empty_answer_scores_nothing_and_an_empty_context_is_refused(
         Scored((), (5,))
     with pytest.raises(InvalidInputError, match="1 plans for 2"):
         answer_log_probs(base, bank, plans=[plan], items=[Scored((5,), (6,))] * 2)
+
+
+def test_divergences_are_the_kl_of_every_position_summed_by_hand(
+    base: Base, bank: AdapterBank
+) -> None:
+    context, answers = encode_prompt(base, "Why is it so?"), [[40, 50, 60, 2], [7]]
+    plans = [member_plan(index=2, n_experts=4), output_soup_plan((0.5, 0.0, 0.0, 0.25))]
+    expected = []
+    for plan, answer in zip(plans, answers, strict=True):
+        rows = []
+        for row in (*plan.rows, Row((0.0,) * 4)):
+            with torch.no_grad(), bank.applied([row.coefficients]):
+                logits = base.model(torch.tensor([context + answer])).logits[0].double()
+            rows.append(torch.log_softmax(logits, -1)[len(context) - 1 : -1])
+        coefficients = plan.pool.coefficients or (1.0,)
+        own = torch.stack([c * r for c, r in zip(coefficients, rows, strict=False)]).sum(0)
+        own = torch.log_softmax(own, -1)
+        expected.append((own.exp() * (own - rows[-1])).sum(-1))
+    items = [Scored(tuple(context), tuple(answer)) for answer in answers]
+    found = answer_divergences(base, bank, plans=plans, items=items)
+    for divergences, by_hand in zip(found, expected, strict=True):
+        assert torch.allclose(divergences.double(), by_hand, atol=1e-5)
+        assert bool((divergences > 0).all())
+    single = answer_divergences(base, bank, plans=plans, items=items, max_rows=1)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, single, strict=True))
+    nothing = [reference_plan(n_experts=4)] * 2
+    for divergences in answer_divergences(base, bank, plans=nothing, items=items):
+        assert torch.allclose(divergences, torch.zeros(()), atol=1e-6)
+    with pytest.raises(InvalidInputError, match="1 plans for 2 answers"):
+        answer_divergences(base, bank, plans=plans[:1], items=items)
