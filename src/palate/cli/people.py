@@ -106,6 +106,26 @@ def study(
 
 
 @app.command()
+def coverage(
+    coefficients: Annotated[int, typer.Option(min=1, help="Of each person.")] = 8,
+    comparisons: Annotated[str, typer.Option(help="Numbers of comparisons.")] = "10,30,100",
+    people: Annotated[int, typer.Option(min=10, help="Simulated people.")] = 2000,
+    seed: Seed = 0,
+    is_json: IsJson = False,
+) -> None:
+    """Simulated people: how often regions of coefficients hold the truth."""
+    from palate.recipes.people_coverage import study_coverage
+
+    found = study_coverage(
+        n_coefficients=coefficients,
+        comparisons=_counts(comparisons),
+        n_people=people,
+        seed=seed,
+    )
+    _print(found, is_json=is_json)
+
+
+@app.command()
 def drift(
     objectives: Annotated[int, typer.Option(min=2, help="Of each preference.")] = 4,
     people: Annotated[int, typer.Option(min=2, help="Simulated people.")] = 100,
@@ -241,7 +261,7 @@ def _counts(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InvalidInputError(
-            f"The numbers of votes {text!r} are not whole numbers separated by commas."
+            f"The numbers {text!r} are not whole numbers separated by commas."
         ) from error
 
 

@@ -30,6 +30,7 @@ from palate.core.types import Belief, Feedback
 from palate.people.bradley_terry import RootedPrior, fit, update
 from palate.people.comparisons import require_root
 from palate.people.drift import change_discounts, forget, steady_discounts
+from palate.people.gaussian_posterior import average_fit
 from palate.people.noise import fit_gain
 from palate.people.preference import rooted_on_plane
 from palate.people.ratings import update_rating
@@ -111,6 +112,29 @@ class Learner:
         Raises:
             InvalidInputError: an item's features are not as long as the prior.
         """
+        told = self._told(history)
+        fitted = fit(
+            told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
+        )
+        return Belief(fitted.mean, fitted.covariance, len(history), told.gain)
+
+    def posterior(self, history: Sequence[Feedback]) -> Belief:
+        """Posterior mean and covariance after the whole history: for regions that cover.
+
+        A belief is a mode with its curvature, quick to keep up to date but too sure of itself;
+        this is the normal distribution closest to the posterior.
+
+        Raises:
+            InvalidInputError: an item's features are not as long as the prior.
+        """
+        told = self._told(history)
+        found = average_fit(
+            told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
+        )
+        return replace(found, n_observations=len(history))
+
+    def _told(self, history: Sequence[Feedback]) -> "_Told":
+        """The history as comparisons under a prior that has taken in the ratings."""
         for item in history:
             self._require_width(item)
         is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
@@ -134,8 +158,7 @@ class Learner:
         rooted, counted = self._rooted(prior), discounts[~is_rating]
         if self.settings.is_gain_fitted and len(pairs) >= self.settings.fit_gain_from:
             gain = fit_gain(features, labels, prior=rooted, gain=gain, discounts=counted)
-        fitted = fit(features, labels, prior=rooted, gain=gain, discounts=counted)
-        return Belief(fitted.mean, fitted.covariance, len(history), gain)
+        return _Told(features, labels, rooted, gain, counted)
 
     def _last_refit(self, count: int) -> int:
         """The number of items at the last refit, when there are `count`."""
@@ -190,6 +213,15 @@ class Learner:
                 f"The feedback {item.key!r} of {item.person!r} has {len(item.features)} features, "
                 f"but beliefs here have {len(self.prior.mean)}."
             )
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    features: Float[ndarray, "comparisons features"]
+    labels: Float[ndarray, " comparisons"]
+    prior: RootedPrior
+    gain: float
+    discounts: Float[ndarray, " comparisons"]
 
 
 def _spread_over_ratings(

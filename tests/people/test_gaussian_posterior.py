@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import expit
+from scipy.stats import chi2
+
+from palate.core.types import Belief, Feedback
+from palate.people.belief import Learner
+from palate.people.bradley_terry import RootedPrior, fit
+from palate.people.gaussian_posterior import average_fit, average_fits
+from palate.people.settings import LearningSettings
+
+
+def test_without_comparisons_the_prior_comes_back() -> None:
+    prior = Belief(np.array([1.0, -2.0]), np.array([[2.0, 0.5], [0.5, 1.0]]))
+    found = average_fit(np.empty((0, 2)), np.empty(0), prior=prior)
+    assert np.allclose(found.mean, prior.mean, atol=1e-12)
+    assert np.allclose(found.covariance, prior.covariance, atol=1e-12)
+
+
+def test_one_number_is_closer_to_the_exact_mean_and_spread_than_laplace() -> None:
+    features, labels = np.array([[1.5], [2.0], [1.0], [2.5]]), np.ones(4)
+    prior = Belief(np.zeros(1), np.eye(1))
+
+    def density(w: float) -> float:
+        return float(np.exp(-0.5 * w * w) * np.prod(expit(features[:, 0] * w)))
+
+    mass, mean, square = (quad(lambda w, k=k: w**k * density(w), -9, 9)[0] for k in range(3))
+    exact_mean, exact_variance = mean / mass, square / mass - (mean / mass) ** 2
+    laplace = fit(features, labels, prior=prior)
+    found = average_fit(features, labels, prior=prior)
+    assert abs(found.mean[0] - exact_mean) < 0.02 < abs(laplace.mean[0] - exact_mean)
+    assert abs(found.covariance[0, 0] - exact_variance) < abs(
+        laplace.covariance[0, 0] - exact_variance
+    )
+
+
+def test_at_the_answer_averaged_slope_and_curvature_balance_the_prior() -> None:
+    generator = np.random.default_rng(3)
+    features, labels = generator.normal(size=(12, 3)), generator.integers(2, size=12).astype(float)
+    discounts = generator.random(12)
+    found = average_fit(
+        features, labels, prior=Belief(np.zeros(3), np.eye(3)), gain=2.0, discounts=discounts
+    )
+    draws = generator.multivariate_normal(found.mean, found.covariance, size=200_000)
+    chance = expit(2.0 * draws @ features.T)
+    slope = (discounts * (chance.mean(axis=0) - labels)) @ (2.0 * features) + found.mean
+    assert np.abs(slope).max() < 0.02  # 200,000 draws: a standard error of about 0.004
+    weight = discounts * (chance * (1 - chance)).mean(axis=0)
+    precision = np.eye(3) + (4.0 * features.T * weight) @ features
+    assert np.allclose(np.linalg.inv(found.covariance), precision, rtol=0.02, atol=0.02)
+
+
+def test_directions_that_are_known_stay_known() -> None:
+    prior = RootedPrior(np.array([0.5, 0.5]), np.array([[1.0], [-1.0]]))
+    found = average_fit(np.array([[1.0, 0.0]]), np.array([1.0]), prior=prior)
+    assert found.mean.sum() == pytest.approx(1.0)
+    assert found.mean[0] > 0.5
+
+
+def test_extreme_margins_settle() -> None:
+    generator = np.random.default_rng(0)
+    features = 30.0 * generator.normal(size=(5, 40, 4))
+    means, covariances = average_fits(
+        features, np.ones((5, 40)), prior=Belief(np.zeros(4), np.eye(4))
+    )
+    assert np.isfinite(means).all()
+    assert (np.linalg.eigvalsh(covariances) > 0).all()
+
+
+@pytest.mark.parametrize("n_features", [8, 16])
+def test_regions_of_many_coefficients_cover_where_laplace_falls_short(n_features: int) -> None:
+    generator = np.random.default_rng(1)
+    people = generator.normal(size=(1500, n_features))
+    features = 0.7 * generator.normal(size=(1500, 30, n_features))
+    chance = expit(np.einsum("pnf,pf->pn", features, people))
+    labels = (generator.random(chance.shape) < chance).astype(float)
+    means, covariances = average_fits(
+        features, labels, prior=Belief(np.zeros(n_features), np.eye(n_features))
+    )
+    away = people - means
+    squares = np.einsum("pf,pf->p", away, np.linalg.solve(covariances, away[..., None])[..., 0])
+    # 1,500 people: two standard errors are 1.6 points
+    assert 0.86 <= np.mean(squares <= chi2.ppf(0.9, n_features)) <= 0.92
+
+
+def test_a_learner_gives_the_posterior_of_its_whole_history() -> None:
+    teacher = Learner(
+        Belief(np.zeros(2), np.eye(2)), settings=LearningSettings(is_gain_fitted=False)
+    )
+    history = [
+        Feedback("p", "comparison", (1.0, float(n)), label=float(n % 2), key=str(n))
+        for n in range(5)
+    ]
+    found = teacher.posterior(history)
+    expected = average_fit(
+        np.array([item.features for item in history]),
+        np.array([item.label for item in history]),
+        prior=teacher.prior,
+    )
+    assert found.n_observations == 5
+    assert np.allclose(found.mean, expected.mean)
+    assert np.allclose(found.covariance, expected.covariance)
