@@ -92,7 +92,7 @@ class DecodeRun:
 
     @torch.inference_mode()
     def shares(self, lives: Sequence[Live]) -> list[Float[Tensor, " rows"]]:
-        """One share per row of each request; see `palate.models.engine.ControlRun`."""
+        """One share per row of each request; see `palate.models.control.ControlRun`."""
         by_index = {live.index: live for live in lives}
         self._forget({index for index in self._order if index not in by_index})
         parts: list[Tensor] = []

@@ -28,8 +28,12 @@ class Live:
         text: Text so far.
         tokens: Token ids so far.
         log_probs: Pooled log-probability of each.
-        shares: Per token, the rows' pool coefficients; kept when the run is traced.
+        is_traced: Whether what every row says is kept.
+        n_top: How many of the most probable tokens are kept.
+        shares: Per token, the rows' pool coefficients; kept when traced.
         row_log_probs: Per token, its log-probability under each row; kept when traced.
+        top: Per token, the most probable ones with their pooled log-probabilities.
+        error: Why the request broke; empty while it did not.
     """
 
     index: int
@@ -41,8 +45,17 @@ class Live:
     text: TextStream
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    is_traced: bool = False
+    n_top: int = 0
     shares: list[list[float]] = field(default_factory=list)
     row_log_probs: list[list[float]] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that the longest row may come to hold."""
+        return max(len(context) for context in self.contexts) + self.request.sampling.max_tokens
 
 
 class Batch:

@@ -23,7 +23,8 @@ from palate.mixture.rollout import CONTROLLER, Judge, References, Sample, sample
 from palate.mixture.settings import FitSettings
 from palate.mixture.static import StaticController, StaticDecoding
 from palate.mixture.wording import Asked
-from palate.models.engine import Controller, LocalEngine
+from palate.models.control import Controller
+from palate.models.engine import LocalEngine
 from palate.recipes.mixture_open import (
     RUN_FILE,
     RUN_KIND,

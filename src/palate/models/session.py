@@ -1,0 +1,338 @@
+"""An open-ended run of the engine: requests come and go while others are being answered.
+
+Every step reads the requests for which there is room, draws one token for each live request, and
+lets go of those that ended. A request whose distribution is not finite ends alone, with the finish
+`failed`; the others do not notice.
+
+A session belongs to one thread.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import DynamicCache
+
+from palate.core.errors import InvalidInputError
+from palate.core.protocols import Request, Token
+from palate.models.bank import AdapterBank
+from palate.models.batch import Batch, Live
+from palate.models.cache import RowCache
+from palate.models.chat import encode_prompt
+from palate.models.control import Controller, ControlRun
+from palate.models.load import Base
+from palate.models.pool import RowMap, pool_coefficients, pool_log_probs
+from palate.models.sample import draw, uniforms
+from palate.models.stream import TextStream
+
+FAILED = "failed"
+JOIN_SHARE = 0.25  # of the rows that must be free before waiting requests are read
+
+Drawn = list[tuple[Live, Token]]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a session runs on.
+
+    Attributes:
+        base: The frozen base.
+        bank: The experts.
+        max_rows: Most rows that run at a time.
+        max_positions: Most rows times tokens that the key-value cache may come to hold.
+        controllers: By name.
+    """
+
+    base: Base
+    bank: AdapterBank
+    max_rows: int
+    max_positions: int | None
+    controllers: Mapping[str, Controller]
+
+
+class Session:
+    """A running batch that requests join and leave at every step."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Start with nobody."""
+        self._parts = parts
+        self._waiting: deque[Live] = deque()
+        self._batch: Batch | None = None
+        self._runs: dict[str, ControlRun] = {}
+        self._count = 0
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that have not been read."""
+        return len(self._waiting)
+
+    @property
+    def n_live(self) -> int:
+        """Requests that are being answered."""
+        return len(self._batch.lives) if self._batch is not None else 0
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the running batch."""
+        return self._batch.n_rows if self._batch is not None else 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return self._batch is None and not self._waiting
+
+    def submit(self, request: Request, *, is_traced: bool = False, n_top: int = 0) -> Live:
+        """Let a request wait for its turn.
+
+        Args:
+            request: What is asked.
+            is_traced: Keep what every row says of every token.
+            n_top: Most probable tokens to keep at every step.
+
+        Raises:
+            InvalidInputError: the plan does not fit the bank, or needs more than the engine holds.
+        """
+        live = self._admit(request)
+        live.is_traced, live.n_top = is_traced, n_top
+        self._count += 1
+        self._waiting.append(live)
+        return live
+
+    def cancel(self, live: Live) -> None:
+        """Let go of a request at once; one that has ended is no error."""
+        if live in self._waiting:
+            self._waiting.remove(live)
+        elif self._batch is not None:
+            self._batch = self._batch.without({live.index})
+
+    def step(self) -> Drawn:
+        """One token for every live request; the last token of a request says why it ended."""
+        batch = self._join()
+        if batch is None:
+            return []
+        rows = _controlled(batch, self._runs)
+        broken: Drawn = []
+        try:
+            log_probs = pool_log_probs(batch.logits, rows)
+        except InvalidInputError as error:
+            broken = _broken(batch, rows, error)
+            batch, rows = _without(batch, rows, {live.index for live, _ in broken})
+            if batch is None:
+                self._batch = None
+                return broken
+            log_probs = pool_log_probs(batch.logits, rows)
+        drawn = self._draw(batch, rows, log_probs)
+        self._batch = batch.without({live.index for live, token in drawn if token.finish})
+        if self._batch is not None:
+            self._advance(self._batch)
+        return broken + drawn
+
+    def _admit(self, request: Request) -> Live:
+        parts, plan = self._parts, request.plan.normal_form()
+        if plan.n_experts != parts.bank.n_experts:
+            raise InvalidInputError(
+                f"The plan has {plan.n_experts} coefficients a row, but the bank has "
+                f"{parts.bank.n_experts} experts; give one coefficient per expert."
+            )
+        if len(plan.rows) > parts.max_rows:
+            raise InvalidInputError(
+                f"The plan has {len(plan.rows)} rows, but the engine runs at most {parts.max_rows}."
+            )
+        controller = plan.pool.controller
+        if controller is not None and controller not in parts.controllers:
+            raise InvalidInputError(
+                f"The plan names the controller {controller!r}, which is not loaded."
+            )
+        prompt = tuple(encode_prompt(parts.base, request.prompt))
+        backend: Any = getattr(parts.base.tokenizer, "backend_tokenizer", None)
+        live = Live(
+            index=self._count,
+            request=request,
+            plan=plan,
+            prompt=prompt,
+            contexts=[prompt if row.context is None else row.context for row in plan.rows],
+            uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
+            text=TextStream(backend, stop=request.sampling.stop),
+        )
+        if not self._has_room([live]):
+            raise InvalidInputError(
+                f"The request needs {len(plan.rows)} x {live.most_tokens} positions, but the "
+                f"engine holds at most {parts.max_positions}; shorten the prompt or the answer."
+            )
+        return live
+
+    def _has_room(self, lives: Sequence[Live]) -> bool:
+        """Whether rows and positions suffice for these requests to run together to their ends."""
+        n_rows = sum(len(live.plan.rows) for live in lives)
+        width = max(live.most_tokens for live in lives)
+        limit = self._parts.max_positions
+        return n_rows <= self._parts.max_rows and (limit is None or n_rows * width <= limit)
+
+    def _join(self) -> Batch | None:
+        batch = self._batch
+        if not self._waiting:
+            return batch
+        if batch is None:
+            self._runs = {name: c.start() for name, c in self._parts.controllers.items()}
+        elif self._parts.max_rows - batch.n_rows < JOIN_SHARE * self._parts.max_rows:
+            return batch
+        running = list(batch.lives) if batch is not None else []
+        fresh: list[Live] = []
+        while self._waiting and self._has_room([*running, *fresh, self._waiting[0]]):
+            fresh.append(self._waiting.popleft())
+        if fresh:
+            read = self._read(fresh)
+            self._batch = read if batch is None else batch.joined(read)
+        return self._batch
+
+    @torch.inference_mode()
+    def _read(self, lives: list[Live]) -> Batch:
+        base = self._parts.base
+        keys = [
+            (row.coefficients, context)
+            for live in lives
+            for row, context in zip(live.plan.rows, live.contexts, strict=True)
+        ]
+        unique = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        width = max(len(context) for _, context in unique)
+        filler = int(str(base.tokenizer.pad_token_id or 0))
+        ids = [[filler] * (width - len(context)) + list(context) for _, context in unique]
+        mask = [[0] * (width - len(context)) + [1] * len(context) for _, context in unique]
+        cache = RowCache(DynamicCache(), torch.tensor(mask, device=base.device))
+        logits = self._forward(ids, cache, [coefficients for coefficients, _ in unique])
+        places = torch.tensor([unique[key] for key in keys], device=base.device)
+        cache.select(places)
+        return Batch(lives, cache, logits[places])
+
+    @torch.inference_mode()
+    def _advance(self, batch: Batch) -> None:
+        batch.cache.extend()
+        batch.logits = self._forward(batch.last_tokens(), batch.cache, batch.coefficients())
+
+    def _forward(
+        self,
+        ids: Sequence[Sequence[int]],
+        cache: RowCache,
+        coefficients: Sequence[Sequence[float]],
+    ) -> Float[Tensor, "rows vocab"]:
+        base = self._parts.base
+        tokens = torch.tensor(ids, device=base.device)
+        positions = (cache.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        with self._parts.bank.applied(coefficients):
+            output = base.model(
+                input_ids=tokens,
+                attention_mask=cache.mask,
+                position_ids=positions,
+                past_key_values=cache.kv,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return output.logits[:, -1]
+
+    @torch.inference_mode()
+    def _draw(
+        self, batch: Batch, rows: RowMap, log_probs: Float[Tensor, "requests vocab"]
+    ) -> Drawn:
+        tokens = draw(
+            log_probs,
+            sampling=[live.request.sampling for live in batch.lives],
+            prompts=[live.contexts[0] for live in batch.lives],
+            answers=[live.tokens for live in batch.lives],
+            uniform=torch.tensor([live.uniforms[len(live.tokens)] for live in batch.lives]),
+        )
+        chosen = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
+        if any(live.is_traced for live in batch.lives):
+            _keep_rows(batch, rows, tokens)
+        if any(live.n_top for live in batch.lives):
+            _keep_top(batch, log_probs)
+        return [
+            (live, self._accept(live, token, log_prob))
+            for live, token, log_prob in zip(batch.lives, tokens.tolist(), chosen, strict=True)
+        ]
+
+    def _accept(self, live: Live, token: int, log_prob: float) -> Token:
+        live.tokens.append(token)
+        live.log_probs.append(log_prob)
+        is_end = token in self._parts.base.stop_ids
+        piece = "" if is_end else live.text.push(token)
+        finish = None
+        if is_end or live.text.is_stopped:
+            finish = "stop"
+        elif len(live.tokens) >= live.request.sampling.max_tokens:
+            finish = "length"
+        if finish is not None:
+            piece += live.text.flush()
+        return Token(live.index, token, piece, log_prob, finish)
+
+
+def _broken(batch: Batch, rows: RowMap, error: InvalidInputError) -> Drawn:
+    """The requests whose own distribution is not finite, each with its last token."""
+    found: Drawn = []
+    for place, live in enumerate(batch.lives):
+        own = rows.owner == place
+        alone = RowMap(
+            rows.owner[own] - place, rows.coefficient[own], rows.is_linear[place : place + 1]
+        )
+        try:
+            pool_log_probs(batch.logits[own], alone)
+        except InvalidInputError:
+            live.error = str(error)
+            found.append((live, Token(live.index, -1, live.text.flush(), 0.0, FAILED)))
+    return found
+
+
+def _without(batch: Batch, rows: RowMap, ended: set[int]) -> tuple[Batch | None, RowMap]:
+    """Batch and row map without some requests, before a token was drawn."""
+    stays = torch.tensor([live.index not in ended for live in batch.lives]).to(rows.owner.device)
+    kept = rows.coefficient[stays[rows.owner]]
+    left = batch.without(ended)
+    if left is None:
+        return None, rows
+    return left, RowMap(left.rows.owner, kept, left.rows.is_linear)
+
+
+def _keep_rows(batch: Batch, rows: RowMap, tokens: Tensor) -> None:
+    """Note in each traced request what its rows said of the token that was drawn."""
+    log_probs = torch.log_softmax(batch.logits.float(), dim=-1)
+    own = log_probs.gather(1, tokens[rows.owner].unsqueeze(1)).squeeze(1)
+    sizes = [len(live.plan.rows) for live in batch.lives]
+    both = zip(own.split(sizes), rows.coefficient.split(sizes), strict=True)
+    for live, (said, shares) in zip(batch.lives, both, strict=True):
+        if live.is_traced:
+            live.row_log_probs.append(said.tolist())
+            live.shares.append(shares.tolist())
+
+
+def _keep_top(batch: Batch, log_probs: Float[Tensor, "requests vocab"]) -> None:
+    """Note the most probable tokens in each request that wants them."""
+    n_top = min(max(live.n_top for live in batch.lives), log_probs.shape[1])
+    values, ids = log_probs.topk(n_top, dim=-1)
+    pairs = zip(batch.lives, ids.tolist(), values.tolist(), strict=True)
+    for live, tokens, said in pairs:
+        if live.n_top:
+            live.top.append(list(zip(tokens, said, strict=True))[: live.n_top])
+
+
+@torch.inference_mode()
+def _controlled(batch: Batch, runs: Mapping[str, ControlRun]) -> RowMap:
+    """The row map with every controller's shares for the next token."""
+    groups: dict[str, list[Live]] = {}
+    for live in batch.lives:
+        if live.plan.pool.controller is not None:
+            groups.setdefault(live.plan.pool.controller, []).append(live)
+    if not groups:
+        return batch.rows
+    shares_of: dict[int, Tensor] = {}
+    for name, lives in groups.items():
+        shares = runs[name].shares(lives)
+        shares_of |= {live.index: row for live, row in zip(lives, shares, strict=True)}
+    parts = [
+        shares_of.get(live.index, torch.tensor(pool_coefficients(live.plan))).float()
+        for live in batch.lives
+    ]
+    coefficient = torch.cat([part.to(batch.logits.device) for part in parts])
+    return RowMap(batch.rows.owner, coefficient, batch.rows.is_linear)
