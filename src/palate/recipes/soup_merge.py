@@ -60,7 +60,7 @@ def merge_soup(
             "All coefficients are zero: that is the base, there is nothing to merge."
         )
     adapters = [
-        {name: _as_factors(factor) for name, factor in load_adapter(path).items()}
+        {name: as_factors(factor) for name, factor in load_adapter(path).items()}
         for path in library.expert_folders().values()
     ]
     merged = merge_modules(adapters, list(coefficients))
@@ -72,19 +72,21 @@ def merge_soup(
         error = max(part.relative_error for part in small.values())
         merged = {name: part.factors for name, part in small.items()}
     save_adapter(
-        {name: _as_factor(factors) for name, factors in merged.items()},
+        {name: as_factor(factors) for name, factors in merged.items()},
         out,
         base_path=library.manifest.base.path,
     )
     return Merged(out, max(f.rank for f in merged.values()), len(merged), error)
 
 
-def _as_factors(factor: Factor) -> Factors:
+def as_factors(factor: Factor) -> Factors:
+    """A layer's part of an adapter, in float64 numpy."""
     down, up = factor.down.double().numpy(), factor.up.double().numpy()
     return Factors(down, up, lora_alpha=factor.scale * factor.rank)
 
 
-def _as_factor(factors: Factors) -> Factor:
+def as_factor(factors: Factors) -> Factor:
+    """The same back in torch."""
     return Factor(
         torch.from_numpy(factors.A).float(), torch.from_numpy(factors.B).float(), factors.scale
     )
