@@ -66,7 +66,7 @@ def test_a_reward_that_is_no_number_in_range_is_refused(tiny_rollouts, wrong):
         def score(self, prompts, answers):
             return np.full((len(prompts), 2), wrong)
 
-    with pytest.raises(InvalidInputError, match=r"objective 'a'.*calibrate"):
+    with pytest.raises(InvalidInputError, match=r"reward 'a'.*calibrate"):
         score_rollouts(tiny_rollouts, Broken())
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -18,7 +18,7 @@ from palate.cli import (
     soup,
     world,
 )
-from palate.cli.exits import exit_code
+from palate.cli.exits import exit_code, missing_extra
 from palate.core.errors import PalateError
 
 app = typer.Typer(
@@ -60,5 +60,14 @@ def main() -> None:
     try:
         app(prog_name="palate")
     except PalateError as error:
-        typer.echo(f"palate: {error}", err=True)
-        sys.exit(exit_code(error))
+        _leave(error)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        _leave(missing)
+
+
+def _leave(error: PalateError) -> NoReturn:
+    typer.echo(f"palate: {error}", err=True)
+    sys.exit(exit_code(error))

@@ -25,9 +25,9 @@ from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.core.simplex import require_simplex, sample_simplex
 from palate.core.types import Preference
+from palate.rewards.scale import require_rewards as require_objective_rewards
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_REWARD_TOLERANCE = 1e-6  # rewards outside [0, 1] by more than this are an error
 
 
 @dataclass(frozen=True)
@@ -235,14 +235,8 @@ def require_rewards(
             f"The rewards have shape {rewards.shape}, but {len(objectives)} objectives need one "
             "column each."
         )
-    low, high = -_REWARD_TOLERANCE, 1.0 + _REWARD_TOLERANCE
-    wrong = np.argwhere(~((rewards >= low) & (rewards <= high)))  # NaN compares false
-    if wrong.size:
-        row, column = wrong[0]
-        raise InvalidInputError(
-            f"The reward {float(rewards[row, column])} of text {row} for the objective "
-            f"{objectives[column]!r} is not a number in [0, 1]; calibrate the reward."
-        )
+    for column, objective in zip(rewards.T, objectives, strict=True):
+        require_objective_rewards(column, objective=objective)
 
 
 def _numbered(
