@@ -31,3 +31,17 @@ def test_wrong_keys_and_prefixes_are_refused(database: Database) -> None:
     assert find_key(database, "") is None
     with pytest.raises(InvalidInputError, match="prefix 'nope'"):
         revoke_key(database, prefix="nope")
+
+
+def test_a_key_has_a_role_and_an_end(database: Database) -> None:
+    plain = issue_key(database)
+    short = issue_key(database, role="admin", lasts_seconds=60.0, clock=lambda: 1000.0)
+    user = find_key(database, plain)
+    admin = find_key(database, short, clock=lambda: 1059.0)
+    assert user is not None
+    assert admin is not None
+    assert (user.role, user.expires_at) == ("user", None)
+    assert (admin.role, admin.expires_at) == ("admin", 1060.0)
+    assert find_key(database, short, clock=lambda: 1060.0) is None
+    with pytest.raises(InvalidInputError, match="more than 0"):
+        issue_key(database, lasts_seconds=0.0)

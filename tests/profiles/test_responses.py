@@ -46,4 +46,6 @@ def test_impossible_feedback_and_responses_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="no answer 3"):
         single.feedback("thumbs", 1.0, answer=3)
     with pytest.raises(InvalidInputError, match="one vector for each"):
-        Response("r", "ann", "p", ("x",), (), "soup")
+        Response("r", "ann", "p", ("x",), ((1.0,), (2.0,)), "soup")
+    with pytest.raises(InvalidInputError, match="compute them first"):
+        Response("r", "ann", "p", ("x",), (), "soup").feedback("thumbs", 1.0)

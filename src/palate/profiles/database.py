@@ -107,7 +107,11 @@ def connect(url: str) -> Database:
         _prepare_sqlite(engine)
         return Database(engine)
     if kind == "postgresql":
-        return Database(create_engine(parsed.set(drivername="postgresql+psycopg")))
+        return Database(
+            create_engine(
+                parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=10
+            )
+        )
     raise InvalidInputError(
         f"The database kind {kind!r} is unknown; use sqlite:///FILE or postgresql://..."
     )

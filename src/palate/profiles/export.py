@@ -1,5 +1,6 @@
 """Everything about one person, as JSON."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -8,8 +9,8 @@ from sqlalchemy import select
 from palate.core.errors import InvalidInputError
 from palate.profiles.database import Database
 from palate.profiles.responses import response_from_row
-from palate.profiles.rows import find_person, read_belief, read_history
-from palate.profiles.tables import feedback, people, responses
+from palate.profiles.rows import find_person, read_belief, read_log
+from palate.profiles.tables import people, responses
 
 
 def export_person(database: Database, *, tenant: str = "default", person: str) -> dict[str, Any]:
@@ -25,15 +26,11 @@ def export_person(database: Database, *, tenant: str = "default", person: str) -
                 f"The person {person!r} is unknown to the tenant {tenant!r}; see who is known "
                 "with `palate people list`."
             )
-        times = connection.execute(
-            select(feedback.c.created_at)
-            .where(feedback.c.person == number)
-            .order_by(feedback.c.position)
-        ).scalars()
         history = [
             {"created_at": time, **asdict(item)}
-            for time, item in zip(times, read_history(connection, number, person), strict=True)
+            for time, item in read_log(connection, number, person)
         ]
+        kept = connection.execute(select(people).where(people.c.id == number)).one()
         stored = read_belief(connection, number)
         shown = connection.execute(
             select(responses).where(responses.c.person == number).order_by(responses.c.created_at)
@@ -43,9 +40,9 @@ def export_person(database: Database, *, tenant: str = "default", person: str) -
             "schema_version": 1,
             "tenant": tenant,
             "person": person,
-            "created_at": connection.execute(
-                select(people.c.created_at).where(people.c.id == number)
-            ).scalar_one(),
+            "created_at": kept.created_at,
+            "preference": None if kept.preference is None else json.loads(kept.preference),
+            "n_forgotten": kept.forgotten,
             "belief": None
             if stored is None
             else {

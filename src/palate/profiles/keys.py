@@ -9,13 +9,16 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.profiles.database import Database
 from palate.profiles.rows import require_tenant
 from palate.profiles.tables import api_keys
+
+Role = Literal["user", "admin"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class ApiKey:
         label: What people call it.
         created_at: Seconds since 1970.
         is_revoked: Whether it has stopped working.
+        role: `admin` may also list, export and erase people.
+        expires_at: Seconds since 1970 from which on it does not work; `None` for never.
     """
 
     prefix: str
@@ -35,6 +40,8 @@ class ApiKey:
     label: str
     created_at: float
     is_revoked: bool
+    role: Role = "user"
+    expires_at: float | None = None
 
 
 def issue_key(
@@ -42,9 +49,19 @@ def issue_key(
     *,
     tenant: str = "default",
     label: str = "",
+    role: Role = "user",
+    lasts_seconds: float | None = None,
     clock: Callable[[], float] = time.time,
 ) -> str:
-    """A new key of the tenant; the only time that it is seen."""
+    """A new key of the tenant; the only time that it is seen.
+
+    Raises:
+        InvalidInputError: the role is unknown, or the key would end before it begins.
+    """
+    if role not in get_args(Role):
+        raise InvalidInputError(f"The role {role!r} is unknown; use 'user' or 'admin'.")
+    if lasts_seconds is not None and not lasts_seconds > 0:
+        raise InvalidInputError(f"A key cannot last {lasts_seconds} seconds; give more than 0.")
     prefix, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     key = f"pk_{prefix}_{secret}"
     with database.writing() as connection:
@@ -58,22 +75,26 @@ def issue_key(
                 digest=_digest(key),
                 created_at=now,
                 is_revoked=False,
+                role=role,
+                expires_at=None if lasts_seconds is None else now + lasts_seconds,
             )
         )
     return key
 
 
-def find_key(database: Database, key: str) -> ApiKey | None:
-    """The key, if it was issued and not revoked."""
+def find_key(
+    database: Database, key: str, *, clock: Callable[[], float] = time.time
+) -> ApiKey | None:
+    """The key, if it was issued, not revoked and has not expired."""
     with database.reading() as connection:
         row = connection.execute(
             select(api_keys).where(
                 api_keys.c.digest == _digest(key), api_keys.c.is_revoked.is_(False)
             )
         ).first()
-    if row is None:
+    if row is None or (row.expires_at is not None and clock() >= row.expires_at):
         return None
-    return ApiKey(row.prefix, row.tenant, row.label, row.created_at, row.is_revoked)
+    return _from_row(row)
 
 
 def list_keys(database: Database, *, tenant: str | None = None) -> list[ApiKey]:
@@ -83,9 +104,7 @@ def list_keys(database: Database, *, tenant: str | None = None) -> list[ApiKey]:
         statement = statement.where(api_keys.c.tenant == tenant)
     with database.reading() as connection:
         rows = connection.execute(statement).all()
-    return [
-        ApiKey(row.prefix, row.tenant, row.label, row.created_at, row.is_revoked) for row in rows
-    ]
+    return [_from_row(row) for row in rows]
 
 
 def revoke_key(database: Database, *, prefix: str) -> None:
@@ -102,6 +121,18 @@ def revoke_key(database: Database, *, prefix: str) -> None:
             raise InvalidInputError(
                 f"No key has the prefix {prefix!r}; see the keys with `palate people keys list`."
             )
+
+
+def _from_row(row: Row[Any]) -> ApiKey:
+    return ApiKey(
+        prefix=row.prefix,
+        tenant=row.tenant,
+        label=row.label,
+        created_at=row.created_at,
+        is_revoked=row.is_revoked,
+        role=cast(Role, row.role),
+        expires_at=row.expires_at,
+    )
 
 
 def _digest(key: str) -> str:

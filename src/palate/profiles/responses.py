@@ -6,11 +6,11 @@ later is read with the features of what was shown, and an answer can be made aga
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
@@ -22,17 +22,18 @@ from palate.profiles.tables import people, responses
 
 @dataclass(frozen=True)
 class Response:
-    """One or two answers that were shown.
+    """Answers that were shown together.
 
     Attributes:
         id: Identifier, unique over all people.
         person: To whom.
         prompt: What was asked.
         shown: The answers, in the order shown.
-        features: One vector for each answer.
+        features: One vector for each answer; empty until somebody needs them.
         way: How they were made: portfolio, soup, mixture ...
         coefficients: What the way used, by name.
         seed: Of the sampling.
+        tokens: Token ids of each answer, from which features are computed; may be empty.
     """
 
     id: str
@@ -43,10 +44,11 @@ class Response:
     way: str
     coefficients: dict[str, float] = field(default_factory=dict[str, float])
     seed: int = 0
+    tokens: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse answers without features."""
-        if not self.shown or len(self.shown) != len(self.features):
+        """Refuse features that are not one for each answer."""
+        if not self.shown or len(self.features) not in (0, len(self.shown)):
             raise InvalidInputError(
                 f"The response {self.id!r} has {len(self.shown)} answers and "
                 f"{len(self.features)} feature vectors; give one vector for each answer."
@@ -64,8 +66,13 @@ class Response:
             key: Idempotency key; made from response, kind and answer where empty.
 
         Raises:
-            InvalidInputError: a comparison of other than two answers, or no such answer.
+            InvalidInputError: a comparison of other than two answers, no such answer, or features
+                that were not computed.
         """
+        if not self.features:
+            raise InvalidInputError(
+                f"The response {self.id!r} has no features; compute them first."
+            )
         if kind == "comparison":
             if len(self.features) != 2:
                 raise InvalidInputError(
@@ -118,6 +125,7 @@ def record_response(
                 way=response.way,
                 coefficients=dump_json(response.coefficients, indent=None),
                 seed=response.seed,
+                tokens=dump_json([list(row) for row in response.tokens], indent=None),
                 created_at=now,
             )
         )
@@ -136,6 +144,16 @@ def find_response(
     return None if row is None else response_from_row(row, person=row.name)
 
 
+def keep_features(database: Database, identifier: str, features: Sequence[Sequence[float]]) -> None:
+    """Keep the features of a response that was recorded without; the first ones stay."""
+    with database.writing() as connection:
+        connection.execute(
+            update(responses)
+            .where(responses.c.id == identifier, responses.c.features == "[]")
+            .values(features=dump_json([list(row) for row in features], indent=None))
+        )
+
+
 def response_from_row(row: Row[Any], *, person: str) -> Response:
     """The response that a row of the table holds."""
     return Response(
@@ -147,4 +165,5 @@ def response_from_row(row: Row[Any], *, person: str) -> Response:
         way=row.way,
         coefficients=json.loads(row.coefficients),
         seed=row.seed,
+        tokens=tuple(tuple(ids) for ids in json.loads(row.tokens)),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import Connection, Row, Table, insert, select
+from sqlalchemy import Connection, Row, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from palate.core.errors import InvalidInputError
@@ -51,7 +51,7 @@ def lock_person(connection: Connection, *, tenant: str, name: str, now: float) -
         number = connection.execute(held).scalar()
         if number is not None:
             return number
-        _insert_if_absent(connection, people, tenant=tenant, name=name, created_at=now)
+        _insert_if_absent(connection, people, tenant=tenant, name=name, created_at=now, forgotten=0)
 
 
 def require_tenant(connection: Connection, *, tenant: str, now: float) -> None:
@@ -62,11 +62,28 @@ def require_tenant(connection: Connection, *, tenant: str, now: float) -> None:
 
 
 def read_history(connection: Connection, person: int, name: str) -> list[Feedback]:
-    """All feedback, oldest first."""
+    """All feedback that is learned from, oldest first: what came after the last fresh start."""
+    rows = connection.execute(
+        select(feedback)
+        .join(people, people.c.id == feedback.c.person)
+        .where(feedback.c.person == person, feedback.c.position > people.c.forgotten)
+        .order_by(feedback.c.position)
+    )
+    return [_feedback(row, name=name) for row in rows]
+
+
+def read_log(connection: Connection, person: int, name: str) -> list[tuple[float, Feedback]]:
+    """All feedback with its time, also from before a fresh start, oldest first."""
     rows = connection.execute(
         select(feedback).where(feedback.c.person == person).order_by(feedback.c.position)
     )
-    return [_feedback(row, name=name) for row in rows]
+    return [(row.created_at, _feedback(row, name=name)) for row in rows]
+
+
+def last_position(connection: Connection, person: int) -> int:
+    """Position of the newest feedback; 0 when there is none."""
+    statement = select(func.max(feedback.c.position)).where(feedback.c.person == person)
+    return connection.execute(statement).scalar() or 0
 
 
 def is_known(connection: Connection, person: int, item: Feedback) -> bool:

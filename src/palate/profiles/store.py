@@ -19,6 +19,7 @@ from palate.profiles.erase import erase_person
 from palate.profiles.rows import (
     find_person,
     is_known,
+    last_position,
     lock_person,
     read_belief,
     read_history,
@@ -109,7 +110,7 @@ class SqlProfileStore:
             return self.learner.rebuild(read_history(connection, number, person))
 
     def history(self, person: str) -> list[Feedback]:
-        """All feedback of a person, oldest first; empty for an unknown person."""
+        """Feedback that is learned from, oldest first; empty for an unknown person."""
         with self.database.reading() as connection:
             number = find_person(connection, tenant=self.tenant, name=person)
             return [] if number is None else read_history(connection, number, person)
@@ -152,7 +153,7 @@ class SqlProfileStore:
         new = [item for item, holds in zip(items, is_new, strict=True) if holds]
         if new:
             belief = self._learned(connection, person, new)
-            position = belief.n_observations - len(new)
+            position = last_position(connection, person)
             write_feedback(connection, person, new, after=position, now=self.clock())
             write_belief(connection, person, belief, learner=self.learner.digest)
         return is_new

@@ -39,6 +39,8 @@ people = Table(
     Column("tenant", String(64), ForeignKey("tenants.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("preference", Text),  # JSON, as the person stated it
+    Column("forgotten", Integer, nullable=False, default=0),  # feedback up to here is not learned
     UniqueConstraint("tenant", "name"),
     sqlite_autoincrement=True,  # the number of an erased person is never given again
 )
@@ -76,6 +78,7 @@ responses = Table(
     Column("way", String(64), nullable=False),
     Column("coefficients", Text, nullable=False),  # JSON
     Column("seed", BigInteger, nullable=False),
+    Column("tokens", Text, nullable=False),  # JSON list of token ids, one list for each answer
     Column("created_at", Double, nullable=False),
 )
 api_keys = Table(
@@ -87,6 +90,8 @@ api_keys = Table(
     Column("digest", String(64), nullable=False, unique=True),
     Column("created_at", Double, nullable=False),
     Column("is_revoked", Boolean, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("expires_at", Double),
 )
 erasures = Table(
     "erasures",
@@ -95,6 +100,12 @@ erasures = Table(
     Column("tenant", String(64), nullable=False),
     Column("n_rows", Integer, nullable=False),
     Column("erased_at", Double, nullable=False),
+)
+marks = Table(
+    "marks",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
 )
 
 

@@ -1,0 +1,141 @@
+"""One person apart from feedback: made, listed, with a stated preference, started afresh."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select, update
+
+from palate.core.errors import FormatError
+from palate.core.files import dump_json
+from palate.profiles.database import Database
+from palate.profiles.rows import find_person, last_position, lock_person
+from palate.profiles.tables import beliefs, feedback, marks, people
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is known.
+
+    Attributes:
+        number: Grows with each new person; the place in the list.
+        name: Identifier within the tenant.
+        created_at: Seconds since 1970.
+        preference: Shares by objective as the person stated them, or `None`.
+        n_feedback: Items of the log.
+    """
+
+    number: int
+    name: str
+    created_at: float
+    preference: dict[str, float] | None
+    n_feedback: int = 0
+
+
+def add_person(
+    database: Database,
+    *,
+    tenant: str,
+    name: str,
+    preference: Mapping[str, float] | None = None,
+    clock: Clock = time.time,
+) -> bool:
+    """Make a person; false where the person was there, who is then left alone."""
+    with database.writing() as connection:
+        if find_person(connection, tenant=tenant, name=name) is not None:
+            return False
+        number = lock_person(connection, tenant=tenant, name=name, now=clock())
+        connection.execute(
+            update(people).where(people.c.id == number).values(preference=_text(preference))
+        )
+    return True
+
+
+def find(database: Database, *, tenant: str, name: str) -> Person | None:
+    """The person, or `None`; without the number of items."""
+    with database.reading() as connection:
+        row = connection.execute(
+            select(people).where(people.c.tenant == tenant, people.c.name == name)
+        ).first()
+    if row is None:
+        return None
+    stated = None if row.preference is None else json.loads(row.preference)
+    return Person(row.id, row.name, row.created_at, stated)
+
+
+def list_persons(
+    database: Database, *, tenant: str, after: int = 0, limit: int = 100
+) -> list[Person]:
+    """People of the tenant by arrival, from after a number on."""
+    with database.reading() as connection:
+        rows = connection.execute(
+            select(people.c.id, people.c.name, people.c.created_at, func.count(feedback.c.position))
+            .outerjoin(feedback, feedback.c.person == people.c.id)
+            .where(people.c.tenant == tenant, people.c.id > after)
+            .group_by(people.c.id, people.c.name, people.c.created_at)
+            .order_by(people.c.id)
+            .limit(limit)
+        ).all()
+    return [Person(number, name, created, None, count) for number, name, created, count in rows]
+
+
+def state_preference(
+    database: Database, *, tenant: str, name: str, preference: Mapping[str, float] | None
+) -> bool:
+    """Keep what the person says to want, or take it back; false where there is no such person."""
+    with database.writing() as connection:
+        done = connection.execute(
+            update(people)
+            .where(people.c.tenant == tenant, people.c.name == name)
+            .values(preference=_text(preference))
+        )
+        return done.rowcount == 1
+
+
+def start_afresh(database: Database, *, tenant: str, name: str) -> bool:
+    """Learn only from what the person says from now on; the log is kept.
+
+    Returns:
+        False where there is no such person.
+    """
+    with database.writing() as connection:
+        if find_person(connection, tenant=tenant, name=name) is None:
+            return False
+        number = lock_person(connection, tenant=tenant, name=name, now=0.0)
+        connection.execute(delete(beliefs).where(beliefs.c.person == number))
+        connection.execute(
+            update(people)
+            .where(people.c.id == number)
+            .values(forgotten=last_position(connection, number))
+        )
+    return True
+
+
+def require_mark(database: Database, *, name: str, value: str, remedy: str) -> None:
+    """Set a mark of the database, or find it as it was set.
+
+    Args:
+        database: Open.
+        name: Of the mark.
+        value: What it must be.
+        remedy: What to do if it is another, for the message.
+
+    Raises:
+        FormatError: the mark was set to something else.
+    """
+    with database.writing() as connection:
+        found = connection.execute(select(marks.c.value).where(marks.c.name == name)).scalar()
+        if found is None:
+            connection.execute(insert(marks).values(name=name, value=value))
+            return
+    if found != value:
+        raise FormatError(
+            f"The database belongs to the {name} {found[:12]}, not {value[:12]}; {remedy}."
+        )
+
+
+def _text(preference: Mapping[str, float] | None) -> str | None:
+    return None if preference is None else dump_json(dict(preference), indent=None)
