@@ -1,0 +1,229 @@
+"""The learned policies of the portfolio study: trained on the small world, measured twice.
+
+For every seed a library of three objectives is built anew. Experts are trained for uniform anchors,
+for random anchors, and where adaptive search asks for them. Each is measured on prompts about the
+training topics with the library's own rewards, which is all that any way of choosing members sees,
+and on the held-out prompts with the gold rules, which taught nobody and are the judge. A study that
+was interrupted goes on where it stopped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.seeds import derive_seed, generator_for
+from palate.core.settings import Settings
+from palate.experts.train import deterministic
+from palate.portfolio.adaptive import SearchSettings, steps
+from palate.portfolio.baselines import random_anchors, uniform_anchors
+from palate.portfolio.oracle import Oracle
+from palate.portfolio.payoffs import Measurements, Payoffs
+from palate.recipes.palm_meter import Meter
+from palate.recipes.palm_oracles import ModelOracle, Prices, maker
+from palate.recipes.progress import progress_of
+from palate.recipes.run_file import RunSettings
+from palate.recipes.workshop import Workshop, open_workshop
+from palate.recipes.world_run import world_run
+from palate.world.gold import gold_rewards
+from palate.world.objectives import OBJECTIVE_NAMES
+from palate.world.prompts import held_out_prompts, prompts_about, train_prompts
+from palate.world.topics import TRAIN_TOPICS
+
+OBJECTIVES = ("elementary", "expert", "friendly")  # two that pull against each other, one beside
+GOLD_KEY = "gold rules"
+
+
+class WorldStudySettings(Settings):
+    """How large the study is.
+
+    Attributes:
+        seeds: One library each.
+        max_size: Largest portfolio; also how many uniform and random anchors are trained.
+        max_calls: Policies that adaptive search may make.
+        n_prompts: That policies are chosen on.
+        n_answers: Of every policy to every held-out prompt.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    max_size: int = 8
+    max_calls: int = 10
+    n_prompts: int = 240
+    n_answers: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One seed's policies.
+
+    Attributes:
+        seed: Of the library.
+        seen: What choices are made on: the library's rewards.
+        gold: The same policies on held-out prompts, judged by the gold rules.
+        texts: `[policies][prompts][answers]`, what was judged.
+        uniform: Names for the uniform anchors, by size of the portfolio.
+        random: Names for the random anchors.
+        adaptive: Names in the order in which adaptive search asked for them.
+    """
+
+    seed: int
+    seen: Measurements
+    gold: Measurements
+    texts: tuple[tuple[tuple[str, ...], ...], ...]
+    uniform: tuple[tuple[str, ...], ...]
+    random: tuple[str, ...]
+    adaptive: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GoldRules:
+    """The gold rules for some of the world's objectives."""
+
+    objectives: tuple[str, ...]
+
+    def score(
+        self, prompts: Sequence[str], answers: Sequence[str]
+    ) -> Float[ndarray, "texts objectives"]:
+        """`[texts, objectives]` in [0, 1]; the prompts are not looked at."""
+        del prompts
+        columns = [OBJECTIVE_NAMES.index(name) for name in self.objectives]
+        return gold_rewards(answers)[:, columns]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """An oracle whose values are taken as exact, so that a search spends its whole budget.
+
+    Attributes:
+        oracle: Who does the work.
+    """
+
+    oracle: Oracle
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The oracle's objectives."""
+        return self.oracle.objectives
+
+    def policy(self, preference: Float[ndarray, " objectives"]) -> str:
+        """The oracle's policy."""
+        return self.oracle.policy(preference)
+
+    def payoffs(self, policies: Sequence[str]) -> Payoffs:
+        """The oracle's estimates, without their standard errors."""
+        return without_errors(self.oracle.payoffs(policies))
+
+
+def without_errors(payoffs: Payoffs) -> Payoffs:
+    """The estimates, taken as exact: for proposals, never for a certificate."""
+    table = replace(payoffs.table, standard_errors=np.zeros_like(payoffs.table.values))
+    return replace(payoffs, table=table, level_errors=np.zeros_like(payoffs.level_errors))
+
+
+def study_run(*, seed: int) -> RunSettings:
+    """The world's run file with three of its objectives."""
+    settings = world_run(seed=seed)
+    kept = tuple(row for row in settings.objectives if row.name in OBJECTIVES)
+    return settings.model_copy(update={"objectives": kept})
+
+
+def further_prompts(n_prompts: int, *, seed: int) -> tuple[str, ...]:
+    """Prompts about the training topics, asked in ways that no rollout was sampled for."""
+    used = set(train_prompts())
+    pool = [text for topic in TRAIN_TOPICS for text in prompts_about(topic) if text not in used]
+    order = generator_for(seed, "further prompts").permutation(len(pool))[:n_prompts]
+    return tuple(pool[k] for k in sorted(order))
+
+
+def trained_policies(settings: WorldStudySettings, *, seed: int, work: Path) -> Trained:
+    """Train and measure one seed's policies, or read those that are there."""
+    run = study_run(seed=seed)
+    with deterministic(n_threads=run.training.n_threads):
+        workshop = open_workshop(run, out=work / f"seed-{seed}")
+        seen = Prices(workshop, _seen_meter(workshop, settings), work / f"seed-{seed}/policies")
+        judged = Prices(workshop, _gold_meter(workshop, settings), work / f"gold-{seed}")
+        oracle = ModelOracle(maker("trained", workshop), seen)
+        with progress_of(f"seed {seed}, policies made") as report:
+            fixed = _fixed(settings, seed=seed)
+            n_all = sum(len(anchors) for anchors in fixed) + settings.max_calls
+            made: list[str] = []
+            for anchors in fixed:
+                for anchor in anchors:
+                    made.append(oracle.policy(anchor))
+                    seen.of(oracle.policies[made[-1]])
+                    report(len(made), n_all)
+            adaptive = _searched(oracle, settings)
+            report(n_all, n_all)
+        gold = replace(oracle, prices=judged)
+        names = tuple(dict.fromkeys([*made, *adaptive]))
+        with progress_of(f"seed {seed}, policies judged") as report:
+            for place, name in enumerate(names, start=1):
+                judged.of(oracle.policies[name])
+                report(place, len(names))
+        n_uniform = len(fixed[0])
+        return Trained(
+            seed=seed,
+            seen=oracle.measurements(names),
+            gold=gold.measurements(names),
+            texts=tuple(judged.of(oracle.policies[name]).texts for name in names),
+            uniform=tuple(
+                tuple(oracle.policy(anchor) for anchor in uniform_anchors_of(size))
+                for size in range(1, settings.max_size + 1)
+            ),
+            random=tuple(made[n_uniform:]),
+            adaptive=adaptive,
+        )
+
+
+def uniform_anchors_of(size: int) -> Float[ndarray, "anchors objectives"]:
+    """The uniform anchors of a portfolio of this size."""
+    return uniform_anchors(n_objectives=len(OBJECTIVES), size=size)
+
+
+def _fixed(settings: WorldStudySettings, *, seed: int) -> list[Float[ndarray, "anchors three"]]:
+    """Anchors that no result changes: uniform ones, random ones."""
+    uniform = uniform_anchors_of(settings.max_size)
+    random = random_anchors(
+        n_objectives=len(OBJECTIVES),
+        size=settings.max_size,
+        generator=generator_for(seed, "random anchors"),
+    )
+    return [uniform, random]
+
+
+def _searched(oracle: ModelOracle, settings: WorldStudySettings) -> tuple[str, ...]:
+    """Policies in the order in which adaptive search makes them."""
+    rules = SearchSettings(tolerance=0.0, max_calls=settings.max_calls)
+    last: Iterator[Payoffs] = (state.payoffs for state in steps(Estimates(oracle), rules))
+    names: tuple[str, ...] = ()
+    for payoffs in last:
+        names = payoffs.table.policies
+    return names
+
+
+def _seen_meter(workshop: Workshop, settings: WorldStudySettings) -> Meter:
+    keys = {name: part.key for name, part in workshop.library.manifest.rewards.items()}
+    return Meter(
+        base=workshop.base,
+        prompts=further_prompts(settings.n_prompts, seed=workshop.settings.seed),
+        reward=workshop.reward,
+        reward_key=str(sorted(keys.items())),
+        n_answers=1,
+        max_tokens=workshop.settings.rollouts.max_tokens,
+        seed=derive_seed(workshop.settings.seed, "seen"),
+    )
+
+
+def _gold_meter(workshop: Workshop, settings: WorldStudySettings) -> Meter:
+    return Meter(
+        base=workshop.base,
+        prompts=held_out_prompts(),
+        reward=GoldRules(workshop.settings.objective_names),
+        reward_key=GOLD_KEY,
+        n_answers=settings.n_answers,
+        max_tokens=workshop.settings.rollouts.max_tokens,
+        seed=derive_seed(workshop.settings.seed, "gold"),
+    )
