@@ -104,6 +104,23 @@ def test_changed_rollouts_are_refused_when_they_are_asked_for(tmp_path):
         _ = library.rollouts_path
 
 
+def test_a_controller_is_listed_with_its_hash_kept_by_a_resumed_build_and_refused_if_changed(
+    tmp_path,
+):
+    folder = tmp_path / "lib"
+    assert "controller" not in with_parts(folder).manifest.to_json()
+    library = Library.open(folder).with_controller(
+        lambda target: (target / "run.json").write_text("{}"), key="experts"
+    )
+    assert Library.open(folder) == library
+    assert library.manifest.controller.key == "experts"
+    assert set(library.manifest.controller.files) == {"run.json"}
+    assert Library.create(folder, MANIFEST).manifest.controller == library.manifest.controller
+    (library.controller_folder / "run.json").write_text("[]")
+    with pytest.raises(FormatError, match=r"run\.json.* was changed"):
+        Library.open(folder)
+
+
 def test_people_may_edit_a_card(tmp_path):
     with_parts(tmp_path / "lib")
     (tmp_path / "lib" / "experts" / "letters" / "README.md").write_text("my notes")

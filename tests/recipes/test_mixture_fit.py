@@ -9,12 +9,15 @@ import pytest
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import read_json, write_json, write_jsonl, write_versioned
 from palate.core.protocols import Sampling
+from palate.core.seeds import derive_seed
 from palate.core.settings import load_settings
 from palate.experts.library import Library
+from palate.recipes.answer import answer
 from palate.recipes.mixture_explain import explain_answer
 from palate.recipes.mixture_fit import MixtureRun, fit_mixture
-from palate.recipes.mixture_open import open_mixture, strengths_for
+from palate.recipes.mixture_open import experts_key, open_mixture, strengths_for
 from palate.recipes.opened import Opened, open_library
+from palate.recipes.ways import Asked as Taste
 
 SMALL = (
     "fit.trunk.hidden=8",
@@ -97,6 +100,40 @@ def test_the_saved_controller_answers_and_knows_what_it_was_trained_on(
     assert one.tokens == again.tokens
 
 
+def test_answering_by_mixture_uses_the_controller_where_there_is_one_and_says_which(
+    fitted, opened: Opened, tiny_library: Path
+) -> None:
+    first, second = opened.library.manifest.objective_names[:2]
+    sampling = Sampling(max_tokens=5)
+    both = Taste("mixture", preference={first: 0.5, second: 0.5})
+    found = answer(opened, "Why?", both, sampling=sampling, n=2, seed=3)
+    assert found.chosen.plan.pool.controller is not None
+    assert "controller gives the shares" in found.chosen.reason
+    assert "was trained on" in found.chosen.reason
+    assert found.chosen.coefficients == pytest.approx({first: 0.5, second: 0.5})
+    mixture = open_mixture(open_library(opened.library.folder))
+    request = mixture.request(
+        "Why?", both.preference, sampling=sampling, seed=derive_seed(3, "answer", 1)
+    )
+    assert mixture.engine.generate([request])[0].tokens == found.completions[1].tokens
+    uneven = Taste("mixture", preference={first: 0.9, second: 0.1})
+    assert "was not trained on" in answer(opened, "Why?", uneven, sampling=sampling).chosen.reason
+    given = Taste("mixture", coefficients={first: 1.0, second: 3.0})
+    plain = answer(open_library(tiny_library), "Why?", both, sampling=sampling)
+    for fixed in (answer(opened, "Why?", given, sampling=sampling), plain):
+        assert fixed.chosen.plan.pool.controller is None
+        assert "Fixed shares" in fixed.chosen.reason
+    with pytest.raises(InvalidInputError, match="Nothing is known"):
+        answer(opened, "Why?", Taste("mixture"), sampling=sampling)
+
+
+def test_the_library_lists_its_controller(fitted, opened: Opened) -> None:
+    part = Library.open(opened.library.folder).manifest.controller
+    assert part is not None
+    assert set(part.files) == {"config.json", "model.safetensors", "run.json"}
+    assert part.key == experts_key(opened.library.manifest)
+
+
 def test_an_explanation_sums_to_one_everywhere_and_is_written(
     fitted, opened: Opened, tmp_path: Path
 ) -> None:
@@ -115,17 +152,23 @@ def test_an_explanation_sums_to_one_everywhere_and_is_written(
 
 
 def test_a_controller_of_other_experts_is_refused(
-    fitted, opened: Opened, folder: Path, tmp_path: Path
+    fitted, tiny_library: Path, folder: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "library"
     shutil.copytree(folder, copy)
-    content = read_json(copy / "controller" / "run.json")
-    write_json(copy / "controller" / "run.json", {**content, "experts": "other"})
+
+    def fill(target: Path) -> None:
+        shutil.copytree(folder / "controller", target, dirs_exist_ok=True)
+        content = read_json(target / "run.json")
+        write_json(target / "run.json", {**content, "experts": "other"})
+
+    Library.open(copy).with_controller(fill, key="other")
     with pytest.raises(FormatError, match="other experts"):
         open_mixture(open_library(copy))
-    shutil.rmtree(copy / "controller")
+    plain = tmp_path / "plain"
+    shutil.copytree(tiny_library, plain)
     with pytest.raises(InvalidInputError, match="has no controller"):
-        open_mixture(open_library(copy))
+        open_mixture(open_library(plain))
 
 
 def test_objectives_and_combinations_that_cannot_be_served_are_refused(

@@ -4,6 +4,7 @@
     experts/NAME/     a PEFT adapter folder and its model card
     rewards/NAME/     a reward model and its card
     rollouts.jsonl    the base's scored answers
+    controller/       what mixes the experts token by token, if it was trained
 
 A part is first written as a whole and then entered into the manifest; what the manifest does not
 name does not
@@ -32,6 +33,7 @@ from palate.experts.manifest import (
 MANIFEST = "library.json"
 ROLLOUTS = "rollouts.jsonl"
 UNFINISHED_ROLLOUTS = "rollouts.unfinished.jsonl"
+CONTROLLER = "controller"
 CARD = "README.md"
 
 Fill = Callable[[Path], None]  # writes a part's files into the folder it is given
@@ -85,6 +87,7 @@ class Library:
             experts=found.manifest.experts if is_comparable else (),
             rewards=found.manifest.rewards,
             rollouts=found.manifest.rollouts,
+            controller=found.manifest.controller if is_comparable else None,
         )
         library = cls(folder, kept)
         library._write()
@@ -111,6 +114,8 @@ class Library:
             _require_files(library.expert_folder(name), record.files)
         for name, part in library.manifest.rewards.items():
             _require_files(library.reward_folder(name), part.files)
+        if library.manifest.controller is not None:
+            _require_files(library.controller_folder, library.manifest.controller.files)
         return library
 
     def expert_folder(self, name: str) -> Path:
@@ -124,6 +129,11 @@ class Library:
     def reward_folder(self, objective: str) -> Path:
         """Where the objective's reward is or would be."""
         return self.folder / "rewards" / require_name(objective, what="objective")
+
+    @property
+    def controller_folder(self) -> Path:
+        """Where the controller is or would be."""
+        return self.folder / CONTROLLER
 
     @property
     def rollouts_path(self) -> Path:
@@ -205,6 +215,18 @@ class Library:
         rewards = {**others, objective: PartRecord(key, files)}
         ordered = {name: rewards[name] for name in self.manifest.objective_names if name in rewards}
         return library._written(replace(library.manifest, rewards=ordered))
+
+    def with_controller(self, fill: Fill, *, key: str) -> "Library":
+        """The library with a controller in it; one that was there is replaced.
+
+        Args:
+            fill: Writes the folder.
+            key: Hash of the experts that it mixes.
+        """
+        library = self._written(replace(self.manifest, controller=None))
+        write_folder_atomic(library.controller_folder, fill)
+        part = PartRecord(key, hash_folder(library.controller_folder))
+        return library._written(replace(library.manifest, controller=part))
 
     def with_rollouts_begun(self, *, key: str) -> "Library":
         """The library about to sample the rollouts of this key; those of others are forgotten."""

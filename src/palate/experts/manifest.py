@@ -77,6 +77,8 @@ class Manifest:
         experts: Finished experts, in bank order.
         rewards: Finished reward folders, by objective.
         rollouts: The rollouts; without files while they are being sampled.
+        controller: What mixes the experts token by token; its key is the hash of the experts that
+            it was trained for.
         versions: Of the packages that made it.
         config: The settings as resolved.
     """
@@ -88,6 +90,7 @@ class Manifest:
     experts: tuple[ExpertRecord, ...] = ()
     rewards: Mapping[str, PartRecord] = field(default_factory=dict)
     rollouts: PartRecord | None = None
+    controller: PartRecord | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
 
@@ -136,6 +139,7 @@ class Manifest:
             ],
             "rewards": {name: _part(record) for name, record in self.rewards.items()},
             "rollouts": self.rollouts and _part(self.rollouts),
+            **({"controller": _part(self.controller)} if self.controller else {}),
             "versions": dict(self.versions),
             "config": dict(self.config),
         }
@@ -158,6 +162,7 @@ class Manifest:
                 experts=tuple(_expert(row, objectives=names) for row in value["experts"]),
                 rewards={name: PartRecord(**row) for name, row in value["rewards"].items()},
                 rollouts=value["rollouts"] and PartRecord(**value["rollouts"]),
+                controller=PartRecord(**value["controller"]) if "controller" in value else None,
                 versions=value["versions"],
                 config=value["config"],
             )

@@ -14,6 +14,8 @@ from palate.models.bank import AdapterBank
 from palate.models.chat import encode_answer, encode_prompt, format_messages
 from palate.models.load import Base
 from palate.models.logprobs import Scored, answer_log_probs
+from palate.recipes.mixture_answer import controlled
+from palate.recipes.mixture_open import has_controller
 from palate.recipes.opened import Opened
 from palate.recipes.ways import Asked, Chosen, choose
 
@@ -49,9 +51,11 @@ def requests_for(
 ) -> list[Request]:
     """`n` requests for one prompt under one plan, each with its own seed."""
     text = format_messages(opened.base, prompt)
-    return [
-        Request(text, chosen.plan, sampling, seed=derive_seed(seed, "answer", i)) for i in range(n)
-    ]
+    return [Request(text, chosen.plan, sampling, seed=one) for one in _seeds(n, seed=seed)]
+
+
+def _seeds(n: int, *, seed: int) -> list[int]:
+    return [derive_seed(seed, "answer", place) for place in range(n)]
 
 
 def answer(
@@ -64,6 +68,11 @@ def answer(
     """
     if n < 1:
         raise InvalidInputError(f"{n} answers were asked for; ask for at least one.")
+    if asked.way == "mixture" and asked.coefficients is None and has_controller(opened):
+        chosen, requests, engine = controlled(
+            opened, prompt, asked.preference, sampling=sampling, seeds=_seeds(n, seed=seed)
+        )
+        return Answered(chosen, engine.generate(requests))
     chosen = choose(opened.library.manifest, asked)
     requests = requests_for(opened, prompt, chosen, sampling=sampling, n=n, seed=seed)
     return Answered(chosen, opened.engine.generate(requests))

@@ -12,7 +12,7 @@ from numpy import ndarray
 from pydantic import Field
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import write_folder_atomic, write_versioned
+from palate.core.files import write_versioned
 from palate.core.protocols import Reward, Sampling
 from palate.core.settings import Settings
 from palate.mixture.controller import PreferenceController, new_controller
@@ -29,7 +29,6 @@ from palate.recipes.mixture_open import (
     RUN_FILE,
     RUN_KIND,
     RUN_VERSION,
-    controller_folder,
     directions,
     experts_key,
     strengths_for,
@@ -171,8 +170,10 @@ def fit_mixture(
     sets = {"trained": trained, **({"held_out": held_out} if held_out else {})}
     before = {name: _measured(even, rows, run) for name, rows in sets.items()}
     after = {name: _measured(task, rows, run) for name, rows in sets.items()}
-    folder = controller_folder(opened)
-    write_folder_atomic(folder, lambda target: _fill(target, opened, controller, run, trained))
+    library = opened.library.with_controller(
+        lambda target: _fill(target, opened, controller, run, trained),
+        key=experts_key(opened.library.manifest),
+    )
     names = opened.library.manifest.expert_names
     warnings = [
         f"{name}: {sentence}"
@@ -185,6 +186,7 @@ def fit_mixture(
         )
     ]
     seconds = monotonic() - start
+    folder = library.controller_folder
     return FittedMixture(folder, curves, before, after, warnings, seconds, controller.n_parameters)
 
 

@@ -13,6 +13,7 @@ from palate.core.errors import FormatError, InvalidInputError, InvalidPreference
 from palate.core.files import hash_value, read_versioned
 from palate.core.protocols import Request, Sampling
 from palate.core.types import Preference
+from palate.experts.library import CONTROLLER as CONTROLLER_PART
 from palate.experts.manifest import Manifest
 from palate.mixture.controller import PreferenceController, load_controller
 from palate.mixture.decode import ControlledDecoding, DecodeSettings
@@ -21,7 +22,7 @@ from palate.mixture.wording import Asked, Prompts, Wording
 from palate.models.engine import LocalEngine
 from palate.recipes.opened import Opened
 
-CONTROLLER_FOLDER = "controller"
+CONTROLLER_FOLDER = CONTROLLER_PART
 RUN_FILE = "run.json"
 RUN_KIND, RUN_VERSION = "palate.mixture-run", 1
 
@@ -70,8 +71,8 @@ def open_mixture(opened: Opened, *, settings: DecodeSettings | None = None) -> O
         InvalidInputError: the library has none.
         FormatError: it was trained for other experts.
     """
-    folder = opened.library.folder / CONTROLLER_FOLDER
-    if not (folder / RUN_FILE).is_file():
+    folder = controller_folder(opened)
+    if not has_controller(opened):
         raise InvalidInputError(
             f"The library {str(opened.library.folder)!r} has no controller; make one with "
             "'palate mixture fit'."
@@ -91,6 +92,11 @@ def open_mixture(opened: Opened, *, settings: DecodeSettings | None = None) -> O
         engine=LocalEngine(opened.base, opened.bank, controllers={CONTROLLER: decoding}),
         trained=tuple(tuple(row) for row in run["combinations"]),
     )
+
+
+def has_controller(opened: Opened) -> bool:
+    """Whether the library has a trained controller."""
+    return (controller_folder(opened) / RUN_FILE).is_file()
 
 
 def wording_of(opened: Opened, *, prompts: Prompts) -> Wording:
@@ -149,4 +155,4 @@ def experts_key(manifest: Manifest) -> str:
 
 def controller_folder(opened: Opened) -> Path:
     """Where the library's controller is or would be."""
-    return opened.library.folder / CONTROLLER_FOLDER
+    return opened.library.controller_folder

@@ -146,7 +146,8 @@ def _mixture(names: tuple[str, ...], values: Float[ndarray, " experts"]) -> Chos
         experts=active, n_experts=len(names), shares=[float(shares[k]) for k in active]
     )
     named = {names[k]: float(shares[k]) for k in active}
-    return Chosen(plan.normal_form(), "mixture", named, "Fixed shares, the same at every token.")
+    reason = "Fixed shares, the same at every token; no controller was used."
+    return Chosen(plan.normal_form(), "mixture", named, reason)
 
 
 def _soup_way(way: Way) -> Literal["soup", "output-soup"]:
