@@ -35,6 +35,20 @@ def test_one_number_is_closer_to_the_exact_mean_and_spread_than_laplace() -> Non
     )
 
 
+def test_the_bound_lies_just_below_the_exact_evidence() -> None:
+    features, labels = np.array([[1.5], [-2.0], [1.0]]), np.array([1.0, 1.0, 0.0])
+
+    def likelihood(w: float) -> float:
+        margin = features[:, 0] * w
+        return float(np.prod(expit(np.where(labels == 1.0, margin, -margin))))
+
+    exact = np.log(
+        quad(lambda w: likelihood(w) * np.exp(-0.5 * w * w) / np.sqrt(2 * np.pi), -9, 9)[0]
+    )
+    found = average_fits(features[None], labels[None], prior=Belief(np.zeros(1), np.eye(1)))
+    assert exact - 0.02 < found.bound[0] < exact
+
+
 def test_at_the_answer_averaged_slope_and_curvature_balance_the_prior() -> None:
     generator = np.random.default_rng(3)
     features, labels = generator.normal(size=(12, 3)), generator.integers(2, size=12).astype(float)
@@ -61,11 +75,9 @@ def test_directions_that_are_known_stay_known() -> None:
 def test_extreme_margins_settle() -> None:
     generator = np.random.default_rng(0)
     features = 30.0 * generator.normal(size=(5, 40, 4))
-    means, covariances = average_fits(
-        features, np.ones((5, 40)), prior=Belief(np.zeros(4), np.eye(4))
-    )
-    assert np.isfinite(means).all()
-    assert (np.linalg.eigvalsh(covariances) > 0).all()
+    found = average_fits(features, np.ones((5, 40)), prior=Belief(np.zeros(4), np.eye(4)))
+    assert np.isfinite(found.mean).all()
+    assert (np.linalg.eigvalsh(found.covariance) > 0).all()
 
 
 @pytest.mark.parametrize("n_features", [8, 16])
@@ -75,11 +87,11 @@ def test_regions_of_many_coefficients_cover_where_laplace_falls_short(n_features
     features = 0.7 * generator.normal(size=(1500, 30, n_features))
     chance = expit(np.einsum("pnf,pf->pn", features, people))
     labels = (generator.random(chance.shape) < chance).astype(float)
-    means, covariances = average_fits(
-        features, labels, prior=Belief(np.zeros(n_features), np.eye(n_features))
-    )
-    away = people - means
-    squares = np.einsum("pf,pf->p", away, np.linalg.solve(covariances, away[..., None])[..., 0])
+    prior = Belief(np.zeros(n_features), np.eye(n_features))
+    found = average_fits(features, labels, prior=prior)
+    away = people - found.mean
+    solved = np.linalg.solve(found.covariance, away[..., None])[..., 0]
+    squares = np.einsum("pf,pf->p", away, solved)
     # 1,500 people: two standard errors are 1.6 points
     assert 0.86 <= np.mean(squares <= chi2.ppf(0.9, n_features)) <= 0.92
 

@@ -21,6 +21,16 @@ def test_many_people_give_back_the_distribution_they_were_drawn_from() -> None:
     assert population.n_people == 400
 
 
+def test_few_comparisons_do_not_make_people_look_alike() -> None:
+    generator = np.random.default_rng(4)
+    people = generator.multivariate_normal([1.0, 0.0, -0.5], np.diag([4.0, 1.0, 0.25]), size=500)
+    features = generator.normal(size=(500, 10, 3))
+    labels = (generator.random((500, 10)) < expit(np.einsum("pnf,pf->pn", features, people))) * 1.0
+    variances = np.diag(fit_population(features, labels).prior.covariance)
+    # the modes' spread gave less than half of these
+    assert variances == pytest.approx([4.0, 1.0, 0.25], rel=0.35)
+
+
 def test_the_prior_predicts_new_people_better_than_a_standard_normal() -> None:
     generator = np.random.default_rng(1)
     people = generator.multivariate_normal([1.0, 0.0, 0.0], np.diag([0.1, 2.0, 0.01]), size=200)

@@ -15,6 +15,8 @@ beliefs are stored as modes and this is asked for where a region is shown.
 Source: Opper & Archambeau 2009, "The variational Gaussian approximation revisited".
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -24,12 +26,27 @@ from palate.core.errors import NotConvergedError
 from palate.core.types import Belief
 from palate.people.bradley_terry import RootedPrior
 from palate.people.comparisons import checked_comparisons, require_gain, require_root
-from palate.people.newton import fit_whitened
+from palate.people.newton import fit_whitened, softplus_loss
 
 N_NODES = 20  # of the quadrature; exact for polynomials of degree 39
 MAX_ROUNDS = 200
 PLAIN_ROUNDS = 50  # full steps; then half ones, which cannot swing
 TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class AverageFits:
+    """The closest normal of every person.
+
+    Attributes:
+        mean: `[people, features]`.
+        covariance: `[people, features, features]`.
+        bound: `[people]`, lower bound on the log-probability of the person's labels, in nats.
+    """
+
+    mean: Float[ndarray, "people features"]
+    covariance: Float[ndarray, "people features features"]
+    bound: Float[ndarray, " people"]
 
 
 def average_fit(
@@ -53,14 +70,14 @@ def average_fit(
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
         NotConvergedError: more than 200 rounds.
     """
-    means, covariances = average_fits(
+    found = average_fits(
         np.asarray(features, dtype=np.float64)[None],
         np.asarray(labels, dtype=np.float64)[None],
         prior=prior,
         gain=gain,
         discounts=None if discounts is None else np.asarray(discounts, dtype=np.float64)[None],
     )
-    return Belief(means[0], covariances[0], int(np.size(labels)), gain)
+    return Belief(found.mean[0], found.covariance[0], int(np.size(labels)), gain)
 
 
 def average_fits(
@@ -70,8 +87,8 @@ def average_fits(
     prior: Belief | RootedPrior,
     gain: float = 1.0,
     discounts: Float[ndarray, "people comparisons"] | None = None,
-) -> tuple[Float[ndarray, "people features"], Float[ndarray, "people features features"]]:
-    """`average_fit` for many people with a common prior: means and covariances.
+) -> AverageFits:
+    """`average_fit` for many people with a common prior.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
@@ -84,7 +101,11 @@ def average_fits(
     scaled = features * float(require_gain(gain))
     x, offsets = scaled @ root, scaled @ prior.mean
     z, spread = _closest(x, offsets, labels, counted)
-    return prior.mean + z @ root.T, root @ spread @ root.T
+    return AverageFits(
+        prior.mean + z @ root.T,
+        root @ spread @ root.T,
+        _bound(x, offsets, labels, counted, z=z, spread=spread),
+    )
 
 
 def _closest(
@@ -97,8 +118,7 @@ def _closest(
     z, spread, _ = fit_whitened(x, offsets, labels, discounts=discounts)
     for turn in range(MAX_ROUNDS):
         margins = offsets + (x @ z[..., None])[..., 0]
-        deviations = np.sqrt(np.maximum(np.einsum("pnf,pfg,png->pn", x, spread, x), 0.0))
-        chance, curvature = _averages(margins, deviations)
+        chance, curvature = _averages(margins, _deviations(x, spread))
         slope = np.matmul((discounts * (chance - labels))[:, None, :], x)[:, 0] + z
         precision = np.matmul((x * (discounts * curvature)[..., None]).transpose(0, 2, 1), x)
         fresh = np.linalg.inv(precision + np.eye(x.shape[-1]))
@@ -114,6 +134,34 @@ def _closest(
         "scale the features to a standard deviation of about one.",
         last=z,
     )
+
+
+def _bound(
+    x: Float[ndarray, "people comparisons free"],
+    offsets: Float[ndarray, "people comparisons"],
+    labels: Float[ndarray, "people comparisons"],
+    discounts: Float[ndarray, "people comparisons"],
+    *,
+    z: Float[ndarray, "people free"],
+    spread: Float[ndarray, "people free free"],
+) -> Float[ndarray, " people"]:
+    """Mean log-likelihood under the normal, less its KL to the standard normal prior."""
+    margins, deviations = offsets + (x @ z[..., None])[..., 0], _deviations(x, spread)
+    nodes, masses = np.polynomial.hermite_e.hermegauss(N_NODES)
+    loss = sum(
+        mass * softplus_loss(margins + node * deviations, labels)
+        for node, mass in zip(nodes, masses / masses.sum(), strict=True)
+    )
+    trace = np.trace(spread, axis1=1, axis2=2)
+    kl = 0.5 * (trace + (z * z).sum(axis=1) - z.shape[1] - np.linalg.slogdet(spread)[1])
+    return -(discounts * loss).sum(axis=1) - kl
+
+
+def _deviations(
+    x: Float[ndarray, "people comparisons free"], spread: Float[ndarray, "people free free"]
+) -> Float[ndarray, "people comparisons"]:
+    """Standard deviations of the margins."""
+    return np.sqrt(np.maximum(((x @ spread) * x).sum(axis=-1), 0.0))
 
 
 def _averages(

@@ -1,17 +1,18 @@
 """What is believed of a person never seen before, from many who were: empirical Bayes.
 
 Everybody's vector is taken as a draw from one normal distribution. Its mean and covariance are
-found by EM with the Laplace posterior of each person as the E step.
+found by EM, the E step of which takes for each person the normal distribution closest to the
+posterior; the lower bound on the evidence rises with every round.
 
-Source: Spectral Souping, arXiv 2605.20408, populations; Dempster, Laird & Rubin 1977.
+Source: Spectral Souping, arXiv 2605.20408, populations; Dempster, Laird & Rubin 1977; Neal & Hinton
+1998 (EM with a bound).
 
 Limits and choices of ours:
 
-1. The E step's mean is the posterior mode, which lies a little nearer to the prior mean than the
-   posterior mean: with 40 comparisons a person of three features the prior's variances come out
-   about a quarter too small, with 200 within a tenth.
-2. The evidence is Laplace's, so it may fall by a little at the end; the round with the largest
-   evidence is returned.
+1. The paper's Laplace posteriors lie too near to the prior: with 10 comparisons a person of three
+   features the prior's variances came out less than half of the truth, with 40 about a quarter
+   too small. With the closest normal they are within a fifth and within a tenth.
+2. EM is stopped when a round gains less than 1e-4 nats a person, or after 40 rounds.
 """
 
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.people.bradley_terry import fit_batch
+from palate.people.gaussian_posterior import average_fits
 from palate.people.preference import normal_on_plane, rooted_on_plane
 
 FLOOR = 1e-4  # added to the variance of every coordinate, so that no direction is ever settled
-MAX_ROUNDS = 20
+LEAST_GAIN = 1e-4  # nats a person, below which EM rests
+MAX_ROUNDS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Population:
     Attributes:
         prior: Normal prior of a new person.
         gain: How sharply labels follow margins, the same for all.
-        log_evidence: Of all labels under the prior, in nats; a sum over people.
+        log_evidence: Lower bound for all labels under the prior, in nats; a sum over people.
         n_people: People with at least one comparison.
     """
 
@@ -84,11 +86,11 @@ def fit_population(
     best = Population(prior, gain, -np.inf, len(x))
     for _ in range(MAX_ROUNDS):
         rooted = rooted_on_plane(prior) if is_preference else prior
-        fits = fit_batch(x, y, prior=rooted, gain=gain, discounts=c, tolerance=1e-6)
-        evidence = float(fits.log_evidence.sum())
-        if evidence <= best.log_evidence + 1e-6 * len(x):
-            break
+        fits = average_fits(x, y, prior=rooted, gain=gain, discounts=c)
+        evidence, before = float(fits.bound.sum()), best.log_evidence
         best = Population(prior, gain, evidence, len(x))
+        if evidence <= before + LEAST_GAIN * len(x):
+            break
         prior = pool_beliefs(fits.mean, fits.covariance, plane=plane)
     return best
 

@@ -52,9 +52,9 @@ def study_coverage(
         chance = expit(np.einsum("pnf,pf->pn", features, people))
         labels = (generator.random(chance.shape) < chance).astype(np.float64)
         mode = fit_batch(features, labels, prior=prior)
-        mean, covariance = average_fits(features, labels, prior=prior)
+        average = average_fits(features, labels, prior=prior)
         rows[f"after {n}"] = {
-            "closest normal": _share(people - mean, covariance),
+            "closest normal": _share(people - average.mean, average.covariance),
             "laplace": _share(people - mode.mean, mode.covariance),
         }
     return {"coefficients": n_coefficients, "people": n_people, "level": LEVEL, **rows}
