@@ -7,7 +7,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import CoefficientsText, IsJson, PreferenceText, numbers_by_name
+from palate.cli.parse import (
+    CoefficientsText,
+    IsJson,
+    PreferenceText,
+    coefficients_by_name,
+    numbers_by_name,
+)
 from palate.core.files import dump_json
 
 if TYPE_CHECKING:
@@ -48,6 +54,7 @@ def answer(
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     asked = _asked(way, preference=preference, coefficients=coefficients, strength=strength)
     opened = open_library(library, base=base)
+    _require_same_base(coefficients, opened.library.manifest.base.fingerprint)
     found = recipe(opened, prompt, asked, sampling=sampling, n=n, seed=seed)
     if is_json:
         typer.echo(dump_json(found.to_json()))
@@ -75,11 +82,14 @@ def score(
     """Log-probabilities of given answers under a way; a bare base model is scored as it is."""
     from palate.recipes.answer import score_file
     from palate.recipes.opened import open_for_scoring
+    from palate.recipes.palm_route import portfolio_at
     from palate.recipes.ways import choose
 
     asked = _asked(way, preference=preference, coefficients=coefficients, strength=strength)
     loaded, bank, manifest = open_for_scoring(library, base=base)
-    chosen = choose(manifest, asked)
+    _require_same_base(coefficients, manifest.base.fingerprint)
+    portfolio = portfolio_at(library) if way == "portfolio" else None
+    chosen = choose(manifest, asked, portfolio=portfolio)
     found = score_file(loaded, bank, file, chosen=chosen, is_ended=has_end).to_json()
     if is_json:
         typer.echo(dump_json({"way": chosen.way, "coefficients": chosen.coefficients, **found}))
@@ -107,6 +117,13 @@ def _asked(
     return Asked(
         way=cast(Way, way),
         preference=numbers_by_name(preference, what="preference"),
-        coefficients=numbers_by_name(coefficients, what="coefficients"),
+        coefficients=coefficients_by_name(coefficients),
         strength=strength,
     )
+
+
+def _require_same_base(text: str | None, base: str) -> None:
+    if text is not None and text.startswith("@"):
+        from palate.soup.coefficients_file import load_coefficients
+
+        load_coefficients(Path(text[1:]), base=base)

@@ -73,7 +73,8 @@ def answer(
             opened, prompt, asked.preference, sampling=sampling, seeds=_seeds(n, seed=seed)
         )
         return Answered(chosen, engine.generate(requests))
-    chosen = choose(opened.library.manifest, asked)
+    portfolio = opened.portfolio if asked.way == "portfolio" else None
+    chosen = choose(opened.library.manifest, asked, portfolio=portfolio)
     requests = requests_for(opened, prompt, chosen, sampling=sampling, n=n, seed=seed)
     return Answered(chosen, opened.engine.generate(requests))
 

@@ -1,5 +1,7 @@
 """From a run file to a library: sample the base, make rewards, score, train one expert per anchor.
 
+With a section `portfolio` further experts are trained where its certificate asks for them.
+
 Every part is entered into the library when it is whole, under a hash of everything that determines
 it. A build that was interrupted, or is run again with other settings, makes only what is missing.
 """
@@ -12,6 +14,7 @@ from typing import Any
 from palate.experts.anchors import make_anchors
 from palate.experts.library import Library
 from palate.experts.train import deterministic
+from palate.recipes.palm_grow import Grown, grow, require_growable
 from palate.recipes.run_file import RunSettings
 from palate.recipes.workshop import open_workshop
 
@@ -24,11 +27,13 @@ class Built:
         library: With all its experts.
         trained: Experts that this run trained; the others were there.
         seconds: Wall clock of this run.
+        portfolio: What was certified, or `None` where none was asked for.
     """
 
     library: Library
     trained: tuple[str, ...]
     seconds: float
+    portfolio: Grown | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
@@ -49,6 +54,7 @@ class Built:
                 }
                 for record in manifest.experts
             ],
+            "portfolio": None if self.portfolio is None else self.portfolio.to_json(),
             "seconds": round(self.seconds, 1),
         }
 
@@ -59,6 +65,7 @@ def build_library(settings: RunSettings, *, out: Path) -> Built:
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
         FormatError: the folder holds a library of another base or other objectives.
+        NotCertifiedError: a portfolio's slack is given and the table does not carry it.
         MissingExtraError: TRL is of another version.
     """
     start = monotonic()
@@ -66,10 +73,14 @@ def build_library(settings: RunSettings, *, out: Path) -> Built:
         settings.anchors, objectives=settings.objective_names, seed=settings.seed
     )
     names = tuple(anchor.name for anchor in anchors)
+    if settings.portfolio is not None:
+        require_growable(settings, settings.portfolio)
     with deterministic(n_threads=settings.training.n_threads):
         workshop = open_workshop(settings, out=out)
         missing = [anchor for anchor in anchors if not workshop.has(anchor)]
         for place, anchor in enumerate(missing, start=1):
             workshop.make(anchor, title=f"{place} of {len(missing)}")
-        workshop.keep(names)
-    return Built(workshop.library, tuple(workshop.trained), monotonic() - start)
+        grown = None if settings.portfolio is None else grow(workshop, settings.portfolio)
+        asked_for = () if grown is None else grown.experts
+        workshop.keep(tuple(dict.fromkeys([*names, *asked_for])))
+    return Built(workshop.library, tuple(workshop.trained), monotonic() - start, grown)

@@ -1,6 +1,7 @@
 """A library, opened: its base, its bank and an engine that answers from both."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from palate.core.errors import FormatError
@@ -9,6 +10,7 @@ from palate.experts.manifest import BaseRecord, Manifest
 from palate.models.bank import AdapterBank
 from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
+from palate.recipes.palm_route import LibraryPortfolio, open_portfolio
 from palate.world.prompts import base_folder
 
 WORLD = "world"  # in place of a path: the base that comes with palate
@@ -29,6 +31,15 @@ class Opened:
     base: Base
     bank: AdapterBank
     engine: LocalEngine
+
+    @cached_property
+    def portfolio(self) -> LibraryPortfolio | None:
+        """The library's certified members, read once; `None` where it has none.
+
+        Raises:
+            FormatError: they are of other experts or objectives than the library's.
+        """
+        return open_portfolio(self.library)
 
 
 def base_path(name: str) -> str:

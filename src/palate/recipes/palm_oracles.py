@@ -18,7 +18,7 @@ Source:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -30,18 +30,20 @@ from palate.core.simplex import require_simplex
 from palate.experts.anchors import Anchor, objective_anchors
 from palate.models.bank import AdapterBank
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
-from palate.recipes.palm_meter import (
+from palate.recipes.palm_meter import Meter
+from palate.recipes.palm_policy import (
+    BASE,
     Measured,
-    Meter,
     Policy,
-    load_measured,
-    save_measured,
+    PolicyFile,
+    load_policy,
+    save_policy,
 )
+from palate.recipes.palm_settings import OracleKind
 from palate.recipes.workshop import Workshop
 
-OracleKind = Literal["trained", "decoding", "soup"]
 SAME = 1e-6  # L1; nearer preferences are one
-BASE_POLICY = Policy("base", "base", None, {})
+BASE_POLICY = Policy(BASE, "base", None, {})
 
 Shares = Float[ndarray, " objectives"]
 Make = Callable[[Shares], Policy]
@@ -64,32 +66,33 @@ class Prices:
     def of(self, policy: Policy) -> Measured:
         """The policy's measurement; made and kept unless it is there."""
         path = self.folder / f"{policy.name}.json"
-        key = self._key(policy)
-        known = load_measured(path, key=key)
-        if known is not None:
-            return known
-        library = self.workshop.library
-        names = [name for name, value in policy.coefficients.items() if value != 0.0]
-        bank = AdapterBank.load(
-            self.workshop.base, {name: library.expert_folder(name) for name in names}
-        )
-        try:
-            measured = self.meter.measure(policy.plan(names), bank)
-        finally:
-            bank.close()
-        save_measured(path, key=key, policy=policy, measured=measured)
-        return measured
-
-    def _key(self, policy: Policy) -> str:
         manifest = self.workshop.library.manifest
-        return hash_value(
+        experts = {name: manifest.expert(name).key for name in policy.coefficients}
+        key = hash_value(
             {
                 "meter": self.meter.fingerprint,
                 "way": policy.way,
                 "coefficients": dict(policy.coefficients),
-                "experts": {name: manifest.expert(name).key for name in policy.coefficients},
+                "experts": experts,
             }
         )
+        known = load_policy(path) if path.is_file() else None
+        if known is not None and known.key == key:
+            return known.measured
+        measured = self._measured(policy)
+        save_policy(path, PolicyFile(policy, measured, key, experts))
+        return measured
+
+    def _measured(self, policy: Policy) -> Measured:
+        library = self.workshop.library
+        names = list(policy.coefficients)
+        bank = AdapterBank.load(
+            self.workshop.base, {name: library.expert_folder(name) for name in names}
+        )
+        try:
+            return self.meter.measure(policy.plan(names), bank)
+        finally:
+            bank.close()
 
 
 @dataclass(eq=False)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -22,6 +21,7 @@ from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.baselines import random_anchors, uniform_anchors
 from palate.portfolio.oracle import Oracle
 from palate.portfolio.payoffs import Measurements, Payoffs
+from palate.recipes.palm_grow import further_world_prompts, without_errors
 from palate.recipes.palm_meter import Meter
 from palate.recipes.palm_oracles import ModelOracle, Prices, maker
 from palate.recipes.progress import progress_of
@@ -30,8 +30,7 @@ from palate.recipes.workshop import Workshop, open_workshop
 from palate.recipes.world_run import world_run
 from palate.world.gold import gold_rewards
 from palate.world.objectives import OBJECTIVE_NAMES
-from palate.world.prompts import held_out_prompts, prompts_about, train_prompts
-from palate.world.topics import TRAIN_TOPICS
+from palate.world.prompts import held_out_prompts
 
 OBJECTIVES = ("elementary", "expert", "friendly")  # two that pull against each other, one beside
 GOLD_KEY = "gold rules"
@@ -117,12 +116,6 @@ class Estimates:
         return without_errors(self.oracle.payoffs(policies))
 
 
-def without_errors(payoffs: Payoffs) -> Payoffs:
-    """The estimates, taken as exact: for proposals, never for a certificate."""
-    table = replace(payoffs.table, standard_errors=np.zeros_like(payoffs.table.values))
-    return replace(payoffs, table=table, level_errors=np.zeros_like(payoffs.level_errors))
-
-
 def study_run(*, seed: int) -> RunSettings:
     """The world's run file with three of its objectives."""
     settings = world_run(seed=seed)
@@ -130,10 +123,9 @@ def study_run(*, seed: int) -> RunSettings:
     return settings.model_copy(update={"objectives": kept})
 
 
-def further_prompts(n_prompts: int, *, seed: int) -> tuple[str, ...]:
-    """Prompts about the training topics, asked in ways that no rollout was sampled for."""
-    used = set(train_prompts())
-    pool = [text for topic in TRAIN_TOPICS for text in prompts_about(topic) if text not in used]
+def study_prompts(n_prompts: int, *, seed: int) -> tuple[str, ...]:
+    """Prompts that members are chosen on, drawn from those that no rollout was sampled for."""
+    pool = further_world_prompts()
     order = generator_for(seed, "further prompts").permutation(len(pool))[:n_prompts]
     return tuple(pool[k] for k in sorted(order))
 
@@ -205,12 +197,11 @@ def _searched(oracle: ModelOracle, settings: WorldStudySettings) -> tuple[str, .
 
 
 def _seen_meter(workshop: Workshop, settings: WorldStudySettings) -> Meter:
-    keys = {name: part.key for name, part in workshop.library.manifest.rewards.items()}
     return Meter(
         base=workshop.base,
-        prompts=further_prompts(settings.n_prompts, seed=workshop.settings.seed),
+        prompts=study_prompts(settings.n_prompts, seed=workshop.settings.seed),
         reward=workshop.reward,
-        reward_key=str(sorted(keys.items())),
+        reward_key=workshop.reward_key,
         n_answers=1,
         max_tokens=workshop.settings.rollouts.max_tokens,
         seed=derive_seed(workshop.settings.seed, "seen"),

@@ -13,6 +13,7 @@ from palate.experts.anchors import AnchorSettings, require_name
 from palate.experts.job import TrainSettings
 from palate.experts.placement import AdapterSettings
 from palate.experts.rollouts import RolloutSettings
+from palate.recipes.palm_settings import PortfolioSettings
 from palate.rewards.scale import ScaleKind
 
 _SOURCES = ("pairs", "folder", "rule", "annotators")
@@ -96,6 +97,7 @@ class RunSettings(Settings):
         anchors: Which experts.
         adapter: Shape of every expert.
         training: How every expert is trained.
+        portfolio: A certified portfolio, for which further experts are trained; `None` for none.
         seed: Of everything random.
         report_to: Where TRL reports training: `none`, `tensorboard`, `wandb` or `trackio`.
     """
@@ -110,6 +112,7 @@ class RunSettings(Settings):
     anchors: AnchorSettings = AnchorSettings()
     adapter: AdapterSettings = AdapterSettings()
     training: TrainSettings = TrainSettings()
+    portfolio: PortfolioSettings | None = None
     seed: int = Field(default=0, ge=0)
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
 

@@ -21,6 +21,7 @@ from palate.core.plan import (
 )
 from palate.core.types import Preference
 from palate.experts.manifest import Manifest
+from palate.recipes.palm_route import LibraryPortfolio
 from palate.soup.coefficients import reward_space_coefficients
 from palate.soup.plans import soup_plan
 
@@ -64,8 +65,15 @@ class Chosen:
     reason: str
 
 
-def choose(manifest: Manifest, asked: Asked) -> Chosen:
+def choose(
+    manifest: Manifest, asked: Asked, *, portfolio: LibraryPortfolio | None = None
+) -> Chosen:
     """The plan for what is asked.
+
+    Args:
+        manifest: Of the library.
+        asked: What is known of the person.
+        portfolio: The library's certified members (`open_portfolio`), where it has them.
 
     Raises:
         InvalidInputError: the way is unknown, nothing is known of the person, or the library has no
@@ -90,6 +98,8 @@ def choose(manifest: Manifest, asked: Asked) -> Chosen:
         )
     way: Way = "soup" if asked.way == "auto" else asked.way
     if way == "portfolio":
+        if portfolio is not None:
+            return _certified(manifest, asked, portfolio)
         return _member(manifest, asked)
     values = _coefficients(manifest, asked)
     if way == "mixture":
@@ -117,6 +127,13 @@ def _preference(manifest: Manifest, asked: Asked) -> Float[ndarray, " objectives
     if asked.preference is None:
         raise InvalidInputError("This way needs a preference; give shares by objective.")
     return Preference.from_mapping(asked.preference, objectives=manifest.objective_names).vector()
+
+
+def _certified(manifest: Manifest, asked: Asked, portfolio: LibraryPortfolio) -> Chosen:
+    """The member that is worth most to the preference, and what the certificate says of it."""
+    route = portfolio.route(_preference(manifest, asked))
+    coefficients = dict(portfolio.policies[route.member].coefficients)
+    return Chosen(route.plan, "portfolio", coefficients, portfolio.reason(route))
 
 
 def _member(manifest: Manifest, asked: Asked) -> Chosen:

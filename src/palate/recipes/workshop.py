@@ -73,6 +73,11 @@ class Workshop:
         self.trained: list[str] = []
         self._forget_stale()
 
+    @property
+    def reward_key(self) -> str:
+        """Hash of everything that determines the rewards."""
+        return hash_value({name: part.key for name, part in self.library.manifest.rewards.items()})
+
     def has(self, anchor: Anchor) -> bool:
         """Whether the library has this anchor's expert, made with these settings."""
         return self.library.has_expert(anchor.name, key=self._key(self._job(anchor)))

@@ -1,0 +1,112 @@
+"""The portfolio of a library: read, compared with the experts that are there, ready to route."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import FormatError
+from palate.experts.library import Library
+from palate.experts.manifest import Manifest
+from palate.portfolio.record import Record, load_record
+from palate.portfolio.route import Route, Router, router_from_record
+from palate.recipes.palm_policy import Policy, load_policy
+
+POLICIES, PORTFOLIO = "policies", "portfolio.json"
+
+
+@dataclass(frozen=True, eq=False)
+class LibraryPortfolio:
+    """A library's certified members.
+
+    Attributes:
+        record: Members and certificate.
+        router: Preference to member.
+        policies: How each member is made, by name.
+    """
+
+    record: Record
+    router: Router
+    policies: Mapping[str, Policy]
+
+    def route(self, preference: Float[ndarray, " objectives"]) -> Route:
+        """The member that serves a preference, with what is lost by it."""
+        return self.router.route(preference)
+
+    def reason(self, route: Route) -> str:
+        """Who serves and what the certificate says of it, in one sentence."""
+        certificate = self.record.certified.certificate
+        against = (
+            "the best of the policies that were measured"
+            if certificate.kind == "candidate-relative"
+            else "the best possible policy under the certificate's assumptions"
+        )
+        return (
+            f"Member {route.member!r} of {len(self.record.members)} serves; with this preference "
+            f"one loses at most {route.loss:.3f} to {against}, with any preference at most "
+            f"{certificate.additive_gap:.3f} (confidence {certificate.confidence:.0%})."
+        )
+
+
+def open_portfolio(library: Library) -> LibraryPortfolio | None:
+    """The portfolio in the library's folder, or `None` where there is none.
+
+    Raises:
+        InvalidInputError: the file is not JSON or its table is not usable.
+        FormatError: it is of another kind or version, or certifies other experts or objectives
+            than the library's.
+    """
+    path = library.folder / PORTFOLIO
+    if not path.is_file():
+        return None
+    record = load_record(path)
+    manifest = library.manifest
+    if record.payoffs.table.objectives != manifest.objective_names:
+        raise FormatError(
+            f"The portfolio {str(path)!r} is for the objectives "
+            f"{', '.join(record.payoffs.table.objectives)}, but the library's are "
+            f"{', '.join(manifest.objective_names)}; select it anew."
+        )
+    policies = {name: _policy(library, name) for name in record.members}
+    plans = {name: policy.plan(manifest.expert_names) for name, policy in policies.items()}
+    return LibraryPortfolio(record, router_from_record(record, plans=plans), policies)
+
+
+def portfolio_at(folder: Path) -> LibraryPortfolio | None:
+    """As `open_portfolio`, for a folder that may also hold a bare base model.
+
+    Raises:
+        FormatError: as `open_portfolio`, or a part of the library was changed.
+    """
+    if not (folder / PORTFOLIO).is_file():
+        return None
+    return open_portfolio(Library.open(folder))
+
+
+def _policy(library: Library, name: str) -> Policy:
+    """How a member is made: from its file, or the expert of that name."""
+    path = library.folder / POLICIES / f"{name}.json"
+    manifest = library.manifest
+    if not path.is_file():
+        if name in manifest.expert_names:
+            anchor = manifest.expert(name).anchor
+            shares = None if anchor.is_signed else anchor.direction
+            return Policy(name, "expert", shares, {name: 1.0})
+        raise FormatError(
+            f"The portfolio of the library {str(library.folder)!r} has the member {name!r}, which "
+            "is no expert of the library; build it again with its portfolio, or select anew."
+        )
+    kept = load_policy(path)
+    _require_same_experts(kept.experts, manifest, member=name)
+    return kept.policy
+
+
+def _require_same_experts(known: Mapping[str, str], manifest: Manifest, *, member: str) -> None:
+    for expert, key in known.items():
+        if expert not in manifest.expert_names or manifest.expert(expert).key != key:
+            raise FormatError(
+                f"The portfolio's member {member!r} was certified with another expert {expert!r} "
+                "than the library has; build the library again with its portfolio."
+            )

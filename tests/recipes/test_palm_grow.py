@@ -1,0 +1,234 @@
+"""A run file with a portfolio: grown, resumed, certified, and answered from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fakes import save_tiny_llama
+from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
+from palate.core.protocols import Sampling
+from palate.core.settings import load_settings
+from palate.experts.library import Library
+from palate.portfolio.record import load_record, verify_record
+from palate.recipes.answer import answer
+from palate.recipes.build import build_library
+from palate.recipes.opened import open_library
+from palate.recipes.palm_policy import load_policy
+from palate.recipes.palm_route import open_portfolio
+from palate.recipes.run_file import RunSettings
+from palate.recipes.ways import Asked
+
+PORTFOLIO = {"tolerance": 1e-6, "max_policies": 4, "size": 2, "n_answers": 2, "confidence": 0.9}
+
+
+def length_rule(prefer: str) -> dict[str, object]:
+    return {
+        "rule": {"kind": "length", "unit": "characters", "low": 0, "high": 16, "prefer": prefer}
+    }
+
+
+def write_run(folder: Path, **changes: object) -> Path:
+    """A run of seconds: a random base, two rules that contradict each other, two experts."""
+    save_tiny_llama(folder / "base")
+    rows = [{"prompt": f"prompt {index}"} for index in range(8)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {
+        "base": str(folder / "base"),
+        "prompts": str(folder / "prompts.jsonl"),
+        "objectives": [
+            {"name": "short", "reward": length_rule("shorter")},
+            {"name": "long", "reward": length_rule("longer")},
+        ],
+        "rollouts": {"n_completions": 3, "max_tokens": 8, "chunk_prompts": 4},
+        "adapter": {"rank": 4},
+        "training": {"n_steps": 2, "batch_pairs": 4, "learning_rate": 0.05},
+        "portfolio": PORTFOLIO,
+        "seed": 5,
+        **changes,
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def settings_of(run_file: Path, *overrides: str) -> RunSettings:
+    return load_settings(RunSettings, run_file, overrides=overrides)
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A library with its portfolio; tests do not change it."""
+    folder = tmp_path_factory.mktemp("grown")
+    run_file = write_run(folder)
+    built = build_library(settings_of(run_file), out=folder / "lib")
+    return built, run_file, folder / "lib"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_experts_are_trained_where_the_search_asks_until_the_budget_is_spent(grown):
+    built, _, folder = grown
+    outcome = built.portfolio
+    assert outcome is not None
+    assert outcome.stop in ("calls", "noise", "visited")
+    assert outcome.policies[:2] == ("short", "long")
+    assert outcome.policies[-1] == "base"
+    assert len(outcome.policies) <= PORTFOLIO["max_policies"] + 1
+    assert set(outcome.experts) == set(Library.open(folder).manifest.expert_names)
+    assert built.to_json()["portfolio"]["members"] == list(outcome.record.members)
+    assert len(outcome.record.members) == 2
+
+
+def test_the_tables_are_of_the_two_halves_of_the_prompts_and_follow_from_the_policies(grown):
+    built, _, folder = grown
+    tables = [
+        json.loads((folder / name).read_text()) for name in ("payoff.json", "payoff-report.json")
+    ]
+    for place, name in enumerate(built.portfolio.policies):
+        kept = load_policy(folder / "policies" / f"{name}.json").measured
+        worth = kept.rewards - 0.1 * kept.kl[:, None]
+        halves = [np.array(table["policies"][place]["values"]) for table in tables]
+        assert np.allclose(np.mean(halves, axis=0), worth.mean(axis=0))
+    base = load_policy(folder / "policies/base.json").measured
+    assert np.allclose(base.kl, 0.0, atol=1e-5)
+    assert len(base.texts) == 8
+    assert all(len(texts) == 2 for texts in base.texts)
+
+
+def test_the_certificate_can_be_checked_from_the_file_alone(grown, tmp_path):
+    built, _, folder = grown
+    record = verify_record(folder / "portfolio.json")
+    assert record.members == built.portfolio.record.members
+    assert record.certified.certificate.confidence == 0.9
+    assert record.selection["chosen_on_other_prompts"]
+    content = json.loads((folder / "portfolio.json").read_text())
+    content["certificate"]["additive_gap"] += 0.1
+    (tmp_path / "altered.json").write_text(json.dumps(content))
+    with pytest.raises(CheckFailedError):
+        verify_record(tmp_path / "altered.json")
+
+
+def test_a_person_is_served_the_member_worth_most_and_told_what_is_lost(grown):
+    _, _, folder = grown
+    opened = open_library(folder)
+    record = load_record(folder / "portfolio.json")
+    names = record.payoffs.table.policies
+    lower = record.certified.lower_values
+    for share in (0.0, 0.35, 1.0):
+        preference = np.array([share, 1.0 - share])
+        best = record.members[int(np.argmax(lower @ preference))]
+        asked = Asked("portfolio", preference={"short": share, "long": 1.0 - share})
+        found = answer(opened, "prompt 1", asked, sampling=Sampling(max_tokens=4))
+        expected = {} if best == "base" else {best: 1.0}
+        assert found.chosen.coefficients == expected
+        assert repr(best) in found.chosen.reason
+        assert f"{record.certified.certificate.additive_gap:.3f}" in found.chosen.reason
+        assert "confidence 90%" in found.chosen.reason
+        assert best in names
+
+
+def test_building_again_trains_and_measures_nothing_and_changes_no_byte(grown):
+    _, run_file, folder = grown
+    before = contents(folder)
+    again = build_library(settings_of(run_file), out=folder)
+    assert again.trained == ()
+    assert contents(folder) == before
+
+
+def test_a_search_that_was_cut_short_goes_on_to_the_same_bytes(grown, tmp_path, monkeypatch):
+    from palate.recipes import palm_oracles
+
+    _, _, folder = grown
+    whole = contents(folder)
+    run_file = write_run(tmp_path)
+    settings = settings_of(run_file, f"base={folder.parent / 'base'}").model_copy(
+        update={"prompts": str(folder.parent / "prompts.jsonl")}
+    )
+    measured = palm_oracles.Prices._measured
+    calls: list[str] = []
+
+    def failing(self, policy):
+        calls.append(policy.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(self, policy)
+
+    monkeypatch.setattr(palm_oracles.Prices, "_measured", failing)
+    with pytest.raises(KeyboardInterrupt):
+        build_library(settings, out=tmp_path / "lib")
+    assert not (tmp_path / "lib/portfolio.json").exists()
+    monkeypatch.setattr(palm_oracles.Prices, "_measured", measured)
+    build_library(settings, out=tmp_path / "lib")
+    assert contents(tmp_path / "lib") == whole
+
+
+def test_a_retrained_expert_makes_the_certificate_void(grown, tmp_path):
+    run_file = write_run(tmp_path)
+    build_library(settings_of(run_file), out=tmp_path / "lib")
+    build_library(
+        settings_of(run_file, "portfolio=null", "training.n_steps=3"), out=tmp_path / "lib"
+    )
+    with pytest.raises(FormatError, match=r"another expert|is no expert"):
+        open_portfolio(Library.open(tmp_path / "lib"))
+
+
+@pytest.mark.parametrize("kind", ["decoding", "soup"])
+def test_policies_can_be_made_from_the_objectives_own_experts_alone(tmp_path, kind):
+    run_file = write_run(tmp_path)
+    built = build_library(settings_of(run_file, f"portfolio.oracle={kind}"), out=tmp_path / "lib")
+    assert built.trained == ("short", "long")
+    assert all(name.startswith(kind) for name in built.portfolio.policies if name != "base")
+    opened = open_library(tmp_path / "lib")
+    asked = Asked("portfolio", preference={"short": 0.5, "long": 0.5})
+    chosen = answer(opened, "prompt 1", asked, sampling=Sampling(max_tokens=4)).chosen
+    assert set(chosen.coefficients) <= {"short", "long"}
+
+
+def test_the_published_grid_makes_one_policy_per_grid_preference(tmp_path):
+    run_file = write_run(tmp_path)
+    overrides = ("portfolio.search=grid", "portfolio.oracle=soup", "portfolio.delta=0.5")
+    built = build_library(
+        settings_of(run_file, *overrides, "portfolio.max_policies=5"), out=tmp_path / "lib"
+    )
+    # ratios 0, 1/2, 1 (0.5 * 2 = 1): (1,1), (1,.5), (1,0), (.5,1), (0,1)
+    assert len([name for name in built.portfolio.policies if name != "base"]) == 5
+    with pytest.raises(InvalidInputError, match="has 5 preferences, more than"):
+        build_library(settings_of(run_file, *overrides), out=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("portfolio.tolerance=0", "'portfolio.tolerance'"),
+        ("portfolio.oracle=guess", "'portfolio.oracle'"),
+        ("portfolio.size=9", "size=9 members cannot come from max_policies=4"),
+        ("portfolio.tolerence=0.1", r"'portfolio\.tolerence' .* unknown"),
+    ],
+)
+def test_a_wrong_section_is_refused_in_one_sentence(tmp_path, override, sentence):
+    with pytest.raises(InvalidInputError, match=sentence):
+        settings_of(write_run(tmp_path), override)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("portfolio={max_policies: 1}", "max_policies=1 is below the 2 objectives"),
+        ("portfolio={prompts: nowhere.jsonl}", "does not exist"),
+        ("portfolio={n_prompts: 2}", "2 prompts"),
+    ],
+)
+def test_a_portfolio_that_cannot_be_measured_is_refused(tmp_path, override, sentence):
+    run_file = write_run(tmp_path)
+    with pytest.raises(InvalidInputError, match=sentence):
+        build_library(settings_of(run_file, override), out=tmp_path / "lib")
+    assert not (tmp_path / "lib").exists()
