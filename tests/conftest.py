@@ -27,3 +27,11 @@ def tiny_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import save_tiny_library  # imports torch, which most tests do not need
 
     return save_tiny_library(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_soup_library(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with rollouts and a `soup.json`; tests do not change it."""
+    from tiny import save_tiny_soup_library
+
+    return save_tiny_soup_library(tiny_library, tmp_path_factory.mktemp("soup") / "library")

@@ -8,9 +8,12 @@ from palate.core.types import Objective
 from palate.experts.anchors import Anchor
 from palate.experts.library import Library
 from palate.experts.manifest import BaseRecord, ExpertRecord, Manifest
+from palate.experts.rollouts import Rollout, write_rollouts
 from palate.models.load import load_base
 
 OBJECTIVES = ("kind", "short", "plain")
+PROMPTS = ("a b c", "d e", "f g h i")
+ANSWERS = ("b a d", "c c", "e f a b", "d", "g h", "i a i", "b b b b", "h")
 OPTIONS = {
     "kind": {"rank": 2, "lora_alpha": 4},
     "short": {"rank": 4, "lora_alpha": 8, "targets": ("q_proj", "up_proj", "lm_head")},
@@ -37,3 +40,23 @@ def save_tiny_library(root: Path) -> Path:
             ],
         )
     return root / "library"
+
+
+def save_tiny_soup_library(tiny_library: Path, folder: Path) -> Path:
+    """A copy of the tiny library with rollouts and a `soup.json`."""
+    from palate.recipes.soup_basis import write_soup
+    from palate.recipes.soup_features import scored_text
+
+    shutil.copytree(tiny_library, folder)
+    base = load_base(tiny_library.parent / "base")
+    rows = [
+        Rollout(prompt, answer, scored_text(base, prompt, answer).answer, -1.0, (0.5,) * 3, "stop")
+        for prompt in PROMPTS
+        for answer in ANSWERS
+    ]
+    library = Library.open(folder).with_rollouts_begun(key="k")
+    library.with_rollouts(
+        key="k", write=lambda path: write_rollouts(path, rows, objectives=OBJECTIVES)
+    )
+    write_soup(folder)
+    return folder

@@ -4,6 +4,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from palate.cli import app as program
 from palate.cli import soup
 from palate.core.errors import CheckFailedError
 from palate.metrics.intervals import Interval
@@ -45,3 +46,36 @@ def test_a_check_that_fails_is_raised_after_printing(measured):
     result = CliRunner().invoke(app, ["soup", "yardstick", "--json"])
     assert isinstance(result.exception, CheckFailedError)
     assert json.loads(result.stdout)["failures"] == ["Q space is not above."]
+
+
+def test_fitted_coefficients_answer_and_merge(tiny_soup_library, tmp_path, monkeypatch, capsys):
+    feedback = tmp_path / "f.jsonl"
+    row = {"prompt": "a b c", "first": "b a d", "second": "c c", "label": 1}
+    feedback.write_text(json.dumps(row) + "\n")
+    out = tmp_path / "me.json"
+    words = ["soup", "fit", str(tiny_soup_library), "--feedback", str(feedback), "--out", str(out)]
+    result = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+    found = json.loads(result.stdout)
+    assert set(found["coefficients"]) == {"kind", "short", "plain"}
+    assert "predicted_gain_per_token" in found
+    assert "credible interval" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
+
+    def run(*options):
+        monkeypatch.setattr("sys.argv", ["palate", *map(str, options)])
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        return ended.value.code, capsys.readouterr()
+
+    for way in ("soup", "output-soup"):
+        code, said = run(
+            *("answer", tiny_soup_library, "--prompt", "a b c", "--way", way),
+            *("--coefficients", f"@{out}", "--max-tokens", 3, "--json"),
+        )
+        assert code == 0
+        served = {name: row["served"] for name, row in found["coefficients"].items()}
+        assert json.loads(said.out)["coefficients"] == pytest.approx(served)
+    whole = json.loads(out.read_text())
+    out.write_text(json.dumps({**whole, "base": "another"}))
+    code, said = run(*("answer", tiny_soup_library, "--prompt", "a", "--coefficients", f"@{out}"))
+    assert code == 2
+    assert "'another'" in said.err

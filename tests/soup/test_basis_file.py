@@ -7,6 +7,7 @@ import pytest
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
 from palate.soup.basis_file import SoupBasis, load_basis, save_basis
+from palate.soup.settings import SoupSettings
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def basis():
         feature_means=np.array([0.3, -0.2]),
         feature_scales=np.array([2.0, 0.5]),
         effective_rank={"0.9": 1, "0.99": 2, "0.999": 2},
-        prior=Belief(np.array([0.1, 0.2]), np.array([[1.0, 0.3], [0.3, 2.0]]), 50),
+        prior=Belief(np.array([0.1, 0.2]), np.array([[1.0, 0.3], [0.3, 2.0]]), 50, gain=6.5),
+        floor=("brief", 0.3),
+        settings=SoupSettings(budget=0.4),
     )
 
 
@@ -36,7 +39,9 @@ def test_what_was_saved_is_loaded(basis, tmp_path):
         assert np.array_equal(getattr(loaded, name), getattr(basis, name))
     assert np.array_equal(loaded.prior.covariance, basis.prior.covariance)
     assert np.array_equal(loaded.prior.mean, basis.prior.mean)
-    assert loaded.prior.n_observations == 50
+    assert (loaded.prior.n_observations, loaded.prior.gain) == (50, 6.5)
+    assert (loaded.floor, loaded.floor_place) == (("brief", 0.3), (1, 0.3))
+    assert loaded.settings.budget == 0.4
     assert loaded.effective_rank == basis.effective_rank
 
 
@@ -67,7 +72,9 @@ def test_another_base_kind_or_version_is_refused(basis, tmp_path):
         load_basis(path)
 
 
-@pytest.mark.parametrize("field", ["experts", "prior", "beta", "feature_scales"])
+@pytest.mark.parametrize(
+    "field", ["experts", "prior", "beta", "feature_scales", "floor", "settings"]
+)
 def test_a_missing_field_is_named(basis, tmp_path, field):
     path = tmp_path / "soup.json"
     save_basis(path, basis)
@@ -85,5 +92,7 @@ def test_fields_that_disagree_are_refused(basis):
         replace(basis, experts=("plain", "plain"))
     with pytest.raises(InvalidInputError, match="above zero"):
         replace(basis, feature_scales=np.array([1.0, 0.0]))
+    with pytest.raises(InvalidCoefficientsError, match="'rude'"):
+        replace(basis, floor=("rude", 0.1))
     with pytest.raises(InvalidCoefficientsError, match="positive definite"):
         replace(basis, prior=Belief(np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]])))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,10 @@ PreferenceText = Annotated[
 CoefficientsText = Annotated[
     str | None,
     typer.Option(
-        "--coefficients", "-c", metavar="a=0.7,b=-0.2", help="Coefficients by expert, any sign."
+        "--coefficients",
+        "-c",
+        metavar="a=0.7,b=-0.2",
+        help="Coefficients by expert, any sign; or @FILE of palate soup fit.",
     ),
 ]
 
@@ -46,6 +50,20 @@ def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | Non
             raise InvalidInputError(f"The {what} {text!r} names {name!r} twice; name it once.")
         found[name] = value
     return found
+
+
+def coefficients_by_name(text: str | None) -> Mapping[str, float] | None:
+    """Coefficients given in the text, or in the file that it names after an `@`.
+
+    Raises:
+        InvalidInputError: a part is not of the form name=number, or the file is missing or wrong.
+        FormatError: the file is no coefficients file.
+    """
+    if text is None or not text.startswith("@"):
+        return numbers_by_name(text, what="coefficients")
+    from palate.soup.coefficients_file import load_coefficients
+
+    return load_coefficients(Path(text[1:])).coefficients
 
 
 def whole_numbers(text: str, *, what: str) -> tuple[int, ...]:

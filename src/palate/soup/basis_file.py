@@ -1,10 +1,10 @@
 """`soup.json`: what the offline phase leaves for the online one.
 
 The experts' order, the common beta, the scale of every feature, how many directions the basis
-spans, and what coefficients people had so far.
+spans, what coefficients people had so far, the safety floor, and how far a soup may go.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInp
 from palate.core.files import JsonObject, read_versioned, write_versioned
 from palate.core.types import Belief
 from palate.soup.pool import Coefficients, require_coefficients
+from palate.soup.settings import SoupSettings
 
 KIND = "palate soup"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,10 @@ class SoupBasis:
         feature_scales: `[experts]`, standard deviation of the same, above zero: features are
             divided by it before a fit with gain 1.
         effective_rank: Share of energy (`"0.9"` ...) to number of directions.
-        prior: Population prior of the coefficients of scaled features; mean zero and identity when
-            no people were fitted.
+        prior: Population prior of the coefficients of scaled features, with the gain that labels
+            follow margins by; see `palate.soup.learning`.
+        floor: Name and coefficient of a safety expert that feedback cannot lower, or `None`.
+        settings: Trust region and thresholds.
     """
 
     base: str
@@ -48,6 +51,8 @@ class SoupBasis:
     feature_scales: Float[ndarray, " experts"]
     effective_rank: dict[str, int]
     prior: Belief
+    floor: tuple[str, float] | None = None
+    settings: SoupSettings = field(default_factory=SoupSettings)
 
     def __post_init__(self) -> None:
         """Refuse fields that disagree."""
@@ -71,6 +76,20 @@ class SoupBasis:
         if not (self.beta > 0 and np.all(self.feature_scales > 0)):
             raise InvalidInputError("The soup's beta and feature scales must be above zero.")
         _require_covariance(self.prior.covariance)
+        if self.floor is not None and not (
+            self.floor[0] in self.experts and np.isfinite(self.floor[1])
+        ):
+            raise InvalidCoefficientsError(
+                f"The safety floor {self.floor[1]} on {self.floor[0]!r} does not fit; name one of "
+                f"{', '.join(self.experts)} and a finite coefficient."
+            )
+
+    @property
+    def floor_place(self) -> tuple[int, float] | None:
+        """The safety floor by the expert's place in the bank."""
+        if self.floor is None:
+            return None
+        return self.experts.index(self.floor[0]), self.floor[1]
 
     def features(
         self, log_ratios: Float[ndarray, "answers experts"]
@@ -116,7 +135,10 @@ def save_basis(path: Path, basis: SoupBasis) -> None:
                 "mean": basis.prior.mean,
                 "covariance": basis.prior.covariance,
                 "n_people": basis.prior.n_observations,
+                "gain": basis.prior.gain,
             },
+            "floor": list(basis.floor) if basis.floor is not None else None,
+            "settings": basis.settings.model_dump(),
         },
     )
 
@@ -136,7 +158,7 @@ def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:
     content = read_versioned(path, kind=KIND, version=VERSION)
     try:
         basis = _parse(content)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InvalidInputError(
             f"The soup file {str(path)!r} lacks a field or has one of another type ({error}); "
             "write it anew."
@@ -151,6 +173,7 @@ def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:
 
 def _parse(content: JsonObject) -> SoupBasis:
     prior: dict[str, Any] = content["prior"]
+    floor: list[Any] | None = content["floor"]
     return SoupBasis(
         base=str(content["base"]),
         experts=tuple(str(name) for name in content["experts"]),
@@ -164,7 +187,10 @@ def _parse(content: JsonObject) -> SoupBasis:
             np.array(prior["mean"], dtype=np.float64),
             np.array(prior["covariance"], dtype=np.float64),
             int(prior["n_people"]),
+            float(prior["gain"]),
         ),
+        floor=None if floor is None else (str(floor[0]), float(floor[1])),
+        settings=SoupSettings.checked(content["settings"], source="soup.json"),
     )
 
 

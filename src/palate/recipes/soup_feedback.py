@@ -1,0 +1,159 @@
+"""Feedback files: what people said of answers, one JSON object a line.
+
+    {"prompt": "...", "first": "text", "second": "text", "label": 1}      1 first, 0 second, 0.5 tie
+    {"prompt": "...", "answer": "text", "thumbs": 1}                      1 up, 0 down
+    {"prompt": "...", "answer": "text", "rating": 4}                      any number
+    {"id": "r1", "prompt": "...", "answer": "text"}                       an answer to refer to
+    {"first_id": "r1", "second_id": "r2", "label": 0}                     refers to two of them
+
+`answer_id` stands for `answer` in the same way. `person` may name who said it. Instead of being
+scored by the library's experts, an answer may bring its log-ratios (`first_log_ratios`,
+`second_log_ratios`, `log_ratios`, numbers by expert), as decoding leaves them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.files import is_finite_number, read_jsonl
+from palate.core.types import FeedbackKind
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An answer that somebody saw.
+
+    Attributes:
+        prompt: As people write it.
+        text: The answer.
+        log_ratios: By expert, where they were brought; otherwise empty.
+    """
+
+    prompt: str
+    text: str
+    log_ratios: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Said:
+    """One thing said.
+
+    Attributes:
+        person: Who, or empty.
+        kind: A comparison of two answers; thumbs or a rating of one.
+        first: The answer, or the first of two.
+        second: The other one of a comparison; differs from the first.
+        label: Comparison and thumbs: in [0, 1]; rating: any number.
+        line: In the file, from one.
+    """
+
+    person: str
+    kind: FeedbackKind
+    first: Shown
+    second: Shown | None
+    label: float
+    line: int
+
+
+def read_feedback(path: Path) -> list[Said]:
+    """What the file says, in order; contradictions and repetitions are kept.
+
+    Raises:
+        InvalidInputError: the file is missing or empty, or a line is no feedback, refers to an
+            unknown response, compares an answer with itself, or has a label out of range.
+        InvalidCoefficientsError: a log-ratio is not a finite number.
+    """
+    rows = read_jsonl(path, what="feedback file")
+    answers = {str(row["id"]): row for row in rows if "id" in row and "answer" in row}
+    reader = _Reader(path, answers)
+    found = [
+        reader.said(row, line)
+        for line, row in enumerate(rows, start=1)
+        if not ("id" in row and "answer" in row and not _labels(row))
+    ]
+    if not found:
+        raise InvalidInputError(
+            f"The feedback file {str(path)!r} holds no feedback; give at least one comparison, "
+            "rating or thumb."
+        )
+    return found
+
+
+def of_person(said: Sequence[Said], person: str | None, *, path: Path) -> list[Said]:
+    """What one person said.
+
+    Raises:
+        InvalidInputError: several people speak and none is chosen, or nobody of that name does.
+    """
+    names = list(dict.fromkeys(item.person for item in said))
+    if person is None and len(names) > 1:
+        raise InvalidInputError(
+            f"The feedback file {str(path)!r} has {len(names)} people, such as {names[0]!r}; "
+            "choose one with --person."
+        )
+    if person is not None and person not in names:
+        raise InvalidInputError(
+            f"The feedback file {str(path)!r} has nothing of {person!r}; it has "
+            f"{', '.join(repr(name) for name in names[:5])}."
+        )
+    return [item for item in said if person in (None, item.person)]
+
+
+def shown_answers(said: Sequence[Said]) -> list[Shown]:
+    """The different answers in the feedback, in order."""
+    both = (answer for item in said for answer in (item.first, item.second))
+    return list(dict.fromkeys(answer for answer in both if answer is not None))
+
+
+@dataclass(frozen=True)
+class _Reader:
+    path: Path
+    answers: Mapping[str, dict[str, Any]]
+
+    def said(self, row: dict[str, Any], line: int) -> Said:
+        labels = _labels(row)
+        if len(labels) != 1:
+            raise self._error(line, f"has {labels or 'none'} of label, thumbs and rating; give one")
+        name = labels[0]
+        label = row[name]
+        if not is_finite_number(label) or (name != "rating" and not 0 <= label <= 1):
+            raise self._error(line, f"has the {name} {label!r}; use a number in [0, 1]")
+        if name != "label":
+            kind: FeedbackKind = "rating" if name == "rating" else "thumbs"
+            only = self._shown(row, "answer", "log_ratios", line)
+            return Said(str(row.get("person", "")), kind, only, None, float(label), line)
+        first = self._shown(row, "first", "first_log_ratios", line)
+        second = self._shown(row, "second", "second_log_ratios", line)
+        if (first.prompt, first.text) == (second.prompt, second.text):
+            raise self._error(line, "compares an answer with itself; remove it")
+        if first.prompt != second.prompt:
+            raise self._error(line, "compares answers to two prompts; compare answers to one")
+        return Said(str(row.get("person", "")), "comparison", first, second, float(label), line)
+
+    def _shown(self, row: dict[str, Any], name: str, ratios: str, line: int) -> Shown:
+        source, text = row, row.get(name)
+        if f"{name}_id" in row:
+            source = self.answers.get(str(row[f"{name}_id"]), {})
+            text = source.get("answer")
+            if text is None:
+                raise self._error(line, f"names the unknown response {row[f'{name}_id']!r}")
+        prompt = source.get("prompt")
+        if not isinstance(prompt, str) or not isinstance(text, str):
+            raise self._error(line, f"lacks a text 'prompt' or {name!r}; add it")
+        brought = row.get(ratios) or {}
+        for expert, value in brought.items():
+            if not is_finite_number(value):
+                raise InvalidCoefficientsError(
+                    f"Line {line} of the feedback file {str(self.path)!r} has the log-ratio "
+                    f"{value!r} of the expert {expert!r}, which is not a finite number."
+                )
+        return Shown(prompt, text, tuple((str(k), float(v)) for k, v in brought.items()))
+
+    def _error(self, line: int, what: str) -> InvalidInputError:
+        return InvalidInputError(f"Line {line} of the feedback file {str(self.path)!r} {what}.")
+
+
+def _labels(row: Mapping[str, Any]) -> list[str]:
+    return [name for name in ("label", "thumbs", "rating") if name in row]
