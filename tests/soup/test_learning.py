@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
+from palate.core.types import Belief
 from palate.soup.learning import feature_scales, plain_prior, population_prior
 
 
@@ -25,19 +25,23 @@ def test_the_plain_prior_allows_a_margin_of_one_per_feature_whatever_the_gain():
     assert prior.gain**2 * np.diag(prior.covariance) == pytest.approx([1.0, 1.0])
 
 
-def test_a_simulated_populations_gain_and_prior_are_found_again():
-    """Tastes are as large as the experts in root mean square, so the true gain is the answer."""
-    generator = np.random.default_rng(0)
-    n_people, n_votes, gain = 200, 150, 6.0
-    scales = np.array([0.2, 0.3])
-    calibration = generator.normal(size=(2000, 2))
-    calibration = calibration / calibration.std(axis=0)
-    size = np.sqrt(np.mean(scales**2) / 2)  # independent features: E[m' m] = mean scale^2
-    means = size * generator.normal(size=(n_people, 2))
-    differences = generator.normal(size=(n_people, n_votes, 2)) * np.sqrt(2)
-    margins = gain * np.einsum("pvk,pk->pv", differences, means)
-    labels = (generator.random(margins.shape) < expit(margins)).astype(float)
-    prior = population_prior(differences, labels, calibration=calibration, scales=scales)
-    assert prior.n_observations == n_people
-    assert prior.gain == pytest.approx(gain, rel=0.15)
-    assert np.sqrt(np.diag(prior.covariance)) == pytest.approx([size, size], rel=0.2)
+def test_a_population_as_large_as_the_experts_has_its_true_gain():
+    """Two features that move together with correlation 1/2, by paper and pencil.
+
+    spread = [[1, .5], [.5, 1]]; margins have covariance 36 I, mean zero: E[m' spread m] = 72.
+    The experts' mean squared scale is (0.04 + 0.16) / 2 = 0.1, so gain^2 = 720.
+    """
+    root = np.linalg.cholesky(np.array([[1.0, 0.5], [0.5, 1.0]]))
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    calibration = np.sqrt(3 / 4) * corners @ root.T  # unbiased covariance of four rows
+    population = Belief(np.zeros(2), 36.0 * np.eye(2), 50)
+    prior = population_prior(population, calibration=calibration, scales=np.array([0.2, 0.4]))
+    assert prior.gain == pytest.approx(np.sqrt(720.0))
+    assert prior.covariance == pytest.approx(36.0 / 720.0 * np.eye(2))
+    assert prior.n_observations == 50
+
+
+def test_a_population_without_a_taste_has_no_gain():
+    population = Belief(np.zeros(1), np.zeros((1, 1)), 50)
+    with pytest.raises(InvalidInputError, match="move no calibration answer"):
+        population_prior(population, calibration=np.array([[0.0], [1.0]]), scales=np.ones(1))

@@ -14,6 +14,7 @@ from palate.experts.library import Library
 from palate.experts.rollouts import read_rollouts
 from palate.models.load import Base
 from palate.models.logprobs import Scored
+from palate.people.population import fit_population
 from palate.recipes.opened import Opened, open_library
 from palate.recipes.progress import progress_of
 from palate.recipes.soup_features import log_ratios, sample_states, scored_text
@@ -205,10 +206,8 @@ def _with_population(
         labels[person, : len(rows)] = [label for _, label in rows]
         discounts[person, : len(rows)] = 1.0
     prior = population_prior(
-        differences,
-        labels,
+        fit_population(differences, labels, discounts=discounts).prior,
         calibration=basis.features(calibration),
         scales=basis.feature_scales,
-        discounts=discounts,
     )
     return replace(basis, prior=prior)

@@ -19,7 +19,6 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.people.population import fit_population
 
 SCALE_FLOOR = 1e-6  # of a feature; an expert that says nothing of any answer is not divided by zero
 
@@ -47,31 +46,33 @@ def plain_prior(*, n_experts: int, gain: float = 1.0) -> Belief:
 
 
 def population_prior(
-    differences: Float[ndarray, "people comparisons experts"],
-    labels: Float[ndarray, "people comparisons"],
+    population: Belief,
     *,
     calibration: Float[ndarray, "answers experts"],
     scales: Float[ndarray, " experts"],
-    discounts: Float[ndarray, "people comparisons"] | None = None,
 ) -> Belief:
-    """Mean, covariance and gain of a population, from what its people said.
+    """The population's prior with its gain taken out of the coefficients, by the module's rule.
 
     Args:
-        differences: `[people, comparisons, experts]`, scaled features, first answer minus second.
-        labels: `[people, comparisons]` in [0, 1].
+        population: Mean and covariance over scaled features, fitted with gain one.
         calibration: `[answers, experts]`, scaled features of calibration answers.
         scales: `[experts]`, what the features were divided by, in reward units.
-        discounts: `[people, comparisons]`; 0 leaves padding out.
 
     Returns:
-        A belief whose `gain` is the population's and whose `n_observations` counts people.
+        The same margins: mean and covariance divided by the gain and its square, and the gain.
 
     Raises:
-        InvalidInputError: fewer than two people have comparisons, or a value is out of range.
+        InvalidInputError: the population wants nothing of what the experts change.
     """
-    found = fit_population(differences, labels, discounts=discounts).prior
     spread = np.cov(calibration, rowvar=False).reshape(len(scales), len(scales))
-    second = found.covariance + np.outer(found.mean, found.mean)
+    second = population.covariance + np.outer(population.mean, population.mean)
     wanted = float(np.sum(spread * second))  # E[m' spread m]
+    if not wanted > 0:
+        raise InvalidInputError(
+            "The population's tastes move no calibration answer, so its gain is unknown; give "
+            "answers that differ."
+        )
     gain = float(np.sqrt(wanted / np.mean(scales**2)))
-    return Belief(found.mean / gain, found.covariance / gain**2, found.n_observations, gain)
+    return Belief(
+        population.mean / gain, population.covariance / gain**2, population.n_observations, gain
+    )
