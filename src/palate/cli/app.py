@@ -15,6 +15,7 @@ from palate.cli import (
     people,
     portfolio,
     rewards,
+    serve,
     soup,
     world,
 )
@@ -31,6 +32,7 @@ app.command()(demo.demo)
 app.command()(build.build)
 app.command()(answer.answer)
 app.command()(answer.score)
+app.command()(serve.serve)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(portfolio.app, name="portfolio")
 app.add_typer(soup.app, name="soup")

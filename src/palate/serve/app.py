@@ -1,0 +1,118 @@
+"""The application: routes, errors, the page."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from palate.core.errors import PalateError
+from palate.serve import chat, completions, feedback, health, library, people, questions
+from palate.serve.edge import Edge
+from palate.serve.errors import (
+    ApiError,
+    documented,
+    from_http,
+    from_palate,
+    from_validation,
+    render,
+)
+from palate.serve.logs import LOGGER
+from palate.serve.state import Served
+
+WEB = Path(__file__).parent / "web"
+ROUTERS = (
+    chat.router,
+    completions.router,
+    library.router,
+    people.router,
+    feedback.router,
+    questions.router,
+    health.router,
+)
+
+
+def make_app(served: Served) -> FastAPI:
+    """The application that answers for these parts."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        served.worker.start()
+        yield
+        served.worker.stop()
+
+    app = FastAPI(
+        title="palate",
+        summary="Answers in each person's taste; OpenAI-compatible.",
+        version=version("palate"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=documented(),
+        telemetry={
+            "tracing": served.settings.is_traced,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+        },
+    )
+    app.state.served = served
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/", StaticFiles(directory=WEB, html=True), name="page")
+    _handle_errors(app)
+    app.openapi_schema = _schema(app)
+    app.add_middleware(Edge, served=served)
+    return app
+
+
+def _handle_errors(app: FastAPI) -> None:
+    async def on_api(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiError)  # noqa: S101  the handler's own type
+        return render(error)
+
+    async def on_palate(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, PalateError)  # noqa: S101  the same
+        return render(from_palate(error))
+
+    async def on_validation(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101  the same
+        return render(from_validation(error))
+
+    async def on_http(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101  the same
+        return render(from_http(error))
+
+    async def on_any(_request: Request, error: Exception) -> Response:
+        LOGGER.error("a request failed", exc_info=error)
+        return render(ApiError(500, "The server failed; try again.", code="failed"))
+
+    app.add_exception_handler(ApiError, on_api)
+    app.add_exception_handler(PalateError, on_palate)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_any)
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI schema; what breaks a rule is answered with 400, not 422."""
+    schema = app.openapi()
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["security"] = [{"key": []}, {}]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        content = schema["paths"][path]["post"]["responses"]["200"]["content"]
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return schema

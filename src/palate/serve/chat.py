@@ -1,0 +1,165 @@
+"""`POST /v1/chat/completions`."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from palate.core.protocols import Sampling
+from palate.serve.answers import Answering, Ask, Drawn, begin, finish, tokens
+from palate.serve.gone import unless_gone
+from palate.serve.logprobs import chat_logprob, shown_places
+from palate.serve.sampling import sampling_of
+from palate.serve.state import Known, Parts, Served
+from palate.serve.stream import event_stream
+from palate.serve.wire.chat import (
+    AnswerMessage,
+    ChatChoice,
+    ChatIn,
+    ChatLogprobs,
+    ChatOut,
+    Chunk,
+    Message,
+)
+from palate.serve.wire.palate import Explained
+
+router = APIRouter(tags=["answers"])
+
+
+@router.post("/v1/chat/completions", response_model=ChatOut)
+async def create(
+    asked: ChatIn, request: Request, served: Parts, caller: Known
+) -> ChatOut | StreamingResponse:
+    """Answer a conversation; with `stream`, as server-sent events."""
+    sampling = sampling_of(asked, served.settings, limit=asked.max_completion_tokens)
+    ask = _ask(asked, sampling)
+    if asked.stream:
+        answering = await begin(served, caller, ask)
+        return await event_stream(_chunks(served, answering, asked))
+    return await unless_gone(request, _whole(served, caller, ask, asked))
+
+
+def plain(messages: list[Message]) -> list[dict[str, str]]:
+    """Messages as the model's template takes them; `developer` is `system`."""
+    roles = {"developer": "system"}
+    return [{"role": roles.get(m.role, m.role), "content": m.text} for m in messages]
+
+
+def _ask(asked: ChatIn, sampling: Sampling) -> Ask:
+    return Ask(
+        messages=plain(asked.messages),
+        model=asked.model,
+        palate=asked.palate,
+        sampling=sampling,
+        n=asked.n or 1,
+        seed=asked.seed,
+        n_top=asked.top_logprobs or 0,
+    )
+
+
+async def _whole(served: Served, caller: Known, ask: Ask, asked: ChatIn) -> ChatOut:
+    answering = await begin(served, caller, ask)
+    ends: dict[int, str] = {}
+    async for drawn in tokens(served, answering):
+        if drawn.token.finish is not None:
+            ends[drawn.index] = drawn.token.finish
+    explained = await finish(served, answering)
+    choices = [
+        ChatChoice(
+            index=index,
+            message=AnswerMessage(content=live.text.text),
+            logprobs=_logprobs(served, answering, index) if asked.logprobs else None,
+            finish_reason="stop" if ends[index] == "stop" else "length",
+            palate=explained[index],
+        )
+        for index, live in enumerate(answering.lives)
+    ]
+    return ChatOut(
+        id=answering.id,
+        created=answering.created,
+        model=asked.model,
+        choices=choices,
+        usage=answering.usage(),
+        system_fingerprint=served.offer.fingerprint,
+        palate=answering.out,
+    )
+
+
+async def _chunks(served: Served, answering: Answering, asked: ChatIn) -> AsyncGenerator[Chunk]:
+    is_first = True
+    last: list[dict[str, Any]] = []
+    async for drawn in tokens(served, answering):
+        if is_first:
+            is_first = False
+            for opening in _openings(served, answering, asked):
+                yield opening
+        choice = _drawn_choice(served, drawn, has_logprobs=bool(asked.logprobs))
+        if drawn.token.text or choice["logprobs"] is not None:
+            yield _chunk(served, answering, asked, [choice])
+        if drawn.token.finish is not None:
+            last.append(_choice(drawn.index, {}, finish=drawn.token.finish))
+    for choice in with_stories(last, await finish(served, answering)):
+        yield _chunk(served, answering, asked, [choice])
+    if asked.has_usage:
+        closing = _chunk(served, answering, asked, [])
+        closing["usage"] = answering.usage().model_dump()
+        yield closing
+
+
+def with_stories(
+    choices: list[dict[str, Any]], explained: Sequence[Explained | None]
+) -> list[dict[str, Any]]:
+    """Choices of last chunks, with who wrote their tokens where that was asked for."""
+    stories = [explained[choice["index"]] for choice in choices]
+    return [
+        choice if story is None else {**choice, "palate": story.model_dump()}
+        for choice, story in zip(choices, stories, strict=True)
+    ]
+
+
+def _openings(served: Served, answering: Answering, asked: ChatIn) -> list[Chunk]:
+    """Who speaks, for every answer; the first says how the answers come about."""
+    delta = {"role": "assistant", "content": "", "refusal": None}
+    chunks = [
+        _chunk(served, answering, asked, [_choice(place, delta)])
+        for place in range(answering.ask.n)
+    ]
+    chunks[0]["palate"] = answering.out.model_dump()
+    return chunks
+
+
+def _drawn_choice(served: Served, drawn: Drawn, *, has_logprobs: bool) -> dict[str, Any]:
+    base, choice = served.engine.base, _choice(drawn.index, {"content": drawn.token.text})
+    if has_logprobs and drawn.token.token not in base.stop_ids:
+        said = chat_logprob(base, drawn.live, place=drawn.place)
+        choice["logprobs"] = {"content": [said.model_dump()], "refusal": None}
+    return choice
+
+
+def _logprobs(served: Served, answering: Answering, index: int) -> ChatLogprobs:
+    base, live = served.engine.base, answering.lives[index]
+    return ChatLogprobs(
+        content=[chat_logprob(base, live, place=place) for place in shown_places(base, live)]
+    )
+
+
+def _choice(index: int, delta: dict[str, Any], *, finish: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+def _chunk(
+    served: Served, answering: Answering, asked: ChatIn, choices: list[dict[str, Any]]
+) -> Chunk:
+    chunk: Chunk = {
+        "id": answering.id,
+        "object": "chat.completion.chunk",
+        "created": answering.created,
+        "model": asked.model,
+        "system_fingerprint": served.offer.fingerprint,
+        "choices": choices,
+    }
+    if asked.has_usage:
+        chunk["usage"] = None
+    return chunk

@@ -1,0 +1,116 @@
+"""From the tree of errors to HTTP, in OpenAI's form."""
+
+import math
+from dataclasses import dataclass, field
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from palate.core.errors import InvalidInputError, PalateError, ProviderError
+from palate.serve.wire.palate import ErrorOut
+
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
+STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503, 504)
+MAX_SHOWN = 80  # characters of a value that a message repeats
+
+
+@dataclass
+class ApiError(Exception):
+    """An answer of status 400 and above.
+
+    Attributes:
+        status: HTTP status.
+        message: One sentence: what, which value, what to do.
+        code: For programs.
+        param: Which part of the request.
+        retry_seconds: After which trying again can help, or `None`.
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    retry_seconds: float | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        """The sentence."""
+        return self.message
+
+
+def from_palate(error: PalateError) -> ApiError:
+    """The tree of errors on HTTP: bad input is the caller's, the rest the server's."""
+    if isinstance(error, InvalidInputError):
+        return ApiError(400, str(error), code="invalid_value")
+    if isinstance(error, ProviderError) and error.is_retryable:
+        return ApiError(503, str(error), code="unavailable", retry_seconds=2.0)
+    return ApiError(500, str(error), code="failed")
+
+
+def from_validation(error: RequestValidationError) -> ApiError:
+    """The first broken rule, in one sentence; the values of a person's texts are not repeated."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    kind = first["type"]
+    if kind == "json_invalid":
+        return ApiError(400, "The body is not valid JSON; send one JSON object.", "invalid_json")
+    if kind == "extra_forbidden":
+        message = f"The key {place[:MAX_SHOWN]!r} is unknown; remove it or correct its name."
+        return ApiError(400, message, code="unknown_parameter", param=place)
+    if kind == "missing":
+        what = f"The key {place!r} is missing; add it." if place else "The body is missing."
+        return ApiError(400, what, code="missing_parameter", param=place or None)
+    message = f"The value of {place[:MAX_SHOWN] or 'the body'!r} is refused: {first['msg']}."
+    return ApiError(400, message, code="invalid_value", param=place or None)
+
+
+def from_http(error: HTTPException) -> ApiError:
+    """What the router itself refuses."""
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code)
+    messages = {
+        404: "There is nothing at this address; see docs/serving.md for what there is.",
+        405: "This address does not take this method.",
+        413: "The request is too large.",
+    }
+    message = messages.get(error.status_code, str(error.detail))
+    return ApiError(error.status_code, message, code=code, headers=dict(error.headers or {}))
+
+
+def render(error: ApiError) -> JSONResponse:
+    """The error object."""
+    headers = dict(error.headers)
+    if error.retry_seconds is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_seconds)))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body(error), status_code=error.status, headers=headers)
+
+
+def body(error: ApiError) -> dict[str, dict[str, str | None]]:
+    """The error object as plain data."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": KINDS.get(error.status, "server_error"),
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def documented() -> dict[int | str, dict[str, object]]:
+    """For the OpenAPI schema: every status that an operation may answer with."""
+    return {status: {"model": ErrorOut} for status in STATUSES}

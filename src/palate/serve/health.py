@@ -1,0 +1,41 @@
+"""`/health`, `/ready`, `/metrics`: for those who run the server."""
+
+from fastapi import APIRouter
+from sqlalchemy import text
+from starlette.responses import PlainTextResponse
+
+from palate.serve.auth import require_admin
+from palate.serve.errors import ApiError
+from palate.serve.state import Known, Parts
+from palate.serve.wire.library import HealthOut
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/health")
+async def health() -> HealthOut:
+    """The process is alive."""
+    return HealthOut(status="alive")
+
+
+@router.get("/ready")
+async def ready(served: Parts) -> HealthOut:
+    """Requests will be answered: the engine runs, the database answers, nobody said stop."""
+    if served.is_draining or not served.worker.is_alive:
+        raise ApiError(503, "The server stops.", code="draining", retry_seconds=5.0)
+
+    def ask() -> None:
+        with served.database.reading() as connection:
+            connection.execute(text("SELECT 1"))
+
+    await served.in_database(ask)
+    return HealthOut(status="ready")
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(served: Parts, caller: Known) -> PlainTextResponse:
+    """For Prometheus; with keys, for administrators."""
+    require_admin(caller)
+    return PlainTextResponse(
+        served.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )

@@ -1,0 +1,62 @@
+"""Log-probabilities in OpenAI's two forms."""
+
+from palate.models.batch import Live
+from palate.models.load import Base
+from palate.serve.explain import token_text
+from palate.serve.wire.chat import CompletionLogprobs, TokenLogprob, TopLogprob
+
+LEAST = -9999.0  # stands for minus infinity, which JSON cannot hold
+
+
+def chat_logprob(base: Base, live: Live, *, place: int) -> TokenLogprob:
+    """One token of a chat completion."""
+    top = live.top[place] if live.n_top else []
+    said = _top(base, live.tokens[place], live.log_probs[place])
+    return TokenLogprob(
+        token=said.token,
+        logprob=said.logprob,
+        bytes=said.bytes,
+        top_logprobs=[_top(base, other, value) for other, value in top],
+    )
+
+
+def completion_logprobs(
+    base: Base, live: Live, *, places: range, offset: int
+) -> tuple[CompletionLogprobs, int]:
+    """Some tokens of a completion, and where the text after them begins."""
+    words: list[str] = []
+    offsets: list[int] = []
+    for place in places:
+        words.append(token_text(base, live.tokens[place]))
+        offsets.append(offset)
+        offset += len(words[-1])
+    top = None
+    if live.n_top:
+        top = [
+            {token_text(base, other): _finite(value) for other, value in live.top[place]}
+            for place in places
+        ]
+    found = CompletionLogprobs(
+        tokens=words,
+        token_logprobs=[_finite(live.log_probs[place]) for place in places],
+        top_logprobs=top,
+        text_offset=offsets,
+    )
+    return found, offset
+
+
+def shown_places(base: Base, live: Live) -> range:
+    """Places of the tokens that are not the end token."""
+    n_tokens = len(live.tokens)
+    has_end = n_tokens > 0 and live.tokens[-1] in base.stop_ids
+    return range(n_tokens - has_end)
+
+
+def _top(base: Base, token: int, value: float) -> TopLogprob:
+    text = token_text(base, token)
+    raw = None if "\ufffd" in text else list(text.encode())
+    return TopLogprob(token=text, logprob=_finite(value), bytes=raw)
+
+
+def _finite(value: float) -> float:
+    return max(value, LEAST)

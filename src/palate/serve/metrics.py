@@ -1,0 +1,58 @@
+"""What Prometheus reads. No label holds anything of a person or of a tenant."""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Metrics:
+    """All series of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.requests = self._counter("requests", "Requests by route and status.", "route status")
+        self.answers = self._counter("answers", "Answers by way.", "way")
+        self.prompt_tokens = self._counter("prompt_tokens", "Tokens read.")
+        self.completion_tokens = self._counter("completion_tokens", "Tokens written.")
+        self.refused = self._counter("refused", "Requests refused by reason.", "reason")
+        self.cancelled = self._counter("cancelled", "Answers let go of: client gone or deadline.")
+        self.feedback = self._counter("feedback", "Items of feedback kept, by kind.", "kind")
+        self.beliefs = self._counter("beliefs_used", "Answers by what was learned.", "learning")
+        self.waiting = self._gauge("queue", "Answers that wait for their first token.")
+        self.live = self._gauge("live_answers", "Answers in the running batch.")
+        self.rows = self._gauge("batch_rows", "Rows of the running batch.")
+        self.first_token = self._histogram(
+            "first_token_seconds", "From request to first token.", SECONDS
+        )
+        self.per_token = self._histogram(
+            "token_seconds", "Mean time between tokens of an answer.", TOKEN_SECONDS
+        )
+        self.seconds = self._histogram("answer_seconds", "From request to last token.", SECONDS)
+        self.step = self._histogram("step_seconds", "One step of the engine.", TOKEN_SECONDS)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, labels: str = "") -> Counter:
+        return Counter(f"palate_{name}", text, labels.split(), registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"palate_{name}", text, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"palate_{name}", text, buckets=buckets, registry=self.registry)

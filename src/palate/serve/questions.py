@@ -1,0 +1,137 @@
+"""`POST /v1/questions`: the two answers whose comparison tells most of a person.
+
+Candidates are what the person would get now and what a person of a taste drawn from the belief
+would get; of their pairs, the one whose verdict is expected to tell most is asked (D-optimal).
+"""
+
+import secrets
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request as HttpRequest
+
+from palate.core.protocols import Sampling
+from palate.core.seeds import generator_for
+from palate.core.types import Belief
+from palate.people.questions import information_gains
+from palate.profiles.responses import Response, record_response
+from palate.serve.answers import Ask, Messages, begin_decided, tokens
+from palate.serve.chat import plain
+from palate.serve.errors import ApiError
+from palate.serve.gone import unless_gone
+from palate.serve.sampling import require_tokens
+from palate.serve.scoring import features_of
+from palate.serve.state import Known, Parts, Served
+from palate.serve.ways import Decided, Wanted
+from palate.serve.wire.palate import PalateIn
+from palate.serve.wire.people import AnswerOut, QuestionIn, QuestionOut
+
+router = APIRouter(tags=["people"])
+
+
+@router.post("/v1/questions")
+async def ask(asked: QuestionIn, request: HttpRequest, served: Parts, caller: Known) -> QuestionOut:
+    """Two answers to this prompt that are most worth comparing for this person."""
+    require_tokens(asked.max_tokens, served.settings)
+    return await unless_gone(request, _asked(served, caller, asked))
+
+
+async def _asked(served: Served, caller: Known, asked: QuestionIn) -> QuestionOut:
+    seed = secrets.randbits(53) if asked.seed is None else asked.seed % 2**63
+    store = served.store(caller.tenant)
+    found = await served.in_database(lambda: store.belief(asked.person))
+    belief = found if found is not None else served.believer.start()
+    messages = plain(asked.messages)
+    candidates = await run_in_threadpool(_candidates, served, messages, belief, seed)
+    sampling = Sampling(
+        temperature=1.0 if asked.temperature is None else asked.temperature,
+        max_tokens=asked.max_tokens
+        or min(served.settings.question_tokens, served.settings.max_tokens),
+    )
+    wanted = Ask(
+        messages, "palate", PalateIn(person=asked.person), sampling, seed=seed, prefix="question"
+    )
+    answering = begin_decided(served, caller, wanted, [d for _, d in candidates], seed=seed)
+    async for _ in tokens(served, answering):
+        pass
+    lives = answering.lives
+    texts = [live.text.text for live in lives]
+    context, base, bank = lives[0].prompt, served.engine.base, served.engine.bank
+    answers = [tuple(live.tokens) for live in lives]
+    features = await served.worker.call(
+        lambda: features_of(base, bank, beta=served.offer.beta, context=context, answers=answers)
+    )
+    first, second, gain = most_telling(belief, np.array(features), texts)
+    pair = (first, second)
+    response = Response(
+        id=answering.id,
+        person=asked.person,
+        prompt=candidates[0][1].prompt,
+        shown=tuple(texts[k] for k in pair),
+        features=tuple(tuple(features[k]) for k in pair),
+        way="question",
+        seed=seed,
+        tokens=tuple(answers[k] for k in pair),
+    )
+    await served.in_database(
+        lambda: record_response(served.database, response, tenant=caller.tenant)
+    )
+    return QuestionOut(
+        response=answering.id,
+        person=asked.person,
+        answers=[AnswerOut(text=texts[k], source=candidates[k][0]) for k in pair],
+        information_nats=gain,
+        n_candidates=len(lives),
+        seed=seed,
+    )
+
+
+def most_telling(
+    belief: Belief, features: np.ndarray, texts: Sequence[str]
+) -> tuple[int, int, float]:
+    """The pair of different answers whose verdict tells most, and how much.
+
+    Raises:
+        ApiError: all answers are the same.
+    """
+    pairs = [(i, j) for i, j in combinations(range(len(texts)), 2) if texts[i] != texts[j]]
+    if not pairs:
+        raise ApiError(
+            409,
+            "All candidate answers are the same; raise the temperature or ask something else.",
+            code="no_question",
+        )
+    differences = np.array([features[i] - features[j] for i, j in pairs])
+    gains = information_gains(belief, differences, gain=belief.gain)
+    best = int(gains.argmax())
+    first, second = pairs[best]
+    return first, second, float(gains[best])
+
+
+def _candidates(
+    served: Served, messages: Messages, belief: Belief, seed: int
+) -> list[tuple[str, Decided]]:
+    """What the person would get now, and what draws from the belief would get."""
+    generator = generator_for(seed, "question")
+    n_drawn = served.settings.n_candidates - 1
+    draws = generator.multivariate_normal(
+        belief.mean, belief.covariance, size=n_drawn, method="eigh"
+    )
+    n_seen = max(belief.n_observations, 1)  # a draw is a taste, though nothing was said yet
+    beliefs = [
+        (f"draw {k + 1}", Belief(draw, belief.covariance, n_seen)) for k, draw in enumerate(draws)
+    ]
+    named = [("now", belief), *beliefs]
+    return [
+        (
+            name,
+            served.ways.decide(
+                messages,
+                Wanted("soup", None, served.believer.coefficients(one), is_learned=True),
+            ),
+        )
+        for name, one in named
+    ]

@@ -1,0 +1,43 @@
+"""Listening: uvicorn, with a drain that lets running answers end."""
+
+import uvicorn
+
+from palate.serve.app import make_app
+from palate.serve.auth import require_safe_host
+from palate.serve.logs import LOGGER, set_up_logs
+from palate.serve.state import Served
+
+
+class _Draining(uvicorn.Server):
+    """Tells the application when it is asked to stop."""
+
+    served: Served
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        if not self.served.is_draining:
+            LOGGER.info("draining")
+        self.served.is_draining = True
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+
+def serve(served: Served, *, host: str, port: int) -> None:
+    """Listen until SIGTERM or SIGINT; running answers may end first.
+
+    Raises:
+        InvalidInputError: the address is public and there are no keys.
+    """
+    require_safe_host(host, has_keys=served.has_keys)
+    set_up_logs(served.settings.log_level)
+    config = uvicorn.Config(
+        make_app(served),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=served.settings.drain_seconds,
+        timeout_keep_alive=30,
+    )
+    server = _Draining(config)
+    server.served = served
+    server.run()

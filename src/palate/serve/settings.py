@@ -1,0 +1,60 @@
+"""What bounds the server, and how it learns."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from palate.core.settings import Settings
+from palate.people.settings import LearningSettings
+
+
+class ServeSettings(Settings):
+    """Settings of the server; one home for each.
+
+    Attributes:
+        max_rows: Most rows of the running batch; one at a time is `1`.
+        max_positions: Most rows times tokens the key-value cache may come to hold.
+        max_queue: Requests that may wait for their first token; more are refused with 429.
+        max_open: Requests of all kinds in progress; more are refused with 429.
+        default_tokens: Longest answer where the request does not say.
+        max_tokens: Longest answer that may be asked for.
+        max_prompt_tokens: Longest prompt.
+        max_body_bytes: Longest body of a request.
+        deadline_seconds: A request that has not ended by then is let go of with 504.
+        requests_per_minute: Of each key (of each tenant where no keys are needed).
+        burst: Requests that a key may send at once before that rate counts.
+        drain_seconds: For which running requests may go on after SIGTERM.
+        apply_after: Items of feedback from which on a belief is used; before, it is only learned.
+        is_observing: Never use a belief, only learn it.
+        auto_tolerance: `auto` takes the portfolio where its certified loss is at most this, in
+            reward units.
+        strength: Of coefficients that follow from a preference, where the request does not say.
+        n_candidates: Answers from which a question's two are chosen.
+        question_tokens: Longest answer of a question where the request does not say.
+        learning: How beliefs follow from feedback; a population's gain in `soup.json` goes before.
+        log_level: Of the structured log.
+        is_traced: Send OpenTelemetry spans to the global provider (set up by environment
+            variables).
+    """
+
+    max_rows: int = Field(default=64, ge=1)
+    max_positions: int = Field(default=262_144, ge=1)
+    max_queue: int = Field(default=256, ge=1)
+    max_open: int = Field(default=1024, ge=1)
+    default_tokens: int = Field(default=128, ge=1)
+    max_tokens: int = Field(default=1024, ge=1)
+    max_prompt_tokens: int = Field(default=4096, ge=1)
+    max_body_bytes: int = Field(default=262_144, ge=1024)
+    deadline_seconds: float = Field(default=120.0, gt=0)
+    requests_per_minute: int = Field(default=600, ge=1)
+    burst: int = Field(default=60, ge=1)
+    drain_seconds: int = Field(default=30, ge=0)
+    apply_after: int = Field(default=3, ge=1)
+    is_observing: bool = False
+    auto_tolerance: float = Field(default=0.05, ge=0)
+    strength: float = Field(default=1.0, ge=0, le=10)
+    n_candidates: int = Field(default=8, ge=2, le=64)
+    question_tokens: int = Field(default=128, ge=1)
+    learning: LearningSettings = LearningSettings()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    is_traced: bool = False

@@ -1,0 +1,156 @@
+"""Everything a running server holds, and what of it each request needs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from palate.core.types import Objective
+from palate.models.engine import LocalEngine
+from palate.profiles.database import Database
+from palate.profiles.store import SqlProfileStore
+from palate.serve.auth import (
+    OPEN,
+    Caller,
+    bearer,
+    caller_of,
+    look_up,
+    require_loopback_name,
+)
+from palate.serve.believed import Believer
+from palate.serve.errors import ApiError
+from palate.serve.floor import Floor
+from palate.serve.limits import RateLimit
+from palate.serve.metrics import Metrics
+from palate.serve.settings import ServeSettings
+from palate.serve.ways import Ways
+from palate.serve.worker import EngineWorker
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the library says of itself.
+
+    Attributes:
+        name: Of the base.
+        fingerprint: Of base and experts.
+        beta: Reward units per nat.
+        objectives: In order.
+        experts: Name to what the expert was trained for.
+    """
+
+    name: str
+    fingerprint: str
+    beta: float
+    objectives: tuple[Objective, ...]
+    experts: dict[str, dict[str, float]]
+
+
+@dataclass(eq=False)
+class Served:
+    """A server's parts.
+
+    Attributes:
+        settings: Of the server.
+        offer: The library.
+        engine: Base and bank.
+        ways: Makes plans.
+        believer: Turns beliefs into soups.
+        database: Of people.
+        has_keys: Whether requests need a key.
+        floor: That every answer keeps.
+        started_at: Seconds since 1970.
+    """
+
+    settings: ServeSettings
+    offer: Offer
+    engine: LocalEngine
+    ways: Ways
+    believer: Believer
+    database: Database
+    has_keys: bool
+    floor: Floor | None = None
+    started_at: int = field(default_factory=lambda: int(time.time()))
+    metrics: Metrics = field(default_factory=Metrics)
+    is_draining: bool = False
+    n_open: int = 0
+
+    def __post_init__(self) -> None:
+        """Make what follows from the parts."""
+        self.worker = EngineWorker(
+            self.engine,
+            max_queue=self.settings.max_queue,
+            max_prompt_tokens=self.settings.max_prompt_tokens,
+            metrics=self.metrics,
+        )
+        self.limit = RateLimit(
+            per_minute=self.settings.requests_per_minute, burst=self.settings.burst
+        )
+        self._learner = self.believer.learner()
+
+    def store(self, tenant: str) -> SqlProfileStore:
+        """The tenant's people."""
+        return SqlProfileStore(self.database, self._learner, tenant=tenant)
+
+    async def in_database(self, function: Callable[[], Found]) -> Found:
+        """What the function returns, run off the event loop; a lost database is 503.
+
+        Raises:
+            ApiError: the database cannot be reached.
+        """
+        try:
+            return await run_in_threadpool(function)
+        except (OperationalError, PoolTimeoutError) as error:
+            self.metrics.refused.labels("database").inc()
+            raise ApiError(
+                503,
+                "The database cannot be reached; nothing was kept, try again in a moment.",
+                code="database_unavailable",
+                retry_seconds=1.0,
+            ) from error
+
+
+def served_of(request: Request) -> Served:
+    """The server's parts."""
+    found: Any = request.app.state.served
+    return found
+
+
+Parts = Annotated[Served, Depends(served_of)]
+
+
+async def require_caller(request: Request, served: Parts) -> Caller:
+    """Who calls, within the rate that is allowed.
+
+    Raises:
+        ApiError: no or a wrong key, too many calls, or the server stops.
+    """
+    if served.is_draining:
+        raise ApiError(503, "The server stops; ask another.", "draining", retry_seconds=5.0)
+    if served.has_keys:
+        key = bearer(request)
+        caller = caller_of(await served.in_database(lambda: look_up(served.database, key)))
+    else:
+        require_loopback_name(request)
+        caller = OPEN
+    wait = served.limit.take(caller.name)
+    if wait > 0:
+        served.metrics.refused.labels("rate").inc()
+        raise ApiError(
+            429,
+            f"More than {served.settings.requests_per_minute} requests a minute; wait.",
+            code="rate_limit_exceeded",
+            retry_seconds=wait,
+        )
+    return caller
+
+
+Known = Annotated[Caller, Depends(require_caller)]

@@ -1,0 +1,232 @@
+"""The engine on a thread of its own, between which and the event loop only messages pass.
+
+Answers join and leave the running batch at every step. Whatever else needs the model (features of
+answers, for example) runs on the same thread between two steps.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from palate.core.errors import InvalidInputError
+from palate.core.protocols import Request, Token
+from palate.models.batch import Live
+from palate.models.engine import LocalEngine
+from palate.models.session import FAILED
+from palate.serve.errors import ApiError
+from palate.serve.logs import LOGGER
+from palate.serve.metrics import Metrics
+
+Found = TypeVar("Found")
+Event = tuple[Live, Token] | Exception
+
+
+@dataclass(eq=False)
+class Job:
+    """One answer under way.
+
+    Attributes:
+        request: What is asked.
+        is_traced: Whether what every row says is kept.
+        n_top: Most probable tokens to keep.
+        events: Tokens as they come, each with its job, for several answers may share them; an
+            exception ends an answer.
+        live: What the engine knows of it, once it was admitted.
+    """
+
+    request: Request
+    is_traced: bool = False
+    n_top: int = 0
+    events: "asyncio.Queue[tuple[Job, Event]]" = field(default_factory=asyncio.Queue)
+    live: Live | None = None
+    is_pending: bool = True  # no token has come
+    is_done: bool = False
+
+
+class EngineWorker:
+    """Runs a session for everybody.
+
+    Attributes:
+        engine: What it runs.
+        metrics: Where it counts.
+    """
+
+    def __init__(
+        self, engine: LocalEngine, *, max_queue: int, max_prompt_tokens: int, metrics: Metrics
+    ) -> None:
+        """Keep the parts; `start` begins."""
+        self.engine = engine
+        self.metrics = metrics
+        self._max_queue = max_queue
+        self._max_prompt_tokens = max_prompt_tokens
+        self._session = engine.session()
+        self._jobs: dict[Live, Job] = {}
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="palate-engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._n_pending = 0
+        self._is_stopping = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step that runs; answers under way end with an error."""
+        self._is_stopping = True
+        self._commands.put(lambda: None)
+        if self._thread.is_alive():
+            self._thread.join(timeout=30.0)
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Let answers join the batch.
+
+        Raises:
+            ApiError: too many wait already.
+        """
+        if self._n_pending + len(jobs) > self._max_queue:
+            self.metrics.refused.labels("queue").inc()
+            raise ApiError(
+                429,
+                f"{self._n_pending} answers wait already; try again in a moment.",
+                code="queue_full",
+                retry_seconds=1.0 + self._n_pending / self.engine.max_rows,
+            )
+        self._n_pending += len(jobs)
+        self.metrics.waiting.set(self._n_pending)
+        for job in jobs:
+            self._commands.put(lambda job=job: self._admit(job))
+
+    def cancel(self, job: Job) -> None:
+        """Let go of an answer; one that has ended is no error."""
+        if job.is_done:
+            return
+        self._settle(job)
+        self.metrics.cancelled.inc()
+        self._commands.put(lambda: self._drop(job))
+
+    async def call(self, function: Callable[[], Found]) -> Found:
+        """What the function returns, run between two steps."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Found] = loop.create_future()
+
+        def settle(found: Found | None, error: Exception | None) -> None:
+            if done.cancelled():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(found)  # type: ignore[arg-type]
+
+        def run() -> None:
+            try:
+                found, error = function(), None
+            except Exception as caught:  # noqa: BLE001  it is the caller's to see
+                found, error = None, caught
+            loop.call_soon_threadsafe(settle, found, error)
+
+        self._commands.put(run)
+        return await done
+
+    # --- on the event loop
+
+    def _deliver(self, events: list[tuple[Job, Event]]) -> None:
+        for job, event in events:
+            if job.is_done:
+                continue
+            is_last = isinstance(event, Exception) or event[1].finish is not None
+            if job.is_pending:
+                job.is_pending = False
+                self._n_pending -= 1
+                self.metrics.waiting.set(self._n_pending)
+            job.is_done = is_last
+            job.events.put_nowait((job, event))
+
+    def _settle(self, job: Job) -> None:
+        job.is_done = True
+        if job.is_pending:
+            job.is_pending = False
+            self._n_pending -= 1
+            self.metrics.waiting.set(self._n_pending)
+
+    # --- on the engine's thread
+
+    def _run(self) -> None:
+        while True:
+            self._obey()
+            if self._is_stopping:
+                self._fail_all(ApiError(503, "The server stops.", code="stopping"))
+                return
+            if self._session.is_idle:
+                continue
+            started = time.perf_counter()
+            try:
+                drawn = self._session.step()
+            except Exception:  # noqa: BLE001  one bad step must not end the thread
+                LOGGER.exception("a step of the engine failed")
+                self._fail_all(ApiError(500, "The engine failed; try again.", code="failed"))
+                self._session = self.engine.session()
+                continue
+            self.metrics.step.observe(time.perf_counter() - started)
+            self.metrics.live.set(self._session.n_live)
+            self.metrics.rows.set(self._session.n_rows)
+            self._send([(self._jobs[live], _event(live, token)) for live, token in drawn])
+            for live, token in drawn:
+                if token.finish is not None:
+                    del self._jobs[live]
+
+    def _obey(self) -> None:
+        """Carry out what was asked for; wait for it if nothing runs."""
+        if self._session.is_idle:
+            self._commands.get()()
+        while not self._commands.empty():
+            self._commands.get()()
+
+    def _admit(self, job: Job) -> None:
+        if job.is_done:
+            return
+        try:
+            live = self._session.submit(job.request, is_traced=job.is_traced, n_top=job.n_top)
+        except Exception as error:  # noqa: BLE001  it is the caller's to see
+            self._send([(job, error)])
+            return
+        if len(live.prompt) > self._max_prompt_tokens:
+            self._session.cancel(live)
+            message = (
+                f"The prompt has {len(live.prompt)} tokens, but at most "
+                f"{self._max_prompt_tokens} are read; shorten it."
+            )
+            error = ApiError(400, message, code="context_length_exceeded", param="messages")
+            self._send([(job, error)])
+            return
+        job.live = live
+        self._jobs[live] = job
+
+    def _drop(self, job: Job) -> None:
+        if job.live is not None and self._jobs.pop(job.live, None) is not None:
+            self._session.cancel(job.live)
+
+    def _fail_all(self, error: ApiError) -> None:
+        self._send([(job, error) for job in self._jobs.values()])
+        self._jobs.clear()
+
+    def _send(self, events: list[tuple[Job, Event]]) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._deliver, events)
+
+
+def _event(live: Live, token: Token) -> Event:
+    if token.finish == FAILED:
+        return InvalidInputError(live.error)
+    return (live, token)
