@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from fakes import save_tiny_llama
 from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
 from palate.core.protocols import Sampling
 from palate.core.settings import load_settings
@@ -20,38 +18,7 @@ from palate.recipes.palm_policy import load_policy
 from palate.recipes.palm_route import open_portfolio
 from palate.recipes.run_file import RunSettings
 from palate.recipes.ways import Asked
-
-PORTFOLIO = {"tolerance": 1e-6, "max_policies": 4, "size": 2, "n_answers": 2, "confidence": 0.9}
-
-
-def length_rule(prefer: str) -> dict[str, object]:
-    return {
-        "rule": {"kind": "length", "unit": "characters", "low": 0, "high": 16, "prefer": prefer}
-    }
-
-
-def write_run(folder: Path, **changes: object) -> Path:
-    """A run of seconds: a random base, two rules that contradict each other, two experts."""
-    save_tiny_llama(folder / "base")
-    rows = [{"prompt": f"prompt {index}"} for index in range(8)]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    content = {
-        "base": str(folder / "base"),
-        "prompts": str(folder / "prompts.jsonl"),
-        "objectives": [
-            {"name": "short", "reward": length_rule("shorter")},
-            {"name": "long", "reward": length_rule("longer")},
-        ],
-        "rollouts": {"n_completions": 3, "max_tokens": 8, "chunk_prompts": 4},
-        "adapter": {"rank": 4},
-        "training": {"n_steps": 2, "batch_pairs": 4, "learning_rate": 0.05},
-        "portfolio": PORTFOLIO,
-        "seed": 5,
-        **changes,
-    }
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+from runs import PORTFOLIO, write_portfolio_run
 
 
 def settings_of(run_file: Path, *overrides: str) -> RunSettings:
@@ -62,7 +29,7 @@ def settings_of(run_file: Path, *overrides: str) -> RunSettings:
 def grown(tmp_path_factory):
     """A library with its portfolio; tests do not change it."""
     folder = tmp_path_factory.mktemp("grown")
-    run_file = write_run(folder)
+    run_file = write_portfolio_run(folder)
     built = build_library(settings_of(run_file), out=folder / "lib")
     return built, run_file, folder / "lib"
 
@@ -149,7 +116,7 @@ def test_a_search_that_was_cut_short_goes_on_to_the_same_bytes(grown, tmp_path, 
 
     _, _, folder = grown
     whole = contents(folder)
-    run_file = write_run(tmp_path)
+    run_file = write_portfolio_run(tmp_path)
     settings = settings_of(run_file, f"base={folder.parent / 'base'}").model_copy(
         update={"prompts": str(folder.parent / "prompts.jsonl")}
     )
@@ -172,7 +139,7 @@ def test_a_search_that_was_cut_short_goes_on_to_the_same_bytes(grown, tmp_path, 
 
 
 def test_a_retrained_expert_makes_the_certificate_void(grown, tmp_path):
-    run_file = write_run(tmp_path)
+    run_file = write_portfolio_run(tmp_path)
     build_library(settings_of(run_file), out=tmp_path / "lib")
     build_library(
         settings_of(run_file, "portfolio=null", "training.n_steps=3"), out=tmp_path / "lib"
@@ -183,7 +150,7 @@ def test_a_retrained_expert_makes_the_certificate_void(grown, tmp_path):
 
 @pytest.mark.parametrize("kind", ["decoding", "soup"])
 def test_policies_can_be_made_from_the_objectives_own_experts_alone(tmp_path, kind):
-    run_file = write_run(tmp_path)
+    run_file = write_portfolio_run(tmp_path)
     built = build_library(settings_of(run_file, f"portfolio.oracle={kind}"), out=tmp_path / "lib")
     assert built.trained == ("short", "long")
     assert all(name.startswith(kind) for name in built.portfolio.policies if name != "base")
@@ -194,7 +161,7 @@ def test_policies_can_be_made_from_the_objectives_own_experts_alone(tmp_path, ki
 
 
 def test_the_published_grid_makes_one_policy_per_grid_preference(tmp_path):
-    run_file = write_run(tmp_path)
+    run_file = write_portfolio_run(tmp_path)
     overrides = ("portfolio.search=grid", "portfolio.oracle=soup", "portfolio.delta=0.5")
     built = build_library(
         settings_of(run_file, *overrides, "portfolio.max_policies=5"), out=tmp_path / "lib"
@@ -216,7 +183,7 @@ def test_the_published_grid_makes_one_policy_per_grid_preference(tmp_path):
 )
 def test_a_wrong_section_is_refused_in_one_sentence(tmp_path, override, sentence):
     with pytest.raises(InvalidInputError, match=sentence):
-        settings_of(write_run(tmp_path), override)
+        settings_of(write_portfolio_run(tmp_path), override)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +195,7 @@ def test_a_wrong_section_is_refused_in_one_sentence(tmp_path, override, sentence
     ],
 )
 def test_a_portfolio_that_cannot_be_measured_is_refused(tmp_path, override, sentence):
-    run_file = write_run(tmp_path)
+    run_file = write_portfolio_run(tmp_path)
     with pytest.raises(InvalidInputError, match=sentence):
         build_library(settings_of(run_file, override), out=tmp_path / "lib")
     assert not (tmp_path / "lib").exists()

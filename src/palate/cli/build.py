@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.cli.portfolio import print_grown
 from palate.core.files import dump_json
 
 
@@ -42,4 +43,6 @@ def build(
         )
     console = Console()
     console.print(table)
+    if found["portfolio"] is not None:
+        print_grown(found["portfolio"])
     console.print(f"{found['library']}: {len(found['experts'])} experts, {found['seconds']} s")

@@ -125,6 +125,49 @@ def route(
 
 
 @app.command()
+def grow(
+    target: Annotated[
+        Path, typer.Argument(metavar="LIBRARY|RUN.yaml", help="What to train a portfolio for.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of the library of a run file.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="As in portfolio.tolerance=0.05."),
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """Train experts where the certificate asks for them, until a tolerance or a budget; resumes."""
+    from palate.recipes.palm_run import grow_portfolio
+
+    built = grow_portfolio(target, out=out, overrides=overrides or ())
+    if is_json:
+        typer.echo(dump_json(built.to_json()))
+        return
+    if built.portfolio is not None:
+        print_grown(built.portfolio.to_json())
+    Console().print(f"{built.library.folder}: {built.seconds:.0f} s", highlight=False)
+
+
+def print_grown(found: dict[str, Any]) -> None:
+    """Members, gaps and why the search stopped, for people."""
+    console = Console()
+    console.print(f"policies: {', '.join(found['policies'])}", highlight=False)
+    console.print(f"members: {', '.join(found['members'])}", highlight=False)
+    console.print(
+        f"{found['kind']}: nobody loses more than {found['additive_gap']:.4f} (confidence "
+        f"{found['confidence']:g}); by the estimates alone {found['estimated_gap']:.4f}"
+    )
+    reasons = {
+        "tolerance": "the tolerance is met",
+        "calls": "the budget is spent",
+        "visited": "the preference served worst has its policy already",
+        "noise": "the values are too noisy for more policies to prove anything; add prompts",
+        "grid": "the grid is complete",
+    }
+    console.print(f"the search stopped: {reasons[found['stop']]}")
+
+
+@app.command()
 def study(
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
     n_seeds: Annotated[int, typer.Option("--seeds", help="Problems of each kind.")] = 5,
