@@ -1,0 +1,156 @@
+/** One answer: its text as it streams, how it came about, and what the person says of it. */
+
+import { el, icon } from "./dom.js";
+import { feedbackRow } from "./feedback.js";
+import { fixed, plural, signed } from "./format.js";
+import { heatMap } from "./heat.js";
+import { swatch } from "./hatches.js";
+import { say } from "./notices.js";
+import { lookOf } from "./palette.js";
+import { get } from "./state.js";
+
+/**
+ * A card that takes the chunks of a stream.
+ *
+ * @param {HTMLElement} host
+ * @param {{keepsText: boolean}} options `keepsText` leaves the last answer until the new one starts.
+ */
+export function showAnswer(host, { keepsText }) {
+  const parts = cardIn(host, keepsText);
+  const started = performance.now();
+  /** @type {import("./types.js").Origin|null} */
+  let origin = null;
+  /** @type {import("./types.js").Token[]|null} */
+  let tokens = null;
+  let text = "";
+  let firstAt = 0;
+  let nTokens = 0;
+
+  return {
+    /** @param {any} chunk */
+    take(chunk) {
+      if (chunk.palate && !origin) {
+        origin = /** @type {import("./types.js").Origin} */ (chunk.palate);
+        renderOrigin(parts, origin);
+      }
+      if (chunk.usage) nTokens = chunk.usage.completion_tokens;
+      const choice = chunk.choices?.[0];
+      if (choice?.palate) tokens = choice.palate.tokens;
+      if (choice?.delta?.content) {
+        if (!firstAt) firstAt = performance.now();
+        text += choice.delta.content;
+        parts.text.textContent = text;
+      }
+    },
+    finish() {
+      parts.card.classList.remove("streaming");
+      parts.text.textContent = text || "(an empty answer)";
+      if (tokens && tokens.length > 0) parts.body.replaceChildren(heatMap(tokens));
+      renderTiming(parts.timing, { started, firstAt, nTokens });
+      if (origin) renderFeedback(parts.foot, origin, text);
+    },
+    stopped() {
+      parts.card.classList.remove("streaming");
+      parts.timing.textContent = "stopped";
+    },
+  };
+}
+
+/**
+ * @typedef {object} Parts
+ * @property {HTMLElement} card
+ * @property {HTMLElement} head
+ * @property {HTMLElement} body
+ * @property {HTMLElement} text
+ * @property {HTMLElement} timing
+ * @property {HTMLElement} why
+ * @property {HTMLElement} foot
+ */
+
+/**
+ * @param {HTMLElement} host
+ * @param {boolean} keepsText
+ * @returns {Parts}
+ */
+function cardIn(host, keepsText) {
+  const old = keepsText ? host.querySelector(".answer-text")?.textContent : "";
+  const text = el("p", { class: "answer-text" }, old ?? "");
+  const head = el("div", { class: "answer-head" });
+  const timing = el("p", { class: "timing" });
+  const body = el("div", { class: "answer-body" }, text);
+  const why = el("div", { class: "why" });
+  const foot = el("div", { class: "answer-foot" });
+  const top = el("div", { class: "answer-top" }, head, timing);
+  const card = el("article", { class: "card answer streaming", "aria-label": "Answer" });
+  card.append(top, body, why, foot);
+  host.replaceChildren(card);
+  return { card, head, body, text, timing, why, foot };
+}
+
+/**
+ * @param {Parts} parts
+ * @param {import("./types.js").Origin} origin
+ */
+function renderOrigin(parts, origin) {
+  const largest = Math.max(1e-9, ...Object.values(origin.coefficients).map(Math.abs));
+  const bars = Object.entries(origin.coefficients)
+    .filter(([, value]) => Math.abs(value) > 0.005)
+    .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]))
+    .map(([name, value]) => {
+      const bar = el("span", { class: `coefficient-bar ${lookOf(name).hue}` });
+      bar.style.width = `${(Math.abs(value) / largest) * 100}%`;
+      if (value < 0) bar.classList.add("negative");
+      return el(
+        "li",
+        { class: "coefficient" },
+        el("span", { class: "named" }, swatch(lookOf(name)), name),
+        el("span", { class: "coefficient-track", "aria-hidden": "true" }, bar),
+        el("span", { class: "coefficient-value" }, signed(value)),
+      );
+    });
+  parts.head.replaceChildren(el("span", { class: "badge" }, origin.way));
+  if (origin.certified_loss !== null) {
+    parts.head.append(
+      el("span", { class: "badge badge-quiet" }, `loses at most ${fixed(origin.certified_loss, 3)}`),
+    );
+  }
+  if (origin.learning !== "nothing") {
+    const label = origin.learning === "applied" ? "learned taste used" : "learning, not used yet";
+    parts.head.append(el("span", { class: "badge badge-quiet" }, label));
+  }
+  parts.why.replaceChildren(el("p", {}, origin.why));
+  if (bars.length > 0) {
+    parts.why.append(el("ul", { class: "coefficients", "aria-label": "Coefficients" }, ...bars));
+  }
+}
+
+/**
+ * @param {HTMLElement} host
+ * @param {{started: number, firstAt: number, nTokens: number}} times Milliseconds.
+ */
+function renderTiming(host, { started, firstAt, nTokens }) {
+  const seconds = (performance.now() - (firstAt || started)) / 1000;
+  const words = [plural(nTokens, "token")];
+  if (firstAt) words.push(`first after ${Math.round(firstAt - started)} ms`);
+  if (nTokens > 1 && seconds > 0.05) words.push(`${Math.round((nTokens - 1) / seconds)} per s`);
+  host.textContent = words.join(" · ");
+}
+
+/**
+ * @param {HTMLElement} host
+ * @param {import("./types.js").Origin} origin
+ * @param {string} text
+ */
+function renderFeedback(host, origin, text) {
+  const copy = el("button", { type: "button", class: "plain", title: "Copy", "aria-label": "Copy the answer" });
+  copy.append(icon("copy"));
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard?.writeText(text);
+    say("Copied.");
+  });
+  const row =
+    origin.response && origin.person === get().person
+      ? feedbackRow(origin.response)
+      : el("p", { class: "muted" }, "Choose a person to say what you think of this answer.");
+  host.replaceChildren(row, copy);
+}

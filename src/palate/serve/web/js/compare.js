@@ -1,0 +1,129 @@
+/** Two answers side by side; the verdict teaches. */
+
+import { askQuestion } from "./api.js";
+import { el } from "./dom.js";
+import { learn } from "./feedback.js";
+import { fixed } from "./format.js";
+import { showError } from "./notices.js";
+import { get, watch } from "./state.js";
+
+/** @type {AbortController|null} */
+let running = null;
+
+/** Forget a question that is under way when the person changes. */
+export function mountCompare() {
+  watch(["person"], () => running?.abort());
+}
+
+/**
+ * Fetch the two answers most worth comparing and show them.
+ *
+ * @param {HTMLElement} host
+ * @param {{person: string, messages: object[], max_tokens: number, temperature: number}} request
+ */
+export async function compare(host, request) {
+  running?.abort();
+  running = new AbortController();
+  const { signal } = running;
+  host.setAttribute("aria-busy", "true");
+  host.replaceChildren(waiting());
+  try {
+    const seed = crypto.getRandomValues(new Uint32Array(1))[0];
+    const question = await askQuestion({ ...request, seed }, signal);
+    host.replaceChildren(pair(question, () => compare(host, request)));
+    host.querySelector("h3")?.focus();
+  } catch (error) {
+    host.replaceChildren();
+    if (!signal.aborted) showError(error, () => compare(host, request));
+  } finally {
+    host.setAttribute("aria-busy", "false");
+  }
+}
+
+function waiting() {
+  const lines = () =>
+    el("div", { class: "card choice skeleton", "aria-hidden": "true" }, el("span"), el("span"), el("span"));
+  return el("div", {},
+    el("p", { class: "muted", role: "status" }, "Looking for the two answers most worth comparing …"),
+    el("div", { class: "pair" }, lines(), lines()));
+}
+
+/**
+ * @param {import("./types.js").Question} question
+ * @param {() => void} again
+ */
+function pair(question, again) {
+  const cards = question.answers.map((answer, k) =>
+    el(
+      "article",
+      { class: "card choice", "aria-label": `Answer ${"AB"[k]}` },
+      el("p", { class: "choice-letter", "aria-hidden": "true" }, "AB"[k]),
+      el("p", { class: "answer-text" }, answer.text || "(an empty answer)"),
+      el("p", { class: "choice-source muted" }),
+    ),
+  );
+  const after = el("div", { class: "verdict-after" });
+  /** @type {[string, 0|1|"tie"][]} */
+  const verdicts = [["A is better", 0], ["As good as each other", "tie"], ["B is better", 1]];
+  const buttons = verdicts.map(([label, preferred]) => {
+    const button = el("button", { type: "button" }, label);
+    button.addEventListener("click", async () => {
+      for (const other of buttons) other.disabled = true;
+      try {
+        await learn({ response: question.response, kind: "comparison", preferred });
+        reveal(question, cards, preferred);
+        button.classList.add("chosen");
+        after.replaceChildren(...thanks(again));
+        /** @type {HTMLElement|null} */ (after.querySelector("button"))?.focus();
+      } catch (error) {
+        for (const other of buttons) other.disabled = false;
+        showError(error, () => button.click());
+      }
+    });
+    return button;
+  });
+  return el(
+    "section",
+    { class: "question", "aria-labelledby": "question-title" },
+    el("h3", { id: "question-title", tabindex: -1 }, "Which answer do you like more?"),
+    el("div", { class: "pair" }, ...cards),
+    el("div", { class: "verdicts", role: "group", "aria-label": "Your verdict" }, ...buttons),
+    el("p", { class: "muted small-print" },
+      `Chosen because the verdict is expected to tell ${fixed(question.information_nats, 3)} nats.`),
+    after,
+  );
+}
+
+/**
+ * Say where the answers came from, once it can no longer sway anybody.
+ *
+ * @param {import("./types.js").Question} question
+ * @param {HTMLElement[]} cards
+ * @param {0|1|"tie"} preferred
+ */
+function reveal(question, cards, preferred) {
+  cards.forEach((card, k) => {
+    card.classList.toggle("preferred", preferred === k);
+    const line = card.querySelector(".choice-source");
+    if (line) line.textContent = inWords(question.answers[k].source);
+  });
+}
+
+/**
+ * Where an answer came from: what the person would get now, or a taste drawn from the belief.
+ *
+ * @param {string} source
+ */
+function inWords(source) {
+  if (source === "now") return "What you would get now.";
+  const draw = /^draw (\d+)$/.exec(source);
+  return draw ? `A taste that is possible by the belief (draw ${draw[1]}).` : source;
+}
+
+/** @param {() => void} again */
+function thanks(again) {
+  const next = el("button", { type: "button", class: "primary" }, "Next two");
+  next.addEventListener("click", again);
+  const n = get().belief?.n_feedback ?? 0;
+  return [el("p", { role: "status" }, `Learned from. The belief rests on ${n} now.`), next];
+}

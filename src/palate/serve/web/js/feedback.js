@@ -1,0 +1,88 @@
+/** Thumbs and stars for one answer. */
+
+import { sendFeedback } from "./api.js";
+import { el, icon } from "./dom.js";
+import { showError } from "./notices.js";
+import { get, set } from "./state.js";
+
+const STARS = [1, 2, 3, 4, 5];
+
+/**
+ * Send a verdict; the belief that comes back is shown beside the one before.
+ *
+ * @param {object} verdict
+ */
+export async function learn(verdict) {
+  const before = get().belief;
+  const { person, belief } = await sendFeedback(verdict);
+  if (person === get().person) set({ before, belief });
+}
+
+/**
+ * A row of buttons; each verdict is sent at once.
+ *
+ * @param {string} response
+ */
+export function feedbackRow(response) {
+  const note = el("span", { class: "muted", role: "status" });
+  const send = async (/** @type {object} */ verdict) => {
+    try {
+      await learn({ response, ...verdict });
+      note.textContent = "Learned.";
+      return true;
+    } catch (error) {
+      showError(error);
+      return false;
+    }
+  };
+  return el("div", { class: "feedback" }, thumbs(send), stars(send), note);
+}
+
+/** @typedef {(verdict: object) => Promise<boolean>} Send */
+
+/** @param {Send} send */
+function thumbs(send) {
+  const group = el("div", { class: "thumbs", role: "group", "aria-label": "Thumbs" });
+  const buttons = ["up", "down"].map((way) => {
+    const button = el("button", {
+      type: "button",
+      class: "plain",
+      "aria-label": way === "up" ? "A good answer" : "A bad answer",
+      title: way === "up" ? "A good answer" : "A bad answer",
+      "aria-pressed": "false",
+    });
+    button.append(icon(way));
+    button.addEventListener("click", async () => {
+      if (!(await send({ kind: "thumbs", thumbs: way, answer: 0 }))) return;
+      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+    });
+    return button;
+  });
+  group.append(...buttons);
+  return group;
+}
+
+/** @param {Send} send */
+function stars(send) {
+  const group = el("fieldset", { class: "stars" }, el("legend", { class: "hidden" }, "Rating"));
+  const name = `stars-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
+  for (const rating of STARS) {
+    const radio = el("input", { type: "radio", name, value: rating, class: "hidden" });
+    const label = el(
+      "label",
+      { class: "star", title: `${rating} of 5` },
+      radio,
+      icon("star"),
+      el("span", { class: "hidden" }, `${rating} of 5`),
+    );
+    radio.addEventListener("change", async () => {
+      if (!(await send({ kind: "rating", rating, answer: 0 }))) return;
+      group.dataset.rating = String(rating);
+      group.querySelectorAll(".star").forEach((star, k) => {
+        star.classList.toggle("lit", k < rating);
+      });
+    });
+    group.append(label);
+  }
+  return group;
+}

@@ -1,0 +1,93 @@
+/**
+ * What the server says, as the page reads it. The names are those of `docs/serving.md`.
+ *
+ * @typedef {"auto"|"base"|"portfolio"|"soup"|"output-soup"|"mixture"} Way
+ * @typedef {Record<string, number>} Shares Numbers by name; those of a preference sum to one.
+ *
+ * @typedef {object} Objective
+ * @property {string} name
+ * @property {string} description
+ *
+ * @typedef {object} Member
+ * @property {string} name
+ * @property {Shares} values What it is worth to each objective at least, reward units.
+ *
+ * @typedef {object} Certificate
+ * @property {number} additive_gap Reward units.
+ * @property {number|null} multiplicative_gap
+ * @property {Shares} worst_preference
+ * @property {number} confidence
+ * @property {string} kind
+ * @property {string[]} assumptions
+ *
+ * @typedef {object} Library
+ * @property {string} base
+ * @property {Objective[]} objectives
+ * @property {{name: string}[]} experts
+ * @property {Way[]} ways
+ * @property {{expert: string, coefficient: number}|null} floor
+ * @property {{members: Member[], certificate: Certificate}|null} portfolio
+ * @property {{max_tokens: number}} limits
+ * @property {boolean} needs_key
+ *
+ * @typedef {object} RegretPoint
+ * @property {string} member
+ * @property {number} loss Reward units.
+ * @property {number} value Reward units.
+ * @property {number|null} margin Reward units.
+ *
+ * @typedef {object} Estimate A number with its 95 % credible interval.
+ * @property {string} name
+ * @property {number} mean
+ * @property {number} low
+ * @property {number} high
+ *
+ * @typedef {object} Belief
+ * @property {"nothing"|"observing"|"applied"} learning
+ * @property {number} n_feedback
+ * @property {Estimate[]} experts
+ * @property {Estimate[]} objectives
+ * @property {Shares|null} preference
+ * @property {{coefficients: Shares, scale: number, kl: number, budget: number, gain: Estimate}} soup
+ *
+ * @typedef {object} Person
+ * @property {string} person
+ * @property {Shares|null} preference As stated.
+ * @property {Belief} belief
+ *
+ * @typedef {object} PersonRow
+ * @property {string} person
+ * @property {number} n_feedback
+ *
+ * @typedef {object} Origin How an answer came about: the `palate` object of a response.
+ * @property {string|null} response
+ * @property {string|null} person
+ * @property {Way} way
+ * @property {string[]} members
+ * @property {Shares} coefficients
+ * @property {string} why
+ * @property {number|null} certified_loss
+ * @property {"nothing"|"observing"|"applied"} learning
+ * @property {number} n_feedback
+ * @property {number} seed
+ *
+ * @typedef {object} Token
+ * @property {string} text
+ * @property {number} log_prob Nats.
+ * @property {Shares} wrote Sums to one, over experts and `base`.
+ *
+ * @typedef {object} Question
+ * @property {string} response
+ * @property {{text: string, source: string}[]} answers
+ * @property {number} information_nats
+ *
+ * @typedef {object} Receipt
+ * @property {string} id
+ * @property {number} n_feedback
+ * @property {number} n_responses
+ * @property {number} n_rows
+ * @property {number} erased_at Seconds since 1970.
+ * @property {boolean} is_cleared
+ */
+
+export {};
