@@ -9,7 +9,7 @@ import { clearErrors, showError } from "./notices.js";
 import { get, preference, set, watch } from "./state.js";
 
 const LIVE_MS = 220; // after the last move of the point
-const SAMPLES = ["What is a desert fox?", "Explain the steam engine.", "Tell me about the grey wolf."];
+const SAMPLES = ["What is a desert fox?", "Explain the steam engine.", "Explain the brick temple."];
 const WAYS = {
   auto: ["Auto", "Chooses by certified loss and cost, and says why"],
   portfolio: ["Portfolio", "The one member that serves the preference best"],
