@@ -1,0 +1,89 @@
+"""Several curves over the same steps, and an interval for each of several names."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from palate.evaluate.plots.theme import CYCLE, MARKERS, theme
+
+Curve = tuple[Sequence[float], Sequence[float]]  # x, y
+
+
+def smoothed(values: Sequence[float], *, window: int) -> list[float]:
+    """The mean of each value and the `window - 1` before it; the first ones have fewer.
+
+    Example:
+        >>> smoothed([1.0, 3.0, 5.0], window=2)
+        [1.0, 2.0, 4.0]
+    """
+    return [
+        float(np.mean(values[max(0, place + 1 - window) : place + 1]))
+        for place in range(len(values))
+    ]
+
+
+def curve_panels(panels: Mapping[str, Mapping[str, Curve]], *, x_label: str, title: str) -> Figure:
+    """One panel per quantity, side by side, with the same named curves in each.
+
+    Args:
+        panels: Label of the y axis to curves by name.
+        x_label: Of every panel.
+        title: Above all.
+    """
+    with theme():
+        figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
+        for axes, (label, curves) in zip(
+            np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
+        ):
+            for place, (name, (x, y)) in enumerate(curves.items()):
+                axes.plot(
+                    x,
+                    y,
+                    label=name,
+                    color=CYCLE[place % len(CYCLE)],
+                    marker=MARKERS[place % len(MARKERS)],
+                    markevery=max(1, len(x) // 6),
+                    markersize=5,
+                )
+            axes.set_xlabel(x_label)
+            axes.set_ylabel(label)
+            if len(curves) > 1:
+                axes.legend(frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def interval_rows(
+    rows: Mapping[str, tuple[float, float, float]], *, x_label: str, title: str, line: float
+) -> Figure:
+    """One line per name: an estimate with its interval, and a line to compare with.
+
+    Args:
+        rows: Name to estimate, low, high; drawn from top to bottom.
+        x_label: What is estimated.
+        title: Above all.
+        line: Where the vertical line stands.
+    """
+    with theme():
+        figure = Figure(figsize=(6.4, 0.34 * len(rows) + 1.2), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(len(rows))[::-1]
+        for place, (estimate, low, high) in zip(places, rows.values(), strict=True):
+            axes.plot([low, high], [place, place], color=CYCLE[0], lw=2)
+            axes.plot([estimate], [place], marker=MARKERS[0], color=CYCLE[0])
+        axes.axvline(line, color=CYCLE[-1], lw=1, ls="--")
+        axes.set_yticks(places, list(rows))
+        axes.set_xlabel(x_label)
+        axes.set_title(title, loc="left", fontsize=11)
+    return figure
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure, readable on paper."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with theme():
+        figure.savefig(
+            path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None}
+        )
