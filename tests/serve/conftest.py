@@ -1,0 +1,117 @@
+"""A server on the tiny library: in this process, with settings of the test's own."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from openai import OpenAI
+from starlette.testclient import TestClient
+
+from palate.profiles.keys import issue_key
+from palate.recipes.opened import Opened, open_library
+from palate.recipes.serve import assemble
+from palate.serve.app import make_app
+from palate.serve.settings import ServeSettings
+from palate.serve.state import Served
+
+FREE: dict[str, Any] = {"requests_per_minute": 10_000_000, "burst": 1_000_000}
+MakeServed = Callable[..., Served]
+
+
+@pytest.fixture(scope="session")
+def opened(tiny_library: Path) -> Opened:
+    return open_library(tiny_library)
+
+
+@pytest.fixture(scope="session")
+def make_served(opened: Opened, tmp_path_factory: pytest.TempPathFactory) -> MakeServed:
+    """Makes the parts of a server with a new database."""
+
+    def make(*, has_keys: bool = False, **settings: Any) -> Served:
+        url = f"sqlite:///{tmp_path_factory.mktemp('people')}/people.db"
+        values = {**FREE, "default_tokens": 12, "max_tokens": 64, "max_prompt_tokens": 150}
+        served = assemble(opened, ServeSettings(**{**values, **settings}), database=url)
+        served.has_keys = has_keys
+        return served
+
+    return make
+
+
+@pytest.fixture
+def client_of(make_served: MakeServed) -> Iterator[Callable[..., TestClient]]:
+    """Makes a client of an application that runs until the test ends."""
+    running: list[TestClient] = []
+
+    def make(**settings: Any) -> TestClient:
+        served = make_served(**settings)
+        client = TestClient(make_app(served), raise_server_exceptions=False)
+        client.__enter__()
+        running.append(client)
+        return client
+
+    yield make
+    for client in running:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def web(make_served: MakeServed) -> Iterator[TestClient]:
+    """A client of one application for a whole file of tests; nobody needs a key."""
+    with TestClient(make_app(make_served()), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def guarded(make_served: MakeServed) -> Iterator[TestClient]:
+    """The same where everybody needs a key; keys are in `client.app.state.keys`."""
+    served = make_served(has_keys=True)
+    app = make_app(served)
+    app.state.keys = {
+        "user": issue_key(served.database, tenant="a"),
+        "admin": issue_key(served.database, tenant="a", role="admin"),
+        "other": issue_key(served.database, tenant="b", role="admin"),
+    }
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[[Served], tuple[str, Callable[[], None]]]:
+    """Serves on a free port of this machine; gives the address and what stops it."""
+
+    def start(served: Served) -> tuple[str, Callable[[], None]]:
+        config = uvicorn.Config(make_app(served), port=0, log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join(timeout=30)
+
+        return f"http://127.0.0.1:{port}", stop
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def live(make_served: MakeServed, listen) -> Iterator[tuple[Served, str]]:
+    """A server that listens, and its address."""
+    served = make_served()
+    address, stop = listen(served)
+    yield served, address
+    stop()
+
+
+@pytest.fixture(scope="module")
+def openai_client(live: tuple[Served, str]) -> Iterator[OpenAI]:
+    client = OpenAI(base_url=f"{live[1]}/v1", api_key="none", max_retries=0)
+    yield client
+    client.close()
