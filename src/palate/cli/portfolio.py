@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import IsJson, PreferenceText, numbers_by_name
+from palate.cli.parse import IsJson, PreferenceText, numbers_by_name, whole_numbers
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
@@ -181,6 +181,26 @@ def study(
     if out is not None:
         out.write_text(found.markdown(), encoding="utf-8")
     typer.echo(dump_json(asdict(found)) if is_json else found.markdown())
+
+
+@app.command("study-world")
+def study_world(
+    seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0,1,2",
+    work: Annotated[Path, typer.Option(help="Folder of the libraries.")] = Path(
+        "out/portfolio-world"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
+    is_json: IsJson = False,
+) -> None:
+    """Train experts on the small world and measure what portfolios of 1 to 8 of them lose."""
+    from palate.recipes.palm_study import study_json, study_world_portfolios
+    from palate.recipes.palm_study_report import render_world_study, write_world_study
+    from palate.recipes.palm_study_world import WorldStudySettings
+
+    settings = WorldStudySettings(seeds=whole_numbers(seeds, what="seeds"))
+    found = study_world_portfolios(settings, work=work)
+    write_world_study(found, out)
+    typer.echo(dump_json(study_json(found)) if is_json else render_world_study(found))
 
 
 def _floor(text: str | None) -> tuple[str, float] | None:

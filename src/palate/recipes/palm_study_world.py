@@ -45,6 +45,7 @@ class WorldStudySettings(Settings):
         max_calls: Policies that adaptive search may make.
         n_prompts: That policies are chosen on.
         n_answers: Of every policy to every held-out prompt.
+        n_resamples: Of the held-out prompts, for intervals.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -52,6 +53,7 @@ class WorldStudySettings(Settings):
     max_calls: int = 10
     n_prompts: int = 240
     n_answers: int = 2
+    n_resamples: int = 1000
 
 
 @dataclass(frozen=True, eq=False)
