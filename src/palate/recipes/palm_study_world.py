@@ -50,7 +50,7 @@ class WorldStudySettings(Settings):
 
     seeds: tuple[int, ...] = (0, 1, 2)
     max_size: int = 8
-    max_calls: int = 10
+    max_calls: int = 8
     n_prompts: int = 240
     n_answers: int = 2
     n_resamples: int = 1000
