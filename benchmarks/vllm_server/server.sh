@@ -4,7 +4,8 @@
 #   benchmarks/vllm_server/server.sh WORK BASE EXPERTS [PORT]
 #
 # WORK gets an environment of its own (about 3 GB, made once), BASE is the folder of a Hugging Face
-# base, EXPERTS a library's `experts`. The process id is written to WORK/server.pid.
+# base, EXPERTS a library's `experts`. The process id is written to WORK/server.pid. Adapters can be
+# loaded at run time; PALATE_VLLM_ARGS holds further arguments, of which the last of a kind counts.
 set -euo pipefail
 work=$1 base=$(realpath "$2") experts=$(realpath "$3") port=${4:-8123}
 mkdir -p "$work"
@@ -20,11 +21,13 @@ modules=()
 for folder in "$experts"/*/; do modules+=("$(basename "$folder")=${folder%/}"); done
 
 export VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind OMP_NUM_THREADS=1
+export VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 # for a server that nobody else reaches
 export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 cd "$work"
 "$work/env/bin/python" -m vllm.entrypoints.openai.api_server \
   --model "$base" --served-model-name base --dtype float32 --max-model-len 256 \
   --block-size 32 --max-logprobs 2048 --enforce-eager --host 127.0.0.1 --port "$port" \
-  --enable-lora --max-loras "${#modules[@]}" --max-lora-rank 16 --lora-modules "${modules[@]}" &
+  --enable-lora --max-loras "${#modules[@]}" --max-lora-rank 16 --lora-modules "${modules[@]}" \
+  ${PALATE_VLLM_ARGS:-} &
 echo $! > "$work/server.pid"
 wait

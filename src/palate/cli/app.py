@@ -11,10 +11,12 @@ from palate.cli import (
     bench,
     build,
     demo,
+    evaluate,
     mixture,
     people,
     portfolio,
     rewards,
+    scale,
     serve,
     soup,
     world,
@@ -32,6 +34,7 @@ app.command()(demo.demo)
 app.command()(build.build)
 app.command()(answer.answer)
 app.command()(answer.score)
+app.command()(evaluate.evaluate)
 app.command()(serve.serve)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(portfolio.app, name="portfolio")
@@ -40,6 +43,7 @@ app.add_typer(mixture.app, name="mixture")
 app.add_typer(people.app, name="people")
 app.add_typer(world.app, name="world")
 app.add_typer(bench.app, name="bench")
+app.add_typer(scale.app, name="scale")
 
 
 def _print_version(is_wanted: bool) -> None:

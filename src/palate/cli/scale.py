@@ -1,0 +1,70 @@
+"""`palate scale`: beyond one machine; comparisons of other engines with the one in this process."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from palate.cli.parse import IsJson
+from palate.core.files import dump_json
+
+app = typer.Typer(no_args_is_help=True, help="Other engines and many machines, compared with one.")
+
+
+@app.command()
+def vllm(
+    library: Annotated[Path, typer.Argument(help="The library that the server serves.")],
+    url: Annotated[str, typer.Option(help="Of a running vLLM, up to and including /v1.")],
+    adapters: Annotated[
+        Path | None, typer.Option(help="The experts' folders for the server, if rewritten ones.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=6, help="Requests.")] = 200,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """The same requests, all ways, through the engine here and through a running vLLM."""
+    from palate.core.errors import CheckFailedError
+    from palate.core.settings import load_settings
+    from palate.models.vllm_wire import VllmSettings
+    from palate.recipes.scale_vllm import compare_engines
+
+    settings = load_settings(VllmSettings, overrides=[f"url={url}", *(overrides or ())])
+    folders = None
+    if adapters is not None:
+        folders = {path.name: path for path in sorted(adapters.iterdir()) if path.is_dir()}
+    found = compare_engines(library, settings, n=n, adapters=folders)
+    if is_json:
+        typer.echo(dump_json(found))
+    else:
+        _show(found)
+    if found["failures"]:
+        raise CheckFailedError("The engines differ: " + "; ".join(found["failures"]) + ".")
+
+
+def _show(found: dict[str, Any]) -> None:
+    console = Console()
+    for title, rows in (("whole lists", found["ways"]), ("short lists", found["short_lists"])):
+        table = Table(
+            title, "requests", "same tokens", "ties", "log-prob gap", "distance", "bound", "certain"
+        )
+        for row in rows:
+            table.add_row(
+                row["way"],
+                str(row["n"]),
+                str(row["n_equal"]),
+                str(row["n_ties"]),
+                f"{row['largest_log_prob_gap']:.1e}",
+                f"{row['largest_distance']:.4f}",
+                f"{row['largest_bound']:.4f}",
+                f"{row['n_certified'] / row['n_tokens']:.1%}",
+            )
+        console.print(table)
+    check = found["rounding"]["held_out"]
+    console.print(
+        f"rounding: {check['n_outside']} of {check['n_tokens']} held-out tokens outside the bound; "
+        f"largest {check['largest']:.4f}, mean bound {check['mean_bound']:.4f}"
+    )

@@ -1,0 +1,186 @@
+"""Merged soups on a running vLLM: loaded when they are needed, the least recently used one evicted.
+
+An adapter that an answer is using is never evicted; whoever needs room waits until one is free.
+Names are made from what the adapter holds, so the same soup has the same name for everybody.
+"""
+
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.models.adapter import Adapter, Factor, save_adapter
+from palate.soup.merge import Factors, merge_modules
+
+
+@dataclass(frozen=True, eq=False)
+class SoupMaker:
+    """Merges experts into one adapter.
+
+    Attributes:
+        adapters: In bank order.
+        base_path: For the adapter's configuration.
+        key: Identifies the experts in names.
+    """
+
+    adapters: Sequence[Adapter]
+    base_path: str
+    key: str
+
+    def name(self, coefficients: Sequence[float]) -> str:
+        """The adapter's name on the server."""
+        listed = [float(c) for c in coefficients]
+        return f"palate-soup-{hash_value({'experts': self.key, 'coefficients': listed})[:16]}"
+
+    def rank(self, coefficients: Sequence[float]) -> int:
+        """Largest rank of any layer of the merged adapter."""
+        layers = {layer for adapter in self.adapters for layer in adapter}
+        used = [a for a, c in zip(self.adapters, coefficients, strict=True) if c != 0.0]
+        ranks = [sum(a[layer].rank for a in used if layer in a) for layer in layers]
+        return max([1, *ranks])
+
+    def save(self, coefficients: Sequence[float], folder: Path) -> None:
+        """Write the exact sum of the experts' changes as one PEFT adapter, of scale one.
+
+        The sum with no coefficient but zero is an adapter of rank one that changes nothing.
+        """
+        merged = merge_modules([_as_factors(a) for a in self.adapters], list(coefficients))
+        save_adapter(
+            {layer: _as_factor(factors) for layer, factors in merged.items()},
+            folder,
+            base_path=self.base_path,
+        )
+
+
+class AdapterCache:
+    """What is loaded on the server by us.
+
+    Attributes:
+        capacity: Most adapters at a time.
+        n_loads: How often one was loaded.
+        n_evictions: How often one had to go.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        capacity: int,
+        load: Callable[[str, Path], None],
+        unload: Callable[[str], None],
+    ) -> None:
+        """Start with none; `load` and `unload` speak to the server."""
+        self.capacity = capacity
+        self.n_loads = 0
+        self.n_evictions = 0
+        self._folder = folder
+        self._load = load
+        self._unload = unload
+        self._users: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._changed = threading.Condition()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is loaded, least recently used first."""
+        with self._changed:
+            return tuple(self._users)
+
+    @contextmanager
+    def held(self, wanted: Mapping[str, Callable[[Path], None]]) -> Generator[None]:
+        """While in force, these adapters are on the server; waits for room.
+
+        Args:
+            wanted: By name, what writes the adapter into a new folder.
+
+        Raises:
+            InvalidInputError: more are wanted than may be loaded.
+            ProviderError: the server cannot load one.
+        """
+        if len(wanted) > self.capacity:
+            raise InvalidInputError(
+                f"The plan needs {len(wanted)} merged adapters at a time, but at most "
+                f"{self.capacity} are loaded; raise max_adapters."
+            )
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room(wanted))
+            for name, write in wanted.items():
+                if name not in self._users:
+                    self._bring(name, write, wanted)
+                self._users.move_to_end(name)
+            for name in wanted:
+                self._users[name] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                for name in wanted:
+                    if name in self._users:
+                        self._users[name] -= 1
+                self._changed.notify_all()
+
+    def forget(self) -> None:
+        """The server was restarted: nothing is loaded, whatever we believed."""
+        with self._changed:
+            for name in [name for name, n in self._users.items() if n == 0]:
+                del self._users[name]
+
+    def again(self, wanted: Mapping[str, Callable[[Path], None]]) -> None:
+        """Load held adapters once more, after the server forgot them."""
+        with self._changed:
+            for name, write in wanted.items():
+                self._send(name, write)
+
+    def close(self) -> None:
+        """Unload what nobody uses."""
+        with self._changed:
+            for name in [name for name, n in self._users.items() if n == 0]:
+                self._drop(name)
+
+    def _has_room(self, wanted: Mapping[str, object]) -> bool:
+        fixed = {name for name, n in self._users.items() if n > 0} | wanted.keys()
+        return len(fixed) <= self.capacity
+
+    def _bring(
+        self, name: str, write: Callable[[Path], None], wanted: Mapping[str, object]
+    ) -> None:
+        while len(self._users) >= self.capacity:
+            self._drop(next(n for n, users in self._users.items() if not users and n not in wanted))
+            self.n_evictions += 1
+        self._send(name, write)
+        self._users[name] = 0
+
+    def _send(self, name: str, write: Callable[[Path], None]) -> None:
+        folder = self._folder / name
+        if not folder.is_dir():
+            write(folder)
+        self._load(name, folder)
+        self.n_loads += 1
+
+    def _drop(self, name: str) -> None:
+        self._unload(name)
+        del self._users[name]
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+def _as_factors(adapter: Adapter) -> dict[str, Factors]:
+    return {
+        layer: Factors(
+            factor.down.double().numpy(), factor.up.double().numpy(), factor.scale * factor.rank
+        )
+        for layer, factor in adapter.items()
+    }
+
+
+def _as_factor(factors: Factors) -> Factor:
+    return Factor(
+        torch.from_numpy(factors.A).float(),
+        torch.from_numpy(factors.B).float(),
+        float(factors.scale),
+    )
