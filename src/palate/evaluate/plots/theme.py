@@ -3,6 +3,7 @@
 import io
 from collections.abc import Generator
 from contextlib import contextmanager
+from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -13,7 +14,14 @@ SEQUENTIAL = "cividis"  # monotone in lightness, made for colour-blind readers
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#555555")  # Okabe, Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that lines are told apart in grey too
 
+INK = "#0b0b0d"  # what is replaced by the page's text colour
+
 _RC: dict[Any, Any] = {
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
+    "axes.titlecolor": INK,
+    "legend.frameon": False,
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -39,3 +47,17 @@ def as_svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def as_page_svg(figure: Figure, *, label: str) -> str:
+    """The figure as an `<svg>` that takes its text colour from the page and has no background.
+
+    Args:
+        figure: Made under `theme`.
+        label: What it shows, for those who hear the page.
+    """
+    figure.patch.set_alpha(0.0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0.0)
+    text = as_svg(figure).replace(INK, "currentColor")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)

@@ -1,0 +1,188 @@
+"""What is measured of a way besides its answers: speed, memory, bounds, what it forgets."""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.plan import Plan
+from palate.core.seeds import generator_for
+from palate.evaluate.rows import FactRow, Results
+from palate.evaluate.suite import COMPARISONS, WORLD
+from palate.metrics.diversity import pairwise_kl
+from palate.models.bank import AdapterBank
+from palate.models.chat import encode_answer, encode_prompt
+from palate.models.logprobs import Scored, answer_log_probs, row_distributions
+from palate.models.pool import RowMap, pool_log_probs
+from palate.portfolio.certificate import certify
+from palate.portfolio.terms import Terms
+from palate.recipes.evaluate_fill import BASE
+from palate.recipes.evaluate_kit import Kit
+from palate.recipes.evaluate_ways import Arm, way_named
+from palate.world.grammar import sample_answer, sample_style
+from palate.world.prompts import prompts_about
+from palate.world.topics import HELD_OUT_TOPICS
+
+N_NEUTRAL = 16  # texts that retention is measured on
+N_CONTEXTS = 2  # answers of the base along which policies are compared
+N_TIMED = 1  # prompts for each person in the race
+ROUNDS = 3  # of the race; the fastest counts
+# ways that cost and forget as a sibling that is measured
+_REPEATS = frozenset(
+    [*(f"portfolio-{size}" for size in (2, 4, 5, 6, 7)), *(f"soup@{n}" for n in COMPARISONS)]
+)
+
+
+def fill_facts(kit: Kit, name: str, *, results: Results) -> None:
+    """Append the facts of one way that are not there yet."""
+    if ("fact", "bytes_per_person", name, "", kit.seed) in results:
+        return
+    way = way_named(name)
+    arms = [way(kit, person) for person in kit.people]
+    facts = [FactRow("bytes_per_person", name, kit.seed, float(np.mean([a.n_bytes for a in arms])))]
+    if kit.seed == kit.suite.seeds[0] and name not in _REPEATS:
+        facts += _speed(kit, name, arms)
+    plans = [arm.plan for arm in arms if arm.plan is not None]
+    bank = arms[0].bank
+    if bank is not None and len(plans) == len(arms) and name not in _REPEATS:
+        facts.append(FactRow("neutral_perplexity", name, kit.seed, _retention(kit, bank, plans)))
+        facts.append(FactRow("pairwise_kl", name, kit.seed, _spread(kit, bank, plans)))
+    if name.startswith("portfolio-"):
+        facts.append(_bound(kit, name))
+    if name == "implicit-soup":
+        drawn = max(kit.implicit.n_tokens, 1)
+        facts.append(
+            FactRow(
+                "proposals_per_token",
+                name,
+                kit.seed,
+                kit.implicit.n_proposals / drawn,
+                detail={"fallback_share": kit.implicit.n_fallbacks / drawn, "n_tokens": drawn},
+            )
+        )
+    if name == "mixture":
+        facts.append(_shares_per_token(kit))
+    results.append(facts)
+
+
+def _speed(kit: Kit, name: str, arms: Sequence[Arm]) -> list[FactRow]:
+    """Answer tokens per second for all people at once, and how much slower than the base."""
+    prompts = kit.prompts[:N_TIMED]
+    requests = [arm.request(prompt, 0) for arm in arms for prompt in prompts]
+    base_arm = way_named(BASE)(kit, kit.people[0])
+    rivals = [base_arm.request(prompt, 0) for _ in arms for prompt in prompts]
+    rates: dict[str, list[float]] = {"way": [], "base": []}
+    for _ in range(ROUNDS):
+        for label, engine, batch in (
+            ("base", base_arm.engine, rivals),
+            ("way", arms[0].engine, requests),
+        ):
+            n = arms[0].n_proposals if label == "way" else 1
+            start = perf_counter()
+            answers = engine.generate(batch * n)
+            seconds = perf_counter() - start
+            rates[label].append(sum(len(a.tokens) for a in answers) / n / seconds)
+    detail = {"base_tokens_per_second": max(rates["base"]), "rounds": ROUNDS}
+    return [
+        FactRow("tokens_per_second", name, kit.seed, max(rates["way"]), detail=detail),
+        FactRow("slower_than_base", name, kit.seed, max(rates["base"]) / max(rates["way"])),
+    ]
+
+
+def _retention(kit: Kit, bank: AdapterBank, plans: Sequence[Plan]) -> float:
+    """Perplexity on texts that are nobody's taste, mean over people's policies in nats."""
+    items = _neutral(kit)
+    totals = [
+        sum(
+            float(x.sum())
+            for x in answer_log_probs(
+                kit.opened.base, bank, plans=[plan] * len(items), items=items, max_rows=128
+            )
+        )
+        for plan in dict.fromkeys(plans)
+    ]
+    weights = [plans.count(plan) for plan in dict.fromkeys(plans)]
+    n_tokens = sum(len(item.answer) for item in items)
+    return float(np.exp(-np.average(totals, weights=weights) / n_tokens))
+
+
+def _neutral(kit: Kit) -> list[Scored]:
+    """Answers that the world's grammar gives without wishes; elsewhere the base's own."""
+    if kit.suite.library == WORLD:
+        generator = generator_for(kit.suite.seeds[0], "neutral")
+        pairs: list[tuple[str, str]] = []
+        for place in generator.integers(len(HELD_OUT_TOPICS), size=N_NEUTRAL):
+            topic = HELD_OUT_TOPICS[int(place)]
+            prompt = prompts_about(topic)[0]
+            pairs.append((prompt, sample_answer(topic, sample_style(generator), generator).text))
+    else:
+        requests = [way_named(BASE)(kit, kit.people[0]).request(p, 99) for p in kit.development]
+        answers = kit.engine.generate(requests[:N_NEUTRAL])
+        pairs = [(p, a.text) for p, a in zip(kit.development, answers, strict=False)]
+    base = kit.opened.base
+    return [
+        Scored(
+            tuple(encode_prompt(base, kit.text(prompt))),
+            tuple(encode_answer(base, kit.text(prompt), text, is_ended=True)),
+        )
+        for prompt, text in pairs
+    ]
+
+
+@torch.inference_mode()
+def _spread(kit: Kit, bank: AdapterBank, plans: Sequence[Plan]) -> float:
+    """Mean KL per token between two people's policies, along answers of the base."""
+    if len(plans) < 2:
+        return 0.0
+    items = _neutral(kit)[:N_CONTEXTS]
+    found: dict[Plan, Float[ndarray, "contexts vocab"]] = {}
+    for plan in dict.fromkeys(plans):
+        normal = plan.normal_form()
+        rows = RowMap.of([normal], device=kit.opened.base.device)
+        parts = [
+            pool_log_probs(row_distributions(kit.opened.base, bank, plan=normal, item=item), rows)[
+                0
+            ]
+            for item in items
+        ]
+        found[plan] = torch.cat(parts).double().numpy()
+    return pairwise_kl(np.stack([found[plan] for plan in plans]))
+
+
+def _bound(kit: Kit, name: str) -> FactRow:
+    """What nobody on the simplex loses more than, against all candidates."""
+    size = int(name.removeprefix("portfolio-"))
+    members = kit.members(size)
+    terms = Terms(criterion="additive")
+    certified = certify(kit.candidates.payoffs, members=members, terms=terms).certificate
+    names = kit.candidates.payoffs.table.policies
+    detail: dict[str, Any] = {
+        "kind": certified.kind,
+        "confidence": certified.confidence,
+        "members": [names[k] for k in members],
+        "predicted_mean_loss": float(kit.losses()[:, members].min(axis=1).mean()),
+    }
+    return FactRow("worst_case_loss", name, kit.seed, certified.additive_gap, detail=detail)
+
+
+def _shares_per_token(kit: Kit) -> FactRow:
+    """One answer of the mixture with each expert's share of every token."""
+    person = kit.people[0]
+    request = way_named("mixture")(kit, person).request(kit.prompts[0], 0)
+    traced = kit.mixture.engine.trace([request])[0]
+    owners = [row.coefficients.index(1.0) for row in request.plan.rows]
+    tokens = [str(kit.opened.base.tokenizer.decode([token])) for token in traced.completion.tokens]
+    detail = {
+        "prompt": kit.prompts[0],
+        "tokens": tokens,
+        "experts": [kit.experts[k] for k in owners],
+        "shares": np.round(traced.shares, 4).tolist(),
+        "text": traced.completion.text,
+    }
+    return FactRow(
+        "shares_per_token", "mixture", kit.seed, float(len(tokens)), person.name, detail=detail
+    )

@@ -1,0 +1,197 @@
+"""A language model as a judge, behind any OpenAI-compatible endpoint.
+
+One question speaks of one criterion and two answers; the reply is `A`, `B` or `TIE`. Judges like
+the answer shown first, so every comparison is asked in both orders, and a verdict that follows the
+position counts as a tie (`palate.metrics.win_rates.verdicts_from_both_orders`). Verdicts are kept
+in a cache under everything they depend on. The client repeats what failed in passing (timeouts,
+overload) with growing pauses; a reply that is no verdict is asked for again.
+
+Source: Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", sections 3.1
+and 3.4 (position bias, both orders).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from openai import APIConnectionError, APIError, APIStatusError, OpenAI
+
+from palate.core.errors import ProviderError
+from palate.core.files import hash_value
+from palate.metrics.win_rates import TIE, verdicts_from_both_orders
+from palate.rewards.cache import ScoreCache
+
+PROTOCOL = 1  # to be raised when the same question is put in other words
+SYSTEM = (
+    "You compare two answers to one question by one criterion and by nothing else. Neither their "
+    "order nor their length counts unless the criterion says so. Reply with one word: A if answer "
+    "A meets the criterion better, B if answer B does, TIE if they meet it equally well."
+)
+_REPLY = re.compile(r"\W*(?:ANSWER\s+)?(A|B|TIE)\W*")
+_VALUES = {"A": 1.0, "B": 0.0, "TIE": TIE}
+_OVERLOADED = 429
+_SERVER_FAULT = 500
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two answers to one prompt and what they are compared by.
+
+    Attributes:
+        prompt: What was asked.
+        first: Shown as A.
+        second: Shown as B.
+        criterion: One sentence on what is better.
+    """
+
+    prompt: str
+    first: str
+    second: str
+    criterion: str
+
+    def turned(self) -> "Question":
+        """The same with the answers in the other order."""
+        return Question(self.prompt, self.second, self.first, self.criterion)
+
+    @property
+    def text(self) -> str:
+        """As the judge reads it."""
+        return (
+            f"Criterion: {self.criterion}\n\nQuestion:\n{self.prompt}\n\n"
+            f"Answer A:\n{self.first}\n\nAnswer B:\n{self.second}\n\nA, B or TIE?"
+        )
+
+
+class ComparingJudge(Protocol):
+    """Says which of two answers is better."""
+
+    def compare(self, questions: Sequence[Question]) -> Float[ndarray, " questions"]:
+        """`[questions]`: 1 the first, 0 the second, 0.5 a tie."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class BothOrders:
+    """Verdicts asked for in either order; all speak of the question's first answer.
+
+    Attributes:
+        shown_first: `[questions]`, when it was shown first.
+        shown_second: `[questions]`, when it was shown second.
+    """
+
+    shown_first: Float[ndarray, " questions"]
+    shown_second: Float[ndarray, " questions"]
+
+    @property
+    def verdicts(self) -> Float[ndarray, " questions"]:
+        """One verdict each; a tie where the position decided."""
+        return verdicts_from_both_orders(self.shown_first, self.shown_second)
+
+    @property
+    def is_flipped(self) -> Bool[ndarray, " questions"]:
+        """Where the two orders disagree."""
+        return self.shown_first != self.shown_second
+
+
+def both_orders(judge: ComparingJudge, questions: Sequence[Question]) -> BothOrders:
+    """Every question asked in both orders."""
+    forward = judge.compare(questions)
+    backward = judge.compare([question.turned() for question in questions])
+    return BothOrders(np.asarray(forward), 1.0 - np.asarray(backward))
+
+
+@dataclass(frozen=True, eq=False)
+class EndpointJudge:
+    """A judge on a server.
+
+    Attributes:
+        model: Name on the server.
+        client: The connection.
+        cache: Where verdicts are kept, or `None`.
+        n_attempts: Times a reply that is no verdict is asked for.
+    """
+
+    model: str
+    client: OpenAI = field(repr=False)
+    cache: ScoreCache | None = None
+    n_attempts: int = 3
+
+    @classmethod
+    def connect(
+        cls,
+        *,
+        url: str,
+        model: str,
+        api_key: str = "none",
+        cache: Path | None = None,
+        timeout_seconds: float = 60.0,
+        n_retries: int = 4,
+    ) -> "EndpointJudge":
+        """The judge on the server at `url`, which ends in `/v1`."""
+        client = OpenAI(
+            base_url=url, api_key=api_key, timeout=timeout_seconds, max_retries=n_retries
+        )
+        return cls(model, client, ScoreCache(cache) if cache is not None else None)
+
+    def compare(self, questions: Sequence[Question]) -> Float[ndarray, " questions"]:
+        """`[questions]`: 1 the first, 0 the second, 0.5 a tie; known verdicts are not asked again.
+
+        Raises:
+            ProviderError: the server failed, or gave no verdict in `n_attempts` attempts.
+        """
+        keys = [self._key(question) for question in questions]
+        known = self.cache.load(keys) if self.cache is not None else {}
+        for key, question in zip(keys, questions, strict=True):
+            if key not in known:
+                known[key] = self._ask(question)
+                if self.cache is not None:
+                    self.cache.save({key: known[key]})
+        return np.array([known[key] for key in keys])
+
+    def _key(self, question: Question) -> str:
+        return hash_value([PROTOCOL, SYSTEM, self.model, question.text])
+
+    def _ask(self, question: Question) -> float:
+        reply = ""
+        for attempt in range(self.n_attempts):
+            reply = self._reply(question, seed=attempt)
+            found = _REPLY.fullmatch(reply.upper())
+            if found:
+                return _VALUES[found[1]]
+        raise ProviderError(
+            f"The judge {self.model!r} gave no verdict in {self.n_attempts} attempts, last "
+            f"{reply[:60]!r}; use a model that follows instructions.",
+        )
+
+    def _reply(self, question: Question, *, seed: int) -> str:
+        messages: list[Any] = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": question.text},
+        ]
+        try:
+            answer = self.client.chat.completions.create(
+                model=self.model, messages=messages, temperature=0.0, max_tokens=8, seed=seed
+            )
+        except APIStatusError as error:
+            is_retryable = error.status_code == _OVERLOADED or error.status_code >= _SERVER_FAULT
+            raise ProviderError(
+                f"The judge {self.model!r} refused the request with status {error.status_code}; "
+                "check the server.",
+                is_retryable=is_retryable,
+            ) from error
+        except APIConnectionError as error:
+            raise ProviderError(
+                f"The judge {self.model!r} cannot be reached ({type(error).__name__}); start its "
+                "server or give it more time.",
+                is_retryable=True,
+            ) from error
+        except APIError as error:
+            raise ProviderError(
+                f"The judge {self.model!r} gave an answer that cannot be read ({error})."
+            ) from error
+        return str(answer.choices[0].message.content or "")
