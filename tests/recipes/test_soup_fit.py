@@ -18,7 +18,6 @@ from palate.recipes.soup_basis import open_basis, write_soup
 from palate.recipes.soup_features import scored_text
 from palate.recipes.soup_fit import fit_soup
 from palate.soup.coefficients_file import load_coefficients
-from palate.soup.settings import SoupSettings
 from tiny import ANSWERS, PROMPTS
 
 EXPERTS = ("kind", "short", "plain")
@@ -122,7 +121,7 @@ def test_coefficients_beyond_the_trust_region_are_shrunk_and_said_so(
 ) -> None:
     other = tmp_path / "library"
     shutil.copytree(library, other)
-    write_soup(other, settings=SoupSettings(budget=1e-6, early_budget=1e-6, active_threshold=0))
+    write_soup(other, overrides=["budget=1.0e-6", "early_budget=1.0e-6", "active_threshold=0"])
     fitted = fit_soup(other, _write(tmp_path / "f.jsonl", [_comparison(0, 1, 1)] * 12))
     assert fitted.soup.scale < 1
     assert fitted.soup.kl <= 1e-6

@@ -4,7 +4,7 @@ import pytest
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.soup.normalised import States
 from palate.soup.pool import kl_divergence, log_softmax, pool_log_linear
-from palate.soup.trust import trust_region
+from palate.soup.trust import mean_expert_kl, trust_region
 
 
 def _states(draws, *, n_states=8, vocab=5, n_experts=3):
@@ -93,3 +93,25 @@ def test_bad_regions_are_refused(generator):
         trust_region([1, 1], states, budget=0.1)
     with pytest.raises(InvalidCoefficientsError, match="floor"):
         trust_region([1, 1, 1], states, budget=0.1, floor=(3, 0.5))
+
+
+def test_coefficients_are_enlarged_while_the_budget_lasts_and_never_beyond_the_largest_scale(
+    generator,
+):
+    states, _ = _states(generator)
+    lam = np.array([0.02, -0.01, 0.03])
+    kept = trust_region(lam, states, budget=0.05)
+    assert (kept.scale, kept.coefficients) == (1.0, pytest.approx(lam))
+    short = trust_region(lam, states, budget=0.05, largest_scale=1.5)
+    assert (short.scale, short.coefficients) == (1.5, pytest.approx(1.5 * lam))
+    long = trust_region(lam, states, budget=0.05, largest_scale=1e3)
+    assert 1.5 < long.scale < 1e3
+    assert long.kl == pytest.approx(0.05, abs=1e-9)
+    with pytest.raises(InvalidInputError, match="largest scale of 0"):
+        trust_region(lam, states, budget=0.05, largest_scale=0.0)
+
+
+def test_the_mean_kl_of_the_experts_is_that_of_each_alone(generator):
+    states, experts = _states(generator)
+    alone = [kl_divergence(expert, states.reference).mean() for expert in experts]
+    assert mean_expert_kl(states) == pytest.approx(np.mean(alone))

@@ -59,15 +59,13 @@ def basis(
     is_json: IsJson = False,
 ) -> None:
     """Measure a library's experts as a basis and write its soup.json."""
-    from palate.core.settings import load_settings
     from palate.recipes.soup_basis import write_soup
-    from palate.soup.settings import SoupSettings
 
     written = write_soup(
         library,
         population=population,
         floor=numbers_by_name(floor, what="floor"),
-        settings=load_settings(SoupSettings, overrides=overrides or ()),
+        overrides=overrides or (),
         base=base,
     )
     found = written.basis

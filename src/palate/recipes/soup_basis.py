@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.seeds import generator_for
+from palate.core.settings import load_settings
 from palate.experts.library import Library
 from palate.experts.rollouts import read_rollouts
 from palate.models.load import Base
@@ -24,11 +25,13 @@ from palate.soup.basis import effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis, load_basis, save_basis
 from palate.soup.learning import feature_scales, plain_prior, population_prior
 from palate.soup.normalised import States
-from palate.soup.settings import SoupSettings
+from palate.soup.settings import SoupSettings, settings_for
+from palate.soup.trust import mean_expert_kl
 
 SOUP = "soup.json"
 N_CALIBRATION = 256  # rollouts that features are scaled on
 N_STATES = 300
+LEAST_BUDGET = 1e-6  # nats per token, of experts that do nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ def write_soup(
     *,
     population: Path | None = None,
     floor: Mapping[str, float] | None = None,
-    settings: SoupSettings | None = None,
+    overrides: Sequence[str] = (),
     base: str | None = None,
 ) -> SoupWritten:
     """Measure the library's experts as a basis and write `soup.json`.
@@ -60,7 +63,7 @@ def write_soup(
         folder: A library with rollouts.
         population: Feedback of many people (`person` in every row), for the prior and the gain.
         floor: One safety expert with the coefficient that feedback cannot lower.
-        settings: Trust region and thresholds.
+        overrides: `key=value` of `SoupSettings`; the budget is the experts' own KL otherwise.
         base: Where the base is now, if it has moved.
 
     Raises:
@@ -84,6 +87,8 @@ def write_soup(
     states = calibration_states(opened)
     matrix = tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0))
     rank = effective_rank(matrix)
+    measured = settings_for(max(mean_expert_kl(states), LEAST_BUDGET))
+    defaults = [f"{key}={value!r}" for key, value in measured.items()]
     basis = SoupBasis(
         base=manifest.base.fingerprint,
         experts=manifest.expert_names,
@@ -95,7 +100,7 @@ def write_soup(
         effective_rank={str(share): count for share, count in rank.at.items()},
         prior=plain_prior(n_experts=len(manifest.expert_names)),
         floor=None if floor is None else next(iter(floor.items())),
-        settings=settings or SoupSettings(),
+        settings=load_settings(SoupSettings, overrides=(*defaults, *overrides)),
     )
     if population is not None:
         basis = _with_population(basis, opened, read_feedback(population), calibration=ratios)

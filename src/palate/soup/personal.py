@@ -48,7 +48,7 @@ class PersonalSoup:
         coefficients: `[experts]`, as served.
         believed: `[experts]`, before trust region and threshold.
         standard_errors: `[experts]`, of the believed ones.
-        scale: What the trust region multiplied them by, in [0, 1].
+        scale: What the trust region multiplied them by.
         kl: Mean KL per token to the base model inside the region, nats, before experts that hardly
             act were dropped; to the base with the safety expert when there is a floor.
         gain: Predicted, per token.
@@ -101,7 +101,11 @@ def personal_soup(
     wanted = believed if belief.n_observations else np.zeros(n_experts)
     is_early = belief.n_observations < chosen.n_early
     trusted = trust_region(
-        wanted, states, budget=chosen.early_budget if is_early else chosen.budget, floor=floor
+        wanted,
+        states,
+        budget=chosen.early_budget if is_early else chosen.budget,
+        floor=floor,
+        largest_scale=chosen.largest_scale,
     )
     spread = expert_spread(tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0)))
     served = active_experts(trusted.coefficients, spread=spread, threshold=chosen.active_threshold)

@@ -30,7 +30,7 @@ class Trusted:
 
     Attributes:
         coefficients: `[experts]`, scaled.
-        scale: In [0, 1]; 1 when the region was not reached.
+        scale: In [0, largest allowed]; the largest when the region was not reached.
         kl: Mean KL per token in nats, at the scaled coefficients.
         kl_before: At the coefficients given.
     """
@@ -48,8 +48,13 @@ def trust_region(
     budget: float,
     state_shares: Float[ndarray, " states"] | None = None,
     floor: tuple[int, float] | None = None,
+    largest_scale: float = 1.0,
 ) -> Trusted:
-    """The coefficients, shrunk along their ray until the mean KL per token is within the budget.
+    """The coefficients, scaled along their ray until the mean KL per token is within the budget.
+
+    With `largest_scale` above one they are also enlarged, up to that, while the budget lasts: a
+    mode of few comparisons is short because it is unsure of the direction, and of all policies
+    within the budget the one along the believed direction has the largest believed reward.
 
     The mean is over the states given, such as the last few hundred of the conversation; other
     states may have more.
@@ -61,20 +66,22 @@ def trust_region(
         state_shares: `[states]`, how much each state counts; equal by default.
         floor: Index and coefficient of a safety expert that feedback cannot lower. Its coefficient
             becomes at least this, what is above is shrunk like the rest.
+        largest_scale: Above zero; at one coefficients are never enlarged.
 
     Returns:
         With `kl <= budget`.
 
     Raises:
         InvalidCoefficientsError: not one finite coefficient per expert, or the floor names none.
-        InvalidInputError: the budget is not positive, or there are no states.
+        InvalidInputError: the budget or the largest scale is not positive, or there are no states.
     """
     n_experts = states.tilts.shape[2]
     wanted = require_coefficients(coefficients, n_experts=n_experts)
-    if not budget > 0 or not len(states.reference):
+    if not (budget > 0 and largest_scale > 0) or not len(states.reference):
         raise InvalidInputError(
-            f"A budget of {budget} nats over {len(states.reference)} states is no trust region; "
-            "use a budget above 0 and at least one state."
+            f"A budget of {budget} nats and a largest scale of {largest_scale} over "
+            f"{len(states.reference)} states are no trust region; use numbers above 0 and at "
+            "least one state."
         )
     fixed = _fixed_part(floor, n_experts=n_experts)
     if floor is not None:
@@ -89,12 +96,26 @@ def trust_region(
         return float(shares @ kl_divergence(log_softmax(base + scale * tilt), base))
 
     kl_before = kl(1.0)
-    scale = 1.0 if kl_before <= budget else _bisect(kl, budget=budget)
+    is_within = kl(largest_scale) <= budget
+    scale = largest_scale if is_within else _bisect(kl, budget=budget, high=largest_scale)
     return Trusted(fixed + scale * free, scale, kl(scale), kl_before)
 
 
-def _bisect(kl: Callable[[float], float], *, budget: float) -> float:
-    low, high = 0.0, 1.0
+def mean_expert_kl(states: States) -> float:
+    """Mean KL per token of the experts themselves, nats: how far from the reference experts go.
+
+    The budget of a soup that may go as far as an expert does, and no further.
+    """
+    experts = range(states.tilts.shape[2])
+    kls = [
+        kl_divergence(log_softmax(states.reference + states.tilts[:, :, k]), states.reference)
+        for k in experts
+    ]
+    return float(np.mean(kls))
+
+
+def _bisect(kl: Callable[[float], float], *, budget: float, high: float) -> float:
+    low = 0.0
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if kl(middle) <= budget else (low, middle)
