@@ -8,10 +8,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from palate.core.errors import PalateError
 from palate.serve import chat, completions, feedback, health, library, people, questions
@@ -67,11 +69,27 @@ def make_app(served: Served) -> FastAPI:
     app.state.served = served
     for router in ROUTERS:
         app.include_router(router)
-    app.mount("/", StaticFiles(directory=WEB, html=True), name="page")
+    app.mount("/", _Page(directory=WEB, html=True), name="page")
     _handle_errors(app)
     app.openapi_schema = _schema(app)
     app.add_middleware(Edge, served=served)
     return app
+
+
+class _Page(StaticFiles):
+    """The page's files; an address of the API that is asked by a wrong method is told so."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        methods = {
+            method
+            for router in ROUTERS
+            for route in router.routes
+            if isinstance(route, APIRoute) and route.path_regex.match(scope["path"])
+            for method in route.methods or ()
+        }
+        if methods:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
+        return await super().get_response(path, scope)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -89,7 +107,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def on_http(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  the same
-        return render(from_http(error))
+        cause = error.__cause__  # of a body that could not be read
+        return render(cause if isinstance(cause, ApiError) else from_http(error))
 
     async def on_any(_request: Request, error: Exception) -> Response:
         LOGGER.error("a request failed", exc_info=error)

@@ -79,13 +79,15 @@ def from_validation(error: RequestValidationError) -> ApiError:
 
 def from_http(error: HTTPException) -> ApiError:
     """What the router itself refuses."""
-    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code)
+    codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     messages = {
+        400: "The body cannot be read; send one JSON object in UTF-8.",
         404: "There is nothing at this address; see docs/serving.md for what there is.",
         405: "This address does not take this method.",
         413: "The request is too large.",
     }
     message = messages.get(error.status_code, str(error.detail))
+    code = codes.get(error.status_code)
     return ApiError(error.status_code, message, code=code, headers=dict(error.headers or {}))
 
 

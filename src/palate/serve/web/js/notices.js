@@ -9,6 +9,8 @@ const NEWS_SECONDS = 6;
 /** @type {() => void} */
 let askForKey = () => {};
 let isPolling = false;
+/** @type {(() => void)[]} */
+let undone = []; // what the dead line cut short
 
 /** @param {() => void} open What to do where a key is wanted. */
 export function onKeyWanted(open) {
@@ -111,6 +113,7 @@ function waitAndOffer(title, problem, again) {
 
 /** @param {(() => void)} [again] */
 async function waitForServer(again) {
+  if (again) undone.push(again);
   if (isPolling) return;
   isPolling = true;
   while (!(await isAlive())) {
@@ -119,5 +122,7 @@ async function waitForServer(again) {
   isPolling = false;
   byId("notices").replaceChildren();
   say("The server is back.");
-  again?.();
+  const left = undone;
+  undone = [];
+  for (const task of left) task();
 }

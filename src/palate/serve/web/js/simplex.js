@@ -131,7 +131,9 @@ export function regions(corners) {
     let polygon = [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
     corners.forEach((other, j) => {
       const lead = own.map((value, axis) => value - other[axis]);
-      if (j !== k && !(j > k && lead.every((v) => v === 0))) polygon = clipped(polygon, lead);
+      const isSame = lead.every((value) => value === 0);
+      if (isSame && j < k) polygon = []; // of equals, the first serves
+      else if (!isSame) polygon = clipped(polygon, lead);
     });
     return areaOf(polygon) > 1e-7 ? polygon : [];
   });
