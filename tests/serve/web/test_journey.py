@@ -1,0 +1,157 @@
+"""What a person does on the page, in real Chromium against a real server."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from page_steps import ask, believed, create_person, drag_to, shares, wait_for_answer
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_person_is_created_drags_streams_compares_three_times_and_is_erased(page: Page) -> None:
+    name = create_person(page)
+    assert believed(page) == {"kind": "0.00", "short": "0.00", "plain": "0.00"}
+
+    drag_to(page, 0.5, 0.2)  # near the top corner
+    assert shares(page)["kind"] > 70
+    ask(page, "hello")
+    expect(page.locator(".answer .badge").first).to_have_text("portfolio")
+    expect(page.locator(".why")).to_contain_text("Member 'kind'")
+
+    seen = [believed(page)]
+    page.get_by_role("button", name="Compare two").click()
+    for verdict in ("A is better", "B is better", "As good as each other"):
+        page.get_by_role("button", name=verdict).click()
+        page.get_by_role("button", name="Next two").wait_for()
+        seen.append(believed(page))
+        if verdict != "As good as each other":
+            page.get_by_role("button", name="Next two").click()
+    assert all(before != after for before, after in itertools.pairwise(seen))
+    expect(page.locator(".learning")).to_have_text("3 verdicts, applied: answers use it.")
+    assert page.locator(".interval.before:visible").count() == 3  # outlines of the belief before
+
+    page.get_by_role("button", name="Erase me").click()
+    page.get_by_role("button", name="Erase everything").click()
+    receipt = page.locator("dl.receipt")
+    expect(receipt).to_contain_text("Verdicts")
+    assert name not in receipt.inner_text()
+    page.get_by_role("button", name="Done").click()
+    expect(page.locator("#person-name")).to_have_text("Choose a person")
+    status = page.evaluate("name => fetch(`v1/people?limit=200`).then(r => r.text())", name)
+    assert name not in status
+
+
+def test_the_answer_streams_piece_by_piece(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          window.lengths = new Set();
+          new MutationObserver(() => {
+            const text = document.querySelector(".answer.streaming .answer-text");
+            if (text) window.lengths.add(text.textContent.length);
+          }).observe(document.getElementById("result"),
+                     {subtree: true, childList: true, characterData: true});
+        }"""
+    )
+    ask(page, "hello")
+    assert page.evaluate("window.lengths.size") >= 10
+
+
+def test_dragging_answers_again_while_it_is_live(page: Page) -> None:
+    ask(page, "hello")
+    with page.expect_request("**/v1/chat/completions") as caught:
+        drag_to(page, 0.15, 0.85)
+    sent = json.loads(caught.value.post_data or "")
+    assert sent["palate"]["preference"]["short"] > 0.7
+    wait_for_answer(page)
+    expect(page.locator(".why")).to_contain_text("Member 'short'")
+
+
+def test_nothing_is_asked_by_dragging_when_it_is_not_live(page: Page) -> None:
+    ask(page, "hello")
+    page.locator("#live").uncheck()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    drag_to(page, 0.15, 0.85)
+    page.wait_for_timeout(800)
+    assert not [url for url in asked if url.endswith("completions")]
+
+
+@pytest.mark.parametrize(
+    ("label", "way"),
+    [
+        ("Base", "base"),
+        ("Portfolio", "portfolio"),
+        ("Soup", "soup"),
+        ("Output soup", "output-soup"),
+        ("Mixture", "mixture"),
+    ],
+)
+def test_each_way_answers_and_says_why(page: Page, label: str, way: str) -> None:
+    page.locator("#live").uncheck()
+    page.locator("#ways").get_by_label(label, exact=True).check(force=True)
+    ask(page, "hello")
+    expect(page.locator(".answer .badge").first).to_have_text(way)
+    assert len(page.locator(".why p").inner_text()) > 10
+
+
+def test_the_heat_map_names_the_writers_of_every_token(page: Page) -> None:
+    page.locator("#ways").get_by_label("Mixture", exact=True).check(force=True)
+    page.locator("#explain").check()
+    ask(page, "hello")
+    tokens = page.locator(".heat .token")
+    assert tokens.count() > 20
+    tokens.first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(tokens.nth(1)).to_be_focused()
+    expect(page.locator(".heat-readout")).to_contain_text("probability")
+    legend = page.locator(".heat-legend li").all_inner_texts()
+    total = sum(int(line.split()[-2]) for line in legend)
+    assert 97 <= total <= 103  # shares sum to one, rounded one by one
+
+
+def test_thumbs_and_stars_are_learned_from(page: Page) -> None:
+    create_person(page)
+    ask(page, "hello")
+    page.get_by_role("button", name="A good answer").click()
+    expect(page.locator(".feedback")).to_contain_text("Learned.")
+    expect(page.locator(".learning")).to_contain_text("1 verdict,")
+    page.locator(".star").nth(3).click()
+    expect(page.locator(".star.lit")).to_have_count(4)
+
+
+def test_a_wish_is_kept_and_there_again_after_a_reload(page: Page) -> None:
+    name = create_person(page)
+    drag_to(page, 0.5, 0.2)
+    wish = shares(page)
+    page.get_by_role("button", name=f"Keep as {name}'s wish").click()
+    expect(page.get_by_role("button", name=f"Kept as {name}'s wish")).to_be_disabled()
+    page.reload()
+    expect(page.locator("#person-name")).to_have_text(name)
+    expect(page.locator("table.bars")).to_be_visible()
+    assert shares(page) == wish
+
+
+def test_what_was_learned_is_forgotten_on_request(page: Page) -> None:
+    create_person(page)
+    page.get_by_label("Your question").fill("hello")
+    page.get_by_role("button", name="Compare two").click()
+    page.get_by_role("button", name="A is better").click()
+    expect(page.locator(".learning")).to_contain_text("1 verdict,")
+    page.get_by_role("button", name="Forget what was learned").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.locator(".learning")).to_contain_text("0 verdicts")
+    assert set(believed(page).values()) == {"0.00"}
+
+
+def test_all_that_is_kept_can_be_taken_away_as_a_file(page: Page, tmp_path: Path) -> None:
+    name = create_person(page)
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Export my data").click()
+    file = tmp_path / "export.json"
+    caught.value.save_as(file)
+    assert name in file.read_text()
+    assert isinstance(json.loads(file.read_text()), dict)
