@@ -76,7 +76,7 @@ def test_a_mixture_has_one_row_per_active_expert_and_uniform_shares() -> None:
         (lambda: Pool("linear", (1.5, -0.5)), "negative"),
         (lambda: Pool("log_linear", (0.5, 0.6)), "not 1"),
         (lambda: Pool("single", (1.0,)), "takes no coefficients"),
-        (lambda: Pool("log_linear", (), "pcm"), "controller"),
+        (lambda: Pool("single", (), "pcm"), "controller"),
         (lambda: Plan((), Pool("single")), "no rows"),
         (lambda: Plan((Row((1.0,)), Row((1.0, 2.0))), Pool("linear", (0.5, 0.5))), "rows have"),
         (lambda: Plan((Row((1.0,)),) * 2, Pool("single")), "takes one row"),

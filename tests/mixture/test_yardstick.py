@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from palate.mixture.yardstick import RebelSettings, Yardstick, fit_table, yardstick
+from palate.mixture.yardstick import RebelSettings, Yardstick, fit_table, two_halves, yardstick
 from palate.soup.trees import answer_log_probs
 
 
@@ -39,3 +39,21 @@ def test_the_same_seed_gives_the_same_table(yardsticks: list[Yardstick]) -> None
     )
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_where_each_expert_is_right_in_one_half_every_constant_vector_is_worth_the_same() -> None:
+    problem = two_halves()
+    generator = np.random.default_rng(0)
+    for shares in generator.dirichlet([1.0, 1.0], size=50):
+        assert problem.value(problem.constant(shares)) == pytest.approx(0.45, abs=1e-12)
+    assert problem.best_static()[1] == pytest.approx(0.45, abs=1e-12)
+    shares, value = problem.optimal()
+    assert value == pytest.approx(0.8, abs=1e-12)
+    assert [table.argmax(axis=1).tolist() for table in shares[:2]] == [[0], [0] * 3]
+    assert set(np.concatenate(shares[2:]).argmax(axis=1).tolist()) == {1}
+
+
+def test_rebel_learns_to_change_hands_in_the_middle() -> None:
+    problem = two_halves()
+    learned = fit_table(problem, seed=0, settings=RebelSettings(n_updates=40))
+    assert problem.value(learned) > 0.7  # every constant vector has 0.45

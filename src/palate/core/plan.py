@@ -6,8 +6,9 @@ per expert of the bank; a pool turns the rows' next-token distributions into one
 
     single                        p = p_1
     log_linear(a), sum a = 1      log p(v) = sum_m a_m log p_m(v) - log Z
-    linear(alpha), simplex        p(v) = sum_m alpha_m p_m(v), alpha fixed or given token by token
-    by a controller
+    linear(alpha), simplex        p(v) = sum_m alpha_m p_m(v)
+
+    A controller may give a and alpha token by token; then they lie on the simplex.
 
 A method is a function from what is known of a person to a `Plan`; one engine executes plans. Two
 plans with the
@@ -54,9 +55,8 @@ class Pool:
 
     Attributes:
         kind: `single`, `log_linear` or `linear`.
-        coefficients: One number per row; empty for `single` and for a controlled linear pool.
-        controller: Name of the controller that gives the linear coefficients at every token, or
-            `None`.
+        coefficients: One number per row; empty for `single` and for a controlled pool.
+        controller: Name of the controller that gives the coefficients at every token, or `None`.
         context: For a controller: token ids it reads first, or `None` for the request's prompt.
         strengths: For a controller: how much is wanted of each row, on the simplex; empty is all
             alike. A row of strength zero was not asked for and gets no more than a floor.
@@ -257,10 +257,10 @@ def _require_pool_coefficients(pool: Pool) -> None:
         )
     if pool.kind == "single" and values:
         raise InvalidCoefficientsError("The pool 'single' takes no coefficients; leave them out.")
-    if pool.controller is not None and (pool.kind != "linear" or values):
+    if pool.controller is not None and (pool.kind == "single" or values):
         raise InvalidCoefficientsError(
-            "A controller belongs to a 'linear' pool without fixed coefficients; give one or "
-            "the other."
+            "A controller belongs to a 'linear' or 'log_linear' pool without fixed coefficients; "
+            "give one or the other."
         )
     if pool.kind == "single" or pool.controller is not None:
         return

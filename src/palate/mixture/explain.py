@@ -144,22 +144,35 @@ def explain(
 
 def render_page(explanation: Explanation, *, title: str = "Who wrote what") -> str:
     """A page on its own: tokens coloured by who wrote them, underlined by who was asked."""
-    colours = dict(zip(explanation.experts, _palette(len(explanation.experts)), strict=True))
-    legend = "".join(
-        f'<span style="background:{_rgb(colour)}">{escape(name)} '
-        f"{explanation.mean_responsibilities()[name]:.0%}</span>"
-        for name, colour in colours.items()
-    )
-    tokens = "".join(_token(token, colours) for token in explanation.tokens)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{escape(title)}</h1><p><b>Asked:</b> {escape(explanation.prompt)}</p>"
-        f'<p class="legend">{legend}</p>'
+        f'<p class="legend">{render_legend(explanation)}</p>'
         "<p>Background: who wrote the token. Underline: who was asked most. "
         "Hover for numbers.</p>"
-        f'<p class="tokens">{tokens}</p>{_table(explanation)}</body></html>\n'
+        f'<p class="tokens">{render_tokens(explanation)}</p>'
+        f"{_table(explanation)}</body></html>\n"
     )
+
+
+def render_legend(explanation: Explanation) -> str:
+    """Each expert in its colour with the share of tokens it wrote; `<span>` elements."""
+    shares = explanation.mean_responsibilities()
+    return "".join(
+        f'<span style="background:{_rgb(colour)}">{escape(name)} {shares[name]:.0%}</span>'
+        for name, colour in _colours(explanation).items()
+    )
+
+
+def render_tokens(explanation: Explanation) -> str:
+    """The answer, each token on the colour of who wrote it; `<span>` elements with numbers."""
+    colours = _colours(explanation)
+    return "".join(_token(token, colours) for token in explanation.tokens)
+
+
+def _colours(explanation: Explanation) -> dict[str, tuple[int, int, int]]:
+    return dict(zip(explanation.experts, _palette(len(explanation.experts)), strict=True))
 
 
 def _token(token: TokenStory, colours: Mapping[str, tuple[int, int, int]]) -> str:

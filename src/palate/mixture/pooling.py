@@ -111,6 +111,25 @@ def token_log_probs(
     return torch.logaddexp(mixed + math.log1p(-floor.share), lifted)
 
 
+def log_linear_log_probs(
+    shares: Float[Tensor, "... experts"],
+    token_log_probs: Float[Tensor, "... experts"],
+    log_probs: Float[Tensor, "... experts vocab"],
+) -> Float[Tensor, "..."]:
+    """Log-probability of given tokens under the log-linear pool.
+
+    `sum_i share_i log p_i(y_t) - log sum_v exp(sum_i share_i log p_i(v))`: the normaliser needs the
+    whole distributions, so one number per expert and token is not enough here (M7).
+
+    Args:
+        shares: `[..., experts]`, on the simplex.
+        token_log_probs: `[..., experts]`, `log p_i(y_t)`.
+        log_probs: `[..., experts, vocab]`.
+    """
+    pooled = torch.einsum("...n,...nv->...v", shares, log_probs)
+    return (shares * token_log_probs).sum(dim=-1) - torch.logsumexp(pooled, dim=-1)
+
+
 def mixture(
     shares: Float[Tensor, "... experts"], probs: Float[Tensor, "... experts vocab"]
 ) -> Float[Tensor, "... vocab"]:

@@ -74,6 +74,26 @@ def combined_reward(
     return np.where(is_ended, total, 0.0)
 
 
+def raw_reward(
+    margins: Float[ndarray, "answers objectives"],
+    strengths: Float[ndarray, "answers objectives"],
+    *,
+    is_ended: Bool[ndarray, " answers"],
+) -> Float[ndarray, " answers"]:
+    """`1/2 + margin / 4`, averaged with the strengths: a win probability that is not squashed.
+
+    It is the tangent of the sigmoid at one half, so steps of learning mean the same near there. An
+    answer that was cut earns what the worst one does.
+
+    Args:
+        margins: `[answers, objectives]`, log-odds against the reference answers.
+        strengths: `[answers, objectives]`, each row on the simplex.
+        is_ended: `[answers]`, whether the answer ended by itself.
+    """
+    total = 0.5 + 0.25 * np.where(strengths > 0, margins * strengths, 0.0).sum(axis=1)
+    return np.where(is_ended, total, total.min())
+
+
 def unsaturated_fraction(
     wins: Float[ndarray, "answers objectives"], strengths: Float[ndarray, "answers objectives"]
 ) -> float:

@@ -16,14 +16,15 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.plan import reference_plan
+from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import Engine, Request, Sampling
 from palate.core.seeds import derive_seed
 from palate.core.types import Completion
 from palate.mixture.decode import experts_of
-from palate.mixture.reward import combined_reward, win_probabilities
+from palate.mixture.reward import combined_reward, raw_reward, win_probabilities
 from palate.mixture.wording import Asked, Wording
 from palate.models.engine import LocalEngine
+from palate.models.logprobs import Scored, row_distributions
 
 CONTROLLER = "preference"  # the name under which a controller is given to the engine
 
@@ -49,7 +50,9 @@ class Sample:
         shares: `[tokens, experts]` with which it was drawn, over the whole bank.
         expert_log_probs: `[tokens, experts]`; zero where an expert had no row.
         wins: `[experts]`, probability of beating the reference answer.
-        reward: The strengths' average of these; zero when cut.
+        reward: The strengths' average of these, zero when cut; or the judge's raw reward.
+        tables: `[tokens, wanted, vocab]`, all log-probabilities of the wanted experts in order;
+            kept only where the pool is log-linear, whose normaliser needs them.
     """
 
     asked: Asked
@@ -59,6 +62,7 @@ class Sample:
     expert_log_probs: Float[ndarray, "tokens experts"]
     wins: Float[ndarray, " experts"]
     reward: float
+    tables: Float[ndarray, "tokens wanted vocab"] | None = None
 
     @property
     def log_prob(self) -> float:
@@ -96,20 +100,29 @@ class Judge:
         scores: Raw scores.
         references: What answers are compared with.
         temperature: Log-odds are divided by it, against saturation.
+        is_raw: Give log-odds as rewards, not win probabilities.
     """
 
     scores: LogOdds
     references: References
     temperature: float = 1.0
+    is_raw: bool = False
+
+    def margins(
+        self, asked: Sequence[Asked], answers: Sequence[str]
+    ) -> Float[ndarray, "answers experts"]:
+        """`[answers, experts]`: log-odds of beating the reference answers, tempered."""
+        prompts = [item.prompt for item in asked]
+        own = self.scores.log_odds(prompts, answers)
+        other = self.scores.log_odds(prompts, self.references.answers(asked))
+        return (own - other) / self.temperature
 
     def wins(
         self, asked: Sequence[Asked], answers: Sequence[str]
     ) -> Float[ndarray, "answers experts"]:
         """`[answers, experts]`, in (0, 1)."""
-        prompts = [item.prompt for item in asked]
-        own = self.scores.log_odds(prompts, answers)
-        other = self.scores.log_odds(prompts, self.references.answers(asked))
-        return win_probabilities(own / self.temperature, other / self.temperature)
+        margins = self.margins(asked, answers)
+        return win_probabilities(margins, np.zeros_like(margins))
 
 
 def sample(
@@ -138,12 +151,14 @@ def sample(
     ]
     traced = engine.trace(requests)
     completions = [one.completion for one in traced]
-    wins = judge.wins(asked, [completion.text for completion in completions])
-    rewards = combined_reward(
-        wins,
-        np.array([item.strengths for item in asked]),
-        is_ended=np.array([completion.finish == "stop" for completion in completions]),
-    )
+    margins = judge.margins(asked, [completion.text for completion in completions])
+    wins = win_probabilities(margins, np.zeros_like(margins))
+    strengths = np.array([item.strengths for item in asked])
+    is_ended = np.array([completion.finish == "stop" for completion in completions])
+    if judge.is_raw:
+        rewards = raw_reward(margins, strengths, is_ended=is_ended)
+    else:
+        rewards = combined_reward(wins, strengths, is_ended=is_ended)
     return [
         Sample(
             asked=item,
@@ -155,9 +170,18 @@ def sample(
             ),
             wins=row,
             reward=float(reward),
+            tables=_tables(engine, plan, one.completion) if wording.pool == "log_linear" else None,
         )
         for item, plan, one, row, reward in zip(asked, plans, traced, wins, rewards, strict=True)
     ]
+
+
+def _tables(
+    engine: LocalEngine, plan: Plan, completion: Completion
+) -> Float[ndarray, "tokens wanted vocab"]:
+    item = Scored(plan.pool.context or (), completion.tokens)
+    found = row_distributions(engine.base, engine.bank, plan=plan, item=item)
+    return found.transpose(0, 1).cpu().numpy()
 
 
 def _spread(

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from palate.core.settings import Settings
-from palate.mixture.wording import Prompts
+from palate.mixture.wording import Pooling, Prompts
 from palate.models.trunk import TrunkSettings
 
 
@@ -36,6 +36,10 @@ class FitSettings(Settings):
         loss: What is minimised.
         trunk: Shape of the controller.
         prompts: What the experts read: their own sentence, all wanted ones, or none.
+        pool: Probabilities are averaged (`linear`) or log-probabilities (`log_linear`); the latter
+            needs the experts' whole distributions in training.
+        reward: `win`: win probabilities; `raw`: log-odds against the reference answer on the scale
+            of win probabilities near one half, not squashed.
         n_updates: Rounds of sampling and learning.
         n_pairs: Pairs of answers sampled per update; PPO sees the same answers one by one.
         n_epochs: Passes over them.
@@ -52,6 +56,8 @@ class FitSettings(Settings):
     loss: LossSettings = LossSettings()
     trunk: TrunkSettings = TrunkSettings()
     prompts: Prompts = "own"
+    pool: Pooling = "linear"
+    reward: Literal["win", "raw"] = "win"
     n_updates: int = Field(default=200, ge=1)
     n_pairs: int = Field(default=64, ge=1)
     n_epochs: int = Field(default=4, ge=1)

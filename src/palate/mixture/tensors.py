@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from palate.core.errors import InvalidInputError
-from palate.mixture.pooling import token_log_probs
+from palate.mixture.pooling import log_linear_log_probs, shares_of, token_log_probs
 from palate.mixture.rollout import Sample
 
 
@@ -25,6 +25,8 @@ class Answers:
         strengths: `[answers, experts]`; zero is not wanted.
         expert_log_probs: `[answers, tokens, experts]`.
         rewards: `[answers]`.
+        wanted: `[answers, wanted]`, the wanted experts of each answer, if the pool is log-linear.
+        tables: `[answers, tokens, wanted, vocab]`, their log-probabilities, or `None`.
     """
 
     ids: Int[Tensor, "answers seq"]
@@ -34,6 +36,8 @@ class Answers:
     strengths: Float[Tensor, "answers experts"]
     expert_log_probs: Float[Tensor, "answers tokens experts"]
     rewards: Float[Tensor, " answers"]
+    wanted: Int[Tensor, "answers wanted"] | None = None
+    tables: Float[Tensor, "answers tokens wanted vocab"] | None = None
 
     @classmethod
     def of(cls, samples: Sequence[Sample], *, device: torch.device | None = None) -> "Answers":
@@ -61,7 +65,8 @@ class Answers:
         strengths = torch.tensor([s.asked.strengths for s in samples])
         rewards = torch.tensor([s.reward for s in samples])
         parts = (ids, mask, places, is_token, strengths, log_probs, rewards)
-        return cls(*(part.to(device) for part in parts))
+        tables = _tables(samples, n_tokens=max(lengths))
+        return cls(*(part.to(device) for part in parts), *(part.to(device) for part in tables))
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -80,6 +85,8 @@ class Answers:
             self.strengths[index],
             self.expert_log_probs[index, :n_tokens],
             self.rewards[index],
+            None if self.wanted is None else self.wanted[index],
+            None if self.tables is None else self.tables[index, :n_tokens],
         )
 
 
@@ -113,5 +120,35 @@ def mixed_log_probs(
 ) -> Float[Tensor, "answers tokens"]:
     """Log-probability of each token under the mixture with these scores; zero for padding."""
     active = (answers.strengths > 0).unsqueeze(1).expand_as(scores)
-    mixed = token_log_probs(scores, answers.expert_log_probs, active)
+    if answers.tables is None or answers.wanted is None:
+        mixed = token_log_probs(scores, answers.expert_log_probs, active)
+    else:
+        index = answers.wanted.unsqueeze(1).expand(-1, scores.shape[1], -1)
+        mixed = log_linear_log_probs(
+            shares_of(scores, active).gather(2, index),
+            answers.expert_log_probs.gather(2, index),
+            answers.tables,
+        )
     return torch.where(answers.is_token, mixed, 0.0)
+
+
+def _tables(samples: Sequence[Sample], *, n_tokens: int) -> tuple[Tensor, ...]:
+    """Wanted experts and their tables, padded; nothing unless the pool is log-linear.
+
+    Raises:
+        InvalidInputError: answers want different numbers of experts.
+    """
+    first = samples[0].tables
+    if first is None:
+        return ()
+    wanted = [one.asked.wanted for one in samples]
+    if len({len(row) for row in wanted}) != 1:
+        raise InvalidInputError(
+            "Under a log-linear pool all combinations must want equally many experts; train others "
+            "in runs of their own."
+        )
+    tables = torch.zeros(len(samples), n_tokens, *first.shape[1:])
+    for row, one in enumerate(samples):
+        if one.tables is not None:
+            tables[row, : len(one.tables)] = torch.from_numpy(one.tables)
+    return torch.tensor(wanted), tables

@@ -21,6 +21,7 @@ from palate.models.chat import encode_prompt, format_messages
 from palate.models.load import Base
 
 Prompts = Literal["own", "full", "none"]
+Pooling = Literal["linear", "log_linear"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class Wording:
         base: Gives template and token ids.
         instructions: The preference sentence of each expert, in bank order.
         prompts: What the experts read.
+        pool: How the experts' distributions become one.
     """
 
     base: Base
     instructions: tuple[str, ...]
     prompts: Prompts = "own"
+    pool: Pooling = "linear"
 
     def preference(self, asked: Asked) -> str:
         """The wanted sentences; with percentages where strengths differ.
@@ -91,7 +94,7 @@ class Wording:
         shares: Sequence[float] | None = None,
         extra: Sequence[int] = (),
     ) -> Plan:
-        """One row per wanted expert, pooled linearly.
+        """One row per wanted expert, and the wording's pool.
 
         Args:
             asked: Prompt and strengths.
@@ -111,10 +114,10 @@ class Wording:
         )
         if controller is None:
             even = (1.0 / len(rows),) * len(rows)
-            return Plan(rows, Pool("linear", tuple(shares) if shares is not None else even))
+            return Plan(rows, Pool(self.pool, tuple(shares) if shares is not None else even))
         context = tuple(encode_prompt(self.base, self._text(asked.prompt, preference)))
         strengths = tuple(asked.strengths[k] for k in experts)
-        pool = Pool("linear", controller=controller, context=context, strengths=strengths)
+        pool = Pool(self.pool, controller=controller, context=context, strengths=strengths)
         return Plan(rows, pool)
 
     def _context(self, asked: Asked, expert: int, preference: str) -> tuple[int, ...]:

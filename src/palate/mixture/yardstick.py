@@ -77,6 +77,27 @@ def yardstick(seed: int) -> Yardstick:
     return Yardstick(tree.reference, experts, rewards, problem)
 
 
+def two_halves(*, n_tokens: int = 4, likely: float = 0.8) -> ControlProblem:
+    """A case in which no constant shares are better than others, and a controller is.
+
+    Answers are `n_tokens` long, of the tokens a, b, c. One expert writes a, the other b, each with
+    probability `likely` at every place, the rest split evenly. A token is right if it is a in the
+    first half or b in the second; the reward is the share of right tokens. Constant shares win in
+    one half what they lose in the other: their value is the mean of `likely` and `(1 - likely) / 2`
+    whatever they are. The controller that changes hands in the middle has the value `likely`.
+
+    Args:
+        n_tokens: Even.
+        likely: Of each expert's own token.
+    """
+    rest = (1.0 - likely) / 2.0
+    laws = np.log([[likely, rest, rest], [rest, likely, rest]])
+    experts = [tuple(np.tile(law, (3**depth, 1)) for depth in range(n_tokens)) for law in laws]
+    answers = np.stack(np.unravel_index(np.arange(3**n_tokens), (3,) * n_tokens), axis=1)
+    wanted = np.repeat([0, 1], n_tokens // 2)
+    return ControlProblem.of(experts, (answers == wanted).mean(axis=1))
+
+
 def fit_table(
     problem: ControlProblem,
     *,

@@ -43,18 +43,22 @@ from palate.world.prompts import train_prompts
 
 TRAINING_FOLDER = "controller-training"
 
-WORLD_OVERRIDES = (  # a fresh trunk of 0.4 M parameters that learns in minutes on one core
-    "fit.loss.eta=4.0",
-    "fit.trunk.hidden=96",
-    "fit.trunk.layers=2",
-    "fit.trunk.heads=4",
-    "fit.trunk.feed_forward=192",
-    "fit.n_updates=60",
-    "fit.n_pairs=32",
-    "fit.batch_pairs=8",
+WORLD_OVERRIDES = (  # a fresh trunk of 0.2 M parameters that learns in minutes on one core
+    "fit.prompts=full",  # better than each expert's own sentence on training prompts, docs/log.md
+    "fit.loss.eta=16.0",
+    "fit.trunk.hidden=64",
+    "fit.trunk.layers=1",
+    "fit.trunk.heads=2",
+    "fit.trunk.feed_forward=128",
+    "fit.n_updates=8",
+    "fit.n_pairs=128",  # few large updates: small ones make the shares follow noise, docs/log.md
+    "fit.n_epochs=5",
+    "fit.batch_pairs=16",
     "fit.body_rate=1.0e-3",
     "fit.head_rate=3.0e-3",
     "fit.judge_temperature=4.0",
+    "fit.max_tokens=80",
+    "fit.checkpoint_every=1",
 )
 
 Shares = dict[str, float]  # objective to share
@@ -209,13 +213,14 @@ def task_for(
 ) -> Task:
     """What a controller of this library is trained on, with the given decoding in the engine."""
     manifest = opened.library.manifest
-    wording = wording_of(opened, prompts=run.fit.prompts)
+    wording = wording_of(opened, prompts=run.fit.prompts, pool=run.fit.pool)
     engine = LocalEngine(opened.base, opened.bank, max_rows=256, controllers={CONTROLLER: decoding})
     rewards = library_rewards(opened.library).rewards
     judge = Judge(
         LibraryLogOdds(rewards, directions(manifest)),
         References(engine, wording, max_tokens=run.fit.max_tokens),
         temperature=run.fit.judge_temperature,
+        is_raw=run.fit.reward == "raw",
     )
     return Task(engine, wording, judge, _prompts(run.prompts), combinations)
 
@@ -244,7 +249,7 @@ def combinations_of(
 
 
 def fit_static(opened: Opened, run: MixtureRun, *, folder: Path) -> StaticController:
-    """The best constant shares for every combination, learned from as many answers."""
+    """The best constant shares for every combination, learned by the same loss and updates."""
     trained, held_out = combinations_of(opened, run)
     everything = trained + held_out
     controller = StaticController(everything)

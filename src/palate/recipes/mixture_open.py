@@ -18,7 +18,7 @@ from palate.experts.manifest import Manifest
 from palate.mixture.controller import PreferenceController, load_controller
 from palate.mixture.decode import ControlledDecoding, DecodeSettings
 from palate.mixture.rollout import CONTROLLER
-from palate.mixture.wording import Asked, Prompts, Wording
+from palate.mixture.wording import Asked, Pooling, Prompts, Wording
 from palate.models.engine import LocalEngine
 from palate.recipes.opened import Opened
 
@@ -84,11 +84,12 @@ def open_mixture(opened: Opened, *, settings: DecodeSettings | None = None) -> O
             "fit it again."
         )
     controller = load_controller(folder)
+    fit = run["settings"]["fit"]
     decoding = ControlledDecoding(controller, opened.base, settings=settings)
     return OpenedMixture(
         opened=opened,
         controller=controller,
-        wording=wording_of(opened, prompts=run["settings"]["fit"]["prompts"]),
+        wording=wording_of(opened, prompts=fit["prompts"], pool=fit.get("pool", "linear")),
         engine=LocalEngine(opened.base, opened.bank, controllers={CONTROLLER: decoding}),
         trained=tuple(tuple(row) for row in run["combinations"]),
     )
@@ -99,7 +100,7 @@ def has_controller(opened: Opened) -> bool:
     return (controller_folder(opened) / RUN_FILE).is_file()
 
 
-def wording_of(opened: Opened, *, prompts: Prompts) -> Wording:
+def wording_of(opened: Opened, *, prompts: Prompts = "own", pool: Pooling = "linear") -> Wording:
     """Each expert's sentence: that of the objective it was trained for, if it was for one alone."""
     manifest = opened.library.manifest
     sentences = {objective.name: objective.instruction for objective in manifest.objectives}
@@ -107,7 +108,7 @@ def wording_of(opened: Opened, *, prompts: Prompts) -> Wording:
     instructions = tuple(
         sentences[owner[place]] if place in owner else "" for place in range(len(manifest.experts))
     )
-    return Wording(opened.base, instructions, prompts)
+    return Wording(opened.base, instructions, prompts, pool)
 
 
 def own_experts(manifest: Manifest) -> dict[str, int]:

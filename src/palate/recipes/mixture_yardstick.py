@@ -10,7 +10,7 @@ import numpy as np
 from palate.core.errors import CheckFailedError
 from palate.core.files import write_text_atomic
 from palate.mixture.tabular import share_entropy
-from palate.mixture.yardstick import Yardstick, fit_table, yardstick
+from palate.mixture.yardstick import RebelSettings, Yardstick, fit_table, two_halves, yardstick
 from palate.soup.trees import answer_log_probs, soup_policy
 
 N_TREES = 5
@@ -25,6 +25,7 @@ EXPECTED = {  # methods' means over the trees, from a second implementation
     "log_linear_1.5": 0.752,
 }
 TOLERANCE = 0.002
+HALVES_STATIC, HALVES_OPTIMAL = 0.45, 0.8  # (0.8 + 0.1) / 2, and each expert in its own half
 GAIN_AFTER_100 = 0.9  # share of `optimal - uniform` that REBEL must have reached by then
 
 
@@ -36,12 +37,14 @@ class YardstickReport:
         trees: One row per tree: column to expected reward.
         means: The same, averaged.
         gains: REBEL's share of `optimal - uniform` by update, from the means.
+        halves: The case in which each expert is right in one half of the answer: values by column.
         failures: One sentence per target that is missed.
     """
 
     trees: tuple[dict[str, float], ...]
     means: dict[str, float]
     gains: dict[int, float]
+    halves: dict[str, float]
     failures: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +53,7 @@ class YardstickReport:
             "trees": list(self.trees),
             "means": self.means,
             "expected_means": EXPECTED,
+            "two_halves": self.halves,
             "rebel_gain": {str(update): gain for update, gain in self.gains.items()},
             "failures": list(self.failures),
         }
@@ -85,6 +89,19 @@ class YardstickReport:
             "updates."
             for update, gain in self.gains.items()
         ]
+        columns = list(self.halves)
+        lines += [
+            "",
+            "## Each expert right in one half",
+            "",
+            "Answers of four tokens: a is right in the first half, b in the second; one expert "
+            "writes a with probability 0.8 everywhere, the other b. Every constant vector of "
+            "shares is worth (0.8 + 0.1) / 2; changing hands in the middle is worth 0.8.",
+            "",
+            f"| {' | '.join(columns)} |",
+            f"|{'---|' * len(columns)}",
+            f"| {' | '.join(f'{self.halves[c]:.4f}' for c in columns)} |",
+        ]
         lines += ["", *(self.failures or ("All targets are met.",))]
         return "\n".join(lines) + "\n"
 
@@ -100,7 +117,9 @@ def run_yardstick(
     means = {name: float(np.mean([row[name] for row in trees])) for name in trees[0]}
     whole = means["optimal"] - means["uniform"]
     gains = {u: (means[f"rebel_{u}"] - means["uniform"]) / whole for u in CHECKPOINTS}
-    report = YardstickReport(tuple(trees), means, gains, _failures(trees, means, gains))
+    halves = _halves()
+    failures = _failures(trees, means, gains) + _halves_failures(halves)
+    report = YardstickReport(tuple(trees), means, gains, halves, failures)
     if out is not None:
         write_text_atomic(out, report.to_markdown())
     return report
@@ -126,6 +145,32 @@ def _columns(one: Yardstick, *, seed: int) -> dict[str, float]:
     shares = fit_table(problem, seed=seed, on_update=note)
     found["rebel_entropy"] = share_entropy(shares, problem.policy(shares)) / np.log(n)
     return found
+
+
+def _halves() -> dict[str, float]:
+    problem = two_halves()
+    found = {
+        "uniform": problem.value(problem.constant([0.5, 0.5])),
+        "single": max(problem.value(problem.constant(row)) for row in np.eye(2)),
+        "static": problem.best_static()[1],
+        "optimal": problem.optimal()[1],
+    }
+    settings = RebelSettings(n_updates=100)
+    found["rebel_100"] = problem.value(fit_table(problem, seed=0, settings=settings))
+    return found
+
+
+def _halves_failures(halves: dict[str, float]) -> tuple[str, ...]:
+    exact = {"static": HALVES_STATIC, "optimal": HALVES_OPTIMAL}
+    wrong = [
+        f"With two halves {name} is {halves[name]:.4f}, not {value}."
+        for name, value in exact.items()
+        if abs(halves[name] - value) > 1e-6
+    ]
+    least = halves["uniform"] + GAIN_AFTER_100 * (halves["optimal"] - halves["uniform"])
+    if halves["rebel_100"] < least:
+        wrong.append(f"With two halves REBEL reaches {halves['rebel_100']:.4f}, not {least:.4f}.")
+    return tuple(wrong)
 
 
 def _log_linear(one: Yardstick, *, strength: float) -> float:

@@ -1,0 +1,122 @@
+"""One policy for everybody: an adapter that reads the preference in the prompt.
+
+The rival of a mixture that needs no mixing: the base is asked with a person's three preference
+sentences, answers twice, and one adapter is trained by REBEL on all people's pairs at once. Its
+budget is that of all experts together: as many sampled answers, and as many optimizer steps as six
+experts take.
+
+Source:
+    The multi-objective baseline of MoPE (arXiv 2407.04181) and Personalized Soups (arXiv
+    2310.11564): one policy, rewarded by the mean of the wanted rewards, conditioned in words.
+
+Deviations from the papers:
+    1. REBEL from samples of the base instead of PPO, as for our experts.
+    2. The reward is the mean of three; its KL price is a third of the experts', so that each reward
+       counts against KL as it does for its own expert.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from palate.core.files import write_folder_atomic
+from palate.core.plan import reference_plan
+from palate.core.protocols import Request, Sampling
+from palate.core.seeds import derive_seed
+from palate.core.types import Objective
+from palate.experts.anchors import Anchor
+from palate.experts.job import ExpertJob, TrainingData, TrainSettings
+from palate.experts.pairs import Sequences
+from palate.experts.placement import AdapterSettings
+from palate.experts.rollouts import Rollout
+from palate.experts.save import fill_expert_folder
+from palate.experts.train import deterministic, sequence_log_probs, train_expert
+from palate.mixture.wording import Asked, Wording
+from palate.models.chat import encode_prompt
+from palate.recipes.opened import Opened
+from palate.recipes.progress import progress_of
+from palate.recipes.reward_sources import library_rewards
+from palate.world.prompts import MAX_ANSWER_TOKENS
+
+NAME = "morl"
+WIDER = 2  # times the rank of an expert, at the same scale
+_WANTED = Objective("wanted", "What the person of the prompt wants.")
+
+
+def train_morl(
+    opened: Opened,
+    wording: Wording,
+    asked: list[Asked],
+    folder: Path,
+    *,
+    seed: int,
+) -> None:
+    """Train the adapter on two answers to each of these, and write it as a PEFT folder.
+
+    Args:
+        opened: Base and rewards; the experts are not used.
+        wording: Says how a preference is told.
+        asked: Training prompts with strengths over the experts, which stand for the objectives.
+        folder: Written when training is done.
+        seed: Of answers and adapter.
+    """
+    config = opened.library.manifest.config
+    own = TrainSettings.model_validate(config["training"])
+    shape = AdapterSettings.model_validate(config["adapter"])
+    n_experts = len(opened.library.manifest.experts)
+    training = own.model_copy(update={"n_steps": own.n_steps * n_experts, "beta": own.beta / 3})
+    job = ExpertJob(
+        Anchor(NAME, (_WANTED.name,), (1.0,)),
+        shape.model_copy(
+            update={"rank": WIDER * shape.rank, "lora_alpha": WIDER * shape.lora_alpha}
+        ),
+        training,
+        derive_seed(seed, NAME),
+    )
+    data = _data(opened, wording, asked, seed=seed)
+    with progress_of(f"{NAME}, steps") as report:
+        model = train_expert(opened.base, job, data, on_step=report)
+    base_path = opened.library.manifest.base.path
+    write_folder_atomic(
+        folder,
+        lambda target: fill_expert_folder(
+            target, model=model, base_path=base_path, card=f"# {NAME}\n"
+        ),
+    )
+
+
+def _data(opened: Opened, wording: Wording, asked: list[Asked], *, seed: int) -> TrainingData:
+    """Two answers of the base that is told the preference, to everything that is asked."""
+    plan = reference_plan(n_experts=len(opened.library.manifest.experts))
+    twice = [item for item in asked for _ in range(2)]
+    requests = [
+        Request(
+            wording.full_text(item),
+            plan,
+            Sampling(max_tokens=MAX_ANSWER_TOKENS),
+            seed=derive_seed(seed, NAME, place),
+        )
+        for place, item in enumerate(twice)
+    ]
+    answers = opened.engine.generate(requests)
+    prompts = [item.prompt for item in twice]
+    scores = library_rewards(opened.library).score(prompts, [a.text for a in answers])
+    wanted = (scores * np.array([item.strengths for item in twice])).sum(axis=1)
+    rollouts = [
+        Rollout(
+            prompt=f"{place // 2}",
+            completion=answer.text,
+            tokens=answer.tokens,
+            log_prob=float(sum(answer.log_probs)),
+            rewards=(float(reward),),
+            finish=answer.finish,
+        )
+        for place, (answer, reward) in enumerate(zip(answers, wanted, strict=True))
+    ]
+    sequences = Sequences(
+        tuple(tuple(encode_prompt(opened.base, request.prompt)) for request in requests),
+        tuple(answer.tokens for answer in answers),
+    )
+    with deterministic(n_threads=1):
+        reference = sequence_log_probs(opened.base.model, sequences)
+    return TrainingData(rollouts=rollouts, sequences=sequences, reference=reference)
