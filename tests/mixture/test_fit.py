@@ -1,5 +1,6 @@
 """Training on scripted experts: what is known must be reached, resumed and reported."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,32 @@ def test_the_controller_learns_to_change_hands_and_beats_every_constant_share(
         value_of_static(0.5, max_tokens=MAX_TOKENS, n_answers=4000, seed=6), abs=0.06
     )
     assert reached > static + 0.1  # of about 0.02 standard error
+
+
+def test_under_a_log_linear_pool_answers_are_as_likely_recomputed_as_drawn_and_it_learns(
+    scripted, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"n_updates": 2, "n_pairs": 12, "pool": "log_linear"})
+    controller = new(scripted, settings)
+    task = task_for(scripted, controller)
+    pooled = replace(task, wording=replace(task.wording, pool="log_linear"))
+    with torch.no_grad():
+        controller.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    before = controller.head.weight.detach().clone()
+    curves = fit(controller, pooled, settings, folder=tmp_path)
+    assert max(row["density_gap"] for row in curves) < 1e-3
+    assert not torch.equal(before, controller.head.weight)
+    with pytest.raises(InvalidInputError, match="equally many experts"):
+        Answers.of(
+            sample(
+                pooled.engine,
+                pooled.wording,
+                pooled.judge,
+                [Asked("Go", BOTH), Asked("Go", (1.0, 0.0))],
+                sampling=Sampling(max_tokens=4),
+                seed=1,
+            )
+        )
 
 
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(scripted, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from palate.core.errors import InvalidInputError
 from palate.mixture.pooling import (
     Floor,
     entropy,
+    log_linear_log_probs,
     log_softmax_over,
     mixture,
     responsibilities,
@@ -165,3 +166,22 @@ def test_bad_input_is_refused_by_name() -> None:
         Floor(0, 1.0)
     with pytest.raises(InvalidInputError, match="probability zero"):
         responsibilities(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.5]))
+
+
+def test_the_log_linear_pool_is_the_normalised_geometric_mean_with_the_known_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.softmax(torch.randn(3, 7, generator=generator, dtype=torch.float64), dim=-1)
+    scores = torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_()
+    shares = shares_of(scores, torch.ones(3, dtype=torch.bool))
+    found = torch.stack(
+        [log_linear_log_probs(shares, probs[:, v].log(), probs.log()) for v in range(7)]
+    )
+    geometric = torch.prod(probs ** shares.detach()[:, None], dim=0)
+    assert torch.allclose(found.detach().exp(), geometric / geometric.sum(), atol=1e-12)
+    found[2].backward()
+    own, pooled = shares.detach(), found.detach().exp()
+    logs = probs.log()
+    centred = logs - (own[:, None] * logs).sum(dim=0)  # l_j - lbar, M7
+    expected = own * (centred[:, 2] - (pooled * centred).sum(dim=1))
+    assert scores.grad is not None
+    assert torch.allclose(scores.grad, expected, atol=1e-12)

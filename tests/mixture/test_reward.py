@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.mixture.reward import combined_reward, unsaturated_fraction, win_probabilities
+from palate.mixture.reward import (
+    combined_reward,
+    raw_reward,
+    unsaturated_fraction,
+    win_probabilities,
+)
 
 
 def test_the_exact_case_is_met(mope_cases: dict[str, Any]) -> None:
@@ -50,3 +55,15 @@ def test_bad_input_is_refused() -> None:
         win_probabilities(np.array([[np.inf]]), np.zeros((1, 1)))
     with pytest.raises(InvalidInputError, match="simplex"):
         combined_reward(np.ones((1, 2)), np.array([[0.5, 0.4]]), is_ended=np.array([True]))
+
+
+def test_the_raw_reward_is_the_tangent_of_the_win_probability_and_cut_answers_earn_least() -> None:
+    margins = np.array([[0.01, -0.02, 9.0], [8.0, -4.0, 9.0], [-1.0, -1.0, 9.0]])
+    strengths = np.tile([0.5, 0.5, 0.0], (3, 1))
+    found = raw_reward(margins, strengths, is_ended=np.array([True, True, True]))
+    wins = win_probabilities(margins, np.zeros_like(margins))
+    squashed = combined_reward(wins, strengths, is_ended=np.array([True] * 3))
+    assert found[0] == pytest.approx(squashed[0], abs=1e-6)
+    assert found.tolist() == pytest.approx([0.49875, 1.0, 0.25])
+    cut = raw_reward(margins, strengths, is_ended=np.array([True, False, True]))
+    assert cut.tolist() == pytest.approx([0.49875, 0.25, 0.25])
