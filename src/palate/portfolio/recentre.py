@@ -4,8 +4,12 @@ A member made for one preference serves a cell of others. Its centre is the anch
 loses least to the worst placed person of the cell, or on average over its people. A policy is made
 there and kept if the measured gap falls.
 
-Deviation from palm.md 3.4: losses are foreseen by a surrogate through the whole table instead of
-tilting one policy's answers, so no answers have to be kept; exact foresight can be passed instead.
+Deviations from palm.md 3.4:
+    1. Losses are foreseen by a surrogate through the whole table instead of tilting one policy's
+       answers, so no answers have to be kept; exact foresight can be passed instead.
+    2. Whether a move helps is judged against the foreseen best value (or a made policy, where that
+       is worth more), not against the proven ceiling: the ceiling is loose between policies, and
+       hides what a move gains there.
 
 Source:
     palm.md 3.4, P12 (for the average: Bregman k-means, Banerjee et al. 2005).
@@ -20,14 +24,14 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.simplex import lattice
-from palate.portfolio.ceiling import ceiling_rows
 from palate.portfolio.envelope import best_values, corner_preferences
-from palate.portfolio.everybody import Criterion, Stakes
+from palate.portfolio.everybody import Criterion
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.planned import DENOMINATORS
 from palate.portfolio.surrogate import fit_surrogate
 
+IMPROVEMENT = 1e-12  # a move must gain more than rounding
 TIE = 1e-9  # a corner belongs to every member within this of the best
 
 
@@ -54,7 +58,7 @@ class Recentred:
     Attributes:
         payoffs: Of every policy made, the old ones first.
         members: Indices of the members.
-        gaps: The gap before and after every sweep, all against the last ceiling.
+        gaps: The foreseen gap before and after every sweep, all by the last foresight.
     """
 
     payoffs: Payoffs
@@ -93,13 +97,21 @@ def recentred(
             model = foresight if foresight is not None else fit_surrogate(payoffs.table)
             name = ledger.policy(centre(payoffs, members=chosen, position=position, model=model))
             moved = [*chosen[:position], ledger.names.index(name), *chosen[position + 1 :]]
-            stakes = _stakes(ledger.payoffs(), criterion=criterion)
-            if stakes.gap(moved).value < stakes.gap(chosen).value:
+            payoffs = ledger.payoffs()
+            model = foresight if foresight is not None else fit_surrogate(payoffs.table)
+            before, after = (
+                foreseen_gap(payoffs, members=option, model=model, criterion=criterion)
+                for option in (chosen, moved)
+            )
+            if after < before - IMPROVEMENT:
                 chosen = moved
         history.append(tuple(chosen))
     payoffs = ledger.payoffs()
-    stakes = _stakes(payoffs, criterion=criterion)
-    gaps = tuple(stakes.gap(portfolio).value for portfolio in history)
+    model = foresight if foresight is not None else fit_surrogate(payoffs.table)
+    gaps = tuple(
+        foreseen_gap(payoffs, members=portfolio, model=model, criterion=criterion)
+        for portfolio in history
+    )
     return Recentred(payoffs, tuple(chosen), gaps)
 
 
@@ -118,6 +130,20 @@ def centre(
     anchors = lattice(n_objectives=n_objectives, denominator=DENOMINATORS.get(n_objectives, 5))
     losses = model.best_values(cell)[:, None] - cell @ model.values(anchors).T
     return anchors[int(np.argmin(losses.max(axis=0)))]
+
+
+def foreseen_gap(
+    payoffs: Payoffs, *, members: Sequence[int], model: Foresight, criterion: Criterion
+) -> float:
+    """The largest foreseen loss of anybody with these members; nothing is proven by it."""
+    values = payoffs.table.values
+    corners = corner_preferences(values[list(members)])
+    worth = corners @ values.T
+    best = np.maximum(model.best_values(corners), worth.max(axis=1))
+    losses = best - worth[:, list(members)].max(axis=1)
+    if criterion == "multiplicative":
+        losses = losses / np.maximum(best, 1e-300)
+    return float(losses.max())
 
 
 def mean_centres(
@@ -140,12 +166,3 @@ def mean_centres(
         for member in range(len(values))
     ]
     return np.array(means)
-
-
-def _stakes(payoffs: Payoffs, *, criterion: Criterion) -> Stakes:
-    table = payoffs.table
-    rows = ceiling_rows(
-        preferences=table.preferences,
-        upper_values=np.sum(table.preferences * table.values, axis=1),
-    )
-    return Stakes(values=table.values, rows=rows, criterion=criterion)
