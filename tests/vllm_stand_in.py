@@ -1,0 +1,160 @@
+"""What palate uses of a vLLM, over real HTTP: dense models `W + s B A`, one per adapter."""
+
+import copy
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import torch
+
+from palate.models.adapter import load_adapter
+from palate.models.load import Base
+
+
+class StandIn(ThreadingHTTPServer):
+    """A server of one base, whose adapters come and go.
+
+    Attributes:
+        loaded: Adapters loaded at run time, in the order of loading.
+        most_loaded: Most of them at a time.
+        max_listed: Longest list of log-probabilities it gives.
+        may_load: Whether adapters can be loaded at run time.
+        faults: Status codes to answer completions with first.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, base: Base, members: dict[str, Path]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.base = base
+        self.lock = threading.Lock()
+        self.models = {"base": base.model}
+        for name, folder in members.items():
+            self.add(name, folder)
+        self.loaded: list[str] = []
+        self.unloaded: list[str] = []
+        self.most_loaded = 0
+        self.max_listed = 10_000
+        self.may_load = True
+        self.faults: list[int] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def add(self, name: str, folder: Path) -> None:
+        model = copy.deepcopy(self.base.model)
+        for module in model.modules():
+            module._forward_hooks.clear()
+        layers = dict(model.named_modules())
+        with torch.no_grad():
+            for layer, factor in load_adapter(folder).items():
+                matrix = layers[layer].weight + factor.scale * factor.up @ factor.down
+                layers[layer].weight = torch.nn.Parameter(matrix, requires_grad=False)  # unties
+        self.models[name] = model
+
+    def forget(self) -> None:
+        """As a restart: what was loaded at run time is gone."""
+        for name in list(self.models):
+            if name.startswith("palate-soup"):
+                del self.models[name]
+
+    @torch.inference_mode()
+    def log_probs(self, model: str, ids: list[int]) -> torch.Tensor:
+        with self.lock:
+            logits = self.models[model](torch.tensor([ids])).logits[0, -1]
+        return torch.log_softmax(logits.float(), dim=-1)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: StandIn
+
+    def do_GET(self) -> None:
+        self.reply(200, {"object": "list", "data": [{"id": n} for n in self.server.models]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path.endswith("_lora_adapter"):
+            self.adapter(body)
+            return
+        fault = self.server.faults.pop(0) if self.server.faults else 200
+        if fault != 200:
+            self.reply(fault, {"error": {"message": "no luck"}})
+        elif body["model"] not in self.server.models:
+            self.reply(404, {"error": {"message": f"The model {body['model']} does not exist."}})
+        elif body.get("stream"):
+            self.stream(body)
+        else:
+            self.reply(200, {"choices": [next(self.choices({**body, "max_tokens": 1}))]})
+
+    def adapter(self, body: dict) -> None:
+        server, name = self.server, body["lora_name"]
+        if not server.may_load:
+            self.reply(404, {"detail": "Not Found"})
+        elif self.path.endswith("/load_lora_adapter"):
+            if name in server.models:
+                self.reply(400, {"error": {"message": f"'{name}' has already been loaded."}})
+                return
+            server.add(name, Path(body["lora_path"]))
+            server.loaded.append(name)
+            now = sum(n.startswith("palate-soup") for n in server.models)
+            server.most_loaded = max(server.most_loaded, now)
+            self.reply(200, {})
+        elif name in server.models:
+            del server.models[name]
+            server.unloaded.append(name)
+            self.reply(200, {})
+        else:
+            self.reply(404, {"error": {"message": f"The lora adapter '{name}' cannot be found."}})
+
+    def choices(self, body: dict) -> Iterator[dict]:
+        ids, stops = list(body["prompt"]), set(body.get("stop_token_ids", ()))
+        for place in range(body["max_tokens"]):
+            said = self.server.log_probs(body["model"], ids)
+            token = int(said.argmax())
+            values, tops = said.topk(min(body["logprobs"], len(said), self.server.max_listed))
+            ids.append(token)
+            finish = "length" if place + 1 == body["max_tokens"] else None
+            yield {
+                "index": 0,
+                "text": "",
+                "finish_reason": "stop" if token in stops else finish,
+                "logprobs": {
+                    "tokens": [f"token_id:{token}"],
+                    "token_logprobs": [float(said[token])],
+                    "top_logprobs": [
+                        {
+                            f"token_id:{t}": v
+                            for t, v in zip(tops.tolist(), values.tolist(), strict=True)
+                        }
+                    ],
+                    "text_offset": [0],
+                },
+            }
+            if token in stops:
+                return
+
+    def stream(self, body: dict) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        try:
+            for choice in self.choices(body):
+                self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+                self.wfile.flush()
+            self.wfile.write(b"data: [DONE]\n\n")
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the reader left early, as it may
+
+    def reply(self, status: int, body: dict) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_args) -> None:
+        return
