@@ -60,8 +60,8 @@ from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt, held_out_prom
 
 N_EXPERTS = 12
 N_VOTES = (3, 5, 10, 30, 100)
-N_PROMPTS = 48
-N_OUTPUT_PROMPTS = 16
+N_PROMPTS = 32
+N_OUTPUT_PROMPTS = 8
 OUTPUT_CELLS = (("prior", 10), ("prior", 100), ("plain", 10), ("plain", 100))
 
 
@@ -140,8 +140,8 @@ def run_seed(work: Path, number: int) -> list[dict[str, Any]]:
     basis = seed.basis(N_EXPERTS)
     table = _Table(seed)
     _references(table)
-    _told(table, basis)
     _learned(table, basis)
+    _told(table, basis)
     _by_outputs(table, basis)
     write_json(path, table.rows)
     return table.rows

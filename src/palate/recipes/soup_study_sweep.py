@@ -1,0 +1,43 @@
+"""How many experts a basis needs: nested greedy subsets of one basis, everybody's soup on each."""
+
+from typing import Any
+
+from palate.recipes.soup_study import Seed
+from palate.recipes.soup_study_fit import fit_people, serve_people
+from palate.recipes.soup_study_judge import Judge, answer_cell
+
+SIZES = (1, 2, 4, 7, 12, 24)
+N_COMPARISONS = 100
+N_PROMPTS = 16
+
+
+def measure_sweep(seed: Seed) -> list[dict[str, Any]]:
+    """One row per size: utilities of parameter soups with the prior, and effective ranks."""
+    whole = seed.judge
+    judge = Judge(whole.base, whole.folder, whole.prompts[:N_PROMPTS], whole.seed)
+    rows: list[dict[str, Any]] = []
+    for size in SIZES:
+        basis = seed.basis(size)
+        soups = serve_people(
+            basis, fit_people(basis, seed.votes, n_comparisons=N_COMPARISONS), way="soup"
+        )
+        cell = answer_cell(
+            judge,
+            f"sweep-{size}",
+            [soup.plan for soup in soups],
+            experts=seed.experts(basis.soup.experts),
+        )
+        rows.append(
+            {
+                "seed": seed.number,
+                "n_experts": size,
+                "experts": list(basis.soup.experts),
+                "effective_rank": basis.soup.effective_rank,
+                "budget": basis.soup.settings.budget,
+                "n_prompts": N_PROMPTS,
+                "utility": cell.utilities(seed.tastes).tolist(),
+                "kl_per_token": cell.kl_per_token,
+                "well_formed": float(cell.is_well_formed.mean()),
+            }
+        )
+    return rows
