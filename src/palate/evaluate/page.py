@@ -110,7 +110,7 @@ def _matrix(report: Report) -> str:
     figure.axes[0].tick_params(axis="x", rotation=50)
     for label in figure.axes[0].get_xticklabels():
         label.set_horizontalalignment("left")
-    figure.axes[0].set_title("")
+    figure.axes[0].set_title("", loc="left")
     figure.set_size_inches(0.62 * len(names) + 2.4, 0.36 * len(names) + 1.6)
     return as_page_svg(figure, label="Win rates of every way against every other")
 

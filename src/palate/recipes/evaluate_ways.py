@@ -239,8 +239,9 @@ def mixture(kit: Kit, person: PersonSettings) -> Arm:
 
 
 def mixture_even(kit: Kit, person: PersonSettings) -> Arm:
-    """The wanted experts with their own sentences, pooled evenly: MoPE before its controller."""
-    wording = wording_of(kit.opened, prompts="own")
+    """The wanted experts pooled evenly, reading the same: MoPE without its controller."""
+    has_controller = "mixture" in kit.suite.ways
+    wording = kit.mixture.wording if has_controller else wording_of(kit.opened, prompts="full")
     strengths = tuple(kit.own_shares(person).tolist())
 
     def request(prompt: str, copy: int) -> Request:
