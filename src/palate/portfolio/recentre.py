@@ -10,6 +10,8 @@ Deviations from palm.md 3.4:
     2. Whether a move helps is judged against the foreseen best value (or a made policy, where that
        is worth more), not against the proven ceiling: the ceiling is loose between policies, and
        hides what a move gains there.
+    3. A move also helps when the worst placed person loses as much as before and the next worst
+       loses less: the members around the worst cell may have to make room first.
 
 Source:
     palm.md 3.4, P12 (for the average: Bregman k-means, Banerjee et al. 2005).
@@ -31,7 +33,7 @@ from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.planned import DENOMINATORS
 from palate.portfolio.surrogate import fit_surrogate
 
-IMPROVEMENT = 1e-12  # a move must gain more than rounding
+IMPROVEMENT = 1e-10  # losses nearer than this are equal, in reward units
 TIE = 1e-9  # a corner belongs to every member within this of the best
 
 
@@ -100,16 +102,16 @@ def recentred(
             payoffs = ledger.payoffs()
             model = foresight if foresight is not None else fit_surrogate(payoffs.table)
             before, after = (
-                foreseen_gap(payoffs, members=option, model=model, criterion=criterion)
+                foreseen_losses(payoffs, members=option, model=model, criterion=criterion)
                 for option in (chosen, moved)
             )
-            if after < before - IMPROVEMENT:
+            if _is_better(after, than=before):
                 chosen = moved
         history.append(tuple(chosen))
     payoffs = ledger.payoffs()
     model = foresight if foresight is not None else fit_surrogate(payoffs.table)
     gaps = tuple(
-        foreseen_gap(payoffs, members=portfolio, model=model, criterion=criterion)
+        float(foreseen_losses(payoffs, members=portfolio, model=model, criterion=criterion)[0])
         for portfolio in history
     )
     return Recentred(payoffs, tuple(chosen), gaps)
@@ -132,10 +134,13 @@ def centre(
     return anchors[int(np.argmin(losses.max(axis=0)))]
 
 
-def foreseen_gap(
+def foreseen_losses(
     payoffs: Payoffs, *, members: Sequence[int], model: Foresight, criterion: Criterion
-) -> float:
-    """The largest foreseen loss of anybody with these members; nothing is proven by it."""
+) -> Float[ndarray, " corners"]:
+    """What people at the corner preferences lose as foreseen, most first; nothing is proven by it.
+
+    The first entry is the foreseen gap.
+    """
     values = payoffs.table.values
     corners = corner_preferences(values[list(members)])
     worth = corners @ values.T
@@ -143,7 +148,15 @@ def foreseen_gap(
     losses = best - worth[:, list(members)].max(axis=1)
     if criterion == "multiplicative":
         losses = losses / np.maximum(best, 1e-300)
-    return float(losses.max())
+    return np.sort(losses)[::-1]
+
+
+def _is_better(losses: Float[ndarray, " left"], *, than: Float[ndarray, " right"]) -> bool:
+    """Whether the largest loss is smaller or, where those are equal, the next, and so on."""
+    shared = min(len(losses), len(than))
+    change = losses[:shared] - than[:shared]
+    differs = np.flatnonzero(np.abs(change) > IMPROVEMENT)
+    return bool(len(differs)) and bool(change[differs[0]] < 0.0)
 
 
 def mean_centres(
