@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.errors import FormatError
-from palate.core.files import append_jsonl, dump_json, hash_value, read_jsonl, write_text_atomic
+from palate.core.files import append_jsonl, hash_value, read_jsonl, write_text_atomic
 
 RESULTS = "results.jsonl"
 Key = tuple[str | int, ...]
@@ -208,4 +208,4 @@ def _row(line: Mapping[str, Any], *, place: str) -> Row:
 
 def answer_hash(**facts: object) -> str:
     """Hash of everything that determines a text."""
-    return hash_value(dump_json(facts))[:16]
+    return hash_value(facts)[:16]

@@ -106,7 +106,7 @@ class Suite(Settings):
     people: tuple[PersonSettings, ...] = ()
     prompts: str = WORLD
     development: str = WORLD
-    n_prompts: int = Field(default=32, ge=0)
+    n_prompts: int = Field(default=24, ge=0)
     n_development: int = Field(default=48, ge=2)
     n_per_prompt: int = Field(default=1, ge=1)
     ways: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_WAYS

@@ -1,6 +1,7 @@
 """One look for all plots: readable in grey and by colour-blind people, as plain SVG."""
 
 import io
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from html import escape
@@ -14,6 +15,7 @@ SEQUENTIAL = "cividis"  # monotone in lightness, made for colour-blind readers
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#555555")  # Okabe, Ito
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that lines are told apart in grey too
 
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)  # says who drew it; the page does
 INK = "#0b0b0d"  # what is replaced by the page's text colour
 
 _RC: dict[Any, Any] = {
@@ -59,5 +61,5 @@ def as_page_svg(figure: Figure, *, label: str) -> str:
     figure.patch.set_alpha(0.0)
     for axes in figure.axes:
         axes.patch.set_alpha(0.0)
-    text = as_svg(figure).replace(INK, "currentColor")
+    text = _METADATA.sub("", as_svg(figure)).replace(INK, "currentColor")
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
