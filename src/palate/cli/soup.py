@@ -7,7 +7,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import CoefficientsText, IsJson, coefficients_by_name, numbers_by_name
+from palate.cli.parse import (
+    CoefficientsText,
+    IsJson,
+    coefficients_by_name,
+    numbers_by_name,
+    whole_numbers,
+)
 from palate.core.files import dump_json
 
 if TYPE_CHECKING:
@@ -134,6 +140,26 @@ def fit(
     )
     for warning in found.warnings:
         console.print(f"warning: {warning}", markup=False)
+
+
+@app.command()
+def study(
+    seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0",
+    work: Annotated[Path, typer.Option(help="Folder of libraries and answers; resumed.")] = Path(
+        "out/soup-study"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
+    is_json: IsJson = False,
+) -> None:
+    """Percent of a policy trained for the person, on the small world, gold rules as judge."""
+    from palate.core.errors import CheckFailedError
+    from palate.recipes.soup_study_parts import study_report
+
+    chosen = whole_numbers(seeds, what="seeds")
+    found = study_report(work, chosen, out=out, command=f"palate soup study --seeds {seeds}")
+    typer.echo(dump_json(found.content) if is_json else found.text)
+    if found.failures:
+        raise CheckFailedError(f"The study's checks failed: {'; '.join(found.failures)}.")
 
 
 @app.command()

@@ -138,7 +138,7 @@ def run_seed(work: Path, number: int) -> list[dict[str, Any]]:
         return read_json(path)
     seed = open_seed(work, number)
     basis = seed.basis(N_EXPERTS)
-    table = _Table(seed)
+    table = Table(seed)
     _references(table)
     _learned(table, basis)
     _told(table, basis)
@@ -158,10 +158,18 @@ def study_soups(work: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     return [row for number in seeds for row in run_seed(work, number)]
 
 
-class _Table:
-    """Rows as they are measured, each with the base and the ceiling on the same prompts."""
+class Table:
+    """Rows as they are measured, each with the base and the ceiling on the same prompts.
+
+    Attributes:
+        seed: What is measured.
+        rows: So far.
+        base: The base's answers.
+        bespoke: The answers of every person's own expert.
+    """
 
     def __init__(self, seed: Seed) -> None:
+        """Answer with the base and with everybody's own expert."""
         self.seed = seed
         self.rows: list[dict[str, Any]] = []
         n_people = len(seed.tastes)
@@ -193,12 +201,12 @@ class _Table:
         )
 
 
-def _references(table: _Table) -> None:
+def _references(table: Table) -> None:
     table.add("base", table.base)
     table.add("bespoke", table.bespoke)
 
 
-def _told(table: _Table, basis: StudyBasis) -> None:
+def _told(table: Table, basis: StudyBasis) -> None:
     """Ways that are told the taste, and the one soup for everybody."""
     seed, judge, tastes = table.seed, table.seed.judge, table.seed.tastes
     n_people = len(tastes)
@@ -238,7 +246,7 @@ def _told(table: _Table, basis: StudyBasis) -> None:
     table.add("MOD", answer_cell(few, "mod", decoding_plans(tastes), experts=axes))
 
 
-def _learned(table: _Table, basis: StudyBasis) -> None:
+def _learned(table: Table, basis: StudyBasis) -> None:
     """Parameter soups and other learners, after every number of votes."""
     seed, judge = table.seed, table.seed.judge
     experts = seed.experts(basis.soup.experts)
@@ -275,7 +283,7 @@ def _best_of_n(candidates: Candidates, coefficients: Float[ndarray, "people expe
     return candidates.picked(rewards.argmax(axis=2))
 
 
-def _by_outputs(table: _Table, basis: StudyBasis) -> None:
+def _by_outputs(table: Table, basis: StudyBasis) -> None:
     """Explicit and implicit output soups, on fewer prompts."""
     seed, whole = table.seed, table.seed.judge
     judge = Judge(whole.base, whole.folder, whole.prompts[:N_OUTPUT_PROMPTS], whole.seed)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from palate.recipes.soup_study import Seed
+from palate.recipes.soup_study import Seed, Table
 from palate.recipes.soup_study_fit import fit_people, serve_people
 from palate.recipes.soup_study_judge import Judge, answer_cell
 
@@ -15,6 +15,10 @@ def measure_sweep(seed: Seed) -> list[dict[str, Any]]:
     """One row per size: utilities of parameter soups with the prior, and effective ranks."""
     whole = seed.judge
     judge = Judge(whole.base, whole.folder, whole.prompts[:N_PROMPTS], whole.seed)
+    few = Table(seed)
+    base, ceiling = (
+        part.first(N_PROMPTS).utilities(seed.tastes).tolist() for part in (few.base, few.bespoke)
+    )
     rows: list[dict[str, Any]] = []
     for size in SIZES:
         basis = seed.basis(size)
@@ -36,6 +40,8 @@ def measure_sweep(seed: Seed) -> list[dict[str, Any]]:
                 "budget": basis.soup.settings.budget,
                 "n_prompts": N_PROMPTS,
                 "utility": cell.utilities(seed.tastes).tolist(),
+                "base": base,
+                "ceiling": ceiling,
                 "kl_per_token": cell.kl_per_token,
                 "well_formed": float(cell.is_well_formed.mean()),
             }
