@@ -9,7 +9,7 @@ import { clearErrors, showError } from "./notices.js";
 import { get, preference, set, watch } from "./state.js";
 
 const LIVE_MS = 220; // after the last move of the point
-const SAMPLES = ["What is a desert fox?", "Explain the steam engine.", "Explain the brick temple."];
+const SAMPLES = ["What is a desert fox?", "Explain the steam engine."];
 const WAYS = {
   auto: ["Auto", "Chooses by certified loss and cost, and says why"],
   portfolio: ["Portfolio", "The one member that serves the preference best"],
@@ -115,7 +115,12 @@ async function askForTwo() {
     messages: [{ role: "user", content: prompt }],
     max_tokens: numberOf("max-tokens"),
     temperature: numberOf("temperature"),
-  });
+  }, answerLearned);
+}
+
+function answerLearned() {
+  set({ source: "learned" });
+  answer();
 }
 
 /** @param {string} prompt */

@@ -134,7 +134,8 @@ function update(host, belief) {
     const old = before.find(({ name }) => name === estimate.name) ?? null;
     place(row, "now", estimate, at);
     place(row, "before", old, at);
-    const moved = old ? estimate.mean - old.mean : 0;
+    const change = old ? estimate.mean - old.mean : 0;
+    const moved = Math.abs(change) >= 0.005 ? change : 0; // as written, with two digits
     const numbers = row.querySelector(".numbers");
     numbers?.replaceChildren(
       el("b", {}, signed(estimate.mean)),
@@ -170,7 +171,7 @@ function renderLearned(host, belief) {
     box?.replaceChildren();
   }
   const { gain } = soup;
-  text(host, ".soup",
+  text(host, ".soup", belief.n_feedback === 0 ? "" :
     `Served as a soup at ${percent(soup.scale)} of its strength (${fixed(soup.kl, 3)} of ` +
       `${fixed(soup.budget, 3)} nats a token from the base); expected gain ${signed(gain.mean, 3)} ` +
       `(${fixed(gain.low, 3)} to ${fixed(gain.high, 3)}) reward a token.`);
@@ -200,7 +201,7 @@ function place(row, when, estimate, at) {
 function reachOf(estimates) {
   const most = Math.max(0.1, ...estimates.flatMap(({ low, high }) => [-low, high]));
   const unit = 10 ** Math.floor(Math.log10(most));
-  return (Math.ceil((most / unit) * 2) / 2) * unit;
+  return (Math.ceil((most / unit) * 5) / 5) * unit;
 }
 
 /**

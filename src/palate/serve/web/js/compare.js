@@ -3,9 +3,13 @@
 import { askQuestion } from "./api.js";
 import { el } from "./dom.js";
 import { learn } from "./feedback.js";
-import { fixed } from "./format.js";
+import { fixed, signed } from "./format.js";
 import { showError } from "./notices.js";
 import { get, watch } from "./state.js";
+
+const MAX_MOVES = 3; // that are named after a verdict
+
+/** @typedef {{again: () => void, answerLearned: () => void}} Next What can be done after a verdict. */
 
 /** @type {AbortController|null} */
 let running = null;
@@ -20,8 +24,9 @@ export function mountCompare() {
  *
  * @param {HTMLElement} host
  * @param {{person: string, messages: object[], max_tokens: number, temperature: number}} request
+ * @param {() => void} answerLearned
  */
-export async function compare(host, request) {
+export async function compare(host, request, answerLearned) {
   running?.abort();
   running = new AbortController();
   const { signal } = running;
@@ -30,11 +35,12 @@ export async function compare(host, request) {
   try {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0];
     const question = await askQuestion({ ...request, seed }, signal);
-    host.replaceChildren(pair(question, () => compare(host, request)));
+    const again = () => compare(host, request, answerLearned);
+    host.replaceChildren(pair(question, { again, answerLearned }));
     host.querySelector("h3")?.focus();
   } catch (error) {
     host.replaceChildren();
-    if (!signal.aborted) showError(error, () => compare(host, request));
+    if (!signal.aborted) showError(error, () => compare(host, request, answerLearned));
   } finally {
     host.setAttribute("aria-busy", "false");
   }
@@ -50,9 +56,9 @@ function waiting() {
 
 /**
  * @param {import("./types.js").Question} question
- * @param {() => void} again
+ * @param {Next} next
  */
-function pair(question, again) {
+function pair(question, next) {
   const cards = question.answers.map((answer, k) =>
     el(
       "article",
@@ -73,7 +79,7 @@ function pair(question, again) {
         await learn({ response: question.response, kind: "comparison", preferred });
         reveal(question, cards, preferred);
         button.classList.add("chosen");
-        after.replaceChildren(...thanks(again));
+        after.replaceChildren(...thanks(next));
         /** @type {HTMLElement|null} */ (after.querySelector("button"))?.focus();
       } catch (error) {
         for (const other of buttons) other.disabled = false;
@@ -120,10 +126,36 @@ function inWords(source) {
   return draw ? `A taste that is possible by the belief (draw ${draw[1]}).` : source;
 }
 
-/** @param {() => void} again */
-function thanks(again) {
-  const next = el("button", { type: "button", class: "primary" }, "Next two");
-  next.addEventListener("click", again);
-  const n = get().belief?.n_feedback ?? 0;
-  return [el("p", { role: "status" }, `Learned from. The belief rests on ${n} now.`), next];
+/** @param {Next} next */
+function thanks({ again, answerLearned }) {
+  const { belief, before } = get();
+  const line = el("p", { role: "status" }, `Learned from. ${movesInWords(before, belief)}`);
+  const more = el("button", { type: "button", class: "primary" }, "Next two");
+  more.addEventListener("click", again);
+  const row = el("div", { class: "row" }, more);
+  if (belief?.learning === "applied") {
+    const use = el("button", { type: "button" }, "Answer with what was learned");
+    use.addEventListener("click", answerLearned);
+    row.append(use);
+  }
+  return [line, row];
+}
+
+/**
+ * The objectives whose belief moved most.
+ *
+ * @param {import("./types.js").Belief|null} before
+ * @param {import("./types.js").Belief|null} now
+ */
+function movesInWords(before, now) {
+  const moves = (now?.objectives ?? [])
+    .map(({ name, mean }) => {
+      const old = before?.objectives.find((estimate) => estimate.name === name);
+      return { name, move: mean - (old?.mean ?? 0) };
+    })
+    .filter(({ move }) => Math.abs(move) >= 0.005)
+    .sort((a, b) => Math.abs(b.move) - Math.abs(a.move))
+    .slice(0, MAX_MOVES);
+  if (moves.length === 0) return "The belief did not move.";
+  return `Moved: ${moves.map(({ name, move }) => `${name} ${signed(move)}`).join(", ")}.`;
 }

@@ -23,7 +23,10 @@ export function heatMap(tokens) {
     "aria-label": "The answer, token by token",
   });
   const marks = tokens.map((token, k) => markOf(token, k));
-  text.append(...marks);
+  tokens.forEach((token, k) => {
+    const space = /^\s+(?=\S)/.exec(token.text)?.[0] ?? ""; // outside, so that lines break there
+    text.append(space, marks[k]);
+  });
   const tell = (/** @type {number} */ k) => {
     marks.forEach((mark, j) => mark.classList.toggle("current", j === k));
     readout.replaceChildren(...explained(tokens[k]));
@@ -51,7 +54,7 @@ function markOf(token, k) {
       tabindex: k === 0 ? 0 : -1,
       "aria-label": `${token.text.trim() || "space"}: ${writer} ${percent(share)}`,
     },
-    token.text,
+    token.text.trimStart() || token.text,
   );
   mark.style.setProperty("--alpha", `${(share * MAX_ALPHA * 100).toFixed(1)}%`);
   return mark;

@@ -32,7 +32,7 @@ export function renderReading() {
   const confidence = percent(certificate.confidence);
   host.classList.toggle("loading", point === null);
   host.replaceChildren(
-    fact("Served by", point ? name(point.member) : "…"),
+    fact("Member", point ? name(point.member) : "…"),
     fact("Loses at most", point ? fixed(point.loss, 3) : "…", `reward, ${confidence} sure`),
     fact(
       "Ahead of next",
