@@ -1,7 +1,11 @@
 """`POST /v1/questions`: the two answers whose comparison tells most of a person.
 
-Candidates are what the person would get now and what a person of a taste drawn from the belief
-would get; of their pairs, the one whose verdict is expected to tell most is asked (D-optimal).
+Candidates are what the person would get now, the base's answer and the experts' own; of their
+pairs, the one whose verdict is expected to tell most is asked (D-optimal). Experts write as they
+were trained to, so candidates are whole texts that lie apart in just the directions that are
+learned. Soups of tastes drawn from the belief, which explore without experts, serve only where
+experts do not fill the places: on the small world they broke texts, and verdicts on broken texts
+misled the belief (docs/log.md).
 """
 
 import secrets
@@ -114,24 +118,21 @@ def most_telling(
 def _candidates(
     served: Served, messages: Messages, belief: Belief, seed: int
 ) -> list[tuple[str, Decided]]:
-    """What the person would get now, and what draws from the belief would get."""
+    """What the person would get now, and what the base, experts and drawn tastes would write."""
     generator = generator_for(seed, "question")
-    n_drawn = served.settings.n_candidates - 1
-    draws = generator.multivariate_normal(
-        belief.mean, belief.covariance, size=n_drawn, method="eigh"
-    )
-    n_seen = max(belief.n_observations, 1)  # a draw is a taste, though nothing was said yet
-    beliefs = [
-        (f"draw {k + 1}", Belief(draw, belief.covariance, n_seen)) for k, draw in enumerate(draws)
+    believer, n_wanted = served.believer, served.settings.n_candidates
+    experts = list(believer.basis.experts)
+    chosen = generator.permutation(len(experts))[: max(n_wanted - 2, 0)]
+    named = [("now", believer.coefficients(belief)), ("base", dict.fromkeys(experts, 0.0))]
+    named += [
+        (experts[k], {name: float(name == experts[k]) for name in experts}) for k in sorted(chosen)
     ]
-    named = [("now", belief), *beliefs]
+    n_seen = max(belief.n_observations, 1)  # a draw is a taste, though nothing was said yet
+    for place in range(n_wanted - len(named)):
+        draw = generator.multivariate_normal(belief.mean, belief.covariance, method="eigh")
+        taste = Belief(draw, belief.covariance, n_seen)
+        named.append((f"draw {place + 1}", believer.coefficients(taste)))
     return [
-        (
-            name,
-            served.ways.decide(
-                messages,
-                Wanted("soup", None, served.believer.coefficients(one), is_learned=True),
-            ),
-        )
-        for name, one in named
+        (name, served.ways.decide(messages, Wanted("soup", None, values, is_learned=True)))
+        for name, values in named
     ]

@@ -1,0 +1,189 @@
+"""A simulated person of the small world, taught and served over HTTP, and what the gold rules say.
+
+The person answers questions by their own gold reward, with noise; the answers that they get
+afterwards are judged by the gold rules on held-out prompts, beside those of the best way with the
+person's true preference, and of the base. The server may be killed (SIGKILL) on the way: whatever
+was acknowledged must be there after the restart.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import expit
+
+from palate.core.errors import CheckFailedError
+from palate.core.seeds import derive_seed, generator_for
+from palate.metrics.intervals import bootstrap_interval
+from palate.recipes.serve_process import ServerProcess
+from palate.world.gold import gold_rewards
+from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE, Person
+from palate.world.prompts import held_out_prompts, train_prompts
+
+GAIN = 10.0  # odds of the person's verdicts: e to the gain times the difference of gold rewards
+N_TOGETHER = 12
+ANSWER_TOKENS = 96
+WAYS: dict[str, dict[str, Any]] = {
+    "soup, strength 1": {"way": "soup", "strength": 1.0},
+    "soup, strength 2": {"way": "soup", "strength": 2.0},
+    "soup, strength 3": {"way": "soup", "strength": 3.0},
+    "output-soup, strength 2": {"way": "output-soup", "strength": 2.0},
+    "portfolio": {"way": "portfolio"},
+    "mixture": {"way": "mixture"},
+}
+
+
+@dataclass(frozen=True)
+class PersonDrill:
+    """One person's story.
+
+    Attributes:
+        person: Index in `palate.world.objectives.PEOPLE`.
+        n_questions: That the person answers.
+        n_prompts: Held-out prompts that are judged.
+        seed: Of questions, verdicts and answers.
+        with_ways: Also judge every way with the true preference.
+    """
+
+    person: int
+    n_questions: int = 20
+    n_prompts: int = 48
+    seed: int = 0
+    with_ways: bool = True
+
+
+def run_person(
+    server: ServerProcess,
+    drill: PersonDrill,
+    *,
+    before_question: Callable[[int], None] = lambda _number: None,
+) -> dict[str, Any]:
+    """Teach the server one person; what the answers are worth, as plain data.
+
+    Args:
+        server: Running.
+        drill: Who, and how much.
+        before_question: Called with each question's number; may kill and restart the server.
+
+    Raises:
+        CheckFailedError: feedback that was acknowledged is not there at the end.
+    """
+    person = PEOPLE[drill.person]
+    name = f"{person.name}-{drill.seed}"
+    taste = np.array(person.preference.shares)
+    shares = dict(zip(OBJECTIVE_NAMES, person.preference.shares, strict=True))
+    judged = {"base": _judge(server, {"way": "base"}, taste, drill)}
+    for way, asked in WAYS.items() if drill.with_ways else ():
+        judged[way] = _judge(server, {"preference": shares, **asked}, taste, drill)
+    generator = generator_for(drill.seed, "person drill", person.name)
+    acknowledged: list[str] = []
+    for number in range(drill.n_questions):
+        before_question(number)
+        acknowledged.append(_teach(server, name, taste, number, generator))
+    export = server.must("GET", f"/v1/people/{name}/export")
+    kept = {item["key"] for item in export["feedback"]}
+    lost = [key for key in acknowledged if key not in kept]
+    if lost:
+        raise CheckFailedError(f"{len(lost)} acknowledged items of feedback were lost.")
+    judged["learned"] = _judge(server, {"person": name}, taste, drill)
+    return _story(person, judged, drill, n_kept=len(kept))
+
+
+def _story(
+    person: Person,
+    judged: dict[str, Float[ndarray, " prompts"]],
+    drill: PersonDrill,
+    *,
+    n_kept: int,
+) -> dict[str, Any]:
+    means = {way: float(values.mean()) for way, values in judged.items()}
+    known = {way: value for way, value in means.items() if way not in ("learned", "base")}
+    best = max(known, key=lambda way: known[way]) if known else "base"
+    generator = generator_for(drill.seed, "person interval", person.name)
+    ratio = means["learned"] / means[best]
+    places = generator.integers(drill.n_prompts, size=(2000, drill.n_prompts))
+    drawn = judged["learned"][places].mean(axis=1) / judged[best][places].mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {
+        "person": person.name,
+        "wants": person.label,
+        "n_questions": drill.n_questions,
+        "n_prompts": drill.n_prompts,
+        "n_feedback_kept": n_kept,
+        "gold": {
+            way: {
+                "mean": means[way],
+                **_ends(values, generator_for(drill.seed, "gold interval", way)),
+            }
+            for way, values in judged.items()
+        },
+        "best_way": best,
+        "learned_over_best": {"ratio": ratio, "low": float(low), "high": float(high)},
+    }
+
+
+def _ends(values: Float[ndarray, " prompts"], generator: np.random.Generator) -> dict[str, float]:
+    found = bootstrap_interval(values, clusters=np.arange(len(values)), generator=generator)
+    return {"low": found.low, "high": found.high}
+
+
+def _teach(
+    server: ServerProcess,
+    name: str,
+    taste: Float[ndarray, " objectives"],
+    number: int,
+    generator: np.random.Generator,
+) -> str:
+    """One question and its verdict; the key under which it was acknowledged."""
+    prompts = train_prompts()
+    prompt = prompts[int(generator.integers(len(prompts)))]
+    asked = server.must(
+        "POST",
+        "/v1/questions",
+        {
+            "person": name,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": ANSWER_TOKENS,
+            "seed": derive_seed(number, name) % 2**53,
+        },
+    )
+    first, second = gold_rewards([answer["text"].strip() for answer in asked["answers"]]) @ taste
+    is_first = bool(generator.random() < expit(GAIN * (first - second)))
+    preferred = "tie" if first == second else int(not is_first)
+    key = f"{name}/{number}"
+    verdict = {"response": asked["response"], "kind": "comparison", "preferred": preferred}
+    server.must("POST", "/v1/feedback", {**verdict, "key": key})
+    return key
+
+
+def _judge(
+    server: ServerProcess,
+    palate: dict[str, Any],
+    taste: Float[ndarray, " objectives"],
+    drill: PersonDrill,
+) -> Float[ndarray, " prompts"]:
+    """Gold reward of one answer to each held-out prompt, the same seeds for every way."""
+
+    def answer(numbered: tuple[int, str]) -> str:
+        number, prompt = numbered
+        found = server.must(
+            "POST",
+            "/v1/chat/completions",
+            {
+                "model": "palate",
+                "messages": [{"role": "user", "content": prompt}],
+                "max_tokens": ANSWER_TOKENS,
+                "seed": derive_seed(drill.seed, "judged", number) % 2**53,
+                "palate": palate,
+            },
+        )
+        return str(found["choices"][0]["message"]["content"]).strip()
+
+    prompts = held_out_prompts()[: drill.n_prompts]
+    with ThreadPoolExecutor(N_TOGETHER) as pool:
+        texts = list(pool.map(answer, enumerate(prompts)))
+    return gold_rewards(texts) @ taste
