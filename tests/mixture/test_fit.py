@@ -157,8 +157,16 @@ def test_under_a_log_linear_pool_answers_are_as_likely_recomputed_as_drawn_and_i
         )
 
 
-def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(scripted, tmp_path: Path) -> None:
-    short = SETTINGS.model_copy(update={"n_updates": 4, "n_pairs": 4, "batch_pairs": 2})
+REPLAYED = LossSettings(eta=4.0, price=0.25, is_replayed=True)
+
+
+@pytest.mark.parametrize("loss", [SETTINGS.loss, REPLAYED])
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
+    scripted, tmp_path: Path, loss: LossSettings
+) -> None:
+    short = SETTINGS.model_copy(
+        update={"n_updates": 4, "n_pairs": 4, "batch_pairs": 2, "loss": loss}
+    )
     whole = new(scripted)
     curves = fit(whole, task_for(scripted, whole), short, folder=tmp_path / "whole")
 
@@ -178,6 +186,25 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(scripted, tmp_pat
     assert read_jsonl(tmp_path / "broken" / "curves.jsonl") == curves
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_old_answers_are_learned_from_again_towards_one_target(scripted, tmp_path: Path) -> None:
+    strong = LossSettings(eta=32.0, price=1 / 32, is_replayed=True)
+    settings = SETTINGS.model_copy(update={"n_updates": 8, "n_epochs": 2, "loss": strong})
+    controller = new(scripted, settings)
+    task = task_for(scripted, controller)
+    start = measured(task)
+    fit(controller, task, settings, folder=tmp_path)
+    assert len(list((tmp_path / "answers").iterdir())) == 8
+    assert measured(task) > start + 0.05
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"price": 0.0}, {"price": 0.3}, {"method": "ppo", "price": 0.25}]
+)
+def test_replay_is_refused_where_old_answers_have_another_target(wrong) -> None:
+    with pytest.raises(ValueError, match="is_replayed needs"):
+        LossSettings(eta=4.0, is_replayed=True, **wrong)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(scripted, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from palate.models.engine import LocalEngine
 
 CURVES = "curves.jsonl"
 CHECKPOINT = "checkpoint"
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,35 @@ class Task:
         return hash_value(parts)
 
 
+@dataclass(eq=False)
+class Memory:
+    """The answers of all updates so far, on disk so that an interrupted run has them.
+
+    Attributes:
+        folder: One file per update.
+        parts: What the files hold, in order.
+    """
+
+    folder: Path
+    parts: list[Answers]
+
+    @classmethod
+    def of(cls, folder: Path, *, n_updates: int) -> "Memory":
+        """What the first so many updates left."""
+        return cls(folder, [Answers.load(_part(folder, update)) for update in range(n_updates)])
+
+    def with_part(self, answers: Answers, *, update: int) -> Answers:
+        """All answers with these behind them; these are kept."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        answers.save(_part(self.folder, update))
+        self.parts.append(answers)
+        return Answers.joined(self.parts)
+
+
+def _part(folder: Path, update: int) -> Path:
+    return folder / f"{update:04d}.safetensors"
+
+
 def fit(
     controller: nn.Module,
     task: Task,
@@ -97,11 +127,14 @@ def fit(
     key = task.key(settings)
     done = load_checkpoint(folder / CHECKPOINT, controller, optimizer, key=key)
     curves = _curves(folder / CURVES, n_updates=done)
+    memory = Memory.of(folder / ANSWERS, n_updates=done) if settings.loss.is_replayed else None
     rates = [group["lr"] for group in new_optimizer(controller, settings).param_groups]
     for update in range(done, settings.n_updates):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1.0 - update / settings.n_updates)
-        samples, learned = _update(controller, optimizer, task, settings, update=update)
+        samples, learned = _update(
+            controller, optimizer, task, settings, update=update, memory=memory
+        )
         row = _row(update + 1, summarise(samples), learned)
         append_jsonl(folder / CURVES, [row])
         curves.append(row)
@@ -131,6 +164,7 @@ def _update(
     settings: FitSettings,
     *,
     update: int,
+    memory: "Memory | None",
 ) -> tuple[list[Sample], Learned]:
     generator = generator_for(settings.seed, "update", update)
     asked = training_asked(task, n_pairs=settings.n_pairs, generator=generator)
@@ -143,10 +177,11 @@ def _update(
         sampling=Sampling(temperature=1.0, max_tokens=settings.max_tokens),
         seed=derive_seed(settings.seed, "answers", update),
     )
+    answers = Answers.of(samples, device=next(controller.parameters()).device)
     learned = learn(
         controller,
         optimizer,
-        Answers.of(samples, device=next(controller.parameters()).device),
+        answers if memory is None else memory.with_part(answers, update=update),
         drawn=torch.tensor([one.log_prob for one in samples]),
         settings=settings,
         generator=generator,

@@ -71,7 +71,7 @@ def learn(
     optimizer: torch.optim.Optimizer,
     answers: Answers,
     *,
-    drawn: Float[Tensor, " answers"],
+    drawn: Float[Tensor, " fresh"],
     settings: FitSettings,
     generator: np.random.Generator,
 ) -> Learned:
@@ -81,7 +81,7 @@ def learn(
         controller: Changed in place.
         optimizer: Of its parameters; rates are as set.
         answers: Pairs next to each other, both sides of one prompt and combination.
-        drawn: `[answers]`, log-probabilities as the engine drew them.
+        drawn: Log-probabilities of the last so many answers as the engine drew them.
         settings: Loss, epochs, sizes.
         generator: Shuffles the pairs.
     """
@@ -100,7 +100,7 @@ def learn(
             nn.utils.clip_grad_norm_(controller.parameters(), settings.max_grad_norm)
             optimizer.step()
             losses.append(loss.item())
-    whole = old.log_probs.sum(dim=1)
+    whole, uniform = old.log_probs.sum(dim=1)[-len(drawn) :], uniform[-len(drawn) :]
     return Learned(
         first_loss=losses[0],
         last_loss=float(np.mean(losses[-n_steps:])),

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from palate.core.settings import Settings
 from palate.mixture.wording import Pooling, Prompts
@@ -19,6 +19,9 @@ class LossSettings(Settings):
         clip: For PPO: ratios outside `1 +- clip` earn nothing more.
         smoothing: For PPO: of the advantages.
         value_share: For PPO: weight of the value loss.
+        is_replayed: For REBEL: every update learns from all answers so far. The price must be
+            `1 / eta`: then the target is `pi_uniform exp(eta R)` whoever wrote an answer (M11), so
+            old answers are as good as new ones.
     """
 
     method: Literal["rebel", "ppo"] = "rebel"
@@ -27,6 +30,16 @@ class LossSettings(Settings):
     clip: float = Field(default=0.2, gt=0, lt=1)
     smoothing: float = Field(default=0.95, ge=0, le=1)
     value_share: float = Field(default=0.5, ge=0)
+    is_replayed: bool = False
+
+    @model_validator(mode="after")
+    def _can_replay(self) -> "LossSettings":
+        if self.is_replayed and (self.method != "rebel" or abs(self.eta * self.price - 1) > 1e-6):
+            raise ValueError(
+                f"is_replayed needs method=rebel and price=1/eta, not {self.method}, "
+                f"price={self.price} and eta={self.eta}"
+            )
+        return self
 
 
 class FitSettings(Settings):

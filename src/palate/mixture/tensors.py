@@ -1,14 +1,17 @@
 """Samples as padded tensors, and the controller's log-probabilities of them in one pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from palate.core.errors import InvalidInputError
+from palate.core.files import write_bytes_atomic
 from palate.mixture.pooling import log_linear_log_probs, shares_of, token_log_probs
 from palate.mixture.rollout import Sample
 
@@ -67,6 +70,32 @@ class Answers:
         parts = (ids, mask, places, is_token, strengths, log_probs, rewards)
         tables = _tables(samples, n_tokens=max(lengths))
         return cls(*(part.to(device) for part in parts), *(part.to(device) for part in tables))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answers"]) -> "Answers":
+        """All parts, in order, padded alike."""
+        if len(parts) == 1:
+            return parts[0]
+        columns: dict[str, Tensor] = {}
+        for one in fields(cls):
+            tensors = [getattr(part, one.name) for part in parts]
+            if tensors[0] is None:
+                continue
+            width = max(t.shape[1] if t.ndim > 1 else 0 for t in tensors)
+            columns[one.name] = torch.cat([_widened(t, width) for t in tensors])
+        return cls(**columns)
+
+    def save(self, path: Path) -> None:
+        """Write every tensor into one safetensors file."""
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        write_bytes_atomic(
+            path, save({k: t.contiguous().cpu() for k, t in named.items() if t is not None})
+        )
+
+    @classmethod
+    def load(cls, path: Path, *, device: torch.device | None = None) -> "Answers":
+        """What `save` wrote."""
+        return cls(**{name: tensor.to(device) for name, tensor in load_file(path).items()})
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -130,6 +159,14 @@ def mixed_log_probs(
             answers.tables,
         )
     return torch.where(answers.is_token, mixed, 0.0)
+
+
+def _widened(tensor: Tensor, width: int) -> Tensor:
+    """Zeros on the right of the second dimension, up to the width."""
+    if tensor.ndim < 2 or tensor.shape[1] == width:
+        return tensor
+    missing = tensor.new_zeros(len(tensor), width - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, missing], dim=1)
 
 
 def _tables(samples: Sequence[Sample], *, n_tokens: int) -> tuple[Tensor, ...]:

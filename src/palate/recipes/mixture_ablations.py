@@ -44,8 +44,10 @@ from palate.world.objectives import PEOPLE
 
 HELD_OUT = ("Bilal", "Goro")  # opposite corners: every objective is still wanted by three others
 REBEL, UNIFORM = "rebel", "uniform"
+_PLAIN = ("fit.loss.is_replayed=false", "fit.loss.price=0", "fit.n_epochs=5")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "ppo": ("fit.loss.method=ppo",),
+    "ppo": (*_PLAIN, "fit.loss.method=ppo"),
+    "rebel-without-replay": (*_PLAIN, "fit.loss.eta=16.0"),
     "own-prompts": ("fit.prompts=own",),
     "raw-reward": ("fit.reward=raw",),
     "log-linear": ("fit.pool=log_linear",),
