@@ -176,6 +176,7 @@ def _row(way: str, utility: list[float], *, prior: str = "", n: int = -1, seed: 
         "utility": utility,
         "base": [0.1, 0.2],
         "ceiling": [0.5, 0.4],
+        "raised_ceiling": [0.7, 0.4],
         "kl_per_token": 0.02,
         "kl_per_answer": [1.0, 1.0],
         "well_formed": 1.0,
@@ -190,6 +191,7 @@ def test_shares_are_sums_of_gains_over_people_of_all_seeds():
     ]
     soup, told = findings(rows)
     assert soup["gain"]["estimate"] == pytest.approx((0.3 + 0.1 + 0.4 + 0.0) / 1.2)
+    assert soup["gain_at_budget"]["estimate"] == pytest.approx(0.8 / 1.6)
     assert soup["raw"]["estimate"] == pytest.approx(1.4 / 1.8)
     assert (soup["n_people"], soup["worst"]) == (4, pytest.approx(0.0))
     assert told["gain"]["estimate"] == pytest.approx(0.7 / 0.6)

@@ -54,6 +54,7 @@ from palate.recipes.soup_study_ways import (
 from palate.soup.coefficients import reward_space_coefficients
 from palate.soup.normalised import States
 from palate.soup.plans import soup_plan
+from palate.soup.settings import SoupSettings
 from palate.soup.trust import trust_region
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt, held_out_prompts
@@ -62,7 +63,7 @@ N_EXPERTS = 12
 N_VOTES = (3, 5, 10, 30, 100)
 N_PROMPTS = 32
 N_OUTPUT_PROMPTS = 8
-OUTPUT_CELLS = (("prior", 10), ("prior", 100), ("plain", 10), ("plain", 100))
+OUTPUT_VOTES = (10, 100)  # with the prior; the implicit soup at the last
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +139,14 @@ def run_seed(work: Path, number: int) -> list[dict[str, Any]]:
         return read_json(path)
     seed = open_seed(work, number)
     basis = seed.basis(N_EXPERTS)
-    table = Table(seed)
-    _references(table)
-    _learned(table, basis)
+    table = Table(seed, basis.soup.settings)
+    table.add("base", table.base)
+    table.add("bespoke", table.bespoke)
+    table.add("bespoke to the budget", table.raised)
+    _learned(table, basis, prior="prior")
     _told(table, basis)
     _by_outputs(table, basis)
+    _learned(table, basis.with_plain_prior(), prior="plain")
     write_json(path, table.rows)
     return table.rows
 
@@ -166,18 +170,22 @@ class Table:
         rows: So far.
         base: The base's answers.
         bespoke: The answers of every person's own expert.
+        raised: The same with coefficients enlarged as soups' are: the ceiling at equal KL.
     """
 
-    def __init__(self, seed: Seed) -> None:
+    def __init__(self, seed: Seed, settings: SoupSettings) -> None:
         """Answer with the base and with everybody's own expert."""
         self.seed = seed
         self.rows: list[dict[str, Any]] = []
         n_people = len(seed.tastes)
         bare = [reference_plan(n_experts=0)] * n_people
         people = [person.name for person in reported_people(seed=seed.number)]
+        experts = seed.experts(people)
         bespoke = [member_plan(index=k, n_experts=n_people) for k in range(n_people)]
         self.base = answer_cell(seed.judge, "base", bare, experts={})
-        self.bespoke = answer_cell(seed.judge, "bespoke", bespoke, experts=seed.experts(people))
+        self.bespoke = answer_cell(seed.judge, "bespoke", bespoke, experts=experts)
+        raised = _raised_bespoke(seed, experts, settings)
+        self.raised = answer_cell(seed.judge, "bespoke-raised", raised, experts=experts)
 
     def add(self, way: str, cell: Cell, *, prior: str = "", n: int = -1, **more: Any) -> None:
         """One row; `n` is -1 for ways that learn nothing."""
@@ -193,6 +201,7 @@ class Table:
                 "utility": cell.utilities(tastes).tolist(),
                 "base": self.base.first(n_prompts).utilities(tastes).tolist(),
                 "ceiling": self.bespoke.first(n_prompts).utilities(tastes).tolist(),
+                "raised_ceiling": self.raised.first(n_prompts).utilities(tastes).tolist(),
                 "kl_per_token": cell.kl_per_token,
                 "kl_per_answer": np.mean(cell.kl, axis=1).tolist(),
                 "well_formed": float(np.mean(cell.is_well_formed)),
@@ -201,9 +210,23 @@ class Table:
         )
 
 
-def _references(table: Table) -> None:
-    table.add("base", table.base)
-    table.add("bespoke", table.bespoke)
+def _raised_bespoke(seed: Seed, experts: dict[str, Path], settings: SoupSettings) -> list[Plan]:
+    """Everybody's own expert, enlarged or shrunk as a soup's coefficients would be."""
+    path = seed.folder / "bespoke-scales.json"
+    if not path.is_file():
+        bank = AdapterBank.load(seed.judge.base, experts)
+        try:
+            states = pool_states(seed.judge.base, bank, seed.pool, seed=seed.number)
+        finally:
+            bank.close()
+        rows = [
+            trust_region(
+                row, states, budget=settings.budget, largest_scale=settings.largest_scale
+            ).coefficients
+            for row in np.eye(len(experts))
+        ]
+        write_json(path, rows)
+    return [parameter_soup_plan(row) for row in read_json(path)]
 
 
 def _told(table: Table, basis: StudyBasis) -> None:
@@ -246,35 +269,32 @@ def _told(table: Table, basis: StudyBasis) -> None:
     table.add("MOD", answer_cell(few, "mod", decoding_plans(tastes), experts=axes))
 
 
-def _learned(table: Table, basis: StudyBasis) -> None:
-    """Parameter soups and other learners, after every number of votes."""
+def _learned(table: Table, basis: StudyBasis, *, prior: str) -> None:
+    """Parameter soups and best-of-n after every number of votes; single experts beside them."""
     seed, judge = table.seed, table.seed.judge
     experts = seed.experts(basis.soup.experts)
-    singles = [member_plan(index=k, n_experts=N_EXPERTS) for k in range(N_EXPERTS)]
-    alone = answer_cell(judge, "singles", singles, experts=experts)
     candidates = make_candidates(
         seed.folder / "candidates.json", judge=judge, experts=experts, seed=seed.number
     )
     mean = basis.soup.coefficients(basis.soup.prior.mean).tolist()
     nobody = [parameter_soup_plan(mean)] * len(seed.tastes)
-    cell = answer_cell(judge, "prior-0", nobody, experts=experts)
-    table.add("parameter soup", cell, prior="prior", n=0)
-    table.add("parameter soup", table.base, prior="plain", n=0)
-    for prior, own in (("prior", basis), ("plain", basis.with_plain_prior())):
-        for n in N_VOTES:
-            beliefs = fit_people(own, seed.votes, n_comparisons=n)
-            soups = serve_people(own, beliefs, way="soup")
-            cell = answer_cell(
-                judge, f"{prior}-{n}", [soup.plan for soup in soups], experts=experts
-            )
-            scale = float(np.mean([soup.scale for soup in soups]))
-            table.add("parameter soup", cell, prior=prior, n=n, scale=scale)
-            rewards = np.array([own.soup.coefficients(belief.mean) for belief in beliefs])
-            best = _best_of_n(candidates, rewards)
-            table.add("best of 8 by fitted reward", best, prior=prior, n=n)
+    cell = answer_cell(judge, f"{prior}-0", nobody, experts=experts)
+    table.add("parameter soup", cell, prior=prior, n=0)
     for n in N_VOTES:
-        picked = best_single_experts(basis, seed.votes, n_comparisons=n)
-        table.add("best single expert", alone.of_people(picked), n=n)
+        beliefs = fit_people(basis, seed.votes, n_comparisons=n)
+        soups = serve_people(basis, beliefs, way="soup")
+        cell = answer_cell(judge, f"{prior}-{n}", [soup.plan for soup in soups], experts=experts)
+        scale = float(np.mean([soup.scale for soup in soups]))
+        table.add("parameter soup", cell, prior=prior, n=n, scale=scale)
+        rewards = np.array([basis.soup.coefficients(belief.mean) for belief in beliefs])
+        best = _best_of_n(candidates, rewards)
+        table.add("best of 8 by fitted reward", best, prior=prior, n=n)
+    if prior == "prior":
+        singles = [member_plan(index=k, n_experts=N_EXPERTS) for k in range(N_EXPERTS)]
+        alone = answer_cell(judge, "singles", singles, experts=experts)
+        for n in N_VOTES:
+            picked = best_single_experts(basis, seed.votes, n_comparisons=n)
+            table.add("best single expert", alone.of_people(picked), n=n)
 
 
 def _best_of_n(candidates: Candidates, coefficients: Float[ndarray, "people experts"]) -> Cell:
@@ -288,19 +308,19 @@ def _by_outputs(table: Table, basis: StudyBasis) -> None:
     seed, whole = table.seed, table.seed.judge
     judge = Judge(whole.base, whole.folder, whole.prompts[:N_OUTPUT_PROMPTS], whole.seed)
     experts = seed.experts(basis.soup.experts)
-    for prior, n in OUTPUT_CELLS:
-        own = basis if prior == "prior" else basis.with_plain_prior()
-        soups = serve_people(own, fit_people(own, seed.votes, n_comparisons=n), way="output-soup")
+    for n in OUTPUT_VOTES:
+        beliefs = fit_people(basis, seed.votes, n_comparisons=n)
+        soups = serve_people(basis, beliefs, way="output-soup")
         plans: list[Plan] = [soup.plan for soup in soups]
-        cell = answer_cell(judge, f"explicit-{prior}-{n}", plans, experts=experts)
-        table.add("explicit output soup", cell, prior=prior, n=n)
+        cell = answer_cell(judge, f"explicit-{n}", plans, experts=experts)
+        table.add("explicit output soup", cell, prior="prior", n=n)
         one_pass = [soup_plan(soup.coefficients.tolist(), way="soup") for soup in soups]
-        cell = answer_cell(judge, f"few-{prior}-{n}", one_pass, experts=experts)
-        table.add("parameter soup, same prompts", cell, prior=prior, n=n)
-        if prior == "prior":
+        cell = answer_cell(judge, f"few-{n}", one_pass, experts=experts)
+        table.add("parameter soup, same prompts", cell, prior="prior", n=n)
+        if n == OUTPUT_VOTES[-1]:
             coefficients = np.stack([soup.coefficients for soup in soups])
             cell, acceptance = _implicit(judge, f"implicit-{n}", coefficients, experts)
-            table.add("implicit output soup", cell, prior=prior, n=n, acceptance=acceptance)
+            table.add("implicit output soup", cell, prior="prior", n=n, acceptance=acceptance)
 
 
 def _implicit(

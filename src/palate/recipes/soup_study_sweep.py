@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from palate.recipes.soup_study import Seed, Table
+from palate.recipes.soup_study import N_EXPERTS, Seed, Table
 from palate.recipes.soup_study_fit import fit_people, serve_people
 from palate.recipes.soup_study_judge import Judge, answer_cell
 
@@ -15,9 +15,10 @@ def measure_sweep(seed: Seed) -> list[dict[str, Any]]:
     """One row per size: utilities of parameter soups with the prior, and effective ranks."""
     whole = seed.judge
     judge = Judge(whole.base, whole.folder, whole.prompts[:N_PROMPTS], whole.seed)
-    few = Table(seed)
+    table = Table(seed, seed.basis(N_EXPERTS).soup.settings)
     base, ceiling = (
-        part.first(N_PROMPTS).utilities(seed.tastes).tolist() for part in (few.base, few.bespoke)
+        part.first(N_PROMPTS).utilities(seed.tastes).tolist()
+        for part in (table.base, table.bespoke)
     )
     rows: list[dict[str, Any]] = []
     for size in SIZES:
