@@ -262,10 +262,16 @@ def _diversity(cells: Cells, way: str) -> dict[str, float]:
         groups.setdefault(cell[1:], []).append(row.text.split())
     kept = [[text for text in g if text] for g in list(groups.values())[:N_GROUPS]]
     kept = [group for group in kept if len(group) > 1]
+    distinct = [distinct_n(group, n=2) for group in kept]
     return {
-        "distinct_2": float(np.mean([distinct_n(group, n=2) for group in kept] or [0.0])),
-        "self_bleu": float(np.mean([self_bleu(group) for group in kept] or [1.0])),
+        "distinct_2": _mean([share for share in distinct if not np.isnan(share)]),
+        "self_bleu": _mean([self_bleu(group) for group in kept]),
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Zero without values: texts of one word have no pairs."""
+    return float(np.mean(values)) if values else 0.0
 
 
 def _usage(cells: Cells, way: str) -> float:
