@@ -1,5 +1,6 @@
 """`palate bench NAME`: ratios against what a user would pick instead, with the gate beside them."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,6 +77,79 @@ def belief(overrides: Overrides = None, is_json: IsJson = False) -> None:
         typer.echo(dump_json(found))
         return
     Console().print_json(dump_json(found))
+
+
+@app.command()
+def serve(
+    library: Annotated[Path, typer.Argument(help="Folder of a library.")],
+    overrides: Overrides = None,
+    is_json: IsJson = False,
+) -> None:
+    """Many people at once, against the same server forced to one at a time."""
+    from palate.core.settings import load_settings
+    from palate.recipes.bench_serve import ServeBenchSettings, bench_serve
+
+    found = bench_serve(library, load_settings(ServeBenchSettings, overrides=overrides or ()))
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    console, gate, ratio = Console(), found["gate"], found["throughput_ratio"]
+    console.print(f"gate: {gate['answers_equal_to_one_at_a_time']} of {gate['of']} answers equal")
+    table = Table("", "tokens/s", "first token p50, p95 ms", "between tokens p50, p95 ms")
+    for name in ("together", "one at a time", "alone"):
+        row = found[name]
+        spans = [row["first_token_seconds"], row["token_seconds"]]
+        shown = [f"{1000 * span['p50']:.1f}, {1000 * span['p95']:.1f}" for span in spans]
+        table.add_row(name, f"{row['tokens_per_second_median']:.0f}", *shown)
+    console.print(table)
+    console.print(
+        f"throughput {ratio['median']:.1f}x one at a time, {ratio['minimum']:.1f} to "
+        f"{ratio['maximum']:.1f} in {ratio['n_rounds']} rounds",
+        highlight=False,
+    )
+
+
+@app.command()
+def person(
+    library: Annotated[Path, typer.Argument(help="Folder of the small world's library.")],
+    people: Annotated[str, typer.Option(help="Who, 0 to 7.")] = "0,3,5,6",
+    questions: Annotated[int, typer.Option(min=1, help="That each answers.")] = 20,
+    prompts: Annotated[int, typer.Option(min=2, max=96, help="Held-out, judged.")] = 48,
+    kills: Annotated[int, typer.Option(min=0, help="Times the server is killed for each.")] = 1,
+    database: Annotated[
+        str | None, typer.Option("--database", help="URL; a new SQLite file where absent.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    is_json: IsJson = False,
+) -> None:
+    """Simulated people who teach a server over HTTP, killed on the way; gold rules judge."""
+    from palate.cli.parse import whole_numbers
+    from palate.recipes.serve_drill import DrillSettings, drill_people
+
+    settings = DrillSettings(
+        people=whole_numbers(people, what="people"),
+        n_questions=questions,
+        n_prompts=prompts,
+        n_kills=kills,
+        database=database,
+        seed=seed,
+    )
+    found = drill_people(library, settings)
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    table = Table("person", "wants", "base", "learned", "best way", "learned / best")
+    for row in found["people"]:
+        ratio, gold = row["learned_over_best"], row["gold"]
+        table.add_row(
+            row["person"],
+            row["wants"],
+            f"{gold['base']['mean']:.3f}",
+            f"{gold['learned']['mean']:.3f}",
+            f"{row['best_way']} {gold[row['best_way']]['mean']:.3f}",
+            f"{ratio['ratio']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
+        )
+    Console().print(table)
 
 
 def _show(found: dict[str, Any], *, is_json: bool) -> None:

@@ -22,9 +22,8 @@ from palate.core.errors import CheckFailedError
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.recipes.progress import progress_of
-from palate.recipes.serve_process import ServerProcess, exchange
+from palate.recipes.serve_process import FREE, ServerProcess, exchange
 
-FREE = ("requests_per_minute=1000000000", "burst=100000000")
 QUESTION = "What is a lighthouse?"
 N_MEMORY = 20  # readings of the memory
 

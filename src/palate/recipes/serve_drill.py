@@ -6,20 +6,25 @@ person's true preference, and of the base. The server may be killed (SIGKILL) on
 was acknowledged must be there after the restart.
 """
 
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from pydantic import Field
 from scipy.special import expit
 
 from palate.core.errors import CheckFailedError
 from palate.core.seeds import derive_seed, generator_for
+from palate.core.settings import Settings
 from palate.metrics.intervals import bootstrap_interval
-from palate.recipes.serve_process import ServerProcess
+from palate.recipes.progress import progress_of
+from palate.recipes.serve_process import FREE, ServerProcess
 from palate.world.gold import gold_rewards
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE, Person
 from palate.world.prompts import held_out_prompts, train_prompts
@@ -54,6 +59,64 @@ class PersonDrill:
     n_prompts: int = 48
     seed: int = 0
     with_ways: bool = True
+
+
+class DrillSettings(Settings):
+    """Who teaches the server, and how it is tried.
+
+    Attributes:
+        people: Indices in `palate.world.objectives.PEOPLE`.
+        n_questions: That each answers.
+        n_prompts: Held-out prompts that are judged.
+        n_kills: Times that the server is killed (SIGKILL) while each person teaches it.
+        database: URL; a new SQLite file where absent.
+        seed: Of questions, verdicts, answers.
+    """
+
+    people: tuple[Annotated[int, Field(ge=0, lt=len(PEOPLE))], ...]
+    n_questions: int = Field(default=20, ge=1)
+    n_prompts: int = Field(default=48, ge=2, le=96)
+    n_kills: int = Field(default=1, ge=0)
+    database: str | None = None
+    seed: int = 0
+
+
+def drill_people(library: Path, settings: DrillSettings) -> dict[str, Any]:
+    """Teach a server, killed on the way, one person after the other.
+
+    Raises:
+        CheckFailedError: acknowledged feedback was lost, or the server does not start.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        server = ServerProcess(library, settings.database or f"{folder}/people.db", FREE)
+        server.start()
+        try:
+            stories = [_drilled(server, person, settings) for person in settings.people]
+        finally:
+            server.kill()
+    return {"settings": settings.model_dump(), "people": stories}
+
+
+def _drilled(server: ServerProcess, person: int, settings: DrillSettings) -> dict[str, Any]:
+    generator = generator_for(settings.seed, "kills", person)
+    n_kills = min(settings.n_kills, settings.n_questions - 1)
+    killed_before = {1 + int(k) for k in generator.permutation(settings.n_questions - 1)[:n_kills]}
+
+    def disturb(number: int) -> None:
+        if number in killed_before:
+            server.kill()
+            server.start()
+
+    drill = PersonDrill(
+        person, settings.n_questions, settings.n_prompts, settings.seed, with_ways=True
+    )
+    with progress_of(f"teach {PEOPLE[person].name}") as report:
+
+        def before(number: int) -> None:
+            disturb(number)
+            report(number + 1, settings.n_questions)
+
+        return {**run_person(server, drill, before_question=before), "n_kills": n_kills}
 
 
 def run_person(

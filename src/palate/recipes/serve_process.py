@@ -18,6 +18,7 @@ from palate.core.errors import CheckFailedError, ProviderError
 
 START_SECONDS = 180.0
 RETRY_SECONDS = 0.25
+FREE = ("requests_per_minute=1000000000", "burst=100000000")  # no limit of the rate
 AGAIN = frozenset({429, 503})  # nothing was kept; the request can be sent again
 
 
