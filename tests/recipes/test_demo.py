@@ -7,7 +7,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.evaluate.demo_page import render_demo_page
-from palate.recipes import demo
+from palate.recipes import demo, demo_story
 from palate.recipes.demo import DemoSettings, run_demo, wanted_by
 from palate.recipes.run_file import AnnotatorSettings
 from palate.recipes.world_run import world_run
@@ -43,6 +43,7 @@ def test_the_demo_writes_a_library_and_a_page_that_names_everybody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "world_run", small_run)
+    monkeypatch.setattr(demo_story, "N_PRICED", 8)
     report = run_demo(DemoSettings(tmp_path, n_prompts=2))
     assert [row.name for row in report.rows] == [
         "base",
@@ -57,9 +58,21 @@ def test_the_demo_writes_a_library_and_a_page_that_names_everybody(
     assert 'href="http' not in page
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["n_trained"] == 6
+    sizes = [len(members) for members in written["portfolio"]["members_by_size"]]
+    assert sizes == list(range(1, 9))
+    bounds = zip(
+        written["portfolio"]["estimated_by_size"],
+        written["portfolio"]["certified_by_size"],
+        strict=True,
+    )
+    assert all(0.0 <= estimated <= certified for estimated, certified in bounds)
+    assert list(written["learned"]["gold_utility"]) == ["0", "3", "10", "30"]
+    said = "".join(token["text"] for token in written["mixture"]["tokens"])
+    assert len(said) > 20
     again = run_demo(DemoSettings(tmp_path, n_prompts=2))
     assert again.n_trained == 0
     assert again.rows == report.rows
+    assert again.learned == report.learned  # everything has its seed
 
 
 def test_what_is_wanted_is_the_experts_anchor_or_the_persons_three_objectives() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from palate.evaluate.plots.heat import heat_table
+from palate.evaluate.plots.panels import curve_panels
 from palate.evaluate.plots.theme import as_svg
+from palate.mixture.explain import Explanation, render_legend, render_tokens
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,84 @@ class RewardLine:
 
 
 @dataclass(frozen=True)
+class PortfolioStory:
+    """The best portfolio of each size.
+
+    Attributes:
+        members: Names, for sizes one, two and so on.
+        certified: Bound on what anybody loses by having only these, reward units, by size.
+        estimated: The same by the measured values alone, without their sampling error.
+        n_policies: That could be kept.
+        confidence: Of each bound.
+        n_prompts: Behind the table; half of them chose, half certify.
+    """
+
+    members: tuple[tuple[str, ...], ...]
+    certified: tuple[float, ...]
+    estimated: tuple[float, ...]
+    n_policies: int
+    confidence: float
+    n_prompts: int
+
+    @property
+    def figure(self) -> str:
+        """The bound by size, an `<svg>` element."""
+        sizes = [float(size) for size in range(1, len(self.certified) + 1)]
+        return as_svg(
+            curve_panels(
+                {
+                    "nobody loses more than": {
+                        "certified": (sizes, self.certified),
+                        "estimated": (sizes, self.estimated),
+                    }
+                },
+                x_label="members",
+                title="few policies for everybody",
+            )
+        )
+
+
+@dataclass(frozen=True)
+class LearnedStory:
+    """One person, learned from comparisons.
+
+    Attributes:
+        person: Name.
+        label: What they want; nobody told the model.
+        comparisons: After how many.
+        utilities: Mean gold utility of what was served then.
+        known: The same when the preference is known.
+        answers: What was served then, to the first prompt.
+    """
+
+    person: str
+    label: str
+    comparisons: tuple[int, ...]
+    utilities: tuple[Cell, ...]
+    known: Cell
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MixtureStory:
+    """One answer of several experts, and who wrote what."""
+
+    person: str
+    label: str
+    told: Explanation
+
+    @property
+    def legend(self) -> str:
+        """The experts in their colours; HTML."""
+        return render_legend(self.told)
+
+    @property
+    def tokens(self) -> str:
+        """The answer, each token in the colour of who most likely wrote it; HTML."""
+        return render_tokens(self.told)
+
+
+@dataclass(frozen=True)
 class DemoReport:
     """Everything on the page.
 
@@ -69,6 +149,9 @@ class DemoReport:
         n_trained: Experts that this run trained; the others were there.
         build_seconds: Until the library was whole, in this run.
         seed: Of everything.
+        portfolio: Few policies for everybody.
+        learned: One person, learned.
+        mixture: One answer, told apart.
     """
 
     prompt: str
@@ -85,6 +168,9 @@ class DemoReport:
     n_trained: int
     build_seconds: float
     seed: int
+    portfolio: PortfolioStory
+    learned: LearnedStory
+    mixture: MixtureStory
 
     @property
     def figure(self) -> str:

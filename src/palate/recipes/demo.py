@@ -27,6 +27,7 @@ from palate.evaluate.demo_page import (
 )
 from palate.metrics.intervals import bootstrap_interval
 from palate.recipes.build import build_library
+from palate.recipes.demo_story import LEARNED, learned_story, mixture_story, portfolio_story
 from palate.recipes.opened import Opened, open_library
 from palate.recipes.progress import progress_of
 from palate.recipes.ways import Asked, choose
@@ -106,6 +107,11 @@ def run_demo(settings: DemoSettings) -> DemoReport:
         n_trained=len(built.trained),
         build_seconds=built.seconds,
         seed=settings.seed,
+        portfolio=portfolio_story(opened, plans, seed=settings.seed),
+        learned=learned_story(
+            opened, plans[LEARNED.name], prompts[: settings.n_prompts], seed=settings.seed
+        ),
+        mixture=mixture_story(opened, prompt, seed=settings.seed),
     )
     write_text_atomic(settings.out / "report.html", render_demo_page(report))
     write_json(settings.out / "report.json", demo_json(report))
@@ -161,6 +167,24 @@ def demo_json(report: DemoReport) -> dict[str, Any]:
         },
         "rewards": [vars(line) for line in report.rewards],
         "n_people_served": report.n_people_served,
+        "portfolio": {
+            "certified_by_size": list(report.portfolio.certified),
+            "estimated_by_size": list(report.portfolio.estimated),
+            "members_by_size": [list(members) for members in report.portfolio.members],
+            "confidence": report.portfolio.confidence,
+            "n_prompts": report.portfolio.n_prompts,
+        },
+        "learned": {
+            "person": report.learned.person,
+            "gold_utility": {
+                str(n): vars(cell)
+                for n, cell in zip(
+                    report.learned.comparisons, report.learned.utilities, strict=True
+                )
+            },
+            "known": vars(report.learned.known),
+        },
+        "mixture": report.mixture.told.to_json(),
     }
 
 
