@@ -185,10 +185,11 @@ class EngineWorker:
             self.metrics.step.observe(time.perf_counter() - started)
             self.metrics.live.set(self._session.n_live)
             self.metrics.rows.set(self._session.n_rows)
-            self._send([(self._jobs[live], _event(live, token)) for live, token in drawn])
+            events = [(self._jobs[live], _event(live, token)) for live, token in drawn]
             for live, token in drawn:
                 if token.finish is not None:
                     del self._jobs[live]
+            self._send(events)
 
     def _obey(self) -> None:
         """Carry out what was asked for; wait for it if nothing runs."""
