@@ -112,8 +112,8 @@ def test_the_loss_under_the_cursor_is_shown_beside_it(page: Page) -> None:
     assert frame is not None
     page.mouse.move(frame["x"] + 0.12 * frame["width"], frame["y"] + 0.87 * frame["height"])
     tip = page.locator(".tip")
-    expect(tip).to_contain_text("served by short")
-    expect(tip).to_contain_text("loses at most 0.0")
+    expect(tip).to_contain_text("by short")
+    expect(tip).to_contain_text("loss ≤ 0.0")
 
 
 def test_arrow_keys_move_the_point_towards_the_corners(page: Page) -> None:

@@ -31,6 +31,10 @@ export function renderReading() {
   const { certificate } = library.portfolio;
   const confidence = percent(certificate.confidence);
   host.classList.toggle("loading", point === null);
+  if (point && document.activeElement?.id === "handle") {
+    byId("spoken").textContent =
+      `Member ${point.member} serves and loses at most ${fixed(point.loss, 3)}.`;
+  }
   host.replaceChildren(
     fact("Member", point ? name(point.member) : "…"),
     fact("Loses at most", point ? fixed(point.loss, 3) : "…", `reward, ${confidence} sure`),

@@ -77,7 +77,7 @@ export function towards(shares, corner, step) {
  * @returns {number[]}
  */
 export function withShare(shares, index, share) {
-  const own = Math.min(1, Math.max(0, share));
+  const own = shares.length === 1 ? 1 : Math.min(1, Math.max(0, share));
   const rest = shares.reduce((sum, value, k) => sum + (k === index ? 0 : value), 0);
   const even = (1 - own) / (shares.length - 1);
   return shares.map((value, k) => {

@@ -17,6 +17,7 @@ const STEP = 0.02;
 const BIG_STEP = 0.1;
 const DOT_STEP = 4; // every fourth point of the grid has a dot
 const MAX_DOT = 5.5; // radius in pixels of the largest certified loss
+const MAX_LETTERS = 16; // of a name in the drawing
 const LABEL_AREA = 0.045; // smaller regions are named in the legend only
 
 /** @type {Record<string, SVGElement>} */
@@ -32,7 +33,7 @@ export function mountTriangle(onCertified) {
   const host = byId("triangle");
   drawing = svg("svg", { viewBox: `0 0 ${VIEW.width} ${VIEW.height}`, class: "simplex" });
   drawing.append(hatches());
-  for (const name of ["regions", "grid", "dots", "names", "corners", "marks"]) {
+  for (const name of ["regions", "grid", "dots", "names", "corners", "marks", "cursor"]) {
     layers[name] = svg("g", { class: `layer-${name}`, "aria-hidden": "true" });
     drawing.append(layers[name]);
   }
@@ -107,7 +108,7 @@ function drawRegions() {
     }
     if (areaOf(polygons[k]) < LABEL_AREA) return;
     const [x, y] = pixelOf(centreOf(polygons[k]));
-    layers.names.append(svg("text", { x, y, class: "region-name" }, member.name));
+    layers.names.append(svg("text", { x, y, class: "region-name" }, shortened(member.name)));
   });
 }
 
@@ -220,9 +221,7 @@ function listen() {
   for (const type of ["pointerup", "pointercancel"]) {
     drawing.addEventListener(type, () => drawing.classList.remove("dragging"));
   }
-  drawing.addEventListener("pointerleave", () => {
-    tip.hidden = true;
-  });
+  drawing.addEventListener("pointerleave", hideTip);
   layers.handle.addEventListener("keydown", press);
 }
 
@@ -258,18 +257,35 @@ function press(event) {
   move(moves[event.key]());
 }
 
-/** @param {Triple} parts */
+/**
+ * In the free corner beside the top: what holds under the cursor, at the ring.
+ *
+ * @param {Triple} parts
+ */
 function showTip(parts) {
   const near = nearest(parts);
   const point = certifiedNear(near);
-  const [x, y] = pixelOf(near);
+  const [cx, cy] = pixelOf(near);
+  layers.cursor.replaceChildren(svg("circle", { cx, cy, r: 6 }));
   tip.hidden = false;
-  tip.style.left = `${(x / VIEW.width) * 100}%`;
-  tip.style.top = `${(y / VIEW.height) * 100}%`;
-  tip.classList.toggle("tip-left", x > VIEW.width / 2);
-  tip.replaceChildren(el("span", {}, sharesInWords(named(preferenceAt(near)), 3)));
+  const { objectives, corners } = get();
+  const shares = preferenceAt(near);
+  tip.replaceChildren(
+    el("span", { class: "muted" }, "○ under the cursor"),
+    ...corners.map((k) => el("span", {}, `${objectives[k]} ${percent(shares[k])}`)),
+  );
   if (point) {
-    const loss = el("span", {}, "loses at most ", el("b", {}, fixed(point.loss, 3)));
-    tip.append(el("span", {}, "served by ", el("b", {}, point.member)), loss);
+    tip.append(
+      el("span", {}, "by ", el("b", {}, shortened(point.member))),
+      el("span", {}, "loss ≤ ", el("b", {}, fixed(point.loss, 3))),
+    );
   }
 }
+
+function hideTip() {
+  tip.hidden = true;
+  layers.cursor.replaceChildren();
+}
+
+/** @param {string} name */
+const shortened = (name) => (name.length > MAX_LETTERS ? `${name.slice(0, MAX_LETTERS - 1)}…` : name);
