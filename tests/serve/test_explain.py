@@ -1,0 +1,97 @@
+"""Who wrote which token, against the definition worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from palate.core.plan import (
+    member_plan,
+    mixture_plan,
+    output_soup_plan,
+    parameter_soup_plan,
+    reference_plan,
+)
+from palate.core.protocols import Request, Sampling
+from palate.models.chat import encode_prompt
+from palate.models.logprobs import Scored
+from palate.recipes.opened import Opened
+from palate.serve.explain import explain
+from palate.serve.scoring import features_of, mixture_authors, soup_authors
+
+PLANS = {
+    "base": reference_plan(n_experts=3),
+    "member": member_plan(index=1, n_experts=3),
+    "soup": parameter_soup_plan((0.8, 0.0, -0.5)),
+    "output soup": output_soup_plan((0.8, 0.0, -0.5)),
+    "mixture": mixture_plan(experts=(0, 2), n_experts=3, shares=(0.3, 0.7)),
+}
+
+
+def log_probs(opened: Opened, context: list[int], coefficients: list[float]) -> np.ndarray:
+    """Next-token log-probabilities after every prefix of the context, by one plain pass."""
+    with torch.no_grad(), opened.bank.applied([coefficients]):
+        logits = opened.base.model(torch.tensor([context])).logits[0]
+    return torch.log_softmax(logits.double(), -1).numpy()
+
+
+@pytest.mark.parametrize("name", list(PLANS))
+def test_shares_sum_to_one_and_name_those_who_take_part(opened: Opened, name: str) -> None:
+    session = opened.engine.session()
+    request = Request("Why is it so?", PLANS[name], Sampling(max_tokens=10), seed=2)
+    live = session.submit(request, is_traced=True)
+    while not session.is_idle:
+        session.step()
+    story = explain(opened.base, opened.bank, live)
+    names = {
+        "base": {"base"},
+        "member": {"short"},
+        "soup": {"base", "kind", "plain"},
+        "output soup": {"base", "kind", "plain"},
+        "mixture": {"kind", "plain"},
+    }[name]
+    assert story
+    for token, log_prob in zip(story, live.log_probs, strict=False):
+        assert set(token.wrote) == names
+        assert sum(token.wrote.values()) == pytest.approx(1.0)
+        assert min(token.wrote.values()) >= 0.0
+        assert token.log_prob == log_prob
+
+
+def test_of_a_mixture_the_share_is_the_probability_that_a_row_wrote_the_token() -> None:
+    # by hand: asked 1/4 and 3/4, probabilities 0.8 and 0.1: 0.2 against 0.075
+    found = mixture_authors(np.array([[0.25, 0.75]]), np.log([[0.8, 0.1]]))
+    assert found == pytest.approx(np.array([[0.2 / 0.275, 0.075 / 0.275]]))
+
+
+def test_of_an_output_soup_the_lifts_follow_their_definition(opened: Opened) -> None:
+    context = encode_prompt(opened.base, "Why")
+    answer = encode_prompt(opened.base, "Who knows")[1:]
+    item = Scored(tuple(context), tuple(answer))
+    active, shares = soup_authors(opened.base, opened.bank, plan=PLANS["output soup"], item=item)
+    assert active == [0, 2]
+    whole = context + answer
+    zero, first, third = (
+        log_probs(opened, whole, row) for row in ([0, 0, 0.0], [1, 0, 0.0], [0, 0, 1.0])
+    )
+    for place, token in enumerate(answer):
+        at = len(context) + place - 1
+        tilts = [first[at] - zero[at], third[at] - zero[at]]
+        soup = np.exp(zero[at] + 0.8 * tilts[0] - 0.5 * tilts[1])
+        soup /= soup.sum()
+        lifts = [c * (t[token] - soup @ t) for c, t in zip((0.8, -0.5), tilts, strict=True)]
+        kept = np.maximum(lifts, 0.0)
+        expected = (1 - np.exp(-kept.sum())) * kept / max(kept.sum(), 1e-300)
+        assert shares[place] == pytest.approx(expected, abs=1e-4)
+
+
+def test_features_are_beta_times_what_the_experts_add(opened: Opened) -> None:
+    context = encode_prompt(opened.base, "Why")
+    answer = encode_prompt(opened.base, "So it is")[1:]
+    (found,) = features_of(opened.base, opened.bank, beta=0.1, context=context, answers=[answer])
+    whole = context + answer
+    places = [(len(context) + k - 1, token) for k, token in enumerate(answer)]
+    zero = log_probs(opened, whole, [0.0, 0.0, 0.0])
+    for expert in range(3):
+        own = log_probs(opened, whole, [float(k == expert) for k in range(3)])
+        total = sum(own[at][token] - zero[at][token] for at, token in places)
+        assert found[expert] == pytest.approx(0.1 * total, abs=1e-4)
