@@ -38,7 +38,7 @@ from palate.mixture.wording import Asked
 from palate.models.bank import AdapterBank
 from palate.recipes.evaluate_kit import Kit
 from palate.recipes.evaluate_learned import learned_preference
-from palate.recipes.mixture_open import wording_of
+from palate.recipes.mixture_open import has_controller, wording_of
 from palate.soup.plans import mod_plan, rewarded_soup_plan, soup_plan
 
 NEGLIGIBLE = 1e-9  # coefficients below are not named
@@ -240,8 +240,8 @@ def mixture(kit: Kit, person: PersonSettings) -> Arm:
 
 def mixture_even(kit: Kit, person: PersonSettings) -> Arm:
     """The wanted experts pooled evenly, reading the same: MoPE without its controller."""
-    has_controller = "mixture" in kit.suite.ways
-    wording = kit.mixture.wording if has_controller else wording_of(kit.opened, prompts="full")
+    has_one = has_controller(kit.opened)
+    wording = kit.mixture.wording if has_one else wording_of(kit.opened, prompts="full")
     strengths = tuple(kit.own_shares(person).tolist())
 
     def request(prompt: str, copy: int) -> Request:
