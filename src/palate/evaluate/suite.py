@@ -9,7 +9,7 @@ from palate.core.settings import Settings
 
 WORLD = "world"
 SIZES = tuple(range(1, 9))  # of the portfolios compared by default
-COMPARISONS = (0, 5, 10, 20, 40)  # after which a learned soup is measured by default
+COMPARISONS = (0, 5, 20, 40)  # after which a learned soup is measured by default
 
 DEFAULT_WAYS = (
     "base",
@@ -106,8 +106,8 @@ class Suite(Settings):
     people: tuple[PersonSettings, ...] = ()
     prompts: str = WORLD
     development: str = WORLD
-    n_prompts: int = Field(default=24, ge=0)
-    n_development: int = Field(default=48, ge=2)
+    n_prompts: int = Field(default=16, ge=0)
+    n_development: int = Field(default=32, ge=2)
     n_per_prompt: int = Field(default=1, ge=1)
     ways: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_WAYS
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
