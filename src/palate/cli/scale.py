@@ -45,6 +45,56 @@ def vllm(
         raise CheckFailedError("The engines differ: " + "; ".join(found["failures"]) + ".")
 
 
+@app.command()
+def train(
+    library: Annotated[Path, typer.Argument(help="Made by palate build.")],
+    expert: Annotated[str, typer.Argument(help="Name of an expert or an objective.")],
+    out: Annotated[Path, typer.Option(help="New folder for the adapter.")],
+    n_steps: Annotated[int | None, typer.Option(min=1, help="Instead of the library's.")] = None,
+    is_json: IsJson = False,
+) -> None:
+    """One expert on all processes that `accelerate launch` starts; on one without it."""
+    from palate.recipes.scale_train import train_anchor
+
+    found = train_anchor(library, expert, out=out, n_steps=n_steps)
+    if not found.is_first:
+        return
+    if is_json:
+        typer.echo(dump_json(found.to_json()))
+        return
+    typer.echo(
+        f"{found.folder}: {len(found.losses)} steps on {found.n_processes} process(es), loss "
+        f"{found.losses[0]:.6f} to {found.losses[-1]:.6f}"
+    )
+
+
+@app.command()
+def payoff(
+    library: Annotated[Path, typer.Argument(help="Made by palate build.")],
+    prompts: Annotated[Path, typer.Option(help="JSONL with a column prompt.")],
+    out: Annotated[Path, typer.Option(help="For the payoff table.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """Price the base and all experts; with --set workers=N on N Ray workers, digit for digit."""
+    from palate.core.settings import load_settings
+    from palate.portfolio.payoff_file import save_payoffs
+    from palate.recipes.run_file import read_prompts
+    from palate.recipes.scale_payoff import PayoffJobSettings, measure_payoffs
+
+    settings = load_settings(PayoffJobSettings, overrides=overrides or ())
+    found = measure_payoffs(library, read_prompts(prompts), settings)
+    save_payoffs(out, found.payoffs)
+    table = found.payoffs.table
+    if is_json:
+        values = dict(zip(table.policies, table.values.tolist(), strict=True))
+        typer.echo(dump_json({"objectives": table.objectives, "values": values}))
+        return
+    typer.echo(f"{out}: {len(table.policies)} policies from {found.n_cells} cells")
+
+
 def _show(found: dict[str, Any]) -> None:
     console = Console()
     for title, rows in (("whole lists", found["ways"]), ("short lists", found["short_lists"])):

@@ -1,5 +1,6 @@
 """What determines an expert: the anchor, the adapter's shape, the training settings, the data."""
 
+import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field, model_validator
 
-from palate.core.errors import MissingExtraError
+from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.settings import Settings
 from palate.core.types import PreferencePair
 from palate.experts.anchors import Anchor
@@ -145,12 +146,32 @@ def require_tracker(report_to: str) -> None:
         )
 
 
+def n_processes() -> int:
+    """Processes that train together under `accelerate launch`; one without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+
+
+def process_batch(settings: TrainSettings) -> int:
+    """Pairs of one pass on one process: all processes together read the whole batch.
+
+    Raises:
+        InvalidInputError: the batch cannot be split evenly.
+    """
+    whole, parts = settings.batch_pairs // settings.accumulate, n_processes()
+    if whole % parts:
+        raise InvalidInputError(
+            f"A pass of {whole} pairs cannot be split between {parts} processes; make batch_pairs "
+            "a multiple of accumulate times the processes."
+        )
+    return whole // parts
+
+
 def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[str, Any]:
     """What all of TRL's trainers are given alike."""
     settings = job.training
     return {
         "max_steps": settings.n_steps,
-        "per_device_train_batch_size": settings.batch_pairs // settings.accumulate,
+        "per_device_train_batch_size": process_batch(settings),
         "gradient_accumulation_steps": settings.accumulate,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
@@ -162,6 +183,7 @@ def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[st
         "gradient_checkpointing": False,
         "use_cpu": base.device.type == "cpu",
         "dataloader_num_workers": 0,
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
         "save_strategy": "no",

@@ -31,6 +31,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from palate.experts.losses import dpo_loss, rebel_loss
 
 OnStep = Callable[[int, int], None]  # (optimizer steps done, of all)
+OnLoss = Callable[[Tensor], None]  # the loss of one pass, on this process's share of the batch
 
 
 class PairTrainer(DPOTrainer):
@@ -62,6 +63,7 @@ class PairTrainer(DPOTrainer):
             module is head and name in targets for name, module in model.named_modules()
         )
         self._is_rebel = is_rebel
+        self.on_loss: OnLoss | None = None
         super().__init__(
             model=model,
             args=args,
@@ -96,8 +98,12 @@ class PairTrainer(DPOTrainer):
         first, second = log_probs.chunk(2)
         gaps = (first - inputs["ref_chosen_logps"]) - (second - inputs["ref_rejected_logps"])
         if self._is_rebel:
-            return rebel_loss(gaps, inputs["reward_gaps"], beta=self.beta)
-        return dpo_loss(gaps, beta=self.beta)
+            loss = rebel_loss(gaps, inputs["reward_gaps"], beta=self.beta)
+        else:
+            loss = dpo_loss(gaps, beta=self.beta)
+        if self.on_loss is not None:
+            self.on_loss(loss.detach())
+        return loss
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ from palate.experts.job import (
     trainer_arguments,
 )
 from palate.experts.pair_trainer import (
+    OnLoss,
     OnStep,
     PairTrainer,
     StepReport,
@@ -93,6 +94,7 @@ def train_expert(
     *,
     on_step: OnStep | None = None,
     tracking: Tracking = UNTRACKED,
+    on_loss: OnLoss | None = None,
 ) -> PeftModel:
     """The base with a trained adapter; the given base itself stays as it was.
 
@@ -102,6 +104,7 @@ def train_expert(
         data: What the method needs.
         on_step: Called with steps done and steps in all.
         tracking: Where training is reported.
+        on_loss: Called with the loss of every pass; not by `grpo`.
 
     Raises:
         InvalidInputError: the data lack what the method needs, or training diverged.
@@ -112,7 +115,9 @@ def train_expert(
         if job.training.method == "grpo":
             model = train_grpo(base, job, data, on_step=on_step, tracking=tracking)
         else:
-            model = _train_pairs(base, job, data, on_step=on_step, tracking=tracking)
+            model = _train_pairs(
+                base, job, data, on_step=on_step, tracking=tracking, on_loss=on_loss
+            )
     _require_finite(model, name=job.anchor.name)
     return model
 
@@ -226,6 +231,7 @@ def _train_pairs(
     *,
     on_step: OnStep | None,
     tracking: Tracking,
+    on_loss: OnLoss | None,
 ) -> PeftModel:
     settings = job.training
     if settings.method == "dpo_human":
@@ -270,6 +276,7 @@ def _train_pairs(
             peft_config=lora_config(base.model, job.adapter),
             is_rebel=settings.method == "rebel",
         )
+        trainer.on_loss = on_loss
         if on_step is not None:
             trainer.add_callback(StepReport(on_step))
         return trained_adapter(trainer)

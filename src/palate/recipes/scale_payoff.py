@@ -1,0 +1,210 @@
+"""`palate scale payoff`: a payoff table measured in cells, on one process or on many through Ray.
+
+A cell is one policy on a few prompts: its answers are sampled, scored and priced in KL. Cells hold
+the same requests with the same seeds whoever runs them, so the table does not depend on the number
+of workers, not even in its last digits (on processors of one kind).
+
+Ray Data hands out the cells and runs a failed one again; nothing here is a cluster of our own.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.plan import member_plan, reference_plan
+from palate.core.settings import Settings
+from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
+from palate.recipes.opened import open_library
+from palate.recipes.palm_meter import Meter
+from palate.recipes.progress import progress_of
+from palate.recipes.reward_sources import library_rewards
+
+BASE = "base"
+MIN_CHUNK = 4  # prompts of a cell, as the meter asks
+
+
+class PayoffJobSettings(Settings):
+    """What is measured, and on how many workers.
+
+    Attributes:
+        n_answers: To each prompt, by each policy.
+        max_tokens: Most tokens of an answer.
+        chunk_prompts: Prompts of a cell; a part of the result's last digits.
+        seed: The same for all policies.
+        beta: Price of a nat; `None` is the library's.
+        workers: Ray workers; 0 measures in this process, without Ray.
+        address: Of a running Ray cluster; `None` starts one here with as many CPUs as workers.
+    """
+
+    n_answers: int = Field(default=1, ge=1)
+    max_tokens: int = Field(default=64, ge=1)
+    chunk_prompts: int = Field(default=8, ge=MIN_CHUNK)
+    seed: int = 0
+    beta: float | None = Field(default=None, gt=0)
+    workers: int = Field(default=0, ge=0)
+    address: str | None = None
+
+
+Found = dict[
+    str, Any
+]  # rewards `[prompts][objectives]`, kl `[prompts]`, texts `[prompts][answers]`
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy on a few prompts."""
+
+    policy: str
+    prompts: tuple[str, ...]
+
+
+class CellWorker:
+    """Opens the library once and measures cells."""
+
+    def __init__(self, folder: str, settings: dict[str, Any]) -> None:
+        """Load base, experts and rewards."""
+        self._opened = open_library(Path(folder))
+        self._settings = PayoffJobSettings.model_validate(settings)
+        self._reward = library_rewards(self._opened.library)
+
+    def measure(self, cell: Cell) -> Found:
+        """What the policy's answers to the cell's prompts are worth."""
+        names = self._opened.bank.names
+        if cell.policy == BASE:
+            plan = reference_plan(n_experts=len(names))
+        else:
+            plan = member_plan(index=names.index(cell.policy), n_experts=len(names))
+        meter = Meter(
+            base=self._opened.base,
+            prompts=cell.prompts,
+            reward=self._reward,
+            reward_key="cell",
+            n_answers=self._settings.n_answers,
+            max_tokens=self._settings.max_tokens,
+            seed=self._settings.seed,
+        )
+        found = meter.measure(plan, self._opened.bank)
+        return {
+            "rewards": found.rewards.tolist(),
+            "kl": found.kl.tolist(),
+            "texts": [list(row) for row in found.texts],
+        }
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row of a Ray dataset: the cell in, what was found out, both as JSON (exact floats)."""
+        asked = json.loads(row["cell"])
+        found = self.measure(Cell(asked["policy"], tuple(asked["prompts"])))
+        return {"place": row["place"], "found": json.dumps(found)}
+
+
+@dataclass(frozen=True)
+class PayoffRun:
+    """A measured table and the answers it rests on.
+
+    Attributes:
+        payoffs: With paired standard errors.
+        measurements: Prompt by prompt.
+        answers: By policy and prompt.
+        n_cells: Pieces of work.
+    """
+
+    payoffs: Payoffs
+    measurements: Measurements
+    answers: dict[str, list[list[str]]]
+    n_cells: int
+
+
+def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSettings) -> PayoffRun:
+    """The payoff table of the base and all experts of a library on these prompts.
+
+    Raises:
+        InvalidInputError: fewer than four prompts, or one twice.
+        MissingExtraError: workers are asked for and Ray is not installed.
+    """
+    if len(prompts) < MIN_CHUNK or len(set(prompts)) < len(prompts):
+        raise InvalidInputError(
+            f"{len(prompts)} prompts ({len(set(prompts))} different) cannot price policies; give "
+            "at least four, each once."
+        )
+    if settings.workers and find_spec("ray") is None:
+        raise MissingExtraError(
+            "Measuring on several workers needs Ray; run pip install 'palate[scale]' or set "
+            "workers to 0."
+        )
+    opened = open_library(folder)
+    manifest = opened.library.manifest
+    policies = (BASE, *manifest.expert_names)
+    chunks = _chunks(prompts, settings.chunk_prompts)
+    cells = [Cell(policy, chunk) for policy in policies for chunk in chunks]
+    run: Callable[[Path, list[Cell], PayoffJobSettings], list[Found]]
+    run = _through_ray if settings.workers else _here
+    found = run(folder, cells, settings)
+    n = len(chunks)
+    per_policy = [found[k * n : (k + 1) * n] for k in range(len(policies))]
+    measurements = Measurements(
+        objectives=manifest.objective_names,
+        policies=policies,
+        rewards=np.array([[r for cell in row for r in cell["rewards"]] for row in per_policy]),
+        kl=np.array([[v for cell in row for v in cell["kl"]] for row in per_policy]),
+        beta=settings.beta or manifest.beta,
+    )
+    answers = {
+        policy: [texts for cell in row for texts in cell["texts"]]
+        for policy, row in zip(policies, per_policy, strict=True)
+    }
+    return PayoffRun(payoffs_from_measurements(measurements), measurements, answers, len(cells))
+
+
+def _chunks(prompts: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """Prompts in order; a last chunk that is too small for the meter joins the one before."""
+    found = [tuple(prompts[k : k + size]) for k in range(0, len(prompts), size)]
+    if len(found) > 1 and len(found[-1]) < MIN_CHUNK:
+        last = found.pop()
+        found[-1] = (*found[-1], *last)
+    return found
+
+
+def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Found]:
+    worker = CellWorker(str(folder), settings.model_dump())
+    found: list[Found] = []
+    with progress_of("cells of the payoff table") as report:
+        for cell in cells:
+            found.append(worker.measure(cell))
+            report(len(found), len(cells))
+    return found
+
+
+def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Found]:
+    ray: Any = import_module("ray")
+    data: Any = import_module("ray.data")
+    local: dict[str, Any] = {"num_cpus": settings.workers, "include_dashboard": False}
+    ray.init(
+        address=settings.address,
+        log_to_driver=False,
+        logging_level="error",
+        **({} if settings.address else local),
+    )
+    try:
+        items = [
+            {"place": place, "cell": json.dumps({"policy": c.policy, "prompts": list(c.prompts)})}
+            for place, c in enumerate(cells)
+        ]
+        cells_there = data.from_items(items, override_num_blocks=len(items))
+        rows = cells_there.map(
+            CellWorker,
+            fn_constructor_args=(str(folder.resolve()), settings.model_dump()),
+            compute=data.ActorPoolStrategy(size=settings.workers),
+            num_cpus=1,
+        ).take_all()
+    finally:
+        ray.shutdown()
+    ordered = sorted(rows, key=lambda row: row["place"])
+    return [json.loads(row["found"]) for row in ordered]

@@ -1,0 +1,133 @@
+"""`palate scale train`: one expert of a library on several processes, under `accelerate launch`.
+
+Every process reads the library's scored rollouts and trains on its share of each batch; gradients
+are averaged by torch (gloo on CPUs, NCCL on GPUs), so the run is that of one process up to rounding
+of sums. The first process writes the adapter and the losses. Different experts need no such run:
+they are independent jobs, and several can be trained at once.
+
+Sharded parameters (FSDP) are refused: accelerate takes plain data parallelism for them on CPUs, so
+nothing here was checked with them.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import write_json
+from palate.core.seeds import derive_seed
+from palate.experts.anchors import Anchor
+from palate.experts.job import ExpertJob, TrainSettings, n_processes
+from palate.experts.library import Library
+from palate.experts.rollouts import read_rollouts
+from palate.experts.save import fill_expert_folder
+from palate.experts.train import rollout_data, train_expert
+from palate.models.load import load_base
+from palate.recipes.opened import base_path
+from palate.recipes.run_file import RunSettings
+
+LOSSES = "losses.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run came to.
+
+    Attributes:
+        folder: The adapter.
+        losses: Of every step, over the whole batch.
+        n_processes: That trained together.
+        is_first: Whether this process wrote the files.
+    """
+
+    folder: Path
+    losses: tuple[float, ...]
+    n_processes: int
+    is_first: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "folder": str(self.folder),
+            "n_processes": self.n_processes,
+            "losses": list(self.losses),
+        }
+
+
+def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = None) -> Trained:
+    """Train the library's expert of this name anew, into the folder `out`.
+
+    Args:
+        folder: A library that `palate build` made: base, rollouts and settings are read from it.
+        name: An expert's or an objective's.
+        out: New folder for the adapter.
+        n_steps: Instead of the library's number of steps.
+
+    Raises:
+        InvalidInputError: FSDP is asked for, the library lacks rollouts or the anchor, `out`
+            exists, or the batch cannot be split between the processes.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise InvalidInputError(
+            "The launch asks for FSDP, with which training was never checked; use one of the "
+            "configurations in examples/accelerate (the base must fit one device)."
+        )
+    library = Library.open(folder)
+    if out.exists():
+        raise InvalidInputError(f"The folder {str(out)!r} exists; give a new one.")
+    settings = RunSettings.model_validate(dict(library.manifest.config))
+    if settings.training.method not in ("rebel", "dpo"):
+        raise InvalidInputError(
+            f"The library's method is {settings.training.method!r}; only rebel and dpo are trained "
+            "from its rollouts alone."
+        )
+    training: TrainSettings = settings.training
+    if n_steps is not None:
+        training = training.model_copy(update={"n_steps": n_steps})
+    job = ExpertJob(
+        _anchor(library, name), settings.adapter, training, derive_seed(settings.seed, "experts")
+    )
+    base = load_base(
+        base_path(settings.base),
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+    rollouts = read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
+    passes: list[Tensor] = []
+    model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
+    losses = _whole_batches(torch.stack(passes).double().cpu(), accumulate=training.accumulate)
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    found = Trained(out, tuple(losses.tolist()), n_processes(), is_first=rank == 0)
+    if rank == 0:
+        out.mkdir(parents=True)
+        card = f"# {name}\n\nTrained by {found.n_processes} process(es) together.\n"
+        fill_expert_folder(out, model=model, base_path=library.manifest.base.path, card=card)
+        write_json(out / LOSSES, found.to_json())
+    return found
+
+
+def _anchor(library: Library, name: str) -> Anchor:
+    manifest = library.manifest
+    for record in manifest.experts:
+        if record.anchor.name == name:
+            return record.anchor
+    names = manifest.objective_names
+    if name not in names:
+        raise InvalidInputError(
+            f"The library has no expert or objective {name!r}; it has "
+            f"{', '.join((*manifest.expert_names, *names))}."
+        )
+    return Anchor(name, names, tuple(float(other == name) for other in names))
+
+
+def _whole_batches(passes: Tensor, *, accumulate: int) -> Tensor:
+    """`[steps]`: the mean over a step's passes and over all processes' shares of them."""
+    if distributed.is_initialized():
+        distributed.all_reduce(passes)
+        passes = passes / distributed.get_world_size()
+    return passes.view(-1, accumulate).mean(dim=1)
