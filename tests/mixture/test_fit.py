@@ -188,6 +188,19 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
         assert torch.equal(one, other)
 
 
+def test_a_frozen_trunk_keeps_its_parameters_while_the_heads_learn(
+    scripted, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"n_updates": 2, "n_pairs": 4, "body_rate": 0.0})
+    controller = new(scripted, settings)
+    before = {name: value.clone() for name, value in controller.state_dict().items()}
+    fit(controller, task_for(scripted, controller), settings, folder=tmp_path)
+    for name, value in controller.state_dict().items():
+        assert torch.equal(value, before[name]) == (not name.startswith("head.")) or (
+            name.startswith("value_head.")
+        )
+
+
 def test_old_answers_are_learned_from_again_towards_one_target(scripted, tmp_path: Path) -> None:
     strong = LossSettings(eta=32.0, price=1 / 32, is_replayed=True)
     settings = SETTINGS.model_copy(update={"n_updates": 8, "n_epochs": 2, "loss": strong})

@@ -56,7 +56,16 @@ class Learned:
 
 
 def new_optimizer(controller: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
-    """AdamW with one rate for the decoder's body and one for everything else."""
+    """AdamW with one rate for the decoder's body and one for everything else.
+
+    At a body rate of zero the whole trunk is frozen, and only the heads are left to learn.
+    """
+    if settings.body_rate == 0.0:
+        for name, parameter in controller.named_parameters():
+            parameter.requires_grad_(not name.startswith("trunk."))
+        heads = [p for p in controller.parameters() if p.requires_grad]
+        group = {"params": heads, "lr": settings.head_rate}
+        return torch.optim.AdamW([group], betas=_BETAS, weight_decay=0.0)
     body = [p for name, p in controller.named_parameters() if name.startswith("trunk.decoder")]
     rest = [p for name, p in controller.named_parameters() if not name.startswith("trunk.decoder")]
     groups = [

@@ -57,7 +57,8 @@ class FitSettings(Settings):
         n_pairs: Pairs of answers sampled per update; PPO sees the same answers one by one.
         n_epochs: Passes over them.
         batch_pairs: Pairs per optimizer step.
-        body_rate: Learning rate of the trunk, decaying linearly to zero.
+        body_rate: Learning rate of the trunk, decaying linearly to zero; 0 freezes it, so that only
+            the heads learn from what it reads.
         head_rate: The same of the heads and the strengths.
         max_grad_norm: Gradients are clipped to this length.
         max_tokens: Longest answer.
@@ -75,7 +76,7 @@ class FitSettings(Settings):
     n_pairs: int = Field(default=64, ge=1)
     n_epochs: int = Field(default=4, ge=1)
     batch_pairs: int = Field(default=16, ge=1)
-    body_rate: float = Field(default=1e-5, gt=0)
+    body_rate: float = Field(default=1e-5, ge=0)
     head_rate: float = Field(default=1e-4, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_tokens: int = Field(default=128, ge=1)
