@@ -186,18 +186,23 @@ def study(
 @app.command("study-world")
 def study_world(
     seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0,1,2",
+    size: Annotated[int, typer.Option(help="Members of the largest portfolio.")] = 8,
+    calls: Annotated[int, typer.Option(help="Policies that adaptive search may make.")] = 8,
     work: Annotated[Path, typer.Option(help="Folder of the libraries.")] = Path(
         "out/portfolio-world"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
     is_json: IsJson = False,
 ) -> None:
-    """Train experts on the small world and measure what portfolios of 1 to 8 of them lose."""
+    """Train experts on the small world and measure what portfolios of them lose, by size."""
     from palate.recipes.palm_study import study_json, study_world_portfolios
     from palate.recipes.palm_study_report import render_world_study, write_world_study
     from palate.recipes.palm_study_world import WorldStudySettings
 
-    settings = WorldStudySettings(seeds=whole_numbers(seeds, what="seeds"))
+    settings = WorldStudySettings.checked(
+        {"seeds": whole_numbers(seeds, what="seeds"), "max_size": size, "max_calls": calls},
+        source="the command line",
+    )
     found = study_world_portfolios(settings, work=work)
     write_world_study(found, out)
     typer.echo(dump_json(study_json(found)) if is_json else render_world_study(found))

@@ -32,9 +32,9 @@ def render_world_study(study: WorldStudy) -> str:
     lines = [
         "# Portfolios of learned experts on the small world",
         "",
-        f"Made by `palate portfolio study-world --seeds {','.join(map(str, settings.seeds))}`. "
-        f"Objectives {', '.join(OBJECTIVES)}; one library for each of {len(settings.seeds)} seeds "
-        f"({', '.join(map(str, settings.seeds))}). Policies trained: "
+        f"Made by `palate portfolio study-world --seeds {','.join(map(str, settings.seeds))} "
+        f"--size {settings.max_size} --calls {settings.max_calls}`. "
+        f"Objectives {', '.join(OBJECTIVES)}; one library a seed. Policies trained: "
         f"{', '.join(map(str, study.n_policies))}; by adaptive search "
         f"{', '.join(map(str, study.n_calls))}.",
         "",

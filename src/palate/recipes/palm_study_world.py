@@ -10,9 +10,11 @@ was interrupted goes on where it stopped.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from jaxtyping import Float
 from numpy import ndarray
+from pydantic import Field
 
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
@@ -48,12 +50,12 @@ class WorldStudySettings(Settings):
         n_resamples: Of the held-out prompts, for intervals.
     """
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    max_size: int = 8
-    max_calls: int = 8
-    n_prompts: int = 240
-    n_answers: int = 2
-    n_resamples: int = 1000
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    max_size: int = Field(default=8, ge=1, le=20)
+    max_calls: int = Field(default=8, ge=len(OBJECTIVES))
+    n_prompts: int = Field(default=240, ge=4)
+    n_answers: int = Field(default=2, ge=1)
+    n_resamples: int = Field(default=1000, ge=1)
 
 
 @dataclass(frozen=True, eq=False)
