@@ -1,0 +1,46 @@
+"""The commands `evaluate` and `judge audit`: what they refuse, in a sentence."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from palate.cli.app import app
+from palate.core.errors import PalateError
+
+runner = CliRunner()
+
+
+def refused(*arguments: str) -> str:
+    """The sentence with which a command refuses."""
+    done = runner.invoke(app, list(arguments))
+    assert isinstance(done.exception, PalateError)
+    return str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ways: [base, magic]", "magic"),
+        ("colour: red", "colour"),
+        ("people: [{name: a, preference: {x: 0.4}}]", "0.4"),
+    ],
+)
+def test_a_suite_that_cannot_run_is_refused_before_anything_is_built(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    assert words in refused("evaluate", str(path), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_suite_is_refused(tmp_path: Path) -> None:
+    assert "does not exist" in refused("evaluate", str(tmp_path / "none.yaml"))
+
+
+def test_an_audit_needs_its_file_and_both_halves_of_an_endpoint(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    assert "does not exist" in refused("judge", "audit", str(path))
+    path.write_text("{}\n")
+    assert "--model" in refused("judge", "audit", str(path), "--url", "http://127.0.0.1:1/v1")
