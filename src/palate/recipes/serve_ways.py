@@ -19,6 +19,10 @@ from palate.core.plan import reference_plan
 from palate.mixture.rollout import CONTROLLER
 from palate.mixture.wording import Asked as Worded
 from palate.models.chat import format_messages
+from palate.portfolio.certificate import alternatives
+from palate.portfolio.payoffs import shifted
+from palate.portfolio.record import Record
+from palate.portfolio.terms import compare
 from palate.recipes.mixture_open import OpenedMixture, strengths_for
 from palate.recipes.opened import Opened
 from palate.recipes.palm_route import LibraryPortfolio
@@ -67,8 +71,10 @@ class LibraryWays:
             return self._controlled(messages, wanted.preference)
         chosen = self._chosen(way, wanted)
         loss = None
-        if chosen.way == "portfolio":
+        if chosen.way == "portfolio" and self.opened.portfolio is not None:
             loss = self._loss(wanted.preference)
+            if wanted.preference is None:
+                loss = float(lone_losses(self.opened.portfolio.record).min())
         decided = Decided(
             prompt, chosen.plan, chosen.way, chosen.coefficients, f"{why}{chosen.reason}", loss
         )
@@ -155,17 +161,14 @@ class LibraryWays:
     def _cold_start(self) -> Chosen:
         """The member by which the person who fares worst loses least."""
         portfolio = self._portfolio()
-        router = portfolio.router
-        # a linear loss is largest at a corner, so corners of the simplex are all that count
-        losses = (router.alternatives.max(axis=0)[None, :] - router.values).max(axis=1)
+        losses = lone_losses(portfolio.record)
         place = int(losses.argmin())
-        name = router.names[place]
+        name = portfolio.router.names[place]
         coefficients = dict(portfolio.policies[name].coefficients)
         reason = (
-            f"Member {name!r} costs nobody more than {max(0.0, float(losses[place])):.3f}, the "
-            "least of all members."
+            f"Member {name!r} costs nobody more than {losses[place]:.3f}, the least of all members."
         )
-        return Chosen(router.plans[place], "portfolio", coefficients, reason)
+        return Chosen(portfolio.router.plans[place], "portfolio", coefficients, reason)
 
     def _loss(self, preference: Mapping[str, float] | None) -> float | None:
         """Certified loss of the portfolio's member, or `None` where nothing is certified."""
@@ -215,6 +218,16 @@ class LibraryWays:
                 "The library has no portfolio.json; make one with `palate portfolio select`."
             )
         return self.opened.portfolio
+
+
+def lone_losses(record: Record) -> Float[ndarray, " members"]:
+    """What anybody loses at most by each member, if it alone served everybody.
+
+    The loss of one member is convex in the preference, so it is largest at a corner of the simplex.
+    """
+    comparison = compare(shifted(record.payoffs, record.terms.offset), record.terms)
+    most = [alternatives(comparison, members=[index]).max(axis=0) for index in record.indices()]
+    return np.maximum((np.array(most) - record.certified.lower_values).max(axis=1), 0.0)
 
 
 def _messages(messages: Messages) -> str | list[dict[str, str]]:
