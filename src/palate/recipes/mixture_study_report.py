@@ -50,11 +50,11 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
     lines = [
         "# The controller in the small world",
         "",
-        f"`palate mixture study --seeds {seeds}{' --ablations' if ablations else ''}`: "
-        f"{len(settings.seeds)} libraries, {settings.n_prompts} held-out prompts, 8 people, one "
-        f"answer each at temperature 1: {n} comparisons with each rival. Gold rules judge; rewards "
-        "were learned from simulated annotators. Brackets: 95 % intervals over prompts and people, "
-        "crossed.",
+        f"`palate mixture study --seeds {seeds} --prompts {settings.n_prompts}"
+        f"{' --ablations' if ablations else ''}`: libraries of {len(settings.seeds)} seeds, "
+        f"{settings.n_prompts} held-out prompts, 8 people, one answer each at temperature 1: {n} "
+        "comparisons with each rival. Gold rules judge; rewards were learned from simulated "
+        "annotators. Brackets: 95 % intervals over prompts and people, crossed.",
         "",
         f"**Average win rate of the controller over {len(RIVALS)} rivals: "
         f"{_percent(average.ties_out)}** of decided comparisons (aimed at: {TARGET:.0%}); "
