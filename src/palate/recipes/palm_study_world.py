@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field
@@ -181,7 +182,8 @@ def uniform_anchors_of(size: int) -> Float[ndarray, "anchors objectives"]:
 
 def _fixed(settings: WorldStudySettings, *, seed: int) -> list[Float[ndarray, "anchors three"]]:
     """Anchors that no result changes: uniform ones, random ones."""
-    uniform = uniform_anchors_of(settings.max_size)
+    every = np.vstack([uniform_anchors_of(size) for size in range(1, settings.max_size + 1)])
+    uniform = np.array(list(dict.fromkeys(tuple(row) for row in every.tolist())))
     random = random_anchors(
         n_objectives=len(OBJECTIVES),
         size=settings.max_size,
