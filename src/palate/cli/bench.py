@@ -152,6 +152,27 @@ def person(
     Console().print(table)
 
 
+@app.command()
+def gpu(overrides: Overrides = None, is_json: IsJson = False) -> None:
+    """Decode steps of many people and of all experts on a GPU; at toy size where there is none."""
+    from palate.core.settings import load_settings
+    from palate.recipes.bench_gpu import GpuBenchSettings, bench_gpu
+
+    found = bench_gpu(load_settings(GpuBenchSettings, overrides=overrides or ())).to_json()
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    console = Console()
+    console.print(f"{found['device']}{'; ' + found['note'] if found['note'] else ''}")
+    _print_gate(console, found["gate"])
+    for n, ratio in found["soup_step_over_base"].items():
+        console.print(f"soups, {n} people: {ratio:.2f}x a base step")
+    ratio = found["mixture_step_over_base"]
+    console.print(f"mixture, 1 person: {ratio:.2f}x a base step")
+    for line in found["not_measured"]:
+        console.print(f"not measured: {line}")
+
+
 def _show(found: dict[str, Any], *, is_json: bool) -> None:
     """A race in phases: gate first, then one table per phase."""
     if is_json:

@@ -1,0 +1,240 @@
+"""`palate bench gpu`: the accelerator's lines of the performance goals, or the same at toy size.
+
+One decode step on random parameters, after a context: many people's rows on the bank against the
+base with as many rows; all experts as rows of one person with their pool against the base with one
+row; and the state of ten thousand people. Without a GPU the same code runs on the CPU at toy size,
+in float32, and the result says so: such ratios are no evidence about a GPU.
+
+The gate is at toy size in float32 on the same device: the bank's logits against a dense
+`W + sum_k c_k s_k B_k A_k`.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field
+from torch import Tensor
+
+from palate.core.errors import CheckFailedError, InvalidInputError
+from palate.core.plan import mixture_plan
+from palate.core.settings import Settings
+from palate.models.bank import AdapterBank
+from palate.models.load import Base
+from palate.models.peers import Cache, LlamaSize, random_adapters, random_base
+from palate.models.pool import RowMap, pool_log_probs
+from palate.recipes.timing import Timing, race
+
+GATE = 1e-4  # largest difference of logits to the dense model, float32
+SIZES = {
+    "toy": LlamaSize(hidden=128, intermediate=344, n_layers=4, vocab=512),
+    "1b": LlamaSize(hidden=2048, intermediate=8192, n_layers=16, vocab=128256),
+    "8b": LlamaSize(hidden=4096, intermediate=14336, n_layers=32, vocab=128256),
+}
+SOUP_TARGET = 1.10  # a step of B <= 64 people over the base's
+MIXTURE_TARGET = 1.25  # a step of K experts for one person over the base's
+
+
+class GpuBenchSettings(Settings):
+    """Sizes of the race.
+
+    Attributes:
+        size: `auto` is 1b on a GPU and toy without.
+        people: Batch sizes.
+        n_experts: In the bank.
+        rank: Of each.
+        context_tokens: Read before the step.
+        n_people_state: People whose coefficients are kept at once.
+        n_repeats: Of every timing.
+        seed: Of the parameters.
+    """
+
+    size: Literal["auto", "toy", "1b", "8b"] = "auto"
+    people: tuple[int, ...] = (1, 8, 64)
+    n_experts: int = Field(default=8, ge=1)
+    rank: int = Field(default=16, ge=1)
+    context_tokens: int = Field(default=128, ge=1)
+    n_people_state: int = Field(default=10_000, ge=1)
+    n_repeats: int = Field(default=15, ge=1)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class GpuBench:
+    """What was measured.
+
+    Attributes:
+        settings: As resolved.
+        device: What it ran on, in words.
+        is_gpu: Whether that is an accelerator.
+        largest_difference: The gate's.
+        timings: Seconds of a decode step, by contestant.
+        state_bytes: Of all people's coefficients.
+        not_measured: Goals that this command does not measure, with the reason.
+    """
+
+    settings: GpuBenchSettings
+    device: str
+    is_gpu: bool
+    largest_difference: float
+    timings: dict[str, Timing]
+    state_bytes: int
+    not_measured: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: where, gate, seconds, ratios and targets."""
+        soups = {
+            n: self.timings[f"bank, {n} people"].ratio_to(self.timings[f"base, {n} rows"])
+            for n in self.settings.people
+        }
+        mixture = self.timings["mixture, 1 person"].ratio_to(self.timings["base, 1 row"])
+        note = "" if self.is_gpu else "no GPU: toy size on the CPU, no evidence about one"
+        return {
+            "settings": self.settings.model_dump(),
+            "device": self.device,
+            "note": note,
+            "gate": {"largest_difference": self.largest_difference, "limit": GATE},
+            "median_seconds": {name: t.median_seconds for name, t in self.timings.items()},
+            "minimum_seconds": {name: t.minimum_seconds for name, t in self.timings.items()},
+            "soup_step_over_base": {str(n): ratio for n, ratio in soups.items()},
+            "soup_target": SOUP_TARGET,
+            "mixture_step_over_base": mixture,
+            "mixture_target": MIXTURE_TARGET,
+            "people_state_bytes": self.state_bytes,
+            "not_measured": list(self.not_measured),
+        }
+
+
+def bench_gpu(settings: GpuBenchSettings) -> GpuBench:
+    """Check the gate, then race on the GPU if there is one.
+
+    Raises:
+        CheckFailedError: the bank's logits differ from the dense model's by more than the gate.
+        InvalidInputError: a size for GPUs is asked for without one.
+    """
+    is_gpu = torch.cuda.is_available()
+    if not is_gpu and settings.size in ("1b", "8b"):
+        raise InvalidInputError(
+            f"The size {settings.size} needs a GPU, and torch finds none; leave size out for the "
+            "toy one."
+        )
+    device, dtype = ("cuda", torch.bfloat16) if is_gpu else ("cpu", torch.float32)
+    size = settings.size if settings.size != "auto" else ("1b" if is_gpu else "toy")
+    settings = settings.model_copy(update={"size": size})
+    gap = _gate(settings, device=device)
+    if gap > GATE:
+        raise CheckFailedError(f"The bank's logits differ from the dense model's by {gap:.2e}.")
+    base = random_base(SIZES[size], seed=settings.seed, device=device, dtype=dtype)
+    adapters = random_adapters(
+        base, n_experts=settings.n_experts, rank=settings.rank, seed=settings.seed
+    )
+    bank = AdapterBank(base, adapters)
+    people = np.random.default_rng(settings.seed).normal(
+        size=(settings.n_people_state, settings.n_experts)
+    )
+    with torch.inference_mode():
+        timings = race(_steps(base, bank, people, settings), n_repeats=settings.n_repeats)
+    name = torch.cuda.get_device_name() if is_gpu else "CPU, one core"
+    return GpuBench(
+        settings=settings,
+        device=f"{name}, {str(dtype).removeprefix('torch.')}, {size}",
+        is_gpu=is_gpu,
+        largest_difference=gap,
+        timings=timings,
+        state_bytes=people.nbytes,
+        not_measured=(
+            "KV-free experts: the engine gives every row its own cache, so rows that leave keys "
+            "and values alone do not share one yet",
+            "serving: palate bench serve",
+        ),
+    )
+
+
+class _Racer:
+    """Makes contestants: each reads a context once, then takes one decode step when called."""
+
+    def __init__(
+        self, base: Base, bank: AdapterBank, people: Float[ndarray, "people experts"], seed: int
+    ) -> None:
+        self._base, self._bank, self._people = base, bank, people
+        self._drawn = np.random.default_rng(seed)
+
+    def step(
+        self, tokens: Tensor, coefficients: Callable[[], Tensor] | None, pool: RowMap | None = None
+    ) -> Callable[[], object]:
+        """A step of the rows in `tokens`, with coefficients that are asked for at every step."""
+        model, cache = self._base.model, Cache()
+        model(tokens, past_key_values=cache)
+
+        def run() -> None:
+            scales = self._bank.applied(coefficients()) if coefficients else nullcontext()
+            with scales:
+                logits = model(tokens[:, -1:], past_key_values=cache).logits[:, -1]
+            if pool is not None:
+                pool_log_probs(logits, pool)
+            cache.crop(-1)
+            if tokens.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    def some(self, n: int) -> Tensor:
+        """Coefficients of `n` people, others at every call."""
+        return torch.tensor(self._people[self._drawn.integers(len(self._people), size=n)])
+
+
+def _steps(
+    base: Base,
+    bank: AdapterBank,
+    people: Float[ndarray, "people experts"],
+    settings: GpuBenchSettings,
+) -> dict[str, Callable[[], object]]:
+    """One decode step of every contestant; people of a batch are others at every step."""
+    n_experts, config = settings.n_experts, base.model.config
+    shape = (max(*settings.people, n_experts), settings.context_tokens)
+    generator = torch.Generator().manual_seed(settings.seed)
+    vocab = int(getattr(config, "vocab_size", 0))
+    tokens = torch.randint(1, vocab, shape, generator=generator).to(base.device)
+    racer = _Racer(base, bank, people, settings.seed + 1)
+    found: dict[str, Callable[[], object]] = {}
+    for n in settings.people:
+        found[f"base, {n} rows"] = racer.step(tokens[:n], None)
+        found[f"bank, {n} people"] = racer.step(tokens[:n], lambda n=n: racer.some(n))
+    plan = mixture_plan(experts=range(n_experts), n_experts=n_experts)
+    each = torch.eye(n_experts)
+    found["base, 1 row"] = racer.step(tokens[:1], None)
+    found["mixture, 1 person"] = racer.step(
+        tokens[:1].expand(n_experts, -1), lambda: each, RowMap.of([plan], device=base.device)
+    )
+    return found
+
+
+@torch.inference_mode()
+def _gate(settings: GpuBenchSettings, *, device: str) -> float:
+    base = random_base(SIZES["toy"], seed=settings.seed, device=device)
+    adapters = random_adapters(
+        base, n_experts=settings.n_experts, rank=settings.rank, seed=settings.seed
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    rows = torch.randn(4, settings.n_experts, generator=generator)
+    ids = torch.randint(1, SIZES["toy"].vocab, (4, 16), generator=generator).to(device)
+    dense = [copy.deepcopy(base.model) for _ in rows]
+    for model, row in zip(dense, rows.tolist(), strict=True):
+        layers = dict(model.named_modules())
+        for coefficient, adapter in zip(row, adapters.values(), strict=True):
+            for name, factor in adapter.items():
+                change = coefficient * factor.scale * (factor.up @ factor.down)
+                layers[name].weight += change.to(device)  # pyright: ignore
+    bank = AdapterBank(base, adapters)
+    with bank.applied(rows):
+        found = base.model(ids).logits
+    gaps = [
+        (model(ids[k : k + 1]).logits[0] - found[k]).abs().max() for k, model in enumerate(dense)
+    ]
+    return float(torch.stack(gaps).max())
