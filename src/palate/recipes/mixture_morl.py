@@ -11,8 +11,8 @@ Source:
 
 Deviations from the papers:
     1. REBEL from samples of the base instead of PPO, as for our experts.
-    2. The reward is the mean of three; its KL price is a third of the experts', so that each reward
-       counts against KL as it does for its own expert.
+    2. The reward is the mean of three, and the KL price is the experts'. At a third of it, so that
+       each reward counts as it does for its own expert, 53 % of the answers were broken.
 """
 
 from pathlib import Path
@@ -64,7 +64,7 @@ def train_morl(
     own = TrainSettings.model_validate(config["training"])
     shape = AdapterSettings.model_validate(config["adapter"])
     n_experts = len(opened.library.manifest.experts)
-    training = own.model_copy(update={"n_steps": own.n_steps * n_experts, "beta": own.beta / 3})
+    training = own.model_copy(update={"n_steps": own.n_steps * n_experts})
     job = ExpertJob(
         Anchor(NAME, (_WANTED.name,), (1.0,)),
         shape.model_copy(
