@@ -223,11 +223,15 @@ def issue(
     database: DatabaseUrl,
     label: Annotated[str, typer.Option(help="What people call it.")] = "",
     tenant: Tenant = "default",
+    role: Annotated[str, typer.Option(help="user, or admin, who may also erase people.")] = "user",
+    days: Annotated[
+        float | None, typer.Option(help="After which it stops working; never where absent.")
+    ] = None,
 ) -> None:
     """Print a new key; it is shown this once and kept only as a digest."""
     from palate.recipes.people_kept import issue_kept_key
 
-    typer.echo(issue_kept_key(database, label=label, tenant=tenant))
+    typer.echo(issue_kept_key(database, label=label, tenant=tenant, role=role, days=days))
 
 
 @keys.command(name="list")

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from palate.core.errors import MissingExtraError
 
@@ -19,7 +19,7 @@ try:
     )
     from palate.profiles.erase import erase_person
     from palate.profiles.export import export_person
-    from palate.profiles.keys import issue_key, list_keys, revoke_key
+    from palate.profiles.keys import Role, issue_key, list_keys, revoke_key
     from palate.profiles.tables import feedback, people
 except ModuleNotFoundError as error:
     raise MissingExtraError(
@@ -66,10 +66,15 @@ def erase_kept(url: str, *, person: str, tenant: str = "default") -> dict[str, A
         return erase_person(database, tenant=tenant, person=person).to_json()
 
 
-def issue_kept_key(url: str, *, label: str, tenant: str = "default") -> str:
+def issue_kept_key(
+    url: str, *, label: str, tenant: str = "default", role: str = "user", days: float | None = None
+) -> str:
     """A new API key; the only time that it is seen."""
+    lasts = None if days is None else 86_400 * days
     with _opened(url) as database:
-        return issue_key(database, tenant=tenant, label=label)
+        return issue_key(
+            database, tenant=tenant, label=label, role=cast(Role, role), lasts_seconds=lasts
+        )
 
 
 def list_kept_keys(url: str) -> list[dict[str, Any]]:

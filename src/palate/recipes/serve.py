@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palate.core.errors import MissingExtraError
+from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.files import hash_value
 from palate.core.plan import reference_plan
 from palate.core.protocols import Request, Sampling
@@ -90,9 +90,14 @@ def assemble(opened: Opened, settings: ServeSettings, *, database: str) -> Serve
     """The server's parts.
 
     Raises:
+        InvalidInputError: the library has no experts.
         FormatError: a part of the library does not fit, or the database belongs to another one.
     """
     manifest = opened.library.manifest
+    if not manifest.experts:
+        raise InvalidInputError(
+            f"The library {str(opened.library.folder)!r} has no experts to serve; build some."
+        )
     basis = library_basis(opened)
     place = basis.floor_place
     floor = None
