@@ -215,7 +215,7 @@ class VllmClient:
             yield
         except APIStatusError as error:
             if error.status_code == _NOT_FOUND:
-                raise UnknownModel(_reason(error)) from error
+                raise _unknown(error) from error
             raise ProviderError(
                 f"The server {url!r} refused a request with status {error.status_code} "
                 f"({_reason(error)}).",
@@ -269,6 +269,10 @@ def _piece(choice: Any) -> Piece:
 
 def _id(name: str) -> int:
     return int(name.removeprefix(_ID_MARK))
+
+
+def _unknown(error: Exception) -> UnknownModel:
+    return UnknownModel(_reason(error))
 
 
 def _reason(error: Exception) -> str:
