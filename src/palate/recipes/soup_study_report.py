@@ -23,6 +23,7 @@ TOLD = (
     "MOD",
 )
 MAIN = "parameter soup"
+PRIORS = {"prior": "population", "plain": "no", "": "-"}
 BASELINES = (*TOLD, "uniform soup", "best single expert", "best of 8 by fitted reward")
 
 
@@ -70,8 +71,9 @@ def failures(found: Sequence[Mapping[str, Any]]) -> list[str]:
             wrong.append(f"the {MAIN} after {n} votes reaches {share:.1%}, not {target:.0%}")
     best = by_key.get((MAIN, "prior", 100), 0.0)
     wrong += [
-        f"{way} reaches {share:.1%}, the {MAIN} after 100 votes {best:.1%}"
-        for (way, _, _), share in by_key.items()
+        f"{way}{f' after {n} votes' if n >= 0 else ''} reaches {share:.1%}, the {MAIN} after 100 "
+        f"votes {best:.1%}"
+        for (way, _, n), share in by_key.items()
         if share > best and way in BASELINES
     ]
     return wrong
@@ -99,7 +101,9 @@ def render(found: Sequence[Mapping[str, Any]], parts: Mapping[str, Any], *, comm
         f"`{command}`: {n_people} people the basis was not trained for, their votes simulated from "
         "the gold utility, answers to held-out prompts at temperature 1, gold rules as judge. "
         "Shares are (way - base) / (bespoke - base), sums over people; brackets: 95 % intervals, "
-        "people resampled. KL is of the answers, nats per token.",
+        "people resampled; prompts and draws, which all people and all ways but the implicit soup "
+        "share, are not, so figures on eight prompts are rough. KL is of the answers, nats per "
+        "token. A cell that is empty was not measured.",
         "",
         *_learned_table(found),
         *_way_table(found),
@@ -130,9 +134,9 @@ def _learned_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
             cells = {row["n"]: row for row in found if (row["way"], row["prior"]) == (way, prior)}
             last = cells[max(cells)]
             shown = [_percent(cells[n][field]) if n in cells else "" for n in counts]
-            name = {"prior": "population", "plain": "none", "": "-"}[prior]
+            name = PRIORS[prior]
             lines.append(
-                f"| {way} | {name} | {' | '.join(shown)} | {last['kl_per_token']:.3f} | "
+                f"| {way} | {name} | {' | '.join(shown)} | {_kl(last)} | "
                 f"{100 * last['worst']:.0f} |"
             )
         lines.append("")
@@ -151,14 +155,14 @@ def _way_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     lines += [
         f"| {row['way']} | {row['n_prompts']} | {_percent(row['gain'])} | {_percent(row['raw'])} | "
-        f"{row['kl_per_token']:.3f} | {row['well_formed']:.3f} |"
+        f"{_kl(row)} | {row['well_formed']:.3f} |"
         for row in found
         if row["n"] < 0
     ]
     last = [row for row in found if row["n"] == 100]
     lines += [
-        f"| {row['way']}, 100 votes, prior {row['prior'] or '-'} | {row['n_prompts']} | "
-        f"{_percent(row['gain'])} | {_percent(row['raw'])} | {row['kl_per_token']:.3f} | "
+        f"| {row['way']}, {PRIORS[row['prior']]} prior, 100 votes | {row['n_prompts']} | "
+        f"{_percent(row['gain'])} | {_percent(row['raw'])} | {_kl(row)} | "
         f"{row['well_formed']:.3f} |"
         for row in last
     ]
@@ -303,6 +307,11 @@ def _figure(found: Sequence[Mapping[str, Any]]) -> Any:
 def _mean_of(parts: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
     values = [part[name] for part in parts if name in part]
     return {name: float(np.mean(values))} if values else {}
+
+
+def _kl(row: Mapping[str, Any]) -> str:
+    """Not measured for implicit draws: it is that of the explicit soup."""
+    return "-" if "acceptance" in row else f"{row['kl_per_token']:.3f}"
 
 
 def _percent(interval: Mapping[str, Any] | Interval) -> str:
