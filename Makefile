@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo report test test-marked check format docs clean
+.PHONY: help setup demo report serve test test-marked check format docs clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ demo: setup ## the whole story on the embedded world, into out/demo
 
 report: setup ## all ways on one scoreboard, into out/report; goes on where it stopped
 	$(BIN)/palate evaluate --out out/report $(REPORT_OPTIONS)
+
+serve: setup ## serve the demo's library at http://127.0.0.1:8000 (run `make demo` first)
+	$(BIN)/palate serve out/demo/library --database out/demo/people.db
 
 test: setup ## the default tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not postgres and not browser"
