@@ -125,12 +125,6 @@ class AdapterCache:
                         self._users[name] -= 1
                 self._changed.notify_all()
 
-    def forget(self) -> None:
-        """The server was restarted: nothing is loaded, whatever we believed."""
-        with self._changed:
-            for name in [name for name, n in self._users.items() if n == 0]:
-                del self._users[name]
-
     def again(self, wanted: Mapping[str, Callable[[Path], None]]) -> None:
         """Load held adapters once more, after the server forgot them."""
         with self._changed:
