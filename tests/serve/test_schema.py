@@ -24,7 +24,7 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-N_CASES = 4000  # that are aimed at, over all operations
+N_CASES = 3000  # that are aimed at, over all operations
 MODES = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
 Statuses = Counter[tuple[str, int]]
 
