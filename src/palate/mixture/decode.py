@@ -23,6 +23,8 @@ from palate.models.batch import Live
 from palate.models.cache import RowCache
 from palate.models.load import Base, require_same_tokenizer
 
+MOST_REMEMBERED = 1024  # ended requests whose left-out shares can still be asked for
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -79,7 +81,7 @@ class DecodeRun:
 
     Attributes:
         skipped: Largest share left out so far by request, summed over its tokens: a bound on the
-            total variation of whole answers.
+            total variation of whole answers. Of ended requests the last ones are remembered.
     """
 
     controller: PreferenceController
@@ -133,6 +135,9 @@ class DecodeRun:
         self._order = [self._order[place] for place in kept]
         for index in ended:
             del self._experts[index]
+        past = [index for index in self.skipped if index not in self._experts]
+        for index in past[:-MOST_REMEMBERED]:  # a server's run does not end
+            del self.skipped[index]
         if not kept:
             self._cache = None
             return

@@ -127,7 +127,7 @@ def assemble(opened: Opened, settings: ServeSettings, *, database: str) -> Serve
     return Served(
         settings=settings,
         offer=Offer(
-            name=manifest.base.path,
+            name=_shown_base(manifest.base.path),
             fingerprint=f"palate-{identity[:12]}",
             beta=manifest.beta,
             objectives=manifest.objectives,
@@ -145,6 +145,11 @@ def assemble(opened: Opened, settings: ServeSettings, *, database: str) -> Serve
         has_keys=any(not key.is_revoked for key in list_keys(kept)),
         floor=floor,
     )
+
+
+def _shown_base(path: str) -> str:
+    """A hub id as it is; of a folder the last part, since the rest is the server's own affair."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def library_basis(opened: Opened) -> SoupBasis:
