@@ -63,7 +63,6 @@ N_EXPERTS = 12
 N_VOTES = (3, 5, 10, 30, 100)
 N_PROMPTS = 32
 N_OUTPUT_PROMPTS = 8
-OUTPUT_VOTES = (10, 100)  # with the prior; the implicit soup at the last
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +144,9 @@ def run_seed(work: Path, number: int) -> list[dict[str, Any]]:
     table.add("bespoke to the budget", table.raised)
     _learned(table, basis, prior="prior")
     _told(table, basis)
-    _by_outputs(table, basis)
     _learned(table, basis.with_plain_prior(), prior="plain")
+    _by_outputs(table, basis, prior="prior")
+    _by_outputs(table, basis.with_plain_prior(), prior="plain")
     write_json(path, table.rows)
     return table.rows
 
@@ -303,24 +303,27 @@ def _best_of_n(candidates: Candidates, coefficients: Float[ndarray, "people expe
     return candidates.picked(rewards.argmax(axis=2))
 
 
-def _by_outputs(table: Table, basis: StudyBasis) -> None:
-    """Explicit and implicit output soups, on fewer prompts."""
+def _by_outputs(table: Table, basis: StudyBasis, *, prior: str) -> None:
+    """Explicit and implicit output soups after every number of votes, on fewer prompts."""
     seed, whole = table.seed, table.seed.judge
     judge = Judge(whole.base, whole.folder, whole.prompts[:N_OUTPUT_PROMPTS], whole.seed)
     experts = seed.experts(basis.soup.experts)
-    for n in OUTPUT_VOTES:
-        beliefs = fit_people(basis, seed.votes, n_comparisons=n)
-        soups = serve_people(basis, beliefs, way="output-soup")
-        plans: list[Plan] = [soup.plan for soup in soups]
-        cell = answer_cell(judge, f"explicit-{n}", plans, experts=experts)
-        table.add("explicit output soup", cell, prior="prior", n=n)
-        one_pass = [soup_plan(soup.coefficients.tolist(), way="soup") for soup in soups]
-        cell = answer_cell(judge, f"few-{n}", one_pass, experts=experts)
-        table.add("parameter soup, same prompts", cell, prior="prior", n=n)
-        if n == OUTPUT_VOTES[-1]:
+    stem = "" if prior == "prior" else f"{prior}-"
+    mean = basis.soup.coefficients(basis.soup.prior.mean)
+    for n in (0, *N_VOTES):
+        coefficients = np.stack([mean] * len(seed.tastes))
+        if n:
+            beliefs = fit_people(basis, seed.votes, n_comparisons=n)
+            soups = serve_people(basis, beliefs, way="output-soup")
             coefficients = np.stack([soup.coefficients for soup in soups])
-            cell, acceptance = _implicit(judge, f"implicit-{n}", coefficients, experts)
-            table.add("implicit output soup", cell, prior="prior", n=n, acceptance=acceptance)
+        plans = [soup_plan(row.tolist(), way="output-soup") for row in coefficients]
+        cell = answer_cell(judge, f"explicit-{stem}{n}", plans, experts=experts)
+        table.add("explicit output soup", cell, prior=prior, n=n)
+        one_pass = [soup_plan(row.tolist(), way="soup") for row in coefficients]
+        cell = answer_cell(judge, f"few-{stem}{n}", one_pass, experts=experts)
+        table.add("parameter soup, same prompts", cell, prior=prior, n=n)
+        cell, acceptance = _implicit(judge, f"implicit-{stem}{n}", coefficients, experts)
+        table.add("implicit output soup", cell, prior=prior, n=n, acceptance=acceptance)
 
 
 def _implicit(

@@ -168,8 +168,9 @@ def _way_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     accepted = [row for row in last if "acceptance" in row]
     lines += [""] + [
-        f"Implicit draws accepted: {100 * row['acceptance']:.1f} % of the base's proposals; its KL "
-        "is that of the explicit soup and was not measured again."
+        f"Implicit draws accepted, {PRIORS[row['prior']]} prior, 100 votes: "
+        f"{100 * row['acceptance']:.1f} % of the base's proposals; their KL is that of the "
+        "explicit soup and was not measured again."
         for row in accepted
     ]
     return [*lines, ""]
