@@ -113,3 +113,14 @@ def test_a_learner_gives_the_posterior_of_its_whole_history() -> None:
     assert found.n_observations == 5
     assert np.allclose(found.mean, expected.mean)
     assert np.allclose(found.covariance, expected.covariance)
+
+
+def test_everybody_can_have_a_gain_of_their_own() -> None:
+    generator = np.random.default_rng(6)
+    features, labels = generator.normal(size=(2, 6, 3)), np.ones((2, 6))
+    prior = Belief(np.zeros(3), np.eye(3))
+    both = average_fits(features, labels, prior=prior, gain=np.array([0.5, 3.0]))
+    for place, gain in enumerate((0.5, 3.0)):
+        alone = average_fit(features[place], labels[place], prior=prior, gain=gain)
+        assert np.allclose(both.mean[place], alone.mean, atol=1e-9)
+        assert np.allclose(both.covariance[place], alone.covariance, atol=1e-9)

@@ -85,10 +85,10 @@ def average_fits(
     labels: Float[ndarray, "people comparisons"],
     *,
     prior: Belief | RootedPrior,
-    gain: float = 1.0,
+    gain: float | Float[ndarray, " people"] = 1.0,
     discounts: Float[ndarray, "people comparisons"] | None = None,
 ) -> AverageFits:
-    """`average_fit` for many people with a common prior.
+    """`average_fit` for many people with a common prior; one gain for all, or `[people]`.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
@@ -98,7 +98,8 @@ def average_fits(
         features, labels, discounts, n_features=len(prior.mean)
     )
     root = prior.root if isinstance(prior, RootedPrior) else require_root(prior.covariance)
-    scaled = features * float(require_gain(gain))
+    gains = np.broadcast_to(require_gain(gain), (len(features),))
+    scaled = features * gains[:, None, None]
     x, offsets = scaled @ root, scaled @ prior.mean
     z, spread = _closest(x, offsets, labels, counted)
     return AverageFits(
