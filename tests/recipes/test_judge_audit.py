@@ -98,10 +98,14 @@ def test_on_mt_bench_length_and_a_learned_reward_beat_chance_and_fall_short_of_p
     shared_folder,
 ):
     folder = shared_folder / "data" / "preferences"
-    found = audit(AuditJob((folder / "mt_bench.validation.jsonl",), ridge=1.0, n_folds=4))
-    longer = next(one for one in found.judges if one.judge == "longer wins")
-    rows = [json.loads(line) for line in (folder / "mt_bench.validation.jsonl").open()]
+    files = tuple(folder / f"mt_bench.{part}.jsonl" for part in ("train", "validation"))
+    found = audit(AuditJob(files, ridge=1.0, n_folds=4))
+    judges = {one.judge: one for one in found.judges}
+    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
     share = np.mean([len(row["chosen"]) > len(row["rejected"]) for row in rows])
     ties = np.mean([len(row["chosen"]) == len(row["rejected"]) for row in rows])
-    assert longer.agreement.estimate == pytest.approx(share + ties / 2)
-    assert longer.agreement.low > 0.5
+    assert judges["longer wins"].agreement.estimate == pytest.approx(share + ties / 2)
+    assert judges["longer wins"].agreement.low > 0.5
+    light = judges["light reward, other questions' pairs"]
+    assert light.agreement.low > 0.5
+    assert light.agreement.high < found.people.estimate
