@@ -1,5 +1,6 @@
 """The running batch: live requests, their rows, and the rows' next-token logits."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from palate.core.plan import Plan
-from palate.core.protocols import Request
+from palate.core.protocols import Request, Token
 from palate.models.cache import RowCache
 from palate.models.pool import RowMap
 from palate.models.stream import TextStream
@@ -56,6 +57,21 @@ class Live:
     def most_tokens(self) -> int:
         """Tokens that the longest row may come to hold."""
         return max(len(context) for context in self.contexts) + self.request.sampling.max_tokens
+
+    def take(self, token: int, log_prob: float, *, stop_ids: Container[int]) -> Token:
+        """Add a drawn token to the answer; what is to be emitted, with why it ended if it did."""
+        self.tokens.append(token)
+        self.log_probs.append(log_prob)
+        is_end = token in stop_ids
+        piece = "" if is_end else self.text.push(token)
+        finish = None
+        if is_end or self.text.is_stopped:
+            finish = "stop"
+        elif len(self.tokens) >= self.request.sampling.max_tokens:
+            finish = "length"
+        if finish is not None:
+            piece += self.text.flush()
+        return Token(self.index, token, piece, log_prob, finish)
 
 
 class Batch:

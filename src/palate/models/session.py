@@ -249,24 +249,11 @@ class Session:
             _keep_rows(batch, rows, tokens)
         if any(live.n_top for live in batch.lives):
             _keep_top(batch, log_probs)
+        stop_ids = self._parts.base.stop_ids
         return [
-            (live, self._accept(live, token, log_prob))
+            (live, live.take(token, log_prob, stop_ids=stop_ids))
             for live, token, log_prob in zip(batch.lives, tokens.tolist(), chosen, strict=True)
         ]
-
-    def _accept(self, live: Live, token: int, log_prob: float) -> Token:
-        live.tokens.append(token)
-        live.log_probs.append(log_prob)
-        is_end = token in self._parts.base.stop_ids
-        piece = "" if is_end else live.text.push(token)
-        finish = None
-        if is_end or live.text.is_stopped:
-            finish = "stop"
-        elif len(live.tokens) >= live.request.sampling.max_tokens:
-            finish = "length"
-        if finish is not None:
-            piece += live.text.flush()
-        return Token(live.index, token, piece, log_prob, finish)
 
 
 def _broken(batch: Batch, rows: RowMap, error: InvalidInputError) -> Drawn:

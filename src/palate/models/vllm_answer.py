@@ -202,20 +202,9 @@ class Answer:
 
     def _accept(self, token: int, log_prob: float) -> bool:
         """Add a token to the answer; whether it was the last."""
-        live = self.live
-        live.tokens.append(token)
-        live.log_probs.append(log_prob)
-        is_end = token in self.parts.base.stop_ids
-        piece = "" if is_end else live.text.push(token)
-        finish = None
-        if is_end or live.text.is_stopped:
-            finish = "stop"
-        elif len(live.tokens) >= live.request.sampling.max_tokens:
-            finish = "length"
-        if finish is not None:
-            piece += live.text.flush()
-        self.emit(Token(live.index, token, piece, log_prob, finish))
-        return finish is not None
+        taken = self.live.take(token, log_prob, stop_ids=self.parts.base.stop_ids)
+        self.emit(taken)
+        return taken.finish is not None
 
 
 def with_rows(plan: Plan) -> bool:

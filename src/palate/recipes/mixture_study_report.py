@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.files import write_json, write_text_atomic
-from palate.evaluate.plots.panels import curve_panels, interval_rows, save_png, smoothed
+from palate.evaluate.plots.panels import curve_panels, interval_rows, smoothed
+from palate.evaluate.plots.theme import save_png
 from palate.metrics.intervals import Interval
 from palate.recipes.mixture_ablations import Ablations
 from palate.recipes.mixture_rivals import RIVALS, SILENT

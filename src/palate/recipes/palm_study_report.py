@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from palate.core.files import write_json, write_text_atomic
-from palate.evaluate.plots.gaps import gap_curves, save_png
+from palate.evaluate.plots.gaps import gap_curves
+from palate.evaluate.plots.theme import save_png
 from palate.recipes.palm_study import WAYS, Estimate, GapRow, WorldStudy, study_json
 from palate.recipes.palm_study_world import OBJECTIVES
 

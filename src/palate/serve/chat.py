@@ -21,6 +21,7 @@ from palate.serve.wire.chat import (
     ChatLogprobs,
     ChatOut,
     Chunk,
+    CompletionIn,
     Message,
 )
 from palate.serve.wire.palate import Explained
@@ -97,13 +98,13 @@ async def _chunks(served: Served, answering: Answering, asked: ChatIn) -> AsyncG
                 yield opening
         choice = _drawn_choice(served, drawn, has_logprobs=bool(asked.logprobs))
         if drawn.token.text or choice["logprobs"] is not None:
-            yield _chunk(served, answering, asked, [choice])
+            yield chunk_of(served, answering, asked, [choice])
         if drawn.token.finish is not None:
             last.append(_choice(drawn.index, {}, finish=drawn.token.finish))
     for choice in with_stories(last, await finish(served, answering)):
-        yield _chunk(served, answering, asked, [choice])
+        yield chunk_of(served, answering, asked, [choice])
     if asked.has_usage:
-        closing = _chunk(served, answering, asked, [])
+        closing = chunk_of(served, answering, asked, [])
         closing["usage"] = answering.usage().model_dump()
         yield closing
 
@@ -123,7 +124,7 @@ def _openings(served: Served, answering: Answering, asked: ChatIn) -> list[Chunk
     """Who speaks, for every answer; the first says how the answers come about."""
     delta = {"role": "assistant", "content": "", "refusal": None}
     chunks = [
-        _chunk(served, answering, asked, [_choice(place, delta)])
+        chunk_of(served, answering, asked, [_choice(place, delta)])
         for place in range(answering.ask.n)
     ]
     chunks[0]["palate"] = answering.out.model_dump()
@@ -149,12 +150,16 @@ def _choice(index: int, delta: dict[str, Any], *, finish: str | None = None) -> 
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
-def _chunk(
-    served: Served, answering: Answering, asked: ChatIn, choices: list[dict[str, Any]]
+def chunk_of(
+    served: Served,
+    answering: Answering,
+    asked: ChatIn | CompletionIn,
+    choices: list[dict[str, Any]],
 ) -> Chunk:
+    """One event of a stream of chats or completions, in OpenAI's form."""
     chunk: Chunk = {
         "id": answering.id,
-        "object": "chat.completion.chunk",
+        "object": "chat.completion.chunk" if isinstance(asked, ChatIn) else "text_completion",
         "created": answering.created,
         "model": asked.model,
         "system_fingerprint": served.offer.fingerprint,

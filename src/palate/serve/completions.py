@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from palate.serve.answers import Answering, Ask, begin, finish, tokens
-from palate.serve.chat import with_stories
+from palate.serve.chat import chunk_of, with_stories
 from palate.serve.gone import unless_gone
 from palate.serve.logprobs import completion_logprobs, shown_places
 from palate.serve.sampling import sampling_of
@@ -88,34 +88,18 @@ async def _chunks(
             )
             choice["logprobs"] = said.model_dump()
         if is_first or token.text or choice["logprobs"] is not None:
-            chunk = _chunk(served, answering, asked, [choice])
+            chunk = chunk_of(served, answering, asked, [choice])
             yield {**chunk, "palate": answering.out.model_dump()} if is_first else chunk
             is_first = False
         if token.finish is not None:
             last.append(_choice(index, "", finish=token.finish))
     for choice in with_stories(last, await finish(served, answering)):
-        yield _chunk(served, answering, asked, [choice])
+        yield chunk_of(served, answering, asked, [choice])
     if asked.has_usage:
-        closing = _chunk(served, answering, asked, [])
+        closing = chunk_of(served, answering, asked, [])
         closing["usage"] = answering.usage().model_dump()
         yield closing
 
 
 def _choice(index: int, text: str, *, finish: str | None = None) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
-
-
-def _chunk(
-    served: Served, answering: Answering, asked: CompletionIn, choices: list[dict[str, Any]]
-) -> Chunk:
-    chunk: Chunk = {
-        "id": answering.id,
-        "object": "text_completion",
-        "created": answering.created,
-        "model": asked.model,
-        "system_fingerprint": served.offer.fingerprint,
-        "choices": choices,
-    }
-    if asked.has_usage:
-        chunk["usage"] = None
-    return chunk

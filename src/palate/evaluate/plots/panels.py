@@ -1,7 +1,6 @@
 """Several curves over the same steps, and an interval for each of several names."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -78,12 +77,3 @@ def interval_rows(
         axes.set_xlabel(x_label)
         axes.set_title(title, loc="left", fontsize=11)
     return figure
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write the figure, readable on paper."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with theme():
-        figure.savefig(
-            path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None}
-        )
