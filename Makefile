@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo report serve test test-marked check format docs clean
+.PHONY: help setup demo report serve test test-marked test-ray check format docs clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,10 @@ test: setup ## the default tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not postgres and not browser"
 
 test-marked: setup ## the slow tests, and those that need PostgreSQL or Chromium
-	$(BIN)/python -m pytest -q -m "(slow or postgres or browser) and not gpu"
+	$(BIN)/python -m pytest -q -m "(slow or postgres or browser) and not gpu and not ray"
+
+test-ray: setup ## tests on a local Ray, in an environment beside .venv (needs PALATE_TEST_POSTGRES_URL)
+	VENV=$(VENV) .ci/ray.sh > /dev/null && build/ray/bin/python -m pytest -q -m ray
 
 check: setup ## format, lint, types, imports
 	$(BIN)/ruff format --check .

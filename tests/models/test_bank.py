@@ -59,6 +59,21 @@ def test_rows_equal_the_dense_sum_for_any_coefficients_ranks_and_scales(
         )
 
 
+def test_rows_of_one_expert_each_in_any_order_equal_the_dense_model(
+    base: Base, base_folder: Path, tmp_path: Path
+) -> None:
+    folders = {
+        name: save_random_adapter(base_folder, tmp_path / name, rank=3, lora_alpha=alpha, seed=seed)
+        for seed, (name, alpha) in enumerate({"a": 6, "b": 3, "c": 12}.items())
+    }
+    rows = [[0, 0, -0.5], [1.0, 0, 0], [0, 0, 0], [0, 0, 2.0], [0, 1.0, 0]]
+    with torch.no_grad(), AdapterBank.load(base, folders).applied(rows):
+        found = base.model(TOKENS[:1].expand(len(rows), -1)).logits
+    for place, row in enumerate(rows):
+        expected = dense_logits(base, folders, row)[0]
+        assert torch.allclose(found[place], expected, atol=1e-5)
+
+
 def test_in_double_precision_the_sum_is_exact_to_ten_digits(
     base_folder: Path, adapter_folders: dict[str, Path]
 ) -> None:

@@ -1,6 +1,8 @@
 """People apart from their feedback, on every database."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -91,3 +93,23 @@ def test_a_mark_set_once_must_stay(database: Database) -> None:
     require_mark(database, name="bank", value="one", remedy="give another")
     with pytest.raises(FormatError, match="bank one, not two; give another"):
         require_mark(database, name="bank", value="two", remedy="give another")
+
+
+def test_of_servers_that_start_at_once_one_sets_the_mark_and_the_others_find_it(
+    database: Database,
+) -> None:
+    start = threading.Barrier(8)
+
+    def mark(value: str) -> str:
+        start.wait(timeout=30)
+        try:
+            require_mark(database, name="bank", value=value, remedy="x")
+        except FormatError:
+            return "refused"
+        return value
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(mark, ["one", "two"] * 4))
+    winners = {value for value in found if value != "refused"}
+    assert len(winners) == 1
+    assert found.count("refused") == 4

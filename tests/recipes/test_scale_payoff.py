@@ -72,6 +72,7 @@ def test_too_few_prompts_and_a_missing_ray_are_told(
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; docs/scale.md says how")
 def test_two_ray_workers_write_the_file_that_one_process_writes(
     library: Path, tmp_path: Path

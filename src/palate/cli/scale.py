@@ -95,6 +95,83 @@ def payoff(
     typer.echo(f"{out}: {len(table.policies)} policies from {found.n_cells} cells")
 
 
+@app.command()
+def serve(
+    library: Annotated[Path, typer.Argument(help="Folder of a library.")],
+    database: Annotated[
+        str,
+        typer.Option("--database", envvar="PALATE_DATABASE", help="postgresql://..., one for all."),
+    ],
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 2,
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster; without it, one starts here.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Public addresses need keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8000,
+    config: Annotated[Path | None, typer.Option(help="YAML of the server's settings.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the file.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="As torch names devices.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of the base's parameters.")] = "float32",
+) -> None:
+    """Serve a library as replicas on Ray Serve; any of them serves any person."""
+    from palate.core.settings import load_settings
+    from palate.recipes.scale_serve import serve_replicas
+    from palate.recipes.serve import ServeJob
+    from palate.serve.settings import ServeSettings
+
+    settings = load_settings(ServeSettings, config, overrides=overrides or ())
+    job = ServeJob(library, database, host, port, base, device, dtype, settings)
+    serve_replicas(job, n_replicas=replicas, address=address)
+
+
+@app.command()
+def drill(
+    library: Annotated[Path, typer.Argument(help="What the replicas serve.")],
+    database: Annotated[str, typer.Option(help="postgresql://..., without people.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """Kill a replica under load; fails if feedback that was acknowledged is lost."""
+    from palate.core.settings import load_settings
+    from palate.recipes.scale_drill import ReplicaDrillSettings, drill_replicas, require_passed
+
+    settings = load_settings(ReplicaDrillSettings, overrides=overrides or ())
+    found = drill_replicas(library, database, settings)
+    if is_json:
+        typer.echo(dump_json(found))
+    else:
+        _show_drill(found)
+    require_passed(found)
+
+
+def _show_drill(found: dict[str, Any]) -> None:
+    console = Console()
+    table = Table("replicas", "requests", "failed", "error rate", "95 %", "p95 seconds")
+    for phase, row in found["phases"].items():
+        interval = f"{row['low']:.1%} to {row['high']:.1%}"
+        table.add_row(
+            phase,
+            str(row["n"]),
+            str(row["n_failed"]),
+            f"{row['error_rate']:.1%}",
+            interval,
+            f"{row['p95_seconds']:.2f}",
+        )
+    console.print(table)
+    console.print(
+        f"{found['n_acknowledged']} judgements acknowledged, {found['n_kept']} kept, "
+        f"{found['n_lost']} lost, {found['n_twice']} twice; "
+        f"{found['n_sent_again_and_found']} sent again that were there already"
+    )
+
+
 def _show(found: dict[str, Any]) -> None:
     console = Console()
     for title, rows in (("whole lists", found["ways"]), ("short lists", found["short_lists"])):

@@ -42,6 +42,9 @@ _ENTRIES = {
     "soup": Entry(
         "Parameter soup", "Experts added up with the person's coefficients.", _EXPERTS, _LORA
     ),
+    "soup-told": Entry(
+        "Soup, told", "The parameter soup, told in words what is wanted too.", _EXPERTS, _LORA
+    ),
     "output-soup": Entry("Output soup", "Experts' log-probabilities added up.", _EXPERTS, _ENGINE),
     "implicit-soup": Entry(
         "Implicit soup", "The same distribution, drawn by rejection.", _EXPERTS, _ENGINE

@@ -18,6 +18,7 @@ DEFAULT_WAYS = (
     "best-expert",
     *(f"portfolio-{size}" for size in SIZES),
     "soup",
+    "soup-told",
     "output-soup",
     "implicit-soup",
     "mixture",

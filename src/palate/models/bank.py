@@ -5,9 +5,10 @@ For a row with coefficients `c` a linear layer computes
     y = W x + sum_k c_k s_k B_k A_k x = W x + B (m * (A x)),    m = c_k s_k repeated rank_k times,
 
 with A and B the experts' factors stacked. Any mix of ranks, scales and adapted layers works,
-coefficients may be
-negative, and every row of a batch has its own. The base is not changed: forward hooks add the
-second term while `applied` is in force, so a bank costs nothing when it is not used.
+coefficients may be negative, and every row of a batch has its own. Where no row has more than one
+expert (mixtures, portfolios) each row takes its own expert's factors instead of all: the same
+sum without its zeros. The base is not changed: forward hooks add the second term while `applied`
+is in force, so a bank costs nothing when it is not used.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -29,9 +30,22 @@ Signature = tuple[tuple[int, int, float], ...]  # (expert, rank, scale) of each 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    down: Float[Tensor, "d_in ranks"]
+    down: Float[Tensor, "ranks d_in"]
     up: Float[Tensor, "ranks d_out"]
     signature: Signature
+
+
+@dataclass(frozen=True, eq=False)
+class _Scales:
+    """What a layer's inner products are multiplied by.
+
+    Attributes:
+        values: `[rows, 1, ranks]` of all blocks, or `[rows, 1, rank]` of the rows' own.
+        blocks: `[rows]`, each row's only block; `None` where a row has several.
+    """
+
+    values: Float[Tensor, "rows 1 ranks"]
+    blocks: Int[Tensor, " rows"] | None
 
 
 class AdapterBank:
@@ -53,7 +67,7 @@ class AdapterBank:
             FormatError: an adapter names a layer the base lacks, or of other dimensions.
         """
         self.names: tuple[str, ...] = tuple(adapters)
-        self._scales: dict[Signature, Float[Tensor, "rows 1 ranks"]] = {}
+        self._scales: dict[Signature, _Scales] = {}
         self._handles: list[RemovableHandle] = []
         modules = dict(base.model.named_modules())
         changed = list(dict.fromkeys(name for adapter in adapters.values() for name in adapter))
@@ -117,19 +131,27 @@ class AdapterBank:
             handle.remove()
         self._handles.clear()
 
-    def _scales_for(self, matrix: Float[Tensor, "rows experts"]) -> dict[Signature, Tensor]:
+    def _scales_for(self, matrix: Float[Tensor, "rows experts"]) -> dict[Signature, _Scales]:
         if not bool(matrix.any()):
             return {}
-        scales: dict[Signature, Tensor] = {}
+        has_one = bool(((matrix != 0).sum(dim=1) <= 1).all())
+        scales: dict[Signature, _Scales] = {}
         for layer in self._layers.values():
-            if layer.signature in scales:
+            signature = layer.signature
+            if signature in scales:
                 continue
-            owners = torch.tensor([k for k, rank, _ in layer.signature for _ in range(rank)])
-            factor = torch.tensor(
-                [s for _, rank, s in layer.signature for _ in range(rank)], dtype=torch.float64
-            )
-            scaled = (matrix[:, owners] * factor).unsqueeze(1)
-            scales[layer.signature] = scaled.to(layer.down.device, layer.down.dtype)
+            experts = torch.tensor([k for k, _, _ in signature])
+            ranks = torch.tensor([rank for _, rank, _ in signature])
+            factors = torch.tensor([scale for _, _, scale in signature], dtype=torch.float64)
+            by_block = matrix[:, experts] * factors  # [rows, blocks]
+            if has_one and len(set(ranks.tolist())) == 1:
+                blocks = by_block.abs().argmax(dim=1)
+                own = by_block.gather(1, blocks.unsqueeze(1)).unsqueeze(1)
+                values, at = own.to(layer.down), blocks.to(layer.down.device)
+            else:
+                every = by_block.repeat_interleave(ranks, dim=1).unsqueeze(1)
+                values, at = every.to(layer.down), None
+            scales[signature] = _Scales(values, at)
         return scales
 
     def _hook(self, layer: _Layer):
@@ -137,7 +159,12 @@ class AdapterBank:
             scale = self._scales.get(layer.signature)
             if scale is None:
                 return None
-            inner = (args[0] @ layer.down) * scale  # [rows, seq, ranks]
+            if scale.blocks is not None:
+                own = (len(layer.signature), -1)  # [rows, rank, d] below
+                down = layer.down.view(*own, layer.down.shape[1]).index_select(0, scale.blocks)
+                up = layer.up.view(*own, layer.up.shape[1]).index_select(0, scale.blocks)
+                return torch.baddbmm(output, (args[0] @ down.mT) * scale.values, up)
+            inner = nn.functional.linear(args[0], layer.down) * scale.values  # [rows, seq, ranks]
             flat = torch.addmm(output.flatten(0, 1), inner.flatten(0, 1), layer.up)
             return flat.view_as(output)
 
@@ -145,7 +172,7 @@ class AdapterBank:
 
 
 def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor) -> _Layer:
-    down = torch.cat([factor.down for _, factor in blocks]).T.contiguous()
+    down = torch.cat([factor.down for _, factor in blocks]).contiguous()
     up = torch.cat([factor.up.T for _, factor in blocks]).contiguous()
     signature = tuple((index, factor.rank, factor.scale) for index, factor in blocks)
     return _Layer(down.to(like.device, like.dtype), up.to(like.device, like.dtype), signature)

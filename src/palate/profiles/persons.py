@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, select, update
 
 from palate.core.errors import FormatError
 from palate.core.files import dump_json
 from palate.profiles.database import Database
-from palate.profiles.rows import find_person, last_position, lock_person
+from palate.profiles.rows import find_person, insert_if_absent, last_position, lock_person
 from palate.profiles.tables import beliefs, feedback, marks, people
 
 Clock = Callable[[], float]
@@ -126,11 +126,9 @@ def require_mark(database: Database, *, name: str, value: str, remedy: str) -> N
     Raises:
         FormatError: the mark was set to something else.
     """
-    with database.writing() as connection:
-        found = connection.execute(select(marks.c.value).where(marks.c.name == name)).scalar()
-        if found is None:
-            connection.execute(insert(marks).values(name=name, value=value))
-            return
+    with database.writing() as connection:  # of several servers that start at once, one sets it
+        insert_if_absent(connection, marks, name=name, value=value)
+        found = connection.execute(select(marks.c.value).where(marks.c.name == name)).scalar_one()
     if found != value:
         raise FormatError(
             f"The database belongs to the {name} {found[:12]}, not {value[:12]}; {remedy}."

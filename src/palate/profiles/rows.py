@@ -51,14 +51,14 @@ def lock_person(connection: Connection, *, tenant: str, name: str, now: float) -
         number = connection.execute(held).scalar()
         if number is not None:
             return number
-        _insert_if_absent(connection, people, tenant=tenant, name=name, created_at=now, forgotten=0)
+        insert_if_absent(connection, people, tenant=tenant, name=name, created_at=now, forgotten=0)
 
 
 def require_tenant(connection: Connection, *, tenant: str, now: float) -> None:
     """Make the tenant if there is none."""
     found = connection.execute(select(tenants.c.id).where(tenants.c.id == tenant)).scalar()
     if found is None:
-        _insert_if_absent(connection, tenants, id=tenant, created_at=now)
+        insert_if_absent(connection, tenants, id=tenant, created_at=now)
 
 
 def read_history(connection: Connection, person: int, name: str) -> list[Feedback]:
@@ -178,7 +178,8 @@ def _feedback(row: Row[Any], *, name: str) -> Feedback:
     )
 
 
-def _insert_if_absent(connection: Connection, table: Table, **values: object) -> None:
+def insert_if_absent(connection: Connection, table: Table, **values: object) -> None:
+    """Insert the row unless one with its key is there; another process may be doing the same."""
     statement = _dialect_insert(connection, table).values(**values)
     connection.execute(statement.on_conflict_do_nothing())
 

@@ -10,13 +10,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import hash_value
+from palate.core.files import hash_files, hash_value
 from palate.core.plan import Plan, member_plan, reference_plan
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
 from palate.core.types import Preference
 from palate.evaluate.suite import WORLD, PersonSettings, Suite
 from palate.experts.library import Library
+from palate.experts.save import PARAMETERS
+from palate.mixture.wording import Wording
 from palate.models.adapter import Factor, load_adapter
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt, format_messages
@@ -24,12 +26,12 @@ from palate.models.engine import LocalEngine
 from palate.models.logprobs import Scored, answer_log_probs
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
 from palate.portfolio.selection import Cost, chosen_members
-from palate.recipes.evaluate_implicit import ImplicitEngine
 from palate.recipes.evaluate_world import Libraries, world_people
-from palate.recipes.mixture_open import OpenedMixture, open_mixture, own_experts
+from palate.recipes.mixture_open import OpenedMixture, open_mixture, own_experts, wording_of
 from palate.recipes.opened import Opened, open_library
 from palate.recipes.reward_sources import library_rewards
 from palate.recipes.run_file import read_prompts
+from palate.recipes.soup_implicit import ImplicitEngine
 from palate.recipes.soup_merge import as_factor, as_factors
 from palate.rewards.reward import RewardVector
 from palate.soup.merge import factor_mean
@@ -124,7 +126,7 @@ class Kit:
     @cached_property
     def prompts(self) -> tuple[str, ...]:
         """What is asked."""
-        return _prompts(self.suite.prompts, held_out_prompts(), n=self.suite.n_prompts)
+        return suite_prompts(self.suite)
 
     @cached_property
     def development(self) -> tuple[str, ...]:
@@ -153,6 +155,11 @@ class Kit:
         return ImplicitEngine(self.opened.base, self.opened.bank)
 
     @cached_property
+    def wording(self) -> Wording:
+        """How a preference is told in words."""
+        return wording_of(self.opened, prompts="full")
+
+    @cached_property
     def mixture(self) -> OpenedMixture:
         """The library's controller."""
         return open_mixture(self.opened)
@@ -178,13 +185,26 @@ class Kit:
         Raises:
             InvalidInputError: there is none.
         """
+        bank = AdapterBank.load(self.opened.base, {"conditioned": self._conditioned_folder})
+        return LocalEngine(self.opened.base, bank, max_rows=MAX_ROWS)
+
+    @cached_property
+    def conditioned_hash(self) -> str:
+        """Of the parameters of the conditioned policy.
+
+        Raises:
+            InvalidInputError: there is none.
+        """
+        return hash_files([self._conditioned_folder / PARAMETERS])[:12]
+
+    @property
+    def _conditioned_folder(self) -> Path:
         if self._folders.conditioned is None:
             raise InvalidInputError(
                 "There is no policy trained with the preference in the prompt; leave out the way "
                 "'conditioned'."
             )
-        bank = AdapterBank.load(self.opened.base, {"conditioned": self._folders.conditioned})
-        return LocalEngine(self.opened.base, bank, max_rows=MAX_ROWS)
+        return self._folders.conditioned
 
     @cached_property
     def factor_mean_engine(self) -> LocalEngine:
@@ -281,6 +301,15 @@ class Kit:
         ]
         found = answer_log_probs(base, bank, plans=[plan] * len(items), items=items, max_rows=128)
         return [float(one.sum()) for one in found]
+
+
+def suite_prompts(suite: Suite) -> tuple[str, ...]:
+    """What a suite asks.
+
+    Raises:
+        InvalidInputError: the file is missing or holds no prompts.
+    """
+    return _prompts(suite.prompts, held_out_prompts(), n=suite.n_prompts)
 
 
 def _prompts(source: str, world: Sequence[str], *, n: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ proposals. A new way is one function more, named in `way_named`.
 | best-expert | of the single-objective experts, the best for the person on development prompts |
 | portfolio-K | the best of K policies that were chosen for all people together |
 | soup, output-soup, implicit-soup | Spectral Souping with the person's preference known |
+| soup-told | the parameter soup, and the base told in words what the person wants |
 | soup@N | the parameter soup, preference learned from N comparisons |
 | mixture, mixture-even | MoPE with its controller; the same experts pooled evenly |
 | personalised-soup | mean of LoRA factors (Jang et al. 2023) |
@@ -38,7 +39,7 @@ from palate.mixture.wording import Asked
 from palate.models.bank import AdapterBank
 from palate.recipes.evaluate_kit import Kit
 from palate.recipes.evaluate_learned import learned_preference
-from palate.recipes.mixture_open import has_controller, wording_of
+from palate.recipes.mixture_open import has_controller
 from palate.soup.plans import mod_plan, rewarded_soup_plan, soup_plan
 
 NEGLIGIBLE = 1e-9  # coefficients below are not named
@@ -169,6 +170,19 @@ def soup(kit: Kit, person: PersonSettings) -> Arm:
     return _planned(kit, soup_plan(_strong(kit, person), way="soup"), n_kept=len(kit.experts))
 
 
+def soup_told(kit: Kit, person: PersonSettings) -> Arm:
+    """The parameter soup, and the wish in words: what mixtures read too."""
+    arm = soup(kit, person)
+    plan = soup_plan(_strong(kit, person), way="soup")
+    wish = kit.wish(person)
+    return replace(
+        arm,
+        request=lambda prompt, copy: kit.request(prompt, plan, copy=copy, wish=wish),
+        plan=None,
+        n_bytes=arm.n_bytes + len(wish.encode()),
+    )
+
+
 def output_soup(kit: Kit, person: PersonSettings) -> Arm:
     """The explicit output soup."""
     plan = soup_plan(_strong(kit, person), way="output-soup")
@@ -240,12 +254,11 @@ def mixture(kit: Kit, person: PersonSettings) -> Arm:
 
 def mixture_even(kit: Kit, person: PersonSettings) -> Arm:
     """The wanted experts pooled evenly, reading the same: MoPE without its controller."""
-    has_one = has_controller(kit.opened)
-    wording = kit.mixture.wording if has_one else wording_of(kit.opened, prompts="full")
-    strengths = tuple(kit.own_shares(person).tolist())
+    wording = kit.mixture.wording if has_controller(kit.opened) else kit.wording
+    asked = _asked(kit, person)
 
     def request(prompt: str, copy: int) -> Request:
-        plan = wording.plan(Asked(prompt, strengths))
+        plan = wording.plan(asked(prompt))
         return Request(kit.text(prompt), plan, kit.sampling, kit.draw_seed(prompt, copy))
 
     return Arm(
@@ -254,7 +267,7 @@ def mixture_even(kit: Kit, person: PersonSettings) -> Arm:
         request=request,
         plan=None,
         coefficients=_named(kit, kit.own_shares(person)),
-        n_rows=float(np.count_nonzero(strengths)),
+        n_rows=float(np.count_nonzero(kit.own_shares(person))),
         n_bytes=FLOAT_BYTES * len(kit.experts),
     )
 
@@ -263,14 +276,19 @@ def conditioned(kit: Kit, person: PersonSettings) -> Arm:
     """One policy for everybody, trained with the preference in the prompt."""
     engine = kit.conditioned_engine
     plan = parameter_soup_plan((1.0,))
-    wish = kit.wish(person)
+    asked = _asked(kit, person)
+
+    def request(prompt: str, copy: int) -> Request:
+        text = kit.wording.full_text(asked(prompt))  # as it was trained
+        return Request(text, plan, kit.sampling, kit.draw_seed(prompt, copy))
+
     return Arm(
         engine=engine,
         bank=engine.bank,
-        request=lambda prompt, copy: kit.request(prompt, plan, copy=copy, wish=wish),
+        request=request,
         plan=None,
-        n_bytes=len(wish.encode()),
-        source="conditioned",
+        n_bytes=len(kit.wording.preference(asked("any")).encode()),
+        source=f"conditioned {kit.conditioned_hash}",
     )
 
 
@@ -286,6 +304,7 @@ def way_named(name: str) -> Way:
         "best-of-n": best_of_n,
         "best-expert": best_expert,
         "soup": soup,
+        "soup-told": soup_told,
         "output-soup": output_soup,
         "implicit-soup": implicit_soup,
         "mixture": mixture,
@@ -336,6 +355,11 @@ def _candidate(kit: Kit, name: str) -> Arm:
         n_bytes=FLOAT_BYTES,  # which member
         source="candidates",
     )
+
+
+def _asked(kit: Kit, person: PersonSettings) -> Callable[[str], Asked]:
+    strengths = tuple(kit.own_shares(person).tolist())
+    return lambda prompt: Asked(prompt, strengths)
 
 
 def _strong(kit: Kit, person: PersonSettings) -> list[float]:

@@ -4,42 +4,35 @@
     SEED/bespoke       one expert per person, trained for that person's preference: the ceiling
     SEED/conditioned   one adapter for everybody, trained with the preference in the prompt
 
-All three are trained on the same rollouts with the same rewards. The conditioned policy is the
-baseline of multi-objective reinforcement learning: one model that is told what is wanted.
+All are trained with the same rewards; experts on the same rollouts, the conditioned policy on as
+many answers of its own (`palate.recipes.mixture_morl`). Each part is built by itself, so that
+several processes can share the work.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from palate.core.files import write_folder_atomic
-from palate.core.seeds import derive_seed
 from palate.core.settings import load_settings
 from palate.evaluate.suite import PersonSettings, Suite
-from palate.experts.anchors import Anchor, AnchorSettings
-from palate.experts.job import ExpertJob, TrainingData
-from palate.experts.library import Library
-from palate.experts.pairs import Sequences
-from palate.experts.rollouts import Rollout, read_rollouts
-from palate.experts.save import PARAMETERS, fill_expert_folder
-from palate.experts.train import deterministic, sequence_log_probs, train_expert
-from palate.models.chat import encode_prompt, format_messages
-from palate.models.load import Base, load_base
+from palate.experts.anchors import AnchorSettings
+from palate.experts.save import PARAMETERS
+from palate.mixture.wording import Asked
 from palate.recipes.build import build_library
 from palate.recipes.mixture_fit import WORLD_OVERRIDES, MixtureRun, fit_mixture
-from palate.recipes.mixture_open import CONTROLLER_FOLDER, RUN_FILE
-from palate.recipes.opened import WORLD, base_path, open_library
+from palate.recipes.mixture_morl import fair_share, train_morl
+from palate.recipes.mixture_open import has_controller, strengths_for, wording_of
+from palate.recipes.opened import open_library
 from palate.recipes.progress import progress_of
 from palate.recipes.run_file import RunSettings
+from palate.recipes.workshop import run_prompts
 from palate.recipes.world_run import world_run
 from palate.world.objectives import PEOPLE
 
-CONDITIONED_STEPS = 150  # of one policy for eight people; an expert for one objective takes 50
-PEOPLE_PER_PROMPT = 2  # whose wishes each training prompt is given with
 QUICK_STEPS = 6
+LIBRARY = "library"
 
 
 @dataclass(frozen=True)
@@ -69,22 +62,37 @@ def world_people() -> tuple[PersonSettings, ...]:
     )
 
 
-def world_libraries(suite: Suite, *, seed: int, work: Path) -> Libraries:
-    """Everything of one seed, built where it is missing; what is there is not built again."""
-    run = _run(suite, seed=seed)
-    people = suite.people or world_people()
-    library, bespoke, conditioned = (work / n for n in ("library", "bespoke", "conditioned"))
-    build_library(run, out=library)
-    if "mixture" in suite.ways and not (library / CONTROLLER_FOLDER / RUN_FILE).is_file():
-        _fit_controller(library, suite=suite, seed=seed)
-    has_bespoke = "bespoke" in suite.ways
-    if has_bespoke:
-        _build_bespoke(run, people, source=library, out=bespoke)
-    has_conditioned = "conditioned" in suite.ways
-    if has_conditioned and not (conditioned / PARAMETERS).is_file():
-        _train_conditioned(run, people, library=library, out=conditioned, suite=suite)
+def world_parts(suite: Suite) -> tuple[str, ...]:
+    """What the suite's ways need of each seed; the library first, on which the others stand.
+
+    The others do not need each other, and stand in the order of the time they take.
+    """
+    needed = {
+        "conditioned": "conditioned" in suite.ways,
+        "bespoke": any(way.startswith("bespoke") for way in suite.ways),
+        "controller": "mixture" in suite.ways,
+    }
+    return (LIBRARY, *(name for name, is_needed in needed.items() if is_needed))
+
+
+def build_part(suite: Suite, part: str, *, seed: int, work: Path) -> None:
+    """One part of one seed, built if it is missing; goes on where it was interrupted."""
+    builders: dict[str, Callable[[Suite, int, Path], None]] = {
+        LIBRARY: _build_library,
+        "bespoke": _build_bespoke,
+        "controller": _fit_controller,
+        "conditioned": _train_conditioned,
+    }
+    builders[part](suite, seed, work)
+
+
+def world_libraries(suite: Suite, *, work: Path) -> Libraries:
+    """Where the parts of one seed are, once they are built."""
+    parts = world_parts(suite)
     return Libraries(
-        library, bespoke if has_bespoke else None, conditioned if has_conditioned else None
+        work / LIBRARY,
+        work / "bespoke" if "bespoke" in parts else None,
+        work / "conditioned" if "conditioned" in parts else None,
     )
 
 
@@ -97,96 +105,50 @@ def _run(suite: Suite, *, seed: int) -> RunSettings:
     return run.model_copy(update={"rollouts": rollouts, "training": training})
 
 
-def _build_bespoke(
-    run: RunSettings, people: Sequence[PersonSettings], *, source: Path, out: Path
-) -> None:
-    """The same rollouts and rewards, experts for people instead of objectives."""
-    if not out.exists():
+def _build_library(suite: Suite, seed: int, work: Path) -> None:
+    library, bespoke = work / LIBRARY, work / "bespoke"
+    build_library(_run(suite, seed=seed), out=library)
+    if "bespoke" in world_parts(suite) and not bespoke.exists():
+        # rollouts and rewards are shared; copied now, while nobody changes the library
         write_folder_atomic(
-            out, lambda target: shutil.copytree(source, target, dirs_exist_ok=True) and None
+            bespoke, lambda target: shutil.copytree(library, target, dirs_exist_ok=True) and None
         )
+
+
+def _build_bespoke(suite: Suite, seed: int, work: Path) -> None:
+    """The same rollouts and rewards, experts for people instead of objectives."""
+    people = suite.people or world_people()
     listed = {person.name.lower(): dict(person.preference) for person in people}
     anchors = AnchorSettings(kind="list", listed=listed)
-    build_library(run.model_copy(update={"anchors": anchors}), out=out)
+    run = _run(suite, seed=seed).model_copy(update={"anchors": anchors})
+    build_library(run, out=work / "bespoke")
 
 
-def _fit_controller(library: Path, *, suite: Suite, seed: int) -> None:
+def _fit_controller(suite: Suite, seed: int, work: Path) -> None:
+    opened = open_library(work / LIBRARY)
+    if has_controller(opened):
+        return
     overrides = [*WORLD_OVERRIDES, f"fit.seed={seed}"]
     if suite.is_quick:
         overrides += ["fit.n_updates=2", "fit.n_pairs=8", "n_measured=2"]
     settings = load_settings(MixtureRun, overrides=overrides)
+    people = suite.people or world_people()
+    told = settings.model_copy(
+        update={"combinations": tuple(dict(person.preference) for person in people)}
+    )
     with progress_of(f"controller of seed {seed}, updates") as report:
-        fit_mixture(open_library(library), settings, on_update=report)
+        fit_mixture(opened, told, on_update=report)
 
 
-def _train_conditioned(
-    run: RunSettings,
-    people: Sequence[PersonSettings],
-    *,
-    library: Path,
-    out: Path,
-    suite: Suite,
-) -> None:
-    opened = Library.open(library)
-    base = load_base(base_path(WORLD))
-    rollouts = read_rollouts(opened.rollouts_path, objectives=run.objective_names)
-    with deterministic(n_threads=run.training.n_threads):
-        data = conditioned_data(base, rollouts, people, objectives=run.objective_names)
-        n_objectives = len(run.objective_names)
-        even = (1.0 / n_objectives,) * n_objectives  # the utility stands in every column
-        n_steps = QUICK_STEPS if suite.is_quick else CONDITIONED_STEPS
-        job = ExpertJob(
-            Anchor("conditioned", run.objective_names, even),
-            run.adapter,
-            run.training.model_copy(update={"n_steps": n_steps}),
-            derive_seed(run.seed, "conditioned"),
-        )
-        with progress_of("conditioned policy, steps") as report:
-            model = train_expert(base, job, data, on_step=report)
-    card = "# One policy for everybody, told in words what is wanted\n"
-    write_folder_atomic(
-        out,
-        lambda target: fill_expert_folder(target, model=model, base_path=base.path, card=card),
-    )
-
-
-def conditioned_data(
-    base: Base,
-    rollouts: Sequence[Rollout],
-    people: Sequence[PersonSettings],
-    *,
-    objectives: Sequence[str],
-) -> TrainingData:
-    """The rollouts under wishes: each prompt as two people ask it, paid by their utility.
-
-    The answers were drawn without the wish; REBEL takes pairs from anywhere, and its reference is
-    the base that reads the wish.
-    """
-    prompts = list(dict.fromkeys(row.prompt for row in rollouts))
-    asked: list[Rollout] = []
-    contexts: list[tuple[int, ...]] = []
-    for row in rollouts:
-        place = prompts.index(row.prompt)
-        for turn in range(min(PEOPLE_PER_PROMPT, len(people))):
-            person = people[(place * PEOPLE_PER_PROMPT + turn) % len(people)]
-            shares = np.array([person.preference.get(name, 0.0) for name in objectives])
-            utility = float(shares @ np.array(row.rewards))
-            asked.append(
-                Rollout(
-                    prompt=f"{person.name}: {row.prompt}",
-                    completion=row.completion,
-                    tokens=row.tokens,
-                    log_prob=row.log_prob,
-                    rewards=(utility,) * len(objectives),
-                    finish=row.finish,
-                )
-            )
-            messages = [
-                {"role": "system", "content": person.instruction},
-                {"role": "user", "content": row.prompt},
-            ]
-            contexts.append(tuple(encode_prompt(base, format_messages(base, messages))))
-    sequences = Sequences(tuple(contexts), tuple(row.tokens for row in asked))
-    return TrainingData(
-        rollouts=asked, sequences=sequences, reference=sequence_log_probs(base.model, sequences)
-    )
+def _train_conditioned(suite: Suite, seed: int, work: Path) -> None:
+    folder = work / "conditioned"
+    if (folder / PARAMETERS).is_file():
+        return
+    opened = open_library(work / LIBRARY)
+    manifest = opened.library.manifest
+    wishes = [
+        strengths_for(manifest, person.preference) for person in suite.people or world_people()
+    ]
+    prompts = run_prompts(_run(suite, seed=seed))
+    asked = fair_share(opened, [Asked(prompt, wish) for prompt in prompts for wish in wishes])
+    train_morl(opened, wording_of(opened, prompts="full"), asked, folder, seed=seed)

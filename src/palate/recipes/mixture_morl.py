@@ -15,6 +15,7 @@ Deviations from the papers:
        each reward counts as it does for its own expert, 53 % of the answers were broken.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,13 @@ import numpy as np
 from palate.core.files import write_folder_atomic
 from palate.core.plan import reference_plan
 from palate.core.protocols import Request, Sampling
-from palate.core.seeds import derive_seed
+from palate.core.seeds import derive_seed, generator_for
 from palate.core.types import Objective
 from palate.experts.anchors import Anchor
 from palate.experts.job import ExpertJob, TrainingData, TrainSettings
 from palate.experts.pairs import Sequences
 from palate.experts.placement import AdapterSettings
-from palate.experts.rollouts import Rollout
+from palate.experts.rollouts import Rollout, read_rollouts
 from palate.experts.save import fill_expert_folder
 from palate.experts.train import deterministic, sequence_log_probs, train_expert
 from palate.mixture.wording import Asked, Wording
@@ -46,7 +47,7 @@ _WANTED = Objective("wanted", "What the person of the prompt wants.")
 def train_morl(
     opened: Opened,
     wording: Wording,
-    asked: list[Asked],
+    asked: Sequence[Asked],
     folder: Path,
     *,
     seed: int,
@@ -85,7 +86,22 @@ def train_morl(
     )
 
 
-def _data(opened: Opened, wording: Wording, asked: list[Asked], *, seed: int) -> TrainingData:
+def fair_share(opened: Opened, everything: Sequence[Asked]) -> list[Asked]:
+    """So many of these, drawn at random, as make the answers that the experts were trained on.
+
+    Args:
+        opened: A library with its rollouts.
+        everything: Every training prompt with every preference.
+    """
+    library = opened.library
+    n_answers = len(
+        read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
+    )
+    chosen = generator_for(0, NAME).permutation(len(everything))[: n_answers // 2]
+    return [everything[place] for place in sorted(chosen.tolist())]
+
+
+def _data(opened: Opened, wording: Wording, asked: Sequence[Asked], *, seed: int) -> TrainingData:
     """Two answers of the base that is told the preference, to everything that is asked."""
     plan = reference_plan(n_experts=len(opened.library.manifest.experts))
     twice = [item for item in asked for _ in range(2)]

@@ -7,7 +7,6 @@ which taught nobody, judge. Everything that is finished is kept in the work fold
 interrupted study goes on where it stopped.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from palate.recipes.mixture_fit import (
     fit_mixture,
     fit_static,
 )
-from palate.recipes.mixture_morl import train_morl
+from palate.recipes.mixture_morl import fair_share, train_morl
 from palate.recipes.mixture_open import has_controller, open_mixture, wording_of
 from palate.recipes.mixture_rivals import (
     MORL,
@@ -329,26 +328,13 @@ def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
             report(place, len(ways))
     folder = settings.work / f"morl-{seed}"
     if not (folder / "adapter_model.safetensors").is_file():
-        train_morl(opened, wording, _morl_asked(opened), folder, seed=seed)
+        asked = fair_share(opened, everybody(opened, train_prompts()))
+        train_morl(opened, wording, asked, folder, seed=seed)
     one_for_all = morl_way(opened, wording, load_adapter(folder))
     found[MORL] = answered(
         settings.work, MORL, one_for_all, opened, n_prompts=settings.n_prompts, seed=seed
     )
     return {name: found[name] for name in EVERY_WAY}
-
-
-def _morl_asked(opened: Opened) -> list[Any]:
-    """As many pairs as make the answers that the experts were trained on."""
-    every = everybody(opened, train_prompts())
-    config: Mapping[str, Any] = opened.library.manifest.config
-    n_answers = len(train_prompts()) * int(config["rollouts"]["n_completions"])
-    return _every_nth(every, n_answers // 2)
-
-
-def _every_nth(rows: list[Any], n: int) -> list[Any]:
-    """`n` of the rows, drawn without replacement."""
-    order = generator_for(0, "morl").permutation(len(rows))[:n]
-    return [rows[place] for place in sorted(order.tolist())]
 
 
 def compared_prompts(n_prompts: int) -> Compared:

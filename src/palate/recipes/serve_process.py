@@ -38,6 +38,7 @@ class ServerProcess:
         settings: `key=value` each.
         log: Where its log goes.
         port: Where it listens; the same after a restart.
+        words: Of the command that serves, with options of its own.
     """
 
     library: Path
@@ -45,6 +46,7 @@ class ServerProcess:
     settings: Sequence[str] = ()
     log: Path | None = None
     port: int = field(default_factory=_free_port)
+    words: Sequence[str] = ("serve",)
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -53,7 +55,7 @@ class ServerProcess:
         Raises:
             CheckFailedError: it ended, or was not ready in time.
         """
-        command = [sys.executable, "-c", "from palate.cli.app import main; main()", "serve"]
+        command = [sys.executable, "-c", "from palate.cli.app import main; main()", *self.words]
         command += [str(self.library), "--database", self.database, "--port", str(self.port)]
         for setting in self.settings:
             command += ["--set", setting]
@@ -70,6 +72,12 @@ class ServerProcess:
                     return
             time.sleep(RETRY_SECONDS)
         raise CheckFailedError(f"The server was not ready within {START_SECONDS:.0f} seconds.")
+
+    @property
+    def process_id(self) -> int:
+        """Of the running server."""
+        assert self._process is not None  # noqa: S101  started by the caller
+        return self._process.pid
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""

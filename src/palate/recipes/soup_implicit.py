@@ -1,177 +1,174 @@
-"""Answers of implicit soups: tokens proposed by the base, accepted by the experts' tilts.
+"""Answers of implicit output soups: the reference proposes tokens, the experts' tilts accept them.
 
-The same distribution as the explicit output soup, drawn another way (`palate.soup.rejection`).
-Every row of the soup keeps its own cache; a batch holds several people's requests.
+The distribution is the explicit soup's, exactly (`palate.soup.rejection`); what differs is that a
+token costs several proposals. They are counted. Every request draws from its own seed, so an answer
+does not depend on what else is in the batch.
+
+Source: Spectral Souping, arXiv 2605.20408, implicit rule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor
 
 from palate.core.errors import InvalidInputError
-from palate.core.plan import one_hot
+from palate.core.plan import Plan, Row
+from palate.core.protocols import Request
+from palate.core.seeds import generator_for
+from palate.core.types import Completion
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
-from palate.soup.pool import require_coefficients
-from palate.soup.rejection import PROPOSALS_CAP, rejection_sampler, sample_implicit
+from palate.soup.rejection import rejection_sampler, sample_implicit
+
+_CHUNK = 64  # requests that are decoded in step
 
 
-@dataclass(frozen=True, eq=False)
-class ImplicitAnswers:
-    """Answers and what they cost.
+@dataclass(eq=False)
+class _Open:
+    """A request that is being answered: its part of the batch, and what was drawn."""
+
+    request: Request
+    rows: list[Row]  # the reference first
+    weights: Float[ndarray, " rows"]  # of the log-linear pool
+    tokens: list[int]
+    log_probs: list[float]
+    is_done: bool = False
+
+
+class ImplicitEngine:
+    """Draws the tokens of log-linear plans by rejection.
 
     Attributes:
-        texts: `[requests]`.
-        tokens: `[requests]`, token ids with the end token where one came.
-        n_proposals: Proposals of all tokens together.
-        n_fallbacks: Tokens drawn from the explicit soup because the cap was reached.
+        base: Proposes.
+        bank: The experts, who accept.
+        n_proposals: Of all tokens drawn so far.
+        n_fallbacks: Tokens that reached the cap and were taken from the explicit soup.
+        n_tokens: Drawn so far.
     """
 
-    texts: list[str]
-    tokens: list[tuple[int, ...]]
-    n_proposals: int
-    n_fallbacks: int
+    def __init__(self, base: Base, bank: AdapterBank) -> None:
+        """Keep the parts."""
+        self.base = base
+        self.bank = bank
+        self.n_proposals = 0
+        self.n_fallbacks = 0
+        self.n_tokens = 0
 
     @property
     def acceptance(self) -> float:
         """Share of the proposals that were accepted; a fallback counts as none."""
-        n_tokens = sum(len(row) for row in self.tokens)
-        return (n_tokens - self.n_fallbacks) / max(self.n_proposals, 1)
+        return (self.n_tokens - self.n_fallbacks) / max(self.n_proposals, 1)
 
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion per request, in order.
 
-@torch.inference_mode()
-def answer_implicitly(
-    base: Base,
-    experts: Mapping[str, Path],
-    prompts: Sequence[str],
-    coefficients: Float[ndarray, "requests experts"],
-    *,
-    max_tokens: int,
-    generator: np.random.Generator,
-) -> ImplicitAnswers:
-    """One answer per request at temperature 1.
-
-    Args:
-        base: The base model.
-        experts: Adapter folders, in the coefficients' order.
-        prompts: `[requests]`, as the base reads them.
-        coefficients: `[requests, experts]`, any sign.
-        max_tokens: Longest answer.
-        generator: Source of proposals and acceptances.
-
-    Raises:
-        InvalidInputError: there are no requests, or as many coefficients are missing.
-        InvalidCoefficientsError: a coefficient is not finite.
-    """
-    if not prompts or len(prompts) != len(coefficients):
-        raise InvalidInputError(
-            f"There are {len(prompts)} prompts and {len(coefficients)} rows of coefficients; give "
-            "one row each, and at least one."
-        )
-    weights = np.stack([require_coefficients(row, n_experts=len(experts)) for row in coefficients])
-    active = np.flatnonzero(np.any(weights != 0, axis=0))
-    rows = _Rows(base, AdapterBank.load(base, experts), active, prompts)
-    try:
-        return _drawn(base, rows, weights[:, active], max_tokens=max_tokens, generator=generator)
-    finally:
-        rows.bank.close()
-
-
-def _drawn(
-    base: Base,
-    rows: "_Rows",
-    weights: Float[ndarray, "requests active"],
-    *,
-    max_tokens: int,
-    generator: np.random.Generator,
-) -> ImplicitAnswers:
-    tokens: list[list[int]] = [[] for _ in weights]
-    is_open = np.ones(len(weights), dtype=bool)
-    n_proposals = n_fallbacks = 0
-    filler = int(str(base.tokenizer.pad_token_id or 0))
-    drawn = np.full(len(weights), filler)
-    for step in range(max_tokens):
-        log_probs = rows.read() if step == 0 else rows.advance(drawn)  # [1 + active, requests, v]
-        drawn = np.full(len(weights), filler)
-        for place in np.flatnonzero(is_open):
-            reference = log_probs[0, place]
-            tilt = weights[place] @ (log_probs[1:, place] - reference)
-            found = sample_implicit(
-                rejection_sampler(reference, tilt),
-                n_draws=1,
-                generator=generator,
-                cap=PROPOSALS_CAP,
-            )
-            token = int(found.tokens[0])
-            drawn[place] = token
-            tokens[place].append(token)
-            n_proposals += int(found.n_proposals[0])
-            n_fallbacks += found.n_fallbacks
-            is_open[place] = token not in base.stop_ids
-        if not is_open.any():
-            break
-    kept = [tuple(row) for row in tokens]
-    texts = [_text(base, row) for row in kept]
-    return ImplicitAnswers(texts, kept, n_proposals, n_fallbacks)
-
-
-class _Rows:
-    """The reference and every active expert over one batch of prompts, each with its own cache."""
-
-    def __init__(
-        self, base: Base, bank: AdapterBank, active: ndarray, prompts: Sequence[str]
-    ) -> None:
-        ids = [encode_prompt(base, prompt) for prompt in prompts]
-        width = max(len(row) for row in ids)
-        filler = int(str(base.tokenizer.pad_token_id or 0))
-        self.bank = bank
-        self._base = base
-        self._ids = torch.tensor([[filler] * (width - len(row)) + row for row in ids])
-        self._mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-        zero = (0.0,) * bank.n_experts
-        self._coefficients = [
-            zero,
-            *(one_hot(index=int(k), n_experts=bank.n_experts) for k in active),
+        Raises:
+            InvalidInputError: a plan is neither one row nor a log-linear pool of rows that read the
+                request's prompt.
+        """
+        return [
+            answer
+            for start in range(0, len(requests), _CHUNK)
+            for answer in self._chunk(requests[start : start + _CHUNK])
         ]
-        self._caches: list[Any] = [None] * len(self._coefficients)
 
-    def read(self) -> Float[ndarray, "rows requests vocab"]:
-        """Next-token log-probabilities after the prompts."""
-        return self._forward(self._ids)
-
-    def advance(self, tokens: ndarray) -> Float[ndarray, "rows requests vocab"]:
-        """The same after one more token each."""
-        self._mask = torch.cat([self._mask, torch.ones((len(tokens), 1), dtype=torch.long)], dim=1)
-        return self._forward(torch.tensor(tokens).unsqueeze(1))
-
-    def _forward(self, ids: Tensor) -> Float[ndarray, "rows requests vocab"]:
-        device = self._base.device
-        positions = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        found: list[ndarray] = []
-        for place, coefficients in enumerate(self._coefficients):
-            with self.bank.applied([coefficients] * len(ids)):
-                output = self._base.model(
+    def _chunk(self, requests: Sequence[Request]) -> list[Completion]:
+        some = [_opened(request) for request in requests]
+        owner = [place for place, one in enumerate(some) for _ in one.rows]
+        coefficients = [row.coefficients for one in some for row in one.rows]
+        prompts = [encode_prompt(self.base, request.prompt) for request in requests]
+        width = max(map(len, prompts))
+        filler = int(str(self.base.tokenizer.pad_token_id or 0))
+        device = self.base.device
+        ids = torch.tensor([[filler] * (width - len(row)) + row for row in prompts])[owner]
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts])[owner]
+        cache: Any = None
+        for step in range(max(request.sampling.max_tokens for request in requests)):
+            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            with self.bank.applied(coefficients):
+                output = self.base.model(
                     input_ids=ids.to(device),
-                    attention_mask=self._mask.to(device),
+                    attention_mask=mask.to(device),
                     position_ids=positions.to(device),
-                    past_key_values=self._caches[place],
+                    past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
                 )
-            self._caches[place] = output.past_key_values
-            log_probs = torch.log_softmax(output.logits[:, -1].double(), dim=-1)
-            found.append(log_probs.cpu().numpy())
-        return np.stack(found)
+            cache = output.past_key_values
+            log_probs = torch.log_softmax(output.logits[:, -1].double(), dim=-1).cpu().numpy()
+            start = 0
+            for one in some:
+                own = log_probs[start : start + len(one.rows)]
+                start += len(one.rows)
+                if not one.is_done:
+                    self._draw(one, own, step=step)
+            if all(one.is_done for one in some):
+                break
+            last = [filler if one.is_done else one.tokens[-1] for one in some]
+            ids = torch.tensor([[last[place]] for place in owner])
+            mask = torch.cat([mask, mask.new_ones(len(owner), 1)], dim=1)
+        return [self._completion(one) for one in some]
+
+    def _draw(self, one: _Open, log_probs: Float[ndarray, "rows vocab"], *, step: int) -> None:
+        """One more token, and its log-probability under the soup."""
+        reference = log_probs[0]
+        tilt = one.weights @ log_probs - reference
+        sampling = one.request.sampling
+        found = sample_implicit(
+            rejection_sampler(reference, tilt, temperature=sampling.temperature),
+            n_draws=1,
+            generator=generator_for(one.request.seed, "implicit", step),
+        )
+        self.n_proposals += int(found.n_proposals[0])
+        self.n_fallbacks += found.n_fallbacks
+        self.n_tokens += 1
+        token = int(found.tokens[0])
+        pooled = reference + tilt
+        one.tokens.append(token)
+        one.log_probs.append(float(pooled[token] - np.logaddexp.reduce(pooled)))
+        one.is_done = len(one.tokens) >= sampling.max_tokens or token in self.base.stop_ids
+
+    def _completion(self, one: _Open) -> Completion:
+        is_ended = bool(one.tokens) and one.tokens[-1] in self.base.stop_ids
+        kept = one.tokens[:-1] if is_ended else one.tokens
+        return Completion(
+            prompt=one.request.prompt,
+            text=str(self.base.tokenizer.decode(kept, skip_special_tokens=True)),
+            tokens=tuple(one.tokens),
+            log_probs=tuple(one.log_probs),
+            finish="stop" if is_ended else "length",
+        )
 
 
-def _text(base: Base, tokens: Sequence[int]) -> str:
-    shown = [token for token in tokens if token not in base.stop_ids]
-    return str(base.tokenizer.decode(shown, skip_special_tokens=True))
+def _opened(request: Request) -> _Open:
+    rows, weights = implicit_rows(request.plan)
+    return _Open(request, rows, weights, tokens=[], log_probs=[])
+
+
+def implicit_rows(plan: Plan) -> tuple[list[Row], Float[ndarray, " rows"]]:
+    """The plan's rows with the reference first, and the log-linear weight of each.
+
+    The reference proposes even where it has no weight, as in soups whose coefficients sum to one.
+
+    Raises:
+        InvalidInputError: the plan is neither one row nor a log-linear pool of rows that read the
+            request's prompt.
+    """
+    normal = plan.normal_form()
+    is_fixed = normal.pool.kind in ("single", "log_linear") and normal.pool.controller is None
+    if not is_fixed or any(row.context is not None for row in normal.rows):
+        raise InvalidInputError(
+            "An implicit soup needs one row or a log-linear pool with fixed coefficients, whose "
+            "rows read the request's prompt; give a soup's plan."
+        )
+    reference = Row((0.0,) * normal.n_experts)
+    weights = {reference: 0.0}
+    weights |= zip(normal.rows, normal.pool.coefficients or (1.0,), strict=True)
+    return list(weights), np.array(list(weights.values()))

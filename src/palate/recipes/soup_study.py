@@ -23,12 +23,13 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json
 from palate.core.plan import Plan, member_plan, parameter_soup_plan, reference_plan
-from palate.core.seeds import generator_for
+from palate.core.protocols import Request, Sampling
+from palate.core.seeds import derive_seed, generator_for
 from palate.experts.library import Library
 from palate.models.bank import AdapterBank
 from palate.models.load import load_base
 from palate.recipes.opened import WORLD, base_path
-from palate.recipes.soup_implicit import answer_implicitly
+from palate.recipes.soup_implicit import ImplicitEngine
 from palate.recipes.soup_study_candidates import Candidates, make_candidates
 from palate.recipes.soup_study_fit import (
     StudyBasis,
@@ -335,21 +336,27 @@ def _implicit(
     path = judge.folder / f"{name}.json"
     n_prompts = len(judge.prompts)
     if not path.is_file():
-        found = answer_implicitly(
-            judge.base,
-            experts,
-            [format_prompt(prompt) for _ in coefficients for prompt in judge.prompts],
-            np.repeat(coefficients, n_prompts, axis=0),
-            max_tokens=MAX_ANSWER_TOKENS,
-            generator=generator_for(judge.seed, "soup study", name),
-        )
-        rows = [slice(at, at + n_prompts) for at in range(0, len(found.texts), n_prompts)]
+        bank = AdapterBank.load(judge.base, experts)
+        engine = ImplicitEngine(judge.base, bank)
+        requests = [
+            Request(
+                format_prompt(prompt),
+                soup_plan(row.tolist(), way="output-soup"),
+                Sampling(max_tokens=MAX_ANSWER_TOKENS),
+                seed=derive_seed(judge.seed, "soup study", name, person, prompt),
+            )
+            for person, row in enumerate(coefficients)
+            for prompt in judge.prompts
+        ]
+        found = engine.generate(requests)
+        bank.close()
+        rows = [slice(at, at + n_prompts) for at in range(0, len(found), n_prompts)]
         content = {
-            "texts": [found.texts[row] for row in rows],
+            "texts": [[a.text for a in found[row]] for row in rows],
             "kl": [[0.0] * n_prompts for _ in rows],  # that of the explicit soup; not measured
-            "n_tokens": [[len(t) for t in found.tokens[row]] for row in rows],
-            "acceptance": found.acceptance,
-            "n_fallbacks": found.n_fallbacks,
+            "n_tokens": [[len(a.tokens) for a in found[row]] for row in rows],
+            "acceptance": engine.acceptance,
+            "n_fallbacks": engine.n_fallbacks,
         }
         write_json(path, content)
     content = read_json(path)
