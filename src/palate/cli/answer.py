@@ -52,9 +52,9 @@ def answer(
     from palate.recipes.opened import open_library
 
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-    asked = _asked(way, preference=preference, coefficients=coefficients, strength=strength)
+    asked = asked_for(way, preference=preference, coefficients=coefficients, strength=strength)
     opened = open_library(library, base=base)
-    _require_same_base(coefficients, opened.library.manifest.base.fingerprint)
+    require_same_base(coefficients, opened.library.manifest.base.fingerprint)
     found = recipe(opened, prompt, asked, sampling=sampling, n=n, seed=seed)
     if is_json:
         typer.echo(dump_json(found.to_json()))
@@ -85,9 +85,9 @@ def score(
     from palate.recipes.palm_route import portfolio_at
     from palate.recipes.ways import choose
 
-    asked = _asked(way, preference=preference, coefficients=coefficients, strength=strength)
+    asked = asked_for(way, preference=preference, coefficients=coefficients, strength=strength)
     loaded, bank, manifest = open_for_scoring(library, base=base)
-    _require_same_base(coefficients, manifest.base.fingerprint)
+    require_same_base(coefficients, manifest.base.fingerprint)
     portfolio = portfolio_at(library) if way == "portfolio" else None
     chosen = choose(manifest, asked, portfolio=portfolio)
     found = score_file(loaded, bank, file, chosen=chosen, is_ended=has_end).to_json()
@@ -109,9 +109,10 @@ def _print_scores(found: dict[str, Any], *, way: str) -> None:
     Console().print(table)
 
 
-def _asked(
+def asked_for(
     way: str, *, preference: str | None, coefficients: str | None, strength: float
 ) -> "Asked":
+    """What the options say of a person."""
     from palate.recipes.ways import Asked, Way
 
     return Asked(
@@ -122,7 +123,8 @@ def _asked(
     )
 
 
-def _require_same_base(text: str | None, base: str) -> None:
+def require_same_base(text: str | None, base: str) -> None:
+    """Refuse a coefficients file that was fitted on another base."""
     if text is not None and text.startswith("@"):
         from palate.soup.coefficients_file import load_coefficients
 

@@ -9,6 +9,7 @@ import typer
 from palate.cli import (
     answer,
     bench,
+    bridge,
     build,
     demo,
     evaluate,
@@ -37,6 +38,7 @@ app.command()(answer.score)
 app.command()(evaluate.evaluate)
 app.command()(serve.serve)
 app.add_typer(evaluate.judge_app, name="judge")
+app.add_typer(bridge.app, name="bridge")
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(portfolio.app, name="portfolio")
 app.add_typer(soup.app, name="soup")

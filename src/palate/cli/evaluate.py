@@ -22,6 +22,10 @@ def evaluate(
     is_quick: Annotated[
         bool, typer.Option("--quick", help="One seed, few prompts: shows that everything runs.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes; by default one per core for the world, else one."),
+    ] = None,
     is_json: IsJson = False,
 ) -> None:
     """People x prompts x ways x seeds, judged and compared, into results.jsonl and report.html."""
@@ -30,7 +34,7 @@ def evaluate(
     from palate.recipes.evaluate import evaluate as run
 
     chosen = load_settings(Suite, suite, overrides=overrides or ())
-    found = run(chosen.quick() if is_quick else chosen, out=out)
+    found = run(chosen.quick() if is_quick else chosen, out=out, n_workers=workers)
     for note in found.results.notes:
         typer.echo(f"palate: {note}", err=True)
     typer.echo(dump_json(found.to_json()) if is_json else found.evaluation.markdown)

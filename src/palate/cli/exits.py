@@ -31,6 +31,7 @@ EXTRA_OF = {
     "matplotlib": "plots",
     "jinja2": "plots",
     "ray": "scale",
+    "lm_eval": "harness",
 }  # which extra brings a module
 _CHECKS = (CheckFailedError, NotCertifiedError, NotConvergedError, ProviderError)
 

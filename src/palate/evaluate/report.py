@@ -22,6 +22,7 @@ FRONT_WAYS = ("base", "prompting", "best-of-n", "portfolio-3", "soup", "output-s
 SHOWN_WAYS = ("base", "prompting", "portfolio-8", "soup", "output-soup", "mixture", "conditioned")
 LEAST_WELL_FORMED = 0.95
 LEVEL = 0.05
+QUIET = 0.95  # share of a core from which speeds are compared
 FALLBACKS = 0.01  # share of an implicit soup's tokens from which it is worth a word
 
 
@@ -55,6 +56,7 @@ class Report:
         prompt: Of the examples.
         examples: One per person.
         tokens: Detail of the mixture's traced answer, or `None`.
+        core_share: Least part of a core that a race for speed had; `None` where nothing was timed.
         facts: All facts.
         failures: What fell short, in sentences.
         notes: What was repaired.
@@ -70,6 +72,7 @@ class Report:
     prompt: str
     examples: tuple[Example, ...]
     tokens: Mapping[str, Any] | None
+    core_share: float | None
     facts: tuple[FactRow, ...]
     failures: tuple[str, ...]
     notes: tuple[str, ...]
@@ -77,6 +80,11 @@ class Report:
     def score(self, way: str) -> WayScore | None:
         """The way's score, or `None`."""
         return next((score for score in self.scores if score.way == way), None)
+
+    @property
+    def has_quiet_speeds(self) -> bool:
+        """Whether speeds were measured while nothing else took the core."""
+        return self.core_share is not None and self.core_share >= QUIET
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -92,6 +100,7 @@ class Report:
             "gap_by_size": [point.to_json() for point in self.gap],
             "gain_by_comparisons": [point.to_json() for point in self.learning],
             "fronts": [front.to_json() for front in self.fronts],
+            "speeds": {"core_share": self.core_share, "are_comparable": self.has_quiet_speeds},
             "failures": list(self.failures),
             "notes": list(self.notes),
         }
@@ -109,11 +118,12 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
     """
     preferences = {person["name"]: person["preference"] for person in suite["people"]}
     cells = pair_up(results.answers, ways=suite["ways"])
-    facts = results.facts
+    facts = sorted(results.facts, key=lambda fact: [str(part) for part in fact.key])
     scores = tuple(score_ways(cells, facts, preferences=preferences))
     front_ways = [way for way in FRONT_WAYS if way in cells.ways]
     prompt = cells.cells[0][1]
     traced = [fact for fact in facts if fact.name == "shares_per_token"]
+    core_shares = [float(f.detail["core_share"]) for f in facts if "core_share" in f.detail]
     return Report(
         suite=suite,
         cells=cells,
@@ -125,6 +135,7 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
         prompt=prompt,
         examples=tuple(_examples(cells, prompt, preferences)),
         tokens=traced[0].detail if traced else None,
+        core_share=min(core_shares, default=None),
         facts=tuple(facts),
         failures=tuple(failures_of(scores, cells, facts)),
         notes=tuple(results.notes),

@@ -111,12 +111,12 @@ class Results:
     """A results file that is being filled.
 
     Attributes:
-        path: The file.
+        path: The file; `None` keeps rows in memory only.
         rows: In the order of the file, each key once.
         notes: What was repaired when it was opened, in sentences.
     """
 
-    path: Path
+    path: Path | None
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -141,10 +141,10 @@ class Results:
     def append(self, rows: Iterable[Row]) -> None:
         """Put the rows whose keys are not there at the end of the file, flushed to disk."""
         fresh = {row.key: row for row in rows if row.key not in self._keys}
-        if fresh:
+        if fresh and self.path is not None:
             append_jsonl(self.path, [row.to_json() for row in fresh.values()])
-            self.rows += fresh.values()
-            self._keys |= fresh.keys()
+        self.rows += fresh.values()
+        self._keys |= fresh.keys()
 
 
 def open_results(path: Path) -> Results:

@@ -1,11 +1,13 @@
 """`palate evaluate`: people x prompts x ways x seeds, judged, compared, and reported.
 
 Everything that is measured goes into `results.jsonl`, row by row; the report is computed from that
-file and `suite.json` alone. An interrupted run goes on after the last whole row.
+file and `suite.json` alone. An interrupted run goes on after the last whole row. Several processes
+can share the work; the rows that they make are written by one.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from os import cpu_count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -13,15 +15,13 @@ from typing import Any
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json
 from palate.core.types import Preference
-from palate.evaluate.rows import RESULTS, Results, open_results
+from palate.evaluate.rows import RESULTS, Results, Row, open_results
 from palate.evaluate.suite import WORLD, Suite
-from palate.recipes.evaluate_facts import fill_facts
-from palate.recipes.evaluate_fill import BASE, fill_way
-from palate.recipes.evaluate_judges import suite_judge
-from palate.recipes.evaluate_kit import Kit
+from palate.recipes.evaluate_crew import Job, run_jobs
 from palate.recipes.evaluate_report import Evaluation, write_report
 from palate.recipes.evaluate_ways import way_named
-from palate.recipes.evaluate_world import Libraries, world_libraries, world_people
+from palate.recipes.evaluate_work import Worker, brief, jobs_of, worker_beside
+from palate.recipes.evaluate_world import world_people
 from palate.recipes.progress import progress_of
 
 SUITE = "suite.json"
@@ -47,8 +47,14 @@ class Evaluated:
         return {"seconds": round(self.seconds, 1), **self.evaluation.to_json()}
 
 
-def evaluate(suite: Suite, *, out: Path) -> Evaluated:
+def evaluate(suite: Suite, *, out: Path, n_workers: int | None = None) -> Evaluated:
     """Build what is missing, answer, judge, compare, and write the report into `out`.
+
+    Args:
+        suite: What is compared.
+        out: Folder of results, libraries and report.
+        n_workers: Processes that share the work; by default one per core for the small world, whose
+            model is tiny, and one for a library of your own. What comes out is the same.
 
     Raises:
         InvalidInputError: the folder holds results of another suite, a way is unknown, or the
@@ -60,37 +66,30 @@ def evaluate(suite: Suite, *, out: Path) -> Evaluated:
         way_named(name)
     content = _require_same_suite(suite, out)
     results = open_results(out / RESULTS)
-    ways = (BASE, *(name for name in suite.ways if name != BASE))
-    for seed in suite.seeds:
-        kit = Kit(suite, seed=seed, libraries=_libraries(suite, seed=seed, out=out))
-        _answer(kit, ways, results)
+    jobs = jobs_of(suite, results)
+    n_done = 0
+    with progress_of("evaluation, jobs") as report:
+
+        def collect(_job: Job, rows: list[Row]) -> None:
+            nonlocal n_done
+            n_done += 1
+            results.append(rows)
+            report(n_done, len(jobs))
+
+        n = n_workers or _default_workers(suite)
+        run_jobs(
+            jobs,
+            begin=partial(Worker if n == 1 else worker_beside, suite, out),
+            brief=lambda job: brief(job, results),
+            collect=collect,
+            n_workers=n,
+        )
     evaluation = write_report(content, results, out=out)
     return Evaluated(results, evaluation, monotonic() - start)
 
 
-def _answer(kit: Kit, ways: Sequence[str], results: Results) -> None:
-    """All rows of one seed."""
-    judge = suite_judge(kit.suite, kit)
-    n_rows = len(ways) * len(kit.people) * len(kit.prompts) * kit.suite.n_per_prompt
-    n_done = sum(row.seed == kit.seed and row.way in ways for row in results.answers)
-    with progress_of(f"seed {kit.seed}, answers") as report:
-
-        def advance(n: int) -> None:
-            nonlocal n_done
-            n_done += n
-            report(n_done, n_rows)
-
-        for name in ways:
-            fill_way(kit, name, judge=judge, results=results, on_rows=advance)
-            fill_facts(kit, name, results=results)
-
-
-def _libraries(suite: Suite, *, seed: int, out: Path) -> Libraries:
-    if suite.library == WORLD:
-        return world_libraries(suite, seed=seed, work=out / f"seed{seed}")
-    return Libraries(
-        Path(suite.library), Path(suite.bespoke) if suite.bespoke is not None else None, None
-    )
+def _default_workers(suite: Suite) -> int:
+    return (cpu_count() or 1) if suite.library == WORLD else 1
 
 
 def _require_same_suite(suite: Suite, out: Path) -> dict[str, Any]:

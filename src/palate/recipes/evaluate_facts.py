@@ -1,7 +1,7 @@
 """What is measured of a way besides its answers: speed, memory, bounds, what it forgets."""
 
 from collections.abc import Sequence
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from palate.core.plan import Plan
 from palate.core.seeds import generator_for
-from palate.evaluate.rows import FactRow, Results
+from palate.evaluate.rows import FactRow
 from palate.evaluate.suite import COMPARISONS, WORLD
 from palate.metrics.diversity import pairwise_kl
 from palate.models.bank import AdapterBank
@@ -23,6 +23,7 @@ from palate.portfolio.terms import Terms
 from palate.recipes.evaluate_fill import BASE
 from palate.recipes.evaluate_kit import Kit
 from palate.recipes.evaluate_ways import Arm, way_named
+from palate.recipes.soup_implicit import ImplicitEngine
 from palate.world.grammar import sample_answer, sample_style
 from palate.world.prompts import prompts_about
 from palate.world.topics import HELD_OUT_TOPICS
@@ -30,22 +31,21 @@ from palate.world.topics import HELD_OUT_TOPICS
 N_NEUTRAL = 16  # texts that retention is measured on
 N_CONTEXTS = 2  # answers of the base along which policies are compared
 N_TIMED = 1  # prompts for each person in the race
+N_COUNTED = 4  # prompts on which implicit proposals are counted
 ROUNDS = 3  # of the race; the fastest counts
+STORED = "bytes_per_person"  # a fact that every way has in every seed
+SLOWNESS = "slower_than_base"
 # ways that cost and forget as a sibling that is measured
 _REPEATS = frozenset(
     [*(f"portfolio-{size}" for size in (2, 4, 5, 6, 7)), *(f"soup@{n}" for n in COMPARISONS)]
 )
 
 
-def fill_facts(kit: Kit, name: str, *, results: Results) -> None:
-    """Append the facts of one way that are not there yet."""
-    if ("fact", "bytes_per_person", name, "", kit.seed) in results:
-        return
+def way_facts(kit: Kit, name: str) -> list[FactRow]:
+    """The facts of one way but its speed."""
     way = way_named(name)
     arms = [way(kit, person) for person in kit.people]
-    facts = [FactRow("bytes_per_person", name, kit.seed, float(np.mean([a.n_bytes for a in arms])))]
-    if kit.seed == kit.suite.seeds[0] and name not in _REPEATS:
-        facts += _speed(kit, name, arms)
+    facts = [FactRow(STORED, name, kit.seed, float(np.mean([a.n_bytes for a in arms])))]
     plans = [arm.plan for arm in arms if arm.plan is not None]
     bank = arms[0].bank
     if bank is not None and len(plans) == len(arms) and name not in _REPEATS:
@@ -54,28 +54,26 @@ def fill_facts(kit: Kit, name: str, *, results: Results) -> None:
     if name.startswith("portfolio-"):
         facts.append(_bound(kit, name))
     if name == "implicit-soup":
-        drawn = max(kit.implicit.n_tokens, 1)
-        facts.append(
-            FactRow(
-                "proposals_per_token",
-                name,
-                kit.seed,
-                kit.implicit.n_proposals / drawn,
-                detail={"fallback_share": kit.implicit.n_fallbacks / drawn, "n_tokens": drawn},
-            )
-        )
+        facts.append(_proposals(kit, arms))
     if name == "mixture":
         facts.append(_shares_per_token(kit))
-    results.append(facts)
+    return facts
 
 
-def _speed(kit: Kit, name: str, arms: Sequence[Arm]) -> list[FactRow]:
-    """Answer tokens per second for all people at once, and how much slower than the base."""
+def speed_facts(kit: Kit, name: str) -> list[FactRow]:
+    """Answer tokens per second for all people at once, and how much slower than the base.
+
+    The way and the base take turns. `core_share` is the part of a core that this process had
+    meanwhile: below one, others ran on the same cores, and the speeds cannot be compared.
+    """
+    way = way_named(name)
+    arms = [way(kit, person) for person in kit.people]
     prompts = kit.prompts[:N_TIMED]
     requests = [arm.request(prompt, 0) for arm in arms for prompt in prompts]
     base_arm = way_named(BASE)(kit, kit.people[0])
     rivals = [base_arm.request(prompt, 0) for _ in arms for prompt in prompts]
     rates: dict[str, list[float]] = {"way": [], "base": []}
+    begun, cpu_begun = perf_counter(), process_time()
     for _ in range(ROUNDS):
         for label, engine, batch in (
             ("base", base_arm.engine, rivals),
@@ -86,11 +84,35 @@ def _speed(kit: Kit, name: str, arms: Sequence[Arm]) -> list[FactRow]:
             answers = engine.generate(batch * n)
             seconds = perf_counter() - start
             rates[label].append(sum(len(a.tokens) for a in answers) / n / seconds)
-    detail = {"base_tokens_per_second": max(rates["base"]), "rounds": ROUNDS}
+    core_share = (process_time() - cpu_begun) / (perf_counter() - begun)
+    best = {label: max(some) for label, some in rates.items()}
+    detail = {"base_tokens_per_second": best["base"], "rounds": ROUNDS, "core_share": core_share}
     return [
-        FactRow("tokens_per_second", name, kit.seed, max(rates["way"]), detail=detail),
-        FactRow("slower_than_base", name, kit.seed, max(rates["base"]) / max(rates["way"])),
+        FactRow("tokens_per_second", name, kit.seed, best["way"], detail=detail),
+        FactRow(SLOWNESS, name, kit.seed, best["base"] / best["way"], detail=detail),
     ]
+
+
+def is_timed(name: str) -> bool:
+    """Whether the way's speed is measured; portfolios and learned soups cost what others cost."""
+    return name not in _REPEATS
+
+
+def _proposals(kit: Kit, arms: Sequence[Arm]) -> FactRow:
+    """What implicit tokens cost, along answers drawn for the purpose."""
+    engine = ImplicitEngine(kit.opened.base, kit.opened.bank)
+    engine.generate([arm.request(prompt, 0) for arm in arms for prompt in kit.prompts[:N_COUNTED]])
+    detail = {
+        "fallback_share": engine.n_fallbacks / engine.n_tokens,
+        "n_tokens": engine.n_tokens,
+    }
+    return FactRow(
+        "proposals_per_token",
+        "implicit-soup",
+        kit.seed,
+        engine.n_proposals / engine.n_tokens,
+        detail=detail,
+    )
 
 
 def _retention(kit: Kit, bank: AdapterBank, plans: Sequence[Plan]) -> float:

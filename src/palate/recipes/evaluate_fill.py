@@ -1,6 +1,6 @@
 """Answers of one way to all people and prompts, judged, as rows; none is made twice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -48,14 +48,9 @@ class Wanted:
 
 
 def fill_way(
-    kit: Kit,
-    name: str,
-    *,
-    judge: SuiteJudge,
-    results: Results,
-    on_rows: Callable[[int], None] = lambda _n: None,
+    kit: Kit, name: str, prompts: Sequence[str], *, judge: SuiteJudge, results: Results
 ) -> None:
-    """Append the missing rows of one way.
+    """Append the missing rows of one way to these prompts.
 
     Texts that another way or person already has (the same request to the same adapters) are taken
     from there: portfolios of different sizes share members.
@@ -63,7 +58,7 @@ def fill_way(
     Raises:
         InvalidInputError: the way is unknown, or the library lacks what it needs.
     """
-    wanted = _missing(kit, name, results)
+    wanted = _missing(kit, name, prompts, results)
     known = {
         row.answer: Made(row.text, row.n_tokens, row.n_drawn_tokens, row.log_ratio)
         for row in results.answers
@@ -94,15 +89,14 @@ def fill_way(
                 zip(block, rows, judged.rewards, strict=True)
             )
         )
-        on_rows(len(block))
 
 
-def _missing(kit: Kit, name: str, results: Results) -> list[Wanted]:
+def _missing(kit: Kit, name: str, prompts: Sequence[str], results: Results) -> list[Wanted]:
     way = way_named(name)
     places = [
         (person, prompt, copy)
         for person in kit.people
-        for prompt in kit.prompts
+        for prompt in prompts
         for copy in range(kit.suite.n_per_prompt)
         if ("answer", name, person.name, kit.seed, prompt, copy) not in results
     ]

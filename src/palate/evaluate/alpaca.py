@@ -1,0 +1,198 @@
+"""AlpacaEval's files: instructions to answer, outputs to be judged, and its judgments.
+
+    instructions   JSON list of objects with `instruction`, perhaps `input` and `dataset`
+    outputs        the same with `output` and `generator`: what `alpaca_eval --model_outputs` reads
+    annotations    JSON list with `output_1`, `generator_1`, `output_2`, `generator_2`, `preference`
+
+A preference of 1 is for the first output, 2 for the second; what lies between is the probability of
+the second, plus one. 1.5 and, in old files, 0 are ties; null is a judgment that failed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import read_json, write_json
+from palate.core.seeds import generator_for
+from palate.metrics.intervals import Interval, bootstrap_interval
+from palate.metrics.length_control import LengthControl, length_controlled_rate
+from palate.metrics.win_rates import WinRates, win_rates
+
+OLD_TIE, TIE = 0.0, 1.5
+_KEPT = ("dataset", "datasplit", "input")  # of an instruction, in its output
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """What an annotator said of one instruction.
+
+    Attributes:
+        instruction: What was asked.
+        score: Probability in [0, 1] that ours is better; 0.5 is a tie.
+        length_difference: Characters of ours less those of the other's.
+    """
+
+    instruction: str
+    score: float
+    length_difference: int
+
+
+@dataclass(frozen=True)
+class AlpacaRates:
+    """Judgments as win rates.
+
+    Attributes:
+        generator: Ours.
+        rival: The other, or all others.
+        annotator: Who judged.
+        n_failed: Judgments without a preference, which are left out.
+        win_rate: Mean probability that ours is better, as AlpacaEval's leaderboard gives it.
+        rates: Of verdicts: above one half is won, one half is a tie.
+        controlled: The win rate at equal length, by our model of length (`palate.metrics`).
+    """
+
+    generator: str
+    rival: str
+    annotator: str
+    n_failed: int
+    win_rate: Interval
+    rates: WinRates
+    controlled: LengthControl
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "generator": self.generator,
+            "rival": self.rival,
+            "annotator": self.annotator,
+            "n": self.win_rate.n,
+            "n_failed": self.n_failed,
+            "win_rate": self.win_rate.to_json(),
+            "verdicts": self.rates.to_json(),
+            "length_controlled": self.controlled.rate.to_json(),
+            "length_effect": self.controlled.length_effect,
+        }
+
+
+def read_instructions(path: Path) -> list[dict[str, Any]]:
+    """The instructions of a file.
+
+    Raises:
+        InvalidInputError: the file is missing or empty.
+        FormatError: it is no list of objects with an `instruction`.
+    """
+    rows = _rows(path, what="instructions file")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("instruction"), str):
+            raise FormatError(
+                f"Entry {number} of {str(path)!r} has no 'instruction' that is a string, as a file "
+                "of AlpacaEval instructions needs."
+            )
+    return rows
+
+
+def prompt_of(row: Mapping[str, Any]) -> str:
+    """What is asked: the instruction, and the input after a blank line if there is one."""
+    given = str(row.get("input") or "").strip()
+    return f"{row['instruction']}\n\n{given}" if given else str(row["instruction"])
+
+
+def write_outputs(
+    path: Path, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], *, generator: str
+) -> None:
+    """The file that `alpaca_eval --model_outputs` reads."""
+    content = [
+        {
+            "instruction": row["instruction"],
+            "output": text,
+            "generator": generator,
+            **{name: row[name] for name in _KEPT if name in row},
+        }
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    write_json(path, content)
+
+
+def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:
+    """The win rates that an annotations file holds; intervals are clustered by instruction.
+
+    Args:
+        path: `annotations.json` of AlpacaEval.
+        generator: Whose wins; by default the one that is the second output everywhere.
+
+    Raises:
+        InvalidInputError: the file is missing or empty, the generator does not occur, several could
+            be meant, or fewer than two instructions are judged.
+        FormatError: an entry lacks an output or holds no preference.
+    """
+    rows = _rows(path, what="annotations file")
+    ours = generator or _second_of_all(rows, path)
+    own = [row for row in rows if ours in (row.get("generator_1"), row.get("generator_2"))]
+    if not own:
+        raise InvalidInputError(f"Nothing in {str(path)!r} was written by {ours!r}; name another.")
+    found = [_judgment(row, ours, place=f"An entry of {str(path)!r}") for row in own]
+    judged = [one for one in found if one is not None]
+    asked = [one.instruction for one in judged]
+    if len(set(asked)) < 2:
+        raise InvalidInputError(
+            f"{len(set(asked))} instructions of {str(path)!r} are judged for {ours!r}; an interval "
+            "needs two."
+        )
+    scores = np.array([one.score for one in judged])
+    verdicts = np.where(scores == 0.5, 0.5, (scores > 0.5).astype(float))
+    rivals = {str(row[name]) for row in own for name in ("generator_1", "generator_2")} - {ours}
+    return AlpacaRates(
+        generator=ours,
+        rival=", ".join(sorted(rivals)),
+        annotator=", ".join(sorted({str(row.get("annotator", "")) for row in own})),
+        n_failed=len(own) - len(judged),
+        win_rate=bootstrap_interval(
+            scores, generator=generator_for(0, "alpaca", "mean"), clusters=asked
+        ),
+        rates=win_rates(verdicts, generator=generator_for(0, "alpaca"), clusters=asked),
+        controlled=length_controlled_rate(
+            scores, length_differences=[one.length_difference for one in judged], clusters=asked
+        ),
+    )
+
+
+def _judgment(row: Mapping[str, Any], ours: str, *, place: str) -> Judgment | None:
+    preference = row.get("preference")
+    if preference is None or (isinstance(preference, float) and np.isnan(preference)):
+        return None
+    texts = row.get("output_1"), row.get("output_2")
+    if not all(isinstance(text, str) for text in (*texts, row.get("instruction"))):
+        raise FormatError(f"{place} lacks an instruction or an output; it is no annotation.")
+    is_number = isinstance(preference, int | float) and not isinstance(preference, bool)
+    if not is_number or not (preference == OLD_TIE or 1 <= preference <= 2):
+        raise FormatError(
+            f"{place} has the preference {preference!r}; AlpacaEval writes 1 to 2, 0 or null."
+        )
+    for_second = (TIE if preference == OLD_TIE else float(preference)) - 1.0
+    longer_second = len(str(texts[1])) - len(str(texts[0]))
+    if row.get("generator_2") == ours:
+        return Judgment(str(row["instruction"]), for_second, longer_second)
+    return Judgment(str(row["instruction"]), 1.0 - for_second, -longer_second)
+
+
+def _second_of_all(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
+    names = {str(row.get("generator_2")) for row in rows}
+    if len(names) != 1 or names == {"None"}:
+        raise InvalidInputError(
+            f"The second outputs of {str(path)!r} are by {', '.join(sorted(names))}; say whose "
+            "wins are counted."
+        )
+    return names.pop()
+
+
+def _rows(path: Path, *, what: str) -> list[dict[str, Any]]:
+    content = read_json(path, what=what)
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise FormatError(f"The {what} {str(path)!r} is no list of objects; give AlpacaEval's.")
+    if not content:
+        raise InvalidInputError(f"The {what} {str(path)!r} is empty; give at least one entry.")
+    return content

@@ -1,0 +1,172 @@
+"""A library with a fixed plan as a language model for the lm-evaluation-harness.
+
+Here is what the harness asks of a model, without the harness: log-likelihoods of continuations, of
+whole texts in windows, and continuations up to a stop. `evaluate_harness_model` is the thin class
+that the harness takes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan
+from palate.core.protocols import Request, Sampling
+from palate.core.seeds import derive_seed
+from palate.models.chat import encode_answer, encode_prompt
+from palate.models.logprobs import Scored, row_distributions
+from palate.models.pool import RowMap, pool_log_probs
+from palate.recipes.opened import Opened
+
+MAX_NEW_TOKENS = 256  # where a task does not say
+LONGEST = 2048  # context of a base that does not say its own
+BLOCK = 64  # continuations that are generated at a time
+
+
+@dataclass(frozen=True, eq=False)
+class HarnessModel:
+    """A library that answers everybody under one plan.
+
+    Attributes:
+        opened: Base, bank, engine.
+        plan: Without a controller: its shares would depend on the prompt.
+        seed: Of continuations that are drawn.
+    """
+
+    opened: Opened
+    plan: Plan
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse controlled plans."""
+        if self.plan.pool.controller is not None:
+            raise InvalidInputError(
+                "A controlled mixture has no plan of its own; give the harness another way."
+            )
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text that the base reads at once."""
+        longest = getattr(self.opened.base.model.config, "max_position_embeddings", None)
+        return int(cast(int, longest or LONGEST))
+
+    @property
+    def prefix(self) -> int:
+        """What stands before a text that has no context: the beginning token, or the end token."""
+        tokenizer = self.opened.base.tokenizer
+        for found in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            if found is not None:
+                return int(str(found))
+        raise InvalidInputError(
+            "The base has neither a beginning nor an end token, so a text without context has no "
+            "first distribution; score texts with a context."
+        )
+
+    def log_likelihood(self, context: str, continuation: str) -> tuple[float, bool]:
+        """Natural log-probability of the continuation, and whether greedy decoding gives it.
+
+        Spaces at the end of the context are counted to the continuation, as in the harness. A
+        context that is too long loses its beginning.
+        """
+        kept = context.rstrip()
+        continuation = context[len(kept) :] + continuation
+        base = self.opened.base
+        before = encode_prompt(base, kept) if kept else [self.prefix]
+        answer = (
+            encode_answer(base, kept, continuation, is_ended=False)
+            if kept
+            else _plain(self.opened, continuation)
+        )
+        answer = answer[-(self.max_tokens - 1) :]
+        return self._scored(before[-(self.max_tokens - len(answer)) :], answer)
+
+    def rolling(self, text: str) -> float:
+        """Natural log-probability of a whole text, every token once, in windows."""
+        tokens = [self.prefix, *_plain(self.opened, text)]
+        return sum(
+            self._scored(tokens[start:first], tokens[first:end])[0]
+            for start, first, end in windows(len(tokens), size=self.max_tokens - 1)
+        )
+
+    def generate(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+        """Continuations of contexts, each with the harness's settings for it."""
+        requests = [
+            Request(
+                context,
+                self.plan,
+                sampling_of(settings),
+                seed=derive_seed(self.seed, "harness", place, context),
+            )
+            for place, (context, settings) in enumerate(asked)
+        ]
+        return [
+            answer.text
+            for start in range(0, len(requests), BLOCK)
+            for answer in self.opened.engine.generate(requests[start : start + BLOCK])
+        ]
+
+    @torch.inference_mode()
+    def _scored(self, context: Sequence[int], answer: Sequence[int]) -> tuple[float, bool]:
+        if not answer:
+            return 0.0, True
+        item = Scored(tuple(context), tuple(answer))
+        normal = self.plan.normal_form()
+        opened = self.opened
+        rows = row_distributions(opened.base, opened.bank, plan=normal, item=item)
+        pooled: Float[Tensor, "tokens vocab"] = pool_log_probs(
+            rows, RowMap.of([normal], device=opened.base.device)
+        )[0]
+        wanted = torch.tensor(item.answer, device=pooled.device)
+        total = pooled.gather(1, wanted.unsqueeze(1)).double().sum()
+        return float(total), bool((pooled.argmax(dim=1) == wanted).all())
+
+
+def windows(n_tokens: int, *, size: int) -> list[tuple[int, int, int]]:
+    """`(start, first, end)`: read from `start`, score `first` to `end`; every token but one once.
+
+    A window reads `size` tokens and scores what no window before it did; the last one reads as much
+    before its tokens as it can.
+
+    Example:
+        >>> windows(11, size=4)  # a prefix and ten tokens
+        [(0, 1, 5), (4, 5, 9), (6, 9, 11)]
+    """
+    found: list[tuple[int, int, int]] = []
+    first = 1
+    while first < n_tokens:
+        end = min(first + size, n_tokens)
+        found.append((max(end - 1 - size, 0), first, end))
+        first = end
+    return found
+
+
+def sampling_of(settings: Mapping[str, Any]) -> Sampling:
+    """The harness's settings of a continuation: greedy unless it is to be sampled.
+
+    Raises:
+        InvalidInputError: a number is out of range.
+    """
+    until = settings.get("until") or ()
+    stop = (until,) if isinstance(until, str) else tuple(str(one) for one in until)
+    is_drawn = bool(settings.get("do_sample", float(settings.get("temperature") or 0.0) > 0.0))
+    limit = next(
+        (settings[name] for name in ("max_gen_toks", "max_new_tokens") if settings.get(name)),
+        MAX_NEW_TOKENS,
+    )
+    return Sampling(
+        temperature=float(settings.get("temperature") or 1.0) if is_drawn else 0.0,
+        top_k=int(settings.get("top_k") or 0) if is_drawn else 0,
+        top_p=float(settings.get("top_p") or 1.0) if is_drawn else 1.0,
+        max_tokens=int(limit),
+        stop=tuple(text for text in stop if text),
+    )
+
+
+def _plain(opened: Opened, text: str) -> list[int]:
+    """Token ids of a text without any special token."""
+    found: Any = opened.base.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [int(token) for token in found]
