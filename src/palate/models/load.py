@@ -8,6 +8,7 @@ the local cache when the hub cannot be reached.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Base:
         """Where the parameters are."""
         return self.model.device
 
-    @property
+    @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer: the generation config's and the tokenizer's."""
         found = getattr(self.model.generation_config, "eos_token_id", None)

@@ -135,7 +135,7 @@ def _drawn_choice(served: Served, drawn: Drawn, *, has_logprobs: bool) -> dict[s
     base, choice = served.engine.base, _choice(drawn.index, {"content": drawn.token.text})
     if has_logprobs and drawn.token.token not in base.stop_ids:
         said = chat_logprob(base, drawn.live, place=drawn.place)
-        choice["logprobs"] = {"content": [said.model_dump()], "refusal": None}
+        choice["logprobs"] = {"content": [said], "refusal": None}
     return choice
 
 

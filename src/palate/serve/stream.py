@@ -1,10 +1,10 @@
 """Server-sent events: chunks as they come, an error in place of the rest, `[DONE]` at the end."""
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 
 from palate.core.errors import PalateError
@@ -29,7 +29,7 @@ async def event_stream(chunks: AsyncGenerator[Mapping[str, Any]]) -> StreamingRe
 
 async def _events(
     first: Mapping[str, Any], chunks: AsyncGenerator[Mapping[str, Any]]
-) -> AsyncIterator[str]:
+) -> AsyncIterator[bytes]:
     try:
         async with aclosing(chunks):
             yield _event(first)
@@ -45,8 +45,8 @@ async def _events(
         LOGGER.exception("a stream failed")
         yield _event(body(ApiError(500, "The server failed; try again.", code="failed")))
         return
-    yield "data: [DONE]\n\n"
+    yield b"data: [DONE]\n\n"
 
 
-def _event(chunk: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _event(chunk: Mapping[str, Any]) -> bytes:
+    return b"data: %b\n\n" % to_json(chunk)
