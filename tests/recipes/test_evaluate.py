@@ -137,6 +137,35 @@ def test_an_interrupted_evaluation_goes_on_without_making_anything_twice(
     assert answers(torn / "results.jsonl") == answers(results)
 
 
+def test_two_processes_make_the_rows_that_one_makes(tmp_path, tiny_library, whole):
+    one, _, _ = whole
+    with serving() as server:
+        suite = suite_for(tmp_path, tiny_library, url=server.url)
+        two = evaluate(suite, out=tmp_path / "out", n_workers=2)
+    timed = ("tokens_per_second", "slower_than_base")
+
+    def content(found):
+        answers = {(row.key, row.text, row.utility, row.answer) for row in found.results.answers}
+        facts = {(f.key, f.value) for f in found.results.facts if f.name not in timed}
+        return answers, facts
+
+    assert content(two) == content(one)
+    lines = (tmp_path / "out/results.jsonl").read_text().splitlines()
+    assert len(lines) == len(two.results.rows) == len(one.results.rows)
+    own = two.evaluation.report.to_json()
+    other = one.evaluation.report.to_json()
+    assert own["matrix"] == other["matrix"]
+
+
+def test_what_fails_in_a_process_is_one_sentence(tmp_path, tiny_library):
+    with serving() as server:
+        ways = ["base", "soup", "conditioned"]
+        suite = suite_for(tmp_path, tiny_library, url=server.url, ways=ways)
+        with pytest.raises(InvalidInputError, match="leave out the way 'conditioned'") as caught:
+            evaluate(suite, out=tmp_path / "out", n_workers=2)
+    assert str(caught.value).endswith(".")
+
+
 def test_more_ways_can_be_added_and_another_suite_is_refused(tmp_path, tiny_library, n_generated):
     with serving() as server:
         evaluate(

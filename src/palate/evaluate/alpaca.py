@@ -162,7 +162,7 @@ def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:
 
 def _judgment(row: Mapping[str, Any], ours: str, *, place: str) -> Judgment | None:
     preference = row.get("preference")
-    if preference is None or (isinstance(preference, float) and np.isnan(preference)):
+    if preference is None:
         return None
     texts = row.get("output_1"), row.get("output_2")
     if not all(isinstance(text, str) for text in (*texts, row.get("instruction"))):
