@@ -51,6 +51,16 @@ def render_markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def nats_text(value: float) -> str:
+    """Nats with two digits; what rounds to nothing has no sign.
+
+    Example:
+        >>> nats_text(-0.0004)
+        '0.00'
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def _score(score: WayScore) -> str:
     is_base = score.wins is None
     return _row(
@@ -63,7 +73,7 @@ def _score(score: WayScore) -> str:
             f"{score.worst_person:.3f}",
             f"{score.worst_tenth:.3f}",
             f"{score.well_formed:.1%}" if score.well_formed is not None else "",
-            f"{score.kl.estimate:.2f}" if score.kl is not None else "",
+            nats_text(score.kl.estimate) if score.kl is not None else "",
             f"{score.passes:.1f}",
             f"{score.facts.get('bytes_per_person', 0):,.0f} B",
         ]

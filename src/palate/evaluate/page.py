@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from palate.evaluate.advice import advice
 from palate.evaluate.catalogue import entry_of
+from palate.evaluate.markdown import nats_text
 from palate.evaluate.plots.forest import forest
 from palate.evaluate.plots.fronts import front_panels
 from palate.evaluate.plots.heat import heat_table
@@ -30,6 +31,7 @@ def render_page(report: Report) -> str:
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
     environment.filters["number"] = lambda value: f"{value:.3f}"
     environment.filters["bytes"] = bytes_text
+    environment.filters["nats"] = nats_text
     cells = report.cells
     return environment.get_template("evaluation.html.jinja").render(
         report=report,
