@@ -20,7 +20,7 @@ from palate.evaluate.suite import WORLD, Suite
 from palate.recipes.evaluate_crew import Job, run_jobs
 from palate.recipes.evaluate_report import Evaluation, write_report
 from palate.recipes.evaluate_ways import way_named
-from palate.recipes.evaluate_work import Worker, brief, jobs_of, worker_beside
+from palate.recipes.evaluate_work import Worker, brief, cost_of, jobs_of, worker_beside
 from palate.recipes.evaluate_world import world_people
 from palate.recipes.progress import progress_of
 
@@ -67,14 +67,14 @@ def evaluate(suite: Suite, *, out: Path, n_workers: int | None = None) -> Evalua
     content = _require_same_suite(suite, out)
     results = open_results(out / RESULTS)
     jobs = jobs_of(suite, results)
-    n_done = 0
-    with progress_of("evaluation, jobs") as report:
+    n_done, n_all = 0, sum(map(cost_of, jobs))
+    with progress_of("evaluation, work") as report:
 
-        def collect(_job: Job, rows: list[Row]) -> None:
+        def collect(job: Job, rows: list[Row]) -> None:
             nonlocal n_done
-            n_done += 1
+            n_done += cost_of(job)
             results.append(rows)
-            report(n_done, len(jobs))
+            report(n_done, n_all)
 
         n = n_workers or _default_workers(suite)
         run_jobs(

@@ -29,6 +29,7 @@ from palate.recipes.evaluate_world import (
 )
 
 BLOCK = 192  # answers of a way that one job makes, and that an interruption can cost
+_BUILD_COST = 15
 _CHOSEN = ("best-expert", "portfolio-", "bespoke")  # share policies measured beforehand
 
 
@@ -126,6 +127,11 @@ def jobs_of(suite: Suite, results: Results) -> list[Job]:
         names = frozenset(job.name for job in jobs)
         jobs.append(Job("speed", Order(first, ways=timed), names))
     return jobs
+
+
+def cost_of(job: Job) -> int:
+    """How long the job takes, in ways of the small world; roughly, for estimates."""
+    return _BUILD_COST if job.order.part else len(job.order.ways)
 
 
 def brief(job: Job, results: Results) -> Order:
