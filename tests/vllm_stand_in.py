@@ -11,6 +11,7 @@ import torch
 
 from palate.models.adapter import load_adapter
 from palate.models.load import Base
+from palate.models.vllm_groups import GroupMixer, GroupRow, GroupTag
 
 
 class StandIn(ThreadingHTTPServer):
@@ -22,6 +23,10 @@ class StandIn(ThreadingHTTPServer):
         max_listed: Longest list of log-probabilities it gives.
         may_load: Whether adapters can be loaded at run time.
         faults: Status codes to answer completions with first.
+        has_plugin: Whether it mixes groups of rows; without, it ignores what they say.
+        n_seats: Most rows of a group that it runs in one step.
+        dies_after: Tokens of a stream after which the connection breaks.
+        is_well: What it says of itself.
     """
 
     daemon_threads = True
@@ -39,6 +44,12 @@ class StandIn(ThreadingHTTPServer):
         self.max_listed = 10_000
         self.may_load = True
         self.faults: list[int] = []
+        self.has_plugin = True
+        self.n_seats = 100
+        self.dies_after: int | None = None
+        self.is_well = True
+        self.rooms: dict[str, Room] = {}
+        self.calls: list[dict] = []
 
     @property
     def url(self) -> str:
@@ -68,10 +79,43 @@ class StandIn(ThreadingHTTPServer):
         return torch.log_softmax(logits.float(), dim=-1)
 
 
+class Room:
+    """Where the rows of a group meet at every step, mixed by the plugin's own code."""
+
+    def __init__(self, n_rows: int, n_seats: int) -> None:
+        self.mixer = GroupMixer()
+        self.n_rows = min(n_rows, n_seats)
+        self.logits: dict[int, torch.Tensor] = {}
+        self.taken: dict[int, int] = {}
+        self.n_steps = 0
+        self.changed = threading.Condition()
+
+    def take(self, tag: GroupTag, drawn: list[int], logits: torch.Tensor) -> int:
+        with self.changed:
+            step = self.n_steps
+            self.logits[tag.row] = logits
+            self.mixer.rows[tag.row] = GroupRow(tag, list(drawn))
+            if len(self.logits) < self.n_rows:
+                self.changed.wait_for(lambda: self.n_steps > step, timeout=10)
+            else:
+                stacked = torch.full((max(self.logits) + 1, len(logits)), -torch.inf)
+                for row, said in self.logits.items():
+                    stacked[row] = said
+                chosen = self.mixer.apply(stacked).argmax(dim=-1).tolist()
+                self.taken = {row: chosen[row] for row in self.logits}
+                self.logits, self.mixer.rows = {}, {}
+                self.n_steps += 1
+                self.changed.notify_all()
+            return self.taken[tag.row]
+
+
 class Handler(BaseHTTPRequestHandler):
     server: StandIn
 
     def do_GET(self) -> None:
+        if self.path == "/health":
+            self.reply(200 if self.server.is_well else 503, {"error": {"message": "dead"}})
+            return
         self.reply(200, {"object": "list", "data": [{"id": n} for n in self.server.models]})
 
     def do_POST(self) -> None:
@@ -79,7 +123,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("_lora_adapter"):
             self.adapter(body)
             return
+        self.server.calls.append(body)
         fault = self.server.faults.pop(0) if self.server.faults else 200
+        try:
+            GroupTag.from_xargs(body.get("vllm_xargs") if self.server.has_plugin else None)
+        except ValueError as error:
+            self.reply(400, {"error": {"message": str(error)}})
+            return
         if fault != 200:
             self.reply(fault, {"error": {"message": "no luck"}})
         elif body["model"] not in self.server.models:
@@ -111,10 +161,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def choices(self, body: dict) -> Iterator[dict]:
         ids, stops = list(body["prompt"]), set(body.get("stop_token_ids", ()))
+        n_prompt, room = len(ids), None
+        tag = GroupTag.from_xargs(body.get("vllm_xargs") if self.server.has_plugin else None)
+        if tag is not None:
+            with self.server.lock:
+                room = Room(len(tag.shares), self.server.n_seats)
+                room = self.server.rooms.setdefault(tag.group, room)
         for place in range(body["max_tokens"]):
             said = self.server.log_probs(body["model"], ids)
-            token = int(said.argmax())
-            values, tops = said.topk(min(body["logprobs"], len(said), self.server.max_listed))
+            biased = said.clone()
+            for name, by in (body.get("logit_bias") or {}).items():
+                biased[int(name)] += by
+            token = int(biased.argmax())
+            if tag is not None and room is not None:
+                token = room.take(tag, ids[n_prompt:], biased)
+            wanted = body.get("logprobs") or 1
+            values, tops = said.topk(min(wanted, len(said), self.server.max_listed))
             ids.append(token)
             finish = "length" if place + 1 == body["max_tokens"] else None
             yield {
@@ -139,9 +201,13 @@ class Handler(BaseHTTPRequestHandler):
     def stream(self, body: dict) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        if self.server.dies_after is not None:
+            self.send_header("Content-Length", "1000000")  # which are never sent
         self.end_headers()
         try:
-            for choice in self.choices(body):
+            for place, choice in enumerate(self.choices(body)):
+                if place == self.server.dies_after:
+                    return
                 self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
                 self.wfile.flush()
             self.wfile.write(b"data: [DONE]\n\n")

@@ -1,12 +1,19 @@
-"""A tiny random base and four adapters of different ranks, scales and layers."""
+"""A tiny random base and four adapters of different ranks, scales and layers; a server of them."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fakes import save_random_adapter, save_tiny_llama
 from palate.models.bank import AdapterBank
+from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
+from palate.models.vllm_engine import VllmEngine, open_engine
+from palate.models.vllm_wire import VllmSettings, connect_client
+from palate.recipes.vllm import pool_lists
+from vllm_stand_in import StandIn
 
 ADAPTERS = {
     "short": {"rank": 2, "lora_alpha": 4},
@@ -19,6 +26,7 @@ ADAPTERS = {
         "alpha_pattern": {"layers.1.mlp.gate_proj": 5},
     },
 }
+VLLM_NAMES = ("short", "wide", "head")
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +51,41 @@ def base(base_folder: Path) -> Base:
 @pytest.fixture(scope="session")
 def bank(base: Base, adapter_folders: dict[str, Path]) -> AdapterBank:
     return AdapterBank.load(base, adapter_folders)
+
+
+@pytest.fixture
+def server(base: Base, adapter_folders: dict[str, Path]) -> Iterator[StandIn]:
+    running = StandIn(base, {name: adapter_folders[name] for name in VLLM_NAMES})
+    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def local(base: Base, adapter_folders: dict[str, Path]) -> Iterator[LocalEngine]:
+    bank = AdapterBank.load(base, {name: adapter_folders[name] for name in VLLM_NAMES})
+    yield LocalEngine(base, bank)
+    bank.close()
+
+
+@pytest.fixture
+def connected(server: StandIn, base: Base, adapter_folders: dict[str, Path], tmp_path: Path):
+    opened: list[VllmEngine] = []
+
+    def connect(*, rates=(), pool=pool_lists, controllers=None, **changes) -> VllmEngine:
+        settings = {"max_top_k": 259, "top_k": 259, "n_retries": 0, **changes}
+        client = connect_client(
+            VllmSettings(url=server.url, adapters_folder=tmp_path / "adapters", **settings)
+        )
+        folders = {name: adapter_folders[name] for name in VLLM_NAMES}
+        engine = open_engine(base, folders, client, pool=pool, rates=rates, controllers=controllers)
+        opened.append(engine)
+        return engine
+
+    yield connect
+    for engine in opened:
+        engine.close()
+        engine.parts.client.client.close()

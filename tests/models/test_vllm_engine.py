@@ -1,9 +1,5 @@
 """The engine over HTTP against the engine in this process, on a server of dense models."""
 
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -19,58 +15,13 @@ from palate.core.plan import (
     reference_plan,
 )
 from palate.core.protocols import Request, Sampling
-from palate.models.bank import AdapterBank
 from palate.models.engine import LocalEngine
-from palate.models.load import Base
 from palate.models.session import FAILED
-from palate.models.vllm_engine import VllmEngine, open_engine
-from palate.models.vllm_wire import VllmSettings, connect_client
-from palate.recipes.vllm import pool_lists
 from vllm_stand_in import StandIn
 
 NAMES = ("short", "wide", "head")
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
 N_VOCAB = 259
-
-
-@pytest.fixture
-def server(base: Base, adapter_folders: dict[str, Path]) -> Iterator[StandIn]:
-    running = StandIn(base, {name: adapter_folders[name] for name in NAMES})
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def local(base: Base, adapter_folders: dict[str, Path]) -> Iterator[LocalEngine]:
-    bank = AdapterBank.load(base, {name: adapter_folders[name] for name in NAMES})
-    yield LocalEngine(base, bank)
-    bank.close()
-
-
-@pytest.fixture
-def connected(server: StandIn, base: Base, adapter_folders: dict[str, Path], tmp_path: Path):
-    opened: list[VllmEngine] = []
-
-    def connect(*, rates=(), pool=pool_lists, controllers=None, **changes) -> VllmEngine:
-        settings = {"max_top_k": N_VOCAB, "top_k": N_VOCAB, "n_retries": 0, **changes}
-        client = connect_client(
-            VllmSettings(url=server.url, adapters_folder=tmp_path / "adapters", **settings)
-        )
-        folders = {name: adapter_folders[name] for name in NAMES}
-        engine = open_engine(base, folders, client, pool=pool, rates=rates, controllers=controllers)
-        opened.append(engine)
-        return engine
-
-    yield connect
-    for engine in opened:
-        engine.close()
-        engine.parts.client.client.close()
-
-
 PLANS = {
     "base": reference_plan(n_experts=3),
     "member": member_plan(index=1, n_experts=3),
@@ -264,9 +215,43 @@ def test_what_it_cannot_do_is_refused_in_a_sentence(
         connected(**changes).generate([Request("A cat", plan, sampling)])
 
 
-def test_traces_are_refused(connected) -> None:
-    with pytest.raises(InvalidInputError, match="gives no traces"):
-        connected().session().submit(Request("A", PLANS["member"]), is_traced=True)
+def test_what_every_row_said_is_kept_for_those_who_ask(connected, local: LocalEngine) -> None:
+    request = Request("A cat", PLANS["mixture"], GREEDY)
+    session = connected(top_k=40, budget=1.0).session()  # whole lists all the same
+    live = session.submit(request, is_traced=True)
+    list(session.run())
+    own = local.trace([request])[0]
+    assert np.allclose(live.shares, own.shares)
+    assert np.allclose(live.row_log_probs, own.row_log_probs, atol=1e-4)
+
+
+def test_traces_of_mixtures_are_refused_where_lists_are_short(connected) -> None:
+    session = connected(top_k=20, max_top_k=20).session()
+    session.submit(Request("A", PLANS["member"], GREEDY), is_traced=True)
+    with pytest.raises(InvalidInputError, match="leave explain out"):
+        session.submit(Request("A", PLANS["mixture"]), is_traced=True)
+    session.close()
+
+
+def test_a_connection_that_breaks_ends_the_answer_with_an_error(connected, server: StandIn) -> None:
+    server.dies_after = 3
+    with pytest.raises(ProviderError, match="in the middle of an answer") as failure:
+        connected().generate([Request("A cat", PLANS["member"], GREEDY)])
+    assert failure.value.is_retryable
+
+
+def test_a_server_that_falls_silent_ends_the_answer_in_time(connected, server: StandIn) -> None:
+    engine = connected(timeout_seconds=0.5)
+    with server.lock, pytest.raises(ProviderError, match=r"in the middle|did not answer"):
+        engine.generate([Request("A cat", PLANS["member"], GREEDY)])
+
+
+def test_a_server_says_whether_it_works(connected, server: StandIn) -> None:
+    client = connected().parts.client
+    client.require_alive()
+    server.is_well = False
+    with pytest.raises(ProviderError, match="status 503"):
+        client.require_alive()
 
 
 def test_a_server_without_an_expert_is_refused_by_name(connected, server: StandIn) -> None:

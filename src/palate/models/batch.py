@@ -8,6 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from palate.core.errors import PalateError
 from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
 from palate.models.cache import RowCache
@@ -35,6 +36,7 @@ class Live:
         row_log_probs: Per token, its log-probability under each row; kept when traced.
         top: Per token, the most probable ones with their pooled log-probabilities.
         error: Why the request broke; empty while it did not.
+        failure: The same as an error, where it is not the request's own fault.
     """
 
     index: int
@@ -52,6 +54,7 @@ class Live:
     row_log_probs: list[list[float]] = field(default_factory=list)
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     error: str = ""
+    failure: PalateError | None = None
 
     @property
     def most_tokens(self) -> int:

@@ -87,6 +87,9 @@ class LocalEngine:
             Parts(self.base, self.bank, self.max_rows, self.max_positions, self.controllers)
         )
 
+    def require_ready(self) -> None:
+        """Return: an engine in this process is there as long as the process."""
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order.
 

@@ -109,6 +109,10 @@ class Session:
         elif self._batch is not None:
             self._batch = self._batch.without({live.index})
 
+    def account(self, live: Live) -> None:
+        """What is to be said of how an answer was executed: nothing, it was exact."""
+        del live
+
     def step(self) -> Drawn:
         """One token for every live request; the last token of a request says why it ended."""
         batch = self._join()

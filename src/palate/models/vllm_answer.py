@@ -1,18 +1,24 @@
-"""One answer through a vLLM: whole from the server, or token by token from lists."""
+"""One answer through a vLLM.
+
+Whole from the server, whole from a group of rows that the server mixes, or token by token from
+lists.
+"""
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
 from palate.core.errors import NotCertifiedError, ProviderError
 from palate.core.plan import Plan, Pool, Row
-from palate.core.protocols import Token
+from palate.core.protocols import Sampling, Token
 from palate.models.batch import Live
 from palate.models.control import ControlRun
 from palate.models.sample import draw
+from palate.models.vllm_group_answer import GroupStep, group_steps, linear_log_prob
 from palate.models.vllm_parts import (
     Account,
     Pooled,
@@ -21,9 +27,10 @@ from palate.models.vllm_parts import (
     Writers,
 )
 from palate.models.vllm_rounding import Rounded
-from palate.models.vllm_wire import UnknownModel
+from palate.models.vllm_wire import RowAsked, UnknownModel
 
 Emit = Callable[[Token], None]
+Source = Literal["server", "group", "lists"]  # where an answer's tokens are drawn
 
 
 @dataclass(eq=False)
@@ -32,15 +39,15 @@ class Answer:
 
     Attributes:
         parts: What it runs on.
-        live: What is known of it.
-        is_pooled: Token by token from lists, instead of whole from the server.
+        live: What is known of it; of one row, its plan becomes the one that is served.
+        source: Where its tokens are drawn.
         emit: Told of every token.
         rounded: Rows' coefficients as they are served.
     """
 
     parts: VllmParts
     live: Live
-    is_pooled: bool
+    source: Source
     emit: Emit
     rounded: tuple[Rounded, ...] = ()
     is_cancelled: threading.Event = field(default_factory=threading.Event)
@@ -59,6 +66,8 @@ class Answer:
         rows = self.live.plan.rows
         if len(rows) == 1:
             self.rounded = (self.parts.rounding.rounded(rows[0].coefficients),)
+            served = replace(rows[0], coefficients=self.rounded[0].coefficients)
+            self.live.plan = replace(self.live.plan, rows=(served,))
         else:
             self.rounded = tuple(Rounded(row.coefficients, 0.0, 0.0) for row in rows)
         found = [self.parts.model_of(row.coefficients) for row in self.rounded]
@@ -68,12 +77,13 @@ class Answer:
     def account(self) -> Account:
         """What the tokens so far are off by, at most."""
         row_bounds = [row.bound for row in self.rounded]
+        n_tokens = len(self.leads)  # another thread may be adding to them
         return Account(
             coefficients=tuple(row.coefficients for row in self.rounded),
             parameter_change=max(row.parameter_change for row in self.rounded),
             rounding_bound=None if None in row_bounds else max(b or 0.0 for b in row_bounds),
-            list_bounds=tuple(self.bounds),
-            leads=tuple(self.leads),
+            list_bounds=tuple(self.bounds[:n_tokens]),
+            leads=tuple(self.leads[:n_tokens]),
             is_greedy=self.live.request.sampling.temperature == 0.0,
             n_calls=self.n_calls,
         )
@@ -102,7 +112,10 @@ class Answer:
         return ProviderError(f"The server {url!r} lost a model ({error}).", is_retryable=True)
 
     def _write(self) -> None:
-        steps = self._from_lists() if self.is_pooled else self._from_server(self._models[0])
+        if self.source == "server":
+            steps = self._from_server(self._models[0])
+        else:
+            steps = self._from_group() if self.source == "group" else self._from_lists()
         for _ in steps:
             if self.is_cancelled.is_set():
                 return
@@ -113,12 +126,14 @@ class Answer:
         live, sampling = self.live, self.live.request.sampling
         self.n_calls += 1
         pieces = self.parts.client.stream(
-            model,
-            live.contexts[0],
-            sampling,
-            seed=live.request.seed,
-            stop_ids=sorted(self.parts.base.stop_ids),
-            n_top=max(2, live.n_top),
+            RowAsked(
+                model,
+                live.contexts[0],
+                sampling,
+                seed=live.request.seed,
+                stop_ids=sorted(self.parts.base.stop_ids),
+                n_top=max(2, live.n_top),
+            )
         )
         last: str | None = None
         for piece in pieces:
@@ -136,6 +151,32 @@ class Answer:
             is_retryable=last is None,
         )
 
+    # --- whole from the server, which mixes the rows
+
+    def _from_group(self) -> Iterator[None]:
+        live = self.live
+        is_whole = needs_lists(live.plan, n_top=live.n_top)
+        n_listed = self.parts.n_vocab if is_whole else max(1, live.n_top)
+        self.n_calls += len(self._models)
+        for step in group_steps(self.parts, live, self._models, n_listed=n_listed):
+            log_prob, listed = self._said(step, is_whole=is_whole)
+            self.bounds.append(0.0)
+            self._note(listed)
+            self._trace(live.plan.pool, step.said)
+            if self._accept(step.token, log_prob):
+                return
+            yield
+
+    def _said(self, step: GroupStep, *, is_whole: bool) -> tuple[float, Mapping[int, float]]:
+        """The token's pooled log-probability, and the list that is known of the pool."""
+        pool = self.live.plan.pool
+        if pool.kind == "single":
+            return step.said[0], step.lists[0]
+        if not is_whole:
+            return linear_log_prob(step.said, pool.coefficients), {}
+        pooled = self._pool(step.lists, pool).log_probs
+        return pooled.get(step.token, -math.inf), pooled
+
     # --- token by token from lists
 
     def _from_lists(self) -> Iterator[None]:
@@ -144,9 +185,10 @@ class Answer:
         run = self.parts.controllers[name].start() if name is not None else None
         while True:
             pool = _pool_of(live, run)
-            pooled = self._pooled(pool, settings.top_k)
+            n_listed = settings.max_top_k if live.is_traced else settings.top_k
+            lists, pooled = self._pooled(pool, n_listed)
             if pooled.bound > settings.budget and settings.max_top_k > settings.top_k:
-                pooled = self._pooled(pool, settings.max_top_k)
+                lists, pooled = self._pooled(pool, settings.max_top_k)
             if pooled.bound > settings.budget:
                 raise NotCertifiedError(
                     f"Token {len(live.tokens) + 1} is known only within {pooled.bound:.3f} total "
@@ -157,11 +199,12 @@ class Answer:
             token = self._draw(pooled)
             self.bounds.append(pooled.bound)
             self._note(pooled.log_probs)
+            self._trace(pool, [row.get(token, -math.inf) for row in lists])
             if self._accept(token, pooled.log_probs.get(token, -math.inf)):
                 return
             yield
 
-    def _pooled(self, pool: Pool, top_k: int) -> Pooled:
+    def _pooled(self, pool: Pool, top_k: int) -> tuple[RowLists, Pooled]:
         contexts = [[*context, *self.live.tokens] for context in self.live.contexts]
         client = self.parts.client
         futures = [
@@ -170,6 +213,9 @@ class Answer:
         ]
         self.n_calls += len(futures)
         lists: RowLists = [future.result() for future in futures]
+        return lists, self._pool(lists, pool)
+
+    def _pool(self, lists: RowLists, pool: Pool) -> Pooled:
         if pool.kind == "single":
             return _single(lists[0], n_vocab=self.parts.n_vocab)
         if self.parts.pool is None:  # refused when the request came
@@ -200,6 +246,12 @@ class Answer:
         if self.live.n_top:
             self.live.top.append(ordered[: self.live.n_top])
 
+    def _trace(self, pool: Pool, said: Sequence[float]) -> None:
+        """Keep what the rows said of the token, if that was asked for."""
+        if self.live.is_traced and pool.kind == "linear":
+            self.live.shares.append(list(pool.coefficients))
+            self.live.row_log_probs.append(list(said))
+
     def _accept(self, token: int, log_prob: float) -> bool:
         """Add a token to the answer; whether it was the last."""
         taken = self.live.take(token, log_prob, stop_ids=self.parts.base.stop_ids)
@@ -210,6 +262,31 @@ class Answer:
 def with_rows(plan: Plan) -> bool:
     """Whether the plan has several rows to pool."""
     return len(plan.rows) > 1 or plan.pool.controller is not None
+
+
+def needs_lists(plan: Plan, *, n_top: int) -> bool:
+    """Whether a group must list whole vocabularies.
+
+    What the rows say of a token gives its log-probability in a linear pool, but not the sum over
+    all tokens by which a log-linear one is normalised, nor the pool's other probable tokens.
+    """
+    return len(plan.rows) > 1 and (plan.pool.kind == "log_linear" or n_top > 0)
+
+
+def source_of(plan: Plan, sampling: Sampling, parts: VllmParts, *, n_top: int) -> Source:
+    """Where the tokens of such an answer are drawn."""
+    settings = parts.client.settings
+    if not with_rows(plan) and settings.draws == "server":
+        return "server"
+    is_plain = sampling.top_k == 0 and sampling.top_p == 1.0 and not has_rules(sampling)
+    is_listed = settings.max_top_k >= parts.n_vocab or not needs_lists(plan, n_top=n_top)
+    can_group = plan.pool.controller is None and is_plain and is_listed
+    return "group" if settings.pools == "server" and can_group else "lists"
+
+
+def has_rules(sampling: Sampling) -> bool:
+    """Whether what was drawn before changes what may be drawn."""
+    return sampling.repetition_penalty != 1.0 or sampling.no_repeat_ngram_size > 0
 
 
 def row_contexts(plan: Plan, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:

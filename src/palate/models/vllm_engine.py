@@ -5,7 +5,8 @@
                               default coefficients are rounded so that people share adapters, and
                               what that can cost is reported (`palate.models.vllm_rounding`)
     several rows              the rows' lists of log-probabilities, pooled here token by token, with
-                              a bound on what the lists left out; exact with whole lists
+                              a bound on what the lists left out; exact with whole lists; or mixed
+                              inside the server by palate's plugin (`pools: server`)
 
 What it cannot do is refused: traces, whole-vocabulary pools with lists that are too short, and
 repetition rules while the server draws (vLLM applies them to other numbers, so answers would
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from palate.core.errors import FormatError
 from palate.core.files import hash_files
@@ -83,7 +85,7 @@ class VllmEngine:
                     log_probs=tuple(live.log_probs),
                     finish="stop" if ends[live.index].finish == "stop" else "length",
                 ),
-                session.account(live),
+                cast(Account, session.account(live)),  # none was let go
             )
             for live in lives
         ]
@@ -135,10 +137,13 @@ def open_engine(
 
     Raises:
         FormatError: the server lacks the base or an expert.
+        InvalidInputError: it is to mix rows, but has no plugin for that.
         ProviderError: the server fails.
     """
     settings = client.settings
     there = client.models()
+    if settings.pools == "server":
+        client.require_groups()
     missing = [name for name in (settings.base_name, *experts) if name not in there]
     if missing:
         raise FormatError(
@@ -165,5 +170,6 @@ def open_engine(
             pool=pool,
             controllers=dict(controllers or {}),
             rows=ThreadPoolExecutor(settings.max_concurrent, thread_name_prefix="palate-row"),
+            max_tokens=there[settings.base_name],
         )
     )

@@ -92,6 +92,7 @@ class VllmParts:
         pool: Pools lists; `None` refuses plans with several rows.
         controllers: By name.
         rows: Threads for the rows of pooled answers.
+        max_tokens: Of prompt and answer together, where the server says.
     """
 
     base: Base
@@ -103,6 +104,15 @@ class VllmParts:
     pool: PoolLists | None
     controllers: Mapping[str, Controller]
     rows: ThreadPoolExecutor
+    max_tokens: int | None = None
+
+    @property
+    def abort_id(self) -> int:
+        """A token that no answer means: ends the rows of a group that the server split."""
+        tokenizer: Any = self.base.tokenizer
+        special = [int(token) for token in getattr(tokenizer, "all_special_ids", ())]
+        idle = [token for token in special if token not in self.base.stop_ids]
+        return idle[0] if idle else self.n_vocab - 1
 
     @property
     def n_vocab(self) -> int:

@@ -4,6 +4,7 @@ import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from palate.core.errors import InvalidInputError, PalateError, ProviderError
 from palate.core.plan import Plan
@@ -13,10 +14,17 @@ from palate.models.chat import encode_prompt
 from palate.models.sample import uniforms
 from palate.models.session import FAILED, Drawn
 from palate.models.stream import TextStream
-from palate.models.vllm_answer import Answer, row_contexts, with_rows
+from palate.models.vllm_answer import (
+    Answer,
+    Source,
+    has_rules,
+    row_contexts,
+    source_of,
+    with_rows,
+)
 from palate.models.vllm_parts import Account, VllmParts
 
-WAIT_SECONDS = 0.05  # of a step in which nothing arrives
+WAIT_SECONDS = 0.01  # of a step in which nothing arrives
 
 
 class VllmSession:
@@ -30,8 +38,7 @@ class VllmSession:
         )
         self._events: queue.SimpleQueue[tuple[Live, Token]] = queue.SimpleQueue()
         self._answers: dict[Live, Answer] = {}
-        self._ended: dict[Live, Answer] = {}
-        self._failures: dict[Live, PalateError] = {}
+        self._ended: WeakKeyDictionary[Live, Account] = WeakKeyDictionary()
         self._count = 0
 
     @property
@@ -59,15 +66,16 @@ class VllmSession:
 
         Args:
             request: What is asked.
-            is_traced: Refused: a server does not say what every row thinks of every token.
+            is_traced: Keep what every row says of every token, where tokens are mixed linearly;
+                of other plans nothing is kept.
             n_top: Most probable tokens to keep at every step.
 
         Raises:
             InvalidInputError: this engine cannot execute the plan, or not with this sampling.
         """
         plan = request.plan.normal_form()
-        is_pooled = with_rows(plan) or self._parts.client.settings.draws == "own"
-        self._require_possible(request, plan, is_pooled=is_pooled, is_traced=is_traced)
+        source = source_of(plan, request.sampling, self._parts, n_top=n_top)
+        self._require_possible(request, plan, source=source, is_traced=is_traced)
         prompt = tuple(encode_prompt(self._parts.base, request.prompt))
         backend: Any = getattr(self._parts.base.tokenizer, "backend_tokenizer", None)
         live = Live(
@@ -78,9 +86,11 @@ class VllmSession:
             contexts=row_contexts(plan, prompt),
             uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
             text=TextStream(backend, stop=request.sampling.stop),
+            is_traced=is_traced,
             n_top=n_top,
         )
-        answer = Answer(self._parts, live, is_pooled, lambda token: self._events.put((live, token)))
+        self._require_room(live)
+        answer = Answer(self._parts, live, source, lambda token: self._events.put((live, token)))
         self._count += 1
         self._answers[live] = answer
         self._threads.submit(self._write, answer)
@@ -104,7 +114,8 @@ class VllmSession:
         found = [(live, token) for live, token in found if live in self._answers]
         for live, token in found:
             if token.finish is not None:
-                self._ended[live] = self._answers.pop(live)
+                self._ended[live] = self._answers[live].account()
+                del self._answers[live]  # after that, so that whoever asks finds one of the two
         return found
 
     def run(self) -> Iterator[Token]:
@@ -117,14 +128,15 @@ class VllmSession:
             while not self.is_idle:
                 for live, token in self.step():
                     if token.finish == FAILED:
-                        raise self._failures[live]
+                        raise live.failure or ProviderError(live.error)
                     yield token
         finally:
             self.close()
 
-    def account(self, live: Live) -> Account:
-        """What an answer is off by, at most."""
-        return (self._answers.get(live) or self._ended[live]).account()
+    def account(self, live: Live) -> Account | None:
+        """What an answer is off by, at most; `None` of one that was let go."""
+        answer = self._answers.get(live)
+        return self._ended.get(live) if answer is None else answer.account()
 
     def close(self) -> None:
         """Let go of everybody."""
@@ -144,24 +156,34 @@ class VllmSession:
             self._fail(live, ProviderError(f"The answer failed: {error!r}"))
 
     def _fail(self, live: Live, error: PalateError) -> None:
-        live.error = str(error)
-        self._failures[live] = error
+        live.error, live.failure = str(error), error
         self._events.put((live, Token(live.index, -1, live.text.flush(), 0.0, FAILED)))
 
+    def _require_room(self, live: Live) -> None:
+        limit = self._parts.max_tokens
+        if limit is not None and live.most_tokens > limit:
+            raise InvalidInputError(
+                f"Prompt and answer may come to {live.most_tokens} tokens, but the server reads at "
+                f"most {limit}; shorten one of them or start it with a larger --max-model-len."
+            )
+
     def _require_possible(
-        self, request: Request, plan: Plan, *, is_pooled: bool, is_traced: bool
+        self, request: Request, plan: Plan, *, source: Source, is_traced: bool
     ) -> None:
         parts, settings = self._parts, self._parts.client.settings
-        sampling, controller = request.sampling, plan.pool.controller
-        has_rules = sampling.repetition_penalty != 1.0 or sampling.no_repeat_ngram_size > 0
+        controller, is_listed = plan.pool.controller, settings.max_top_k >= parts.n_vocab
+        is_blind = is_traced and plan.pool.kind == "linear" and source == "lists"
         is_signed = plan.pool.kind == "log_linear" and min(plan.pool.coefficients) < 0
         rules = {
             f"The plan has {plan.n_experts} coefficients a row, but the engine has "
             f"{len(parts.names)} experts; give one coefficient per expert.": plan.n_experts
             != len(parts.names),
-            "A vLLM gives no traces of rows; use the engine in this process.": is_traced,
+            f"Who wrote a token of a mixture is known from whole vocabularies only, but max_top_k "
+            f"is {settings.max_top_k} of {parts.n_vocab}; set it and the server's --max-logprobs, "
+            "or leave explain out.": is_blind and not is_listed,
             "The repetition rules of vLLM act on other numbers than ours; set draws: own, or leave "
-            "repetition_penalty and no_repeat_ngram_size out.": has_rules and not is_pooled,
+            "repetition_penalty and no_repeat_ngram_size out.": has_rules(request.sampling)
+            and source == "server",
             f"The plan has {len(plan.rows)} rows, but nothing here pools a server's lists; open "
             "the engine with a pool.": with_rows(plan) and parts.pool is None,
             f"The plan names the controller {controller!r}, which is not loaded.": controller
@@ -169,8 +191,7 @@ class VllmSession:
             and controller not in parts.controllers,
             f"A log-linear pool with negative coefficients needs whole vocabularies, but "
             f"max_top_k is {settings.max_top_k} of {parts.n_vocab}; start the server with "
-            f"--max-logprobs {parts.n_vocab} and set max_top_k to it.": is_signed
-            and settings.max_top_k < parts.n_vocab,
+            f"--max-logprobs {parts.n_vocab} and set max_top_k to it.": is_signed and not is_listed,
         }
         for sentence, is_broken in rules.items():
             if is_broken:

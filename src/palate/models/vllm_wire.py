@@ -11,16 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from openai import APIConnectionError, APIError, APIStatusError, OpenAI
+from openai import APIConnectionError, APIError, APIStatusError, OpenAI, Stream
+from openai.types import Completion as Chunk
 from pydantic import Field
 
-from palate.core.errors import ProviderError
+from palate.core.errors import InvalidInputError, PalateError, ProviderError
 from palate.core.protocols import Sampling
 from palate.core.settings import Settings
+from palate.models.vllm_groups import PROBE, PROTOCOL
 
 _ID_MARK = "token_id:"  # asked for by `return_tokens_as_token_ids`
 _NOT_FOUND = 404
 _TOO_MANY = 429
+_ALIVE_SECONDS = 5.0  # in which a server says that it is there
 _SERVER_FAULT = 500  # this and above: later may be better
 
 
@@ -41,6 +44,9 @@ class VllmSettings(Settings):
             adapters; 0 gives every person their own exact one.
         draws: Who draws the tokens of plans with one row: the server (one call an answer), or we
             (one call a token, and then the tokens of the in-process engine).
+        pools: Where several rows are pooled: here from lists, one call a row and token, or inside
+            the server by palate's plugin, one call a row. What the plugin cannot do (controllers,
+            truncated draws, log-linear pools without whole lists) is pooled here all the same.
         top_k: Log-probabilities asked for where rows are pooled or tokens drawn here.
         max_top_k: Longest list asked for when the bound is above the budget; the server's
             `--max-logprobs` must allow it.
@@ -59,6 +65,7 @@ class VllmSettings(Settings):
     max_lora_rank: int = Field(default=64, ge=1)
     coefficient_step: float = Field(default=0.05, ge=0)
     draws: Literal["server", "own"] = "server"
+    pools: Literal["lists", "server"] = "lists"
     top_k: int = Field(default=20, ge=1)
     max_top_k: int = Field(default=20, ge=1)
     budget: float = Field(default=0.05, ge=0, le=1)
@@ -70,6 +77,31 @@ class VllmSettings(Settings):
 
 class UnknownModel(Exception):  # noqa: N818 - never leaves the models/vllm_* files
     """The server knows no model of this name; it may have been restarted."""
+
+
+@dataclass(frozen=True)
+class RowAsked:
+    """One row of an answer, to be written by the server.
+
+    Attributes:
+        model: The server's name of the base or an adapter.
+        prompt: Token ids.
+        sampling: How tokens are drawn.
+        seed: Of the server's generator.
+        stop_ids: Tokens that end it.
+        n_top: Log-probabilities to list for each token.
+        bias: Added to logits, by token.
+        xargs: For plugins of the server.
+    """
+
+    model: str
+    prompt: Sequence[int]
+    sampling: Sampling
+    seed: int
+    stop_ids: Sequence[int]
+    n_top: int
+    bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    xargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -101,55 +133,87 @@ class VllmClient:
     settings: VllmSettings
     client: OpenAI = field(repr=False)
 
-    def models(self) -> tuple[str, ...]:
-        """Names of the base and of all adapters that the server has now.
+    def models(self) -> dict[str, int | None]:
+        """The base and all adapters that the server has now, by name.
+
+        Values are the most tokens of prompt and answer together, where the server says.
 
         Raises:
             ProviderError: the server fails.
         """
-        with self._told():
-            return tuple(model.id for model in self.client.models.list())
+        with self.told():
+            return {model.id: _max_tokens(model) for model in self.client.models.list()}
 
-    def stream(
-        self,
-        model: str,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        *,
-        seed: int,
-        stop_ids: Sequence[int],
-        n_top: int,
-    ) -> Iterator[Piece]:
-        """Tokens as the server draws them; leaving the loop early ends the work there, too.
+    def require_alive(self) -> None:
+        """Return when the server says that it works.
+
+        Raises:
+            ProviderError: it does not within a few seconds, or says that its engine is dead.
+        """
+        root = self.settings.url.rstrip("/").removesuffix("/v1")
+        patient = self.client.with_options(timeout=_ALIVE_SECONDS, max_retries=0)
+        with self.told():
+            patient.get(f"{root}/health", cast_to=str)
+
+    def require_groups(self) -> None:
+        """Return when the server has palate's plugin, which mixes groups of rows.
+
+        Without it vLLM ignores what a request says of its group, so a probe that only the plugin
+        refuses is sent first.
+
+        Raises:
+            InvalidInputError: there is no plugin, or another version of it.
+            ProviderError: the server fails.
+        """
+        try:
+            with self.told():
+                self.client.completions.create(
+                    model=self.settings.base_name,
+                    prompt=[0],
+                    max_tokens=1,
+                    extra_body={"vllm_xargs": PROBE},
+                )
+        except ProviderError as error:
+            if PROTOCOL in str(error):
+                return
+            raise
+        raise InvalidInputError(
+            f"The server {self.settings.url!r} has no plugin that mixes groups of rows "
+            f"({PROTOCOL}); install palate in its environment with pip install --no-deps, or set "
+            "pools: lists."
+        )
+
+    def stream(self, asked: "RowAsked") -> "Pieces":
+        """Tokens as the server draws them, asked for at once; closing ends the work there, too.
 
         Raises:
             ProviderError: the server fails.
             UnknownModel: it has no such model.
         """
-        with self._told():
-            answer = self.client.completions.create(
-                model=model,
-                prompt=list(prompt),
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                stop=list(sampling.stop) or None,
-                seed=seed % 2**31,
-                logprobs=max(1, n_top),
-                stream=True,
-                extra_body={
-                    "top_k": sampling.top_k or -1,
-                    "stop_token_ids": list(stop_ids),
-                    "return_tokens_as_token_ids": True,
-                    "add_special_tokens": False,
-                },
+        sampling = asked.sampling
+        extra: dict[str, Any] = {
+            "top_k": sampling.top_k or -1,
+            "stop_token_ids": list(asked.stop_ids),
+            "return_tokens_as_token_ids": True,
+            "add_special_tokens": False,
+        }
+        with self.told():
+            return Pieces(
+                self,
+                self.client.completions.create(
+                    model=asked.model,
+                    prompt=list(asked.prompt),
+                    max_tokens=sampling.max_tokens,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    stop=list(sampling.stop) or None,
+                    seed=asked.seed % 2**31,
+                    logprobs=max(1, asked.n_top),
+                    logit_bias={str(token): int(by) for token, by in asked.bias.items()},
+                    stream=True,
+                    extra_body=extra | ({"vllm_xargs": dict(asked.xargs)} if asked.xargs else {}),
+                ),
             )
-            try:
-                for chunk in answer:
-                    if chunk.choices:
-                        yield _piece(chunk.choices[0])
-            finally:
-                answer.close()
 
     def next_log_probs(self, model: str, context: Sequence[int], *, top_k: int) -> dict[int, float]:
         """Log-probabilities of the `top_k` most probable next tokens, by id.
@@ -158,7 +222,7 @@ class VllmClient:
             ProviderError: the server fails.
             UnknownModel: it has no such model.
         """
-        with self._told():
+        with self.told():
             answer = self.client.completions.create(
                 model=model,
                 prompt=list(context),
@@ -197,7 +261,7 @@ class VllmClient:
 
     def _post(self, path: str, body: Mapping[str, str]) -> None:
         try:
-            with self._told():
+            with self.told():
                 self.client.post(path, body=dict(body), cast_to=str)
         except UnknownModel as error:
             if "lora" in str(error).lower():
@@ -208,7 +272,7 @@ class VllmClient:
             ) from error
 
     @contextmanager
-    def _told(self) -> Generator[None]:
+    def told(self) -> Generator[None]:
         """Failures of the connection as errors of ours."""
         url = self.settings.url
         try:
@@ -233,6 +297,51 @@ class VllmClient:
                 f"The server {url!r} gave an answer that cannot be read ({_reason(error)}).",
                 is_retryable=True,
             ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """An answer that the server is writing.
+
+    Attributes:
+        client: Whose.
+        answer: The open connection.
+    """
+
+    client: VllmClient
+    answer: "Stream[Chunk]"
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Its pieces as they come; leaving the loop closes it.
+
+        Raises:
+            ProviderError: the server fails.
+        """
+        try:
+            with self.client.told():
+                yield from self._read()
+        finally:
+            self.close()
+
+    def _read(self) -> Iterator[Piece]:
+        try:
+            for chunk in self.answer:
+                if chunk.choices:
+                    yield _piece(chunk.choices[0])
+        except PalateError:
+            raise
+        except Exception as error:  # some versions of openai hand on what their transport raises
+            if isinstance(error, APIError) and not isinstance(error, APIConnectionError):
+                raise
+            raise ProviderError(
+                f"The server {self.client.settings.url!r} went away or fell silent in the middle "
+                f"of an answer ({_reason(error)}); ask again when it is back.",
+                is_retryable=True,
+            ) from error
+
+    def close(self) -> None:
+        """Read no further; the server stops writing."""
+        self.answer.close()
 
 
 def connect_client(settings: VllmSettings) -> VllmClient:
@@ -265,6 +374,11 @@ def _piece(choice: Any) -> Piece:
         ),
         finish=choice.finish_reason,
     )
+
+
+def _max_tokens(model: Any) -> int | None:
+    found = getattr(model, "max_model_len", None)  # vLLM's own
+    return None if found is None else int(found)
 
 
 def _id(name: str) -> int:

@@ -61,6 +61,34 @@ def open_vllm(
         ProviderError: the server fails.
     """
     opened = open_library(folder)
+    return OpenedVllm(
+        opened,
+        connect(opened, settings, adapters=adapters, rates=rates, controllers=controllers),
+    )
+
+
+def connect(
+    opened: Opened,
+    settings: VllmSettings,
+    *,
+    adapters: Mapping[str, Path] | None = None,
+    rates: Sequence[float] = (),
+    controllers: Mapping[str, Controller] | None = None,
+) -> VllmEngine:
+    """The server of an opened library, after both gave the same distributions.
+
+    Args:
+        opened: The library in this process.
+        settings: Where the server is.
+        adapters: As in `open_vllm`.
+        rates: For bounds on rounding.
+        controllers: By name.
+
+    Raises:
+        FormatError: the server has another base or other experts.
+        InvalidInputError: it is to mix rows, but has no plugin for that.
+        ProviderError: the server fails.
+    """
     engine = open_engine(
         opened.base,
         _in_bank_order(opened.library, adapters),
@@ -70,7 +98,7 @@ def open_vllm(
         controllers=controllers,
     )
     require_same_models(engine, opened.base, opened.bank)
-    return OpenedVllm(opened, engine)
+    return engine
 
 
 def _in_bank_order(library: Library, adapters: Mapping[str, Path] | None) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from palate.models.batch import Live
 from palate.profiles.persons import find
 from palate.profiles.responses import Response, record_response
 from palate.serve.auth import Caller
+from palate.serve.engine import engine_out
 from palate.serve.errors import ApiError
 from palate.serve.explain import explain
 from palate.serve.state import Served
@@ -218,6 +219,16 @@ async def finish(served: Served, answering: Answering) -> list[Explained | None]
     base, bank = served.engine.base, served.engine.bank
     found = await served.worker.call(lambda: [explain(base, bank, live) for live in lives])
     return [Explained(tokens=story) for story in found]
+
+
+def accounted(served: Served, answering: Answering) -> PalateOut:
+    """How the answers came about, with what another engine than this process approximated."""
+    found = [served.worker.account(live) for live in answering.lives]
+    accounts = [account for account in found if account is not None]
+    if not accounts:
+        return answering.out
+    said = engine_out(accounts, names=served.engine.bank.names)
+    return answering.out.model_copy(update={"engine": said})
 
 
 async def keep(served: Served, answering: Answering, person: str) -> None:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from palate.core.protocols import Sampling
-from palate.serve.answers import Answering, Ask, Drawn, begin, finish, tokens
+from palate.serve.answers import Answering, Ask, Drawn, accounted, begin, finish, tokens
 from palate.serve.gone import unless_gone
 from palate.serve.logprobs import chat_logprob, shown_places
 from palate.serve.sampling import sampling_of
@@ -84,7 +84,7 @@ async def _whole(served: Served, caller: Known, ask: Ask, asked: ChatIn) -> Chat
         choices=choices,
         usage=answering.usage(),
         system_fingerprint=served.offer.fingerprint,
-        palate=answering.out,
+        palate=accounted(served, answering),
     )
 
 
@@ -102,7 +102,7 @@ async def _chunks(served: Served, answering: Answering, asked: ChatIn) -> AsyncG
         if drawn.token.finish is not None:
             last.append(_choice(drawn.index, {}, finish=drawn.token.finish))
     for choice in with_stories(last, await finish(served, answering)):
-        yield chunk_of(served, answering, asked, [choice])
+        yield last_chunk_of(served, answering, asked, choice)
     if asked.has_usage:
         closing = chunk_of(served, answering, asked, [])
         closing["usage"] = answering.usage().model_dump()
@@ -127,7 +127,7 @@ def _openings(served: Served, answering: Answering, asked: ChatIn) -> list[Chunk
         chunk_of(served, answering, asked, [_choice(place, delta)])
         for place in range(answering.ask.n)
     ]
-    chunks[0]["palate"] = answering.out.model_dump()
+    chunks[0]["palate"] = accounted(served, answering).model_dump()
     return chunks
 
 
@@ -168,3 +168,12 @@ def chunk_of(
     if asked.has_usage:
         chunk["usage"] = None
     return chunk
+
+
+def last_chunk_of(
+    served: Served, answering: Answering, asked: ChatIn | CompletionIn, choice: dict[str, Any]
+) -> Chunk:
+    """The event that ends a choice; it says what another engine approximated, if one answered."""
+    chunk = chunk_of(served, answering, asked, [choice])
+    out = accounted(served, answering)
+    return chunk if out.engine is None else {**chunk, "palate": out.model_dump()}

@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from palate.serve.answers import Answering, Ask, begin, finish, tokens
-from palate.serve.chat import chunk_of, with_stories
+from palate.serve.answers import Answering, Ask, accounted, begin, finish, tokens
+from palate.serve.chat import chunk_of, last_chunk_of, with_stories
 from palate.serve.gone import unless_gone
 from palate.serve.logprobs import completion_logprobs, shown_places
 from palate.serve.sampling import sampling_of
@@ -68,7 +68,7 @@ async def _whole(served: Served, caller: Known, ask: Ask, asked: CompletionIn) -
         choices=choices,
         usage=answering.usage(),
         system_fingerprint=served.offer.fingerprint,
-        palate=answering.out,
+        palate=accounted(served, answering),
     )
 
 
@@ -89,12 +89,16 @@ async def _chunks(
             choice["logprobs"] = said.model_dump()
         if is_first or token.text or choice["logprobs"] is not None:
             chunk = chunk_of(served, answering, asked, [choice])
-            yield {**chunk, "palate": answering.out.model_dump()} if is_first else chunk
+            yield (
+                {**chunk, "palate": accounted(served, answering).model_dump()}
+                if is_first
+                else chunk
+            )
             is_first = False
         if token.finish is not None:
             last.append(_choice(index, "", finish=token.finish))
     for choice in with_stories(last, await finish(served, answering)):
-        yield chunk_of(served, answering, asked, [choice])
+        yield last_chunk_of(served, answering, asked, choice)
     if asked.has_usage:
         closing = chunk_of(served, answering, asked, [])
         closing["usage"] = answering.usage().model_dump()

@@ -7,7 +7,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from palate.core.errors import InvalidInputError, PalateError, ProviderError
+from palate.core.errors import (
+    InvalidInputError,
+    NotCertifiedError,
+    PalateError,
+    ProviderError,
+)
 from palate.serve.wire.palate import ErrorOut
 
 KINDS = {
@@ -55,6 +60,8 @@ def from_palate(error: PalateError) -> ApiError:
     """The tree of errors on HTTP: bad input is the caller's, the rest the server's."""
     if isinstance(error, InvalidInputError):
         return ApiError(400, str(error), code="invalid_value")
+    if isinstance(error, NotCertifiedError):
+        return ApiError(400, str(error), code="not_certified")
     if isinstance(error, ProviderError) and error.is_retryable:
         return ApiError(503, str(error), code="unavailable", retry_seconds=2.0)
     return ApiError(500, str(error), code="failed")

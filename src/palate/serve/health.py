@@ -2,8 +2,10 @@
 
 from fastapi import APIRouter
 from sqlalchemy import text
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 
+from palate.core.errors import ProviderError
 from palate.serve.auth import require_admin
 from palate.serve.errors import ApiError
 from palate.serve.state import Known, Parts
@@ -29,6 +31,10 @@ async def ready(served: Parts) -> HealthOut:
             connection.execute(text("SELECT 1"))
 
     await served.in_database(ask)
+    try:
+        await run_in_threadpool(served.engine.require_ready)
+    except ProviderError as error:
+        raise ApiError(503, str(error), code="engine_unavailable", retry_seconds=5.0) from error
     return HealthOut(status="ready")
 
 

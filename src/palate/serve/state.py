@@ -12,7 +12,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from palate.core.types import Objective
-from palate.models.engine import LocalEngine
 from palate.profiles.database import Database
 from palate.profiles.store import SqlProfileStore
 from palate.serve.auth import (
@@ -24,6 +23,7 @@ from palate.serve.auth import (
     require_loopback_name,
 )
 from palate.serve.believed import Believer
+from palate.serve.engine import AnswerEngine
 from palate.serve.errors import ApiError
 from palate.serve.floor import Floor
 from palate.serve.limits import RateLimit
@@ -61,7 +61,7 @@ class Served:
     Attributes:
         settings: Of the server.
         offer: The library.
-        engine: Base and bank.
+        engine: Writes answers; its base and bank read them in this process.
         ways: Makes plans.
         believer: Turns beliefs into soups.
         database: Of people.
@@ -72,7 +72,7 @@ class Served:
 
     settings: ServeSettings
     offer: Offer
-    engine: LocalEngine
+    engine: AnswerEngine
     ways: Ways
     believer: Believer
     database: Database

@@ -15,8 +15,9 @@ from typing import TypeVar
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, Token
 from palate.models.batch import Live
-from palate.models.engine import LocalEngine
 from palate.models.session import FAILED
+from palate.models.vllm_parts import Account
+from palate.serve.engine import AnswerEngine
 from palate.serve.errors import ApiError
 from palate.serve.logs import LOGGER
 from palate.serve.metrics import Metrics
@@ -56,7 +57,7 @@ class EngineWorker:
     """
 
     def __init__(
-        self, engine: LocalEngine, *, max_queue: int, max_prompt_tokens: int, metrics: Metrics
+        self, engine: AnswerEngine, *, max_queue: int, max_prompt_tokens: int, metrics: Metrics
     ) -> None:
         """Keep the parts; `start` begins."""
         self.engine = engine
@@ -120,6 +121,10 @@ class EngineWorker:
         self.metrics.cancelled.inc()
         self._commands.put(lambda: self._drop(job))
 
+    def account(self, live: Live) -> Account | None:
+        """What the engine says of how an answer is executed; `None` where it is exact."""
+        return self._session.account(live)
+
     async def call(self, function: Callable[[], Found]) -> Found:
         """What the function returns, run between two steps."""
         loop = asyncio.get_running_loop()
@@ -170,6 +175,8 @@ class EngineWorker:
         while True:
             self._obey()
             if self._is_stopping:
+                for live in self._jobs:
+                    self._session.cancel(live)
                 self._fail_all(ApiError(503, "The server stops.", code="stopping"))
                 return
             if self._session.is_idle:
@@ -234,5 +241,5 @@ class EngineWorker:
 
 def _event(live: Live, token: Token) -> Event:
     if token.finish == FAILED:
-        return InvalidInputError(live.error)
+        return live.failure or InvalidInputError(live.error)
     return (live, token)

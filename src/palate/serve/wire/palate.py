@@ -74,6 +74,33 @@ class PalateIn(WireIn):
     explain: bool = False
 
 
+class EngineOut(WireOut):
+    """How far an answer of another engine may be from the exact one; nothing else was approximated.
+
+    Attributes:
+        name: Of the engine.
+        coefficients: By expert, as they were served, where one pass of the model answers;
+            `None` where several are pooled, whose coefficients are never rounded.
+        parameter_change: Frobenius norm of what rounding the coefficients changed of the
+            parameters; exact.
+        rounding_bound: On the total variation of every next token, from rounding; 0 is exact,
+            `None` is not known.
+        list_bound: The same from lists of probable tokens, the largest of all tokens so far.
+        is_exact: Whether all tokens so far are exact but for rounding errors of numbers.
+        n_certified: Tokens that the exact engine, having read the same, takes, too.
+        n_calls: Requests that this took.
+    """
+
+    name: Literal["vllm"]
+    coefficients: dict[str, float] | None
+    parameter_change: float
+    rounding_bound: float | None
+    list_bound: float
+    is_exact: bool
+    n_certified: int
+    n_calls: int
+
+
 class PalateOut(WireOut):
     """How an answer came about.
 
@@ -89,6 +116,8 @@ class PalateOut(WireOut):
         learning: `applied` when the belief was used, `observing` when it is being learned only.
         n_feedback: Items the belief rests on.
         seed: With which the same request gives the same answer.
+        engine: Where another engine than this process wrote the answer: what that approximated;
+            in a stream complete with the last chunks.
     """
 
     response: str | None
@@ -101,6 +130,7 @@ class PalateOut(WireOut):
     learning: LearningState
     n_feedback: int
     seed: int
+    engine: EngineOut | None = None
 
 
 class TokenOut(WireOut):
