@@ -79,7 +79,7 @@ def compare_engines(
     found["adapters"] = {"loads": cache.n_loads, "evictions": cache.n_evictions}
     opened.engine.close()
     short = settings.model_copy(
-        update={"top_k": SHORT_LIST, "max_top_k": SHORT_LIST, "budget": 1.0}
+        update={"top_k": SHORT_LIST, "max_top_k": SHORT_LIST, "budget": 1.0, "pools": "lists"}
     )
     listed = open_vllm(folder, short, adapters=adapters, rates=calibrated.rates)
     unsigned = [
