@@ -13,7 +13,7 @@ from palate.profiles.database import open_database
 from palate.profiles.persons import require_mark
 from palate.recipes.opened import Opened, open_library
 from palate.recipes.people_kept import issue_kept_key
-from palate.recipes.serve import ServeJob, assemble, library_basis, serve_library
+from palate.recipes.serve import ServeJob, assemble, library_basis, library_states, serve_library
 from palate.serve.settings import ServeSettings
 
 
@@ -58,7 +58,7 @@ def test_without_a_soup_file_features_are_scaled_by_the_rollouts(opened: Opened)
     changed = replace(
         opened, library=Library(library.folder, replace(manifest, experts=tuple(experts)))
     )
-    basis = library_basis(changed)
+    basis = library_basis(changed, library_states(changed))
     assert basis.feature_scales.tolist() == [1.0, 0.5, 1.0]  # one that says nothing counts as one
     assert np.allclose(basis.feature_means, [0.0, -0.1, -0.2])
 

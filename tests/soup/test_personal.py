@@ -108,3 +108,16 @@ def test_what_does_not_fit_is_refused(basis, states):
         personal_soup(belief, basis=basis, states=states, way="soup", floor=(9, 1.0))
     with pytest.raises(InvalidInputError, match="budget"):
         SoupSettings.checked({"budget": -1}, source="test")
+
+
+def test_bounded_coefficients_are_enlarged_up_to_the_bound_only(basis, states):
+    belief = Belief(np.array([0.1, -0.2, 0.05]), 0.04 * np.eye(3), 30)
+    bounded = SoupSettings(
+        budget=9.0, largest_scale=20.0, least_coefficient=0.0, most_coefficient=0.5
+    )
+    soup = personal_soup(belief, basis=basis, states=states, way="soup", settings=bounded)
+    # believed 0.1, -0.1, 0.1 with independent errors: the second is cut, the others stay
+    assert soup.believed == pytest.approx([0.1, -0.1, 0.1])
+    assert soup.allowed == pytest.approx([0.1, 0.0, 0.1])
+    assert soup.scale == pytest.approx(5.0)
+    assert soup.coefficients == pytest.approx([0.5, 0.0, 0.5])

@@ -17,12 +17,18 @@ from palate.models.engine import LocalEngine
 from palate.models.logprobs import Scored
 from palate.recipes.mixture_open import has_controller, open_mixture
 from palate.recipes.opened import Opened, open_library
-from palate.recipes.soup_basis import SOUP, calibration_answers, open_basis
+from palate.recipes.soup_basis import (
+    SOUP,
+    calibration_answers,
+    measured_settings,
+    open_basis,
+)
 from palate.recipes.soup_features import sample_states
 from palate.recipes.ways import anchors
 from palate.soup.basis_file import SoupBasis
 from palate.soup.learning import plain_prior
 from palate.soup.normalised import States
+from palate.soup.settings import SoupSettings
 
 try:
     from palate.profiles.database import open_database
@@ -98,7 +104,8 @@ def assemble(opened: Opened, settings: ServeSettings, *, database: str) -> Serve
         raise InvalidInputError(
             f"The library {str(opened.library.folder)!r} has no experts to serve; build some."
         )
-    basis = library_basis(opened)
+    states = library_states(opened)
+    basis = library_basis(opened, states)
     place = basis.floor_place
     floor = None
     if basis.floor is not None and place is not None and basis.floor[1] > 0:
@@ -140,7 +147,7 @@ def assemble(opened: Opened, settings: ServeSettings, *, database: str) -> Serve
         ),
         engine=engine,
         ways=LibraryWays(opened, mixture, floor, settings.auto_tolerance),
-        believer=Believer(basis, library_states(opened), settings, floor),
+        believer=Believer(basis, states, settings, floor),
         database=kept,
         has_keys=any(not key.is_revoked for key in list_keys(kept)),
         floor=floor,
@@ -152,8 +159,11 @@ def _shown_base(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
-def library_basis(opened: Opened) -> SoupBasis:
-    """The library's `soup.json`, or else a plain prior over features scaled by the rollouts."""
+def library_basis(opened: Opened, states: States) -> SoupBasis:
+    """The library's `soup.json`, or else a plain prior over features scaled by the rollouts.
+
+    The trust region is the same either way.
+    """
     manifest = opened.library.manifest
     if (opened.library.folder / SOUP).is_file():
         return open_basis(opened.library)
@@ -169,6 +179,7 @@ def library_basis(opened: Opened) -> SoupBasis:
         feature_scales=np.array(scales),
         effective_rank={},
         prior=plain_prior(n_experts=len(experts)),
+        settings=SoupSettings.checked(measured_settings(manifest, states), source="the library"),
     )
 
 

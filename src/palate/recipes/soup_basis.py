@@ -12,6 +12,7 @@ from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInp
 from palate.core.seeds import generator_for
 from palate.core.settings import load_settings
 from palate.experts.library import Library
+from palate.experts.manifest import Manifest
 from palate.experts.rollouts import read_rollouts
 from palate.models.load import Base
 from palate.models.logprobs import Scored
@@ -26,12 +27,12 @@ from palate.soup.basis_file import SoupBasis, load_basis, save_basis
 from palate.soup.learning import feature_scales, plain_prior, population_prior
 from palate.soup.normalised import States
 from palate.soup.settings import SoupSettings, settings_for
-from palate.soup.trust import mean_expert_kl
+from palate.soup.trust import expert_kls
 
 SOUP = "soup.json"
 N_CALIBRATION = 256  # rollouts that features are scaled on
 N_STATES = 300
-LEAST_BUDGET = 1e-6  # nats per token, of experts that do nothing
+LEAST_KL = 1e-6  # nats per token, of experts that do nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,8 @@ def write_soup(
         folder: A library with rollouts.
         population: Feedback of many people (`person` in every row), for the prior and the gain.
         floor: One safety expert with the coefficient that feedback cannot lower.
-        overrides: `key=value` of `SoupSettings`; the budget is the experts' own KL otherwise.
+        overrides: `key=value` of `SoupSettings`; otherwise the trust region follows from the
+            experts (`palate.soup.settings.settings_for`).
         base: Where the base is now, if it has moved.
 
     Raises:
@@ -87,8 +89,7 @@ def write_soup(
     states = calibration_states(opened)
     matrix = tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0))
     rank = effective_rank(matrix)
-    measured = settings_for(max(mean_expert_kl(states), LEAST_BUDGET))
-    defaults = [f"{key}={value!r}" for key, value in measured.items()]
+    defaults = [f"{key}={value!r}" for key, value in measured_settings(manifest, states).items()]
     basis = SoupBasis(
         base=manifest.base.fingerprint,
         experts=manifest.expert_names,
@@ -107,6 +108,11 @@ def write_soup(
     save_basis(folder / SOUP, basis)
     order = select_experts(matrix, n_experts=len(basis.experts))
     return SoupWritten(folder / SOUP, basis, tuple(basis.experts[k] for k in order))
+
+
+def measured_settings(manifest: Manifest, states: States) -> dict[str, float]:
+    """The library's trust region, from its anchors and how far its experts go on these states."""
+    return settings_for(anchors(manifest), np.maximum(expert_kls(states), LEAST_KL))
 
 
 def open_basis(library: Library) -> SoupBasis:

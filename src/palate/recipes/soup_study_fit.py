@@ -23,7 +23,7 @@ from palate.soup.normalised import States
 from palate.soup.personal import PersonalSoup, personal_soup
 from palate.soup.plans import SoupWay
 from palate.soup.settings import SoupSettings, settings_for
-from palate.soup.trust import mean_expert_kl
+from palate.soup.trust import expert_kls
 from palate.world.objectives import OBJECTIVE_NAMES
 
 N_TRAINING_VOTES = 60  # of each training person
@@ -101,17 +101,19 @@ def make_basis(
     )
     own = States(states.reference, states.tilts[:, :, chosen])
     rank = effective_rank(tilt_matrix(own.reference, np.moveaxis(own.tilts, -1, 0)))
+    directions = np.array([anchors[place].direction for place in chosen])
+    measured = settings_for(directions, expert_kls(own))
     soup = SoupBasis(
         base="world",
         experts=tuple(anchors[place].name for place in chosen),
         objectives=OBJECTIVE_NAMES,
-        anchors=np.array([anchors[place].direction for place in chosen]),
+        anchors=directions,
         beta=beta,
         feature_means=means,
         feature_scales=scales,
         effective_rank={str(share): count for share, count in rank.at.items()},
         prior=prior,
-        settings=SoupSettings.checked(settings_for(mean_expert_kl(own)), source="the study"),
+        settings=SoupSettings.checked(measured, source="the study"),
     )
     return StudyBasis(chosen, soup, own, features, rank)
 

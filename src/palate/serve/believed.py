@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import lsq_linear
 from scipy.special import ndtri
 
 from palate.core.types import Belief
@@ -90,8 +89,7 @@ class Believer:
 
     def preference(self, belief: Belief) -> dict[str, float] | None:
         """The preference that the belief comes to; `None` where nothing is asked for."""
-        wanted = self._bounded(belief)
-        asked = np.maximum(self.basis.anchors.T @ wanted, 0.0)
+        asked = np.maximum(self.basis.anchors.T @ self.soup(belief).allowed, 0.0)
         if belief.n_observations == 0 or asked.sum() <= 1e-9:
             return None
         return dict(zip(self.basis.objectives, (asked / asked.sum()).tolist(), strict=True))
@@ -124,16 +122,10 @@ class Believer:
             ),
         )
 
-    def _bounded(self, belief: Belief) -> Float[ndarray, " experts"]:
-        """What is believed, no expert turned round or run beyond what the settings allow."""
-        least, most = self.settings.least_coefficient, self.settings.most_coefficient
-        return mode_within(belief, least=least, most=most)
-
     def _soup(self, belief: Belief) -> PersonalSoup:
         scales = self.basis.feature_scales
-        wanted = self._bounded(belief)
         scaled = Belief(
-            wanted * scales,
+            belief.mean * scales,
             belief.covariance * np.outer(scales, scales),
             belief.n_observations,
             belief.gain,
@@ -147,17 +139,6 @@ class Believer:
             settings=self.basis.settings,
             floor=floor,
         )
-
-
-def mode_within(belief: Belief, *, least: float, most: float) -> Float[ndarray, " experts"]:
-    """The most probable coefficients between two bounds, by bounded least squares.
-
-    With precision `R'R` the density falls with `|R (m - mean)|`.
-    """
-    root = np.linalg.inv(np.linalg.cholesky(belief.covariance))
-    return np.asarray(
-        lsq_linear(root, root @ belief.mean, bounds=(least, most), method="bvls", tol=1e-12).x
-    )
 
 
 def _estimates(

@@ -25,9 +25,6 @@ class ServeSettings(Settings):
         burst: Requests that a key may send at once before that rate counts.
         drain_seconds: For which running requests may go on after SIGTERM.
         apply_after: Items of feedback from which on a belief is used; before, it is only learned.
-        least_coefficient: Of what was learned of a person. Below zero an expert is turned
-            round, for which nothing was trained, and texts break.
-        most_coefficient: The same above: 1 is an expert as it was trained.
         is_observing: Never use a belief, only learn it.
         auto_tolerance: `auto` takes the portfolio where its certified loss is at most this, in
             reward units.
@@ -53,8 +50,6 @@ class ServeSettings(Settings):
     burst: int = Field(default=60, ge=1)
     drain_seconds: int = Field(default=30, ge=0)
     apply_after: int = Field(default=3, ge=1)
-    least_coefficient: float = Field(default=0.0, le=0.0)
-    most_coefficient: float = Field(default=1.0, gt=0.0, le=20.0)
     is_observing: bool = False
     auto_tolerance: float = Field(default=0.05, ge=0)
     strength: float = Field(default=1.0, ge=0, le=10)

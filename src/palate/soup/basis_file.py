@@ -19,7 +19,7 @@ from palate.soup.pool import Coefficients, require_coefficients
 from palate.soup.settings import SoupSettings
 
 KIND = "palate soup"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """From what is believed of a person to the soup that is served, with what it rests on.
 
-The belief's mean, brought back to coefficients over experts, is shrunk into the trust region,
+The most probable coefficients within the library's bounds are shrunk into the trust region,
 relieved of experts that hardly act, and made a plan. Without feedback the base model answers (and
 the safety expert, if there is a floor): the mean of a population is nobody's taste.
 
@@ -22,7 +22,7 @@ from palate.soup.basis_file import SoupBasis
 from palate.soup.normalised import States, soup_moments
 from palate.soup.plans import SoupWay, soup_plan
 from palate.soup.settings import SoupSettings
-from palate.soup.trust import trust_region
+from palate.soup.trust import mode_within, trust_region
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,9 @@ class PersonalSoup:
 
     Attributes:
         coefficients: `[experts]`, as served.
-        believed: `[experts]`, before trust region and threshold.
+        believed: `[experts]`, the belief's mean.
+        allowed: `[experts]`, the most probable within the bounds, before trust region and
+            threshold.
         standard_errors: `[experts]`, of the believed ones.
         scale: What the trust region multiplied them by.
         kl: Mean KL per token to the base model inside the region, nats, before experts that hardly
@@ -58,6 +60,7 @@ class PersonalSoup:
 
     coefficients: Float[ndarray, " experts"]
     believed: Float[ndarray, " experts"]
+    allowed: Float[ndarray, " experts"]
     standard_errors: Float[ndarray, " experts"]
     scale: float
     kl: float
@@ -82,7 +85,7 @@ def personal_soup(
         basis: The library's `soup.json`.
         states: Recent or calibration states with all experts' tilts, at least one.
         way: `soup` or `output-soup`.
-        settings: Budgets and thresholds.
+        settings: Bounds, budgets and thresholds.
         floor: Index and coefficient of a safety expert that feedback cannot lower.
 
     Raises:
@@ -98,14 +101,16 @@ def personal_soup(
         )
     believed = basis.coefficients(belief.mean)
     covariance = belief.covariance / np.outer(basis.feature_scales, basis.feature_scales)
-    wanted = believed if belief.n_observations else np.zeros(n_experts)
+    least, most = chosen.least_coefficient, chosen.most_coefficient
+    allowed = mode_within(Belief(believed, covariance), least=least, most=most)
+    wanted = allowed if belief.n_observations else np.zeros(n_experts)
     is_early = belief.n_observations < chosen.n_early
     trusted = trust_region(
         wanted,
         states,
         budget=chosen.early_budget if is_early else chosen.budget,
         floor=floor,
-        largest_scale=chosen.largest_scale,
+        largest_scale=min(chosen.largest_scale, _room(wanted, least=least, most=most)),
     )
     spread = expert_spread(tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0)))
     served = active_experts(trusted.coefficients, spread=spread, threshold=chosen.active_threshold)
@@ -114,6 +119,7 @@ def personal_soup(
     return PersonalSoup(
         coefficients=served,
         believed=believed,
+        allowed=allowed,
         standard_errors=np.sqrt(np.diag(covariance)),
         scale=trusted.scale,
         kl=trusted.kl,
@@ -127,6 +133,16 @@ def personal_soup(
         n_observations=belief.n_observations,
         plan=soup_plan(served, way=way),
     )
+
+
+def _room(
+    coefficients: Float[ndarray, " experts"], *, least: float | None, most: float | None
+) -> float:
+    """How many times the coefficients may be enlarged before one leaves the bounds."""
+    bounds = np.where(coefficients > 0, np.inf if most is None else most, np.inf)
+    bounds = np.where(coefficients < 0, -np.inf if least is None else least, bounds)
+    inside = coefficients != 0
+    return float(np.min(bounds[inside] / coefficients[inside], initial=np.inf))
 
 
 def predicted_gain(

@@ -1,5 +1,8 @@
 """Settings of soups that are learned from feedback."""
 
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from pydantic import Field
 
 from palate.core.settings import Settings
@@ -12,7 +15,9 @@ class SoupSettings(Settings):
         budget: Largest mean KL to the base model, nats per token.
         early_budget: The same while a person has said little.
         largest_scale: How many times the believed coefficients may be enlarged to spend the
-            budget; 1 only shrinks.
+            budget; 1 only shrinks. Never beyond the two bounds below.
+        least_coefficient: Below zero an expert is turned round; `None` does not bound.
+        most_coefficient: 1 is an expert as it was trained; `None` does not bound.
         n_early: Feedback items below which `early_budget` holds.
         active_threshold: An expert takes part when `|coefficient| * sd of its tilt` reaches this.
         confidence: Of intervals and of the predicted gain.
@@ -21,18 +26,31 @@ class SoupSettings(Settings):
     budget: float = Field(default=0.2, gt=0)
     early_budget: float = Field(default=0.1, gt=0)
     largest_scale: float = Field(default=1.0, gt=0)
+    least_coefficient: float | None = Field(default=None, le=0)
+    most_coefficient: float | None = Field(default=None, gt=0)
     n_early: int = Field(default=10, ge=0)
     active_threshold: float = Field(default=0.02, ge=0)
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
 
-def settings_for(expert_kl: float) -> dict[str, float]:
-    """What `soup.json` has unless told otherwise: soups go as far as experts do.
+def settings_for(
+    anchors: Float[ndarray, "experts objectives"], expert_kls: Float[ndarray, " experts"]
+) -> dict[str, float]:
+    """The trust region that `soup.json` has unless told otherwise.
 
-    Half as far while little is known. Chosen on development people of the small world
-    (docs/log.md).
+    Experts of one objective each are building blocks: whoever wants three objectives gets three
+    experts in full, which cost about the sum of their KL. Turned round, such an expert stands for
+    nothing that was trained, and texts break within any budget (docs/log.md); so each stays between
+    0 and 1, and the budget is the sum. Experts of whole tastes are bounded by what one of them
+    spends, and may be subtracted from each other. Half as far while little is known.
 
     Args:
-        expert_kl: Mean KL per token of the experts, nats.
+        anchors: What each expert was trained for.
+        expert_kls: Mean KL per token of each expert, nats.
     """
-    return {"budget": expert_kl, "early_budget": expert_kl / 2, "largest_scale": 2.0}
+    if bool(np.all((anchors > 0).sum(axis=1) == 1) and np.all(anchors >= 0)):
+        budget = float(expert_kls.sum())
+        bounds = {"least_coefficient": 0.0, "most_coefficient": 1.0}
+        return {"budget": budget, "early_budget": budget / 2, **bounds}
+    budget = float(expert_kls.mean())
+    return {"budget": budget, "early_budget": budget / 2, "largest_scale": 2.0}

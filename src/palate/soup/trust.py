@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.optimize import lsq_linear
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.types import Belief
 from palate.soup.normalised import States
 from palate.soup.pool import Coefficients, kl_divergence, log_softmax, require_coefficients
 
@@ -101,17 +103,29 @@ def trust_region(
     return Trusted(fixed + scale * free, scale, kl(scale), kl_before)
 
 
-def mean_expert_kl(states: States) -> float:
-    """Mean KL per token of the experts themselves, nats: how far from the reference experts go.
+def mode_within(
+    belief: Belief, *, least: float | None, most: float | None
+) -> Float[ndarray, " experts"]:
+    """The most probable coefficients between two bounds, by bounded least squares.
 
-    The budget of a soup that may go as far as an expert does, and no further.
+    With precision `R'R` the density falls with `|R (m - mean)|`. `None` is no bound.
     """
+    low, high = -np.inf if least is None else least, np.inf if most is None else most
+    if np.all((belief.mean >= low) & (belief.mean <= high)):
+        return belief.mean
+    root = np.linalg.inv(np.linalg.cholesky(belief.covariance))
+    found = lsq_linear(root, root @ belief.mean, bounds=(low, high), method="bvls", tol=1e-12)
+    return np.clip(found.x, low, high)  # the solver oversteps by rounding
+
+
+def expert_kls(states: States) -> Float[ndarray, " experts"]:
+    """Mean KL per token of each expert itself, nats: how far from the reference experts go."""
     experts = range(states.tilts.shape[2])
     kls = [
         kl_divergence(log_softmax(states.reference + states.tilts[:, :, k]), states.reference)
         for k in experts
     ]
-    return float(np.mean(kls))
+    return np.mean(kls, axis=1)
 
 
 def _bisect(kl: Callable[[float], float], *, budget: float, high: float) -> float:
