@@ -1,5 +1,6 @@
 """`palate serve`: a library, a database of people, and a server that answers from both."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from palate.core.seeds import generator_for
 from palate.mixture.decode import DecodeSettings
 from palate.mixture.pooling import Floor as MixtureFloor
 from palate.models.chat import encode_prompt
+from palate.models.control import Controller
 from palate.models.engine import LocalEngine
 from palate.models.logprobs import Scored
 from palate.recipes.mixture_open import has_controller, open_mixture
@@ -37,6 +39,7 @@ try:
     from palate.recipes.serve_ways import LibraryWays
     from palate.serve.auth import require_safe_host
     from palate.serve.believed import Believer
+    from palate.serve.engine import AnswerEngine
     from palate.serve.floor import Floor
     from palate.serve.run import serve
     from palate.serve.settings import ServeSettings
@@ -46,6 +49,8 @@ except ModuleNotFoundError as error:
 
 N_STATES = 200  # along the base's own answers, where the trust region is measured
 N_FALLBACK = 16  # answers of the base that give states where a library has no rollouts
+
+EngineOf = Callable[[Opened, Mapping[str, Controller]], "AnswerEngine"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class ServeJob:
         device: As torch names devices.
         dtype: Of the base's parameters.
         settings: Of the server.
+        engine_of: Makes what answers from the opened library and its controllers; `None` answers
+            in this process.
     """
 
     library: Path
@@ -71,6 +78,7 @@ class ServeJob:
     device: str
     dtype: str
     settings: ServeSettings
+    engine_of: EngineOf | None = None
 
 
 def serve_library(job: ServeJob) -> None:
@@ -86,13 +94,19 @@ def serve_library(job: ServeJob) -> None:
         has_keys = any(not key.is_revoked for key in list_keys(database))
         require_safe_host(job.host, has_keys=has_keys)
         opened = open_library(job.library, base=job.base, device=job.device, dtype=job.dtype)
-        served = assemble(opened, job.settings, database=job.database)
+        served = assemble(opened, job.settings, database=job.database, engine_of=job.engine_of)
         serve(served, host=job.host, port=job.port)
     finally:
         database.close()
 
 
-def assemble(opened: Opened, settings: ServeSettings, *, database: str) -> Served:
+def assemble(
+    opened: Opened,
+    settings: ServeSettings,
+    *,
+    database: str,
+    engine_of: EngineOf | None = None,
+) -> Served:
     """The server's parts.
 
     Raises:
@@ -114,13 +128,18 @@ def assemble(opened: Opened, settings: ServeSettings, *, database: str) -> Serve
     if has_controller(opened):
         share = None if floor is None else MixtureFloor(floor.expert, floor.share)
         mixture = open_mixture(opened, settings=DecodeSettings(floor=share))
-    engine = LocalEngine(
-        opened.base,
-        opened.bank,
-        max_rows=settings.max_rows,
-        max_positions=settings.max_positions,
-        controllers={} if mixture is None else mixture.engine.controllers,
-    )
+    controllers = {} if mixture is None else mixture.engine.controllers
+    engine: AnswerEngine
+    if engine_of is not None:
+        engine = engine_of(opened, controllers)
+    else:
+        engine = LocalEngine(
+            opened.base,
+            opened.bank,
+            max_rows=settings.max_rows,
+            max_positions=settings.max_positions,
+            controllers=controllers,
+        )
     identity = hash_value(
         [manifest.base.fingerprint, [[r.anchor.name, r.key] for r in manifest.experts]]
     )
