@@ -22,7 +22,7 @@ from palate.models.vllm_groups import GUARD, GroupMixer, GroupRow, GroupTag
 LOGGER = init_logger("vllm.palate")  # vLLM shows its own loggers only
 
 
-class GroupedRows(LogitsProcessor):
+class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
     """Makes all rows of a group take one token of their pooled distribution, or ends them all."""
 
     @classmethod

@@ -19,7 +19,7 @@ from vllm.v1.core.sched.scheduler import Scheduler  # pyright: ignore[reportMiss
 HOLD_SECONDS = 5.0
 
 
-class GroupScheduler(Scheduler):
+class GroupScheduler(Scheduler):  # pyright: ignore[reportUntypedBaseClass]
     """vLLM's scheduler, but for rows of groups that are not whole yet."""
 
     def _handle_blocked_waiting_request(self, request: Any) -> bool:

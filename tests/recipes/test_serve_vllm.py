@@ -1,0 +1,61 @@
+"""`palate serve --engine vllm`: what it needs at the start, and a real vLLM behind it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import parameter_soup_plan
+from palate.models.logprobs import Scored, row_distributions
+from palate.recipes.opened import open_library
+from palate.recipes.serve_vllm import folders_of, rates_of
+
+
+def test_adapters_are_found_by_name_and_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="holds no adapters"):
+        folders_of(tmp_path)
+    (tmp_path / "short").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert folders_of(tmp_path) == {"short": tmp_path / "short"}
+
+
+def test_rates_bound_how_fast_a_librarys_own_texts_change(
+    tiny_library: Path, tiny_soup_library: Path
+) -> None:
+    for folder in (tiny_library, tiny_soup_library):  # without rollouts, and with
+        opened = open_library(folder)
+        rates = rates_of(opened)
+        assert len(rates) == opened.bank.n_experts
+        assert all(0 < rate < np.inf for rate in rates)
+        item = Scored((1, 70, 71), (72, 73))
+        at, near = (
+            row_distributions(opened.base, opened.bank, plan=parameter_soup_plan(c), item=item)
+            for c in ((0.4, 0.2, 0.0), (0.4, 0.225, 0.0))
+        )
+        change = 0.5 * (at[0].exp() - near[0].exp()).abs().sum(dim=1).max()
+        assert float(change) <= 2 * 0.025 * rates[1]  # another text: near, not within
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "PALATE_VLLM_URL" not in os.environ,
+    reason="PALATE_VLLM_URL names no server; benchmarks/vllm_engine/README.md starts one",
+)
+@pytest.mark.parametrize("pools", ["lists", "server"])
+def test_a_server_on_a_real_vllm_gives_the_texts_of_one_in_this_process(
+    project_root: Path, pools: str
+) -> None:
+    command = [sys.executable, str(project_root / "benchmarks/vllm_engine/servers.py")]
+    command += [os.environ["PALATE_VLLM_WORK"], os.environ["PALATE_VLLM_URL"], "--n", "36"]
+    for setting in ("top_k=512", "max_top_k=512", f"pools={pools}"):
+        command += ["--engine-set", setting]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["exact"] == found["equal"] >= 30
+    assert found["ways"]["rounded soup"]["largest_rounding_bound"] > 0

@@ -1,0 +1,236 @@
+"""The server with a vLLM behind it: the answers of the server in this process, or an error."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from palate.models.vllm_parts import Account
+from palate.models.vllm_wire import VllmSettings
+from palate.recipes.opened import Opened
+from palate.recipes.serve import assemble
+from palate.recipes.serve_vllm import answers_from
+from palate.serve.app import make_app
+from palate.serve.engine import engine_out
+from palate.serve.settings import ServeSettings
+from vllm_stand_in import StandIn
+
+N_VOCAB = 259
+GRID = {"kind": 0.5, "short": -0.25, "plain": 0.75}  # multiples of the step, so nothing is rounded
+EXACT = {
+    "base": {"way": "base"},
+    "portfolio": {"way": "portfolio", "preference": {"kind": 1.0}},
+    "soup": {"way": "soup", "coefficients": GRID},
+    "output soup": {"way": "output-soup", "coefficients": GRID},
+    "mixture": {"way": "mixture", "preference": {"kind": 0.25, "plain": 0.75}},
+}
+
+
+@pytest.fixture
+def vllm(opened: Opened) -> Iterator[StandIn]:
+    running = StandIn(opened.base, dict(opened.library.expert_folders()))
+    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def beside(vllm: StandIn, opened: Opened, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """Makes a client of a server on the vLLM; settings are of its use."""
+    with ExitStack() as closing:
+
+        def make(*, is_rated: bool = False, **changes: Any) -> TestClient:
+            values = {"top_k": N_VOCAB, "max_top_k": N_VOCAB, "n_retries": 0, **changes}
+            folder = tmp_path / "adapters"
+            use = VllmSettings(url=vllm.url, adapters_folder=folder, **values)
+            served = assemble(
+                opened,
+                ServeSettings(default_tokens=12, apply_after=1, max_prompt_tokens=150),
+                database=f"sqlite:///{tmp_path}/{time.monotonic_ns()}.db",
+                engine_of=answers_from(use, adapters=None, is_rated=is_rated, closing=closing),
+            )
+            client = TestClient(make_app(served), raise_server_exceptions=False)
+            return closing.enter_context(client)
+
+        yield make
+
+
+def ask(client: TestClient, palate: dict, *, temperature: float = 0.0, **more: Any):
+    body = {"model": "palate", "messages": [{"role": "user", "content": "A cat"}], **more}
+    return client.post(
+        "/v1/chat/completions", json={**body, "palate": palate, "temperature": temperature}
+    )
+
+
+def events(text: str) -> list[dict]:
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+@pytest.mark.parametrize("pools", ["lists", "server"])
+def test_every_way_answers_as_in_this_process_and_says_that_it_is_exact(
+    beside, web: TestClient, pools: str
+) -> None:
+    client = beside(pools=pools)
+    for palate in EXACT.values():
+        found, own = (ask(c, palate, logprobs=True, top_logprobs=2).json() for c in (client, web))
+        ours, theirs = own["choices"][0], found["choices"][0]
+        assert theirs["message"] == ours["message"]
+        assert [one["token"] for one in theirs["logprobs"]["content"]] == [
+            one["token"] for one in ours["logprobs"]["content"]
+        ]
+        for left, right in zip(
+            theirs["logprobs"]["content"], ours["logprobs"]["content"], strict=True
+        ):
+            assert left["logprob"] == pytest.approx(right["logprob"], abs=1e-4)
+        assert found["palate"]["engine"]["is_exact"]
+        assert own["palate"]["engine"] is None
+
+
+@pytest.mark.parametrize("way", ["soup", "mixture"])
+def test_drawn_answers_with_a_seed_are_those_of_this_process(
+    beside, web: TestClient, way: str
+) -> None:
+    client = beside(draws="own", pools="server")
+    found, own = (
+        ask(c, EXACT[way], temperature=1.0, seed=5, n=3, stop=["zzz"]).json() for c in (client, web)
+    )
+    texts = [[choice["message"]["content"] for choice in one["choices"]] for one in (found, own)]
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 1
+
+
+def test_rounded_coefficients_are_told_with_their_bound(beside, web: TestClient) -> None:
+    client = beside(coefficient_step=0.1, is_rated=True)
+    asked = {"way": "soup", "coefficients": {"kind": 0.52, "short": 0.18, "plain": 0.1}}
+    found = ask(client, asked).json()
+    said = found["palate"]["engine"]
+    near = {"kind": 0.5, "short": 0.2, "plain": 0.1}
+    assert said["coefficients"] == pytest.approx(near)
+    assert not said["is_exact"]
+    assert 0 < said["rounding_bound"] <= 1
+    assert said["parameter_change"] > 0
+    assert found["palate"]["coefficients"]["kind"] == 0.52  # what was asked for
+    own = ask(web, {"way": "soup", "coefficients": near}).json()
+    assert found["choices"][0]["message"] == own["choices"][0]["message"]
+    unrated = ask(beside(coefficient_step=0.1), asked).json()
+    assert unrated["palate"]["engine"]["rounding_bound"] is None
+
+
+def test_short_lists_are_told_with_their_bound_or_refused(beside) -> None:
+    loose = ask(beside(top_k=40, max_top_k=40, budget=1.0), EXACT["mixture"]).json()
+    assert 0 < loose["palate"]["engine"]["list_bound"] < 1
+    tight = beside(top_k=20, max_top_k=20, budget=0.001)
+    refused = ask(tight, EXACT["mixture"])
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "not_certified"
+    assert "raise max_top_k" in refused.json()["error"]["message"]
+    signed = ask(tight, EXACT["output soup"])
+    assert signed.status_code == 400
+    assert "whole vocabularies" in signed.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("address", ["/v1/chat/completions", "/v1/completions"])
+def test_a_stream_ends_with_what_was_approximated(beside, address: str) -> None:
+    client = beside(coefficient_step=0.1, is_rated=True)
+    body = {"model": "palate", "palate": {"coefficients": {"kind": 0.52}, "way": "soup"}}
+    prompt = {"prompt": "A cat"}
+    if address.endswith("chat/completions"):
+        prompt = {"messages": [{"role": "user", "content": "A cat"}]}
+    whole = client.post(address, json={**body, **prompt, "temperature": 0}).json()
+    stream = client.post(address, json={**body, **prompt, "temperature": 0, "stream": True})
+    found = events(stream.text)
+    first, last = found[0]["palate"]["engine"], found[-1]["palate"]["engine"]
+    assert first["rounding_bound"] == last["rounding_bound"] > 0
+    assert last == whole["palate"]["engine"]
+
+
+def test_feedback_on_its_answers_teaches_as_in_this_process(beside, client_of) -> None:
+    clients = beside(coefficient_step=0.0), client_of(default_tokens=12, apply_after=1)
+    beliefs, answers = [], []
+    for client in clients:
+        shown = ask(client, {"person": "ana", "way": "soup", "coefficients": GRID}, n=2).json()
+        told = {"response": shown["palate"]["response"], "kind": "thumbs", "thumbs": "up"}
+        given = client.post("/v1/feedback", json=told)
+        assert given.status_code == 200, given.text
+        beliefs.append([one["mean"] for one in given.json()["belief"]["experts"]])
+        learned = ask(client, {"person": "ana"}).json()
+        assert learned["palate"]["learning"] == "applied"
+        answers.append(learned["choices"][0]["message"]["content"])
+    assert beliefs[0] == pytest.approx(beliefs[1], abs=1e-5)
+    assert answers[0] == answers[1]
+
+
+def test_explanations_and_questions_are_given(beside, web: TestClient) -> None:
+    client = beside(pools="server")
+    for way in ("soup", "mixture"):
+        found, own = (ask(c, {**EXACT[way], "explain": True}).json() for c in (client, web))
+        for left, right in zip(
+            found["choices"][0]["palate"]["tokens"],
+            own["choices"][0]["palate"]["tokens"],
+            strict=True,
+        ):
+            assert left["wrote"] == pytest.approx(right["wrote"], abs=1e-3)
+    question = {"person": "bo", "messages": [{"role": "user", "content": "A cat"}]}
+    assert client.post("/v1/questions", json=question).status_code == 200
+
+
+def test_readiness_follows_the_vllm(beside, vllm: StandIn) -> None:
+    client = beside()
+    assert client.get("/ready").status_code == 200
+    vllm.is_well = False
+    down = client.get("/ready")
+    assert down.status_code == 503
+    assert down.json()["error"]["code"] == "engine_unavailable"
+    assert client.get("/health").status_code == 200  # this process lives
+
+
+@pytest.mark.parametrize("pools", ["lists", "server"])
+@pytest.mark.parametrize("way", ["soup", "mixture"])
+def test_a_vllm_that_dies_in_the_middle_of_an_answer_is_an_error(
+    beside, vllm: StandIn, way: str, pools: str
+) -> None:
+    client = beside(pools=pools)
+    assert ask(client, EXACT[way]).status_code == 200
+    vllm.dies_after = 2
+    vllm.faults = [500] * 3 if (way, pools) == ("mixture", "lists") else []
+    broken = ask(client, EXACT[way])
+    assert broken.status_code == 503, broken.text
+    assert broken.json()["error"]["code"] == "unavailable"
+    vllm.faults = [500] * 3 if (way, pools) == ("mixture", "lists") else []
+    streamed = ask(client, EXACT[way], stream=True)
+    assert "error" in (
+        events(streamed.text)[-1] if streamed.status_code == 200 else streamed.json()
+    )
+    vllm.dies_after, vllm.faults = None, []
+    assert ask(client, EXACT[way]).status_code == 200
+
+
+def test_a_group_that_the_vllm_splits_is_an_error(beside, vllm: StandIn) -> None:
+    client = beside(pools="server")
+    vllm.n_seats = 1
+    split = ask(client, EXACT["mixture"])
+    assert split.status_code == 503
+    assert "rather than left unmixed" in split.json()["error"]["message"]
+
+
+def test_several_answers_are_told_by_their_worst() -> None:
+    exact = Account(((0.5, 0.0),), 0.0, 0.0, (0.0, 0.0), (0.1, 0.1), is_greedy=True, n_calls=1)
+    rounded = Account(((0.5, 0.0),), 0.3, 0.02, (0.0, 0.0), (0.1, 0.01), is_greedy=True, n_calls=1)
+    said = engine_out([exact, rounded], names=("a", "b"))
+    assert said.coefficients == {"a": 0.5, "b": 0.0}
+    assert (said.rounding_bound, said.list_bound, said.is_exact) == (0.02, 0.0, False)
+    assert (said.n_certified, said.n_calls) == (3, 2)  # a lead of .01 is within twice the bound
+    pooled = Account(((1.0, 0.0), (0.0, 1.0)), 0.0, None, (0.2,), (0.1,), is_greedy=True, n_calls=8)
+    found = engine_out([exact, pooled], names=("a", "b"))
+    assert (found.rounding_bound, found.list_bound) == (None, 0.2)
+    assert engine_out([pooled], names=("a", "b")).coefficients is None
