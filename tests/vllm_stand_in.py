@@ -3,6 +3,7 @@
 import copy
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +28,8 @@ class StandIn(ThreadingHTTPServer):
         n_seats: Most rows of a group that it runs in one step.
         dies_after: Tokens of a stream after which the connection breaks.
         is_well: What it says of itself.
+        pause: Seconds before every token of a stream.
+        n_left: Streams whose reader left early.
     """
 
     daemon_threads = True
@@ -48,6 +51,8 @@ class StandIn(ThreadingHTTPServer):
         self.n_seats = 100
         self.dies_after: int | None = None
         self.is_well = True
+        self.pause = 0.0
+        self.n_left = 0
         self.rooms: dict[str, Room] = {}
         self.calls: list[dict] = []
 
@@ -206,13 +211,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             for place, choice in enumerate(self.choices(body)):
+                time.sleep(self.server.pause)
                 if place == self.server.dies_after:
                     return
                 self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
                 self.wfile.flush()
             self.wfile.write(b"data: [DONE]\n\n")
         except (BrokenPipeError, ConnectionResetError):
-            return  # the reader left early, as it may
+            self.server.n_left += 1  # the reader left early, as it may
 
     def reply(self, status: int, body: dict) -> None:
         text = json.dumps(body).encode()

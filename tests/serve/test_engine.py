@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import OpenAI
 from starlette.testclient import TestClient
 
 from palate.models.vllm_parts import Account
@@ -19,6 +20,7 @@ from palate.recipes.serve_vllm import answers_from
 from palate.serve.app import make_app
 from palate.serve.engine import engine_out
 from palate.serve.settings import ServeSettings
+from palate.serve.state import Served
 from vllm_stand_in import StandIn
 
 N_VOCAB = 259
@@ -44,22 +46,32 @@ def vllm(opened: Opened) -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def beside(vllm: StandIn, opened: Opened, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
-    """Makes a client of a server on the vLLM; settings are of its use."""
+def parts_beside(vllm: StandIn, opened: Opened, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Makes the parts of a server on the vLLM; settings are of its use."""
     with ExitStack() as closing:
 
-        def make(*, is_rated: bool = False, **changes: Any) -> TestClient:
+        def make(*, is_rated: bool = False, **changes: Any) -> Served:
             values = {"top_k": N_VOCAB, "max_top_k": N_VOCAB, "n_retries": 0, **changes}
             folder = tmp_path / "adapters"
             use = VllmSettings(url=vllm.url, adapters_folder=folder, **values)
-            served = assemble(
+            return assemble(
                 opened,
                 ServeSettings(default_tokens=12, apply_after=1, max_prompt_tokens=150),
                 database=f"sqlite:///{tmp_path}/{time.monotonic_ns()}.db",
                 engine_of=answers_from(use, adapters=None, is_rated=is_rated, closing=closing),
             )
-            client = TestClient(make_app(served), raise_server_exceptions=False)
-            return closing.enter_context(client)
+
+        yield make
+
+
+@pytest.fixture
+def beside(parts_beside: Callable[..., Served]) -> Iterator[Callable[..., TestClient]]:
+    """Makes a client of such a server."""
+    with ExitStack() as closing:
+
+        def make(**settings: Any) -> TestClient:
+            app = make_app(parts_beside(**settings))
+            return closing.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield make
 
@@ -213,6 +225,31 @@ def test_a_vllm_that_dies_in_the_middle_of_an_answer_is_an_error(
     )
     vllm.dies_after, vllm.faults = None, []
     assert ask(client, EXACT[way]).status_code == 200
+
+
+@pytest.mark.parametrize(("way", "n_streams"), [("soup", 1), ("mixture", 2)])
+def test_an_answer_that_nobody_waits_for_is_cancelled_there_too(
+    parts_beside, vllm: StandIn, listen, way: str, n_streams: int
+) -> None:
+    served = parts_beside(pools="server")
+    vllm.pause = 0.05
+    address, stop = listen(served)
+    with OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+        stream = client.chat.completions.create(
+            model="palate",
+            messages=[{"role": "user", "content": "A cat"}],
+            max_tokens=64,
+            stream=True,
+            extra_body={"palate": EXACT[way]},
+        )
+        next(iter(stream))
+        stream.close()
+        deadline = time.monotonic() + 2.0  # the whole answer would take three seconds and more
+        while vllm.n_left < n_streams and time.monotonic() < deadline:
+            time.sleep(0.01)
+    stop()
+    assert vllm.n_left == n_streams
+    assert served.worker.n_jobs == 0
 
 
 def test_a_group_that_the_vllm_splits_is_an_error(beside, vllm: StandIn) -> None:
