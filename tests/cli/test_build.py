@@ -56,8 +56,8 @@ def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
 
     asked = []
 
-    def fake(settings, *, out):
-        asked.append((settings.seed, out.name))
+    def fake(settings, *, out, only):
+        asked.append((settings.seed, out.name, only))
         return Outcome()
 
     monkeypatch.setattr("palate.recipes.build.build_library", fake)
@@ -70,4 +70,6 @@ def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
     found = CliRunner().invoke(app, [str(path), "--json", "--set", "seed=7"])
     assert found.exit_code == 0
     assert json.loads(found.stdout)["library"] == "lib"
-    assert asked == [(7, "small")]
+    for options in (["--prepare"], ["--only", "a"]):
+        assert CliRunner().invoke(app, [str(path), *options]).exit_code != 2
+    assert asked == [(7, "small", None), (0, "small", []), (0, "small", ["a"])]

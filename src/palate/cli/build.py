@@ -19,6 +19,12 @@ def build(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Train this expert alone, as one of several jobs.")
+    ] = None,
+    is_prepared_only: Annotated[
+        bool, typer.Option("--prepare", help="Make rollouts and rewards, and no expert.")
+    ] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Build a library of experts; run it again after an interruption and it goes on."""
@@ -27,7 +33,9 @@ def build(
     from palate.recipes.run_file import RunSettings
 
     settings = load_settings(RunSettings, run_file, overrides=overrides or ())
-    found = build_library(settings, out=out or Path("out") / run_file.stem).to_json()
+    chosen = only or ([] if is_prepared_only else None)
+    folder = out or Path("out") / run_file.stem
+    found = build_library(settings, out=folder, only=chosen).to_json()
     if is_json:
         typer.echo(dump_json(found))
         return

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.cli.parse import IsJson
+from palate.cli.plan import show_plan
+from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Other engines and many machines, compared with one.")
@@ -149,6 +151,76 @@ def drill(
     else:
         _show_drill(found)
     require_passed(found)
+
+
+@app.command()
+def plan(
+    model: Annotated[str | None, typer.Option(help="Of the base, such as llama-3.2-1b.")] = None,
+    device: Annotated[str | None, typer.Option(help="That answers, such as h200.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run file of palate build, for base, experts, training.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of the plan's settings.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the file.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """What a thousand to a billion people need, and what breaks first; nothing is run."""
+    from palate.core.settings import load_settings
+    from palate.recipes.scale_plan import PlanSettings
+    from palate.recipes.scale_plan import plan as planned
+
+    named = {"model": model, "device": device}
+    given = [f"{name}={value}" for name, value in named.items() if value is not None]
+    given += overrides or ()
+    if run is not None and config is not None:
+        raise InvalidInputError("Give a run file or a plan's settings, not both.")
+    if run is not None:
+        from palate.recipes.scale_plan_run import settings_of_run
+
+        settings = settings_of_run(run, overrides=given)
+    else:
+        settings = load_settings(PlanSettings, config, overrides=given)
+    found = planned(settings)
+    if is_json:
+        typer.echo(dump_json(found))
+    else:
+        show_plan(found)
+
+
+@app.command()
+def rows(
+    database: Annotated[str, typer.Option(help="postgresql://..., without people.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    is_json: IsJson = False,
+) -> None:
+    """Bytes that a person, an answer and an item of feedback take in PostgreSQL."""
+    from palate.core.settings import load_settings
+    from palate.recipes.scale_rows import RowSettings, measure_rows
+
+    found = measure_rows(database, load_settings(RowSettings, overrides=overrides or ()))
+    if is_json:
+        typer.echo(dump_json(found))
+        return
+    for name in ("person", "answer", "feedback"):
+        typer.echo(f"{found[f'bytes_per_{name}']:,.0f} bytes per {name}")
+
+
+@app.command()
+def gather(
+    library: Annotated[Path, typer.Argument(help="Prepared by palate build --prepare.")],
+    others: Annotated[
+        list[Path], typer.Argument(metavar="LIBRARY...", help="Copies that have experts.")
+    ],
+) -> None:
+    """Take the experts that independent jobs trained into one library."""
+    from palate.recipes.scale_gather import gather_experts
+
+    for name, folder in gather_experts(library, others):
+        typer.echo(f"{name}: from {folder}")
 
 
 def _show_drill(found: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ Every part is entered into the library when it is whole, under a hash of everyth
 it. A build that was interrupted, or is run again with other settings, makes only what is missing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from palate.experts.anchors import make_anchors
+from palate.core.errors import InvalidInputError
+from palate.experts.anchors import Anchor, make_anchors
 from palate.experts.library import Library
 from palate.experts.train import deterministic
 from palate.recipes.palm_grow import Grown, grow, require_growable
@@ -59,8 +61,14 @@ class Built:
         }
 
 
-def build_library(settings: RunSettings, *, out: Path) -> Built:
+def build_library(settings: RunSettings, *, out: Path, only: Sequence[str] | None = None) -> Built:
     """The library of a run file, in the folder `out`; goes on where an earlier build stopped.
+
+    Args:
+        settings: Of the run file.
+        out: Folder of the library.
+        only: Names of the experts to train in this run, as one of several jobs; empty for none,
+            which makes rollouts and rewards. Other experts that are there stay. `None` is all.
 
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
@@ -73,6 +81,8 @@ def build_library(settings: RunSettings, *, out: Path) -> Built:
         settings.anchors, objectives=settings.objective_names, seed=settings.seed
     )
     names = tuple(anchor.name for anchor in anchors)
+    if only is not None:
+        anchors = _chosen(anchors, only, settings)
     if settings.portfolio is not None:
         require_growable(settings, settings.portfolio)
     with deterministic(n_threads=settings.training.n_threads):
@@ -80,7 +90,31 @@ def build_library(settings: RunSettings, *, out: Path) -> Built:
         missing = [anchor for anchor in anchors if not workshop.has(anchor)]
         for place, anchor in enumerate(missing, start=1):
             workshop.make(anchor, title=f"{place} of {len(missing)}")
+        if only is not None:
+            return Built(workshop.library, tuple(workshop.trained), monotonic() - start)
         grown = None if settings.portfolio is None else grow(workshop, settings.portfolio)
         asked_for = () if grown is None else grown.experts
         workshop.keep(tuple(dict.fromkeys([*names, *asked_for])))
     return Built(workshop.library, tuple(workshop.trained), monotonic() - start, grown)
+
+
+def _chosen(
+    anchors: tuple[Anchor, ...], only: Sequence[str], settings: RunSettings
+) -> tuple[Anchor, ...]:
+    """The anchors of these names.
+
+    Raises:
+        InvalidInputError: a name is unknown, or a portfolio decides which experts there are.
+    """
+    if settings.portfolio is not None:
+        raise InvalidInputError(
+            "A run file with a portfolio trains experts one after another, so its experts are no "
+            "independent jobs; leave --only out."
+        )
+    known = [anchor.name for anchor in anchors]
+    strange = [name for name in only if name not in known]
+    if strange:
+        raise InvalidInputError(
+            f"The run file makes no expert {strange[0]!r}; it makes {', '.join(known)}."
+        )
+    return tuple(anchor for anchor in anchors if anchor.name in only)
