@@ -2,8 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import parameter_soup_plan
 from palate.models.logprobs import Scored, row_distributions
 from palate.recipes.opened import open_library
+from palate.recipes.serve_process import FREE, ServerProcess
 from palate.recipes.serve_vllm import folders_of, rates_of
 
 
@@ -59,3 +64,53 @@ def test_a_server_on_a_real_vllm_gives_the_texts_of_one_in_this_process(
     found = json.loads(ended.stdout)
     assert found["exact"] == found["equal"] >= 30
     assert found["ways"]["rounded soup"]["largest_rounding_bound"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "PALATE_VLLM_PID" not in os.environ,
+    reason="PALATE_VLLM_PID names no process of a server that may be killed",
+)
+def test_a_real_vllm_that_stops_or_is_killed_in_the_middle_of_answers_is_an_error_in_time(
+    tmp_path: Path,
+) -> None:
+    work, victim = Path(os.environ["PALATE_VLLM_WORK"]), int(os.environ["PALATE_VLLM_PID"])
+    words = ["serve", "--engine", "vllm", "--url", os.environ["PALATE_VLLM_URL"]]
+    words += ["--adapters", str(work / "wide/experts"), "--no-rates"]
+    for setting in ("max_lora_rank=32", "pools=server", "timeout_seconds=4", "n_retries=0"):
+        words += ["--engine-set", setting]
+    words += ["--engine-set", f"adapters_folder={tmp_path}/adapters"]
+    server = ServerProcess(work / "library", f"{tmp_path}/people.db", FREE, words=words)
+    server.start()
+    ways = (
+        {"way": "soup", "coefficients": {"bright": 0.5, "short": 0.25}},
+        {"way": "mixture", "preference": {"bright": 0.5, "gentle": 0.5}},
+    )
+    bodies = [
+        {"model": "palate", "prompt": "Once upon a time", "max_tokens": 200, "palate": palate}
+        for palate in ways
+    ]
+    try:
+        for how, waits in ((signal.SIGSTOP, 12.0), (signal.SIGKILL, 5.0)):
+            with ThreadPoolExecutor(len(bodies)) as threads:
+                asked = [
+                    threads.submit(server.call, "POST", "/v1/completions", body) for body in bodies
+                ]
+                time.sleep(0.7)
+                assert not any(one.done() for one in asked)
+                os.kill(victim, how)
+                started = time.monotonic()
+                ends = [one.result() for one in asked]
+                assert time.monotonic() - started < waits
+            assert [status for status, _ in ends] == [503, 503], ends
+            assert all(found["error"]["code"] == "unavailable" for _, found in ends)
+            assert server.call("GET", "/ready")[0] == 503
+            if how is signal.SIGSTOP:
+                os.kill(victim, signal.SIGCONT)
+                for body in bodies:
+                    server.must("POST", "/v1/completions", {**body, "max_tokens": 4})
+                assert server.call("GET", "/ready")[0] == 200
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGCONT)
+        server.stop()

@@ -56,13 +56,18 @@ class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
         """Start with no rows.
 
         A long prompt that is read in chunks takes part in steps before it was read to its end, and
-        a logits processor cannot see that; so groups are mixed only where chunks are off.
+        a logits processor cannot see that; so groups are mixed only where chunks are off. And rows
+        must list their own log-probabilities, not what is left of them when the group has drawn.
         """
         del device, is_pin_memory
-        scheduler = vllm_config.scheduler_config
-        is_chunked = scheduler.enable_chunked_prefill or scheduler.long_prefill_token_threshold > 0
-        refusal = "this server reads prompts in chunks; start it with --no-enable-chunked-prefill"
-        self._mixer = GroupMixer(refusal=refusal if is_chunked else "", told=LOGGER.warning)
+        scheduler, refusal = vllm_config.scheduler_config, ""
+        if scheduler.enable_chunked_prefill or scheduler.long_prefill_token_threshold > 0:
+            refusal = (
+                "prompts are read in chunks; start the server with --no-enable-chunked-prefill"
+            )
+        elif vllm_config.model_config.logprobs_mode != "raw_logprobs":
+            refusal = "lists do not hold raw log-probabilities; leave --logprobs-mode out"
+        self._mixer = GroupMixer(refusal=refusal, told=LOGGER.warning)
 
     def is_argmax_invariant(self) -> bool:
         """No: greedy tokens change, too."""
