@@ -28,6 +28,7 @@ class StandIn(ThreadingHTTPServer):
         n_seats: Most rows of a group that it runs in one step.
         dies_after: Tokens of a stream after which the connection breaks.
         is_well: What it says of itself.
+        unload_status: What it answers when an adapter is to go.
         pause: Seconds before every token of a stream.
         n_left: Streams whose reader left early.
     """
@@ -51,6 +52,7 @@ class StandIn(ThreadingHTTPServer):
         self.n_seats = 100
         self.dies_after: int | None = None
         self.is_well = True
+        self.unload_status = 200
         self.pause = 0.0
         self.n_left = 0
         self.rooms: dict[str, Room] = {}
@@ -146,7 +148,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def adapter(self, body: dict) -> None:
         server, name = self.server, body["lora_name"]
-        if not server.may_load:
+        if self.path.endswith("/unload_lora_adapter") and server.unload_status != 200:
+            self.reply(server.unload_status, {"error": {"message": "gone"}})
+        elif not server.may_load:
             self.reply(404, {"detail": "Not Found"})
         elif self.path.endswith("/load_lora_adapter"):
             if name in server.models:

@@ -246,6 +246,13 @@ def test_a_server_that_falls_silent_ends_the_answer_in_time(connected, server: S
         engine.generate([Request("A cat", PLANS["member"], GREEDY)])
 
 
+def test_an_engine_can_be_closed_when_its_server_is_gone(connected, server: StandIn) -> None:
+    engine = connected()
+    engine.generate([Request("A cat", PLANS["soup"], GREEDY)])
+    server.unload_status = 503
+    engine.close()
+
+
 def test_a_server_says_whether_it_works(connected, server: StandIn) -> None:
     client = connected().parts.client
     client.require_alive()

@@ -18,11 +18,12 @@ A session may be used by one thread; its answers are written by threads of its o
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from palate.core.errors import FormatError
+from palate.core.errors import FormatError, ProviderError
 from palate.core.files import hash_files
 from palate.core.protocols import Request, Token
 from palate.core.types import Completion
@@ -111,8 +112,9 @@ class VllmEngine:
             return client.next_log_probs(model, context, top_k=client.settings.top_k)
 
     def close(self) -> None:
-        """Unload the soups, and let the threads go."""
-        self.parts.cache.close()
+        """Unload the soups, and let the threads go; a server that is gone has nothing of ours."""
+        with suppress(ProviderError):
+            self.parts.cache.close()
         self.parts.rows.shutdown(wait=False)
 
 
