@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from safetensors.torch import load_file
 from fakes import save_tiny_llama
 from palate.core.errors import InvalidInputError
 from palate.experts.job import TrainSettings, n_processes, process_batch
+from palate.experts.pair_trainer import require_sharded
 from palate.recipes.run_file import RunSettings
-from palate.recipes.scale_train import train_anchor
+from palate.recipes.scale_train import Trained, train_anchor
 from palate.recipes.workshop import open_workshop
 
 BIN = Path(sys.executable).parent
@@ -46,27 +48,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "library"
 
 
-@pytest.mark.slow
-def test_two_processes_have_the_losses_and_the_adapter_of_one(
-    library: Path, tmp_path: Path, project_root: Path
-) -> None:
-    alone = train_anchor(library, "long", out=tmp_path / "one")
-    done = subprocess.run(
+@pytest.fixture(scope="module")
+def alone(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train_anchor(library, "long", out=tmp_path_factory.mktemp("alone") / "one")
+
+
+def launched(config: Path, out: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """`scale train` of the expert `long` on two processes of this machine."""
+    return subprocess.run(
         [
-            BIN / "accelerate",
-            "launch",
-            "--config_file",
-            project_root / "examples/accelerate/ddp-cpu.yaml",
-            "--main_process_port",
-            "0",
-            "--no_python",
-            BIN / "palate",
-            "scale",
-            "train",
-            library,
-            "long",
-            "--out",
-            tmp_path / "two",
+            *(BIN / "accelerate", "launch", "--config_file", config, "--num_processes", "2"),
+            *("--main_process_port", "0", *words, "long", "--out", out),
         ],
         capture_output=True,
         text=True,
@@ -74,21 +66,74 @@ def test_two_processes_have_the_losses_and_the_adapter_of_one(
         timeout=400,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads((tmp_path / "two/losses.json").read_text())
-    assert found["n_processes"] == 2
-    assert alone.n_processes == 1
-    assert len(found["losses"]) == 6
-    assert len(set(found["losses"])) == 6
+
+
+def require_same_run(alone: Trained, out: Path) -> None:
+    """The losses and the adapter of two processes are those of one, which moved."""
+    found = json.loads((out / "losses.json").read_text())
+    assert (alone.n_processes, found["n_processes"]) == (1, 2)
+    assert len(set(found["losses"])) == len(found["losses"]) == 6
     assert np.allclose(found["losses"], alone.losses, rtol=LOSS_TOLERANCE, atol=1e-7)
-    left = load_file(tmp_path / "one/adapter_model.safetensors")
-    right = load_file(tmp_path / "two/adapter_model.safetensors")
+    left = load_file(alone.folder / "adapter_model.safetensors")
+    right = load_file(out / "adapter_model.safetensors")
     assert left.keys() == right.keys()
     moved = [float(left[name].abs().max()) for name in left if "lora_B" in name]
     assert min(moved) > 0.001  # B starts at zero: training did something
     gap = max(float((left[name] - right[name]).abs().max()) for name in left)
-    print(f"largest parameter difference {gap:.1e}, losses {alone.losses}")  # noqa: T201
+    worst = np.abs(np.array(found["losses"]) - alone.losses).max()
+    print(f"largest difference of a parameter {gap:.1e}, of a loss {worst:.1e}")  # noqa: T201
     assert gap < PARAMETER_TOLERANCE
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_and_the_adapter_of_one(
+    library: Path, alone: Trained, tmp_path: Path, project_root: Path
+) -> None:
+    config = project_root / "examples/accelerate/ddp-cpu.yaml"
+    words = ("--no_python", BIN / "palate", "scale", "train", library)
+    done = launched(config, tmp_path / "two", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    require_same_run(alone, tmp_path / "two")
+    assert not json.loads((tmp_path / "two/losses.json").read_text())["is_sharded"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_shard_have_the_losses_and_the_adapter_of_one(
+    library: Path, alone: Trained, tmp_path: Path, project_root: Path
+) -> None:
+    config = project_root / "examples/accelerate/fsdp.yaml"
+    words = (project_root / "tests/fsdp_on_cpus.py", "scale", "train", library)
+    done = launched(config, tmp_path / "two", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    require_same_run(alone, tmp_path / "two")
+    assert json.loads((tmp_path / "two/losses.json").read_text())["is_sharded"]
+
+
+@pytest.mark.slow
+def test_fsdp_on_cpus_is_refused_since_accelerate_would_shard_nothing(
+    library: Path, tmp_path: Path, project_root: Path
+) -> None:
+    config = project_root / "examples/accelerate/fsdp.yaml"
+    done = launched(
+        config, tmp_path / "two", "--no_python", BIN / "palate", "scale", "train", library
+    )
+    assert done.returncode != 0
+    assert "accelerate runs DistributedType.MULTI_CPU on cpu and would shard" in done.stderr
+
+
+def test_a_launch_that_asks_for_sharding_must_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def running(kind: str, *, is_fsdp2: bool) -> SimpleNamespace:
+        device = SimpleNamespace(type="cuda")
+        return SimpleNamespace(distributed_type=kind, is_fsdp2=is_fsdp2, device=device)
+
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    require_sharded(running("DistributedType.NO", is_fsdp2=False))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    require_sharded(running("DistributedType.FSDP", is_fsdp2=True))
+    with pytest.raises(InvalidInputError, match="set fsdp_version to 2"):
+        require_sharded(running("DistributedType.FSDP", is_fsdp2=False))
+    with pytest.raises(InvalidInputError, match=r"MULTI_GPU on cuda and would shard nothing"):
+        require_sharded(running("DistributedType.MULTI_GPU", is_fsdp2=False))
 
 
 def test_a_run_is_written_once_and_repeats_itself(library: Path, tmp_path: Path) -> None:
@@ -103,7 +148,7 @@ def test_a_run_is_written_once_and_repeats_itself(library: Path, tmp_path: Path)
 
 
 def test_processes_share_the_batch_and_an_uneven_share_is_refused(
-    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = TrainSettings(batch_pairs=12, accumulate=2)
     assert (n_processes(), process_batch(settings)) == (1, 6)
@@ -114,6 +159,3 @@ def test_processes_share_the_batch_and_an_uneven_share_is_refused(
         process_batch(settings)
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert process_batch(settings) == 2
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InvalidInputError, match="never checked"):
-        train_anchor(library, "short", out=tmp_path / "d")

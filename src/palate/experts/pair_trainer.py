@@ -13,6 +13,7 @@ Deviations from TRL:
     4. No telemetry is sent.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from datasets import Dataset
 from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
+from palate.core.errors import InvalidInputError
 from palate.experts.losses import dpo_loss, rebel_loss
 
 OnStep = Callable[[int, int], None]  # (optimizer steps done, of all)
@@ -72,6 +75,7 @@ class PairTrainer(DPOTrainer):
             processing_class=tokenizer,
             peft_config=None if is_on_head else peft_config,
         )
+        require_sharded(self.accelerator)
         if is_on_head:
             torch.manual_seed(args.seed)
             self.model = self.model_wrapped = get_peft_model(model, peft_config)
@@ -153,6 +157,44 @@ def completion_log_probs(
     per_token = picked - rows.logsumexp(dim=1)
     owner = torch.nonzero(chosen)[:, 0]
     return per_token.new_zeros(len(input_ids)).index_add(0, owner, per_token)
+
+
+def require_sharded(accelerator: Any) -> None:
+    """Return when the launch asks for no sharding, or gets what it asks for.
+
+    accelerate takes plain data parallelism for FSDP where there are only CPUs, without a word, and
+    its first version of FSDP keeps parameters in a form that is not gathered here.
+
+    Raises:
+        InvalidInputError: FSDP is asked for and not in force, or in version 1.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return
+    if str(accelerator.distributed_type).rpartition(".")[2] != "FSDP":
+        raise InvalidInputError(
+            f"The launch asks for FSDP, but accelerate runs {accelerator.distributed_type} on "
+            f"{accelerator.device.type} and would shard nothing; use examples/accelerate/ddp.yaml "
+            "or ddp-cpu.yaml."
+        )
+    if not accelerator.is_fsdp2:
+        raise InvalidInputError(
+            "The launch asks for FSDP in version 1; set fsdp_version to 2, as "
+            "examples/accelerate/fsdp.yaml does."
+        )
+
+
+def whole_parameters(model: Any) -> dict[str, Tensor] | None:
+    """The trained parameters put together from all processes' shards; `None` where none is.
+
+    All processes must call it at once.
+    """
+    found = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if not any(isinstance(value, DTensor) for value in found.values()):
+        return None
+    return {
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+        for name, value in found.items()
+    }
 
 
 def trained_adapter(trainer: Any) -> PeftModel:

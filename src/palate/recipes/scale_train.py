@@ -5,11 +5,10 @@ are averaged by torch (gloo on CPUs, NCCL on GPUs), so the run is that of one pr
 of sums. The first process writes the adapter and the losses. Different experts need no such run:
 they are independent jobs, and several can be trained at once.
 
-Sharded parameters (FSDP) are refused: accelerate takes plain data parallelism for them on CPUs, so
-nothing here was checked with them.
+With FSDP (version 2) parameters, gradients and the optimizer's state are sharded, and the adapter
+is put together before it is written. accelerate shards nothing on CPUs, which is refused.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from palate.core.seeds import derive_seed
 from palate.experts.anchors import Anchor
 from palate.experts.job import ExpertJob, TrainSettings, n_processes
 from palate.experts.library import Library
+from palate.experts.pair_trainer import whole_parameters
 from palate.experts.rollouts import read_rollouts
 from palate.experts.save import fill_expert_folder
 from palate.experts.train import rollout_data, train_expert
@@ -42,18 +42,21 @@ class Trained:
         losses: Of every step, over the whole batch.
         n_processes: That trained together.
         is_first: Whether this process wrote the files.
+        is_sharded: Whether every process held but a part of the parameters.
     """
 
     folder: Path
     losses: tuple[float, ...]
     n_processes: int
     is_first: bool
+    is_sharded: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "folder": str(self.folder),
             "n_processes": self.n_processes,
+            "is_sharded": self.is_sharded,
             "losses": list(self.losses),
         }
 
@@ -68,14 +71,9 @@ def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = No
         n_steps: Instead of the library's number of steps.
 
     Raises:
-        InvalidInputError: FSDP is asked for, the library lacks rollouts or the anchor, `out`
-            exists, or the batch cannot be split between the processes.
+        InvalidInputError: FSDP is asked for and not in force, the library lacks rollouts or the
+            anchor, `out` exists, or the batch cannot be split between the processes.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise InvalidInputError(
-            "The launch asks for FSDP, with which training was never checked; use one of the "
-            "configurations in examples/accelerate (the base must fit one device)."
-        )
     library = Library.open(folder)
     if out.exists():
         raise InvalidInputError(f"The folder {str(out)!r} exists; give a new one.")
@@ -102,11 +100,18 @@ def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = No
     model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
     losses = _whole_batches(torch.stack(passes).double().cpu(), accumulate=training.accumulate)
     rank = distributed.get_rank() if distributed.is_initialized() else 0
-    found = Trained(out, tuple(losses.tolist()), n_processes(), is_first=rank == 0)
+    parameters = whole_parameters(model)
+    found = Trained(out, tuple(losses.tolist()), n_processes(), rank == 0, parameters is not None)
     if rank == 0:
         out.mkdir(parents=True)
         card = f"# {name}\n\nTrained by {found.n_processes} process(es) together.\n"
-        fill_expert_folder(out, model=model, base_path=library.manifest.base.path, card=card)
+        fill_expert_folder(
+            out,
+            model=model,
+            base_path=library.manifest.base.path,
+            card=card,
+            parameters=parameters,
+        )
         write_json(out / LOSSES, found.to_json())
     return found
 
