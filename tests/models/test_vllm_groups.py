@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row
 from palate.core.protocols import Sampling
 from palate.models.pool import RowMap, pool_log_probs
@@ -193,12 +194,12 @@ def test_tags_survive_the_wire_and_other_requests_have_none() -> None:
     ],
 )
 def test_garbled_tags_are_refused(change, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(InvalidInputError, match=why):
         GroupTag.from_xargs(TAG.to_xargs() | change)
-    with pytest.raises(ValueError, match="lacks"):
+    with pytest.raises(InvalidInputError, match="lacks"):
         GroupTag.from_xargs({"palate_group": "g"})
 
 
 def test_a_probe_is_refused_with_the_protocols_name() -> None:
-    with pytest.raises(ValueError, match=PROTOCOL):
+    with pytest.raises(InvalidInputError, match=PROTOCOL):
         GroupTag.from_xargs(PROBE)

@@ -1,6 +1,6 @@
 """Groups of rows inside a vLLM: which requests are rows of one answer, and the token all take.
 
-This file also runs in vLLM's own environment, so it needs torch and nothing else of ours.
+This file also runs in vLLM's own environment, so it needs torch and nothing else.
 
 A row is one request to vLLM, with its own adapter and context. What it belongs to is told in
 `vllm_xargs` (`GroupTag`). At every step in which all rows of a group are present, each with the
@@ -22,6 +22,8 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from palate.core.errors import InvalidInputError
 
 PROTOCOL = "palate-groups-1"  # a probe is refused with this word; it proves the plugin is there
 PROBE = {"palate_probe": PROTOCOL}
@@ -68,7 +70,7 @@ class GroupTag:
         }
         for sentence, holds in rules.items():
             if not holds:
-                raise ValueError(f"{sentence}.")
+                raise InvalidInputError(f"{sentence}.")
 
     def to_xargs(self) -> dict[str, Any]:
         """As it is sent."""
@@ -87,13 +89,13 @@ class GroupTag:
         """What was sent; `None` for requests that are no rows of ours.
 
         Raises:
-            ValueError: something is missing or wrong, or it is a probe.
+            InvalidInputError: something is missing or wrong, or it is a probe.
         """
         given = {name: value for name, value in (xargs or {}).items() if name.startswith(PREFIX)}
         if not given:
             return None
         if given == PROBE:
-            raise ValueError(f"{PROTOCOL} is here.")
+            raise InvalidInputError(f"{PROTOCOL} is here.")
         try:
             return cls(
                 group=str(given["palate_group"]),
@@ -105,7 +107,7 @@ class GroupTag:
                 uniforms=tuple(float(u) for u in given.get("palate_uniforms", ())),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"A row of a group lacks or garbles {error}.") from error
+            raise InvalidInputError(f"A row of a group lacks or garbles {error}.") from error
 
     @property
     def common(self) -> tuple[Any, ...]:

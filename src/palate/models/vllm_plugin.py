@@ -1,8 +1,8 @@
 """The part of palate that vLLM loads: mixes the rows of a group inside its sampler.
 
 Entry point `vllm.logits_processors` (V1 model runner), found by vLLM once palate is installed in
-its environment with `pip install --no-deps`. What it does is `palate.models.vllm_groups`; nothing
-else of palate is imported here. docs/engines.md says what the server needs.
+its environment with `pip install --no-deps`. What it does is `palate.models.vllm_groups`; of
+palate nothing else but its errors is imported here. docs/engines.md says what the server needs.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ from vllm.v1.sample.logits_processor.builtin import (  # pyright: ignore[reportM
     process_dict_updates,
 )
 
+from palate.core.errors import InvalidInputError
 from palate.models.vllm_groups import GUARD, GroupMixer, GroupRow, GroupTag
 
 LOGGER = init_logger("vllm.palate")  # vLLM shows its own loggers only
@@ -50,7 +51,7 @@ class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
         }
         for sentence, holds in rules.items():
             if not holds:
-                raise ValueError(f"A row of a palate group is refused: {sentence}.")
+                raise InvalidInputError(f"A row of a palate group is refused: {sentence}.")
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: FBT001 - vLLM's
         """Start with no rows.
