@@ -48,7 +48,19 @@ def test_a_linear_mixture_needs_no_lists(connected, local: LocalEngine, server: 
     request = Request("A cat", MIXTURE, WARM)
     assert engine.generate([request])[0].tokens == local.generate([request])[0].tokens
     rows = [call for call in server.calls if "palate_group" in call.get("vllm_xargs", {})]
-    assert [call["logprobs"] for call in rows] == [1, 1]
+    assert [call["logprobs"] for call in rows] == [2, 2]
+
+
+def test_leads_certify_as_many_tokens_as_where_the_server_draws(connected) -> None:
+    request = Request("A cat", parameter_soup_plan((0.52, -0.28, 0.9)), GREEDY)
+    accounts = [
+        connected(coefficient_step=0.05, rates=(0.1, 0.2, 0.1), **how).serve([request])[0].account
+        for how in ({}, {"pools": "server", "draws": "own"}, {"draws": "own"})
+    ]
+    assert min(accounts[0].leads) > 0
+    for account in accounts[1:]:
+        assert account.leads == pytest.approx(accounts[0].leads, abs=1e-4)
+        assert account.certified == accounts[0].certified
 
 
 def test_what_the_rows_said_and_the_pools_most_probable_tokens_are_kept(

@@ -156,7 +156,7 @@ class Answer:
     def _from_group(self) -> Iterator[None]:
         live = self.live
         is_whole = needs_lists(live.plan, n_top=live.n_top)
-        n_listed = self.parts.n_vocab if is_whole else max(1, live.n_top)
+        n_listed = self.parts.n_vocab if is_whole else max(2, live.n_top)
         self.n_calls += len(self._models)
         for step in group_steps(self.parts, live, self._models, n_listed=n_listed):
             log_prob, listed = self._said(step, is_whole=is_whole)
@@ -239,10 +239,13 @@ class Answer:
         return int(drawn[0])
 
     def _note(self, listed: Mapping[int, float]) -> None:
-        """Keep the lead of the first token, and the list if it was asked for."""
+        """Keep the lead of the first token, and the list if it was asked for.
+
+        Of a list without a second token no lead is known: then it certifies nothing.
+        """
         ordered = sorted(listed.items(), key=lambda item: -item[1])
-        best = [math.exp(value) for _, value in ordered[:2]] + [0.0, 0.0]
-        self.leads.append(best[0] - best[1])
+        best = [math.exp(value) for _, value in ordered[:2]]
+        self.leads.append(best[0] - best[1] if len(best) > 1 else 0.0)
         if self.live.n_top:
             self.live.top.append(ordered[: self.live.n_top])
 
