@@ -32,7 +32,10 @@ class LightSettings(Settings):
     dense_scale: float = Field(default=0.3, gt=0)
     with_overlap: bool = True
     ridge: float | None = Field(default=None, gt=0)
-    ridges: tuple[float, ...] = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    ridges: tuple[float, ...] = (
+        *(10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
+        *(0.0003, 0.0001, 0.00003, 0.00001),
+    )
 
 
 class TransformerSettings(Settings):
