@@ -153,9 +153,20 @@ def test_skipped_experts_get_nothing_and_the_bound_is_their_sum(
     assert skipped_any
 
 
+def test_a_blended_row_is_its_expert_and_a_share_of_what_else_is_wanted(base: Base) -> None:
+    wording = Wording(base, ("be kind", "be short", "be exact", ""), "none", blend=0.5)
+    plan = wording.plan(Asked("hi", (0.5, 0.5, 0.0, 0.0)), controller=CONTROLLER, extra=(3,))
+    assert [row.coefficients for row in plan.rows] == [
+        (1.0, 0.5, 0.0, 0.0),
+        (0.5, 1.0, 0.0, 0.0),
+        (0.0, 0.0, 0.0, 1.0),  # a floor's expert stays itself
+    ]
+    assert experts_of(plan) == [0, 1, 3]
+
+
 def test_what_is_not_one_expert_a_row_is_refused() -> None:
     pool = Pool("linear", controller="c")
-    with pytest.raises(InvalidCoefficientsError, match="not one expert"):
+    with pytest.raises(InvalidCoefficientsError, match="not led by one expert"):
         experts_of(Plan((Row((0.5, 0.5)), Row((0.0, 1.0))), pool))
     with pytest.raises(InvalidCoefficientsError, match="two rows"):
         experts_of(Plan((Row((1.0, 0.0)), Row((1.0, 0.0))), pool))

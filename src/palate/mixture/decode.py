@@ -168,20 +168,20 @@ class DecodeRun:
 
 
 def experts_of(plan: Plan) -> list[int]:
-    """The expert that each row of a controlled plan is.
+    """The expert that each row of a controlled plan is, or is above all others.
 
     Raises:
-        InvalidCoefficientsError: a row is not exactly one expert, or two rows are the same one.
+        InvalidCoefficientsError: a row is led by no expert, or two rows by the same one.
     """
     found: list[int] = []
     for row in plan.rows:
-        active = [k for k, c in enumerate(row.coefficients) if c != 0.0]
-        if len(active) != 1 or row.coefficients[active[0]] != 1.0:
+        leading = [k for k, c in enumerate(row.coefficients) if c == 1.0]
+        if len(leading) != 1 or not all(0.0 <= c <= 1.0 for c in row.coefficients):
             raise InvalidCoefficientsError(
-                f"The row {list(row.coefficients)} of a controlled plan is not one expert; give "
-                "it coefficient 1 for one expert and 0 for all others."
+                f"The row {list(row.coefficients)} of a controlled plan is not led by one expert; "
+                "give it coefficient 1 for one expert and 0, or less than 1, for all others."
             )
-        found.append(active[0])
+        found.append(leading[0])
     if len(set(found)) != len(found):
         raise InvalidCoefficientsError(
             f"The controlled plan has two rows for one expert (experts {found}); give one each."

@@ -51,6 +51,8 @@ class FitSettings(Settings):
         prompts: What the experts read: their own sentence, all wanted ones, or none.
         pool: Probabilities are averaged (`linear`) or log-probabilities (`log_linear`); the latter
             needs the experts' whole distributions in training.
+        blend: Coefficient of every other wanted expert in an expert's row; 0 is the paper's
+            mixture, in which a row is one expert.
         reward: `win`: win probabilities; `raw`: log-odds against the reference answer on the scale
             of win probabilities near one half, not squashed.
         n_updates: Rounds of sampling and learning.
@@ -71,6 +73,7 @@ class FitSettings(Settings):
     trunk: TrunkSettings = TrunkSettings()
     prompts: Prompts = "own"
     pool: Pooling = "linear"
+    blend: float = Field(default=0.0, ge=0, lt=1)
     reward: Literal["win", "raw"] = "win"
     n_updates: int = Field(default=200, ge=1)
     n_pairs: int = Field(default=64, ge=1)

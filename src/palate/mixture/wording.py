@@ -6,6 +6,10 @@
 Source:
     methods mope 4: whether an expert sees its own sentence or all of them is unknown; the default
     is its own, the others are options.
+
+Beyond the paper:
+    1. With `blend` above zero a row is one expert with a share of the other wanted ones added to
+       its parameters: rows then differ less, and a token can follow several objectives at once.
 """
 
 from collections.abc import Sequence
@@ -56,12 +60,14 @@ class Wording:
         instructions: The preference sentence of each expert, in bank order.
         prompts: What the experts read.
         pool: How the experts' distributions become one.
+        blend: Coefficient of every other wanted expert in an expert's row, from 0 to below 1.
     """
 
     base: Base
     instructions: tuple[str, ...]
     prompts: Prompts = "own"
     pool: Pooling = "linear"
+    blend: float = 0.0
 
     def preference(self, asked: Asked) -> str:
         """The wanted sentences; with percentages where strengths differ.
@@ -107,10 +113,8 @@ class Wording:
         """
         preference = self.preference(asked)
         experts = [*asked.wanted, *(k for k in extra if k not in asked.wanted)]
-        n_experts = len(self.instructions)
         rows = tuple(
-            Row(one_hot(index=k, n_experts=n_experts), self._context(asked, k, preference))
-            for k in experts
+            Row(self._coefficients(asked, k), self._context(asked, k, preference)) for k in experts
         )
         if controller is None:
             even = (1.0 / len(rows),) * len(rows)
@@ -119,6 +123,14 @@ class Wording:
         strengths = tuple(asked.strengths[k] for k in experts)
         pool = Pool(self.pool, controller=controller, context=context, strengths=strengths)
         return Plan(rows, pool)
+
+    def _coefficients(self, asked: Asked, expert: int) -> tuple[float, ...]:
+        plain = one_hot(index=expert, n_experts=len(self.instructions))
+        if expert not in asked.wanted:
+            return plain
+        return tuple(
+            self.blend if k in asked.wanted and k != expert else c for k, c in enumerate(plain)
+        )
 
     def _context(self, asked: Asked, expert: int, preference: str) -> tuple[int, ...]:
         sentences = {"own": self.instructions[expert], "full": preference, "none": ""}

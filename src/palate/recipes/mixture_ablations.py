@@ -48,6 +48,7 @@ _PLAIN = ("fit.loss.is_replayed=false", "fit.loss.price=0", "fit.n_epochs=5")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ppo": (*_PLAIN, "fit.loss.method=ppo"),
     "rebel-without-replay": (*_PLAIN, "fit.loss.eta=16.0"),
+    "one-expert-rows": ("fit.blend=0",),
     "own-prompts": ("fit.prompts=own",),
     "raw-reward": ("fit.reward=raw",),
     "log-linear": ("fit.pool=log_linear",),
@@ -143,7 +144,7 @@ def run_ablations(
     seed = settings.seeds[0]
     opened = library_of(settings, seed)
     main = open_mixture(opened).controller
-    wording = wording_of(opened, prompts=settings.run.fit.prompts)
+    wording = wording_of(opened, prompts=settings.run.fit.prompts, blend=settings.run.fit.blend)
     gold: dict[str, Float[ndarray, "comparisons objectives"]] = {}
     curves = {REBEL: curves_of(settings, seed)}
     n_parameters: dict[str, int] = {REBEL: main.n_parameters}
@@ -160,11 +161,13 @@ def run_ablations(
         folder = settings.work / "ablations" / f"seed-{seed}" / name
         controller, curves[name] = _trained(opened, run, folder, title=name)
         n_parameters[name] = controller.n_parameters
-        own = wording_of(opened, prompts=run.fit.prompts, pool=run.fit.pool)
+        own = wording_of(opened, prompts=run.fit.prompts, pool=run.fit.pool, blend=run.fit.blend)
         note(name, controlled_way(opened, own, ControlledDecoding(controller, opened.base)))
     for name, variant in UNTRAINED.items():
         fit_settings = runs[variant].fit
-        own = wording_of(opened, prompts=fit_settings.prompts, pool=fit_settings.pool)
+        own = wording_of(
+            opened, prompts=fit_settings.prompts, pool=fit_settings.pool, blend=fit_settings.blend
+        )
         note(name, uniform_way(opened, own))
     return _found(gold, curves, n_parameters, settings, seed=seed)
 

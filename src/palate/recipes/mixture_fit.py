@@ -45,6 +45,7 @@ TRAINING_FOLDER = "controller-training"
 
 WORLD_OVERRIDES = (  # a fresh trunk of 0.2 M parameters that learns in minutes on one core
     "fit.prompts=full",  # better than each expert's own sentence on training prompts, docs/log.md
+    "fit.blend=0.5",  # rows of one objective alone follow one wish per token, docs/mixture.md
     "fit.loss.eta=32.0",
     "fit.loss.price=0.03125",
     "fit.loss.is_replayed=true",
@@ -215,7 +216,7 @@ def task_for(
 ) -> Task:
     """What a controller of this library is trained on, with the given decoding in the engine."""
     manifest = opened.library.manifest
-    wording = wording_of(opened, prompts=run.fit.prompts, pool=run.fit.pool)
+    wording = wording_of(opened, prompts=run.fit.prompts, pool=run.fit.pool, blend=run.fit.blend)
     engine = LocalEngine(opened.base, opened.bank, max_rows=256, controllers={CONTROLLER: decoding})
     rewards = library_rewards(opened.library).rewards
     judge = Judge(

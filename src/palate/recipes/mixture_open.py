@@ -89,7 +89,12 @@ def open_mixture(opened: Opened, *, settings: DecodeSettings | None = None) -> O
     return OpenedMixture(
         opened=opened,
         controller=controller,
-        wording=wording_of(opened, prompts=fit["prompts"], pool=fit.get("pool", "linear")),
+        wording=wording_of(
+            opened,
+            prompts=fit["prompts"],
+            pool=fit.get("pool", "linear"),
+            blend=fit.get("blend", 0.0),
+        ),
         engine=LocalEngine(opened.base, opened.bank, controllers={CONTROLLER: decoding}),
         trained=tuple(tuple(row) for row in run["combinations"]),
     )
@@ -100,7 +105,9 @@ def has_controller(opened: Opened) -> bool:
     return (controller_folder(opened) / RUN_FILE).is_file()
 
 
-def wording_of(opened: Opened, *, prompts: Prompts = "own", pool: Pooling = "linear") -> Wording:
+def wording_of(
+    opened: Opened, *, prompts: Prompts = "own", pool: Pooling = "linear", blend: float = 0.0
+) -> Wording:
     """Each expert's sentence: that of the objective it was trained for, if it was for one alone."""
     manifest = opened.library.manifest
     sentences = {objective.name: objective.instruction for objective in manifest.objectives}
@@ -108,7 +115,7 @@ def wording_of(opened: Opened, *, prompts: Prompts = "own", pool: Pooling = "lin
     instructions = tuple(
         sentences[owner[place]] if place in owner else "" for place in range(len(manifest.experts))
     )
-    return Wording(opened.base, instructions, prompts, pool)
+    return Wording(opened.base, instructions, prompts, pool, blend)
 
 
 def own_experts(manifest: Manifest) -> dict[str, int]:

@@ -4,20 +4,21 @@ Everybody answers the same prompts for the same eight people with the same seeds
 
     controller      the library's trained controller over the person's three experts
     ppo, ...        other controllers, given by the caller
-    uniform         the same experts with equal shares at every token
-    static          the best constant shares, learned by REBEL from as many answers
+    uniform         the same rows with equal shares at every token
+    static          the same rows with the best constant shares, learned by REBEL from as many
+                    answers
     p-soups         one adapter per person whose A and whose B are the means of the three experts'
                     (Personalized Soups as coded)
     soup-1, soup-2  the parameter soup of a third, or two thirds, on each of the three experts
     prompting       the base
     morl            one adapter for everybody
 
-All of these read the person's three preference sentences; `base`, `soup-1-silent` and
-`soup-2-silent` stand beside them and read none.
+All of these read the person's three preference sentences, and so does `uniform-plain`, equal shares
+of rows that are one expert each; `base`, `soup-1-silent` and `soup-2-silent` read none.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,7 +38,8 @@ from palate.world.prompts import MAX_ANSWER_TOKENS
 MORL, P_SOUPS = "morl", "p-soups"
 TOLD = ("p-soups", "soup-1", "soup-2", "prompting", "morl")  # rivals that read the whole wish
 RIVALS = ("uniform", "static", *TOLD)  # what the headline averages over
-SILENT = ("base", "soup-1-silent", "soup-2-silent")
+PLAIN = "uniform-plain"
+BESIDE = (PLAIN, "base", "soup-1-silent", "soup-2-silent")
 MAX_ROWS = 256
 
 Ask = Callable[[Asked, int], Request]  # what is asked of a way, and the seed
@@ -134,6 +136,7 @@ def rivals(opened: Opened, wording: Wording) -> dict[str, Way]:
 
     return {
         "uniform": uniform_way(opened, wording),
+        PLAIN: uniform_way(opened, replace(wording, blend=0.0)),
         P_SOUPS: Way(extra_engine, told(member(_mean_name))),
         "soup-1": Way(engine, told(soup(1.0))),
         "soup-2": Way(engine, told(soup(2.0))),

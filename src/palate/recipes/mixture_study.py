@@ -36,9 +36,9 @@ from palate.recipes.mixture_fit import (
 from palate.recipes.mixture_morl import fair_share, train_morl
 from palate.recipes.mixture_open import has_controller, open_mixture, wording_of
 from palate.recipes.mixture_rivals import (
+    BESIDE,
     MORL,
     RIVALS,
-    SILENT,
     Way,
     controlled_way,
     everybody,
@@ -63,7 +63,7 @@ from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
 from palate.world.prompts import held_out_prompts, train_prompts
 
 OURS = "controller"
-EVERY_WAY = (OURS, *RIVALS, *SILENT)
+EVERY_WAY = (OURS, *RIVALS, *BESIDE)
 TARGET = 0.66  # average win rate that is aimed at
 
 
@@ -310,7 +310,7 @@ def answered(
 def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
     opened = library_of(settings, seed)
     run = seeded(settings.run, seed)
-    wording = wording_of(opened, prompts=run.fit.prompts)
+    wording = wording_of(opened, prompts=run.fit.prompts, blend=run.fit.blend)
     static = fit_static(opened, run, folder=settings.work / f"static-{seed}")
     trained = open_mixture(opened).controller
     ways = {

@@ -9,7 +9,7 @@ from palate.evaluate.plots.panels import curve_panels, interval_rows, smoothed
 from palate.evaluate.plots.theme import save_png
 from palate.metrics.intervals import Interval
 from palate.recipes.mixture_ablations import Ablations
-from palate.recipes.mixture_rivals import RIVALS, SILENT
+from palate.recipes.mixture_rivals import BESIDE, RIVALS
 from palate.recipes.mixture_study import TARGET, MixtureStudy
 from palate.world.objectives import OBJECTIVE_NAMES
 
@@ -22,7 +22,7 @@ def write_study(study: MixtureStudy, ablations: Ablations | None, folder: Path) 
     write_json(folder / f"{NAME}.json", study_json(study, ablations))
     rows = {
         f"against {name}": _ends(rates.ties_out)
-        for name in (*RIVALS, *SILENT)
+        for name in (*RIVALS, *BESIDE)
         if (rates := study.ways[name].rates) is not None and rates.ties_out is not None
     }
     figure = interval_rows(
@@ -68,7 +68,7 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
         "by seed |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in (*RIVALS, *SILENT):
+    for name in (*RIVALS, *BESIDE):
         way = study.ways[name]
         if way.rates is None or way.rates.ties_out is None:
             continue
@@ -84,7 +84,7 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
         f"![Win rates]({NAME}-wins.png)",
         "",
         "The first seven are the rivals of the headline; they read the same preference sentences. "
-        "The last three read none.",
+        "`uniform-plain` has rows of one expert each; the last three read no sentences.",
         "",
         "| way | gold reward of what is wanted | well-formed | average win rate, round robin of "
         f"eight | {' | '.join(OBJECTIVE_NAMES)} |",
