@@ -137,6 +137,7 @@ def test_an_interrupted_evaluation_goes_on_without_making_anything_twice(
     assert answers(torn / "results.jsonl") == answers(results)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_rows_that_one_makes(tmp_path, tiny_library, whole):
     one, _, _ = whole
     with serving() as server:
@@ -157,6 +158,7 @@ def test_two_processes_make_the_rows_that_one_makes(tmp_path, tiny_library, whol
     assert own["matrix"] == other["matrix"]
 
 
+@pytest.mark.slow
 def test_what_fails_in_a_process_is_one_sentence(tmp_path, tiny_library):
     with serving() as server:
         ways = ["base", "soup", "conditioned"]

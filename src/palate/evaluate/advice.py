@@ -80,7 +80,8 @@ def _portfolio(report: Report) -> str:
         f"{large.x} it is {_range(large.difference.interval)}"
     )
     if enough is not None:
-        return f"{sentence}; from {enough.x} members on the loss is not told from zero."
+        plural = "s" if enough.x > 1 else ""
+        return f"{sentence}; from {enough.x} member{plural} on the loss is not told from zero."
     return f"{sentence}; at every size a loss remains beyond doubt."
 
 
