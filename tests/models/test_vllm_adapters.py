@@ -34,9 +34,20 @@ def test_the_least_recently_used_adapter_makes_room(cache: AdapterCache, tmp_pat
             pass
     assert cache.log == ["+a", "+b", "-b", "+c"]  # type: ignore[attr-defined]
     assert cache.names == ("a", "c")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
     cache.close()
     assert cache.names == ()
+
+
+def test_files_stay_until_as_many_others_were_evicted(cache: AdapterCache, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        with use(cache, name):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+    with use(cache, "a"):  # c goes; a is back, so that b and c are the last two that went
+        pass
+    with use(cache, "e"):  # d goes: the third since
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "d", "e"]
 
 
 def test_an_adapter_in_use_stays_and_whoever_needs_room_waits(cache: AdapterCache) -> None:

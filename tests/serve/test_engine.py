@@ -46,22 +46,20 @@ def vllm(opened: Opened) -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def parts_beside(vllm: StandIn, opened: Opened, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+def parts_beside(vllm: StandIn, opened: Opened, tmp_path: Path) -> Callable[..., Served]:
     """Makes the parts of a server on the vLLM; settings are of its use."""
-    with ExitStack() as closing:
 
-        def make(*, is_rated: bool = False, **changes: Any) -> Served:
-            values = {"top_k": N_VOCAB, "max_top_k": N_VOCAB, "n_retries": 0, **changes}
-            folder = tmp_path / "adapters"
-            use = VllmSettings(url=vllm.url, adapters_folder=folder, **values)
-            return assemble(
-                opened,
-                ServeSettings(default_tokens=12, apply_after=1, max_prompt_tokens=150),
-                database=f"sqlite:///{tmp_path}/{time.monotonic_ns()}.db",
-                engine_of=answers_from(use, adapters=None, is_rated=is_rated, closing=closing),
-            )
+    def make(*, is_rated: bool = False, **changes: Any) -> Served:
+        values = {"top_k": N_VOCAB, "max_top_k": N_VOCAB, "n_retries": 0, **changes}
+        use = VllmSettings(url=vllm.url, adapters_folder=tmp_path / "adapters", **values)
+        return assemble(
+            opened,
+            ServeSettings(default_tokens=12, apply_after=1, max_prompt_tokens=150),
+            database=f"sqlite:///{tmp_path}/{time.monotonic_ns()}.db",
+            engine_of=answers_from(use, adapters=None, is_rated=is_rated),
+        )
 
-        yield make
+    return make
 
 
 @pytest.fixture
@@ -250,6 +248,13 @@ def test_an_answer_that_nobody_waits_for_is_cancelled_there_too(
     stop()
     assert vllm.n_left == n_streams
     assert served.worker.n_jobs == 0
+
+
+def test_a_server_that_ends_takes_its_soups_off_the_vllm(parts_beside, vllm: StandIn) -> None:
+    with TestClient(make_app(parts_beside())) as client:
+        assert ask(client, EXACT["soup"]).status_code == 200
+        assert any(name.startswith("palate-soup") for name in vllm.models)
+    assert not any(name.startswith("palate-soup") for name in vllm.models)
 
 
 def test_a_group_that_the_vllm_splits_is_an_error(beside, vllm: StandIn) -> None:

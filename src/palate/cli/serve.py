@@ -1,6 +1,5 @@
 """`palate serve`: the HTTP server and its page."""
 
-from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -78,6 +77,5 @@ def serve(
     if url is None:
         raise InvalidInputError("The engine vllm needs the address of a server; give --url.")
     use = load_settings(VllmSettings, overrides=[f"url={url}", *(engine_set or [])])
-    with ExitStack() as closing:
-        engine_of = answers_from(use, adapters=adapters, is_rated=rates, closing=closing)
-        serve_library(replace(job, engine_of=engine_of))
+    engine_of = answers_from(use, adapters=adapters, is_rated=rates)
+    serve_library(replace(job, engine_of=engine_of))

@@ -90,6 +90,9 @@ class LocalEngine:
     def require_ready(self) -> None:
         """Return: an engine in this process is there as long as the process."""
 
+    def close(self) -> None:
+        """Let go of what is elsewhere: nothing."""
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order.
 

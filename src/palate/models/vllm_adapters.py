@@ -1,14 +1,18 @@
 """Merged soups on a running vLLM: loaded when they are needed, the least recently used one evicted.
 
 An adapter that an answer is using is never evicted; whoever needs room waits until one is free.
+The files of an evicted one stay until as many others were evicted: the server may still begin a
+request that was cancelled, and vLLM dies of an adapter whose files are missing. For the same reason
+the last files stay when the cache is closed.
 Names are made from what the adapter holds, so the same soup has the same name for everybody.
 """
 
+import os
 import shutil
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +88,7 @@ class AdapterCache:
         self._load = load
         self._unload = unload
         self._users: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._evicted: deque[str] = deque()  # whose files are still there
         self._changed = threading.Condition()
 
     @property
@@ -152,15 +157,24 @@ class AdapterCache:
 
     def _send(self, name: str, write: Callable[[Path], None]) -> None:
         folder = self._folder / name
+        if name in self._evicted:
+            self._evicted.remove(name)
         if not folder.is_dir():
-            write(folder)
+            part = self._folder / f"{name}.{os.getpid()}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            write(part)
+            with suppress(OSError):  # another process was quicker
+                part.rename(folder)
+            shutil.rmtree(part, ignore_errors=True)
         self._load(name, folder)
         self.n_loads += 1
 
     def _drop(self, name: str) -> None:
         self._unload(name)
         del self._users[name]
-        shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._evicted.append(name)
+        while len(self._evicted) > self.capacity:
+            shutil.rmtree(self._folder / self._evicted.popleft(), ignore_errors=True)
 
 
 def _as_factors(adapter: Adapter) -> dict[str, Factors]:

@@ -114,6 +114,7 @@ class VllmEngine:
     def close(self) -> None:
         """Unload the soups, and let the threads go; a server that is gone has nothing of ours."""
         with suppress(ProviderError):
+            self.parts.client.require_alive()
             self.parts.cache.close()
         self.parts.rows.shutdown(wait=False)
 

@@ -240,7 +240,10 @@ class VllmClient:
         return found.tops[0]
 
     def load(self, name: str, folder: Path) -> None:
-        """Have the server load an adapter; one that it has already is no error.
+        """Have the server load an adapter from this folder, also where it has one of this name.
+
+        Another process may have loaded that from a folder that is gone by now, and vLLM, which
+        reads adapters again when it has to, dies of a folder that is missing.
 
         Raises:
             ProviderError: it cannot, or does not let adapters be loaded at run time.
@@ -251,6 +254,8 @@ class VllmClient:
         except ProviderError as error:
             if "already" not in str(error):
                 raise
+            self.unload(name)
+            self._post("/load_lora_adapter", body)
 
     def unload(self, name: str) -> None:
         """Have the server forget an adapter; one that it has not is no error."""

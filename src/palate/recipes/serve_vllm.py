@@ -6,7 +6,6 @@ fast distributions change with each coefficient, and give the explanations.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +61,16 @@ class VllmAnswers:
         """
         self.engine.parts.client.require_alive()
 
+    def close(self) -> None:
+        """Unload the soups."""
+        self.engine.close()
+
 
 def answers_from(
     settings: VllmSettings,
     *,
     adapters: Path | None,
     is_rated: bool,
-    closing: ExitStack,
 ) -> Callable[[Opened, Mapping[str, Controller]], VllmAnswers]:
     """Makes what answers from an opened library.
 
@@ -78,7 +80,6 @@ def answers_from(
             rewritten one (`palate.models.vllm_widen`).
         is_rated: Measure at the start how fast distributions change, so that rounding of
             coefficients has a bound; otherwise it is reported as not known.
-        closing: Lets go of what was loaded on the server.
     """
 
     def make(opened: Opened, controllers: Mapping[str, Controller]) -> VllmAnswers:
@@ -86,7 +87,6 @@ def answers_from(
         needs_rates = is_rated and settings.coefficient_step > 0
         rates = rates_of(opened) if needs_rates else ()
         engine = connect(opened, settings, adapters=folders, rates=rates, controllers=controllers)
-        closing.callback(engine.close)
         return VllmAnswers(opened.base, opened.bank, engine)
 
     return make

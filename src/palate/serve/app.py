@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -49,6 +50,7 @@ def make_app(served: Served) -> FastAPI:
         served.worker.start()
         yield
         served.worker.stop()
+        await run_in_threadpool(served.engine.close)  # after SIGTERM, nothing past this runs
 
     app = FastAPI(
         title="palate",

@@ -85,6 +85,10 @@ class AnswerEngine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds elsewhere; no answer is asked for any more."""
+        ...
+
 
 def engine_out(accounts: Sequence[Account], *, names: Sequence[str]) -> EngineOut:
     """What several answers to one request are off by, at most: the largest bound of each kind."""
