@@ -43,7 +43,10 @@ def fit(
     settings = load_settings(MixtureRun, run, overrides=[*preset, *(overrides or ())])
     opened = open_library(library, base=base)
     with progress_of("controller") as report:
-        found = fit_mixture(opened, settings, on_update=report).to_json()
+        fitted = fit_mixture(opened, settings, on_update=report)
+    if not fitted.is_first:
+        return
+    found = fitted.to_json()
     if is_json:
         typer.echo(dump_json(found))
         return

@@ -5,6 +5,9 @@
         answer each twice under the controller as it is; the experts run only here
         learn for a few epochs from one number per token and expert
 
+Processes that work together (`accelerate launch`) share the sampling and the steps; all of them
+end with the same controller, and the first one writes the files.
+
 Each update appends a line to `curves.jsonl`. Combinations that are held out of training are only
 ever measured.
 
@@ -33,6 +36,7 @@ from palate.mixture.settings import FitSettings
 from palate.mixture.tensors import Answers
 from palate.mixture.wording import Asked, Wording
 from palate.models.engine import LocalEngine
+from palate.models.processes import is_first
 
 CURVES = "curves.jsonl"
 CHECKPOINT = "checkpoint"
@@ -90,8 +94,9 @@ class Memory:
 
     def with_part(self, answers: Answers, *, update: int) -> Answers:
         """All answers with these behind them; these are kept."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        answers.save(_part(self.folder, update))
+        if is_first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            answers.save(_part(self.folder, update))
         self.parts.append(answers)
         return Answers.joined(self.parts)
 
@@ -136,9 +141,11 @@ def fit(
             controller, optimizer, task, settings, update=update, memory=memory
         )
         row = _row(update + 1, summarise(samples), learned)
-        append_jsonl(folder / CURVES, [row])
         curves.append(row)
-        if (update + 1) % settings.checkpoint_every == 0 or update + 1 == settings.n_updates:
+        if is_first():
+            append_jsonl(folder / CURVES, [row])
+        is_due = (update + 1) % settings.checkpoint_every == 0 or update + 1 == settings.n_updates
+        if is_first() and is_due:
             save_checkpoint(
                 folder / CHECKPOINT, controller, optimizer, n_updates=update + 1, key=key
             )
@@ -195,7 +202,8 @@ def _curves(path: Path, *, n_updates: int) -> list[dict[str, Any]]:
         return []
     rows = read_jsonl(path, what="curves file", is_torn_end_dropped=True)
     kept = [row for row in rows if row["update"] <= n_updates]
-    write_jsonl(path, kept)
+    if is_first():
+        write_jsonl(path, kept)
     return kept
 
 

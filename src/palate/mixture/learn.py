@@ -1,5 +1,7 @@
 """One update: several epochs of REBEL or PPO on sampled answers, with the controller alone.
 
+Processes that work together share the pairs of every step and add up their gradients.
+
 Source:
     methods mope 5.2, 5.3 and pitfalls 10: the old log-probabilities come from the same code as the
     new ones, so the ratio is one at the first step.
@@ -12,10 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from palate.core.errors import InvalidInputError
 from palate.mixture.ppo import advantages, clipped_loss, standardised, value_loss
 from palate.mixture.rebel import rebel_loss, regularised_reward
 from palate.mixture.settings import FitSettings, LossSettings
 from palate.mixture.tensors import Answers, mixed_log_probs, outcome
+from palate.models.processes import n_together, own_share, sum_gradients, summed
 
 _BETAS = (0.9, 0.95)
 
@@ -93,7 +97,16 @@ def learn(
         drawn: Log-probabilities of the last so many answers as the engine drew them.
         settings: Loss, epochs, sizes.
         generator: Shuffles the pairs.
+
+    Raises:
+        InvalidInputError: several processes learn by PPO, whose loss is no mean over pairs, or a
+            step has fewer pairs than there are processes.
     """
+    if settings.loss.method == "ppo" and n_together() > 1:
+        raise InvalidInputError(
+            f"{n_together()} processes cannot share a step of PPO; use one process, or the loss "
+            "rebel."
+        )
     old = _fixed(controller, answers, settings.loss)
     uniform = mixed_log_probs(torch.zeros_like(answers.expert_log_probs), answers).sum(dim=1)
     losses: list[float] = []
@@ -102,13 +115,16 @@ def learn(
     for _ in range(settings.n_epochs):
         order = generator.permutation(n_pairs)
         for pairs in np.array_split(order, n_steps):
-            rows = np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
+            mine = pairs[own_share(len(pairs))]
+            rows = np.stack([2 * mine, 2 * mine + 1], axis=1).reshape(-1)
             loss = _loss(controller, answers.select(rows), _rows(old, rows), settings.loss)
+            loss = loss * (len(mine) / len(pairs))  # the step's loss is the mean over its pairs
             optimizer.zero_grad()
             loss.backward()
+            sum_gradients(controller.parameters())
             nn.utils.clip_grad_norm_(controller.parameters(), settings.max_grad_norm)
             optimizer.step()
-            losses.append(loss.item())
+            losses.append(summed(loss.detach()).item())
     whole, uniform = old.log_probs.sum(dim=1)[-len(drawn) :], uniform[-len(drawn) :]
     return Learned(
         first_loss=losses[0],

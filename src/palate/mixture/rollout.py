@@ -25,6 +25,7 @@ from palate.mixture.reward import combined_reward, raw_reward, win_probabilities
 from palate.mixture.wording import Asked, Wording
 from palate.models.engine import LocalEngine
 from palate.models.logprobs import Scored, row_distributions
+from palate.models.processes import gathered, own_share
 
 CONTROLLER = "preference"  # the name under which a controller is given to the engine
 
@@ -136,6 +137,8 @@ def sample(
 ) -> list[Sample]:
     """One answer per item, drawn under the engine's controller and judged.
 
+    Processes that work together share the items and all get all answers.
+
     Args:
         engine: Has the controller under the name `CONTROLLER`.
         wording: What everybody reads.
@@ -149,9 +152,11 @@ def sample(
         Request(wording.full_text(item), plan, sampling, seed=derive_seed(seed, "rollout", place))
         for place, (item, plan) in enumerate(zip(asked, plans, strict=True))
     ]
-    traced = engine.trace(requests)
+    mine = own_share(len(asked))  # of several processes each samples and judges its part
+    own = engine.trace(requests[mine])
+    own_margins = judge.margins(asked[mine], [one.completion.text for one in own])
+    traced, margins = gathered(own), np.array(gathered(list(own_margins)))
     completions = [one.completion for one in traced]
-    margins = judge.margins(asked, [completion.text for completion in completions])
     wins = win_probabilities(margins, np.zeros_like(margins))
     strengths = np.array([item.strengths for item in asked])
     is_ended = np.array([completion.finish == "stop" for completion in completions])

@@ -25,6 +25,7 @@ from palate.mixture.static import StaticController, StaticDecoding
 from palate.mixture.wording import Asked
 from palate.models.control import Controller
 from palate.models.engine import LocalEngine
+from palate.models.processes import is_first, join_launch
 from palate.recipes.mixture_open import (
     RUN_FILE,
     RUN_KIND,
@@ -127,6 +128,7 @@ class FittedMixture:
         warnings: One sentence per monitor that speaks up.
         seconds: Wall clock.
         n_parameters: Of the controller.
+        is_first: Whether this process wrote the files; under a launch of several one does.
     """
 
     folder: Path
@@ -136,6 +138,7 @@ class FittedMixture:
     warnings: list[str]
     seconds: float
     n_parameters: int
+    is_first: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
@@ -163,6 +166,7 @@ def fit_mixture(
         FormatError: the training folder holds a run with other settings.
     """
     start = monotonic()
+    join_launch(opened.base.device)
     controller = controller_for(opened, run.fit)
     trained, held_out = combinations_of(opened, run)
     task = task_for(opened, run, ControlledDecoding(controller, opened.base), trained)
@@ -177,10 +181,12 @@ def fit_mixture(
     sets = {"trained": trained, **({"held_out": held_out} if held_out else {})}
     before = {name: _measured(even, rows, run) for name, rows in sets.items()}
     after = {name: _measured(task, rows, run) for name, rows in sets.items()}
-    library = opened.library.with_controller(
-        lambda target: _fill(target, opened, controller, run, trained),
-        key=experts_key(opened.library.manifest),
-    )
+    library = opened.library
+    if is_first():
+        library = library.with_controller(
+            lambda target: _fill(target, opened, controller, run, trained),
+            key=experts_key(library.manifest),
+        )
     names = opened.library.manifest.expert_names
     warnings = [
         f"{name}: {sentence}"
@@ -193,8 +199,16 @@ def fit_mixture(
         )
     ]
     seconds = monotonic() - start
-    folder = library.controller_folder
-    return FittedMixture(folder, curves, before, after, warnings, seconds, controller.n_parameters)
+    return FittedMixture(
+        library.controller_folder,
+        curves,
+        before,
+        after,
+        warnings,
+        seconds,
+        controller.n_parameters,
+        is_first=is_first(),
+    )
 
 
 def controller_for(opened: Opened, settings: FitSettings) -> PreferenceController:
