@@ -76,8 +76,10 @@ def test_training_is_four_operations_a_parameter_and_token_however_many_people()
     # the unembedding is the embedding here, so every parameter is computed with
     seconds = 4 * shape_of("llama-3.2-1b").n_parameters * tokens / (0.5 * 989e12)
     assert found["expert_hours"] == pytest.approx(seconds / 3600)
+    # 8,000 rollouts of the base; 2,000 answers of each of nine policies for the payoff table
+    assert found["payoff_hours"] == pytest.approx(found["rollout_hours"] * 18 / 8)
     assert found["library_hours"] == pytest.approx(
-        found["rollout_hours"] + 8 * found["expert_hours"]
+        found["rollout_hours"] + 8 * found["expert_hours"] + found["payoff_hours"]
     )
     few = plan(SETTINGS.model_copy(update={"people": (1000,)}))
     assert few["library"] == plan(SETTINGS)["library"]
@@ -112,6 +114,21 @@ def test_every_measured_constant_is_printed_in_its_report(project_root: Path) ->
         assert source.figure in (project_root / source.report).read_text(), name
         digits = "".join(c for c in source.figure.split("(")[0] if c.isdigit() or c == ".")
         assert float(digits.rstrip(".")) == defaults[name], name
+
+
+def test_the_document_has_the_default_table_and_what_breaks(project_root: Path) -> None:
+    text, found = (project_root / "docs/scaling.md").read_text(), plan(PlanSettings())
+    for row in found["rows"]:
+        rates = (row["answers_per_second"], row["tokens_per_second"], row["answers_at_once"])
+        cells = [f"{row['people']:,}", *map(short, rates), f"{short(row['cache_bytes'])}B"]
+        cells += [f"{row['devices']:,}", f"{short(row['coefficient_bytes'])}B"]
+        cells.append(f"{short(row['database_bytes'])}B")
+        assert f"| {' | '.join(cells)} |" in text
+    for limit in found["breaks"]:
+        assert f"| {limit['what']} | {short(limit['people'])} people | {limit['remedy']} |" in text
+    assert f"takes {found['library']['library_hours']:.1f} device hours" in text
+    mixed = plan(PlanSettings(people=(10**6,), rows_per_answer=8))["rows"][0]
+    assert f"{mixed['devices']} devices for a million" in text
 
 
 def test_the_default_table_goes_from_a_thousand_to_a_billion_people() -> None:

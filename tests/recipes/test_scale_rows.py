@@ -18,7 +18,9 @@ def test_rows_take_what_they_hold_and_some_more() -> None:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
     url = server.rsplit("/", 1)[0] + f"/{name}"
-    settings = RowSettings(n_people=150, n_answers=3, n_feedback=4, answer_tokens=300)
+    settings = RowSettings(
+        n_people=150, n_answers=3, n_feedback=4, prompt_tokens=100, answer_tokens=300
+    )
     found = measure_rows(url, settings)
     # eight features are 64 bytes, the key is 55; with tuple, page and indices at most 6 times that
     assert 64 + 55 < found["bytes_per_feedback"] < 6 * (64 + 55)

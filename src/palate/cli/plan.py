@@ -5,12 +5,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+WIDTH = 140  # of the table
 UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def show_plan(found: dict[str, Any]) -> None:
     """Print the plan."""
-    console = Console(width=max(Console().width, 132))
+    console = Console(width=max(Console().width, WIDTH))
     settings, model, one = found["settings"], found["model"], found["one_device"]
     console.print(
         f"{settings['model']} on {settings['device']}: base {short(model['bytes'])}B, "
@@ -26,7 +27,7 @@ def show_plan(found: dict[str, Any]) -> None:
         "at once",
         "cache",
         "devices",
-        "coefficients",
+        "their state",
         "an expert each",
         "feedback/s",
         "feedback rows",
@@ -35,7 +36,7 @@ def show_plan(found: dict[str, Any]) -> None:
     )
     for row in found["rows"]:
         table.add_row(
-            f"{row['people']:,}",
+            short(row["people"]),
             short(row["answers_per_second"]),
             short(row["tokens_per_second"]),
             short(row["answers_at_once"]),
@@ -52,7 +53,8 @@ def show_plan(found: dict[str, Any]) -> None:
     library = found["library"]
     console.print(
         f"the library, however many people: {library['library_hours']:.1f} device hours "
-        f"({library['rollout_hours']:.2f} for rollouts, {library['expert_hours']:.2f} an expert), "
+        f"({library['rollout_hours']:.2f} for rollouts, {library['expert_hours']:.2f} an expert, "
+        f"{library['payoff_hours']:.2f} for the payoff table), "
         f"{short(library['training_bytes'])}B while an expert is trained"
     )
     breaks = Table("one is not enough of", "from people", "then")

@@ -6,8 +6,9 @@ data sheets of devices, and assumptions that the settings state. Everything else
     at the peak   answers = people * answers_per_day / 86,400 * busy_share
     devices       answers / what one does, by roofline (`palate.recipes.scale_sizes`)
     database      people, answers of `keep_days`, all feedback of `years`, by bytes of a row
-    training      rollouts, and `4 P` operations a token of every pair: forward through P parameters
-                  and back through the frozen base; no gradients of P but of the adapters alone
+    library       rollouts; one answer of every policy to every prompt, for the payoff table that a
+                  portfolio is chosen from; and `4 P` operations a token of every pair, forward
+                  through P parameters and back through the frozen base
 
 It says nothing of latency under uneven load, of networks between machines, or of prices.
 """
@@ -63,28 +64,28 @@ class MeasuredSettings(Settings):
             do: HTTP, checks, batching.
         refit_seconds: For a million people with 20 items each, on one core.
         bytes_per_person: On disk, with belief and indices.
-        bytes_per_answer: On disk, of 100 and 250 tokens, with ids and indices.
+        bytes_per_answer: On disk, of 1,024 tokens read and 256 written, with ids and indices.
         bytes_per_feedback: On disk, with indices.
     """
 
     feedback_per_second: float = Field(default=417, gt=0)
     batched_feedback_per_second: float = Field(default=1252, gt=0)
-    requests_per_second: float = Field(default=360, gt=0)
+    requests_per_second: float = Field(default=235, gt=0)
     refit_seconds: float = Field(default=9.0, gt=0)
-    bytes_per_person: float = Field(default=1000, gt=0)
-    bytes_per_answer: float = Field(default=4000, gt=0)
-    bytes_per_feedback: float = Field(default=300, gt=0)
+    bytes_per_person: float = Field(default=1057, gt=0)
+    bytes_per_answer: float = Field(default=7994, gt=0)
+    bytes_per_feedback: float = Field(default=333, gt=0)
 
 
 _DRILL, _ROWS = "palate people drill", "palate scale rows"
 SOURCES = {
     "feedback_per_second": Source(_DRILL, "reports/people.md", "417 (0.36)"),
     "batched_feedback_per_second": Source(_DRILL, "reports/people.md", "1,252 (3.0 times)"),
-    "requests_per_second": Source("palate bench serve", "reports/serving.md", "360 a second"),
+    "requests_per_second": Source("palate bench serve", "reports/serving.md", "235 a second"),
     "refit_seconds": Source("palate bench belief", "reports/people.md", "refitted in 9.0 seconds"),
-    "bytes_per_person": Source(_ROWS, "reports/scale.md", ""),
-    "bytes_per_answer": Source(_ROWS, "reports/scale.md", ""),
-    "bytes_per_feedback": Source(_ROWS, "reports/scale.md", ""),
+    "bytes_per_person": Source(_ROWS, "reports/scale.md", "1,057 bytes"),
+    "bytes_per_answer": Source(_ROWS, "reports/scale.md", "7,994 bytes"),
+    "bytes_per_feedback": Source(_ROWS, "reports/scale.md", "333 bytes"),
 }
 
 
@@ -243,6 +244,7 @@ def library_cost(settings: PlanSettings) -> dict[str, float]:
     )
     n_rollouts = settings.n_prompts * settings.n_completions
     sampling = n_rollouts / one.answers_per_second
+    payoffs = (settings.n_experts + 1) * settings.n_prompts / one.answers_per_second
     tokens = settings.prompt_tokens + settings.rollout_tokens
     read = 2 * settings.batch_pairs * settings.n_steps * tokens
     expert = 4 * load.shape.n_computed * read / rate
@@ -257,7 +259,8 @@ def library_cost(settings: PlanSettings) -> dict[str, float]:
     return {
         "rollout_hours": sampling / HOUR,
         "expert_hours": expert / HOUR,
-        "library_hours": (sampling + settings.n_experts * expert) / HOUR,
+        "payoff_hours": payoffs / HOUR,
+        "library_hours": (sampling + settings.n_experts * expert + payoffs) / HOUR,
         "training_tokens_of_an_expert": float(read),
         "training_bytes": float(sum(parts.values())),
     }

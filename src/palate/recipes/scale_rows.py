@@ -44,8 +44,8 @@ class RowSettings(Settings):
     n_answers: int = Field(default=5, ge=1)
     n_feedback: int = Field(default=5, ge=1)
     n_experts: int = Field(default=8, ge=1)
-    prompt_tokens: int = Field(default=100, ge=1)
-    answer_tokens: int = Field(default=250, ge=1)
+    prompt_tokens: int = Field(default=1024, ge=1)
+    answer_tokens: int = Field(default=256, ge=1)
     seed: int = 0
 
 
