@@ -8,6 +8,7 @@ import time
 import uuid
 from typing import Any
 
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,6 +48,9 @@ class Edge:
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
+                if self.served.settings.is_traced:  # addresses and queries name people
+                    hidden = {"url.path": _template(scope), "url.query": ""}
+                    trace.get_current_span().set_attributes(hidden)
                 _mark(MutableHeaders(scope=message), scope["path"], request_id)
             await send(message)
 
@@ -85,8 +89,7 @@ class Edge:
         return None
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        route: Any = scope.get("route")
-        template = getattr(route, "path", None) or "other"
+        template = _template(scope)
         self.served.metrics.requests.labels(template, str(status or 499)).inc()
         LOGGER.info(
             "request",
@@ -119,6 +122,11 @@ class _Bounded:
 def too_large(limit: int) -> ApiError:
     """The refusal of a body that is too large."""
     return ApiError(413, f"The body is larger than {limit} bytes; send less.", code="too_large")
+
+
+def _template(scope: Scope) -> str:
+    route: Any = scope.get("route")
+    return getattr(route, "path", None) or "other"
 
 
 def _mark(headers: MutableHeaders, path: str, request_id: str) -> None:
