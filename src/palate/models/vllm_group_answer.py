@@ -65,8 +65,8 @@ def group_steps(
             if live.tokens or attempt == settings.n_retries:
                 raise ProviderError(
                     f"The server {settings.url!r} split the {len(models)} rows of an answer after "
-                    f"{len(live.tokens)} tokens ({split}), so the answer was ended rather than "
-                    "left unmixed; start it with --scheduler-cls "
+                    f"{len(live.tokens)} tokens ({split}; its log says why), so the answer was "
+                    "ended rather than left unmixed; start it with --scheduler-cls "
                     "palate.models.vllm_scheduler.GroupScheduler, more seats (--max-num-seqs), "
                     "adapter slots (--max-loras) or memory, or ask again.",
                     is_retryable=True,
