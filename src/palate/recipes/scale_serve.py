@@ -153,7 +153,7 @@ def _application(serve: Any, job: ServeJob, n_replicas: int) -> Any:
 
         def check_health(self) -> None:
             if not self._served.worker.is_alive:
-                raise RuntimeError("the engine's thread has ended")
+                raise CheckFailedError("The engine's thread has ended.")
 
     uses = {"num_gpus": 1} if job.device.startswith("cuda") else {"num_cpus": 1}
     deployment = serve.deployment(
