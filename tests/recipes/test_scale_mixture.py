@@ -11,12 +11,14 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from palate.core.errors import InvalidInputError
 from palate.core.files import read_jsonl, write_jsonl, write_versioned
 from palate.core.settings import load_settings
 from palate.core.types import Objective
 from palate.experts.anchors import Anchor
 from palate.experts.library import Library
 from palate.experts.manifest import BaseRecord, ExpertRecord, Manifest
+from palate.mixture import learn
 from palate.models.load import load_base
 from palate.recipes.mixture_fit import TRAINING_FOLDER, MixtureRun, fit_mixture
 from palate.recipes.opened import open_library
@@ -94,7 +96,6 @@ def launched(
             *(BIN / "accelerate", "launch", "--config_file"),
             *(root / "examples/accelerate/ddp-cpu.yaml", "--main_process_port", "0"),
             *("--no_python", BIN / "palate", "mixture", "fit", library, run_file, "--json"),
-            *options,
         ],
         capture_output=True,
         text=True,
@@ -133,11 +134,11 @@ def test_two_processes_have_the_curves_and_the_controller_of_one(
     assert read_jsonl(two / TRAINING_FOLDER / "curves.jsonl", what="curves") == right
 
 
-@pytest.mark.slow
-def test_ppo_on_two_processes_is_refused_with_a_sentence(
-    library: Path, run_file: Path, tmp_path: Path, project_root: Path
+def test_ppo_on_several_processes_is_refused_with_a_sentence(
+    library: Path, run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = Path(shutil.copytree(library, tmp_path / "library"))
-    done = launched(copy, run_file, project_root, "--set", "fit.loss.method=ppo")
-    assert done.returncode != 0
-    assert "cannot share a step of PPO; use one process" in done.stderr
+    run = load_settings(MixtureRun, run_file, overrides=["fit.loss.method=ppo"])
+    monkeypatch.setattr(learn, "n_together", lambda: 2)
+    with pytest.raises(InvalidInputError, match="2 processes cannot share a step of PPO"):
+        fit_mixture(open_library(copy), run)
