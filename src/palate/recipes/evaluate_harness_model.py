@@ -15,7 +15,7 @@ from palate.models.chat import format_messages
 from palate.recipes.evaluate_harness import HarnessModel
 
 
-class LibraryLM(LM):
+class LibraryLM(LM):  # pyright: ignore[reportUntypedBaseClass]
     """A library under one plan, as the harness sees it."""
 
     def __init__(self, model: HarnessModel) -> None:
