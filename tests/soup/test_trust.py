@@ -155,19 +155,24 @@ def test_without_bounds_the_mode_is_the_mean() -> None:
     assert mode_within(belief, least=None, most=2.0) == pytest.approx([2.0, -9.0])
 
 
-def test_experts_of_one_objective_are_bounded_and_may_all_act_in_full() -> None:
+def test_without_a_population_experts_of_one_objective_are_bounded_and_may_all_act_in_full() -> (
+    None
+):
     kls = np.array([0.1, 0.3])
-    axes = settings_for(np.eye(2), kls)
+    axes = settings_for(np.eye(2), kls, has_population=False)
     assert axes == {
         "budget": pytest.approx(0.4),
         "early_budget": pytest.approx(0.2),
+        "largest_scale": 2.0,
         "least_coefficient": 0.0,
         "most_coefficient": 1.0,
     }
-    tastes = settings_for(np.array([[0.5, 0.5], [1.0, 0.0]]), kls)
+    tastes = settings_for(np.array([[0.5, 0.5], [1.0, 0.0]]), kls, has_population=False)
     assert tastes == {
         "budget": pytest.approx(0.2),
         "early_budget": pytest.approx(0.1),
         "largest_scale": 2.0,
     }
-    assert settings_for(np.array([[-1.0, 0.0], [1.0, 0.0]]), kls) == tastes
+    signed = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    assert settings_for(signed, kls, has_population=False) == tastes
+    assert settings_for(np.eye(2), kls, has_population=True) == tastes

@@ -198,7 +198,9 @@ def library_basis(opened: Opened, states: States) -> SoupBasis:
         feature_scales=np.array(scales),
         effective_rank={},
         prior=plain_prior(n_experts=len(experts)),
-        settings=SoupSettings.checked(measured_settings(manifest, states), source="the library"),
+        settings=SoupSettings.checked(
+            measured_settings(manifest, states, has_population=False), source="the library"
+        ),
     )
 
 

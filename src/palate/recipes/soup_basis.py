@@ -89,7 +89,8 @@ def write_soup(
     states = calibration_states(opened)
     matrix = tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0))
     rank = effective_rank(matrix)
-    defaults = [f"{key}={value!r}" for key, value in measured_settings(manifest, states).items()]
+    measured = measured_settings(manifest, states, has_population=population is not None)
+    defaults = [f"{key}={value!r}" for key, value in measured.items()]
     basis = SoupBasis(
         base=manifest.base.fingerprint,
         experts=manifest.expert_names,
@@ -110,9 +111,12 @@ def write_soup(
     return SoupWritten(folder / SOUP, basis, tuple(basis.experts[k] for k in order))
 
 
-def measured_settings(manifest: Manifest, states: States) -> dict[str, float]:
+def measured_settings(
+    manifest: Manifest, states: States, *, has_population: bool
+) -> dict[str, float]:
     """The library's trust region, from its anchors and how far its experts go on these states."""
-    return settings_for(anchors(manifest), np.maximum(expert_kls(states), LEAST_KL))
+    kls = np.maximum(expert_kls(states), LEAST_KL)
+    return settings_for(anchors(manifest), kls, has_population=has_population)
 
 
 def open_basis(library: Library) -> SoupBasis:

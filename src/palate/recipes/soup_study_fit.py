@@ -102,7 +102,7 @@ def make_basis(
     own = States(states.reference, states.tilts[:, :, chosen])
     rank = effective_rank(tilt_matrix(own.reference, np.moveaxis(own.tilts, -1, 0)))
     directions = np.array([anchors[place].direction for place in chosen])
-    measured = settings_for(directions, expert_kls(own))
+    measured = settings_for(directions, expert_kls(own), has_population=True)
     soup = SoupBasis(
         base="world",
         experts=tuple(anchors[place].name for place in chosen),

@@ -34,23 +34,26 @@ class SoupSettings(Settings):
 
 
 def settings_for(
-    anchors: Float[ndarray, "experts objectives"], expert_kls: Float[ndarray, " experts"]
+    anchors: Float[ndarray, "experts objectives"],
+    expert_kls: Float[ndarray, " experts"],
+    *,
+    has_population: bool,
 ) -> dict[str, float]:
     """The trust region that `soup.json` has unless told otherwise.
 
-    Experts of one objective each are building blocks: whoever wants three objectives gets three
-    experts in full, which cost about the sum of their KL. Turned round, such an expert stands for
-    nothing that was trained, and texts break within any budget (docs/log.md); so each stays between
-    0 and 1, and the budget is the sum. Experts of whole tastes are bounded by what one of them
-    spends, and may be subtracted from each other. Half as far while little is known.
+    Where many people's feedback gave the prior, size and sign of coefficients are learned, and a
+    soup may go as far from the base as an expert does. Without it, experts of one objective each
+    are building blocks: whoever wants three objectives gets three experts in full, which cost about
+    the sum of their KL, and none is turned round, for which nothing was trained and texts break
+    within any budget (docs/log.md). Half as far while little is known.
 
     Args:
         anchors: What each expert was trained for.
         expert_kls: Mean KL per token of each expert, nats.
+        has_population: Whether the prior was fitted on people.
     """
-    if bool(np.all((anchors > 0).sum(axis=1) == 1) and np.all(anchors >= 0)):
-        budget = float(expert_kls.sum())
-        bounds = {"least_coefficient": 0.0, "most_coefficient": 1.0}
-        return {"budget": budget, "early_budget": budget / 2, **bounds}
-    budget = float(expert_kls.mean())
-    return {"budget": budget, "early_budget": budget / 2, "largest_scale": 2.0}
+    is_single = bool(np.all((anchors > 0).sum(axis=1) == 1) and np.all(anchors >= 0))
+    is_bounded = is_single and not has_population
+    budget = float(expert_kls.sum() if is_bounded else expert_kls.mean())
+    bounds = {"least_coefficient": 0.0, "most_coefficient": 1.0} if is_bounded else {}
+    return {"budget": budget, "early_budget": budget / 2, "largest_scale": 2.0, **bounds}
