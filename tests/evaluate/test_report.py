@@ -157,3 +157,31 @@ def test_json_can_be_written_and_read(report):
 )
 def test_bytes_are_written_for_people(value, text):
     assert bytes_text(value) == text
+
+
+def test_where_the_wish_helps_in_words_the_best_way_without_them_is_named_too():
+    told = [
+        type(row)(**{**vars(row), "way": "soup-told", "utility": row.utility + 0.1})
+        for row in rows(("soup",))
+    ]
+    ways = ("base", "soup", "soup-told")
+    found = make_report(suite(ways), Results(None, [*rows(("base", "soup")), *told]))
+    sentences = advice(found)
+    assert "choose Soup, told" in sentences[0]
+    unspoken = next(
+        sentence for sentence in sentences if "cannot be put into the prompt" in sentence
+    )
+    assert "Parameter soup" in unspoken
+    assert f"{found.score('soup').utility.estimate:.3f}" in unspoken
+    silent = make_report(suite(("base", "soup")), Results(None, rows(("base", "soup"))))
+    assert not any("cannot be put into the prompt" in sentence for sentence in advice(silent))
+
+
+@pytest.mark.parametrize(("core_share", "is_quiet"), [(0.99, True), (0.5, False)])
+def test_speeds_that_others_disturbed_are_called_so(core_share, is_quiet):
+    speed = FactRow("slower_than_base", "soup", 0, 1.5, detail={"core_share": core_share})
+    found = make_report(suite(), Results(None, [*rows(), speed]))
+    assert found.to_json()["speeds"] == {"core_share": core_share, "are_comparable": is_quiet}
+    page = render_page(found)
+    assert ("not comparable here" in page) == (not is_quiet)
+    assert ("(1.5x)" in page) == (not is_quiet)

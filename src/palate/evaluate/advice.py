@@ -21,7 +21,7 @@ def advice(report: Report) -> list[str]:
     ]
     if not rivals:
         return []
-    found = [_best(report, rivals), _one_pass(report, rivals)]
+    found = [_best(report, rivals), _one_pass(report, rivals), _unspoken(report, rivals)]
     found += [_untrained(rivals), _portfolio(report), _comparisons(report), _text(rivals)]
     return [sentence for sentence in found if sentence]
 
@@ -56,6 +56,27 @@ def _one_pass(report: Report, rivals: list[WayScore]) -> str:
         f"{_range(chosen.utility)}, {loss:.3f} below the best ({state}), {kept:,.0f} bytes kept "
         "per person."
     )
+
+
+def _unspoken(report: Report, rivals: list[WayScore]) -> str:
+    """The best of those whose prompt does not hold the wish, unless it is the best of all."""
+    silent = [score for score in rivals if not entry_of(score.way).reads_wish]
+    best = max(rivals, key=lambda score: score.utility.estimate)
+    if not silent or best in silent:
+        return ""
+    chosen = max(silent, key=lambda score: score.utility.estimate)
+    cheap = [score for score in silent if score.passes <= NEARLY_ONE_PASS]
+    sentence = (
+        f"Where the wish is known as numbers only and cannot be put into the prompt, choose "
+        f"{_name(chosen)}: {_range(chosen.utility)} at {chosen.passes:.1f} passes"
+    )
+    if cheap and chosen not in cheap:
+        single = max(cheap, key=lambda score: score.utility.estimate)
+        state = "told" if _settled(report, chosen, single) else "not told"
+        sentence += (
+            f"; in one pass {_name(single)}, {_range(single.utility)}, {state} apart from it"
+        )
+    return sentence + "."
 
 
 def _untrained(rivals: list[WayScore]) -> str:

@@ -13,6 +13,7 @@ class Entry:
         trained: What has to be trained.
         runs_on: What can serve it.
         is_ceiling: It costs one training per person, so it is a yardstick and no choice.
+        reads_wish: The model is told in words what the person wants.
     """
 
     title: str
@@ -20,6 +21,7 @@ class Entry:
     trained: str
     runs_on: str
     is_ceiling: bool = False
+    reads_wish: bool = False
 
 
 _ANY = "any server"
@@ -29,7 +31,9 @@ _EXPERTS = "one expert per objective"
 
 _ENTRIES = {
     "base": Entry("Base", "Nobody's taste.", "nothing", _ANY),
-    "prompting": Entry("Prompting", "The base, told in words what is wanted.", "nothing", _ANY),
+    "prompting": Entry(
+        "Prompting", "The base, told in words what is wanted.", "nothing", _ANY, reads_wish=True
+    ),
     "best-of-n": Entry(
         "Best of n", "Of n answers, the one the reward models like best.", "rewards", _ANY
     ),
@@ -43,7 +47,11 @@ _ENTRIES = {
         "Parameter soup", "Experts added up with the person's coefficients.", _EXPERTS, _LORA
     ),
     "soup-told": Entry(
-        "Soup, told", "The parameter soup, told in words what is wanted too.", _EXPERTS, _LORA
+        "Soup, told",
+        "The parameter soup, told in words what is wanted too.",
+        _EXPERTS,
+        _LORA,
+        reads_wish=True,
     ),
     "output-soup": Entry("Output soup", "Experts' log-probabilities added up.", _EXPERTS, _ENGINE),
     "implicit-soup": Entry(
@@ -54,9 +62,14 @@ _ENTRIES = {
         "Experts' probabilities pooled token by token by a controller.",
         "experts and a controller",
         _ENGINE,
+        reads_wish=True,
     ),
     "mixture-even": Entry(
-        "Mixture, even", "The same experts pooled evenly, no controller.", _EXPERTS, _ENGINE
+        "Mixture, even",
+        "The same experts pooled evenly, no controller.",
+        _EXPERTS,
+        _ENGINE,
+        reads_wish=True,
     ),
     "personalised-soup": Entry(
         "Personalized Soups", "Mean of the experts' LoRA factors.", _EXPERTS, _LORA
@@ -68,6 +81,7 @@ _ENTRIES = {
         "One policy trained with the preference in the prompt.",
         "one policy, for known people",
         _LORA,
+        reads_wish=True,
     ),
     "bespoke": Entry(
         "Bespoke",

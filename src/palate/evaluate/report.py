@@ -18,8 +18,8 @@ from palate.evaluate.tables import (
     win_matrix,
 )
 
-FRONT_WAYS = ("base", "prompting", "best-of-n", "portfolio-3", "soup", "output-soup", "mixture")
-SHOWN_WAYS = ("base", "prompting", "portfolio-8", "soup", "output-soup", "mixture", "conditioned")
+FRONT_WAYS = ("base", "prompting", "portfolio-3", "soup", "soup-told", "mixture", "conditioned")
+SHOWN_WAYS = ("base", "prompting", "portfolio-8", "soup", "soup-told", "mixture", "conditioned")
 LEAST_WELL_FORMED = 0.95
 LEVEL = 0.05
 QUIET = 0.95  # share of a core from which speeds are compared
