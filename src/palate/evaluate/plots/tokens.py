@@ -18,7 +18,8 @@ def token_heat(
     """The figure: one column per token, one row per expert; bright is a large share."""
     starts = range(0, len(tokens), PER_ROW)
     with theme():
-        figure = Figure(figsize=(10.5, len(starts) * (0.26 * len(experts) + 0.95) + 0.4))
+        height = len(starts) * (0.26 * len(experts) + 0.95) + 0.4
+        figure = Figure(figsize=(10.5, height), layout="constrained")
         grid = figure.subplots(len(starts), 1, squeeze=False)[:, 0]
         image = None
         for axes, start in zip(grid, starts, strict=True):
@@ -33,8 +34,7 @@ def token_heat(
             for spine in axes.spines.values():
                 spine.set_visible(False)
         if image is not None:
-            bar = figure.colorbar(image, ax=list(grid), shrink=0.8, pad=0.02)
+            bar = figure.colorbar(image, ax=list(grid), shrink=0.8)
             bar.set_label("share of the token")
             bar.outline.set_visible(False)
-        figure.subplots_adjust(hspace=0.9)
     return figure
