@@ -184,10 +184,12 @@ def drill_replicas(library: Path, database: str, settings: ReplicaDrillSettings)
         server.start()
         load = Load(server.port, settings.max_tokens)
         seconds = _loaded(server, load, settings)
-        server.stop()
+        code = server.stop()
     finally:
         server.kill()
-    return {**_story(load, settings, seconds), **_checked(library, database, load)}
+    found = {**_story(load, settings, seconds), **_checked(library, database, load)}
+    found["checks"]["the server ends well when told to"] = code == 0
+    return found
 
 
 def require_passed(found: Mapping[str, Any]) -> None:
@@ -220,7 +222,8 @@ def _loaded(server: ServerProcess, load: Load, settings: ReplicaDrillSettings) -
         work = [pool.submit(load.person, name) for name in people]
         try:
             for number in range(settings.n_kills):
-                _wait_for(work, lambda: _n_least(load, people) >= settings.n_warm)
+                n_names = settings.n_replicas + number  # all have answered, also the newest
+                _wait_for(work, lambda n=n_names: _is_warm(load, people, settings.n_warm, n))
                 victims = replica_processes(server.process_id)
                 if len(victims) != settings.n_replicas:
                     raise CheckFailedError(
@@ -256,6 +259,11 @@ def _wait_for(work: list[Any], holds: Any) -> None:
 
 def _n_least(load: Load, people: list[str]) -> int:
     return min(len(load.acknowledged.get(name, [])) for name in people)
+
+
+def _is_warm(load: Load, people: list[str], n_least: int, n_names: int) -> bool:
+    names = {one.replica for one in list(load.attempts) if one.replica}
+    return _n_least(load, people) >= n_least and len(names) >= n_names
 
 
 def _is_replaced(load: Load, known: set[str]) -> bool:

@@ -12,7 +12,6 @@ so that a key never gets more than was set.
 import os
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -62,6 +61,7 @@ def serve_replicas(job: ServeJob, *, n_replicas: int, address: str | None = None
         database.close()
     require_safe_host(job.host, has_keys=has_keys)
     ray, serve = start_ray(n_cpus=n_replicas, address=address)
+    _end_on_signals()
     try:
         options = {"host": job.host, "port": job.port, "keep_alive_timeout_s": 30}
         serve.start(http_options=options, proxy_location="EveryNode")
@@ -71,7 +71,9 @@ def serve_replicas(job: ServeJob, *, n_replicas: int, address: str | None = None
             raise CheckFailedError(
                 f"The replicas did not start: {_last_line(error)}; Ray's logs say more."
             ) from error
-        _wait_for_a_signal()
+        threading.Event().wait()
+    except _ToldToStopError:
+        pass
     finally:
         if address is None:
             serve.shutdown()
@@ -187,12 +189,21 @@ class Named:
         await self.app(scope, receive, send_named)
 
 
-def _wait_for_a_signal() -> None:
-    is_over = threading.Event()
-    handler: Callable[[int, Any], None] = lambda _signal, _frame: is_over.set()  # noqa: E731
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handler)
-    is_over.wait()
+class _ToldToStopError(BaseException):
+    """Ends whatever waits, also for replicas that are starting."""
+
+
+def _end_on_signals() -> None:
+    """Let the first SIGTERM or SIGINT end the wait that it meets; the end itself is not ended."""
+    both = (signal.SIGTERM, signal.SIGINT)
+
+    def stop(_signal: int, _frame: object) -> None:
+        for number in both:
+            signal.signal(number, signal.SIG_IGN)
+        raise _ToldToStopError
+
+    for number in both:
+        signal.signal(number, stop)
 
 
 def _last_line(error: BaseException) -> str:
