@@ -2,11 +2,13 @@
 
 One decode step on random parameters, after a context: many people's rows on the bank against the
 base with as many rows; all experts as rows of one person with their pool against the base with one
-row; and the state of ten thousand people. Without a GPU the same code runs on the CPU at toy size,
+row; experts on the head alone, which need but one cache; and the state of ten thousand people.
+The engine gives every row a cache of its own, so the head's experts are done by hand here: what an
+engine that shares the cache would reach. Without a GPU the same code runs on the CPU at toy size,
 in float32, and the result says so: such ratios are no evidence about a GPU.
 
 The gate is at toy size in float32 on the same device: the bank's logits against a dense
-`W + sum_k c_k s_k B_k A_k`.
+`W + sum_k c_k s_k B_k A_k`, and the head's experts on one cache against the bank's rows.
 """
 
 import copy
@@ -25,6 +27,7 @@ from torch import Tensor
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.core.plan import mixture_plan
 from palate.core.settings import Settings
+from palate.models.adapter import Factor
 from palate.models.bank import AdapterBank
 from palate.models.load import Base
 from palate.models.peers import Cache, LlamaSize, random_adapters, random_base
@@ -39,6 +42,7 @@ SIZES = {
 }
 SOUP_TARGET = 1.10  # a step of B <= 64 people over the base's
 MIXTURE_TARGET = 1.25  # a step of K experts for one person over the base's
+HEAD_TARGET = 1.10  # the same of experts that share a cache
 
 
 class GpuBenchSettings(Settings):
@@ -94,6 +98,7 @@ class GpuBench:
             for n in self.settings.people
         }
         mixture = self.timings["mixture, 1 person"].ratio_to(self.timings["base, 1 row"])
+        heads = self.timings["head experts, 1 person"].ratio_to(self.timings["base, 1 row"])
         note = "" if self.is_gpu else "no GPU: toy size on the CPU, no evidence about one"
         return {
             "settings": self.settings.model_dump(),
@@ -106,6 +111,8 @@ class GpuBench:
             "soup_target": SOUP_TARGET,
             "mixture_step_over_base": mixture,
             "mixture_target": MIXTURE_TARGET,
+            "head_experts_step_over_base": heads,
+            "head_experts_target": HEAD_TARGET,
             "people_state_bytes": self.state_bytes,
             "not_measured": list(self.not_measured),
         }
@@ -127,7 +134,7 @@ def bench_gpu(settings: GpuBenchSettings) -> GpuBench:
     device, dtype = ("cuda", torch.bfloat16) if is_gpu else ("cpu", torch.float32)
     size = settings.size if settings.size != "auto" else ("1b" if is_gpu else "toy")
     settings = settings.model_copy(update={"size": size})
-    gap = _gate(settings, device=device)
+    gap = max(_gate(settings, device=device), _head_gate(settings, device=device))
     if gap > GATE:
         raise CheckFailedError(f"The bank's logits differ from the dense model's by {gap:.2e}.")
     base = random_base(SIZES[size], seed=settings.seed, device=device, dtype=dtype)
@@ -149,11 +156,44 @@ def bench_gpu(settings: GpuBenchSettings) -> GpuBench:
         timings=timings,
         state_bytes=people.nbytes,
         not_measured=(
-            "KV-free experts: the engine gives every row its own cache, so rows that leave keys "
-            "and values alone do not share one yet",
+            "KV-free experts in the engine: every row has its own cache; those on the head are "
+            "timed by hand, on one cache",
             "serving: palate bench serve",
         ),
     )
+
+
+class HeadExperts:
+    """Experts on the unembedding alone: one pass, one cache, a row of logits for each expert.
+
+    Attributes:
+        factors: By expert, of the unembedding.
+    """
+
+    def __init__(self, base: Base, settings: GpuBenchSettings) -> None:
+        """Draw the factors."""
+        self._base = base
+        self._head: Any = base.model.get_output_embeddings()
+        generator = torch.Generator().manual_seed(settings.seed + 2)
+        width, vocab = int(self._head.in_features), int(self._head.out_features)
+        self.factors = {
+            f"expert{place}": Factor(
+                torch.randn(settings.rank, width, generator=generator) * 0.02,
+                torch.randn(vocab, settings.rank, generator=generator) * 0.02,
+                2.0,
+            )
+            for place in range(settings.n_experts)
+        }
+        parts = self.factors.values()
+        weight: Tensor = self._head.weight
+        self._downs = torch.cat([part.scale * part.down for part in parts]).to(weight)
+        self._ups = torch.stack([part.up.T for part in parts]).to(weight)
+
+    def logits(self, tokens: Tensor, cache: Cache) -> Float[Tensor, "experts vocab"]:
+        """Of every expert after one person's tokens."""
+        hidden = self._base.model.model(tokens, past_key_values=cache).last_hidden_state[:, -1]
+        thin = (hidden @ self._downs.T).view(len(self._ups), 1, -1)
+        return self._head(hidden) + torch.bmm(thin, self._ups)[:, 0]
 
 
 class _Racer:
@@ -178,6 +218,19 @@ class _Racer:
                 logits = model(tokens[:, -1:], past_key_values=cache).logits[:, -1]
             if pool is not None:
                 pool_log_probs(logits, pool)
+            cache.crop(-1)
+            if tokens.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    def head_step(self, tokens: Tensor, experts: HeadExperts, pool: RowMap) -> Callable[[], object]:
+        """The same of experts on the head alone, on one person's cache."""
+        cache = Cache()
+        self._base.model(tokens, past_key_values=cache)
+
+        def run() -> None:
+            pool_log_probs(experts.logits(tokens[:, -1:], cache), pool)
             cache.crop(-1)
             if tokens.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -212,6 +265,9 @@ def _steps(
     found["mixture, 1 person"] = racer.step(
         tokens[:1].expand(n_experts, -1), lambda: each, RowMap.of([plan], device=base.device)
     )
+    found["head experts, 1 person"] = racer.head_step(
+        tokens[:1], HeadExperts(base, settings), RowMap.of([plan], device=base.device)
+    )
     return found
 
 
@@ -238,3 +294,16 @@ def _gate(settings: GpuBenchSettings, *, device: str) -> float:
         (model(ids[k : k + 1]).logits[0] - found[k]).abs().max() for k, model in enumerate(dense)
     ]
     return float(torch.stack(gaps).max())
+
+
+@torch.inference_mode()
+def _head_gate(settings: GpuBenchSettings, *, device: str) -> float:
+    """Largest difference of logits between experts on one cache and the bank's rows."""
+    base = random_base(SIZES["toy"], seed=settings.seed, device=device)
+    experts = HeadExperts(base, settings)
+    bank = AdapterBank(base, {name: {"lm_head": f} for name, f in experts.factors.items()})
+    generator = torch.Generator().manual_seed(settings.seed)
+    ids = torch.randint(1, SIZES["toy"].vocab, (1, 16), generator=generator).to(device)
+    with bank.applied(torch.eye(settings.n_experts)):
+        rows = base.model(ids.expand(settings.n_experts, -1)).logits[:, -1]
+    return float((experts.logits(ids, Cache()) - rows).abs().max())
