@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.files import write_json, write_text_atomic
-from palate.evaluate.plots.panels import curve_panels, interval_rows, smoothed
+from palate.evaluate.plots.panels import curve_panels, interval_rows
 from palate.evaluate.plots.theme import save_png
 from palate.metrics.intervals import Interval
 from palate.recipes.mixture_ablations import Ablations
@@ -14,7 +14,6 @@ from palate.recipes.mixture_study import TARGET, MixtureStudy
 from palate.world.objectives import OBJECTIVE_NAMES
 
 NAME = "mixture-world"
-_WINDOW = 1  # updates that a plotted reward is averaged over
 
 
 def write_study(study: MixtureStudy, ablations: Ablations | None, folder: Path) -> None:
@@ -131,12 +130,14 @@ def _ablation_lines(found: Ablations) -> list[str]:
             f"{n_parameters} |"
         )
     lines += ["", f"![Training curves]({NAME}-curves.png)", ""]
-    if found.held_out_gain is not None:
+    if found.held_out_gain is not None and found.trained_gain is not None:
+        is_told = found.trained_gain.low > 0
+        share = f"{found.held_out_share:.0%}" if is_told else "no share: not told from zero"
         lines += [
             "Two of the eight combinations held out of training: on these two the controller gains "
             f"{_text(found.held_out_gain)} of gold reward over the uniform mixture; the controller "
             f"trained on all eight gains {_text(found.trained_gain)} there "
-            f"({found.held_out_share:.0%}, aimed at: 70 %).",
+            f"({share}; aimed at: 70 %).",
             "",
         ]
     return lines
@@ -147,7 +148,7 @@ def _curves(found: Ablations) -> Any:
         return {
             name: (
                 [row["update"] for row in found.curves[name]],
-                smoothed([row[key] for row in found.curves[name]], window=_WINDOW),
+                [row[key] for row in found.curves[name]],
             )
             for name in ("rebel", "ppo")
             if name in found.curves
@@ -159,8 +160,8 @@ def _curves(found: Ablations) -> Any:
             "entropy of the shares, nats": of("mean_entropy"),
             "KL to the uniform mixture, nats": of("kl_to_uniform"),
         },
-        x_label="update of 64 answers",
-        title=f"Training at equal samples, means of {_WINDOW} updates",
+        x_label="update",
+        title="Training at equal samples",
     )
 
 

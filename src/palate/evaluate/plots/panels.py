@@ -10,19 +10,6 @@ from palate.evaluate.plots.theme import CYCLE, MARKERS, theme
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
-def smoothed(values: Sequence[float], *, window: int) -> list[float]:
-    """The mean of each value and the `window - 1` before it; the first ones have fewer.
-
-    Example:
-        >>> smoothed([1.0, 3.0, 5.0], window=2)
-        [1.0, 2.0, 4.0]
-    """
-    return [
-        float(np.mean(values[max(0, place + 1 - window) : place + 1]))
-        for place in range(len(values))
-    ]
-
-
 def curve_panels(panels: Mapping[str, Mapping[str, Curve]], *, x_label: str, title: str) -> Figure:
     """One panel per quantity, side by side, with the same named curves in each.
 
