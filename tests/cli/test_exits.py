@@ -8,7 +8,11 @@ import pytest
 from palate.cli.exits import EXTRA_OF, missing_extra
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "prometheus_client": "prometheus-client"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "prometheus_client": "prometheus-client",
+    "lm_eval": "lm-eval",
+}
 
 
 def test_a_module_that_an_extra_brings_is_named_with_its_extra() -> None:
