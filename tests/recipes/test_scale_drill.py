@@ -15,6 +15,7 @@ import pytest
 
 from palate.core.errors import CheckFailedError
 from palate.core.types import Belief
+from palate.recipes.people_drill import require_passed
 from palate.recipes.scale_drill import (
     AWAY,
     BEFORE,
@@ -24,7 +25,6 @@ from palate.recipes.scale_drill import (
     drill_replicas,
     is_same,
     phase_rates,
-    require_passed,
 )
 from palate.recipes.scale_serve import REPLICA
 

@@ -142,7 +142,8 @@ def drill(
 ) -> None:
     """Kill a replica under load; fails if feedback that was acknowledged is lost."""
     from palate.core.settings import load_settings
-    from palate.recipes.scale_drill import ReplicaDrillSettings, drill_replicas, require_passed
+    from palate.recipes.people_drill import require_passed
+    from palate.recipes.scale_drill import ReplicaDrillSettings, drill_replicas
 
     settings = load_settings(ReplicaDrillSettings, overrides=overrides or ())
     found = drill_replicas(library, database, settings)

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -101,7 +102,7 @@ def run_drill(drill: Drill) -> dict[str, Any]:
     return found
 
 
-def require_passed(found: dict[str, Any]) -> None:
+def require_passed(found: Mapping[str, Any]) -> None:
     """Fail where a check of the drill did not hold.
 
     Raises:
@@ -109,7 +110,7 @@ def require_passed(found: dict[str, Any]) -> None:
     """
     for name, holds in found["checks"].items():
         if not holds:
-            raise CheckFailedError(f"The crash drill failed: {name} does not hold.")
+            raise CheckFailedError(f"The drill failed: {name} does not hold.")
 
 
 def drill_item(drill: Drill, worker: int, row: int) -> Feedback:

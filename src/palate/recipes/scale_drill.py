@@ -192,17 +192,6 @@ def drill_replicas(library: Path, database: str, settings: ReplicaDrillSettings)
     return found
 
 
-def require_passed(found: Mapping[str, Any]) -> None:
-    """Fail where a check of the drill did not hold.
-
-    Raises:
-        CheckFailedError: naming the first such check.
-    """
-    for name, holds in found["checks"].items():
-        if not holds:
-            raise CheckFailedError(f"The drill failed: {name} does not hold.")
-
-
 def replica_processes(server: int) -> list[psutil.Process]:
     """Processes of the replicas that this server started, by number."""
     found: list[psutil.Process] = []
