@@ -29,8 +29,9 @@ weight = torch.nn.Parameter(torch.tensor(1.0))
 (weight * (1.0 + processes.rank())).backward()
 sum_gradients([weight])
 total = summed(torch.tensor([1.0, 2.0]) * (1 + processes.rank()))
-print(n_together(), is_first(), part.start, part.stop, gathered(list(range(5))[part]),
-      weight.grad.item(), total.tolist(), sep="|")
+said = [n_together(), is_first(), part.start, part.stop, gathered(list(range(5))[part]),
+        weight.grad.item(), total.tolist()]
+print("|".join(map(str, said)) + "\\n", end="", flush=True)  # one write: both share the stream
 """
 
 

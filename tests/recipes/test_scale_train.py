@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from fakes import save_tiny_llama
 from palate.core.errors import InvalidInputError
-from palate.experts.job import TrainSettings, n_processes, process_batch
+from palate.experts.job import TrainSettings, process_batch
 from palate.experts.pair_trainer import require_sharded
+from palate.models.processes import n_launched
 from palate.recipes.run_file import RunSettings
 from palate.recipes.scale_train import Trained, train_anchor
 from palate.recipes.workshop import open_workshop
@@ -151,9 +152,9 @@ def test_processes_share_the_batch_and_an_uneven_share_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = TrainSettings(batch_pairs=12, accumulate=2)
-    assert (n_processes(), process_batch(settings)) == (1, 6)
+    assert (n_launched(), process_batch(settings)) == (1, 6)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert n_processes() == 1  # the variable alone is no launch
+    assert n_launched() == 1  # the variable alone is no launch
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(InvalidInputError, match="6 pairs cannot be split between 4"):
         process_batch(settings)

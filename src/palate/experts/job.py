@@ -1,6 +1,5 @@
 """What determines an expert: the anchor, the adapter's shape, the training settings, the data."""
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from palate.experts.pairs import Sequences
 from palate.experts.placement import AdapterSettings
 from palate.experts.rollouts import RewardScores, Rollout
 from palate.models.load import Base
+from palate.models.processes import n_launched
 
 LOG_EVERY = 5  # steps between the reports to a tracker
 
@@ -146,18 +146,13 @@ def require_tracker(report_to: str) -> None:
         )
 
 
-def n_processes() -> int:
-    """Processes that train together under `accelerate launch`; one without it."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
-
-
 def process_batch(settings: TrainSettings) -> int:
     """Pairs of one pass on one process: all processes together read the whole batch.
 
     Raises:
         InvalidInputError: the batch cannot be split evenly.
     """
-    whole, parts = settings.batch_pairs // settings.accumulate, n_processes()
+    whole, parts = settings.batch_pairs // settings.accumulate, n_launched()
     if whole % parts:
         raise InvalidInputError(
             f"A pass of {whole} pairs cannot be split between {parts} processes; make batch_pairs "

@@ -5,6 +5,7 @@ share of a list that all of them know, and all get everybody's results in the li
 work is that of one process up to rounding. Without a launch there is one process, which has it all.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -20,9 +21,22 @@ Item = TypeVar("Item")
 
 def join_launch(device: torch.device) -> None:
     """Take the place that `accelerate launch` gave this process; nothing without a launch."""
-    is_launched = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if is_launched and not distributed.is_initialized():
+    if n_launched() == 1:
+        return
+    if not distributed.is_initialized():
         PartialState(cpu=device.type == "cpu")
+    atexit.register(_leave_launch)
+
+
+def _leave_launch() -> None:
+    """Stop the threads that talk: a process that ends while gloo's run is aborted at random."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def n_launched() -> int:
+    """Processes that `accelerate launch` started together, joined or not; one without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 def n_together() -> int:

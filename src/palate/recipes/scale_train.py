@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_json
 from palate.core.seeds import derive_seed
 from palate.experts.anchors import Anchor
-from palate.experts.job import ExpertJob, TrainSettings, n_processes
+from palate.experts.job import ExpertJob, TrainSettings
 from palate.experts.library import Library
 from palate.experts.pair_trainer import whole_parameters
 from palate.experts.rollouts import read_rollouts
 from palate.experts.save import fill_expert_folder
 from palate.experts.train import rollout_data, train_expert
 from palate.models.load import load_base
+from palate.models.processes import is_first, join_launch, n_together, summed
 from palate.recipes.opened import base_path
 from palate.recipes.run_file import RunSettings
 
@@ -95,14 +96,14 @@ def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = No
         dtype=settings.dtype,
         device=settings.device,
     )
+    join_launch(base.device)
     rollouts = read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
     passes: list[Tensor] = []
     model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
-    losses = _whole_batches(torch.stack(passes).double().cpu(), accumulate=training.accumulate)
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    losses = _whole_batches(torch.stack(passes).double(), accumulate=training.accumulate)
     parameters = whole_parameters(model)
-    found = Trained(out, tuple(losses.tolist()), n_processes(), rank == 0, parameters is not None)
-    if rank == 0:
+    found = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
+    if found.is_first:
         out.mkdir(parents=True)
         card = f"# {name}\n\nTrained by {found.n_processes} process(es) together.\n"
         fill_expert_folder(
@@ -132,7 +133,4 @@ def _anchor(library: Library, name: str) -> Anchor:
 
 def _whole_batches(passes: Tensor, *, accumulate: int) -> Tensor:
     """`[steps]`: the mean over a step's passes and over all processes' shares of them."""
-    if distributed.is_initialized():
-        distributed.all_reduce(passes)
-        passes = passes / distributed.get_world_size()
-    return passes.view(-1, accumulate).mean(dim=1)
+    return (summed(passes) / n_together()).view(-1, accumulate).mean(dim=1)
