@@ -76,10 +76,9 @@ def connected(server: StandIn, base: Base, adapter_folders: dict[str, Path], tmp
     opened: list[VllmEngine] = []
 
     def connect(*, rates=(), pool=pool_lists, controllers=None, **changes) -> VllmEngine:
-        settings = {"max_top_k": 259, "top_k": 259, "n_retries": 0, **changes}
-        client = connect_client(
-            VllmSettings(url=server.url, adapters_folder=tmp_path / "adapters", **settings)
-        )
+        settings = {"max_top_k": 259, "top_k": 259, "n_retries": 0}
+        settings |= {"adapters_folder": tmp_path / f"adapters-{len(opened)}", **changes}
+        client = connect_client(VllmSettings(url=server.url, **settings))
         folders = {name: adapter_folders[name] for name in VLLM_NAMES}
         engine = open_engine(base, folders, client, pool=pool, rates=rates, controllers=controllers)
         opened.append(engine)

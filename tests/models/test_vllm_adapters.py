@@ -1,5 +1,6 @@
 """Which adapters are on the server: the least recently used one goes, one in use never does."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_files_stay_until_as_many_others_were_evicted(cache: AdapterCache, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "d", "e"]
 
 
+def test_files_of_whoever_had_the_folder_before_go_as_those_of_evicted_ones_do(
+    tmp_path: Path,
+) -> None:
+    for age, name in enumerate(("old", "older", "oldest")):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / "lock").touch()
+    cache = AdapterCache(
+        folder=tmp_path, capacity=1, load=lambda *_: None, unload=lambda _name: None
+    )
+    for name in ("a", "old"):  # a goes; old is taken as it is
+        with use(cache, name):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "lock", "old"]
+
+
 def test_an_adapter_in_use_stays_and_whoever_needs_room_waits(cache: AdapterCache) -> None:
     entered = threading.Event()
 
@@ -76,7 +93,7 @@ def test_a_soup_on_disk_is_the_dense_sum_and_has_the_ranks_of_its_experts(
     adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     adapters = [load_adapter(adapter_folders[name]) for name in ("short", "wide", "pattern")]
-    maker = SoupMaker(adapters, "base", "key")
+    maker = SoupMaker(adapters, "base", "key", "ours-")
     coefficients = (0.5, 0.0, -1.5)
     assert maker.rank(coefficients) == 2 + 4
     maker.save(coefficients, tmp_path / "soup")
@@ -90,12 +107,14 @@ def test_a_soup_on_disk_is_the_dense_sum_and_has_the_ranks_of_its_experts(
         assert np.allclose(factor.scale * factor.up @ factor.down, expected, atol=1e-5)
     assert maker.name(coefficients) == maker.name((0.5, 0, -1.5))
     assert maker.name(coefficients) != maker.name((0.5, 0.1, -1.5))
+    other = SoupMaker(adapters, "base", "key", "theirs-")
+    assert maker.name(coefficients).removeprefix("ours-") == other.name(coefficients)[7:]
 
 
 def test_the_base_as_an_adapter_changes_nothing(
     adapter_folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    maker = SoupMaker([load_adapter(adapter_folders["short"])], "base", "key")
+    maker = SoupMaker([load_adapter(adapter_folders["short"])], "base", "key", "")
     maker.save((0.0,), tmp_path / "zero")
     for factor in load_adapter(tmp_path / "zero").values():
         assert factor.rank == 1

@@ -246,16 +246,6 @@ def test_a_server_that_falls_silent_ends_the_answer_in_time(connected, server: S
         engine.generate([Request("A cat", PLANS["member"], GREEDY)])
 
 
-def test_a_soup_that_another_process_left_there_is_loaded_from_our_own_files(
-    connected, server: StandIn
-) -> None:
-    connected().generate([Request("A cat", PLANS["soup"], GREEDY)])  # and is not closed
-    (left,) = server.loaded
-    connected().generate([Request("A cat", PLANS["soup"], GREEDY)])
-    assert server.unloaded == [left]
-    assert server.loaded == [left, left]
-
-
 def test_an_engine_can_be_closed_when_its_server_is_gone(connected, server: StandIn) -> None:
     engine = connected()
     engine.generate([Request("A cat", PLANS["soup"], GREEDY)])

@@ -51,7 +51,8 @@ def parts_beside(vllm: StandIn, opened: Opened, tmp_path: Path) -> Callable[...,
 
     def make(*, is_rated: bool = False, **changes: Any) -> Served:
         values = {"top_k": N_VOCAB, "max_top_k": N_VOCAB, "n_retries": 0, **changes}
-        use = VllmSettings(url=vllm.url, adapters_folder=tmp_path / "adapters", **values)
+        adapters = tmp_path / f"adapters-{time.monotonic_ns()}"  # of each process its own
+        use = VllmSettings(url=vllm.url, adapters_folder=adapters, **values)
         return assemble(
             opened,
             ServeSettings(default_tokens=12, apply_after=1, max_prompt_tokens=150),

@@ -4,15 +4,15 @@ An adapter that an answer is using is never evicted; whoever needs room waits un
 The files of an evicted one stay until as many others were evicted: the server may still begin a
 request that was cancelled, and vLLM dies of an adapter whose files are missing. For the same reason
 the last files stay when the cache is closed.
-Names are made from what the adapter holds, so the same soup has the same name for everybody.
+Names are made from the process's place and what the adapter holds, so the same soup has the same
+name for everybody whom this process serves, and no other process's soup has it.
 """
 
-import os
 import shutil
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +32,18 @@ class SoupMaker:
         adapters: In bank order.
         base_path: For the adapter's configuration.
         key: Identifies the experts in names.
+        prefix: Of all names.
     """
 
     adapters: Sequence[Adapter]
     base_path: str
     key: str
+    prefix: str
 
     def name(self, coefficients: Sequence[float]) -> str:
         """The adapter's name on the server."""
         listed = [float(c) for c in coefficients]
-        return f"palate-soup-{hash_value({'experts': self.key, 'coefficients': listed})[:16]}"
+        return self.prefix + hash_value({"experts": self.key, "coefficients": listed})[:16]
 
     def rank(self, coefficients: Sequence[float]) -> int:
         """Largest rank of any layer of the merged adapter."""
@@ -80,7 +82,10 @@ class AdapterCache:
         load: Callable[[str, Path], None],
         unload: Callable[[str], None],
     ) -> None:
-        """Start with none; `load` and `unload` speak to the server."""
+        """Start with none; `load` and `unload` speak to the server.
+
+        What lies in the folder, which nobody else uses, is kept like files of evicted ones.
+        """
         self.capacity = capacity
         self.n_loads = 0
         self.n_evictions = 0
@@ -88,7 +93,9 @@ class AdapterCache:
         self._load = load
         self._unload = unload
         self._users: OrderedDict[str, int] = OrderedDict()  # least recently used first
-        self._evicted: deque[str] = deque()  # whose files are still there
+        left = [path for path in folder.glob("*") if path.is_dir()]
+        left.sort(key=lambda path: path.stat().st_mtime)
+        self._evicted = deque(path.name for path in left)  # whose files are still there
         self._changed = threading.Condition()
 
     @property
@@ -160,12 +167,10 @@ class AdapterCache:
         if name in self._evicted:
             self._evicted.remove(name)
         if not folder.is_dir():
-            part = self._folder / f"{name}.{os.getpid()}.part"
+            part = self._folder / f"{name}.part"
             shutil.rmtree(part, ignore_errors=True)
             write(part)
-            with suppress(OSError):  # another process was quicker
-                part.rename(folder)
-            shutil.rmtree(part, ignore_errors=True)
+            part.rename(folder)
         self._load(name, folder)
         self.n_loads += 1
 

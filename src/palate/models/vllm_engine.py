@@ -19,7 +19,7 @@ A session may be used by one thread; its answers are written by threads of its o
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +32,7 @@ from palate.models.control import Controller
 from palate.models.load import Base
 from palate.models.vllm_adapters import AdapterCache, SoupMaker
 from palate.models.vllm_parts import Account, PoolLists, VllmParts
+from palate.models.vllm_place import share_of, take_place
 from palate.models.vllm_rounding import Rounding, gram_of
 from palate.models.vllm_session import VllmSession
 from palate.models.vllm_wire import VllmClient
@@ -112,11 +113,12 @@ class VllmEngine:
             return client.next_log_probs(model, context, top_k=client.settings.top_k)
 
     def close(self) -> None:
-        """Unload the soups, and let the threads go; a server that is gone has nothing of ours."""
+        """Unload the soups, let threads and place go; a server that is gone has nothing of ours."""
         with suppress(ProviderError):
             self.parts.client.require_alive()
             self.parts.cache.close()
         self.parts.rows.shutdown(wait=False)
+        self.parts.place.release()
 
 
 def open_engine(
@@ -140,10 +142,12 @@ def open_engine(
 
     Raises:
         FormatError: the server lacks the base or an expert.
-        InvalidInputError: it is to mix rows, but has no plugin for that.
+        InvalidInputError: it is to mix rows, but has no plugin for that; or as many processes as
+            were said use it already.
         ProviderError: the server fails.
     """
-    settings = client.settings
+    settings = share_of(client.settings)
+    client = replace(client, settings=settings)
     there = client.models()
     if settings.pools == "server":
         client.require_groups()
@@ -156,19 +160,27 @@ def open_engine(
         )
     adapters = [load_adapter(folder) for folder in experts.values()]
     files = [folder / "adapter_model.safetensors" for folder in experts.values()]
-    cache = AdapterCache(
-        folder=settings.adapters_folder,
-        capacity=settings.max_adapters,
-        load=client.load,
-        unload=client.unload,
-    )
+    key = hash_files(files) if files else ""
+    place = take_place(settings.adapters_folder, n_places=settings.n_processes)
+    try:
+        for left in [name for name in client.models() if name.startswith(place.prefix)]:
+            client.unload(left)
+    except ProviderError:
+        place.release()
+        raise
     return VllmEngine(
         VllmParts(
             base=base,
             names=tuple(experts),
             client=client,
-            cache=cache,
-            maker=SoupMaker(adapters, base.path, hash_files(files) if files else ""),
+            place=place,
+            cache=AdapterCache(
+                folder=place.folder,
+                capacity=settings.max_adapters,
+                load=client.load,
+                unload=client.unload,
+            ),
+            maker=SoupMaker(adapters, base.path, key, place.prefix),
             rounding=Rounding(settings.coefficient_step, gram_of(adapters), tuple(rates)),
             pool=pool,
             controllers=dict(controllers or {}),

@@ -11,6 +11,7 @@ from palate.core.plan import Pool
 from palate.models.control import Controller
 from palate.models.load import Base
 from palate.models.vllm_adapters import AdapterCache, SoupMaker
+from palate.models.vllm_place import Place
 from palate.models.vllm_rounding import Rounding
 from palate.models.vllm_wire import VllmClient
 
@@ -85,7 +86,8 @@ class VllmParts:
     Attributes:
         base: Tokenizer, stop tokens, size of the vocabulary; its parameters are not used.
         names: Experts in bank order, as the server's LoRA modules are called.
-        client: The connection.
+        client: The connection, with this process's share of its settings.
+        place: This process's own on the server.
         cache: Merged soups on the server.
         maker: Merges them.
         rounding: Of soups' coefficients.
@@ -98,6 +100,7 @@ class VllmParts:
     base: Base
     names: tuple[str, ...]
     client: VllmClient
+    place: Place
     cache: AdapterCache
     maker: SoupMaker
     rounding: Rounding

@@ -37,6 +37,9 @@ class VllmSettings(Settings):
             in 0.32.0) otherwise give base requests another person's adapter when both are in one
             batch and all adapter slots are taken; it costs one slot.
         adapters_folder: Where merged soups are written; the server must read it by the same path.
+        n_processes: That use the server with this folder, the same in each: replicas, or servers
+            side by side. Every one has a place of its own there (`palate.models.vllm_place`) and
+            its share of `max_adapters` and `max_concurrent`.
         max_adapters: Soups loaded at a time; beyond it the least recently used one goes. With the
             experts no more than the server's `--max-cpu-loras`, or it loads from disk again.
         max_lora_rank: The server's `--max-lora-rank`; larger soups are refused.
@@ -61,6 +64,7 @@ class VllmSettings(Settings):
     base_name: str = "base"
     base_as_adapter: bool = True
     adapters_folder: Path = Path("adapters")
+    n_processes: int = Field(default=1, ge=1)
     max_adapters: int = Field(default=8, ge=1)
     max_lora_rank: int = Field(default=64, ge=1)
     coefficient_step: float = Field(default=0.05, ge=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from palate.core.errors import FormatError
+from palate.core.errors import FormatError, PalateError
 from palate.core.plan import Pool, member_plan, reference_plan
 from palate.experts.library import Library
 from palate.mixture.bounds import Listed, pool_listed, pool_listed_log_linear
@@ -86,7 +86,8 @@ def connect(
 
     Raises:
         FormatError: the server has another base or other experts.
-        InvalidInputError: it is to mix rows, but has no plugin for that.
+        InvalidInputError: it is to mix rows, but has no plugin for that; or as many processes as
+            were said use it already.
         ProviderError: the server fails.
     """
     engine = open_engine(
@@ -97,7 +98,11 @@ def connect(
         rates=rates,
         controllers=controllers,
     )
-    require_same_models(engine, opened.base, opened.bank)
+    try:
+        require_same_models(engine, opened.base, opened.bank)
+    except PalateError:
+        engine.close()
+        raise
     return engine
 
 
