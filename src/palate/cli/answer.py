@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.cli.parse import (
+    BasePath,
     CoefficientsText,
     IsJson,
     PreferenceText,
@@ -25,9 +26,6 @@ LibraryFolder = Annotated[
 WayName = Annotated[str, typer.Option(help="auto, base, portfolio, soup, output-soup or mixture.")]
 Strength = Annotated[
     float, typer.Option(help="Multiplies coefficients that follow from a preference.")
-]
-BasePath = Annotated[
-    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
 ]
 
 

@@ -7,14 +7,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import IsJson
+from palate.cli.parse import IsJson, Overrides
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Ratios against peers, side by side in one run.")
-
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-]
 
 
 @app.command()

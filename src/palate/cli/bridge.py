@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.cli.answer import (
-    BasePath,
     LibraryFolder,
     Strength,
     WayName,
@@ -16,6 +15,7 @@ from palate.cli.answer import (
     require_same_base,
 )
 from palate.cli.parse import (
+    BasePath,
     CoefficientsText,
     IsJson,
     PreferenceText,

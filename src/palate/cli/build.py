@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.cli.parse import IsJson, Overrides
 from palate.cli.portfolio import print_grown
 from palate.core.files import dump_json
 
@@ -16,16 +17,14 @@ def build(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the library; default: out/ and the file's name.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    overrides: Overrides = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Train this expert alone, as one of several jobs.")
     ] = None,
     is_prepared_only: Annotated[
         bool, typer.Option("--prepare", help="Make rollouts and rewards, and no expert.")
     ] = False,
-    is_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    is_json: IsJson = False,
 ) -> None:
     """Build a library of experts; run it again after an interruption and it goes on."""
     from palate.core.settings import load_settings

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from palate.cli.parse import IsJson
+from palate.cli.parse import IsJson, Overrides
 from palate.core.files import dump_json
 
 judge_app = typer.Typer(no_args_is_help=True, help="How far a judge can be trusted.")
@@ -16,9 +16,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder of results, libraries and report.")] = Path(
         "out/report"
     ),
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    overrides: Overrides = None,
     is_quick: Annotated[
         bool, typer.Option("--quick", help="One seed, few prompts: shows that everything runs.")
     ] = False,

@@ -7,21 +7,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import IsJson, numbers_by_name, whole_numbers
+from palate.cli.parse import (
+    BasePath,
+    IsJson,
+    LibraryFolder,
+    Overrides,
+    numbers_by_name,
+    whole_numbers,
+)
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Experts mixed token by token, under a controller.")
 
-LibraryFolder = Annotated[Path, typer.Argument(help="Folder of a library.")]
 RunFile = Annotated[
     Path | None, typer.Argument(help="YAML of the run; without it, the small world's.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-]
-BasePath = Annotated[
-    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
 ]
 
 

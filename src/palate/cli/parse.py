@@ -9,6 +9,16 @@ import typer
 
 from palate.core.errors import InvalidInputError
 
+LibraryFolder = Annotated[Path, typer.Argument(help="Folder of a library.")]
+BasePath = Annotated[
+    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+]
+FileOverrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the file.")
+]
 IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PreferenceText = Annotated[
     str | None,

@@ -7,12 +7,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from palate.cli.parse import IsJson
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Rewards: from people's pairs to numbers in [0, 1].")
 
-IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 _SHOWN = 20  # scores printed where there is no --json
 

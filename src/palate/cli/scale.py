@@ -7,8 +7,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import IsJson
+from palate.cli.parse import BasePath, FileOverrides, IsJson, LibraryFolder, Overrides
 from palate.cli.plan import show_plan
+from palate.cli.serve_options import (
+    Adapters,
+    Config,
+    Device,
+    Dtype,
+    Engine,
+    Engines,
+    EngineSet,
+    Host,
+    Port,
+    Rates,
+    Url,
+    engine_from,
+)
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
@@ -19,13 +33,9 @@ app = typer.Typer(no_args_is_help=True, help="Other engines and many machines, c
 def vllm(
     library: Annotated[Path, typer.Argument(help="The library that the server serves.")],
     url: Annotated[str, typer.Option(help="Of a running vLLM, up to and including /v1.")],
-    adapters: Annotated[
-        Path | None, typer.Option(help="The experts' folders for the server, if rewritten ones.")
-    ] = None,
+    adapters: Adapters = None,
     n: Annotated[int, typer.Option("--n", min=6, help="Requests.")] = 200,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:
     """The same requests, all ways, through the engine here and through a running vLLM."""
@@ -33,11 +43,10 @@ def vllm(
     from palate.core.settings import load_settings
     from palate.models.vllm_wire import VllmSettings
     from palate.recipes.scale_vllm import compare_engines
+    from palate.recipes.serve_vllm import folders_of
 
     settings = load_settings(VllmSettings, overrides=[f"url={url}", *(overrides or ())])
-    folders = None
-    if adapters is not None:
-        folders = {path.name: path for path in sorted(adapters.iterdir()) if path.is_dir()}
+    folders = None if adapters is None else folders_of(adapters)
     found = compare_engines(library, settings, n=n, adapters=folders)
     if is_json:
         typer.echo(dump_json(found))
@@ -75,9 +84,7 @@ def payoff(
     library: Annotated[Path, typer.Argument(help="Made by palate build.")],
     prompts: Annotated[Path, typer.Option(help="JSONL with a column prompt.")],
     out: Annotated[Path, typer.Option(help="For the payoff table.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:
     """Price the base and all experts; with --set workers=N on N Ray workers, digit for digit."""
@@ -99,7 +106,7 @@ def payoff(
 
 @app.command()
 def serve(
-    library: Annotated[Path, typer.Argument(help="Folder of a library.")],
+    library: LibraryFolder,
     database: Annotated[
         str,
         typer.Option("--database", envvar="PALATE_DATABASE", help="postgresql://..., one for all."),
@@ -108,17 +115,18 @@ def serve(
     address: Annotated[
         str | None, typer.Option(help="Of a running Ray cluster; without it, one starts here.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Public addresses need keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8000,
-    config: Annotated[Path | None, typer.Option(help="YAML of the server's settings.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the file.")
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="As torch names devices.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Of the base's parameters.")] = "float32",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    config: Config = None,
+    overrides: FileOverrides = None,
+    base: BasePath = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    engine: Engine = Engines.local,
+    url: Url = None,
+    adapters: Adapters = None,
+    rates: Rates = True,
+    engine_set: EngineSet = None,
 ) -> None:
     """Serve a library as replicas on Ray Serve; any of them serves any person."""
     from palate.core.settings import load_settings
@@ -127,7 +135,15 @@ def serve(
     from palate.serve.settings import ServeSettings
 
     settings = load_settings(ServeSettings, config, overrides=overrides or ())
-    job = ServeJob(library, database, host, port, base, device, dtype, settings)
+    engine_of = engine_from(
+        engine,
+        url=url,
+        adapters=adapters,
+        rates=rates,
+        engine_set=engine_set,
+        n_replicas=replicas,
+    )
+    job = ServeJob(library, database, host, port, base, device, dtype, settings, engine_of)
     serve_replicas(job, n_replicas=replicas, address=address)
 
 
@@ -135,9 +151,7 @@ def serve(
 def drill(
     library: Annotated[Path, typer.Argument(help="What the replicas serve.")],
     database: Annotated[str, typer.Option(help="postgresql://..., without people.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:
     """Kill a replica under load; fails if feedback that was acknowledged is lost."""
@@ -162,9 +176,7 @@ def plan(
         Path | None, typer.Option(help="Run file of palate build, for base, experts, training.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of the plan's settings.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the file.")
-    ] = None,
+    overrides: FileOverrides = None,
     is_json: IsJson = False,
 ) -> None:
     """What a thousand to a billion people need, and what breaks first; nothing is run."""
@@ -193,9 +205,7 @@ def plan(
 @app.command()
 def rows(
     database: Annotated[str, typer.Option(help="postgresql://..., without people.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:
     """Bytes that a person, an answer and an item of feedback take in PostgreSQL."""

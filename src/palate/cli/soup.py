@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.cli.parse import (
+    BasePath,
     CoefficientsText,
     IsJson,
+    LibraryFolder,
     coefficients_by_name,
     numbers_by_name,
     whole_numbers,
@@ -19,15 +21,12 @@ from palate.core.files import dump_json
 if TYPE_CHECKING:
     from palate.soup.plans import SoupWay
 
-BasePath = Annotated[
-    str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
-]
 app = typer.Typer(no_args_is_help=True, help="Experts blended in parameters or in outputs.")
 
 
 @app.command()
 def merge(
-    library: Annotated[Path, typer.Argument(help="Folder of a library.")],
+    library: LibraryFolder,
     coefficients: CoefficientsText = None,
     out: Annotated[Path, typer.Option(help="New folder for the adapter.")] = Path("adapter"),
     rank: Annotated[
@@ -49,7 +48,7 @@ def merge(
 
 @app.command()
 def basis(
-    library: Annotated[Path, typer.Argument(help="Folder of a library.")],
+    library: LibraryFolder,
     population: Annotated[
         Path | None, typer.Option(help="JSONL of many people's feedback, for prior and gain.")
     ] = None,

@@ -7,12 +7,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import whole_numbers
+from palate.cli.parse import IsJson, Overrides, whole_numbers
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="The small assistant world that comes with palate.")
 
-IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 NAnswers = Annotated[int, typer.Option("--answers", help="Answers in each measured sample.")]
 
 
@@ -20,9 +19,7 @@ NAnswers = Annotated[int, typer.Option("--answers", help="Answers in each measur
 def train(
     out: Annotated[Path, typer.Option(help="New folder for the base.")],
     settings: Annotated[Path | None, typer.Option(help="YAML of pre-training settings.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    overrides: Overrides = None,
     n_answers: NAnswers = 500,
     is_json: IsJson = False,
 ) -> None:

@@ -33,14 +33,12 @@ class VllmSettings(Settings):
     Attributes:
         url: Up to and including `/v1`.
         base_name: The base's name on the server (`--served-model-name`).
-        base_as_adapter: Serve the base as an adapter that changes nothing. vLLM's CPU kernels (seen
-            in 0.32.0) otherwise give base requests another person's adapter when both are in one
-            batch and all adapter slots are taken; it costs one slot.
+        base_as_adapter: Serve the base as an adapter of zeros, at the cost of a slot; the kernels of
+            vLLM 0.32.0 on CPUs may else give it another person's adapter (docs/engines.md).
         adapters_folder: Where merged soups are written; the server must read it by the same path.
-        n_processes: That use the server with this folder, the same in each: replicas, or servers
-            side by side. Every one has a place of its own there (`palate.models.vllm_place`) and
-            its share of `max_adapters` and `max_concurrent`.
-        max_adapters: Soups loaded at a time; beyond it the least recently used one goes. With the
+        n_processes: That use the server with this folder, the same in each. Every one has a place
+            there (`palate.models.vllm_place`) and its share of max_adapters and max_concurrent.
+        max_adapters: Soups loaded at a time; then the least recently used one goes. With the
             experts no more than the server's `--max-cpu-loras`, or it loads from disk again.
         max_lora_rank: The server's `--max-lora-rank`; larger soups are refused.
         coefficient_step: Soups' coefficients are rounded to multiples of it, so that people share

@@ -46,13 +46,19 @@ def serve_replicas(job: ServeJob, *, n_replicas: int, address: str | None = None
         address: Of a running Ray cluster; `None` starts one on this machine.
 
     Raises:
-        InvalidInputError: the database is not PostgreSQL, or the address is public without keys.
+        InvalidInputError: the database is not PostgreSQL, the address is public without keys, or
+            there are fewer GPUs than replicas that want one.
         MissingExtraError: Ray is not installed.
         FormatError: the library is damaged.
         CheckFailedError: the replicas did not start.
     """
     require_ray()
     require_shared(job.database)
+    if job.device.startswith("cuda:"):
+        raise InvalidInputError(
+            f"Ray gives every replica a GPU of its own, so that it cannot be {job.device!r}; give "
+            "--device cuda, and choose GPUs with CUDA_VISIBLE_DEVICES."
+        )
     Library.open(job.library)
     database = open_database(job.database)  # brings the schema up before many do it
     try:
@@ -63,6 +69,10 @@ def serve_replicas(job: ServeJob, *, n_replicas: int, address: str | None = None
     ray, serve = start_ray(n_cpus=n_replicas, address=address)
     _end_on_signals()
     try:
+        if address is None:
+            require_gpus(
+                job.device, n_replicas=n_replicas, n_gpus=ray.cluster_resources().get("GPU", 0)
+            )
         options = {"host": job.host, "port": job.port, "keep_alive_timeout_s": 30}
         serve.start(http_options=options, proxy_location="EveryNode")
         try:
@@ -102,6 +112,19 @@ def require_shared(database: str) -> None:
         raise InvalidInputError(
             f"Replicas share one database server, and {database!r} is a file; give "
             "--database postgresql://..., or use palate serve for one process."
+        )
+
+
+def require_gpus(device: str, *, n_replicas: int, n_gpus: float) -> None:
+    """Return when every replica can have its GPU; Ray would wait for more without a word.
+
+    Raises:
+        InvalidInputError: there are too few.
+    """
+    if device.startswith("cuda") and n_gpus < n_replicas:
+        raise InvalidInputError(
+            f"{n_replicas} replicas want a GPU each, and Ray sees {n_gpus:.0f}; start fewer, or "
+            "leave --device cuda out where a vLLM writes the answers."
         )
 
 

@@ -9,11 +9,13 @@ norms. Published shapes are listed by name.
     cache        2 layers kv_heads d numbers for every token of every row
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from palate.core.errors import InvalidInputError
 
+Entry = TypeVar("Entry")
 Placement = Literal["all", "head", "top_no_kv"]
 SECONDS_A_DAY = 86_400
 
@@ -128,11 +130,7 @@ def shape_of(name: str) -> ModelShape:
     Raises:
         InvalidInputError: it is not listed.
     """
-    if name not in SHAPES:
-        raise InvalidInputError(
-            f"The model {name!r} is not listed; listed are {', '.join(SHAPES)}."
-        )
-    return SHAPES[name]
+    return _listed(SHAPES, name, what="model")
 
 
 STATE_BYTES = 16  # of an adapter's parameter in training: itself, gradient, two moments, float32
@@ -201,11 +199,15 @@ def device_of(name: str) -> Device:
     Raises:
         InvalidInputError: it is not listed.
     """
-    if name not in DEVICES:
+    return _listed(DEVICES, name, what="device")
+
+
+def _listed(known: Mapping[str, Entry], name: str, *, what: str) -> Entry:
+    if name not in known:
         raise InvalidInputError(
-            f"The device {name!r} is not listed; listed are {', '.join(DEVICES)}."
+            f"The {what} {name!r} is not listed; listed are {', '.join(known)}."
         )
-    return DEVICES[name]
+    return known[name]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`palate serve --engine vllm`: a running vLLM writes the answers, this process does the rest.
+"""`--engine vllm` of what serves: a running vLLM writes the answers, this process does the rest.
 
 The base and its experts are loaded here, too: they tokenise, compute the features of answers that
 people judge (one pass for every expert and one for the base over each judged answer), measure how
@@ -18,6 +18,7 @@ from palate.models.control import Controller
 from palate.models.load import Base
 from palate.models.logprobs import Scored
 from palate.models.vllm_engine import VllmEngine
+from palate.models.vllm_place import share_of
 from palate.models.vllm_session import VllmSession
 from palate.models.vllm_wire import VllmSettings
 from palate.recipes.opened import Opened
@@ -80,13 +81,20 @@ def answers_from(
             rewritten one (`palate.models.vllm_widen`).
         is_rated: Measure at the start how fast distributions change, so that rounding of
             coefficients has a bound; otherwise it is reported as not known.
+
+    Raises:
+        InvalidInputError: there are no adapters in their folder, or there is less of the vLLM than
+            a share for every process.
     """
+    share_of(settings)  # what is wrong here is told before anything starts
+    here = settings.adapters_folder.resolve()  # it may be made in another process, elsewhere
+    use = settings.model_copy(update={"adapters_folder": here})
+    folders = None if adapters is None else folders_of(adapters.resolve())
 
     def make(opened: Opened, controllers: Mapping[str, Controller]) -> VllmAnswers:
-        folders = None if adapters is None else folders_of(adapters)
-        needs_rates = is_rated and settings.coefficient_step > 0
+        needs_rates = is_rated and use.coefficient_step > 0
         rates = rates_of(opened) if needs_rates else ()
-        engine = connect(opened, settings, adapters=folders, rates=rates, controllers=controllers)
+        engine = connect(opened, use, adapters=folders, rates=rates, controllers=controllers)
         return VllmAnswers(opened.base, opened.bank, engine)
 
     return make
