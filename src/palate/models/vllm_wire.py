@@ -33,8 +33,8 @@ class VllmSettings(Settings):
     Attributes:
         url: Up to and including `/v1`.
         base_name: The base's name on the server (`--served-model-name`).
-        base_as_adapter: Serve the base as an adapter of zeros, at the cost of a slot; the kernels of
-            vLLM 0.32.0 on CPUs may else give it another person's adapter (docs/engines.md).
+        base_as_adapter: Serve the base as an adapter of zeros, at the cost of a slot; vLLM 0.32.0
+            on CPUs may else give it another person's adapter (docs/engines.md).
         adapters_folder: Where merged soups are written; the server must read it by the same path.
         n_processes: That use the server with this folder, the same in each. Every one has a place
             there (`palate.models.vllm_place`) and its share of max_adapters and max_concurrent.
