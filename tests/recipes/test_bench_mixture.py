@@ -19,6 +19,8 @@ def test_the_gate_is_met_and_every_contestant_is_timed() -> None:
     found = bench_mixture(TINY).to_json()
     assert 0 <= found["gate"]["largest_difference"] <= found["gate"]["limit"]
     ratios = found["phases"]["decode"]["times_faster_than"]
-    assert len(ratios) == 4
+    assert len(ratios) == 5
+    assert 0 < found["head_gate"]["largest_difference"] <= found["head_gate"]["limit"]
+    assert found["head_experts_step_over_base"] > 0
     assert ratios["rows of the bank"] == 1.0
     assert all(seconds > 0 for seconds in found["phases"]["decode"]["median_seconds"].values())

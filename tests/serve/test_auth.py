@@ -113,6 +113,16 @@ def test_tenants_cannot_see_or_influence_each_other(guarded: TestClient) -> None
     assert guarded.get("/v1/people/eve", headers=mine).json() == before
 
 
+def test_no_tenant_is_told_by_the_time_taken_what_another_asked(guarded: TestClient) -> None:
+    talk = {**TALK, "messages": [{"role": "user", "content": "A question of mine alone?"}]}
+
+    def cached(name: str) -> int:
+        usage = guarded.post(CHAT, json=talk, headers=as_(guarded, name)).json()["usage"]
+        return usage["prompt_tokens_details"]["cached_tokens"]
+
+    assert [cached(name) for name in ("admin", "other", "admin", "other")] == [0, 0, 16, 16]
+
+
 def test_a_public_address_needs_keys() -> None:
     with pytest.raises(InvalidInputError, match="no key was issued"):
         require_safe_host("0.0.0.0", has_keys=False)  # noqa: S104  it is refused

@@ -1,6 +1,7 @@
 """The real OpenAI client against a server that listens."""
 
 import time
+from typing import Any
 
 import openai
 import pytest
@@ -24,6 +25,19 @@ def test_a_chat_says_how_it_came_about(openai_client: OpenAI) -> None:
     assert answer.palate["coefficients"] == pytest.approx({"kind": 0.5, "short": 0.5, "plain": 0})
     assert answer.palate["members"] == ["kind", "short"]
     assert answer.palate["response"] is None  # nobody was named
+
+
+def test_a_conversation_reads_only_what_is_new_of_each_turn(openai_client: OpenAI) -> None:
+    talk: list[Any] = [{"role": "user", "content": "What is a rainbow, and who made it?"}]
+    common = {"model": "palate", "seed": 3, "max_tokens": 20, "temperature": 0, "extra_body": TASTE}
+    first = openai_client.chat.completions.create(messages=talk, **common)
+    talk.append({"role": "assistant", "content": first.choices[0].message.content})
+    talk.append({"role": "user", "content": "And?"})
+    second = openai_client.chat.completions.create(messages=talk, **common)
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    known = second.usage.prompt_tokens_details.cached_tokens
+    assert first.usage.prompt_tokens - 16 <= known < second.usage.prompt_tokens
+    assert known % 16 == 0
 
 
 @pytest.mark.parametrize("way", ["base", "portfolio", "soup", "output-soup", "mixture"])

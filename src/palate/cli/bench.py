@@ -165,6 +165,8 @@ def gpu(overrides: Overrides = None, is_json: IsJson = False) -> None:
         console.print(f"soups, {n} people: {ratio:.2f}x a base step")
     ratio = found["mixture_step_over_base"]
     console.print(f"mixture, 1 person: {ratio:.2f}x a base step")
+    ratio = found["head_experts_step_over_base"]
+    console.print(f"the same of experts on the head, in one pass: {ratio:.2f}x a base step")
     for line in found["not_measured"]:
         console.print(f"not measured: {line}")
 
@@ -180,6 +182,9 @@ def _show(found: dict[str, Any], *, is_json: bool) -> None:
         console.print(f"extra work in theory {found['theory_overhead_fraction']:.1%} of the base's")
     for phase, figures in found["phases"].items():
         _print_phase(console, phase, figures)
+    if "head_experts_step_over_base" in found:
+        ratio = found["head_experts_step_over_base"]
+        console.print(f"experts on the head: {ratio:.2f}x a step of the base alone")
 
 
 def _print_gate(console: Console, gate: dict[str, Any]) -> None:

@@ -62,12 +62,16 @@ class Request:
         plan: Which rows, which pool.
         sampling: How tokens are drawn.
         seed: The same seed gives the same answer, whatever else is in the batch.
+        scope: What an engine keeps of the prompt to save reading it again serves requests of the
+            same scope only; a server gives each tenant its own, so that no time taken tells one
+            what another asked.
     """
 
     prompt: str
     plan: Plan
     sampling: Sampling = Sampling()
     seed: int = 0
+    scope: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ Source:
     methods README C8 (head-only equality); Spectral Souping, arXiv 2605.20408, sections 4.1 and 8.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,10 +22,9 @@ from transformers.pytorch_utils import Conv1D
 
 from palate.core.errors import InvalidInputError
 from palate.core.settings import Settings
+from palate.models.reach import BLOCK, is_after_keys
 
-_KEY_VALUE = ("k_proj", "v_proj", "key", "value", "k", "v")
 _FUSED = ("c_attn", "qkv_proj", "query_key_value", "qkv", "Wqkv", "W_pack", "in_proj")
-_BLOCK = re.compile(r"\.(\d+)\.")
 
 
 class AdapterSettings(Settings):
@@ -81,7 +79,7 @@ def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[st
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and _BLOCK.search(name)
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and BLOCK.search(name)
     ]
     if settings.placement == "top_no_kv":
         linear = _top_without_keys(linear, n_blocks=settings.n_top_blocks)
@@ -103,10 +101,10 @@ def _top_without_keys(names: Sequence[str], *, n_blocks: int) -> list[str]:
             f"The layer {fused[0]!r} makes queries, keys and values at once, so the placement "
             "'top_no_kv' cannot leave keys and values alone; use placement 'all' or 'head'."
         )
-    block_of = {name: int(match[1]) for name in names if (match := _BLOCK.search(name))}
+    block_of = {name: int(match[1]) for name in names if (match := BLOCK.search(name))}
     first = max(block_of.values(), default=-1) + 1 - n_blocks
     return [
         name
         for name, block in block_of.items()
-        if block >= first and name.rpartition(".")[2] not in _KEY_VALUE
+        if block >= first and is_after_keys(name)
     ]

@@ -9,6 +9,9 @@ coefficients may be negative, and every row of a batch has its own. Where no row
 expert (mixtures, portfolios) each row takes its own expert's factors instead of all: the same
 sum without its zeros. The base is not changed: forward hooks add the second term while `applied`
 is in force, so a bank costs nothing when it is not used.
+
+Rows that differ only in what experts do to the unembedding can share one pass of everything before
+it: they lie in one lane, and the head's hook turns the lanes' hidden states into the rows' logits.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -24,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from palate.core.errors import FormatError, InvalidCoefficientsError
 from palate.models.adapter import Adapter, Factor, load_adapter
 from palate.models.load import Base
+from palate.models.reach import head_of, reach_of
 
 Signature = tuple[tuple[int, int, float], ...]  # (expert, rank, scale) of each stacked block
 
@@ -33,6 +37,7 @@ class _Layer:
     down: Float[Tensor, "ranks d_in"]
     up: Float[Tensor, "ranks d_out"]
     signature: Signature
+    is_head: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +72,24 @@ class AdapterBank:
             FormatError: an adapter names a layer the base lacks, or of other dimensions.
         """
         self.names: tuple[str, ...] = tuple(adapters)
-        self._scales: dict[Signature, _Scales] = {}
+        self._scales: dict[tuple[Signature, bool], _Scales] = {}
+        self._lanes: Int[Tensor, " rows"] | None = None
+        self._device = base.device
         self._handles: list[RemovableHandle] = []
         modules = dict(base.model.named_modules())
         changed = list(dict.fromkeys(name for adapter in adapters.values() for name in adapter))
         self._layers: dict[str, _Layer] = {}
+        reach, head = reach_of(base.model, changed), head_of(base.model)
+        if head is not None:
+            self._handles.append(head.register_forward_hook(self._spread))
+        self._before_head, self._in_cache = (
+            tuple(
+                index
+                for index, adapter in enumerate(adapters.values())
+                if any(reach[name] not in kinds for name in adapter)
+            )
+            for kinds in (("head",), ("head", "last"))
+        )
         for name in changed:
             module = modules.get(name)
             blocks = [
@@ -81,7 +99,9 @@ class AdapterBank:
             ]
             for index, factor in blocks:
                 _require_fit(module, factor, layer=name, expert=self.names[index], base=base.path)
-            layer = _stack(blocks, like=next(base.model.parameters()))
+            layer = _stack(
+                blocks, like=next(base.model.parameters()), is_head=reach[name] == "head"
+            )
             self._layers[name] = layer
             if module is not None:
                 self._handles.append(module.register_forward_hook(self._hook(layer)))
@@ -100,12 +120,28 @@ class AdapterBank:
         """Number of experts."""
         return len(self.names)
 
+    def before_head(self, coefficients: Sequence[float]) -> tuple[float, ...]:
+        """What changes hidden states: rows equal in it and in their tokens can share a lane."""
+        return tuple(coefficients[index] for index in self._before_head)
+
+    def in_cache(self, coefficients: Sequence[float]) -> tuple[float, ...]:
+        """What changes keys or values: rows equal in it have the same of the same tokens."""
+        return tuple(coefficients[index] for index in self._in_cache)
+
     @contextmanager
-    def applied(self, coefficients: Sequence[Sequence[float]] | Tensor) -> Generator[None]:
+    def applied(
+        self,
+        coefficients: Sequence[Sequence[float]] | Tensor,
+        *,
+        lanes: Sequence[int] | None = None,
+    ) -> Generator[None]:
         """While in force, row `b` of every batch runs with coefficients `coefficients[b]`.
 
         Args:
             coefficients: `[rows, experts]`, any sign; one row per row of the batch.
+            lanes: `[rows]`, which row of the model's input each row reads, where that has fewer:
+                the logits then have a row for each. All of `0..lanes-1` occur, and rows of a lane
+                agree in `before_head`.
 
         Raises:
             InvalidCoefficientsError: the shape is not `[rows, experts]` or a value is not finite.
@@ -118,12 +154,13 @@ class AdapterBank:
             )
         if not bool(torch.isfinite(matrix).all()):
             raise InvalidCoefficientsError("The coefficients hold a value that is not finite.")
-        before = self._scales
-        self._scales = self._scales_for(matrix)
+        before = self._scales, self._lanes
+        self._lanes = None if lanes is None else torch.tensor(lanes, device=self._device)
+        self._scales = self._scales_for(matrix, lanes)
         try:
             yield
         finally:
-            self._scales = before
+            self._scales, self._lanes = before
 
     def close(self) -> None:
         """Take the hooks off the base."""
@@ -131,15 +168,22 @@ class AdapterBank:
             handle.remove()
         self._handles.clear()
 
-    def _scales_for(self, matrix: Float[Tensor, "rows experts"]) -> dict[Signature, _Scales]:
-        if not bool(matrix.any()):
+    def _scales_for(
+        self, rows: Float[Tensor, "rows experts"], lanes: Sequence[int] | None
+    ) -> dict[tuple[Signature, bool], _Scales]:
+        if not bool(rows.any()):
             return {}
-        has_one = bool(((matrix != 0).sum(dim=1) <= 1).all())
-        scales: dict[Signature, _Scales] = {}
+        firsts = (
+            None if lanes is None else {lane: row for row, lane in reversed([*enumerate(lanes)])}
+        )
+        in_lanes = rows if firsts is None else rows[[firsts[lane] for lane in range(len(firsts))]]
+        has_one = bool(((rows != 0).sum(dim=1) <= 1).all())
+        scales: dict[tuple[Signature, bool], _Scales] = {}
         for layer in self._layers.values():
-            signature = layer.signature
-            if signature in scales:
+            signature, key = layer.signature, (layer.signature, layer.is_head)
+            if key in scales:
                 continue
+            matrix = rows if layer.is_head else in_lanes
             experts = torch.tensor([k for k, _, _ in signature])
             ranks = torch.tensor([rank for _, rank, _ in signature])
             factors = torch.tensor([scale for _, _, scale in signature], dtype=torch.float64)
@@ -151,31 +195,41 @@ class AdapterBank:
             else:
                 every = by_block.repeat_interleave(ranks, dim=1).unsqueeze(1)
                 values, at = every.to(layer.down), None
-            scales[signature] = _Scales(values, at)
+            scales[key] = _Scales(values, at)
         return scales
+
+    def _spread(
+        self, _module: nn.Module, _args: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor | None:
+        return None if self._lanes is None else output.index_select(0, self._lanes)
 
     def _hook(self, layer: _Layer):
         def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            scale = self._scales.get(layer.signature)
+            scale = self._scales.get((layer.signature, layer.is_head))
             if scale is None:
                 return None
+            source = args[0]
+            if layer.is_head and self._lanes is not None:
+                source = source.index_select(0, self._lanes)
             if scale.blocks is not None:
                 own = (len(layer.signature), -1)  # [rows, rank, d] below
                 down = layer.down.view(*own, layer.down.shape[1]).index_select(0, scale.blocks)
                 up = layer.up.view(*own, layer.up.shape[1]).index_select(0, scale.blocks)
-                return torch.baddbmm(output, (args[0] @ down.mT) * scale.values, up)
-            inner = nn.functional.linear(args[0], layer.down) * scale.values  # [rows, seq, ranks]
+                return torch.baddbmm(output, (source @ down.mT) * scale.values, up)
+            inner = nn.functional.linear(source, layer.down) * scale.values  # [rows, seq, ranks]
             flat = torch.addmm(output.flatten(0, 1), inner.flatten(0, 1), layer.up)
             return flat.view_as(output)
 
         return add
 
 
-def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor) -> _Layer:
+def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool) -> _Layer:
     down = torch.cat([factor.down for _, factor in blocks]).contiguous()
     up = torch.cat([factor.up.T for _, factor in blocks]).contiguous()
     signature = tuple((index, factor.rank, factor.scale) for index, factor in blocks)
-    return _Layer(down.to(like.device, like.dtype), up.to(like.device, like.dtype), signature)
+    return _Layer(
+        down.to(like.device, like.dtype), up.to(like.device, like.dtype), signature, is_head
+    )
 
 
 def _require_fit(

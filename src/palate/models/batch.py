@@ -26,8 +26,11 @@ class Live:
         plan: Its plan in normal form.
         prompt: Token ids of the request's prompt.
         contexts: Token ids each row reads first.
+        lanes: Which of the request's passes each row's logits come from, counted from zero.
         uniforms: `[max_tokens]`, the numbers that decide its tokens.
         text: Text so far.
+        n_reused: Tokens of the prompt that were known and not read again.
+        n_parts: Parts in which the prompt was read before the rest.
         tokens: Token ids so far.
         log_probs: Pooled log-probability of each.
         is_traced: Whether what every row says is kept.
@@ -46,6 +49,9 @@ class Live:
     contexts: list[tuple[int, ...]]
     uniforms: Float[ndarray, " tokens"]
     text: TextStream
+    lanes: tuple[int, ...] = (0,)
+    n_reused: int = 0
+    n_parts: int = 0
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     is_traced: bool = False
@@ -55,6 +61,11 @@ class Live:
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     error: str = ""
     failure: PalateError | None = None
+
+    @property
+    def n_lanes(self) -> int:
+        """Passes of the model for each token."""
+        return max(self.lanes) + 1
 
     @property
     def most_tokens(self) -> int:
@@ -78,13 +89,15 @@ class Live:
 
 
 class Batch:
-    """Live requests whose rows lie one after another, in the same order as the cache's rows.
+    """Live requests whose rows lie one after another, and their lanes in the cache likewise.
 
     Attributes:
         lives: The requests.
-        cache: What their rows have read.
+        cache: What their lanes have read.
         logits: `[rows, vocab]`, for the next token.
         rows: Which request each row belongs to.
+        lanes: `[rows]`, which row of the cache each row's logits come from; `None` where each has
+            its own.
     """
 
     def __init__(
@@ -95,19 +108,20 @@ class Batch:
         self.cache = cache
         self.logits = logits
         self.rows = RowMap.of([live.plan for live in lives], device=logits.device)
+        self.lanes = _lanes(lives)
 
     @property
     def n_rows(self) -> int:
         """Rows of all requests."""
-        return self.cache.n_rows
+        return len(self.rows.owner)
 
     def coefficients(self) -> list[tuple[float, ...]]:
         """`[rows][experts]`."""
         return [row.coefficients for live in self.lives for row in live.plan.rows]
 
     def last_tokens(self) -> list[list[int]]:
-        """`[rows][1]`: the token each row reads next."""
-        return [[live.tokens[-1]] for live in self.lives for _ in live.plan.rows]
+        """`[lanes][1]`: the token each lane reads next."""
+        return [[live.tokens[-1]] for live in self.lives for _ in range(live.n_lanes)]
 
     def joined(self, other: "Batch") -> "Batch":
         """This batch with the other's requests below."""
@@ -121,9 +135,26 @@ class Batch:
         kept = [live for live in self.lives if live.index not in ended]
         if not kept:
             return None
-        stays = torch.tensor(
-            [live.index not in ended for live in self.lives], device=self.logits.device
+        stays = [live.index not in ended for live in self.lives]
+        rows, lanes = (
+            torch.tensor(
+                [place for place, owner in enumerate(owners) if stays[owner]],
+                device=self.logits.device,
+            )
+            for owners in (
+                [i for i, live in enumerate(self.lives) for _ in live.plan.rows],
+                [i for i, live in enumerate(self.lives) for _ in range(live.n_lanes)],
+            )
         )
-        places = stays[self.rows.owner].nonzero().squeeze(1)
-        self.cache.select(places)
-        return Batch(kept, self.cache, self.logits[places])
+        self.cache.select(lanes)
+        return Batch(kept, self.cache, self.logits[rows])
+
+
+def _lanes(lives: list[Live]) -> list[int] | None:
+    """Each row's lane among those of all requests."""
+    found: list[int] = []
+    first = 0
+    for live in lives:
+        found.extend(first + lane for lane in live.lanes)
+        first += live.n_lanes
+    return None if first == len(found) else found

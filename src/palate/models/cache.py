@@ -7,9 +7,11 @@ window only (its
 mask does the windowing), so that rows of different lengths can share one cache.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
@@ -34,6 +36,46 @@ class RowCache:
     def n_rows(self) -> int:
         """Rows in the cache."""
         return self.mask.shape[0]
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """Heads and head width of every layer's keys, then of its values."""
+        return [
+            (part.shape[1], part.shape[3])
+            for layer in _layers(self.kv)
+            for part in (layer.keys, layer.values)
+        ]
+
+    def states(self, row: int, start: int, stop: int) -> Float[Tensor, "tokens width"]:
+        """Keys and values of all layers side by side, for columns `start` to `stop` of a row."""
+        return torch.cat(
+            [
+                part[row, :, start:stop].transpose(0, 1).flatten(1)
+                for layer in _layers(self.kv)
+                for part in (layer.keys, layer.values)
+            ],
+            dim=1,
+        )
+
+    @classmethod
+    def of_states(
+        cls,
+        states: Float[Tensor, "rows tokens width"],
+        mask: Tensor,
+        shapes: Sequence[tuple[int, int]],
+    ) -> "RowCache":
+        """A cache that begins with states; the mask may have more columns, of what is read next."""
+        parts = [
+            part.unflatten(2, shape).transpose(1, 2)
+            for part, shape in zip(
+                states.split([heads * width for heads, width in shapes], dim=2),
+                shapes,
+                strict=True,
+            )
+        ]
+        kv = DynamicCache()
+        for layer, (keys, values) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+            kv.update(keys, values, layer)
+        return cls(kv, mask)
 
     def select(self, rows: Tensor) -> None:
         """Keep the rows with these indices, in this order; an index may repeat."""

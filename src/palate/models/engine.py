@@ -27,7 +27,10 @@ from palate.models.bank import AdapterBank
 from palate.models.batch import Live
 from palate.models.control import Controller
 from palate.models.load import Base
+from palate.models.read import Reading
 from palate.models.session import FAILED, Parts, Session
+
+DEFAULT_READING = Reading()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,9 @@ class LocalEngine:
         base: The frozen base.
         bank: The experts; plans have one coefficient for each.
         max_rows: Most rows that run at a time.
-        max_positions: Most rows times tokens that run at a time; `None` for no limit.
+        max_positions: Most lanes times tokens that run at a time; `None` for no limit. A request
+            has a lane for each of its rows, but one for all that differ in the unembedding alone.
+        reading: How prompts are read; by default nothing of them is kept for later ones.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class LocalEngine:
         *,
         max_rows: int = 128,
         max_positions: int | None = None,
+        reading: Reading = DEFAULT_READING,
         controllers: Mapping[str, Controller] | None = None,
     ) -> None:
         """Keep the parts.
@@ -79,12 +85,20 @@ class LocalEngine:
         self.bank = bank
         self.max_rows = max_rows
         self.max_positions = max_positions
+        self.reading = reading
         self.controllers = dict(controllers or {})
 
     def session(self) -> Session:
         """An open-ended run; sessions of one engine take turns, never step at the same time."""
         return Session(
-            Parts(self.base, self.bank, self.max_rows, self.max_positions, self.controllers)
+            Parts(
+                self.base,
+                self.bank,
+                self.max_rows,
+                self.max_positions,
+                self.reading,
+                self.controllers,
+            )
         )
 
     def require_ready(self) -> None:

@@ -55,14 +55,22 @@ def random_base(
 
 
 def random_adapters(
-    base: Base, *, n_experts: int, rank: int, seed: int
+    base: Base, *, n_experts: int, rank: int, seed: int, targets: Sequence[str] = TARGETS
 ) -> dict[str, dict[str, Factor]]:
-    """Adapters on all attention and MLP projections with factors that move the logits a little."""
+    """Adapters with factors that move the logits a little.
+
+    Args:
+        base: What they are for.
+        n_experts: How many.
+        rank: Of each.
+        seed: Of the factors.
+        targets: Endings of the adapted layers' names; all attention and MLP projections by default.
+    """
     generator = torch.Generator().manual_seed(seed)
     matrices = {
         name: module
         for name, module in base.model.named_modules()
-        if name.rsplit(".", 1)[-1] in TARGETS and isinstance(module, torch.nn.Linear)
+        if name.rsplit(".", 1)[-1] in targets and isinstance(module, torch.nn.Linear)
     }
     return {
         f"expert{index}": {

@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
 from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
 from palate.models.bank import AdapterBank
 from palate.models.batch import Batch, Live
-from palate.models.cache import RowCache
 from palate.models.chat import encode_prompt
 from palate.models.control import Controller, ControlRun
 from palate.models.load import Base
 from palate.models.pool import RowMap, pool_coefficients, pool_log_probs
+from palate.models.read import Reader, Reading
 from palate.models.sample import draw, uniforms
 from palate.models.stream import TextStream
 
@@ -43,7 +43,8 @@ class Parts:
         base: The frozen base.
         bank: The experts.
         max_rows: Most rows that run at a time.
-        max_positions: Most rows times tokens that the key-value cache may come to hold.
+        max_positions: Most lanes times tokens that the key-value cache may come to hold.
+        reading: How prompts are read.
         controllers: By name.
     """
 
@@ -51,15 +52,21 @@ class Parts:
     bank: AdapterBank
     max_rows: int
     max_positions: int | None
+    reading: Reading
     controllers: Mapping[str, Controller]
 
 
 class Session:
-    """A running batch that requests join and leave at every step."""
+    """A running batch that requests join and leave at every step.
+
+    Attributes:
+        reader: Makes the model's passes, and counts what was read.
+    """
 
     def __init__(self, parts: Parts) -> None:
         """Start with nobody."""
         self._parts = parts
+        self.reader = Reader(parts.base, parts.bank, parts.reading)
         self._waiting: deque[Live] = deque()
         self._batch: Batch | None = None
         self._runs: dict[str, ControlRun] = {}
@@ -130,9 +137,11 @@ class Session:
                 return broken
             log_probs = pool_log_probs(batch.logits, rows)
         drawn = self._draw(batch, rows, log_probs)
-        self._batch = batch.without({live.index for live, token in drawn if token.finish})
+        ended = {live.index for live, token in drawn if token.finish}
+        self.reader.keep(batch, ended)
+        self._batch = batch.without(ended)
         if self._batch is not None:
-            self._advance(self._batch)
+            self.reader.advance(self._batch)
         return broken + drawn
 
     def _admit(self, request: Request) -> Live:
@@ -152,19 +161,21 @@ class Session:
                 f"The plan names the controller {controller!r}, which is not loaded."
             )
         prompt = tuple(encode_prompt(parts.base, request.prompt))
+        contexts = [prompt if row.context is None else row.context for row in plan.rows]
         backend: Any = getattr(parts.base.tokenizer, "backend_tokenizer", None)
         live = Live(
             index=self._count,
             request=request,
             plan=plan,
             prompt=prompt,
-            contexts=[prompt if row.context is None else row.context for row in plan.rows],
+            contexts=contexts,
             uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
             text=TextStream(backend, stop=request.sampling.stop),
+            lanes=_lanes(parts.bank, plan, contexts),
         )
         if not self._has_room([live]):
             raise InvalidInputError(
-                f"The request needs {len(plan.rows)} x {live.most_tokens} positions, but the "
+                f"The request needs {live.n_lanes} x {live.most_tokens} positions, but the "
                 f"engine holds at most {parts.max_positions}; shorten the prompt or the answer."
             )
         return live
@@ -172,9 +183,10 @@ class Session:
     def _has_room(self, lives: Sequence[Live]) -> bool:
         """Whether rows and positions suffice for these requests to run together to their ends."""
         n_rows = sum(len(live.plan.rows) for live in lives)
+        n_lanes = sum(live.n_lanes for live in lives)
         width = max(live.most_tokens for live in lives)
         limit = self._parts.max_positions
-        return n_rows <= self._parts.max_rows and (limit is None or n_rows * width <= limit)
+        return n_rows <= self._parts.max_rows and (limit is None or n_lanes * width <= limit)
 
     def _join(self) -> Batch | None:
         batch = self._batch
@@ -187,55 +199,13 @@ class Session:
         running = list(batch.lives) if batch is not None else []
         fresh: list[Live] = []
         while self._waiting and self._has_room([*running, *fresh, self._waiting[0]]):
+            if running and self.reader.read_part(self._waiting[0]):
+                break  # the others' next tokens first
             fresh.append(self._waiting.popleft())
         if fresh:
-            read = self._read(fresh)
+            read = self.reader.read(fresh)
             self._batch = read if batch is None else batch.joined(read)
         return self._batch
-
-    @torch.inference_mode()
-    def _read(self, lives: list[Live]) -> Batch:
-        base = self._parts.base
-        keys = [
-            (row.coefficients, context)
-            for live in lives
-            for row, context in zip(live.plan.rows, live.contexts, strict=True)
-        ]
-        unique = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-        width = max(len(context) for _, context in unique)
-        filler = int(str(base.tokenizer.pad_token_id or 0))
-        ids = [[filler] * (width - len(context)) + list(context) for _, context in unique]
-        mask = [[0] * (width - len(context)) + [1] * len(context) for _, context in unique]
-        cache = RowCache(DynamicCache(), torch.tensor(mask, device=base.device))
-        logits = self._forward(ids, cache, [coefficients for coefficients, _ in unique])
-        places = torch.tensor([unique[key] for key in keys], device=base.device)
-        cache.select(places)
-        return Batch(lives, cache, logits[places])
-
-    @torch.inference_mode()
-    def _advance(self, batch: Batch) -> None:
-        batch.cache.extend()
-        batch.logits = self._forward(batch.last_tokens(), batch.cache, batch.coefficients())
-
-    def _forward(
-        self,
-        ids: Sequence[Sequence[int]],
-        cache: RowCache,
-        coefficients: Sequence[Sequence[float]],
-    ) -> Float[Tensor, "rows vocab"]:
-        base = self._parts.base
-        tokens = torch.tensor(ids, device=base.device)
-        positions = (cache.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        with self._parts.bank.applied(coefficients):
-            output = base.model(
-                input_ids=tokens,
-                attention_mask=cache.mask,
-                position_ids=positions,
-                past_key_values=cache.kv,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        return output.logits[:, -1]
 
     @torch.inference_mode()
     def _draw(
@@ -258,6 +228,16 @@ class Session:
             (live, live.take(token, log_prob, stop_ids=stop_ids))
             for live, token, log_prob in zip(batch.lives, tokens.tolist(), chosen, strict=True)
         ]
+
+
+def _lanes(bank: AdapterBank, plan: Plan, contexts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The pass that each row's logits come from: rows share one if only the head differs."""
+    lanes: dict[tuple[tuple[float, ...], tuple[int, ...]], int] = {}
+    both = zip(plan.rows, contexts, strict=True)
+    return tuple(
+        lanes.setdefault((bank.before_head(row.coefficients), context), len(lanes))
+        for row, context in both
+    )
 
 
 def _broken(batch: Batch, rows: RowMap, error: InvalidInputError) -> Drawn:

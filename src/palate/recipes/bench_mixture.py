@@ -4,7 +4,8 @@ The gate comes first. The engine decodes greedily under the uniform mixture of t
 token must be the one that K dense models, `W + s_k B_k A_k` each, give together in float32, and its
 log-probability must agree. Then one decode step (one token on top of a cache) is raced: all experts
 as rows of one batch on the bank, peft's `set_adapter` K times, peft's `adapter_names` in one batch,
-and the base alone with one row.
+and the base alone with one row. A second kind of experts runs beside them: those on the
+unembedding alone, which share one pass and one cache; their logits are compared with dense ones.
 """
 
 import copy
@@ -27,6 +28,7 @@ from palate.models.peers import Cache, LlamaSize, PeftPeople, random_adapters, r
 from palate.models.pool import RowMap, pool_log_probs
 from palate.recipes.timing import Timing, race
 
+ALONE, HEAD_ROWS = "base alone, one row", "experts on the head, one pass"
 GATE = 1e-4  # nats, largest difference of a token's log-probability to the dense experts'
 
 
@@ -52,11 +54,13 @@ class MixtureBench:
     Attributes:
         settings: Sizes.
         largest_difference: Of log-probabilities to the dense experts, nats.
+        head_difference: The same of experts on the head, in one step.
         timings: Seconds of one decode step, by contestant.
     """
 
     settings: MixtureBenchSettings
     largest_difference: float
+    head_difference: float
     timings: dict[str, Timing]
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +73,8 @@ class MixtureBench:
                 "largest_difference": self.largest_difference,
                 "limit": GATE,
             },
+            "head_gate": {"largest_difference": self.head_difference, "limit": GATE},
+            "head_experts_step_over_base": self.timings[HEAD_ROWS].ratio_to(self.timings[ALONE]),
             "phases": {
                 "decode": {
                     "median_seconds": {n: t.median_seconds for n, t in self.timings.items()},
@@ -98,9 +104,18 @@ def bench_mixture(settings: MixtureBenchSettings) -> MixtureBench:
         gap = _gate(base, bank, bare, adapters, context, n_tokens=settings.gate_tokens)
         peft = PeftPeople(replace(base, model=bare), adapters, torch.zeros(0, settings.n_experts))
         peft.names = list(adapters)
-        runs = _decoders(base, bank, bare, peft, context)
+        heads = random_adapters(
+            base,
+            n_experts=settings.n_experts,
+            rank=settings.rank,
+            seed=settings.seed + 1,
+            targets=("lm_head",),
+        )
+        head_bank = AdapterBank(base, heads)
+        head_gap = _head_gate(base, head_bank, bare, heads, context)
+        runs = _decoders(base, (bank, head_bank), bare, peft, context)
         timings = race(runs, n_repeats=settings.n_repeats)
-    return MixtureBench(settings, gap, timings)
+    return MixtureBench(settings, gap, head_gap, timings)
 
 
 def _plan(context: Tensor, *, n_experts: int) -> Plan:
@@ -137,17 +152,43 @@ def _gate(
     return float(gap.max())
 
 
+def _head_gate(
+    base: Base,
+    bank: AdapterBank,
+    bare: torch.nn.Module,
+    adapters: Mapping[str, Adapter],
+    context: Tensor,
+) -> float:
+    """Largest difference of log-probabilities between rows of one lane and dense experts."""
+    ids = context.unsqueeze(0)
+    with bank.applied(torch.eye(len(adapters)), lanes=[0] * len(adapters)):
+        found = base.model(ids).logits[:, -1].log_softmax(dim=-1)
+    dense = [_dense(bare, adapter)(ids).logits[0, -1] for adapter in adapters.values()]
+    gap = float((torch.stack(dense).log_softmax(dim=-1) - found).abs().max())
+    if gap > GATE:
+        raise CheckFailedError(
+            f"Experts on the head differ from dense ones by {gap:.1e} nats (limit {GATE:.0e})."
+        )
+    return gap
+
+
 def _dense(bare: torch.nn.Module, adapter: Adapter) -> torch.nn.Module:
     model = copy.deepcopy(bare)
     for name, factor in adapter.items():
         layer: Any = model.get_submodule(name)
-        layer.weight += factor.scale * factor.up @ factor.down
+        change = factor.scale * factor.up @ factor.down
+        layer.weight = torch.nn.Parameter(layer.weight + change)  # a tied embedding stays
     return model
 
 
 def _decoders(
-    base: Base, bank: AdapterBank, bare: torch.nn.Module, peft: PeftPeople, context: Tensor
+    base: Base,
+    banks: tuple[AdapterBank, AdapterBank],
+    bare: torch.nn.Module,
+    peft: PeftPeople,
+    context: Tensor,
 ) -> dict[str, Callable[[], object]]:
+    bank, head_bank = banks
     n_experts = bank.n_experts
     rows = context.unsqueeze(0).expand(n_experts, -1)
     pool = RowMap.of([_plan(context, n_experts=n_experts)], device=base.device)
@@ -157,13 +198,18 @@ def _decoders(
         with bank.applied(identity):
             return base.model(tokens, past_key_values=cache).logits[:, -1]
 
+    def on_heads(tokens: Tensor, cache: Cache) -> Tensor:
+        with head_bank.applied(identity, lanes=[0] * n_experts):
+            return base.model(tokens, past_key_values=cache).logits[:, -1]
+
     def step(run: Callable[[Tensor, Cache], Tensor], whole: Tensor) -> Callable[[], object]:
         cache = Cache()
         run(whole, cache)
         last = whole[:, -1:]
 
         def once() -> None:
-            pool_log_probs(run(last, cache), pool if len(whole) > 1 else _single(base))
+            logits = run(last, cache)
+            pool_log_probs(logits, pool if len(logits) > 1 else _single(base))
             cache.crop(-1)
 
         return once
@@ -180,7 +226,8 @@ def _decoders(
         "rows of the bank": step(on_bank, rows),
         "peft set_adapter, one at a time": one_at_a_time,
         "peft adapter_names, one batch": step(peft.in_one_batch, rows),
-        "base alone, one row": step(
+        HEAD_ROWS: step(on_heads, rows[:1]),
+        ALONE: step(
             lambda tokens, cache: bare(tokens, past_key_values=cache).logits[:, -1], rows[:1]
         ),
     }

@@ -17,6 +17,7 @@ from palate.models.chat import encode_prompt
 from palate.models.control import Controller
 from palate.models.engine import LocalEngine
 from palate.models.logprobs import Scored
+from palate.models.read import Reading
 from palate.recipes.mixture_open import has_controller, open_mixture
 from palate.recipes.opened import Opened, open_library
 from palate.recipes.soup_basis import (
@@ -138,6 +139,7 @@ def assemble(
             opened.bank,
             max_rows=settings.max_rows,
             max_positions=settings.max_positions,
+            reading=Reading(settings.max_prefix_tokens, settings.max_read_tokens),
             controllers=controllers,
         )
     identity = hash_value(

@@ -21,7 +21,7 @@ from palate.serve.errors import ApiError
 from palate.serve.explain import explain
 from palate.serve.state import Served
 from palate.serve.ways import Decided, Wanted
-from palate.serve.wire.chat import Usage
+from palate.serve.wire.chat import PromptTokensDetails, Usage
 from palate.serve.wire.palate import Explained, LearningState, PalateIn, PalateOut, Way
 from palate.serve.worker import Event, Job
 
@@ -92,7 +92,13 @@ class Answering:
         lives = self.lives
         read = len(lives[0].prompt) if lives else 0
         written = sum(len(live.tokens) for live in lives)
-        return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+        known = PromptTokensDetails(cached_tokens=lives[0].n_reused if lives else 0)
+        return Usage(
+            prompt_tokens=read,
+            completion_tokens=written,
+            total_tokens=read + written,
+            prompt_tokens_details=known,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +151,13 @@ def begin_decided(
     events: asyncio.Queue[tuple[Job, Event]] = asyncio.Queue()
     jobs = [
         Job(
-            Request(one.prompt, one.plan, ask.sampling, derive_seed(seed, "answer", place)),
+            Request(
+                one.prompt,
+                one.plan,
+                ask.sampling,
+                derive_seed(seed, "answer", place),
+                scope=caller.tenant,
+            ),
             is_traced=ask.palate.explain,
             n_top=ask.n_top,
             events=events,
@@ -335,6 +347,7 @@ def _count(served: Served, answering: Answering, live: Live, first: float, now: 
     """Let the metrics know of an answer that ended."""
     metrics, n_tokens = served.metrics, len(live.tokens)
     metrics.prompt_tokens.inc(len(live.prompt))
+    metrics.reused_tokens.inc(live.n_reused)
     metrics.completion_tokens.inc(n_tokens)
     metrics.first_token.observe(first - answering.started)
     metrics.seconds.observe(now - answering.started)

@@ -27,6 +27,9 @@ class Metrics:
         self.requests = self._counter("requests", "Requests by route and status.", "route status")
         self.answers = self._counter("answers", "Answers by way.", "way")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens read.")
+        self.reused_tokens = self._counter(
+            "prompt_tokens_reused", "Tokens of prompts that were known and not read again."
+        )
         self.completion_tokens = self._counter("completion_tokens", "Tokens written.")
         self.refused = self._counter("refused", "Requests refused by reason.", "reason")
         self.cancelled = self._counter("cancelled", "Answers let go of: client gone or deadline.")

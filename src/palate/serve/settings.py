@@ -13,7 +13,11 @@ class ServeSettings(Settings):
 
     Attributes:
         max_rows: Most rows of the running batch; one at a time is `1`.
-        max_positions: Most rows times tokens the key-value cache may come to hold.
+        max_positions: Most lanes times tokens the key-value cache may come to hold.
+        max_prefix_tokens: Most tokens whose keys and values are kept for later prompts that begin
+            alike, of the same tenant and the same coefficients where these reach them; 0 is none.
+        max_read_tokens: Most tokens of one prompt that are read between two steps of others; longer
+            prompts are read in parts, as far as prefixes are kept.
         max_queue: Requests that may wait for their first token; more are refused with 429.
         max_open: Requests of all kinds in progress; more are refused with 429.
         default_tokens: Longest answer where the request does not say.
@@ -39,6 +43,8 @@ class ServeSettings(Settings):
 
     max_rows: int = Field(default=64, ge=1)
     max_positions: int = Field(default=262_144, ge=1)
+    max_prefix_tokens: int = Field(default=32_768, ge=0)
+    max_read_tokens: int = Field(default=512, ge=16)
     max_queue: int = Field(default=256, ge=1)
     max_open: int = Field(default=1024, ge=1)
     default_tokens: int = Field(default=128, ge=1)

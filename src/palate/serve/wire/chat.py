@@ -134,12 +134,19 @@ class CompletionIn(_Sampled):
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
+class PromptTokensDetails(WireOut):
+    """Of the prompt's tokens, how many were known and not read again."""
+
+    cached_tokens: int
+
+
 class Usage(WireOut):
     """Tokens read and written; a prompt counts once, whatever `n`."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class TopLogprob(WireOut):

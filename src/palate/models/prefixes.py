@@ -1,0 +1,90 @@
+"""Keys and values of what was read before, so that it need not be read again.
+
+Texts are kept in blocks of sixteen tokens, each under the block before it; the first lies under a
+key that says whose keys and values they are. What was not used for longest goes first, a block
+always before the one it stands on.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from jaxtyping import Float
+from torch import Tensor
+
+BLOCK_TOKENS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    number: int
+    states: Float[Tensor, "tokens width"]
+
+
+class PrefixStore:
+    """What was read, up to a number of tokens.
+
+    Attributes:
+        max_tokens: Most tokens kept; rounded down to whole blocks.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        """Start empty."""
+        self.max_tokens = max_tokens
+        self._blocks: OrderedDict[tuple[Hashable, tuple[int, ...]], _Block] = OrderedDict()
+        self._numbers = count()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that are kept."""
+        return len(self._blocks) * BLOCK_TOKENS
+
+    def find(self, key: Hashable, tokens: Sequence[int]) -> list[Float[Tensor, "tokens width"]]:
+        """The states of the longest known beginning of `tokens`, block by block."""
+        path = self._path(key, tokens)
+        self._touch(path)
+        return [self._blocks[place].states for place in path]
+
+    def put(
+        self,
+        key: Hashable,
+        tokens: Sequence[int],
+        states_of: Callable[[int, int], Float[Tensor, "tokens width"]],
+    ) -> None:
+        """Keep the whole blocks of a text that was read.
+
+        Args:
+            key: Whose keys and values they are: equal keys and tokens mean equal states.
+            tokens: What was read.
+            states_of: The states of the tokens from the first number up to the second; asked for
+                once, about blocks that are not known yet, and copied.
+        """
+        path = self._path(key, tokens)
+        n_known, n_whole = len(path), min(len(tokens), self.max_tokens) // BLOCK_TOKENS
+        if n_whole > n_known:
+            states = states_of(n_known * BLOCK_TOKENS, n_whole * BLOCK_TOKENS)
+            before: Hashable = self._blocks[path[-1]].number if path else key
+            for place, part in enumerate(states.split(BLOCK_TOKENS), start=n_known):
+                at = (before, tuple(tokens[place * BLOCK_TOKENS : (place + 1) * BLOCK_TOKENS]))
+                before = next(self._numbers)
+                self._blocks[at] = _Block(before, part.clone())
+                path.append(at)
+        self._touch(path)
+        while self.n_tokens > self.max_tokens:
+            self._blocks.popitem(last=False)
+
+    def _path(self, key: Hashable, tokens: Sequence[int]) -> list[tuple[Hashable, tuple[int, ...]]]:
+        path: list[tuple[Hashable, tuple[int, ...]]] = []
+        before = key
+        for start in range(0, len(tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
+            at = (before, tuple(tokens[start : start + BLOCK_TOKENS]))
+            if at not in self._blocks:
+                break
+            path.append(at)
+            before = self._blocks[at].number
+        return path
+
+    def _touch(self, path: list[tuple[Hashable, tuple[int, ...]]]) -> None:
+        for at in reversed(path):  # the first block last, so that it outlives those on it
+            self._blocks.move_to_end(at)

@@ -1,0 +1,61 @@
+"""How far the change of a layer reaches: into keys and values that later tokens read, or not.
+
+    head    the unembedding: hidden states, keys and values stay the base's, only logits change
+    last    in the last block, after its keys and values: the hidden state changes, the cache not
+    cache   everything else, and every layer whose name says nothing certain
+
+Rows whose experts reach no further than `last` can share one cache of a prompt, and those that stop
+at `head` share the whole pass. The answer errs on the side of `cache`, which is always right.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from torch import nn
+from transformers import PreTrainedModel
+
+Reach = Literal["head", "last", "cache"]
+
+BLOCK = re.compile(r"\.(\d+)\.")
+# linear layers that read a block's input or inner states and make neither its keys nor its values
+AFTER_KEYS = frozenset(
+    (
+        *("q_proj", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "gate_up_proj"),
+        *("c_fc", "c_proj", "fc1", "fc2", "fc_in", "fc_out"),
+        *("dense", "dense_h_to_4h", "dense_4h_to_h"),
+    )
+)
+
+
+def reach_of(model: PreTrainedModel, layers: Iterable[str]) -> dict[str, Reach]:
+    """How far each of these layers reaches.
+
+    Example:
+        >>> # doctest: +SKIP
+        >>> reach_of(llama, ["lm_head", "model.layers.31.mlp.up_proj"])
+        {"lm_head": "head", "model.layers.31.mlp.up_proj": "last"}
+    """
+    head = head_of(model)
+    modules = dict(model.named_modules())
+    last = max((int(match[1]) for name in modules if (match := BLOCK.search(name))), default=-1)
+    found: dict[str, Reach] = {}
+    for name in layers:
+        block = BLOCK.search(name)
+        if head is not None and modules.get(name) is head:
+            found[name] = "head"
+        elif block and int(block[1]) == last and is_after_keys(name):
+            found[name] = "last"
+        else:
+            found[name] = "cache"
+    return found
+
+
+def is_after_keys(layer: str) -> bool:
+    """Whether a layer of this name leaves its own block's keys and values alone."""
+    return layer.rpartition(".")[2] in AFTER_KEYS
+
+
+def head_of(model: PreTrainedModel) -> nn.Module | None:
+    """The unembedding, where the model says which layer it is."""
+    return model.get_output_embeddings()
