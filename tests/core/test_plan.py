@@ -59,6 +59,8 @@ def test_an_output_soup_of_sum_one_needs_no_reference_row() -> None:
     assert len(output_soup_plan((0.5, 0.5)).rows) == 2
     assert len(output_soup_plan((0.5, 0.3)).rows) == 3
     assert output_soup_plan((0.0, 1.0)) == member_plan(index=1, n_experts=2)
+    rounded = output_soup_plan((0.7 - 0.2, 0.1 + 0.2, 0.2 + 1e-15))
+    assert len(rounded.rows) == 3  # a reference of rounding errors is not run
     assert output_soup_plan((0.0, 0.0)).rows == (Row((0.0, 0.0)),)
 
 

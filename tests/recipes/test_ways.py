@@ -1,13 +1,15 @@
 """From what is known of a person to a plan."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError, InvalidPreferenceError
 from palate.core.plan import mixture_plan, output_soup_plan, parameter_soup_plan, reference_plan
+from palate.experts.anchors import Anchor
 from palate.experts.library import Library
-from palate.experts.manifest import Manifest
+from palate.experts.manifest import ExpertRecord, Manifest
 from palate.recipes.ways import Asked, choose
 
 TASTE = {"kind": 0.5, "plain": 0.5}
@@ -38,6 +40,22 @@ def test_every_way_gives_its_own_plan(manifest: Manifest) -> None:
     assert plans["soup"] == plans["auto"] == parameter_soup_plan((0.75, 0.25, 0.0))
     assert plans["output-soup"] == output_soup_plan((0.75, 0.25, 0.0))
     assert plans["mixture"] == mixture_plan(experts=(0, 1), n_experts=3, shares=(0.75, 0.25))
+
+
+def test_a_mixture_serves_a_preference_whatever_other_experts_there_are(manifest: Manifest) -> None:
+    """The smallest combination would subtract `short`, which no mixture can."""
+    between = Anchor("between", manifest.objective_names, (0.8, 0.2, 0.0))
+    grown = replace(manifest, experts=(*manifest.experts, ExpertRecord(between, key="k", files={})))
+    taste = {"kind": 0.5, "plain": 0.5}
+    assert choose(grown, Asked("soup", preference=taste)).coefficients["short"] < -0.01
+    shares = choose(grown, Asked("mixture", preference=taste)).coefficients
+    assert min(shares.values()) > 0
+    assert sum(shares.values()) == pytest.approx(1.0)
+    wanted = {"kind": 0.0, "short": 0.0, "plain": 0.0}
+    for record in grown.experts:
+        for name, part in zip(grown.objective_names, record.anchor.direction, strict=True):
+            wanted[name] += shares.get(record.anchor.name, 0.0) * part
+    assert wanted == pytest.approx({"kind": 0.5, "short": 0.0, "plain": 0.5})
 
 
 def test_without_a_certificate_the_closest_anchor_serves_and_says_so(manifest: Manifest) -> None:

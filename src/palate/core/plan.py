@@ -25,6 +25,7 @@ from palate.core.simplex import require_simplex
 
 PoolKind = Literal["single", "log_linear", "linear"]
 SUM_TOLERANCE = 1e-6
+ROUNDING = 1e-12  # a reference with a smaller coefficient is not run
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,17 @@ def parameter_soup_plan(coefficients: Sequence[float]) -> Plan:
 def output_soup_plan(coefficients: Sequence[float]) -> Plan:
     """The explicit output soup: `(1 - sum lambda) l_ref + sum_k lambda_k l_k`.
 
+    Coefficients that sum to one up to rounding leave the reference out, which saves its pass.
+
     Source:
         Spectral Souping, arXiv 2605.20408, explicit rule.
     """
     n_experts = len(coefficients)
     rows = [Row((0.0,) * n_experts)]
     rows += [Row(one_hot(index=k, n_experts=n_experts)) for k in range(n_experts)]
-    pool = Pool("log_linear", (1.0 - math.fsum(coefficients), *coefficients))
+    reference = 1.0 - math.fsum(coefficients)
+    reference = 0.0 if abs(reference) < ROUNDING else reference
+    pool = Pool("log_linear", (reference, *coefficients))
     return Plan(tuple(rows), pool).normal_form()
 
 

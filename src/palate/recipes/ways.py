@@ -22,7 +22,7 @@ from palate.core.plan import (
 from palate.core.types import Preference
 from palate.experts.manifest import Manifest
 from palate.recipes.palm_route import LibraryPortfolio
-from palate.soup.coefficients import reward_space_coefficients
+from palate.soup.coefficients import reward_space_coefficients, simplex_coefficients
 from palate.soup.plans import soup_plan
 
 Way = Literal["auto", "base", "portfolio", "soup", "output-soup", "mixture"]
@@ -101,9 +101,9 @@ def choose(
         if portfolio is not None:
             return _certified(manifest, asked, portfolio)
         return _member(manifest, asked)
-    values = _coefficients(manifest, asked)
     if way == "mixture":
-        return _mixture(names, values)
+        return _mixture(names, _shares(manifest, asked))
+    values = _coefficients(manifest, asked)
     named = dict(zip(names, values.tolist(), strict=True))
     reason = "The coefficients were given." if asked.coefficients else _soup_reason(asked)
     return Chosen(soup_plan(values.tolist(), way=_soup_way(way)), way, named, reason)
@@ -121,6 +121,13 @@ def _coefficients(manifest: Manifest, asked: Asked) -> Float[ndarray, " experts"
         )
     wanted = _preference(manifest, asked)
     return asked.strength * reward_space_coefficients(wanted, anchors=anchors(manifest))
+
+
+def _shares(manifest: Manifest, asked: Asked) -> Float[ndarray, " experts"]:
+    """Shares of a mixture, which cannot subtract an expert as soups can."""
+    if asked.coefficients is not None:
+        return _coefficients(manifest, asked)
+    return simplex_coefficients(_preference(manifest, asked), basis=anchors(manifest).T)
 
 
 def _preference(manifest: Manifest, asked: Asked) -> Float[ndarray, " objectives"]:
