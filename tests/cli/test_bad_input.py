@@ -71,6 +71,19 @@ def test_a_missing_library_and_a_missing_file_are_named(
     require_one_sentence(palate("score", tiny_library, missing, "-p", "kind=1"), "does not exist")
 
 
+def test_a_path_that_cannot_be_written_is_named(palate, tiny_library: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "adapter"
+    words = ["soup", "merge", tiny_library, "-c", "kind=1", "--out", out]
+    require_one_sentence(palate(*words), "cannot be read or written (File exists)")
+
+
+def test_an_argument_that_is_no_text_is_refused(palate, tiny_library: Path) -> None:
+    """As the shell passes on bytes that are not UTF-8."""
+    words = ["answer", tiny_library, "--prompt", "a\udcff", "-p", "kind=1"]
+    require_one_sentence(palate(*words), "not UTF-8 text")
+
+
 def test_a_merge_with_an_unknown_expert_writes_nothing(
     palate, tiny_library: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,40 @@ def test_a_torn_last_line_is_dropped_only_when_asked(tmp_path: Path) -> None:
     assert files.read_jsonl(path, is_torn_end_dropped=True) == [{"n": 1}, {"n": 2}]
 
 
+def test_a_line_torn_within_a_letter_is_torn_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes('{"n": 1}\n{"text": "naïve'.encode()[:-3])  # the first byte of two of the ï
+    assert files.read_jsonl(path, is_torn_end_dropped=True) == [{"n": 1}]
+    with pytest.raises(InvalidInputError, match=r"Line 2 .* is not UTF-8 text"):
+        files.read_jsonl(path)
+
+
+def test_files_of_windows_are_read(tmp_path: Path) -> None:
+    """With the mark that its editors put before UTF-8, and with its line ends."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n{"n": 2}\r\n')
+    assert files.read_jsonl(path) == [{"n": 1}, {"n": 2}]
+    path.write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n')
+    assert files.read_json(path) == {"n": 1}
+
+
+def test_half_a_pair_of_escapes_is_refused_and_a_whole_one_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(r'{"prompt": "\ud83d\udc15"}' + "\n")
+    assert files.read_jsonl(path) == [{"prompt": "\U0001f415"}]
+    path.write_text(r'{"prompt": "\ud83d"}' + "\n")
+    with pytest.raises(InvalidInputError, match=r"Line 1 .*half a surrogate pair"):
+        files.read_jsonl(path)
+
+
+def test_a_file_that_says_no_kind_and_a_folder_are_named_as_such(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "plain.json", {"n": 1})
+    with pytest.raises(FormatError, match="does not say of what kind it is"):
+        files.read_versioned(tmp_path / "plain.json", kind="portfolio", version=1)
+    with pytest.raises(InvalidInputError, match="is a folder"):
+        files.read_json(tmp_path)
+
+
 def test_missing_files_and_lines_that_are_no_objects_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="does not exist"):
         files.read_jsonl(tmp_path / "none.jsonl")

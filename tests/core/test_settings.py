@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import model_validator
 
 from palate.core.errors import InvalidInputError
 from palate.core.settings import Settings, load_settings
@@ -50,3 +51,35 @@ def test_what_is_not_allowed_is_named_in_one_sentence(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="does not exist"):
         load_settings(Outer, tmp_path / "none.yaml")
+
+
+class Range(Settings):
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Range":
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low}) is not below high ({self.high}).")
+        return self
+
+
+def test_settings_that_contradict_each_other_are_told_without_being_printed_whole(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("low: 5\nhigh: 2\n")
+    with pytest.raises(InvalidInputError) as found:
+        load_settings(Range, path)
+    assert str(found.value) == (
+        f"The settings in {path} do not hold: low (5) is not below high (2)."
+    )
+
+
+def test_a_file_of_another_encoding_is_named_and_one_with_a_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes("name: größe\n".encode("utf-16"))
+    with pytest.raises(InvalidInputError, match="not UTF-8 text"):
+        load_settings(Outer, path)
+    path.write_bytes("name: größe\n".encode("utf-8-sig"))
+    assert load_settings(Outer, path).name == "größe"

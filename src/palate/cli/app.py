@@ -20,9 +20,10 @@ from palate.cli import (
     scale,
     serve,
     soup,
+    statistics,
     world,
 )
-from palate.cli.exits import exit_code, missing_extra
+from palate.cli.exits import exit_code, missing_extra, require_text, unusable_path
 from palate.core.errors import PalateError
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app.add_typer(mixture.app, name="mixture")
 app.add_typer(people.app, name="people")
 app.add_typer(world.app, name="world")
 app.add_typer(bench.app, name="bench")
+app.add_typer(statistics.app, name="statistics")
 app.add_typer(scale.app, name="scale")
 
 
@@ -67,9 +69,15 @@ def options(
 def main() -> None:
     """Run the program; an error of ours is one sentence on standard error and an exit code."""
     try:
+        require_text(sys.argv)
         app(prog_name="palate")
     except PalateError as error:
         _leave(error)
+    except OSError as error:
+        unusable = unusable_path(error)
+        if unusable is None:
+            raise
+        _leave(unusable)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
         if missing is None:

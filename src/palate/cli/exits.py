@@ -1,7 +1,13 @@
 """From the tree of errors to exit codes: 0 done, 1 a stated check failed, 2 bad input."""
 
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 from palate.core.errors import (
     CheckFailedError,
+    InvalidInputError,
     MissingExtraError,
     NotCertifiedError,
     NotConvergedError,
@@ -50,3 +56,32 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
         f"This command needs the module {module!r}, which is not installed; install "
         f"palate[{EXTRA_OF[module]}]."
     )
+
+
+def unusable_path(error: OSError) -> InvalidInputError | None:
+    """The error that names the path that cannot be used, or `None` where no path is to blame."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InvalidInputError(f"Nothing more can be written ({error.strerror}); make room.")
+    if not isinstance(error.filename, str | bytes):
+        return None
+    path = Path(os.fsdecode(error.filename))
+    place = path.parent if path.suffix == ".tmp" else path  # files are written beside their target
+    return InvalidInputError(
+        f"The path {str(place)!r} cannot be read or written ({error.strerror}); give another one, "
+        "or change what it allows."
+    )
+
+
+def require_text(words: Sequence[str]) -> None:
+    """Nothing, if all words of the command line are UTF-8 text.
+
+    Raises:
+        InvalidInputError: a word holds other bytes, which no answer and no file could repeat.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"The argument {word!r} is not UTF-8 text; convert it."
+            ) from error

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,11 +29,27 @@ def require_file(path: Path, *, what: str) -> Path:
     Raises:
         InvalidInputError: there is no such file.
     """
+    if path.is_dir():
+        raise InvalidInputError(f"The {what} {str(path)!r} is a folder; give the path of a file.")
     if not path.is_file():
         raise InvalidInputError(
             f"The {what} {str(path)!r} does not exist; give the path of a file."
         )
     return path
+
+
+def read_text(path: Path, *, what: str) -> str:
+    """The text of a UTF-8 file, without the mark that some editors put before it.
+
+    Raises:
+        InvalidInputError: the file is missing or not UTF-8.
+    """
+    try:
+        return require_file(path, what=what).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"The {what} {str(path)!r} is not UTF-8 text ({error}); convert it."
+        ) from error
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -106,10 +123,9 @@ def read_json(path: Path, *, what: str = "file") -> Any:
     Raises:
         InvalidInputError: the file is missing or is not JSON.
     """
-    require_file(path, what=what)
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return _parse(read_text(path, what=what))
+    except json.JSONDecodeError as error:
         raise InvalidInputError(
             f"The {what} {str(path)!r} is not valid JSON ({error}); repair it or write it anew."
         ) from error
@@ -130,7 +146,8 @@ def read_versioned(path: Path, *, kind: str, version: int) -> JsonObject:
     value = read_json(path, what=kind)
     found = value.get("kind") if isinstance(value, dict) else None
     if found != kind:
-        raise FormatError(f"The file {str(path)!r} is of kind {found!r}, but {kind!r} is needed.")
+        says = f"is of kind {found!r}" if found is not None else "does not say of what kind it is"
+        raise FormatError(f"The file {str(path)!r} {says}, but {kind!r} is needed.")
     if value.get("schema_version") != version:
         raise FormatError(
             f"The file {str(path)!r} has schema version {value.get('schema_version')!r}, but this "
@@ -166,24 +183,19 @@ def read_jsonl(
     Raises:
         InvalidInputError: the file is missing or not UTF-8, or a line is not a JSON object.
     """
-    require_file(path, what=what)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"The {what} {str(path)!r} is not UTF-8 text ({error}); convert it."
-        ) from error
+    lines = require_file(path, what=what).read_bytes().removeprefix(BOM_UTF8).split(b"\n")
     rows: list[JsonObject] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=_refuse_constant)
-        except json.JSONDecodeError as error:
+            row = _parse(line.decode())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             if is_torn_end_dropped and number == len(lines):
                 break
+            fault = "UTF-8 text" if isinstance(error, UnicodeDecodeError) else "valid JSON"
             raise InvalidInputError(
-                f"Line {number} of the {what} {str(path)!r} is not valid JSON ({error}); repair it."
+                f"Line {number} of the {what} {str(path)!r} is not {fault} ({error}); repair it."
             ) from error
         if not isinstance(row, dict):
             raise InvalidInputError(
@@ -224,6 +236,16 @@ def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise InvalidInputError(f"A value of type {type(value).__name__} cannot be written as JSON.")
+
+
+def _parse(text: str) -> Any:
+    value = json.loads(text, parse_constant=_refuse_constant)
+    if "\\ud" in text.lower():  # half a pair of escapes is no character and cannot be written
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise json.JSONDecodeError("half a surrogate pair", text, 0) from error
+    return value
 
 
 def _refuse_constant(name: str) -> float:

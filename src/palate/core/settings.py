@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import require_file
+from palate.core.files import read_text
 
 SettingsType = TypeVar("SettingsType", bound="Settings")
 
@@ -49,7 +49,7 @@ def load_settings(
     if path is not None:
         source = str(path)
         try:
-            values = yaml.safe_load(require_file(path, what="settings file").read_text()) or {}
+            values = yaml.safe_load(read_text(path, what="settings file")) or {}
         except yaml.YAMLError as error:
             raise InvalidInputError(
                 f"The settings file {source!r} is not valid YAML ({error})."
@@ -83,11 +83,14 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 def _sentence(error: ValidationError, *, source: str) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    key = ".".join(str(part) for part in first["loc"])
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"The key {key!r} in {source} is unknown; remove it or correct its name{more}."
     if first["type"] == "missing":
         return f"The key {key!r} in {source} is missing; add it{more}."
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+    if not key:
+        return f"The settings in {source} do not hold: {reason}{more}."
     value = repr(first.get("input"))[:80]
-    return f"The key {key!r} in {source} has the value {value}: {first['msg']}{more}."
+    return f"The key {key!r} in {source} has the value {value}: {reason}{more}."

@@ -228,7 +228,10 @@ def _column(row: Mapping[str, Any], name: str, *, place: str) -> str:
 def _one_objective(rows: Sequence[Mapping[str, Any]], *, path: Path) -> str:
     names = sorted({str(row.get("objective", "")) for row in rows})
     if names == [""]:
-        raise InvalidInputError(f"The pairs of {str(path)!r} name no objective; give its name.")
+        raise InvalidInputError(
+            f"The pairs of {str(path)!r} name no objective; give its name (--objective), or a "
+            "column 'objective'."
+        )
     if len(names) > 1:
         raise InvalidInputError(
             f"The pairs of {str(path)!r} name several objectives ({', '.join(map(repr, names))}); "
