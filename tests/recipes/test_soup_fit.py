@@ -168,7 +168,11 @@ def test_a_population_sets_prior_and_gain(library: Path, tmp_path: Path) -> None
         (_comparison(0, 1, 2), InvalidInputError, "label 2"),
         ({"first_id": "r9", "second_id": "r1", "label": 1}, InvalidInputError, "response 'r9'"),
         ({"prompt": "a", "answer": "b"}, InvalidInputError, "none of label"),
-        ({"prompt": "a", "answer": "b", "rating": None}, InvalidInputError, "rating None"),
+        (
+            {"prompt": "a", "answer": "b", "rating": None},
+            InvalidInputError,
+            "rating None; use a finite",
+        ),
         (
             _comparison(0, 1, 1, first_log_ratios={"kind": None, "short": 1, "plain": 1}),
             InvalidCoefficientsError,

@@ -71,6 +71,11 @@ def test_peaked_flat_and_giant_soups_are_named(states):
     assert any("near-duplicate" in w for w in report.warnings)
 
 
+def test_small_negative_coefficients_are_no_giants(states):
+    (said,) = report_soup([-0.3, 0.1, 0], states, budget=9.0).warnings
+    assert said.startswith("Mostly negative: 75% of the absolute coefficients")
+
+
 def test_a_report_needs_states(states):
     with pytest.raises(InvalidInputError, match="at least one"):
         report_soup([1, 0, 0], States(states.reference[:0], states.tilts[:0]), budget=1.0)

@@ -18,7 +18,7 @@ from palate.cli.parse import (
 from palate.core.files import dump_json
 
 if TYPE_CHECKING:
-    from palate.recipes.ways import Asked
+    from palate.recipes.ways import Asked, Chosen
 
 LibraryFolder = Annotated[
     Path, typer.Argument(help="Folder of a library, or of a bare base model.")
@@ -57,11 +57,9 @@ def answer(
     if is_json:
         typer.echo(dump_json(found.to_json()))
         return
-    console = Console()
-    used = ", ".join(f"{name} {value:+.3g}" for name, value in found.chosen.coefficients.items())
-    console.print(f"[dim]{found.chosen.way}: {used}. {found.chosen.reason}[/dim]")
+    _print_choice(found.chosen)
     for completion in found.completions:
-        console.print(completion.text.strip(), markup=False)
+        typer.echo(completion.text.strip())  # as it is: no wrapping, no markup, no emoji codes
 
 
 def score(
@@ -90,9 +88,17 @@ def score(
     chosen = choose(manifest, asked, portfolio=portfolio)
     found = score_file(loaded, bank, file, chosen=chosen, is_ended=has_end).to_json()
     if is_json:
-        typer.echo(dump_json({"way": chosen.way, "coefficients": chosen.coefficients, **found}))
+        said = {"way": chosen.way, "coefficients": chosen.coefficients, "reason": chosen.reason}
+        typer.echo(dump_json({**said, **found}))
         return
+    _print_choice(chosen)
     _print_scores(found, way=chosen.way)
+
+
+def _print_choice(chosen: "Chosen") -> None:
+    used = ", ".join(f"{name} {value:+.3g}" for name, value in chosen.coefficients.items())
+    said = f"{chosen.way}: {used or 'no expert'}. {chosen.reason}"
+    Console(highlight=False).print(said, style="dim", markup=False)
 
 
 def _print_scores(found: dict[str, Any], *, way: str) -> None:

@@ -129,10 +129,10 @@ def fit(
         )
     console = Console()
     console.print(table)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in found.counts.items())
     gain = soup.gain
     kl = found.report.kl_per_token
-    console.print(f"{kinds}; trust region times {soup.scale:.2f}, KL per token {kl:.3f}")
+    console.print(f"read: {kinds}; trust region times {soup.scale:.2f}, KL per token {kl:.3f}")
     console.print(
         f"predicted gain per token {gain.estimate:.4f} [{gain.low:.4f}, {gain.high:.4f}], "
         "reward units, KL price paid"

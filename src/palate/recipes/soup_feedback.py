@@ -119,7 +119,8 @@ class _Reader:
         name = labels[0]
         label = row[name]
         if not is_finite_number(label) or (name != "rating" and not 0 <= label <= 1):
-            raise self._error(line, f"has the {name} {label!r}; use a number in [0, 1]")
+            allowed = "a finite number" if name == "rating" else "a number in [0, 1]"
+            raise self._error(line, f"has the {name} {label!r}; use {allowed}")
         if name != "label":
             kind: FeedbackKind = "rating" if name == "rating" else "thumbs"
             only = self._shown(row, "answer", "log_ratios", line)

@@ -96,8 +96,9 @@ def report_soup(
         > FLAT_ENTROPY_RATIO,
         f"Opposite giants: absolute coefficients sum to {size:.3g}, {negative:.0%} of it negative, "
         f"condition number {condition:.2g}; drop near-duplicate experts.": size > GIANT_SUM
-        or negative > NEGATIVE_SHARE
         or condition > CONDITION_NUMBER,
+        f"Mostly negative: {negative:.0%} of the absolute coefficients take experts away; more "
+        "feedback, or an expert for what is wanted, would say more.": negative > NEGATIVE_SHARE,
     }
     return SoupReport(
         kl_per_token=kl,
