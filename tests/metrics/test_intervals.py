@@ -5,13 +5,7 @@ import pytest
 from scipy import stats
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.intervals import (
-    bootstrap_interval,
-    clustered_variance,
-    expanded_tail,
-    two_way_variance,
-    wilson_interval,
-)
+from palate.metrics.intervals import bootstrap_interval, rate_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -75,29 +69,6 @@ def test_clusters_of_copies_count_as_one_observation_each(generator):
     assert naive.high - naive.low < 0.5 * (copies.high - copies.low)
 
 
-def test_the_tail_is_expanded_as_in_hesterbergs_table():
-    # t quantile 2.776445 for 4 degrees of freedom, times sqrt(5 / 4) = 3.104160
-    assert expanded_tail(confidence=0.95, n_clusters=5) == pytest.approx(
-        stats.norm.cdf(-3.104160), abs=1e-8
-    )
-
-
-def test_clustered_variance_by_hand():
-    # mean 3; deviations summed by cluster -3, 0, 3; 3/2 * 18 / 16
-    values = np.array([1.0, 2.0, 3.0, 6.0])
-    assert clustered_variance(values, np.array([0, 0, 1, 2])) == pytest.approx(27 / 16)
-
-
-def test_two_way_variance_by_hand():
-    # a 2 x 2 design, mean 3, deviations -2, -2, 0, 4: by row -4 and 4, by column -2 and 2
-    values = np.array([1.0, 1.0, 3.0, 7.0])
-    rows, columns = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
-    by_row, by_column = 2 * (16 + 16) / 16, 2 * (4 + 4) / 16
-    by_cell = 4 / 3 * (4 + 4 + 0 + 16) / 16
-    expected = max(by_row + by_column - by_cell, by_row, by_column)
-    assert two_way_variance(values, rows, columns) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [[1.0, 2.0]]])
 def test_values_that_are_no_observations_are_refused(values, generator):
     with pytest.raises(InvalidInputError, match="values"):
@@ -115,6 +86,47 @@ def test_labels_of_another_length_and_single_clusters_are_refused(generator):
         bootstrap_interval([1.0, 2.0], generator=generator, n_resamples=0)
     with pytest.raises(InvalidInputError, match="confidence"):
         bootstrap_interval([1.0, 2.0], confidence=95, generator=generator)
+
+
+def test_few_clusters_have_students_interval(generator):
+    values = np.array([0.2, 1.1, 0.4, 0.9])
+    interval = bootstrap_interval(values, generator=generator)
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_an_interval_never_leaves_the_range_of_what_was_seen(generator):
+    values = np.repeat([1.0, 1.0, 0.9, 1.0, 1.0, 1.0, 0.6, 1.0], 10)
+    interval = bootstrap_interval(values, clusters=np.repeat(np.arange(8), 10), generator=generator)
+    assert interval.low >= 0.6
+    assert interval.high <= 1.0
+
+
+def test_a_rate_of_independent_clusters_is_wilsons_with_students_quantile():
+    # nine clusters of one: the error is that of nine trials, known with eight degrees of freedom
+    values = [1, 1, 1, 0, 1, 1, 0, 1, 1]
+    interval = rate_interval(values, clusters=list("abcdefghi"))
+    error = stats.sem(values)
+    t = stats.t.ppf(0.975, 8)
+    for end in (interval.low, interval.high):
+        trials = (7 / 9) * (2 / 9) / error**2
+        assert abs(7 / 9 - end) / sqrt(end * (1 - end) / trials) == pytest.approx(t)
+
+
+def test_a_rate_whose_clusters_agree_counts_each_of_them_once():
+    people = np.repeat(np.arange(8), 5)
+    assert rate_interval(np.ones(40), clusters=people).low == wilson_interval(8, 8)[0]
+    halves = rate_interval([1, 0] * 4, clusters=np.repeat(np.arange(4), 2))
+    assert (halves.low, halves.high) == pytest.approx(wilson_interval(2, 4))
+
+
+def test_rates_outside_zero_and_one_and_labels_of_another_length_are_refused():
+    with pytest.raises(InvalidInputError, match=r"1\.5"):
+        rate_interval([0.5, 1.5])
+    with pytest.raises(InvalidInputError, match="3 clusters for 2 values"):
+        rate_interval([1.0, 1.0], clusters=[1, 2, 3])
+    with pytest.raises(InvalidInputError, match="give `clusters` too"):
+        rate_interval([1.0, 0.0], second_clusters=["a", "b"])
 
 
 def _covers(interval, truth):
@@ -149,15 +161,37 @@ def test_clustered_intervals_cover_93_to_97_percent_and_naive_ones_do_not():
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.3, 1.0], ids=["noise", "small", "large"])
-def test_two_way_intervals_cover_93_to_97_percent_with_and_without_effects(effect):
+@pytest.mark.parametrize("shape", [(25, 30, 1), (8, 16, 3)], ids=["25 x 30", "8 x 16 x 3"])
+def test_two_way_intervals_cover_93_to_97_percent_with_and_without_effects(effect, shape):
     draws = np.random.default_rng(13)
-    people, prompts = (index.ravel() for index in np.indices((25, 30)))
+    people, prompts, _ = (index.ravel() for index in np.indices(shape))
     hits = []
-    for _ in range(1000):
-        values = draws.normal(size=750)
-        values += effect * (draws.normal(size=25)[people] + draws.normal(size=30)[prompts])
+    for _ in range(2000):
+        values = draws.normal(size=len(people))
+        values += effect * draws.normal(size=shape[0])[people]
+        values += effect * draws.normal(size=shape[1])[prompts]
         interval = bootstrap_interval(
-            values, clusters=people, second_clusters=prompts, generator=draws, n_resamples=300
+            values, clusters=people, second_clusters=prompts, generator=draws
         )
         hits.append(_covers(interval, 0.0))
     assert 0.93 <= np.mean(hits) <= 0.97
+
+
+@pytest.mark.parametrize("rate", [0.7, 0.95])
+def test_rates_of_eight_people_cover_93_to_97_percent_and_intervals_of_a_mean_do_not(rate):
+    draws = np.random.default_rng(14)
+    people, prompts, _ = (index.ravel() for index in np.indices((8, 16, 3)))
+    rates, means = [], []
+    for _ in range(2000):
+        leaning = 0.4 * draws.normal(size=8)[people] + 0.4 * draws.normal(size=16)[prompts]
+        values = leaning + draws.normal(size=384) < stats.norm.ppf(rate) * sqrt(1.32)
+        rates.append(
+            _covers(rate_interval(values * 1.0, clusters=people, second_clusters=prompts), rate)
+        )
+        interval = bootstrap_interval(
+            values * 1.0, clusters=people, second_clusters=prompts, generator=draws
+        )
+        means.append(_covers(interval, rate))
+    assert 0.93 <= np.mean(rates) <= 0.97
+    if rate > 0.9:
+        assert np.mean(means) < 0.92

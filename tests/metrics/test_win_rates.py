@@ -11,8 +11,8 @@ from palate.metrics.win_rates import (
 )
 
 
-def test_the_three_forms_of_four_wins_four_ties_two_losses(generator):
-    rates = win_rates([1] * 4 + [0.5] * 4 + [0] * 2, generator=generator)
+def test_the_three_forms_of_four_wins_four_ties_two_losses():
+    rates = win_rates([1] * 4 + [0.5] * 4 + [0] * 2)
     assert rates.ties_out is not None
     assert rates.ties_out.estimate == pytest.approx(4 / 6)
     assert rates.ties_half.estimate == pytest.approx(0.6)
@@ -22,40 +22,38 @@ def test_the_three_forms_of_four_wins_four_ties_two_losses(generator):
     assert (rates.ties_lost.low, rates.ties_lost.high) == wilson_interval(4, 10)
 
 
-def test_ties_only_leave_no_decided_rate(generator):
-    rates = win_rates([0.5] * 5, generator=generator)
+def test_ties_only_leave_no_decided_rate():
+    rates = win_rates([0.5] * 5)
     assert rates.ties_out is None
     assert rates.ties_half.estimate == 0.5
     assert rates.ties_half.high > 0.7
 
 
-def test_agreement_within_clusters_leaves_the_doubt_of_so_many_clusters(generator):
-    rates = win_rates([1.0] * 40, clusters=np.repeat(np.arange(8), 5), generator=generator)
+def test_agreement_within_clusters_leaves_the_doubt_of_so_many_clusters():
+    rates = win_rates([1.0] * 40, clusters=np.repeat(np.arange(8), 5))
     assert (rates.ties_half.low, rates.ties_half.high) == wilson_interval(8, 8)
     assert rates.ties_half.n_clusters == 8
 
 
-def test_one_decided_cluster_leaves_a_wide_interval(generator):
-    rates = win_rates([1, 0, 0.5, 0.5], clusters=["a", "a", "b", "b"], generator=generator)
+def test_one_decided_cluster_leaves_a_wide_interval():
+    rates = win_rates([1, 0, 0.5, 0.5], clusters=["a", "a", "b", "b"])
     assert rates.ties_out is not None
     assert rates.ties_out.n_clusters == 1
     assert rates.ties_out.high - rates.ties_out.low > 0.7
 
 
-def test_clusters_widen_the_interval(generator):
+def test_clusters_widen_the_interval():
     verdicts = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0], 10)
-    alone = win_rates(verdicts, generator=generator).ties_half
-    grouped = win_rates(
-        verdicts, clusters=np.repeat(np.arange(10), 10), generator=generator
-    ).ties_half
+    alone = win_rates(verdicts).ties_half
+    grouped = win_rates(verdicts, clusters=np.repeat(np.arange(10), 10)).ties_half
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
 
 
-def test_an_unknown_verdict_is_refused(generator):
+def test_an_unknown_verdict_is_refused():
     with pytest.raises(InvalidInputError, match=r"0\.7"):
-        win_rates([1, 0.7], generator=generator)
+        win_rates([1, 0.7])
     with pytest.raises(InvalidInputError, match="give `clusters` too"):
-        win_rates([1, 0], second_clusters=["a", "b"], generator=generator)
+        win_rates([1, 0], second_clusters=["a", "b"])
 
 
 def test_scores_within_the_margin_are_ties():

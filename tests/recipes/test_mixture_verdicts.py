@@ -53,7 +53,7 @@ def compared(n_prompts: int = 6, n_people: int = 4) -> Compared:
 
 def test_rates_count_wins_ties_and_losses() -> None:
     won = np.array([1.0] * 12 + [0.5] * 8 + [0.0] * 4)
-    rates = rates_of(won, compared(), "x")
+    rates = rates_of(won, compared())
     assert (rates.n_wins, rates.n_ties, rates.n_losses) == (12, 8, 4)
     assert rates.ties_out is not None
     assert rates.ties_out.estimate == pytest.approx(12 / 16)
@@ -75,7 +75,7 @@ def test_the_interval_of_one_rivals_average_is_about_that_of_its_rate() -> None:
     generator = np.random.default_rng(2)
     place = compared(n_prompts=60, n_people=8)
     won = generator.choice([0.0, 0.5, 1.0], p=[0.2, 0.3, 0.5], size=480)
-    rate = rates_of(won, place, "x").ties_out
+    rate = rates_of(won, place).ties_out
     average = average_of({"x": won}, place).ties_out
     assert rate is not None
     assert average.estimate == pytest.approx(rate.estimate)

@@ -153,7 +153,7 @@ def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:
         win_rate=bootstrap_interval(
             scores, generator=generator_for(0, "alpaca", "mean"), clusters=asked
         ),
-        rates=win_rates(verdicts, generator=generator_for(0, "alpaca"), clusters=asked),
+        rates=win_rates(verdicts, clusters=asked),
         controlled=length_controlled_rate(
             scores, length_differences=[one.length_difference for one in judged], clusters=asked
         ),

@@ -219,15 +219,13 @@ def _interval(cells: Cells, values: np.ndarray, *names: str) -> Interval:
 
 def _wins(cells: Cells, way: str) -> Wins:
     verdicts = verdicts_from_scores(cells.utility(way), cells.utility(BASE), tie_margin=TIE_MARGIN)
-    rates = win_rates(
-        verdicts,
-        generator=generator_for(0, "wins", way),
-        clusters=cells.people,
-        second_clusters=cells.prompts,
-    )
+    rates = win_rates(verdicts, clusters=cells.people, second_clusters=cells.prompts)
     lengths = [cells.values(one, lambda row: len(row.text.split())) for one in (way, BASE)]
     controlled = length_controlled_rate(
-        verdicts, length_differences=lengths[0] - lengths[1], clusters=cells.prompts
+        verdicts,
+        length_differences=lengths[0] - lengths[1],
+        clusters=cells.people,
+        second_clusters=cells.prompts,
     )
     prompts = np.array(cells.prompts)
     by_prompt = [float(verdicts[prompts == one].mean()) for one in dict.fromkeys(cells.prompts)]

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.intervals import Interval, expanded_tail, require_observations
+from palate.metrics.clusters import cluster_error, sign_ends
+from palate.metrics.intervals import Interval, require_observations
 
 N_RESAMPLES = 2000
 
@@ -48,7 +49,7 @@ def bespoke_share(
         utility: `[people]`, what each person gets; each the mean over that person's prompts.
         base: `[people]`, with the base model.
         ceiling: `[people]`, with a policy made for that person alone.
-        generator: Source of the resamples of people.
+        generator: Source of the signs of more than a dozen people.
         confidence: Of the intervals.
 
     Raises:
@@ -84,18 +85,22 @@ def ratio_interval(
     generator: np.random.Generator,
     confidence: float = 0.95,
 ) -> Interval:
-    """Sum of the numerators over the sum of the denominators, by resampling people.
+    """Sum of the numerators over the sum of the denominators, by flipping people's signs.
 
-    Percentiles expanded as in `palate.metrics.intervals`. Meaningless, and wide, where the sum of
-    the denominators may be zero.
+    Student's t where that refutes nothing: under six people, or denominators of both signs, where
+    a ratio means little.
     """
     n_people = len(numerators)
-    counts = generator.multinomial(n_people, np.full(n_people, 1 / n_people), size=N_RESAMPLES)
-    totals = counts @ denominators
-    replicates = (counts @ numerators)[totals != 0] / totals[totals != 0]
-    tail = expanded_tail(confidence=confidence, n_clusters=n_people)
-    low, high = np.quantile(replicates, [tail, 1 - tail])
     estimate = float(numerators.sum() / denominators.sum())
-    return Interval(
-        estimate, min(float(low), estimate), max(float(high), estimate), n_people, n_people
+    shares = np.full(n_people, float(denominators.mean()))
+    error = cluster_error(numerators - estimate * denominators, shares)  # of the linear part
+    half = error.half_width(confidence)
+    ends = sign_ends(
+        numerators,
+        denominators,
+        confidence=confidence,
+        generator=generator,
+        n_resamples=N_RESAMPLES,
     )
+    low, high = ends or (estimate - half, estimate + half)
+    return Interval(estimate, min(low, estimate), max(high, estimate), n_people, n_people)

@@ -1,35 +1,38 @@
 """Intervals: how far a rate or a mean may be from the truth, given what was sampled.
 
 Observations of one person, or on one prompt, resemble each other. An interval that takes them for
-independent is too short; resample whole clusters instead, or persons and prompts both.
+independent is too short: whole clusters have to be resampled, or the error taken over persons and
+prompts both. How often the intervals cover, by shape and size: `palate statistics calibrate`.
 
-Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; Field
-and Welsh 2007, "Bootstrapping Clustered Data"; Hesterberg 2015, "What Teachers Should Know About
-the Bootstrap" (expanded percentiles); Owen 2007, "The Pigeonhole Bootstrap"; Cameron,
-Gelbach and Miller 2011, "Robust Inference With Multiway Clustering".
+Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; Korn
+and Graubard 1998, "Confidence Intervals for Proportions With Small Expected Number of Positive
+Counts Estimated From Survey Data" (effective trials); `palate.metrics.clusters` for the rest.
 
-Deviations:
-1. The percentiles are expanded for the number of clusters, not of observations.
-2. With two kinds of clusters the pigeonhole replicates are shrunk about the estimate until their
-   standard deviation is the two-way cluster-robust one: on noise without cluster effects the
-   pigeonhole bootstrap overstates the variance up to threefold.
+Deviation: effective trials enter Wilson's interval, not Clopper and Pearson's.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import stdtrit
 
 from palate.core.errors import InvalidInputError
+from palate.metrics.clusters import (
+    POOL_FOR_INTERVALS,
+    ROUNDING,
+    StandardError,
+    cluster_error,
+    crossed_error,
+    sign_ends,
+)
 
 Labels = Sequence[Hashable] | ndarray[Any, Any]
 """One cluster name per observation: a person, a prompt."""
-
-BLOCK_ENTRIES = 4_000_000  # most resampling counts held at once: 32 MB
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,19 @@ class Interval:
         }
 
 
-def wilson_interval(successes: float, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(
+    successes: float, n: float, *, confidence: float = 0.95, degrees: float = np.inf
+) -> tuple[float, float]:
     """Interval of a rate from independent trials, by inverting the score test.
 
     It never leaves [0, 1] and has a width even when all trials agree. It does not know of clusters:
-    for repeated trials of the same person use `bootstrap_interval`.
+    for repeated trials of the same person use `rate_interval`.
 
     Args:
         successes: Between 0 and `n`; ties may count one half.
         n: Trials; without any the interval is (0, 1).
         confidence: Share of repetitions in which the interval covers the rate.
+        degrees: Of freedom with which the number of effective trials is known.
 
     Returns:
         Lower and upper end.
@@ -94,7 +100,7 @@ def wilson_interval(successes: float, n: int, *, confidence: float = 0.95) -> tu
         )
     if n == 0:
         return 0.0, 1.0
-    z = float(ndtri(0.5 + confidence / 2))
+    z = float(stdtrit(degrees, 0.5 + confidence / 2))
     rate = successes / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
@@ -102,6 +108,55 @@ def wilson_interval(successes: float, n: int, *, confidence: float = 0.95) -> tu
     low = 0.0 if successes == 0 else float(max(0.0, centre - half))
     high = 1.0 if successes == n else float(min(1.0, centre + half))
     return low, high
+
+
+def rate_interval(
+    values: Float[ndarray, " observations"] | Sequence[float],
+    *,
+    clusters: Labels | None = None,
+    second_clusters: Labels | None = None,
+    confidence: float = 0.95,
+) -> Interval:
+    """Interval of a rate: Wilson's, for as many independent trials as would err as much.
+
+    Near 0 and 1 it covers where intervals of a mean do not, unless few clusters differ strongly.
+    Where resampling would show no doubt, because all values or all clusters agree, each cluster
+    counts as one trial; without clusters each value does, so that ties make it too wide.
+
+    Args:
+        values: `[observations]` in [0, 1]: won, lost, or half.
+        clusters: What an observation belongs to, such as its person.
+        second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
+        confidence: Share of repetitions in which the interval covers the rate.
+
+    Raises:
+        InvalidInputError: no observations, a value outside [0, 1], labels of another length, or
+            `confidence` outside (0, 1).
+
+    Source:
+        Korn and Graubard 1998.
+    """
+    observations = require_observations(values)
+    if observations.min() < 0 or observations.max() > 1:
+        raise InvalidInputError(
+            f"The values reach from {observations.min():.6g} to {observations.max():.6g}; a rate "
+            "needs them in [0, 1]."
+        )
+    _require_first(clusters, second_clusters)
+    rate, n = float(observations.mean()), len(observations)
+    kinds = {"clusters": clusters, "second_clusters": second_clusters}
+    n_clusters = min(
+        int(_numbered(labels, n=n, name=name).max()) + 1
+        for name, labels in kinds.items()
+        if labels is not None or name == "clusters"
+    )
+    trials, degrees = float(n_clusters), np.inf
+    if clusters is not None and n_clusters > 1 and np.ptp(observations) > 0:
+        found, _ = mean_error(observations, clusters=clusters, second_clusters=second_clusters)
+        if found.error > ROUNDING:
+            trials, degrees = rate * (1 - rate) / found.error**2, found.degrees
+    low, high = wilson_interval(rate * trials, trials, confidence=confidence, degrees=degrees)
+    return Interval(rate, min(low, rate), max(high, rate), n, n_clusters)
 
 
 def bootstrap_interval(
@@ -113,95 +168,84 @@ def bootstrap_interval(
     confidence: float = 0.95,
     n_resamples: int = 2000,
 ) -> Interval:
-    """Interval of the mean, by resampling whole clusters.
+    """Interval of the mean, by resampling the signs of whole clusters, or from both kinds' errors.
 
-    The percentiles are expanded so that few clusters give wide intervals, as Student's t does. It
-    cannot make up for fewer than about ten clusters of skewed observations: it is too short there.
+    One kind of clusters: what flipping signs does not refute. Under six clusters, which refute
+    nothing at 95 %, Student's t with the error of leaving each cluster out. Two kinds: Student's t
+    with the crossed error. With fewer than about ten clusters that differ strongly and are skewed
+    all of these are too short; rates near 0 or 1 are such, and have `rate_interval`.
 
     Args:
         values: `[observations]`, finite.
-        generator: Source of the resamples.
+        generator: Source of the signs; not used with two kinds of clusters, nor with so few
+            clusters of one kind that all signs are counted.
         clusters: What an observation belongs to, such as its person; `None`: each stands alone.
         second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
         confidence: Share of repetitions in which the interval covers the mean.
-        n_resamples: Resamples drawn.
+        n_resamples: Signs drawn.
 
     Raises:
         InvalidInputError: no observations, a value that is not finite, labels of another length,
-            fewer than two clusters, no resamples, or `confidence` outside (0, 1).
+            fewer than two clusters, too few resamples, or `confidence` outside (0, 1).
 
     Source:
-        Field and Welsh 2007; Hesterberg 2015; Owen 2007 for two kinds of clusters.
+        Roodman et al. 2019 for one kind; Searle, Casella and McCulloch 1992 for two.
     """
     require_confidence(confidence)
-    if n_resamples < 1:
-        raise InvalidInputError(f"{n_resamples} resamples show no spread; draw at least one.")
-    observations = require_observations(values)
-    rows, n_rows = cluster_index(clusters, n=len(observations), name="clusters")
-    if second_clusters is None:
-        replicates = _one_way(observations, rows, n_rows, generator, n_resamples)
-        n_clusters = n_rows
-    else:
-        if clusters is None:
-            raise InvalidInputError("A second kind of clusters needs a first; give `clusters` too.")
-        columns, n_columns = cluster_index(
-            second_clusters, n=len(observations), name="second_clusters"
+    if n_resamples * (1 - confidence) < 1:
+        raise InvalidInputError(
+            f"{n_resamples} resamples show nothing that happens with probability "
+            f"{1 - confidence:.3g}; draw at least {ceil(1 / (1 - confidence))}."
         )
-        replicates = _two_way(observations, rows, columns, generator, n_resamples)
-        n_clusters = min(n_rows, n_columns)
-    tail = expanded_tail(confidence=confidence, n_clusters=n_clusters)
-    low, high = np.quantile(replicates, [tail, 1 - tail])
+    observations = require_observations(values)
+    error, n_clusters = mean_error(observations, clusters=clusters, second_clusters=second_clusters)
     estimate = float(observations.mean())
-    # the replicates of constant data may differ from the mean by rounding
+    half = error.half_width(confidence)
+    ends = (estimate - half, estimate + half)
+    if second_clusters is None:
+        index, _ = cluster_index(clusters, n=len(observations), name="clusters")
+        sizes = np.bincount(index).astype(float)
+        found = sign_ends(
+            np.bincount(index, weights=observations),
+            sizes,
+            confidence=confidence,
+            generator=generator,
+            n_resamples=n_resamples,
+        )
+        ends = found or ends
+    # the ends of constant data may differ from the mean by rounding
     return Interval(
-        estimate,
-        min(float(low), estimate),
-        max(float(high), estimate),
-        len(observations),
-        n_clusters,
+        estimate, min(ends[0], estimate), max(ends[1], estimate), len(observations), n_clusters
     )
 
 
-def expanded_tail(*, confidence: float, n_clusters: int) -> float:
-    """Probability cut off at either end so that percentiles cover as Student's t does.
-
-    Source:
-        Hesterberg 2015: `Phi(-sqrt(n / (n - 1)) t_{n-1})`.
-    """
-    t = float(stdtrit(n_clusters - 1, 0.5 + confidence / 2))
-    return float(ndtr(-np.sqrt(n_clusters / (n_clusters - 1)) * t))
-
-
-def clustered_variance(
-    observations: Float[ndarray, " observations"], index: Int[ndarray, " observations"]
-) -> float:
-    """Variance of the mean when whole clusters are drawn.
-
-    `G / (G - 1) * sum_g (sum of cluster g's deviations)^2 / n^2` with `G` clusters.
-
-    Source:
-        Cameron, Gelbach and Miller 2011, section 2, for a mean.
-    """
-    sums = np.bincount(index, weights=observations - observations.mean())
-    n_clusters = len(sums)
-    return float(n_clusters / (n_clusters - 1) * np.sum(sums**2) / len(observations) ** 2)
-
-
-def two_way_variance(
+def mean_error(
     observations: Float[ndarray, " observations"],
-    rows: Int[ndarray, " observations"],
-    columns: Int[ndarray, " observations"],
-) -> float:
-    """Variance of the mean with crossed clusters, at least that of either kind alone.
+    *,
+    clusters: Labels | None = None,
+    second_clusters: Labels | None = None,
+    pool_above: float = POOL_FOR_INTERVALS,
+) -> tuple[StandardError, int]:
+    """Standard error of the mean, and the smaller number of clusters.
 
-    Source:
-        Cameron, Gelbach and Miller 2011, section 2: `V_rows + V_columns - V_cells`.
+    Args:
+        observations: `[observations]`, finite.
+        clusters: What an observation belongs to; `None`: each stands alone.
+        second_clusters: A second, crossed membership; needs `clusters`.
+        pool_above: With two kinds, as in `palate.metrics.clusters.crossed_error`.
+
+    Raises:
+        InvalidInputError: labels of another length, or fewer than two clusters.
     """
-    by_row = clustered_variance(observations, rows)
-    by_column = clustered_variance(observations, columns)
-    _, cells = np.unique(rows * (columns.max() + 1) + columns, return_inverse=True)
-    both = by_row + by_column - clustered_variance(observations, cells)
-    return max(both, by_row, by_column)
+    _require_first(clusters, second_clusters)
+    n = len(observations)
+    index, n_rows = cluster_index(clusters, n=n, name="clusters")
+    if second_clusters is None:
+        sums = np.bincount(index, weights=observations)
+        return cluster_error(sums, np.bincount(index).astype(float)), n_rows
+    columns, n_columns = cluster_index(second_clusters, n=n, name="second_clusters")
+    error = crossed_error(observations, index, columns, pool_above=pool_above)
+    return error, min(n_rows, n_columns)
 
 
 def require_confidence(confidence: float) -> None:
@@ -242,13 +286,7 @@ def cluster_index(
     Raises:
         InvalidInputError: not one label per observation, or fewer than two clusters.
     """
-    index = np.arange(n)
-    if labels is not None:
-        numbers: dict[Hashable, int] = {}
-        plain = labels.tolist() if isinstance(labels, ndarray) else labels
-        index = np.array([numbers.setdefault(label, len(numbers)) for label in plain], dtype=int)
-    if index.shape != (n,):
-        raise InvalidInputError(f"There are {len(index)} {name} for {n} values; give one each.")
+    index = _numbered(labels, n=n, name=name)
     n_clusters = int(index.max()) + 1
     if n_clusters < 2:
         raise InvalidInputError(
@@ -257,54 +295,17 @@ def cluster_index(
     return index, n_clusters
 
 
-def _one_way(
-    observations: Float[ndarray, " observations"],
-    index: Int[ndarray, " observations"],
-    n_clusters: int,
-    generator: np.random.Generator,
-    n_resamples: int,
-) -> Float[ndarray, " resamples"]:
-    sums = np.bincount(index, weights=observations)
-    sizes = np.bincount(index)
-    means = [
-        counts @ sums / (counts @ sizes)
-        for counts in _counts_in_blocks(n_clusters, generator, n_resamples)
-    ]
-    return np.concatenate(means)
+def _require_first(clusters: Labels | None, second_clusters: Labels | None) -> None:
+    if clusters is None and second_clusters is not None:
+        raise InvalidInputError("A second kind of clusters needs a first; give `clusters` too.")
 
 
-def _two_way(
-    observations: Float[ndarray, " observations"],
-    rows: Int[ndarray, " observations"],
-    columns: Int[ndarray, " observations"],
-    generator: np.random.Generator,
-    n_resamples: int,
-) -> Float[ndarray, " resamples"]:
-    shape = (int(rows.max()) + 1, int(columns.max()) + 1)
-    estimate = observations.mean()
-    deviations = np.zeros(shape)
-    sizes = np.zeros(shape)
-    np.add.at(deviations, (rows, columns), observations - estimate)
-    np.add.at(sizes, (rows, columns), 1.0)
-    parts: list[Float[ndarray, " resamples"]] = []
-    for counts in _counts_in_blocks(shape[0], generator, n_resamples):
-        others = generator.multinomial(shape[1], np.full(shape[1], 1 / shape[1]), size=len(counts))
-        drawn = np.sum((counts @ sizes) * others, axis=1)
-        totals = np.sum((counts @ deviations) * others, axis=1)
-        parts.append(totals[drawn > 0] / drawn[drawn > 0])  # sparse designs may draw no cell at all
-    replicates = np.concatenate(parts)
-    spread = float(replicates.std())
-    if spread == 0.0:
-        return estimate + replicates
-    smaller = min(shape)
-    target = two_way_variance(observations, rows, columns) * (smaller - 1) / smaller
-    return estimate + (replicates - replicates.mean()) * np.sqrt(target) / spread
-
-
-def _counts_in_blocks(
-    n_clusters: int, generator: np.random.Generator, n_resamples: int
-) -> Iterator[Int[ndarray, "resamples clusters"]]:
-    block = max(1, BLOCK_ENTRIES // n_clusters)
-    shares = np.full(n_clusters, 1 / n_clusters)
-    for start in range(0, n_resamples, block):
-        yield generator.multinomial(n_clusters, shares, size=min(block, n_resamples - start))
+def _numbered(labels: Labels | None, *, n: int, name: str) -> Int[ndarray, " observations"]:
+    index = np.arange(n)
+    if labels is not None:
+        numbers: dict[Hashable, int] = {}
+        plain = labels.tolist() if isinstance(labels, ndarray) else labels
+        index = np.array([numbers.setdefault(label, len(numbers)) for label in plain], dtype=int)
+    if index.shape != (n,):
+        raise InvalidInputError(f"There are {len(index)} {name} for {n} values; give one each.")
+    return index

@@ -10,8 +10,8 @@ Deviations:
 1. No term for the difficulty of each prompt: it needs other models' verdicts. Clusters carry it.
 2. Both terms have a normal prior of standard deviation 5, so that verdicts which length explains
    wholly still have a finite answer.
-3. The standard error is the larger of the clustered one and the model's own, which few or agreeing
-   verdicts would otherwise make too small.
+3. The standard error is the larger of the clustered one, by one or by two crossed kinds, and the
+   model's own, which few or agreeing verdicts would otherwise make too small.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.special import expit, stdtrit
+from scipy.special import expit
 
 from palate.core.errors import InvalidInputError, NotConvergedError
+from palate.metrics.clusters import StandardError
 from palate.metrics.intervals import (
     Interval,
     Labels,
-    cluster_index,
+    mean_error,
     require_confidence,
     require_observations,
 )
@@ -57,6 +58,7 @@ def length_controlled_rate(
     *,
     length_differences: Float[ndarray, " comparisons"] | Sequence[float],
     clusters: Labels | None = None,
+    second_clusters: Labels | None = None,
     confidence: float = 0.95,
 ) -> LengthControl:
     """Win rate of the first way at equal length.
@@ -68,6 +70,7 @@ def length_controlled_rate(
         verdicts: `[comparisons]`, 1, 0.5 or 0.
         length_differences: `[comparisons]`, first minus second, tokens or characters.
         clusters: What a comparison belongs to, such as its prompt.
+        second_clusters: A second, crossed membership, such as its person; needs `clusters`.
         confidence: Of the interval.
 
     Raises:
@@ -85,12 +88,15 @@ def length_controlled_rate(
             f"{len(won)} verdicts from {won.min()} to {won.max()} and {len(gaps)} length "
             "differences do not fit; give one of each per comparison, verdicts in [0, 1]."
         )
-    index, n_clusters = cluster_index(clusters, n=len(won), name="clusters")
     spread = float(np.sqrt(np.mean(gaps**2)))
     design = np.column_stack([np.ones(len(won)), np.tanh(gaps / spread) if spread else gaps])
     fitted = _fit_logistic(design, won)
-    error = _clustered_error(design, won - expit(design @ fitted), fitted, index)
-    half = float(stdtrit(n_clusters - 1, 0.5 + confidence / 2)) * error
+    inverse = np.linalg.inv(_curvature(design, fitted))
+    # what each comparison moves the log odds by, times their number: the mean of these errs alike
+    moves = len(won) * (won - expit(design @ fitted)) * (design @ inverse[0])
+    found, n_clusters = mean_error(moves, clusters=clusters, second_clusters=second_clusters)
+    error = StandardError(max(found.error, float(np.sqrt(inverse[0, 0]))), found.degrees)
+    half = error.half_width(confidence)
     low, rate, high = expit(fitted[0] + np.array([-half, 0.0, half]))
     return LengthControl(
         rate=Interval(float(rate), float(low), float(high), len(won), n_clusters),
@@ -123,17 +129,3 @@ def _curvature(
 ) -> Float[ndarray, "terms terms"]:
     share = expit(design @ fitted)
     return (design * (share * (1 - share))[:, None]).T @ design + np.eye(len(fitted)) / PRIOR_SD**2
-
-
-def _clustered_error(
-    design: Float[ndarray, "comparisons terms"],
-    residuals: Float[ndarray, " comparisons"],
-    fitted: Float[ndarray, " terms"],
-    index: ndarray,
-) -> float:
-    scores = np.zeros((int(index.max()) + 1, design.shape[1]))
-    np.add.at(scores, index, design * residuals[:, None])
-    inverse = np.linalg.inv(_curvature(design, fitted))
-    n_clusters = len(scores)
-    covariance = inverse @ (scores.T @ scores) @ inverse * (n_clusters / (n_clusters - 1))
-    return float(np.sqrt(max(covariance[0, 0], inverse[0, 0])))

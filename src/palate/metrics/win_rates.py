@@ -15,10 +15,8 @@ from palate.core.errors import InvalidInputError
 from palate.metrics.intervals import (
     Interval,
     Labels,
-    bootstrap_interval,
-    cluster_index,
+    rate_interval,
     require_observations,
-    wilson_interval,
 )
 
 TIE = 0.5
@@ -59,48 +57,35 @@ class WinRates:
 def win_rates(
     verdicts: Float[ndarray, " comparisons"] | Sequence[float],
     *,
-    generator: np.random.Generator,
     clusters: Labels | None = None,
     second_clusters: Labels | None = None,
     confidence: float = 0.95,
 ) -> WinRates:
     """The three win rates of the first way against the second.
 
-    Without clusters the intervals are Wilson's (too wide, never too short, where ties count one
-    half); with clusters they are bootstrapped, unless all verdicts agree: then Wilson's over the
-    clusters, since resampling agreement shows no doubt.
-
     Args:
         verdicts: `[comparisons]`, each 1, 0.5 or 0.
-        generator: Source of the resamples.
         clusters: What a comparison belongs to, such as its person.
         second_clusters: A second, crossed membership, such as its prompt.
-        confidence: Of the intervals.
+        confidence: Of the intervals, which are those of `rate_interval`.
 
     Raises:
-        InvalidInputError: a verdict is none of 1, 0.5 and 0, or as in `bootstrap_interval`.
+        InvalidInputError: a verdict is none of 1, 0.5 and 0, or as in `rate_interval`.
     """
     values = require_observations(verdicts, name="verdicts")
-    if clusters is None and second_clusters is not None:
-        raise InvalidInputError("A second kind of clusters needs a first; give `clusters` too.")
     strange = values[~np.isin(values, (0.0, TIE, 1.0))]
     if strange.size:
         raise InvalidInputError(f"The verdict {strange[0]} is unknown; use 1, 0.5 (a tie) or 0.")
 
     def rate(scores: Float[ndarray, " kept"], kept: ndarray) -> Interval:
-        labels = [_kept(each, kept, n=len(values)) for each in (clusters, second_clusters)]
-        sizes = [len(np.unique(np.asarray(each))) for each in labels if each is not None]
-        n_clusters = min([len(scores), *sizes])
-        if labels[0] is None or n_clusters < 2 or np.ptp(scores) == 0.0:
-            share = float(scores.mean())
-            low, high = wilson_interval(share * n_clusters, n_clusters, confidence=confidence)
-            return Interval(share, low, high, len(scores), n_clusters)
-        return bootstrap_interval(
-            scores,
-            generator=generator,
-            clusters=labels[0],
-            second_clusters=labels[1],
-            confidence=confidence,
+        labels = [
+            None
+            if each is None
+            else [label for label, is_in in zip(each, kept, strict=True) if is_in]
+            for each in (clusters, second_clusters)
+        ]
+        return rate_interval(
+            scores, clusters=labels[0], second_clusters=labels[1], confidence=confidence
         )
 
     everything = np.ones(len(values), dtype=bool)
@@ -170,10 +155,3 @@ def win_rate_matrix(
             rates[row, column] = verdicts.mean()
             rates[column, row] = 1.0 - rates[row, column]
     return rates
-
-
-def _kept(labels: Labels | None, kept: ndarray, *, n: int) -> Labels | None:
-    if labels is None:
-        return None
-    index, _ = cluster_index(labels, n=n, name="clusters")
-    return index[kept]

@@ -222,7 +222,7 @@ def _found(
         rows[name] = AblationRow(
             wanted=_interval(values, compared, name),
             difference=None if is_main else _interval(values - wanted[REBEL], compared, name),
-            wins=None if is_main else rates_of(won, compared, name).ties_out,
+            wins=None if is_main else rates_of(won, compared).ties_out,
             reward=_last(curves.get(name), "reward"),
             entropy=_last(curves.get(name), "mean_entropy"),
             n_parameters=n_parameters.get(name),

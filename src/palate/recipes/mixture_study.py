@@ -211,7 +211,7 @@ def study_of(
         name: WayFinding(
             wanted=_interval(wanted[name], compared, name),
             well_formed=float(np.mean(np.concatenate([p[name].is_well_formed for p in parts]))),
-            rates=rates_of(won[name], compared, name) if name in won else None,
+            rates=rates_of(won[name], compared) if name in won else None,
             by_seed=_by_seed(won[name], len(parts)) if name in won else (),
         )
         for name in gold

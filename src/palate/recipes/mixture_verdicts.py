@@ -85,11 +85,10 @@ def verdicts(
     )
 
 
-def rates_of(won: Float[ndarray, " comparisons"], compared: Compared, *names: str) -> WinRates:
+def rates_of(won: Float[ndarray, " comparisons"], compared: Compared) -> WinRates:
     """Win rates with intervals over prompts and people, crossed."""
     return win_rates(
         won,
-        generator=generator_for(0, "verdicts", *names),
         clusters=compared.prompt,
         second_clusters=compared.person,
     )
