@@ -21,7 +21,6 @@ from palate.cli import (
     serve,
     soup,
     statistics,
-    statistics,
     world,
 )
 from palate.cli.exits import exit_code, missing_extra, require_text, unusable_path
@@ -48,7 +47,6 @@ app.add_typer(mixture.app, name="mixture")
 app.add_typer(people.app, name="people")
 app.add_typer(world.app, name="world")
 app.add_typer(bench.app, name="bench")
-app.add_typer(statistics.app, name="statistics")
 app.add_typer(statistics.app, name="statistics")
 app.add_typer(scale.app, name="scale")
 
