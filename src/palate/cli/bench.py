@@ -34,6 +34,18 @@ def mixture(overrides: Overrides = None, is_json: IsJson = False) -> None:
 
 
 @app.command()
+def reading(overrides: Overrides = None, is_json: IsJson = False) -> None:
+    """Prompts that are known, arrive while others write, or differ in length; against without."""
+    from palate.core.settings import load_settings
+    from palate.recipes.bench_reading import ReadingBenchSettings, bench_reading
+
+    found = bench_reading(load_settings(ReadingBenchSettings, overrides=overrides or ())).to_json()
+    _show(found, is_json=is_json)
+    if not is_json:
+        Console().print(f"a step of the others alone: {1000 * found['step_seconds']:.1f} ms")
+
+
+@app.command()
 def certificate(overrides: Overrides = None, is_json: IsJson = False) -> None:
     """The worst-case loss from envelope corners, against one linear program per candidate."""
     from palate.core.settings import load_settings

@@ -44,7 +44,7 @@ class ServeSettings(Settings):
     max_rows: int = Field(default=64, ge=1)
     max_positions: int = Field(default=262_144, ge=1)
     max_prefix_tokens: int = Field(default=32_768, ge=0)
-    max_read_tokens: int = Field(default=512, ge=16)
+    max_read_tokens: int = Field(default=256, ge=16)
     max_queue: int = Field(default=256, ge=1)
     max_open: int = Field(default=1024, ge=1)
     default_tokens: int = Field(default=128, ge=1)
