@@ -1,11 +1,12 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from evaluate.board import FACTS, PEOPLE, PROMPTS, rows, suite
-from palate.evaluate.advice import advice
+from palate.evaluate.advice import _comparisons, advice
 from palate.evaluate.markdown import render_markdown
 from palate.evaluate.page import bytes_text, figures, render_page
 from palate.evaluate.report import failures_of, make_report
@@ -134,6 +135,36 @@ def test_markdown_and_advice_speak_of_the_best_way_with_its_number(report):
         assert sentence in text
     assert "Portfolio of 3" in text
     assert "Learned soup, after 5" in text
+
+
+def learned_with(p_adjusted):
+    """The advice where soup@5 gains 0.1, with an adjusted p-value put in its place."""
+    learned = [
+        type(row)(**{**vars(row), "way": "soup@5", "utility": row.utility + 0.1})
+        for row in rows(("base",))
+    ]
+    found = make_report(suite(("base", "soup@5")), Results(None, [*rows(("base",)), *learned]))
+    scores = tuple(
+        replace(score, p_adjusted=p_adjusted) if score.way == "soup@5" else score
+        for score in found.scores
+    )
+    return " ".join(_comparisons(replace(found, scores=scores)).split())
+
+
+def test_a_gain_by_comparisons_is_claimed_only_after_correction_for_the_table():
+    assert "5 comparisons gain 0.100" in learned_with(0.04)
+    assert "does not gain beyond doubt" in learned_with(0.06)
+
+
+def test_a_portfolio_that_beats_experts_of_ones_own_is_no_loss():
+    better = [
+        type(row)(**{**vars(row), "way": "portfolio-3", "utility": row.utility + 0.1})
+        for row in rows(("bespoke",))
+    ]
+    ways = ("base", "bespoke", "portfolio-3")
+    found = make_report(suite(ways), Results(None, [*rows(("base", "bespoke")), *better]))
+    assert found.gap[0].difference.is_significant()
+    assert "from 3 members on the loss is not told from zero" in " ".join(advice(found))
 
 
 def test_ways_that_cost_a_training_per_person_are_no_advice(report):

@@ -94,7 +94,15 @@ def _portfolio(report: Report) -> str:
     if not report.gap:
         return ""
     small, large = report.gap[0], report.gap[-1]
-    enough = next((p for p in report.gap if not p.difference.is_significant(level=LEVEL)), None)
+    # "not told from zero" is said without correction, which would say it sooner
+    enough = next(
+        (
+            p
+            for p in report.gap
+            if p.difference.interval.low <= 0 or not p.difference.is_significant(level=LEVEL)
+        ),
+        None,
+    )
     sentence = (
         f"Where only whole adapters can be served, take a portfolio: with {small.x} member the "
         f"mean loss against an expert of one's own is {_range(small.difference.interval)}, with "
@@ -110,7 +118,7 @@ def _comparisons(report: Report) -> str:
     if not report.learning:
         return ""
     known = report.score("soup")
-    first = next((p for p in report.learning if p.difference.interval.low > 0), None)
+    first = next((p for p in report.learning if _gains(report, f"soup@{p.x}")), None)
     last = report.learning[-1]
     if first is None:
         return (
@@ -140,6 +148,12 @@ def _text(rivals: list[WayScore]) -> str:
         return ""
     parts = [f"{entry_of(way).title} {share:.1%}" for share, way in broken[:MOST_LISTED]]
     return f"Mind the text: answers stay well-formed least often in {_listed(parts)}."
+
+
+def _gains(report: Report, way: str) -> bool:
+    """Whether the gain over the base is beyond doubt after correction for the whole table."""
+    score = report.score(way)
+    return score is not None and score.gain.interval.low > 0 and score.p_adjusted <= LEVEL
 
 
 def _settled(report: Report, first: WayScore, second: WayScore) -> bool:
