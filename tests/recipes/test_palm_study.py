@@ -5,7 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
+from palate.portfolio.baselines import uniform_anchors
 from palate.portfolio.payoffs import Measurements
 from palate.portfolio.tabular import TabularOracle, measured, yardstick
 from palate.recipes.palm_study import (
@@ -23,7 +25,6 @@ from palate.recipes.palm_study_world import (
     WorldStudySettings,
     study_prompts,
     study_run,
-    uniform_anchors_of,
 )
 from palate.world.gold import gold_reward
 from palate.world.prompts import held_out_prompts, train_prompts
@@ -40,7 +41,10 @@ def trained() -> list[Trained]:
 def exact_policies(seed: int) -> Trained:
     oracle = TabularOracle(yardstick(seed=seed, n_objectives=3, beta=0.1))
     generator = np.random.default_rng(seed)
-    uniform = [[oracle.policy(a) for a in uniform_anchors_of(size)] for size in range(1, 5)]
+    uniform = [
+        [oracle.policy(a) for a in uniform_anchors(n_objectives=3, size=size)]
+        for size in range(1, 5)
+    ]
     random = [oracle.policy(a) for a in generator.dirichlet(np.ones(3), size=4)]
     search = [*uniform[2], *(oracle.policy(a) for a in generator.dirichlet(np.ones(3), size=2))]
     names = tuple(dict.fromkeys([*(n for row in uniform for n in row), *random, *search]))
@@ -139,3 +143,29 @@ def test_the_judge_is_the_gold_rules_of_the_three_objectives():
     found = rules.score(["", ""], texts)
     for column, name in enumerate(rules.objectives):
         assert np.array_equal(found[:, column], gold_reward(name, texts))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "sentence"),
+    [
+        (("elementary", "kind"), "no objective 'kind'; it has elementary"),
+        (("friendly", "elementary"), "repeat or are not in the world's order"),
+        (("expert", "expert"), "repeat or are not in the world's order"),
+        (("elementary", "expert", "friendly"), "may make 2 policies, but begins with one for each"),
+    ],
+)
+def test_objectives_that_cannot_be_studied_are_refused(objectives, sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        WorldStudySettings.checked({"objectives": objectives, "max_calls": 2}, source="a test")
+
+
+def test_a_study_of_other_objectives_has_files_of_its_own(trained: list[Trained], tmp_path) -> None:
+    settings = WorldStudySettings(
+        seeds=(0, 1), max_size=2, n_resamples=3, objectives=("elementary", "concise", "friendly")
+    )
+    write_world_study(compare_ways(trained, settings=settings), tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {
+        "portfolio-world-elementary-concise-friendly"
+    }
+    text = next(tmp_path.glob("*.md")).read_text()
+    assert "--objectives elementary,concise,friendly" in text

@@ -188,6 +188,9 @@ def study_world(
     seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0,1,2",
     size: Annotated[int, typer.Option(help="Members of the largest portfolio.")] = 8,
     calls: Annotated[int, typer.Option(help="Policies that adaptive search may make.")] = 8,
+    objectives: Annotated[
+        str, typer.Option(help="Of the small world, separated by commas.")
+    ] = "elementary,expert,friendly",
     work: Annotated[Path, typer.Option(help="Folder of the libraries.")] = Path(
         "out/portfolio-world"
     ),
@@ -200,7 +203,12 @@ def study_world(
     from palate.recipes.palm_study_world import WorldStudySettings
 
     settings = WorldStudySettings.checked(
-        {"seeds": whole_numbers(seeds, what="seeds"), "max_size": size, "max_calls": calls},
+        {
+            "seeds": whole_numbers(seeds, what="seeds"),
+            "max_size": size,
+            "max_calls": calls,
+            "objectives": [name.strip() for name in objectives.split(",")],
+        },
         source="the command line",
     )
     found = study_world_portfolios(settings, work=work)

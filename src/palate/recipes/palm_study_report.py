@@ -9,11 +9,12 @@ from palate.evaluate.plots.theme import save_png
 from palate.recipes.palm_study import WAYS, Estimate, GapRow, WorldStudy, study_json
 from palate.recipes.palm_study_world import OBJECTIVES
 
-NAME = "portfolio-world"
+NAME = "portfolio-world"  # and the objectives, where they are not the default ones
 
 
 def write_world_study(study: WorldStudy, folder: Path) -> None:
     """Write `portfolio-world.md`, `.json` and `.png` into the folder."""
+    name = _name(study)
     sizes = range(1, study.settings.max_size + 1)
     figure = gap_curves(
         {way: [_interval(study.row(way, size).additive) for size in sizes] for way in WAYS},
@@ -21,9 +22,14 @@ def write_world_study(study: WorldStudy, folder: Path) -> None:
         y_label="largest loss of anybody, reward units",
         title="Learned experts: loss against the best policy trained, judged by the gold rules",
     )
-    save_png(figure, folder / f"{NAME}.png")
-    write_json(folder / f"{NAME}.json", study_json(study))
-    write_text_atomic(folder / f"{NAME}.md", render_world_study(study))
+    save_png(figure, folder / f"{name}.png")
+    write_json(folder / f"{name}.json", study_json(study))
+    write_text_atomic(folder / f"{name}.md", render_world_study(study))
+
+
+def _name(study: WorldStudy) -> str:
+    objectives = study.settings.objectives
+    return NAME if objectives == OBJECTIVES else f"{NAME}-{'-'.join(objectives)}"
 
 
 def render_world_study(study: WorldStudy) -> str:
@@ -34,8 +40,8 @@ def render_world_study(study: WorldStudy) -> str:
         "# Portfolios of learned experts on the small world",
         "",
         f"Made by `palate portfolio study-world --seeds {','.join(map(str, settings.seeds))} "
-        f"--size {settings.max_size} --calls {settings.max_calls}`. "
-        f"Objectives {', '.join(OBJECTIVES)}; one library a seed. Policies trained: "
+        f"--size {settings.max_size} --calls {settings.max_calls} "
+        f"--objectives {','.join(settings.objectives)}`. One library a seed. Policies trained: "
         f"{', '.join(map(str, study.n_policies))}; by adaptive search "
         f"{', '.join(map(str, study.n_calls))}.",
         "",
@@ -46,7 +52,7 @@ def render_world_study(study: WorldStudy) -> str:
         "so it is relative to those, and the largest over all preferences. Intervals: 95 %, whole "
         f"prompts resampled {settings.n_resamples} times; numbers are means over seeds.",
         "",
-        f"![Largest loss of anybody against the number of members]({NAME}.png)",
+        f"![Largest loss of anybody against the number of members]({_name(study)}.png)",
         "",
         "## Largest loss of anybody, reward units",
         "",

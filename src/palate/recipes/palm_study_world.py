@@ -10,13 +10,14 @@ was interrupted goes on where it stopped.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from palate.core.errors import InvalidInputError
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
 from palate.experts.train import deterministic
@@ -43,6 +44,7 @@ class WorldStudySettings(Settings):
     """How large the study is.
 
     Attributes:
+        objectives: Of the small world, in its order.
         seeds: One library each.
         max_size: Largest portfolio; also how many uniform and random anchors are trained.
         max_calls: Policies that adaptive search may make.
@@ -51,12 +53,33 @@ class WorldStudySettings(Settings):
         n_resamples: Of the held-out prompts, for intervals.
     """
 
+    objectives: Annotated[tuple[str, ...], Field(min_length=2)] = OBJECTIVES
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     max_size: int = Field(default=8, ge=1, le=20)
-    max_calls: int = Field(default=8, ge=len(OBJECTIVES))
+    max_calls: int = Field(default=8, ge=2)
     n_prompts: int = Field(default=240, ge=4)
     n_answers: int = Field(default=2, ge=1)
     n_resamples: int = Field(default=1000, ge=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.objectives:
+            if name not in OBJECTIVE_NAMES:
+                raise InvalidInputError(
+                    f"The small world has no objective {name!r}; it has "
+                    f"{', '.join(OBJECTIVE_NAMES)}."
+                )
+        if list(self.objectives) != [n for n in OBJECTIVE_NAMES if n in self.objectives]:
+            raise InvalidInputError(
+                f"The objectives {', '.join(self.objectives)} repeat or are not in the world's "
+                f"order; give some of {', '.join(OBJECTIVE_NAMES)}."
+            )
+        if self.max_calls < len(self.objectives):
+            raise InvalidInputError(
+                f"The search may make {self.max_calls} policies, but begins with one for each of "
+                f"{len(self.objectives)} objectives; allow at least as many."
+            )
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +144,10 @@ class Estimates:
         return without_errors(self.oracle.payoffs(policies))
 
 
-def study_run(*, seed: int) -> RunSettings:
-    """The world's run file with three of its objectives."""
+def study_run(objectives: Sequence[str] = OBJECTIVES, *, seed: int) -> RunSettings:
+    """The world's run file with some of its objectives."""
     settings = world_run(seed=seed)
-    kept = tuple(row for row in settings.objectives if row.name in OBJECTIVES)
+    kept = tuple(row for row in settings.objectives if row.name in objectives)
     return settings.model_copy(update={"objectives": kept})
 
 
@@ -137,7 +160,7 @@ def study_prompts(n_prompts: int, *, seed: int) -> tuple[str, ...]:
 
 def trained_policies(settings: WorldStudySettings, *, seed: int, work: Path) -> Trained:
     """Train and measure one seed's policies, or read those that are there."""
-    run = study_run(seed=seed)
+    run = study_run(settings.objectives, seed=seed)
     with deterministic(n_threads=run.training.n_threads):
         workshop = open_workshop(run, out=work / f"seed-{seed}")
         seen = Prices(workshop, _seen_meter(workshop, settings), work / f"seed-{seed}/policies")
@@ -167,7 +190,10 @@ def trained_policies(settings: WorldStudySettings, *, seed: int, work: Path) -> 
             gold=gold.measurements(names),
             texts=tuple(judged.of(oracle.policies[name]).texts for name in names),
             uniform=tuple(
-                tuple(oracle.policy(anchor) for anchor in uniform_anchors_of(size))
+                tuple(
+                    oracle.policy(anchor)
+                    for anchor in uniform_anchors(n_objectives=len(settings.objectives), size=size)
+                )
                 for size in range(1, settings.max_size + 1)
             ),
             random=tuple(made[n_uniform:]),
@@ -175,17 +201,20 @@ def trained_policies(settings: WorldStudySettings, *, seed: int, work: Path) -> 
         )
 
 
-def uniform_anchors_of(size: int) -> Float[ndarray, "anchors objectives"]:
-    """The uniform anchors of a portfolio of this size."""
-    return uniform_anchors(n_objectives=len(OBJECTIVES), size=size)
-
-
-def _fixed(settings: WorldStudySettings, *, seed: int) -> list[Float[ndarray, "anchors three"]]:
+def _fixed(
+    settings: WorldStudySettings, *, seed: int
+) -> list[Float[ndarray, "anchors objectives"]]:
     """Anchors that no result changes: uniform ones, random ones."""
-    every = np.vstack([uniform_anchors_of(size) for size in range(1, settings.max_size + 1)])
+    n_objectives = len(settings.objectives)
+    every = np.vstack(
+        [
+            uniform_anchors(n_objectives=n_objectives, size=size)
+            for size in range(1, settings.max_size + 1)
+        ]
+    )
     uniform = np.array(list(dict.fromkeys(tuple(row) for row in every.tolist())))
     random = random_anchors(
-        n_objectives=len(OBJECTIVES),
+        n_objectives=n_objectives,
         size=settings.max_size,
         generator=generator_for(seed, "random anchors"),
     )
