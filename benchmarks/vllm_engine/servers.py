@@ -1,10 +1,13 @@
 """The same requests through two servers of palate: one that answers itself, one on a vLLM.
 
     python benchmarks/vllm_engine/servers.py WORK URL [--n N] [--engine-set KEY=VALUE ...]
+        [--people P] [--replicas R --database postgresql://...]
 
 WORK is the folder that prepare.py wrote, URL its vLLM. Starts both servers as processes, and sends
-each request to both: all ways, streamed and whole, greedy and drawn. Prints one row a way as JSON.
-Exit code 1 where an answer that says to be exact has another text, or a request fails.
+each request to both: all ways, streamed and whole, greedy and drawn, of P people at the same time.
+With --replicas the second server is `palate scale serve`, R replicas in front of the one vLLM; it
+needs Ray, and a PostgreSQL without people. Prints JSON, one row a way. Exit code 1 where an answer
+that says to be exact has another text, or a request fails.
 """
 
 import argparse
@@ -12,7 +15,10 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,7 @@ import numpy as np
 from openai import OpenAI
 
 from palate.metrics.intervals import wilson_interval
+from palate.recipes.scale_serve import REPLICA
 from palate.recipes.serve_process import FREE, ServerProcess
 
 OPENINGS = (
@@ -33,7 +40,7 @@ STEP = 0.05
 MAX_TOKENS = 24
 
 
-def requests_of(n: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def requests_of(n: int, people: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Way and body, the same for the same `n`."""
     generator = np.random.default_rng(0)
     ways = ("base", "portfolio", "soup", "rounded soup", "output-soup", "mixture")
@@ -41,7 +48,7 @@ def requests_of(n: int) -> Iterator[tuple[str, dict[str, Any]]]:
         way = ways[place % len(ways)]
         shares = generator.dirichlet(np.ones(len(EXPERTS)))
         free = generator.uniform(-0.5, 1.0, size=len(EXPERTS))
-        known: dict[str, Any] = {"way": way}
+        known: dict[str, Any] = {"way": way, "person": f"person-{place % people}"}
         if way in ("portfolio", "mixture"):
             known["preference"] = dict(zip(EXPERTS, shares.tolist(), strict=True))
         elif way != "base":
@@ -63,30 +70,35 @@ def requests_of(n: int) -> Iterator[tuple[str, dict[str, Any]]]:
         )
 
 
-def answer(client: OpenAI, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Text and the `palate` object, the last one of a stream."""
-    found: Any = client.completions.create(model="palate", **body)
+def answer(client: OpenAI, body: dict[str, Any]) -> tuple[str, dict[str, Any], float]:
+    """Text, the `palate` object, the last one of a stream, with who answered, and seconds."""
+    started = time.perf_counter()
+    raw = client.completions.with_raw_response.create(model="palate", **body)
+    found: Any = raw.parse()
     if not body["stream"]:
-        return found.choices[0].text, found.palate
-    text, said = "", {}
-    for chunk in found:
-        said = getattr(chunk, "palate", None) or said
-        text += "".join(choice.text for choice in chunk.choices)
-    return text, said
+        text, said = found.choices[0].text, found.palate
+    else:
+        text, said = "", {}
+        for chunk in found:
+            said = getattr(chunk, "palate", None) or said
+            text += "".join(choice.text for choice in chunk.choices)
+    said = {**said, "replica": raw.headers.get(REPLICA, "")}
+    return text, said, time.perf_counter() - started
 
 
-def compare(local: str, remote: str, n: int) -> dict[str, Any]:
+def compare(local: str, remote: str, n: int, people: int) -> dict[str, Any]:
     """One row a way; `n_exact` says how often the second server called its answer exact."""
+    asked = list(requests_of(n, people))
     clients = [OpenAI(base_url=f"{url}/v1", api_key="none") for url in (local, remote)]
+    answers: list[list[tuple[str, dict[str, Any], float]]] = []
+    seconds: list[float] = []
+    for client in clients:
+        started = time.perf_counter()
+        with ThreadPoolExecutor(people) as threads:
+            answers.append(list(threads.map(partial(answer, client), [body for _, body in asked])))
+        seconds.append(time.perf_counter() - started)
     rows: dict[str, dict[str, Any]] = {}
-    seconds = [0.0, 0.0]
-    for way, body in requests_of(n):
-        found: list[tuple[str, dict[str, Any]]] = []
-        for place, client in enumerate(clients):
-            started = time.perf_counter()
-            found.append(answer(client, body))
-            seconds[place] += time.perf_counter() - started
-        (own, _), (theirs, said) = found
+    for (way, _), (own, _, _), (theirs, said, _) in zip(asked, *answers, strict=True):
         engine = said["engine"]
         start = {"n": 0, "n_equal": 0, "n_exact": 0, "n_exact_equal": 0, "n_calls": 0}
         row = rows.setdefault(way, start | {"largest_rounding_bound": 0.0, "largest_list_bound": 0})
@@ -100,9 +112,14 @@ def compare(local: str, remote: str, n: int) -> dict[str, Any]:
             row[name] = None if engine[kind] is None else max(row[name], engine[kind])
     n_exact = sum(row["n_exact"] for row in rows.values())
     n_equal = sum(row["n_exact_equal"] for row in rows.values())
-    interval = wilson_interval(n_equal, n_exact)
-    return {"ways": rows, "exact": n_exact, "equal": n_equal, "interval": interval} | {
-        "seconds": seconds
+    return {
+        "ways": rows,
+        "exact": n_exact,
+        "equal": n_equal,
+        "interval": wilson_interval(n_equal, n_exact),
+        "answers_by_replica": sorted(Counter(s["replica"] for _, s, _ in answers[1]).values()),
+        "median_seconds": [float(np.median([t for _, _, t in found])) for found in answers],
+        "seconds": seconds,
     }
 
 
@@ -111,22 +128,30 @@ def main(words: list[str]) -> int:
     parser.add_argument("work", type=Path)
     parser.add_argument("url")
     parser.add_argument("--n", type=int, default=60)
+    parser.add_argument("--people", type=int, default=1, help="who ask at the same time")
+    parser.add_argument("--replicas", type=int, default=0)
+    parser.add_argument("--database", default="", help="of the replicas")
     parser.add_argument("--engine-set", action="append", default=[])
     given = parser.parse_args(words)
-    options = ["serve", "--engine", "vllm", "--url", given.url]
+    words = ["scale", "serve", "--replicas", str(given.replicas)] if given.replicas else ["serve"]
+    options = [*words, "--engine", "vllm", "--url", given.url]
     options += ["--adapters", str(given.work / "wide/experts")]
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"adapters_folder={folder}/adapters", "max_lora_rank=32", *given.engine_set]
         for setting in settings:
             options += ["--engine-set", setting]
         servers = [
-            ServerProcess(given.work / "library", f"{folder}/{place}.db", FREE, words=how)
-            for place, how in enumerate((["serve"], options))
+            ServerProcess(given.work / "library", database, FREE, words=how)
+            for database, how in (
+                (f"{folder}/own.db", ["serve"]),
+                (given.database or f"{folder}/other.db", options),
+            )
         ]
         try:
             for server in servers:
                 server.start()
-            found = compare(*(f"http://127.0.0.1:{server.port}" for server in servers), given.n)
+            urls = [f"http://127.0.0.1:{server.port}" for server in servers]
+            found = compare(urls[0], urls[1], given.n, given.people)
         finally:
             for server in servers:
                 server.stop()

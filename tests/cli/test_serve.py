@@ -91,4 +91,4 @@ def test_whatever_one_server_can_be_told_replicas_can_be_told_too() -> None:
     one, many = (inspect.signature(command).parameters for command in (serve, scale.serve))
     for name in one.keys() - {"database"}:  # which replicas must share, and so must be given
         assert many[name] == one[name].replace(kind=many[name].kind), name
-    assert many.keys() - one.keys() == {"replicas", "address"}
+    assert many.keys() - one.keys() == {"replicas", "address", "gpus"}

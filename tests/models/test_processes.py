@@ -14,6 +14,7 @@ from palate.models.processes import (
     is_first,
     join_launch,
     n_together,
+    own_device,
     own_share,
     sum_gradients,
     summed,
@@ -47,6 +48,13 @@ def test_one_process_has_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     sum_gradients([weight])
     assert weight.grad is not None
     assert weight.grad.item() == 2.0
+
+
+def test_every_process_of_a_launch_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own_device("cuda") == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert [own_device(name) for name in ("cuda", "cuda:2", "cpu")] == ["cuda:5", "cuda:2", "cpu"]
 
 
 @pytest.mark.parametrize(("n", "parts"), [(7, 3), (4, 4), (9, 2)])

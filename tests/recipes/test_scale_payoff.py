@@ -13,7 +13,7 @@ import pytest
 from fakes import save_random_adapter, save_tiny_llama
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.experts.anchors import objective_anchors
-from palate.recipes import scale_payoff
+from palate.recipes import scale_ray
 from palate.recipes.run_file import RunSettings
 from palate.recipes.scale_payoff import PayoffJobSettings, measure_payoffs
 from palate.recipes.workshop import open_workshop
@@ -66,8 +66,8 @@ def test_too_few_prompts_and_a_missing_ray_are_told(
 ) -> None:
     with pytest.raises(InvalidInputError, match=r"3 prompts \(3 different\)"):
         measure_payoffs(library, PROMPTS[:3], JOB)
-    monkeypatch.setattr(scale_payoff, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtraError, match="needs Ray"):
+    monkeypatch.setattr(scale_ray, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match="need Ray"):
         measure_payoffs(library, PROMPTS, JOB.model_copy(update={"workers": 2}))
 
 

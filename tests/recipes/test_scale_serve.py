@@ -1,8 +1,16 @@
 """Several servers on one database: any of them serves anybody."""
 
+import os
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,12 +19,15 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from palate.core.errors import InvalidInputError, MissingExtraError
-from palate.recipes import scale_serve
+from palate.recipes import scale_ray
 from palate.recipes.opened import open_library
+from palate.recipes.scale_drill import replica_processes
 from palate.recipes.scale_serve import REPLICA, Named, serve_replicas, share_of
 from palate.recipes.serve import ServeJob, assemble
+from palate.recipes.serve_process import FREE, ServerProcess
 from palate.serve.app import make_app
 from palate.serve.settings import ServeSettings
+from vllm_stand_in import StandIn
 
 TALK = [{"role": "user", "content": "Tell me about rain."}]
 
@@ -90,9 +101,107 @@ def test_a_file_as_database_and_a_missing_ray_are_told(
 ) -> None:
     settings = ServeSettings()
     job = ServeJob(tiny_library, "people.db", "127.0.0.1", 1, None, "cpu", "float32", settings)
-    monkeypatch.setattr(scale_serve, "find_spec", lambda _name: object())
+    monkeypatch.setattr(scale_ray, "find_spec", lambda _name: object())
     with pytest.raises(InvalidInputError, match=r"'people\.db' is a file; give --database p"):
         serve_replicas(job, n_replicas=2)
-    monkeypatch.setattr(scale_serve, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtraError, match="Replicas need Ray"):
+    monkeypatch.setattr(scale_ray, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match="replicas need Ray"):
         serve_replicas(job, n_replicas=2)
+
+
+@pytest.fixture
+def vllm(tiny_library: Path) -> Iterator[StandIn]:
+    opened = open_library(tiny_library)
+    running = StandIn(opened.base, dict(opened.library.expert_folders()))
+    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def asked_of_all_ways() -> list[dict[str, Any]]:
+    """Greedy completions of which nothing is rounded, more soups than a share has room for."""
+    ways: list[dict[str, Any]] = [{"way": "portfolio", "preference": {"kind": 1.0}}]
+    for step in range(1, 6):
+        coefficients = {"kind": 0.5, "short": -0.05 * step, "plain": 0.75}
+        ways += [{"way": way, "coefficients": coefficients} for way in ("soup", "output-soup")]
+    return [
+        {
+            "model": "palate",
+            "prompt": "Rain",
+            "max_tokens": 10,
+            "temperature": 0,
+            "palate": {"person": f"person-{place}", **way},
+        }
+        for place, way in enumerate(ways)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.postgres
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; docs/scale.md says how")
+def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
+    tiny_library: Path, tmp_path: Path, vllm: StandIn
+) -> None:
+    postgres = os.environ.get("PALATE_TEST_POSTGRES_URL")
+    if not postgres:
+        pytest.skip("no PostgreSQL; `source .ci/postgres.sh` starts one")
+    name = f"vllm_replicas_{os.getpid()}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+    url = postgres.rsplit("/", 1)[0] + f"/{name}"
+    parts = assemble(open_library(tiny_library), ServeSettings(), database=f"{tmp_path}/own.db")
+    bodies = asked_of_all_ways()
+    with TestClient(make_app(parts)) as client:
+        own = [client.post("/v1/completions", json=one).json() for one in bodies]
+    words = ["scale", "serve", "--replicas", "2", "--engine", "vllm", "--url", vllm.url]
+    words += ["--no-rates"]
+    use = {"max_adapters": 4, "top_k": 259, "max_top_k": 259, "pools": "server"}
+    for key, value in (use | {"adapters_folder": tmp_path / "adapters"}).items():
+        words += ["--engine-set", f"{key}={value}"]
+    server = ServerProcess(tiny_library, url, FREE, log=tmp_path / "log", words=words)
+    server.start()
+
+    def ask(body: dict[str, Any]) -> tuple[str, str]:
+        found = server.must("POST", "/v1/completions", body)
+        assert found["palate"]["engine"]["is_exact"], found
+        return found["choices"][0]["text"], found["palate"]["way"]
+
+    try:
+        with ThreadPoolExecutor(6) as people:
+            for _ in range(2):
+                assert list(people.map(ask, bodies)) == [
+                    (one["choices"][0]["text"], one["palate"]["way"]) for one in own
+                ]
+            both = places(vllm.loaded)
+            assert len(both) == 2
+            assert max(Counter(map(place, soups_on(vllm))).values()) <= 2  # a share each
+            victims = replica_processes(server.process_id)
+            assert len(victims) == 2
+            victims[0].kill()
+            n_loaded, deadline = len(vllm.loaded), time.monotonic() + 90
+            while places(vllm.loaded[n_loaded:]) != both:  # the dead one's place has an heir
+                assert time.monotonic() < deadline
+                assert [text for text, _ in people.map(ask, bodies)] == [
+                    one["choices"][0]["text"] for one in own
+                ]
+        assert vllm.most_loaded <= 4  # the dead one's soups made room
+    finally:
+        code = server.stop()
+    assert code == 0
+    assert soups_on(vllm) == []
+
+
+def soups_on(vllm: StandIn) -> list[str]:
+    return [name for name in list(vllm.models) if name.startswith("palate-soup-")]
+
+
+def place(soup: str) -> str:
+    return soup.rsplit("-", 1)[0]
+
+
+def places(soups: list[str]) -> set[str]:
+    return set(map(place, soups))

@@ -115,6 +115,9 @@ def serve(
     address: Annotated[
         str | None, typer.Option(help="Of a running Ray cluster; without it, one starts here.")
     ] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0.01, help="Of each, with --device cuda; 0.25 puts 4 on one.")
+    ] = 1.0,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     config: Config = None,
@@ -144,7 +147,7 @@ def serve(
         n_replicas=replicas,
     )
     job = ServeJob(library, database, host, port, base, device, dtype, settings, engine_of)
-    serve_replicas(job, n_replicas=replicas, address=address)
+    serve_replicas(job, n_replicas=replicas, address=address, n_gpus=gpus)
 
 
 @app.command()

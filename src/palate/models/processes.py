@@ -34,6 +34,11 @@ def _leave_launch() -> None:
         distributed.destroy_process_group()
 
 
+def own_device(name: str) -> str:
+    """The device of this process: of `cuda` under a launch its own GPU, for all else the name."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and n_launched() > 1 else name
+
+
 def n_launched() -> int:
     """Processes that `accelerate launch` started together, joined or not; one without it."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1

@@ -31,7 +31,8 @@ from palate.metrics.intervals import wilson_interval
 from palate.recipes.opened import open_library
 from palate.recipes.people_kept import list_people
 from palate.recipes.progress import progress_of
-from palate.recipes.scale_serve import REPLICA, require_ray, require_shared
+from palate.recipes.scale_ray import require_ray
+from palate.recipes.scale_serve import REPLICA, require_shared
 from palate.recipes.serve import assemble
 from palate.recipes.serve_process import FREE, ServerProcess
 from palate.serve.settings import ServeSettings

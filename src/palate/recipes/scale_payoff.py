@@ -11,21 +11,22 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.errors import InvalidInputError
 from palate.core.plan import member_plan, reference_plan
 from palate.core.settings import Settings
+from palate.experts.library import Library
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
 from palate.recipes.opened import open_library
 from palate.recipes.palm_meter import Meter
 from palate.recipes.progress import progress_of
 from palate.recipes.reward_sources import library_rewards
+from palate.recipes.scale_ray import gpus_of, require_ray, start_ray
 
 BASE = "base"
 MIN_CHUNK = 4  # prompts of a cell, as the meter asks
@@ -42,6 +43,9 @@ class PayoffJobSettings(Settings):
         beta: Price of a nat; `None` is the library's.
         workers: Ray workers; 0 measures in this process, without Ray.
         address: Of a running Ray cluster; `None` starts one here with as many CPUs as workers.
+        base: Where the base is now, if it has moved.
+        device: As torch names devices; with `cuda` every Ray worker has a GPU of its own.
+        dtype: Of the base's parameters.
     """
 
     n_answers: int = Field(default=1, ge=1)
@@ -51,6 +55,9 @@ class PayoffJobSettings(Settings):
     beta: float | None = Field(default=None, gt=0)
     workers: int = Field(default=0, ge=0)
     address: str | None = None
+    base: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 Found = dict[
@@ -71,8 +78,8 @@ class CellWorker:
 
     def __init__(self, folder: str, settings: dict[str, Any]) -> None:
         """Load base, experts and rewards."""
-        self._opened = open_library(Path(folder))
-        self._settings = PayoffJobSettings.model_validate(settings)
+        self._settings = s = PayoffJobSettings.model_validate(settings)
+        self._opened = open_library(Path(folder), base=s.base, device=s.device, dtype=s.dtype)
         self._reward = library_rewards(self._opened.library)
 
     def measure(self, cell: Cell) -> Found:
@@ -134,13 +141,9 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
             f"{len(prompts)} prompts ({len(set(prompts))} different) cannot price policies; give "
             "at least four, each once."
         )
-    if settings.workers and find_spec("ray") is None:
-        raise MissingExtraError(
-            "Measuring on several workers needs Ray; run pip install 'palate[scale]' or set "
-            "workers to 0."
-        )
-    opened = open_library(folder)
-    manifest = opened.library.manifest
+    if settings.workers:
+        require_ray()
+    manifest = Library.open(folder).manifest  # whoever measures opens the base
     policies = (BASE, *manifest.expert_names)
     chunks = _chunks(prompts, settings.chunk_prompts)
     cells = [Cell(policy, chunk) for policy in policies for chunk in chunks]
@@ -183,16 +186,12 @@ def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[
 
 
 def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Found]:
-    ray: Any = import_module("ray")
+    ray = start_ray(n_cpus=settings.workers, address=settings.address)
     data: Any = import_module("ray.data")
-    local: dict[str, Any] = {"num_cpus": settings.workers, "include_dashboard": False}
-    ray.init(
-        address=settings.address,
-        log_to_driver=False,
-        logging_level="error",
-        **({} if settings.address else local),
-    )
     try:
+        n_gpus = gpus_of(
+            settings.device, n=settings.workers, each=1.0, address=settings.address, ray=ray
+        )
         items = [
             {"place": place, "cell": json.dumps({"policy": c.policy, "prompts": list(c.prompts)})}
             for place, c in enumerate(cells)
@@ -203,6 +202,7 @@ def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -
             fn_constructor_args=(str(folder.resolve()), settings.model_dump()),
             compute=data.ActorPoolStrategy(size=settings.workers),
             num_cpus=1,
+            num_gpus=n_gpus or None,
         ).take_all()
     finally:
         ray.shutdown()

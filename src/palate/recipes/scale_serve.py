@@ -9,22 +9,21 @@ Rates are kept by each replica for itself; every replica is given its share of t
 so that a key never gets more than was set.
 """
 
-import os
 import signal
 import threading
 from dataclasses import replace
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from palate.core.errors import CheckFailedError, InvalidInputError, MissingExtraError
+from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.experts.library import Library
 from palate.profiles.database import open_database
 from palate.profiles.keys import list_keys
 from palate.recipes.opened import open_library
+from palate.recipes.scale_ray import NAMESPACE, gpus_of, require_ray, start_ray
 from palate.recipes.serve import ServeJob, assemble
 from palate.serve.app import make_app
 from palate.serve.auth import require_safe_host
@@ -32,33 +31,30 @@ from palate.serve.logs import set_up_logs
 from palate.serve.settings import ServeSettings
 
 REPLICA = "X-Palate-Replica"  # header of every answer: who gave it
-APPLICATION = "palate"
 HEALTH_SECONDS = 5.0  # between two looks at a replica
 N_STARTS = 3  # tries to start a replica before the whole is given up
 
 
-def serve_replicas(job: ServeJob, *, n_replicas: int, address: str | None = None) -> None:
+def serve_replicas(
+    job: ServeJob, *, n_replicas: int, address: str | None = None, n_gpus: float = 1.0
+) -> None:
     """Start the replicas and listen until told to stop.
 
     Args:
         job: Library, database, address to listen on, settings.
         n_replicas: Processes that answer.
         address: Of a running Ray cluster; `None` starts one on this machine.
+        n_gpus: Of each replica, where the device is `cuda`; a quarter puts four on one.
 
     Raises:
         InvalidInputError: the database is not PostgreSQL, the address is public without keys, or
-            there are fewer GPUs than replicas that want one.
+            Ray has too few GPUs.
         MissingExtraError: Ray is not installed.
         FormatError: the library is damaged.
         CheckFailedError: the replicas did not start.
     """
     require_ray()
     require_shared(job.database)
-    if job.device.startswith("cuda:"):
-        raise InvalidInputError(
-            f"Ray gives every replica a GPU of its own, so that it cannot be {job.device!r}; give "
-            "--device cuda, and choose GPUs with CUDA_VISIBLE_DEVICES."
-        )
     Library.open(job.library)
     database = open_database(job.database)  # brings the schema up before many do it
     try:
@@ -66,17 +62,15 @@ def serve_replicas(job: ServeJob, *, n_replicas: int, address: str | None = None
     finally:
         database.close()
     require_safe_host(job.host, has_keys=has_keys)
-    ray, serve = start_ray(n_cpus=n_replicas, address=address)
+    ray = start_ray(n_cpus=n_replicas, address=address)
+    serve: Any = import_module("ray.serve")
     _end_on_signals()
     try:
-        if address is None:
-            require_gpus(
-                job.device, n_replicas=n_replicas, n_gpus=ray.cluster_resources().get("GPU", 0)
-            )
+        gpus = gpus_of(job.device, n=n_replicas, each=n_gpus, address=address, ray=ray)
         options = {"host": job.host, "port": job.port, "keep_alive_timeout_s": 30}
         serve.start(http_options=options, proxy_location="EveryNode")
         try:
-            serve.run(_application(serve, job, n_replicas), name=APPLICATION, route_prefix="/")
+            serve.run(_application(serve, job, n_replicas, gpus), name=NAMESPACE, route_prefix="/")
         except RuntimeError as error:
             raise CheckFailedError(
                 f"The replicas did not start: {_last_line(error)}; Ray's logs say more."
@@ -88,18 +82,8 @@ def serve_replicas(job: ServeJob, *, n_replicas: int, address: str | None = None
         if address is None:
             serve.shutdown()
         else:
-            serve.delete(APPLICATION)
+            serve.delete(NAMESPACE)
         ray.shutdown()
-
-
-def require_ray() -> None:
-    """Return when Ray is installed.
-
-    Raises:
-        MissingExtraError: it is not.
-    """
-    if find_spec("ray") is None:
-        raise MissingExtraError("Replicas need Ray; run pip install 'palate[scale]'.")
 
 
 def require_shared(database: str) -> None:
@@ -115,35 +99,6 @@ def require_shared(database: str) -> None:
         )
 
 
-def require_gpus(device: str, *, n_replicas: int, n_gpus: float) -> None:
-    """Return when every replica can have its GPU; Ray would wait for more without a word.
-
-    Raises:
-        InvalidInputError: there are too few.
-    """
-    if device.startswith("cuda") and n_gpus < n_replicas:
-        raise InvalidInputError(
-            f"{n_replicas} replicas want a GPU each, and Ray sees {n_gpus:.0f}; start fewer, or "
-            "leave --device cuda out where a vLLM writes the answers."
-        )
-
-
-def start_ray(*, n_cpus: int, address: str | None) -> tuple[Any, Any]:
-    """Ray and Ray Serve, connected; nothing is reported to Ray's makers unless asked for."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray: Any = import_module("ray")
-    serve: Any = import_module("ray.serve")
-    local: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False}
-    ray.init(
-        address=address,
-        namespace=APPLICATION,
-        log_to_driver=False,
-        logging_level="error",
-        **({} if address else local),
-    )
-    return ray, serve
-
-
 def share_of(settings: ServeSettings, *, n_replicas: int) -> ServeSettings:
     """Settings of one replica: all of them together allow no more than the settings say."""
     return settings.model_copy(
@@ -154,7 +109,7 @@ def share_of(settings: ServeSettings, *, n_replicas: int) -> ServeSettings:
     )
 
 
-def _application(serve: Any, job: ServeJob, n_replicas: int) -> Any:
+def _application(serve: Any, job: ServeJob, n_replicas: int, n_gpus: float) -> Any:
     """The deployment; its class is made here, since Ray is not there when this file is read."""
     settings = share_of(job.settings, n_replicas=n_replicas)
     ours = replace(job, settings=settings, library=job.library.resolve())
@@ -180,7 +135,7 @@ def _application(serve: Any, job: ServeJob, n_replicas: int) -> Any:
             if not self._served.worker.is_alive:
                 raise CheckFailedError("The engine's thread has ended.")
 
-    uses = {"num_gpus": 1} if job.device.startswith("cuda") else {"num_cpus": 1}
+    uses = {"num_gpus": n_gpus} if n_gpus else {"num_cpus": 1}
     deployment = serve.deployment(
         name="server",
         num_replicas=n_replicas,

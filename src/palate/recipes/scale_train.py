@@ -27,7 +27,7 @@ from palate.experts.rollouts import read_rollouts
 from palate.experts.save import fill_expert_folder
 from palate.experts.train import rollout_data, train_expert
 from palate.models.load import load_base
-from palate.models.processes import is_first, join_launch, n_together, summed
+from palate.models.processes import is_first, join_launch, n_together, own_device, summed
 from palate.recipes.opened import base_path
 from palate.recipes.run_file import RunSettings
 
@@ -94,7 +94,7 @@ def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = No
         base_path(settings.base),
         revision=settings.revision,
         dtype=settings.dtype,
-        device=settings.device,
+        device=own_device(settings.device),
     )
     join_launch(base.device)
     rollouts = read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
