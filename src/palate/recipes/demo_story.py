@@ -39,6 +39,7 @@ from palate.recipes.soup_basis import calibration_states, open_basis, shown_log_
 from palate.recipes.soup_feedback import Shown
 from palate.recipes.soup_fit import learner_of
 from palate.recipes.world_judged import Judged, judge_plans
+from palate.serve.words import token_texts
 from palate.soup.personal import personal_soup
 from palate.world.gold import gold_rewards
 from palate.world.objectives import PEOPLE, Person
@@ -143,13 +144,13 @@ def mixture_story(opened: Opened, prompt: str, *, seed: int) -> MixtureStory:
         format_prompt(prompt), plan, Sampling(max_tokens=MAX_ANSWER_TOKENS), seed=seed
     )
     (traced,) = opened.engine.trace([request])
-    tokenizer, tokens = opened.base.tokenizer, traced.completion.tokens
+    tokens = traced.completion.tokens
     told = explain(
         prompt=prompt,
         experts=[names[k] for k in wanted],
         texts=[
-            "" if token in opened.base.stop_ids else str(tokenizer.decode([token]))
-            for token in tokens
+            "" if token in opened.base.stop_ids else text
+            for token, text in zip(tokens, token_texts(opened.base, tokens), strict=True)
         ],
         shares=traced.shares,
         expert_log_probs=traced.row_log_probs,

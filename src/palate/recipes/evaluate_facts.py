@@ -24,6 +24,7 @@ from palate.recipes.evaluate_fill import BASE
 from palate.recipes.evaluate_kit import Kit
 from palate.recipes.evaluate_ways import Arm, way_named
 from palate.recipes.soup_implicit import ImplicitEngine
+from palate.serve.words import token_texts
 from palate.world.grammar import sample_answer, sample_style
 from palate.world.prompts import prompts_about
 from palate.world.topics import HELD_OUT_TOPICS
@@ -197,7 +198,7 @@ def _shares_per_token(kit: Kit) -> FactRow:
     request = way_named("mixture")(kit, person).request(kit.prompts[0], 0)
     traced = kit.mixture.engine.trace([request])[0]
     owners = [row.coefficients.index(1.0) for row in request.plan.rows]
-    tokens = [str(kit.opened.base.tokenizer.decode([token])) for token in traced.completion.tokens]
+    tokens = token_texts(kit.opened.base, traced.completion.tokens)
     detail = {
         "prompt": kit.prompts[0],
         "tokens": tokens,

@@ -8,6 +8,7 @@ from palate.core.protocols import Sampling
 from palate.mixture.decode import experts_of
 from palate.mixture.explain import Explanation, explain, render_page
 from palate.recipes.mixture_open import OpenedMixture
+from palate.serve.words import token_texts
 
 
 def explain_answer(
@@ -41,8 +42,6 @@ def explain_answer(
 
 def _texts(mixture: OpenedMixture, tokens: tuple[int, ...]) -> list[str]:
     """What each token adds; a token in the middle of a character shows its replacement sign."""
-    tokenizer = mixture.opened.base.tokenizer
-    return [
-        "⏹" if token in mixture.opened.base.stop_ids else str(tokenizer.decode([token]))
-        for token in tokens
-    ]
+    base = mixture.opened.base
+    texts = zip(tokens, token_texts(base, tokens), strict=True)
+    return ["⏹" if token in base.stop_ids else text for token, text in texts]

@@ -11,27 +11,24 @@ from palate.models.load import Base
 from palate.models.logprobs import Scored
 from palate.serve.scoring import REFERENCE, mixture_authors, soup_authors
 from palate.serve.wire.palate import TokenOut
+from palate.serve.words import token_texts
 
 
 def explain(base: Base, bank: AdapterBank, live: Live) -> list[TokenOut]:
     """Every token with the shares of those who wrote it; the end token is left out."""
     names, shares = _authors(base, bank, live)
     ends = base.stop_ids
-    rows = zip(live.tokens, live.log_probs, shares, strict=True)
+    texts = token_texts(base, live.tokens)
+    rows = zip(live.tokens, texts, live.log_probs, shares, strict=True)
     return [
         TokenOut(
-            text=token_text(base, token),
+            text=text,
             log_prob=log_prob,
             wrote={name: float(share) for name, share in zip(names, row, strict=True)},
         )
-        for token, log_prob, row in rows
+        for token, text, log_prob, row in rows
         if token not in ends
     ]
-
-
-def token_text(base: Base, token: int) -> str:
-    """One token as text, on its own."""
-    return str(base.tokenizer.decode([token]))
 
 
 def _authors(

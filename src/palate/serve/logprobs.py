@@ -2,8 +2,8 @@
 
 from palate.models.batch import Live
 from palate.models.load import Base
-from palate.serve.explain import token_text
 from palate.serve.wire.chat import CompletionLogprobs, TokenLogprob, TopLogprob
+from palate.serve.words import token_text
 
 LEAST = -9999.0  # stands for minus infinity, which JSON cannot hold
 
@@ -11,12 +11,12 @@ LEAST = -9999.0  # stands for minus infinity, which JSON cannot hold
 def chat_logprob(base: Base, live: Live, *, place: int) -> TokenLogprob:
     """One token of a chat completion."""
     top = live.top[place] if live.n_top else []
-    said = _top(base, live.tokens[place], live.log_probs[place])
+    said = _top(base, live.tokens[place], live.log_probs[place], is_first=not place)
     return TokenLogprob(
         token=said.token,
         logprob=said.logprob,
         bytes=said.bytes,
-        top_logprobs=[_top(base, other, value) for other, value in top],
+        top_logprobs=[_top(base, other, value, is_first=not place) for other, value in top],
     )
 
 
@@ -27,13 +27,16 @@ def completion_logprobs(
     words: list[str] = []
     offsets: list[int] = []
     for place in places:
-        words.append(token_text(base, live.tokens[place]))
+        words.append(token_text(base, live.tokens[place], is_first=not place))
         offsets.append(offset)
         offset += len(words[-1])
     top = None
     if live.n_top:
         top = [
-            {token_text(base, other): _finite(value) for other, value in live.top[place]}
+            {
+                token_text(base, other, is_first=not place): _finite(value)
+                for other, value in live.top[place]
+            }
             for place in places
         ]
     found = CompletionLogprobs(
@@ -52,8 +55,8 @@ def shown_places(base: Base, live: Live) -> range:
     return range(n_tokens - has_end)
 
 
-def _top(base: Base, token: int, value: float) -> TopLogprob:
-    text = token_text(base, token)
+def _top(base: Base, token: int, value: float, *, is_first: bool) -> TopLogprob:
+    text = token_text(base, token, is_first=is_first)
     raw = None if "\ufffd" in text else list(text.encode())
     return TopLogprob(token=text, logprob=_finite(value), bytes=raw)
 
