@@ -137,6 +137,16 @@ def test_a_launch_that_asks_for_sharding_must_get_it(monkeypatch: pytest.MonkeyP
         require_sharded(running("DistributedType.MULTI_GPU", is_fsdp2=False))
 
 
+def test_a_step_can_be_split_into_other_passes_than_the_librarys(
+    library: Path, alone: Trained, tmp_path: Path
+) -> None:
+    found = train_anchor(library, "long", out=tmp_path / "four", accumulate=4)
+    assert len(found.losses) == len(alone.losses) == 6
+    assert found.losses != alone.losses  # like lengths are put together pass by pass: another order
+    with pytest.raises(InvalidInputError, match="batch_pairs=8 is no multiple of accumulate=3"):
+        train_anchor(library, "long", out=tmp_path / "three", accumulate=3)
+
+
 def test_a_run_is_written_once_and_repeats_itself(library: Path, tmp_path: Path) -> None:
     first = train_anchor(library, "short", out=tmp_path / "a", n_steps=2)
     second = train_anchor(library, "short", out=tmp_path / "b", n_steps=2)

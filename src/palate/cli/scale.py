@@ -62,12 +62,15 @@ def train(
     expert: Annotated[str, typer.Argument(help="Name of an expert or an objective.")],
     out: Annotated[Path, typer.Option(help="New folder for the adapter.")],
     n_steps: Annotated[int | None, typer.Option(min=1, help="Instead of the library's.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Passes of a step; more processes need fewer.")
+    ] = None,
     is_json: IsJson = False,
 ) -> None:
     """One expert on all processes that `accelerate launch` starts; on one without it."""
     from palate.recipes.scale_train import train_anchor
 
-    found = train_anchor(library, expert, out=out, n_steps=n_steps)
+    found = train_anchor(library, expert, out=out, n_steps=n_steps, accumulate=accumulate)
     if not found.is_first:
         return
     if is_json:

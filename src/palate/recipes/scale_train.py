@@ -62,7 +62,14 @@ class Trained:
         }
 
 
-def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = None) -> Trained:
+def train_anchor(
+    folder: Path,
+    name: str,
+    *,
+    out: Path,
+    n_steps: int | None = None,
+    accumulate: int | None = None,
+) -> Trained:
     """Train the library's expert of this name anew, into the folder `out`.
 
     Args:
@@ -70,6 +77,8 @@ def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = No
         name: An expert's or an objective's.
         out: New folder for the adapter.
         n_steps: Instead of the library's number of steps.
+        accumulate: Passes of a step, instead of the library's; a step reads as many pairs, in
+            another order.
 
     Raises:
         InvalidInputError: FSDP is asked for and not in force, the library lacks rollouts or the
@@ -85,8 +94,11 @@ def train_anchor(folder: Path, name: str, *, out: Path, n_steps: int | None = No
             "from its rollouts alone."
         )
     training: TrainSettings = settings.training
-    if n_steps is not None:
-        training = training.model_copy(update={"n_steps": n_steps})
+    changes = {"n_steps": n_steps, "accumulate": accumulate}
+    training = training.checked(
+        {**training.model_dump(), **{k: v for k, v in changes.items() if v is not None}},
+        source="the library's training",
+    )
     job = ExpertJob(
         _anchor(library, name), settings.adapter, training, derive_seed(settings.seed, "experts")
     )
