@@ -20,7 +20,7 @@ from starlette.requests import Request as HttpRequest
 from palate.core.protocols import Sampling
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
-from palate.people.questions import information_gains
+from palate.people.questions import information_gains, verdict_information
 from palate.profiles.responses import Response, record_response
 from palate.serve.answers import Ask, Messages, begin_decided, tokens
 from palate.serve.chat import plain
@@ -112,7 +112,7 @@ def most_telling(
     gains = information_gains(belief, differences, gain=belief.gain)
     best = int(gains.argmax())
     first, second = pairs[best]
-    return first, second, float(gains[best])
+    return first, second, verdict_information(belief, differences[best], gain=belief.gain)
 
 
 def _candidates(

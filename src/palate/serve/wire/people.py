@@ -144,7 +144,7 @@ class QuestionOut(WireOut):
     Attributes:
         response: Identifier for the feedback.
         answers: Two.
-        information_nats: How much the verdict is expected to tell.
+        information_nats: How much the verdict is expected to tell; log 2 = 0.693 at most.
         n_candidates: Answers the two were chosen from.
         seed: With which the same request gives the same question while the belief is the same.
     """

@@ -95,7 +95,7 @@ function pair(question, next) {
     el("div", { class: "pair" }, ...cards),
     el("div", { class: "verdicts", role: "group", "aria-label": "Your verdict" }, ...buttons),
     el("p", { class: "muted small-print" },
-      `Chosen because the verdict is expected to tell ${fixed(question.information_nats, 3)} nats.`),
+      `The verdict is expected to tell ${fixed(question.information_nats, 3)} nats; two answers can tell ${fixed(Math.LN2, 3)} at most.`),
     after,
   );
 }
