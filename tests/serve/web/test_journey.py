@@ -25,8 +25,12 @@ def test_a_person_is_created_drags_streams_compares_three_times_and_is_erased(pa
     seen = [believed(page)]
     page.get_by_role("button", name="Compare two").click()
     for verdict in ("A is better", "B is better", "As good as each other"):
+        expect(page.locator(".question")).to_contain_text("two answers can tell 0.693 at most")
         page.get_by_role("button", name=verdict).click()
         page.get_by_role("button", name="Next two").wait_for()
+        is_used = len(seen) == 3  # from the third verdict on
+        soup = page.locator(".soup")
+        expect(soup).to_contain_text("Served as" if is_used else "Would be served as")
         seen.append(believed(page))
         if verdict != "As good as each other":
             page.get_by_role("button", name="Next two").click()

@@ -156,6 +156,7 @@ function update(host, belief) {
 function renderLearned(host, belief) {
   const box = host.querySelector(".learned");
   const { soup, preference } = belief;
+  const isUsed = belief.learning === "applied";
   if (preference && belief.n_feedback > 0) {
     const button = el("button", { type: "button", class: "small" }, "Move the point there");
     button.addEventListener("click", () => {
@@ -164,7 +165,7 @@ function renderLearned(host, belief) {
     });
     box?.replaceChildren(
       el("p", {}, el("span", { class: "learned-sign", "aria-hidden": "true" }, "◇ "),
-        "Learned taste: ", el("b", {}, sharesInWords(preference, 4) || "even")),
+        isUsed ? "Learned taste: " : "Leaning so far: ", el("b", {}, sharesInWords(preference, 4) || "even")),
       button,
     );
   } else {
@@ -172,7 +173,7 @@ function renderLearned(host, belief) {
   }
   const { gain } = soup;
   text(host, ".soup", belief.n_feedback === 0 ? "" :
-    `Served as a soup at ${percent(soup.scale)} of its strength (${fixed(soup.kl, 3)} of ` +
+    `${isUsed ? "Served" : "Would be served"} as a soup at ${percent(soup.scale)} of its strength (${fixed(soup.kl, 3)} of ` +
       `${fixed(soup.budget, 3)} nats a token from the base); expected gain ${signed(gain.mean, 3)} ` +
       `(${fixed(gain.low, 3)} to ${fixed(gain.high, 3)}) reward a token.`);
 }
