@@ -18,6 +18,7 @@ from palate.cli.parse import (
 from palate.core.files import dump_json
 
 if TYPE_CHECKING:
+    from palate.recipes.opened import Opened
     from palate.recipes.ways import Asked, Chosen
 
 LibraryFolder = Annotated[
@@ -47,12 +48,10 @@ def answer(
     """Answer a prompt in a person's taste."""
     from palate.core.protocols import Sampling
     from palate.recipes.answer import answer as recipe
-    from palate.recipes.opened import open_library
 
     sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     asked = asked_for(way, preference=preference, coefficients=coefficients, strength=strength)
-    opened = open_library(library, base=base)
-    require_same_base(coefficients, opened.library.manifest.base.fingerprint)
+    opened = open_for(library, base=base, coefficients=coefficients)
     found = recipe(opened, prompt, asked, sampling=sampling, n=n, seed=seed)
     if is_json:
         typer.echo(dump_json(found.to_json()))
@@ -99,6 +98,20 @@ def _print_choice(chosen: "Chosen") -> None:
     used = ", ".join(f"{name} {value:+.3g}" for name, value in chosen.coefficients.items())
     said = f"{chosen.way}: {used or 'no expert'}. {chosen.reason}"
     Console(highlight=False).print(said, style="dim", markup=False)
+
+
+def open_for(library: Path, *, base: str | None, coefficients: str | None) -> "Opened":
+    """The library, opened, after a file of coefficients was compared with it.
+
+    Raises:
+        InvalidInputError: there is no library, or the coefficients are of another base.
+        FormatError: the library is damaged.
+    """
+    from palate.recipes.opened import open_library
+
+    opened = open_library(library, base=base)
+    require_same_base(coefficients, opened.library.manifest.base.fingerprint)
+    return opened
 
 
 def _print_scores(found: dict[str, Any], *, way: str) -> None:

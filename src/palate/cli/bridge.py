@@ -12,7 +12,7 @@ from palate.cli.answer import (
     Strength,
     WayName,
     asked_for,
-    require_same_base,
+    open_for,
 )
 from palate.cli.parse import (
     BasePath,
@@ -44,11 +44,9 @@ def alpaca(
     """Answer AlpacaEval's instructions in one person's taste, for its judges."""
     from palate.core.protocols import Sampling
     from palate.recipes.evaluate_alpaca import AlpacaJob, answer_instructions
-    from palate.recipes.opened import open_library
 
     asked = asked_for(way, preference=preference, coefficients=coefficients, strength=strength)
-    opened = open_library(library, base=base)
-    require_same_base(coefficients, opened.library.manifest.base.fingerprint)
+    opened = open_for(library, base=base, coefficients=coefficients)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     job = AlpacaJob(instructions, out, sampling, generator=generator, seed=seed)
     found = answer_instructions(opened, asked, job)
@@ -114,12 +112,10 @@ def harness(
     """Tasks of the lm-evaluation-harness under one person's plan."""
     from palate.recipes.evaluate_harness import HarnessModel
     from palate.recipes.evaluate_harness_model import HarnessJob, run_harness
-    from palate.recipes.opened import open_library
     from palate.recipes.ways import choose
 
     asked = asked_for(way, preference=preference, coefficients=coefficients, strength=strength)
-    opened = open_library(library, base=base)
-    require_same_base(coefficients, opened.library.manifest.base.fingerprint)
+    opened = open_for(library, base=base, coefficients=coefficients)
     portfolio = opened.portfolio if way == "portfolio" else None
     chosen = choose(opened.library.manifest, asked, portfolio=portfolio)
     names = tuple(name.strip() for name in tasks.split(",") if name.strip())
