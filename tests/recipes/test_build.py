@@ -101,6 +101,9 @@ def test_building_again_makes_only_what_is_missing(run_file, tmp_path):
     before = parameters(tmp_path / "lib")
     again = build_library(settings_of(run_file), out=tmp_path / "lib")
     assert again.trained == ()
+    (told,) = again.to_json()["rewards"].items()  # of the learned one; the other is a rule
+    assert told[0] == "polite"
+    assert told[1]["accuracy"]["n"] == 8  # a fifth of the pairs
     more = build_library(settings_of(run_file, "anchors.n_random=2"), out=tmp_path / "lib")
     assert more.trained == ("signed-001",)
     assert {name: parameters(tmp_path / "lib")[name] for name in before} == before
@@ -272,7 +275,7 @@ def test_prompts_are_read_once_each_and_a_file_without_them_is_refused(tmp_path)
     path.write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "a"}\n')
     assert read_prompts(path) == ("a", "b")
     path.write_text('{"question": "a"}\n')
-    with pytest.raises(InvalidInputError, match="Row 1"):
+    with pytest.raises(InvalidInputError, match="Line 1"):
         read_prompts(path)
     path.write_text("")
     with pytest.raises(InvalidInputError, match="empty"):

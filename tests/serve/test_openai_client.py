@@ -27,6 +27,21 @@ def test_a_chat_says_how_it_came_about(openai_client: OpenAI) -> None:
     assert answer.palate["response"] is None  # nobody was named
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_headers_say_how_an_answer_came_about(openai_client: OpenAI, *, is_streamed: bool) -> None:
+    for create, asked in (
+        (openai_client.chat.completions.with_raw_response.create, {"messages": TALK}),
+        (openai_client.completions.with_raw_response.create, {"prompt": "Why?"}),
+    ):
+        found: Any = create(
+            model="palate", max_tokens=3, stream=is_streamed, extra_body=TASTE, **asked
+        )
+        assert found.headers["x-palate-way"] == "soup"
+        assert found.headers["x-palate-learning"] == "nothing"
+        assert "x-palate-certified-loss" not in found.headers  # this way carries no certificate
+        found.parse()
+
+
 def test_a_conversation_reads_only_what_is_new_of_each_turn(openai_client: OpenAI) -> None:
     talk: list[Any] = [{"role": "user", "content": "What is a rainbow, and who made it?"}]
     common = {"model": "palate", "seed": 3, "max_tokens": 20, "temperature": 0, "extra_body": TASTE}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import read_jsonl
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
 from palate.core.types import Completion
@@ -18,6 +17,7 @@ from palate.recipes.mixture_answer import controlled
 from palate.recipes.mixture_open import has_controller
 from palate.recipes.opened import Opened
 from palate.recipes.ways import Asked, Chosen, choose
+from palate.rewards.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ScoredFile:
 def score_file(
     base: Base, bank: AdapterBank, path: Path, *, chosen: Chosen, is_ended: bool = True
 ) -> ScoredFile:
-    """Log-probabilities of the answers in a JSONL file under a plan.
+    """Log-probabilities of the answers in a file under a plan.
 
     Args:
         base: The base model.
@@ -118,7 +118,7 @@ def score_file(
     Raises:
         InvalidInputError: the file is missing or empty, or a row lacks a prompt or a completion.
     """
-    rows = read_jsonl(path, what="file of answers")
+    rows, _ = read_rows(path, what="file of answers")
     if not rows:
         raise InvalidInputError(
             f"The file of answers {str(path)!r} is empty; give at least one row."

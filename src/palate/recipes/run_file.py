@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import read_jsonl
 from palate.core.settings import Settings
 from palate.core.types import Objective
 from palate.experts.anchors import AnchorSettings, require_name
@@ -14,6 +13,7 @@ from palate.experts.job import TrainSettings
 from palate.experts.placement import AdapterSettings
 from palate.experts.rollouts import RolloutSettings
 from palate.recipes.palm_settings import PortfolioSettings
+from palate.rewards.rows import read_rows
 from palate.rewards.scale import ScaleKind
 
 _SOURCES = ("pairs", "folder", "rule", "annotators")
@@ -140,17 +140,15 @@ class RunSettings(Settings):
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The column `prompt` of a JSONL file, each prompt once, in order.
+    """The column `prompt` of a JSONL or parquet file, each prompt once, in order.
 
     Raises:
         InvalidInputError: the file is missing or empty, or a row has no prompt.
     """
-    rows = read_jsonl(path, what="prompts file")
-    for number, row in enumerate(rows, start=1):
+    rows, places = read_rows(path, what="prompts file")
+    for row, place in zip(rows, places, strict=True):
         if not isinstance(row.get("prompt"), str):
-            raise InvalidInputError(
-                f"Row {number} of the prompts file {str(path)!r} has no text 'prompt'; add it."
-            )
+            raise InvalidInputError(f"{place} has no text 'prompt'; add it.")
     if not rows:
         raise InvalidInputError(f"The prompts file {str(path)!r} is empty; give at least one row.")
     return tuple(dict.fromkeys(row["prompt"] for row in rows))

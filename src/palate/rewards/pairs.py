@@ -1,4 +1,4 @@
-"""Preference pairs in files: JSONL with `prompt`, `chosen`, `rejected`, one object a line.
+"""Preference pairs in files: JSONL or parquet with `prompt`, `chosen`, `rejected`.
 
 Names and shapes are those of TRL: the three fields are strings or lists of `{"role", "content"}`.
 Messages of a prompt are written out as a transcript (`Human: ...`, blank line, `Assistant: ...`);
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import hash_value, read_jsonl
+from palate.core.files import hash_value
 from palate.core.types import PreferencePair
+from palate.rewards.rows import read_rows
 
 FEWEST_PROMPTS = 20  # with fewer, prompts are generic questions and group nothing
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
@@ -107,7 +108,7 @@ def read_pairs(
     group_by: str | None = None,
     is_swapped: bool = False,
 ) -> PairSet:
-    """The pairs of a JSONL file.
+    """The pairs of a JSONL or parquet file.
 
     Args:
         path: The file.
@@ -117,11 +118,11 @@ def read_pairs(
             Pairs of `simple` swapped are pairs of `expert`.
 
     Raises:
-        InvalidInputError: the file is missing, empty or not JSONL, a row lacks a field or holds
+        InvalidInputError: the file is missing, empty or unreadable, a row lacks a field or holds
             another type, chosen equals rejected, or the objective is not clear. The sentence names
             file and line.
     """
-    rows = read_jsonl(path, what="file of pairs")
+    rows, places = read_rows(path, what="file of pairs")
     if not rows:
         raise InvalidInputError(
             f"The file of pairs {str(path)!r} is empty; give at least one pair."
@@ -130,7 +131,6 @@ def read_pairs(
         raise InvalidInputError(
             f"The pairs of {str(path)!r} are to be swapped; name the opposite objective."
         )
-    places = line_places(path, what="file of pairs")
     pairs = [_pair(row, place=place) for row, place in zip(rows, places, strict=True)]
     groups = None
     if group_by is not None:
@@ -161,16 +161,6 @@ def default_groups(pairs: Sequence[PreferencePair]) -> list[str]:
     for pair in pairs:
         parent[_root(parent, pair.chosen)] = _root(parent, pair.rejected)
     return [_root(parent, pair.chosen) for pair in pairs]
-
-
-def line_places(path: Path, *, what: str) -> list[str]:
-    """How to name each row of a JSONL file in a message; blank lines count but hold no row."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [
-        f"Line {number} of the {what} {str(path)!r}"
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
 
 
 def text_of(value: object, *, place: str, field: str) -> str:

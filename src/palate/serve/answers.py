@@ -243,6 +243,15 @@ def accounted(served: Served, answering: Answering) -> PalateOut:
     return answering.out.model_copy(update={"engine": said})
 
 
+def headers_of(answering: Answering) -> dict[str, str]:
+    """How the answers came about, for whoever sees the response but not its body."""
+    out = answering.out
+    found = {"X-Palate-Way": out.way, "X-Palate-Learning": out.learning}
+    if out.certified_loss is not None:
+        found["X-Palate-Certified-Loss"] = f"{out.certified_loss:.6g}"
+    return found
+
+
 async def keep(served: Served, answering: Answering, person: str) -> None:
     """Record the response."""
     lives = answering.lives

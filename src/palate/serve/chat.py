@@ -5,10 +5,10 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from palate.core.protocols import Sampling
-from palate.serve.answers import Answering, Ask, Drawn, accounted, begin, finish, tokens
+from palate.serve.answers import Answering, Ask, Drawn, accounted, begin, finish, headers_of, tokens
 from palate.serve.gone import unless_gone
 from palate.serve.logprobs import chat_logprob, shown_places
 from palate.serve.sampling import sampling_of
@@ -31,15 +31,15 @@ router = APIRouter(tags=["answers"])
 
 @router.post("/v1/chat/completions", response_model=ChatOut)
 async def create(
-    asked: ChatIn, request: Request, served: Parts, caller: Known
+    asked: ChatIn, request: Request, response: Response, served: Parts, caller: Known
 ) -> ChatOut | StreamingResponse:
     """Answer a conversation; with `stream`, as server-sent events."""
     sampling = sampling_of(asked, served.settings, limit=asked.max_completion_tokens)
     ask = _ask(asked, sampling)
     if asked.stream:
         answering = await begin(served, caller, ask)
-        return await event_stream(_chunks(served, answering, asked))
-    return await unless_gone(request, _whole(served, caller, ask, asked))
+        return await event_stream(_chunks(served, answering, asked), headers=headers_of(answering))
+    return await unless_gone(request, _whole(served, caller, ask, asked, response))
 
 
 def plain(messages: list[Message]) -> list[dict[str, str]]:
@@ -60,8 +60,11 @@ def _ask(asked: ChatIn, sampling: Sampling) -> Ask:
     )
 
 
-async def _whole(served: Served, caller: Known, ask: Ask, asked: ChatIn) -> ChatOut:
+async def _whole(
+    served: Served, caller: Known, ask: Ask, asked: ChatIn, response: Response
+) -> ChatOut:
     answering = await begin(served, caller, ask)
+    response.headers.update(headers_of(answering))
     ends: dict[int, str] = {}
     async for drawn in tokens(served, answering):
         if drawn.token.finish is not None:

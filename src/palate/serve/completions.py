@@ -5,9 +5,9 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
-from palate.serve.answers import Answering, Ask, accounted, begin, finish, tokens
+from palate.serve.answers import Answering, Ask, accounted, begin, finish, headers_of, tokens
 from palate.serve.chat import chunk_of, last_chunk_of, with_stories
 from palate.serve.gone import unless_gone
 from palate.serve.logprobs import completion_logprobs, shown_places
@@ -21,7 +21,7 @@ router = APIRouter(tags=["answers"])
 
 @router.post("/v1/completions", response_model=CompletionOut)
 async def create(
-    asked: CompletionIn, request: Request, served: Parts, caller: Known
+    asked: CompletionIn, request: Request, response: Response, served: Parts, caller: Known
 ) -> CompletionOut | StreamingResponse:
     """Continue a text; with `stream`, as server-sent events."""
     ask = Ask(
@@ -36,12 +36,15 @@ async def create(
     )
     if asked.stream:
         answering = await begin(served, caller, ask)
-        return await event_stream(_chunks(served, answering, asked))
-    return await unless_gone(request, _whole(served, caller, ask, asked))
+        return await event_stream(_chunks(served, answering, asked), headers=headers_of(answering))
+    return await unless_gone(request, _whole(served, caller, ask, asked, response))
 
 
-async def _whole(served: Served, caller: Known, ask: Ask, asked: CompletionIn) -> CompletionOut:
+async def _whole(
+    served: Served, caller: Known, ask: Ask, asked: CompletionIn, response: Response
+) -> CompletionOut:
     answering = await begin(served, caller, ask)
+    response.headers.update(headers_of(answering))
     ends: dict[int, str] = {}
     async for drawn in tokens(served, answering):
         if drawn.token.finish is not None:

@@ -14,7 +14,9 @@ from palate.serve.logs import LOGGER
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def event_stream(chunks: AsyncGenerator[Mapping[str, Any]]) -> StreamingResponse:
+async def event_stream(
+    chunks: AsyncGenerator[Mapping[str, Any]], *, headers: Mapping[str, str]
+) -> StreamingResponse:
     """The response; what goes wrong before the first chunk is an error of its own.
 
     Raises:
@@ -23,7 +25,7 @@ async def event_stream(chunks: AsyncGenerator[Mapping[str, Any]]) -> StreamingRe
     """
     first = await anext(chunks)
     return StreamingResponse(
-        _events(first, chunks), media_type="text/event-stream", headers=HEADERS
+        _events(first, chunks), media_type="text/event-stream", headers={**HEADERS, **headers}
     )
 
 

@@ -1,0 +1,83 @@
+"""Rows from JSONL and from parquet are the same rows."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.recipes.run_file import read_prompts
+from palate.rewards.completions import has_pairs, read_completions
+from palate.rewards.pairs import read_pairs
+from palate.rewards.rows import read_rows
+
+PAIRS: list[dict[str, Any]] = [
+    {"prompt": f"Question {k}?", "chosen": f"Answer {k}", "rejected": "No", "objective": "kind"}
+    for k in range(4)
+]
+
+
+def both(folder: Path, rows: list[dict[str, Any]]) -> tuple[Path, Path]:
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    Dataset.from_list(rows).to_parquet(folder / "rows.parquet")
+    return folder / "rows.jsonl", folder / "rows.parquet"
+
+
+def test_pairs_of_parquet_are_those_of_jsonl(tmp_path: Path) -> None:
+    lines, table = both(tmp_path, PAIRS)
+    found = read_pairs(table)
+    assert found.pairs == read_pairs(lines).pairs
+    assert (found.objective, found.source, len(found)) == ("kind", "rows.parquet", 4)
+    assert has_pairs(table)
+
+
+def test_messages_in_parquet_are_read_as_in_jsonl(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Why?"}]
+    rows = [{"prompt": talk, "completion": [{"role": "assistant", "content": "So."}]}]
+    lines, table = both(tmp_path, rows)
+    assert read_completions(table) == read_completions(lines)
+    assert read_completions(table)[1] == ["So."]
+    assert not has_pairs(table)
+
+
+def test_prompts_of_parquet_are_read_once_each(tmp_path: Path) -> None:
+    _, table = both(tmp_path, [{"prompt": text} for text in ("a", "b", "a")])
+    assert read_prompts(table) == ("a", "b")
+
+
+def test_a_fault_names_the_row(tmp_path: Path) -> None:
+    rows = [PAIRS[0], {**PAIRS[1], "rejected": "Answer 1"}]
+    lines, table = both(tmp_path, rows)
+    with pytest.raises(InvalidInputError, match=r"Row 2 of the file of pairs '.*rows.parquet'"):
+        read_pairs(table)
+    with pytest.raises(InvalidInputError, match=r"Line 2 of the file of pairs '.*rows.jsonl'"):
+        read_pairs(lines)
+
+
+def test_blank_lines_count_but_hold_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": 2}\n')
+    rows, places = read_rows(path, what="file")
+    assert rows == [{"a": 1}, {"a": 2}]
+    assert [place.split(" of ")[0] for place in places] == ["Line 1", "Line 3"]
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    with pytest.raises(InvalidInputError, match="does not exist"):
+        read_rows(path, what="file of pairs")
+    path.write_text("prompt,chosen\n")
+    with pytest.raises(InvalidInputError, match=r"rows.parquet' is not parquet .*write it again"):
+        read_rows(path, what="file of pairs")
+
+
+def test_parquet_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, table = both(tmp_path, PAIRS)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install palate\[train\]"):
+        read_rows(table, what="file of pairs")
