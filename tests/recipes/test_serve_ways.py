@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
@@ -15,8 +16,11 @@ from palate.portfolio.terms import Terms
 from palate.recipes.opened import Opened, open_library
 from palate.recipes.palm_policy import Policy
 from palate.recipes.palm_route import LibraryPortfolio
+from palate.recipes.serve import assemble
 from palate.recipes.serve_ways import LibraryWays
+from palate.serve.app import make_app
 from palate.serve.floor import Floor
+from palate.serve.settings import ServeSettings
 from palate.serve.ways import Wanted
 from palate.serve.wire.palate import Way
 
@@ -51,6 +55,19 @@ def certified(tiny_library: Path) -> Opened:
 
 def ways(opened: Opened, *, floor: Floor | None = None, tolerance: float = 0.05) -> LibraryWays:
     return LibraryWays(opened, None, floor, tolerance)
+
+
+def test_the_certified_loss_stands_in_the_answers_headers(
+    certified: Opened, tmp_path: Path
+) -> None:
+    served = assemble(certified, ServeSettings(), database=f"sqlite:///{tmp_path}/people.db")
+    talk = {"model": "palate", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 2}
+    wish = {"preference": {"plain": 1.0}, "way": "portfolio"}
+    with TestClient(make_app(served)) as client:
+        found = client.post("/v1/chat/completions", json={**talk, "palate": wish})
+    assert found.headers["x-palate-way"] == "portfolio"
+    # of what plain wants its own expert, left out, has 0.7 and the best member 0.3
+    assert found.headers["x-palate-certified-loss"] == "0.4"
 
 
 def test_auto_takes_the_portfolio_where_its_certified_loss_is_small(certified: Opened) -> None:
