@@ -182,7 +182,8 @@ class Limit:
 
 REMEDIES = {
     "one device": "more replicas: palate scale serve --replicas, or vLLM on several GPUs",
-    "one server process": "more replicas: palate scale serve --replicas; their state is shared",
+    "one server process": "more replicas, also in front of a vLLM: palate scale serve --replicas; "
+    "their state is shared",
     "writers of feedback": "keep 100 items in a transaction (3 times the rate), more connections, "
     "then people spread over several databases by identifier",
     "one database's disk": "shorter keep_days: answers shown are nearly all of it; then several "

@@ -1,0 +1,85 @@
+"""Two engines at work on one vLLM, as two processes are: does one unload what the other needs?
+
+    python benchmarks/vllm_engine/sharing.py WORK URL [--n N] [--engine-set KEY=VALUE ...]
+
+WORK is the folder that prepare.py wrote, URL its vLLM. Two threads on each engine ask for N rounds
+of greedy soups, in orders of their own, with so few adapters that nearly every answer loads one.
+Prints what came of it as JSON; exit code 1 where an answer failed or has other tokens than in this
+process.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from palate.core.errors import PalateError
+from palate.core.plan import output_soup_plan, parameter_soup_plan
+from palate.core.protocols import Request, Sampling
+from palate.core.settings import load_settings
+from palate.models.vllm_engine import VllmEngine
+from palate.models.vllm_wire import VllmSettings
+from palate.recipes.opened import open_library
+from palate.recipes.serve_vllm import folders_of
+from palate.recipes.vllm import connect
+
+SOUPS = [(0.05 * k, 0.5, -0.25) for k in range(1, 7)]
+GREEDY = Sampling(temperature=0.0, max_tokens=20)
+PLANS = [parameter_soup_plan(c) for c in SOUPS] + [output_soup_plan(c) for c in SOUPS[:2]]
+REQUESTS = [Request("Once upon a time", plan, GREEDY) for plan in PLANS]
+USE = ("n_processes=2", "max_adapters=4", "max_lora_rank=32", "top_k=512", "max_top_k=512")
+
+
+def ask(own: list[tuple[int, ...]], n: int, engine: VllmEngine, seed: int) -> Counter[str]:
+    """How often an answer was equal, other or failed."""
+    found: Counter[str] = Counter()
+    for place in np.random.default_rng(seed).permutation(np.tile(np.arange(len(REQUESTS)), n)):
+        try:
+            tokens = engine.generate([REQUESTS[place]])[0].tokens
+            found["equal" if tokens == own[place] else "other"] += 1
+        except PalateError as error:
+            found["failed"] += 1
+            print(error, file=sys.stderr)
+    return found
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("url")
+    parser.add_argument("--n", type=int, default=2)
+    parser.add_argument("--engine-set", action="append", default=[])
+    given = parser.parse_args(words)
+    opened = open_library(given.work / "library")
+    own = [opened.engine.generate([request])[0].tokens for request in REQUESTS]
+    with tempfile.TemporaryDirectory() as folder:
+        said = [f"url={given.url}", f"adapters_folder={folder}", "n_retries=0", *USE]
+        settings = load_settings(VllmSettings, overrides=[*said, *given.engine_set])
+        adapters = folders_of(given.work / "wide/experts")
+        engines = [connect(opened, settings, adapters=adapters) for _ in range(2)]
+        started = time.monotonic()
+        with ThreadPoolExecutor(4) as threads:
+            turns = threads.map(partial(ask, own, given.n), engines * 2, range(4))
+            found = sum(turns, Counter[str]())
+        caches = [engine.parts.cache for engine in engines]
+        shown = {
+            **found,
+            "seconds": round(time.monotonic() - started, 1),
+            "loads": sum(cache.n_loads for cache in caches),
+            "evictions": sum(cache.n_evictions for cache in caches),
+        }
+        for engine in engines:
+            engine.close()
+    print(json.dumps(shown))
+    return int(set(found) != {"equal"})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
