@@ -72,4 +72,12 @@ def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
     assert json.loads(found.stdout)["library"] == "lib"
     for options in (["--prepare"], ["--only", "a"]):
         assert CliRunner().invoke(app, [str(path), *options]).exit_code != 2
+    right = {"estimate": 0.75, "low": 0.5, "high": 0.9, "n": 16}
+    told = {"accuracy": right, "by_length": 0.75, "is_above_length": False}
+    content = {"library": "lib", "rewards": {"a": told}, "experts": [], "portfolio": None}
+    monkeypatch.setattr(Outcome, "to_json", lambda _self: {**content, "seconds": 1.0})
+    said = " ".join(CliRunner().invoke(app, [str(path)]).stdout.split())
+    assert "reward a: 0.750 [0.500, 0.900] of 16 held-out pairs right" in said
+    assert "by length alone 0.750: no better than length" in said
+    asked.pop()
     assert asked == [(7, "small", None), (0, "small", []), (0, "small", ["a"])]

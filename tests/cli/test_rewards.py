@@ -73,6 +73,18 @@ def test_train_prints_accuracy_with_interval_and_length_baselines(
         assert words in text
 
 
+def test_a_reward_that_may_have_learned_length_is_named(tmp_path: Path) -> None:
+    for name, places in (("train", range(30)), ("validation", range(30, 40))):
+        rows = [
+            {"prompt": f"ask {k}", "chosen": f"yes {k}", "rejected": f"yes and more of it {k}"}
+            for k in places
+        ]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [str(tmp_path / "train"), "--validation", str(tmp_path / "validation")]
+    text = run("train", *words, "--objective", "short", "--out", str(tmp_path / "out"))
+    assert "warning: no better than length alone" in text
+
+
 def test_score_prints_numbers_for_answers_and_accuracy_for_pairs(files: Path) -> None:
     scored = json.loads(run("score", str(files / "reward"), str(files / "answers.jsonl"), "--json"))
     assert len(scored["scores"]) == scored["n"] == 4

@@ -55,6 +55,11 @@ def test_length_baselines_are_counted_by_hand() -> None:
     assert found.shorter_wins.estimate == (1 + 0.5) / 4
     assert found.length_only.estimate == (2 + 0.5) / 4  # train says longer
     assert found.accuracy.estimate == 0.5
+    assert found.by_length == 2.5 / 4
+    assert not found.is_above_length
+    margins = np.array([1.0, 1.0, 1.0, -1.0])
+    better = held_out_of(margins, validation=validation, length_coefficients=fit_length(train))
+    assert better.is_above_length  # three of four
     assert found.loss == pytest.approx(np.log(2))
 
 

@@ -1,7 +1,7 @@
 """`palate build RUN.yaml`: pairs or rewards and a base become a library."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,6 +38,8 @@ def build(
     if is_json:
         typer.echo(dump_json(found))
         return
+    console = Console()
+    _print_rewards(console, found["rewards"])
     table = Table("expert", "wants", "mean tilt", "sd", "trained now")
     for expert in found["experts"]:
         wants = [f"{share:+.2f} {name}" for name, share in expert["direction"].items() if share]
@@ -48,8 +50,18 @@ def build(
             f"{expert['tilt_sd']:.3f}",
             "yes" if expert["is_trained_now"] else "no",
         )
-    console = Console()
     console.print(table)
     if found["portfolio"] is not None:
         print_grown(found["portfolio"])
     console.print(f"{found['library']}: {len(found['experts'])} experts, {found['seconds']} s")
+
+
+def _print_rewards(console: Console, rewards: dict[str, Any]) -> None:
+    for name, found in rewards.items():
+        right = found["accuracy"]
+        doubt = "" if found["is_above_length"] else ": no better than length, beware"
+        console.print(
+            f"reward {name}: {right['estimate']:.3f} [{right['low']:.3f}, {right['high']:.3f}] of "
+            f"{right['n']} held-out pairs right, by length alone {found['by_length']:.3f}{doubt}",
+            markup=False,
+        )

@@ -59,13 +59,16 @@ def train(
         },
         source="the options",
     )
-    card = train_reward(job).card.model_dump(mode="json")
+    trained = train_reward(job)
+    card = trained.card.model_dump(mode="json")
     if is_json:
         typer.echo(dump_json({"folder": str(out), **card}))
         return
     console = Console()
     console.print(f"{out}: {card['objective']} ({card['trunk']}), {card['train']['n']} pairs")
     _print_accuracies(console, card["held_out"])
+    if not trained.card.held_out.is_above_length:
+        console.print("warning: no better than length alone, which it may have learned")
     if card["calibration"] is None:
         console.print("not calibrated: it ranks, but gives no number in [0, 1]")
 

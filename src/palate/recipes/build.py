@@ -17,6 +17,7 @@ from palate.experts.anchors import Anchor, make_anchors
 from palate.experts.library import Library
 from palate.experts.train import deterministic
 from palate.recipes.palm_grow import Grown, grow, require_growable
+from palate.recipes.reward_sources import held_out_of
 from palate.recipes.run_file import RunSettings
 from palate.recipes.workshop import open_workshop
 
@@ -56,6 +57,14 @@ class Built:
                 }
                 for record in manifest.experts
             ],
+            "rewards": {
+                name: {
+                    "accuracy": found.accuracy.model_dump(mode="json"),
+                    "by_length": found.by_length,
+                    "is_above_length": found.is_above_length,
+                }
+                for name, found in held_out_of(self.library).items()
+            },
             "portfolio": None if self.portfolio is None else self.portfolio.to_json(),
             "seconds": round(self.seconds, 1),
         }

@@ -17,8 +17,11 @@ from palate.experts.library import Fill, Library, hash_folder
 from palate.experts.rollouts import Rollout
 from palate.recipes.progress import progress_of
 from palate.recipes.run_file import ObjectiveSettings
+from palate.rewards.card import FILE as CARD
+from palate.rewards.card import load_card
 from palate.rewards.fit import fit_reward
 from palate.rewards.folder import load_reward
+from palate.rewards.held_out import HeldOut
 from palate.rewards.pairs import PairSet, pair_set, read_pairs
 from palate.rewards.reward import LearnedReward, RewardVector, calibrate
 from palate.rewards.rules import rule_from
@@ -67,6 +70,16 @@ def library_rewards(library: Library) -> RewardVector:
         )
     names = library.manifest.objective_names
     return RewardVector(tuple(_load(library.reward_folder(name), name) for name in names))
+
+
+def held_out_of(library: Library) -> dict[str, HeldOut]:
+    """How well the library's learned rewards rank held-out pairs; rules are not among them."""
+    folders = {name: library.reward_folder(name) for name in library.manifest.rewards}
+    return {
+        name: load_card(folder).held_out
+        for name, folder in folders.items()
+        if (folder / CARD).is_file()
+    }
 
 
 def reward_key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int) -> str:

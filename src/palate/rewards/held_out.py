@@ -65,6 +65,16 @@ class HeldOut(Settings):
     shorter_wins: Accuracy
     length_only: Accuracy
 
+    @property
+    def by_length(self) -> float:
+        """What the best of the three length baselines gets right."""
+        return max(self.longer_wins.estimate, self.shorter_wins.estimate, self.length_only.estimate)
+
+    @property
+    def is_above_length(self) -> bool:
+        """Whether it gets more right than the best length baseline; chance may say so, too."""
+        return self.accuracy.estimate > self.by_length
+
 
 def accuracy_of(
     margins: Float[ndarray, " pairs"], *, groups: Sequence[str], seed: int = 0
