@@ -176,7 +176,7 @@ def _counted(job: tuple[Cell, int, int]) -> Count:
 
 def count_cell(cell: Cell, *, n_repeats: int, seed: int) -> Count:
     """One cell."""
-    count: Callable[[Cell, int, np.random.Generator], Count] = {
+    counters: dict[What, Callable[[Cell, int, np.random.Generator], Count]] = {
         "one kind": _differences,
         "two kinds": _differences,
         "clusterings": _differences,
@@ -185,9 +185,11 @@ def count_cell(cell: Cell, *, n_repeats: int, seed: int) -> Count:
         "table": _tables,
         "sequence": _sequences,
         "planted": _planted,
-    }[cell.what]
-    # the clustering is left out, so that all clusterings see the same draws
-    generator = generator_for(seed, cell.what, str(cell.shape), str(cell.detail))
+    }
+    count = counters[cell.what]
+    # the clustering and the table are left out: the same shape means the same draws everywhere
+    drawn = "difference" if count is _differences else cell.what
+    generator = generator_for(seed, drawn, str(cell.shape), str(cell.detail))
     return count(cell, n_repeats, generator)
 
 
