@@ -13,6 +13,7 @@ import signal
 import threading
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -112,7 +113,10 @@ def share_of(settings: ServeSettings, *, n_replicas: int) -> ServeSettings:
 def _application(serve: Any, job: ServeJob, n_replicas: int, n_gpus: float) -> Any:
     """The deployment; its class is made here, since Ray is not there when this file is read."""
     settings = share_of(job.settings, n_replicas=n_replicas)
-    ours = replace(job, settings=settings, library=job.library.resolve())
+    base = job.base
+    if base is not None and Path(base).is_dir():  # replicas may run in another folder
+        base = str(Path(base).resolve())
+    ours = replace(job, settings=settings, library=job.library.resolve(), base=base)
 
     class Replica:
         """The server in one process."""
