@@ -38,18 +38,18 @@ class Sampling:
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
         rules = {
-            "repetition_penalty": self.repetition_penalty > 0,
-            "no_repeat_ngram_size": self.no_repeat_ngram_size >= 0,
-            "temperature": 0 <= self.temperature < float("inf"),
-            "top_k": self.top_k >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "max_tokens": self.max_tokens >= 1,
+            "repetition_penalty": (self.repetition_penalty > 0, "a number above 0"),
+            "no_repeat_ngram_size": (self.no_repeat_ngram_size >= 0, "0 or more"),
+            "temperature": (0 <= self.temperature < float("inf"), "a number of 0 or more"),
+            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_p": (0 < self.top_p <= 1, "a number above 0 and at most 1"),
+            "max_tokens": (self.max_tokens >= 1, "1 or more"),
         }
-        for name, holds in rules.items():
+        for name, (holds, allowed) in rules.items():
             if not holds:
                 raise InvalidInputError(
                     f"The sampling setting {name}={getattr(self, name)} is out of range; "
-                    "see `palate.core.protocols.Sampling`."
+                    f"use {allowed}."
                 )
 
 
