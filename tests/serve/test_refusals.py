@@ -67,6 +67,8 @@ def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(
         ({"seed": 2**64}, "seed"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages.0.content"),
         ({"top_logprobs": 2}, None),
         ({"stream_options": {"include_usage": True}}, None),
         ({"palate": {"coefficients": {"kind": 21.0}}}, "palate.coefficients.kind"),

@@ -30,6 +30,7 @@ KINDS = {
 }
 STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503, 504)
 MAX_SHOWN = 80  # characters of a value that a message repeats
+UNION_MEMBERS = ("constrained-", "list[")  # how pydantic calls the members of a union; no keys
 
 
 @dataclass
@@ -70,7 +71,8 @@ def from_palate(error: PalateError) -> ApiError:
 def from_validation(error: RequestValidationError) -> ApiError:
     """The first broken rule, in one sentence; the values of a person's texts are not repeated."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    parts = [str(part) for part in first["loc"] if part != "body"]
+    place = ".".join(part for part in parts if not part.startswith(UNION_MEMBERS))
     kind = first["type"]
     if kind == "json_invalid":
         return ApiError(400, "The body is not valid JSON; send one JSON object.", "invalid_json")
