@@ -46,6 +46,17 @@ def test_greedy_tokens_and_log_probs_are_those_of_the_engine_in_this_process(
         assert all(served.account.certified)
 
 
+@pytest.mark.parametrize("way", ["member", "output soup"])
+def test_what_the_server_caches_of_a_prompt_serves_one_scope(
+    connected, server: StandIn, way: str
+) -> None:
+    engine = connected()
+    for scope in ("one tenant", ""):
+        server.calls.clear()
+        engine.generate([Request("A cat", PLANS[way], GREEDY, scope=scope)])
+        assert {call.get("cache_salt", "") for call in server.calls} == {scope}
+
+
 @pytest.mark.parametrize("way", ["soup", "output soup", "mixture"])
 def test_tokens_drawn_here_are_those_of_the_engine_in_this_process(
     connected, local: LocalEngine, way: str

@@ -133,6 +133,7 @@ class Answer:
                 seed=live.request.seed,
                 stop_ids=sorted(self.parts.base.stop_ids),
                 n_top=max(2, live.n_top),
+                scope=live.request.scope,
             )
         )
         last: str | None = None
@@ -208,7 +209,9 @@ class Answer:
         contexts = [[*context, *self.live.tokens] for context in self.live.contexts]
         client = self.parts.client
         futures = [
-            self.parts.rows.submit(client.next_log_probs, model, context, top_k=top_k)
+            self.parts.rows.submit(
+                client.next_log_probs, model, context, top_k=top_k, scope=self.live.request.scope
+            )
             for model, context in zip(self._models, contexts, strict=True)
         ]
         self.n_calls += len(futures)

@@ -17,7 +17,8 @@ from palate.core.protocols import Sampling
 from palate.models.batch import Live
 from palate.models.vllm_groups import GUARD, GroupTag, Kind
 from palate.models.vllm_parts import VllmParts
-from palate.models.vllm_wire import Piece, Pieces, RowAsked
+from palate.models.vllm_pieces import Piece
+from palate.models.vllm_wire import Pieces, RowAsked
 
 PAUSE_SECONDS = 0.05  # before a group is begun again
 
@@ -92,6 +93,7 @@ def _attempt(
                 n_top=n_listed,
                 bias={tag.abort: GUARD},
                 xargs=replace(tag, row=row).to_xargs(),
+                scope=live.request.scope,
             )
             streams.append(parts.client.stream(asked))
         readers = [_singly(stream) for stream in streams]

@@ -19,8 +19,8 @@ from palate.core.errors import InvalidInputError, PalateError, ProviderError
 from palate.core.protocols import Sampling
 from palate.core.settings import Settings
 from palate.models.vllm_groups import PROBE, PROTOCOL
+from palate.models.vllm_pieces import Piece, piece_of
 
-_ID_MARK = "token_id:"  # asked for by `return_tokens_as_token_ids`
 _NOT_FOUND = 404
 _TOO_MANY = 429
 _ALIVE_SECONDS = 5.0  # in which a server says that it is there
@@ -94,6 +94,7 @@ class RowAsked:
         n_top: Log-probabilities to list for each token.
         bias: Added to logits, by token.
         xargs: For plugins of the server.
+        scope: Whose prompts' cached states may be used (`cache_salt`); empty is everybody's.
     """
 
     model: str
@@ -104,23 +105,7 @@ class RowAsked:
     n_top: int
     bias: Mapping[int, float] = field(default_factory=dict[int, float])
     xargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some tokens of a stream.
-
-    Attributes:
-        tokens: Their ids.
-        log_probs: Of each, before temperature and truncation.
-        tops: Per token, the listed log-probabilities by id.
-        finish: `stop` or `length` with the last one, otherwise `None`.
-    """
-
-    tokens: tuple[int, ...]
-    log_probs: tuple[float, ...]
-    tops: tuple[dict[int, float], ...]
-    finish: str | None
+    scope: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +183,8 @@ class VllmClient:
             "stop_token_ids": list(asked.stop_ids),
             "return_tokens_as_token_ids": True,
             "add_special_tokens": False,
+            **_salt(asked.scope),
+            **({"vllm_xargs": dict(asked.xargs)} if asked.xargs else {}),
         }
         with self.told():
             return Pieces(
@@ -213,11 +200,13 @@ class VllmClient:
                     logprobs=max(1, asked.n_top),
                     logit_bias={str(token): int(by) for token, by in asked.bias.items()},
                     stream=True,
-                    extra_body=extra | ({"vllm_xargs": dict(asked.xargs)} if asked.xargs else {}),
+                    extra_body=extra,
                 ),
             )
 
-    def next_log_probs(self, model: str, context: Sequence[int], *, top_k: int) -> dict[int, float]:
+    def next_log_probs(
+        self, model: str, context: Sequence[int], *, top_k: int, scope: str = ""
+    ) -> dict[int, float]:
         """Log-probabilities of the `top_k` most probable next tokens, by id.
 
         Raises:
@@ -231,9 +220,9 @@ class VllmClient:
                 max_tokens=1,
                 temperature=1.0,
                 logprobs=top_k,
-                extra_body={"return_tokens_as_token_ids": True},
+                extra_body={"return_tokens_as_token_ids": True, **_salt(scope)},
             )
-            found = _piece(answer.choices[0])
+            found = piece_of(answer.choices[0])
         if not found.tops:
             raise ProviderError(
                 f"The server {self.settings.url!r} gave no log-probabilities; start it with "
@@ -334,7 +323,7 @@ class Pieces:
         try:
             for chunk in self.answer:
                 if chunk.choices:
-                    yield _piece(chunk.choices[0])
+                    yield piece_of(chunk.choices[0])
         except PalateError:
             raise
         except Exception as error:  # some versions of openai hand on what their transport raises
@@ -364,32 +353,13 @@ def connect_client(settings: VllmSettings) -> VllmClient:
     )
 
 
-def _piece(choice: Any) -> Piece:
-    listed: Any = choice.logprobs
-    names = list(getattr(listed, "tokens", None) or [])
-    if any(not str(name).startswith(_ID_MARK) for name in names):
-        raise ProviderError(
-            f"The server named the token {names[0]!r} by text, not by id; only vLLM and servers "
-            "that know return_tokens_as_token_ids can be used."
-        )
-    return Piece(
-        tokens=tuple(_id(name) for name in names),
-        log_probs=tuple(float(value) for value in getattr(listed, "token_logprobs", None) or []),
-        tops=tuple(
-            {_id(name): float(value) for name, value in top.items()}
-            for top in getattr(listed, "top_logprobs", None) or []
-        ),
-        finish=choice.finish_reason,
-    )
+def _salt(scope: str) -> dict[str, str]:
+    return {"cache_salt": scope} if scope else {}
 
 
 def _max_tokens(model: Any) -> int | None:
     found = getattr(model, "max_model_len", None)  # vLLM's own
     return None if found is None else int(found)
-
-
-def _id(name: str) -> int:
-    return int(name.removeprefix(_ID_MARK))
 
 
 def _unknown(error: Exception) -> UnknownModel:
