@@ -146,8 +146,3 @@ class Wording:
                 {"role": "user", "content": prompt},
             ],
         )
-
-
-def even_strengths(wanted: Sequence[int], *, n_experts: int) -> tuple[float, ...]:
-    """The wanted experts alike, the others not at all."""
-    return tuple(1.0 / len(wanted) if k in wanted else 0.0 for k in range(n_experts))

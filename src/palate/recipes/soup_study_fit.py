@@ -11,7 +11,6 @@ from scipy.special import log_expit
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
 from palate.experts.anchors import Anchor
-from palate.people.bradley_terry import fit_batch
 from palate.people.population import fit_population
 from palate.recipes.soup_fit import learner_of
 from palate.recipes.soup_study_library import training_tastes
@@ -156,13 +155,3 @@ def best_single_experts(basis: StudyBasis, votes: Votes, *, n_comparisons: int) 
     signs = 2.0 * part.labels - 1.0  # labels are 0 or 1
     likelihood = log_expit(signs[:, :, None] * margins).sum(axis=1)
     return [int(place) for place in likelihood.argmax(axis=1)]
-
-
-def reward_model_coefficients(
-    basis: StudyBasis, votes: Votes, *, n_comparisons: int
-) -> Float[ndarray, "people experts"]:
-    """`[people, experts]`: mode of every person's coefficients, without the trust region."""
-    part = votes.of_first(n_comparisons)
-    prior = basis.soup.prior
-    fits = fit_batch(part.differences(basis.features), part.labels, prior=prior, gain=prior.gain)
-    return fits.mean / basis.soup.feature_scales

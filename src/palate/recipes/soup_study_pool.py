@@ -53,12 +53,6 @@ class AnswerPool:
     gold: Float[ndarray, "answers objectives"]
     log_ratios: Float[ndarray, "answers experts"]
 
-    def of_experts(self, chosen: tuple[int, ...]) -> "AnswerPool":
-        """The pool as a smaller basis sees it."""
-        return AnswerPool(
-            self.prompts, self.texts, self.prompt_index, self.gold, self.log_ratios[:, chosen]
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Votes:
