@@ -67,6 +67,18 @@ def test_a_missing_reward_is_its_whole_range_minus_the_price_of_kl():
     assert bounds.upper[0].tolist() == [0.5, 0.2]
 
 
+def test_a_missing_reward_is_wider_by_what_all_policies_have_in_common():
+    """The others are bounded up to a common shift, which a reward in its range does not have."""
+    known = payoffs(
+        [[np.nan, 0.2]], [[0, 0]], reward_range=(0.0, 1.0), level_errors=np.array([0.1, 0.0])
+    )
+    bounds = value_bounds(known, confidence=0.95)
+    assert bounds.n_intervals == 1
+    half = 1.959964 * 0.1
+    assert bounds.lower[0, 0] == pytest.approx(-0.5 - half, abs=1e-6)
+    assert bounds.upper[0, 0] == pytest.approx(0.5 + half, abs=1e-6)
+
+
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 2.0, -0.5, float("nan")])
 def test_a_confidence_out_of_range_is_refused(confidence):
     with pytest.raises(InvalidInputError, match="between 0 and 1"):

@@ -8,6 +8,7 @@ from palate.core.types import PayoffTable
 from palate.portfolio.adaptive import SearchSettings, search
 from palate.portfolio.certificate import certify
 from palate.portfolio.gap import mixture_bound
+from palate.portfolio.grid import size_bound
 from palate.portfolio.payoffs import exact_payoffs, payoffs_from_measurements, shifted
 from palate.portfolio.tabular import TabularOracle, measured
 from palate.portfolio.terms import Terms
@@ -140,6 +141,16 @@ def test_the_whole_table_loses_nothing_and_needs_no_more_than_itself():
     assert found.certificate.additive_gap == 0.0
     assert found.certificate.multiplicative_gap == 0.0
     assert found.size_bound == 2
+
+
+def test_no_more_policies_are_enough_than_a_bound_for_all_or_than_were_compared():
+    # in general a gap of 0.2 asks for more than three policies, one of 0.9 for less than a hundred
+    few = certify(payoffs([[1, 0], [0, 1], [0.7, 0.7]]), members=[0, 1], terms=Terms())
+    assert few.size_bound == 3
+    many = payoffs([[0.95, 0.95], *[[0.05, 0.05]] * 100])
+    large = certify(many, members=[1], terms=Terms())
+    assert large.certificate.additive_gap == pytest.approx(0.9)
+    assert large.size_bound == size_bound(n_objectives=2, beta=0.1, gap=0.9) < 100
 
 
 def test_a_missing_reward_stands_as_an_interval():
