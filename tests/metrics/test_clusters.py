@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 
 from palate.metrics.clusters import (
-    POOL_FOR_INTERVALS,
     StandardError,
     cluster_error,
     crossed_error,
@@ -50,46 +49,61 @@ def _mean_squares(table):
     return rows, columns / (n_columns - 1), rest / ((n_rows - 1) * (n_columns - 1))
 
 
-def _crossed(table, pool_above):
+def _crossed(table, *, with_pooling):
     rows, columns = (index.ravel() for index in np.indices(table.shape))
-    return crossed_error(table.ravel(), rows, columns, pool_above=pool_above)
+    return crossed_error(table.ravel(), rows, columns, with_pooling=with_pooling)
 
 
-def test_with_clear_effects_the_crossed_error_is_that_of_the_mean_squares():
+@pytest.mark.parametrize("with_pooling", [True, False])
+def test_with_clear_effects_the_crossed_error_is_that_of_the_mean_squares(with_pooling):
     draws = np.random.default_rng(1)
     table = (
         draws.normal(size=(6, 1)) * 3 + draws.normal(size=(1, 9)) * 3 + draws.normal(size=(6, 9))
     )
     rows, columns, rest = _mean_squares(table)
-    found = _crossed(table, POOL_FOR_INTERVALS)
+    found = _crossed(table, with_pooling=with_pooling)
     assert found.error**2 == pytest.approx((rows + columns - rest) / 54)
     # Satterthwaite's, with 5, 8 and 40 degrees of freedom
     expected = (rows + columns - rest) ** 2 / (rows**2 / 5 + columns**2 / 8 + rest**2 / 40)
     assert found.degrees == pytest.approx(expected)
 
 
-def test_without_effects_both_kinds_are_pooled_with_the_cells():
+def test_without_effects_an_interval_pools_both_kinds_with_the_cells():
     draws = np.random.default_rng(4)
     table = draws.normal(size=(6, 9))
     rows, columns, rest = _mean_squares(table)
     assert stats.f.sf(rows / rest, 5, 40) > 0.25
     assert stats.f.sf(columns / rest, 8, 40) > 0.25
-    found = _crossed(table, POOL_FOR_INTERVALS)
+    found = _crossed(table, with_pooling=True)
     assert found.error == pytest.approx(stats.sem(table.ravel()))
     assert found.degrees == pytest.approx(53)
 
 
-def test_a_test_pools_only_what_varies_less_than_the_cells():
-    # the rows vary a little more than the rest does: kept for a test, pooled for an interval
+def test_a_test_keeps_what_varies_a_little_more_than_the_cells_and_doubts_what_varies_less():
+    # the rows vary a little more than the rest does, the columns less
     for seed in range(100):
         table = np.random.default_rng(seed).normal(size=(6, 9))
         rows, columns, rest = _mean_squares(table)
         if rows > rest > columns and stats.f.sf(rows / rest, 5, 40) > 0.25:
             break
-    pooled = (40 * rest + 8 * columns) / 48
-    assert _crossed(table, 1.0).error ** 2 == pytest.approx(rows / 54)
-    assert _crossed(table, 1.0).error ** 2 != pytest.approx(pooled / 54)
-    assert _crossed(table, 0.25).error == pytest.approx(stats.sem(table.ravel()))
+    found = _crossed(table, with_pooling=False)
+    assert found.error**2 == pytest.approx(rows / 54)
+    assert found.degrees == pytest.approx(rows**2 / (rows**2 / 5 + columns**2 / 8 + rest**2 / 40))
+    assert _crossed(table, with_pooling=True).error == pytest.approx(stats.sem(table.ravel()))
+
+
+def test_far_in_the_tail_a_test_errs_no_more_often_than_it_says_and_pooling_does():
+    # four people who lean a little, and prompts that do not: pooling takes them for noise at times
+    draws = np.random.default_rng(11)
+    n_far = {True: 0, False: 0}
+    rows, columns = (index.ravel() for index in np.indices((4, 16)))
+    for _ in range(4000):
+        table = 0.5 * draws.normal(size=4)[rows] + draws.normal(size=64)
+        for with_pooling in (True, False):
+            error = crossed_error(table, rows, columns, with_pooling=with_pooling)
+            n_far[with_pooling] += error.p_value(float(table.mean())) <= 0.005
+    assert n_far[False] <= 34  # 20 wanted, and three standard errors
+    assert n_far[True] > 40
 
 
 def test_missing_cells_leave_what_least_squares_leaves():
@@ -108,7 +122,7 @@ def test_missing_cells_leave_what_least_squares_leaves():
         for index in (rows, columns)
     )
     expected = by_row.error**2 + by_column.error**2 - noise
-    assert crossed_error(values, rows, columns, pool_above=0.25).error ** 2 == pytest.approx(
+    assert crossed_error(values, rows, columns, with_pooling=True).error ** 2 == pytest.approx(
         expected
     )
 
@@ -116,7 +130,7 @@ def test_missing_cells_leave_what_least_squares_leaves():
 def test_prompts_that_only_one_person_has_add_nothing_to_the_persons_error():
     values = np.random.default_rng(6).normal(size=12) + np.repeat([0.0, 3.0, 5.0], 4)
     people = np.repeat(np.arange(3), 4)
-    found = crossed_error(values, people, np.arange(12), pool_above=0.25)
+    found = crossed_error(values, people, np.arange(12), with_pooling=True)
     sums = np.bincount(people, weights=values)
     assert found == cluster_error(sums, np.full(3, 4.0))
 

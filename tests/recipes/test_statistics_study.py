@@ -31,9 +31,9 @@ def test_every_statistic_of_the_scoreboard_is_checked_in_cells_of_their_own():
     assert {cell.clustering for cell in cells} == {"person", "prompt", "both"}
 
 
-def test_a_clustering_that_does_not_know_of_the_prompts_is_found_out():
+def test_a_clustering_that_does_not_know_of_the_people_is_found_out():
     known = count_cell(Cell("clusterings", REPORT, "both"), n_repeats=300, seed=0)
-    blind = count_cell(Cell("clusterings", REPORT, "person"), n_repeats=300, seed=0)
+    blind = count_cell(Cell("clusterings", REPORT, "prompt"), n_repeats=300, seed=0)
     assert known.n_significant is not None
     assert blind.n_significant is not None
     assert known.n_significant <= 27  # 5 % and three standard errors

@@ -7,8 +7,8 @@ Source: Fisher 1935, "The Design of Experiments", section 21 (sign flips); Phips
 "Permutation P-values Should Never Be Zero"; Welch 1947, "The Generalization of Student's Problem".
 
 Deviation: with two kinds of clusters no sign flip keeps both, so the p-value is that of Student's
-t with the crossed error of `palate.metrics.clusters`, in which no kind that varies more than the
-cells is pooled: pooling suits an interval at 95 %, but errs where Holm's adjustment looks.
+t with the crossed error of `palate.metrics.clusters` without pooling: pooling suits an interval at
+95 %, but errs where Holm's adjustment looks.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.clusters import POOL_FOR_TESTS, ROUNDING, StandardError, sign_patterns
+from palate.metrics.clusters import ROUNDING, StandardError, sign_patterns
 from palate.metrics.intervals import (
     Interval,
     Labels,
@@ -114,7 +114,7 @@ def paired_difference(
         differences,
         clusters=clusters,
         second_clusters=second_clusters,
-        pool_above=POOL_FOR_TESTS,
+        with_pooling=False,
     )
     return Difference(interval, error.p_value(interval.estimate))
 

@@ -23,7 +23,6 @@ from scipy.special import stdtrit
 
 from palate.core.errors import InvalidInputError
 from palate.metrics.clusters import (
-    POOL_FOR_INTERVALS,
     ROUNDING,
     StandardError,
     cluster_error,
@@ -224,7 +223,7 @@ def mean_error(
     *,
     clusters: Labels | None = None,
     second_clusters: Labels | None = None,
-    pool_above: float = POOL_FOR_INTERVALS,
+    with_pooling: bool = True,
 ) -> tuple[StandardError, int]:
     """Standard error of the mean, and the smaller number of clusters.
 
@@ -232,7 +231,7 @@ def mean_error(
         observations: `[observations]`, finite.
         clusters: What an observation belongs to; `None`: each stands alone.
         second_clusters: A second, crossed membership; needs `clusters`.
-        pool_above: With two kinds, as in `palate.metrics.clusters.crossed_error`.
+        with_pooling: With two kinds, as in `palate.metrics.clusters.crossed_error`.
 
     Raises:
         InvalidInputError: labels of another length, or fewer than two clusters.
@@ -244,7 +243,7 @@ def mean_error(
         sums = np.bincount(index, weights=observations)
         return cluster_error(sums, np.bincount(index).astype(float)), n_rows
     columns, n_columns = cluster_index(second_clusters, n=n, name="second_clusters")
-    error = crossed_error(observations, index, columns, pool_above=pool_above)
+    error = crossed_error(observations, index, columns, with_pooling=with_pooling)
     return error, min(n_rows, n_columns)
 
 
