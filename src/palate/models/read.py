@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
 from palate.core.errors import InvalidInputError
 from palate.models.bank import AdapterBank
 from palate.models.batch import Batch, Live
-from palate.models.cache import RowCache
+from palate.models.cache import RowCache, empty_kv
 from palate.models.load import Base
 from palate.models.prefixes import BLOCK_TOKENS, PrefixStore
 
@@ -112,7 +111,9 @@ class Reader:
             cache.join(other)
         logits = torch.cat([said for _, said in parts])
         place_of = {lane: place for place, lane in enumerate(done)}
-        cache.select(torch.tensor([place_of[lane] for lane in lane_of], device=self._base.device))
+        places = [place_of[lane] for lane in lane_of]
+        if places != list(range(len(done))):
+            cache.select(torch.tensor(places, device=self._base.device))
         order = torch.tensor([row for lane in done for _, row in lane.rows])
         first = 0
         for live in lives:
@@ -220,7 +221,7 @@ class Reader:
         if width > n_new:
             cache = RowCache.of_states(_states(lanes, width - n_new), mask, self._shapes)
         else:
-            cache = RowCache(DynamicCache(), mask)
+            cache = RowCache(empty_kv(), mask)
         rows = [(coefficients, k) for k, lane in enumerate(lanes) for coefficients, _ in lane.rows]
         own = None if len(rows) == len(lanes) else [k for _, k in rows]
         logits = self._forward(ids, cache, [coefficients for coefficients, _ in rows], own)

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, DynamicCache, LlamaConfig, LlamaModel
+from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaModel
+from transformers.cache_utils import Cache
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
-from palate.models.cache import RowCache
+from palate.models.cache import RowCache, empty_kv
 
 MAX_POSITIONS = 4096  # rotary positions have no parameters, so this costs nothing
 
@@ -77,7 +78,7 @@ class Trunk(nn.Module):
         mask = torch.tensor(
             [[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=device
         )
-        cache = RowCache(DynamicCache(), mask)
+        cache = RowCache(empty_kv(), mask)
         return self._run(ids, mask, strengths, kv=cache.kv)[:, -1], cache
 
     def advance(
@@ -90,9 +91,7 @@ class Trunk(nn.Module):
         cache.extend()
         return self._run(tokens.unsqueeze(1), cache.mask, strengths, kv=cache.kv)[:, -1]
 
-    def _run(
-        self, ids: Tensor, mask: Tensor, strengths: Tensor, *, kv: DynamicCache | None
-    ) -> Tensor:
+    def _run(self, ids: Tensor, mask: Tensor, strengths: Tensor, *, kv: Cache | None) -> Tensor:
         embedded = self.decoder.get_input_embeddings()(ids) + self.strengths(strengths).unsqueeze(1)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.decoder(
