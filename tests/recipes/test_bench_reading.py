@@ -18,6 +18,7 @@ TINY = ReadingBenchSettings(
     new_tokens=5,
     short_tokens=6,
     n_people=3,
+    n_long_rows=4,
     part_tokens=32,
     n_repeats=2,
 )
@@ -30,6 +31,7 @@ def test_the_gate_is_met_and_every_contestant_is_timed() -> None:
         "again": ["known", "read anew"],
         "in parts": ["in parts", "at once"],
         "lengths": ["by length", "all in one pass"],
+        "long rows": ["room left", "copied"],
     }
     assert found["phases"]["again"]["times_faster_than"]["known"] == 1.0
     assert found["step_seconds"] > 0

@@ -1,10 +1,12 @@
 """`palate bench reading`: what is gained by reading prompts once, in parts, and by their length.
 
-Three races on a random Llama with experts in all blocks, each against the same engine without:
+Four races on a random Llama with experts in all blocks, each against the same engine without:
 
     again       a long prompt that was read before under the same coefficients: time to first token
     in parts    a long prompt arrives while others write: the longest pause between their tokens
     lengths     one long prompt among short ones: time to read them all
+    long rows   one more token in every row of a large batch of long texts: room left in the cache,
+                against transformers' cache, which copies all for each token
 
 The gate: every token's log-probability is that of an engine that keeps nothing and reads at once.
 """
@@ -24,8 +26,10 @@ from palate.core.settings import Settings
 from palate.models import read
 from palate.models.bank import AdapterBank
 from palate.models.batch import Live
+from palate.models.cache import empty_kv
 from palate.models.engine import LocalEngine
-from palate.models.peers import LlamaSize, random_adapters, random_base
+from palate.models.load import Base
+from palate.models.peers import Cache, LlamaSize, random_adapters, random_base
 from palate.models.read import Reading
 from palate.models.session import Session
 from palate.recipes.timing import Timing, race
@@ -47,6 +51,7 @@ class ReadingBenchSettings(Settings):
     new_tokens: int = 24
     short_tokens: int = 24
     n_people: int = 8
+    n_long_rows: int = 32
     part_tokens: int = 128
     n_repeats: int = 15
     seed: int = 0
@@ -110,6 +115,7 @@ def bench_reading(settings: ReadingBenchSettings) -> ReadingBench:
         "again": race(_again(plain, keeping, asks), n_repeats=settings.n_repeats),
         "in parts": pauses,
         "lengths": race(_lengths(plain, asks), n_repeats=settings.n_repeats),
+        "long rows": race(_long_rows(base, asks), n_repeats=settings.n_repeats),
     }
     return ReadingBench(settings, gap, timings, step)
 
@@ -207,6 +213,25 @@ def _lengths(plain: LocalEngine, asks: _Asks) -> dict[str, Callable[[], object]]
             read.PASS_TOKENS = before
 
     return {"by length": ask, "all in one pass": together}
+
+
+@torch.inference_mode()
+def _long_rows(base: Base, asks: _Asks) -> dict[str, Callable[[], object]]:
+    """A step of many rows that have read a long text, here the same one."""
+    text = torch.tensor([asks.long], device=base.device)
+    tokens = text[:, -1:].expand(asks.settings.n_long_rows, -1)
+
+    def step(cache: Any) -> Callable[[], object]:
+        base.model(text, past_key_values=cache, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(tokens))
+
+        @torch.inference_mode()
+        def run() -> None:
+            base.model(tokens, past_key_values=cache)
+
+        return run
+
+    return {"room left": step(empty_kv()), "copied": step(Cache())}
 
 
 def _pauses(
