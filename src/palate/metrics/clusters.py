@@ -100,7 +100,8 @@ def crossed_error(
     `V_rows + V_columns - V_cells`, where neither kind has less than `V_cells`. What is estimated
     from few clusters makes nearly every interval too wide where they have no effect; pooling a
     kind with the cells that an F test does not tell from them keeps 95 % intervals near 95 %. But
-    p-values of 0.0003, which adjusted tables rest on, would come ten times too often: tests go without.
+    p-values of 0.0003, which adjusted tables rest on, would come ten times too often: tests go
+    without.
 
     Args:
         observations: `[observations]`.
