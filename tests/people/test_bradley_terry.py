@@ -113,6 +113,32 @@ def test_fit_agrees_with_a_general_minimiser() -> None:
     assert result.objective == pytest.approx(best.fun, abs=1e-9)
 
 
+@pytest.mark.parametrize("gain", [1.0, 2.0])
+def test_the_evidence_is_the_integral_of_likelihood_and_prior(gain: float) -> None:
+    """Where the posterior is nearly normal Laplace's approximation is the integral itself."""
+    features, labels = np.full((6, 1), 0.3), np.array([1.0, 1.0, 0.0, 1.0, 0.0, 0.5])
+    prior = Belief(np.array([0.4]), np.array([[0.5]]))
+    m = np.linspace(-6.0, 6.0, 40_001)
+    density = np.exp(-0.5 * (m - 0.4) ** 2 / 0.5) / np.sqrt(2 * np.pi * 0.5)
+    for label in labels:
+        win = expit(gain * 0.3 * m)
+        density = density * win**label * (1 - win) ** (1 - label)
+    expected = np.log(density.sum() * (m[1] - m[0]))
+    found = fit(features, labels, prior=prior, gain=gain).log_evidence
+    assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_prediction_averages_over_the_belief() -> None:
+    belief = Belief(np.array([0.5, -1.0]), np.array([[0.6, 0.2], [0.2, 0.9]]))
+    feature, gain = np.array([0.8, -0.4]), 1.7
+    found = predict(belief, feature, gain=gain)
+    assert found.margin_mean == pytest.approx(1.7 * (0.4 + 0.4))
+    # 0.64 * 0.6 - 2 * 0.32 * 0.2 + 0.16 * 0.9 = 0.4
+    assert found.margin_variance == pytest.approx(1.7**2 * 0.4)
+    draws = np.random.default_rng(0).multivariate_normal(belief.mean, belief.covariance, 200_000)
+    assert found.probability == pytest.approx(expit(gain * draws @ feature).mean(), abs=0.01)
+
+
 def test_a_batch_answers_each_person_as_alone() -> None:
     generator = np.random.default_rng(0)
     features = generator.normal(size=(50, 12, 3))

@@ -8,7 +8,7 @@ from palate.core.plan import member_plan, output_soup_plan
 from palate.core.types import PayoffTable
 from palate.portfolio.choice import Wish, choose
 from palate.portfolio.payoffs import exact_payoffs
-from palate.portfolio.route import router_from_record
+from palate.portfolio.route import Router, router_from_record
 from palate.portfolio.terms import Terms
 
 
@@ -44,6 +44,23 @@ def test_people_are_routed_as_paper_and_pencil_says(record):
     assert found.plan == member_plan(index=record.members.index(other), n_experts=2)
     assert router.plan(own) == found.plan
     assert router.names[router.member(own)] == other
+
+
+def test_margin_and_loss_are_to_the_best_of_the_others():
+    values = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.6]])
+    router = Router(
+        names=("p", "q", "r"),
+        plans=tuple(member_plan(index=k, n_experts=3) for k in range(3)),
+        values=values,
+        alternatives=np.array([[0.9, 0.9], [0.2, 0.2]]),
+    )
+    found = router.route(np.array([0.5, 0.5]))  # worth 0.5, 0.5, 0.6
+    assert found.member == "r"
+    assert found.margin == pytest.approx(0.1)
+    assert found.loss == pytest.approx(0.9 - 0.6)
+    own = router.route(np.array([0.7, 0.3]))  # worth 0.7, 0.3, 0.6
+    assert own.margin == pytest.approx(0.1)
+    assert own.loss == pytest.approx(0.2)
 
 
 def test_nobody_loses_more_than_the_certificate_says(record):
