@@ -165,7 +165,7 @@ def difference_of(cells: Cells, first: str, second: str) -> Difference:
 
 
 def utility_of(cells: Cells, way: str) -> Interval:
-    """A way's mean utility; both kinds of clusters resampled."""
+    """A way's mean utility, over people and prompts not asked."""
     return _interval(cells, cells.utility(way), "utility", way)
 
 

@@ -80,7 +80,7 @@ def paired_difference(
     Args:
         first: `[observations]`, on the same people and prompts as `second`.
         second: `[observations]`.
-        generator: Source of resamples and flips.
+        generator: Source of the flips; not used with two kinds of clusters.
         clusters: What an observation belongs to, such as its person.
         second_clusters: A second, crossed membership, such as its prompt.
         confidence: Of the interval.
