@@ -101,6 +101,26 @@ def test_wins_against_the_base_are_counted_in_three_forms(scores):
     assert scores["base"].wins is None
 
 
+def test_the_rate_at_equal_length_knows_that_people_differ():
+    # two people always win and two always lose: six prompts that agree are four people who do not
+    plain = rows(("base",))
+    moved = [
+        type(r)(
+            **{
+                **vars(r),
+                "way": "soup",
+                "utility": r.utility + (0.2 if r.person in PEOPLE[:2] else -0.2),
+            }
+        )
+        for r in plain
+    ]
+    cells = pair_up([*plain, *moved], ways=("base", "soup"))
+    found = {s.way: s for s in score_ways(cells, (), preferences=PREFERENCES)}["soup"].wins
+    assert found.length_controlled.estimate == pytest.approx(0.5, abs=0.01)
+    assert found.length_controlled.n_clusters == 4
+    assert found.length_controlled.high - found.length_controlled.low > 0.8  # 0.3 by prompts alone
+
+
 def test_equal_ways_are_ties_and_never_settled():
     both = [*rows(("base",)), *rows(("twin",))]
     cells = pair_up(both, ways=("base", "twin"))
