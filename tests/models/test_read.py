@@ -220,7 +220,7 @@ def test_a_long_prompt_is_read_in_parts_while_others_go_on(
     # three lanes share 48 tokens a part, one has them all; the rest is at most one part long
     n_parts = {"all": 8, "head": 2, "last": 8}[kind]
     assert before == list(range(1, n_parts + 2))
-    assert second.n_parts == n_parts
+    assert (second.n_parts, second.n_reused) == (n_parts, 0)
     assert max(width for _, width in seen) <= 48
     while not session.is_idle:
         session.step()

@@ -117,7 +117,8 @@ class Reader:
         order = torch.tensor([row for lane in done for _, row in lane.rows])
         first = 0
         for live in lives:
-            live.n_reused = lane_of[first].n_reused
+            if live.n_parts == 0:
+                live.n_reused = lane_of[first].n_reused
             first += live.n_lanes
         return Batch(lives, cache, logits[order.argsort().to(self._base.device)])
 
@@ -131,7 +132,7 @@ class Reader:
         limit = self._max_read_tokens
         if self._store is None or limit is None:
             return False
-        lanes, _ = self._lanes([live])
+        lanes, lane_of = self._lanes([live])
         size = max(limit // len(lanes), BLOCK_TOKENS)
         most = sum(len(lane.context) for lane in lanes)
         if most > self._store.max_tokens or live.n_parts * size > most:
@@ -139,7 +140,10 @@ class Reader:
         parts: list[_Lane] = []
         for lane in lanes:
             known = self._store.find(lane.owner, lane.context)
-            end = sum(len(block) for block in known) + size
+            n_known = sum(len(block) for block in known)
+            end = n_known + size
+            if live.n_parts == 0 and lane is lane_of[0]:
+                live.n_reused = n_known  # before any of it was read for this request
             if end < len(lane.context):
                 coefficients, _ = lane.rows[0]
                 parts.append(_Lane(lane.context[:end], lane.owner, [(coefficients, 0)], known))
