@@ -16,6 +16,7 @@ from palate.models.logprobs import Scored, answer_log_probs
 from palate.recipes.mixture_answer import controlled
 from palate.recipes.mixture_open import has_controller
 from palate.recipes.opened import Opened
+from palate.recipes.room import require_room_for_prompt
 from palate.recipes.ways import Asked, Chosen, choose
 from palate.rewards.rows import read_rows
 
@@ -64,10 +65,12 @@ def answer(
     """Answers to a prompt in a person's taste.
 
     Raises:
-        InvalidInputError: see `palate.recipes.ways.choose`; or no answers are asked for.
+        InvalidInputError: see `palate.recipes.ways.choose`; or no answers are asked for; or
+            the prompt is longer than what the base reads.
     """
     if n < 1:
         raise InvalidInputError(f"{n} answers were asked for; ask for at least one.")
+    require_room_for_prompt(opened.base, prompt)
     if asked.way == "mixture" and asked.coefficients is None and has_controller(opened):
         chosen, requests, engine = controlled(
             opened, prompt, asked.preference, sampling=sampling, seeds=_seeds(n, seed=seed)

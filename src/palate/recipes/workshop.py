@@ -42,6 +42,7 @@ from palate.recipes.reward_sources import (
     library_rewards,
     require_sources,
 )
+from palate.recipes.room import require_room_for_answers
 from palate.recipes.run_file import RunSettings, read_prompts
 from palate.world.prompts import train_prompts
 
@@ -202,6 +203,7 @@ def open_workshop(settings: RunSettings, *, out: Path) -> Workshop:
         dtype=settings.dtype,
         device=settings.device,
     )
+    require_room_for_answers(base, settings.rollouts.max_tokens, key="rollouts.max_tokens")
     return Workshop(settings, base, Library.create(out, _manifest(settings, base)))
 
 
