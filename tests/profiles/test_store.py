@@ -158,3 +158,17 @@ def test_numbers_survive_bit_for_bit(store: SqlProfileStore) -> None:
     item = Feedback("ann", "rating", odd, 1 / 3, group="prompt ü", key="k")
     store.append(item)
     assert store.history("ann") == [item]
+
+
+def test_a_stale_belief_is_not_learned_on_but_rebuilt(
+    store: SqlProfileStore, make_items: MakeItems
+) -> None:
+    """At the thirty-first item a learner takes the belief as it is, if it is its own."""
+    items = make_items("ann", 31)
+    store.append_many(items[:30])
+    other = Learner(Belief(np.full(3, 2.0), 0.1 * np.eye(3)))
+    later = SqlProfileStore(store.database, other)
+    assert later.append(items[30])
+    found, rebuilt = later.rebuilt("ann")
+    assert found is not None
+    assert np.array_equal(found.mean, rebuilt.mean)
