@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -84,6 +85,18 @@ class StandIn(ThreadingHTTPServer):
         with self.lock:
             logits = self.models[model](torch.tensor([ids])).logits[0, -1]
         return torch.log_softmax(logits.float(), dim=-1)
+
+
+@contextmanager
+def standing_in(base: Base, members: dict[str, Path]) -> Iterator[StandIn]:
+    """A server while it is used."""
+    running = StandIn(base, members)
+    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
 
 
 class Room:

@@ -1,6 +1,5 @@
 """A tiny random base and four adapters of different ranks, scales and layers; a server of them."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from palate.models.load import Base, load_base
 from palate.models.vllm_engine import VllmEngine, open_engine
 from palate.models.vllm_wire import VllmSettings, connect_client
 from palate.recipes.vllm import pool_lists
-from vllm_stand_in import StandIn
+from vllm_stand_in import StandIn, standing_in
 
 ADAPTERS = {
     "short": {"rank": 2, "lora_alpha": 4},
@@ -55,13 +54,8 @@ def bank(base: Base, adapter_folders: dict[str, Path]) -> AdapterBank:
 
 @pytest.fixture
 def server(base: Base, adapter_folders: dict[str, Path]) -> Iterator[StandIn]:
-    running = StandIn(base, {name: adapter_folders[name] for name in VLLM_NAMES})
-    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with standing_in(base, {name: adapter_folders[name] for name in VLLM_NAMES}) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Several servers on one database: any of them serves anybody."""
 
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from palate.recipes.serve import ServeJob, assemble
 from palate.recipes.serve_process import FREE, ServerProcess
 from palate.serve.app import make_app
 from palate.serve.settings import ServeSettings
-from vllm_stand_in import StandIn
+from vllm_stand_in import StandIn, standing_in
 
 TALK = [{"role": "user", "content": "Tell me about rain."}]
 
@@ -112,13 +111,8 @@ def test_a_file_as_database_and_a_missing_ray_are_told(
 @pytest.fixture
 def vllm(tiny_library: Path) -> Iterator[StandIn]:
     opened = open_library(tiny_library)
-    running = StandIn(opened.base, dict(opened.library.expert_folders()))
-    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with standing_in(opened.base, dict(opened.library.expert_folders())) as running:
+        yield running
 
 
 def asked_of_all_ways() -> list[dict[str, Any]]:

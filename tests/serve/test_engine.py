@@ -1,7 +1,6 @@
 """The server with a vLLM behind it: the answers of the server in this process, or an error."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from palate.serve.app import make_app
 from palate.serve.engine import engine_out
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
-from vllm_stand_in import StandIn
+from vllm_stand_in import StandIn, standing_in
 
 N_VOCAB = 259
 GRID = {"kind": 0.5, "short": -0.25, "plain": 0.75}  # multiples of the step, so nothing is rounded
@@ -36,13 +35,8 @@ EXACT = {
 
 @pytest.fixture
 def vllm(opened: Opened) -> Iterator[StandIn]:
-    running = StandIn(opened.base, dict(opened.library.expert_folders()))
-    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with standing_in(opened.base, dict(opened.library.expert_folders())) as running:
+        yield running
 
 
 @pytest.fixture

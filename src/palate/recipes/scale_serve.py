@@ -5,8 +5,8 @@ routes. What it knows of people lies in the database alone (feedback, beliefs, w
 keys), so any replica answers anybody, and one that dies takes nothing with it but the requests it
 was answering. Ray starts another.
 
-Where a vLLM writes the answers, every replica has a client of its own, with a place and a share of it
-(`palate.models.vllm_place`).
+Where a vLLM writes the answers, every replica has a client of its own, with a place there and its
+share (`palate.models.vllm_place`).
 
 Rates are kept by each replica for itself; every replica is given its share of the settings' rate,
 so that a key never gets more than was set.
