@@ -11,7 +11,7 @@ from palate.core.protocols import Sampling
 from palate.models.load import load_base
 from palate.recipes.answer import answer
 from palate.recipes.opened import open_library
-from palate.recipes.room import positions_of, require_room_for_answers, require_room_for_prompt
+from palate.recipes.room import require_room_for_answers, require_room_for_prompt
 from palate.recipes.ways import Asked
 
 
@@ -19,7 +19,7 @@ def test_a_prompt_that_fills_the_base_is_refused_before_anything_is_read(
     tiny_library: Path,
 ) -> None:
     opened = open_library(tiny_library)
-    most = positions_of(opened.base)
+    most = opened.base.n_positions
     assert most is not None
     long = "why " * (2 * most)
     with pytest.raises(InvalidInputError, match=f"but the base reads {most} with the answer"):
@@ -29,7 +29,7 @@ def test_a_prompt_that_fills_the_base_is_refused_before_anything_is_read(
 
 def test_answers_as_long_as_the_base_reads_are_refused_by_their_key(tmp_path: Path) -> None:
     base = load_base(save_tiny_llama(tmp_path / "base"))
-    most = positions_of(base)
+    most = base.n_positions
     assert most is not None
     require_room_for_answers(base, most - 1, key="rollouts.max_tokens")
     with pytest.raises(InvalidInputError, match=f"'rollouts.max_tokens' has the value {most}"):
@@ -41,6 +41,6 @@ def test_a_base_that_does_not_say_how_much_it_reads_takes_all(
 ) -> None:
     base = open_library(tiny_library).base
     monkeypatch.setattr(base.model, "config", SimpleNamespace())
-    assert positions_of(base) is None
+    assert base.n_positions is None
     require_room_for_prompt(base, "why " * 5000)
     require_room_for_answers(base, 10**9, key="x")

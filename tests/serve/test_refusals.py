@@ -1,7 +1,7 @@
 """What is refused: each with a clean status, an error object and a request id, never a 500."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -172,3 +172,14 @@ def test_coefficients_at_the_limit_are_answered_or_refused_and_hurt_nobody_else(
         response = web.post(CHAT, json={**TALK, "palate": {**wild, "way": way}})
         assert response.status_code in (200, 400), response.text
     assert web.post(CHAT, json=TALK).status_code == 200
+
+
+def test_an_answer_that_the_model_cannot_hold_is_refused(
+    client_of: Callable[..., TestClient],
+) -> None:
+    web = client_of(max_tokens=240)
+    talk = {**TALK, "messages": [{"role": "user", "content": "x" * 60}]}
+    found = web.post(CHAT, json={**talk, "max_tokens": 240})
+    refused(found, 400, "context_length_exceeded")
+    assert "but the model reads 256 in all" in found.json()["error"]["message"]
+    assert web.post(CHAT, json={**talk, "max_tokens": 20}).status_code == 200

@@ -50,6 +50,12 @@ class Base:
         """Where the parameters are."""
         return self.model.device
 
+    @property
+    def n_positions(self) -> int | None:
+        """Most tokens that the model was made to read, or `None` where it does not say."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else None
+
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer: the generation config's and the tokenizer's."""

@@ -5,19 +5,13 @@ from palate.models.chat import encode_prompt, format_messages
 from palate.models.load import Base
 
 
-def positions_of(base: Base) -> int | None:
-    """Most tokens that the base was made to read, or `None` where it does not say."""
-    found = getattr(base.model.config, "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
-
-
 def require_room_for_prompt(base: Base, prompt: str) -> None:
     """Return if the prompt leaves room for an answer.
 
     Raises:
         InvalidInputError: it has as many tokens as the base has positions, or more.
     """
-    most = positions_of(base)
+    most = base.n_positions
     if most is None:
         return
     n_tokens = len(encode_prompt(base, format_messages(base, prompt)))
@@ -34,7 +28,7 @@ def require_room_for_answers(base: Base, max_tokens: int, *, key: str) -> None:
     Raises:
         InvalidInputError: they are as long as what the base reads, or longer.
     """
-    most = positions_of(base)
+    most = base.n_positions
     if most is not None and max_tokens >= most:
         raise InvalidInputError(
             f"The key {key!r} has the value {max_tokens}, but the base reads {most} tokens with "

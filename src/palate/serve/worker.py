@@ -213,17 +213,32 @@ class EngineWorker:
         except Exception as error:  # noqa: BLE001  it is the caller's to see
             self._send([(job, error)])
             return
-        if len(live.prompt) > self._max_prompt_tokens:
+        refused = self._too_long(live)
+        if refused is not None:
             self._session.cancel(live)
-            message = (
-                f"The prompt has {len(live.prompt)} tokens, but at most "
-                f"{self._max_prompt_tokens} are read; shorten it."
-            )
-            error = ApiError(400, message, code="context_length_exceeded", param="messages")
-            self._send([(job, error)])
+            self._send([(job, refused)])
             return
         job.live = live
         self._jobs[live] = job
+
+    def _too_long(self, live: Live) -> ApiError | None:
+        n_tokens, n_positions = len(live.prompt), self.engine.base.n_positions
+        message = ""
+        if n_tokens > self._max_prompt_tokens:
+            message = (
+                f"The prompt has {n_tokens} tokens, but at most {self._max_prompt_tokens} are "
+                "read; shorten it."
+            )
+        elif n_positions is not None and live.most_tokens > n_positions:
+            n_answer = live.request.sampling.max_tokens
+            message = (
+                f"The prompt has {live.most_tokens - n_answer} tokens and the answer may have "
+                f"{n_answer}, but the model reads {n_positions} in all; shorten the prompt or ask "
+                "for fewer tokens."
+            )
+        if not message:
+            return None
+        return ApiError(400, message, code="context_length_exceeded", param="messages")
 
     def _drop(self, job: Job) -> None:
         if job.live is not None and self._jobs.pop(job.live, None) is not None:
