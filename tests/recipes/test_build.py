@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,16 @@ import yaml
 from fakes import save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError, MissingExtraError
 from palate.core.settings import load_settings
+from palate.core.types import Objective
+from palate.experts.anchors import Anchor
 from palate.experts.library import Library
+from palate.experts.manifest import BaseRecord, ExpertRecord, Manifest
 from palate.models.load import load_base
 from palate.recipes.build import build_library
 from palate.recipes.opened import open_library
 from palate.recipes.reward_sources import library_rewards, split_groups
 from palate.recipes.run_file import RunSettings, read_prompts
+from palate.recipes.workshop import told_of_remade
 from palate.rewards.pairs import read_pairs
 
 PARAMETERS = "adapter_model.safetensors"
@@ -268,6 +273,37 @@ def test_empty_pairs_and_pairs_that_say_nothing_are_refused(run_file, tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "a"}\n')
     with pytest.raises(InvalidInputError, match="chosen"):
         build_library(settings_of(run_file), out=tmp_path / "lib2")
+
+
+def test_experts_that_other_settings_make_again_are_named_with_what_changed(
+    run_file, tmp_path, capsys
+):
+    build_library(settings_of(run_file), out=tmp_path / "lib")
+    build_library(settings_of(run_file), out=tmp_path / "lib")
+    assert "made otherwise" not in capsys.readouterr().err
+    changed = settings_of(run_file, "training.n_steps=3")
+    names = build_library(changed, out=tmp_path / "lib").trained
+    said = capsys.readouterr().err
+    before = settings_of(run_file).training.n_steps
+    assert f"{len(names)} experts made otherwise (training.n_steps {before}, now 3)" in said
+    assert f"asked for: {', '.join(names)}." in said
+
+
+def test_no_more_than_three_changes_are_named():
+    settings = {"training": {"n_steps": 1, "seed": 2, "rank": 3, "beta": 4}, "seed": 5}
+    others = {"training": {"n_steps": 9, "seed": 9, "rank": 9, "beta": 9}, "seed": 5}
+    base = BaseRecord("b", None, "f", "t")
+    record = ExpertRecord(Anchor("kind", ("kind",), (1.0,)), key="k", files={})
+    before, after = (
+        Manifest(base, (Objective("kind"),), beta=0.1, seed=0, config=config)
+        for config in (settings, others)
+    )
+    (sentence,) = told_of_remade(replace(before, experts=(record,)), after)
+    assert sentence == (
+        "1 expert made otherwise (training.beta 4, now 9; training.n_steps 1, now 9; "
+        "training.rank 3, now 9; and 1 more) will be made again where they are asked for: kind."
+    )
+    assert told_of_remade(before, after) == []
 
 
 def test_prompts_are_read_once_each_and_a_file_without_them_is_refused(tmp_path):

@@ -103,8 +103,4 @@ def _top_without_keys(names: Sequence[str], *, n_blocks: int) -> list[str]:
         )
     block_of = {name: int(match[1]) for name in names if (match := BLOCK.search(name))}
     first = max(block_of.values(), default=-1) + 1 - n_blocks
-    return [
-        name
-        for name, block in block_of.items()
-        if block >= first and is_after_keys(name)
-    ]
+    return [name for name, block in block_of.items() if block >= first and is_after_keys(name)]

@@ -46,6 +46,11 @@ def progress_of(name: str, *, console: Console | None = None) -> Generator[Repor
     yield report
 
 
+def note(sentence: str, *, console: Console | None = None) -> None:
+    """Tell whoever waits something that is no progress, on standard error by default."""
+    (console or Console(stderr=True)).print(sentence, highlight=False, soft_wrap=True)
+
+
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),

@@ -5,10 +5,12 @@ on the same scored answers. Every part is entered into the library when it is wh
 everything that determines it; one that is there already is not made again.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from palate.core.files import hash_value
 from palate.core.seeds import derive_seed
@@ -16,7 +18,7 @@ from palate.core.types import PreferencePair
 from palate.experts.anchors import Anchor
 from palate.experts.card import render_card
 from palate.experts.job import UNTRACKED, ExpertJob, Tracking, TrainingData, require_tracker
-from palate.experts.library import Library
+from palate.experts.library import MANIFEST, Library
 from palate.experts.manifest import BaseRecord, ExpertRecord, Manifest
 from palate.experts.pairs import Sequences
 from palate.experts.rollouts import (
@@ -35,7 +37,7 @@ from palate.models.chat import format_messages
 from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
 from palate.recipes.opened import WORLD, base_path
-from palate.recipes.progress import progress_of
+from palate.recipes.progress import note, progress_of
 from palate.recipes.reward_sources import (
     add_reward,
     human_pairs,
@@ -47,6 +49,7 @@ from palate.recipes.run_file import RunSettings, read_prompts
 from palate.world.prompts import train_prompts
 
 _PACKAGES = ("palate", "torch", "transformers", "peft", "trl")
+_N_CHANGES = 3  # that are named of the settings that differ
 _N_TILTS = 256  # rollouts that an expert's tilt is measured on
 
 
@@ -204,7 +207,48 @@ def open_workshop(settings: RunSettings, *, out: Path) -> Workshop:
         device=settings.device,
     )
     require_room_for_answers(base, settings.rollouts.max_tokens, key="rollouts.max_tokens")
-    return Workshop(settings, base, Library.create(out, _manifest(settings, base)))
+    before = Library.open(out).manifest if (out / MANIFEST).is_file() else None
+    workshop = Workshop(settings, base, Library.create(out, _manifest(settings, base)))
+    if before is not None:
+        for sentence in told_of_remade(before, workshop.library.manifest):
+            note(sentence)
+    return workshop
+
+
+def told_of_remade(before: Manifest, after: Manifest) -> list[str]:
+    """What to say of experts that were dropped since they came from other settings; often nothing.
+
+    Args:
+        before: As a build found it.
+        after: When it begins to train.
+    """
+    gone = [name for name in before.expert_names if name not in after.expert_names]
+    if not gone:
+        return []
+    found, wanted = (
+        _flat({**one.config, "versions": dict(one.versions)}) for one in (before, after)
+    )
+    changes = [
+        f"{key} {found.get(key)!r}, now {wanted.get(key)!r}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    why = "; ".join(changes[:_N_CHANGES]) or "their data changed"
+    more = f"; and {len(changes) - _N_CHANGES} more" if len(changes) > _N_CHANGES else ""
+    return [
+        f"{len(gone)} expert{'s' if len(gone) > 1 else ''} made otherwise ({why}{more}) will be "
+        f"made again where they are asked for: {', '.join(gone)}."
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            found |= _flat(entry, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = entry
+    return found
 
 
 def base_record(name: str, base: Base) -> BaseRecord:
