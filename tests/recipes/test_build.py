@@ -281,11 +281,11 @@ def test_experts_that_other_settings_make_again_are_named_with_what_changed(
     build_library(settings_of(run_file), out=tmp_path / "lib")
     build_library(settings_of(run_file), out=tmp_path / "lib")
     assert "made otherwise" not in capsys.readouterr().err
-    changed = settings_of(run_file, "training.n_steps=3")
+    changed = settings_of(run_file, "training.n_steps=4")
     names = build_library(changed, out=tmp_path / "lib").trained
     said = capsys.readouterr().err
     before = settings_of(run_file).training.n_steps
-    assert f"{len(names)} experts made otherwise (training.n_steps {before}, now 3)" in said
+    assert f"{len(names)} experts made otherwise (training.n_steps {before}, now 4)" in said
     assert f"asked for: {', '.join(names)}." in said
 
 

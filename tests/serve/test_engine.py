@@ -232,6 +232,7 @@ def test_an_answer_that_nobody_waits_for_is_cancelled_there_too(
             model="palate",
             messages=[{"role": "user", "content": "A cat"}],
             max_tokens=64,
+            seed=1,  # some seeds draw the token that ends a broken group, likely on a random model
             stream=True,
             extra_body={"palate": EXACT[way]},
         )

@@ -70,7 +70,7 @@ class MeasuredSettings(Settings):
 
     feedback_per_second: float = Field(default=417, gt=0)
     batched_feedback_per_second: float = Field(default=1252, gt=0)
-    requests_per_second: float = Field(default=235, gt=0)
+    requests_per_second: float = Field(default=551, gt=0)
     refit_seconds: float = Field(default=9.0, gt=0)
     bytes_per_person: float = Field(default=1057, gt=0)
     bytes_per_answer: float = Field(default=7994, gt=0)
@@ -81,7 +81,7 @@ _DRILL, _ROWS = "palate people drill", "palate scale rows"
 SOURCES = {
     "feedback_per_second": Source(_DRILL, "reports/people.md", "417 (0.36)"),
     "batched_feedback_per_second": Source(_DRILL, "reports/people.md", "1,252 (3.0 times)"),
-    "requests_per_second": Source("palate bench serve", "reports/serving.md", "235 a second"),
+    "requests_per_second": Source("palate bench serve", "reports/serving.md", "551 a second"),
     "refit_seconds": Source("palate bench belief", "reports/people.md", "refitted in 9.0 seconds"),
     "bytes_per_person": Source(_ROWS, "reports/scale.md", "1,057 bytes"),
     "bytes_per_answer": Source(_ROWS, "reports/scale.md", "7,994 bytes"),
