@@ -3,7 +3,6 @@
 import pytest
 
 from palate.core.errors import CheckFailedError
-from palate.models import read
 from palate.recipes import bench_reading as bench
 from palate.recipes.bench_reading import ReadingBenchSettings, bench_reading
 
@@ -35,7 +34,6 @@ def test_the_gate_is_met_and_every_contestant_is_timed() -> None:
     }
     assert found["phases"]["again"]["times_faster_than"]["known"] == 1.0
     assert found["step_seconds"] > 0
-    assert read.PASS_TOKENS == 512  # as it was
 
 
 def test_a_difference_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:

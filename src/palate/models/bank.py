@@ -173,10 +173,9 @@ class AdapterBank:
     ) -> dict[tuple[Signature, bool], _Scales]:
         if not bool(rows.any()):
             return {}
-        firsts = (
-            None if lanes is None else {lane: row for row, lane in reversed([*enumerate(lanes)])}
-        )
-        in_lanes = rows if firsts is None else rows[[firsts[lane] for lane in range(len(firsts))]]
+        in_lanes = rows
+        if lanes is not None:
+            in_lanes = rows[[lanes.index(lane) for lane in range(max(lanes) + 1)]]
         has_one = bool(((rows != 0).sum(dim=1) <= 1).all())
         scales: dict[tuple[Signature, bool], _Scales] = {}
         for layer in self._layers.values():

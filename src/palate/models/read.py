@@ -27,8 +27,6 @@ from palate.models.cache import RowCache, empty_kv
 from palate.models.load import Base
 from palate.models.prefixes import BLOCK_TOKENS, PrefixStore
 
-PASS_TOKENS = 512  # tokens whose reading costs as much as starting another pass
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -38,10 +36,13 @@ class Reading:
         max_prefix_tokens: Most tokens whose keys and values a session keeps for later prompts.
         max_read_tokens: Most tokens of one prompt that are read between two steps of others, where
             prefixes are kept; `None` reads every prompt at once.
+        pass_tokens: Tokens whose reading costs as much as starting another pass; prompts of unlike
+            length are read apart where that saves more.
     """
 
     max_prefix_tokens: int = 0
     max_read_tokens: int | None = None
+    pass_tokens: int = 512
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -94,6 +95,7 @@ class Reader:
         n_kept = reading.max_prefix_tokens
         self._store = PrefixStore(n_kept) if n_kept > 0 else None
         self._max_read_tokens = reading.max_read_tokens
+        self._pass_tokens = reading.pass_tokens
         self._shapes: list[tuple[int, int]] = []
 
     @torch.inference_mode()
@@ -103,7 +105,7 @@ class Reader:
         done: list[_Lane] = []
         parts: list[tuple[RowCache, Tensor]] = []
         for wave in self._waves(lanes):
-            for group in groups_of(wave):
+            for group in _groups(wave, pass_tokens=self._pass_tokens):
                 parts.append(self._read_group(group))
                 done.extend(group)
         cache = parts[0][0]
@@ -147,7 +149,8 @@ class Reader:
             if end < len(lane.context):
                 coefficients, _ = lane.rows[0]
                 parts.append(_Lane(lane.context[:end], lane.owner, [(coefficients, 0)], known))
-        for group in groups_of(list({(part.owner, part.context): part for part in parts}.values())):
+        different = list({(part.owner, part.context): part for part in parts}.values())
+        for group in _groups(different, pass_tokens=self._pass_tokens):
             self._read_group(group)
         live.n_parts += bool(parts)
         return bool(parts)
@@ -168,9 +171,8 @@ class Reader:
         indices, place = set(ended), 0
         for live in batch.lives:
             if live.index in indices:
-                firsts = {lane: row for row, lane in reversed([*enumerate(live.lanes)])}
                 for lane in range(live.n_lanes):
-                    row = firsts[lane]
+                    row = live.lanes.index(lane)
                     tokens = live.contexts[row] + tuple(live.tokens[:-1])
                     owner = self._owner(live, live.plan.rows[row].coefficients)
                     self._put(owner, tokens, batch.cache, place + lane)
@@ -263,7 +265,7 @@ class Reader:
         return output.logits[:, -1]
 
 
-def groups_of(lanes: Sequence[_Lane]) -> list[list[_Lane]]:
+def _groups(lanes: Sequence[_Lane], *, pass_tokens: int) -> list[list[_Lane]]:
     """Lanes in groups to be read together, those with most to read first.
 
     Another group begins where it saves more than a pass costs.
@@ -272,7 +274,7 @@ def groups_of(lanes: Sequence[_Lane]) -> list[list[_Lane]]:
     order = sorted(lanes, key=lambda lane: -lane.n_to_read)
     for place, lane in enumerate(order):
         saved = groups[-1][0].n_to_read - lane.n_to_read if groups else 0
-        if not groups or saved * (len(order) - place) > PASS_TOKENS:
+        if not groups or saved * (len(order) - place) > pass_tokens:
             groups.append([])
         groups[-1].append(lane)
     return groups

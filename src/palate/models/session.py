@@ -57,16 +57,12 @@ class Parts:
 
 
 class Session:
-    """A running batch that requests join and leave at every step.
-
-    Attributes:
-        reader: Makes the model's passes, and counts what was read.
-    """
+    """A running batch that requests join and leave at every step."""
 
     def __init__(self, parts: Parts) -> None:
         """Start with nobody."""
         self._parts = parts
-        self.reader = Reader(parts.base, parts.bank, parts.reading)
+        self._reader = Reader(parts.base, parts.bank, parts.reading)
         self._waiting: deque[Live] = deque()
         self._batch: Batch | None = None
         self._runs: dict[str, ControlRun] = {}
@@ -138,10 +134,10 @@ class Session:
             log_probs = pool_log_probs(batch.logits, rows)
         drawn = self._draw(batch, rows, log_probs)
         ended = {live.index for live, token in drawn if token.finish}
-        self.reader.keep(batch, ended)
+        self._reader.keep(batch, ended)
         self._batch = batch.without(ended)
         if self._batch is not None:
-            self.reader.advance(self._batch)
+            self._reader.advance(self._batch)
         return broken + drawn
 
     def _admit(self, request: Request) -> Live:
@@ -199,11 +195,11 @@ class Session:
         running = list(batch.lives) if batch is not None else []
         fresh: list[Live] = []
         while self._waiting and self._has_room([*running, *fresh, self._waiting[0]]):
-            if running and self.reader.read_part(self._waiting[0]):
+            if running and self._reader.read_part(self._waiting[0]):
                 break  # the others' next tokens first
             fresh.append(self._waiting.popleft())
         if fresh:
-            read = self.reader.read(fresh)
+            read = self._reader.read(fresh)
             self._batch = read if batch is None else batch.joined(read)
         return self._batch
 

@@ -23,7 +23,6 @@ from palate.core.errors import CheckFailedError
 from palate.core.plan import Plan, parameter_soup_plan
 from palate.core.protocols import Request, Sampling
 from palate.core.settings import Settings
-from palate.models import read
 from palate.models.bank import AdapterBank
 from palate.models.batch import Live
 from palate.models.cache import empty_kv
@@ -106,6 +105,7 @@ def bench_reading(settings: ReadingBenchSettings) -> ReadingBench:
     bank = AdapterBank(base, adapters)
     kept = 4 * settings.long_tokens
     plain = LocalEngine(base, bank)
+    together = LocalEngine(base, bank, reading=Reading(pass_tokens=TOGETHER))
     keeping = LocalEngine(base, bank, reading=Reading(kept))
     parted = LocalEngine(base, bank, reading=Reading(kept, settings.part_tokens))
     asks = _Asks(settings)
@@ -114,7 +114,7 @@ def bench_reading(settings: ReadingBenchSettings) -> ReadingBench:
     timings = {
         "again": race(_again(plain, keeping, asks), n_repeats=settings.n_repeats),
         "in parts": pauses,
-        "lengths": race(_lengths(plain, asks), n_repeats=settings.n_repeats),
+        "lengths": race(_lengths(plain, together, asks), n_repeats=settings.n_repeats),
         "long rows": race(_long_rows(base, asks), n_repeats=settings.n_repeats),
     }
     return ReadingBench(settings, gap, timings, step)
@@ -195,24 +195,18 @@ def _again(
     return {"known": lambda: ask(session), "read anew": lambda: ask(plain.session())}
 
 
-def _lengths(plain: LocalEngine, asks: _Asks) -> dict[str, Callable[[], object]]:
+def _lengths(
+    plain: LocalEngine, together: LocalEngine, asks: _Asks
+) -> dict[str, Callable[[], object]]:
     """One prompt half as long among short ones, to everybody's first token."""
     longest = asks.long[: len(asks.long) // 2]
 
-    def ask() -> None:
-        session, lives = plain.session(), list[Live]()
+    def ask(engine: LocalEngine) -> None:
+        session = engine.session()
         requests = [asks.of(longest), *asks.others(max_tokens=1)]
-        lives.extend(session.submit(request) for request in requests)
-        _finish(session, lives)
+        _finish(session, [session.submit(request) for request in requests])
 
-    def together() -> None:
-        before, read.PASS_TOKENS = read.PASS_TOKENS, TOGETHER
-        try:
-            ask()
-        finally:
-            read.PASS_TOKENS = before
-
-    return {"by length": ask, "all in one pass": together}
+    return {"by length": lambda: ask(plain), "all in one pass": lambda: ask(together)}
 
 
 @torch.inference_mode()
