@@ -8,6 +8,7 @@ from palate.core.types import Belief, Feedback
 from palate.people.belief import Learner
 from palate.people.bradley_terry import RootedPrior, fit
 from palate.people.gaussian_posterior import average_fit, average_fits
+from palate.people.noise import average_over_gain
 from palate.people.settings import LearningSettings
 
 
@@ -80,6 +81,21 @@ def test_extreme_margins_settle() -> None:
     assert (np.linalg.eigvalsh(found.covariance) > 0).all()
 
 
+def test_margins_that_are_large_and_separable_settle_where_both_equations_hold() -> None:
+    """Whole steps swing here for ever: 20 comparisons, 8 features, margins of about 20."""
+    generator = np.random.default_rng([0, 8, 20])
+    people = generator.normal(size=(100, 8))
+    features = 8.0 * generator.normal(size=(100, 20, 8))
+    labels = (np.einsum("pnf,pf->pn", features, people) > 0).astype(float)
+    found = average_fits(features, labels, prior=Belief(np.zeros(8), np.eye(8)))
+    margins = np.einsum("pnf,pf->pn", features, found.mean)
+    deviations = np.sqrt(np.einsum("pnf,pfg,png->pn", features, found.covariance, features))
+    draws = margins + deviations * generator.standard_normal((20_000, *margins.shape))
+    chance = expit(draws).mean(axis=0)
+    slope = np.einsum("pn,pnf->pf", chance - labels, features) + found.mean
+    assert np.abs(slope).max() < 0.3  # features of 8: errors of 20,000 draws add up to about 0.1
+
+
 @pytest.mark.parametrize("n_features", [8, 16])
 def test_regions_of_many_coefficients_cover_where_laplace_falls_short(n_features: int) -> None:
     generator = np.random.default_rng(1)
@@ -113,6 +129,32 @@ def test_a_learner_gives_the_posterior_of_its_whole_history() -> None:
     assert found.n_observations == 5
     assert np.allclose(found.mean, expected.mean)
     assert np.allclose(found.covariance, expected.covariance)
+
+
+def test_a_learner_that_fits_gains_averages_over_them_from_the_first_comparison_on() -> None:
+    teacher = Learner(Belief(np.zeros(2), np.eye(2)), settings=LearningSettings(gain=2.0))
+    history = [Feedback("p", "comparison", (1.5, -1.0), label=1.0)]
+    found = teacher.posterior(history)
+    expected = average_over_gain(
+        np.array([[1.5, -1.0]]), np.array([1.0]), prior=teacher.prior, gain=2.0
+    )
+    assert np.allclose(found.mean, expected.mean)
+    assert np.allclose(found.covariance, expected.covariance)
+    plain = average_fit(np.array([[1.5, -1.0]]), np.array([1.0]), prior=teacher.prior, gain=2.0)
+    assert not np.allclose(found.covariance, plain.covariance, rtol=1e-3)
+
+
+def test_ratings_alone_give_the_exact_normal() -> None:
+    teacher = Learner(Belief(np.zeros(2), np.eye(2)))
+    rows = [((1.0, 0.0), 2.0), ((0.0, 1.0), -1.0), ((1.0, 1.0), 0.5)]
+    history = [Feedback("p", "rating", x, label=value, group="g") for x, value in rows]
+    found, stored = teacher.posterior(history), teacher.rebuild(history)
+    x, y = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    x, y = x - x.mean(axis=0), y - y.mean()
+    exact = np.linalg.inv(x.T @ x + np.eye(2))
+    for belief in (found, stored):
+        assert np.allclose(belief.covariance, exact)
+        assert np.allclose(belief.mean, exact @ x.T @ y)
 
 
 def test_everybody_can_have_a_gain_of_their_own() -> None:

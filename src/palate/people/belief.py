@@ -31,7 +31,7 @@ from palate.people.bradley_terry import RootedPrior, fit, update
 from palate.people.comparisons import require_root
 from palate.people.drift import change_discounts, forget, steady_discounts
 from palate.people.gaussian_posterior import average_fit
-from palate.people.noise import fit_gain
+from palate.people.noise import average_over_gain, fit_gain
 from palate.people.preference import rooted_on_plane
 from palate.people.ratings import update_rating
 from palate.people.settings import LearningSettings
@@ -112,7 +112,7 @@ class Learner:
         Raises:
             InvalidInputError: an item's features are not as long as the prior.
         """
-        told = self._told(history)
+        told = self._told(history, is_gain_needed=True)
         fitted = fit(
             told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
         )
@@ -122,19 +122,25 @@ class Learner:
         """Posterior mean and covariance after the whole history: for regions that cover.
 
         A belief is a mode with its curvature, quick to keep up to date but too sure of itself;
-        this is the normal distribution closest to the posterior.
+        this is the normal distribution closest to the posterior. Where people have gains of their
+        own, it is averaged over all gains, from the first comparison on. Ratings are read with
+        the population's gain, and a history with drift as its discounts have it.
 
         Raises:
             InvalidInputError: an item's features are not as long as the prior.
         """
-        told = self._told(history)
-        found = average_fit(
+        told = self._told(history, is_gain_needed=False)
+        average = average_over_gain if self.settings.is_gain_fitted else average_fit
+        found = average(
             told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
         )
         return replace(found, n_observations=len(history))
 
-    def _told(self, history: Sequence[Feedback]) -> "_Told":
-        """The history as comparisons under a prior that has taken in the ratings."""
+    def _told(self, history: Sequence[Feedback], *, is_gain_needed: bool) -> "_Told":
+        """The history as comparisons under a prior that has taken in the ratings.
+
+        The gain is the person's own where it is needed and known, else the population's.
+        """
         for item in history:
             self._require_width(item)
         is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
@@ -156,7 +162,8 @@ class Learner:
             discounts = _spread_over_ratings(kept, is_rating)
         prior = self._with_ratings(history, discounts)
         rooted, counted = self._rooted(prior), discounts[~is_rating]
-        if self.settings.is_gain_fitted and len(pairs) >= self.settings.fit_gain_from:
+        is_known = self.settings.is_gain_fitted and len(pairs) >= self.settings.fit_gain_from
+        if is_gain_needed and is_known:
             gain = fit_gain(features, labels, prior=rooted, gain=gain, discounts=counted)
         return _Told(features, labels, rooted, gain, counted)
 

@@ -8,11 +8,16 @@ curvature over itself instead:
     S^-1 = I + sum_i discount_i E_q[s (1 - s)] x_i x_i'
     m    =     sum_i discount_i (label_i - E_q[s]) x_i,
 
-with `s = sigmoid(offset_i + x_i . z)` and `z` the whitened vector. Averages over a margin are one-
-dimensional and done by Gauss-Hermite quadrature. It costs about five times a Laplace fit, so
-beliefs are stored as modes and this is asked for where a region is shown.
+with `s = sigmoid(offset_i + x_i . z)` and `z` the whitened vector. Averages over a margin are those
+of `palate.people.logistic_normal`. It costs about five times a Laplace fit, so beliefs are stored
+as modes and this is asked for where a region is shown.
 
-Source: Opper & Archambeau 2009, "The variational Gaussian approximation revisited".
+The two equations are solved by natural-gradient steps in `(m, S^-1)`, which ascend the bound. A
+whole step solves them at once where margins are small and may overshoot where they are large: it
+is halved while the bound falls, and shortened where the steps begin to swing.
+
+Source: Opper & Archambeau 2009, "The variational Gaussian approximation revisited"; Khan & Lin
+2017, "Conjugate-computation variational inference" (the steps).
 """
 
 from dataclasses import dataclass
@@ -20,18 +25,19 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.special import expit
 
 from palate.core.errors import NotConvergedError
 from palate.core.types import Belief
 from palate.people.bradley_terry import RootedPrior
 from palate.people.comparisons import checked_comparisons, require_gain, require_root
-from palate.people.newton import fit_whitened, softplus_loss
+from palate.people.logistic_normal import logistic_averages
+from palate.people.newton import fit_whitened
 
-N_NODES = 20  # of the quadrature; exact for polynomials of degree 39
-MAX_ROUNDS = 200
-PLAIN_ROUNDS = 50  # full steps; then half ones, which cannot swing
+MAX_ROUNDS = 400
+MAX_HALVINGS = 40
 TOLERANCE = 1e-8
+SLACK = 1e-9  # part of the bound that rounding may take away
+SHORTER, LONGER = 0.7, 1.2  # a step's length after a swing, and otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +74,7 @@ def average_fit(
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
-        NotConvergedError: more than 200 rounds.
+        NotConvergedError: more than 400 rounds.
     """
     found = average_fits(
         np.asarray(features, dtype=np.float64)[None],
@@ -92,7 +98,7 @@ def average_fits(
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
-        NotConvergedError: more than 200 rounds.
+        NotConvergedError: more than 400 rounds.
     """
     features, labels, counted = checked_comparisons(
         features, labels, discounts, n_features=len(prior.mean)
@@ -100,83 +106,137 @@ def average_fits(
     root = prior.root if isinstance(prior, RootedPrior) else require_root(prior.covariance)
     gains = np.broadcast_to(require_gain(gain), (len(features),))
     scaled = features * gains[:, None, None]
-    x, offsets = scaled @ root, scaled @ prior.mean
-    z, spread = _closest(x, offsets, labels, counted)
-    return AverageFits(
-        prior.mean + z @ root.T,
-        root @ spread @ root.T,
-        _bound(x, offsets, labels, counted, z=z, spread=spread),
+    found = _closest(_Problem(scaled @ root, scaled @ prior.mean, labels, counted))
+    return AverageFits(prior.mean + found.z @ root.T, root @ found.spread @ root.T, found.bound)
+
+
+@dataclass(frozen=True, eq=False)
+class _Normals:
+    """One normal for each person, with what the next step needs to know of it."""
+
+    z: Float[ndarray, "people free"]
+    precision: Float[ndarray, "people free free"]
+    spread: Float[ndarray, "people free free"]
+    bound: Float[ndarray, " people"]
+    slope: Float[ndarray, "people free"]  # of the negative bound along z
+    wanted: Float[ndarray, "people free free"]  # the precision that the second equation asks for
+
+    def of(self, people: ndarray) -> "_Normals":
+        """Those of some people."""
+        return _Normals(
+            self.z[people],
+            self.precision[people],
+            self.spread[people],
+            self.bound[people],
+            self.slope[people],
+            self.wanted[people],
+        )
+
+    def take(self, people: ndarray, other: "_Normals") -> None:
+        """Put the normals of some people in place."""
+        for name in ("z", "precision", "spread", "bound", "slope", "wanted"):
+            getattr(self, name)[people] = getattr(other, name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    x: Float[ndarray, "people comparisons free"]  # gain and prior root multiplied in
+    offsets: Float[ndarray, "people comparisons"]
+    labels: Float[ndarray, "people comparisons"]
+    discounts: Float[ndarray, "people comparisons"]
+
+    def of(self, people: ndarray) -> "_Problem":
+        """That of some people."""
+        return _Problem(
+            self.x[people], self.offsets[people], self.labels[people], self.discounts[people]
+        )
+
+    def at(
+        self, z: Float[ndarray, "people free"], precision: Float[ndarray, "people free free"]
+    ) -> _Normals:
+        """The normals with these means and precisions."""
+        x, n_free = self.x, self.x.shape[2]
+        spread = np.linalg.inv(precision)
+        margins = self.offsets + (x @ z[..., None])[..., 0]
+        variances = np.maximum(((x @ spread) * x).sum(axis=-1), 0.0)
+        average = logistic_averages(margins, variances)
+        loss = self.discounts * (average.softplus - self.labels * margins)
+        size = np.trace(spread, axis1=1, axis2=2) + (z * z).sum(axis=1) - n_free
+        kl = 0.5 * (size + np.linalg.slogdet(precision)[1])
+        missed = (self.discounts * (average.sigmoid - self.labels))[:, None, :]
+        counted = (self.discounts * average.slope)[..., None]
+        return _Normals(
+            z,
+            precision,
+            spread,
+            bound=-loss.sum(axis=1) - kl,
+            slope=np.matmul(missed, x)[:, 0] + z,
+            wanted=np.matmul((x * counted).transpose(0, 2, 1), x) + np.eye(n_free),
+        )
+
+
+@dataclass(eq=False)
+class _Pace:
+    """How long each person's next step is; shorter when the last two pointed apart."""
+
+    length: Float[ndarray, " people"]
+    step: Float[ndarray, "people free"]
+    change: Float[ndarray, "people free free"]
+
+    def follow(
+        self, step: Float[ndarray, "people free"], change: Float[ndarray, "people free free"]
+    ) -> None:
+        """Take in the directions of the step just made."""
+        swings = (step * self.step).sum(axis=1) < 0
+        swings |= (change * self.change).sum(axis=(1, 2)) < 0
+        self.length = np.where(swings, SHORTER * self.length, np.minimum(1.0, LONGER * self.length))
+        self.step, self.change = step, change
+
+    def of(self, people: ndarray) -> "_Pace":
+        """That of some people."""
+        return _Pace(self.length[people], self.step[people], self.change[people])
+
+
+def _closest(problem: _Problem) -> _Normals:
+    """The closest normal of each person, started at the mode and its curvature."""
+    z, spread, _ = fit_whitened(
+        problem.x, problem.offsets, problem.labels, discounts=problem.discounts
     )
-
-
-def _closest(
-    x: Float[ndarray, "people comparisons free"],
-    offsets: Float[ndarray, "people comparisons"],
-    labels: Float[ndarray, "people comparisons"],
-    discounts: Float[ndarray, "people comparisons"],
-) -> tuple[Float[ndarray, "people free"], Float[ndarray, "people free free"]]:
-    """Mean and covariance of the closest normal, started at the mode and its curvature."""
-    z, spread, _ = fit_whitened(x, offsets, labels, discounts=discounts)
-    for turn in range(MAX_ROUNDS):
-        margins = offsets + (x @ z[..., None])[..., 0]
-        chance, curvature = _averages(margins, _deviations(x, spread))
-        slope = np.matmul((discounts * (chance - labels))[:, None, :], x)[:, 0] + z
-        precision = np.matmul((x * (discounts * curvature)[..., None]).transpose(0, 2, 1), x)
-        fresh = np.linalg.inv(precision + np.eye(x.shape[-1]))
-        length = 1.0 if turn < PLAIN_ROUNDS else 0.5
-        step = length * np.matmul(fresh, slope[..., None])[..., 0]
-        moved = max(_largest(step), _largest(fresh - spread))
-        z = z - step
-        spread = spread + length * (fresh - spread)
-        if moved < TOLERANCE:
-            return z, spread
+    found = now = problem.at(z, np.linalg.inv(spread))
+    people = np.arange(len(z))
+    pace = _Pace(np.ones(len(z)), np.zeros_like(z), np.zeros_like(spread))
+    for _ in range(MAX_ROUNDS):
+        fresh = _ascend(problem, now, pace)
+        step, change = (fresh.z - now.z) / pace.length[:, None], now.wanted - now.precision
+        moved = np.abs(fresh.spread - now.spread).max(axis=(1, 2), initial=0.0) / pace.length
+        moved = np.maximum(moved, np.abs(step).max(axis=1, initial=0.0))
+        found.take(people, fresh)
+        moving = moved >= TOLERANCE
+        if not moving.any():
+            return found
+        pace.follow(step, change)
+        now = fresh
+        if not moving.all():
+            people, pace, now = people[moving], pace.of(moving), fresh.of(moving)
+            problem = problem.of(moving)
     raise NotConvergedError(
-        f"The closest normal distribution did not settle within {MAX_ROUNDS} rounds; "
-        "scale the features to a standard deviation of about one.",
-        last=z,
+        f"The closest normal distribution of {len(people)} people did not settle within "
+        f"{MAX_ROUNDS} rounds; scale the features to a standard deviation of about one.",
+        last=found.z,
     )
 
 
-def _bound(
-    x: Float[ndarray, "people comparisons free"],
-    offsets: Float[ndarray, "people comparisons"],
-    labels: Float[ndarray, "people comparisons"],
-    discounts: Float[ndarray, "people comparisons"],
-    *,
-    z: Float[ndarray, "people free"],
-    spread: Float[ndarray, "people free free"],
-) -> Float[ndarray, " people"]:
-    """Mean log-likelihood under the normal, less its KL to the standard normal prior."""
-    margins, deviations = offsets + (x @ z[..., None])[..., 0], _deviations(x, spread)
-    nodes, masses = np.polynomial.hermite_e.hermegauss(N_NODES)
-    loss = sum(
-        mass * softplus_loss(margins + node * deviations, labels)
-        for node, mass in zip(nodes, masses / masses.sum(), strict=True)
-    )
-    trace = np.trace(spread, axis1=1, axis2=2)
-    kl = 0.5 * (trace + (z * z).sum(axis=1) - z.shape[1] - np.linalg.slogdet(spread)[1])
-    return -(discounts * loss).sum(axis=1) - kl
-
-
-def _deviations(
-    x: Float[ndarray, "people comparisons free"], spread: Float[ndarray, "people free free"]
-) -> Float[ndarray, "people comparisons"]:
-    """Standard deviations of the margins."""
-    return np.sqrt(np.maximum(((x @ spread) * x).sum(axis=-1), 0.0))
-
-
-def _averages(
-    margins: Float[ndarray, "people comparisons"], deviations: Float[ndarray, "people comparisons"]
-) -> tuple[Float[ndarray, "people comparisons"], Float[ndarray, "people comparisons"]]:
-    """Means of `sigmoid` and of its slope over normal margins."""
-    nodes, masses = np.polynomial.hermite_e.hermegauss(N_NODES)
-    chance, curvature = np.zeros_like(margins), np.zeros_like(margins)
-    for node, mass in zip(nodes, masses / masses.sum(), strict=True):
-        value = expit(margins + node * deviations)
-        chance += mass * value
-        curvature += mass * value * (1.0 - value)
-    return chance, curvature
-
-
-def _largest(values: Float[ndarray, "*shape"]) -> float:
-    return float(np.abs(values).max(initial=0.0))
+def _ascend(problem: _Problem, now: _Normals, pace: _Pace) -> _Normals:
+    """The normals one step on; the pace is lowered until nobody's bound falls."""
+    change = now.wanted - now.precision
+    least = now.bound - SLACK * (1.0 + np.abs(now.bound))
+    fresh = now
+    for _ in range(MAX_HALVINGS):
+        precision = now.precision + pace.length[:, None, None] * change
+        step = np.linalg.solve(precision, now.slope[..., None])[..., 0]
+        fresh = problem.at(now.z - pace.length[:, None] * step, precision)
+        falls = fresh.bound < least
+        if not falls.any():
+            return fresh
+        pace.length = np.where(falls, 0.5 * pace.length, pace.length)
+    return fresh
