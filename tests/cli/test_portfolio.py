@@ -76,6 +76,7 @@ def test_route_serves_a_belief_as_its_mean(payoff, tmp_path):
     draws.write_text('{"help": 1.0}\n{"safe": 1.0}\n')
     found = json.loads(run("route", out, "--draws", draws, "--json").stdout)
     assert found["member"] == "r"
+    assert found["expected_loss"] is None  # all listed policies are members
     assert found["avoidable_loss"] == pytest.approx(0.3)
     assert isinstance(run("route", out).exception, InvalidInputError)
 
@@ -112,11 +113,7 @@ def test_every_option_reaches_the_certificate(payoff, tmp_path):
         ({}, ("--size", 1, "--aim", "median"), "worst, mean, blend"),
         ({}, ("--size", 1, "--floor", "safe=0.5,help=0.1"), "one objective"),
         ({}, ("--size", 1, "--confidence", 1.5), "between 0 and 1"),
-        (
-            {"policies": [{"name": "p", "values": [-0.5, 0.2]}]},
-            ("--size", 1),
-            "offset of at least 0.5",
-        ),
+        ({}, ("--size", 1, "--slack", 0.1, "--no-slack"), "either --slack or --no-slack"),
         (
             {"policies": [{"name": "p", "values": [float("nan"), 0.2]}]},
             ("--size", 1),
@@ -129,6 +126,64 @@ def test_bad_input_is_one_sentence(payoff, change, options, words):
     result = run("select", changed(payoff, **change), *options)
     assert isinstance(result.exception, InvalidInputError)
     assert words in str(result.exception)
+
+
+def test_a_value_slightly_below_zero_is_no_refusal_and_is_said(payoff):
+    policies = [
+        {"name": "p", "values": [1.0, -0.003]},
+        {"name": "q", "values": [0.5, -0.001]},
+    ]
+    result = run("select", changed(payoff, policies=policies), "--size", 1)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    assert "members: p" in text
+    assert "relative to the 2 listed policies, a user loses at most 0.002000 (conf" in text
+    assert "There is no multiplicative gap, because" in text
+    assert "Members were chosen by the additive gap, because" in text
+    found = json.loads(run("select", payoff, "--size", 1, "--json").stdout)
+    assert found["multiplicative_gap"] is None
+    assert found["additive_gap"] == pytest.approx(0.002)
+    assert "additive gap" in found["assumptions"][-1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_comparison_with_listed_policies_is_never_printed_as_a_bound_for_everybody(
+    payoff, tmp_path, size
+):
+    out = tmp_path / "portfolio.json"
+    printed = [
+        run("select", payoff, "--size", size, "--out", out).stdout,
+        run("verify", out).stdout,
+        run("route", out, "--preference", "help=0.5,safe=0.5").stdout,
+    ]
+    text = " ".join(" ".join(printed).split())
+    assert "nobody" not in text
+    if size < 3:
+        assert text.count("relative to the 3 listed policies, a user loses at most") == 2
+        return
+    assert text.count("nothing is known beyond the listed policies") >= 2
+    assert "unknown" in printed[2]
+    found = json.loads(run("select", payoff, "--size", 3, "--json").stdout)
+    assert found["additive_gap"] is None
+    assert found["worst_preference"] == []
+    route = json.loads(run("route", out, "--preference", "help=0.5,safe=0.5", "--json").stdout)
+    assert route["loss"] is None
+
+
+def test_slacks_of_the_payoff_file_bound_everybody_unless_they_are_left_out(payoff):
+    changed(payoff, slacks=[0.01, 0.02, None], slack_confidence=0.975)
+    found = json.loads(run("select", payoff, "--size", 2, "--json").stdout)
+    assert found["kind"] == "worst-case"
+    assert found["confidence"] == 0.975
+    # units are worth at most 1.01 and 1.02, so 0.3, 0.7 at most 1.017; q and r have 0.7 there
+    assert found["members"] == ["q", "r"]
+    assert found["additive_gap"] == pytest.approx(1.017 - 0.7)
+    assert "nobody loses more than" in run("select", payoff, "--size", 2).stdout
+    without = json.loads(run("select", payoff, "--size", 2, "--no-slack", "--json").stdout)
+    assert without["kind"] == "candidate-relative"
+    given = json.loads(run("select", payoff, "--size", 2, "--slack", 0, "--json").stdout)
+    assert given["kind"] == "worst-case"
+    assert given["additive_gap"] < found["additive_gap"]
 
 
 def test_a_tolerance_that_the_table_does_not_reach_is_a_failed_check(payoff):

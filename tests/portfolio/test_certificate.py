@@ -6,7 +6,7 @@ import pytest
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
 from palate.portfolio.adaptive import SearchSettings, search
-from palate.portfolio.certificate import certify
+from palate.portfolio.certificate import NOTHING_KNOWN, certify
 from palate.portfolio.gap import mixture_bound
 from palate.portfolio.grid import size_bound
 from palate.portfolio.payoffs import exact_payoffs, payoffs_from_measurements, shifted
@@ -125,7 +125,7 @@ def test_a_level_error_counts_in_the_multiplicative_gap_only():
 
 def test_a_listed_optimum_counts_at_its_preference_even_without_a_ceiling():
     table = replace(
-        payoffs([[1, 0], [0, 1]]),
+        payoffs([[1, 0], [0, 1], [0.6, 0.3]]),
         optimum_preferences=np.array([[0.5, 0.5]]),
         optimum_values=np.array([0.8]),
     )
@@ -136,11 +136,42 @@ def test_a_listed_optimum_counts_at_its_preference_even_without_a_ceiling():
     assert found.worst_preference == (0.5, 0.5)
 
 
-def test_the_whole_table_loses_nothing_and_needs_no_more_than_itself():
-    found = certify(payoffs([[1, 0], [0, 1]]), members=[0, 1], terms=Terms())
-    assert found.certificate.additive_gap == 0.0
-    assert found.certificate.multiplicative_gap == 0.0
-    assert found.size_bound == 2
+@pytest.mark.parametrize("with_optimum", [False, True])
+def test_with_the_whole_table_as_members_nothing_is_known_beyond_it(with_optimum):
+    table = payoffs([[1, 0], [0, 1]])
+    if with_optimum:  # at one preference: no bound for every user
+        table = replace(
+            table,
+            optimum_preferences=np.array([[0.5, 0.5]]),
+            optimum_values=np.array([0.8]),
+        )
+    found = certify(table, members=[0, 1], terms=Terms())
+    certificate = found.certificate
+    assert certificate.kind == "candidate-relative"
+    assert certificate.additive_gap is None
+    assert certificate.multiplicative_gap is None
+    assert certificate.worst_preference == ()
+    assert found.instead is None
+    assert found.mixture is None
+    assert found.size_bound is None
+    assert NOTHING_KNOWN in certificate.assumptions[-1]
+    assert NOTHING_KNOWN == "nothing is known beyond the listed policies"
+
+
+def test_the_whole_table_has_a_gap_where_all_policies_are_bounded():
+    table = replace(
+        payoffs([[1, 0], [0, 1]]),
+        optimum_preferences=np.eye(2),
+        optimum_values=np.array([1.0, 1.0]),
+    )
+    found = certify(table, members=[0, 1], terms=Terms()).certificate
+    assert found.kind == "worst-case"
+    assert found.additive_gap == pytest.approx(0.5)
+
+
+def test_a_gap_to_listed_policies_says_to_how_many():
+    found = certify(payoffs([[1, 0], [0, 1], [0.7, 0.7]]), members=[0, 1], terms=Terms())
+    assert "relative to the 3 listed policies" in " ".join(found.certificate.assumptions)
 
 
 def test_no_more_policies_are_enough_than_a_bound_for_all_or_than_were_compared():
@@ -167,12 +198,14 @@ def test_a_missing_reward_stands_as_an_interval():
 
 def test_negative_values_have_an_additive_gap_only():
     table = payoffs([[0.5, -0.9], [-0.9, -0.2]])
-    with pytest.raises(InvalidInputError, match="offset"):
-        certify(table, members=[0], terms=Terms())
-    found = certify(table, members=[0], terms=Terms(criterion="additive")).certificate
-    assert found.additive_gap == pytest.approx(0.7, abs=1e-12)
-    assert found.multiplicative_gap is None
-    assert "no multiplicative gap" in " ".join(found.assumptions)
+    for terms in (Terms(), Terms(criterion="additive")):
+        found = certify(table, members=[0], terms=terms).certificate
+        assert found.additive_gap == pytest.approx(0.7, abs=1e-12)
+        assert found.multiplicative_gap is None
+        assert found.assumptions[-1] == (
+            "There is no multiplicative gap, because the best member may be worth less than "
+            "nothing (-0.9) to some user; an offset of 0.9 for all rewards would give one."
+        )
 
 
 def test_too_many_corners_are_said_in_the_assumptions():

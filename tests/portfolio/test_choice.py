@@ -112,9 +112,40 @@ def test_more_members_than_policies_that_keep_the_floor_are_refused():
         choose(payoffs(), wish=Wish(size=3), terms=Terms(floor=("safe", 0.5)))
 
 
-def test_negative_values_need_an_offset_or_the_additive_gap():
-    table = payoffs([[1.0, -0.2], [-0.1, 1.0]])
-    with pytest.raises(InvalidInputError, match=r"offset of at least 0\.2"):
-        choose(table, wish=Wish(size=1), terms=Terms())
-    assert choose(table, wish=Wish(size=2), terms=Terms(criterion="additive")).members
-    assert choose(table, wish=Wish(size=2), terms=Terms(offset=0.2)).members
+def test_values_slightly_below_zero_are_chosen_by_the_additive_gap_and_that_is_said():
+    # whoever wants p's weak side only is worth less than nothing with p alone, and so with the rest
+    table = payoffs([[1.0, -0.003], [0.4, -0.001], [0.7, -0.002]])
+    asked = choose(table, wish=Wish(size=1), terms=Terms())
+    by_amount = choose(table, wish=Wish(size=1), terms=Terms(criterion="additive"))
+    assert asked.members == by_amount.members == ("p",)
+    assert asked.selection["criterion"] == "additive"
+    assert "chosen by the additive gap" in asked.selection["notes"][0]
+    certificate = asked.certified.certificate
+    assert certificate.additive_gap == pytest.approx(0.002)
+    assert certificate.multiplicative_gap is None
+    assert "(-0.003)" in certificate.assumptions[-1]
+    moved = choose(table, wish=Wish(size=1), terms=Terms(offset=0.003))
+    assert moved.selection["criterion"] == "multiplicative"
+    assert moved.selection["notes"] == []
+    assert moved.certified.certificate.multiplicative_gap is not None
+
+
+def test_a_negative_value_of_one_policy_does_not_take_the_shares_from_others():
+    table = payoffs([[1.0, -0.2], [-0.1, 1.0], [0.6, 0.6]])
+    record = choose(table, wish=Wish(size=1), terms=Terms())
+    assert record.members == ("r",)
+    assert record.selection["criterion"] == "multiplicative"
+    assert record.certified.certificate.multiplicative_gap == pytest.approx(0.4)
+
+
+def test_a_share_tolerance_counts_from_the_lowest_value_where_that_is_negative():
+    table = payoffs([[1.0, -0.003], [0.4, -0.001], [0.7, -0.002]])
+    record = choose(table, wish=Wish(epsilon=0.5), terms=Terms())
+    # from -0.001 the best is worth 1.001 and 0: b keeps nobody below half of that but the first
+    assert "(-0.001)" in record.selection["notes"][0]
+    shares = np.linspace(0.0, 1.0, 101)
+    users = np.stack([shares, 1.0 - shares], axis=1)
+    values = table.table.values
+    best = (users @ values.T).max(axis=1)
+    worth = (users @ values[record.indices()].T).max(axis=1)
+    assert np.all(worth >= best - 0.5 * (best + 0.001) - 1e-9)

@@ -38,21 +38,29 @@ def select(
     confidence: Annotated[float, typer.Option(help="Of bounds on sampled values.")] = 0.95,
     slack: Annotated[
         float | None,
-        typer.Option(help="Assume policies this near to optimal for their preference."),
+        typer.Option(
+            help="Assume all policies this near to optimal for their preference, instead of the "
+            "payoff file's slacks."
+        ),
     ] = None,
+    no_slack: Annotated[
+        bool, typer.Option("--no-slack", help="Assume nothing: compare listed policies only.")
+    ] = False,
     offset: Annotated[float, typer.Option(help="Added to every reward.")] = 0.0,
     report_on: Annotated[
         Path | None, typer.Option(help="Same policies on other prompts, for the certificate.")
     ] = None,
     is_json: IsJson = False,
 ) -> None:
-    """Choose members and certify what nobody loses more than."""
+    """Choose members and certify what users lose at most."""
     from palate.portfolio.terms import Terms
     from palate.recipes import portfolio as recipe
 
+    if no_slack and slack is not None:
+        raise InvalidInputError("Give either --slack or --no-slack.")
     terms = Terms(
         confidence=confidence,
-        slack=slack,
+        slack="listed" if slack is None and not no_slack else slack,
         offset=offset,
         criterion=recipe.require_criterion(gap),
         floor=_floor(floor),
@@ -90,7 +98,7 @@ def route(
     ] = None,
     is_json: IsJson = False,
 ) -> None:
-    """Say which member serves a person, and what they lose at most."""
+    """Say which member serves a user, and what they lose at most."""
     from palate.recipes import portfolio as recipe
 
     shares = numbers_by_name(preference, what="preference")
@@ -120,8 +128,12 @@ def route(
         return
     table = Table("member", "worth at least", "better than the second by", "loses at most")
     second = "-" if margin is None else f"{margin:.4f}"
-    table.add_row(chosen.member, f"{chosen.value:.4f}", second, f"{chosen.loss:.4f}")
-    Console().print(table)
+    loss = "unknown" if chosen.loss is None else f"{chosen.loss:.4f}"
+    table.add_row(chosen.member, f"{chosen.value:.4f}", second, loss)
+    console = Console()
+    console.print(table)
+    if chosen.loss is None:
+        console.print("All listed policies are members; nothing is known beyond them.")
 
 
 @app.command()
@@ -153,10 +165,11 @@ def print_grown(found: dict[str, Any]) -> None:
     console = Console()
     console.print(f"policies: {', '.join(found['policies'])}", highlight=False)
     console.print(f"members: {', '.join(found['members'])}", highlight=False)
-    console.print(
-        f"{found['kind']}: nobody loses more than {found['additive_gap']:.4f} (confidence "
-        f"{found['confidence']:g}); by the estimates alone {found['estimated_gap']:.4f}"
-    )
+    console.print(f"{found['kind']}: {found['statement']}", soft_wrap=True)
+    if found["estimated_gap"] is not None:
+        console.print(
+            f"by the estimates alone, relative to the listed policies: {found['estimated_gap']:.4f}"
+        )
     reasons = {
         "tolerance": "the tolerance is met",
         "calls": "the budget is spent",
@@ -229,16 +242,14 @@ def _print(found: dict[str, Any], *, is_json: bool) -> None:
     if is_json:
         typer.echo(dump_json(found))
         return
-    share = found["multiplicative_gap"]
     console = Console()
     console.print(f"members: {', '.join(found['members'])}", highlight=False)
-    console.print(
-        f"{found['kind']}: nobody loses more than {found['additive_gap']:.6f}"
-        + ("" if share is None else f", or {share:.2%} of the best")
-        + f" (confidence {found['confidence']:g})"
-    )
-    console.print(f"worst preference: {[round(entry, 4) for entry in found['worst_preference']]}")
-    console.print(f"size {found['size']}; always enough: {found['size_bound']}")
+    console.print(f"{found['kind']}: {found['statement']}", soft_wrap=True)
+    if found["worst_preference"]:
+        worst = [round(entry, 4) for entry in found["worst_preference"]]
+        console.print(f"worst preference: {worst}")
+    bound = "" if found["size_bound"] is None else f"; always enough: {found['size_bound']}"
+    console.print(f"size {found['size']}{bound}")
     for name in found["refused"]:
         console.print(f"refused, below the floor: {name}", highlight=False)
     for sentence in found["assumptions"]:

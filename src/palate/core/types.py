@@ -193,19 +193,22 @@ class PayoffTable:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What nobody can lose more than, by having only the portfolio.
+    """What users can lose at most, by having only the portfolio.
 
     Attributes:
-        additive_gap: Upper bound on `J* - max_member J`, reward units, over the whole simplex.
-        multiplicative_gap: Upper bound on `1 - max_member J / J*`; `None` where J* may be negative.
-        worst_preference: Where the additive gap is attained.
+        additive_gap: Upper bound on `J* - max_member J`, reward units, over the whole simplex;
+            `None` where every listed policy is a member and nothing bounds the others: nothing is
+            known beyond the listed policies, which is not a gap of zero.
+        multiplicative_gap: Upper bound on `1 - max_member J / J*`; `None` where J* may be negative,
+            and without an additive gap.
+        worst_preference: Where the additive gap is attained; empty without one.
         confidence: Share of repetitions in which the bound holds; one when values are exact.
         kind: `worst-case` bounds the best of all policies, `candidate-relative` the best in the
-            table.
+            table: relative to the listed policies only.
         assumptions: Each in one sentence.
     """
 
-    additive_gap: float
+    additive_gap: float | None
     multiplicative_gap: float | None
     worst_preference: tuple[float, ...]
     confidence: float

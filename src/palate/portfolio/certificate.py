@@ -1,9 +1,12 @@
-"""Certificate: what nobody loses more than, by having only these members.
+"""Certificate: what users lose at most, by having only these members.
+
+It is a bound for every user where a ceiling on all policies is known (`worst-case`), and relative
+to the listed policies otherwise (`candidate-relative`).
 
 The certificate is computed from the payoff table, the members and the terms, and from nothing else,
 so anybody who has the three can compute it again. It bounds the loss of every preference in the
 simplex at once, with the sampling error of the table in it, and carries its proof: the row that the
-worst placed person would rather have and a mixture of members (see `palate.portfolio.gap`).
+worst placed user would rather have and a mixture of members (see `palate.portfolio.gap`).
 
 Source:
     PALM, arXiv 2604.04144; palm.md P4, P9, P14.
@@ -18,11 +21,12 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Certificate
-from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap
+from palate.portfolio.gap import additive_gap, least_best_value, multiplicative_gap
 from palate.portfolio.grid import size_bound, size_needed
 from palate.portfolio.payoffs import Payoffs, require_payoffs, shifted
-from palate.portfolio.terms import Comparison, Terms, compare, require_non_negative
+from palate.portfolio.terms import Comparison, Kind, Terms, compare
 
+NOTHING_KNOWN = "nothing is known beyond the listed policies"
 VACUOUS = 1e-15  # a gap below this is zero
 
 
@@ -33,19 +37,21 @@ class Certified:
     Attributes:
         certificate: The bound, where it is attained, and what it assumes.
         worst_share_preference: Where the multiplicative gap is attained, or `None`.
-        instead: `[objectives]`, values that the worst placed person would rather have.
-        mixture: `[members]`; nobody loses more to `instead` than the largest entry of
-            `instead - mixture @ lower_values`.
+        instead: `[objectives]`, values that the worst placed user would rather have; `None`
+            without a gap.
+        mixture: `[members]`; no user loses more to `instead` than the largest entry of
+            `instead - mixture @ lower_values`; `None` without a gap.
         lower_values: `[members, objectives]`, what members are worth at least, offset included.
         size_bound: Members that are always enough for this additive gap, with rewards in [0, 1] and
-            policies optimal for their preferences; candidate-relative, at most the whole table.
+            policies optimal for their preferences; candidate-relative, at most the whole table;
+            `None` where no finite number is, and without a gap.
         size_needed: Members that some problems need for this multiplicative gap, where known.
     """
 
     certificate: Certificate
     worst_share_preference: tuple[float, ...] | None
-    instead: Float[ndarray, " objectives"]
-    mixture: Float[ndarray, " members"]
+    instead: Float[ndarray, " objectives"] | None
+    mixture: Float[ndarray, " members"] | None
     lower_values: Float[ndarray, "members objectives"]
     size_bound: int | None
     size_needed: int | None
@@ -54,45 +60,58 @@ class Certified:
 def certify(payoffs: Payoffs, *, members: Sequence[int], terms: Terms) -> Certified:
     """The certificate of a portfolio.
 
+    Where only the listed policies are compared and every one of them is a member, there is nothing
+    to compare with: the certificate then has no gap, which is not a gap of zero.
+
     Args:
         payoffs: The table; sampled values are bounded with the terms' confidence.
         members: Indices of the members, at least one, all different.
-        terms: What is assumed, and which gap must be defined.
+        terms: What is assumed.
 
     Raises:
-        InvalidInputError: the table or the members are not usable, or a value is negative where
-            the terms ask for the multiplicative gap.
+        InvalidInputError: the table or the members are not usable.
         NotCertifiedError: the terms' slack has nothing to stand on.
     """
     _require_members(members, payoffs=payoffs)
     require_payoffs(payoffs)
     moved = shifted(payoffs, terms.offset)
-    if terms.criterion == "multiplicative":
-        require_non_negative(moved)
-    comparison = compare(moved, terms)
+    return certify_compared(moved, members=members, comparison=compare(moved, terms))
+
+
+def certify_compared(
+    moved: Payoffs, *, members: Sequence[int], comparison: Comparison
+) -> Certified:
+    """As `certify`, for a table whose offset is in and whose comparison is there; not checked."""
     lower = comparison.lower[list(members)]
     rows = alternatives(comparison, members=members)
+    if not len(rows):
+        return _nothing_known(moved, lower=lower, comparison=comparison)
     absolute = additive_gap(members=lower, rows=rows)
     share = multiplicative_gap(members=lower - comparison.level, rows=rows - comparison.level)
     listed = _listed_losses(moved, lower=lower, comparison=comparison)
+    value = _clean(max(absolute.value, *listed.losses))
+    epsilon = None if share is None else _clean(max(share.value, *listed.shares))
+    least = least_best_value(lower - comparison.level) if share is None else 0.0
     certificate = Certificate(
-        additive_gap=_clean(max(absolute.value, *listed.losses)),
-        multiplicative_gap=None if share is None else _clean(max(share.value, *listed.shares)),
+        additive_gap=value,
+        multiplicative_gap=epsilon,
         worst_preference=tuple(
             (listed.worst if max(listed.losses) > absolute.value else absolute.preference).tolist()
         ),
-        confidence=comparison.bounds.confidence,
+        confidence=comparison.confidence,
         kind=comparison.kind,
-        assumptions=_assumptions(moved, comparison=comparison, gap=absolute, share=share),
+        assumptions=(
+            *_assumptions(moved, comparison=comparison, has_programs=absolute.rule == "programs"),
+            *(() if share is not None else (no_share_sentence(least),)),
+        ),
     )
-    epsilon = certificate.multiplicative_gap
     return Certified(
         certificate=certificate,
         worst_share_preference=None if share is None else tuple(share.preference.tolist()),
         instead=rows[absolute.row],
         mixture=absolute.mixture,
         lower_values=lower,
-        size_bound=_size_bound(moved, certificate=certificate),
+        size_bound=_size_bound(moved, gap=value, kind=comparison.kind),
         size_needed=None
         if epsilon is None
         else size_needed(n_objectives=moved.n_objectives, epsilon=epsilon),
@@ -102,15 +121,74 @@ def certify(payoffs: Payoffs, *, members: Sequence[int], terms: Terms) -> Certif
 def alternatives(
     comparison: Comparison, *, members: Sequence[int]
 ) -> Float[ndarray, "rows objectives"]:
-    """What people could have instead: the ceiling, or every policy that is no member.
+    """What users could have instead: the ceiling, or every policy that is no member.
 
-    A member's own width is no loss to itself, so without a ceiling members are left out.
+    A member's own width is no loss to itself, so without a ceiling members are left out; with all
+    policies as members no row is left.
     """
     if comparison.ceiling is not None:
         return comparison.ceiling
     others = np.setdiff1d(np.arange(len(comparison.lower)), list(members))
-    rows = comparison.bounds.upper[others]
-    return rows if len(rows) else comparison.lower[list(members)]
+    return comparison.bounds.upper[others]
+
+
+def loss_sentence(certificate: Certificate, *, n_policies: int) -> str:
+    """What users lose at most, for print: for every user only where all policies are bounded.
+
+    Args:
+        certificate: The certificate.
+        n_policies: How many policies are listed in its table.
+    """
+    if certificate.additive_gap is None:
+        return f"{NOTHING_KNOWN} (all {n_policies} of them are members)"
+    if certificate.kind == "worst-case":
+        subject = "nobody loses more than"
+    else:
+        subject = f"relative to the {n_policies} listed policies, a user loses at most"
+    share = certificate.multiplicative_gap
+    also = "" if share is None else f", or {share:.2%} of the best"
+    return f"{subject} {certificate.additive_gap:.6f}{also} (confidence {certificate.confidence:g})"
+
+
+def no_share_sentence(least: float) -> str:
+    """Why there is no multiplicative gap.
+
+    Args:
+        least: What the best member is worth at least to the user it is worth least to; negative.
+    """
+    return (
+        "There is no multiplicative gap, because the best member may be worth less than nothing "
+        f"({least:.4g}) to some user; an offset of {-least:.4g} for all rewards would give one."
+    )
+
+
+def _nothing_known(
+    payoffs: Payoffs,
+    *,
+    lower: Float[ndarray, "members objectives"],
+    comparison: Comparison,
+) -> Certified:
+    """The certificate of a portfolio of all listed policies, where no other policy is bounded."""
+    certificate = Certificate(
+        additive_gap=None,
+        multiplicative_gap=None,
+        worst_preference=(),
+        confidence=comparison.confidence,
+        kind=comparison.kind,
+        assumptions=(
+            *_assumptions(payoffs, comparison=comparison, has_programs=False),
+            f"Every listed policy is a member, so {NOTHING_KNOWN}.",
+        ),
+    )
+    return Certified(
+        certificate=certificate,
+        worst_share_preference=None,
+        instead=None,
+        mixture=None,
+        lower_values=lower,
+        size_bound=None,
+        size_needed=None,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,45 +206,39 @@ def _listed_losses(
     """Without a ceiling, a listed optimum still counts at its own preference."""
     if comparison.ceiling is not None or not len(payoffs.optimum_values):
         return _Listed((0.0,), (0.0,), np.zeros(payoffs.n_objectives))
-    losses = payoffs.optimum_values - (payoffs.optimum_preferences @ lower.T).max(axis=1)
+    heights = payoffs.optimum_values + payoffs.optimum_preferences @ comparison.level
+    losses = heights - (payoffs.optimum_preferences @ lower.T).max(axis=1)
     shares = losses / np.maximum(payoffs.optimum_values, 1e-300)
     worst = payoffs.optimum_preferences[int(np.argmax(losses))]
     return _Listed((0.0, *losses.tolist()), (0.0, *shares.tolist()), worst)
 
 
 def _assumptions(
-    payoffs: Payoffs, *, comparison: Comparison, gap: Gap, share: Gap | None
+    payoffs: Payoffs, *, comparison: Comparison, has_programs: bool
 ) -> tuple[str, ...]:
     sentences = [
-        "A person with preference w values a policy at w @ V, with V = R - beta KL and one beta "
+        "A user with preference w values a policy at w @ V, with V = R - beta KL and one beta "
         f"({payoffs.table.beta:g}) for all.",
         *comparison.caveats,
     ]
     if comparison.bounds.n_intervals:
         sentences.append(
-            "Prompts are independent draws from what people ask and averages over them are normal; "
+            "Prompts are independent draws from what users ask and averages over them are normal; "
             f"{comparison.bounds.n_intervals} intervals hold together with probability "
             f"{comparison.bounds.confidence:g}."
         )
     if np.any(np.isnan(payoffs.table.values)):
         sentences.append("Rewards that were not measured lie anywhere in their range.")
-    if gap.rule == "programs":
+    if has_programs:
         sentences.append(
             "The corner preferences are too many to list, so one linear program per row was solved."
-        )
-    if share is None:
-        sentences.append(
-            "There is no multiplicative gap, because the best member may be worth less than "
-            "nothing to somebody."
         )
     return tuple(sentences)
 
 
-def _size_bound(payoffs: Payoffs, *, certificate: Certificate) -> int | None:
-    bound = size_bound(
-        n_objectives=payoffs.n_objectives, beta=payoffs.table.beta, gap=certificate.additive_gap
-    )
-    if certificate.kind == "worst-case":
+def _size_bound(payoffs: Payoffs, *, gap: float, kind: Kind) -> int | None:
+    bound = size_bound(n_objectives=payoffs.n_objectives, beta=payoffs.table.beta, gap=gap)
+    if kind == "worst-case":
         return bound
     return payoffs.n_policies if bound is None else min(bound, payoffs.n_policies)
 

@@ -17,13 +17,24 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.errors import InvalidInputError
-from palate.portfolio.certificate import certify
-from palate.portfolio.everybody import Chosen, Stakes, best_members, fewest_members
+from palate.core.errors import InvalidInputError, NotCertifiedError
+from palate.portfolio.certificate import certify, certify_compared
+from palate.portfolio.curve import Candidates, Judge, best_of_size
+from palate.portfolio.everybody import Chosen, Criterion, best_members, fewest_members
+from palate.portfolio.gap import least_best_value
 from palate.portfolio.payoffs import Payoffs, require_payoffs, shifted
 from palate.portfolio.record import Record
 from palate.portfolio.selection import Cost, require_size
-from palate.portfolio.terms import Terms, admissible, compare, require_non_negative
+from palate.portfolio.terms import Terms, admissible, compare
+
+BELOW_ZERO = (
+    "The best policy may be worth less than nothing to some user, so the share epsilon counts from "
+    "the lowest such value ({:.4g}) instead of from zero."
+)
+BY_AMOUNT = (
+    "Members were chosen by the additive gap, because the best member may be worth less than "
+    "nothing to some user, which leaves the multiplicative gap undefined."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +73,10 @@ class Wish:
 def choose(payoffs: Payoffs, *, wish: Wish, terms: Terms, report: Payoffs | None = None) -> Record:
     """The portfolio that a table and a wish lead to, certified.
 
+    Where shares of the best value are not defined, members are chosen by the additive gap, and the
+    selection says so. For the worst case, a portfolio is never certified worse, by the gap it was
+    chosen by, than the smaller portfolios that `choose` gives for the same table and terms.
+
     Args:
         payoffs: What members are chosen on.
         wish: What is wanted.
@@ -69,28 +84,29 @@ def choose(payoffs: Payoffs, *, wish: Wish, terms: Terms, report: Payoffs | None
         report: What the certificate is computed on; `None` takes `payoffs`.
 
     Raises:
-        InvalidInputError: the table is not usable, more members are wanted than there are, a value
-            is negative where a multiplicative gap is wanted, or the tables' policies differ.
+        InvalidInputError: the table is not usable, more members are wanted than there are, or the
+            tables' policies differ.
         NotCertifiedError: no policy keeps the floor, or the table does not reach the tolerance.
     """
     require_payoffs(payoffs)
     moved = shifted(payoffs, terms.offset)
-    if terms.criterion == "multiplicative" or wish.epsilon > 0.0:
-        require_non_negative(moved)
     comparison = compare(moved, terms)
-    kept = admissible(payoffs, lower=comparison.lower - terms.offset, terms=terms)
+    kept = admissible(
+        payoffs, lower=comparison.lower - comparison.level - terms.offset, terms=terms
+    )
     if wish.size is not None:
         require_size(wish.size, n_policies=len(kept))
-    estimates = (comparison.bounds.lower + comparison.bounds.upper) / 2.0
-    stakes = Stakes(
-        values=comparison.lower[kept],
-        rows=estimates if comparison.ceiling is None else comparison.ceiling,
-        criterion=terms.criterion,
-    )
-    chosen = _chosen(stakes, wish=wish)
-    names = [payoffs.table.policies[kept[member]] for member in chosen.members]
     target = payoffs if report is None else _matching(report, payoffs=payoffs)
+    judge = _judge(target, names=[payoffs.table.policies[k] for k in kept], terms=terms)
+    candidates = Candidates(comparison, tuple(kept), judge)
+    chosen, criterion, notes = _chosen(candidates, wish=wish, terms=terms)
+    names = [payoffs.table.policies[kept[member]] for member in chosen.members]
     indices = [target.table.policies.index(name) for name in names]
+    selection = {
+        **_selection(wish, chosen=chosen, is_split=report is not None),
+        "criterion": criterion,
+        "notes": list(notes),
+    }
     return Record(
         payoffs=target,
         members=tuple(names),
@@ -98,15 +114,55 @@ def choose(payoffs: Payoffs, *, wish: Wish, terms: Terms, report: Payoffs | None
             name for index, name in enumerate(payoffs.table.policies) if index not in kept
         ),
         terms=terms,
-        selection=_selection(wish, chosen=chosen, is_split=report is not None),
+        selection=selection,
         certified=certify(target, members=indices, terms=terms),
     )
 
 
-def _chosen(stakes: Stakes, *, wish: Wish) -> Chosen:
+def _chosen(
+    candidates: Candidates, *, wish: Wish, terms: Terms
+) -> tuple[Chosen, Criterion, tuple[str, ...]]:
+    """Members, the gap they were chosen by, and what has to be said of that."""
     if wish.size is None:
-        return fewest_members(stakes, epsilon=wish.epsilon, delta=wish.delta)
-    return best_members(stakes, size=wish.size, cost=wish.cost, people=wish.people)
+        stakes = candidates.stakes("additive")
+        lowest = min(0.0, least_best_value(stakes.rows)) if wish.epsilon > 0.0 else 0.0
+        delta = wish.delta - wish.epsilon * lowest
+        notes = (BELOW_ZERO.format(lowest),) if lowest < 0.0 else ()
+        return fewest_members(stakes, epsilon=wish.epsilon, delta=delta), terms.criterion, notes
+    if terms.criterion == "additive":
+        return _of_size(candidates, wish=wish, criterion="additive"), "additive", ()
+    try:
+        found = _of_size(candidates, wish=wish, criterion="multiplicative")
+    except NotCertifiedError:
+        return _of_size(candidates, wish=wish, criterion="additive"), "additive", (BY_AMOUNT,)
+    return found, "multiplicative", ()
+
+
+def _of_size(candidates: Candidates, *, wish: Wish, criterion: Criterion) -> Chosen:
+    size = wish.size or 1
+    if wish.cost.aim == "worst":
+        return best_of_size(candidates, size=size, criterion=criterion)
+    stakes = candidates.stakes(criterion)
+    return best_members(stakes, size=size, cost=wish.cost, people=wish.people)
+
+
+def _judge(target: Payoffs, *, names: Sequence[str], terms: Terms) -> Judge:
+    """Certified loss on the target table of members that are counted among these names."""
+    moved = shifted(target, terms.offset)
+    comparison = compare(moved, terms)
+    rows = [target.table.policies.index(name) for name in names]
+
+    def loss(members: tuple[int, ...], criterion: Criterion) -> tuple[float, ...]:
+        certificate = certify_compared(
+            moved, members=[rows[member] for member in members], comparison=comparison
+        ).certificate
+        amount = np.inf if certificate.additive_gap is None else certificate.additive_gap
+        if criterion == "additive":
+            return (amount,)
+        share = certificate.multiplicative_gap
+        return (np.inf if share is None else share, amount)
+
+    return loss
 
 
 def _selection(wish: Wish, *, chosen: Chosen, is_split: bool) -> dict[str, Any]:

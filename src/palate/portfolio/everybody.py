@@ -11,7 +11,7 @@ Source:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,11 +21,15 @@ from numpy import ndarray
 from palate.core.errors import NotCertifiedError
 from palate.core.simplex import lattice
 from palate.portfolio.cover import interval_cover, smallest_cover
-from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap
+from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap, program_gap
 from palate.portfolio.selection import WORST, Cost, chosen_members, require_size
 
 Criterion = Literal["additive", "multiplicative"]
 MAX_ROUNDS = 200
+NO_SHARE = (
+    "The best member is worth less than nothing to some user, so a multiplicative gap says "
+    "nothing; ask for the additive gap or add an offset to all rewards."
+)
 SETTLED = 1e-9  # rounds end when list and simplex agree to this, in value units scaled to one
 
 
@@ -69,21 +73,25 @@ class Stakes:
         return 1.0 - worth / np.maximum(best, 1e-300)
 
     def gap(self, members: list[int] | tuple[int, ...]) -> Gap:
-        """The largest loss of anybody with these members.
+        """The largest loss of any user with these members.
 
         Raises:
-            NotCertifiedError: a multiplicative loss of somebody to whom no member is worth
-                anything.
+            NotCertifiedError: a multiplicative loss of a user to whom no member is worth anything.
         """
+        gap = self.gap_or_infinity(members)
+        if np.isinf(gap.value):
+            raise NotCertifiedError(NO_SHARE)
+        return gap
+
+    def gap_or_infinity(self, members: list[int] | tuple[int, ...]) -> Gap:
+        """As `gap`, infinite at the user to whom the best member is worth less than nothing."""
         chosen = self.values[list(members)]
         if self.criterion == "additive":
             return additive_gap(members=chosen, rows=self.rows)
         gap = multiplicative_gap(members=chosen, rows=self.rows)
         if gap is None:
-            raise NotCertifiedError(
-                "The best member is worth less than nothing to somebody, so a multiplicative gap "
-                "says nothing; ask for the additive gap or add an offset to all rewards."
-            )
+            poorest = program_gap(members=chosen, row=np.zeros(chosen.shape[1]))
+            return replace(poorest, value=np.inf)
         return gap
 
 
@@ -108,6 +116,8 @@ def best_members(
 
     Raises:
         InvalidInputError: the size is out of range.
+        NotCertifiedError: the loss is multiplicative, and with the members found (for the worst
+            case: with any tried) the best member is worth less than nothing to some user.
     """
     require_size(size, n_policies=len(stakes.values))
     if cost.aim != "worst":
@@ -121,12 +131,16 @@ def best_members(
         members, is_exact = chosen_members(losses, size=size, least=least)
         listed = float(losses[:, members].min(axis=1).max())
         least = listed if is_exact else least
-        gap = stakes.gap(members)
+        gap = stakes.gap_or_infinity(members)
         if gap.value < best.gap:
             best = Chosen(tuple(members), gap.value, least)
         if gap.value <= listed + SETTLED or best.gap <= least + SETTLED:
             break
+        if np.isinf(gap.value) and np.any(np.all(preferences == gap.preference, axis=1)):
+            break  # whoever has no share is listed already and served no better
         preferences = np.vstack([preferences, gap.preference])
+    if not best.members:
+        raise NotCertifiedError(NO_SHARE)
     return Chosen(best.members, best.gap, least)
 
 

@@ -4,9 +4,10 @@ What a person loses by having only the members is `max_r rows[r] @ w - max_k V_k
 for every policy they could have had instead (or for every piece of a bound on all policies, see
 `palate.portfolio.ceiling`). The first term is convex, the second linear on every member's cell, so
 the loss is largest at a corner preference; the same holds for the ratio of the two where both are
-non-negative. One matrix product prices all rows at all corners, and one linear program for the row
-that wins checks the result: what is reported is that program's dual bound, which anybody can
-recompute from the mixture of members that it returns.
+non-negative. One matrix product prices all rows at all corners, and a mixture of members proves the
+loss that wins: what is reported is the mixture's bound, which anybody can recompute. The mixture
+comes from the members tied at the corner; where that one does not prove the loss to rounding, from
+the dual of one linear program.
 
 Where the corners are too many to list, one linear program per row finds the same number.
 
@@ -30,6 +31,7 @@ SCREEN_ROWS = 1024  # rows priced first, to find a loss that screens the rest
 SCREEN_CORNERS = 32  # with fewer corners, pricing every row is quicker than screening
 SCREEN_MARGIN = 1e-12  # a row is dropped only if it loses less by more than rounding
 AGREEMENT = 1e-9  # between vertices and the linear program, in value units scaled to one
+ROUNDING = 1e-13  # by which a mixture's bound may exceed the loss that it proves, scaled to one
 
 Rule = Literal["vertices", "programs"]
 
@@ -86,6 +88,10 @@ def additive_gap(
         return _largest_program(members=members, rows=rows)
     ground = best_values(preferences=corners, values=members)
     corner, row, value = _best_priced(corners=corners, ground=ground, rows=rows, members=members)
+    mixture = _mixture_at(corners[corner], members=members, row=rows[row], loss=value)
+    bound = mixture_bound(members=members, row=rows[row], mixture=mixture)
+    if abs(bound - value) <= ROUNDING * max(1.0, abs(value)):
+        return Gap(bound, corners[corner], row, mixture, "vertices")
     checked = program_gap(members=members, row=rows[row])
     if checked.value < value - AGREEMENT * max(1.0, abs(value)):
         raise NotConvergedError(

@@ -4,9 +4,11 @@
      "policies": [{"name": "p", "values": [0.7, null], "stderr": [0.01, 0.01] | null,
                    "kl": 1.3 | null, "preference": [0.5, 0.5] | null}],
      "optimum": [{"preference": [1, 0], "value": 0.8}] | null,
-     "level_stderr": [0.02, 0.02] | null, "reward_range": [0, 1] | null}
+     "level_stderr": [0.02, 0.02] | null, "reward_range": [0, 1] | null,
+     "slacks": [0.01, null] | null, "slack_confidence": 0.975 | null}
 
-The last two keys may be left out. A value of `null` was not measured. Unknown keys are errors.
+The last four keys may be left out. A value of `null` was not measured, a slack of `null` is
+unknown. Unknown keys are errors.
 """
 
 from collections.abc import Mapping
@@ -23,7 +25,16 @@ from palate.core.simplex import require_simplex
 from palate.core.types import PayoffTable
 from palate.portfolio.payoffs import Payoffs, require_payoffs
 
-TABLE_KEYS = {"objectives", "beta", "policies", "optimum", "level_stderr", "reward_range"}
+TABLE_KEYS = {
+    "objectives",
+    "beta",
+    "policies",
+    "optimum",
+    "level_stderr",
+    "reward_range",
+    "slacks",
+    "slack_confidence",
+}
 POLICY_KEYS = {"name", "values", "stderr", "kl", "preference"}
 OPTIMUM_KEYS = {"preference", "value"}
 
@@ -45,7 +56,7 @@ def save_payoffs(path: Path, payoffs: Payoffs) -> None:
 def render_payoffs(payoffs: Payoffs) -> dict[str, Any]:
     """The payoffs as plain data; `parse_payoffs` gives them back."""
     table = payoffs.table
-    return {
+    content: dict[str, Any] = {
         "objectives": list(table.objectives),
         "beta": table.beta,
         "policies": [
@@ -70,6 +81,12 @@ def render_payoffs(payoffs: Payoffs) -> dict[str, Any]:
         "level_stderr": _unless_zero(payoffs.level_errors),
         "reward_range": None if payoffs.reward_range is None else list(payoffs.reward_range),
     }
+    if payoffs.slacks is not None:
+        content |= {
+            "slacks": _or_null(payoffs.slacks),
+            "slack_confidence": payoffs.slack_confidence,
+        }
+    return content
 
 
 def parse_payoffs(content: Any) -> Payoffs:
@@ -111,6 +128,7 @@ def parse_payoffs(content: Any) -> Payoffs:
         ).reshape(-1, n_objectives),
         optimum_values=np.array([_number(entry.get("value"), name="optimum") for entry in optima]),
         reward_range=_range(fields.get("reward_range")),
+        **_slacks(fields, n_policies=len(names)),
     )
     if np.any(np.isnan(payoffs.optimum_preferences)):
         raise InvalidInputError("An optimum has no preference; say where its value was reached.")
@@ -202,7 +220,21 @@ def _range(value: Any) -> tuple[float, float] | None:
     return low, high
 
 
-def _or_null(values: Float[ndarray, " objectives"]) -> list[float | None]:
+def _slacks(fields: Mapping[str, Any], *, n_policies: int) -> dict[str, Any]:
+    """The fields of `Payoffs` about slacks; empty where the file has none."""
+    if fields.get("slacks") is None:
+        return {}
+    slacks = _numbers(fields["slacks"], name="slacks", length=n_policies, absent=np.nan)
+    confidence = fields.get("slack_confidence")
+    return {
+        "slacks": slacks,
+        "slack_confidence": 1.0
+        if confidence is None
+        else _number(confidence, name="slack_confidence"),
+    }
+
+
+def _or_null(values: Float[ndarray, " values"]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 

@@ -39,6 +39,9 @@ class Payoffs:
         optimum_preferences: `[optima, objectives]`, where an upper bound on every policy is known.
         optimum_values: `[optima]`, these bounds, in reward units.
         reward_range: Smallest and largest reward, needed where one was not measured.
+        slacks: `[policies]`, how far from optimal, at most, each policy is for the preference it
+            was made for, in reward units; NaN where unknown, `None` where none is known.
+        slack_confidence: Probability that all of these hold; one when they are taken as given.
     """
 
     table: PayoffTable
@@ -46,6 +49,8 @@ class Payoffs:
     optimum_preferences: Float[ndarray, "optima objectives"]
     optimum_values: Float[ndarray, " optima"]
     reward_range: tuple[float, float] | None = None
+    slacks: Float[ndarray, " policies"] | None = None
+    slack_confidence: float = 1.0
 
     @property
     def n_policies(self) -> int:
@@ -189,6 +194,7 @@ def subset(payoffs: Payoffs, policies: Sequence[int]) -> Payoffs:
             kl=table.kl[kept],
             preferences=table.preferences[kept],
         ),
+        slacks=None if payoffs.slacks is None else payoffs.slacks[kept],
     )
 
 
@@ -242,6 +248,7 @@ def require_payoffs(payoffs: Payoffs) -> None:
 
 def _require_numbers(payoffs: Payoffs) -> None:
     table = payoffs.table
+    slacks = np.zeros(payoffs.n_policies) if payoffs.slacks is None else payoffs.slacks
     rules = {
         "a value is not finite": not np.any(np.isinf(table.values)),
         "a standard error is negative or not finite": _is_non_negative(table.standard_errors),
@@ -250,6 +257,12 @@ def _require_numbers(payoffs: Payoffs) -> None:
         "a KL is negative or not finite": not np.any(np.isinf(table.kl))
         and bool(np.all(table.kl[~np.isnan(table.kl)] >= -KL_TOLERANCE)),
         "an optimum is not finite": bool(np.all(np.isfinite(payoffs.optimum_values))),
+        "the slacks are not one number of zero or more for each policy": slacks.shape
+        == (payoffs.n_policies,)
+        and _is_non_negative(slacks[~np.isnan(slacks)]),
+        "the confidence of the slacks is not above 0 and at most 1": 0.0
+        < payoffs.slack_confidence
+        <= 1.0,
     }
     for problem, holds in rules.items():
         if not holds:

@@ -3,13 +3,16 @@
 The file holds the payoff table, the members, the terms and the certificate. Checking it means
 computing the certificate again from the first three and comparing every number; a digest over the
 whole content catches what does not enter the certificate. The proof is kept in a form that needs
-no solver: `additive_gap` is the largest entry of `instead - sum_k mixture_k lower_values_k`.
+no solver: `additive_gap` is the largest entry of `instead - sum_k mixture_k lower_values_k`. Where
+there is nothing to compare with, the gap and its proof are null.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy import ndarray
 
 from palate.core.errors import CheckFailedError, FormatError, InvalidInputError, PalateError
 from palate.core.files import hash_value, is_finite_number, read_versioned, write_versioned
@@ -67,8 +70,8 @@ def render_record(record: Record) -> dict[str, Any]:
             "worst_share_preference": _list_or_null(record.certified.worst_share_preference),
         },
         "proof": {
-            "instead": record.certified.instead.tolist(),
-            "mixture": record.certified.mixture.tolist(),
+            "instead": _list_or_null(record.certified.instead),
+            "mixture": _list_or_null(record.certified.mixture),
             "lower_values": record.certified.lower_values.tolist(),
         },
         "payoffs": render_payoffs(record.payoffs),
@@ -176,15 +179,17 @@ def _render_terms(terms: Terms) -> dict[str, Any]:
 
 
 def _parse_terms(content: Mapping[str, Any]) -> Terms:
-    floor = content["floor"]
+    floor, slack = content["floor"], content["slack"]
     return Terms(
         confidence=float(content["confidence"]),
-        slack=None if content["slack"] is None else float(content["slack"]),
+        slack=slack if slack is None or slack == "listed" else float(slack),
         offset=float(content["offset"]),
         criterion=content["criterion"],
         floor=None if floor is None else (str(floor[0]), float(floor[1])),
     )
 
 
-def _list_or_null(values: Sequence[Any] | None) -> list[Any] | None:
-    return None if values is None else list(values)
+def _list_or_null(values: Sequence[Any] | ndarray | None) -> list[Any] | None:
+    if values is None:
+        return None
+    return values.tolist() if isinstance(values, ndarray) else list(values)

@@ -31,16 +31,18 @@ class Route:
     Attributes:
         member: Name.
         plan: What the engine executes.
-        value: What the member is worth to them at least, in reward units.
+        value: What the member is worth to them at least, in reward units, up to the level error
+            that all policies have in common.
         margin: By how much it beats the second best member; infinite with one member.
-        loss: What they lose at most, by the certificate's comparison.
+        loss: What they lose at most, by the certificate's comparison; `None` where every listed
+            policy is a member and nothing is known beyond them.
     """
 
     member: str
     plan: Plan
     value: float
     margin: float
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class UncertainRoute:
 
     Attributes:
         route: Of the mean preference.
-        expected_loss: Mean over the draws of what the chosen member costs them, at most.
+        expected_loss: Mean over the draws of what the chosen member costs them, at most; `None`
+            like the route's loss.
         avoidable_loss: Mean over the draws of what knowing the preference would save.
     """
 
     route: Route
-    expected_loss: float
+    expected_loss: float | None
     avoidable_loss: float
 
 
@@ -66,7 +69,8 @@ class Router:
         names: Members.
         plans: One for each.
         values: `[members, objectives]`, what each is worth at least.
-        alternatives: `[rows, objectives]`, what people could have instead at most.
+        alternatives: `[rows, objectives]`, what users could have instead at most; no rows where
+            nothing is known beyond the members.
     """
 
     names: tuple[str, ...]
@@ -97,7 +101,9 @@ class Router:
             plan=self.plans[best],
             value=float(worth[best]),
             margin=float(worth[best] - others.max()) if len(others) else float("inf"),
-            loss=max(0.0, float((self.alternatives @ point).max() - worth[best])),
+            loss=max(0.0, float((self.alternatives @ point).max() - worth[best]))
+            if len(self.alternatives)
+            else None,
         )
 
     def route_uncertain(self, draws: Float[ndarray, "draws objectives"]) -> UncertainRoute:
@@ -116,10 +122,10 @@ class Router:
         worth = points @ self.values.T
         chosen = worth[:, self.names.index(route.member)]
         best = worth.max(axis=1)
-        most = np.maximum((points @ self.alternatives.T).max(axis=1), best)
+        most = np.maximum((points @ self.alternatives.T).max(axis=1, initial=-np.inf), best)
         return UncertainRoute(
             route=route,
-            expected_loss=float(np.mean(most - chosen)),
+            expected_loss=float(np.mean(most - chosen)) if len(self.alternatives) else None,
             avoidable_loss=float(np.mean(best - chosen)),
         )
 

@@ -1,15 +1,15 @@
 """Terms: under which assumptions, and against what, a portfolio is certified.
 
 Two comparisons are possible. *Worst-case*: against the best of all policies, whose value is known
-to lie below a ceiling because optimum values are listed, or because every policy is assumed to be
-within a slack of optimal for its own preference. *Candidate-relative*: against the policies in the
-table only; a policy nobody made may be better.
+to lie below a ceiling because optimum values are listed, or because policies are assumed or were
+measured to be within a slack of optimal for their own preferences. *Candidate-relative*: against
+the policies in the table only; a policy nobody made may be better.
 
 Source:
     palm.md section 2 (the two kinds), P4 (ceiling), P10 (offset), P14 (sampling), 14.4 (floor).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -37,14 +37,15 @@ class Terms:
     Attributes:
         confidence: With which sampled values are bounded, in (0, 1).
         slack: How far from optimal, at most, each policy is for the preference it was made for, in
-            reward units; `None` assumes nothing.
+            reward units; `listed` takes the table's own slacks where it has them, `None` assumes
+            nothing.
         offset: Added to every reward before multiplicative gaps; moves no additive gap.
         criterion: Which gap members are chosen by and must be defined.
         floor: An objective and the least value a member must have on it, or `None`.
     """
 
     confidence: float = 0.95
-    slack: float | None = None
+    slack: float | Literal["listed"] | None = None
     offset: float = 0.0
     criterion: Criterion = "multiplicative"
     floor: tuple[str, float] | None = None
@@ -56,7 +57,11 @@ class Terms:
             raise InvalidInputError(
                 f"The gap {self.criterion!r} is unknown; use {' or '.join(get_args(Criterion))}."
             )
-        if self.slack is not None and not 0.0 <= self.slack < np.inf:
+        if isinstance(self.slack, int):
+            object.__setattr__(self, "slack", float(self.slack))
+        if isinstance(self.slack, str) and self.slack != "listed":
+            raise InvalidInputError(f"The slack {self.slack!r} is unknown; use a number or listed.")
+        if isinstance(self.slack, float) and not 0.0 <= self.slack < np.inf:
             raise InvalidInputError(f"The slack {self.slack} is out of range; use zero or more.")
         if not np.isfinite(self.offset):
             raise InvalidInputError(f"The offset {self.offset} is not finite.")
@@ -64,14 +69,15 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What every policy is worth at least and what people could have instead at most.
+    """What every policy is worth at least and what users could have instead at most.
 
     Attributes:
         kind: See the module's text.
         bounds: Simultaneous bounds on the table's values.
         lower: `[policies, objectives]`, in reward units, on the same scale as the ceiling.
         ceiling: `[rows, objectives]`, a bound on all policies; `None` when candidate-relative.
-        level: `[objectives]`, a common shift that is still uncertain.
+        level: `[objectives]`, half-width of the common shift; absolute values lie as much lower.
+        confidence: Probability that all of it holds.
         caveats: Sentences on what the comparison rests on.
     """
 
@@ -80,27 +86,45 @@ class Comparison:
     lower: Float[ndarray, "policies objectives"]
     ceiling: Float[ndarray, "rows objectives"] | None
     level: Float[ndarray, " objectives"]
+    confidence: float
     caveats: tuple[str, ...]
 
 
 def compare(payoffs: Payoffs, terms: Terms) -> Comparison:
     """Bounds and, where the data carry it, a ceiling on all policies.
 
+    Everything is on the scale of the table, up to the shift that all policies have in common. A
+    height known in absolute units (a listed optimum, the range of rewards) lies on that scale only
+    to within the shift's half-width, which is added to it; heights that come from the table itself
+    move with the shift.
+
     Raises:
         InvalidInputError: a listed optimum is below what a policy is worth there.
         NotCertifiedError: a slack is given but some objective alone has no policy.
     """
-    bounds = value_bounds(payoffs, confidence=terms.confidence)
-    lower, upper, level = bounds.lower, bounds.upper, bounds.level
-    if len(payoffs.optimum_values):  # listed in absolute units, so the common shift counts
-        lower, upper, level = lower - level, upper + level, np.zeros_like(level)
-        _require_consistent(payoffs, lower=lower)
-    preferences, heights, caveats = _visited(payoffs, upper=upper, terms=terms)
-    if not _spans(preferences) and terms.slack is None:
-        sentence = "Only the policies in the table are compared; one nobody made may be better."
-        return Comparison("candidate-relative", bounds, lower, None, level, (sentence, *caveats))
-    rows, simplified = _ceiling(preferences, heights)
-    return Comparison("worst-case", bounds, lower, rows, level, (*caveats, *simplified))
+    slacks = _assumed_slacks(payoffs, terms)
+    bounds = value_bounds(payoffs, confidence=terms.confidence + (1.0 - slacks.confidence))
+    if len(payoffs.optimum_values):
+        _require_consistent(payoffs, lower=bounds.lower - bounds.level)
+    preferences, heights, caveats = _visited(payoffs, bounds=bounds, slacks=slacks)
+    if not _spans(preferences) and not isinstance(terms.slack, float):
+        if not np.all(np.isnan(slacks.values)):  # listed slacks that bound nothing everywhere
+            return compare(payoffs, replace(terms, slack=None))
+        confidence, rows = bounds.confidence, None
+        caveats = (_relative_to(payoffs), *caveats)
+    else:
+        rows, simplified = _ceiling(preferences, heights)
+        confidence = terms.confidence if bounds.n_intervals else slacks.confidence
+        caveats += simplified
+    return Comparison(
+        kind="candidate-relative" if rows is None else "worst-case",
+        bounds=bounds,
+        lower=bounds.lower,
+        ceiling=rows,
+        level=bounds.level,
+        confidence=confidence,
+        caveats=caveats,
+    )
 
 
 def admissible(
@@ -130,47 +154,68 @@ def admissible(
     return kept
 
 
-def require_non_negative(payoffs: Payoffs) -> None:
-    """Refuse a table whose multiplicative gaps would say nothing.
+def _relative_to(payoffs: Payoffs) -> str:
+    return (
+        f"Losses are relative to the {payoffs.n_policies} listed policies; "
+        "a policy outside the list may be better."
+    )
 
-    Raises:
-        InvalidInputError: a value or optimum is negative.
 
-    Source:
-        palm.md P5 and P10.
-    """
-    lowest = float(np.nanmin(payoffs.table.values))
-    if len(payoffs.optimum_values):
-        lowest = min(lowest, float(payoffs.optimum_values.min()))
-    if lowest < 0.0:
-        raise InvalidInputError(
-            f"The value {lowest:.6g} is negative, so a multiplicative gap says nothing; fix an "
-            f"offset of at least {-lowest:.6g} for all rewards, or ask for the additive gap."
+@dataclass(frozen=True, eq=False)
+class _Slacks:
+    """How far from optimal policies are for their own preferences, and how sure that is."""
+
+    values: Float[ndarray, " policies"]  # NaN where unknown
+    confidence: float = 1.0
+    caveats: tuple[str, ...] = ()
+
+
+def _assumed_slacks(payoffs: Payoffs, terms: Terms) -> _Slacks:
+    """The slack of every policy by the terms: assumed of all, listed in the table, or unknown."""
+    unknown = np.full(payoffs.n_policies, np.nan)
+    if terms.slack is None:
+        return _Slacks(unknown)
+    if isinstance(terms.slack, float):
+        sentence = (
+            f"Every policy is within {terms.slack:g} of the best possible for the preference it "
+            "was made for."
         )
+        return _Slacks(np.full(payoffs.n_policies, terms.slack), 1.0, (sentence,))
+    if payoffs.slacks is None or np.all(np.isnan(payoffs.slacks)):
+        return _Slacks(unknown)
+    if payoffs.slack_confidence < 1.0 and payoffs.slack_confidence <= terms.confidence:
+        sentence = (
+            f"The table's slacks hold with confidence {payoffs.slack_confidence:g} only, so they "
+            f"are not used at confidence {terms.confidence:g}."
+        )
+        return _Slacks(unknown, 1.0, (sentence,))
+    sentence = (
+        f"Policies are within the table's slacks (at most {np.nanmax(payoffs.slacks):.4g}) of the "
+        "best possible for the preference they were made for; the slacks hold together with "
+        f"probability {payoffs.slack_confidence:g}."
+    )
+    return _Slacks(payoffs.slacks, payoffs.slack_confidence, (sentence,))
 
 
 def _visited(
-    payoffs: Payoffs, *, upper: Float[ndarray, "policies objectives"], terms: Terms
+    payoffs: Payoffs, *, bounds: Bounds, slacks: _Slacks
 ) -> tuple[Float[ndarray, "visited objectives"], Float[ndarray, " visited"], tuple[str, ...]]:
     """Preferences with a bound on every policy, these bounds, and what they rest on."""
-    preferences, heights = payoffs.optimum_preferences, payoffs.optimum_values
+    preferences = payoffs.optimum_preferences
+    heights = payoffs.optimum_values + preferences @ bounds.level
     caveats: tuple[str, ...] = ()
     if len(heights):
         caveats = ("No policy at all is worth more than the listed optima at their preferences.",)
-    if terms.slack is not None:
-        own = payoffs.table.preferences
-        known = ~np.any(np.isnan(own), axis=1)
-        bound = np.sum(own[known] * upper[known], axis=1) + terms.slack
-        preferences = np.vstack([preferences, own[known]])
-        heights = np.concatenate([heights, bound])
-        caveats += (
-            f"Every policy is within {terms.slack:g} of the best possible for the preference it "
-            "was made for.",
-        )
+    own = payoffs.table.preferences
+    known = ~np.any(np.isnan(own), axis=1) & ~np.isnan(slacks.values)
+    bound = np.sum(own[known] * bounds.upper[known], axis=1) + slacks.values[known]
+    preferences = np.vstack([preferences, own[known]])
+    heights = np.concatenate([heights, bound])
+    caveats += slacks.caveats
     if len(heights) and payoffs.reward_range is not None and not _spans(preferences):
         units = np.eye(payoffs.n_objectives)
         preferences = np.vstack([preferences, units])
-        heights = np.concatenate([heights, np.full(len(units), payoffs.reward_range[1])])
+        heights = np.concatenate([heights, payoffs.reward_range[1] + bounds.level])
         caveats += (f"No reward exceeds {payoffs.reward_range[1]:g}.",)
     return preferences, heights, caveats
 

@@ -53,7 +53,7 @@ def way_facts(kit: Kit, name: str) -> list[FactRow]:
         facts.append(FactRow("neutral_perplexity", name, kit.seed, _retention(kit, bank, plans)))
         facts.append(FactRow("pairwise_kl", name, kit.seed, _spread(kit, bank, plans)))
     if name.startswith("portfolio-"):
-        facts.append(_bound(kit, name))
+        facts += _bound(kit, name)
     if name == "implicit-soup":
         facts.append(_proposals(kit, arms))
     if name == "mixture":
@@ -176,8 +176,8 @@ def _spread(kit: Kit, bank: AdapterBank, plans: Sequence[Plan]) -> float:
     return pairwise_kl(np.stack([found[plan] for plan in plans]))
 
 
-def _bound(kit: Kit, name: str) -> FactRow:
-    """What nobody on the simplex loses more than, against all candidates."""
+def _bound(kit: Kit, name: str) -> list[FactRow]:
+    """What any preference loses at most relative to all candidates; empty where all are members."""
     size = int(name.removeprefix("portfolio-"))
     members = kit.members(size)
     terms = Terms(criterion="additive")
@@ -189,7 +189,9 @@ def _bound(kit: Kit, name: str) -> FactRow:
         "members": [names[k] for k in members],
         "predicted_mean_loss": float(kit.losses()[:, members].min(axis=1).mean()),
     }
-    return FactRow("worst_case_loss", name, kit.seed, certified.additive_gap, detail=detail)
+    if certified.additive_gap is None:  # nothing is known beyond the listed policies
+        return []
+    return [FactRow("worst_case_loss", name, kit.seed, certified.additive_gap, detail=detail)]
 
 
 def _shares_per_token(kit: Kit) -> FactRow:

@@ -13,6 +13,7 @@ import numpy as np
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_jsonl
 from palate.core.simplex import vector_from_mapping
+from palate.portfolio.certificate import loss_sentence
 from palate.portfolio.choice import Wish, choose
 from palate.portfolio.everybody import Criterion
 from palate.portfolio.payoff_file import load_payoffs
@@ -104,11 +105,15 @@ def route_uncertain(portfolio_file: Path, *, draws: Path) -> UncertainRoute:
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """The numbers of a record that a command prints."""
+    """What a command prints of a record; the gaps are `None` where nothing can be compared."""
     certificate = record.certified.certificate
+    n_policies = record.payoffs.n_policies
+    notes: list[str] = record.selection.get("notes", [])
     return {
+        "statement": loss_sentence(certificate, n_policies=n_policies),
         "members": list(record.members),
         "size": len(record.members),
+        "n_policies": n_policies,
         "additive_gap": certificate.additive_gap,
         "multiplicative_gap": certificate.multiplicative_gap,
         "worst_preference": list(certificate.worst_preference),
@@ -121,7 +126,7 @@ def summary(record: Record) -> dict[str, Any]:
         "refused": list(record.refused),
         "offset": record.terms.offset,
         "selection": dict(record.selection),
-        "assumptions": list(certificate.assumptions),
+        "assumptions": [*certificate.assumptions, *notes],
     }
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from palate.serve.wire.palate import Preference, Way, WireIn, WireOut
+from palate.serve.wire.palate import Preference, WireIn, WireOut
 
 MAX_POINTS = 5000
 
@@ -35,15 +35,16 @@ class CertificateOut(WireOut):
     """What nobody loses more than.
 
     Attributes:
-        additive_gap: Reward units, over the whole simplex.
+        additive_gap: Reward units, over the whole simplex; `None` where every listed policy is a
+            member: nothing is known beyond the listed policies.
         multiplicative_gap: As a share of the best value; `None` where that may be negative.
-        worst_preference: Where the additive gap is attained.
+        worst_preference: Where the additive gap is attained; empty without one.
         confidence: Share of repetitions in which it holds.
         kind: `worst-case` over all policies, or `candidate-relative` to those in the table.
         assumptions: One sentence each.
     """
 
-    additive_gap: float
+    additive_gap: float | None
     multiplicative_gap: float | None
     worst_preference: dict[str, float]
     confidence: float
@@ -70,7 +71,7 @@ class LimitsOut(WireOut):
 
 
 class FloorOut(WireOut):
-    """The safety floor that every way keeps."""
+    """The safety floor that every method keeps."""
 
     expert: str
     coefficient: float
@@ -84,7 +85,7 @@ class LibraryOut(WireOut):
     beta: float
     objectives: list[ObjectiveOut]
     experts: list[ExpertOut]
-    ways: list[Way]
+    methods: list[str]
     floor: FloorOut | None
     portfolio: PortfolioOut | None
     limits: LimitsOut
@@ -102,13 +103,14 @@ class RegretPoint(WireOut):
 
     Attributes:
         member: Name.
-        loss: Certified bound, reward units.
+        loss: Certified bound, reward units; `None` where nothing is known beyond the listed
+            policies.
         value: What the member is worth at least.
         margin: Over the second best member; `None` with one member.
     """
 
     member: str
-    loss: float
+    loss: float | None
     value: float
     margin: float | None
 

@@ -33,11 +33,15 @@ export function renderReading() {
   host.classList.toggle("loading", point === null);
   if (point && document.activeElement?.id === "handle") {
     byId("spoken").textContent =
-      `Member ${point.member} serves and loses at most ${fixed(point.loss, 3)}.`;
+      point.loss === null
+        ? `Member ${point.member} serves; nothing is known beyond the listed policies.`
+        : `Member ${point.member} serves and loses at most ${fixed(point.loss, 3)}.`;
   }
   host.replaceChildren(
     fact("Member", point ? name(point.member) : "…"),
-    fact("Loses at most", point ? fixed(point.loss, 3) : "…", `reward, ${confidence} sure`),
+    point && point.loss === null
+      ? fact("Loses at most", "unknown", "nothing is known beyond the listed policies")
+      : fact("Loses at most", point ? fixed(point.loss ?? 0, 3) : "…", `reward, ${confidence} sure`),
     fact(
       "Ahead of next",
       point ? (point.margin === null ? "–" : fixed(point.margin, 3)) : "…",
@@ -94,11 +98,15 @@ function renderLegend() {
   host.replaceChildren(
     el("ul", { class: "legend", "aria-label": "Members, and their part of the triangle" }, ...items),
     el("p", { class: "muted small-print" },
-      "Larger dots: more may be lost there. ✕ the worst case of all: ",
-      el("b", {}, fixed(certificate.additive_gap, 3)),
-      certificate.kind === "candidate-relative"
-        ? ", against the policies that were measured."
-        : ", against any policy.",
+      ...(certificate.additive_gap === null
+        ? ["Every listed policy is a member: nothing is known beyond the listed policies."]
+        : [
+            "Larger dots: more may be lost there. ✕ the worst case of all: ",
+            el("b", {}, fixed(certificate.additive_gap, 3)),
+            certificate.kind === "candidate-relative"
+              ? ", relative to the listed policies only."
+              : ", against any policy.",
+          ]),
       outside > 0.0005 ? ` The other objectives keep ${percent(outside)}.` : ""),
   );
 }

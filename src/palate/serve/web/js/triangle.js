@@ -159,14 +159,14 @@ function drawCorners() {
 }
 
 function drawDots() {
-  const grid = certifiedGrid(DOT_STEP);
-  const largest = Math.max(0, ...grid.map(({ point }) => point.loss));
+  const grid = certifiedGrid(DOT_STEP).map(({ parts, point }) => ({ parts, loss: point.loss ?? 0 }));
+  const largest = Math.max(0, ...grid.map(({ loss }) => loss));
   layers.dots.replaceChildren(
     ...grid
-      .filter(({ point }) => point.loss > 0.02 * largest)
-      .map(({ parts, point }) => {
+      .filter(({ loss }) => loss > 0.02 * largest)
+      .map(({ parts, loss }) => {
         const [cx, cy] = pixelOf(parts);
-        return svg("circle", { cx, cy, r: (MAX_DOT * Math.sqrt(point.loss / largest)).toFixed(2) });
+        return svg("circle", { cx, cy, r: (MAX_DOT * Math.sqrt(loss / largest)).toFixed(2) });
       }),
   );
 }
@@ -181,7 +181,8 @@ function drawMarks() {
     const total = parts.reduce((sum, share) => sum + share, 0);
     return { total, parts: /** @type {Triple} */ (parts.map((share) => share / total)) };
   };
-  const worst = library?.portfolio?.certificate.worst_preference;
+  const certificate = library?.portfolio?.certificate;
+  const worst = certificate?.additive_gap == null ? null : certificate.worst_preference;
   if (worst && place(worst).total > 0.999 && faceTotal() > 0.999) {
     const [x, y] = pixelOf(place(worst).parts);
     layers.marks.append(
@@ -277,7 +278,7 @@ function showTip(parts) {
   if (point) {
     tip.append(
       el("span", {}, "by ", el("b", {}, shortened(point.member))),
-      el("span", {}, "loss ≤ ", el("b", {}, fixed(point.loss, 3))),
+      el("span", {}, "loss ≤ ", el("b", {}, point.loss === null ? "?" : fixed(point.loss, 3))),
     );
   }
 }

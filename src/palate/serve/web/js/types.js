@@ -13,7 +13,7 @@
  * @property {Shares} values What it is worth to each objective at least, reward units.
  *
  * @typedef {object} Certificate
- * @property {number} additive_gap Reward units.
+ * @property {number|null} additive_gap Reward units; null: nothing is known beyond the listed policies.
  * @property {number|null} multiplicative_gap
  * @property {Shares} worst_preference
  * @property {number} confidence
@@ -32,7 +32,7 @@
  *
  * @typedef {object} RegretPoint
  * @property {string} member
- * @property {number} loss Reward units.
+ * @property {number|null} loss Reward units; null: nothing is known beyond the listed policies.
  * @property {number} value Reward units.
  * @property {number|null} margin Reward units.
  *
