@@ -57,7 +57,7 @@ class Certified:
     """What a preference gets from the portfolio: member, certified loss, worth and margin."""
 
     member: str
-    loss: float
+    loss: float | None
     value: float
     margin: float | None
 
