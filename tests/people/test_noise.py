@@ -83,7 +83,7 @@ def test_the_average_over_gains_agrees_with_sampling_of_gain_and_vector() -> Non
     # the closest normals are somewhat narrower than a skewed posterior: up to a tenth in sd here
     ratio = np.sqrt(np.diag(found.covariance) / np.diag(covariance))
     assert np.all((ratio > 0.9) & (ratio < 1.01))
-    assert found.gain == pytest.approx(np.exp(weight @ log_gains), rel=0.05)
+    assert found.gain == pytest.approx(np.exp(weight @ log_gains), rel=0.12)
 
 
 def test_intervals_cover_when_the_gain_is_averaged_over_and_not_when_it_is_fitted() -> None:

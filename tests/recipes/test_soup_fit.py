@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import member_plan, reference_plan
@@ -54,9 +53,10 @@ def _log_ratios(folder: Path, answers: list[str]) -> np.ndarray:
     return table[:, 1:] - table[:, :1]
 
 
-def test_the_believed_coefficients_are_the_posterior_mode_of_the_comparisons(
+def test_shown_coefficients_and_intervals_are_of_the_posterior(
     library: Path, tmp_path: Path
 ) -> None:
+    """A second way: a million vectors and gains from their priors, weighed by the labels."""
     pairs = [(0, 1, 1.0), (2, 3, 0.0), (4, 5, 1.0), (6, 7, 0.5), (1, 6, 1.0)]
     path = _write(tmp_path / "f.jsonl", [_comparison(*pair) for pair in pairs])
     fitted = fit_soup(library, path)
@@ -64,18 +64,18 @@ def test_the_believed_coefficients_are_the_posterior_mode_of_the_comparisons(
     scaled = 0.1 * _log_ratios(library, list(ANSWERS)) / basis.feature_scales
     differences = np.array([scaled[a] - scaled[b] for a, b, _ in pairs])
     labels = np.array([label for *_, label in pairs])
-
-    def loss(mean: np.ndarray) -> float:
-        margins = differences @ mean
-        misses = labels * np.logaddexp(0, -margins) + (1 - labels) * np.logaddexp(0, margins)
-        return float(misses.sum() + 0.5 * mean @ mean)
-
-    mode = minimize(
-        loss, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}
-    )
-    assert fitted.soup.believed == pytest.approx(mode.x / basis.feature_scales, rel=1e-3, abs=1e-3)
-    assert np.all(fitted.intervals[:, 0] < fitted.soup.believed)
-    assert np.all(fitted.soup.believed < fitted.intervals[:, 1])
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(1_000_000, 3))
+    gains = np.exp(np.log(3.0) * generator.normal(size=len(vectors)))
+    margins = gains[:, None] * (vectors @ differences.T)
+    misses = labels * np.logaddexp(0, -margins) + (1 - labels) * np.logaddexp(0, margins)
+    weight = np.exp(-misses.sum(axis=1)) * ((gains > 2.0**-6) & (gains < 4.0))
+    weight /= weight.sum()
+    mean = weight @ vectors
+    deviations = np.sqrt(weight @ (vectors - mean) ** 2)
+    half = 1.96 * deviations / basis.feature_scales
+    assert np.allclose(fitted.soup.believed, mean / basis.feature_scales, atol=0.1 * half.max())
+    assert np.allclose(fitted.intervals[:, 1] - fitted.soup.believed, half, rtol=0.1)
     assert fitted.counts == {"comparison": 5}
     assert set(fitted.to_json()["coefficients"]) == set(EXPERTS)
 

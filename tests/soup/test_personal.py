@@ -6,7 +6,7 @@ from palate.core.plan import reference_plan
 from palate.core.types import Belief
 from palate.soup.basis_file import SoupBasis
 from palate.soup.normalised import States
-from palate.soup.personal import personal_soup, predicted_gain
+from palate.soup.personal import personal_soup, predicted_gain, shown_soup
 from palate.soup.pool import kl_divergence, log_softmax, pool_log_linear
 from palate.soup.settings import SoupSettings
 
@@ -70,6 +70,37 @@ def test_experts_that_hardly_act_are_not_run_and_a_floor_always_is(basis, states
     safe = personal_soup(belief, basis=basis, states=states, way="output-soup", floor=(2, 0.01))
     assert safe.coefficients[2] == 0.01
     assert len(safe.plan.rows) == 3
+
+
+@pytest.mark.parametrize("way", ["soup", "output-soup"])
+def test_no_threshold_drops_the_floors_expert(basis, states, way):
+    settings = SoupSettings(active_threshold=10.0)
+    belief = Belief(np.array([0.3, 0.2, -0.4]), np.eye(3), 30)
+    for floor in ((0, 0.01), (2, 0.05)):
+        soup = personal_soup(
+            belief, basis=basis, states=states, way=way, settings=settings, floor=floor
+        )
+        others = np.delete(soup.coefficients, floor[0])
+        assert soup.coefficients[floor[0]] >= floor[1]
+        assert np.all(others == 0.0)
+        served = sum(
+            np.array(row.coefficients) * c
+            for row, c in zip(soup.plan.rows, soup.plan.pool.coefficients or (1.0,), strict=True)
+        )
+        assert served[floor[0]] == pytest.approx(soup.coefficients[floor[0]])
+
+
+def test_what_is_shown_is_the_posterior_and_what_is_served_stays(basis, states):
+    mode = Belief(np.array([0.1, -0.2, 0.05]), 0.04 * np.eye(3), 30)
+    posterior = Belief(np.array([0.2, -0.3, 0.1]), np.diag([0.04, 0.16, 0.01]), 30)
+    soup = personal_soup(mode, basis=basis, states=states, way="soup")
+    shown = shown_soup(soup, posterior, basis=basis, states=states)
+    assert shown.believed == pytest.approx([0.2, -0.15, 0.2])  # divided by the scales
+    assert shown.standard_errors == pytest.approx([0.2, 0.2, 0.2])
+    assert (shown.plan, shown.kl, shown.scale) == (soup.plan, soup.kl, soup.scale)
+    believed = Belief(shown.believed, 0.04 * np.eye(3))
+    gain = predicted_gain(soup.coefficients, states, believed=believed, beta=0.2)
+    assert vars(shown.gain) == pytest.approx(vars(gain))
 
 
 def test_the_predicted_gain_is_the_soups_advantage_less_its_kl(states):

@@ -21,7 +21,7 @@ from palate.soup.basis_file import SoupBasis
 from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
 from palate.soup.explain import SoupReport, length_correlation, report_soup
 from palate.soup.normalised import States
-from palate.soup.personal import PersonalSoup, personal_soup
+from palate.soup.personal import PersonalSoup, personal_soup, shown_soup
 from palate.soup.plans import SoupWay
 
 LENGTH_CORRELATION = 0.5  # above it the fit may be of length
@@ -97,6 +97,8 @@ def fit_soup(
 ) -> FittedSoup:
     """A person's coefficients from a feedback file, as `palate.people.belief` learns them.
 
+    Served is the belief; what is shown of it, intervals too, is of the posterior.
+
     Args:
         folder: A library with `soup.json`.
         feedback: See `palate.recipes.soup_feedback`.
@@ -116,7 +118,9 @@ def fit_soup(
     shown = shown_answers(said)
     ratios = shown_log_ratios(opened.base, opened.library, shown)
     features = dict(zip(shown, basis.features(ratios), strict=True))
-    belief = learn(said, features, basis=basis)
+    items = as_feedback(said, features, basis=basis)
+    learner = learner_of(basis)
+    belief = learner.rebuild(items)
     states = calibration_states(opened)
     soup = personal_soup(
         belief,
@@ -129,7 +133,7 @@ def fit_soup(
     lengths = {answer: float(len(answer.text.split())) for answer in shown}
     found = report(soup, belief, basis=basis, states=states)
     fitted = FittedSoup(
-        soup=soup,
+        soup=shown_soup(soup, learner.posterior(items), basis=basis, states=states),
         experts=basis.experts,
         confidence=basis.settings.confidence,
         counts=dict(Counter(item.kind for item in said)),
@@ -152,15 +156,15 @@ def learner_of(basis: SoupBasis) -> Learner:
     return Learner(basis.prior, settings=LearningSettings(gain=basis.prior.gain))
 
 
-def learn(
+def as_feedback(
     said: Sequence[Said], features: dict[Any, Float[ndarray, " experts"]], *, basis: SoupBasis
-) -> Belief:
-    """The belief after everything a person said.
+) -> list[Feedback]:
+    """Everything a person said, as beliefs are learned from it.
 
     Args:
         said: In order.
         features: `[experts]`, scaled, by answer.
-        basis: Gives the prior, the gain, and the features of a typical answer.
+        basis: Gives the features of a typical answer.
     """
     typical = basis.feature_means / basis.feature_scales
     items: list[Feedback] = []
@@ -180,7 +184,7 @@ def learn(
                 key=str(item.line),
             )
         )
-    return learner_of(basis).rebuild(items)
+    return items
 
 
 def report(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis, states: States) -> SoupReport:

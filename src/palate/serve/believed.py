@@ -2,18 +2,23 @@
 
 The belief is over the experts' coefficients themselves. An answer's features are
 `beta * (log p_k(answer) - log p_0(answer))`, one for each expert; the basis gives the prior.
+
+The stored belief serves: it is a mode with its curvature. What is shown to people is the posterior
+of the same feedback, whose intervals hold the truth as often as they say.
 """
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import ndtri
 
-from palate.core.types import Belief
+from palate.core.types import Belief, Feedback
 from palate.people.belief import Learner
 from palate.serve.floor import Floor
 from palate.serve.settings import ServeSettings
@@ -21,10 +26,13 @@ from palate.serve.wire.palate import LearningState
 from palate.serve.wire.people import BeliefOut, Estimate, SoupOut
 from palate.soup.basis_file import SoupBasis
 from palate.soup.normalised import States
-from palate.soup.personal import PersonalSoup, personal_soup
+from palate.soup.personal import PersonalSoup, PredictedGain, personal_soup, predicted_gain
 
-MAX_KEPT = 10_000  # soups of people that are kept ready
-SURE = float(ndtri(0.975))
+MAX_KEPT = 10_000  # soups of people, and what is shown of them, that are kept ready
+Kept = TypeVar("Kept")
+History = Callable[[], Sequence[Feedback]]
+LEVEL = 0.95  # of every interval
+SURE = float(ndtri(0.5 + LEVEL / 2))
 
 
 @dataclass(eq=False)
@@ -45,6 +53,7 @@ class Believer:
     _kept: OrderedDict[bytes, PersonalSoup] = field(
         default_factory=OrderedDict[bytes, PersonalSoup]
     )
+    _shown: OrderedDict[bytes, "_Shown"] = field(default_factory=OrderedDict[bytes, "_Shown"])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def learner(self) -> Learner:
@@ -70,16 +79,13 @@ class Believer:
 
     def soup(self, belief: Belief) -> PersonalSoup:
         """The soup that serves the belief, within the trust region and above the floor."""
-        key = belief.mean.tobytes() + belief.covariance.tobytes()
+        key = _key(belief)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        found = self._soup(belief)
-        with self._lock:
-            self._kept[key] = found
-            while len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
+            found = _recent(self._kept, key)
+        if found is None:
+            found = self._soup(belief)
+            with self._lock:
+                _keep(self._kept, key, found)
         return found
 
     def coefficients(self, belief: Belief) -> dict[str, float]:
@@ -94,18 +100,25 @@ class Believer:
             return None
         return dict(zip(self.basis.objectives, (asked / asked.sum()).tolist(), strict=True))
 
-    def out(self, belief: Belief) -> BeliefOut:
-        """The belief for people to read."""
+    def out(self, belief: Belief, history: History) -> BeliefOut:
+        """The belief for people to read.
+
+        Args:
+            belief: As stored.
+            history: Gives all feedback of the person, oldest first; called only where it is needed.
+        """
         anchors, soup = self.basis.anchors, self.soup(belief)
-        of_objectives = anchors.T @ belief.covariance @ anchors
+        shown = self._posterior(belief, history)
+        posterior, gain = shown.posterior, shown.gain
+        of_objectives = anchors.T @ posterior.covariance @ anchors
         budget = self.basis.settings
         is_early = belief.n_observations < budget.n_early
         return BeliefOut(
             learning=self.state(belief),
             n_feedback=belief.n_observations,
-            experts=_estimates(self.basis.experts, belief.mean, np.diag(belief.covariance)),
+            experts=_estimates(self.basis.experts, posterior.mean, np.diag(posterior.covariance)),
             objectives=_estimates(
-                self.basis.objectives, anchors.T @ belief.mean, np.diag(of_objectives)
+                self.basis.objectives, anchors.T @ posterior.mean, np.diag(of_objectives)
             ),
             preference=self.preference(belief),
             soup=SoupOut(
@@ -113,14 +126,28 @@ class Believer:
                 scale=soup.scale,
                 kl=soup.kl,
                 budget=budget.early_budget if is_early else budget.budget,
-                gain=Estimate(
-                    name="gain",
-                    mean=soup.gain.estimate,
-                    low=soup.gain.low,
-                    high=soup.gain.high,
-                ),
+                gain=Estimate(name="gain", mean=gain.estimate, low=gain.low, high=gain.high),
             ),
         )
+
+    def _posterior(self, belief: Belief, history: History) -> "_Shown":
+        """What is shown of the feedback that the belief rests on."""
+        key = _key(belief)
+        with self._lock:
+            found = _recent(self._shown, key)
+        if found is not None:
+            return found
+        items = history()[: belief.n_observations]  # more may have come since the belief was read
+        posterior = self.learner().posterior(items)
+        coefficients = self.soup(belief).coefficients  # as they are served
+        gain = predicted_gain(
+            coefficients, self.states, believed=posterior, beta=self.basis.beta, confidence=LEVEL
+        )
+        found = _Shown(posterior, gain)
+        if len(items) == belief.n_observations:  # fewer: forgotten since
+            with self._lock:
+                _keep(self._shown, key, found)
+        return found
 
     def _soup(self, belief: Belief) -> PersonalSoup:
         scales = self.basis.feature_scales
@@ -139,6 +166,40 @@ class Believer:
             settings=self.basis.settings,
             floor=floor,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What is shown of a belief.
+
+    Attributes:
+        posterior: Of the same feedback, over coefficients.
+        gain: Predicted under the posterior, of the soup that is served.
+    """
+
+    posterior: Belief
+    gain: PredictedGain
+
+
+def _key(belief: Belief) -> bytes:
+    """Of everything that follows from the belief."""
+    count = belief.n_observations.to_bytes(8, "little")
+    return belief.mean.tobytes() + belief.covariance.tobytes() + count
+
+
+def _recent(kept: "OrderedDict[bytes, Kept]", key: bytes) -> "Kept | None":
+    """What is kept under the key, now the last to be thrown away."""
+    if key not in kept:
+        return None
+    kept.move_to_end(key)
+    return kept[key]
+
+
+def _keep(kept: "OrderedDict[bytes, Kept]", key: bytes, value: "Kept") -> None:
+    """Keep the value, and no more than `MAX_KEPT` of them."""
+    kept[key] = value
+    while len(kept) > MAX_KEPT:
+        kept.popitem(last=False)
 
 
 def _estimates(

@@ -50,7 +50,9 @@ async def give(
     return FeedbackOut(
         is_new=is_new,
         person=item.person,
-        belief=await served.in_database(lambda: served.believer.out(found)),
+        belief=await served.in_database(
+            lambda: served.believer.out(found, lambda: store.history(item.person))
+        ),
     )
 
 

@@ -134,12 +134,13 @@ async def shown(served: Served, tenant: str, name: str) -> PersonOut:
     person = await _require(served, tenant, name)
 
     def read() -> PersonOut:
-        belief = served.store(tenant).belief(name) or served.believer.start()
+        store = served.store(tenant)
+        belief = store.belief(name) or served.believer.start()
         return PersonOut(
             person=person.name,
             created_at=person.created_at,
             preference=person.preference,
-            belief=served.believer.out(belief),
+            belief=served.believer.out(belief, lambda: store.history(name)),
         )
 
     return await served.in_database(read)

@@ -7,7 +7,7 @@ the safety expert, if there is a floor): the mean of a population is nobody's ta
 Source: Spectral Souping, arXiv 2605.20408, online phase; trust region and floor are ours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -132,6 +132,38 @@ def personal_soup(
         ),
         n_observations=belief.n_observations,
         plan=soup_plan(served, way=way),
+    )
+
+
+def shown_soup(
+    soup: PersonalSoup, posterior: Belief, *, basis: SoupBasis, states: States
+) -> PersonalSoup:
+    """The soup as it is served, with the posterior in what is said of the belief.
+
+    A belief is a mode with its curvature, quick to keep and as good to serve, but its intervals are
+    too narrow. What is believed, its standard errors and the predicted gain are the posterior's.
+
+    Args:
+        soup: Made of the belief.
+        posterior: Mean and covariance over scaled features, of the same feedback.
+        basis: The library's `soup.json`.
+        states: Where the gain is measured.
+    """
+    scales = basis.feature_scales
+    believed = Belief(
+        basis.coefficients(posterior.mean), posterior.covariance / np.outer(scales, scales)
+    )
+    return replace(
+        soup,
+        believed=believed.mean,
+        standard_errors=np.sqrt(np.diag(believed.covariance)),
+        gain=predicted_gain(
+            soup.coefficients,
+            states,
+            believed=believed,
+            beta=basis.beta,
+            confidence=basis.settings.confidence,
+        ),
     )
 
 

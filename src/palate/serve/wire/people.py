@@ -55,7 +55,7 @@ class FeedbackIn(WireIn):
 
 
 class Estimate(WireOut):
-    """A believed number with its 95 % credible interval."""
+    """A believed number: the posterior's mean and 95 % credible interval."""
 
     name: str
     mean: float
@@ -87,7 +87,8 @@ class BeliefOut(WireOut):
     Attributes:
         learning: `applied` when answers use it, `observing` while it is only learned.
         n_feedback: Items it rests on.
-        experts: Coefficients over experts, as believed.
+        experts: Coefficients over experts, as believed: of the posterior of all feedback, the
+            user's unknown gain averaged over. The soup serves the most probable ones instead.
         objectives: What these coefficients ask of each objective.
         preference: The preference that they come to: positive parts, sum one; `None` when nothing
             is asked for.
