@@ -132,6 +132,23 @@ def test_a_floor_lifts_an_expert_that_nobody_asked_for(
         engine.generate(requests_for(wording))
 
 
+def test_the_floors_expert_is_not_skipped_however_small_the_floor(
+    base: Base, bank: AdapterBank, controller: PreferenceController, wording: Wording
+) -> None:
+    settings = DecodeSettings(floor=Floor(2, 0.05), skip_below=0.3)
+    requests = requests_for(wording, extra=(2,))
+    skipped_any = False
+    for request, found in zip(
+        requests,
+        engine_with(base, bank, controller, settings=settings).trace(requests),
+        strict=True,
+    ):
+        place = experts_of(request.plan).index(2)
+        assert np.all(found.shares[:, place] >= 0.05 - 1e-6)
+        skipped_any |= bool((found.shares == 0).any())
+    assert skipped_any
+
+
 def test_skipped_experts_get_nothing_and_the_bound_is_their_sum(
     base: Base, bank: AdapterBank, controller: PreferenceController, wording: Wording
 ) -> None:

@@ -123,11 +123,17 @@ def pool_listed_log_linear(lists: Sequence[Listed], coefficients: Sequence[float
 
 
 def skip_small(
-    shares: Float[ndarray, " experts"], *, threshold: float
+    shares: Float[ndarray, " experts"], *, threshold: float, floor: int | None = None
 ) -> tuple[Float[ndarray, " experts"], float]:
     """The shares without those below the threshold, renormalised, and the bound of doing so.
 
-    The largest share always stays.
+    The largest share always stays, and so does that of the safety floor's expert: leaving others
+    out only raises it.
+
+    Args:
+        shares: On the simplex.
+        threshold: Smaller shares are left out.
+        floor: Place of the safety floor's expert, or `None`.
 
     Returns:
         The new shares, and the total variation that it costs at most: the sum of those left out.
@@ -138,6 +144,8 @@ def skip_small(
     kept = np.where(shares >= threshold, shares, 0.0)
     if not kept.any():
         kept[int(np.argmax(shares))] = shares.max()
+    if floor is not None:
+        kept[floor] = shares[floor]
     return kept / kept.sum(), float(max(0.0, 1.0 - kept.sum() / shares.sum()))
 
 

@@ -33,7 +33,8 @@ class DecodeSettings:
     Attributes:
         floor: A least share of one expert, also where it was not asked for (its row must be in the
             plan, with strength zero).
-        skip_below: Experts with smaller shares are left out of a token; the largest always stays.
+        skip_below: Experts with smaller shares are left out of a token; the largest and the
+            floor's always stay.
     """
 
     floor: Floor | None = None
@@ -149,9 +150,10 @@ class DecodeRun:
         shares = shares_of(scores, self._strengths > 0, floor=self.settings.floor).cpu()
         if self.settings.skip_below == 0.0:
             return shares
+        floor = None if self.settings.floor is None else self.settings.floor.expert
         rows: list[np.ndarray] = []
         for index, row in zip(self._order, shares.double().numpy(), strict=True):
-            kept, bound = skip_small(row, threshold=self.settings.skip_below)
+            kept, bound = skip_small(row, threshold=self.settings.skip_below, floor=floor)
             self.skipped[index] = self.skipped.get(index, 0.0) + bound
             rows.append(kept)
         return torch.tensor(np.stack(rows), dtype=torch.float32)
