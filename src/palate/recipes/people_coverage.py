@@ -1,8 +1,9 @@
-"""How often regions of coefficients hold a simulated person's coefficients.
+"""How often intervals and regions of coefficients hold a simulated user's coefficients.
 
-People are drawn from the prior (standard normal), differences of features are normal, and answers
-follow Bradley-Terry: the model that beliefs assume. Both kinds of region are counted: the closest
-normal distribution's, which is what is shown to people, and Laplace's, which is what is stored.
+Users are drawn from the prior (standard normal), differences of features are normal, and answers
+follow Bradley-Terry with the population's gain, or with gains of the users' own: the model that
+beliefs assume. Two readings of the same feedback are counted: the posterior, which is what is shown
+to users, and the stored belief, a mode with its curvature.
 """
 
 from collections.abc import Sequence
@@ -11,28 +12,30 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.special import expit
+from scipy.special import expit, ndtri
 from scipy.stats import chi2
 
 from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
-from palate.core.types import Belief
+from palate.core.types import Belief, Feedback
 from palate.metrics.intervals import wilson_interval
-from palate.people.bradley_terry import fit_batch
-from palate.people.gaussian_posterior import average_fits
+from palate.people.belief import Learner
+from palate.people.noise import LOG_SD
 
-LEVEL = 0.9  # of the regions
+INTERVAL_LEVEL = 0.95  # of the interval of one coefficient
+REGION_LEVEL = 0.9  # of the region of all of them
 FEATURE_DEVIATION = 0.7  # about two of three answers to a random pair of 4 coefficients are right
+GAIN_SPREADS = {"population's gain": 0.0, "own gains": LOG_SD}
 
 
 def study_coverage(
     *, n_coefficients: int, comparisons: Sequence[int], n_people: int, seed: int
 ) -> dict[str, Any]:
-    """Shares of people inside their 90 % region, after each number of comparisons.
+    """Shares of coefficients inside their 95 % interval, and of users inside their 90 % region.
 
     Args:
-        n_coefficients: Length of a person's vector.
-        comparisons: Numbers of comparisons, each with people of its own.
+        n_coefficients: Length of a user's vector.
+        comparisons: Numbers of comparisons, each with users of its own.
         n_people: At each of them.
         seed: Of everything.
 
@@ -43,27 +46,53 @@ def study_coverage(
         raise InvalidInputError(
             f"The numbers of comparisons {list(comparisons)} are not all at least 1; give some."
         )
-    prior = Belief(np.zeros(n_coefficients), np.eye(n_coefficients))
+    learner = Learner(Belief(np.zeros(n_coefficients), np.eye(n_coefficients)))
     rows: dict[str, Any] = {}
     for n in comparisons:
-        generator = generator_for(seed, "coverage", n_coefficients, n)
-        people = generator.normal(size=(n_people, n_coefficients))
-        features = FEATURE_DEVIATION * generator.normal(size=(n_people, n, n_coefficients))
-        chance = expit(np.einsum("pnf,pf->pn", features, people))
-        labels = (generator.random(chance.shape) < chance).astype(np.float64)
-        mode = fit_batch(features, labels, prior=prior)
-        average = average_fits(features, labels, prior=prior)
-        rows[f"after {n}"] = {
-            "closest normal": _share(people - average.mean, average.covariance),
-            "laplace": _share(people - mode.mean, mode.covariance),
-        }
-    return {"coefficients": n_coefficients, "people": n_people, "level": LEVEL, **rows}
+        for name, spread in GAIN_SPREADS.items():
+            generator = generator_for(seed, "coverage", n_coefficients, n, name)
+            users = generator.normal(size=(n_people, n_coefficients))
+            shown: list[Belief] = []
+            stored: list[Belief] = []
+            for user in users:
+                history = _history(user, n=n, gain_spread=spread, generator=generator)
+                shown.append(learner.posterior(history))
+                stored.append(learner.rebuild(history))
+            rows[f"after {n}, {name}"] = {
+                "shown": _coverage(users, shown),
+                "stored": _coverage(users, stored),
+            }
+    levels = {"interval": INTERVAL_LEVEL, "region": REGION_LEVEL}
+    return {"coefficients": n_coefficients, "people": n_people, "levels": levels, **rows}
 
 
-def _share(
-    away: Float[ndarray, "people features"], covariance: Float[ndarray, "people f f"]
-) -> dict[str, float]:
-    solved = np.linalg.solve(covariance, away[..., None])[..., 0]
-    inside = np.einsum("pf,pf->p", away, solved) <= chi2.ppf(LEVEL, away.shape[1])
-    low, high = wilson_interval(float(inside.sum()), len(inside))
+def _history(
+    user: Float[ndarray, " features"], *, n: int, gain_spread: float, generator: np.random.Generator
+) -> list[Feedback]:
+    gain = np.exp(gain_spread * generator.normal())
+    features = FEATURE_DEVIATION * generator.normal(size=(n, len(user)))
+    wins = generator.random(n) < expit(gain * features @ user)
+    return [
+        Feedback("user", "comparison", tuple(row), float(win))
+        for row, win in zip(features.tolist(), wins, strict=True)
+    ]
+
+
+def _coverage(
+    users: Float[ndarray, "users features"], beliefs: Sequence[Belief]
+) -> dict[str, dict[str, float]]:
+    away = users - np.array([belief.mean for belief in beliefs])
+    covariances = np.array([belief.covariance for belief in beliefs])
+    deviations = np.sqrt(np.einsum("uff->uf", covariances))
+    half = ndtri(0.5 + INTERVAL_LEVEL / 2) * deviations
+    squares = np.einsum("uf,uf->u", away, np.linalg.solve(covariances, away[..., None])[..., 0])
+    return {
+        "interval": _share(np.abs(away) <= half),
+        "region": _share(squares <= chi2.ppf(REGION_LEVEL, users.shape[1])),
+    }
+
+
+def _share(inside: ndarray) -> dict[str, float]:
+    """With its interval, users being independent and coefficients of one user not."""
+    low, high = wilson_interval(float(inside.mean()) * len(inside), len(inside))
     return {"covered": float(inside.mean()), "low": low, "high": high}
