@@ -58,6 +58,13 @@ def test_the_floor_is_in_units_before_the_offset():
     assert choose(payoffs(), wish=Wish(size=1), terms=terms).refused == ("p", "s")
 
 
+def test_the_floor_is_an_absolute_height_and_pays_for_the_common_shift():
+    shifted = replace(payoffs(), level_errors=np.array([0.0, 0.05]))  # half-width 0.098
+    terms = Terms(floor=("safe", 0.65), criterion="additive")
+    assert choose(payoffs(), wish=Wish(size=1), terms=terms).refused == ("p", "s")
+    assert choose(shifted, wish=Wish(size=1), terms=terms).refused == ("p", "r", "s")
+
+
 def test_a_mean_over_people_can_want_other_members():
     people = np.array([[0.95, 0.05], [0.9, 0.1]])
     wish = Wish(size=1, cost=Cost(aim="mean"), people=people)

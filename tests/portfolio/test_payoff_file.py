@@ -109,3 +109,38 @@ def test_nan_in_the_file_is_refused(tmp_path):
     path.write_text(json.dumps(content(beta=float("nan"))))
     with pytest.raises(InvalidInputError, match="NaN"):
         load_payoffs(path)
+
+
+def test_slacks_are_optional_and_come_back():
+    content = {
+        "objectives": ["a"],
+        "beta": 0.1,
+        "policies": [{"name": "p", "values": [0.5]}, {"name": "q", "values": [0.4]}],
+    }
+    assert parse_payoffs(content).slacks is None
+    assert "slacks" not in render_payoffs(parse_payoffs(content))
+    given = parse_payoffs({**content, "slacks": [0.02, None], "slack_confidence": 0.9})
+    assert given.slacks[0] == 0.02
+    assert np.isnan(given.slacks[1])
+    again = parse_payoffs(render_payoffs(given))
+    assert np.array_equal(again.slacks, given.slacks, equal_nan=True)
+    assert again.slack_confidence == 0.9
+    assert parse_payoffs({**content, "slacks": [0.02, None]}).slack_confidence == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"slacks": [0.02]}, "must list 2 numbers"),
+        ({"slacks": [-0.02, None]}, "slacks are not one number of zero or more"),
+        ({"slacks": [0.02, 0.02], "slack_confidence": 1.5}, "confidence of the slacks"),
+    ],
+)
+def test_slacks_that_cannot_be_are_refused(change, words):
+    content = {
+        "objectives": ["a"],
+        "beta": 0.1,
+        "policies": [{"name": "p", "values": [0.5]}, {"name": "q", "values": [0.4]}],
+    }
+    with pytest.raises(InvalidInputError, match=words):
+        parse_payoffs({**content, **change})

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,3 +120,31 @@ def test_differences_are_named_by_place():
     assert differences({"a": 1, "more": 2}, {"a": 1}) == ["more"]
     assert differences({"a": [1]}, {"a": [1, 2]}) == ["a"]
     assert differences({"a": True}, {"a": 1.5}) == ["a"]
+
+
+@pytest.mark.parametrize(("size", "slack"), [(2, None), (2, "listed"), (1, "listed"), (1, 0.01)])
+def test_a_portfolio_without_a_gap_or_with_listed_slacks_comes_back_and_verifies(
+    tmp_path, size, slack
+):
+    values = np.array([[1.0, 0.1], [0.1, 1.0]])
+    table = PayoffTable(
+        objectives=("a", "b"),
+        policies=("p", "q"),
+        values=values,
+        standard_errors=np.full_like(values, 0.003),
+        beta=0.1,
+        kl=np.ones(2),
+        preferences=np.eye(2),
+    )
+    payoffs = replace(exact_payoffs(table), slacks=np.array([0.01, 0.02]), slack_confidence=0.975)
+    record = choose(payoffs, wish=Wish(size=size), terms=Terms(slack=slack))
+    save_record(tmp_path / "portfolio.json", record)
+    again = verify_record(tmp_path / "portfolio.json")
+    assert again.terms.slack == slack
+    assert again.certified.certificate == record.certified.certificate
+    assert (again.certified.certificate.additive_gap is None) == (slack is None)
+    content = json.loads((tmp_path / "portfolio.json").read_text())
+    content["certificate"]["additive_gap"] = 0.0
+    (tmp_path / "portfolio.json").write_text(json.dumps(content))
+    with pytest.raises(CheckFailedError):
+        verify_record(tmp_path / "portfolio.json")

@@ -118,3 +118,12 @@ def test_preferences_off_the_simplex_and_empty_beliefs_are_refused(record):
         router.route(np.array([0.2, 0.3, 0.5]))
     with pytest.raises(InvalidInputError, match="at least one"):
         router.route_uncertain(np.zeros((0, 2)))
+
+
+def test_with_all_listed_policies_as_members_no_loss_is_known(record):
+    whole = choose(record.payoffs, wish=Wish(size=3), terms=Terms(criterion="additive"))
+    router = router_from_record(whole)
+    assert router.route(np.array([0.5, 0.5])).loss is None
+    uncertain = router.route_uncertain(np.eye(2))
+    assert uncertain.expected_loss is None
+    assert uncertain.avoidable_loss == pytest.approx(0.15)
