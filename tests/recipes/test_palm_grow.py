@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 
 from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
-from palate.core.protocols import Sampling
 from palate.core.settings import load_settings
 from palate.experts.library import Library
 from palate.portfolio.record import load_record, verify_record
-from palate.recipes.answer import answer
+from palate.portfolio.slack import LEAST_SLACK
 from palate.recipes.build import build_library
-from palate.recipes.opened import open_library
 from palate.recipes.palm_policy import load_policy
 from palate.recipes.palm_route import open_portfolio
 from palate.recipes.run_file import RunSettings
-from palate.recipes.ways import Asked
 from runs import PORTFOLIO, write_portfolio_run
 
 
@@ -84,23 +81,58 @@ def test_the_certificate_can_be_checked_from_the_file_alone(grown, tmp_path):
         verify_record(tmp_path / "altered.json")
 
 
-def test_a_person_is_served_the_member_worth_most_and_told_what_is_lost(grown):
+def test_a_user_is_served_the_member_worth_most_and_told_what_is_lost(grown):
     _, _, folder = grown
-    opened = open_library(folder)
-    record = load_record(folder / "portfolio.json")
-    names = record.payoffs.table.policies
+    portfolio = open_portfolio(Library.open(folder))
+    record = portfolio.record
     lower = record.certified.lower_values
     for share in (0.0, 0.35, 1.0):
         preference = np.array([share, 1.0 - share])
         best = record.members[int(np.argmax(lower @ preference))]
-        asked = Asked("portfolio", preference={"short": share, "long": 1.0 - share})
-        found = answer(opened, "prompt 1", asked, sampling=Sampling(max_tokens=4))
-        expected = {} if best == "base" else {best: 1.0}
-        assert found.chosen.coefficients == expected
-        assert repr(best) in found.chosen.reason
-        assert f"{record.certified.certificate.additive_gap:.3f}" in found.chosen.reason
-        assert "confidence 90%" in found.chosen.reason
-        assert best in names
+        route = portfolio.route(preference)
+        assert route.member == best
+        assert portfolio.policies[best].coefficients == ({} if best == "base" else {best: 1.0})
+        reason = portfolio.reason(route)
+        assert repr(best) in reason
+        assert f"at most {route.loss:.3f} with this preference" in reason
+        assert f"{record.certified.certificate.additive_gap:.3f} with any" in reason
+        assert "confidence 90%" in reason
+
+
+def test_slacks_are_estimated_from_several_answers_and_bound_all_policies(grown):
+    built, _, folder = grown
+    record = load_record(folder / "portfolio.json")
+    certificate = record.certified.certificate
+    assert record.terms.slack == "listed"
+    assert certificate.kind == "worst-case"
+    slacks = dict(zip(record.payoffs.table.policies, record.payoffs.slacks, strict=True))
+    assert np.isnan(slacks.pop("base"))
+    assert all(slack >= LEAST_SLACK for slack in slacks.values())
+    assert record.payoffs.slack_confidence == pytest.approx(0.95)  # half of the doubt at 0.9
+    assert "table's slacks" in " ".join(certificate.assumptions)
+    assert "nobody loses more than" in built.portfolio.to_json()["statement"]
+    kept = load_policy(folder / "policies/short.json").measured.answers
+    assert kept.log_ratios.shape == (8, 2)
+    assert np.allclose(
+        kept.rewards.mean(axis=1), load_policy(folder / "policies/short.json").measured.rewards
+    )
+    base = load_policy(folder / "policies/base.json").measured.answers
+    assert np.allclose(base.log_ratios, 0.0, atol=1e-5)
+
+
+def test_without_slack_or_with_one_answer_the_listed_policies_are_compared(tmp_path):
+    run_file = write_portfolio_run(tmp_path)
+    build_library(settings_of(run_file, "portfolio.slack=null"), out=tmp_path / "lib")
+    listed = open_portfolio(Library.open(tmp_path / "lib"))
+    n_policies = listed.record.payoffs.n_policies
+    assert listed.record.certified.certificate.kind == "candidate-relative"
+    route = listed.route(np.array([0.5, 0.5]))
+    assert f"relative to the {n_policies} listed policies" in listed.reason(route)
+    one = build_library(
+        settings_of(run_file, "portfolio.n_answers=1"), out=tmp_path / "lib"
+    ).portfolio
+    assert one.record.certified.certificate.kind == "candidate-relative"
+    assert one.record.payoffs.slacks is None
 
 
 def test_building_again_trains_and_measures_nothing_and_changes_no_byte(grown):
@@ -154,10 +186,9 @@ def test_policies_can_be_made_from_the_objectives_own_experts_alone(tmp_path, ki
     built = build_library(settings_of(run_file, f"portfolio.oracle={kind}"), out=tmp_path / "lib")
     assert built.trained == ("short", "long")
     assert all(name.startswith(kind) for name in built.portfolio.policies if name != "base")
-    opened = open_library(tmp_path / "lib")
-    asked = Asked("portfolio", preference={"short": 0.5, "long": 0.5})
-    chosen = answer(opened, "prompt 1", asked, sampling=Sampling(max_tokens=4)).chosen
-    assert set(chosen.coefficients) <= {"short", "long"}
+    portfolio = open_portfolio(Library.open(tmp_path / "lib"))
+    member = portfolio.route(np.array([0.5, 0.5])).member
+    assert set(portfolio.policies[member].coefficients) <= {"short", "long"}
 
 
 def test_the_published_grid_makes_one_policy_per_grid_preference(tmp_path):

@@ -69,13 +69,14 @@ def test_the_certificate_verifies_and_the_commands_answer_by_it(
 
 def test_the_tables_can_be_selected_from_by_hand(library: Path, monkeypatch, capsys):
     tables = [library / "payoff.json", "--report-on", library / "payoff-report.json"]
-    code, out, _ = run(
-        ["portfolio", "select", *tables, "--size", "1", "--gap", "additive", "--json"],
-        monkeypatch,
-        capsys,
-    )
-    assert code == 0
-    assert json.loads(out)["kind"] == "candidate-relative"
+    for option, kind in (("--json", "worst-case"), ("--no-slack", "candidate-relative")):
+        code, out, _ = run(
+            ["portfolio", "select", *tables, "--size=1", "--confidence=0.9", option, "--json"],
+            monkeypatch,
+            capsys,
+        )
+        assert code == 0
+        assert json.loads(out)["kind"] == kind  # slacks are in the tables unless left out
 
 
 def test_what_is_no_library_and_no_run_file_is_exit_code_two(tmp_path, monkeypatch, capsys):

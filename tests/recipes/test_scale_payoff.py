@@ -12,8 +12,17 @@ import pytest
 
 from fakes import save_random_adapter, save_tiny_llama
 from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.plan import reference_plan
 from palate.experts.anchors import objective_anchors
+from palate.experts.library import Library
+from palate.portfolio.choice import Wish, choose
+from palate.portfolio.payoff_file import save_payoffs
+from palate.portfolio.slack import LEAST_SLACK
+from palate.portfolio.terms import Terms
 from palate.recipes import scale_ray
+from palate.recipes.palm_policy import Policy
+from palate.recipes.palm_route import open_portfolio
+from palate.recipes.portfolio import SelectRequest, select
 from palate.recipes.run_file import RunSettings
 from palate.recipes.scale_payoff import PayoffJobSettings, measure_payoffs
 from palate.recipes.workshop import open_workshop
@@ -59,6 +68,36 @@ def test_the_table_has_the_base_and_every_expert_and_repeats_itself(library: Pat
     assert np.allclose(first.measurements.kl[0], 0.0, atol=1e-6)  # the base, to itself
     assert first.measurements.kl[1:].max() > 1e-4
     assert [len(rows) for rows in first.answers.values()] == [10, 10, 10]
+
+
+def test_a_table_whose_members_include_the_base_can_be_served(library: Path) -> None:
+    found = measure_payoffs(library, PROMPTS, JOB)
+    save_payoffs(library / "payoff.json", found.payoffs)
+    for size in (1, 3):  # three: the base is among the members
+        request = SelectRequest(size=size, terms=Terms(criterion="additive"))
+        record = select(library / "payoff.json", out=library / "portfolio.json", request=request)
+        opened = open_portfolio(Library.open(library))
+        assert set(opened.policies) == set(record.members)
+    assert opened.policies["base"] == Policy("base", "base", None, {})
+    place = opened.router.names.index("base")
+    assert opened.router.plans[place] == reference_plan(n_experts=2)
+    route = opened.route(np.array([0.5, 0.5]))
+    assert route.loss is None
+    assert "nothing is known beyond the listed policies" in opened.reason(route)
+    (library / "portfolio.json").unlink()
+
+
+def test_several_answers_to_each_prompt_tell_the_slacks_of_experts(library: Path) -> None:
+    one = measure_payoffs(library, PROMPTS, JOB).payoffs
+    assert one.slacks is None
+    assert one.table.preferences[1:].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert np.isnan(one.table.preferences[0]).all()  # the base was made for nobody
+    found = measure_payoffs(library, PROMPTS, JOB.model_copy(update={"n_answers": 2})).payoffs
+    assert found.slacks is not None
+    assert np.isnan(found.slacks[0])
+    assert np.all(found.slacks[1:] >= LEAST_SLACK)
+    certified = choose(found, wish=Wish(size=1), terms=Terms(slack="listed")).certified
+    assert certified.certificate.kind == "worst-case"
 
 
 def test_too_few_prompts_and_a_missing_ray_are_told(

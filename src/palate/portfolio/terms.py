@@ -207,6 +207,8 @@ def _visited(
     if len(heights):
         caveats = ("No policy at all is worth more than the listed optima at their preferences.",)
     own = payoffs.table.preferences
+    if not own.size:  # a table may leave out what its policies were made for
+        own = np.full_like(payoffs.table.values, np.nan)
     known = ~np.any(np.isnan(own), axis=1) & ~np.isnan(slacks.values)
     bound = np.sum(own[known] * bounds.upper[known], axis=1) + slacks.values[known]
     preferences = np.vstack([preferences, own[known]])

@@ -86,12 +86,16 @@ def portfolio_story(opened: Opened, plans: dict[str, Plan], *, seed: int) -> Por
     terms = Terms(criterion="additive")
     records = [
         choose(without_errors(chosen_on), wish=Wish(size=size), terms=terms, report=reported)
-        for size in range(1, MOST_MEMBERS + 1)
+        for size in range(1, min(MOST_MEMBERS, len(plans) - 1) + 1)
     ]
     values = reported.table.values
     return PortfolioStory(
         members=tuple(record.members for record in records),
-        certified=tuple(record.certified.certificate.additive_gap for record in records),
+        certified=tuple(
+            gap
+            for record in records
+            if (gap := record.certified.certificate.additive_gap) is not None
+        ),  # of every size: the curve ends before all policies are members
         estimated=tuple(
             additive_gap(members=values[record.indices()], rows=values).value for record in records
         ),

@@ -27,6 +27,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.seeds import derive_seed, generator_for
 from palate.experts.anchors import make_anchors
 from palate.portfolio.adaptive import SearchSettings, steps
+from palate.portfolio.certificate import loss_sentence
 from palate.portfolio.choice import Wish, choose
 from palate.portfolio.gap import additive_gap
 from palate.portfolio.grid import ratio_grid_size
@@ -77,6 +78,7 @@ class Grown:
             "policies": list(self.policies),
             "stop": self.stop,
             "search_gap": self.search_gap,
+            "statement": loss_sentence(certificate, n_policies=self.record.payoffs.n_policies),
             "additive_gap": certificate.additive_gap,
             "estimated_gap": _estimated_gap(self.record),
             "kind": certificate.kind,
@@ -107,11 +109,16 @@ def grow(workshop: Workshop, settings: PortfolioSettings) -> Grown:
     chosen_on, reported = (
         payoffs_from_measurements(some_prompts(measurements, part)) for part in (first, second)
     )
+    if settings.slack == "estimate":
+        sure = (1.0 + settings.confidence) / 2.0  # half of the doubt that is allowed
+        chosen_on = oracle.with_slacks(chosen_on, part=first, confidence=sure)
+        reported = oracle.with_slacks(reported, part=second, confidence=sure)
     tolerance = settings.tolerance if settings.size is None else 0.0
+    slack = "listed" if settings.slack == "estimate" else settings.slack
     record = choose(
         without_errors(chosen_on),
         wish=Wish(size=settings.size, delta=tolerance),
-        terms=Terms(confidence=settings.confidence, slack=settings.slack, criterion="additive"),
+        terms=Terms(confidence=settings.confidence, slack=slack, criterion="additive"),
         report=reported,
     )
     save_payoffs(folder / PAYOFF, chosen_on)
@@ -142,12 +149,11 @@ def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
             "objectives; every objective alone needs a policy before anything can be certified."
         )
     if settings.search == "grid":
-        size = ratio_grid_size(
-            n_objectives=n_objectives, epsilon=settings.epsilon, delta=settings.delta
-        )
+        epsilon, delta = settings.grid_tolerances(n_objectives)
+        size = ratio_grid_size(n_objectives=n_objectives, epsilon=epsilon, delta=delta)
         if size > settings.max_policies:
             raise InvalidInputError(
-                f"PALM's grid for epsilon={settings.epsilon}, delta={settings.delta} has {size} "
+                f"PALM's grid for epsilon={epsilon}, delta={delta} has {size} "
                 f"preferences, more than portfolio.max_policies={settings.max_policies}; allow "
                 "more, widen the tolerances, or search adaptively."
             )
@@ -209,9 +215,10 @@ def _searched(
 ) -> tuple[tuple[str, ...], str, float | None]:
     """Names of the policies made, why no more were, and the search's own gap."""
     if settings.search == "grid":
+        epsilon, delta = settings.grid_tolerances(len(oracle.objectives))
         rules = PalmSettings(
-            epsilon=settings.epsilon,
-            delta=settings.delta,
+            epsilon=epsilon,
+            delta=delta,
             cover_delta=settings.tolerance,
             max_calls=settings.max_policies,
         )
@@ -219,7 +226,7 @@ def _searched(
     search = SearchSettings(
         tolerance=settings.tolerance,
         max_calls=settings.max_policies,
-        slack=settings.slack or 0.0,
+        slack=settings.slack if isinstance(settings.slack, float) else 0.0,
         confidence=settings.confidence,
     )
     names: tuple[str, ...] = ()
@@ -247,7 +254,12 @@ def _with_known(
     return tuple(dict.fromkeys([*names, *known, BASE_POLICY.name]))
 
 
-def _estimated_gap(record: Record) -> float:
-    """The additive gap of the members by the estimates alone, against the best in the table."""
+def _estimated_gap(record: Record) -> float | None:
+    """The additive gap of the members by the estimates alone, against the best in the table.
+
+    `None` where all of the table are members, so that there is nothing to compare with.
+    """
     values = record.payoffs.table.values
+    if len(record.members) == len(values):
+        return None
     return additive_gap(members=values[record.indices()], rows=values).value

@@ -30,6 +30,7 @@ from palate.core.simplex import require_simplex
 from palate.experts.anchors import Anchor, objective_anchors
 from palate.models.bank import AdapterBank
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
+from palate.portfolio.slack import Answers, with_slacks
 from palate.recipes.palm_meter import Meter
 from palate.recipes.palm_policy import (
     BASE,
@@ -142,6 +143,23 @@ class ModelOracle:
             beta=self.prices.workshop.settings.training.beta,
             preferences=np.array([policy.preference or unknown for policy in chosen]),
         )
+
+    def with_slacks(
+        self, payoffs: Payoffs, *, part: Int[ndarray, " prompts"], confidence: float
+    ) -> Payoffs:
+        """The payoffs with what the policies' answers to these prompts say of their slacks.
+
+        Args:
+            payoffs: Of policies of this oracle.
+            part: Indices of the prompts.
+            confidence: Probability that all of the slacks hold together.
+        """
+        found = [self.prices.of(self.policies[name]).answers for name in payoffs.table.policies]
+        answers = [
+            None if each is None else Answers(each.rewards[part], each.log_ratios[part])
+            for each in found
+        ]
+        return with_slacks(payoffs, answers, confidence=confidence)
 
 
 def some_prompts(measurements: Measurements, part: Int[ndarray, " prompts"]) -> Measurements:

@@ -23,6 +23,7 @@ from palate.core.plan import (
     one_hot,
     parameter_soup_plan,
 )
+from palate.portfolio.slack import Answers
 
 KIND, VERSION = "palate-policy", 1
 BASE = "base"
@@ -68,11 +69,14 @@ class Measured:
         rewards: `[prompts, objectives]`, means over the prompt's answers, in [0, 1].
         kl: `[prompts]`, nats per answer to the base, means over the prompt's answers.
         texts: `[prompts][answers]`, the answers.
+        answers: What each answer is worth and its log-ratio to the base; `None` with one answer to
+            each prompt, which says nothing of the policy's slack.
     """
 
     rewards: Float[ndarray, "prompts objectives"]
     kl: Float[ndarray, " prompts"]
     texts: tuple[tuple[str, ...], ...]
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +109,12 @@ def save_policy(path: Path, kept: PolicyFile) -> None:
         "rewards": measured.rewards.tolist(),
         "kl": measured.kl.tolist(),
         "texts": [list(answers) for answers in measured.texts],
+        "answers": None
+        if measured.answers is None
+        else {
+            "rewards": measured.answers.rewards.tolist(),
+            "log_ratios": measured.answers.log_ratios.tolist(),
+        },
     }
     write_versioned(path, kind=KIND, version=VERSION, content=content)
 
@@ -129,6 +139,7 @@ def load_policy(path: Path) -> PolicyFile:
             rewards=np.array(content["rewards"], dtype=np.float64),
             kl=np.array(content["kl"], dtype=np.float64),
             texts=tuple(tuple(answers) for answers in content["texts"]),
+            answers=_answers(content.get("answers")),
         )
         return PolicyFile(policy, measured, str(content["key"]), dict(content["experts"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -136,3 +147,12 @@ def load_policy(path: Path) -> PolicyFile:
             f"The policy file {str(path)!r} lacks or garbles a part ({error!r}); remove it and "
             "measure again."
         ) from error
+
+
+def _answers(content: Any) -> Answers | None:
+    if content is None:
+        return None
+    return Answers(
+        rewards=np.array(content["rewards"], dtype=np.float64),
+        log_ratios=np.array(content["log_ratios"], dtype=np.float64),
+    )

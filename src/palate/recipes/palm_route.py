@@ -10,9 +10,10 @@ from numpy import ndarray
 from palate.core.errors import FormatError
 from palate.experts.library import Library
 from palate.experts.manifest import Manifest
+from palate.portfolio.certificate import NOTHING_KNOWN
 from palate.portfolio.record import Record, load_record
 from palate.portfolio.route import Route, Router, router_from_record
-from palate.recipes.palm_policy import Policy, load_policy
+from palate.recipes.palm_policy import BASE, Policy, load_policy
 
 POLICIES, PORTFOLIO = "policies", "portfolio.json"
 
@@ -38,15 +39,19 @@ class LibraryPortfolio:
     def reason(self, route: Route) -> str:
         """Who serves and what the certificate says of it, in one sentence."""
         certificate = self.record.certified.certificate
+        n_policies = self.record.payoffs.n_policies
+        serves = f"Member {route.member!r} of {len(self.record.members)} serves"
+        if route.loss is None or certificate.additive_gap is None:
+            return f"{serves}; {NOTHING_KNOWN}, and all {n_policies} of them are members."
         against = (
-            "the best of the policies that were measured"
+            f"relative to the {n_policies} listed policies"
             if certificate.kind == "candidate-relative"
-            else "the best possible policy under the certificate's assumptions"
+            else "relative to the best possible policy under the certificate's assumptions"
         )
         return (
-            f"Member {route.member!r} of {len(self.record.members)} serves; with this preference "
-            f"one loses at most {route.loss:.3f} to {against}, with any preference at most "
-            f"{certificate.additive_gap:.3f} (confidence {certificate.confidence:.0%})."
+            f"{serves}; {against}, a user loses at most {route.loss:.3f} with this preference and "
+            f"at most {certificate.additive_gap:.3f} with any (confidence "
+            f"{certificate.confidence:.0%})."
         )
 
 
@@ -86,7 +91,7 @@ def portfolio_at(folder: Path) -> LibraryPortfolio | None:
 
 
 def _policy(library: Library, name: str) -> Policy:
-    """How a member is made: from its file, or the expert of that name."""
+    """How a member is made: from its file, the expert of that name, or the base alone."""
     path = library.folder / POLICIES / f"{name}.json"
     manifest = library.manifest
     if not path.is_file():
@@ -94,6 +99,8 @@ def _policy(library: Library, name: str) -> Policy:
             anchor = manifest.expert(name).anchor
             shares = None if anchor.is_signed else anchor.direction
             return Policy(name, "expert", shares, {name: 1.0})
+        if name == BASE:
+            return Policy(BASE, "base", None, {})
         raise FormatError(
             f"The portfolio of the library {str(library.folder)!r} has the member {name!r}, which "
             "is no expert of the library; build it again with its portfolio, or select anew."

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from pydantic import Field
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import member_plan, reference_plan
 from palate.core.settings import Settings
 from palate.experts.library import Library
+from palate.experts.manifest import Manifest
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
+from palate.portfolio.slack import Answers, with_slacks
 from palate.recipes.opened import open_library
 from palate.recipes.palm_meter import Meter
 from palate.recipes.progress import progress_of
@@ -36,7 +40,7 @@ class PayoffJobSettings(Settings):
     """What is measured, and on how many workers.
 
     Attributes:
-        n_answers: To each prompt, by each policy.
+        n_answers: To each prompt, by each policy; two or more also tell every policy's slack.
         max_tokens: Most tokens of an answer.
         chunk_prompts: Prompts of a cell; a part of the result's last digits.
         seed: The same for all policies.
@@ -62,7 +66,7 @@ class PayoffJobSettings(Settings):
 
 Found = dict[
     str, Any
-]  # rewards `[prompts][objectives]`, kl `[prompts]`, texts `[prompts][answers]`
+]  # rewards `[prompts][objectives]`, kl `[prompts]`, texts and log_ratios `[prompts][answers]`
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,13 @@ class CellWorker:
             seed=self._settings.seed,
         )
         found = meter.measure(plan, self._opened.bank)
+        each = found.answers
         return {
             "rewards": found.rewards.tolist(),
             "kl": found.kl.tolist(),
             "texts": [list(row) for row in found.texts],
+            "answer_rewards": [] if each is None else each.rewards.tolist(),
+            "log_ratios": [] if each is None else each.log_ratios.tolist(),
         }
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -158,12 +165,33 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
         rewards=np.array([[r for cell in row for r in cell["rewards"]] for row in per_policy]),
         kl=np.array([[v for cell in row for v in cell["kl"]] for row in per_policy]),
         beta=settings.beta or manifest.beta,
+        preferences=_preferences(manifest),
+    )
+    payoffs = with_slacks(
+        payoffs_from_measurements(measurements), [_answers(row) for row in per_policy]
     )
     answers = {
         policy: [texts for cell in row for texts in cell["texts"]]
         for policy, row in zip(policies, per_policy, strict=True)
     }
-    return PayoffRun(payoffs_from_measurements(measurements), measurements, answers, len(cells))
+    return PayoffRun(payoffs, measurements, answers, len(cells))
+
+
+def _preferences(manifest: Manifest) -> Float[ndarray, "policies objectives"]:
+    """What the base and the experts were made for; NaN where no preference describes it."""
+    anchors = [manifest.expert(name).anchor for name in manifest.expert_names]
+    unknown = np.full(len(manifest.objective_names), np.nan)
+    return np.array([unknown, *(unknown if a.is_signed else a.vector() for a in anchors)])
+
+
+def _answers(cells: Sequence[Found]) -> Answers | None:
+    """One policy's answers one by one, where there are several to each prompt."""
+    rewards = [row for cell in cells for row in cell["answer_rewards"]]
+    if not rewards:
+        return None
+    return Answers(
+        np.array(rewards), np.array([row for cell in cells for row in cell["log_ratios"]])
+    )
 
 
 def _chunks(prompts: Sequence[str], size: int) -> list[tuple[str, ...]]:

@@ -102,7 +102,7 @@ class LibraryWays:
         record, certificate = portfolio.record, portfolio.record.certified.certificate
         objectives = record.payoffs.table.objectives
         values = record.certified.lower_values.tolist()
-        worst = dict(zip(objectives, certificate.worst_preference, strict=True))
+        worst = dict(zip(objectives, certificate.worst_preference, strict=False))  # empty: no gap
         return {
             "members": [
                 {"name": name, "values": dict(zip(objectives, row, strict=True))}
@@ -165,8 +165,12 @@ class LibraryWays:
         place = int(losses.argmin())
         name = portfolio.router.names[place]
         coefficients = dict(portfolio.policies[name].coefficients)
+        n_policies = portfolio.record.payoffs.n_policies
+        is_relative = portfolio.record.certified.certificate.kind == "candidate-relative"
+        to = f" relative to the {n_policies} listed policies" if is_relative else ""
         reason = (
-            f"Member {name!r} costs nobody more than {losses[place]:.3f}, the least of all members."
+            f"Member {name!r} loses a user at most {losses[place]:.3f}{to}, the least of all "
+            "members."
         )
         return Chosen(portfolio.router.plans[place], "portfolio", coefficients, reason)
 
