@@ -24,7 +24,7 @@ def select(
     payoff_file: Annotated[Path, typer.Argument(help="Payoff table, plain JSON.")],
     out: Annotated[Path | None, typer.Option(help="Where to write the portfolio.")] = None,
     size: Annotated[int | None, typer.Option(help="Exactly this many members.")] = None,
-    epsilon: Annotated[float, typer.Option(help="Or: nobody loses a larger share,")] = 0.0,
+    epsilon: Annotated[float, typer.Option(help="Or: no loss above this share,")] = 0.0,
     delta: Annotated[float, typer.Option(help="and beyond it no larger amount.")] = 0.0,
     gap: Annotated[
         str, typer.Option(help="additive or multiplicative: what the worst case is measured in.")

@@ -58,7 +58,8 @@ class PortfolioStory:
 
     Attributes:
         members: Names, for sizes one, two and so on.
-        certified: Bound on what anybody loses by having only these, reward units, by size.
+        certified: Bound on what users lose by having only these, relative to the listed policies,
+            reward units, by size.
         estimated: The same by the measured values alone, without their sampling error.
         n_policies: That could be kept.
         confidence: Of each bound.
@@ -79,7 +80,7 @@ class PortfolioStory:
         return as_svg(
             curve_panels(
                 {
-                    "nobody loses more than": {
+                    "loss at most, to the listed policies": {
                         "certified": (sizes, self.certified),
                         "estimated": (sizes, self.estimated),
                     }

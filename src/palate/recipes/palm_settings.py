@@ -19,7 +19,7 @@ class PortfolioSettings(Settings):
         search: `adaptive`: where the certificate is weakest, until the tolerance or the budget is
             met; `grid`: PALM as published, one policy per preference of a ratio grid.
         oracle: How a policy for a preference is made; see `palate.recipes.palm_oracles`.
-        tolerance: In reward units: the search stops when nobody can lose more, and without a
+        tolerance: In reward units: the search stops when no loss is larger, and without a
             `size` as few members are kept as lose no more by the estimates.
         max_policies: Budget, the objectives' own policies among them.
         epsilon: Of the grid: multiplicative tolerance; `None` takes the tightest, to three digits,
