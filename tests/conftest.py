@@ -35,3 +35,20 @@ def tiny_soup_library(tiny_library: Path, tmp_path_factory: pytest.TempPathFacto
     from tiny import save_tiny_soup_library
 
     return save_tiny_soup_library(tiny_library, tmp_path_factory.mktemp("soup") / "library")
+
+
+@pytest.fixture(scope="session")
+def tiny_full_library(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny library with every part that a method can need; tests do not change it."""
+    from tiny import save_tiny_full_library
+
+    return save_tiny_full_library(tiny_library, tmp_path_factory.mktemp("full") / "library")
+
+
+@pytest.fixture(scope="session")
+def tiny_floored_library(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a safety floor of 0.3 on the expert `plain`."""
+    from tiny import FULL_FLOOR, save_tiny_full_library
+
+    folder = tmp_path_factory.mktemp("floored") / "library"
+    return save_tiny_full_library(tiny_library, folder, floor=FULL_FLOOR)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from palate.core.types import Objective
+from palate.core.types import BaseRecord, Objective
 from palate.experts.anchors import Anchor
-from palate.experts.library import Library
-from palate.experts.manifest import BaseRecord, ExpertRecord, Manifest
+from palate.library.folder import LibraryFolder
+from palate.library.manifest import ExpertRecord, Manifest
 from palate.models.adapter import Factor, save_adapter
 from palate.models.load import load_base
 from palate.models.vllm_widen import widen_adapters, widen_base
@@ -30,7 +30,7 @@ def main(base_folder: Path, out: Path) -> None:
     base = load_base(base_folder)
     record = BaseRecord(base.path, None, base.fingerprint, base.tokenizer_fingerprint)
     objectives = tuple(Objective(name) for name in EXPERTS)
-    library = Library.create(out / "library", Manifest(record, objectives, beta=0.1, seed=0))
+    library = LibraryFolder.create(out / "library", Manifest(record, objectives, beta=0.1, seed=0))
     layers = {
         name: (module.out_features, module.in_features)
         for name, module in base.model.named_modules()

@@ -4,9 +4,9 @@
         [--people P] [--replicas R --database postgresql://...]
 
 WORK is the folder that prepare.py wrote, URL its vLLM. Starts both servers as processes, and sends
-each request to both: all ways, streamed and whole, greedy and drawn, of P people at the same time.
-With --replicas the second server is `palate scale serve`, R replicas in front of the one vLLM; it
-needs Ray, and a PostgreSQL without people. Prints JSON, one row a way. Exit code 1 where an answer
+each request to both: every method, streamed and whole, greedy and drawn, of P people at once. With
+--replicas the second server is `palate scale serve`, R replicas in front of the one vLLM; it needs
+Ray, and a PostgreSQL without people. Prints JSON, one row a method. Exit code 1 where an answer
 that says to be exact has another text, or a request fails.
 """
 
@@ -36,35 +36,40 @@ OPENINGS = (
     "Ben was sad because his toy",
 )
 EXPERTS = ("bright", "short", "gentle")
+METHODS = {  # by label
+    "base": "base",
+    "expert": "soup",
+    "soup": "soup",
+    "rounded soup": "soup",
+    "output-soup": "output-soup",
+}
+LABELS = tuple(METHODS)
 STEP = 0.05
 MAX_TOKENS = 24
 
 
 def requests_of(n: int, people: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Way and body, the same for the same `n`."""
+    """Label and body, the same for the same `n`."""
     generator = np.random.default_rng(0)
-    ways = ("base", "portfolio", "soup", "rounded soup", "output-soup", "mixture")
     for place in range(n):
-        way = ways[place % len(ways)]
-        shares = generator.dirichlet(np.ones(len(EXPERTS)))
+        label, turn = LABELS[place % len(LABELS)], place // len(LABELS)
         free = generator.uniform(-0.5, 1.0, size=len(EXPERTS))
-        known: dict[str, Any] = {"way": way, "person": f"person-{place % people}"}
-        if way in ("portfolio", "mixture"):
-            known["preference"] = dict(zip(EXPERTS, shares.tolist(), strict=True))
-        elif way != "base":
-            grid = np.round(np.rint(free / STEP) * STEP, 2)
-            values = grid if way == "soup" else free
-            known |= {"way": way.removeprefix("rounded "), "coefficients": {}}
+        values = {
+            "expert": np.eye(len(EXPERTS))[turn % len(EXPERTS)],
+            "soup": np.round(np.rint(free / STEP) * STEP, 2),
+        }.get(label, free)
+        known: dict[str, Any] = {"method": METHODS[label], "person": f"person-{place % people}"}
+        if label != "base":
             known["coefficients"] = dict(zip(EXPERTS, values.tolist(), strict=True))
-        is_drawn = way in ("output-soup", "mixture") and place // len(ways) % 2 == 1
+        is_drawn = label == "output-soup" and turn % 2 == 1
         yield (
-            way,
+            label,
             {
-                "prompt": OPENINGS[place // len(ways) % len(OPENINGS)],
+                "prompt": OPENINGS[turn % len(OPENINGS)],
                 "max_tokens": MAX_TOKENS,
                 "temperature": 1.0 if is_drawn else 0.0,
                 "seed": place,
-                "stream": place // len(ways) % 4 >= 2,
+                "stream": turn % 4 >= 2,
                 "extra_body": {"palate": known},
             },
         )
@@ -87,7 +92,7 @@ def answer(client: OpenAI, body: dict[str, Any]) -> tuple[str, dict[str, Any], f
 
 
 def compare(local: str, remote: str, n: int, people: int) -> dict[str, Any]:
-    """One row a way; `n_exact` says how often the second server called its answer exact."""
+    """One row a label; `n_exact` says how often the second server called its answer exact."""
     asked = list(requests_of(n, people))
     clients = [OpenAI(base_url=f"{url}/v1", api_key="none") for url in (local, remote)]
     answers: list[list[tuple[str, dict[str, Any], float]]] = []
@@ -98,10 +103,11 @@ def compare(local: str, remote: str, n: int, people: int) -> dict[str, Any]:
             answers.append(list(threads.map(partial(answer, client), [body for _, body in asked])))
         seconds.append(time.perf_counter() - started)
     rows: dict[str, dict[str, Any]] = {}
-    for (way, _), (own, _, _), (theirs, said, _) in zip(asked, *answers, strict=True):
+    for (label, _), (own, _, _), (theirs, said, _) in zip(asked, *answers, strict=True):
         engine = said["engine"]
         start = {"n": 0, "n_equal": 0, "n_exact": 0, "n_exact_equal": 0, "n_calls": 0}
-        row = rows.setdefault(way, start | {"largest_rounding_bound": 0.0, "largest_list_bound": 0})
+        start |= {"largest_rounding_bound": 0.0, "largest_list_bound": 0}
+        row = rows.setdefault(label, start)
         row["n"] += 1
         row["n_equal"] += own == theirs
         row["n_exact"] += engine["is_exact"]
@@ -113,7 +119,7 @@ def compare(local: str, remote: str, n: int, people: int) -> dict[str, Any]:
     n_exact = sum(row["n_exact"] for row in rows.values())
     n_equal = sum(row["n_exact_equal"] for row in rows.values())
     return {
-        "ways": rows,
+        "methods": rows,
         "exact": n_exact,
         "equal": n_equal,
         "interval": wilson_interval(n_equal, n_exact),

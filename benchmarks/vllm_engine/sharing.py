@@ -24,9 +24,9 @@ from palate.core.errors import PalateError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, Sampling
 from palate.core.settings import load_settings
+from palate.library.library import Library
 from palate.models.vllm_engine import VllmEngine
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.opened import open_library
 from palate.recipes.serve_vllm import folders_of
 from palate.recipes.vllm import connect
 
@@ -57,7 +57,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--n", type=int, default=2)
     parser.add_argument("--engine-set", action="append", default=[])
     given = parser.parse_args(words)
-    opened = open_library(given.work / "library")
+    opened = Library.load(given.work / "library")
     own = [opened.engine.generate([request])[0].tokens for request in REQUESTS]
     with tempfile.TemporaryDirectory() as folder:
         said = [f"url={given.url}", f"adapters_folder={folder}", "n_retries=0", *USE]

@@ -1,4 +1,4 @@
-"""Six mixtures at once through a vLLM that was started so that it splits groups.
+"""Six output soups at once through a vLLM that was started so that it splits groups.
 
     python benchmarks/vllm_engine/splits.py WORK URL
 
@@ -16,7 +16,10 @@ from typing import Any
 from palate.recipes.serve_process import FREE, ServerProcess
 
 PROMPTS = ("Once upon a time", "Tom and his dog", "Ben was sad", "The sun", "Mia found", "One day")
-WANTED = {"way": "mixture", "preference": {"bright": 0.4, "short": 0.3, "gentle": 0.3}}
+WANTED = {
+    "method": "output-soup",
+    "coefficients": {"bright": 0.4, "short": 0.3, "gentle": 0.3},
+}
 USE = ("max_lora_rank=32", "pools=server", "n_retries=1")
 
 

@@ -12,62 +12,58 @@ their intervals resample prompts.
 import sys
 from pathlib import Path
 
+from palate.core.decision import Known
 from palate.core.files import read_jsonl, write_text_atomic
-from palate.core.plan import Plan, member_plan, reference_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Sampling
 from palate.core.seeds import derive_seed, generator_for
+from palate.library.generate import generate_all
+from palate.library.library import Library
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.models.chat import format_messages
-from palate.recipes.opened import Opened, open_library
-from palate.recipes.ways import Asked, choose
 from palate.rewards.folder import load_reward
 from palate.rewards.reward import RewardVector
 
 N_PER_PROMPT = 4
 SOUPS = {
-    "soup simple .5, polite .5": {"simple": 0.5, "polite": 0.5},
-    "soup helpful .5, harmless .5": {"helpful": 0.5, "harmless": 0.5},
+    "simple .5, polite .5": {"simple": 0.5, "polite": 0.5},
+    "helpful .5, harmless .5": {"helpful": 0.5, "harmless": 0.5},
 }
 
 
-def plans_of(opened: Opened) -> dict[str, Plan]:
-    """The base, every expert, two soups."""
-    names = opened.bank.names
-    plans = {"base": reference_plan(n_experts=len(names))}
-    plans |= {
-        f"expert {n}": member_plan(index=i, n_experts=len(names)) for i, n in enumerate(names)
+def entries_of(library: Library) -> dict[str, tuple[Known, str]]:
+    """The base, every expert, two soups, each also told in words."""
+    entries = {"base": (Known(), "base")}
+    entries |= {
+        f"expert {name}": (Known(coefficients={name: 1.0}), "soup") for name in library.bank.names
     }
     for name, preference in SOUPS.items():
-        asked = Asked("soup", preference=preference, strength=2.0)
-        plans[name] = choose(opened.library.manifest, asked).plan
-    return plans
+        for method in ("prompt", "soup", "prompted-soup", "auto"):
+            entries[f"{method}: {name}"] = (Known(preference=preference), method)
+    return entries
 
 
-def answers_of(opened: Opened, plan: Plan, prompts: list[str]) -> list[str]:
-    """Answers to every prompt, the same seeds for every plan."""
-    requests = [
-        Request(
-            format_messages(opened.base, prompt),
-            plan,
-            Sampling(max_tokens=48),
-            seed=derive_seed(7, prompt, copy),
-        )
-        for prompt in prompts
-        for copy in range(N_PER_PROMPT)
-    ]
-    return [completion.text for completion in opened.engine.generate(requests)]
+def answers_of(library: Library, entry: tuple[Known, str], prompts: list[str]) -> list[str]:
+    """Answers to every prompt, the same seeds for every entry."""
+    known, method = entry
+    places = [(prompt, copy) for prompt in prompts for copy in range(N_PER_PROMPT)]
+    outputs = generate_all(
+        library,
+        [library.decide(prompt, known, method=method) for prompt, _ in places],
+        sampling=Sampling(max_tokens=48),
+        seeds=[derive_seed(7, prompt, copy) for prompt, copy in places],
+    )
+    return [output.text for output in outputs]
 
 
 def main(library: Path, judges: Path, held_out: Path, out: Path) -> None:
     """Write the table."""
-    opened = open_library(library)
-    objectives = opened.library.manifest.objective_names
+    opened = Library.load(library)
+    objectives = opened.manifest.objective_names
     judge = RewardVector(tuple(load_reward(judges / name) for name in objectives))
     prompts = [row["prompt"] for row in read_jsonl(held_out, what="held-out prompts")]
     asked = [prompt for prompt in prompts for _ in range(N_PER_PROMPT)]
     scores = {
-        name: judge.score(asked, answers_of(opened, plan, prompts))
-        for name, plan in plans_of(opened).items()
+        name: judge.score(asked, answers_of(opened, entry, prompts))
+        for name, entry in entries_of(opened).items()
     }
     lines = [f"| answers by | {' | '.join(objectives)} |", "|---" * (len(objectives) + 1) + "|"]
     base = scores.pop("base")

@@ -21,7 +21,9 @@ def refused(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("ways: [base, magic]", "magic"),
+        ("methods: [base, magic]", "magic"),
+        ("ways: [base]", "now called 'methods'"),
+        ("strength: 2", "the library's own"),
         ("colour: red", "colour"),
         ("people: [{name: a, preference: {x: 0.4}}]", "0.4"),
     ],

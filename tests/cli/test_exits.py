@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palate.cli.exits import EXTRA_OF, missing_extra
+from palate.core.extras import EXTRA_OF, missing_extra
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {

@@ -102,7 +102,7 @@ def test_databases_are_migrated(kept: str) -> None:
     with pytest.raises(FormatError, match="palate people migrate"):
         CliRunner().invoke(app, ["list", "--database", kept], catch_exceptions=False)
     found = json.loads(run("migrate", "--database", kept, "--json"))
-    assert (found["before"], found["after"]) == ("0001", "0003")
+    assert (found["before"], found["after"]) == ("0001", "0004")
     assert "bob" in run("list", "--database", kept)
 
 

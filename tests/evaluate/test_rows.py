@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -6,10 +7,10 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.evaluate.rows import AnswerRow, FactRow, Results, answer_hash, open_results
 
 
-def row(way="base", person="ana", prompt="p", copy=0, text="one two"):
+def row(method="base", user="ana", prompt="p", copy=0, text="one two"):
     return AnswerRow(
-        way=way,
-        person=person,
+        method=method,
+        user=user,
         seed=0,
         prompt=prompt,
         copy=copy,
@@ -39,11 +40,11 @@ def test_a_row_that_is_there_is_not_written_again(tmp_path):
     assert [one.copy for one in open_results(results.path).answers] == [0, 1]
     assert len(results.path.read_text().splitlines()) == 2
     assert row().key in results
-    assert row(person="bo").key not in results
+    assert row(user="bo").key not in results
 
 
-def test_rows_of_ways_people_seeds_prompts_and_copies_are_different_rows():
-    keys = {row().key, row(way="soup").key, row(person="bo").key, row(prompt="q").key}
+def test_rows_of_methods_users_seeds_prompts_and_copies_are_different_rows():
+    keys = {row().key, row(method="soup").key, row(user="bo").key, row(prompt="q").key}
     assert len(keys | {row(copy=1).key}) == 5
 
 
@@ -106,9 +107,34 @@ def test_rows_of_another_kind_or_version_are_refused(tmp_path):
     path.write_text(json.dumps({"kind": "letter"}) + "\n")
     with pytest.raises(FormatError, match="letter"):
         open_results(path)
-    path.write_text(json.dumps({"kind": "fact", "name": "n", "colour": 1}) + "\n")
+    path.write_text(json.dumps({"kind": "fact", "version": 2, "name": "n", "colour": 1}) + "\n")
     with pytest.raises(FormatError, match="version"):
         open_results(path)
+
+
+def test_rows_of_an_earlier_version_are_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "results.jsonl"
+    before = {"kind": "answer", "way": "base", "person": "ana", "seed": 0, "prompt": "p", "copy": 0}
+    path.write_text(json.dumps(before) + "\n")
+    with pytest.raises(FormatError, match=r"of version 1, but rows of version 2 .* another folder"):
+        open_results(path)
+
+
+def test_what_was_decided_comes_back(tmp_path):
+    path = tmp_path / "results.jsonl"
+    decided = replace(
+        row(),
+        taken="prompted-soup",
+        n_passes=4.0,
+        n_candidates=4,
+        reason="Because.",
+        lead=0.25,
+        shape="even",
+        cluster="ana",
+        predicted=(0.1, 0.0, 0.2),
+    )
+    Results(path).append([decided])
+    assert open_results(path).answers == [decided]
 
 
 def test_a_written_row_names_the_hash_of_its_prompt():

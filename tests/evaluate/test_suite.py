@@ -3,8 +3,9 @@ import pytest
 from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
 from palate.evaluate.catalogue import entry_of
-from palate.evaluate.suite import DEFAULT_WAYS, Suite
-from palate.recipes.evaluate_ways import way_named
+from palate.evaluate.entrant_name import EntrantName, parse_name
+from palate.evaluate.suite import DEFAULT_METHODS, Suite
+from palate.recipes.evaluate_entrants import require_methods
 
 
 def loaded(tmp_path, text):
@@ -23,8 +24,13 @@ def test_an_empty_suite_is_the_worlds(tmp_path):
     ("text", "words"),
     [
         ("colour: red", "colour"),
-        ("ways: [soup]", "'base'"),
-        ("ways: [base, soup, soup]", "occurs twice"),
+        ("methods: [soup]", "'base'"),
+        ("methods: [base, soup, soup]", "occurs twice"),
+        ("methods: [base, soup@]", "cannot be read"),
+        ("ways: [base]", "'ways' is now called 'methods'"),
+        ("strength: 2.0", "the strength is the library's own"),
+        ("best_of: 4", "best-of-N"),
+        ("development: d.jsonl", "portfolio.json"),
         ("seeds: []", "seeds"),
         ("library: mine", "its people"),
         ("judge: {kind: llm}", "'url'"),
@@ -46,18 +52,37 @@ def test_a_suite_that_cannot_be_fair_is_refused_in_a_sentence(tmp_path, text, wo
 
 def test_the_quick_suite_is_a_part_of_the_whole():
     quick = Suite().quick()
-    assert set(quick.ways) < set(DEFAULT_WAYS)
+    assert quick.methods == DEFAULT_METHODS
     assert quick.seeds == (0,)
+    assert quick.n_prompts < Suite().n_prompts
     assert quick.is_quick
 
 
-@pytest.mark.parametrize("way", DEFAULT_WAYS)
-def test_every_default_way_exists_and_is_described(way):
-    assert callable(way_named(way))
-    assert entry_of(way).runs_on
+@pytest.mark.parametrize("method", DEFAULT_METHODS)
+def test_every_default_method_exists_and_is_described(method):
+    require_methods([method])
+    assert entry_of(method).runs_on
 
 
-@pytest.mark.parametrize("name", ["magic", "portfolio-", "portfolio-x", "soup@", "mod@3"])
-def test_ways_that_do_not_exist_are_refused(name):
-    with pytest.raises(InvalidInputError, match="unknown"):
-        way_named(name)
+@pytest.mark.parametrize("name", ["magic", "portfolio-", "soup@", "soup@x", "mod+best-of-"])
+def test_methods_that_do_not_exist_are_refused(name):
+    with pytest.raises(InvalidInputError, match=r"unknown|cannot be read"):
+        require_methods([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("best-of-n", EntrantName("best-of-n")),
+        ("soup@5", EntrantName("soup", 5)),
+        ("prompt+best-of-4", EntrantName("prompt", None, 4)),
+        ("auto@20+best-of-2", EntrantName("auto", 20, 2)),
+    ],
+)
+def test_a_name_says_what_is_varied(name, parts):
+    assert parse_name(name) == parts
+
+
+def test_users_have_shapes(tmp_path):
+    text = "people: [{name: a, preference: {x: 1.0}, shape: one}]"
+    assert loaded(tmp_path, text).people[0].shape == "one"

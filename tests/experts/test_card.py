@@ -2,10 +2,10 @@
 
 import yaml
 
+from palate.core.types import BaseRecord
 from palate.experts.anchors import Anchor
 from palate.experts.card import render_card
 from palate.experts.job import ExpertJob, TrainSettings
-from palate.experts.manifest import BaseRecord
 from palate.experts.placement import AdapterSettings
 
 

@@ -1,14 +1,18 @@
 """What is written is checked: commands in documents exist, links lead somewhere, YAML loads."""
 
+import ast
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
+import pytest
 import typer
 import yaml
 from typer.main import get_command
 
+from documents import blocks
 from palate.cli.app import app
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "reports/**/*.md", "examples/**/*.md")
@@ -46,6 +50,26 @@ def test_every_palate_command_in_a_document_exists_with_its_options(project_root
             words = line.split()
             if words and words[0] in {"palate", ".venv/bin/palate"}:
                 require_command(words[1:])
+
+
+def test_everything_that_a_document_imports_of_palate_exists(project_root: Path) -> None:
+    for path in documents(project_root):
+        for block in blocks(path, "python"):
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("palate"):
+                    require_names(node, source=path.name)
+
+
+def require_names(node: ast.ImportFrom, *, source: str) -> None:
+    """Every name of the import is there, unless an extra that is not installed is missing."""
+    try:
+        module = import_module(node.module or "")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("palate"):
+            pytest.fail(f"{source}: {ast.unparse(node)}")
+        return
+    for alias in node.names:
+        assert hasattr(module, alias.name), f"{source}: {ast.unparse(node)}"
 
 
 def test_every_make_target_in_a_document_exists(project_root: Path) -> None:

@@ -37,8 +37,14 @@ def test_bad_input_is_two_and_a_failed_check_is_one() -> None:
 
 
 def is_validator(node: ast.FunctionDef) -> bool:
-    """Whether pydantic calls it: its `ValueError` becomes our sentence in `Settings.checked`."""
-    return any("validator" in ast.unparse(decorator) for decorator in node.decorator_list)
+    """Whether Python or pydantic calls it and tells its own error.
+
+    A validator's `ValueError` becomes our sentence in `Settings.checked`; a module's `__getattr__`
+    must raise `AttributeError` (PEP 562).
+    """
+    return node.name == "__getattr__" or any(
+        "validator" in ast.unparse(decorator) for decorator in node.decorator_list
+    )
 
 
 def test_our_code_raises_our_errors_only(project_root: Path) -> None:

@@ -1,5 +1,7 @@
 """The engine over HTTP against the engine in this process, on a server of dense models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,19 @@ def test_tokens_drawn_here_are_those_of_the_engine_in_this_process(
     requests = [Request("A cat", PLANS[way], sampling, seed) for seed in range(3)]
     served = connected(draws="own").generate(requests)
     assert [a.tokens for a in served] == [a.tokens for a in local.generate(requests)]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.8, top_k=40, max_tokens=9)])
+def test_an_implicit_soup_is_executed_as_the_explicit_one(connected, sampling: Sampling) -> None:
+    explicit = PLANS["output soup"]
+    implicit = replace(explicit, pool=replace(explicit.pool, is_implicit=True))
+    engine = connected(draws="own")
+    own, other = (
+        engine.generate([Request("A cat", plan, sampling, seed) for seed in range(3)])
+        for plan in (explicit, implicit)
+    )
+    assert [a.tokens for a in other] == [a.tokens for a in own]
+    assert [a.log_probs for a in other] == [a.log_probs for a in own]
 
 
 def test_a_controllers_shares_are_asked_for_at_every_token(connected, local: LocalEngine) -> None:

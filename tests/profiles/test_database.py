@@ -27,7 +27,7 @@ MakeItems = Callable[..., list[Feedback]]
 def test_an_empty_database_gets_the_newest_schema(empty_database: Database, url: str) -> None:
     assert schema_revision(empty_database) is None
     opened = open_database(url)
-    assert schema_revision(opened) == newest_revision() == "0003"
+    assert schema_revision(opened) == newest_revision() == "0004"
     opened.close()
 
 
@@ -56,9 +56,9 @@ def test_data_are_kept_down_and_up_again(
     )
     key = issue_key(database, label="web")
     assert migrate(database, revision="0001") == "0001"
-    with pytest.raises(FormatError, match="older than schema 0003"):
+    with pytest.raises(FormatError, match="older than schema 0004"):
         open_database(url)
-    assert migrate(database) == "0003"
+    assert migrate(database) == "0004"
     assert store.history("ann") == items
     after = store.belief("ann")
     assert before is not None
@@ -76,13 +76,13 @@ def test_down_to_nothing_and_up_again(database: Database) -> None:
     assert migrate(database, revision="base") is None
     with database.reading() as connection:
         assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
-    assert migrate(database) == "0003"
+    assert migrate(database) == "0004"
 
 
 def test_a_newer_schema_is_refused_with_a_sentence(database: Database, url: str) -> None:
     with database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0099'"))
-    with pytest.raises(FormatError, match="schema 0099, but this palate knows schemas up to 0003"):
+    with pytest.raises(FormatError, match="schema 0099, but this palate knows schemas up to 0004"):
         open_database(url)
     with pytest.raises(FormatError, match="0099"):
         migrate(database)
@@ -96,7 +96,7 @@ def test_a_database_of_something_else_is_refused(empty_database: Database, url: 
 
 
 def test_an_unknown_schema_cannot_be_migrated_to(database: Database) -> None:
-    with pytest.raises(InvalidInputError, match="known are 0001, 0002, 0003"):
+    with pytest.raises(InvalidInputError, match="known are 0001, 0002, 0003, 0004"):
         migrate(database, revision="7")
 
 
@@ -155,7 +155,7 @@ def test_a_second_opener_of_a_new_file_waits_for_the_first(tmp_path: Path) -> No
     path = str(tmp_path / "people.db")
     first, second = connect(path), connect(path)
     migrate(first)
-    assert schema_revision(second) == "0003"
+    assert schema_revision(second) == "0004"
     store = SqlProfileStore(second, Learner(Belief(np.zeros(1), np.eye(1))))
     assert store.people() == []
     first.close()

@@ -3,25 +3,26 @@
 import numpy as np
 import pytest
 
-from palate.core.errors import InvalidInputError
-from palate.core.plan import Plan, Pool, Row, output_soup_plan, reference_plan
+from palate.core.decision import Known
+from palate.core.plan import output_soup_plan, reference_plan
 from palate.core.protocols import Sampling
+from palate.library.library import Library
 from palate.models.chat import encode_prompt
 from palate.models.logprobs import Scored, answer_log_probs
 from palate.recipes.evaluate_harness import HarnessModel, sampling_of, windows
-from palate.recipes.opened import open_library
 
 PLAN = output_soup_plan((0.8, -0.5, 0.6))
+KNOWN = Known(coefficients={"kind": 0.8, "short": -0.5, "plain": 0.6})
 
 
 @pytest.fixture(scope="module")
 def opened(tiny_library):
-    return open_library(tiny_library)
+    return Library.load(tiny_library)
 
 
 @pytest.fixture(scope="module")
 def model(opened):
-    return HarnessModel(opened, PLAN)
+    return HarnessModel(opened, KNOWN, "output-soup")
 
 
 def ids(opened, text):
@@ -103,20 +104,31 @@ def test_a_continuation_ends_before_its_stop(opened, model):
 
 def test_a_drawn_continuation_depends_on_the_seed_only(opened):
     asked = [("a b", {"do_sample": True, "temperature": 1.0, "max_gen_toks": 6})] * 2
-    first = HarnessModel(opened, PLAN, seed=1).generate(asked)
-    assert first == HarnessModel(opened, PLAN, seed=1).generate(asked)
-    assert first != HarnessModel(opened, PLAN, seed=2).generate(asked)
+    first = HarnessModel(opened, KNOWN, "output-soup", seed=1).generate(asked)
+    assert first == HarnessModel(opened, KNOWN, "output-soup", seed=1).generate(asked)
+    assert first != HarnessModel(opened, KNOWN, "output-soup", seed=2).generate(asked)
 
 
 def test_the_base_alone_is_scored_as_it_is(opened):
-    model = HarnessModel(opened, reference_plan(n_experts=3))
+    model = HarnessModel(opened, Known(), "base")
     item = Scored((model.prefix,), ids(opened, "d e"))
     plan = reference_plan(n_experts=3)
     expected = answer_log_probs(opened.base, opened.bank, plans=[plan], items=[item])[0]
     np.testing.assert_allclose(model.rolling("d e"), float(expected.sum()), atol=1e-4)
 
 
-def test_a_controlled_plan_is_refused(opened):
-    rows = (Row((1.0, 0.0, 0.0)), Row((0.0, 1.0, 0.0)))
-    with pytest.raises(InvalidInputError, match="controlled"):
-        HarnessModel(opened, Plan(rows, Pool("linear", controller="pcm")))
+def test_a_prompted_method_adds_its_sentence_to_every_context(tiny_full_library):
+    library = Library.load(tiny_full_library)
+    model = HarnessModel(library, Known(preference={"kind": 1.0}), "prompt")
+    text, plan = model.decide("a b")
+    assert text == "be kind\n\na b"
+    assert not any(plan.rows[0].coefficients)
+
+
+def test_a_controlled_mixture_is_scored_with_its_controller(tiny_full_library):
+    library = Library.load(tiny_full_library)
+    known = Known(preference={"kind": 0.5, "short": 0.5})
+    mixed, _ = HarnessModel(library, known, "mixture").log_likelihood("a b", " c")
+    single, _ = HarnessModel(library, known, "soup").log_likelihood("a b", " c")
+    assert np.isfinite(mixed)
+    assert mixed != pytest.approx(single)

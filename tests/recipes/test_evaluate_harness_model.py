@@ -8,11 +8,11 @@ import yaml
 
 pytest.importorskip("lm_eval", reason="palate[harness] is not installed")
 
+from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
-from palate.core.plan import output_soup_plan
+from palate.library.library import Library
 from palate.recipes.evaluate_harness import HarnessModel
 from palate.recipes.evaluate_harness_model import HarnessJob, LibraryLM, run_harness
-from palate.recipes.opened import open_library
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,10 +21,12 @@ pytestmark = [
 CHOICES = ("c", "d", "e")
 QUESTIONS = ("a b", "d e f", "g", "h i a b")
 
+KNOWN = Known(coefficients={"kind": 0.8, "short": -0.5, "plain": 0.6})
+
 
 @pytest.fixture(scope="module")
 def model(tiny_library):
-    return HarnessModel(open_library(tiny_library), output_soup_plan((0.8, -0.5, 0.6)))
+    return HarnessModel(Library.load(tiny_library), KNOWN, "output-soup")
 
 
 @pytest.fixture(scope="module")

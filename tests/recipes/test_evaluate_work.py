@@ -7,25 +7,26 @@ from palate.evaluate.suite import Suite
 from palate.recipes.evaluate_facts import SLOWNESS, STORED, is_timed
 from palate.recipes.evaluate_kit import suite_prompts
 from palate.recipes.evaluate_work import BLOCK, brief, jobs_of
-from palate.recipes.evaluate_world import world_people
+from palate.recipes.evaluate_world import world_users
 
-WAYS = ("base", "soup", "portfolio-1", "portfolio-2", "bespoke", "conditioned", "mixture")
-SUITE = Suite(ways=WAYS, seeds=(4, 7), n_prompts=3)
+METHODS = ("base", "soup", "portfolio", "soup@5", "bespoke", "conditioned", "mixture")
+SUITE = Suite(methods=METHODS, seeds=(4, 7), n_prompts=3)
 
 
 def finished(suite):
     """All rows of a suite, made up."""
     rows = [
-        AnswerRow(way, person.name, seed, prompt, copy, "text", {}, 0.0)
-        for way in suite.ways
+        AnswerRow(method, user.name, seed, prompt, copy, "text", {}, 0.0)
+        for method in suite.methods
         for seed in suite.seeds
-        for person in world_people()
+        for user in world_users()
         for prompt in suite_prompts(suite)
         for copy in range(suite.n_per_prompt)
     ]
-    facts = [FactRow(STORED, way, seed, 1.0) for way in suite.ways for seed in suite.seeds]
+    facts = [FactRow(STORED, method, seed, 1.0) for method in suite.methods for seed in suite.seeds]
     first = suite.seeds[0]
-    return [*rows, *facts, *(FactRow(SLOWNESS, w, first, 1.0) for w in suite.ways if is_timed(w))]
+    timed = [FactRow(SLOWNESS, m, first, 1.0) for m in suite.methods if is_timed(m)]
+    return [*rows, *facts, *timed]
 
 
 def test_parts_wait_for_the_library_and_answers_for_all_parts_and_the_base():
@@ -51,22 +52,22 @@ def test_every_answer_is_in_exactly_one_job_and_no_job_is_too_long():
     for job in jobs_of(suite, Results(None)):
         order = job.order
         if order.prompts:
-            found += [(w, order.seed, p) for w in order.ways for p in order.prompts]
-            assert len(order.prompts) * 8 <= BLOCK
-    assert len(found) == len(set(found)) == len(WAYS) * 2 * 60
+            found += [(m, order.seed, p) for m in order.methods for p in order.prompts]
+            assert len(order.prompts) * len(world_users()) <= BLOCK
+    assert len(found) == len(set(found)) == len(METHODS) * 2 * 60
     assert (
         sum(
-            job.order.with_facts and "soup" in job.order.ways
+            job.order.with_facts and "soup" in job.order.methods
             for job in jobs_of(suite, Results(None))
         )
         == 2
     )
 
 
-def test_policies_measured_beforehand_share_a_job():
-    jobs = [job.order.ways for job in jobs_of(SUITE, Results(None)) if job.order.prompts]
-    assert ("portfolio-1", "portfolio-2", "bespoke") in jobs
-    assert ("soup",) in jobs
+def test_every_method_has_a_job_of_its_own():
+    jobs = [job.order.methods for job in jobs_of(SUITE, Results(None)) if job.order.prompts]
+    assert {method for methods in jobs for method in methods} == set(METHODS)
+    assert all(len(methods) == 1 for methods in jobs)
 
 
 def test_nothing_is_left_to_do_when_all_rows_are_there():
@@ -75,16 +76,16 @@ def test_nothing_is_left_to_do_when_all_rows_are_there():
 
 def test_only_what_is_missing_is_done_and_only_its_seed_is_built():
     rows = finished(SUITE)
-    lost = next(r for r in rows if isinstance(r, AnswerRow) and (r.way, r.seed) == ("soup", 7))
+    lost = next(r for r in rows if isinstance(r, AnswerRow) and (r.method, r.seed) == ("soup", 7))
     jobs = jobs_of(SUITE, Results(None, [row for row in rows if row != lost]))
     answering = [job.order for job in jobs if job.order.prompts]
-    assert [(order.seed, order.ways) for order in answering] == [(7, ("soup",))]
+    assert [(order.seed, order.methods) for order in answering] == [(7, ("soup",))]
     assert {job.order.seed for job in jobs} == {7}
 
 
 def test_a_brief_carries_the_rows_of_its_seed():
     rows = finished(SUITE)
-    job = next(job for job in jobs_of(SUITE, Results(None)) if job.order.ways == ("soup",))
+    job = next(job for job in jobs_of(SUITE, Results(None)) if job.order.methods == ("soup",))
     order = brief(job, Results(None, rows))
     assert order.rows == tuple(row for row in rows if row.seed == job.order.seed)
     assert replace(order, rows=()) == job.order

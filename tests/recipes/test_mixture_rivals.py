@@ -5,31 +5,35 @@ from pathlib import Path
 import pytest
 import torch
 
+from palate.core.decision import Known
+from palate.core.plan import reference_plan
+from palate.library.library import Library
+from palate.library.merge import factor_means
 from palate.mixture.wording import Asked, Wording
 from palate.models.adapter import Factor
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
-from palate.recipes.mixture_rivals import Way, mean_adapter, morl_way
-from palate.recipes.opened import Opened, open_library
+from palate.recipes import mixture_rivals
+from palate.recipes.mixture_rivals import morl_entrant
 
 ASKED = Asked("Why?", (0.5, 0.5, 0.0))
 
 
 @pytest.fixture(scope="module")
-def opened(tiny_library: Path) -> Opened:
-    return open_library(tiny_library)
+def opened(tiny_library: Path) -> Library:
+    return Library.load(tiny_library)
 
 
 def test_means_of_the_factors_are_not_the_mean_of_the_products() -> None:
     first = {"q": Factor(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0]]), 4.0)}
     second = {"q": Factor(torch.tensor([[0.0, 1.0]]), torch.tensor([[4.0]]), 4.0)}
-    mean = mean_adapter([first, second])["q"]
+    mean = factor_means([first, second], [0.5, 0.5])["q"]
     assert (mean.scale * mean.up @ mean.down).tolist() == [[6.0, 6.0]]  # 4 * 3 * (1/2, 1/2)
     products = 4.0 * (2.0 * first["q"].down + 4.0 * second["q"].down) / 2
     assert products.tolist() == [[4.0, 8.0]]
 
 
-def test_the_one_adapter_for_everybody_is_told_the_whole_preference(opened: Opened) -> None:
+def test_the_one_adapter_for_everybody_is_told_the_whole_preference(opened: Library) -> None:
     base = opened.base
     wording = Wording(base, ("Be kind.", "Be short.", "Be plain."))
     layer = base.model.get_submodule("model.layers.0.self_attn.q_proj")
@@ -37,31 +41,40 @@ def test_the_one_adapter_for_everybody_is_told_the_whole_preference(opened: Open
     adapter = {
         "model.layers.0.self_attn.q_proj": Factor(torch.zeros(1, d_in), torch.zeros(d_out, 1), 1.0)
     }
-    way = morl_way(opened, wording, adapter)
-    asked = way.ask(ASKED, 5)
-    assert asked.prompt == wording.full_text(ASKED)
-    assert "Be kind. Be short." in asked.prompt
-    assert asked.plan.rows[0].coefficients == (1.0,)
-    assert asked.seed == 5
+    entrant = morl_entrant(opened, wording, adapter)
+    known = Known(preference={"kind": 0.5, "short": 0.5})
+    decision = entrant.library.decide("Why?", known, method=entrant.method)
+    assert entrant.library.format(decision.messages) == wording.full_text(ASKED)
+    assert "Be kind. Be short." in wording.full_text(ASKED)
+    assert decision.plan.rows[0].coefficients == (1.0,)
 
 
-def test_a_prompt_has_one_seed_per_person_whatever_the_way() -> None:
+def test_a_prompt_has_one_seed_per_user_whatever_the_method(
+    opened: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
 
-    def ask(item: Asked, seed: int):
-        seen.append(seed)
-        raise StopIteration
+    def answer(_library, decisions, *, sampling, seeds):
+        seen.extend(seeds)
+        return []
 
-    way = Way(None, ask)  # type: ignore[arg-type]
-    for _ in range(2):
+    monkeypatch.setattr(mixture_rivals, "generate_all", answer)
+    wording = Wording(opened.base, ("Be kind.", "Be short.", "Be plain."))
+    for name in ("base", "soup-1"):
+        entrant = rivals_without_means(opened, wording)[name]
         for strengths in ((0.5, 0.5, 0.0), (0.0, 0.5, 0.5)):
-            with pytest.raises(StopIteration):
-                way.answers([Asked("Why?", strengths)], seed=3)
+            entrant.answers([Asked("Why?", strengths)], seed=3)
     assert seen[:2] == seen[2:]
     assert seen[0] != seen[1]
 
 
-def test_contexts_are_token_ids_of_the_texts(opened: Opened) -> None:
+def rivals_without_means(opened: Library, wording: Wording) -> dict:
+    plain = mixture_rivals.StudyMethod("base", None, lambda _: reference_plan(n_experts=3))
+    soup = mixture_rivals.StudyMethod("soup-1", wording, lambda _: reference_plan(n_experts=3))
+    return {m.name: mixture_rivals.Entrant(opened, m) for m in (plain, soup)}
+
+
+def test_contexts_are_token_ids_of_the_texts(opened: Library) -> None:
     base: Base = opened.base
     wording = Wording(base, ("Be kind.", "Be short.", "Be plain."), prompts="full")
     plan = wording.plan(ASKED)

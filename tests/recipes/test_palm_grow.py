@@ -8,12 +8,12 @@ import pytest
 
 from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
 from palate.core.settings import load_settings
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
+from palate.library.policy import load_policy
+from palate.library.portfolio import open_portfolio
 from palate.portfolio.record import load_record, verify_record
 from palate.portfolio.slack import LEAST_SLACK
 from palate.recipes.build import build_library
-from palate.recipes.palm_policy import load_policy
-from palate.recipes.palm_route import open_portfolio
 from palate.recipes.run_file import RunSettings
 from runs import PORTFOLIO, write_portfolio_run
 
@@ -47,7 +47,7 @@ def test_experts_are_trained_where_the_search_asks_until_the_budget_is_spent(gro
     assert outcome.policies[:2] == ("short", "long")
     assert outcome.policies[-1] == "base"
     assert len(outcome.policies) <= PORTFOLIO["max_policies"] + 1
-    assert set(outcome.experts) == set(Library.open(folder).manifest.expert_names)
+    assert set(outcome.experts) == set(LibraryFolder.open(folder).manifest.expert_names)
     assert built.to_json()["portfolio"]["members"] == list(outcome.record.members)
     assert len(outcome.record.members) == 2
 
@@ -83,7 +83,7 @@ def test_the_certificate_can_be_checked_from_the_file_alone(grown, tmp_path):
 
 def test_a_user_is_served_the_member_worth_most_and_told_what_is_lost(grown):
     _, _, folder = grown
-    portfolio = open_portfolio(Library.open(folder))
+    portfolio = open_portfolio(LibraryFolder.open(folder))
     record = portfolio.record
     lower = record.certified.lower_values
     for share in (0.0, 0.35, 1.0):
@@ -123,7 +123,7 @@ def test_slacks_are_estimated_from_several_answers_and_bound_all_policies(grown)
 def test_without_slack_or_with_one_answer_the_listed_policies_are_compared(tmp_path):
     run_file = write_portfolio_run(tmp_path)
     build_library(settings_of(run_file, "portfolio.slack=null"), out=tmp_path / "lib")
-    listed = open_portfolio(Library.open(tmp_path / "lib"))
+    listed = open_portfolio(LibraryFolder.open(tmp_path / "lib"))
     n_policies = listed.record.payoffs.n_policies
     assert listed.record.certified.certificate.kind == "candidate-relative"
     route = listed.route(np.array([0.5, 0.5]))
@@ -177,7 +177,7 @@ def test_a_retrained_expert_makes_the_certificate_void(grown, tmp_path):
         settings_of(run_file, "portfolio=null", "training.n_steps=3"), out=tmp_path / "lib"
     )
     with pytest.raises(FormatError, match=r"another expert|is no expert"):
-        open_portfolio(Library.open(tmp_path / "lib"))
+        open_portfolio(LibraryFolder.open(tmp_path / "lib"))
 
 
 @pytest.mark.parametrize("kind", ["decoding", "soup"])
@@ -186,7 +186,7 @@ def test_policies_can_be_made_from_the_objectives_own_experts_alone(tmp_path, ki
     built = build_library(settings_of(run_file, f"portfolio.oracle={kind}"), out=tmp_path / "lib")
     assert built.trained == ("short", "long")
     assert all(name.startswith(kind) for name in built.portfolio.policies if name != "base")
-    portfolio = open_portfolio(Library.open(tmp_path / "lib"))
+    portfolio = open_portfolio(LibraryFolder.open(tmp_path / "lib"))
     member = portfolio.route(np.array([0.5, 0.5])).member
     assert set(portfolio.policies[member].coefficients) <= {"short", "long"}
 

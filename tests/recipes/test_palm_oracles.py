@@ -12,7 +12,8 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.plan import Plan, Pool, Row, member_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
+from palate.library.policy import Policy, load_policy
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
 from palate.models.engine import LocalEngine
@@ -20,7 +21,6 @@ from palate.models.load import load_base
 from palate.models.logprobs import Scored, answer_log_probs
 from palate.recipes.palm_meter import Meter
 from palate.recipes.palm_oracles import ModelOracle, Prices, maker, preference_name
-from palate.recipes.palm_policy import Policy, load_policy
 
 PROMPTS = ("one fish", "two fish", "red fish", "blue fish")
 
@@ -49,7 +49,7 @@ class FakeWorkshop:
     """A library whose experts are there; what is asked to be trained is written down."""
 
     def __init__(self, folder: Path) -> None:
-        self.library = Library.open(folder)
+        self.library = LibraryFolder.open(folder)
         self.base = load_base(folder.parent / "base")
         self.settings = FakeSettings()
         self.asked: list[str] = []

@@ -8,7 +8,7 @@ import pytest
 
 from palate.cli import app as program
 from palate.core.errors import InvalidInputError
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
 from palate.recipes.palm_run import stored_settings
 from runs import write_portfolio_run
 
@@ -87,4 +87,4 @@ def test_what_is_no_library_and_no_run_file_is_exit_code_two(tmp_path, monkeypat
 
 def test_a_library_without_a_run_file_cannot_be_grown(tiny_library: Path):
     with pytest.raises(InvalidInputError, match="is missing"):
-        stored_settings(Library.open(tiny_library))
+        stored_settings(LibraryFolder.open(tiny_library))

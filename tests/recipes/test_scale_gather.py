@@ -8,7 +8,7 @@ import pytest
 
 from fakes import save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
 from palate.recipes.build import build_library
 from palate.recipes.run_file import RunSettings
 from palate.recipes.scale_gather import gather_experts
@@ -62,7 +62,7 @@ def test_gathered_experts_make_the_library_of_one_build(
     assert [name for name, _ in taken] == ["short", "long"]
     whole = build_library(settings, out=tmp_path / "whole")
     assert whole.trained == ("long", "short")
-    assert Library.open(target).manifest.expert_names == ("long", "short")
+    assert LibraryFolder.open(target).manifest.expert_names == ("long", "short")
     assert content(target) == content(tmp_path / "whole")
     assert gather_experts(target, [jobs["short"]]) == []
     assert build_library(settings, out=target).trained == ()  # nothing is left to train
@@ -73,7 +73,7 @@ def test_a_job_leaves_the_other_experts_of_its_library_alone(
 ) -> None:
     folder = Path(shutil.copytree(jobs["long"], tmp_path / "both"))
     assert build_library(settings, out=folder, only=["short"]).trained == ("short",)
-    assert set(Library.open(folder).manifest.expert_names) == {"long", "short"}
+    assert set(LibraryFolder.open(folder).manifest.expert_names) == {"long", "short"}
 
 
 def test_experts_of_other_settings_and_unknown_names_are_refused(

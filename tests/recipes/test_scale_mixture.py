@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_jsonl, write_jsonl, write_versioned
 from palate.core.settings import load_settings
-from palate.core.types import Objective
+from palate.core.types import BaseRecord, Objective
 from palate.experts.anchors import Anchor
-from palate.experts.library import Library
-from palate.experts.manifest import BaseRecord, ExpertRecord, Manifest
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import ExpertRecord, Manifest
 from palate.mixture import learn
 from palate.models.load import load_base
 from palate.recipes.mixture_fit import TRAINING_FOLDER, MixtureRun, fit_mixture
-from palate.recipes.opened import open_library
 from scripted import save_scripted
 
 BIN = Path(sys.executable).parent
@@ -37,7 +37,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = load_base(base_folder)
     names = tuple(adapters)
     record = BaseRecord(base.path, None, base.fingerprint, base.tokenizer_fingerprint)
-    found = Library.create(
+    found = LibraryFolder.create(
         root / "library", Manifest(record, tuple(map(Objective, names)), beta=0.1, seed=0)
     )
     for place, name in enumerate(names):
@@ -66,7 +66,7 @@ def run_file(library: Path, tmp_path: Path) -> Path:
     write_jsonl(
         tmp_path / "prompts.jsonl", [{"prompt": text} for text in ("What is rain?", "Why?")]
     )
-    first, second = Library.open(library).manifest.objective_names[:2]
+    first, second = LibraryFolder.open(library).manifest.objective_names[:2]
     trunk = {"hidden": 16, "layers": 1, "heads": 2, "feed_forward": 16}
     fit = {
         "trunk": trunk,
@@ -110,7 +110,7 @@ def test_two_processes_have_the_curves_and_the_controller_of_one(
     library: Path, run_file: Path, tmp_path: Path, project_root: Path
 ) -> None:
     one, two = (Path(shutil.copytree(library, tmp_path / name)) for name in ("one", "two"))
-    fit_mixture(open_library(one), load_settings(MixtureRun, run_file))
+    fit_mixture(Library.load(one), load_settings(MixtureRun, run_file))
     done = launched(two, run_file, project_root)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('"folder"') == 1  # the first process speaks for all
@@ -141,4 +141,4 @@ def test_ppo_on_several_processes_is_refused_with_a_sentence(
     run = load_settings(MixtureRun, run_file, overrides=["fit.loss.method=ppo"])
     monkeypatch.setattr(learn, "n_together", lambda: 2)
     with pytest.raises(InvalidInputError, match="2 processes cannot share a step of PPO"):
-        fit_mixture(open_library(copy), run)
+        fit_mixture(Library.load(copy), run)

@@ -14,14 +14,14 @@ from fakes import save_random_adapter, save_tiny_llama
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.plan import reference_plan
 from palate.experts.anchors import objective_anchors
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
+from palate.library.policy import Policy
+from palate.library.portfolio import open_portfolio
 from palate.portfolio.choice import Wish, choose
 from palate.portfolio.payoff_file import save_payoffs
 from palate.portfolio.slack import LEAST_SLACK
 from palate.portfolio.terms import Terms
 from palate.recipes import scale_ray
-from palate.recipes.palm_policy import Policy
-from palate.recipes.palm_route import open_portfolio
 from palate.recipes.portfolio import SelectRequest, select
 from palate.recipes.run_file import RunSettings
 from palate.recipes.scale_payoff import PayoffJobSettings, measure_payoffs
@@ -76,7 +76,7 @@ def test_a_table_whose_members_include_the_base_can_be_served(library: Path) -> 
     for size in (1, 3):  # three: the base is among the members
         request = SelectRequest(size=size, terms=Terms(criterion="additive"))
         record = select(library / "payoff.json", out=library / "portfolio.json", request=request)
-        opened = open_portfolio(Library.open(library))
+        opened = open_portfolio(LibraryFolder.open(library))
         assert set(opened.policies) == set(record.members)
     assert opened.policies["base"] == Policy("base", "base", None, {})
     place = opened.router.names.index("base")

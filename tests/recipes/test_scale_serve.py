@@ -18,8 +18,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.library.library import Library
 from palate.recipes import scale_ray
-from palate.recipes.opened import open_library
 from palate.recipes.scale_drill import replica_processes
 from palate.recipes.scale_serve import REPLICA, Named, serve_replicas, share_of
 from palate.recipes.serve import ServeJob, assemble
@@ -36,7 +36,7 @@ def two(tiny_library: Path, tmp_path: Path) -> Iterator[tuple[TestClient, TestCl
     """Two servers with base, engine and memory of their own, and one database."""
     url = f"sqlite:///{tmp_path / 'people.db'}"
     settings = ServeSettings(default_tokens=8, max_tokens=16, apply_after=1)
-    parts = [assemble(open_library(tiny_library), settings, database=url) for _ in range(2)]
+    parts = [assemble(Library.load(tiny_library), settings, database=url) for _ in range(2)]
     with TestClient(make_app(parts[0])) as first, TestClient(make_app(parts[1])) as second:
         yield first, second
 
@@ -110,17 +110,17 @@ def test_a_file_as_database_and_a_missing_ray_are_told(
 
 @pytest.fixture
 def vllm(tiny_library: Path) -> Iterator[StandIn]:
-    opened = open_library(tiny_library)
-    with standing_in(opened.base, dict(opened.library.expert_folders())) as running:
+    opened = Library.load(tiny_library)
+    with standing_in(opened.base, dict(opened.files.expert_folders())) as running:
         yield running
 
 
 def asked_of_all_ways() -> list[dict[str, Any]]:
     """Greedy completions of which nothing is rounded, more soups than a share has room for."""
-    ways: list[dict[str, Any]] = [{"way": "portfolio", "preference": {"kind": 1.0}}]
+    ways: list[dict[str, Any]] = [{"method": "soup", "preference": {"kind": 1.0}}]
     for step in range(1, 6):
         coefficients = {"kind": 0.5, "short": -0.05 * step, "plain": 0.75}
-        ways += [{"way": way, "coefficients": coefficients} for way in ("soup", "output-soup")]
+        ways += [{"method": way, "coefficients": coefficients} for way in ("soup", "output-soup")]
     return [
         {
             "model": "palate",
@@ -147,7 +147,7 @@ def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
     url = postgres.rsplit("/", 1)[0] + f"/{name}"
-    parts = assemble(open_library(tiny_library), ServeSettings(), database=f"{tmp_path}/own.db")
+    parts = assemble(Library.load(tiny_library), ServeSettings(), database=f"{tmp_path}/own.db")
     bodies = asked_of_all_ways()
     with TestClient(make_app(parts)) as client:
         own = [client.post("/v1/completions", json=one).json() for one in bodies]
@@ -162,13 +162,13 @@ def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
     def ask(body: dict[str, Any]) -> tuple[str, str]:
         found = server.must("POST", "/v1/completions", body)
         assert found["palate"]["engine"]["is_exact"], found
-        return found["choices"][0]["text"], found["palate"]["way"]
+        return found["choices"][0]["text"], found["palate"]["method"]
 
     try:
         with ThreadPoolExecutor(6) as people:
             for _ in range(2):
                 assert list(people.map(ask, bodies)) == [
-                    (one["choices"][0]["text"], one["palate"]["way"]) for one in own
+                    (one["choices"][0]["text"], one["palate"]["method"]) for one in own
                 ]
             both = places(vllm.loaded)
             assert len(both) == 2

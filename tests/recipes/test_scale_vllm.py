@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from palate.library.library import Library
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.opened import open_library
 from palate.recipes.scale_vllm import calibrate, compare_engines
 from palate.recipes.vllm_compare import requests_of_all_ways
 
@@ -67,7 +67,7 @@ def test_the_requests_are_of_all_ways_and_the_same_for_the_same_seed() -> None:
 
 @pytest.mark.slow
 def test_the_bound_of_rounding_holds_on_texts_it_was_not_made_from(tiny_library: Path) -> None:
-    found = calibrate(open_library(tiny_library), step=0.1, seed=0)
+    found = calibrate(Library.load(tiny_library), step=0.1, seed=0)
     assert found.check.n_tokens > 1000
     assert found.check.n_outside <= 0.01 * found.check.n_tokens
     assert 0 < found.check.largest < found.worst_bound

@@ -15,8 +15,8 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import parameter_soup_plan
+from palate.library.library import Library
 from palate.models.logprobs import Scored, row_distributions
-from palate.recipes.opened import open_library
 from palate.recipes.serve_process import FREE, ServerProcess
 from palate.recipes.serve_vllm import folders_of, rates_of
 
@@ -33,7 +33,7 @@ def test_rates_bound_how_fast_a_librarys_own_texts_change(
     tiny_library: Path, tiny_soup_library: Path
 ) -> None:
     for folder in (tiny_library, tiny_soup_library):  # without rollouts, and with
-        opened = open_library(folder)
+        opened = Library.load(folder)
         rates = rates_of(opened)
         assert len(rates) == opened.bank.n_experts
         assert all(0 < rate < np.inf for rate in rates)
@@ -63,7 +63,7 @@ def test_a_server_on_a_real_vllm_gives_the_texts_of_one_in_this_process(
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     assert found["exact"] == found["equal"] >= 30
-    assert found["ways"]["rounded soup"]["largest_rounding_bound"] > 0
+    assert found["methods"]["rounded soup"]["largest_rounding_bound"] > 0
 
 
 @pytest.mark.slow
@@ -82,13 +82,13 @@ def test_a_real_vllm_that_stops_or_is_killed_in_the_middle_of_answers_is_an_erro
     words += ["--engine-set", f"adapters_folder={tmp_path}/adapters"]
     server = ServerProcess(work / "library", f"{tmp_path}/people.db", FREE, words=words)
     server.start()
-    ways = (
-        {"way": "soup", "coefficients": {"bright": 0.5, "short": 0.25}},
-        {"way": "mixture", "preference": {"bright": 0.5, "gentle": 0.5}},
+    wanted = (
+        {"method": "soup", "coefficients": {"bright": 0.5, "short": 0.25}},
+        {"method": "output-soup", "coefficients": {"bright": 0.5, "gentle": 0.5}},
     )
     bodies = [
         {"model": "palate", "prompt": "Once upon a time", "max_tokens": 200, "palate": palate}
-        for palate in ways
+        for palate in wanted
     ]
     try:
         for how, waits in ((signal.SIGSTOP, 12.0), (signal.SIGKILL, 5.0)):

@@ -10,11 +10,11 @@ import pytest
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import member_plan, reference_plan
-from palate.experts.library import Library
+from palate.library.features import scored_text
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
 from palate.models.logprobs import answer_log_probs
-from palate.recipes.opened import open_library
 from palate.recipes.soup_basis import open_basis, write_soup
-from palate.recipes.soup_features import scored_text
 from palate.recipes.soup_fit import fit_soup
 from palate.soup.coefficients_file import load_coefficients
 from tiny import ANSWERS, PROMPTS
@@ -39,7 +39,7 @@ def _comparison(first: int, second: int, label: float, **more: Any) -> dict[str,
 
 def _log_ratios(folder: Path, answers: list[str]) -> np.ndarray:
     """A second way: every expert through the bank of all, one answer at a time."""
-    opened = open_library(folder)
+    opened = Library.load(folder)
     items = [scored_text(opened.base, PROMPTS[0], answer) for answer in answers]
     plans = [reference_plan(n_experts=3), *(member_plan(index=k, n_experts=3) for k in range(3))]
     sums = [
@@ -60,7 +60,7 @@ def test_shown_coefficients_and_intervals_are_of_the_posterior(
     pairs = [(0, 1, 1.0), (2, 3, 0.0), (4, 5, 1.0), (6, 7, 0.5), (1, 6, 1.0)]
     path = _write(tmp_path / "f.jsonl", [_comparison(*pair) for pair in pairs])
     fitted = fit_soup(library, path)
-    basis = open_basis(Library.open(library))
+    basis = open_basis(LibraryFolder.open(library))
     scaled = 0.1 * _log_ratios(library, list(ANSWERS)) / basis.feature_scales
     differences = np.array([scaled[a] - scaled[b] for a, b, _ in pairs])
     labels = np.array([label for *_, label in pairs])
@@ -200,6 +200,6 @@ def test_a_soup_file_of_other_experts_or_none_is_refused(
         fit_soup(tiny_library, path)
     other = tmp_path / "library"
     shutil.copytree(library, other)
-    Library.open(other).with_experts_of(("kind", "short"))
+    LibraryFolder.open(other).with_experts_of(("kind", "short"))
     with pytest.raises(FormatError, match="kind, short"):
         fit_soup(other, path)

@@ -26,7 +26,7 @@ from palate.recipes.soup_study_library import (
 )
 from palate.recipes.soup_study_pool import AnswerPool, Votes, simulate_votes
 from palate.recipes.soup_study_report import failures, findings, render
-from palate.recipes.soup_study_ways import instructions, preference_plans, wanted_poles
+from palate.recipes.soup_study_rivals import instructions, wanted_poles
 from palate.soup.normalised import States
 from palate.soup.pool import log_softmax
 from palate.world.objectives import OBJECTIVE_NAMES
@@ -90,8 +90,6 @@ def test_the_wanted_poles_are_the_clear_axes_net_of_their_opposites():
     assert [pole.name for pole in wanted_poles(taste)] == ["elementary", "informative"]
     assert [pole.name for pole in wanted_poles(-taste)] == ["expert", "concise"]
     assert instructions(taste[None]) == ["Use simple words that a child knows. Tell me many facts."]
-    plan = preference_plans(taste[None], strength=2.0)[0]
-    assert plan.rows[0].coefficients == pytest.approx(tuple(2 * taste))
 
 
 def test_people_vote_on_two_answers_to_one_prompt_by_their_utility():

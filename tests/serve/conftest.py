@@ -11,24 +11,29 @@ import uvicorn
 from openai import OpenAI
 from starlette.testclient import TestClient
 
+from palate.library.library import Library
 from palate.profiles.keys import issue_key
-from palate.recipes.opened import Opened, open_library
 from palate.recipes.serve import assemble
 from palate.serve.app import make_app
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
+from tiny_parts import SharesMethod, save_tiny_offered_library
 
 FREE: dict[str, Any] = {"requests_per_minute": 10_000_000, "burst": 1_000_000}
 MakeServed = Callable[..., Served]
 
 
 @pytest.fixture(scope="session")
-def opened(tiny_library: Path) -> Opened:
-    return open_library(tiny_library)
+def opened(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """The tiny library with a portfolio, a controller, and a method of its own."""
+    folder = tmp_path_factory.mktemp("served") / "library"
+    library = Library.load(save_tiny_offered_library(tiny_library, folder))
+    library.methods["shares"] = SharesMethod()
+    return library
 
 
 @pytest.fixture(scope="session")
-def make_served(opened: Opened, tmp_path_factory: pytest.TempPathFactory) -> MakeServed:
+def make_served(opened: Library, tmp_path_factory: pytest.TempPathFactory) -> MakeServed:
     """Makes the parts of a server with a new database."""
 
     def make(*, has_keys: bool = False, **settings: Any) -> Served:

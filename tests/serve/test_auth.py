@@ -100,7 +100,7 @@ def test_tenants_cannot_see_or_influence_each_other(guarded: TestClient) -> None
     own = {**TALK, "palate": {"person": "eve"}}
     theirs_answer = guarded.post(CHAT, json=own, headers=theirs).json()
     assert theirs_answer["palate"]["n_feedback"] == 0
-    assert theirs_answer["palate"]["way"] == "base"  # of their eve nothing is known
+    assert theirs_answer["palate"]["method"] == "portfolio"  # of their eve nothing is known
     other = theirs_answer["palate"]["response"]
     crossed = {"response": other, "kind": "comparison", "preferred": 0, "against": response}
     assert guarded.post("/v1/feedback", json=crossed, headers=theirs).status_code == 404

@@ -11,9 +11,9 @@ import pytest
 from openai import OpenAI
 from starlette.testclient import TestClient
 
+from palate.library.library import Library
 from palate.models.vllm_parts import Account
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.opened import Opened
 from palate.recipes.serve import assemble
 from palate.recipes.serve_vllm import answers_from
 from palate.serve.app import make_app
@@ -25,22 +25,23 @@ from vllm_stand_in import StandIn, standing_in
 N_VOCAB = 259
 GRID = {"kind": 0.5, "short": -0.25, "plain": 0.75}  # multiples of the step, so nothing is rounded
 EXACT = {
-    "base": {"way": "base"},
-    "portfolio": {"way": "portfolio", "preference": {"kind": 1.0}},
-    "soup": {"way": "soup", "coefficients": GRID},
-    "output soup": {"way": "output-soup", "coefficients": GRID},
-    "mixture": {"way": "mixture", "preference": {"kind": 0.25, "plain": 0.75}},
+    "base": {"method": "base"},
+    "portfolio": {"method": "portfolio", "preference": {"kind": 1.0}},
+    "soup": {"method": "soup", "coefficients": GRID},
+    "output soup": {"method": "output-soup", "coefficients": GRID},
+    "mixture": {"method": "shares", "preference": {"kind": 0.25, "plain": 0.75}},
+    "implicit soup": {"method": "implicit-soup", "coefficients": GRID},
 }
 
 
 @pytest.fixture
-def vllm(opened: Opened) -> Iterator[StandIn]:
-    with standing_in(opened.base, dict(opened.library.expert_folders())) as running:
+def vllm(opened: Library) -> Iterator[StandIn]:
+    with standing_in(opened.base, dict(opened.files.expert_folders())) as running:
         yield running
 
 
 @pytest.fixture
-def parts_beside(vllm: StandIn, opened: Opened, tmp_path: Path) -> Callable[..., Served]:
+def parts_beside(vllm: StandIn, opened: Library, tmp_path: Path) -> Callable[..., Served]:
     """Makes the parts of a server on the vLLM; settings are of its use."""
 
     def make(*, is_rated: bool = False, **changes: Any) -> Served:
@@ -101,13 +102,14 @@ def test_every_way_answers_as_in_this_process_and_says_that_it_is_exact(
         assert own["palate"]["engine"] is None
 
 
-@pytest.mark.parametrize("way", ["soup", "mixture"])
+@pytest.mark.parametrize("method", ["soup", "mixture"])
 def test_drawn_answers_with_a_seed_are_those_of_this_process(
-    beside, web: TestClient, way: str
+    beside, web: TestClient, method: str
 ) -> None:
     client = beside(draws="own", pools="server")
     found, own = (
-        ask(c, EXACT[way], temperature=1.0, seed=5, n=3, stop=["zzz"]).json() for c in (client, web)
+        ask(c, EXACT[method], temperature=1.0, seed=5, n=3, stop=["zzz"]).json()
+        for c in (client, web)
     )
     texts = [[choice["message"]["content"] for choice in one["choices"]] for one in (found, own)]
     assert texts[0] == texts[1]
@@ -116,7 +118,7 @@ def test_drawn_answers_with_a_seed_are_those_of_this_process(
 
 def test_rounded_coefficients_are_told_with_their_bound(beside, web: TestClient) -> None:
     client = beside(coefficient_step=0.1, is_rated=True)
-    asked = {"way": "soup", "coefficients": {"kind": 0.52, "short": 0.18, "plain": 0.1}}
+    asked = {"method": "soup", "coefficients": {"kind": 0.52, "short": 0.18, "plain": 0.1}}
     found = ask(client, asked).json()
     said = found["palate"]["engine"]
     near = {"kind": 0.5, "short": 0.2, "plain": 0.1}
@@ -125,7 +127,7 @@ def test_rounded_coefficients_are_told_with_their_bound(beside, web: TestClient)
     assert 0 < said["rounding_bound"] <= 1
     assert said["parameter_change"] > 0
     assert found["palate"]["coefficients"]["kind"] == 0.52  # what was asked for
-    own = ask(web, {"way": "soup", "coefficients": near}).json()
+    own = ask(web, {"method": "soup", "coefficients": near}).json()
     assert found["choices"][0]["message"] == own["choices"][0]["message"]
     unrated = ask(beside(coefficient_step=0.1), asked).json()
     assert unrated["palate"]["engine"]["rounding_bound"] is None
@@ -147,7 +149,7 @@ def test_short_lists_are_told_with_their_bound_or_refused(beside) -> None:
 @pytest.mark.parametrize("address", ["/v1/chat/completions", "/v1/completions"])
 def test_a_stream_ends_with_what_was_approximated(beside, address: str) -> None:
     client = beside(coefficient_step=0.1, is_rated=True)
-    body = {"model": "palate", "palate": {"coefficients": {"kind": 0.52}, "way": "soup"}}
+    body = {"model": "palate", "palate": {"coefficients": {"kind": 0.52}, "method": "soup"}}
     prompt = {"prompt": "A cat"}
     if address.endswith("chat/completions"):
         prompt = {"messages": [{"role": "user", "content": "A cat"}]}
@@ -163,7 +165,7 @@ def test_feedback_on_its_answers_teaches_as_in_this_process(beside, client_of) -
     clients = beside(coefficient_step=0.0), client_of(default_tokens=12, apply_after=1)
     beliefs, answers = [], []
     for client in clients:
-        shown = ask(client, {"person": "ana", "way": "soup", "coefficients": GRID}, n=2).json()
+        shown = ask(client, {"person": "ana", "method": "soup", "coefficients": GRID}, n=2).json()
         told = {"response": shown["palate"]["response"], "kind": "thumbs", "thumbs": "up"}
         given = client.post("/v1/feedback", json=told)
         assert given.status_code == 200, given.text
@@ -177,8 +179,8 @@ def test_feedback_on_its_answers_teaches_as_in_this_process(beside, client_of) -
 
 def test_explanations_and_questions_are_given(beside, web: TestClient) -> None:
     client = beside(pools="server")
-    for way in ("soup", "mixture"):
-        found, own = (ask(c, {**EXACT[way], "explain": True}).json() for c in (client, web))
+    for method in ("soup", "mixture"):
+        found, own = (ask(c, {**EXACT[method], "explain": True}).json() for c in (client, web))
         for left, right in zip(
             found["choices"][0]["palate"]["tokens"],
             own["choices"][0]["palate"]["tokens"],
@@ -200,29 +202,29 @@ def test_readiness_follows_the_vllm(beside, vllm: StandIn) -> None:
 
 
 @pytest.mark.parametrize("pools", ["lists", "server"])
-@pytest.mark.parametrize("way", ["soup", "mixture"])
+@pytest.mark.parametrize("method", ["soup", "mixture"])
 def test_a_vllm_that_dies_in_the_middle_of_an_answer_is_an_error(
-    beside, vllm: StandIn, way: str, pools: str
+    beside, vllm: StandIn, method: str, pools: str
 ) -> None:
     client = beside(pools=pools)
-    assert ask(client, EXACT[way]).status_code == 200
+    assert ask(client, EXACT[method]).status_code == 200
     vllm.dies_after = 2
-    vllm.faults = [500] * 3 if (way, pools) == ("mixture", "lists") else []
-    broken = ask(client, EXACT[way])
+    vllm.faults = [500] * 3 if (method, pools) == ("mixture", "lists") else []
+    broken = ask(client, EXACT[method])
     assert broken.status_code == 503, broken.text
     assert broken.json()["error"]["code"] == "unavailable"
-    vllm.faults = [500] * 3 if (way, pools) == ("mixture", "lists") else []
-    streamed = ask(client, EXACT[way], stream=True)
+    vllm.faults = [500] * 3 if (method, pools) == ("mixture", "lists") else []
+    streamed = ask(client, EXACT[method], stream=True)
     assert "error" in (
         events(streamed.text)[-1] if streamed.status_code == 200 else streamed.json()
     )
     vllm.dies_after, vllm.faults = None, []
-    assert ask(client, EXACT[way]).status_code == 200
+    assert ask(client, EXACT[method]).status_code == 200
 
 
-@pytest.mark.parametrize(("way", "n_streams"), [("soup", 1), ("mixture", 2)])
+@pytest.mark.parametrize(("method", "n_streams"), [("soup", 1), ("mixture", 2)])
 def test_an_answer_that_nobody_waits_for_is_cancelled_there_too(
-    parts_beside, vllm: StandIn, listen, way: str, n_streams: int
+    parts_beside, vllm: StandIn, listen, method: str, n_streams: int
 ) -> None:
     served = parts_beside(pools="server")
     vllm.pause = 0.05
@@ -234,7 +236,7 @@ def test_an_answer_that_nobody_waits_for_is_cancelled_there_too(
             max_tokens=64,
             seed=1,  # some seeds draw the token that ends a broken group, likely on a random model
             stream=True,
-            extra_body={"palate": EXACT[way]},
+            extra_body={"palate": EXACT[method]},
         )
         next(iter(stream))
         stream.close()

@@ -12,11 +12,12 @@ from palate.core.plan import (
     reference_plan,
 )
 from palate.core.protocols import Request, Sampling
+from palate.library.features import features_of
+from palate.library.library import Library
 from palate.models.chat import encode_prompt
 from palate.models.logprobs import Scored
-from palate.recipes.opened import Opened
 from palate.serve.explain import explain
-from palate.serve.scoring import features_of, mixture_authors, soup_authors
+from palate.serve.scoring import mixture_authors, soup_authors
 
 PLANS = {
     "base": reference_plan(n_experts=3),
@@ -27,7 +28,7 @@ PLANS = {
 }
 
 
-def log_probs(opened: Opened, context: list[int], coefficients: list[float]) -> np.ndarray:
+def log_probs(opened: Library, context: list[int], coefficients: list[float]) -> np.ndarray:
     """Next-token log-probabilities after every prefix of the context, by one plain pass."""
     with torch.no_grad(), opened.bank.applied([coefficients]):
         logits = opened.base.model(torch.tensor([context])).logits[0]
@@ -35,7 +36,7 @@ def log_probs(opened: Opened, context: list[int], coefficients: list[float]) -> 
 
 
 @pytest.mark.parametrize("name", list(PLANS))
-def test_shares_sum_to_one_and_name_those_who_take_part(opened: Opened, name: str) -> None:
+def test_shares_sum_to_one_and_name_those_who_take_part(opened: Library, name: str) -> None:
     session = opened.engine.session()
     request = Request("Why is it so?", PLANS[name], Sampling(max_tokens=10), seed=2)
     live = session.submit(request, is_traced=True)
@@ -63,7 +64,7 @@ def test_of_a_mixture_the_share_is_the_probability_that_a_row_wrote_the_token() 
     assert found == pytest.approx(np.array([[0.2 / 0.275, 0.075 / 0.275]]))
 
 
-def test_of_an_output_soup_the_lifts_follow_their_definition(opened: Opened) -> None:
+def test_of_an_output_soup_the_lifts_follow_their_definition(opened: Library) -> None:
     context = encode_prompt(opened.base, "Why")
     answer = encode_prompt(opened.base, "Who knows")[1:]
     item = Scored(tuple(context), tuple(answer))
@@ -84,7 +85,7 @@ def test_of_an_output_soup_the_lifts_follow_their_definition(opened: Opened) -> 
         assert shares[place] == pytest.approx(expected, abs=1e-4)
 
 
-def test_features_are_beta_times_what_the_experts_add(opened: Opened) -> None:
+def test_features_are_beta_times_what_the_experts_add(opened: Library) -> None:
     context = encode_prompt(opened.base, "Why")
     answer = encode_prompt(opened.base, "So it is")[1:]
     (found,) = features_of(opened.base, opened.bank, beta=0.1, context=context, answers=[answer])

@@ -88,7 +88,7 @@ def test_metrics_count_and_hold_nothing_of_a_person(client_of: Callable[..., Tes
     assert client.post(CHAT, json=body).status_code == 200
     assert client.get("/v1/people/secret-name").status_code == 200
     text = client.get("/metrics").text
-    assert 'palate_answers_total{way="soup"} 1.0' in text
+    assert 'palate_answers_total{method="prompted-soup"} 1.0' in text
     assert "palate_completion_tokens_total 4.0" in text
     assert "palate_first_token_seconds_count 1.0" in text
     assert 'palate_requests_total{route="/v1/people/{person}",status="200"} 1.0' in text

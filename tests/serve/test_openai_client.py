@@ -21,7 +21,7 @@ def test_a_chat_says_how_it_came_about(openai_client: OpenAI) -> None:
     assert answer.choices[0].message.role == "assistant"
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
-    assert answer.palate["way"] == "soup"
+    assert answer.palate["method"] == "prompted-soup"
     assert answer.palate["coefficients"] == pytest.approx({"kind": 0.5, "short": 0.5, "plain": 0})
     assert answer.palate["members"] == ["kind", "short"]
     assert answer.palate["response"] is None  # nobody was named
@@ -36,9 +36,9 @@ def test_headers_say_how_an_answer_came_about(openai_client: OpenAI, *, is_strea
         found: Any = create(
             model="palate", max_tokens=3, stream=is_streamed, extra_body=TASTE, **asked
         )
-        assert found.headers["x-palate-way"] == "soup"
+        assert found.headers["x-palate-method"] == "prompted-soup"
         assert found.headers["x-palate-learning"] == "nothing"
-        assert "x-palate-certified-loss" not in found.headers  # this way carries no certificate
+        assert "x-palate-certified-loss" not in found.headers  # this method carries no certificate
         found.parse()
 
 
@@ -55,9 +55,23 @@ def test_a_conversation_reads_only_what_is_new_of_each_turn(openai_client: OpenA
     assert known % 16 == 0
 
 
-@pytest.mark.parametrize("way", ["base", "portfolio", "soup", "output-soup", "mixture"])
-def test_a_stream_is_the_text_that_is_not_streamed(openai_client: OpenAI, way: str) -> None:
-    asked = {"palate": {"preference": {"kind": 0.3, "plain": 0.7}, "way": way, "person": "ana"}}
+@pytest.mark.parametrize(
+    "method",
+    [
+        "base",
+        "portfolio",
+        "soup",
+        "prompted-soup",
+        "output-soup",
+        "implicit-soup",
+        "mixture",
+        "shares",
+    ],
+)
+def test_a_stream_is_the_text_that_is_not_streamed(openai_client: OpenAI, method: str) -> None:
+    asked = {
+        "palate": {"preference": {"kind": 0.3, "plain": 0.7}, "method": method, "person": "ana"}
+    }
     common = {"model": "palate", "messages": TALK, "seed": 11, "max_tokens": 30, "n": 2}
     whole = openai_client.chat.completions.create(**common, extra_body=asked)
     texts, ends = ["", ""], [None, None]
@@ -69,7 +83,7 @@ def test_a_stream_is_the_text_that_is_not_streamed(openai_client: OpenAI, way: s
     assert texts == [choice.message.content for choice in whole.choices]
     assert ends == [choice.finish_reason for choice in whole.choices]
     assert texts[0] != texts[1]
-    assert chunks[0].palate["way"] == way
+    assert chunks[0].palate["method"] == method
     assert chunks[0].palate["response"] == chunks[0].id
     assert len({chunk.id for chunk in chunks}) == 1
 
@@ -81,7 +95,7 @@ def test_the_model_name_can_fix_the_way(openai_client: OpenAI) -> None:
     answer = openai_client.chat.completions.create(
         model="palate/output-soup", messages=TALK, seed=1, extra_body=TASTE
     )
-    assert answer.palate["way"] == "output-soup"
+    assert answer.palate["method"] == "output-soup"
 
 
 def test_usage_comes_last_in_a_stream_that_asks_for_it(openai_client: OpenAI) -> None:
@@ -159,13 +173,24 @@ def test_errors_are_the_clients_own(openai_client: OpenAI) -> None:
         create(model="palate", messages=[{"role": "user", "content": "x" * 200}], stream=True)
 
 
+@pytest.mark.parametrize(
+    ("n", "palate"),
+    [(8, {}), (2, {"coefficients": {"kind": 1.0}, "method": "soup", "n_candidates": 8})],
+    ids=["one candidate", "eight candidates"],
+)
 def test_an_answer_that_nobody_waits_for_is_let_go_of(
-    openai_client: OpenAI, live: tuple[Served, str]
+    openai_client: OpenAI, live: tuple[Served, str], n: int, palate: dict[str, Any]
 ) -> None:
     served = live[0]
     before = served.metrics.registry.get_sample_value("palate_cancelled_total")
     stream = openai_client.chat.completions.create(
-        model="palate", messages=TALK, max_tokens=64, stream=True, n=8, seed=1
+        model="palate",
+        messages=TALK,
+        max_tokens=64,
+        stream=True,
+        n=n,
+        seed=1,
+        extra_body={"palate": palate},
     )
     next(iter(stream))
     stream.close()

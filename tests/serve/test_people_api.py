@@ -38,7 +38,7 @@ def test_a_stated_preference_is_used_until_feedback_is(web: TestClient) -> None:
     web.patch("/v1/people/pia", json={"preference": {"short": 1.0}})
     assert ask(web, "pia")["palate"]["coefficients"]["short"] == pytest.approx(1.0)
     web.patch("/v1/people/pia", json={"preference": None})
-    assert ask(web, "pia")["palate"]["way"] == "base"
+    assert ask(web, "pia")["palate"]["method"] == "portfolio"  # with nothing known
     assert web.patch("/v1/people/nobody", json={"preference": None}).status_code == 404
     unknown = web.patch("/v1/people/pia", json={"preference": {"colour": 1.0}})
     assert unknown.status_code == 400
@@ -56,7 +56,7 @@ def test_a_belief_is_observed_first_then_applied_and_one_call_resets_it(web: Tes
         states.append(ask(web, "bo")["palate"]["learning"])
     assert states == ["observing", "observing", "applied", "applied"]
     after = ask(web, "bo")
-    assert after["palate"]["way"] == "soup"
+    assert after["palate"]["method"] == "prompted-soup"
     shown = web.get("/v1/people/bo").json()["belief"]
     assert after["palate"]["coefficients"] == pytest.approx(shown["soup"]["coefficients"])
     assert shown["soup"]["kl"] <= shown["soup"]["budget"] + 1e-9

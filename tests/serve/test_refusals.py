@@ -76,8 +76,13 @@ def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(
         ({"palate": {"preference": {"kind": -0.5, "short": 1.5}}}, "palate.preference.kind"),
         ({"palate": {"preference": {"colour": 1.0}}}, None),
         ({"palate": {"coefficients": {"nobody": 1.0}}}, None),
-        ({"palate": {"way": "soup"}}, None),
-        ({"palate": {"way": "best"}}, "palate.way"),
+        ({"palate": {"method": "soup"}}, None),
+        ({"palate": {"method": "best"}}, "palate.method"),
+        ({"palate": {"way": "soup"}}, "palate.way"),
+        ({"palate": {"instruction": "x" * 2001}}, "palate.instruction"),
+        ({"palate": {"instruction": 5}}, "palate.instruction"),
+        ({"palate": {"n_candidates": 1.5}}, "palate.n_candidates"),
+        ({"palate": {"max_passes": 0.5}}, None),
     ],
 )
 def test_a_value_that_breaks_a_rule_is_named(
@@ -168,8 +173,8 @@ def test_coefficients_at_the_limit_are_answered_or_refused_and_hurt_nobody_else(
     web: TestClient,
 ) -> None:
     wild = {"coefficients": {"kind": 20.0, "short": -20.0, "plain": 20.0}}
-    for way in ("soup", "output-soup"):
-        response = web.post(CHAT, json={**TALK, "palate": {**wild, "way": way}})
+    for method in ("soup", "output-soup"):
+        response = web.post(CHAT, json={**TALK, "palate": {**wild, "method": method}})
         assert response.status_code in (200, 400), response.text
     assert web.post(CHAT, json=TALK).status_code == 200
 

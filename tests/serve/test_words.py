@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from palate.recipes.opened import Opened
+from palate.library.library import Library
 from palate.serve.words import token_text, token_texts
 
 WORDS = ["<unk>", "\u2581a", "\u2581Once", "\u2581upon", "\u2581ti", "me", ".", "\u2581It"]
@@ -29,7 +29,7 @@ def test_the_tokens_of_an_answer_join_to_its_text(sentence_piece: SimpleNamespac
     assert "".join(texts) == sentence_piece.tokenizer.decode(tokens)
 
 
-def test_a_token_of_bytes_adds_what_it_is(opened: Opened) -> None:
+def test_a_token_of_bytes_adds_what_it_is(opened: Library) -> None:
     ids = opened.base.tokenizer("Why is it?", add_special_tokens=False)["input_ids"]
     assert "".join(token_texts(opened.base, ids)) == "Why is it?"
 

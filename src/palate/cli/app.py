@@ -7,12 +7,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from palate.cli import (
-    answer,
     bench,
     bridge,
     build,
     demo,
     evaluate,
+    generate,
     mixture,
     people,
     portfolio,
@@ -23,8 +23,9 @@ from palate.cli import (
     statistics,
     world,
 )
-from palate.cli.exits import exit_code, missing_extra, require_text, unusable_path
+from palate.cli.exits import exit_code, require_text, unusable_path
 from palate.core.errors import PalateError
+from palate.core.extras import missing_extra
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,8 +35,8 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(build.build)
-app.command()(answer.answer)
-app.command()(answer.score)
+app.command()(generate.generate)
+app.command()(generate.score)
 app.command()(evaluate.evaluate)
 app.command()(serve.serve)
 app.add_typer(evaluate.judge_app, name="judge")

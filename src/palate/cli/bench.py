@@ -154,7 +154,7 @@ def person(
             row["wants"],
             f"{gold['base']['mean']:.3f}",
             f"{gold['learned']['mean']:.3f}",
-            f"{row['best_way']} {gold[row['best_way']]['mean']:.3f}",
+            f"{row['best_method']} {gold[row['best_method']]['mean']:.3f}",
             f"{ratio['ratio']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]",
         )
     Console().print(table)

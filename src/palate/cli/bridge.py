@@ -7,11 +7,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.answer import (
+from palate.cli.generate import (
+    InstructionText,
     LibraryFolder,
+    MethodName,
     Strength,
-    WayName,
-    asked_for,
+    known_from_options,
     open_for,
 )
 from palate.cli.parse import (
@@ -32,8 +33,9 @@ def alpaca(
     out: Annotated[Path, typer.Option(help="File for alpaca_eval --model_outputs.")],
     preference: PreferenceText = None,
     coefficients: CoefficientsText = None,
-    way: WayName = "auto",
-    strength: Strength = 1.0,
+    instruction: InstructionText = None,
+    method: MethodName = "auto",
+    strength: Strength = None,
     generator: Annotated[str, typer.Option(help="Name of the answers in AlpacaEval.")] = "palate",
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 512,
@@ -41,19 +43,24 @@ def alpaca(
     base: BasePath = None,
     is_json: IsJson = False,
 ) -> None:
-    """Answer AlpacaEval's instructions in one person's taste, for its judges."""
+    """Answer AlpacaEval's instructions as one user wants them, for its judges."""
     from palate.core.protocols import Sampling
     from palate.recipes.evaluate_alpaca import AlpacaJob, answer_instructions
 
-    asked = asked_for(way, preference=preference, coefficients=coefficients, strength=strength)
+    known = known_from_options(
+        preference=preference,
+        coefficients=coefficients,
+        instruction=instruction,
+        strength=strength,
+    )
     opened = open_for(library, base=base, coefficients=coefficients)
     sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
     job = AlpacaJob(instructions, out, sampling, generator=generator, seed=seed)
-    found = answer_instructions(opened, asked, job)
+    found = answer_instructions(opened, known, job, method=method)
     if is_json:
         typer.echo(dump_json(found.to_json()))
         return
-    typer.echo(f"{found.n_answers} answers by the way {found.way}, written to {found.path}.")
+    typer.echo(f"{found.n_answers} answers by the method {found.method}, written to {found.path}.")
 
 
 @app.command()
@@ -104,24 +111,28 @@ def harness(
     is_chat: Annotated[bool, typer.Option("--chat", help="Ask as in a chat.")] = False,
     preference: PreferenceText = None,
     coefficients: CoefficientsText = None,
-    way: WayName = "auto",
-    strength: Strength = 1.0,
+    instruction: InstructionText = None,
+    method: MethodName = "auto",
+    strength: Strength = None,
     base: BasePath = None,
     is_json: IsJson = False,
 ) -> None:
-    """Tasks of the lm-evaluation-harness under one person's plan."""
+    """Tasks of the lm-evaluation-harness under one user's method."""
     from palate.recipes.evaluate_harness import HarnessModel
     from palate.recipes.evaluate_harness_model import HarnessJob, run_harness
-    from palate.recipes.ways import choose
 
-    asked = asked_for(way, preference=preference, coefficients=coefficients, strength=strength)
+    known = known_from_options(
+        preference=preference,
+        coefficients=coefficients,
+        instruction=instruction,
+        strength=strength,
+    )
     opened = open_for(library, base=base, coefficients=coefficients)
-    portfolio = opened.portfolio if way == "portfolio" else None
-    chosen = choose(opened.library.manifest, asked, portfolio=portfolio)
+    decision = opened.decide("", known, method=method)
     names = tuple(name.strip() for name in tasks.split(",") if name.strip())
     job = HarnessJob(names, include, limit, examples, with_chat_template=is_chat)
-    found = run_harness(HarnessModel(opened, chosen.plan), job)
-    content = {"way": chosen.way, "coefficients": chosen.coefficients, **found}
+    found = run_harness(HarnessModel(opened, known, method), job)
+    content = {"method": decision.method, "coefficients": dict(decision.coefficients), **found}
     if is_json:
         typer.echo(dump_json(content))
         return
@@ -129,7 +140,7 @@ def harness(
 
 
 def _print(content: dict[str, Any]) -> None:
-    table = Table("task", "metric", "value", title=f"way {content['way']}")
+    table = Table("task", "metric", "value", title=f"method {content['method']}")
     for task, metrics in content["results"].items():
         for name, value in metrics.items():
             if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""`palate evaluate`: all ways on one scoreboard; `palate judge audit`: a judge against people."""
+"""`palate evaluate`: methods on one scoreboard; `palate judge audit`: a judge against people."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,19 +20,29 @@ def evaluate(
     is_quick: Annotated[
         bool, typer.Option("--quick", help="One seed, few prompts: shows that everything runs.")
     ] = False,
+    safety: Annotated[
+        str | None,
+        typer.Option(help="Objective: what a safety floor on its expert does to every method."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes; by default one per core for the world, else one."),
     ] = None,
     is_json: IsJson = False,
 ) -> None:
-    """People x prompts x ways x seeds, judged and compared, into results.jsonl and report.html."""
+    """Users x prompts x methods x seeds, judged and compared: results.jsonl and report.html."""
     from palate.core.settings import load_settings
     from palate.evaluate.suite import Suite
     from palate.recipes.evaluate import evaluate as run
+    from palate.recipes.evaluate_floor import evaluate_floor, render_floor
 
     chosen = load_settings(Suite, suite, overrides=overrides or ())
-    found = run(chosen.quick() if is_quick else chosen, out=out, n_workers=workers)
+    chosen = chosen.quick() if is_quick else chosen
+    if safety is not None:
+        study = evaluate_floor(chosen, safety, out=out)
+        typer.echo(dump_json(study.to_json()) if is_json else render_floor(study))
+        return
+    found = run(chosen, out=out, n_workers=workers)
     for note in found.results.notes:
         typer.echo(f"palate: {note}", err=True)
     typer.echo(dump_json(found.to_json()) if is_json else found.evaluation.markdown)

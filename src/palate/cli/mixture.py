@@ -34,14 +34,14 @@ def fit(
     is_json: IsJson = False,
 ) -> None:
     """Train the library's controller and put it into the library; resumes."""
+    from palate.core.progress import progress_of
     from palate.core.settings import load_settings
+    from palate.library.library import Library
     from palate.recipes.mixture_fit import WORLD_OVERRIDES, MixtureRun, fit_mixture
-    from palate.recipes.opened import open_library
-    from palate.recipes.progress import progress_of
 
     preset = WORLD_OVERRIDES if run is None else ()
     settings = load_settings(MixtureRun, run, overrides=[*preset, *(overrides or ())])
-    opened = open_library(library, base=base)
+    opened = Library.load(library, base=base)
     with progress_of("controller") as report:
         fitted = fit_mixture(opened, settings, on_update=report)
     if not fitted.is_first:
@@ -69,15 +69,14 @@ def explain(
 ) -> None:
     """Answer under the controller, and say of every token who was asked and who wrote it."""
     from palate.core.protocols import Sampling
+    from palate.library.library import Library
     from palate.recipes.mixture_explain import explain_answer
-    from palate.recipes.mixture_open import open_mixture
-    from palate.recipes.opened import open_library
 
     shares = numbers_by_name(preference, what="preference")
     if shares is None:
         raise InvalidInputError("The preference is empty; give shares by objective.")
     told = explain_answer(
-        open_mixture(open_library(library, base=base)),
+        Library.load(library, base=base),
         prompt,
         shares,
         sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
@@ -103,8 +102,8 @@ def yardstick(
     is_json: IsJson = False,
 ) -> None:
     """Controllers on token trees with known answers; fails when a target is missed."""
+    from palate.core.progress import progress_of
     from palate.recipes.mixture_yardstick import run_yardstick
-    from palate.recipes.progress import progress_of
 
     with progress_of("trees") as report:
         found = run_yardstick(out=out, on_tree=report)

@@ -35,7 +35,7 @@ def merge(
     is_json: IsJson = False,
 ) -> None:
     """One adapter that peft and vLLM load: the exact sum of experts with these coefficients."""
-    from palate.recipes.soup_merge import merge_soup
+    from palate.library.merge import merge_soup
 
     named = coefficients_by_name(coefficients)
     found = merge_soup(library, named or {}, out=out, rank=rank)

@@ -17,7 +17,7 @@ same normal form give the same distribution.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from palate.core.errors import InvalidCoefficientsError
@@ -61,6 +61,8 @@ class Pool:
         context: For a controller: token ids it reads first, or `None` for the request's prompt.
         strengths: For a controller: how much is wanted of each row, on the simplex; empty is all
             alike. A row of strength zero was not asked for and gets no more than a floor.
+        is_implicit: Draw tokens by rejection: one row proposes, the pooled distribution accepts.
+            The distribution is the same as without; only for `log_linear` with fixed coefficients.
     """
 
     kind: PoolKind
@@ -68,6 +70,7 @@ class Pool:
     controller: str | None = None
     context: tuple[int, ...] | None = None
     strengths: tuple[float, ...] = ()
+    is_implicit: bool = False
 
     def __post_init__(self) -> None:
         """Refuse coefficients that the kind does not allow."""
@@ -137,6 +140,7 @@ class Plan:
                 "controller": self.pool.controller,
                 "context": self.pool.context and list(self.pool.context),
                 "strengths": list(self.pool.strengths),
+                **({"is_implicit": True} if self.pool.is_implicit else {}),
             },
         }
 
@@ -159,7 +163,7 @@ class Plan:
         kept = {row: coefficient for row, coefficient in merged.items() if coefficient != 0.0}
         if len(kept) == 1:
             return Plan(tuple(kept), Pool("single"))
-        return Plan(tuple(kept), Pool(self.pool.kind, tuple(kept.values())))
+        return Plan(tuple(kept), replace(self.pool, coefficients=tuple(kept.values())))
 
 
 def reference_plan(*, n_experts: int) -> Plan:
@@ -281,6 +285,11 @@ def _require_pool_coefficients(pool: Pool) -> None:
 
 
 def _require_control(pool: Pool) -> None:
+    if pool.is_implicit and (pool.kind != "log_linear" or pool.controller is not None):
+        raise InvalidCoefficientsError(
+            "Only a log_linear pool with fixed coefficients can be drawn from by rejection; leave "
+            "is_implicit out."
+        )
     if pool.controller is None and (pool.context is not None or pool.strengths):
         raise InvalidCoefficientsError(
             "A pool's context and strengths are read by a controller; name one or leave them out."

@@ -33,6 +33,23 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class BaseRecord:
+    """Which base the library belongs to.
+
+    Attributes:
+        path: Folder or hub id as it was given, or a name of a base that palate brings (`world`).
+        revision: Hub revision, or `None`.
+        fingerprint: Hash of parameters, configuration and tokenizer.
+        tokenizer_fingerprint: Hash of the vocabulary and special tokens.
+    """
+
+    path: str
+    revision: str | None
+    fingerprint: str
+    tokenizer_fingerprint: str
+
+
+@dataclass(frozen=True)
 class Preference:
     """How much a person wants of each objective: a point of the simplex.
 
@@ -65,6 +82,36 @@ class Preference:
     def vector(self) -> Float[ndarray, " objectives"]:
         """The shares as an array."""
         return np.array(self.shares)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and where the truth may be.
+
+    Attributes:
+        estimate: The mean of the observations.
+        low: Lower end.
+        high: Upper end.
+        n: Observations.
+        n_clusters: Independent clusters the interval rests on; the smaller number when there are
+            two kinds; `n` when there are none.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """The interval as plain data."""
+        return {
+            "estimate": self.estimate,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "n_clusters": self.n_clusters,
+        }
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,23 @@
-"""What each way is and needs, in a few words: the lines of the placement table."""
+"""What each method is and needs, in a few words: the lines of the placement table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from palate.core.errors import InvalidInputError
+from palate.evaluate.entrant_name import parse_name
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One way.
+    """One method.
 
     Attributes:
         title: For headings.
         what: One sentence.
         trained: What has to be trained.
         runs_on: What can serve it.
-        is_ceiling: It costs one training per person, so it is a yardstick and no choice.
-        reads_wish: The model is told in words what the person wants.
+        is_ceiling: It costs one training per user, so it is a yardstick and no choice.
+        is_rival: palate does not serve it; it is compared with.
+        reads_words: The prompt says in words what the user wants.
     """
 
     title: str
@@ -21,7 +25,8 @@ class Entry:
     trained: str
     runs_on: str
     is_ceiling: bool = False
-    reads_wish: bool = False
+    is_rival: bool = False
+    reads_words: bool = False
 
 
 _ANY = "any server"
@@ -30,28 +35,34 @@ _ENGINE = "palate's engine, or several passes and full distributions"
 _EXPERTS = "one expert per objective"
 
 _ENTRIES = {
-    "base": Entry("Base", "Nobody's taste.", "nothing", _ANY),
-    "prompting": Entry(
-        "Prompting", "The base, told in words what is wanted.", "nothing", _ANY, reads_wish=True
-    ),
+    "base": Entry("Base", "The base model, whoever asks.", "nothing", _ANY),
+    "prompt": Entry("Prompt", "The base with a system prompt.", "nothing", _ANY, reads_words=True),
     "best-of-n": Entry(
-        "Best of n", "Of n answers, the one the reward models like best.", "rewards", _ANY
+        "Best of n",
+        "Of n answers of the prompted base, the one the user's reward prefers.",
+        "rewards",
+        _ANY,
+        reads_words=True,
     ),
-    "best-expert": Entry(
-        "Best expert", "The person's best single-objective expert.", _EXPERTS, _LORA
+    "auto": Entry(
+        "Auto",
+        "The method measured to be worth most to the user.",
+        "what it takes",
+        "what it takes",
+        reads_words=True,
     ),
     "portfolio": Entry(
-        "Portfolio", "The best of K policies chosen for everybody (PALM).", "K experts", _LORA
+        "Portfolio (PALM)", "The certified member worth most to the user.", "K experts", _LORA
     ),
     "soup": Entry(
-        "Parameter soup", "Experts added up with the person's coefficients.", _EXPERTS, _LORA
+        "Soup", "Experts' parameters added with the user's coefficients.", _EXPERTS, _LORA
     ),
-    "soup-told": Entry(
-        "Soup, told",
-        "The parameter soup, told in words what is wanted too.",
+    "prompted-soup": Entry(
+        "Prompted soup",
+        "The soup with a system prompt.",
         _EXPERTS,
         _LORA,
-        reads_wish=True,
+        reads_words=True,
     ),
     "output-soup": Entry("Output soup", "Experts' log-probabilities added up.", _EXPERTS, _ENGINE),
     "implicit-soup": Entry(
@@ -62,61 +73,66 @@ _ENTRIES = {
         "Experts' probabilities pooled token by token by a controller.",
         "experts and a controller",
         _ENGINE,
-        reads_wish=True,
+        reads_words=True,
     ),
     "mixture-even": Entry(
         "Mixture, even",
         "The same experts pooled evenly, no controller.",
         _EXPERTS,
         _ENGINE,
-        reads_wish=True,
+        is_rival=True,
+        reads_words=True,
+    ),
+    "best-expert": Entry(
+        "Best expert",
+        "The single-objective expert worth most to the user.",
+        _EXPERTS,
+        _LORA,
+        is_rival=True,
     ),
     "personalised-soup": Entry(
-        "Personalized Soups", "Mean of the experts' LoRA factors.", _EXPERTS, _LORA
+        "Personalized Soups", "Mean of the experts' LoRA factors.", _EXPERTS, _LORA, is_rival=True
     ),
-    "rewarded-soup": Entry("Rewarded soup", "Mean of the experts' parameters.", _EXPERTS, _LORA),
-    "mod": Entry("MOD", "Mean of the experts' log-probabilities.", _EXPERTS, _ENGINE),
+    "rewarded-soup": Entry(
+        "Rewarded soup", "Mean of the experts' parameters.", _EXPERTS, _LORA, is_rival=True
+    ),
+    "mod": Entry(
+        "MOD", "Mean of the experts' log-probabilities.", _EXPERTS, _ENGINE, is_rival=True
+    ),
     "conditioned": Entry(
         "Conditioned (MORL)",
         "One policy trained with the preference in the prompt.",
-        "one policy, for known people",
+        "one policy, for known users",
         _LORA,
-        reads_wish=True,
+        is_rival=True,
+        reads_words=True,
     ),
     "bespoke": Entry(
         "Bespoke",
-        "A policy trained for this person alone.",
-        "one per person",
+        "An expert trained for this user alone.",
+        "one per user",
         _LORA,
         is_ceiling=True,
-    ),
-    "bespoke-strong": Entry(
-        "Bespoke, strong",
-        "The same at the soups' sum of coefficients.",
-        "one per person",
-        _LORA,
-        is_ceiling=True,
-    ),
-    "soup@": Entry(
-        "Learned soup", "The soup with a preference learned from N comparisons.", _EXPERTS, _LORA
+        is_rival=True,
     ),
 }
 
 
-def entry_of(way: str) -> Entry:
-    """The way's line; numbered ways carry their number in the title.
+def entry_of(method: str) -> Entry:
+    """The method's line; what is varied about it is in the title.
 
     Example:
-        >>> entry_of("portfolio-3").title
-        'Portfolio of 3'
+        >>> entry_of("soup@5+best-of-4").title
+        'Soup, after 5 comparisons, best of 4'
     """
-    if way in _ENTRIES:
-        return _ENTRIES[way]
-    stem, sign, number = way.rpartition("@") if "@" in way else way.rpartition("-")
-    found = _ENTRIES.get(f"{stem}@" if sign == "@" else stem)
-    if found is None:
-        return Entry(way, "", "", "")
-    joint = ", after" if sign == "@" else " of"
-    return Entry(
-        f"{found.title}{joint} {number}", found.what, found.trained, found.runs_on, found.is_ceiling
-    )
+    try:
+        name = parse_name(method)
+    except InvalidInputError:
+        return Entry(method, "", "", "")
+    found = _ENTRIES.get(name.method, Entry(name.method, "", "", ""))
+    title = found.title
+    if name.n_comparisons is not None:
+        title += f", after {name.n_comparisons} comparisons"
+    if name.n_candidates is not None:
+        title += f", best of {name.n_candidates}"
+    return replace(found, title=title)

@@ -1,11 +1,12 @@
-"""Rows as paired arrays: one value per cell, the same cells in every way.
+"""Rows as paired arrays: one value per cell, the same cells for every method.
 
-A cell is one answer to one prompt for one person with one seed. Only cells that every way has are
-compared, so that no way is judged on easier prompts.
+A cell is one answer to one prompt for one user with one seed. Only cells that every method has are
+compared, so that no method is judged on easier prompts.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -14,27 +15,34 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.evaluate.rows import AnswerRow
 
-Cell = tuple[str, str, int, int]  # person, prompt, seed, copy
+Cell = tuple[str, str, int, int]  # user, prompt, seed, copy
+
+
+class Clusters(TypedDict, total=False):
+    """What intervals are clustered by."""
+
+    clusters: Sequence[str]
+    second_clusters: Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Answers of all ways to the same cells.
+    """Answers of all methods to the same cells.
 
     Attributes:
-        ways: In the order of the tables.
-        cells: What every way has, sorted.
-        rows: Way to rows, in the order of the cells.
-        n_left_out: Rows whose cell some way lacks.
+        methods: In the order of the tables.
+        cells: What every method has, sorted.
+        rows: Method to rows, in the order of the cells.
+        n_left_out: Rows whose cell some method lacks.
     """
 
-    ways: tuple[str, ...]
+    methods: tuple[str, ...]
     cells: tuple[Cell, ...]
     rows: dict[str, tuple[AnswerRow, ...]]
-    n_left_out: int
+    n_left_out: int = 0
 
     @property
-    def people(self) -> list[str]:
+    def users(self) -> list[str]:
         """`[cells]`: who each is for."""
         return [cell[0] for cell in self.cells]
 
@@ -48,48 +56,81 @@ class Cells:
         """`[cells]`."""
         return [cell[2] for cell in self.cells]
 
-    def utility(self, way: str) -> Float[ndarray, " cells"]:
-        """`[cells]`: what each answer is worth to its person."""
-        return self.values(way, lambda row: row.utility)
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """Different shapes of the users' preferences; empty where none is named."""
+        named = dict.fromkeys(row.shape for row in self.rows[self.methods[0]])
+        return tuple(name for name in named if name)
 
-    def values(self, way: str, of: Callable[[AnswerRow], float]) -> Float[ndarray, " cells"]:
+    @property
+    def clusters(self) -> Clusters:
+        """Labels for intervals: users that resemble each other, and prompts.
+
+        A kind of which there is only one says nothing of its spread and is left out; then the
+        interval is about the other kind alone.
+        """
+        users = [row.cluster or row.user for row in self.rows[self.methods[0]]]
+        kinds = [labels for labels in (users, self.prompts) if len(set(labels)) > 1]
+        names = ("clusters", "second_clusters")
+        return Clusters(**dict(zip(names, kinds, strict=False)))  # type: ignore[typeddict-item]
+
+    def utility(self, method: str) -> Float[ndarray, " cells"]:
+        """`[cells]`: what each answer is worth to its user."""
+        return self.values(method, lambda row: row.utility)
+
+    def values(self, method: str, of: Callable[[AnswerRow], float]) -> Float[ndarray, " cells"]:
         """`[cells]`: a number of each row."""
-        return np.array([of(row) for row in self.rows[way]], dtype=np.float64)
+        return np.array([of(row) for row in self.rows[method]], dtype=np.float64)
 
-    def by_person(self, values: Float[ndarray, " cells"]) -> dict[str, float]:
-        """Mean per person."""
-        people = np.array(self.people)
-        return {str(one): float(values[people == one].mean()) for one in dict.fromkeys(self.people)}
+    def by_user(self, values: Float[ndarray, " cells"]) -> dict[str, float]:
+        """Mean per user."""
+        users = np.array(self.users)
+        return {str(one): float(values[users == one].mean()) for one in dict.fromkeys(self.users)}
 
-    def by_person_and_seed(self, values: Float[ndarray, " cells"]) -> Float[ndarray, " groups"]:
-        """Mean per person and seed."""
+    def by_user_and_seed(self, values: Float[ndarray, " cells"]) -> Float[ndarray, " groups"]:
+        """Mean per user and seed."""
         groups: dict[tuple[str, int], list[float]] = {}
         for cell, value in zip(self.cells, values.tolist(), strict=True):
             groups.setdefault((cell[0], cell[2]), []).append(value)
         return np.array([np.mean(group) for group in groups.values()])
 
+    def of_shape(self, shape: str) -> "Cells":
+        """The cells of users whose preference has this shape."""
+        return self.where([row.shape == shape for row in self.rows[self.methods[0]]])
 
-def pair_up(answers: Sequence[AnswerRow], *, ways: Sequence[str]) -> Cells:
-    """The ways' rows on the cells that all of them have.
+    def where(self, is_kept: Sequence[bool]) -> "Cells":
+        """Some of the cells."""
+
+        def some(rows: tuple[AnswerRow, ...]) -> tuple[AnswerRow, ...]:
+            return tuple(row for row, is_in in zip(rows, is_kept, strict=True) if is_in)
+
+        cells = tuple(cell for cell, is_in in zip(self.cells, is_kept, strict=True) if is_in)
+        return replace(self, cells=cells, rows={m: some(rows) for m, rows in self.rows.items()})
+
+
+def pair_up(answers: Sequence[AnswerRow], *, methods: Sequence[str]) -> Cells:
+    """The methods' rows on the cells that all of them have.
 
     Raises:
-        InvalidInputError: a way has no rows, or no cell is common to all.
+        InvalidInputError: a method has no rows, or no cell is common to all.
     """
-    by_way: dict[str, dict[Cell, AnswerRow]] = {way: {} for way in ways}
+    found: dict[str, dict[Cell, AnswerRow]] = {method: {} for method in methods}
     for row in answers:
-        if row.way in by_way:
-            by_way[row.way].setdefault((row.person, row.prompt, row.seed, row.copy), row)
-    empty = [way for way, rows in by_way.items() if not rows]
+        if row.method in found:
+            found[row.method].setdefault((row.user, row.prompt, row.seed, row.copy), row)
+    empty = [method for method, rows in found.items() if not rows]
     if empty:
-        raise InvalidInputError(f"The way {empty[0]!r} has no answers; run the evaluation.")
-    common = set.intersection(*(set(rows) for rows in by_way.values()))
+        raise InvalidInputError(f"The method {empty[0]!r} has no answers; run the evaluation.")
+    common = set[Cell].intersection(*(set(rows) for rows in found.values()))
     if not common:
-        raise InvalidInputError("The ways have no answer in common; finish the evaluation first.")
+        raise InvalidInputError(
+            "The methods have no answer in common; finish the evaluation first."
+        )
     cells = tuple(sorted(common))
-    n_rows = sum(len(rows) for rows in by_way.values())
+    n_rows = sum(len(rows) for rows in found.values())
     return Cells(
-        ways=tuple(ways),
+        methods=tuple(methods),
         cells=cells,
-        rows={way: tuple(rows[cell] for cell in cells) for way, rows in by_way.items()},
-        n_left_out=n_rows - len(cells) * len(by_way),
+        rows={method: tuple(rows[cell] for cell in cells) for method, rows in found.items()},
+        n_left_out=n_rows - len(cells) * len(found),
     )

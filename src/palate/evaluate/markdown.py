@@ -1,13 +1,18 @@
-"""The report as Markdown: the headline table, what to choose, what failed."""
+"""The report as Markdown: tables by shape, cost, `auto`, what to choose, what failed."""
+
+from collections.abc import Sequence
 
 from palate.evaluate.advice import advice
+from palate.evaluate.auto import AutoReport
 from palate.evaluate.catalogue import entry_of
+from palate.evaluate.compare import Compared, ShapeTable
+from palate.evaluate.frontier import Budget
 from palate.evaluate.report import Report
-from palate.evaluate.scoreboard import WayScore
+from palate.evaluate.scoreboard import MethodScore
 from palate.evaluate.tables import CurvePoint
 from palate.metrics.intervals import Interval
 
-_MORE_HEADS = ("worst tenth", "well-formed", "KL", "passes", "kept per person")
+_MORE_HEADS = ("worst tenth", "well-formed", "KL", "passes", "kept per user")
 
 
 def render_markdown(report: Report) -> str:
@@ -15,37 +20,28 @@ def render_markdown(report: Report) -> str:
     cells = report.cells
     seeds = ", ".join(str(seed) for seed in sorted(set(cells.seeds)))
     lines = [
-        "# Which way of personalising, when",
+        "# Which method of personalising, when",
         "",
-        f"{len(set(cells.people))} people, {len(set(cells.prompts))} prompts, seeds {seeds}: "
-        f"{len(cells.cells)} answers per way. Judge: {report.suite['judge']['kind']}. Brackets: "
-        "95 % intervals clustered by person and prompt; p-values are Holm's over the table.",
+        f"{len(set(cells.users))} users ({report.n_clusters} that do not resemble each other), "
+        f"{len(set(cells.prompts))} prompts, seeds {seeds}: {len(cells.cells)} answers per method. "
+        f"Judge: {report.suite['judge']['kind']}. Brackets: 95 % intervals clustered by user and "
+        "prompt; p-values are Holm's over the table. An asterisk: significant after that "
+        "adjustment.",
         "",
-        "## Which way to choose",
+        "## Which method to choose",
         "",
         *(f"{place}. {sentence}" for place, sentence in enumerate(advice(report), start=1)),
         "",
-        "## Scoreboard",
-        "",
-        _row(
-            ["way", "utility", "gain over base", "p", "of bespoke", "worst person", *_MORE_HEADS],
-        ),
-        _row(["---"] * 11),
-        *(_score(score) for score in report.scores),
-        "",
-        "## Against the base",
-        "",
-        _row(["way", "ties out", "ties half", "ties lost", "at equal length", "decided after"]),
-        _row(["---"] * 6),
-        *(_wins(score) for score in report.scores if score.wins is not None),
-        "",
+        *_board(report),
     ]
-    if report.gap:
-        lines += ["## Loss by portfolio size, against an expert of one's own", ""]
-        lines += _curve(report.gap, x="members", bound="certified for everybody")
+    for table in report.shapes:
+        lines += _shape(table)
+    lines += _frontier(report.frontier)
+    if report.auto is not None:
+        lines += _auto(report.auto)
     if report.learning:
         lines += ["## Gain over the base by number of comparisons", ""]
-        lines += _curve(report.learning, x="comparisons")
+        lines += _curve(report.learning)
     lines += ["## What failed", ""]
     lines += [f"- {sentence}" for sentence in (*report.failures, *report.notes)] or ["Nothing."]
     return "\n".join(lines) + "\n"
@@ -61,60 +57,158 @@ def nats_text(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
-def _score(score: WayScore) -> str:
-    is_base = score.wins is None
-    return _row(
-        [
-            entry_of(score.way).title,
-            _range(score.utility),
-            "" if is_base else _signed(score.gain.interval),
-            "" if is_base else f"{score.p_adjusted:.3f}",
-            f"{score.share.gain.estimate:.0%}" if score.share is not None else "",
-            f"{score.worst_person:.3f}",
-            f"{score.worst_tenth:.3f}",
-            f"{score.well_formed:.1%}" if score.well_formed is not None else "",
-            nats_text(score.kl.estimate) if score.kl is not None else "",
-            f"{score.passes:.1f}",
-            f"{score.facts.get('bytes_per_person', 0):,.0f} B",
-        ]
-    )
+def _board(report: Report) -> list[str]:
+    heads = ["method", "utility", "over base", "over prompt", "of bespoke", "worst user"]
+    return [
+        "## Scoreboard",
+        "",
+        *table_of([*heads, *_MORE_HEADS], [_score(score) for score in report.scores]),
+        "## Against the base",
+        "",
+        *table_of(
+            ["method", "ties out", "ties half", "ties lost", "at equal length", "decided after"],
+            [_wins(score) for score in report.scores if score.wins is not None],
+        ),
+    ]
 
 
-def _wins(score: WayScore) -> str:
+def _score(score: MethodScore) -> list[str]:
+    return [
+        entry_of(score.method).title,
+        range_text(score.utility),
+        change_text(score.gain),
+        change_text(score.versus_prompt),
+        f"{score.share.gain.estimate:.0%}" if score.share is not None else "",
+        f"{score.worst_user:.3f}",
+        f"{score.worst_tenth:.3f}",
+        f"{score.well_formed:.1%}" if score.well_formed is not None else "",
+        nats_text(score.kl.estimate) if score.kl is not None else "",
+        f"{score.passes:.1f}",
+        f"{score.facts.get('bytes_per_user', 0):,.0f} B",
+    ]
+
+
+def _wins(score: MethodScore) -> list[str]:
     if score.wins is None:
-        return ""
-    rates = score.wins.rates
-    n = score.wins.n_to_decide
-    return _row(
+        return []
+    rates, n = score.wins.rates, score.wins.n_to_decide
+    return [
+        entry_of(score.method).title,
+        range_text(rates.ties_out) if rates.ties_out is not None else "",
+        range_text(rates.ties_half),
+        range_text(rates.ties_lost),
+        range_text(score.wins.length_controlled),
+        f"{n} prompts" if n is not None else "undecided",
+    ]
+
+
+def _shape(table: ShapeTable) -> list[str]:
+    rows = [
         [
-            entry_of(score.way).title,
-            _range(rates.ties_out) if rates.ties_out is not None else "",
-            _range(rates.ties_half),
-            _range(rates.ties_lost),
-            _range(score.wins.length_controlled),
-            f"{n} prompts" if n is not None else "undecided",
+            entry_of(row.method).title,
+            range_text(row.utility),
+            change_text(row.versus.get("prompt")),
+            change_text(row.versus.get("base")),
         ]
-    )
+        for row in table.rows
+    ]
+    whom = "all users" if table.shape == "all" else f"preferences of the shape {table.shape}"
+    heads = ["method", "utility", "over prompt", "over base"]
+    return [f"## By shape: {whom} ({table.n_users})", "", *table_of(heads, rows)]
 
 
-def _curve(points: tuple[CurvePoint, ...], *, x: str, bound: str = "") -> list[str]:
-    heads = [x, "mean", "worst person", *([bound] if bound else [])]
-    lines = [_row(heads), _row(["---"] * len(heads))]
-    for point in points:
-        cells = [str(point.x), _signed(point.difference.interval), f"{point.worst:+.3f}"]
-        if bound:
-            cells.append("" if point.bound is None else f"{point.bound:.3f}")
-        lines.append(_row(cells))
+def _frontier(budgets: Sequence[Budget]) -> list[str]:
+    rows = [
+        [
+            f"{budget.passes:.1f}",
+            entry_of(budget.best).title,
+            range_text(budget.utility),
+            ", ".join(entry_of(one).title for one in budget.equals) or "none",
+            ", ".join(entry_of(one).title for one in budget.worse) or "none",
+        ]
+        for budget in budgets
+    ]
+    heads = [
+        "passes, at most",
+        "best method",
+        "utility",
+        "not significantly different",
+        "significantly worse",
+    ]
+    return [
+        "## Utility against cost",
+        "",
+        "The best method within so many passes of the base per sampled token, candidates included. "
+        "It is chosen by these same answers, which flatters it.",
+        "",
+        *table_of(heads, rows),
+    ]
+
+
+def _auto(auto: AutoReport) -> list[str]:
+    rows = [
+        [
+            row.shape,
+            f"{row.passes:.1f}",
+            change_text(row.versus_prompt),
+            "" if row.best is None else entry_of(row.best).title,
+            change_text(row.versus_best),
+        ]
+        for row in auto.rows
+    ]
+    heads = ["users", "passes", "over prompt", "best of equal passes", "over that"]
+    lines = ["## Auto", "", *table_of(heads, rows), *(f"- {one}" for one in auto.sentences)]
+    lines += ["", "What auto took, answers by method:", ""]
+    lines += [
+        f"- {shape}: {', '.join(f'{name} {n}' for name, n in counts.items())}"
+        for shape, counts in auto.taken.items()
+    ]
+    if auto.kept:
+        promised = [
+            [
+                one.group,
+                f"{one.predicted:+.3f}",
+                f"{one.measured:+.3f}",
+                range_text(one.difference),
+            ]
+            for one in auto.kept
+        ]
+        heads = ["answers", "predicted gain", "measured gain", "measured less predicted"]
+        lines += ["", "Predicted and measured gain over the base:", ""]
+        lines += table_of(heads, promised)
     return [*lines, ""]
 
 
-def _range(interval: Interval) -> str:
+def _curve(points: Sequence[CurvePoint]) -> list[str]:
+    rows = [
+        [
+            entry_of(point.method).title,
+            str(point.n_comparisons),
+            signed_text(point.difference.interval),
+            f"{point.worst:+.3f}",
+        ]
+        for point in points
+    ]
+    return table_of(["method", "comparisons", "mean", "worst user"], rows)
+
+
+def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, and an empty one."""
+    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)] + [""]
+
+
+def range_text(interval: Interval) -> str:
+    """An estimate with its interval."""
     return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _signed(interval: Interval) -> str:
+def signed_text(interval: Interval) -> str:
+    """A difference with its interval."""
     return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def change_text(compared: Compared | None) -> str:
+    """A difference with its interval, starred where it is significant."""
+    if compared is None:
+        return ""
+    return signed_text(compared.interval) + (" *" if compared.is_significant else "")

@@ -8,8 +8,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from palate.evaluate.advice import advice
 from palate.evaluate.catalogue import entry_of
+from palate.evaluate.compare import is_choice
+from palate.evaluate.entrant_name import parse_name
 from palate.evaluate.markdown import nats_text
 from palate.evaluate.plots.forest import forest
+from palate.evaluate.plots.frontier import Point, frontier_figure
 from palate.evaluate.plots.fronts import front_panels
 from palate.evaluate.plots.heat import heat_table
 from palate.evaluate.plots.lines import Line, lines_figure
@@ -37,8 +40,9 @@ def render_page(report: Report) -> str:
         report=report,
         advice=advice(report),
         entry_of=entry_of,
-        main=[s for s in report.scores if not s.way.startswith("soup@")],
-        n_people=len(set(cells.people)),
+        main=[s for s in report.scores if parse_name(s.method).n_comparisons is None],
+        choices=[s for s in report.scores if is_choice(s.method)],
+        n_users=len(set(cells.users)),
         n_prompts=len(set(cells.prompts)),
         seeds=sorted(set(cells.seeds)),
         n_cells=len(cells.cells),
@@ -48,14 +52,16 @@ def render_page(report: Report) -> str:
 
 def figures(report: Report) -> dict[str, str]:
     """Name to `<svg>` element."""
-    found = {"forest": _forest(report), "matrix": _matrix(report)}
+    found = {
+        "forest": _forest(report),
+        "matrix": _matrix(report),
+        "frontier": _frontier(report),
+    }
     if report.fronts:
         panels = [(front.objectives, _titled(front.points)) for front in report.fronts]
         found["fronts"] = as_page_svg(
-            front_panels(panels), label="Mean rewards of opposed objectives, one line per way"
+            front_panels(panels), label="Mean rewards of opposed objectives, one line per method"
         )
-    if report.gap:
-        found["gap"] = _gap(report)
     if report.learning:
         found["learning"] = _learning(report)
     if report.tokens:
@@ -83,30 +89,34 @@ def bytes_text(value: float) -> str:
 
 def _forest(report: Report) -> str:
     scores = sorted(
-        (s for s in report.scores if "@" not in s.way), key=lambda s: -s.utility.estimate
+        (s for s in report.scores if parse_name(s.method).n_comparisons is None),
+        key=lambda s: -s.utility.estimate,
     )
     base = report.score("base")
     figure = forest(
-        [entry_of(s.way).title for s in scores],
+        [entry_of(s.method).title for s in scores],
         [s.utility for s in scores],
-        is_marked=[not entry_of(s.way).is_ceiling for s in scores],
-        label="mean utility, 95 % interval; hollow: costs one training per person",
+        is_marked=[not entry_of(s.method).is_rival for s in scores],
+        label="mean utility, 95 % interval; hollow: palate does not serve it",
         zero=base.utility.estimate if base is not None else None,
     )
-    return as_page_svg(figure, label="Mean utility of every way with its interval")
+    return as_page_svg(figure, label="Mean utility of every method with its interval")
 
 
 def _matrix(report: Report) -> str:
     matrix = report.matrix
-    names = [entry_of(way).title for way in matrix.ways]
-    is_settled = np.array(
-        [[matrix.is_settled(row, column) for column in matrix.ways] for row in matrix.ways]
+    names = [entry_of(method).title for method in matrix.methods]
+    is_framed = np.array(
+        [
+            [matrix.is_significant(row, column) for column in matrix.methods]
+            for row in matrix.methods
+        ]
     )
     figure = heat_table(
         matrix.rates,
         rows=names,
         columns=[_short(name) for name in names],
-        is_wanted=is_settled,
+        is_wanted=is_framed,
         title="share of answers that the row wins against the column",
     )
     figure.axes[0].tick_params(axis="x", rotation=50)
@@ -114,49 +124,48 @@ def _matrix(report: Report) -> str:
         label.set_horizontalalignment("left")
     figure.axes[0].set_title("", loc="left")
     figure.set_size_inches(0.62 * len(names) + 2.4, 0.36 * len(names) + 1.6)
-    return as_page_svg(figure, label="Win rates of every way against every other")
+    return as_page_svg(figure, label="Win rates of every method against every other")
 
 
-def _gap(report: Report) -> str:
-    lines = [_line("mean of all people", report.gap)]
-    x = [point.x for point in report.gap]
-    lines.append(Line("worst person", x, [point.worst for point in report.gap]))
-    if all(point.bound is not None for point in report.gap):
-        bounds = [point.bound or 0.0 for point in report.gap]
-        lines.append(Line("certified for everybody", x, bounds))
-    figure = lines_figure(lines, x_label="members", y_label="utility lost against one's own expert")
-    return as_page_svg(figure, label="Loss by portfolio size")
+def _frontier(report: Report) -> str:
+    points = [
+        Point(entry_of(s.method).title, s.passes, s.utility)
+        for s in report.scores
+        if is_choice(s.method)
+    ]
+    best = [(budget.passes, budget.utility.estimate) for budget in report.frontier]
+    figure = frontier_figure(points, best, label="mean utility, 95 % interval")
+    return as_page_svg(figure, label="Utility of every method against its passes per token")
 
 
 def _learning(report: Report) -> str:
-    known = report.score("soup")
-    told = report.score("prompting")
     levels = [
         (name, score.gain.interval.estimate)
-        for name, score in (("soup, preference known", known), ("told in the prompt", told))
-        if score is not None
+        for name, score in (
+            ("soup, preference stated", report.score("soup")),
+            ("prompt, preference stated", report.score("prompt")),
+        )
+        if score is not None and score.gain is not None
+    ]
+    methods = dict.fromkeys(point.method for point in report.learning)
+    lines = [
+        _line(entry_of(one).title, [p for p in report.learning if p.method == one])
+        for one in methods
     ]
     figure = lines_figure(
-        [
-            _line("soup, preference learned", report.learning),
-            Line(
-                "its worst person",
-                [point.x for point in report.learning],
-                [point.worst for point in report.learning],
-            ),
-        ],
-        x_label="comparisons by the person",
+        lines,
+        x_label="comparisons by the user",
         y_label="utility gained over the base",
         levels=levels,
     )
     return as_page_svg(figure, label="Gain by number of comparisons")
 
 
-def _line(name: str, points: tuple[CurvePoint, ...]) -> Line:
+def _line(name: str, points: list[CurvePoint]) -> Line:
     intervals = [point.difference.interval for point in points]
     return Line(
         name,
-        [point.x for point in points],
+        [point.n_comparisons for point in points],
         [one.estimate for one in intervals],
         [one.low for one in intervals],
         [one.high for one in intervals],
@@ -166,8 +175,8 @@ def _line(name: str, points: tuple[CurvePoint, ...]) -> Line:
 def _titled(
     points: Mapping[str, tuple[tuple[float, float], ...]],
 ) -> dict[str, list[tuple[float, float]]]:
-    return {entry_of(way).title: list(some) for way, some in points.items()}
+    return {entry_of(method).title: list(some) for method, some in points.items()}
 
 
 def _short(name: str) -> str:
-    return name.replace("Portfolio of", "Portf.").replace("Personalized Soups", "Pers. Soups")
+    return name.replace("Personalized Soups", "Pers. Soups").replace(", best of ", ", bo")

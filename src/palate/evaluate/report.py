@@ -4,39 +4,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from palate.evaluate.auto import AutoReport, auto_report
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
+from palate.evaluate.compare import ShapeTable, shape_tables
+from palate.evaluate.frontier import Budget, frontier
 from palate.evaluate.rows import FactRow, Results
-from palate.evaluate.scoreboard import BASE, WayScore, score_ways
+from palate.evaluate.scoreboard import MethodScore, score_methods
 from palate.evaluate.tables import (
     CurvePoint,
     Front,
     Matrix,
     fronts,
     gain_by_comparisons,
-    gap_by_size,
     win_matrix,
 )
 
-FRONT_WAYS = ("base", "prompting", "portfolio-3", "soup", "soup-told", "mixture", "conditioned")
-SHOWN_WAYS = ("base", "prompting", "portfolio-8", "soup", "soup-told", "mixture", "conditioned")
+FRONT_METHODS = ("base", "prompt", "portfolio", "soup", "prompted-soup", "mixture", "conditioned")
+SHOWN_METHODS = ("base", "prompt", "auto", "soup", "prompted-soup", "mixture", "conditioned")
 LEAST_WELL_FORMED = 0.95
-LEVEL = 0.05
 QUIET = 0.95  # share of a core from which speeds are compared
 FALLBACKS = 0.01  # share of an implicit soup's tokens from which it is worth a word
 
 
 @dataclass(frozen=True)
 class Example:
-    """One person's answers to one prompt.
+    """One user's answers to one prompt.
 
     Attributes:
-        person: Name.
+        user: Name.
         taste: Wanted objectives.
-        answers: Way to text and utility.
+        answers: Method to text and utility.
     """
 
-    person: str
+    user: str
     taste: str
     answers: Mapping[str, tuple[str, float]]
 
@@ -48,25 +49,29 @@ class Report:
     Attributes:
         suite: As resolved.
         cells: Paired answers.
-        scores: One per way.
-        matrix: Pairs of ways.
-        gap: By portfolio size.
+        scores: One per method.
+        shapes: Tables of everybody and of each shape of preference.
+        frontier: Best method within every number of passes.
+        auto: How `auto` fares; `None` where it did not take part.
+        matrix: Pairs of methods.
         learning: By comparisons.
         fronts: Of opposed objectives.
         prompt: Of the examples.
-        examples: One per person.
+        examples: One per user.
         tokens: Detail of the mixture's traced answer, or `None`.
         core_share: Least part of a core that a race for speed had; `None` where nothing was timed.
         facts: All facts.
         failures: What fell short, in sentences.
-        notes: What was repaired.
+        notes: What was repaired, and what has to be said of the judge.
     """
 
     suite: Mapping[str, Any]
     cells: Cells
-    scores: tuple[WayScore, ...]
+    scores: tuple[MethodScore, ...]
+    shapes: tuple[ShapeTable, ...]
+    frontier: tuple[Budget, ...]
+    auto: AutoReport | None
     matrix: Matrix
-    gap: tuple[CurvePoint, ...]
     learning: tuple[CurvePoint, ...]
     fronts: tuple[Front, ...]
     prompt: str
@@ -77,27 +82,35 @@ class Report:
     failures: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def score(self, way: str) -> WayScore | None:
-        """The way's score, or `None`."""
-        return next((score for score in self.scores if score.way == way), None)
+    def score(self, method: str) -> MethodScore | None:
+        """The method's score, or `None`."""
+        return next((score for score in self.scores if score.method == method), None)
 
     @property
     def has_quiet_speeds(self) -> bool:
         """Whether speeds were measured while nothing else took the core."""
         return self.core_share is not None and self.core_share >= QUIET
 
+    @property
+    def n_clusters(self) -> int:
+        """Users that do not resemble each other."""
+        return len({row.cluster or row.user for row in self.cells.rows[self.cells.methods[0]]})
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "suite": dict(self.suite),
             "n_cells": len(self.cells.cells),
-            "n_people": len(set(self.cells.people)),
+            "n_users": len(set(self.cells.users)),
+            "n_clusters": self.n_clusters,
             "n_prompts": len(set(self.cells.prompts)),
             "seeds": sorted(set(self.cells.seeds)),
             "n_left_out": self.cells.n_left_out,
-            "ways": [score.to_json() for score in self.scores],
+            "methods": [score.to_json() for score in self.scores],
+            "shapes": [table.to_json() for table in self.shapes],
+            "frontier": [budget.to_json() for budget in self.frontier],
+            "auto": self.auto and self.auto.to_json(),
             "matrix": self.matrix.to_json(),
-            "gap_by_size": [point.to_json() for point in self.gap],
             "gain_by_comparisons": [point.to_json() for point in self.learning],
             "fronts": [front.to_json() for front in self.fronts],
             "speeds": {"core_share": self.core_share, "are_comparable": self.has_quiet_speeds},
@@ -110,17 +123,17 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
     """The report of a results file.
 
     Args:
-        suite: As `suite.json` holds it: people with their preferences, ways, judge.
+        suite: As `suite.json` holds it: users with their preferences, methods, judge.
         results: All rows.
 
     Raises:
-        InvalidInputError: a way has no rows, or the ways share no cell.
+        InvalidInputError: a method has no rows, or the methods share no cell.
     """
-    preferences = {person["name"]: person["preference"] for person in suite["people"]}
-    cells = pair_up(results.answers, ways=suite["ways"])
+    preferences = {user["name"]: user["preference"] for user in suite["people"]}
+    cells = pair_up(results.answers, methods=suite["methods"])
     facts = sorted(results.facts, key=lambda fact: [str(part) for part in fact.key])
-    scores = tuple(score_ways(cells, facts, preferences=preferences))
-    front_ways = [way for way in FRONT_WAYS if way in cells.ways]
+    scores = tuple(score_methods(cells, facts, preferences=preferences))
+    shown = [method for method in FRONT_METHODS if method in cells.methods]
     prompt = cells.cells[0][1]
     traced = [fact for fact in facts if fact.name == "shares_per_token"]
     core_shares = [float(f.detail["core_share"]) for f in facts if "core_share" in f.detail]
@@ -128,10 +141,12 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
         suite=suite,
         cells=cells,
         scores=scores,
+        shapes=tuple(shape_tables(cells)),
+        frontier=tuple(frontier(cells)),
+        auto=auto_report(cells),
         matrix=win_matrix(cells),
-        gap=tuple(gap_by_size(cells, facts)),
         learning=tuple(gain_by_comparisons(cells)),
-        fronts=tuple(fronts(cells, front_ways, preferences=preferences)),
+        fronts=tuple(fronts(cells, shown, preferences=preferences)),
         prompt=prompt,
         examples=tuple(_examples(cells, prompt, preferences)),
         tokens=traced[0].detail if traced else None,
@@ -142,26 +157,9 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
     )
 
 
-def failures_of(scores: Sequence[WayScore], cells: Cells, facts: Sequence[FactRow]) -> list[str]:
+def failures_of(scores: Sequence[MethodScore], cells: Cells, facts: Sequence[FactRow]) -> list[str]:
     """What fell short, each in a sentence with its number."""
-    worse: list[str] = []
-    doubtful: list[str] = []
-    broken: list[str] = []
-    for score in scores:
-        title, gain = entry_of(score.way).title, score.gain.interval
-        text = f"{title} {gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-        if score.way != BASE and gain.high < 0:
-            worse.append(text)
-        elif score.way != BASE and (gain.low <= 0 or score.p_adjusted > LEVEL):
-            doubtful.append(text)
-        if score.well_formed is not None and score.well_formed < LEAST_WELL_FORMED:
-            broken.append(f"{title} {score.well_formed:.1%}")
-    groups = {
-        "Worse than the base": worse,
-        "No gain over the base beyond doubt": doubtful,
-        f"Fewer than {LEAST_WELL_FORMED:.0%} of answers well-formed": broken,
-    }
-    found = [f"{name}: {', '.join(some)}." for name, some in groups.items() if some]
+    found = [f"{name}: {', '.join(some)}." for name, some in _fallen(scores).items() if some]
     found += [
         f"Implicit soup, seed {fact.seed}: {fact.value:.1f} proposals per token, and "
         f"{fact.detail['fallback_share']:.1%} of tokens reached the cap and were drawn from the "
@@ -171,24 +169,58 @@ def failures_of(scores: Sequence[WayScore], cells: Cells, facts: Sequence[FactRo
     ]
     if cells.n_left_out:
         found.append(
-            f"{cells.n_left_out} answers were left out, because another way has none to the same "
-            "prompt."
+            f"{cells.n_left_out} answers were left out, because another method has none to the "
+            "same prompt."
         )
     return found
+
+
+def _fallen(scores: Sequence[MethodScore]) -> dict[str, list[str]]:
+    """What is checked to the methods that fall short of it, with their numbers."""
+    worse: list[str] = []
+    doubtful: list[str] = []
+    broken: list[str] = []
+    for score in scores:
+        title = entry_of(score.method).title
+        if score.gain is not None and not (
+            score.gain.is_significant and score.gain.interval.low > 0
+        ):
+            gain = score.gain.interval
+            text = f"{title} {gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+            (worse if score.gain.is_significant else doubtful).append(text)
+        if score.well_formed is not None and score.well_formed < LEAST_WELL_FORMED:
+            broken.append(f"{title} {score.well_formed:.1%}")
+    return {
+        "Significantly worse than the base": worse,
+        "Not significantly different from the base": doubtful,
+        f"Fewer than {LEAST_WELL_FORMED:.0%} of answers well-formed": broken,
+    }
 
 
 def _examples(
     cells: Cells, prompt: str, preferences: Mapping[str, Mapping[str, float]]
 ) -> list[Example]:
     seed = min(cells.seeds)
-    ways = [way for way in SHOWN_WAYS if way in cells.ways]
+    methods = [method for method in SHOWN_METHODS if method in cells.methods]
     found: list[Example] = []
-    for person, shares in preferences.items():
+    for user, shares in preferences.items():
         answers: dict[str, tuple[str, float]] = {}
-        for way in ways:
-            for row in cells.rows[way]:
-                if (row.person, row.prompt, row.seed, row.copy) == (person, prompt, seed, 0):
-                    answers[way] = (row.text.strip(), row.utility)
-        wanted = ", ".join(name for name, share in shares.items() if share > 0)
-        found.append(Example(person, wanted, answers))
+        for method in methods:
+            for row in cells.rows[method]:
+                if (row.user, row.prompt, row.seed, row.copy) == (user, prompt, seed, 0):
+                    answers[method] = (row.text.strip(), row.utility)
+        found.append(Example(user, taste_of(shares), answers))
     return found
+
+
+def taste_of(shares: Mapping[str, float]) -> str:
+    """The wanted objectives, with their shares where these differ.
+
+    Example:
+        >>> taste_of({"short": 0.7, "kind": 0.3})
+        'short 70 %, kind 30 %'
+    """
+    wanted = {name: share for name, share in shares.items() if share > 0}
+    if max(wanted.values()) - min(wanted.values()) < 1e-6:
+        return ", ".join(wanted)
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in wanted.items())

@@ -1,7 +1,7 @@
 """Results as rows in one file: every figure of a report is computed from them.
 
-An *answer* row says what one person got to one prompt in one way, and what it was worth. A *fact*
-row is one measured number that is no answer: tokens per second, bytes of a person, a certificate.
+An *answer* row says what one user got to one prompt by one method, and what it was worth. A *fact*
+row is one measured number that is no answer: tokens per second, bytes of a user, a certificate.
 
 The file is appended to in whole blocks. After a crash the last line may be torn: it is cut off and
 said so. A row that is there twice counts once.
@@ -17,60 +17,75 @@ from palate.core.errors import FormatError
 from palate.core.files import append_jsonl, hash_value, read_jsonl, write_text_atomic
 
 RESULTS = "results.jsonl"
+VERSION = 2  # of the rows; rows before 2 have none
 Key = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One person's answer.
+    """One user's answer.
 
     Attributes:
-        way: How it came about.
-        person: Who it is for.
+        method: Name of the entrant.
+        user: Who it is for.
         seed: Of the library and of the draw.
         prompt: What was asked.
         copy: Which of several answers to the prompt.
         text: The answer.
         rewards: Objective to reward in [0, 1], as the judge says.
-        utility: The person's preference times the rewards.
-        coefficients: By expert, as far as the way has them.
+        utility: The user's preference times the rewards.
+        shape: Of the user's preference; may be empty.
+        cluster: Of users that resemble each other; empty where the user stands alone.
+        taken: Method that decided: the entrant's own, or what `auto` took.
+        n_passes: Passes of the base per sampled token, candidates included.
+        n_candidates: Of best of n.
+        reason: Of the decision, one or two sentences.
+        lead: Best of n: how far the kept candidate led the second, in the ranking's units.
+        predicted: Gain over the base that the library promised: estimate, low, high; `None` where
+            its methods were not measured.
+        coefficients: By expert, of the decision.
         judge: Who gave the rewards.
         versions: Library and packages, in one line.
         answer: Hash of everything that determined the text: equal hashes, equal texts.
         n_tokens: Of the answer.
-        n_drawn_tokens: Drawn for it, proposals included.
-        n_rows: Passes of the model per drawn token.
         log_ratio: Natural logarithm of the answer's probability under its policy over that under
             the base; the mean is the KL divergence per answer. `None` where it is not known.
         is_well_formed: Whether the judge could read it; `None` where it does not say.
     """
 
-    way: str
-    person: str
+    method: str
+    user: str
     seed: int
     prompt: str
     copy: int
     text: str
     rewards: Mapping[str, float]
     utility: float
-    coefficients: Mapping[str, float] = field(default_factory=dict)
+    shape: str = ""
+    cluster: str = ""
+    taken: str = ""
+    n_passes: float = 1.0
+    n_candidates: int = 1
+    reason: str = ""
+    lead: float = 0.0
+    predicted: tuple[float, float, float] | None = None
+    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
     judge: str = ""
     versions: str = ""
     answer: str = ""
     n_tokens: int = 0
-    n_drawn_tokens: int = 0
-    n_rows: float = 1.0
     log_ratio: float | None = None
     is_well_formed: bool | None = None
 
     @property
     def key(self) -> Key:
         """What must occur once."""
-        return ("answer", self.way, self.person, self.seed, self.prompt, self.copy)
+        return ("answer", self.method, self.user, self.seed, self.prompt, self.copy)
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data, with the hash of its prompt."""
-        return {"kind": "answer", "prompt_hash": hash_value(self.prompt)[:16], **asdict(self)}
+        told = {"kind": "answer", "version": VERSION, "prompt_hash": hash_value(self.prompt)[:16]}
+        return {**told, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -79,28 +94,28 @@ class FactRow:
 
     Attributes:
         name: What was measured.
-        way: Of which way; may be empty.
+        method: Of which entrant; may be empty.
         seed: Of the library.
         value: The number.
-        person: Of whom; may be empty.
+        user: Of whom; may be empty.
         detail: More, as plain data.
     """
 
     name: str
-    way: str
+    method: str
     seed: int
     value: float
-    person: str = ""
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    user: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def key(self) -> Key:
         """What must occur once."""
-        return ("fact", self.name, self.way, self.person, self.seed)
+        return ("fact", self.name, self.method, self.user, self.seed)
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data."""
-        return {"kind": "fact", **asdict(self)}
+        return {"kind": "fact", "version": VERSION, **asdict(self)}
 
 
 Row = AnswerRow | FactRow
@@ -200,6 +215,14 @@ def _row(line: Mapping[str, Any], *, place: str) -> Row:
     values.pop("prompt_hash", None)
     if kind not in ("answer", "fact"):
         raise FormatError(f"{place} is of kind {kind!r}, but an answer or a fact is needed.")
+    version = values.pop("version", 1)
+    if version != VERSION:
+        raise FormatError(
+            f"{place} is of version {version}, but rows of version {VERSION} are needed; measure "
+            "anew in another folder."
+        )
+    if values.get("predicted") is not None:
+        values["predicted"] = tuple(values["predicted"])
     try:
         return AnswerRow(**values) if kind == "answer" else FactRow(**values)
     except TypeError as error:

@@ -1,9 +1,4 @@
-"""The scoreboard: every way's numbers with their intervals, from rows alone.
-
-Intervals and p-values are clustered by person and by prompt at once (`palate.metrics`): the prompts
-stand for prompts not asked, the people for people not there. The p-values of a table are adjusted
-together (Holm). Seeds are repetitions within these clusters; what each alone says stands beside.
-"""
+"""The scoreboard: every method's numbers with their intervals, from rows alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,27 +8,26 @@ import numpy as np
 
 from palate.core.seeds import generator_for
 from palate.evaluate.cells import Cells
+from palate.evaluate.compare import Compared, passes_of, utility_of, versus
+from palate.evaluate.entrant_name import BASE, BESPOKE, PROMPT
 from palate.evaluate.rows import FactRow
 from palate.metrics.bespoke import BespokeShare, bespoke_share
-from palate.metrics.differences import Difference, paired_difference
 from palate.metrics.diversity import distinct_n, self_bleu, usage_perplexity
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.metrics.length_control import length_controlled_rate
-from palate.metrics.multiplicity import holm
 from palate.metrics.pareto import hypervolume
 from palate.metrics.sequential import sequential_test
 from palate.metrics.utility_loss import worst_share_mean
 from palate.metrics.win_rates import WinRates, verdicts_from_scores, win_rates
 
-BASE, BESPOKE = "base", "bespoke"
 TIE_MARGIN = 0.01  # utilities closer than a hundredth of the scale are a tie
 WORST_SHARE = 0.1
-N_GROUPS = 24  # prompts whose answers to all people are compared for diversity
+N_GROUPS = 24  # prompts whose answers to all users are compared for diversity
 
 
 @dataclass(frozen=True, eq=False)
 class Wins:
-    """A way against the base, as wins.
+    """A method against the base, as wins.
 
     Attributes:
         rates: With ties out, half and lost.
@@ -55,38 +49,38 @@ class Wins:
 
 
 @dataclass(frozen=True, eq=False)
-class WayScore:
-    """Everything said of one way.
+class MethodScore:
+    """Everything said of one method.
 
     Attributes:
-        way: Its name.
-        utility: Mean of the person's preference times the judged rewards.
+        method: Its name.
+        utility: Mean of the user's preference times the judged rewards.
         by_seed: The same in each seed.
-        gain: Over the base, paired.
-        p_adjusted: Of the gain, Holm over all ways.
+        gain: Over the base, paired; `None` for the base itself.
+        versus_prompt: The same against the system prompt; `None` for it, and where it is missing.
         wins: Against the base; `None` for the base itself.
         share: Of what bespoke experts reach; `None` where there are none.
-        worst_person: Lowest mean of a person.
-        worst_tenth: Mean of the lowest tenth of people and seeds.
-        rewards: Objective to mean reward of the people who want it.
+        worst_user: Lowest mean of a user.
+        worst_tenth: Mean of the lowest tenth of users and seeds.
+        rewards: Objective to mean reward of the users who want it.
         well_formed: Share of answers the judge could read, or `None`.
         kl: Nats per answer to the base, or `None`.
-        distinct_2: Different word pairs among all people's answers to one prompt.
+        distinct_2: Different word pairs among all users' answers to one prompt.
         self_bleu: How alike these answers are.
         usage: Experts in use, `exp(entropy)` of everybody's absolute coefficients.
-        volume: Hypervolume of people's mean rewards over the origin.
-        passes: Of the model per answer token.
+        volume: Hypervolume of users' mean rewards over the origin.
+        passes: Of the base per sampled token, candidates included.
         facts: Name to mean over seeds.
     """
 
-    way: str
+    method: str
     utility: Interval
     by_seed: Mapping[int, float]
-    gain: Difference
-    p_adjusted: float
+    gain: Compared | None
+    versus_prompt: Compared | None
     wins: Wins | None
     share: BespokeShare | None
-    worst_person: float
+    worst_user: float
     worst_tenth: float
     rewards: Mapping[str, float]
     well_formed: float | None
@@ -101,11 +95,11 @@ class WayScore:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
-            "way": self.way,
+            "method": self.method,
             "utility": self.utility.to_json(),
             "utility_by_seed": {str(seed): value for seed, value in self.by_seed.items()},
-            "gain": self.gain.to_json(),
-            "p_adjusted": self.p_adjusted,
+            "gain": self.gain and self.gain.to_json(),
+            "versus_prompt": self.versus_prompt and self.versus_prompt.to_json(),
             "wins": self.wins and self.wins.to_json(),
             "percent_of_bespoke": self.share
             and {
@@ -113,7 +107,7 @@ class WayScore:
                 "raw": self.share.raw.to_json(),
                 "worst": self.share.worst,
             },
-            "worst_person": self.worst_person,
+            "worst_user": self.worst_user,
             "worst_tenth": self.worst_tenth,
             "rewards": dict(self.rewards),
             "well_formed": self.well_formed,
@@ -127,136 +121,111 @@ class WayScore:
         }
 
 
-def score_ways(
+def score_methods(
     cells: Cells, facts: Sequence[FactRow], *, preferences: Mapping[str, Mapping[str, float]]
-) -> list[WayScore]:
-    """One score per way, in the order of the cells' ways.
+) -> list[MethodScore]:
+    """One score per method, in the order of the cells' methods.
 
     Args:
         cells: Paired answers.
         facts: All fact rows.
-        preferences: Person to objective to share.
+        preferences: User to objective to share.
     """
-    gains = {way: difference_of(cells, way, BASE) for way in cells.ways}
-    rivals = [way for way in cells.ways if way != BASE]
-    adjusted = dict(zip(rivals, holm([gains[way].p_value for way in rivals]), strict=True))
+    compared = versus(cells, [name for name in (BASE, PROMPT) if name in cells.methods])
     return [
         _score(
             cells,
-            way,
-            gain=gains[way],
-            p_adjusted=float(adjusted.get(way, 1.0)),
-            facts=[fact for fact in facts if fact.way == way],
+            method,
+            against={pair[1]: one for pair, one in compared.items() if pair[0] == method},
+            facts=[fact for fact in facts if fact.method == method],
             preferences=preferences,
         )
-        for way in cells.ways
+        for method in cells.methods
     ]
-
-
-def difference_of(cells: Cells, first: str, second: str) -> Difference:
-    """How much more the first way's answers are worth than the second's, on the same cells."""
-    return paired_difference(
-        cells.utility(first),
-        cells.utility(second),
-        generator=generator_for(0, "difference", first, second),
-        clusters=cells.people,
-        second_clusters=cells.prompts,
-    )
-
-
-def utility_of(cells: Cells, way: str) -> Interval:
-    """A way's mean utility, over people and prompts not asked."""
-    return _interval(cells, cells.utility(way), "utility", way)
 
 
 def _score(
     cells: Cells,
-    way: str,
+    method: str,
     *,
-    gain: Difference,
-    p_adjusted: float,
+    against: Mapping[str, Compared],
     facts: Sequence[FactRow],
     preferences: Mapping[str, Mapping[str, float]],
-) -> WayScore:
-    utility = cells.utility(way)
+) -> MethodScore:
+    utility = cells.utility(method)
     seeds = np.array(cells.seeds)
-    rows = cells.rows[way]
+    rows = cells.rows[method]
     log_ratios = [row.log_ratio for row in rows if row.log_ratio is not None]
     is_read = [row.is_well_formed for row in rows if row.is_well_formed is not None]
-    n_tokens = max(sum(row.n_tokens for row in rows), 1)
     names = sorted({fact.name for fact in facts})
-    return WayScore(
-        way=way,
-        utility=utility_of(cells, way),
+    return MethodScore(
+        method=method,
+        utility=utility_of(cells, method),
         by_seed={int(s): float(utility[seeds == s].mean()) for s in sorted(set(cells.seeds))},
-        gain=gain,
-        p_adjusted=p_adjusted,
-        wins=None if way == BASE else _wins(cells, way),
-        share=_share(cells, way),
-        worst_person=min(cells.by_person(utility).values()),
-        worst_tenth=worst_share_mean(cells.by_person_and_seed(utility), share=WORST_SHARE),
-        rewards=_wanted_rewards(cells, way, preferences),
+        gain=against.get(BASE),
+        versus_prompt=against.get(PROMPT),
+        wins=None if method == BASE else _wins(cells, method),
+        share=_share(cells, method),
+        worst_user=min(cells.by_user(utility).values()),
+        worst_tenth=worst_share_mean(cells.by_user_and_seed(utility), share=WORST_SHARE),
+        rewards=_wanted_rewards(cells, method, preferences),
         well_formed=float(np.mean(is_read)) if len(is_read) == len(rows) else None,
-        kl=_interval(cells, np.array(log_ratios), "kl", way)
-        if len(log_ratios) == len(rows)
-        else None,
-        **_diversity(cells, way),
-        usage=_usage(cells, way),
-        volume=_volume(cells, way),
-        passes=sum(row.n_drawn_tokens * row.n_rows for row in rows) / n_tokens,
+        kl=_kl(cells, log_ratios, method) if len(log_ratios) == len(rows) else None,
+        **_diversity(cells, method),
+        usage=_usage(cells, method),
+        volume=_volume(cells, method),
+        passes=passes_of(cells, method),
         facts={name: float(np.mean([f.value for f in facts if f.name == name])) for name in names},
     )
 
 
-def _interval(cells: Cells, values: np.ndarray, *names: str) -> Interval:
+def _kl(cells: Cells, log_ratios: Sequence[float], method: str) -> Interval:
     return bootstrap_interval(
-        values,
-        generator=generator_for(0, *names),
-        clusters=cells.people,
-        second_clusters=cells.prompts,
+        log_ratios, generator=generator_for(0, "kl", method), **cells.clusters
     )
 
 
-def _wins(cells: Cells, way: str) -> Wins:
-    verdicts = verdicts_from_scores(cells.utility(way), cells.utility(BASE), tie_margin=TIE_MARGIN)
-    rates = win_rates(verdicts, clusters=cells.people, second_clusters=cells.prompts)
-    lengths = [cells.values(one, lambda row: len(row.text.split())) for one in (way, BASE)]
+def _wins(cells: Cells, method: str) -> Wins:
+    verdicts = verdicts_from_scores(
+        cells.utility(method), cells.utility(BASE), tie_margin=TIE_MARGIN
+    )
+    lengths = [cells.values(one, lambda row: len(row.text.split())) for one in (method, BASE)]
     controlled = length_controlled_rate(
-        verdicts,
-        length_differences=lengths[0] - lengths[1],
-        clusters=cells.people,
-        second_clusters=cells.prompts,
+        verdicts, length_differences=lengths[0] - lengths[1], **cells.clusters
     )
     prompts = np.array(cells.prompts)
     by_prompt = [float(verdicts[prompts == one].mean()) for one in dict.fromkeys(cells.prompts)]
+    rates = win_rates(verdicts, **cells.clusters)
     return Wins(rates, controlled.rate, sequential_test(by_prompt).n_to_decide)
 
 
-def _share(cells: Cells, way: str) -> BespokeShare | None:
-    if BESPOKE not in cells.ways or len(set(cells.people)) < 2:
+def _share(cells: Cells, method: str) -> BespokeShare | None:
+    if BESPOKE not in cells.methods or len(set(cells.users)) < 2:
         return None
-    means = [np.array([*cells.by_person(cells.utility(w)).values()]) for w in (way, BASE, BESPOKE)]
+    means = [
+        np.array([*cells.by_user(cells.utility(one)).values()]) for one in (method, BASE, BESPOKE)
+    ]
     if float(np.sum(means[2] - means[1])) <= 0:
         return None
     return bespoke_share(
-        means[0], base=means[1], ceiling=means[2], generator=generator_for(0, "bespoke", way)
+        means[0], base=means[1], ceiling=means[2], generator=generator_for(0, "bespoke", method)
     )
 
 
 def _wanted_rewards(
-    cells: Cells, way: str, preferences: Mapping[str, Mapping[str, float]]
+    cells: Cells, method: str, preferences: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
     found: dict[str, list[float]] = {}
-    for row in cells.rows[way]:
-        for objective, share in preferences[row.person].items():
+    for row in cells.rows[method]:
+        for objective, share in preferences[row.user].items():
             if share > 0:
                 found.setdefault(objective, []).append(row.rewards[objective])
     return {objective: float(np.mean(values)) for objective, values in found.items()}
 
 
-def _diversity(cells: Cells, way: str) -> dict[str, float]:
+def _diversity(cells: Cells, method: str) -> dict[str, float]:
     groups: dict[tuple[str, int, int], list[list[str]]] = {}
-    for cell, row in zip(cells.cells, cells.rows[way], strict=True):
+    for cell, row in zip(cells.cells, cells.rows[method], strict=True):
         groups.setdefault(cell[1:], []).append(row.text.split())
     kept = [[text for text in g if text] for g in list(groups.values())[:N_GROUPS]]
     kept = [group for group in kept if len(group) > 1]
@@ -272,22 +241,22 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
-def _usage(cells: Cells, way: str) -> float:
-    people = {row.person: row.coefficients for row in cells.rows[way]}
-    names = sorted({name for one in people.values() for name in one})
-    table = np.array([[abs(one.get(name, 0.0)) for name in names] for one in people.values()])
+def _usage(cells: Cells, method: str) -> float:
+    users = {row.user: row.coefficients for row in cells.rows[method]}
+    names = sorted({name for one in users.values() for name in one})
+    table = np.array([[abs(one.get(name, 0.0)) for name in names] for one in users.values()])
     kept = table[table.sum(axis=1) > 0] if table.size else table
     return usage_perplexity(kept) if kept.size else 0.0
 
 
-def _volume(cells: Cells, way: str) -> float:
-    rows = cells.rows[way]
+def _volume(cells: Cells, method: str) -> float:
+    rows = cells.rows[method]
     objectives = sorted(rows[0].rewards)
-    people = dict.fromkeys(cells.people)
+    users = dict.fromkeys(cells.users)
     means = np.array(
         [
-            [np.mean([r.rewards[name] for r in rows if r.person == one]) for name in objectives]
-            for one in people
+            [np.mean([r.rewards[name] for r in rows if r.user == one]) for name in objectives]
+            for one in users
         ]
     )
     return hypervolume(means, reference=np.zeros(len(objectives)))

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from palate.core.types import BaseRecord
 from palate.experts.job import ExpertJob
-from palate.experts.manifest import BaseRecord
+
+CARD = "README.md"
 
 _CARD = """---
 base_model: {base}

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from palate.core.files import read_json, write_json, write_text_atomic
-from palate.experts.library import CARD
+from palate.experts.card import CARD
 
 CONFIG = "adapter_config.json"
 PARAMETERS = "adapter_model.safetensors"

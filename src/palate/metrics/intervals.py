@@ -12,7 +12,6 @@ Deviation: effective trials enter Wilson's interval, not Clopper and Pearson's.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy import ndarray
 from scipy.special import stdtrit
 
 from palate.core.errors import InvalidInputError
+from palate.core.types import Interval
 from palate.metrics.clusters import (
     ROUNDING,
     StandardError,
@@ -32,36 +32,6 @@ from palate.metrics.clusters import (
 
 Labels = Sequence[Hashable] | ndarray[Any, Any]
 """One cluster name per observation: a person, a prompt."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and where the truth may be.
-
-    Attributes:
-        estimate: The mean of the observations.
-        low: Lower end.
-        high: Upper end.
-        n: Observations.
-        n_clusters: Independent clusters the interval rests on; the smaller number when there are
-            two kinds; `n` when there are none.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-    n_clusters: int
-
-    def to_json(self) -> dict[str, float | int]:
-        """The interval as plain data."""
-        return {
-            "estimate": self.estimate,
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "n_clusters": self.n_clusters,
-        }
 
 
 def wilson_interval(

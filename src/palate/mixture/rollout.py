@@ -113,7 +113,7 @@ class Judge:
         self, asked: Sequence[Asked], answers: Sequence[str]
     ) -> Float[ndarray, "answers experts"]:
         """`[answers, experts]`: log-odds of beating the reference answers, tempered."""
-        prompts = [item.prompt for item in asked]
+        prompts = [item.text for item in asked]
         own = self.scores.log_odds(prompts, answers)
         other = self.scores.log_odds(prompts, self.references.answers(asked))
         return (own - other) / self.temperature

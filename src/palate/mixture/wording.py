@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from palate.core.decision import Messages, last_user_text, with_instruction
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row, one_hot
 from palate.core.simplex import require_simplex
@@ -33,17 +34,22 @@ class Asked:
     """A prompt, and how much of each expert is wanted.
 
     Attributes:
-        prompt: As people write it.
+        prompt: As people write it: a text, or the messages of a conversation.
         strengths: One share per expert of the bank, on the simplex; zero is not wanted.
     """
 
-    prompt: str
+    prompt: Messages
     strengths: tuple[float, ...]
 
     def __post_init__(self) -> None:
         """Refuse strengths off the simplex."""
         point = require_simplex(self.strengths, name="strengths over the experts")
         object.__setattr__(self, "strengths", tuple(point.tolist()))
+
+    @property
+    def text(self) -> str:
+        """What the user said last: what rewards read as the prompt."""
+        return last_user_text(self.prompt)
 
     @property
     def wanted(self) -> tuple[int, ...]:
@@ -92,6 +98,10 @@ class Wording:
         """The prompt with the whole preference, as the base reads it."""
         return self._text(asked.prompt, self.preference(asked))
 
+    def full_messages(self, asked: Asked) -> Messages:
+        """The prompt with the whole preference, as messages."""
+        return with_instruction(asked.prompt, self.preference(asked))
+
     def plan(
         self,
         asked: Asked,
@@ -136,13 +146,7 @@ class Wording:
         sentences = {"own": self.instructions[expert], "full": preference, "none": ""}
         return tuple(encode_prompt(self.base, self._text(asked.prompt, sentences[self.prompts])))
 
-    def _text(self, prompt: str, instruction: str) -> str:
-        if not instruction:
-            return format_messages(self.base, prompt)
-        return format_messages(
-            self.base,
-            [
-                {"role": "system", "content": instruction},
-                {"role": "user", "content": prompt},
-            ],
-        )
+    def _text(self, prompt: Messages, instruction: str) -> str:
+        messages = with_instruction(prompt, instruction)
+        plain = messages if isinstance(messages, str) else [dict(m) for m in messages]
+        return format_messages(self.base, plain)

@@ -40,6 +40,8 @@ class Live:
         top: Per token, the most probable ones with their pooled log-probabilities.
         error: Why the request broke; empty while it did not.
         failure: The same as an error, where it is not the request's own fault.
+        n_proposals: Tokens proposed so far, where they are drawn by rejection.
+        n_fallbacks: Tokens taken from the pooled distribution after too many proposals.
     """
 
     index: int
@@ -61,6 +63,8 @@ class Live:
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     error: str = ""
     failure: PalateError | None = None
+    n_proposals: int = 0
+    n_fallbacks: int = 0
 
     @property
     def n_lanes(self) -> int:

@@ -23,6 +23,7 @@ from palate.models.bank import AdapterBank
 from palate.models.batch import Batch, Live
 from palate.models.chat import encode_prompt
 from palate.models.control import Controller, ControlRun
+from palate.models.implicit import redraw, require_untruncated
 from palate.models.load import Base
 from palate.models.pool import RowMap, pool_coefficients, pool_log_probs
 from palate.models.read import Reader, Reading
@@ -156,6 +157,8 @@ class Session:
             raise InvalidInputError(
                 f"The plan names the controller {controller!r}, which is not loaded."
             )
+        if plan.pool.is_implicit:
+            require_untruncated(request.sampling)
         prompt = tuple(encode_prompt(parts.base, request.prompt))
         contexts = [prompt if row.context is None else row.context for row in plan.rows]
         backend: Any = getattr(parts.base.tokenizer, "backend_tokenizer", None)
@@ -214,6 +217,10 @@ class Session:
             answers=[live.tokens for live in batch.lives],
             uniform=torch.tensor([live.uniforms[len(live.tokens)] for live in batch.lives]),
         )
+        if any(live.plan.pool.is_implicit for live in batch.lives):
+            tokens = redraw(
+                tokens, batch.lives, logits=batch.logits, log_probs=log_probs, rows=rows
+            )
         chosen = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
         if any(live.is_traced for live in batch.lives):
             _keep_rows(batch, rows, tokens)

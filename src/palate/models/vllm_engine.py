@@ -7,6 +7,7 @@
     several rows              the rows' lists of log-probabilities, pooled here token by token, with
                               a bound on what the lists left out; exact with whole lists; or mixed
                               inside the server by palate's plugin (`pools: server`)
+    an implicit soup          as the explicit one, which has the same distribution
 
 What it cannot do is refused: traces, whole-vocabulary pools with lists that are too short, and
 repetition rules while the server draws (vLLM applies them to other numbers, so answers would

@@ -3,6 +3,7 @@
 import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -64,6 +65,8 @@ class VllmSession:
     def submit(self, request: Request, *, is_traced: bool = False, n_top: int = 0) -> Live:
         """Begin an answer as soon as a thread is free.
 
+        An implicit soup is executed as the explicit one, which has the same distribution.
+
         Args:
             request: What is asked.
             is_traced: Keep what every row says of every token, where tokens are mixed linearly;
@@ -73,7 +76,7 @@ class VllmSession:
         Raises:
             InvalidInputError: this engine cannot execute the plan, or not with this sampling.
         """
-        plan = request.plan.normal_form()
+        plan = _explicit(request.plan.normal_form())
         source = source_of(plan, request.sampling, self._parts, n_top=n_top)
         self._require_possible(request, plan, source=source, is_traced=is_traced)
         prompt = tuple(encode_prompt(self._parts.base, request.prompt))
@@ -196,3 +199,8 @@ class VllmSession:
         for sentence, is_broken in rules.items():
             if is_broken:
                 raise InvalidInputError(sentence)
+
+
+def _explicit(plan: Plan) -> Plan:
+    """The plan with its rows pooled at every token, not drawn by rejection."""
+    return replace(plan, pool=replace(plan.pool, is_implicit=False))

@@ -42,6 +42,7 @@ def export_person(database: Database, *, tenant: str = "default", person: str) -
             "person": person,
             "created_at": kept.created_at,
             "preference": None if kept.preference is None else json.loads(kept.preference),
+            "instruction": kept.instruction,
             "n_forgotten": kept.forgotten,
             "belief": None
             if stored is None

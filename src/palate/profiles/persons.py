@@ -26,6 +26,7 @@ class Person:
         created_at: Seconds since 1970.
         preference: Shares by objective as the person stated them, or `None`.
         n_feedback: Items of the log.
+        instruction: What the person wants, in the person's own words, or `None`.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Person:
     created_at: float
     preference: dict[str, float] | None
     n_feedback: int = 0
+    instruction: str | None = None
 
 
 def add_person(
@@ -63,7 +65,7 @@ def find(database: Database, *, tenant: str, name: str) -> Person | None:
     if row is None:
         return None
     stated = None if row.preference is None else json.loads(row.preference)
-    return Person(row.id, row.name, row.created_at, stated)
+    return Person(row.id, row.name, row.created_at, stated, instruction=row.instruction)
 
 
 def list_persons(
@@ -91,6 +93,19 @@ def state_preference(
             update(people)
             .where(people.c.tenant == tenant, people.c.name == name)
             .values(preference=_text(preference))
+        )
+        return done.rowcount == 1
+
+
+def state_instruction(
+    database: Database, *, tenant: str, name: str, instruction: str | None
+) -> bool:
+    """Keep what the person wants in words, or take it back; false where there is no such person."""
+    with database.writing() as connection:
+        done = connection.execute(
+            update(people)
+            .where(people.c.tenant == tenant, people.c.name == name)
+            .values(instruction=instruction)
         )
         return done.rowcount == 1
 

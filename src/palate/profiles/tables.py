@@ -40,6 +40,7 @@ people = Table(
     Column("name", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("preference", Text),  # JSON, as the person stated it
+    Column("instruction", Text),  # in the person's own words
     Column("forgotten", Integer, nullable=False, default=0),  # feedback up to here is not learned
     UniqueConstraint("tenant", "name"),
     sqlite_autoincrement=True,  # the number of an erased person is never given again

@@ -19,9 +19,9 @@ import numpy as np
 from pydantic import Field
 
 from palate.core.errors import CheckFailedError
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
-from palate.recipes.progress import progress_of
 from palate.recipes.serve_process import FREE, ServerProcess, exchange
 
 QUESTION = "What is a lighthouse?"

@@ -1,25 +1,31 @@
 """From a run file to a library: sample the base, make rewards, score, train one expert per anchor.
 
-With a section `portfolio` further experts are trained where its certificate asks for them.
+With a section `portfolio` further experts are trained where its certificate asks for them. At the
+end the library measures itself: the basis of soups, their strength, and what each method is worth.
 
 Every part is entered into the library when it is whole, under a hash of everything that determines
 it. A build that was interrupted, or is run again with other settings, makes only what is missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from palate.core.errors import InvalidInputError
+from palate.core.files import dump_json
+from palate.core.settings import load_settings
 from palate.experts.anchors import Anchor, make_anchors
-from palate.experts.library import Library
 from palate.experts.train import deterministic
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.recipes.measure_library import MeasuredLibrary, measure_library
 from palate.recipes.palm_grow import Grown, grow, require_growable
 from palate.recipes.reward_sources import held_out_of
 from palate.recipes.run_file import RunSettings
 from palate.recipes.workshop import open_workshop
+from palate.rewards.functions import RewardFunction
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,14 @@ class Built:
         trained: Experts that this run trained; the others were there.
         seconds: Wall clock of this run.
         portfolio: What was certified, or `None` where none was asked for.
+        measured: What the library measured of itself, or `None` where it had too few prompts.
     """
 
-    library: Library
+    library: LibraryFolder
     trained: tuple[str, ...]
     seconds: float
     portfolio: Grown | None = None
+    measured: MeasuredLibrary | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
@@ -66,11 +74,50 @@ class Built:
                 for name, found in held_out_of(self.library).items()
             },
             "portfolio": None if self.portfolio is None else self.portfolio.to_json(),
+            "measured": None if self.measured is None else self.measured.to_json(),
             "seconds": round(self.seconds, 1),
         }
 
 
-def build_library(settings: RunSettings, *, out: Path, only: Sequence[str] | None = None) -> Built:
+def build(
+    run: str | Path | Mapping[str, Any] | RunSettings,
+    *,
+    output_dir: str | Path,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+    overrides: Sequence[str] = (),
+) -> Library:
+    """The library of a run file, opened; goes on where an earlier build stopped.
+
+    Args:
+        run: A YAML file, its content, or its settings.
+        output_dir: Folder of the library.
+        reward_funcs: By objective, `(prompts, completions, **columns)` to one number, or `None`
+            where the objective does not apply, for each completion; higher is better, in any unit.
+            These objectives need no `reward` in the run file.
+        overrides: `key=value` for any key of the run file.
+
+    Raises:
+        InvalidInputError: a setting, a file, a reward or a folder is not as it must be, or a
+            function does not give what it must.
+        FormatError: the folder holds a library of another base or other objectives.
+        NotCertifiedError: a portfolio's slack is given and the table does not carry it.
+        MissingExtraError: the packages that train are not installed, or of another version.
+    """
+    settings = _run_settings(run, overrides=overrides)
+    built = build_library(settings, out=Path(output_dir), reward_funcs=reward_funcs)
+    functions = built.library.reward_funcs
+    return Library.load(
+        output_dir, device=settings.device, dtype=settings.dtype, reward_funcs=functions
+    )
+
+
+def build_library(
+    settings: RunSettings,
+    *,
+    out: Path,
+    only: Sequence[str] | None = None,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+) -> Built:
     """The library of a run file, in the folder `out`; goes on where an earlier build stopped.
 
     Args:
@@ -78,6 +125,7 @@ def build_library(settings: RunSettings, *, out: Path, only: Sequence[str] | Non
         out: Folder of the library.
         only: Names of the experts to train in this run, as one of several jobs; empty for none,
             which makes rollouts and rewards. Other experts that are there stay. `None` is all.
+        reward_funcs: By objective, rewards that are Python functions.
 
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
@@ -95,7 +143,7 @@ def build_library(settings: RunSettings, *, out: Path, only: Sequence[str] | Non
     if settings.portfolio is not None:
         require_growable(settings, settings.portfolio)
     with deterministic(n_threads=settings.training.n_threads):
-        workshop = open_workshop(settings, out=out)
+        workshop = open_workshop(settings, out=out, reward_funcs=reward_funcs)
         missing = [anchor for anchor in anchors if not workshop.has(anchor)]
         for place, anchor in enumerate(missing, start=1):
             workshop.make(anchor, title=f"{place} of {len(missing)}")
@@ -104,7 +152,23 @@ def build_library(settings: RunSettings, *, out: Path, only: Sequence[str] | Non
         grown = None if settings.portfolio is None else grow(workshop, settings.portfolio)
         asked_for = () if grown is None else grown.experts
         workshop.keep(tuple(dict.fromkeys([*names, *asked_for])))
-    return Built(workshop.library, tuple(workshop.trained), monotonic() - start, grown)
+        functions = workshop.library.reward_funcs
+        measured = measure_library(settings, out=out, reward_funcs=functions)
+    seconds = monotonic() - start
+    return Built(workshop.library, tuple(workshop.trained), seconds, grown, measured)
+
+
+def _run_settings(
+    run: str | Path | Mapping[str, Any] | RunSettings, *, overrides: Sequence[str]
+) -> RunSettings:
+    if isinstance(run, str | Path):
+        return load_settings(RunSettings, Path(run), overrides=overrides)
+    found = run if isinstance(run, RunSettings) else RunSettings.checked(dict(run), source="run")
+    if not overrides:
+        return found
+    content = found.model_dump(mode="json", exclude_none=True)
+    texts = [f"{key}={dump_json(value, indent=None)}" for key, value in content.items()]
+    return load_settings(RunSettings, overrides=[*texts, *overrides])
 
 
 def _chosen(

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_json, write_text_atomic
-from palate.core.plan import Plan, member_plan, reference_plan
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.evaluate.demo_page import (
     Cell,
@@ -25,20 +26,17 @@ from palate.evaluate.demo_page import (
     TableRow,
     render_demo_page,
 )
+from palate.library.library import Library
 from palate.metrics.intervals import bootstrap_interval
 from palate.recipes.build import build_library
 from palate.recipes.demo_story import LEARNED, learned_story, mixture_story, portfolio_story
-from palate.recipes.opened import Opened, open_library
-from palate.recipes.progress import progress_of
-from palate.recipes.ways import Asked, choose
-from palate.recipes.world_judged import Judged, judge_plans
+from palate.recipes.world_judged import Entry, Judged, judge_entries
 from palate.recipes.world_run import world_run
 from palate.rewards.folder import load_reward
 from palate.rewards.reward import LearnedReward
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
 from palate.world.prompts import held_out_prompts
 
-STRENGTH = 2.0  # of the people's soups; confirmed on development prompts, see docs/log.md
 BASE_NAME = "base"
 
 
@@ -71,20 +69,20 @@ def run_demo(settings: DemoSettings) -> DemoReport:
             f"The demo cannot judge {settings.n_prompts} prompts; use 2 to {len(prompts)}."
         )
     built = build_library(world_run(seed=settings.seed), out=settings.out / "library")
-    opened = open_library(settings.out / "library")
-    plans = demo_plans(opened)
+    opened = Library.load(settings.out / "library")
+    entries = demo_entries(opened)
     prompt = settings.prompt or prompts[0]
-    shown = judge_plans(opened.engine, plans, [prompt], seed=settings.seed)
+    shown = judge_entries(opened, entries, [prompt], seed=settings.seed)
     with progress_of("judge answers to held-out prompts") as report_progress:
         done = [0]
 
         def advance(n: int) -> None:
             done[0] += n
-            report_progress(done[0], len(plans) * settings.n_prompts)
+            report_progress(done[0], len(entries) * settings.n_prompts)
 
-        judged = judge_plans(
-            opened.engine,
-            plans,
+        judged = judge_entries(
+            opened,
+            entries,
             prompts[: settings.n_prompts],
             seed=settings.seed,
             on_answers=advance,
@@ -107,9 +105,9 @@ def run_demo(settings: DemoSettings) -> DemoReport:
         n_trained=len(built.trained),
         build_seconds=built.seconds,
         seed=settings.seed,
-        portfolio=portfolio_story(opened, plans, seed=settings.seed),
+        portfolio=portfolio_story(opened, seed=settings.seed),
         learned=learned_story(
-            opened, plans[LEARNED.name], prompts[: settings.n_prompts], seed=settings.seed
+            opened, entries[LEARNED.name], prompts[: settings.n_prompts], seed=settings.seed
         ),
         mixture=mixture_story(opened, prompt, seed=settings.seed),
     )
@@ -118,17 +116,15 @@ def run_demo(settings: DemoSettings) -> DemoReport:
     return report
 
 
-def demo_plans(opened: Opened) -> dict[str, Plan]:
-    """The base, every expert, and every person's soup, by name."""
-    n_experts = opened.bank.n_experts
-    plans = {BASE_NAME: reference_plan(n_experts=n_experts)}
-    for index, name in enumerate(opened.bank.names):
-        plans[name] = member_plan(index=index, n_experts=n_experts)
+def demo_entries(opened: Library, *, method: str = "auto") -> dict[str, Entry]:
+    """The base, every expert alone, and what every person gets from a method, by name."""
+    entries: dict[str, Entry] = {BASE_NAME: (Known(), "base")}
+    for name in opened.bank.names:
+        entries[name] = (Known(coefficients={name: 1.0}), "soup")
     for person in PEOPLE:
         shares = dict(zip(OBJECTIVE_NAMES, person.preference.shares, strict=True))
-        asked = Asked("soup", preference=shares, strength=STRENGTH)
-        plans[person.name] = choose(opened.library.manifest, asked).plan
-    return plans
+        entries[person.name] = (Known(preference=shares), method)
+    return entries
 
 
 def wanted_by(name: str) -> tuple[str, ...]:
@@ -203,8 +199,8 @@ def _row(name: str, judged: Judged, *, seed: int) -> TableRow:
     return TableRow(name, tuple(cells), float(np.mean(judged.is_well_formed)))
 
 
-def _reward_lines(opened: Opened) -> tuple[RewardLine, ...]:
-    rewards = [load_reward(opened.library.reward_folder(name)) for name in OBJECTIVE_NAMES]
+def _reward_lines(opened: Library) -> tuple[RewardLine, ...]:
+    rewards = [load_reward(opened.files.reward_folder(name)) for name in OBJECTIVE_NAMES]
     return tuple(_reward_line(reward) for reward in rewards)
 
 

@@ -16,11 +16,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from palate.core.decision import Known
 from palate.core.plan import Plan, mixture_plan, reference_plan
+from palate.core.progress import progress_of
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed, generator_for
-from palate.core.types import Feedback
+from palate.core.types import Belief, Feedback
 from palate.evaluate.demo_page import Cell, LearnedStory, MixtureStory, PortfolioStory
+from palate.library.library import Library
+from palate.library.rewards import library_rewards
+from palate.library.soup import open_basis
 from palate.metrics.intervals import bootstrap_interval
 from palate.mixture.explain import explain
 from palate.people.belief import Learner
@@ -30,20 +35,17 @@ from palate.portfolio.choice import Wish, choose
 from palate.portfolio.gap import additive_gap
 from palate.portfolio.payoffs import Measurements, halves, payoffs_from_measurements
 from palate.portfolio.terms import Terms
-from palate.recipes.opened import Opened
-from palate.recipes.palm_grow import further_world_prompts, without_errors
+from palate.recipes.palm_grow import without_errors
 from palate.recipes.palm_meter import Meter
-from palate.recipes.progress import progress_of
-from palate.recipes.reward_sources import library_rewards
-from palate.recipes.soup_basis import calibration_states, open_basis, shown_log_ratios, write_soup
+from palate.recipes.soup_basis import shown_log_ratios
 from palate.recipes.soup_feedback import Shown
 from palate.recipes.soup_fit import learner_of
-from palate.recipes.world_judged import Judged, judge_plans
+from palate.recipes.world_judged import Entry, Judged, judge_entries
 from palate.serve.words import token_texts
-from palate.soup.personal import personal_soup
+from palate.soup.basis_file import SoupBasis
 from palate.world.gold import gold_rewards
 from palate.world.objectives import PEOPLE, Person
-from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt
+from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt, further_prompts
 
 N_PRICED = 192  # prompts behind the payoff table: half choose, half certify
 MOST_MEMBERS = 8
@@ -53,16 +55,16 @@ LABEL_GAIN = 10.0  # log-odds of a label per unit of utility
 LEARNED, MIXED = PEOPLE[5], PEOPLE[4]  # Freya is learned; Emeka's answer is mixed
 
 
-def portfolio_story(opened: Opened, plans: dict[str, Plan], *, seed: int) -> PortfolioStory:
+def portfolio_story(opened: Library, *, seed: int) -> PortfolioStory:
     """What anybody loses by having only so many of the demo's policies."""
-    manifest = opened.library.manifest
+    manifest, plans = opened.manifest, _policies(opened)
     generator = generator_for(seed, "demo", "priced")
-    pool = further_world_prompts()
+    pool = further_prompts()
     prompts = tuple(pool[k] for k in generator.permutation(len(pool))[:N_PRICED])
     meter = Meter(
         base=opened.base,
         prompts=prompts,
-        reward=library_rewards(opened.library),
+        reward=library_rewards(opened.files),
         reward_key="library",
         n_answers=1,
         max_tokens=MAX_ANSWER_TOKENS,
@@ -105,30 +107,38 @@ def portfolio_story(opened: Opened, plans: dict[str, Plan], *, seed: int) -> Por
     )
 
 
+def _policies(opened: Library) -> dict[str, Plan]:
+    """The base, every expert and every person's soup, as plans that a certificate can speak of."""
+    plans = {"base": opened.decide("", method="base").plan}
+    for name in opened.bank.names:
+        plans[name] = opened.decide("", Known(coefficients={name: 1.0}), method="soup").plan
+    for person in PEOPLE:
+        shares = dict(zip(opened.manifest.objective_names, person.preference.shares, strict=True))
+        plans[person.name] = opened.decide("", Known(preference=shares), method="soup").plan
+    return plans
+
+
 def learned_story(
-    opened: Opened, known: Plan, prompts: Sequence[str], *, seed: int
+    opened: Library, known: Entry, prompts: Sequence[str], *, seed: int
 ) -> LearnedStory:
     """One person from nothing: what is served after some comparisons, judged by the gold rules.
 
     Args:
-        opened: The library; its `soup.json` is written.
+        opened: The library, with its `soup.json`.
         known: What the person is served when the preference is known.
         prompts: Held-out prompts that judge.
-        seed: Of everything.
+        seed: Random seed of pairs, verdicts and answers.
     """
-    write_soup(opened.library.folder)
-    basis, states = open_basis(opened.library), calibration_states(opened)
+    basis = open_basis(opened.files)
     shown = _shown(opened, seed=seed)
-    features = basis.features(shown_log_ratios(opened.base, opened.library, shown))
+    features = basis.features(shown_log_ratios(opened.base, opened.files, shown))
     learner = learner_of(basis)
-    said = _compared(learner, shown, features, seed=seed)
-    plans = {
-        str(n): personal_soup(
-            learner.rebuild(said[:n]), basis=basis, states=states, way="soup"
-        ).plan
+    feedback = _compared(learner, shown, features, seed=seed)
+    entries = {
+        str(n): (Known(belief=_raw(learner.rebuild(feedback[:n]), basis)), "auto")
         for n in COMPARISONS
     }
-    judged = judge_plans(opened.engine, {**plans, "known": known}, prompts, seed=seed)
+    judged = judge_entries(opened, {**entries, "known": known}, prompts, seed=seed)
     return LearnedStory(
         person=LEARNED.name,
         label=LEARNED.label,
@@ -139,14 +149,19 @@ def learned_story(
     )
 
 
-def mixture_story(opened: Opened, prompt: str, *, seed: int) -> MixtureStory:
+def _raw(belief: Belief, basis: SoupBasis) -> Belief:
+    """A belief over scaled features as one over coefficients, which libraries read."""
+    scales = basis.feature_scales
+    covariance = belief.covariance / np.outer(scales, scales)
+    return Belief(belief.mean / scales, covariance, belief.n_observations, belief.gain)
+
+
+def mixture_story(opened: Library, prompt: str, *, seed: int) -> MixtureStory:
     """One answer under three experts in equal shares, token by token."""
     names = opened.bank.names
     wanted = [names.index(objective.name) for objective in MIXED.objectives]
     plan = mixture_plan(experts=wanted, n_experts=len(names), shares=[1 / 3] * 3)
-    request = Request(
-        format_prompt(prompt), plan, Sampling(max_tokens=MAX_ANSWER_TOKENS), seed=seed
-    )
+    request = Request(opened.format(prompt), plan, Sampling(max_tokens=MAX_ANSWER_TOKENS), seed)
     (traced,) = opened.engine.trace([request])
     tokens = traced.completion.tokens
     told = explain(
@@ -162,9 +177,9 @@ def mixture_story(opened: Opened, prompt: str, *, seed: int) -> MixtureStory:
     return MixtureStory(MIXED.name, MIXED.label, told)
 
 
-def _shown(opened: Opened, *, seed: int) -> list[Shown]:
+def _shown(opened: Library, *, seed: int) -> list[Shown]:
     """Fresh answers of the base, `ANSWERS_SHOWN` different ones to each of some prompts."""
-    pool = further_world_prompts()
+    pool = further_prompts()
     order = generator_for(seed, "demo", "shown").permutation(len(pool))
     asked = [(pool[k], copy) for k in order[: max(COMPARISONS)] for copy in range(ANSWERS_SHOWN)]
     plan = reference_plan(n_experts=opened.bank.n_experts)

@@ -1,21 +1,19 @@
-"""Answers of one way to all people and prompts, judged, as rows; none is made twice."""
+"""Answers of one entrant to all users and prompts, judged, as rows; none is made twice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-import numpy as np
-
-from palate.core.protocols import Request
-from palate.core.seeds import derive_seed
+from palate.core.decision import Decision
+from palate.evaluate.entrant_name import BASE
 from palate.evaluate.rows import AnswerRow, Results, answer_hash
-from palate.evaluate.suite import PersonSettings
+from palate.evaluate.suite import UserSettings
+from palate.library.generate import generate_all
+from palate.recipes.evaluate_entrants import Entrant
 from palate.recipes.evaluate_judges import Asked, SuiteJudge
 from palate.recipes.evaluate_kit import Kit
-from palate.recipes.evaluate_ways import Arm, way_named
 
 BLOCK = 192  # answers that are made, judged and written at a time
-BASE = "base"
 _PACKAGES = ("palate", "torch")
 
 
@@ -26,13 +24,13 @@ class Made:
     Attributes:
         text: The answer.
         n_tokens: Of it.
-        n_drawn_tokens: Drawn for it, proposals included.
+        lead: See `AnswerRow`.
         log_ratio: See `AnswerRow`.
     """
 
     text: str
     n_tokens: int
-    n_drawn_tokens: int
+    lead: float
     log_ratio: float | None
 
 
@@ -40,158 +38,156 @@ class Made:
 class Wanted:
     """An answer row that is missing."""
 
-    person: PersonSettings
-    arm: Arm
+    user: UserSettings
     prompt: str
     copy: int
+    decision: Decision
     answer: str
 
 
-def fill_way(
+def fill_entrant(
     kit: Kit, name: str, prompts: Sequence[str], *, judge: SuiteJudge, results: Results
 ) -> None:
-    """Append the missing rows of one way to these prompts.
+    """Append the missing rows of one entrant to these prompts.
 
-    Texts that another way or person already has (the same request to the same adapters) are taken
-    from there: portfolios of different sizes share members.
+    Texts that another entrant or user already has (the same plan, words and seed) are taken from
+    there: what `auto` decides on is mostly another entrant's.
 
     Raises:
-        InvalidInputError: the way is unknown, or the library lacks what it needs.
+        InvalidInputError: the method is unknown, or the library lacks what it needs.
     """
-    wanted = _missing(kit, name, prompts, results)
+    entrant = kit.entrant(name)
+    wanted = _missing(kit, entrant, prompts, results)
     known = {
-        row.answer: Made(row.text, row.n_tokens, row.n_drawn_tokens, row.log_ratio)
-        for row in results.answers
+        row.answer: Made(row.text, row.n_tokens, row.lead, row.log_ratio) for row in results.answers
     }
     references = {
         (row.prompt, row.copy): row.text
         for row in results.answers
-        if row.way == BASE and row.seed == kit.seed
+        if row.method == BASE and row.seed == kit.task.seed
     }
     for start in range(0, len(wanted), BLOCK):
         block = wanted[start : start + BLOCK]
-        known |= _make(kit, [one for one in block if one.answer not in known])
-        rows = [_unjudged(kit, name, one, known[one.answer]) for one in block]
-        judged = judge.judge(
-            [
-                Asked(row.prompt, row.text, references.get((row.prompt, row.copy), row.text))
-                for row in rows
-            ]
-        )
-        results.append(
-            replace(
-                row,
-                rewards=dict(zip(kit.objectives, rewards.tolist(), strict=True)),
-                utility=float(kit.shares(one.person) @ rewards),
-                is_well_formed=judged.is_well_formed and judged.is_well_formed[place],
-            )
-            for place, (one, row, rewards) in enumerate(
-                zip(block, rows, judged.rewards, strict=True)
-            )
-        )
+        known |= _make(kit, entrant, [one for one in block if one.answer not in known])
+        rows = [_unjudged(kit, entrant, one, known[one.answer]) for one in block]
+        asked = [
+            Asked(row.prompt, row.text, references.get((row.prompt, row.copy), row.text))
+            for row in rows
+        ]
+        results.append(_judged(kit, block, rows, judge, asked))
 
 
-def _missing(kit: Kit, name: str, prompts: Sequence[str], results: Results) -> list[Wanted]:
-    way = way_named(name)
-    places = [
-        (person, prompt, copy)
-        for person in kit.people
-        for prompt in prompts
-        for copy in range(kit.suite.n_per_prompt)
-        if ("answer", name, person.name, kit.seed, prompt, copy) not in results
-    ]
-    people = {person.name: person for person, _, _ in places}
-    arms = {who: way(kit, person) for who, person in people.items()}
+def _judged(
+    kit: Kit,
+    block: Sequence[Wanted],
+    rows: Sequence[AnswerRow],
+    judge: SuiteJudge,
+    asked: Sequence[Asked],
+) -> list[AnswerRow]:
+    judged = judge.judge(asked)
     return [
-        Wanted(person, arm, prompt, copy, _hash(kit, person, arm, arm.request(prompt, copy)))
-        for person, prompt, copy in places
-        for arm in (arms[person.name],)
+        replace(
+            row,
+            rewards=dict(zip(kit.objectives, rewards.tolist(), strict=True)),
+            utility=float(kit.shares(one.user) @ rewards),
+            is_well_formed=judged.is_well_formed and judged.is_well_formed[place],
+        )
+        for place, (one, row, rewards) in enumerate(zip(block, rows, judged.rewards, strict=True))
     ]
 
 
-def _hash(kit: Kit, person: PersonSettings, arm: Arm, request: Request) -> str:
+def _missing(kit: Kit, entrant: Entrant, prompts: Sequence[str], results: Results) -> list[Wanted]:
+    seed = kit.task.seed
+    found: list[Wanted] = []
+    for user in kit.task.users:
+        for prompt in prompts:
+            copies = [
+                copy
+                for copy in range(kit.task.n_per_prompt)
+                if ("answer", entrant.name, user.name, seed, prompt, copy) not in results
+            ]
+            if copies:
+                decision = entrant.decide(user, prompt)
+                found += [
+                    Wanted(
+                        user, prompt, copy, decision, _hash(kit, entrant, decision, prompt, copy)
+                    )
+                    for copy in copies
+                ]
+    return found
+
+
+def _hash(kit: Kit, entrant: Entrant, decision: Decision, prompt: str, copy: int) -> str:
+    is_ranked = decision.n_candidates > 1
     return answer_hash(
-        library=kit.fingerprint,
-        source=arm.source,
-        plan=request.plan.to_json(),
-        prompt=request.prompt,
-        seed=request.seed,
-        max_tokens=request.sampling.max_tokens,
-        chosen_for=dict(person.preference) if arm.n_proposals > 1 else None,
-        adapter=person.name if arm.source == "factor means" else None,
+        library=entrant.fingerprint,
+        plan=decision.plan.to_json(),
+        read=entrant.library.format(decision.messages),
+        prompt=prompt,
+        seed=kit.draw_seed(prompt, copy),
+        max_tokens=kit.task.max_tokens,
+        n_candidates=decision.n_candidates,
+        ranking=[dict(decision.ranking), dict(decision.learned_ranking)] if is_ranked else None,
     )
 
 
-def _make(kit: Kit, wanted: Sequence[Wanted]) -> dict[str, Made]:
+def _make(kit: Kit, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[str, Made]:
     """Each different answer once."""
-    different = {one.answer: one for one in wanted}
-    groups: dict[int, list[Wanted]] = {}
-    for one in different.values():
-        groups.setdefault(id(one.arm.engine), []).append(one)
-    made: dict[str, Made] = {}
-    for group in groups.values():
-        if group[0].arm.n_proposals > 1:
-            made |= _best_of(kit, group)
-        else:
-            made |= _plain(kit, group)
-    return made
-
-
-def _plain(kit: Kit, group: Sequence[Wanted]) -> dict[str, Made]:
-    requests = [one.arm.request(one.prompt, one.copy) for one in group]
-    answers = group[0].arm.engine.generate(requests)
-    base = kit.base_log_probs([one.prompt for one in group], [a.tokens for a in answers])
+    different = list({one.answer: one for one in wanted}.values())
+    if not different:
+        return {}
+    outputs = generate_all(
+        entrant.library,
+        [one.decision for one in different],
+        sampling=kit.sampling,
+        seeds=[kit.draw_seed(one.prompt, one.copy) for one in different],
+    )
+    tokens = [output.completion.tokens for output in outputs]
+    below = kit.base_log_probs([one.prompt for one in different], tokens)
     return {
-        one.answer: Made(a.text, len(a.tokens), len(a.tokens), float(sum(a.log_probs)) - below)
-        for one, a, below in zip(group, answers, base, strict=True)
+        one.answer: Made(
+            output.text,
+            len(output.completion.tokens),
+            output.lead,
+            float(sum(output.completion.log_probs)) - reference
+            if one.decision.n_candidates == 1
+            else None,
+        )
+        for one, output, reference in zip(different, outputs, below, strict=True)
     }
 
 
-def _best_of(kit: Kit, group: Sequence[Wanted]) -> dict[str, Made]:
-    """The proposals are drawn once and shared; everybody chooses their own."""
-    places = list(dict.fromkeys((one.prompt, one.copy) for one in group))
-    n = group[0].arm.n_proposals
-    requests: list[Request] = []
-    for prompt, copy in places:
-        first = group[0].arm.request(prompt, copy)
-        requests += [
-            replace(first, seed=derive_seed(first.seed, "proposal", turn)) for turn in range(n)
-        ]
-    answers = group[0].arm.engine.generate(requests)
-    asked = [prompt for prompt, _ in places for _ in range(n)]
-    scores = kit.rewards.score(asked, [answer.text for answer in answers])
-    made: dict[str, Made] = {}
-    for one in group:
-        start = places.index((one.prompt, one.copy)) * n
-        worth = scores[start : start + n] @ kit.shares(one.person)
-        best = answers[start + int(np.argmax(worth))]
-        drawn = sum(len(answer.tokens) for answer in answers[start : start + n])
-        made[one.answer] = Made(best.text, len(best.tokens), drawn, None)
-    return made
-
-
-def _unjudged(kit: Kit, name: str, one: Wanted, made: Made) -> AnswerRow:
+def _unjudged(kit: Kit, entrant: Entrant, one: Wanted, made: Made) -> AnswerRow:
+    decision, predicted = one.decision, one.decision.predicted_utility
     return AnswerRow(
-        way=name,
-        person=one.person.name,
-        seed=kit.seed,
+        method=entrant.name,
+        user=one.user.name,
+        seed=kit.task.seed,
         prompt=one.prompt,
         copy=one.copy,
         text=made.text,
         rewards={},
         utility=0.0,
-        coefficients=dict(one.arm.coefficients),
-        judge=kit.suite.judge.label,
-        versions=versions_line(kit),
+        shape=one.user.shape,
+        cluster=one.user.cluster,
+        taken=decision.method,
+        n_passes=decision.n_passes,
+        n_candidates=decision.n_candidates,
+        reason=decision.reason,
+        lead=made.lead,
+        predicted=None
+        if predicted is None
+        else (predicted.estimate, predicted.low, predicted.high),
+        coefficients=dict(decision.coefficients),
+        judge=kit.task.judge,
+        versions=versions_line(entrant),
         answer=one.answer,
         n_tokens=made.n_tokens,
-        n_drawn_tokens=made.n_drawn_tokens,
-        n_rows=one.arm.n_rows,
         log_ratio=made.log_ratio,
     )
 
 
-def versions_line(kit: Kit) -> str:
+def versions_line(entrant: Entrant) -> str:
     """Packages and library, in one line."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return f"{packages}, library {kit.fingerprint}"
+    return f"{packages}, library {entrant.fingerprint}"

@@ -1,4 +1,4 @@
-"""A library with a fixed plan as a language model for the lm-evaluation-harness.
+"""A library under one method as a language model for the lm-evaluation-harness.
 
 Here is what the harness asks of a model, without the harness: log-likelihoods of continuations, of
 whole texts in windows, and continuations up to a stop. `evaluate_harness_model` is the thin class
@@ -13,14 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
+from palate.library.library import Library
 from palate.models.chat import encode_answer, encode_prompt
-from palate.models.logprobs import Scored, row_distributions
-from palate.models.pool import RowMap, pool_log_probs
-from palate.recipes.opened import Opened
+from palate.models.forced import plan_distributions
+from palate.models.logprobs import Scored
 
 MAX_NEW_TOKENS = 256  # where a task does not say
 LONGEST = 2048  # context of a base that does not say its own
@@ -29,24 +30,33 @@ BLOCK = 64  # continuations that are generated at a time
 
 @dataclass(frozen=True, eq=False)
 class HarnessModel:
-    """A library that answers everybody under one plan.
+    """A library that answers every request under one method, for one user.
+
+    A context that the method leaves as it is stays as the harness wrote it; one that a method adds
+    a system sentence to is formatted as a conversation of one message.
 
     Attributes:
         opened: Base, bank, engine.
-        plan: Without a controller: its shares would depend on the prompt.
-        seed: Of continuations that are drawn.
+        known: What is known of the user.
+        method: A name in the library's methods.
+        seed: Random seed of continuations that are sampled.
     """
 
-    opened: Opened
-    plan: Plan
+    opened: Library
+    known: Known
+    method: str = "auto"
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        """Refuse controlled plans."""
-        if self.plan.pool.controller is not None:
-            raise InvalidInputError(
-                "A controlled mixture has no plan of its own; give the harness another way."
-            )
+    def decide(self, context: str) -> tuple[str, Plan]:
+        """The context as the base reads it, and the plan for it.
+
+        Raises:
+            InvalidInputError: see `Library.decide`.
+        """
+        decision = self.opened.decide(context, self.known, method=self.method)
+        if decision.messages == context:
+            return context, decision.plan
+        return self.opened.format(decision.messages), decision.plan
 
     @property
     def max_tokens(self) -> int:
@@ -75,6 +85,7 @@ class HarnessModel:
         kept = context.rstrip()
         continuation = context[len(kept) :] + continuation
         base = self.opened.base
+        kept, plan = self.decide(kept)
         before = encode_prompt(base, kept) if kept else [self.prefix]
         answer = (
             encode_answer(base, kept, continuation, is_ended=False)
@@ -82,45 +93,44 @@ class HarnessModel:
             else _plain(self.opened, continuation)
         )
         answer = answer[-(self.max_tokens - 1) :]
-        return self._scored(before[-(self.max_tokens - len(answer)) :], answer)
+        return self._scored(before[-(self.max_tokens - len(answer)) :], answer, plan)
 
     def rolling(self, text: str) -> float:
         """Natural log-probability of a whole text, every token once, in windows."""
         tokens = [self.prefix, *_plain(self.opened, text)]
+        _, plan = self.decide("")
         return sum(
-            self._scored(tokens[start:first], tokens[first:end])[0]
+            self._scored(tokens[start:first], tokens[first:end], plan)[0]
             for start, first, end in windows(len(tokens), size=self.max_tokens - 1)
         )
 
     def generate(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         """Continuations of contexts, each with the harness's settings for it."""
-        requests = [
-            Request(
-                context,
-                self.plan,
-                sampling_of(settings),
-                seed=derive_seed(self.seed, "harness", place, context),
-            )
-            for place, (context, settings) in enumerate(asked)
-        ]
+        requests: list[Request] = []
+        for place, (context, settings) in enumerate(asked):
+            text, plan = self.decide(context)
+            seed = derive_seed(self.seed, "harness", place, context)
+            requests.append(Request(text, plan, sampling_of(settings), seed=seed))
         return [
             answer.text
             for start in range(0, len(requests), BLOCK)
             for answer in self.opened.engine.generate(requests[start : start + BLOCK])
         ]
 
-    @torch.inference_mode()
-    def _scored(self, context: Sequence[int], answer: Sequence[int]) -> tuple[float, bool]:
+    def _scored(
+        self, context: Sequence[int], answer: Sequence[int], plan: Plan
+    ) -> tuple[float, bool]:
         if not answer:
             return 0.0, True
-        item = Scored(tuple(context), tuple(answer))
-        normal = self.plan.normal_form()
         opened = self.opened
-        rows = row_distributions(opened.base, opened.bank, plan=normal, item=item)
-        pooled: Float[Tensor, "tokens vocab"] = pool_log_probs(
-            rows, RowMap.of([normal], device=opened.base.device)
-        )[0]
-        wanted = torch.tensor(item.answer, device=pooled.device)
+        pooled: Float[Tensor, "tokens vocab"] = plan_distributions(
+            opened.base,
+            opened.bank,
+            plan=plan,
+            item=Scored(tuple(context), tuple(answer)),
+            controllers=opened.controllers if plan.pool.controller else None,
+        )
+        wanted = torch.tensor(answer, device=pooled.device)
         total = pooled.gather(1, wanted.unsqueeze(1)).double().sum()
         return float(total), bool((pooled.argmax(dim=1) == wanted).all())
 
@@ -166,7 +176,7 @@ def sampling_of(settings: Mapping[str, Any]) -> Sampling:
     )
 
 
-def _plain(opened: Opened, text: str) -> list[int]:
+def _plain(opened: Library, text: str) -> list[int]:
     """Token ids of a text without any special token."""
     found: Any = opened.base.tokenizer(text, add_special_tokens=False)["input_ids"]
     return [int(token) for token in found]

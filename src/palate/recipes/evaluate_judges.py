@@ -1,4 +1,4 @@
-"""Who judges a suite: gold rules, held-out reward models, or a language model over HTTP."""
+"""Who judges a suite: gold rules, reward models that taught nobody, or a language model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.evaluate.suite import Suite
-from palate.recipes.evaluate_kit import Kit
+from palate.library.library import Library
+from palate.library.rewards import held_back_rewards
 from palate.rewards.folder import load_reward
 from palate.rewards.judge import EndpointJudge, Question, both_orders
 from palate.rewards.reward import LearnedReward, RewardVector
@@ -108,7 +109,7 @@ class LanguageJudge:
         return Judged(rewards)
 
 
-def suite_judge(suite: Suite, kit: Kit) -> SuiteJudge:
+def suite_judge(suite: Suite, library: Library) -> SuiteJudge:
     """The judge that the suite names.
 
     Raises:
@@ -118,14 +119,17 @@ def suite_judge(suite: Suite, kit: Kit) -> SuiteJudge:
     chosen = suite.judge
     if chosen.kind == "gold":
         return GoldJudge()
+    if chosen.kind == "held-back":
+        return RewardJudge(held_back_rewards(library.files)[0])
     if chosen.kind == "llm":
-        objectives = kit.opened.library.manifest.objectives
+        objectives = library.manifest.objectives
         criteria = {one.name: one.description or one.name for one in objectives}
         endpoint = EndpointJudge.connect(url=str(chosen.url), model=str(chosen.model))
         return LanguageJudge(endpoint, criteria)
     folder = chosen.folder or Path()
-    judges = tuple(load_reward(folder / name) for name in kit.objectives)
-    for own, judge in zip(kit.rewards.rewards, judges, strict=True):
+    names = library.manifest.objective_names
+    judges = tuple(load_reward(folder / name) for name in names)
+    for own, judge in zip(library.rewards.rewards, judges, strict=True):
         if isinstance(own, LearnedReward) and own.card.train.hash == judge.card.train.hash:
             raise InvalidInputError(
                 f"The judge of {judge.objective!r} was trained on the pairs that trained the "

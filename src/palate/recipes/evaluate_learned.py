@@ -1,64 +1,129 @@
-"""A preference learned from a few comparisons by the person, as a served soup would learn it.
+"""Users who are known by a few comparisons only: beliefs as the server would learn them.
 
-The person is shown pairs of the base's answers to training prompts and says which is better. What
-decides is the person's true utility, which the learner does not see: in the small world the gold
-rules' value, elsewhere the library's rewards. The person is noisy: one answer in ten is a coin
-flip, the others follow Bradley-Terry at a temperature of a tenth. The learner sees what the reward
-models say of the two answers.
+A user compares pairs of the base's answers to training prompts, taken from the library's rollouts.
+What decides is the user's true utility, which the learner does not see: in the small world the gold
+rules' value, elsewhere the library's rewards. The user is noisy: one answer in ten is a coin flip,
+the others follow Bradley-Terry at a temperature of a tenth. The learner is the server's: it sees
+`beta * (log p_k - log p_0)` of the first answer less the second's, for every expert.
 """
+
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
-from palate.core.simplex import require_simplex
-from palate.evaluate.suite import WORLD, PersonSettings
-from palate.experts.rollouts import read_rollouts
-from palate.people.preference import fit_preference, normal_on_plane
+from palate.core.types import Belief, Feedback, Preference
+from palate.evaluate.suite import UserSettings
+from palate.experts.rollouts import Rollout, read_rollouts
+from palate.library.features import features_of, scored_text
+from palate.library.library import Library
 from palate.people.simulated import SimulatedPerson
-from palate.recipes.evaluate_kit import Kit
 from palate.world.gold import gold_rewards
 
-GAIN = 10.0  # one over the temperature of the person's choices, per unit of utility
+GAIN = 10.0  # one over the temperature of the user's choices, per unit of utility
 LAPSE = 0.1
 
 
-def learned_preference(
-    kit: Kit, person: PersonSettings, *, n_comparisons: int
-) -> Float[ndarray, " objectives"]:
-    """The preference most probable after so many comparisons; equal shares after none.
+@dataclass(eq=False)
+class Comparisons:
+    """Simulated users of one library, and what is learned of them.
 
-    More comparisons hold the first ones again, so a curve over their number is one person's.
+    Attributes:
+        library: With rollouts.
+        seed: Of the pairs and of the users' noise.
+        is_world: Whether gold rules decide.
     """
-    n_objectives = len(kit.objectives)
-    if not n_comparisons:
-        return np.full(n_objectives, 1.0 / n_objectives)
-    rollouts = read_rollouts(kit.opened.library.rollouts_path, objectives=kit.objectives)
-    by_prompt: dict[str, list[int]] = {}
-    for place, row in enumerate(rollouts):
-        by_prompt.setdefault(row.prompt, []).append(place)
-    generator = generator_for(kit.seed, "comparisons", person.name)
-    prompts = list(by_prompt)
-    chooser = SimulatedPerson(kit.shares(person), gain=GAIN, lapse_share=LAPSE)
-    features: list[Float[ndarray, " objectives"]] = []
-    labels: list[float] = []
-    while len(labels) < n_comparisons:
-        places = by_prompt[prompts[int(generator.integers(len(prompts)))]]
-        first, second = (rollouts[int(k)] for k in generator.choice(places, size=2, replace=False))
-        if first.completion == second.completion:
-            continue
-        seen = np.array(first.rewards) - np.array(second.rewards)
-        true = seen
-        if kit.suite.library == WORLD:
-            gold = gold_rewards([first.completion, second.completion])
-            true = gold[0] - gold[1]
-        features.append(seen)
-        labels.append(chooser.compare(true, generator=generator))
-    found = fit_preference(
-        np.array(features),
-        np.array(labels),
-        prior=normal_on_plane(n_objectives=n_objectives),
-        gain=GAIN,
+
+    library: Library
+    seed: int
+    is_world: bool
+    _by_prompt: dict[str, list[Rollout]] = field(default_factory=dict[str, list[Rollout]])
+    _features: dict[tuple[int, ...], list[float]] = field(
+        default_factory=dict[tuple[int, ...], list[float]]
     )
-    return require_simplex(np.clip(found.mean, 0.0, None) / np.clip(found.mean, 0.0, None).sum())
+    _beliefs: dict[tuple[str, int], Belief] = field(default_factory=dict[tuple[str, int], Belief])
+
+    def belief(self, user: UserSettings, *, n_comparisons: int) -> Belief:
+        """What is believed of the user after so many comparisons.
+
+        More comparisons hold the first ones again, so a curve over their number is one user's.
+
+        Raises:
+            FormatError: the library has no rollouts.
+            InvalidInputError: they hold no two different answers to one prompt.
+        """
+        key = (user.name, n_comparisons)
+        if key not in self._beliefs:
+            history = self.feedback(user, n_comparisons=n_comparisons)
+            self._beliefs[key] = self.library.soups.learner().rebuild(history)
+        return self._beliefs[key]
+
+    def feedback(self, user: UserSettings, *, n_comparisons: int) -> list[Feedback]:
+        """The user's comparisons, in order."""
+        names = self.library.manifest.objective_names
+        shares = Preference.from_mapping(user.preference, objectives=names).vector()
+        chooser = SimulatedPerson(shares, gain=GAIN, lapse_share=LAPSE)
+        generator = generator_for(self.seed, "comparisons", user.name)
+        found: list[Feedback] = []
+        while len(found) < n_comparisons:
+            first, second = self._pair(generator)
+            label = chooser.compare(self._rewards(first, second), generator=generator)
+            features = np.array(self._read(first)) - np.array(self._read(second))
+            item = Feedback(user.name, "comparison", tuple(features.tolist()), label)
+            found.append(item)
+        return found
+
+    def _pair(self, generator: np.random.Generator) -> tuple[Rollout, Rollout]:
+        """Two different answers to one prompt."""
+        if not self._by_prompt:
+            self._by_prompt = _comparable(self.library)
+        prompts = list(self._by_prompt)
+        while True:
+            rows = self._by_prompt[prompts[int(generator.integers(len(prompts)))]]
+            first, second = (
+                rows[int(k)] for k in generator.choice(len(rows), size=2, replace=False)
+            )
+            if first.completion != second.completion:
+                return first, second
+
+    def _rewards(self, first: Rollout, second: Rollout) -> Float[ndarray, " objectives"]:
+        """`[objectives]`: by how much the first is truly better."""
+        if not self.is_world:
+            return np.array(first.rewards) - np.array(second.rewards)
+        gold = gold_rewards([first.completion, second.completion])
+        return gold[0] - gold[1]
+
+    def _read(self, row: Rollout) -> list[float]:
+        """The answer's features, read once."""
+        library = self.library
+        item = scored_text(library.base, row.prompt, "")
+        key = (*item.context, -1, *row.tokens)
+        if key not in self._features:
+            self._features[key] = features_of(
+                library.base,
+                library.bank,
+                beta=library.manifest.beta,
+                context=item.context,
+                answers=[row.tokens],
+            )[0]
+        return self._features[key]
+
+
+def _comparable(library: Library) -> dict[str, list[Rollout]]:
+    """Rollouts by prompt, where at least two differ."""
+    names = library.manifest.objective_names
+    found: dict[str, list[Rollout]] = {}
+    for row in read_rollouts(library.files.rollouts_path, objectives=names):
+        found.setdefault(row.prompt, []).append(row)
+    kept = {
+        prompt: rows for prompt, rows in found.items() if len({row.completion for row in rows}) > 1
+    }
+    if not kept:
+        raise InvalidInputError(
+            f"The rollouts of the library {str(library.files.folder)!r} hold no two different "
+            "answers to one prompt, so nothing can be compared; leave out the methods METHOD@N."
+        )
+    return kept

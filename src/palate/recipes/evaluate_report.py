@@ -32,7 +32,7 @@ def write_report(suite: dict[str, Any], results: Results, *, out: Path) -> Evalu
     """Write the three files into the folder.
 
     Raises:
-        InvalidInputError: a way has no rows, or the ways share no cell.
+        InvalidInputError: a method has no rows, or the methods share no cell.
     """
     report = make_report(suite, results)
     markdown = render_markdown(report)

@@ -1,9 +1,9 @@
-"""The work of an evaluation, cut into jobs: build a part, answer in some ways, time the ways.
+"""The work of an evaluation, cut into jobs: build a part, answer by a method, time the methods.
 
 build     one part of one seed's libraries; the library goes before the others
-answer    some ways on a block of prompts, judged, with the ways' facts; after the builds of the
-seed, and after the base's answers, with which some judges compare
-time      the speed of all ways, when nothing else runs any more
+answer    one method on a block of prompts, judged, with the method's facts; after the builds of the
+          seed, and after the base's answers, with which some judges compare
+time      the speed of all methods, when nothing else runs any more
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,30 @@ from pathlib import Path
 
 import torch
 
+from palate.evaluate.entrant_name import BASE
 from palate.evaluate.rows import Results, Row
 from palate.evaluate.suite import WORLD, Suite
 from palate.recipes.evaluate_crew import Job
-from palate.recipes.evaluate_facts import SLOWNESS, STORED, is_timed, speed_facts, way_facts
-from palate.recipes.evaluate_fill import BASE, fill_way
+from palate.recipes.evaluate_facts import (
+    IMPLICIT,
+    SLOWNESS,
+    STORED,
+    entrant_facts,
+    is_timed,
+    speed_facts,
+)
+from palate.recipes.evaluate_fill import fill_entrant
 from palate.recipes.evaluate_judges import suite_judge
-from palate.recipes.evaluate_kit import Kit, suite_prompts
+from palate.recipes.evaluate_kit import Kit, open_kit, suite_prompts, suite_users
 from palate.recipes.evaluate_world import (
-    LIBRARY,
     Libraries,
     build_part,
     world_libraries,
     world_parts,
-    world_people,
 )
 
-BLOCK = 192  # answers of a way that one job makes, and that an interruption can cost
+BLOCK = 192  # answers of a method that one job makes, and that an interruption can cost
 _BUILD_COST = 15
-_CHOSEN = ("best-expert", "portfolio-", "bespoke")  # share policies measured beforehand
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,15 @@ class Order:
     Attributes:
         seed: Of the library and of the draws.
         part: To be built, or empty.
-        ways: To be answered or timed.
+        methods: To be answered or timed.
         prompts: To be answered; none is for timing.
-        with_facts: Measure the ways' facts too.
+        with_facts: Measure the methods' facts too.
         rows: What is there already of the seed.
     """
 
     seed: int
     part: str = ""
-    ways: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     with_facts: bool = False
     rows: tuple[Row, ...] = ()
@@ -65,32 +70,32 @@ class Worker:
 
     suite: Suite
     out: Path
-    _kits: dict[int, Kit] = field(default_factory=dict)
+    _kits: dict[int, Kit] = field(default_factory=dict[int, Kit])
 
     def __call__(self, order: Order) -> list[Row]:
-        """The rows that the order asks for and that are not there.
+        """The rows that the order names and that are not there.
 
         Raises:
-            InvalidInputError: a way is unknown, or the library lacks what it needs.
+            InvalidInputError: a method is unknown, or the library lacks what it needs.
         """
         if order.part:
             build_part(self.suite, order.part, seed=order.seed, work=_work(self.out, order.seed))
             return []
         kit = self._kit(order.seed)
-        results = Results(None, list(order.rows))
         if not order.prompts:
-            return [fact for name in order.ways for fact in speed_facts(kit, name)]
-        judge = suite_judge(self.suite, kit)
-        for name in order.ways:
-            fill_way(kit, name, order.prompts, judge=judge, results=results)
+            return [fact for name in order.methods for fact in speed_facts(kit, name)]
+        results = Results(None, list(order.rows))
+        judge = suite_judge(self.suite, kit.library)
+        for name in order.methods:
+            fill_entrant(kit, name, order.prompts, judge=judge, results=results)
             if order.with_facts and not _has_facts(results, name, order.seed):
-                results.append(way_facts(kit, name))
+                results.append(entrant_facts(kit, name))
         return results.rows[len(order.rows) :]
 
     def _kit(self, seed: int) -> Kit:
         if seed not in self._kits:
-            libraries = _libraries(self.suite, _work(self.out, seed))
-            self._kits[seed] = Kit(self.suite, seed=seed, libraries=libraries)
+            folders = _libraries(self.suite, _work(self.out, seed))
+            self._kits[seed] = open_kit(self.suite, folders, seed=seed)
         return self._kits[seed]
 
 
@@ -106,8 +111,8 @@ def jobs_of(suite: Suite, results: Results) -> list[Job]:
     Raises:
         InvalidInputError: the prompts cannot be read.
     """
-    prompts, people = suite_prompts(suite), suite.people or world_people()
-    size = max(1, BLOCK // (len(people) * suite.n_per_prompt))
+    prompts, users = suite_prompts(suite), suite_users(suite)
+    size = max(1, BLOCK // (len(users) * suite.n_per_prompt))
     answers = [
         job
         for seed in suite.seeds
@@ -116,41 +121,42 @@ def jobs_of(suite: Suite, results: Results) -> list[Job]:
     ]
     first = suite.seeds[0]
     timed = tuple(
-        way
-        for way in suite.ways
-        if is_timed(way) and ("fact", SLOWNESS, way, "", first) not in results
+        method
+        for method in suite.methods
+        if is_timed(method) and ("fact", SLOWNESS, method, "", first) not in results
     )
     seeds = {job.order.seed for job in answers} | ({first} if timed else set())
     builds = _builds(suite, [seed for seed in suite.seeds if seed in seeds])
     jobs = [*builds, *sorted(answers, key=lambda job: _rank(job.order))]
     if timed:
         names = frozenset(job.name for job in jobs)
-        jobs.append(Job("speed", Order(first, ways=timed), names))
+        jobs.append(Job("speed", Order(first, methods=timed), names))
     return jobs
 
 
 def cost_of(job: Job) -> int:
-    """How long the job takes, in ways of the small world; roughly, for estimates."""
-    return _BUILD_COST if job.order.part else len(job.order.ways)
+    """How long the job takes, in methods of the small world; roughly, for estimates."""
+    return _BUILD_COST if job.order.part else len(job.order.methods)
 
 
 def brief(job: Job, results: Results) -> Order:
     """The order with the rows that are there by now."""
     order: Order = job.order
-    rows = tuple(row for row in results.rows if row.seed == order.seed) if order.ways else ()
-    return Order(order.seed, order.part, order.ways, order.prompts, order.with_facts, rows)
+    rows = tuple(row for row in results.rows if row.seed == order.seed) if order.methods else ()
+    return Order(order.seed, order.part, order.methods, order.prompts, order.with_facts, rows)
 
 
 def _builds(suite: Suite, seeds: Sequence[int]) -> list[Job]:
     if suite.library != WORLD:
         return []
+    parts = world_parts(suite)
     return [
         Job(
             f"seed {seed}, {part}",
             Order(seed, part=part),
-            frozenset() if part == LIBRARY else frozenset({f"seed {seed}, {LIBRARY}"}),
+            frozenset(f"seed {seed}, {earlier}" for earlier in needs),
         )
-        for part in world_parts(suite)
+        for part, needs in parts.items()
         for seed in seeds
     ]
 
@@ -158,44 +164,43 @@ def _builds(suite: Suite, seeds: Sequence[int]) -> list[Job]:
 def _answering(
     suite: Suite, seed: int, prompts: tuple[str, ...], at: int, results: Results
 ) -> list[Job]:
-    """One job for the base, one for all ways that choose among measured policies, one for each."""
-    parts = world_parts(suite) if suite.library == WORLD else ()
+    """One job for every method that lacks answers or facts; the base's goes before the others."""
+    parts = world_parts(suite) if suite.library == WORLD else {}
     builds = {f"seed {seed}, {part}" for part in parts}
-    groups: dict[str, list[str]] = {}
-    for way in (BASE, *(name for name in suite.ways if name != BASE)):
-        lacks_facts = at == 0 and not _has_facts(results, way, seed)
-        if lacks_facts or _lacks_answers(suite, seed, way, prompts, results):
-            groups.setdefault("portfolios" if way.startswith(_CHOSEN) else way, []).append(way)
     base = f"seed {seed}, {BASE}, from prompt {at}"
+    jobs: list[Job] = []
+    for method in (BASE, *(name for name in suite.methods if name != BASE)):
+        lacks_facts = at == 0 and not _has_facts(results, method, seed)
+        if lacks_facts or _lacks_answers(suite, seed, method, prompts, results):
+            order = Order(seed, methods=(method,), prompts=prompts, with_facts=at == 0)
+            needs = builds if method == BASE else {*builds, base}
+            name = f"seed {seed}, {method}, from prompt {at}"
+            jobs.append(Job(name, order, frozenset(needs)))
+    done = {job.name for job in jobs}
     return [
-        Job(
-            f"seed {seed}, {name}, from prompt {at}",
-            Order(seed, ways=tuple(some), prompts=prompts, with_facts=at == 0),
-            frozenset(builds if name == BASE else {*builds, base}),
-        )
-        for name, some in groups.items()
+        Job(job.name, job.order, frozenset(n for n in job.needs if n in done or n in builds))
+        for job in jobs
     ]
 
 
 def _lacks_answers(
-    suite: Suite, seed: int, way: str, prompts: Sequence[str], results: Results
+    suite: Suite, seed: int, method: str, prompts: Sequence[str], results: Results
 ) -> bool:
     return any(
-        ("answer", way, person.name, seed, prompt, copy) not in results
-        for person in suite.people or world_people()
+        ("answer", method, user.name, seed, prompt, copy) not in results
+        for user in suite_users(suite)
         for prompt in prompts
         for copy in range(suite.n_per_prompt)
     )
 
 
-def _rank(order: Order) -> tuple[bool, bool, bool]:
+def _rank(order: Order) -> tuple[bool, bool]:
     """Bases first, then what takes longest."""
-    ways = order.ways
-    return (ways != (BASE,), not ways[0].startswith(_CHOSEN), ways != ("implicit-soup",))
+    return (order.methods != (BASE,), order.methods != (IMPLICIT,))
 
 
-def _has_facts(results: Results, way: str, seed: int) -> bool:
-    return ("fact", STORED, way, "", seed) in results
+def _has_facts(results: Results, method: str, seed: int) -> bool:
+    return ("fact", STORED, method, "", seed) in results
 
 
 def _work(out: Path, seed: int) -> Path:

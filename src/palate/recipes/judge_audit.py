@@ -15,11 +15,11 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import JsonObject, read_jsonl, write_json, write_text_atomic
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.types import PreferencePair
 from palate.evaluate.audit import JudgeAudit, Judgments, audit_judge
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.recipes.progress import progress_of
 from palate.rewards.judge import ComparingJudge, EndpointJudge, Question, both_orders
 from palate.rewards.light import fit_light
 from palate.rewards.pairs import PairSet

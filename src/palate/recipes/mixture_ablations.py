@@ -14,10 +14,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import load_settings
+from palate.library.controller import wording_of
+from palate.library.library import Library
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.mixture.controller import PreferenceController
+from palate.mixture.controller import PreferenceController, load_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import fit
 from palate.recipes.mixture_fit import (
@@ -26,8 +29,7 @@ from palate.recipes.mixture_fit import (
     controller_for,
     task_for,
 )
-from palate.recipes.mixture_open import open_mixture, wording_of
-from palate.recipes.mixture_rivals import Way, controlled_way, uniform_way
+from palate.recipes.mixture_rivals import Entrant, controlled_entrant, uniform_entrant
 from palate.recipes.mixture_study import (
     OURS,
     MixtureStudySettings,
@@ -38,8 +40,6 @@ from palate.recipes.mixture_study import (
     seeded,
 )
 from palate.recipes.mixture_verdicts import Compared, rates_of, verdicts, wanted_mean
-from palate.recipes.opened import Opened
-from palate.recipes.progress import progress_of
 from palate.world.objectives import PEOPLE
 
 HELD_OUT = ("Bilal", "Goro")  # opposite corners: every objective is still wanted by three others
@@ -143,32 +143,46 @@ def run_ablations(
     """
     seed = settings.seeds[0]
     opened = library_of(settings, seed)
-    main = open_mixture(opened).controller
-    wording = wording_of(opened, prompts=settings.run.fit.prompts, blend=settings.run.fit.blend)
+    main = load_controller(opened.files.controller_folder)
+    wording = wording_of(
+        opened.manifest, opened.base, prompts=settings.run.fit.prompts, blend=settings.run.fit.blend
+    )
     gold: dict[str, Float[ndarray, "comparisons objectives"]] = {}
     curves = {REBEL: curves_of(settings, seed)}
     n_parameters: dict[str, int] = {REBEL: main.n_parameters}
 
-    def note(name: str, way: Way, *, file: str | None = None) -> None:
+    def note(name: str, way: Entrant, *, file: str | None = None) -> None:
         gold[name] = answered(
             settings.work, file or name, way, opened, n_prompts=settings.n_prompts, seed=seed
         ).gold
 
-    note(REBEL, controlled_way(opened, wording, ControlledDecoding(main, opened.base)), file=OURS)
-    note(UNIFORM, uniform_way(opened, wording))
+    note(
+        REBEL, controlled_entrant(opened, wording, ControlledDecoding(main, opened.base)), file=OURS
+    )
+    note(UNIFORM, uniform_entrant(opened, wording))
     runs = {name: seeded(run, seed) for name, run in _runs(settings.overrides, sizes).items()}
     for name, run in runs.items():
         folder = settings.work / "ablations" / f"seed-{seed}" / name
         controller, curves[name] = _trained(opened, run, folder, title=name)
         n_parameters[name] = controller.n_parameters
-        own = wording_of(opened, prompts=run.fit.prompts, pool=run.fit.pool, blend=run.fit.blend)
-        note(name, controlled_way(opened, own, ControlledDecoding(controller, opened.base)))
+        own = wording_of(
+            opened.manifest,
+            opened.base,
+            prompts=run.fit.prompts,
+            pool=run.fit.pool,
+            blend=run.fit.blend,
+        )
+        note(name, controlled_entrant(opened, own, ControlledDecoding(controller, opened.base)))
     for name, variant in UNTRAINED.items():
         fit_settings = runs[variant].fit
         own = wording_of(
-            opened, prompts=fit_settings.prompts, pool=fit_settings.pool, blend=fit_settings.blend
+            opened.manifest,
+            opened.base,
+            prompts=fit_settings.prompts,
+            pool=fit_settings.pool,
+            blend=fit_settings.blend,
         )
-        note(name, uniform_way(opened, own))
+        note(name, uniform_entrant(opened, own))
     return _found(gold, curves, n_parameters, settings, seed=seed)
 
 
@@ -189,7 +203,7 @@ def _runs(
 
 
 def _trained(
-    opened: Opened, run: MixtureRun, folder: Path, *, title: str
+    opened: Library, run: MixtureRun, folder: Path, *, title: str
 ) -> tuple[PreferenceController, list[dict[str, Any]]]:
     controller = controller_for(opened, run.fit)
     trained, _ = combinations_of(opened, run)

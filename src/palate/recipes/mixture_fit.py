@@ -15,6 +15,17 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import write_versioned
 from palate.core.protocols import Reward, Sampling
 from palate.core.settings import Settings
+from palate.library.controller import (
+    RUN_FILE,
+    RUN_KIND,
+    RUN_VERSION,
+    experts_key,
+    strengths_for,
+    wording_of,
+)
+from palate.library.library import Library
+from palate.library.opening import WORLD
+from palate.library.rewards import library_rewards
 from palate.mixture.controller import PreferenceController, new_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import Task, fit
@@ -22,21 +33,11 @@ from palate.mixture.monitors import Summary, summarise, warnings_of
 from palate.mixture.rollout import CONTROLLER, Judge, References, Sample, sample
 from palate.mixture.settings import FitSettings
 from palate.mixture.static import StaticController, StaticDecoding
-from palate.mixture.wording import Asked
+from palate.mixture.wording import Asked, Wording
 from palate.models.control import Controller
 from palate.models.engine import LocalEngine
 from palate.models.processes import is_first, join_launch
-from palate.recipes.mixture_open import (
-    RUN_FILE,
-    RUN_KIND,
-    RUN_VERSION,
-    directions,
-    experts_key,
-    strengths_for,
-    wording_of,
-)
-from palate.recipes.opened import WORLD, Opened
-from palate.recipes.reward_sources import library_rewards
+from palate.recipes.measure_library import measure_again
 from palate.recipes.run_file import read_prompts
 from palate.rewards.reward import LearnedReward
 from palate.world.objectives import PEOPLE
@@ -154,7 +155,7 @@ class FittedMixture:
 
 
 def fit_mixture(
-    opened: Opened,
+    opened: Library,
     run: MixtureRun,
     *,
     on_update: Callable[[int, int], None] = lambda _done, _all: None,
@@ -174,20 +175,21 @@ def fit_mixture(
         controller,
         task,
         run.fit,
-        folder=opened.library.folder / TRAINING_FOLDER,
+        folder=opened.files.folder / TRAINING_FOLDER,
         on_update=lambda done, _row: on_update(done, run.fit.n_updates),
     )
     even = task_for(opened, run, StaticDecoding(StaticController(trained + held_out)), trained)
     sets = {"trained": trained, **({"held_out": held_out} if held_out else {})}
     before = {name: _measured(even, rows, run) for name, rows in sets.items()}
     after = {name: _measured(task, rows, run) for name, rows in sets.items()}
-    library = opened.library
+    library = opened.files
     if is_first():
         library = library.with_controller(
             lambda target: _fill(target, opened, controller, run, trained),
             key=experts_key(library.manifest),
         )
-    names = opened.library.manifest.expert_names
+        measure_again(opened, entries=(("mixture", 1),))
+    names = opened.manifest.expert_names
     warnings = [
         f"{name}: {sentence}"
         for name, summary in after.items()
@@ -211,11 +213,11 @@ def fit_mixture(
     )
 
 
-def controller_for(opened: Opened, settings: FitSettings) -> PreferenceController:
+def controller_for(opened: Library, settings: FitSettings) -> PreferenceController:
     """A new controller for the library's experts."""
     return new_controller(
         settings.trunk,
-        experts=opened.library.manifest.expert_names,
+        experts=opened.manifest.expert_names,
         n_vocab=len(opened.base.tokenizer),
         tokenizer_fingerprint=opened.base.tokenizer_fingerprint,
         seed=settings.seed,
@@ -223,18 +225,18 @@ def controller_for(opened: Opened, settings: FitSettings) -> PreferenceControlle
 
 
 def task_for(
-    opened: Opened,
+    opened: Library,
     run: MixtureRun,
     decoding: Controller,
     combinations: tuple[tuple[float, ...], ...],
 ) -> Task:
     """What a controller of this library is trained on, with the given decoding in the engine."""
-    manifest = opened.library.manifest
-    wording = wording_of(opened, prompts=run.fit.prompts, pool=run.fit.pool, blend=run.fit.blend)
+    manifest = opened.manifest
+    wording = _wording(opened, run)
     engine = LocalEngine(opened.base, opened.bank, max_rows=256, controllers={CONTROLLER: decoding})
-    rewards = library_rewards(opened.library).rewards
+    rewards = library_rewards(opened.files).rewards
     judge = Judge(
-        LibraryLogOdds(rewards, directions(manifest)),
+        LibraryLogOdds(rewards, manifest.anchors()),
         References(engine, wording, max_tokens=run.fit.max_tokens),
         temperature=run.fit.judge_temperature,
         is_raw=run.fit.reward == "raw",
@@ -242,15 +244,26 @@ def task_for(
     return Task(engine, wording, judge, _prompts(run.prompts), combinations)
 
 
+def _wording(opened: Library, run: MixtureRun) -> Wording:
+    fit_settings = run.fit
+    return wording_of(
+        opened.manifest,
+        opened.base,
+        prompts=fit_settings.prompts,
+        pool=fit_settings.pool,
+        blend=fit_settings.blend,
+    )
+
+
 def combinations_of(
-    opened: Opened, run: MixtureRun
+    opened: Library, run: MixtureRun
 ) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
     """Strengths of the training combinations and of those held out.
 
     Raises:
         InvalidInputError: none is left to train on.
     """
-    manifest = opened.library.manifest
+    manifest = opened.manifest
     listed = run.combinations or tuple(
         {objective.name: 1.0 / len(person.objectives) for objective in person.objectives}
         for person in PEOPLE
@@ -265,7 +278,7 @@ def combinations_of(
     return kept, held_out
 
 
-def fit_static(opened: Opened, run: MixtureRun, *, folder: Path) -> StaticController:
+def fit_static(opened: Library, run: MixtureRun, *, folder: Path) -> StaticController:
     """The best constant shares for every combination, learned by the same loss and updates."""
     trained, held_out = combinations_of(opened, run)
     everything = trained + held_out
@@ -298,14 +311,14 @@ def _prompts(source: str) -> tuple[str, ...]:
 
 def _fill(
     target: Path,
-    opened: Opened,
+    opened: Library,
     controller: PreferenceController,
     run: MixtureRun,
     trained: tuple[tuple[float, ...], ...],
 ) -> None:
     controller.save(target)
     content = {
-        "experts": experts_key(opened.library.manifest),
+        "experts": experts_key(opened.manifest),
         "settings": run.model_dump(mode="json"),
         "combinations": [list(row) for row in trained],
     }

@@ -22,6 +22,7 @@ import numpy as np
 
 from palate.core.files import write_folder_atomic
 from palate.core.plan import reference_plan
+from palate.core.progress import progress_of
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.types import Objective
@@ -32,11 +33,10 @@ from palate.experts.placement import AdapterSettings
 from palate.experts.rollouts import Rollout, read_rollouts
 from palate.experts.save import fill_expert_folder
 from palate.experts.train import deterministic, sequence_log_probs, train_expert
+from palate.library.library import Library
+from palate.library.rewards import library_rewards
 from palate.mixture.wording import Asked, Wording
 from palate.models.chat import encode_prompt
-from palate.recipes.opened import Opened
-from palate.recipes.progress import progress_of
-from palate.recipes.reward_sources import library_rewards
 from palate.world.prompts import MAX_ANSWER_TOKENS
 
 NAME = "morl"
@@ -45,7 +45,7 @@ _WANTED = Objective("wanted", "What the person of the prompt wants.")
 
 
 def train_morl(
-    opened: Opened,
+    opened: Library,
     wording: Wording,
     asked: Sequence[Asked],
     folder: Path,
@@ -61,10 +61,10 @@ def train_morl(
         folder: Written when training is done.
         seed: Of answers and adapter.
     """
-    config = opened.library.manifest.config
+    config = opened.manifest.config
     own = TrainSettings.model_validate(config["training"])
     shape = AdapterSettings.model_validate(config["adapter"])
-    n_experts = len(opened.library.manifest.experts)
+    n_experts = len(opened.manifest.experts)
     training = own.model_copy(update={"n_steps": own.n_steps * n_experts})
     job = ExpertJob(
         Anchor(NAME, (_WANTED.name,), (1.0,)),
@@ -77,7 +77,7 @@ def train_morl(
     data = _data(opened, wording, asked, seed=seed)
     with progress_of(f"{NAME}, steps") as report:
         model = train_expert(opened.base, job, data, on_step=report)
-    base_path = opened.library.manifest.base.path
+    base_path = opened.manifest.base.path
     write_folder_atomic(
         folder,
         lambda target: fill_expert_folder(
@@ -86,14 +86,14 @@ def train_morl(
     )
 
 
-def fair_share(opened: Opened, everything: Sequence[Asked]) -> list[Asked]:
+def fair_share(opened: Library, everything: Sequence[Asked]) -> list[Asked]:
     """So many of these, drawn at random, as make the answers that the experts were trained on.
 
     Args:
         opened: A library with its rollouts.
         everything: Every training prompt with every preference.
     """
-    library = opened.library
+    library = opened.files
     n_answers = len(
         read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
     )
@@ -101,9 +101,9 @@ def fair_share(opened: Opened, everything: Sequence[Asked]) -> list[Asked]:
     return [everything[place] for place in sorted(chosen.tolist())]
 
 
-def _data(opened: Opened, wording: Wording, asked: Sequence[Asked], *, seed: int) -> TrainingData:
+def _data(opened: Library, wording: Wording, asked: Sequence[Asked], *, seed: int) -> TrainingData:
     """Two answers of the base that is told the preference, to everything that is asked."""
-    plan = reference_plan(n_experts=len(opened.library.manifest.experts))
+    plan = reference_plan(n_experts=len(opened.manifest.experts))
     twice = [item for item in asked for _ in range(2)]
     requests = [
         Request(
@@ -115,8 +115,8 @@ def _data(opened: Opened, wording: Wording, asked: Sequence[Asked], *, seed: int
         for place, item in enumerate(twice)
     ]
     answers = opened.engine.generate(requests)
-    prompts = [item.prompt for item in twice]
-    scores = library_rewards(opened.library).score(prompts, [a.text for a in answers])
+    prompts = [item.text for item in twice]
+    scores = library_rewards(opened.files).score(prompts, [a.text for a in answers])
     wanted = (scores * np.array([item.strengths for item in twice])).sum(axis=1)
     rollouts = [
         Rollout(

@@ -18,56 +18,83 @@ of rows that are one expert each; `base`, `soup-1-silent` and `soup-2-silent` re
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
-
+from palate.core.decision import Decision, Known, Messages, with_instruction
 from palate.core.plan import Plan, member_plan, parameter_soup_plan, reference_plan
-from palate.core.protocols import Engine, Request, Sampling
+from palate.core.protocols import Sampling
 from palate.core.seeds import derive_seed
-from palate.mixture.rollout import CONTROLLER
+from palate.library.controller import LibraryController, strengths_for
+from palate.library.generate import generate_all
+from palate.library.library import Library
+from palate.library.merge import factor_means
+from palate.methods.mixture import MixtureMethod
 from palate.mixture.wording import Asked, Wording
-from palate.models.adapter import Adapter, Factor, load_adapter
+from palate.models.adapter import Adapter, load_adapter
 from palate.models.bank import AdapterBank
-from palate.models.engine import Controller, LocalEngine
-from palate.recipes.mixture_open import strengths_for
-from palate.recipes.opened import Opened
+from palate.models.control import Controller
 from palate.world.objectives import PEOPLE
 from palate.world.prompts import MAX_ANSWER_TOKENS
 
 MORL, P_SOUPS = "morl", "p-soups"
-TOLD = ("p-soups", "soup-1", "soup-2", "prompting", "morl")  # rivals that read the whole wish
-RIVALS = ("uniform", "static", *TOLD)  # what the headline averages over
+PROMPTED = ("p-soups", "soup-1", "soup-2", "prompting", "morl")  # rivals that read all sentences
+RIVALS = ("uniform", "static", *PROMPTED)  # what the headline averages over
 PLAIN = "uniform-plain"
 BESIDE = (PLAIN, "base", "soup-1-silent", "soup-2-silent")
-MAX_ROWS = 256
 
-Ask = Callable[[Asked, int], Request]  # what is asked of a way, and the seed
+PlanOf = Callable[[Asked], Plan]
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
-    """One way of answering.
+class StudyMethod:
+    """A method of the study: a plan from strengths, read with or without the sentences.
 
     Attributes:
-        engine: Answers.
-        ask: Makes the request.
+        name: For tables.
+        wording: Gives the sentences; `None` reads the prompt alone.
+        plan_of: Prompt and strengths to a plan.
     """
 
-    engine: Engine
-    ask: Ask
+    name: str
+    wording: Wording | None
+    plan_of: PlanOf
 
-    def answers(self, asked: list[Asked], *, seed: int) -> list[str]:
-        """One answer per item; a prompt has one seed per person, the same for all ways."""
-        requests = [
-            self.ask(item, derive_seed(seed, item.prompt, *map(str, item.wanted))) for item in asked
-        ]
-        return [completion.text for completion in self.engine.generate(requests)]
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """The plan for the strengths that the preference comes to."""
+        asked = Asked(messages, strengths_for(library.manifest, known.preference or {}))
+        sentence = "" if self.wording is None else self.wording.preference(asked)
+        return Decision(with_instruction(messages, sentence), self.plan_of(asked), self.name)
 
 
-def everybody(opened: Opened, prompts: tuple[str, ...]) -> list[Asked]:
-    """Every prompt for every person, prompt by prompt."""
-    manifest = opened.library.manifest
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """A method with the library that it decides from.
+
+    Attributes:
+        library: The study's library, or one with other experts or another controller.
+        method: Decides.
+    """
+
+    library: Library
+    method: StudyMethod | MixtureMethod
+
+    def answers(self, items: list[Asked], *, seed: int) -> list[str]:
+        """One answer per item; a prompt has one seed per user, the same for all methods."""
+        names = self.library.manifest.objective_names
+        owners = self.library.manifest.anchors().argmax(axis=1)
+        decisions: list[Decision] = []
+        for item in items:
+            shares = {names[owners[k]]: item.strengths[k] for k in item.wanted}
+            known = Known(preference=shares)
+            decisions.append(self.library.decide(item.prompt, known, method=self.method))
+        seeds = [derive_seed(seed, str(item.prompt), *map(str, item.wanted)) for item in items]
+        outputs = generate_all(self.library, decisions, sampling=_sampling(), seeds=seeds)
+        return [output.text for output in outputs]
+
+
+def everybody(opened: Library, prompts: tuple[str, ...]) -> list[Asked]:
+    """Every prompt for every user, prompt by prompt."""
+    manifest = opened.manifest
     wanted = [
         strengths_for(manifest, {objective.name: 1 / 3 for objective in person.objectives})
         for person in PEOPLE
@@ -75,99 +102,64 @@ def everybody(opened: Opened, prompts: tuple[str, ...]) -> list[Asked]:
     return [Asked(prompt, strengths) for prompt in prompts for strengths in wanted]
 
 
-def controlled_way(opened: Opened, wording: Wording, controller: Controller) -> Way:
-    """Under a controller, trained or constant."""
-    engine = LocalEngine(
-        opened.base, opened.bank, max_rows=MAX_ROWS, controllers={CONTROLLER: controller}
-    )
-
-    def ask(item: Asked, seed: int) -> Request:
-        plan = wording.plan(item, controller=CONTROLLER)
-        return Request(wording.full_text(item), plan, _sampling(), seed)
-
-    return Way(engine, ask)
+def controlled_entrant(opened: Library, wording: Wording, decoding: Controller) -> Entrant:
+    """The mixture under a controller, trained or constant."""
+    controller = LibraryController(wording, decoding, trained=())
+    return Entrant(opened.with_parts(controller=controller), MixtureMethod())
 
 
-def uniform_way(opened: Opened, wording: Wording) -> Way:
+def uniform_entrant(opened: Library, wording: Wording, *, name: str = "uniform") -> Entrant:
     """Equal shares at every token."""
-    engine = LocalEngine(opened.base, opened.bank, max_rows=MAX_ROWS)
-
-    def ask(item: Asked, seed: int) -> Request:
-        return Request(wording.full_text(item), wording.plan(item), _sampling(), seed)
-
-    return Way(engine, ask)
+    return Entrant(opened, StudyMethod(name, wording, wording.plan))
 
 
-def morl_way(opened: Opened, wording: Wording, adapter: Adapter) -> Way:
+def morl_entrant(opened: Library, wording: Wording, adapter: Adapter) -> Entrant:
     """The one adapter for everybody."""
     bank = AdapterBank(opened.base, {MORL: adapter})
     plan = member_plan(index=0, n_experts=1)
-
-    def ask(item: Asked, seed: int) -> Request:
-        return Request(wording.full_text(item), plan, _sampling(), seed)
-
-    return Way(LocalEngine(opened.base, bank, max_rows=MAX_ROWS), ask)
+    return Entrant(opened.with_parts(bank=bank), StudyMethod(MORL, wording, lambda _: plan))
 
 
-def rivals(opened: Opened, wording: Wording) -> dict[str, Way]:
-    """All ways but those that are trained for the study, by name."""
+def rivals(opened: Library, wording: Wording) -> dict[str, Entrant]:
+    """All entrants but those that are trained for the study, by name."""
     n_experts = opened.bank.n_experts
-    engine = LocalEngine(opened.base, opened.bank, max_rows=MAX_ROWS)
     extra = _mean_adapters(opened)
-    bank = AdapterBank(opened.base, extra)
-    extra_engine = LocalEngine(opened.base, bank, max_rows=MAX_ROWS)
+    means = opened.with_parts(bank=AdapterBank(opened.base, extra))
     places = {name: place for place, name in enumerate(extra)}
 
-    def told(plan_of: Callable[[Asked], Plan]) -> Ask:
-        return lambda item, seed: Request(wording.full_text(item), plan_of(item), _sampling(), seed)
-
-    def silent(plan_of: Callable[[Asked], Plan]) -> Ask:
-        plain = Wording(wording.base, ("",) * n_experts)
-        return lambda item, seed: Request(plain.full_text(item), plan_of(item), _sampling(), seed)
-
-    def soup(strength: float) -> Callable[[Asked], Plan]:
+    def soup(strength: float) -> PlanOf:
         return lambda item: parameter_soup_plan([strength * s for s in item.strengths])
 
     def reference(_item: Asked) -> Plan:
         return reference_plan(n_experts=n_experts)
 
-    def member(name_of: Callable[[Asked], str]) -> Callable[[Asked], Plan]:
-        return lambda item: member_plan(index=places[name_of(item)], n_experts=len(extra))
+    def mean(item: Asked) -> Plan:
+        return member_plan(index=places[_mean_name(item)], n_experts=len(extra))
 
+    plain = Wording(wording.base, wording.instructions, wording.prompts, wording.pool, blend=0.0)
+    methods = [
+        StudyMethod("soup-1", wording, soup(1.0)),
+        StudyMethod("soup-2", wording, soup(2.0)),
+        StudyMethod("prompting", wording, reference),
+        StudyMethod("base", None, reference),
+        StudyMethod("soup-1-silent", None, soup(1.0)),
+        StudyMethod("soup-2-silent", None, soup(2.0)),
+    ]
     return {
-        "uniform": uniform_way(opened, wording),
-        PLAIN: uniform_way(opened, replace(wording, blend=0.0)),
-        P_SOUPS: Way(extra_engine, told(member(_mean_name))),
-        "soup-1": Way(engine, told(soup(1.0))),
-        "soup-2": Way(engine, told(soup(2.0))),
-        "prompting": Way(engine, told(reference)),
-        "base": Way(engine, silent(reference)),
-        "soup-1-silent": Way(engine, silent(soup(1.0))),
-        "soup-2-silent": Way(engine, silent(soup(2.0))),
+        "uniform": uniform_entrant(opened, wording),
+        PLAIN: uniform_entrant(opened, plain, name=PLAIN),
+        P_SOUPS: Entrant(means, StudyMethod(P_SOUPS, wording, mean)),
+        **{method.name: Entrant(opened, method) for method in methods},
     }
 
 
-def mean_adapter(adapters: list[Adapter]) -> dict[str, Factor]:
-    """The means of the A and of the B, which is not the mean of the products.
-
-    Source:
-        Personalized Soups, arXiv 2310.11564, as published: parameters of the adapters are averaged.
-    """
-    return {
-        layer: Factor(
-            torch.stack([adapter[layer].down for adapter in adapters]).mean(dim=0),
-            torch.stack([adapter[layer].up for adapter in adapters]).mean(dim=0),
-            adapters[0][layer].scale,
-        )
-        for layer in adapters[0]
-    }
-
-
-def _mean_adapters(opened: Opened) -> Mapping[str, Adapter]:
-    folders = opened.library.expert_folders()
+def _mean_adapters(opened: Library) -> Mapping[str, Adapter]:
+    folders = opened.files.expert_folders()
     adapters = [load_adapter(folder) for folder in folders.values()]
     return {
-        _mean_name(item): mean_adapter([adapters[k] for k in item.wanted])
+        _mean_name(item): factor_means(
+            [adapters[k] for k in item.wanted], [1.0 / len(item.wanted)] * len(item.wanted)
+        )
         for item in everybody(opened, ("any",))
     }
 

@@ -17,10 +17,14 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, read_jsonl, write_json
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import load_settings
+from palate.library.controller import has_controller, wording_of
+from palate.library.library import Library
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.metrics.win_rates import WinRates
+from palate.mixture.controller import load_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import CURVES
 from palate.mixture.static import StaticController, StaticDecoding
@@ -34,15 +38,14 @@ from palate.recipes.mixture_fit import (
     fit_static,
 )
 from palate.recipes.mixture_morl import fair_share, train_morl
-from palate.recipes.mixture_open import has_controller, open_mixture, wording_of
 from palate.recipes.mixture_rivals import (
     BESIDE,
     MORL,
     RIVALS,
-    Way,
-    controlled_way,
+    Entrant,
+    controlled_entrant,
     everybody,
-    morl_way,
+    morl_entrant,
     rivals,
 )
 from palate.recipes.mixture_verdicts import (
@@ -54,8 +57,6 @@ from palate.recipes.mixture_verdicts import (
     verdicts,
     wanted_mean,
 )
-from palate.recipes.opened import Opened, open_library
-from palate.recipes.progress import progress_of
 from palate.recipes.world_run import world_run
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
@@ -252,16 +253,16 @@ def study_of(
     )
 
 
-def library_of(settings: MixtureStudySettings, seed: int) -> Opened:
+def library_of(settings: MixtureStudySettings, seed: int) -> Library:
     """The seed's library with its controller, built and trained if it is not there."""
     folder = settings.work / f"seed-{seed}"
     build_library(world_run(seed=seed), out=folder)
-    opened = open_library(folder)
-    if not has_controller(opened):
+    opened = Library.load(folder)
+    if not has_controller(opened.files):
         run = seeded(settings.run, seed)
         with progress_of(f"controller of seed {seed}, updates") as report:
             fit_mixture(opened, run, on_update=report)
-        opened = open_library(folder)
+        opened = Library.load(folder)
     return opened
 
 
@@ -277,7 +278,7 @@ def curves_of(settings: MixtureStudySettings, seed: int) -> list[dict[str, Any]]
 
 
 def answered(
-    work: Path, name: str, way: Way, opened: Opened, *, n_prompts: int, seed: int
+    work: Path, name: str, way: Entrant, opened: Library, *, n_prompts: int, seed: int
 ) -> Answered:
     """The way's judged answers to the held-out prompts; read from the work folder if there.
 
@@ -302,7 +303,7 @@ def answered(
             f"The file {str(path)!r} holds {len(texts)} answers, not {len(asked)}; remove it."
         )
     is_well_formed = [
-        parse(item.prompt, text).answer is not None for item, text in zip(asked, texts, strict=True)
+        parse(item.text, text).answer is not None for item, text in zip(asked, texts, strict=True)
     ]
     return Answered(gold_rewards(texts), np.array(is_well_formed))
 
@@ -310,12 +311,12 @@ def answered(
 def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
     opened = library_of(settings, seed)
     run = seeded(settings.run, seed)
-    wording = wording_of(opened, prompts=run.fit.prompts, blend=run.fit.blend)
+    wording = wording_of(opened.manifest, opened.base, prompts=run.fit.prompts, blend=run.fit.blend)
     static = fit_static(opened, run, folder=settings.work / f"static-{seed}")
-    trained = open_mixture(opened).controller
+    trained = load_controller(opened.files.controller_folder)
     ways = {
-        OURS: controlled_way(opened, wording, ControlledDecoding(trained, opened.base)),
-        "static": controlled_way(opened, wording, StaticDecoding(static)),
+        OURS: controlled_entrant(opened, wording, ControlledDecoding(trained, opened.base)),
+        "static": controlled_entrant(opened, wording, StaticDecoding(static)),
         **rivals(opened, wording),
     }
     _note_shares(settings.work / f"static-{seed}" / "shares.json", static)
@@ -330,7 +331,7 @@ def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
     if not (folder / "adapter_model.safetensors").is_file():
         asked = fair_share(opened, everybody(opened, train_prompts()))
         train_morl(opened, wording, asked, folder, seed=seed)
-    one_for_all = morl_way(opened, wording, load_adapter(folder))
+    one_for_all = morl_entrant(opened, wording, load_adapter(folder))
     found[MORL] = answered(
         settings.work, MORL, one_for_all, opened, n_prompts=settings.n_prompts, seed=seed
     )

@@ -24,8 +24,11 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
+from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
 from palate.experts.anchors import make_anchors
+from palate.library.opening import WORLD
+from palate.library.portfolio import POLICIES, PORTFOLIO
 from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.certificate import loss_sentence
 from palate.portfolio.choice import Wish, choose
@@ -36,16 +39,13 @@ from palate.portfolio.payoff_file import save_payoffs
 from palate.portfolio.payoffs import Payoffs, payoffs_from_measurements
 from palate.portfolio.record import Record, save_record
 from palate.portfolio.terms import Terms
-from palate.recipes.opened import WORLD
 from palate.recipes.palm_meter import Meter
 from palate.recipes.palm_oracles import BASE_POLICY, ModelOracle, Prices, maker, some_prompts
-from palate.recipes.palm_route import POLICIES, PORTFOLIO
 from palate.recipes.palm_settings import PortfolioSettings
-from palate.recipes.progress import progress_of
 from palate.recipes.run_file import RunSettings, read_prompts
-from palate.recipes.workshop import Workshop, run_prompts
-from palate.world.prompts import prompts_about, train_prompts
-from palate.world.topics import TRAIN_TOPICS
+from palate.recipes.run_prompts import run_prompts
+from palate.recipes.workshop import Workshop
+from palate.world.prompts import further_prompts
 
 PAYOFF, PAYOFF_REPORT = "payoff.json", "payoff-report.json"
 LEAST_PROMPTS = 4  # two for each half's standard errors
@@ -176,20 +176,12 @@ def portfolio_prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[st
     if settings.prompts is None:
         pool = run_prompts(run)
     elif settings.prompts == WORLD:
-        pool = further_world_prompts()
+        pool = further_prompts()
     else:
         pool = read_prompts(Path(settings.prompts))
     generator = generator_for(run.seed, "portfolio prompts")
     order = generator.permutation(len(pool))[: settings.n_prompts or None]
     return tuple(pool[k] for k in sorted(order))
-
-
-def further_world_prompts() -> tuple[str, ...]:
-    """Prompts about the small world's training topics that are not among its training prompts."""
-    used = set(train_prompts())
-    return tuple(
-        text for topic in TRAIN_TOPICS for text in prompts_about(topic) if text not in used
-    )
 
 
 def _meter(workshop: Workshop, settings: PortfolioSettings, prompts: tuple[str, ...]) -> Meter:

@@ -24,13 +24,13 @@ from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
 from palate.experts.rollouts import RewardScores
+from palate.library.policy import Measured
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt, format_messages
 from palate.models.engine import LocalEngine
 from palate.models.load import Base
 from palate.models.logprobs import Scored, answer_divergences, answer_log_probs
 from palate.portfolio.slack import Answers
-from palate.recipes.palm_policy import Measured
 
 
 class ScoreTokens(Protocol):

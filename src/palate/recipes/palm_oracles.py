@@ -28,11 +28,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.simplex import require_simplex
 from palate.experts.anchors import Anchor, objective_anchors
-from palate.models.bank import AdapterBank
-from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
-from palate.portfolio.slack import Answers, with_slacks
-from palate.recipes.palm_meter import Meter
-from palate.recipes.palm_policy import (
+from palate.library.policy import (
     BASE,
     Measured,
     Policy,
@@ -40,6 +36,10 @@ from palate.recipes.palm_policy import (
     load_policy,
     save_policy,
 )
+from palate.models.bank import AdapterBank
+from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
+from palate.portfolio.slack import Answers, with_slacks
+from palate.recipes.palm_meter import Meter
 from palate.recipes.palm_settings import OracleKind
 from palate.recipes.workshop import Workshop
 

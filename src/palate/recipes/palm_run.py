@@ -5,7 +5,7 @@ from pathlib import Path
 
 from palate.core.files import dump_json
 from palate.core.settings import load_settings
-from palate.experts.library import MANIFEST, Library
+from palate.library.folder import MANIFEST, LibraryFolder
 from palate.recipes.build import Built, build_library
 from palate.recipes.run_file import RunSettings
 
@@ -25,7 +25,7 @@ def grow_portfolio(
         FormatError: the folder holds a library of another base or other objectives.
     """
     if (target / MANIFEST).is_file():
-        settings = stored_settings(Library.open(target), overrides=overrides)
+        settings = stored_settings(LibraryFolder.open(target), overrides=overrides)
         return build_library(settings, out=target)
     settings = load_settings(RunSettings, target, overrides=overrides)
     if settings.portfolio is None:
@@ -33,7 +33,7 @@ def grow_portfolio(
     return build_library(settings, out=out or Path("out") / target.stem)
 
 
-def stored_settings(library: Library, *, overrides: Sequence[str] = ()) -> RunSettings:
+def stored_settings(library: LibraryFolder, *, overrides: Sequence[str] = ()) -> RunSettings:
     """The run file that the library was built by, with a portfolio section.
 
     Raises:

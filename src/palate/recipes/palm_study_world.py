@@ -18,6 +18,7 @@ from numpy import ndarray
 from pydantic import Field, model_validator
 
 from palate.core.errors import InvalidInputError
+from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
 from palate.experts.train import deterministic
@@ -25,16 +26,15 @@ from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.baselines import random_anchors, uniform_anchors
 from palate.portfolio.oracle import Oracle
 from palate.portfolio.payoffs import Measurements, Payoffs
-from palate.recipes.palm_grow import further_world_prompts, without_errors
+from palate.recipes.palm_grow import without_errors
 from palate.recipes.palm_meter import Meter
 from palate.recipes.palm_oracles import ModelOracle, Prices, maker
-from palate.recipes.progress import progress_of
 from palate.recipes.run_file import RunSettings
 from palate.recipes.workshop import Workshop, open_workshop
 from palate.recipes.world_run import world_run
 from palate.world.gold import gold_rewards
 from palate.world.objectives import OBJECTIVE_NAMES
-from palate.world.prompts import held_out_prompts
+from palate.world.prompts import further_prompts, held_out_prompts
 
 OBJECTIVES = ("elementary", "expert", "friendly")  # two that pull against each other, one beside
 GOLD_KEY = "gold rules"
@@ -153,7 +153,7 @@ def study_run(objectives: Sequence[str] = OBJECTIVES, *, seed: int) -> RunSettin
 
 def study_prompts(n_prompts: int, *, seed: int) -> tuple[str, ...]:
     """Prompts that members are chosen on, drawn from those that no rollout was sampled for."""
-    pool = further_world_prompts()
+    pool = further_prompts()
     order = generator_for(seed, "further prompts").permutation(len(pool))[:n_prompts]
     return tuple(pool[k] for k in sorted(order))
 

@@ -1,78 +1,75 @@
-"""Rewards for a library: learned from pairs or annotators, taken from a folder, or a rule.
+"""Rewards for a library: learned from pairs or annotators, from a folder, a rule, or a function.
 
 A learned reward is calibrated on the base's own answers, once, and written into the library with
 its card; from then on it is read from there. So an interrupted build scores with the same reward as
 an uninterrupted one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from palate.core.errors import FormatError, InvalidInputError
-from palate.core.files import hash_value, read_versioned, write_versioned
-from palate.core.protocols import Reward
+from palate.core.files import hash_value, write_versioned
+from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
-from palate.experts.library import Fill, Library, hash_folder
 from palate.experts.rollouts import Rollout
-from palate.recipes.progress import progress_of
-from palate.recipes.run_file import ObjectiveSettings
+from palate.library.folder import Fill, LibraryFolder, hash_folder
+from palate.library.rewards import HELD_BACK, RULE, RULE_KIND, RULE_VERSION
+from palate.recipes.run_file import ObjectiveSettings, RewardSource
 from palate.rewards.card import FILE as CARD
 from palate.rewards.card import load_card
 from palate.rewards.fit import fit_reward
 from palate.rewards.folder import load_reward
+from palate.rewards.functions import (
+    RewardFunction,
+    fit_function,
+    identity_of,
+    require_functions,
+    stored_function,
+)
 from palate.rewards.held_out import HeldOut
 from palate.rewards.pairs import PairSet, pair_set, read_pairs
-from palate.rewards.reward import LearnedReward, RewardVector, calibrate
+from palate.rewards.reward import LearnedReward, calibrate
 from palate.rewards.rules import rule_from
+from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import trunk_settings
 from palate.world.annotators import annotate, pair_up, sample_annotators
 from palate.world.objectives import OBJECTIVE_NAMES
 
-RULE = "rule.json"
-_RULE_KIND, _RULE_VERSION = "palate-rule", 1
-VALIDATION_SHARE = 0.2  # of the groups, where no validation file is given
+MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
+VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back
 
 
 def add_reward(
-    library: Library, objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int
-) -> Library:
+    library: LibraryFolder, objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int
+) -> LibraryFolder:
     """The library with the objective's reward in it; one that is there already is kept.
 
     Args:
-        library: Where to put it.
+        library: Where to put it; it knows the functions of objectives that have one.
         objective: Name and source.
         answers: Of the base; scales are fitted on them, annotators judge them.
         seed: Of the whole build.
 
     Raises:
-        InvalidInputError: the pairs are empty or wrong, or a setting is.
+        InvalidInputError: the pairs are empty or wrong, or a setting is, or a function does not
+            give what it must.
         FormatError: the reward folder is another objective's or holds something else.
     """
+    function = library.reward_funcs.get(objective.name)
+    if function is not None and objective.reward is None:
+        key = _function_key(function, objective, answers)
+        if library.has_reward(objective.name, key=key):
+            return library
+        return library.with_reward(objective.name, _function(function, objective, answers), key=key)
     key = reward_key(objective, answers, seed=seed)
     if library.has_reward(objective.name, key=key):
         return library
     return library.with_reward(objective.name, _fill_of(objective, answers, seed=seed), key=key)
 
 
-def library_rewards(library: Library) -> RewardVector:
-    """The library's rewards, in the order of its objectives.
-
-    Raises:
-        FormatError: an objective has no reward, or its folder was changed.
-    """
-    missing = [
-        name for name in library.manifest.objective_names if name not in library.manifest.rewards
-    ]
-    if missing:
-        raise FormatError(
-            f"The library {str(library.folder)!r} has no reward for {missing[0]!r}; build it again."
-        )
-    names = library.manifest.objective_names
-    return RewardVector(tuple(_load(library.reward_folder(name), name) for name in names))
-
-
-def held_out_of(library: Library) -> dict[str, HeldOut]:
+def held_out_of(library: LibraryFolder) -> dict[str, HeldOut]:
     """How well the library's learned rewards rank held-out pairs; rules are not among them."""
     folders = {name: library.reward_folder(name) for name in library.manifest.rewards}
     return {
@@ -83,12 +80,12 @@ def held_out_of(library: Library) -> dict[str, HeldOut]:
 
 
 def reward_key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int) -> str:
-    """Hash of everything that determines the objective's reward.
+    """Hash of everything that determines the objective's reward, of one that is no function.
 
     Raises:
         InvalidInputError: a file or folder of the source is missing or wrong.
     """
-    source = objective.reward
+    source = _source_of(objective)
     facts: dict[str, Any] = {
         "objective": objective.name,
         "source": source.model_dump(mode="json", exclude={"pairs", "validation", "folder"}),
@@ -103,15 +100,46 @@ def reward_key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed
     return hash_value(facts)
 
 
-def require_sources(objectives: Sequence[ObjectiveSettings], *, seed: int) -> None:
+def functions_of(
+    objectives: Sequence[ObjectiveSettings], *, given: Mapping[str, RewardFunction], folder: Path
+) -> dict[str, RewardFunction]:
+    """The functions of a build, by objective.
+
+    Args:
+        objectives: Of the run.
+        given: In this call.
+        folder: Of the library; functions of an earlier build that can be imported go on there.
+
+    Raises:
+        InvalidInputError: a function is of an unknown objective, or cannot be called.
+    """
+    require_functions(given, objectives=[objective.name for objective in objectives])
+    found = dict(given)
+    for objective in objectives:
+        if objective.reward is None and objective.name not in found:
+            stored = stored_function(folder / "rewards" / objective.name)
+            found |= {} if stored is None else {objective.name: stored}
+    return found
+
+
+def require_sources(
+    objectives: Sequence[ObjectiveSettings],
+    *,
+    seed: int,
+    functions: Mapping[str, RewardFunction] | None = None,
+) -> None:
     """Return when every source can be read, so that a wrong one is refused before work is done.
 
     Raises:
-        InvalidInputError: a file, folder, rule or trunk setting is missing or wrong.
+        InvalidInputError: a file, folder, rule or trunk setting is missing or wrong, or an
+            objective has no source or two.
         FormatError: a reward folder holds something else.
     """
     for objective in objectives:
-        source = objective.reward
+        if objective.name in (functions or {}):
+            _require_no_source(objective)
+            continue
+        source = _source_of(objective)
         if source.rule is not None:
             rule_from(source.rule, objective=objective.name)
         elif source.folder is not None:
@@ -123,52 +151,123 @@ def require_sources(objectives: Sequence[ObjectiveSettings], *, seed: int) -> No
 
 def human_pairs(objective: ObjectiveSettings, *, seed: int) -> PairSet | None:
     """The training pairs of the objective's file, or `None` where it has none."""
-    return None if objective.reward.pairs is None else _read(objective, seed=seed)[0]
+    if objective.reward is None or objective.reward.pairs is None:
+        return None
+    return _read(objective, seed=seed)[0]
+
+
+def _source_of(objective: ObjectiveSettings) -> RewardSource:
+    if objective.reward is None:
+        raise InvalidInputError(
+            f"The objective {objective.name!r} has no reward; give it `reward` with pairs, folder, "
+            f"rule or annotators in the run file, or a function in `palate.build(..., "
+            f"reward_funcs={{{objective.name!r}: function}})`."
+        )
+    return objective.reward
+
+
+def _require_no_source(objective: ObjectiveSettings) -> None:
+    if objective.reward is not None:
+        raise InvalidInputError(
+            f"The objective {objective.name!r} has a reward in the run file and a function; leave "
+            "one of them out."
+        )
+
+
+def _function_key(
+    function: RewardFunction, objective: ObjectiveSettings, answers: Sequence[Rollout]
+) -> str:
+    """Hash of the function's code and of the answers that its scale is fitted on."""
+    texts = hash_value([[row.prompt, row.completion] for row in answers])
+    return hash_value(
+        {"objective": objective.name, "function": identity_of(function), "answers": texts}
+    )
+
+
+def _function(
+    function: RewardFunction, objective: ObjectiveSettings, answers: Sequence[Rollout]
+) -> Fill:
+    return fit_function(
+        function,
+        objective=objective.name,
+        prompts=[row.prompt for row in answers],
+        answers=[row.completion for row in answers],
+    ).save
 
 
 def _fill_of(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int) -> Fill:
-    source = objective.reward
+    source = _source_of(objective)
     if source.rule is not None:
         rule_from(source.rule, objective=objective.name)  # refuses what is no rule
         content = {"objective": objective.name, "rule": source.rule}
         return lambda folder: write_versioned(
-            folder / RULE, kind=_RULE_KIND, version=_RULE_VERSION, content=content
+            folder / RULE, kind=RULE_KIND, version=RULE_VERSION, content=content
         )
-    reward = _learned(objective, answers, seed=seed)
+    reward, held_back = _learned(objective, answers, seed=seed)
     if reward.objective != objective.name:
         raise FormatError(
             f"The reward folder {str(source.folder)!r} is of the objective {reward.objective!r}, "
             f"but {objective.name!r} is asked for."
         )
-    if reward.card.calibration is None:
-        prompts, texts = [row.prompt for row in answers], [row.completion for row in answers]
-        reward = calibrate(reward, prompts=prompts, answers=texts, kind=source.scale)
-    return reward.save
+    reward = _calibrated(reward, source.scale, answers)
+    if held_back is None:
+        return reward.save
+    second = _calibrated(held_back, source.scale, answers)
+
+    def fill(folder: Path) -> None:
+        reward.save(folder)
+        second.save(folder / HELD_BACK)
+
+    return fill
+
+
+def _calibrated(
+    reward: LearnedReward, kind: ScaleKind, answers: Sequence[Rollout]
+) -> LearnedReward:
+    """The reward with its scale fitted on the base's answers; a scale it has is kept."""
+    if reward.card.calibration is not None:
+        return reward
+    prompts, texts = [row.prompt for row in answers], [row.completion for row in answers]
+    return calibrate(reward, prompts=prompts, answers=texts, kind=kind)
 
 
 def _learned(
     objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int
-) -> LearnedReward:
-    source = objective.reward
+) -> tuple[LearnedReward, LearnedReward | None]:
+    """The reward that teaches, and one fitted on the pairs that it never saw.
+
+    Each is measured on the other's pairs. A finished reward folder brings no pairs and a small
+    validation set too few, so there is no second one.
+    """
+    source = _source_of(objective)
     if source.folder is not None:
-        return load_reward(_require_folder(source.folder))
+        return load_reward(_require_folder(source.folder)), None
     if source.pairs is not None:
         train, validation = _read(objective, seed=seed)
     else:
         train, validation = _annotated(objective, answers, seed=seed)
-    with progress_of(f"reward {objective.name}") as report:
-        return fit_reward(
-            train,
-            validation=validation,
-            settings=trunk_settings(source.trunk, overrides=source.trunk_settings),
-            seed=derive_seed(seed, "reward", objective.name),
-            on_step=report,
-        )
+    settings = trunk_settings(source.trunk, overrides=source.trunk_settings)
+    sides = [("reward", train, validation)]
+    if len(set(validation.groups)) >= MIN_HELD_BACK:
+        sides.append(("held-back reward", validation, train))
+    fitted: list[LearnedReward] = []
+    for name, own, other in sides:
+        with progress_of(f"{name} {objective.name}") as report:
+            fitted.append(
+                fit_reward(
+                    own,
+                    validation=other,
+                    settings=settings,
+                    seed=derive_seed(seed, name, objective.name),
+                    on_step=report,
+                )
+            )
+    return fitted[0], fitted[1] if len(fitted) > 1 else None
 
 
 def _read(objective: ObjectiveSettings, *, seed: int) -> tuple[PairSet, PairSet]:
     """Training and validation pairs of the objective's files."""
-    source = objective.reward
+    source = _source_of(objective)
     files = [path for path in (source.pairs, source.validation) if path is not None]
     sets = [
         read_pairs(
@@ -186,7 +285,7 @@ def _annotated(
     objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int
 ) -> tuple[PairSet, PairSet]:
     """Pairs of the base's answers, labelled by simulated annotators."""
-    settings = objective.reward.annotators
+    settings = _source_of(objective).annotators
     if settings is None or objective.name not in OBJECTIVE_NAMES:
         raise InvalidInputError(
             f"Annotators can judge only {', '.join(OBJECTIVE_NAMES)}, not {objective.name!r}; give "
@@ -238,13 +337,6 @@ def split_groups(pairs: PairSet, *, seed: int) -> tuple[PairSet, PairSet]:
         )
 
     return side(is_held_out=False), side(is_held_out=True)
-
-
-def _load(folder: Path, objective: str) -> Reward:
-    if not (folder / RULE).is_file():
-        return load_reward(folder)
-    content = read_versioned(folder / RULE, kind=_RULE_KIND, version=_RULE_VERSION)
-    return rule_from(content["rule"], objective=objective)
 
 
 def _require_folder(folder: Path) -> Path:

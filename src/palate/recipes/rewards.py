@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from palate.core.errors import InvalidInputError
+from palate.core.progress import progress_of
 from palate.core.settings import Settings
-from palate.recipes.progress import progress_of
 from palate.rewards.card import statistics_of
 from palate.rewards.completions import has_pairs, read_completions
 from palate.rewards.fit import fit_reward

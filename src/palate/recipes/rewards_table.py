@@ -7,8 +7,8 @@ from pydantic import Field
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_text_atomic
+from palate.core.progress import progress_of
 from palate.core.settings import Settings
-from palate.recipes.progress import progress_of
 from palate.rewards.card import RewardCard, load_card
 from palate.rewards.fit import fit_reward
 from palate.rewards.held_out import Accuracy, HeldOut

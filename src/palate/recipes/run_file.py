@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from palate.build.calibration import CalibrationSettings
 from palate.core.errors import InvalidInputError
 from palate.core.settings import Settings
 from palate.core.types import Objective
@@ -74,13 +75,14 @@ class ObjectiveSettings(Settings):
         name: Short identifier.
         description: One sentence for people.
         instruction: The preference in words, as it is put to a model.
-        reward: Where its reward comes from.
+        reward: Where its reward comes from; `None` for one that is a Python function
+            (`palate.build(..., reward_funcs={NAME: function})`).
     """
 
     name: str
     description: str = ""
     instruction: str = ""
-    reward: RewardSource
+    reward: RewardSource | None = None
 
 
 class RunSettings(Settings):
@@ -97,6 +99,7 @@ class RunSettings(Settings):
         anchors: Which experts.
         adapter: Shape of every expert.
         training: How every expert is trained.
+        calibration: How methods are measured at the end.
         portfolio: A certified portfolio, for which further experts are trained; `None` for none.
         seed: Of everything random.
         report_to: Where TRL reports training: `none`, `tensorboard`, `wandb` or `trackio`.
@@ -112,6 +115,7 @@ class RunSettings(Settings):
     anchors: AnchorSettings = AnchorSettings()
     adapter: AdapterSettings = AdapterSettings()
     training: TrainSettings = TrainSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     portfolio: PortfolioSettings | None = None
     seed: int = Field(default=0, ge=0)
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"

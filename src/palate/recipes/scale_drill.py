@@ -24,13 +24,13 @@ import psutil
 from pydantic import Field
 
 from palate.core.errors import CheckFailedError, InvalidInputError
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.core.types import Belief
+from palate.library.library import Library
 from palate.metrics.intervals import wilson_interval
-from palate.recipes.opened import open_library
 from palate.recipes.people_kept import list_people
-from palate.recipes.progress import progress_of
 from palate.recipes.scale_ray import require_ray
 from palate.recipes.scale_serve import REPLICA, require_shared
 from palate.recipes.serve import assemble
@@ -296,7 +296,7 @@ def phase_rates(attempts: Sequence[Attempt], phase: str) -> dict[str, Any]:
 
 def _checked(library: Path, database: str, load: Load) -> dict[str, Any]:
     """What the database holds, against what was acknowledged."""
-    served = assemble(open_library(library), ServeSettings(), database=database)
+    served = assemble(Library.load(library), ServeSettings(), database=database)
     store = served.store("default")
     try:
         kept = {name: [item.key for item in store.history(name)] for name in store.people()}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from palate.core.errors import FormatError
 from palate.experts.anchors import make_anchors
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
 from palate.recipes.run_file import RunSettings
 
 
@@ -27,10 +27,10 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
         FormatError: a part is damaged, or a library is of another base, other objectives or
             rollouts, or both have another expert of one name.
     """
-    library = Library.open(folder)
+    library = LibraryFolder.open(folder)
     taken: list[tuple[str, Path]] = []
     for path in others:
-        other = Library.open(path)
+        other = LibraryFolder.open(path)
         _require_same(library, other)
         for record in other.manifest.experts:
             name = record.anchor.name
@@ -57,7 +57,7 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
     return taken
 
 
-def _require_same(library: Library, other: Library) -> None:
+def _require_same(library: LibraryFolder, other: LibraryFolder) -> None:
     library.require_base(other.manifest.base)
     mine, theirs = library.manifest, other.manifest
     same = {

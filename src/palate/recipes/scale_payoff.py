@@ -21,15 +21,15 @@ from pydantic import Field
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import member_plan, reference_plan
+from palate.core.progress import progress_of
 from palate.core.settings import Settings
-from palate.experts.library import Library
-from palate.experts.manifest import Manifest
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import Manifest
+from palate.library.rewards import library_rewards
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
 from palate.portfolio.slack import Answers, with_slacks
-from palate.recipes.opened import open_library
 from palate.recipes.palm_meter import Meter
-from palate.recipes.progress import progress_of
-from palate.recipes.reward_sources import library_rewards
 from palate.recipes.scale_ray import gpus_of, require_ray, start_ray
 
 BASE = "base"
@@ -83,8 +83,8 @@ class CellWorker:
     def __init__(self, folder: str, settings: dict[str, Any]) -> None:
         """Load base, experts and rewards."""
         self._settings = s = PayoffJobSettings.model_validate(settings)
-        self._opened = open_library(Path(folder), base=s.base, device=s.device, dtype=s.dtype)
-        self._reward = library_rewards(self._opened.library)
+        self._opened = Library.load(Path(folder), base=s.base, device=s.device, dtype=s.dtype)
+        self._reward = library_rewards(self._opened.files)
 
     def measure(self, cell: Cell) -> Found:
         """What the policy's answers to the cell's prompts are worth."""
@@ -150,7 +150,7 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
         )
     if settings.workers:
         require_ray()
-    manifest = Library.open(folder).manifest  # whoever measures opens the base
+    manifest = LibraryFolder.open(folder).manifest  # whoever measures opens the base
     policies = (BASE, *manifest.expert_names)
     chunks = _chunks(prompts, settings.chunk_prompts)
     cells = [Cell(policy, chunk) for policy in policies for chunk in chunks]

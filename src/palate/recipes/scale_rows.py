@@ -11,6 +11,7 @@ from pydantic import Field
 from sqlalchemy import text
 
 from palate.core.errors import InvalidInputError
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.core.types import Belief, Feedback
@@ -19,7 +20,6 @@ from palate.profiles.database import Database, open_database
 from palate.profiles.persons import add_person
 from palate.profiles.responses import Response, record_response
 from palate.profiles.store import SqlProfileStore
-from palate.recipes.progress import progress_of
 from palate.recipes.scale_serve import require_shared
 
 LETTERS = "etaoinshrdlu "

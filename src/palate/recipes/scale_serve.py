@@ -23,10 +23,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from palate.core.errors import CheckFailedError, InvalidInputError
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
 from palate.profiles.database import open_database
 from palate.profiles.keys import list_keys
-from palate.recipes.opened import open_library
 from palate.recipes.scale_ray import NAMESPACE, gpus_of, require_ray, start_ray
 from palate.recipes.serve import ServeJob, assemble
 from palate.serve.app import make_app
@@ -59,7 +59,7 @@ def serve_replicas(
     """
     require_ray()
     require_shared(job.database)
-    Library.open(job.library)
+    LibraryFolder.open(job.library)
     database = open_database(job.database)  # brings the schema up before many do it
     try:
         has_keys = any(not key.is_revoked for key in list_keys(database))
@@ -126,11 +126,11 @@ def _application(serve: Any, job: ServeJob, n_replicas: int, n_gpus: float) -> A
 
         def __init__(self) -> None:
             set_up_logs(settings.log_level)
-            opened = open_library(
+            library = Library.load(
                 ours.library, base=ours.base, device=ours.device, dtype=ours.dtype
             )
             self._served = assemble(
-                opened, settings, database=ours.database, engine_of=ours.engine_of
+                library, settings, database=ours.database, engine_of=ours.engine_of
             )
 
         def __serve_build_asgi_app__(self) -> Any:

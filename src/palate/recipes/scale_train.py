@@ -21,14 +21,14 @@ from palate.core.files import write_json
 from palate.core.seeds import derive_seed
 from palate.experts.anchors import Anchor
 from palate.experts.job import ExpertJob, TrainSettings
-from palate.experts.library import Library
 from palate.experts.pair_trainer import whole_parameters
 from palate.experts.rollouts import read_rollouts
 from palate.experts.save import fill_expert_folder
 from palate.experts.train import rollout_data, train_expert
+from palate.library.folder import LibraryFolder
+from palate.library.opening import base_path
 from palate.models.load import load_base
 from palate.models.processes import is_first, join_launch, n_together, own_device, summed
-from palate.recipes.opened import base_path
 from palate.recipes.run_file import RunSettings
 
 LOSSES = "losses.json"
@@ -84,7 +84,7 @@ def train_anchor(
         InvalidInputError: FSDP is asked for and not in force, the library lacks rollouts or the
             anchor, `out` exists, or the batch cannot be split between the processes.
     """
-    library = Library.open(folder)
+    library = LibraryFolder.open(folder)
     if out.exists():
         raise InvalidInputError(f"The folder {str(out)!r} exists; give a new one.")
     settings = RunSettings.model_validate(dict(library.manifest.config))
@@ -129,7 +129,7 @@ def train_anchor(
     return found
 
 
-def _anchor(library: Library, name: str) -> Anchor:
+def _anchor(library: LibraryFolder, name: str) -> Anchor:
     manifest = library.manifest
     for record in manifest.experts:
         if record.anchor.name == name:

@@ -11,12 +11,12 @@ from numpy import ndarray
 
 from palate.core.plan import reference_plan
 from palate.core.protocols import Request, Sampling
+from palate.library.library import Library
 from palate.models.adapter import load_adapter
 from palate.models.chat import encode_prompt
 from palate.models.logprobs import Scored
 from palate.models.vllm_rounding import Rounding, gram_of
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.opened import Opened, open_library
 from palate.recipes.vllm import open_vllm
 from palate.recipes.vllm_compare import compare, failures, requests_of_all_ways, to_json
 from palate.recipes.vllm_rates import RateCheck, check_rates, people_points, rounding_rates
@@ -64,7 +64,7 @@ def compare_engines(
         seed: Of plans and draws.
         adapters: Other folders of the same experts, for a server with a rewritten base.
     """
-    calibrated = calibrate(open_library(folder), step=settings.coefficient_step, seed=seed)
+    calibrated = calibrate(Library.load(folder), step=settings.coefficient_step, seed=seed)
     opened = open_vllm(folder, settings, adapters=adapters, rates=calibrated.rates)
     asked = requests_of_all_ways(
         n=n,
@@ -100,13 +100,13 @@ def compare_engines(
     }
 
 
-def calibrate(opened: Opened, *, step: float, seed: int) -> Calibrated:
+def calibrate(opened: Library, *, step: float, seed: int) -> Calibrated:
     """Rates on some texts; the bound made of them on other texts and other coefficients."""
     bank = opened.bank
     items = _answers(opened, CALIBRATION, seed=seed)
     points = people_points(n_experts=bank.n_experts, n_points=N_POINTS, seed=seed)
     rates = rounding_rates(opened.base, bank, items=items, points=points)
-    adapters = [load_adapter(path) for path in opened.library.expert_folders().values()]
+    adapters = [load_adapter(path) for path in opened.files.expert_folders().values()]
     rounding = Rounding(step, gram_of(adapters), rates)
     others = people_points(n_experts=bank.n_experts, n_points=4 * N_POINTS, seed=seed + 1)
     check = check_rates(
@@ -119,7 +119,7 @@ def calibrate(opened: Opened, *, step: float, seed: int) -> Calibrated:
     return Calibrated(rates, check, rounding.worst_bound() or 0.0)
 
 
-def _answers(opened: Opened, openings: Sequence[str], *, seed: int) -> list[Scored]:
+def _answers(opened: Library, openings: Sequence[str], *, seed: int) -> list[Scored]:
     plan = reference_plan(n_experts=opened.bank.n_experts)
     requests = [Request(text, plan, Sampling(max_tokens=24), seed) for text in openings]
     return [

@@ -1,9 +1,9 @@
 """A simulated person of the small world, taught and served over HTTP, and what the gold rules say.
 
 The person answers questions by their own gold reward, with noise; the answers that they get
-afterwards are judged by the gold rules on held-out prompts, beside those of the best way with the
-person's true preference, and of the base. The server may be killed (SIGKILL) on the way: whatever
-was acknowledged must be there after the restart.
+afterwards are judged by the gold rules on held-out prompts, beside those of the best method with
+the person's true preference, and of the base. The server may be killed (SIGKILL) on the way:
+whatever was acknowledged must be there after the restart.
 """
 
 import tempfile
@@ -20,10 +20,10 @@ from pydantic import Field
 from scipy.special import expit
 
 from palate.core.errors import CheckFailedError
+from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
 from palate.metrics.intervals import bootstrap_interval
-from palate.recipes.progress import progress_of
 from palate.recipes.serve_process import FREE, ServerProcess
 from palate.world.gold import gold_rewards
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE, Person
@@ -32,13 +32,16 @@ from palate.world.prompts import held_out_prompts, train_prompts
 GAIN = 10.0  # odds of the person's verdicts: e to the gain times the difference of gold rewards
 N_TOGETHER = 12
 ANSWER_TOKENS = 96
-WAYS: dict[str, dict[str, Any]] = {
-    "soup, strength 1": {"way": "soup", "strength": 1.0},
-    "soup, strength 2": {"way": "soup", "strength": 2.0},
-    "soup, strength 3": {"way": "soup", "strength": 3.0},
-    "output-soup, strength 2": {"way": "output-soup", "strength": 2.0},
-    "portfolio": {"way": "portfolio"},
-    "mixture": {"way": "mixture"},
+METHODS: dict[str, dict[str, Any]] = {
+    "auto": {"method": "auto"},
+    "prompt": {"method": "prompt"},
+    "soup, strength 1": {"method": "soup", "strength": 1.0},
+    "soup, strength 2": {"method": "soup", "strength": 2.0},
+    "soup, strength 3": {"method": "soup", "strength": 3.0},
+    "prompted-soup": {"method": "prompted-soup"},
+    "output-soup, strength 2": {"method": "output-soup", "strength": 2.0},
+    "portfolio": {"method": "portfolio"},
+    "mixture": {"method": "mixture"},
 }
 
 
@@ -51,14 +54,14 @@ class PersonDrill:
         n_questions: That the person answers.
         n_prompts: Held-out prompts that are judged.
         seed: Of questions, verdicts and answers.
-        with_ways: Also judge every way with the true preference.
+        with_methods: Also judge every method with the true preference.
     """
 
     person: int
     n_questions: int = 20
     n_prompts: int = 48
     seed: int = 0
-    with_ways: bool = True
+    with_methods: bool = True
 
 
 class DrillSettings(Settings):
@@ -108,7 +111,7 @@ def _drilled(server: ServerProcess, person: int, settings: DrillSettings) -> dic
             server.start()
 
     drill = PersonDrill(
-        person, settings.n_questions, settings.n_prompts, settings.seed, with_ways=True
+        person, settings.n_questions, settings.n_prompts, settings.seed, with_methods=True
     )
     with progress_of(f"teach {PEOPLE[person].name}") as report:
 
@@ -139,9 +142,11 @@ def run_person(
     name = f"{person.name}-{drill.seed}"
     taste = np.array(person.preference.shares)
     shares = dict(zip(OBJECTIVE_NAMES, person.preference.shares, strict=True))
-    judged = {"base": _judge(server, {"way": "base"}, taste, drill)}
-    for way, asked in WAYS.items() if drill.with_ways else ():
-        judged[way] = _judge(server, {"preference": shares, **asked}, taste, drill)
+    judged = {"base": _judge(server, {"method": "base"}, taste, drill)}
+    served = server.must("GET", "/v1/library")["methods"]
+    for label, wanted in METHODS.items() if drill.with_methods else ():
+        if wanted["method"] in served:
+            judged[label] = _judge(server, {"preference": shares, **wanted}, taste, drill)
     generator = generator_for(drill.seed, "person drill", person.name)
     acknowledged: list[str] = []
     for number in range(drill.n_questions):
@@ -163,9 +168,9 @@ def _story(
     *,
     n_kept: int,
 ) -> dict[str, Any]:
-    means = {way: float(values.mean()) for way, values in judged.items()}
-    known = {way: value for way, value in means.items() if way not in ("learned", "base")}
-    best = max(known, key=lambda way: known[way]) if known else "base"
+    means = {method: float(values.mean()) for method, values in judged.items()}
+    known = {method: value for method, value in means.items() if method not in ("learned", "base")}
+    best = max(known, key=lambda method: known[method]) if known else "base"
     generator = generator_for(drill.seed, "person interval", person.name)
     ratio = means["learned"] / means[best]
     places = generator.integers(drill.n_prompts, size=(2000, drill.n_prompts))
@@ -178,13 +183,13 @@ def _story(
         "n_prompts": drill.n_prompts,
         "n_feedback_kept": n_kept,
         "gold": {
-            way: {
-                "mean": means[way],
-                **_ends(values, generator_for(drill.seed, "gold interval", way)),
+            method: {
+                "mean": means[method],
+                **_ends(values, generator_for(drill.seed, "gold interval", method)),
             }
-            for way, values in judged.items()
+            for method, values in judged.items()
         },
-        "best_way": best,
+        "best_method": best,
         "learned_over_best": {"ratio": ratio, "low": float(low), "high": float(high)},
     }
 
@@ -229,7 +234,7 @@ def _judge(
     taste: Float[ndarray, " objectives"],
     drill: PersonDrill,
 ) -> Float[ndarray, " prompts"]:
-    """Gold reward of one answer to each held-out prompt, the same seeds for every way."""
+    """Gold reward of one answer to each held-out prompt, the same seeds for every method."""
 
     def answer(numbered: tuple[int, str]) -> str:
         number, prompt = numbered

@@ -5,24 +5,23 @@ people judge (one pass for every expert and one for the base over each judged an
 fast distributions change with each coefficient, and give the explanations.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import reference_plan
 from palate.core.protocols import Request, Sampling
+from palate.library.library import Library
+from palate.library.soup import calibration_answers
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
-from palate.models.control import Controller
 from palate.models.load import Base
 from palate.models.logprobs import Scored
 from palate.models.vllm_engine import VllmEngine
 from palate.models.vllm_place import share_of
 from palate.models.vllm_session import VllmSession
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.opened import Opened
-from palate.recipes.soup_basis import calibration_answers
 from palate.recipes.vllm import connect
 from palate.recipes.vllm_rates import people_points, rounding_rates
 
@@ -72,7 +71,7 @@ def answers_from(
     *,
     adapters: Path | None,
     is_rated: bool,
-) -> Callable[[Opened, Mapping[str, Controller]], VllmAnswers]:
+) -> Callable[[Library], VllmAnswers]:
     """Makes what answers from an opened library.
 
     Args:
@@ -91,11 +90,13 @@ def answers_from(
     use = settings.model_copy(update={"adapters_folder": here})
     folders = None if adapters is None else folders_of(adapters.resolve())
 
-    def make(opened: Opened, controllers: Mapping[str, Controller]) -> VllmAnswers:
+    def make(library: Library) -> VllmAnswers:
         needs_rates = is_rated and use.coefficient_step > 0
-        rates = rates_of(opened) if needs_rates else ()
-        engine = connect(opened, use, adapters=folders, rates=rates, controllers=controllers)
-        return VllmAnswers(opened.base, opened.bank, engine)
+        rates = rates_of(library) if needs_rates else ()
+        engine = connect(
+            library, use, adapters=folders, rates=rates, controllers=library.controllers
+        )
+        return VllmAnswers(library.base, library.bank, engine)
 
     return make
 
@@ -115,30 +116,29 @@ def folders_of(adapters: Path) -> dict[str, Path]:
     return found
 
 
-def rates_of(opened: Opened) -> tuple[float, ...]:
+def rates_of(library: Library) -> tuple[float, ...]:
     """How fast next-token distributions change with each expert's coefficient, on a few texts."""
-    n_experts = opened.bank.n_experts
+    n_experts = library.bank.n_experts
     return rounding_rates(
-        opened.base,
-        opened.bank,
-        items=_texts(opened),
+        library.base,
+        library.bank,
+        items=_texts(library),
         points=people_points(n_experts=n_experts, n_points=N_POINTS, seed=0),
     )
 
 
-def _texts(opened: Opened) -> list[Scored]:
+def _texts(library: Library) -> list[Scored]:
     """The library's own rollouts, or else what the base says to the objectives' words."""
-    library = opened.library
-    if library.manifest.rollouts is not None and library.manifest.rollouts.files:
-        return calibration_answers(opened)[:N_TEXTS]
+    if library.files.has_rollouts(key=None):
+        return calibration_answers(library.files, library.base)[:N_TEXTS]
     objectives = library.manifest.objectives
     words = [o.instruction or o.description or o.name for o in objectives]
-    plan = reference_plan(n_experts=opened.bank.n_experts)
+    plan = reference_plan(n_experts=library.bank.n_experts)
     sampling = Sampling(max_tokens=TEXT_TOKENS)
     requests = [
         Request(words[place % len(words)], plan, sampling, seed=place) for place in range(N_TEXTS)
     ]
     return [
-        Scored(tuple(encode_prompt(opened.base, answer.prompt)), answer.tokens)
-        for answer in opened.engine.generate(requests)
+        Scored(tuple(encode_prompt(library.base, answer.prompt)), answer.tokens)
+        for answer in library.engine.generate(requests)
     ]

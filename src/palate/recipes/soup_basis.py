@@ -8,31 +8,21 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
-from palate.core.seeds import generator_for
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.progress import progress_of
 from palate.core.settings import load_settings
-from palate.experts.library import Library
-from palate.experts.manifest import Manifest
-from palate.experts.rollouts import read_rollouts
+from palate.library.features import log_ratios, scored_text
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import Manifest
+from palate.library.soup import SOUP, calibration_answers, measured_settings
 from palate.models.load import Base
-from palate.models.logprobs import Scored
 from palate.people.population import fit_population
-from palate.recipes.opened import Opened, open_library
-from palate.recipes.progress import progress_of
-from palate.recipes.soup_features import log_ratios, sample_states, scored_text
 from palate.recipes.soup_feedback import Said, Shown, read_feedback, shown_answers
-from palate.recipes.ways import anchors
 from palate.soup.basis import effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis, load_basis, save_basis
 from palate.soup.learning import feature_scales, plain_prior, population_prior
-from palate.soup.normalised import States
-from palate.soup.settings import SoupSettings, settings_for
-from palate.soup.trust import expert_kls
-
-SOUP = "soup.json"
-N_CALIBRATION = 256  # rollouts that features are scaled on
-N_STATES = 300
-LEAST_KL = 1e-6  # nats per token, of experts that do nothing
+from palate.soup.settings import SoupSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +41,7 @@ class SoupWritten:
 
 
 def write_soup(
-    folder: Path,
+    target: Path | Library,
     *,
     population: Path | None = None,
     floor: Mapping[str, float] | None = None,
@@ -60,8 +50,10 @@ def write_soup(
 ) -> SoupWritten:
     """Measure the library's experts as a basis and write `soup.json`.
 
+    A strength that was measured for the same experts stays.
+
     Args:
-        folder: A library with rollouts.
+        target: Folder of a library with rollouts, or the library opened.
         population: Feedback of many people (`person` in every row), for the prior and the gain.
         floor: One safety expert with the coefficient that feedback cannot lower.
         overrides: `key=value` of `SoupSettings`; otherwise the trust region follows from the
@@ -74,19 +66,19 @@ def write_soup(
         InvalidCoefficientsError: the floor names an unknown expert, or more than one.
         FormatError: the library has no rollouts, or is damaged.
     """
-    opened = open_library(folder, base=base)
-    manifest = opened.library.manifest
+    opened = target if isinstance(target, Library) else Library.load(target, base=base)
+    manifest, folder = opened.manifest, opened.files.folder
     if not manifest.expert_names:
         raise InvalidInputError(f"The library {str(folder)!r} has no experts; build some.")
     if floor is not None and len(floor) != 1:
         raise InvalidCoefficientsError(
             f"The safety floor {dict(floor)} names {len(floor)} experts; name one."
         )
-    answers = calibration_answers(opened)
+    answers = calibration_answers(opened.files, opened.base)
     with progress_of("read calibration answers, experts") as report:
-        ratios = log_ratios(opened.base, opened.library.expert_folders(), answers, on_expert=report)
+        ratios = log_ratios(opened.base, opened.files.expert_folders(), answers, on_expert=report)
     means, scales = feature_scales(ratios, beta=manifest.beta)
-    states = calibration_states(opened)
+    states = opened.states
     matrix = tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0))
     rank = effective_rank(matrix)
     measured = measured_settings(manifest, states, has_population=population is not None)
@@ -95,7 +87,7 @@ def write_soup(
         base=manifest.base.fingerprint,
         experts=manifest.expert_names,
         objectives=manifest.objective_names,
-        anchors=anchors(manifest),
+        anchors=manifest.anchors(),
         beta=manifest.beta,
         feature_means=means,
         feature_scales=scales,
@@ -103,68 +95,32 @@ def write_soup(
         prior=plain_prior(n_experts=len(manifest.expert_names)),
         floor=None if floor is None else next(iter(floor.items())),
         settings=load_settings(SoupSettings, overrides=(*defaults, *overrides)),
+        strength=_measured_strength(folder / SOUP, manifest),
     )
     if population is not None:
         basis = _with_population(basis, opened, read_feedback(population), calibration=ratios)
     save_basis(folder / SOUP, basis)
+    for name in ("basis", "soups", "strength", "floor", "controller", "engine"):
+        opened.__dict__.pop(name, None)  # read anew from the file
     order = select_experts(matrix, n_experts=len(basis.experts))
     return SoupWritten(folder / SOUP, basis, tuple(basis.experts[k] for k in order))
 
 
-def measured_settings(
-    manifest: Manifest, states: States, *, has_population: bool
-) -> dict[str, float]:
-    """The library's trust region, from its anchors and how far its experts go on these states."""
-    kls = np.maximum(expert_kls(states), LEAST_KL)
-    return settings_for(anchors(manifest), kls, has_population=has_population)
-
-
-def open_basis(library: Library) -> SoupBasis:
-    """The library's `soup.json`.
-
-    Raises:
-        InvalidInputError: there is none, or it lacks a field.
-        FormatError: it is for another base, or for other experts than the library has now.
-    """
-    path = library.folder / SOUP
+def _measured_strength(path: Path, manifest: Manifest) -> float | None:
+    """The strength of an earlier `soup.json` of the same experts, or `None`."""
     if not path.is_file():
-        raise InvalidInputError(
-            f"The library {str(library.folder)!r} has no {SOUP}; run 'palate soup basis' first."
-        )
-    basis = load_basis(path, base=library.manifest.base.fingerprint)
-    if basis.experts != library.manifest.expert_names or basis.beta != library.manifest.beta:
-        raise FormatError(
-            f"The file {str(path)!r} is for the experts {', '.join(basis.experts)} at beta "
-            f"{basis.beta:g}, but the library has {', '.join(library.manifest.expert_names)} at "
-            f"{library.manifest.beta:g}; run 'palate soup basis' again."
-        )
-    return basis
-
-
-def calibration_answers(opened: Opened) -> list[Scored]:
-    """Rollouts of the library as the base read them, at most `N_CALIBRATION`, evenly spread."""
-    library = opened.library
-    rows = read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
-    every = max(1, len(rows) // N_CALIBRATION)
-    return [
-        replace(scored_text(opened.base, row.prompt, ""), answer=row.tokens)
-        for row in rows[::every][:N_CALIBRATION]
-    ]
-
-
-def calibration_states(opened: Opened) -> States:
-    """States that the base passes through in its own answers, the same at every call."""
-    return sample_states(
-        opened.base,
-        opened.bank,
-        calibration_answers(opened),
-        n_states=N_STATES,
-        generator=generator_for(0, "soup states", opened.base.fingerprint),
+        return None
+    before = load_basis(path)
+    is_same = (before.base, before.experts, before.beta) == (
+        manifest.base.fingerprint,
+        manifest.expert_names,
+        manifest.beta,
     )
+    return before.strength if is_same else None
 
 
 def shown_log_ratios(
-    base: Base, library: Library, shown: Sequence[Shown]
+    base: Base, library: LibraryFolder, shown: Sequence[Shown]
 ) -> Float[ndarray, "answers experts"]:
     """`[answers, experts]`: brought with the feedback, or read by the experts.
 
@@ -197,7 +153,7 @@ def _brought(named: dict[str, float], names: tuple[str, ...]) -> list[float]:
 
 def _with_population(
     basis: SoupBasis,
-    opened: Opened,
+    opened: Library,
     said: Sequence[Said],
     *,
     calibration: Float[ndarray, "answers experts"],
@@ -206,7 +162,7 @@ def _with_population(
     pairs = [item for item in said if item.kind == "comparison"]
     shown = shown_answers(pairs)
     place_of = {answer: place for place, answer in enumerate(shown)}
-    features = basis.features(shown_log_ratios(opened.base, opened.library, shown))
+    features = basis.features(shown_log_ratios(opened.base, opened.files, shown))
     by_person: dict[str, list[tuple[ndarray, float]]] = {}
     for item in pairs:
         if item.second is not None:

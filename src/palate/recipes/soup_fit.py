@@ -12,10 +12,11 @@ from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.core.types import Belief, Feedback
+from palate.library.library import Library
+from palate.library.soup import open_basis
 from palate.people.belief import Learner
 from palate.people.settings import LearningSettings
-from palate.recipes.opened import open_library
-from palate.recipes.soup_basis import calibration_states, open_basis, shown_log_ratios
+from palate.recipes.soup_basis import shown_log_ratios
 from palate.recipes.soup_feedback import Said, of_person, read_feedback, shown_answers
 from palate.soup.basis_file import SoupBasis
 from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
@@ -113,15 +114,15 @@ def fit_soup(
         FormatError: `soup.json` is for another base or other experts.
     """
     said = of_person(read_feedback(feedback), person, path=feedback)
-    opened = open_library(folder, base=base)
-    basis = open_basis(opened.library)
+    opened = Library.load(folder, base=base)
+    basis = open_basis(opened.files)
     shown = shown_answers(said)
-    ratios = shown_log_ratios(opened.base, opened.library, shown)
+    ratios = shown_log_ratios(opened.base, opened.files, shown)
     features = dict(zip(shown, basis.features(ratios), strict=True))
     items = as_feedback(said, features, basis=basis)
     learner = learner_of(basis)
     belief = learner.rebuild(items)
-    states = calibration_states(opened)
+    states = opened.states
     soup = personal_soup(
         belief,
         basis=basis,

@@ -22,14 +22,21 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json
-from palate.core.plan import Plan, member_plan, parameter_soup_plan, reference_plan
+from palate.core.plan import (
+    Plan,
+    member_plan,
+    output_soup_plan,
+    parameter_soup_plan,
+    reference_plan,
+)
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed, generator_for
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
+from palate.library.opening import WORLD, base_path
 from palate.models.bank import AdapterBank
+from palate.models.engine import LocalEngine
 from palate.models.load import load_base
-from palate.recipes.opened import WORLD, base_path
-from palate.recipes.soup_implicit import ImplicitEngine
+from palate.recipes.implicit_counts import draw_counted, implicit_plan
 from palate.recipes.soup_study_candidates import Candidates, make_candidates
 from palate.recipes.soup_study_fit import (
     StudyBasis,
@@ -46,10 +53,8 @@ from palate.recipes.soup_study_library import (
     reported_people,
 )
 from palate.recipes.soup_study_pool import AnswerPool, Votes, make_pool, pool_states, simulate_votes
-from palate.recipes.soup_study_ways import (
-    decoding_plans,
+from palate.recipes.soup_study_rivals import (
     instructions,
-    preference_plans,
     save_factor_means,
 )
 from palate.soup.coefficients import reward_space_coefficients
@@ -84,7 +89,7 @@ class Seed:
 
     number: int
     folder: Path
-    library: Library
+    library: LibraryFolder
     judge: Judge
     tastes: Float[ndarray, "people objectives"]
     pool: AnswerPool
@@ -239,7 +244,7 @@ def _told(table: Table, basis: StudyBasis) -> None:
     wished = [reference_plan(n_experts=0)] * n_people
     wishes = instructions(tastes)
     table.add("prompting", answer_cell(judge, "prompting", wished, experts={}, instructions=wishes))
-    rewarded = preference_plans(tastes)
+    rewarded = [parameter_soup_plan(taste.tolist()) for taste in tastes]
     table.add("rewarded soup", answer_cell(judge, "rewarded", rewarded, experts=axes))
     places = tuple(range(len(OBJECTIVE_NAMES)))  # the axes come first among all experts
     own = States(seed.states.reference, seed.states.tilts[:, :, places])
@@ -267,7 +272,8 @@ def _told(table: Table, basis: StudyBasis) -> None:
     plans = [parameter_soup_plan(row) for row in solved]
     table.add("reward-space coefficients", answer_cell(judge, "solved", plans, experts=chosen))
     few = Judge(judge.base, judge.folder, judge.prompts[:N_OUTPUT_PROMPTS], judge.seed)
-    table.add("MOD", answer_cell(few, "mod", decoding_plans(tastes), experts=axes))
+    pooled = [output_soup_plan(taste.tolist()) for taste in tastes]
+    table.add("MOD", answer_cell(few, "mod", pooled, experts=axes))
 
 
 def _learned(table: Table, basis: StudyBasis, *, prior: str) -> None:
@@ -337,26 +343,26 @@ def _implicit(
     n_prompts = len(judge.prompts)
     if not path.is_file():
         bank = AdapterBank.load(judge.base, experts)
-        engine = ImplicitEngine(judge.base, bank)
         requests = [
             Request(
                 format_prompt(prompt),
-                soup_plan(row.tolist(), way="output-soup"),
+                implicit_plan(soup_plan(row.tolist(), way="output-soup")),
                 Sampling(max_tokens=MAX_ANSWER_TOKENS),
                 seed=derive_seed(judge.seed, "soup study", name, person, prompt),
             )
             for person, row in enumerate(coefficients)
             for prompt in judge.prompts
         ]
-        found = engine.generate(requests)
+        counted = draw_counted(LocalEngine(judge.base, bank), requests)
+        found = counted.completions
         bank.close()
         rows = [slice(at, at + n_prompts) for at in range(0, len(found), n_prompts)]
         content = {
             "texts": [[a.text for a in found[row]] for row in rows],
             "kl": [[0.0] * n_prompts for _ in rows],  # that of the explicit soup; not measured
             "n_tokens": [[len(a.tokens) for a in found[row]] for row in rows],
-            "acceptance": engine.acceptance,
-            "n_fallbacks": engine.n_fallbacks,
+            "acceptance": counted.acceptance,
+            "n_fallbacks": counted.n_fallbacks,
         }
         write_json(path, content)
     content = read_json(path)

@@ -10,12 +10,12 @@ from numpy import ndarray
 
 from palate.core.files import read_json, write_json
 from palate.core.plan import reference_plan
+from palate.core.progress import progress_of
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
+from palate.library.features import log_ratios, scored_text
 from palate.models.bank import AdapterBank
 from palate.models.engine import LocalEngine
-from palate.recipes.progress import progress_of
-from palate.recipes.soup_features import log_ratios, scored_text
 from palate.recipes.soup_study_judge import Cell, Judge
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse

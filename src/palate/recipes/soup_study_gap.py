@@ -15,12 +15,12 @@ from numpy import ndarray
 from scipy.stats import chi2, chisquare
 
 from palate.core.plan import Plan, Pool, Row, one_hot
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.simplex import sample_simplex
+from palate.library.features import scored_text
 from palate.models.bank import AdapterBank
 from palate.models.logprobs import row_distributions
-from palate.recipes.progress import progress_of
-from palate.recipes.soup_features import scored_text
 from palate.recipes.soup_study import N_EXPERTS, Seed
 from palate.recipes.soup_study_fit import StudyBasis
 from palate.soup.pool import kl_divergence, pool_log_linear

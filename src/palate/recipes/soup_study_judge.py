@@ -16,16 +16,16 @@ from numpy import ndarray
 
 from palate.core.files import hash_value, read_json, write_json
 from palate.core.plan import Plan, reference_plan
+from palate.core.progress import progress_of
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
 from palate.core.types import Completion
+from palate.library.features import log_probs
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
 from palate.models.engine import LocalEngine
 from palate.models.load import Base
 from palate.models.logprobs import Scored
-from palate.recipes.progress import progress_of
-from palate.recipes.soup_features import log_probs
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
 from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt

@@ -21,7 +21,7 @@ from numpy import ndarray
 from palate.core.seeds import generator_for
 from palate.core.simplex import sample_simplex
 from palate.experts.anchors import Anchor, AnchorSettings, objective_anchors
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
 from palate.recipes.build import build_library
 from palate.recipes.run_file import RunSettings
 from palate.recipes.world_run import world_run
@@ -83,7 +83,7 @@ def study_run(anchors: tuple[Anchor, ...], *, seed: int) -> RunSettings:
     )
 
 
-def build_study_library(folder: Path, *, seed: int) -> Library:
+def build_study_library(folder: Path, *, seed: int) -> LibraryFolder:
     """The library with basis and bespoke experts; resumes.
 
     Raises:

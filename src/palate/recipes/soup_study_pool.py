@@ -14,17 +14,17 @@ from numpy import ndarray
 
 from palate.core.files import read_json, write_json
 from palate.core.plan import reference_plan
+from palate.core.progress import progress_of
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed, generator_for
-from palate.experts.library import Library
+from palate.library.features import log_ratios, sample_states, scored_text
+from palate.library.folder import LibraryFolder
 from palate.models.bank import AdapterBank
 from palate.models.chat import format_messages
 from palate.models.engine import LocalEngine
 from palate.models.load import Base
 from palate.models.logprobs import Scored
 from palate.people.simulated import SimulatedPerson
-from palate.recipes.progress import progress_of
-from palate.recipes.soup_features import log_ratios, sample_states, scored_text
 from palate.recipes.soup_study_library import feedback_prompts
 from palate.soup.normalised import States
 from palate.world.gold import gold_rewards
@@ -81,7 +81,7 @@ class Votes:
 
 
 def make_pool(
-    path: Path, *, base: Base, library: Library, experts: tuple[str, ...], seed: int
+    path: Path, *, base: Base, library: LibraryFolder, experts: tuple[str, ...], seed: int
 ) -> AnswerPool:
     """The pool in the file, or a new one written there."""
     if path.is_file():

@@ -17,13 +17,13 @@ import numpy as np
 from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.metrics.differences import paired_difference, unpaired_difference
 from palate.metrics.intervals import rate_interval, wilson_interval
 from palate.metrics.length_control import length_controlled_rate
 from palate.metrics.multiplicity import holm
 from palate.metrics.sequential import hedged_log_capital, predictable_bets
-from palate.recipes.progress import progress_of
 from palate.recipes.statistics_draws import (
     Outcome,
     Shape,

@@ -9,7 +9,8 @@ import torch
 
 from palate.core.errors import FormatError, PalateError
 from palate.core.plan import Pool, member_plan, reference_plan
-from palate.experts.library import Library
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
 from palate.mixture.bounds import Listed, pool_listed, pool_listed_log_linear
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
@@ -19,7 +20,6 @@ from palate.models.logprobs import Scored, row_distributions
 from palate.models.vllm_engine import VllmEngine, open_engine
 from palate.models.vllm_parts import Pooled, RowLists
 from palate.models.vllm_wire import VllmSettings, connect_client
-from palate.recipes.opened import Opened, open_library
 
 PROBE = "Once upon a time, there was a little girl named Lily. She liked to"
 SAME_MODEL = 0.02  # total variation between two implementations, also in half precision
@@ -34,7 +34,7 @@ class OpenedVllm:
         engine: Over HTTP.
     """
 
-    opened: Opened
+    opened: Library
     engine: VllmEngine
 
 
@@ -60,7 +60,7 @@ def open_vllm(
         FormatError: the server has another base or other experts.
         ProviderError: the server fails.
     """
-    opened = open_library(folder)
+    opened = Library.load(folder)
     return OpenedVllm(
         opened,
         connect(opened, settings, adapters=adapters, rates=rates, controllers=controllers),
@@ -68,7 +68,7 @@ def open_vllm(
 
 
 def connect(
-    opened: Opened,
+    opened: Library,
     settings: VllmSettings,
     *,
     adapters: Mapping[str, Path] | None = None,
@@ -92,7 +92,7 @@ def connect(
     """
     engine = open_engine(
         opened.base,
-        _in_bank_order(opened.library, adapters),
+        _in_bank_order(opened.files, adapters),
         connect_client(settings),
         pool=pool_lists,
         rates=rates,
@@ -106,7 +106,7 @@ def connect(
     return engine
 
 
-def _in_bank_order(library: Library, adapters: Mapping[str, Path] | None) -> dict[str, Path]:
+def _in_bank_order(library: LibraryFolder, adapters: Mapping[str, Path] | None) -> dict[str, Path]:
     folders = library.expert_folders()
     if adapters is None:
         return folders

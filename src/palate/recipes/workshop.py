@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.files import hash_value
+from palate.core.progress import note, progress_of
 from palate.core.seeds import derive_seed
 from palate.core.types import PreferencePair
 from palate.experts.anchors import Anchor
 from palate.experts.card import render_card
 from palate.experts.job import UNTRACKED, ExpertJob, Tracking, TrainingData, require_tracker
-from palate.experts.library import MANIFEST, Library
-from palate.experts.manifest import BaseRecord, ExpertRecord, Manifest
 from palate.experts.pairs import Sequences
 from palate.experts.rollouts import (
     RewardScores,
@@ -32,21 +31,24 @@ from palate.experts.rollouts import (
 )
 from palate.experts.save import fill_expert_folder
 from palate.experts.train import require_trl, rollout_data, tilt_of, train_expert
+from palate.library.context_length import require_room_for_answers
+from palate.library.folder import MANIFEST, LibraryFolder
+from palate.library.manifest import ExpertRecord, Manifest
+from palate.library.opening import base_path, base_record
+from palate.library.rewards import library_rewards
 from palate.models.bank import AdapterBank
 from palate.models.chat import format_messages
 from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
-from palate.recipes.opened import WORLD, base_path
-from palate.recipes.progress import note, progress_of
 from palate.recipes.reward_sources import (
     add_reward,
+    functions_of,
     human_pairs,
-    library_rewards,
     require_sources,
 )
-from palate.recipes.room import require_room_for_answers
-from palate.recipes.run_file import RunSettings, read_prompts
-from palate.world.prompts import train_prompts
+from palate.recipes.run_file import RunSettings
+from palate.recipes.run_prompts import run_prompts
+from palate.rewards.functions import RewardFunction
 
 _PACKAGES = ("palate", "torch", "transformers", "peft", "trl")
 _N_CHANGES = 3  # that are named of the settings that differ
@@ -65,7 +67,7 @@ class Workshop:
         trained: Experts trained since the workshop opened, in order.
     """
 
-    def __init__(self, settings: RunSettings, base: Base, library: Library) -> None:
+    def __init__(self, settings: RunSettings, base: Base, library: LibraryFolder) -> None:
         """Sample and score what the library lacks.
 
         Raises:
@@ -189,8 +191,18 @@ class Workshop:
         )
 
 
-def open_workshop(settings: RunSettings, *, out: Path) -> Workshop:
+def open_workshop(
+    settings: RunSettings,
+    *,
+    out: Path,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+) -> Workshop:
     """The workshop of a run file, in the folder `out`; goes on where an earlier build stopped.
+
+    Args:
+        settings: Of the run file.
+        out: Folder of the library.
+        reward_funcs: By objective, rewards that are Python functions.
 
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
@@ -199,7 +211,8 @@ def open_workshop(settings: RunSettings, *, out: Path) -> Workshop:
     """
     require_trl()
     require_tracker(settings.report_to)
-    require_sources(settings.objectives, seed=settings.seed)
+    functions = functions_of(settings.objectives, given=reward_funcs or {}, folder=out)
+    require_sources(settings.objectives, seed=settings.seed, functions=functions)
     base = load_base(
         base_path(settings.base),
         revision=settings.revision,
@@ -207,8 +220,9 @@ def open_workshop(settings: RunSettings, *, out: Path) -> Workshop:
         device=settings.device,
     )
     require_room_for_answers(base, settings.rollouts.max_tokens, key="rollouts.max_tokens")
-    before = Library.open(out).manifest if (out / MANIFEST).is_file() else None
-    workshop = Workshop(settings, base, Library.create(out, _manifest(settings, base)))
+    before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None
+    library = LibraryFolder.create(out, _manifest(settings, base))
+    workshop = Workshop(settings, base, replace(library, reward_funcs=functions))
     if before is not None:
         for sentence in told_of_remade(before, workshop.library.manifest):
             note(sentence)
@@ -251,11 +265,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def base_record(name: str, base: Base) -> BaseRecord:
-    """What a manifest says of the base that was loaded under this name."""
-    return BaseRecord(name, base.revision, base.fingerprint, base.tokenizer_fingerprint)
-
-
 def _manifest(settings: RunSettings, base: Base) -> Manifest:
     return Manifest(
         base=base_record(settings.base, base),
@@ -268,8 +277,8 @@ def _manifest(settings: RunSettings, base: Base) -> Manifest:
 
 
 def _with_rollouts(
-    library: Library, settings: RunSettings, base: Base
-) -> tuple[Library, tuple[Rollout, ...], RewardScores]:
+    library: LibraryFolder, settings: RunSettings, base: Base
+) -> tuple[LibraryFolder, tuple[Rollout, ...], RewardScores]:
     """The library with rollouts and rewards, the scored answers, and what scored them."""
     prompts = run_prompts(settings)
     job = RolloutJob(prompts, settings.rollouts, derive_seed(settings.seed, "rollouts"))
@@ -299,13 +308,7 @@ def _with_rollouts(
     return library, tuple(rollouts), reward
 
 
-def run_prompts(settings: RunSettings) -> tuple[str, ...]:
-    """The prompts that a run file names."""
-    found = train_prompts() if settings.prompts == WORLD else read_prompts(Path(settings.prompts))
-    return found[: settings.rollouts.n_prompts or None]
-
-
-def _sampled(library: Library, job: RolloutJob, base: Base) -> list[Rollout]:
+def _sampled(library: LibraryFolder, job: RolloutJob, base: Base) -> list[Rollout]:
     engine = LocalEngine(base, AdapterBank(base, {}))
     with progress_of("sample the base, prompts") as report:
         return sample_answers(

@@ -10,8 +10,8 @@ from typing import Any
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_folder_atomic, write_text_atomic
+from palate.core.progress import progress_of
 from palate.models.load import load_base
-from palate.recipes.progress import progress_of
 from palate.world.card import model_card
 from palate.world.measure import Measurement, measure
 from palate.world.pretrain import Pretrained, PretrainSettings, pretrain

@@ -1,6 +1,6 @@
-"""Answers of several plans to the same prompts of the small world, judged by the gold rules.
+"""Answers of several methods to the same prompts of the small world, judged by the gold rules.
 
-All plans answer the same prompts with the same seeds, so differences are paired. The gold rules
+All answer the same prompts with the same seeds, so differences are paired. The gold rules
 read the text alone
 and taught nobody: reward models learn from simulated annotators.
 """
@@ -12,20 +12,22 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from palate.core.plan import Plan
-from palate.core.protocols import Engine, Request, Sampling
+from palate.core.decision import Known
+from palate.core.protocols import Sampling
 from palate.core.seeds import derive_seed
+from palate.library.generate import generate_all
+from palate.library.library import Library
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
-from palate.world.prompts import format_prompt
 
 MAX_TOKENS = 128  # no answer of the grammar is longer
+Entry = tuple[Known, str]  # what is known of a user, and the method
 Advance = Callable[[int], None]  # told how many more answers are done
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A plan's answers and what they are worth.
+    """One entry's answers and what they are worth.
 
     Attributes:
         texts: `[answers]`, as the model wrote them.
@@ -40,43 +42,41 @@ class Judged:
     prompt: Int[ndarray, " answers"]
 
 
-def judge_plans(
-    engine: Engine,
-    plans: Mapping[str, Plan],
+def judge_entries(
+    library: Library,
+    entries: Mapping[str, Entry],
     prompts: Sequence[str],
     *,
     n_per_prompt: int = 1,
     seed: int = 0,
     on_answers: Advance | None = None,
 ) -> dict[str, Judged]:
-    """Every plan's answers to the prompts at temperature 1, judged.
+    """Every entry's answers to the prompts at temperature 1, judged.
 
     Args:
-        engine: Answers.
-        plans: By name.
+        library: Decides and answers.
+        entries: By name: what is known of the user, and the method.
         prompts: As people write them.
-        n_per_prompt: Answers per prompt and plan.
-        seed: The same for all plans.
-        on_answers: For progress bars.
+        n_per_prompt: Answers per prompt and entry.
+        seed: The same for all entries.
+        on_answers: Called with the number of answers that are done, for progress bars.
     """
-    asked = [(place, copy) for place in range(len(prompts)) for copy in range(n_per_prompt)]
-    index = np.array([place for place, _ in asked])
-    found: dict[str, Judged] = {}
-    for name, plan in plans.items():
-        requests = [
-            Request(
-                format_prompt(prompts[place]),
-                plan,
-                Sampling(max_tokens=MAX_TOKENS),
-                seed=derive_seed(seed, prompts[place], copy),
-            )
-            for place, copy in asked
-        ]
-        texts = tuple(answer.text for answer in engine.generate(requests))
-        found[name] = judge_texts([prompts[place] for place, _ in asked], texts, prompt=index)
+    places = [(place, copy) for place in range(len(prompts)) for copy in range(n_per_prompt)]
+    index = np.array([place for place, _ in places])
+    judged: dict[str, Judged] = {}
+    for name, (known, method) in entries.items():
+        decisions = [library.decide(prompt, known, method=method) for prompt in prompts]
+        outputs = generate_all(
+            library,
+            [decisions[place] for place, _ in places],
+            sampling=Sampling(max_tokens=MAX_TOKENS),
+            seeds=[derive_seed(seed, prompts[place], copy) for place, copy in places],
+        )
+        texts = tuple(output.text for output in outputs)
+        judged[name] = judge_texts([prompts[place] for place, _ in places], texts, prompt=index)
         if on_answers is not None:
             on_answers(len(texts))
-    return found
+    return judged
 
 
 def judge_texts(

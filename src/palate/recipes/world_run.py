@@ -3,7 +3,7 @@
 from palate.experts.job import TrainSettings
 from palate.experts.placement import AdapterSettings
 from palate.experts.rollouts import RolloutSettings
-from palate.recipes.opened import WORLD
+from palate.library.opening import WORLD
 from palate.recipes.run_file import (
     AnnotatorSettings,
     ObjectiveSettings,

@@ -21,13 +21,13 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_json, write_text_atomic
+from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
+from palate.library.library import Library
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.recipes.build import build_library
-from palate.recipes.demo import BASE_NAME, STRENGTH, demo_plans, wanted_by
-from palate.recipes.opened import open_library
-from palate.recipes.progress import progress_of
-from palate.recipes.world_judged import Judged, judge_plans
+from palate.recipes.demo import BASE_NAME, demo_entries, wanted_by
+from palate.recipes.world_judged import Judged, judge_entries
 from palate.recipes.world_run import world_run
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
 from palate.world.prompts import held_out_prompts
@@ -157,19 +157,19 @@ def study_world(settings: StudySettings) -> StudyReport:
     for seed in settings.seeds:
         folder = settings.work / f"seed-{seed}"
         build_library(world_run(seed=seed), out=folder)
-        opened = open_library(folder)
-        plans = demo_plans(opened)
-        with progress_of(f"judge seed {seed}, plans") as report:
+        opened = Library.load(folder)
+        entries = demo_entries(opened, method="soup")
+        with progress_of(f"judge seed {seed}, entries") as report:
             found: dict[str, Judged] = {}
-            for place, (name, plan) in enumerate(plans.items(), start=1):
-                found |= judge_plans(
-                    opened.engine,
-                    {name: plan},
+            for place, (name, entry) in enumerate(entries.items(), start=1):
+                found |= judge_entries(
+                    opened,
+                    {name: entry},
                     prompts,
                     n_per_prompt=settings.n_per_prompt,
                     seed=seed,
                 )
-                report(place, len(plans))
+                report(place, len(entries))
         judged.append(found)
     return report_of(judged, settings=settings)
 
@@ -202,7 +202,6 @@ def study_json(report: StudyReport) -> dict[str, Any]:
         "seeds": list(report.settings.seeds),
         "n_prompts": report.n_prompts,
         "n_per_prompt": report.settings.n_per_prompt,
-        "strength": STRENGTH,
         "base_well_formed": report.base_well_formed.to_json(),
         "experts": [
             {
@@ -259,7 +258,7 @@ def render_study(report: StudyReport) -> str:
         f"Passed: a gain of at least {LEAST_GAIN} and a well-formed share of at least "
         f"{LEAST_WELL_FORMED}.",
         "",
-        f"Soups: coefficients of {STRENGTH:g}/3 on each of the person's three experts.",
+        "Soups: even coefficients on the person's three experts, at each library's own strength.",
         "",
         "| person | gains over the base | well-formed | beats the base on all three | in seeds |",
         "|---|---|---|---|---|",

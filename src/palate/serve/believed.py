@@ -19,16 +19,15 @@ from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.core.types import Belief, Feedback
+from palate.library.soup import Soups
 from palate.people.belief import Learner
-from palate.serve.floor import Floor
 from palate.serve.settings import ServeSettings
 from palate.serve.wire.palate import LearningState
 from palate.serve.wire.people import BeliefOut, Estimate, SoupOut
 from palate.soup.basis_file import SoupBasis
-from palate.soup.normalised import States
-from palate.soup.personal import PersonalSoup, PredictedGain, personal_soup, predicted_gain
+from palate.soup.personal import PredictedGain, predicted_gain
 
-MAX_KEPT = 10_000  # soups of people, and what is shown of them, that are kept ready
+MAX_KEPT = 10_000  # beliefs of which what is shown is kept ready
 Kept = TypeVar("Kept")
 History = Callable[[], Sequence[Feedback]]
 LEVEL = 0.95  # of every interval
@@ -40,31 +39,23 @@ class Believer:
     """Turns beliefs into soups, and into what people can read.
 
     Attributes:
-        basis: Experts, anchors, prior.
-        states: Where the trust region is measured.
+        soups: The library's, which turn beliefs into coefficients.
         settings: Of the server.
-        floor: That every answer keeps.
     """
 
-    basis: SoupBasis
-    states: States
+    soups: Soups
     settings: ServeSettings
-    floor: Floor | None = None
-    _kept: OrderedDict[bytes, PersonalSoup] = field(
-        default_factory=OrderedDict[bytes, PersonalSoup]
-    )
     _shown: OrderedDict[bytes, "_Shown"] = field(default_factory=OrderedDict[bytes, "_Shown"])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def basis(self) -> SoupBasis:
+        """Experts, anchors, prior."""
+        return self.soups.basis
+
     def learner(self) -> Learner:
         """How beliefs follow from feedback."""
-        scales = self.basis.feature_scales
-        prior = self.basis.prior
-        raw = Belief(prior.mean / scales, prior.covariance / np.outer(scales, scales))
-        settings = self.settings.learning
-        if prior.n_observations:  # a population's own gain
-            settings = settings.model_copy(update={"gain": prior.gain})
-        return Learner(raw, settings=settings)
+        return self.soups.learner(self.settings.learning)
 
     def start(self) -> Belief:
         """Of a person who has said nothing."""
@@ -77,29 +68,6 @@ class Believer:
         is_early = belief.n_observations < self.settings.apply_after
         return "observing" if self.settings.is_observing or is_early else "applied"
 
-    def soup(self, belief: Belief) -> PersonalSoup:
-        """The soup that serves the belief, within the trust region and above the floor."""
-        key = _key(belief)
-        with self._lock:
-            found = _recent(self._kept, key)
-        if found is None:
-            found = self._soup(belief)
-            with self._lock:
-                _keep(self._kept, key, found)
-        return found
-
-    def coefficients(self, belief: Belief) -> dict[str, float]:
-        """The soup's coefficients by expert."""
-        values = self.soup(belief).coefficients.tolist()
-        return dict(zip(self.basis.experts, values, strict=True))
-
-    def preference(self, belief: Belief) -> dict[str, float] | None:
-        """The preference that the belief comes to; `None` where nothing is asked for."""
-        asked = np.maximum(self.basis.anchors.T @ self.soup(belief).allowed, 0.0)
-        if belief.n_observations == 0 or asked.sum() <= 1e-9:
-            return None
-        return dict(zip(self.basis.objectives, (asked / asked.sum()).tolist(), strict=True))
-
     def out(self, belief: Belief, history: History) -> BeliefOut:
         """The belief for people to read.
 
@@ -107,7 +75,7 @@ class Believer:
             belief: As stored.
             history: Gives all feedback of the person, oldest first; called only where it is needed.
         """
-        anchors, soup = self.basis.anchors, self.soup(belief)
+        anchors, soup = self.basis.anchors, self.soups.soup(belief)
         shown = self._posterior(belief, history)
         posterior, gain = shown.posterior, shown.gain
         of_objectives = anchors.T @ posterior.covariance @ anchors
@@ -120,9 +88,9 @@ class Believer:
             objectives=_estimates(
                 self.basis.objectives, anchors.T @ posterior.mean, np.diag(of_objectives)
             ),
-            preference=self.preference(belief),
+            preference=self.soups.preference(belief),
             soup=SoupOut(
-                coefficients=self.coefficients(belief),
+                coefficients=self.soups.coefficients(belief),
                 scale=soup.scale,
                 kl=soup.kl,
                 budget=budget.early_budget if is_early else budget.budget,
@@ -139,33 +107,19 @@ class Believer:
             return found
         items = history()[: belief.n_observations]  # more may have come since the belief was read
         posterior = self.learner().posterior(items)
-        coefficients = self.soup(belief).coefficients  # as they are served
+        coefficients = self.soups.soup(belief).coefficients  # as they are served
         gain = predicted_gain(
-            coefficients, self.states, believed=posterior, beta=self.basis.beta, confidence=LEVEL
+            coefficients,
+            self.soups.states,
+            believed=posterior,
+            beta=self.basis.beta,
+            confidence=LEVEL,
         )
         found = _Shown(posterior, gain)
         if len(items) == belief.n_observations:  # fewer: forgotten since
             with self._lock:
                 _keep(self._shown, key, found)
         return found
-
-    def _soup(self, belief: Belief) -> PersonalSoup:
-        scales = self.basis.feature_scales
-        scaled = Belief(
-            belief.mean * scales,
-            belief.covariance * np.outer(scales, scales),
-            belief.n_observations,
-            belief.gain,
-        )
-        floor = None if self.floor is None else (self.floor.expert, self.floor.coefficient)
-        return personal_soup(
-            scaled,
-            basis=self.basis,
-            states=self.states,
-            way="soup",
-            settings=self.basis.settings,
-            floor=floor,
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from palate.core.protocols import Sampling
-from palate.serve.answers import Answering, Ask, Drawn, accounted, begin, finish, headers_of, tokens
+from palate.serve.answers import Answering, Ask, accounted, begin, finish, headers_of, waiting
 from palate.serve.gone import unless_gone
 from palate.serve.logprobs import chat_logprob, shown_places
 from palate.serve.sampling import sampling_of
-from palate.serve.state import Known, Parts, Served
+from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.stream import event_stream
+from palate.serve.tokens import Drawn, tokens
 from palate.serve.wire.chat import (
     AnswerMessage,
     ChatChoice,
@@ -31,7 +32,7 @@ router = APIRouter(tags=["answers"])
 
 @router.post("/v1/chat/completions", response_model=ChatOut)
 async def create(
-    asked: ChatIn, request: Request, response: Response, served: Parts, caller: Known
+    asked: ChatIn, request: Request, response: Response, served: Parts, caller: KnownCaller
 ) -> ChatOut | StreamingResponse:
     """Answer a conversation; with `stream`, as server-sent events."""
     sampling = sampling_of(asked, served.settings, limit=asked.max_completion_tokens)
@@ -61,13 +62,13 @@ def _ask(asked: ChatIn, sampling: Sampling) -> Ask:
 
 
 async def _whole(
-    served: Served, caller: Known, ask: Ask, asked: ChatIn, response: Response
+    served: Served, caller: KnownCaller, ask: Ask, asked: ChatIn, response: Response
 ) -> ChatOut:
     answering = await begin(served, caller, ask)
     response.headers.update(headers_of(answering))
     ends: dict[int, str] = {}
     async for drawn in tokens(served, answering):
-        if drawn.token.finish is not None:
+        if drawn is not None and drawn.token.finish is not None:
             ends[drawn.index] = drawn.token.finish
     explained = await finish(served, answering)
     choices = [
@@ -78,7 +79,7 @@ async def _whole(
             finish_reason="stop" if ends[index] == "stop" else "length",
             palate=explained[index],
         )
-        for index, live in enumerate(answering.lives)
+        for index, live in enumerate(answering.answers)
     ]
     return ChatOut(
         id=answering.id,
@@ -86,7 +87,7 @@ async def _whole(
         model=asked.model,
         choices=choices,
         usage=answering.usage(),
-        system_fingerprint=served.offer.fingerprint,
+        system_fingerprint=served.fingerprint,
         palate=accounted(served, answering),
     )
 
@@ -99,21 +100,34 @@ async def _chunks(served: Served, answering: Answering, asked: ChatIn) -> AsyncG
             is_first = False
             for opening in _openings(served, answering, asked):
                 yield opening
+        if drawn is None:
+            continue
         choice = _drawn_choice(served, drawn, has_logprobs=bool(asked.logprobs))
         if drawn.token.text or choice["logprobs"] is not None:
             yield chunk_of(served, answering, asked, [choice])
         if drawn.token.finish is not None:
             last.append(_choice(drawn.index, {}, finish=drawn.token.finish))
-    for choice in with_stories(last, await finish(served, answering)):
-        yield last_chunk_of(served, answering, asked, choice)
-    if asked.has_usage:
-        closing = chunk_of(served, answering, asked, [])
-        closing["usage"] = answering.usage().model_dump()
+    for closing in await closing_chunks(served, answering, asked, last):
         yield closing
 
 
-def with_stories(
-    choices: list[dict[str, Any]], explained: Sequence[Explained | None]
+async def closing_chunks(
+    served: Served,
+    answering: Answering,
+    asked: ChatIn | CompletionIn,
+    choices: Sequence[dict[str, Any]],
+) -> list[Chunk]:
+    """The events that end a stream: each choice's last, and the usage where it is wanted."""
+    ends = _with_stories(choices, await finish(served, answering))
+    chunks = [_last_chunk(served, answering, asked, choice) for choice in ends]
+    if asked.has_usage:
+        usage = chunk_of(served, answering, asked, [])
+        chunks.append({**usage, "usage": answering.usage().model_dump()})
+    return chunks
+
+
+def _with_stories(
+    choices: Sequence[dict[str, Any]], explained: Sequence[Explained | None]
 ) -> list[dict[str, Any]]:
     """Choices of last chunks, with who wrote their tokens where that was asked for."""
     stories = [explained[choice["index"]] for choice in choices]
@@ -130,7 +144,7 @@ def _openings(served: Served, answering: Answering, asked: ChatIn) -> list[Chunk
         chunk_of(served, answering, asked, [_choice(place, delta)])
         for place in range(answering.ask.n)
     ]
-    chunks[0]["palate"] = accounted(served, answering).model_dump()
+    chunks[0]["palate"] = waiting(served, answering).model_dump()
     return chunks
 
 
@@ -143,7 +157,7 @@ def _drawn_choice(served: Served, drawn: Drawn, *, has_logprobs: bool) -> dict[s
 
 
 def _logprobs(served: Served, answering: Answering, index: int) -> ChatLogprobs:
-    base, live = served.engine.base, answering.lives[index]
+    base, live = served.engine.base, answering.answers[index]
     return ChatLogprobs(
         content=[chat_logprob(base, live, place=place) for place in shown_places(base, live)]
     )
@@ -165,7 +179,7 @@ def chunk_of(
         "object": "chat.completion.chunk" if isinstance(asked, ChatIn) else "text_completion",
         "created": answering.created,
         "model": asked.model,
-        "system_fingerprint": served.offer.fingerprint,
+        "system_fingerprint": served.fingerprint,
         "choices": choices,
     }
     if asked.has_usage:
@@ -173,10 +187,11 @@ def chunk_of(
     return chunk
 
 
-def last_chunk_of(
+def _last_chunk(
     served: Served, answering: Answering, asked: ChatIn | CompletionIn, choice: dict[str, Any]
 ) -> Chunk:
-    """The event that ends a choice; it says what another engine approximated, if one answered."""
+    """The event that ends a choice; it says what was not known at the first one, if anything."""
     chunk = chunk_of(served, answering, asked, [choice])
     out = accounted(served, answering)
-    return chunk if out.engine is None else {**chunk, "palate": out.model_dump()}
+    is_new = out.engine is not None or out.n_candidates > 1
+    return {**chunk, "palate": out.model_dump()} if is_new else chunk

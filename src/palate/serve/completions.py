@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from palate.serve.answers import Answering, Ask, accounted, begin, finish, headers_of, tokens
-from palate.serve.chat import chunk_of, last_chunk_of, with_stories
+from palate.serve.answers import Answering, Ask, accounted, begin, finish, headers_of, waiting
+from palate.serve.chat import chunk_of, closing_chunks
 from palate.serve.gone import unless_gone
 from palate.serve.logprobs import completion_logprobs, shown_places
 from palate.serve.sampling import sampling_of
-from palate.serve.state import Known, Parts, Served
+from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.stream import event_stream
+from palate.serve.tokens import Drawn, tokens
 from palate.serve.wire.chat import Chunk, CompletionChoice, CompletionIn, CompletionOut
 
 router = APIRouter(tags=["answers"])
@@ -21,7 +22,7 @@ router = APIRouter(tags=["answers"])
 
 @router.post("/v1/completions", response_model=CompletionOut)
 async def create(
-    asked: CompletionIn, request: Request, response: Response, served: Parts, caller: Known
+    asked: CompletionIn, request: Request, response: Response, served: Parts, caller: KnownCaller
 ) -> CompletionOut | StreamingResponse:
     """Continue a text; with `stream`, as server-sent events."""
     ask = Ask(
@@ -41,17 +42,17 @@ async def create(
 
 
 async def _whole(
-    served: Served, caller: Known, ask: Ask, asked: CompletionIn, response: Response
+    served: Served, caller: KnownCaller, ask: Ask, asked: CompletionIn, response: Response
 ) -> CompletionOut:
     answering = await begin(served, caller, ask)
     response.headers.update(headers_of(answering))
     ends: dict[int, str] = {}
     async for drawn in tokens(served, answering):
-        if drawn.token.finish is not None:
+        if drawn is not None and drawn.token.finish is not None:
             ends[drawn.index] = drawn.token.finish
     explained = await finish(served, answering)
     base, choices = served.engine.base, list[CompletionChoice]()
-    for index, live in enumerate(answering.lives):
+    for index, live in enumerate(answering.answers):
         said = None
         if asked.logprobs is not None:
             said, _ = completion_logprobs(base, live, places=shown_places(base, live), offset=0)
@@ -70,7 +71,7 @@ async def _whole(
         model=asked.model,
         choices=choices,
         usage=answering.usage(),
-        system_fingerprint=served.offer.fingerprint,
+        system_fingerprint=served.fingerprint,
         palate=accounted(served, answering),
     )
 
@@ -82,30 +83,30 @@ async def _chunks(
     offsets = [0] * answering.ask.n
     last: list[dict[str, Any]] = []
     async for drawn in tokens(served, answering):
+        if is_first:
+            is_first = False
+            opening = chunk_of(served, answering, asked, [_choice(0, "")])
+            yield {**opening, "palate": waiting(served, answering).model_dump()}
+        if drawn is None:
+            continue
         index, token = drawn.index, drawn.token
         choice = _choice(index, token.text)
         if asked.logprobs is not None and token.token not in base.stop_ids:
-            places = range(drawn.place, drawn.place + 1)
-            said, offsets[index] = completion_logprobs(
-                base, drawn.live, places=places, offset=offsets[index]
+            choice["logprobs"], offsets[index] = _drawn_logprobs(
+                served, drawn, offset=offsets[index]
             )
-            choice["logprobs"] = said.model_dump()
-        if is_first or token.text or choice["logprobs"] is not None:
-            chunk = chunk_of(served, answering, asked, [choice])
-            yield (
-                {**chunk, "palate": accounted(served, answering).model_dump()}
-                if is_first
-                else chunk
-            )
-            is_first = False
+        if token.text or choice["logprobs"] is not None:
+            yield chunk_of(served, answering, asked, [choice])
         if token.finish is not None:
             last.append(_choice(index, "", finish=token.finish))
-    for choice in with_stories(last, await finish(served, answering)):
-        yield last_chunk_of(served, answering, asked, choice)
-    if asked.has_usage:
-        closing = chunk_of(served, answering, asked, [])
-        closing["usage"] = answering.usage().model_dump()
+    for closing in await closing_chunks(served, answering, asked, last):
         yield closing
+
+
+def _drawn_logprobs(served: Served, drawn: Drawn, *, offset: int) -> tuple[dict[str, Any], int]:
+    places = range(drawn.place, drawn.place + 1)
+    found, after = completion_logprobs(served.engine.base, drawn.live, places=places, offset=offset)
+    return found.model_dump(), after
 
 
 def _choice(index: int, text: str, *, finish: str | None = None) -> dict[str, Any]:

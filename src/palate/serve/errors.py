@@ -29,6 +29,7 @@ KINDS = {
     504: "timeout_error",
 }
 STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503, 504)
+RENAMED = {"palate.way": "palate.method"}
 MAX_SHOWN = 80  # characters of a value that a message repeats
 UNION_MEMBERS = ("constrained-", "list[")  # how pydantic calls the members of a union; no keys
 
@@ -77,7 +78,9 @@ def from_validation(error: RequestValidationError) -> ApiError:
     if kind == "json_invalid":
         return ApiError(400, "The body is not valid JSON; send one JSON object.", "invalid_json")
     if kind == "extra_forbidden":
-        message = f"The key {place[:MAX_SHOWN]!r} is unknown; remove it or correct its name."
+        now = RENAMED.get(place)
+        remedy = "remove it or correct its name" if now is None else f"it is {now!r} now"
+        message = f"The key {place[:MAX_SHOWN]!r} is unknown; {remedy}."
         return ApiError(400, message, code="unknown_parameter", param=place)
     if kind == "missing":
         what = f"The key {place!r} is missing; add it." if place else "The body is missing."

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Header
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Feedback
+from palate.library.features import features_of
 from palate.models.chat import encode_prompt
 from palate.profiles.responses import Response, find_response, keep_features
 from palate.serve.errors import ApiError
-from palate.serve.scoring import features_of
-from palate.serve.state import Known, Parts, Served
+from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire.people import FeedbackIn, FeedbackOut
 
 router = APIRouter(tags=["people"])
@@ -22,7 +22,7 @@ KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x
 
 @router.post("/v1/feedback")
 async def give(
-    asked: FeedbackIn, served: Parts, caller: Known, idempotency_key: KeyHeader = None
+    asked: FeedbackIn, served: Parts, caller: KnownCaller, idempotency_key: KeyHeader = None
 ) -> FeedbackOut:
     """Keep the feedback and learn from it; the next answer uses the new belief."""
     shown = await scored(served, caller.tenant, asked.response)
@@ -85,7 +85,7 @@ def _features(served: Served, response: Response) -> list[list[float]]:
     return features_of(
         engine.base,
         engine.bank,
-        beta=served.offer.beta,
+        beta=served.library.manifest.beta,
         context=encode_prompt(engine.base, response.prompt),
         answers=response.tokens,
     )

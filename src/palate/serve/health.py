@@ -8,7 +8,7 @@ from starlette.responses import PlainTextResponse
 from palate.core.errors import ProviderError
 from palate.serve.auth import require_admin
 from palate.serve.errors import ApiError
-from palate.serve.state import Known, Parts
+from palate.serve.state import KnownCaller, Parts
 from palate.serve.wire.library import HealthOut
 
 router = APIRouter(tags=["operation"])
@@ -39,7 +39,7 @@ async def ready(served: Parts) -> HealthOut:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(served: Parts, caller: Known) -> PlainTextResponse:
+async def metrics(served: Parts, caller: KnownCaller) -> PlainTextResponse:
     """For Prometheus; with keys, for administrators."""
     require_admin(caller)
     return PlainTextResponse(

@@ -25,7 +25,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.requests = self._counter("requests", "Requests by route and status.", "route status")
-        self.answers = self._counter("answers", "Answers by way.", "way")
+        self.answers = self._counter("answers", "Answers by method.", "method")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens read.")
         self.reused_tokens = self._counter(
             "prompt_tokens_reused", "Tokens of prompts that were known and not read again."

@@ -19,7 +19,7 @@ from palate.profiles.persons import (
 )
 from palate.serve.auth import require_admin
 from palate.serve.errors import ApiError
-from palate.serve.state import Known, Parts, Served
+from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire.people import (
     Export,
     PeopleOut,
@@ -36,7 +36,7 @@ MAX_NUMBER = 2**63 - 1
 
 
 @router.post("/v1/people", status_code=201)
-async def create(asked: PersonIn, served: Parts, caller: Known) -> PersonOut:
+async def create(asked: PersonIn, served: Parts, caller: KnownCaller) -> PersonOut:
     """Make a person, with what the person says to want."""
     _require_preference(served, asked.preference)
     is_new = await served.in_database(
@@ -57,7 +57,7 @@ async def create(asked: PersonIn, served: Parts, caller: Known) -> PersonOut:
 @router.get("/v1/people")
 async def list_(
     served: Parts,
-    caller: Known,
+    caller: KnownCaller,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[int, Query(ge=0, le=MAX_NUMBER)] = 0,
 ) -> PeopleOut:
@@ -75,14 +75,14 @@ async def list_(
 
 
 @router.get("/v1/people/{person}")
-async def show(person: PersonPath, served: Parts, caller: Known) -> PersonOut:
+async def show(person: PersonPath, served: Parts, caller: KnownCaller) -> PersonOut:
     """What is believed of a person."""
     return await shown(served, caller.tenant, person)
 
 
 @router.patch("/v1/people/{person}")
 async def change(
-    person: PersonPath, asked: PersonChange, served: Parts, caller: Known
+    person: PersonPath, asked: PersonChange, served: Parts, caller: KnownCaller
 ) -> PersonOut:
     """Change what the person says to want."""
     _require_preference(served, asked.preference)
@@ -95,7 +95,7 @@ async def change(
 
 
 @router.post("/v1/people/{person}/reset")
-async def reset(person: PersonPath, served: Parts, caller: Known) -> PersonOut:
+async def reset(person: PersonPath, served: Parts, caller: KnownCaller) -> PersonOut:
     """Learn only from what the person says from now on; the log is kept."""
     await served.in_database(
         lambda: start_afresh(served.database, tenant=caller.tenant, name=person)
@@ -104,7 +104,7 @@ async def reset(person: PersonPath, served: Parts, caller: Known) -> PersonOut:
 
 
 @router.get("/v1/people/{person}/export")
-async def export(person: PersonPath, served: Parts, caller: Known) -> Export:
+async def export(person: PersonPath, served: Parts, caller: KnownCaller) -> Export:
     """Everything that is kept of a person; for administrators."""
     require_admin(caller)
     await _require(served, caller.tenant, person)
@@ -115,7 +115,7 @@ async def export(person: PersonPath, served: Parts, caller: Known) -> Export:
 
 
 @router.delete("/v1/people/{person}")
-async def erase(person: PersonPath, served: Parts, caller: Known) -> ReceiptOut:
+async def erase(person: PersonPath, served: Parts, caller: KnownCaller) -> ReceiptOut:
     """Erase everything about a person; for administrators."""
     require_admin(caller)
     await _require(served, caller.tenant, person)
@@ -161,7 +161,7 @@ def _require_preference(served: Served, preference: Mapping[str, float] | None) 
     """
     if preference is None:
         return
-    names = tuple(objective.name for objective in served.offer.objectives)
+    names = served.library.manifest.objective_names
     unknown = [name for name in preference if name not in names]
     if unknown:
         raise InvalidInputError(

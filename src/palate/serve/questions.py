@@ -17,19 +17,20 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
+from palate.core.decision import Decision, Known, Messages
 from palate.core.protocols import Sampling
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
+from palate.library.features import features_of
 from palate.people.questions import information_gains, verdict_information
 from palate.profiles.responses import Response, record_response
-from palate.serve.answers import Ask, Messages, begin_decided, tokens
+from palate.serve.answers import Ask, begin_decided
 from palate.serve.chat import plain
 from palate.serve.errors import ApiError
 from palate.serve.gone import unless_gone
 from palate.serve.sampling import require_tokens
-from palate.serve.scoring import features_of
-from palate.serve.state import Known, Parts, Served
-from palate.serve.ways import Decided, Wanted
+from palate.serve.state import KnownCaller, Parts, Served
+from palate.serve.tokens import tokens
 from palate.serve.wire.palate import PalateIn
 from palate.serve.wire.people import AnswerOut, QuestionIn, QuestionOut
 
@@ -37,13 +38,15 @@ router = APIRouter(tags=["people"])
 
 
 @router.post("/v1/questions")
-async def ask(asked: QuestionIn, request: HttpRequest, served: Parts, caller: Known) -> QuestionOut:
+async def ask(
+    asked: QuestionIn, request: HttpRequest, served: Parts, caller: KnownCaller
+) -> QuestionOut:
     """Two answers to this prompt that are most worth comparing for this person."""
     require_tokens(asked.max_tokens, served.settings)
     return await unless_gone(request, _asked(served, caller, asked))
 
 
-async def _asked(served: Served, caller: Known, asked: QuestionIn) -> QuestionOut:
+async def _asked(served: Served, caller: KnownCaller, asked: QuestionIn) -> QuestionOut:
     seed = secrets.randbits(53) if asked.seed is None else asked.seed % 2**63
     store = served.store(caller.tenant)
     found = await served.in_database(lambda: store.belief(asked.person))
@@ -58,22 +61,23 @@ async def _asked(served: Served, caller: Known, asked: QuestionIn) -> QuestionOu
     wanted = Ask(
         messages, "palate", PalateIn(person=asked.person), sampling, seed=seed, prefix="question"
     )
-    answering = begin_decided(served, caller, wanted, [d for _, d in candidates], seed=seed)
+    answering = await begin_decided(served, caller, wanted, [d for _, d in candidates], seed=seed)
     async for _ in tokens(served, answering):
         pass
-    lives = answering.lives
+    lives = answering.answers
     texts = [live.text.text for live in lives]
     context, base, bank = lives[0].prompt, served.engine.base, served.engine.bank
     answers = [tuple(live.tokens) for live in lives]
+    beta = served.library.manifest.beta
     features = await served.worker.call(
-        lambda: features_of(base, bank, beta=served.offer.beta, context=context, answers=answers)
+        lambda: features_of(base, bank, beta=beta, context=context, answers=answers)
     )
     first, second, gain = most_telling(belief, np.array(features), texts)
     pair = (first, second)
     response = Response(
         id=answering.id,
         person=asked.person,
-        prompt=candidates[0][1].prompt,
+        prompt=answering.prompt,
         shown=tuple(texts[k] for k in pair),
         features=tuple(tuple(features[k]) for k in pair),
         way="question",
@@ -117,13 +121,13 @@ def most_telling(
 
 def _candidates(
     served: Served, messages: Messages, belief: Belief, seed: int
-) -> list[tuple[str, Decided]]:
-    """What the person would get now, and what the base, experts and drawn tastes would write."""
+) -> list[tuple[str, Decision]]:
+    """What the user would get now, and what the base, experts and drawn tastes would write."""
     generator = generator_for(seed, "question")
-    believer, n_wanted = served.believer, served.settings.n_candidates
-    experts = list(believer.basis.experts)
+    library, n_wanted = served.library, served.settings.n_candidates
+    experts = list(library.manifest.expert_names)
     chosen = generator.permutation(len(experts))[: max(n_wanted - 2, 0)]
-    named = [("now", believer.coefficients(belief)), ("base", dict.fromkeys(experts, 0.0))]
+    named = [("now", library.soups.coefficients(belief)), ("base", dict.fromkeys(experts, 0.0))]
     named += [
         (experts[k], {name: float(name == experts[k]) for name in experts}) for k in sorted(chosen)
     ]
@@ -131,8 +135,8 @@ def _candidates(
     for place in range(n_wanted - len(named)):
         draw = generator.multivariate_normal(belief.mean, belief.covariance, method="eigh")
         taste = Belief(draw, belief.covariance, n_seen)
-        named.append((f"draw {place + 1}", believer.coefficients(taste)))
+        named.append((f"draw {place + 1}", library.soups.coefficients(taste)))
     return [
-        (name, served.ways.decide(messages, Wanted("soup", None, values, is_learned=True)))
+        (name, library.decide(messages, Known(coefficients=values), method="soup"))
         for name, values in named
     ]

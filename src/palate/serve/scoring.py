@@ -3,47 +3,18 @@
 All of it runs on the engine's thread.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.plan import Plan, Pool, Row, one_hot
+from palate.core.plan import Plan
+from palate.library.features import MAX_TILT, expert_rows
 from palate.models.bank import AdapterBank
 from palate.models.load import Base
-from palate.models.logprobs import Scored, row_distributions, row_log_probs
+from palate.models.logprobs import Scored, row_distributions
 
-MAX_TILT = 30.0  # nats; beyond, a token was impossible for one side
 REFERENCE = "base"
-
-
-def expert_rows(*, n_experts: int, experts: Sequence[int] | None = None) -> Plan:
-    """The reference and these experts (all of them by default), one row each."""
-    chosen = range(n_experts) if experts is None else experts
-    rows = [Row((0.0,) * n_experts)]
-    rows += [Row(one_hot(index=k, n_experts=n_experts)) for k in chosen]
-    return Plan(tuple(rows), Pool("linear", (1.0 / len(rows),) * len(rows)))
-
-
-def features_of(
-    base: Base,
-    bank: AdapterBank,
-    *,
-    beta: float,
-    context: Sequence[int],
-    answers: Sequence[Sequence[int]],
-) -> list[list[float]]:
-    """For each answer, `beta * (log p_k - log p_0)` for every expert, in reward units."""
-    plan = expert_rows(n_experts=bank.n_experts)
-    found: list[list[float]] = []
-    for tokens in answers:
-        item = Scored(tuple(context), tuple(tokens))
-        said = row_log_probs(base, bank, plan=plan, item=item).double().numpy(force=True)
-        tilts = np.clip(np.nan_to_num(said[:, 1:] - said[:, :1]), -MAX_TILT, MAX_TILT)
-        found.append((beta * tilts.sum(axis=0)).tolist())
-    return found
 
 
 def mixture_authors(

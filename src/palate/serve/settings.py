@@ -1,11 +1,16 @@
 """What bounds the server, and how it learns."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from palate.core.settings import Settings
 from palate.people.settings import LearningSettings
+
+GONE = {
+    "strength": "the library's own strength is used (soup.json), and a request may give another",
+    "auto_tolerance": "`auto` compares the methods by their measured utility (methods.json)",
+}
 
 
 class ServeSettings(Settings):
@@ -30,9 +35,6 @@ class ServeSettings(Settings):
         drain_seconds: For which running requests may go on after SIGTERM.
         apply_after: Items of feedback from which on a belief is used; before, it is only learned.
         is_observing: Never use a belief, only learn it.
-        auto_tolerance: `auto` takes the portfolio where its certified loss is at most this, in
-            reward units.
-        strength: Of coefficients that follow from a preference, where the request does not say.
         n_candidates: Answers from which a question's two are chosen.
         question_tokens: Longest answer of a question where the request does not say.
         learning: How beliefs follow from feedback; a population's gain in `soup.json` goes before.
@@ -57,10 +59,16 @@ class ServeSettings(Settings):
     drain_seconds: int = Field(default=30, ge=0)
     apply_after: int = Field(default=3, ge=1)
     is_observing: bool = False
-    auto_tolerance: float = Field(default=0.05, ge=0)
-    strength: float = Field(default=1.0, ge=0, le=10)
     n_candidates: int = Field(default=8, ge=2, le=64)
     question_tokens: int = Field(default=128, ge=1)
     learning: LearningSettings = LearningSettings()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     is_traced: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_no_gone_key(cls, values: Any) -> Any:
+        for key, instead in GONE.items():
+            if isinstance(values, dict) and key in values:
+                raise ValueError(f"the key {key!r} is gone, remove it; {instead}")
+        return values

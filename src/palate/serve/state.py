@@ -11,7 +11,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from palate.core.types import Objective
+from palate.library.library import Library
+from palate.methods.table import available_methods
 from palate.profiles.database import Database
 from palate.profiles.store import SqlProfileStore
 from palate.serve.auth import (
@@ -25,33 +26,12 @@ from palate.serve.auth import (
 from palate.serve.believed import Believer
 from palate.serve.engine import AnswerEngine
 from palate.serve.errors import ApiError
-from palate.serve.floor import Floor
 from palate.serve.limits import RateLimit
 from palate.serve.metrics import Metrics
 from palate.serve.settings import ServeSettings
-from palate.serve.ways import Ways
 from palate.serve.worker import EngineWorker
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What the library says of itself.
-
-    Attributes:
-        name: Of the base.
-        fingerprint: Of base and experts.
-        beta: Reward units per nat.
-        objectives: In order.
-        experts: Name to what the expert was trained for.
-    """
-
-    name: str
-    fingerprint: str
-    beta: float
-    objectives: tuple[Objective, ...]
-    experts: dict[str, dict[str, float]]
 
 
 @dataclass(eq=False)
@@ -60,24 +40,22 @@ class Served:
 
     Attributes:
         settings: Of the server.
-        offer: The library.
+        library: Turns what is known of a user into decisions.
         engine: Writes answers; its base and bank read them in this process.
-        ways: Makes plans.
-        believer: Turns beliefs into soups.
+        believer: Turns beliefs into what people can read.
         database: Of people.
         has_keys: Whether requests need a key.
-        floor: That every answer keeps.
+        fingerprint: Identifies the base and the experts.
         started_at: Seconds since 1970.
     """
 
     settings: ServeSettings
-    offer: Offer
+    library: Library
     engine: AnswerEngine
-    ways: Ways
     believer: Believer
     database: Database
     has_keys: bool
-    floor: Floor | None = None
+    fingerprint: str
     started_at: int = field(default_factory=lambda: int(time.time()))
     metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
@@ -95,6 +73,11 @@ class Served:
             per_minute=self.settings.requests_per_minute, burst=self.settings.burst
         )
         self._learner = self.believer.learner()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods that can be asked for."""
+        return available_methods(self.library)
 
     def store(self, tenant: str) -> SqlProfileStore:
         """The tenant's people."""
@@ -153,4 +136,4 @@ async def require_caller(request: Request, served: Parts) -> Caller:
     return caller
 
 
-Known = Annotated[Caller, Depends(require_caller)]
+KnownCaller = Annotated[Caller, Depends(require_caller)]

@@ -40,6 +40,8 @@ class SoupBasis:
             follow margins by; see `palate.soup.learning`.
         floor: Name and coefficient of a safety expert that feedback cannot lower, or `None`.
         settings: Trust region and thresholds.
+        strength: Multiplies coefficients that follow from a stated preference; `None` while it has
+            not been measured.
     """
 
     base: str
@@ -53,6 +55,7 @@ class SoupBasis:
     prior: Belief
     floor: tuple[str, float] | None = None
     settings: SoupSettings = field(default_factory=SoupSettings)
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse fields that disagree."""
@@ -75,6 +78,10 @@ class SoupBasis:
             )
         if not (self.beta > 0 and np.all(self.feature_scales > 0)):
             raise InvalidInputError("The soup's beta and feature scales must be above zero.")
+        if self.strength is not None and not 0.0 < self.strength < np.inf:
+            raise InvalidInputError(
+                f"The soup's strength {self.strength} is out of range; give a number above 0."
+            )
         _require_covariance(self.prior.covariance)
         if self.floor is not None and not (
             self.floor[0] in self.experts and np.isfinite(self.floor[1])
@@ -139,6 +146,7 @@ def save_basis(path: Path, basis: SoupBasis) -> None:
             },
             "floor": list(basis.floor) if basis.floor is not None else None,
             "settings": basis.settings.model_dump(),
+            "strength": basis.strength,
         },
     )
 
@@ -191,6 +199,7 @@ def _parse(content: JsonObject) -> SoupBasis:
         ),
         floor=None if floor is None else (str(floor[0]), float(floor[1])),
         settings=SoupSettings.checked(content["settings"], source="soup.json"),
+        strength=None if content.get("strength") is None else float(content["strength"]),
     )
 
 

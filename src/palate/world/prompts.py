@@ -42,6 +42,15 @@ def train_prompts() -> tuple[str, ...]:
 
 
 @cache
+def further_prompts() -> tuple[str, ...]:
+    """Prompts about the training topics that are not among the training prompts."""
+    used = set(train_prompts())
+    return tuple(
+        text for topic in TRAIN_TOPICS for text in prompts_about(topic) if text not in used
+    )
+
+
+@cache
 def held_out_prompts() -> tuple[str, ...]:
     """96 prompts about the 48 held-out topics, for measurement only."""
     return _spread(HELD_OUT_TOPICS)

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tiny import _add_controller
+
 CHROMIUM = Path(os.environ.get("PALATE_CHROMIUM", "/usr/bin/chromium"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 START_SECONDS = 120
@@ -30,9 +32,10 @@ StartServer = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def page_library(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny library with a portfolio of two of its three experts."""
+    """The tiny library with a portfolio of two of its three experts, and a controller."""
     folder = tmp_path_factory.mktemp("page") / "library"
     shutil.copytree(tiny_library, folder)
+    _add_controller(folder)
     payoffs = {
         "objectives": list(PAYOFFS),
         "beta": 0.1,

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from page_steps import ask, believed, create_person, drag_to, shares, wait_for_answer
 
@@ -18,9 +18,13 @@ def test_a_person_is_created_drags_streams_compares_three_times_and_is_erased(pa
 
     drag_to(page, 0.5, 0.2)  # near the top corner
     assert shares(page)["kind"] > 70
+    page.get_by_label("Method").select_option("portfolio")
     ask(page, "hello")
     expect(page.locator(".answer .badge").first).to_have_text("portfolio")
-    expect(page.locator(".why")).to_contain_text("Member 'kind'")
+    expect(page.locator(".reason")).to_contain_text("Member 'kind'")
+    page.get_by_label("Method").select_option("auto")
+    expect(page.locator(".answer .badge").first).to_have_text("prompted-soup")
+    wait_for_answer(page)
 
     seen = [believed(page)]
     page.get_by_role("button", name="Compare two").click()
@@ -65,13 +69,14 @@ def test_the_answer_streams_piece_by_piece(page: Page) -> None:
 
 
 def test_dragging_answers_again_while_it_is_live(page: Page) -> None:
+    page.get_by_label("Method").select_option("portfolio")
     ask(page, "hello")
     with page.expect_request("**/v1/chat/completions") as caught:
         drag_to(page, 0.15, 0.85)
     sent = json.loads(caught.value.post_data or "")
     assert sent["palate"]["preference"]["short"] > 0.7
     wait_for_answer(page)
-    expect(page.locator(".why")).to_contain_text("Member 'short'")
+    expect(page.locator(".reason")).to_contain_text("Member 'short'")
 
 
 def test_nothing_is_asked_by_dragging_when_it_is_not_live(page: Page) -> None:
@@ -85,25 +90,51 @@ def test_nothing_is_asked_by_dragging_when_it_is_not_live(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "way"),
+    ("label", "method"),
     [
         ("Base", "base"),
         ("Portfolio", "portfolio"),
         ("Soup", "soup"),
+        ("Prompted soup", "prompted-soup"),
         ("Output soup", "output-soup"),
+        ("Implicit soup", "implicit-soup"),
         ("Mixture", "mixture"),
     ],
 )
-def test_each_way_answers_and_says_why(page: Page, label: str, way: str) -> None:
+def test_each_method_answers_and_says_why(page: Page, label: str, method: str) -> None:
     page.locator("#live").uncheck()
-    page.locator("#ways").get_by_label(label, exact=True).check(force=True)
+    page.get_by_label("Method").select_option(label=label)
+    expect(page.locator("#method-about")).not_to_be_empty()
     ask(page, "hello")
-    expect(page.locator(".answer .badge").first).to_have_text(way)
-    assert len(page.locator(".why p").inner_text()) > 10
+    expect(page.locator(".answer .badge").first).to_have_text(method)
+    assert len(page.locator(".reason p").inner_text()) > 10
+
+
+def test_own_words_and_best_of_n_are_sent_and_told(page: Page) -> None:
+    page.locator(".settings summary").click()
+    page.get_by_label("In your own words").fill("Be brief.")
+    page.get_by_label("Best of").fill("3")
+    page.get_by_label("Method").select_option("prompt")
+    page.route("**/v1/chat/completions", with_given_coefficients)
+    with page.expect_request("**/v1/chat/completions") as caught:
+        ask(page, "hello")
+    sent = json.loads(caught.value.post_data or "")["palate"]
+    assert (sent["instruction"], sent["n_candidates"], sent["method"]) == ("Be brief.", 3, "prompt")
+    assert "strength" not in sent  # the library's own
+    expect(page.locator(".answer-head")).to_contain_text("best of 3, ahead by")
+    expect(page.locator(".reason")).to_contain_text("'Be brief.'")
+
+
+def with_given_coefficients(route: Route) -> None:
+    """The request with coefficients, which rank candidates where a library has no rewards."""
+    body = json.loads(route.request.post_data or "")
+    body["palate"]["coefficients"] = {"kind": 1.0}
+    del body["palate"]["preference"]
+    route.continue_(post_data=json.dumps(body))
 
 
 def test_the_heat_map_names_the_writers_of_every_token(page: Page) -> None:
-    page.locator("#ways").get_by_label("Mixture", exact=True).check(force=True)
+    page.get_by_label("Method").select_option("mixture")
     page.locator("#explain").check()
     ask(page, "hello")
     tokens = page.locator(".heat .token")

@@ -55,7 +55,7 @@ class _Sampled(WireIn):
         Field(
             min_length=1,
             max_length=256,
-            description="`palate`, or `palate/WAY` to fix the way; see /v1/models.",
+            description="`palate`, or `palate/METHOD` to fix the method; see /v1/models.",
             examples=["palate"],
         ),
     ]

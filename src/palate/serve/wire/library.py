@@ -65,6 +65,7 @@ class LimitsOut(WireOut):
     max_tokens: int
     max_prompt_tokens: int
     max_answers: int
+    max_candidates: int
     max_body_bytes: int
     deadline_seconds: float
     requests_per_minute: int

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Way = Literal["auto", "base", "portfolio", "soup", "output-soup", "mixture"]
 LearningState = Literal["nothing", "observing", "applied"]
 
 MAX_COEFFICIENT = 20.0  # far beyond what any expert was trained for; more only breaks numbers
+MAX_INSTRUCTION = 2000  # characters
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 PersonId = Annotated[
@@ -54,22 +54,31 @@ class WireOut(BaseModel):
 
 
 class PalateIn(WireIn):
-    """What is known of a person, and how to answer.
+    """What is known of a user, and how to answer.
 
     Attributes:
-        person: Whose answer it is; the person is made if there is none. What was learned of the
-            person is used where neither preference nor coefficients are given.
+        person: The user who is answered; made if there is none of that name. What was learned of
+            the user is used where neither preference nor coefficients are given.
         preference: Shares by objective.
-        coefficients: Coefficients by expert; they go before a preference.
-        way: How to answer; `auto` chooses by certified loss and cost, and says why.
-        strength: Multiplies coefficients that follow from a preference; 1 is as trained.
-        explain: Say of every token who wrote it.
+        coefficients: Coefficients by expert; they take precedence over a preference.
+        instruction: What the user wants, in words; read by the methods that prompt the model.
+        method: One of the library's methods (see /v1/library); `auto` takes the one that was
+            measured to be worth most to this user, and says why.
+        n_candidates: Draw so many answers, 16 at most, and keep the one that this user's reward
+            prefers; a stream then waits for all of them. By default the method decides.
+        max_passes: Passes of the base per sampled token that `auto` may spend.
+        strength: Multiplies coefficients that follow from a preference; by default the library's
+            own.
+        explain: Say of every token which experts wrote it.
     """
 
     person: PersonId | None = None
     preference: Preference | None = None
     coefficients: Coefficients | None = None
-    way: Way = "auto"
+    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = None
+    method: Name = "auto"
+    n_candidates: int | None = None
+    max_passes: Annotated[float, Field(allow_inf_nan=False)] | None = None
     strength: Annotated[float, Field(ge=0.0, le=10.0, allow_inf_nan=False)] | None = None
     explain: bool = False
 
@@ -101,18 +110,33 @@ class EngineOut(WireOut):
     n_calls: int
 
 
+class UtilityOut(WireOut):
+    """Gain over the base for this preference, reward units, with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
 class PalateOut(WireOut):
     """How an answer came about.
 
     Attributes:
         response: Identifier that feedback refers to; `None` where no person was named.
-        person: Whose answer it is.
-        way: The way that was taken; never `auto`.
+        person: The user who was answered.
+        method: The method that was taken; never `auto`.
         members: Experts that took part.
         coefficients: By expert: of a soup, shares of a mixture, one for a portfolio's member.
-        why: One or two sentences.
-        certified_loss: What this person loses at most by the portfolio's member, in reward units;
+        reason: One or two sentences.
+        certified_loss: Upper bound on what this user loses by the portfolio's member, reward units;
             `None` where nothing is certified.
+        predicted_utility: Measured when the library was built; `None` where it was not.
+        n_candidates: Answers drawn for each answer that is given.
+        lead: How far the kept candidate led the second, in the units of the reward that ranked
+            them; the smallest of several answers; `None` with one candidate, or while waiting.
+        n_passes: Passes of the base per token of an answer, candidates included.
+        is_waiting: Whether candidates are still being drawn: the first chunk of a stream says so,
+            and the text comes once they are ranked.
         learning: `applied` when the belief was used, `observing` when it is being learned only.
         n_feedback: Items the belief rests on.
         seed: With which the same request gives the same answer.
@@ -122,11 +146,16 @@ class PalateOut(WireOut):
 
     response: str | None
     person: str | None
-    way: Way
+    method: str
     members: list[str]
     coefficients: dict[str, float]
-    why: str
+    reason: str
     certified_loss: float | None
+    predicted_utility: UtilityOut | None
+    n_candidates: int
+    lead: float | None = None
+    n_passes: float
+    is_waiting: bool = False
     learning: LearningState
     n_feedback: int
     seed: int

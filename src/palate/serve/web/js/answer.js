@@ -29,9 +29,10 @@ export function showAnswer(host, { keepsText }) {
   return {
     /** @param {any} chunk */
     take(chunk) {
-      if (chunk.palate && !origin) {
+      if (chunk.palate) {
         origin = /** @type {import("./types.js").Origin} */ (chunk.palate);
         renderOrigin(parts, origin);
+        if (origin.is_waiting) parts.timing.textContent = `best of ${origin.n_candidates} …`;
       }
       if (chunk.usage) nTokens = chunk.usage.completion_tokens;
       const choice = chunk.choices?.[0];
@@ -63,7 +64,7 @@ export function showAnswer(host, { keepsText }) {
  * @property {HTMLElement} body
  * @property {HTMLElement} text
  * @property {HTMLElement} timing
- * @property {HTMLElement} why
+ * @property {HTMLElement} reason
  * @property {HTMLElement} foot
  */
 
@@ -78,13 +79,13 @@ function cardIn(host, keepsText) {
   const head = el("div", { class: "answer-head" });
   const timing = el("p", { class: "timing" });
   const body = el("div", { class: "answer-body" }, text);
-  const why = el("div", { class: "why" });
+  const reason = el("div", { class: "reason" });
   const foot = el("div", { class: "answer-foot" });
   const top = el("div", { class: "answer-top" }, head, timing);
   const card = el("article", { class: "card answer streaming", "aria-label": "Answer" });
-  card.append(top, body, why, foot);
+  card.append(top, body, reason, foot);
   host.replaceChildren(card);
-  return { card, head, body, text, timing, why, foot };
+  return { card, head, body, text, timing, reason, foot };
 }
 
 /**
@@ -108,20 +109,33 @@ function renderOrigin(parts, origin) {
         el("span", { class: "coefficient-value" }, signed(value)),
       );
     });
-  parts.head.replaceChildren(el("span", { class: "badge" }, origin.way));
-  if (origin.certified_loss !== null) {
-    parts.head.append(
-      el("span", { class: "badge badge-quiet" }, `loses at most ${fixed(origin.certified_loss, 3)}`),
-    );
-  }
-  if (origin.learning !== "nothing") {
-    const label = origin.learning === "applied" ? "learned taste used" : "learning, not used yet";
-    parts.head.append(el("span", { class: "badge badge-quiet" }, label));
-  }
-  parts.why.replaceChildren(el("p", {}, origin.why));
+  parts.head.replaceChildren(
+    el("span", { class: "badge" }, origin.method),
+    ...quietLabels(origin).map((label) => el("span", { class: "badge badge-quiet" }, label)),
+  );
+  parts.reason.replaceChildren(el("p", {}, origin.reason));
   if (bars.length > 0) {
-    parts.why.append(el("ul", { class: "coefficients", "aria-label": "Coefficients" }, ...bars));
+    parts.reason.append(el("ul", { class: "coefficients", "aria-label": "Coefficients" }, ...bars));
   }
+}
+
+/**
+ * What is known of the answer besides its method, in a few words each.
+ *
+ * @param {import("./types.js").Origin} origin
+ */
+function quietLabels(origin) {
+  const labels = [];
+  const { predicted_utility: utility, certified_loss: loss, lead } = origin;
+  if (utility) {
+    labels.push(`${signed(utility.estimate)} over the base [${fixed(utility.low)}, ${fixed(utility.high)}]`);
+  }
+  if (loss !== null) labels.push(`loses at most ${fixed(loss, 3)}`);
+  if (lead !== null) labels.push(`best of ${origin.n_candidates}, ahead by ${fixed(lead, 3)}`);
+  if (origin.learning !== "nothing") {
+    labels.push(origin.learning === "applied" ? "learned taste used" : "learning, not used yet");
+  }
+  return labels;
 }
 
 /**

@@ -10,13 +10,18 @@ import { get, preference, set, watch } from "./state.js";
 
 const LIVE_MS = 220; // after the last move of the point
 const SAMPLES = ["What is a desert fox?", "Explain the steam engine."];
-const WAYS = {
-  auto: ["Auto", "Chooses by certified loss and cost, and says why"],
+/** @type {Record<string, [string, string]>} Label and description; others go by their name. */
+const METHODS = {
+  auto: ["Auto", "The method measured to be worth most for this preference"],
+  base: ["Base", "The base model, nothing personal"],
+  prompt: ["Prompt", "The base model, told in words what is wanted"],
+  "best-of-n": ["Best of n", "The best of several answers of the prompted base"],
   portfolio: ["Portfolio", "The one member that serves the preference best"],
   soup: ["Soup", "Experts blended in their parameters"],
+  "prompted-soup": ["Prompted soup", "A soup that is also told in words what is wanted"],
   "output-soup": ["Output soup", "Experts blended in their next-token scores"],
+  "implicit-soup": ["Implicit soup", "The output soup, drawn by rejection"],
   mixture: ["Mixture", "Experts mixed token by token"],
-  base: ["Base", "The base model, nothing personal"],
 };
 
 /** @type {AbortController|null} */
@@ -38,11 +43,13 @@ export function mountAsk() {
     event.preventDefault();
     answer();
   });
+  byId("method").addEventListener("change", () => set({ method: input("method").value }));
   byId("explain").addEventListener("change", () => hasAnswered && answer());
   watch(["library"], renderChoices);
   watch(["person", "source", "belief"], renderSource);
   watch(["shares"], () => get().source === "point" && later());
-  watch(["way"], later);
+  watch(["method"], renderMethod);
+  watch(["method"], later);
   watch(["person"], startAfresh);
   showEmpty();
 }
@@ -125,12 +132,15 @@ function answerLearned() {
 
 /** @param {string} prompt */
 function requestFor(prompt) {
-  const { person, source, way } = get();
+  const { person, source, method } = get();
   /** @type {Record<string, any>} */
-  const palate = { way, explain: checked("explain") };
+  const palate = { method, explain: checked("explain") };
   if (person) palate.person = person;
   if (source === "point" || !person) palate.preference = preference();
-  if (numberOf("strength") !== 1) palate.strength = numberOf("strength");
+  if (input("strength").value !== "") palate.strength = numberOf("strength");
+  if (input("n-candidates").value !== "") palate.n_candidates = numberOf("n-candidates");
+  const instruction = input("instruction").value.trim();
+  if (instruction) palate.instruction = instruction;
   return {
     model: "palate",
     messages: [{ role: "user", content: prompt }],
@@ -146,20 +156,21 @@ function requestFor(prompt) {
 function renderChoices() {
   const { library } = get();
   if (!library) return;
-  const offered = Object.entries(WAYS).filter(([way]) =>
-    way === "auto" || library.ways.includes(/** @type {import("./types.js").Way} */ (way)),
+  byId("method").replaceChildren(
+    ...library.methods.map((name) => el("option", { value: name }, METHODS[name]?.[0] ?? name)),
   );
-  byId("ways-row").replaceChildren(
-    ...offered.map(([way, [label, about]]) =>
-      segment("way", way, label, about, way === get().way, () =>
-        set({ way: /** @type {import("./types.js").Way} */ (way) }),
-      ),
-    ),
-  );
+  renderMethod();
+  input("n-candidates").max = String(library.limits.max_candidates);
   input("max-tokens").max = String(library.limits.max_tokens);
   input("max-tokens").value = String(Math.min(120, library.limits.max_tokens));
   renderSamples(library.base.split("/").includes("world"));
   buildSources();
+}
+
+function renderMethod() {
+  const { method } = get();
+  input("method").value = method;
+  byId("method-about").textContent = METHODS[method]?.[1] ?? "";
 }
 
 /** @param {boolean} isWorld Whether the base is the small one that comes with palate. */

@@ -11,7 +11,7 @@
  * @property {number[]} shares The preference of the point, one share per objective.
  * @property {number[]} corners Indices of the objectives at the top, left and right corner.
  * @property {"point"|"learned"} source What the next answer follows.
- * @property {import("./types.js").Way} way
+ * @property {string} method
  */
 
 /** @type {State} */
@@ -25,7 +25,7 @@ const state = {
   shares: [],
   corners: [],
   source: "point",
-  way: "auto",
+  method: "auto",
 };
 
 /** @type {{fields: (keyof State)[], tell: (state: Readonly<State>) => void}[]} */

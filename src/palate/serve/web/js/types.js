@@ -1,7 +1,6 @@
 /**
  * What the server says, as the page reads it. The names are those of `docs/serving.md`.
  *
- * @typedef {"auto"|"base"|"portfolio"|"soup"|"output-soup"|"mixture"} Way
  * @typedef {Record<string, number>} Shares Numbers by name; those of a preference sum to one.
  *
  * @typedef {object} Objective
@@ -24,10 +23,10 @@
  * @property {string} base
  * @property {Objective[]} objectives
  * @property {{name: string}[]} experts
- * @property {Way[]} ways
+ * @property {string[]} methods
  * @property {{expert: string, coefficient: number}|null} floor
  * @property {{members: Member[], certificate: Certificate}|null} portfolio
- * @property {{max_tokens: number}} limits
+ * @property {{max_tokens: number, max_candidates: number}} limits
  * @property {boolean} needs_key
  *
  * @typedef {object} RegretPoint
@@ -62,11 +61,15 @@
  * @typedef {object} Origin How an answer came about: the `palate` object of a response.
  * @property {string|null} response
  * @property {string|null} person
- * @property {Way} way
+ * @property {string} method
  * @property {string[]} members
  * @property {Shares} coefficients
- * @property {string} why
- * @property {number|null} certified_loss
+ * @property {string} reason
+ * @property {number|null} certified_loss Reward units.
+ * @property {{estimate: number, low: number, high: number}|null} predicted_utility Reward units.
+ * @property {number} n_candidates
+ * @property {number|null} lead Of the kept candidate; null with one, or while waiting.
+ * @property {boolean} is_waiting Whether candidates are still being drawn.
  * @property {"nothing"|"observing"|"applied"} learning
  * @property {number} n_feedback
  * @property {number} seed

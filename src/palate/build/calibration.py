@@ -1,0 +1,257 @@
+"""Calibration of methods: what each is worth over a grid of preferences, into `methods.json`.
+
+Every method answers the same calibration prompts with the same seeds, so differences from the base
+are paired; decisions that come out alike (the base for everybody, a portfolio's member for many)
+are answered once. No expert was trained on these prompts, and the judges are rewards that were
+fitted on the half of the pairs that the experts' rewards never saw.
+
+Source: methods beyond.md, section 4.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field
+
+from palate.core.decision import Decision, Known
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.core.progress import progress_of
+from palate.core.protocols import Sampling
+from palate.core.seeds import derive_seed
+from palate.core.settings import Settings
+from palate.core.simplex import lattice
+from palate.library.generate import generate_all
+from palate.library.library import Library
+from palate.library.method_table import MethodRow, MethodTable, save_method_table
+from palate.library.rewards import held_back_rewards
+from palate.rewards.reward import RewardVector
+
+MIN_PROMPTS = 8  # fewer say nothing of a method
+BLOCK = 512  # answers that are generated at a time
+MEASURED = (
+    ("base", 1),
+    ("prompt", 1),
+    ("portfolio", 1),
+    ("soup", 1),
+    ("prompted-soup", 1),
+    ("output-soup", 1),
+    ("mixture", 1),
+    ("best-of-n", 4),
+    ("prompted-soup", 4),
+)  # the implicit soup has the output soup's distribution and costs more
+
+Entry = tuple[str, int]  # a method and its number of candidates
+
+
+class CalibrationSettings(Settings):
+    """How methods are measured when a library is built.
+
+    Attributes:
+        prompts: JSONL with a column `prompt`; without it prompts are held back from the run's.
+        n_prompts: How many are answered by every method for every preference of the grid.
+        max_points: Most preferences of the grid: the lattice with the largest denominator that has
+            no more.
+    """
+
+    prompts: str | None = None
+    n_prompts: int = Field(default=24, ge=MIN_PROMPTS)
+    max_points: int = Field(default=60, ge=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """One measuring of methods.
+
+    Attributes:
+        library: Decides and answers.
+        prompts: That no expert was trained on.
+        judges: Judge the answers.
+        max_tokens: Longest answer.
+        seed: Random seed of the answers; the same for every method.
+    """
+
+    library: Library
+    prompts: tuple[str, ...]
+    judges: RewardVector
+    max_tokens: int
+    seed: int
+
+    def rewards(
+        self, decisions: Sequence[Sequence[Decision]], *, on_answers: Callable[[int], None]
+    ) -> list[Float[ndarray, "prompts objectives"]]:
+        """`[points][prompts, objectives]`: rewards of the answers to each point's decisions.
+
+        Args:
+            decisions: `[points][prompts]`.
+            on_answers: Called with the number of answers that are done.
+        """
+        keys = [hash_value([_content(decision) for decision in row]) for row in decisions]
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        wanted = [decision for key in first for decision in decisions[first[key]]]
+        prompts = list(self.prompts) * len(first)
+        seeds = [derive_seed(self.seed, "calibration", prompt) for prompt in prompts]
+        texts: list[str] = []
+        for start in range(0, len(wanted), BLOCK):
+            block = slice(start, start + BLOCK)
+            outputs = generate_all(
+                self.library,
+                wanted[block],
+                sampling=Sampling(max_tokens=self.max_tokens),
+                seeds=seeds[block],
+            )
+            texts += [output.text for output in outputs]
+            on_answers(len(outputs))
+        scores = np.clip(self.judges.score(prompts, texts), 0.0, 1.0)
+        by_key = dict(zip(first, np.split(scores, len(first)), strict=True))
+        return [by_key[key] for key in keys]
+
+
+def calibrate_methods(
+    library: Library,
+    prompts: Sequence[str],
+    *,
+    settings: CalibrationSettings,
+    max_tokens: int,
+    entries: Sequence[Entry] = MEASURED,
+    seed: int = 0,
+) -> MethodTable:
+    """Measure methods and write `methods.json`; rows of other methods that are there stay.
+
+    Args:
+        library: With everything that its methods need.
+        prompts: Calibration prompts, at least `MIN_PROMPTS`, that no expert was trained on.
+        settings: Size of the grid.
+        max_tokens: Longest answer.
+        entries: Methods with their numbers of candidates; those that the library cannot serve are
+            left out.
+        seed: Random seed of the answers.
+
+    Raises:
+        InvalidInputError: there are too few prompts.
+        FormatError: an objective has no reward.
+    """
+    if len(prompts) < MIN_PROMPTS:
+        raise InvalidInputError(
+            f"{len(prompts)} calibration prompts say nothing of a method; give at least "
+            f"{MIN_PROMPTS}."
+        )
+    judges, self_judged = held_back_rewards(library.files)
+    work = Calibration(library, tuple(prompts), judges, max_tokens, seed)
+    denominator = grid_denominator(
+        n_objectives=len(library.manifest.objectives), max_points=settings.max_points
+    )
+    served = [entry for entry in entries if can_serve(library, entry[0])]
+    rows = _rows(work, served, denominator=denominator)
+    before = library.method_table
+    kept: list[MethodRow] = []
+    if before is not None and before.denominator == denominator:
+        new = {(row.method, row.n_candidates) for row in rows}
+        kept = [row for row in before.rows if (row.method, row.n_candidates) not in new]
+    table = MethodTable(
+        objectives=library.manifest.objective_names,
+        denominator=denominator,
+        n_prompts=len(prompts),
+        rows=(*kept, *rows),
+        seed=seed,
+        self_judged=self_judged,
+    )
+    save_method_table(library.files, table)
+    library.__dict__["method_table"] = table  # in place of the cached one
+    return table
+
+
+def can_serve(library: Library, method: str) -> bool:
+    """Whether the library has the part that a method needs."""
+    if method in ("base", "prompt", "best-of-n"):
+        return True
+    if method == "portfolio":
+        return library.portfolio is not None
+    if method == "mixture":
+        return library.controller is not None
+    return bool(library.manifest.experts)
+
+
+def grid_denominator(*, n_objectives: int, max_points: int) -> int:
+    """The largest denominator, at most 10, whose lattice has no more than so many points."""
+    for denominator in range(10, 1, -1):
+        if len(lattice(n_objectives=n_objectives, denominator=denominator)) <= max_points:
+            return denominator
+    return 1
+
+
+def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> list[MethodRow]:
+    """Every method over the whole grid."""
+    names = work.library.manifest.objective_names
+    points = lattice(n_objectives=len(names), denominator=denominator)
+    grid = [
+        {name: float(x) for name, x in zip(names, point, strict=True) if x > 0} for point in points
+    ]
+    rows: list[MethodRow] = []
+    with progress_of("measure methods, answers at most") as report:
+        n_all, n_done = len(work.prompts) * (1 + len(grid) * len(entries)), [0]
+
+        def advance(n: int) -> None:
+            n_done[0] += n
+            report(n_done[0], n_all)
+
+        base = work.rewards([_decisions(work, ("base", 1), None)], on_answers=advance)[0]
+        for place, entry in enumerate(entries, start=1):
+            decisions = [_decisions(work, entry, shares) for shares in grid]
+            rewards = work.rewards(decisions, on_answers=advance)
+            passes = float(np.mean([row[0].n_passes for row in decisions]))
+            rows.append(_row(entry, np.stack(rewards) - base, points=points, passes=passes))
+            n_done[0] = len(work.prompts) * (1 + len(grid) * place)  # equal answers are made once
+            report(n_done[0], n_all)
+    return rows
+
+
+def _row(
+    entry: Entry,
+    differences: Float[ndarray, "points prompts objectives"],
+    *,
+    points: Float[ndarray, "points objectives"],
+    passes: float,
+) -> MethodRow:
+    """One method's gains over the base, with standard errors over prompts."""
+    utility = np.einsum("pqo,po->pq", differences, points)
+    return MethodRow(
+        method=entry[0],
+        n_candidates=entry[1],
+        n_passes=passes,
+        gains=utility.mean(axis=1),
+        standard_errors=utility.std(axis=1, ddof=1) / np.sqrt(utility.shape[1]),
+        rewards=differences.mean(axis=1),
+    )
+
+
+def _decisions(work: Calibration, entry: Entry, shares: dict[str, float] | None) -> list[Decision]:
+    """The decisions for one preference, prompt by prompt."""
+    method, n_candidates = entry
+    known = Known(preference=shares)
+    library = work.library
+    try:
+        return [
+            library.decide(prompt, known, method=method, n_candidates=n_candidates)
+            for prompt in work.prompts
+        ]
+    except InvalidInputError:  # nothing to say in words for this preference: the base answers
+        if method != "prompt":
+            raise
+        decisions = [library.decide(prompt, known, method="base") for prompt in work.prompts]
+        return [replace(decision, method=method) for decision in decisions]
+
+
+def _content(decision: Decision) -> list[object]:
+    """What determines the answer, the seed aside."""
+    messages = decision.messages
+    plain = messages if isinstance(messages, str) else [dict(message) for message in messages]
+    return [
+        plain,
+        decision.plan.to_json(),
+        decision.n_candidates,
+        dict(decision.ranking) if decision.n_candidates > 1 else {},
+    ]

@@ -1,0 +1,43 @@
+"""A package that can be called: `palate.build` and `palate.evaluate` are folders and functions.
+
+Importing anything below a package binds the package's name in its parent, in place of a function of
+that name. So the package itself takes the call; nothing is imported before it is made.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+
+class CallableModule(ModuleType):
+    """A module whose call is that of a function elsewhere."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """What the function returns."""
+        return self.__function__(*arguments, **named)
+
+    @property
+    def __function__(self) -> Any:
+        """The function itself."""
+        module, _, name = self.__dict__["__calls__"].partition(":")
+        return getattr(import_module(module), name)
+
+    @property
+    def __signature__(self) -> Any:
+        """For `inspect.signature` and `help`."""
+        from inspect import signature
+
+        return signature(self.__function__)
+
+
+def make_callable(package: str, *, calls: str) -> None:
+    """Let calls of a package go to a function.
+
+    Args:
+        package: Its `__name__`, from its `__init__.py`.
+        calls: `module:function`.
+    """
+    module = sys.modules[package]
+    module.__dict__["__calls__"] = calls
+    module.__class__ = CallableModule

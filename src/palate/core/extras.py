@@ -1,0 +1,44 @@
+"""Which extra of the package brings which module."""
+
+from palate.core.errors import MissingExtraError
+
+EXTRA_OF = {
+    "torch": "train",
+    "transformers": "train",
+    "peft": "train",
+    "trl": "train",
+    "accelerate": "train",
+    "datasets": "train",
+    "safetensors": "train",
+    "tokenizers": "train",
+    "sklearn": "train",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "sqlalchemy": "serve",
+    "alembic": "serve",
+    "psycopg": "serve",
+    "prometheus_client": "serve",
+    "openai": "serve",
+    "matplotlib": "plots",
+    "jinja2": "plots",
+    "ray": "scale",
+    "lm_eval": "harness",
+}  # which extra brings a module
+
+
+def missing_extra(
+    error: ModuleNotFoundError, *, what: str = "This command"
+) -> MissingExtraError | None:
+    """The error that names the extra to install, or `None` when no extra brings the module.
+
+    Args:
+        error: Of an import.
+        what: What needs the module.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRA_OF:
+        return None
+    return MissingExtraError(
+        f"{what} needs the module {module!r}, which is not installed; install "
+        f"palate[{EXTRA_OF[module]}]."
+    )

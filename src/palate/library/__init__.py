@@ -1,0 +1,1 @@
+"""The library: the folder on disk and its opened form."""

@@ -1,0 +1,140 @@
+"""A library's controller, read from its folder: what it mixes, what experts and controller read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from palate.core.errors import FormatError, InvalidPreferenceError
+from palate.core.files import hash_value, read_versioned
+from palate.core.types import Preference
+from palate.library.floor import Floor
+from palate.library.folder import LibraryFolder
+from palate.library.manifest import Manifest
+from palate.mixture.controller import load_controller
+from palate.mixture.decode import ControlledDecoding, DecodeSettings
+from palate.mixture.pooling import Floor as ShareFloor
+from palate.mixture.wording import Pooling, Prompts, Wording
+from palate.models.control import Controller
+from palate.models.load import Base
+
+RUN_FILE = "run.json"
+RUN_KIND, RUN_VERSION = "palate.mixture-run", 1
+
+
+@dataclass(frozen=True, eq=False)
+class LibraryController:
+    """What is needed to answer under a library's controller.
+
+    Attributes:
+        wording: What experts and controller read.
+        decoding: The controller as an engine knows it, keeping the safety floor.
+        trained: Combinations it was trained on: strengths over the experts.
+    """
+
+    wording: Wording
+    decoding: Controller
+    trained: tuple[tuple[float, ...], ...]
+
+    def is_trained_on(self, strengths: tuple[float, ...]) -> bool:
+        """Whether the combination was trained on, or is new to the controller."""
+        return any(np.allclose(strengths, row, atol=1e-4) for row in self.trained)
+
+
+def open_controller(
+    files: LibraryFolder, base: Base, *, floor: Floor | None = None
+) -> LibraryController | None:
+    """The controller that `palate mixture fit` put into the library; `None` where it has none.
+
+    Args:
+        files: The library's folder.
+        base: Loaded.
+        floor: The safety expert, whose share decoding keeps.
+
+    Raises:
+        FormatError: it was trained for other experts.
+    """
+    if not has_controller(files):
+        return None
+    folder = files.controller_folder
+    run = read_versioned(folder / RUN_FILE, kind=RUN_KIND, version=RUN_VERSION)
+    if run["experts"] != experts_key(files.manifest):
+        raise FormatError(
+            f"The controller {str(folder)!r} was trained for other experts than the library's; "
+            "fit it again."
+        )
+    controller = load_controller(folder)
+    fit = run["settings"]["fit"]
+    share = None if floor is None else ShareFloor(floor.expert, floor.share)
+    return LibraryController(
+        wording=wording_of(
+            files.manifest,
+            base,
+            prompts=fit["prompts"],
+            pool=fit.get("pool", "linear"),
+            blend=fit.get("blend", 0.0),
+        ),
+        decoding=ControlledDecoding(controller, base, settings=DecodeSettings(floor=share)),
+        trained=tuple(tuple(row) for row in run["combinations"]),
+    )
+
+
+def has_controller(files: LibraryFolder) -> bool:
+    """Whether the library has a trained controller."""
+    return (files.controller_folder / RUN_FILE).is_file()
+
+
+def wording_of(
+    manifest: Manifest,
+    base: Base,
+    *,
+    prompts: Prompts = "own",
+    pool: Pooling = "linear",
+    blend: float = 0.0,
+) -> Wording:
+    """Each expert's sentence: that of the objective it was trained for, if it was for one alone."""
+    sentences = {objective.name: objective.instruction for objective in manifest.objectives}
+    owner = {place: name for name, place in own_experts(manifest).items()}
+    instructions = tuple(
+        sentences[owner[place]] if place in owner else "" for place in range(len(manifest.experts))
+    )
+    return Wording(base, instructions, prompts, pool, blend)
+
+
+def own_experts(manifest: Manifest) -> dict[str, int]:
+    """Objective to the place of the expert that was trained for it alone."""
+    found: dict[str, int] = {}
+    for place, record in enumerate(manifest.experts):
+        for name, share in zip(manifest.objective_names, record.anchor.direction, strict=True):
+            if share == 1.0:
+                found.setdefault(name, place)
+    return found
+
+
+def strengths_for(manifest: Manifest, shares: Mapping[str, float]) -> tuple[float, ...]:
+    """Shares by objective as strengths over the experts.
+
+    Raises:
+        InvalidPreferenceError: the shares are off the simplex or name an unknown objective.
+        InvalidInputError: an objective that is wanted has no expert of its own.
+    """
+    wanted = Preference.from_mapping(shares, objectives=manifest.objective_names)
+    owners = own_experts(manifest)
+    strengths = [0.0] * len(manifest.experts)
+    for name, share in zip(wanted.objectives, wanted.shares, strict=True):
+        if share == 0.0:
+            continue
+        if name not in owners:
+            raise InvalidPreferenceError(
+                f"The objective {name!r} has no expert of its own to mix; it has one for "
+                f"{', '.join(owners) or 'none'}."
+            )
+        strengths[owners[name]] = share
+    return tuple(strengths)
+
+
+def experts_key(manifest: Manifest) -> str:
+    """Hash of all experts' files, in bank order."""
+    rows: list[Any] = [[r.anchor.name, dict(r.files)] for r in manifest.experts]
+    return hash_value(rows)

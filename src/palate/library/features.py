@@ -1,0 +1,168 @@
+"""What the experts say of given answers: features that a person's coefficients are learned from.
+
+Every expert is read alone: a bank of all of them carries everybody's factors through every pass.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan, Pool, Row, one_hot, reference_plan
+from palate.core.progress import Report
+from palate.models.bank import AdapterBank
+from palate.models.chat import encode_answer, encode_prompt, format_messages
+from palate.models.load import Base
+from palate.models.logprobs import (
+    Scored,
+    answer_log_probs,
+    row_distributions,
+    row_log_probs,
+)
+from palate.soup.normalised import States
+
+STATE_TOKENS = 128  # of the base's most probable tokens; the soup's normaliser is taken over these
+STATES_PER_ANSWER = 8
+MAX_TILT = 30.0  # nats; beyond, a token was impossible for one side
+
+
+def scored_text(base: Base, prompt: str, answer: str) -> Scored:
+    """A prompt as people write it and a whole answer, as the base reads them."""
+    text = format_messages(base, prompt)
+    tokens = encode_answer(base, text, answer, is_ended=True)
+    return Scored(tuple(encode_prompt(base, text)), tuple(tokens))
+
+
+def log_probs(
+    base: Base, bank: AdapterBank, *, plan: Plan, items: Sequence[Scored]
+) -> Float[ndarray, " answers"]:
+    """`[answers]`: log-probability of whole answers under one plan, nats; read by length."""
+    order = np.argsort([len(item.context) + len(item.answer) for item in items], kind="stable")
+    found = answer_log_probs(
+        base, bank, plans=[plan] * len(items), items=[items[place] for place in order]
+    )
+    sums = np.zeros(len(items))
+    sums[order] = [float(row.double().sum()) for row in found]
+    return sums
+
+
+def log_ratios(
+    base: Base,
+    folders: Mapping[str, Path],
+    items: Sequence[Scored],
+    *,
+    on_expert: Report | None = None,
+) -> Float[ndarray, "answers experts"]:
+    """`log p_k(answer) - log p_0(answer)` of whole answers, in nats.
+
+    Args:
+        base: The base model.
+        folders: Adapter folder by expert, in bank order.
+        items: What was read and answered.
+        on_expert: Told how many experts have been read, of all.
+    """
+    bare = AdapterBank(base, {})
+    reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
+    columns: list[ndarray] = []
+    only = Plan((Row((1.0,)),), Pool("single"))
+    for place, (name, folder) in enumerate(folders.items(), start=1):
+        bank = AdapterBank.load(base, {name: folder})
+        try:
+            columns.append(log_probs(base, bank, plan=only, items=items) - reference)
+        finally:
+            bank.close()
+        if on_expert is not None:
+            on_expert(place, len(folders))
+    return np.stack(columns, axis=1)
+
+
+def expert_rows(*, n_experts: int, experts: Sequence[int] | None = None) -> Plan:
+    """The reference and these experts (all of them by default), one row each."""
+    chosen = range(n_experts) if experts is None else experts
+    rows = [Row((0.0,) * n_experts)]
+    rows += [Row(one_hot(index=k, n_experts=n_experts)) for k in chosen]
+    return Plan(tuple(rows), Pool("linear", (1.0 / len(rows),) * len(rows)))
+
+
+def features_of(
+    base: Base,
+    bank: AdapterBank,
+    *,
+    beta: float,
+    context: Sequence[int],
+    answers: Sequence[Sequence[int]],
+) -> list[list[float]]:
+    """For each answer, `beta * (log p_k - log p_0)` for every expert, in reward units."""
+    plan = expert_rows(n_experts=bank.n_experts)
+    found: list[list[float]] = []
+    for tokens in answers:
+        item = Scored(tuple(context), tuple(tokens))
+        said = row_log_probs(base, bank, plan=plan, item=item).double().numpy(force=True)
+        tilts = np.clip(np.nan_to_num(said[:, 1:] - said[:, :1]), -MAX_TILT, MAX_TILT)
+        found.append((beta * tilts.sum(axis=0)).tolist())
+    return found
+
+
+def sample_states(
+    base: Base,
+    bank: AdapterBank,
+    items: Sequence[Scored],
+    *,
+    n_states: int,
+    generator: np.random.Generator,
+) -> States:
+    """States that the base passes through, with all experts' tilts.
+
+    The vocabulary is cut to the base's most probable tokens and renormalised, so normalisers are
+    those of the cut soup.
+
+    Args:
+        base: The base model.
+        bank: The experts.
+        items: Answers sampled from the base; some of them are read.
+        n_states: How many; fewer when the answers have fewer tokens.
+        generator: Which answers, and where in them.
+
+    Raises:
+        InvalidInputError: there are no answers.
+    """
+    if not items:
+        raise InvalidInputError("There are no answers to take states from; give at least one.")
+    plan = _every_row(bank.n_experts)
+    reference: list[ndarray] = []
+    tilts: list[ndarray] = []
+    n_found = 0
+    for place in generator.permutation(len(items)):
+        item = items[int(place)]
+        rows = row_distributions(base, bank, plan=plan, item=item)  # [rows, tokens, vocab]
+        n_wanted = min(STATES_PER_ANSWER, len(item.answer), n_states - n_found)
+        at = np.sort(generator.choice(len(item.answer), size=n_wanted, replace=False))
+        cut = _cut(rows[:, torch.as_tensor(at)])
+        reference.append(cut[0])
+        tilts.append(np.moveaxis(cut[1:] - cut[0], 0, -1))
+        n_found += n_wanted
+        if n_found >= n_states:
+            break
+    return States(np.concatenate(reference), np.concatenate(tilts))
+
+
+def _every_row(n_experts: int) -> Plan:
+    """The reference and every expert alone; only its rows are read, never pooled."""
+    rows = [Row((0.0,) * n_experts)]
+    rows += [Row(one_hot(index=k, n_experts=n_experts)) for k in range(n_experts)]
+    shares = (1.0, *(0.0 for _ in range(n_experts)))
+    return Plan(tuple(rows), Pool("log_linear", shares))
+
+
+def _cut(
+    rows: Float[torch.Tensor, "rows states vocab"],
+) -> Float[ndarray, "rows states tokens"]:
+    """The reference's most probable tokens, renormalised in every row."""
+    n_tokens = min(STATE_TOKENS, rows.shape[-1])
+    kept = rows[0].topk(n_tokens, dim=-1).indices
+    picked = rows.double().gather(2, kept.unsqueeze(0).expand(len(rows), -1, -1))
+    return torch.log_softmax(picked, dim=-1).cpu().numpy()

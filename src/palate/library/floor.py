@@ -1,0 +1,121 @@
+"""The safety floor: one expert that always has a say, whatever method decided.
+
+The plan is changed last, after whatever was asked or learned, so no request can go below:
+
+- one pass of the model: the expert's coefficient is at least the floor;
+- outputs pooled log-linearly: the expert's coefficient is at least the floor, the reference gives
+  way; a token that the safety expert forbids is forbidden (a veto);
+- outputs mixed linearly: the expert's share is at least the floor, the others shrink; `pi(v)` is
+  at least the floor times the expert's probability (not a veto);
+- a mixture under a controller: the expert has a row (the method adds it), and the controller's
+  decoding keeps its share (`palate.mixture.decode.DecodeSettings.floor`).
+
+Source: methods C12.
+"""
+
+from dataclasses import dataclass, replace
+
+from palate.core.decision import Decision
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.plan import Plan, Row, one_hot
+
+MAX_SHARE = 0.95  # something must be left for what the user wants
+
+
+@dataclass(frozen=True)
+class Floor:
+    """An expert and the least coefficient that it has in every answer.
+
+    Attributes:
+        name: The expert's.
+        expert: Its place in the bank.
+        coefficient: Above 0; of a linear mixture at most `MAX_SHARE` is kept.
+    """
+
+    name: str
+    expert: int
+    coefficient: float
+
+    def __post_init__(self) -> None:
+        """Refuse coefficients out of range."""
+        if not 0.0 < self.coefficient < float("inf"):
+            raise InvalidInputError(
+                f"The floor {self.coefficient} of the expert {self.name!r} is out of range; give "
+                "a number above 0."
+            )
+
+    @property
+    def share(self) -> float:
+        """The least share in a linear mixture."""
+        return min(self.coefficient, MAX_SHARE)
+
+
+def floored(decision: Decision, floor: Floor | None) -> Decision:
+    """The decision with the floor kept and named; the same decision where it is kept already.
+
+    Raises:
+        InvalidCoefficientsError: a controlled mixture has no row of the floor's expert.
+    """
+    plan = with_floor(decision.plan, floor)
+    if floor is None or (plan is decision.plan and plan.pool.controller is None):
+        return decision
+    coefficients = dict(decision.coefficients)
+    least = floor.share if plan.pool.kind == "linear" else floor.coefficient
+    if plan.pool.kind == "linear" and plan.pool.controller is None:
+        shrunk = 1.0 - least
+        rest = sum(value for name, value in coefficients.items() if name != floor.name)
+        if rest > shrunk:
+            coefficients = {name: value * shrunk / rest for name, value in coefficients.items()}
+    coefficients[floor.name] = max(coefficients.get(floor.name, 0.0), least)
+    reason = f"{decision.reason} The safety floor holds {floor.name!r} at {least:g} or more."
+    return replace(decision, plan=plan, coefficients=coefficients, reason=reason.strip())
+
+
+def with_floor(plan: Plan, floor: Floor | None) -> Plan:
+    """The plan with the floor kept; the same plan where it is kept already.
+
+    Raises:
+        InvalidCoefficientsError: a controlled mixture has no row of the floor's expert.
+    """
+    if floor is None:
+        return plan
+    if plan.pool.controller is not None:
+        _require_row(plan, floor)
+        return plan
+    if plan.pool.kind == "single":
+        raised = _raised(plan.rows[0], floor)
+        return plan if raised == plan.rows[0] else replace(plan, rows=(raised,))
+    return _pooled(plan, floor)
+
+
+def _require_row(plan: Plan, floor: Floor) -> None:
+    if not any(row.coefficients[floor.expert] == 1.0 for row in plan.rows):
+        raise InvalidCoefficientsError(
+            f"The controlled mixture has no row of {floor.name!r}, whose share the safety floor "
+            "keeps; add one with strength 0."
+        )
+
+
+def _raised(row: Row, floor: Floor) -> Row:
+    values = list(row.coefficients)
+    values[floor.expert] = max(values[floor.expert], floor.coefficient)
+    return replace(row, coefficients=tuple(values))
+
+
+def _pooled(plan: Plan, floor: Floor) -> Plan:
+    alone = one_hot(index=floor.expert, n_experts=plan.n_experts)
+    shares = dict(zip(plan.rows, plan.pool.coefficients, strict=True))
+    safe = next((row for row in shares if row.coefficients == alone), Row(alone))
+    least = floor.share if plan.pool.kind == "linear" else floor.coefficient
+    missing = least - shares.get(safe, 0.0)
+    if missing <= 0:
+        return plan
+    if plan.pool.kind == "linear":
+        kept = (1.0 - least) / (1.0 - shares.get(safe, 0.0))
+        shares = {row: share * kept for row, share in shares.items()}
+    else:
+        reference = Row((0.0,) * plan.n_experts)
+        shares[reference] = shares.get(reference, 0.0) - missing
+    shares[safe] = least
+    pool = replace(plan.pool, coefficients=tuple(shares.values()))
+    return Plan(tuple(shares), pool).normal_form()

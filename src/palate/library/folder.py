@@ -1,0 +1,310 @@
+"""The library: experts, rewards and rollouts of one base, as a folder.
+
+    library.json      the manifest: what is finished, with the hash of every file
+    experts/NAME/     a PEFT adapter folder and its model card
+    rewards/NAME/     a reward model and its card
+    rollouts.jsonl    the base's scored answers
+    controller/       what mixes the experts token by token, if it was trained
+
+A part is first written as a whole and then entered into the manifest; what the manifest does not
+name does not
+exist, and what it names is compared with its hash before it is used. So a build may be killed at
+any moment: nothing half-written is read, and the next build goes on after the last finished part.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import hash_bytes, read_versioned, write_folder_atomic, write_versioned
+from palate.core.types import BaseRecord
+from palate.experts.anchors import require_name
+from palate.experts.card import CARD
+from palate.library.manifest import (
+    KIND,
+    SCHEMA_VERSION,
+    ExpertRecord,
+    Files,
+    Manifest,
+    PartRecord,
+)
+from palate.rewards.functions import RewardFunction
+
+MANIFEST = "library.json"
+ROLLOUTS = "rollouts.jsonl"
+UNFINISHED_ROLLOUTS = "rollouts.unfinished.jsonl"
+CONTROLLER = "controller"
+
+Fill = Callable[[Path], None]  # writes a part's files into the folder it is given
+
+
+@dataclass(frozen=True)
+class LibraryFolder:
+    """A library folder and what its manifest says.
+
+    Attributes:
+        folder: Where it is.
+        manifest: What is finished.
+        reward_funcs: Rewards by objective that are Python functions, for those that cannot be
+            imported again.
+    """
+
+    folder: Path
+    manifest: Manifest
+    reward_funcs: Mapping[str, RewardFunction] = field(
+        default_factory=dict[str, RewardFunction], compare=False
+    )
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest) -> "LibraryFolder":
+        """A library in `folder`: the one that is there, if it is of this job, or an empty one.
+
+        Args:
+            folder: Made if it does not exist.
+            manifest: Base, objectives, beta, seed, versions and config; without parts.
+
+        Raises:
+            FormatError: the folder holds a library of another base or other objectives, or a
+                damaged part.
+            InvalidInputError: the folder holds other things.
+        """
+        if not (folder / MANIFEST).is_file():
+            if folder.exists() and (not folder.is_dir() or any(_strange(folder))):
+                raise InvalidInputError(
+                    f"The folder {str(folder)!r} is not a library and not empty; use another one."
+                )
+            library = cls(folder, manifest)
+            library._write()
+            return library
+        found = cls.open(folder)
+        found.require_base(manifest.base)
+        if found.manifest.objective_names != manifest.objective_names:
+            raise FormatError(
+                f"The library {str(folder)!r} is for the objectives "
+                f"{', '.join(found.manifest.objective_names)}, but "
+                f"{', '.join(manifest.objective_names)} are asked for; use another folder."
+            )
+        _remove_unfinished(folder)
+        is_comparable = found.manifest.beta == manifest.beta  # experts of another beta are not
+        kept = replace(
+            manifest,
+            experts=found.manifest.experts if is_comparable else (),
+            rewards=found.manifest.rewards,
+            rollouts=found.manifest.rollouts,
+            controller=found.manifest.controller if is_comparable else None,
+        )
+        library = cls(folder, kept)
+        library._write()
+        return library
+
+    @classmethod
+    def open(cls, folder: Path) -> "LibraryFolder":
+        """The library in `folder`, every finished part compared with its hashes.
+
+        Raises:
+            InvalidInputError: there is no library.
+            FormatError: it is of another version, or a part is missing or was changed.
+        """
+        if not (folder / MANIFEST).is_file():
+            raise InvalidInputError(
+                f"The folder {str(folder)!r} holds no {MANIFEST}; give the folder of a library "
+                "made by 'palate build'."
+            )
+        value = read_versioned(folder / MANIFEST, kind=KIND, version=SCHEMA_VERSION)
+        library = cls(folder, Manifest.from_json(value, source=str(folder / MANIFEST)))
+        for name, record in zip(
+            library.manifest.expert_names, library.manifest.experts, strict=True
+        ):
+            _require_files(library.expert_folder(name), record.files)
+        for name, part in library.manifest.rewards.items():
+            _require_files(library.reward_folder(name), part.files)
+        if library.manifest.controller is not None:
+            _require_files(library.controller_folder, library.manifest.controller.files)
+        return library
+
+    def expert_folder(self, name: str) -> Path:
+        """Where the expert is or would be."""
+        return self.folder / "experts" / require_name(name, what="expert")
+
+    def expert_folders(self) -> dict[str, Path]:
+        """Name to folder of the finished experts, in bank order."""
+        return {name: self.expert_folder(name) for name in self.manifest.expert_names}
+
+    def reward_folder(self, objective: str) -> Path:
+        """Where the objective's reward is or would be."""
+        return self.folder / "rewards" / require_name(objective, what="objective")
+
+    @property
+    def controller_folder(self) -> Path:
+        """Where the controller is or would be."""
+        return self.folder / CONTROLLER
+
+    @property
+    def rollouts_path(self) -> Path:
+        """The finished rollouts.
+
+        Raises:
+            FormatError: there are none, or the file was changed.
+        """
+        if not self.has_rollouts(key=None):
+            raise FormatError(f"The library {str(self.folder)!r} has no rollouts; build it again.")
+        part = self.manifest.rollouts
+        _require_files(self.folder, part.files if part is not None else {})
+        return self.folder / ROLLOUTS
+
+    def has_rollouts(self, *, key: str | None) -> bool:
+        """Whether there are finished rollouts, of this key unless it is `None`."""
+        part = self.manifest.rollouts
+        return part is not None and bool(part.files) and key in (None, part.key)
+
+    def has_reward(self, objective: str, *, key: str) -> bool:
+        """Whether there is a finished reward of this key."""
+        part = self.manifest.rewards.get(objective)
+        return part is not None and part.key == key
+
+    def has_expert(self, name: str, *, key: str) -> bool:
+        """Whether there is a finished expert of this key."""
+        return any(
+            record.anchor.name == name and record.key == key for record in self.manifest.experts
+        )
+
+    def require_base(self, base: BaseRecord) -> None:
+        """Return when the base is the library's.
+
+        Raises:
+            FormatError: it is another one; the message names both.
+        """
+        own = self.manifest.base
+        if own.fingerprint != base.fingerprint:
+            raise FormatError(
+                f"The library {str(self.folder)!r} belongs to the base {own.path!r} (hash "
+                f"{own.fingerprint[:12]}), but the base {base.path!r} has hash "
+                f"{base.fingerprint[:12]}; use the base it was built on."
+            )
+
+    def with_expert(self, record: ExpertRecord, fill: Fill) -> "LibraryFolder":
+        """The library with the expert in it; one of the same name is replaced.
+
+        Args:
+            record: Anchor and key; `files` are filled in here.
+            fill: Writes the PEFT folder, with its card.
+        """
+        name = record.anchor.name
+        library = self._without_expert(name)
+        write_folder_atomic(library.expert_folder(name), fill)
+        record = replace(record, files=hash_folder(library.expert_folder(name)))
+        experts = (*library.manifest.experts, record)
+        return library._written(replace(library.manifest, experts=experts))
+
+    def with_experts_of(self, names: tuple[str, ...]) -> "LibraryFolder":
+        """The library with only these experts, in this order; the others' folders are removed."""
+        kept = tuple(
+            record
+            for name in names
+            for record in self.manifest.experts
+            if record.anchor.name == name
+        )
+        dropped = [name for name in self.manifest.expert_names if name not in names]
+        library = self._written(replace(self.manifest, experts=kept))
+        for name in dropped:
+            shutil.rmtree(self.expert_folder(name), ignore_errors=True)
+        return library
+
+    def with_reward(self, objective: str, fill: Fill, *, key: str) -> "LibraryFolder":
+        """The library with the objective's reward folder in it."""
+        others = {name: part for name, part in self.manifest.rewards.items() if name != objective}
+        library = self._written(replace(self.manifest, rewards=others))
+        write_folder_atomic(library.reward_folder(objective), fill)
+        files = hash_folder(library.reward_folder(objective))
+        rewards = {**others, objective: PartRecord(key, files)}
+        ordered = {name: rewards[name] for name in self.manifest.objective_names if name in rewards}
+        return library._written(replace(library.manifest, rewards=ordered))
+
+    def with_controller(self, fill: Fill, *, key: str) -> "LibraryFolder":
+        """The library with a controller in it; one that was there is replaced.
+
+        Args:
+            fill: Writes the folder.
+            key: Hash of the experts that it mixes.
+        """
+        library = self._written(replace(self.manifest, controller=None))
+        write_folder_atomic(library.controller_folder, fill)
+        part = PartRecord(key, hash_folder(library.controller_folder))
+        return library._written(replace(library.manifest, controller=part))
+
+    def with_rollouts_begun(self, *, key: str) -> "LibraryFolder":
+        """The library about to sample the rollouts of this key; those of others are forgotten."""
+        part = self.manifest.rollouts
+        if part is not None and part.key == key:
+            return self
+        library = self._written(replace(self.manifest, rollouts=PartRecord(key)))
+        for path in (self.unfinished_rollouts, self.folder / ROLLOUTS):
+            path.unlink(missing_ok=True)
+        return library
+
+    @property
+    def unfinished_rollouts(self) -> Path:
+        """The file that sampling appends to, before there are rewards."""
+        return self.folder / UNFINISHED_ROLLOUTS
+
+    def with_rollouts(self, *, key: str, write: Fill) -> "LibraryFolder":
+        """The library with its rollouts; `write` makes the file at the path it is given."""
+        write(self.folder / ROLLOUTS)
+        files = {ROLLOUTS: hash_bytes((self.folder / ROLLOUTS).read_bytes())}
+        library = self._written(replace(self.manifest, rollouts=PartRecord(key, files)))
+        self.unfinished_rollouts.unlink(missing_ok=True)
+        return library
+
+    def _without_expert(self, name: str) -> "LibraryFolder":
+        if name not in self.manifest.expert_names:
+            return self
+        kept = tuple(r for r in self.manifest.experts if r.anchor.name != name)
+        return self._written(replace(self.manifest, experts=kept))
+
+    def _written(self, manifest: Manifest) -> "LibraryFolder":
+        library = LibraryFolder(self.folder, manifest, self.reward_funcs)
+        library._write()
+        return library
+
+    def _write(self) -> None:
+        write_versioned(
+            self.folder / MANIFEST,
+            kind=KIND,
+            version=SCHEMA_VERSION,
+            content=self.manifest.to_json(),
+        )
+
+
+def hash_folder(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in the folder, but for the card, which people may edit."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): hash_bytes(path.read_bytes())
+        for path in files
+        if path.name != CARD
+    }
+
+
+def _require_files(folder: Path, files: Files) -> None:
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file() or hash_bytes(path.read_bytes()) != digest:
+            state = "was changed" if path.is_file() else "is missing"
+            raise FormatError(
+                f"The file {str(path)!r} {state} since it was entered in {MANIFEST}; remove the "
+                "library and build it again."
+            )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what an interrupted build was writing."""
+    for part in (folder, folder / "experts", folder / "rewards"):
+        for path in part.glob(".*.tmp"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _strange(folder: Path) -> list[Path]:
+    """Files that no interrupted build leaves in a folder without a manifest."""
+    return [path for path in folder.iterdir() if not path.name.endswith(".tmp")]

@@ -1,0 +1,214 @@
+"""From what is known of a user to what methods work with: shares, coefficients, words, ranking."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypedDict
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.decision import MAX_CANDIDATES, Decision, Known
+from palate.core.errors import InvalidInputError
+from palate.core.plan import coefficients_from_mapping
+from palate.core.types import Belief, Preference
+from palate.soup.coefficients import reward_space_coefficients
+
+if TYPE_CHECKING:
+    from palate.library.library import Library
+
+
+class KnownOf(Protocol):
+    """A store of users, as a library reads it."""
+
+    def known(self, user: str) -> Known:
+        """All that is known of a user."""
+        ...
+
+
+class KnownFields(TypedDict, total=False):
+    """What can be said of a user in a call: the fields of `Known`, or a user of a store."""
+
+    preference: Mapping[str, float] | None
+    coefficients: Mapping[str, float] | None
+    belief: Belief | None
+    instruction: str | None
+    strength: float | None
+    max_passes: float | None
+    user: str | None
+    store: KnownOf | None
+
+
+CLEAR_SHARE = 0.2  # of the largest share: smaller ones are not put into words
+
+
+def known_from(fields: KnownFields) -> Known:
+    """The record behind a call's fields; what the call states goes before what a store knows.
+
+    Raises:
+        InvalidInputError: a user is named without a store, or a store without a user.
+    """
+    stated = dict(fields)
+    user, store = stated.pop("user", None), fields.get("store")
+    stated.pop("store", None)
+    if (user is None) != (store is None):
+        raise InvalidInputError(
+            "A user is looked up in a store; give both `user` and `store`, or neither."
+        )
+    given = Known(**{name: value for name, value in stated.items() if value is not None})  # type: ignore[arg-type]
+    if user is None or store is None:
+        return given
+    kept = store.known(str(user))
+    is_stated = given.preference is not None or given.coefficients is not None
+    return replace(
+        kept if not is_stated else given,
+        instruction=given.instruction or kept.instruction,
+        strength=given.strength,
+        max_passes=given.max_passes,
+    )
+
+
+def require_known(library: "Library", known: Known) -> None:
+    """Return when everything that is known fits the library.
+
+    Raises:
+        InvalidInputError: a number is out of range.
+        InvalidPreferenceError: the preference is off the simplex or names an unknown objective.
+        InvalidCoefficientsError: coefficients name an unknown expert.
+    """
+    manifest = library.manifest
+    if known.preference is not None:
+        Preference.from_mapping(known.preference, objectives=manifest.objective_names)
+    if known.coefficients is not None:
+        coefficients_from_mapping(known.coefficients, experts=manifest.expert_names)
+    if known.strength is not None and not 0.0 <= known.strength < np.inf:
+        raise InvalidInputError(
+            f"The strength {known.strength} is out of range; use a number of 0 or more."
+        )
+    if known.max_passes is not None and not known.max_passes >= 1.0:
+        raise InvalidInputError(
+            f"The limit of {known.max_passes} passes a token is out of range; use 1 or more."
+        )
+
+
+def require_candidates(n: int | None) -> None:
+    """Return when so many candidates may be asked for; `None` leaves it to the method.
+
+    Raises:
+        InvalidInputError: the number is out of range.
+    """
+    if n is not None and not 1 <= n <= MAX_CANDIDATES:
+        raise InvalidInputError(
+            f"The number of candidates {n} is out of range; use 1 to {MAX_CANDIDATES}."
+        )
+
+
+def preference_of(library: "Library", known: Known) -> Float[ndarray, " objectives"] | None:
+    """`[objectives]`: the stated preference, or the one that the belief comes to."""
+    named = known.preference
+    if named is None and known.belief is not None and library.manifest.experts:
+        named = library.soups.preference(known.belief)
+    if named is None:
+        return None
+    return Preference.from_mapping(named, objectives=library.manifest.objective_names).vector()
+
+
+def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " experts"], str]:
+    """`[experts]`: coefficients of a soup, and where they come from in a sentence.
+
+    Given coefficients take precedence over a stated preference, and that over a belief.
+
+    Raises:
+        InvalidInputError: there are no experts, or too little is known of the user.
+    """
+    names = library.require_experts()
+    if known.coefficients is not None:
+        given = coefficients_from_mapping(known.coefficients, experts=names)
+        return np.array(given), "The coefficients were given."
+    if known.preference is not None:
+        wanted = Preference.from_mapping(
+            known.preference, objectives=library.manifest.objective_names
+        )
+        strength = library.strength if known.strength is None else known.strength
+        reason = f"The anchors' combination equal to the preference, at strength {strength:g}."
+        found = reward_space_coefficients(wanted.vector(), anchors=library.anchors)
+        return strength * found, reason
+    if known.belief is not None:
+        learned = library.soups.soup(known.belief).coefficients
+        return learned, "The coefficients were learned from the user's feedback."
+    raise InvalidInputError(
+        "Nothing is known of the user that a soup could follow; give a preference, coefficients "
+        "or feedback."
+    )
+
+
+def instruction_of(library: "Library", known: Known) -> str:
+    """What the user wants in words: their own, or the sentences of the objectives they want.
+
+    Objectives with less than a fifth of the largest share are left out: a sentence says the same
+    however small the share behind it is. Empty where nothing is known.
+    """
+    if known.instruction:
+        return known.instruction.strip()
+    shares = _worded_shares(library, known)
+    if shares is None or not shares.size or shares.max() <= 0:
+        return ""
+    sentences = [
+        library.manifest.objectives[k].instruction
+        for k in np.argsort(-shares, kind="stable")
+        if shares[k] > 0 and shares[k] >= CLEAR_SHARE * shares.max()
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
+    """The decision with what its candidates are ranked by, where it asks for several.
+
+    Raises:
+        InvalidInputError: nothing is known that answers could be ranked by.
+    """
+    if decision.n_candidates == 1 or decision.ranking or decision.learned_ranking:
+        return decision
+    if known.preference is not None:
+        _require_rewards(library)
+        return replace(decision, ranking=dict(known.preference))
+    learned = known.coefficients
+    if learned is None and known.belief is not None:
+        names = library.manifest.expert_names
+        learned = dict(zip(names, known.belief.mean.tolist(), strict=True))
+    if learned is None:
+        raise InvalidInputError(
+            "Best of n ranks answers by what the user wants; give a preference, coefficients or "
+            "feedback, or ask for one candidate."
+        )
+    return replace(decision, learned_ranking=dict(learned))
+
+
+def _require_rewards(library: "Library") -> None:
+    missing = [n for n in library.manifest.objective_names if n not in library.manifest.rewards]
+    if missing:
+        raise InvalidInputError(
+            f"The library {library.files.folder.name!r} has no reward for {missing[0]!r}, so "
+            "answers cannot be ranked; build it again, or ask for one candidate."
+        )
+
+
+def predicted(library: "Library", decision: Decision, known: Known) -> Decision:
+    """The decision with what its method was measured to be worth to this preference."""
+    if decision.predicted_utility is not None or library.method_table is None:
+        return decision
+    shares = preference_of(library, known)
+    if shares is None:
+        return decision
+    utility = library.method_table.utility(
+        decision.method, shares, n_candidates=decision.n_candidates
+    )
+    return replace(decision, predicted_utility=utility)
+
+
+def _worded_shares(library: "Library", known: Known) -> Float[ndarray, " objectives"] | None:
+    shares = preference_of(library, known)
+    if shares is not None or known.coefficients is None or not library.manifest.experts:
+        return shares
+    given = coefficients_from_mapping(known.coefficients, experts=library.manifest.expert_names)
+    return np.maximum(library.anchors.T @ np.array(given), 0.0)

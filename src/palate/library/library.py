@@ -1,0 +1,399 @@
+"""A library, opened: the one place where what is known of a user becomes a decision.
+
+Every door (Python, command line, HTTP, evaluation, bridges, studies) calls `Library.decide`, and
+an engine executes what it returns.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Unpack
+
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.decision import Decision, Known, Messages, Method
+from palate.core.errors import InvalidInputError
+from palate.core.protocols import Sampling
+from palate.library.controller import LibraryController, open_controller
+from palate.library.floor import Floor, floored
+from palate.library.folder import LibraryFolder
+from palate.library.generate import (
+    Output,
+    Score,
+    answer_seed,
+    conversations,
+    generate_all,
+    score_all,
+)
+from palate.library.knowledge import (
+    KnownFields,
+    coefficients_of,
+    instruction_of,
+    known_from,
+    predicted,
+    preference_of,
+    ranked,
+    require_candidates,
+    require_known,
+)
+from palate.library.manifest import Manifest
+from palate.library.merge import Merged, merge_soup
+from palate.library.method_table import MethodTable, load_method_table
+from palate.library.opening import ServeOptions, open_parts
+from palate.library.portfolio import LibraryPortfolio, open_portfolio
+from palate.library.rewards import library_rewards
+from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis
+from palate.mixture.rollout import CONTROLLER
+from palate.models.bank import AdapterBank
+from palate.models.chat import format_messages
+from palate.models.control import Controller
+from palate.models.engine import LocalEngine
+from palate.models.load import Base
+from palate.rewards.functions import RewardFunction
+from palate.rewards.reward import RewardVector
+from palate.soup.basis_file import SoupBasis
+from palate.soup.normalised import States
+
+DEFAULT_STRENGTH = 1.0  # as trained, where a library has not measured its own
+MAX_ROWS = 128
+
+
+class Library:
+    """Experts on one base, with everything that methods decide from.
+
+    Attributes:
+        files: The folder and its manifest.
+        base: Loaded and compared with the manifest.
+        bank: The experts, in the manifest's order.
+        methods: By name; add an object of your own to serve and evaluate it under its name.
+    """
+
+    def __init__(
+        self,
+        files: LibraryFolder,
+        base: Base,
+        bank: AdapterBank,
+        *,
+        methods: Mapping[str, Method] | None = None,
+    ) -> None:
+        """Join the parts; `Library.load` is how to get them."""
+        from palate.methods.table import METHODS
+
+        self.files = files
+        self.base = base
+        self.bank = bank
+        self.methods: dict[str, Method] = dict(METHODS if methods is None else methods)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        base: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        reward_funcs: Mapping[str, RewardFunction] | None = None,
+    ) -> "Library":
+        """The library in a folder, ready to answer; a bare base model is a library of no experts.
+
+        Args:
+            folder: Made by `palate build` or `palate demo`, or the folder of a base model.
+            base: Where the base is now, if not where the library says.
+            device: As torch names devices.
+            dtype: Data type of the base's parameters.
+            reward_funcs: By objective, Python functions that taught and cannot be imported again.
+
+        Raises:
+            InvalidInputError: there is no library, or its base cannot be found.
+            FormatError: the base is not the library's, or a part was changed.
+        """
+        parts = open_parts(
+            Path(folder), base=base, device=device, dtype=dtype, reward_funcs=reward_funcs
+        )
+        return cls(*parts)
+
+    def with_parts(
+        self, *, bank: AdapterBank | None = None, controller: LibraryController | None = None
+    ) -> "Library":
+        """The same library with other experts or another controller, as rivals and studies need."""
+        other = Library(self.files, self.base, bank or self.bank, methods=self.methods)
+        if controller is not None:
+            other.__dict__["controller"] = controller  # in place of the cached one
+        return other
+
+    # what is known becomes a decision
+
+    def decide(
+        self,
+        messages: Messages,
+        known: Known | None = None,
+        *,
+        method: str | Method = "auto",
+        n_candidates: int | None = None,
+    ) -> Decision:
+        """The decision for a conversation: the method's, then the safety floor, always.
+
+        Args:
+            messages: A prompt, or a conversation.
+            known: All that is known of the user; nothing by default.
+            method: A name in `methods`, or an object of your own.
+            n_candidates: Draw so many answers and keep the one the user's reward prefers; `None`
+                leaves it to the method.
+
+        Raises:
+            InvalidInputError: the method is unknown, cannot be served by this library, or knows
+                too little; or the number of candidates is out of range.
+            InvalidPreferenceError: the preference is off the simplex or names an unknown objective.
+            InvalidCoefficientsError: coefficients name an unknown expert or do not fit the method.
+        """
+        known = known or Known()
+        require_known(self, known)
+        require_candidates(n_candidates)
+        chosen = self.method_named(method) if isinstance(method, str) else method
+        decision = chosen.decide(self, messages, known)
+        if n_candidates is not None:
+            decision = replace(decision, n_candidates=n_candidates)
+        return floored(predicted(self, ranked(self, decision, known), known), self.floor)
+
+    def method_named(self, name: str) -> Method:
+        """The method of that name.
+
+        Raises:
+            InvalidInputError: there is none.
+        """
+        if name not in self.methods:
+            raise InvalidInputError(
+                f"The method {name!r} is unknown; use {', '.join(self.methods)}."
+            )
+        return self.methods[name]
+
+    def format(self, messages: Messages) -> str:
+        """The conversation as the base reads it, ending where the answer begins.
+
+        Raises:
+            InvalidInputError: no messages, an unknown role, or a content that is not text.
+        """
+        plain = messages if isinstance(messages, str) else [dict(m) for m in messages]
+        return format_messages(self.base, plain)
+
+    # a decision becomes answers
+
+    def generate(
+        self,
+        prompts: Messages | Sequence[Messages],
+        *,
+        method: str | Method = "auto",
+        n_candidates: int | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        **known: Unpack[KnownFields],
+    ) -> Output | list[Output]:
+        """An answer to a prompt or conversation, or a list of answers to several, in order.
+
+        Args:
+            prompts: A text; a conversation, a list of `{"role", "content"}`; or a list of these.
+            method: A name in `methods`, or an object of your own.
+            n_candidates: Best of n: draw so many, keep the one the user's reward prefers.
+            sampling: How tokens are sampled.
+            seed: The same seed gives the same answer, alone or in a batch.
+            **known: The fields of `Known` (`preference`, `instruction`, ...), or `user` and `store`
+                for what a store knows of a user.
+
+        Raises:
+            InvalidInputError: see `decide`; or a prompt is longer than what the base reads.
+        """
+        asked, is_one = conversations(prompts)
+        told = known_from(known)
+        decisions = [
+            self.decide(one, told, method=method, n_candidates=n_candidates) for one in asked
+        ]
+        outputs = generate_all(
+            self,
+            decisions,
+            sampling=sampling or Sampling(),
+            seeds=[answer_seed(seed)] * len(decisions),
+            prompts=asked,
+        )
+        return outputs[0] if is_one else outputs
+
+    def score(
+        self,
+        prompt: Messages,
+        completion: str,
+        *,
+        method: str | Method = "auto",
+        is_ended: bool = True,
+        **known: Unpack[KnownFields],
+    ) -> Score:
+        """Log-probabilities of a given answer under the plan that a method decides on.
+
+        Args:
+            prompt: A text or a conversation.
+            completion: The answer.
+            method: A name in `methods`, or an object of your own.
+            is_ended: Count the end token as part of the answer.
+            **known: As in `generate`.
+
+        Raises:
+            InvalidInputError: see `decide`.
+        """
+        decision = self.decide(prompt, known_from(known), method=method)
+        return score_all(self, [decision], [completion], is_ended=is_ended)[0]
+
+    def export_adapter(
+        self, preference: Mapping[str, float], out: str | Path, *, rank: int | None = None
+    ) -> Merged:
+        """One PEFT adapter for a preference, which peft, vLLM and LoRAX load as it is.
+
+        Args:
+            preference: Shares by objective.
+            out: New folder.
+            rank: Largest rank to keep; `None` is exact.
+
+        Raises:
+            InvalidInputError: `out` exists, or the preference is off the simplex.
+        """
+        decision = self.decide("", Known(preference=preference), method="soup")
+        return merge_soup(self.files.folder, decision.coefficients, out=Path(out), rank=rank)
+
+    def serve(self, **options: Unpack[ServeOptions]) -> None:
+        """Serve the library to OpenAI's clients until told to stop.
+
+        Args:
+            **options: `store`, `host`, `port`, `engine` and `settings`; see `ServeOptions`.
+
+        Raises:
+            InvalidInputError: the address is public and there are no keys.
+            MissingExtraError: the server's packages are not installed.
+        """
+        from palate.recipes.serve import serve_opened
+
+        serve_opened(self, options)
+
+    # what methods ask of a library
+
+    def preference(self, known: Known) -> Float[ndarray, " objectives"] | None:
+        """`[objectives]`: the stated preference, or the one that the belief comes to."""
+        return preference_of(self, known)
+
+    def coefficients(self, known: Known) -> tuple[Float[ndarray, " experts"], str]:
+        """`[experts]`: coefficients of a soup, and where they come from in a sentence.
+
+        Raises:
+            InvalidInputError: there are no experts, or too little is known of the user.
+        """
+        return coefficients_of(self, known)
+
+    def instruction(self, known: Known) -> str:
+        """What the user wants in words: their own, or those of the objectives; or empty."""
+        return instruction_of(self, known)
+
+    def require_experts(self) -> tuple[str, ...]:
+        """Names of the experts.
+
+        Raises:
+            InvalidInputError: there are none.
+        """
+        if not self.manifest.experts:
+            raise InvalidInputError(
+                f"The library {self.files.folder.name!r} has no experts; build some, or use the "
+                "method 'base' or 'prompt'."
+            )
+        return self.manifest.expert_names
+
+    # its parts
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the folder says of itself."""
+        return self.files.manifest
+
+    @cached_property
+    def anchors(self) -> Float[ndarray, "experts objectives"]:
+        """`[experts, objectives]`: what each expert was trained for."""
+        return self.manifest.anchors()
+
+    @cached_property
+    def engine(self) -> LocalEngine:
+        """Executes plans in this process."""
+        return LocalEngine(self.base, self.bank, max_rows=MAX_ROWS, controllers=self.controllers)
+
+    @cached_property
+    def portfolio(self) -> LibraryPortfolio | None:
+        """The certified members; `None` where the library has none.
+
+        Raises:
+            FormatError: they are of other experts or objectives than the library's.
+        """
+        return open_portfolio(self.files)
+
+    @cached_property
+    def controller(self) -> LibraryController | None:
+        """What mixes the experts token by token; `None` where it was not trained.
+
+        Raises:
+            FormatError: it was trained for other experts.
+        """
+        return open_controller(self.files, self.base, floor=self.floor)
+
+    @property
+    def controllers(self) -> dict[str, Controller]:
+        """The controller as engines take it, by the name that plans use."""
+        return {} if self.controller is None else {CONTROLLER: self.controller.decoding}
+
+    @cached_property
+    def basis(self) -> SoupBasis:
+        """`soup.json`, or a plain prior and the same trust region where there is none."""
+        self.require_experts()
+        if (self.files.folder / SOUP).is_file():
+            return open_basis(self.files)
+        return plain_basis(self.manifest, self.states)
+
+    @cached_property
+    def states(self) -> States:
+        """States along the base's own answers, where the trust region is measured."""
+        return library_states(self.files, self.base, self.bank)
+
+    @cached_property
+    def soups(self) -> Soups:
+        """Turns beliefs into coefficients."""
+        floor = None if self.floor is None else (self.floor.expert, self.floor.coefficient)
+        return Soups(self.basis, lambda: self.states, floor)
+
+    @cached_property
+    def floor(self) -> Floor | None:
+        """The safety floor that `soup.json` names; `None` where it names none."""
+        if not self.manifest.experts or not (self.files.folder / SOUP).is_file():
+            return None
+        basis = open_basis(self.files)
+        place = basis.floor_place
+        if basis.floor is None or place is None or basis.floor[1] <= 0:
+            return None
+        return Floor(basis.floor[0], place[0], basis.floor[1])
+
+    @cached_property
+    def strength(self) -> float:
+        """Multiplies coefficients that follow from a stated preference; measured at build time."""
+        if not (self.files.folder / SOUP).is_file():
+            return DEFAULT_STRENGTH
+        return open_basis(self.files).strength or DEFAULT_STRENGTH
+
+    @cached_property
+    def rewards(self) -> RewardVector:
+        """The rewards that taught the experts; they rank candidates and judge nothing.
+
+        Raises:
+            FormatError: an objective has none.
+        """
+        return library_rewards(self.files)
+
+    @cached_property
+    def method_table(self) -> MethodTable | None:
+        """What each method is worth (`methods.json`); `None` where it was not measured.
+
+        Raises:
+            FormatError: it was measured with other experts or objectives.
+        """
+        return load_method_table(self.files)

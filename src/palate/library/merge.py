@@ -1,0 +1,113 @@
+"""Merge a person's soup into one adapter that peft, vLLM and LoRAX load as it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import coefficients_from_mapping
+from palate.library.folder import LibraryFolder
+from palate.models.adapter import Factor, load_adapter, save_adapter
+from palate.soup.merge import Factors, compress, factor_mean, merge_modules
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged adapter on disk.
+
+    Attributes:
+        folder: Where it is.
+        rank: Largest rank of any layer.
+        n_layers: Layers it changes.
+        relative_error: Largest relative error of a layer after compression; zero without.
+    """
+
+    folder: Path
+    rank: int
+    n_layers: int
+    relative_error: float
+
+
+def merge_soup(
+    folder: Path, named: Mapping[str, float], *, out: Path, rank: int | None = None
+) -> Merged:
+    """The parameter soup of a library's experts as one PEFT adapter.
+
+    The sum is exact: factors are concatenated, `[c_1 s_1 B_1 | ...] [A_1; ...]`, so that any signs,
+    ranks and scales
+    may be joined. Asking for a rank compresses every layer to the closest matrix of that rank, and
+    says
+    what that cost.
+
+    Args:
+        folder: A library.
+        named: Coefficients by expert; others are zero.
+        out: New folder for the adapter.
+        rank: Largest rank to keep, or `None` to stay exact.
+
+    Raises:
+        InvalidInputError: `out` exists, the rank is below one, or there is no library.
+        InvalidCoefficientsError: an expert is unknown, or all coefficients are zero.
+    """
+    if out.exists():
+        raise InvalidInputError(f"The folder {str(out)!r} exists; give a new one.")
+    library = LibraryFolder.open(folder)
+    coefficients = coefficients_from_mapping(named, experts=library.manifest.expert_names)
+    if not any(coefficients):
+        raise InvalidInputError(
+            "All coefficients are zero: that is the base, there is nothing to merge."
+        )
+    adapters = [
+        {name: as_factors(factor) for name, factor in load_adapter(path).items()}
+        for path in library.expert_folders().values()
+    ]
+    merged = merge_modules(adapters, list(coefficients))
+    error = 0.0
+    if rank is not None:
+        small = {
+            name: compress(f, rank=min(rank, *f.A.shape, *f.B.shape)) for name, f in merged.items()
+        }
+        error = max(part.relative_error for part in small.values())
+        merged = {name: part.factors for name, part in small.items()}
+    save_adapter(
+        {name: as_factor(factors) for name, factors in merged.items()},
+        out,
+        base_path=library.manifest.base.path,
+    )
+    return Merged(out, max(f.rank for f in merged.values()), len(merged), error)
+
+
+def factor_means(
+    adapters: Sequence[Mapping[str, Factor]], shares: Sequence[float]
+) -> dict[str, Factor]:
+    """Personalized Soups: means of the `A` and of the `B` factors, which no plan expresses.
+
+    It is not the mean of the products `B A`, which a parameter soup is.
+
+    Args:
+        adapters: Layer to factors, of one rank; all with the same layers.
+        shares: `[adapters]`, on the simplex.
+
+    Source:
+        Jang et al. 2023, arXiv 2310.11564, as published: parameters of the adapters are averaged.
+    """
+    parts = [{layer: as_factors(factor) for layer, factor in one.items()} for one in adapters]
+    return {
+        layer: as_factor(factor_mean([one[layer] for one in parts], list(shares)))
+        for layer in parts[0]
+    }
+
+
+def as_factors(factor: Factor) -> Factors:
+    """A layer's part of an adapter, in float64 numpy."""
+    down, up = factor.down.double().numpy(), factor.up.double().numpy()
+    return Factors(down, up, lora_alpha=factor.scale * factor.rank)
+
+
+def as_factor(factors: Factors) -> Factor:
+    """The same back in torch."""
+    return Factor(
+        torch.from_numpy(factors.A).float(), torch.from_numpy(factors.B).float(), factors.scale
+    )

@@ -1,0 +1,239 @@
+"""`methods.json`: what each method is worth over a grid of preferences, measured at build time.
+
+For a method m and a preference w of the grid the gain is `g_m(w) = w . (R_m(w) - R_base)`: mean
+rewards of the method's answers for w less the base's, on prompts that no expert was trained on,
+judged by rewards that taught nobody (`palate.library.rewards`). Between grid points the gain is the
+barycentric mean of the cell's vertices and the standard error the largest of theirs.
+
+What it does not say: the utility is in the units of these rewards, a person may see it otherwise;
+and it was measured for stated preferences, not for learned beliefs.
+
+Source: methods beyond.md, section 4.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import stdtrit
+
+from palate.core.errors import FormatError
+from palate.core.files import read_versioned, write_versioned
+from palate.core.simplex import lattice
+from palate.core.types import Interval
+from palate.library.controller import experts_key
+from palate.library.folder import LibraryFolder
+from palate.portfolio.cells import kuhn_cell
+
+METHODS_FILE = "methods.json"
+KIND, VERSION = "palate-methods", 1
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRow:
+    """One method, with a number of candidates, over the grid.
+
+    Attributes:
+        method: Name.
+        n_candidates: Of best of n; 1 draws one answer.
+        n_passes: Passes of the base per sampled token, candidates included; mean over the grid.
+        gains: `[points]`, utility less the base's, reward units; NaN where it was not measured.
+        standard_errors: `[points]`, of the gains, prompts resampled.
+        rewards: `[points, objectives]`, mean rewards less the base's.
+    """
+
+    method: str
+    n_candidates: int
+    n_passes: float
+    gains: Float[ndarray, " points"]
+    standard_errors: Float[ndarray, " points"]
+    rewards: Float[ndarray, "points objectives"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What one row promises to one preference, or to the draws of a belief.
+
+    Attributes:
+        row: Of the table.
+        utility: Gain over the base with its interval.
+    """
+
+    row: MethodRow
+    utility: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class MethodTable:
+    """What is known of the methods of a library.
+
+    Attributes:
+        objectives: Names, in order.
+        denominator: The grid is the lattice of the simplex with this denominator.
+        n_prompts: Calibration prompts behind every number.
+        rows: One per method and number of candidates.
+        seed: Of the answers.
+        self_judged: Objectives that are judged by the reward that taught.
+    """
+
+    objectives: tuple[str, ...]
+    denominator: int
+    n_prompts: int
+    rows: tuple[MethodRow, ...]
+    seed: int = 0
+    self_judged: tuple[str, ...] = ()
+
+    @property
+    def points(self) -> Float[ndarray, "points objectives"]:
+        """The grid."""
+        return lattice(n_objectives=len(self.objectives), denominator=self.denominator)
+
+    def row(self, method: str, *, n_candidates: int = 1) -> MethodRow | None:
+        """The row of a method, or `None` where it was not measured."""
+        for row in self.rows:
+            if (row.method, row.n_candidates) == (method, n_candidates):
+                return row
+        return None
+
+    def utility(
+        self, method: str, preference: Float[ndarray, " objectives"], *, n_candidates: int = 1
+    ) -> Interval | None:
+        """Gain over the base of a method for one preference; `None` where it was not measured."""
+        row = self.row(method, n_candidates=n_candidates)
+        return None if row is None else self.expected(row, preference[None, :])
+
+    def predictions(
+        self, draws: Float[ndarray, "draws objectives"], *, max_passes: float
+    ) -> list[Prediction]:
+        """Every affordable row with its expected gain, the best lower bound first.
+
+        Args:
+            draws: `[draws, objectives]`: one stated preference, or draws from a belief.
+            max_passes: Most passes of the base per sampled token.
+        """
+        affordable = [row for row in self.rows if row.n_passes <= max_passes + 1e-9]
+        found = [(row, self.expected(row, draws)) for row in affordable]
+        known = [Prediction(row, utility) for row, utility in found if utility is not None]
+        return sorted(known, key=lambda one: (-one.utility.low, one.row.n_passes))
+
+    def expected(
+        self, row: MethodRow, draws: Float[ndarray, "draws objectives"]
+    ) -> Interval | None:
+        """Mean gain over draws of a preference, with the mean of their standard errors."""
+        gains, errors = np.empty(len(draws)), np.empty(len(draws))
+        places = {tuple(p): k for k, p in enumerate(np.rint(self.points * self.denominator))}
+        for place, draw in enumerate(draws):
+            cell = kuhn_cell(draw, denominator=self.denominator)
+            is_used = cell.barycentric > 1e-9
+            corners = np.rint(cell.vertices[is_used] * self.denominator)
+            at = [places[tuple(corner)] for corner in corners]
+            gains[place] = cell.barycentric[is_used] @ row.gains[at]
+            errors[place] = row.standard_errors[at].max()
+        if not np.all(np.isfinite(gains)):
+            return None
+        half = float(stdtrit(max(self.n_prompts - 1, 1), 0.5 + CONFIDENCE / 2) * errors.mean())
+        mean = float(gains.mean())
+        return Interval(mean, mean - half, mean + half, self.n_prompts, self.n_prompts)
+
+    def minimax(self, *, max_passes: float) -> tuple[MethodRow, int, float] | None:
+        """What to do for a user of whom nothing is known: least largest regret over the grid.
+
+        An action is a method with one preference of the grid in place of the unknown one. Its
+        regret for a user with preference w is the best measured gain at w less `w @` the action's
+        rewards.
+
+        Returns:
+            Row, grid point and largest regret in reward units; `None` where nothing is affordable.
+        """
+        rows = [row for row in self.rows if row.n_passes <= max_passes + 1e-9]
+        if not rows:
+            return None
+        gains = np.array([row.gains for row in rows])
+        best = np.nanmax(gains, axis=0)
+        actions = np.concatenate([row.rewards for row in rows])  # [rows * points, objectives]
+        regrets = np.max(best[None, :] - actions @ self.points.T, axis=1)
+        place = int(np.nanargmin(regrets))
+        n_points = len(self.points)
+        return rows[place // n_points], place % n_points, float(regrets[place])
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as plain data."""
+        return {
+            "objectives": list(self.objectives),
+            "denominator": self.denominator,
+            "n_prompts": self.n_prompts,
+            "seed": self.seed,
+            "self_judged": list(self.self_judged),
+            "preferences": self.points.round(12).tolist(),
+            "rows": [
+                {
+                    "method": row.method,
+                    "n_candidates": row.n_candidates,
+                    "n_passes": row.n_passes,
+                    "gains": _listed(row.gains),
+                    "standard_errors": _listed(row.standard_errors),
+                    "rewards": [_listed(values) for values in row.rewards],
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def save_method_table(files: LibraryFolder, table: MethodTable) -> Path:
+    """Write `methods.json` into the library, atomically; gives its path."""
+    path = files.folder / METHODS_FILE
+    content = {"experts": experts_key(files.manifest), **table.to_json()}
+    write_versioned(path, kind=KIND, version=VERSION, content=content)
+    return path
+
+
+def load_method_table(files: LibraryFolder) -> MethodTable | None:
+    """The library's `methods.json`; `None` where there is none or the experts have changed since.
+
+    Raises:
+        InvalidInputError: the file is not JSON.
+        FormatError: it is of another kind or version, or lacks a part.
+    """
+    path = files.folder / METHODS_FILE
+    if not path.is_file():
+        return None
+    content = read_versioned(path, kind=KIND, version=VERSION)
+    try:
+        if content["experts"] != experts_key(files.manifest):
+            return None
+        return MethodTable(
+            objectives=tuple(str(name) for name in content["objectives"]),
+            denominator=int(content["denominator"]),
+            n_prompts=int(content["n_prompts"]),
+            seed=int(content["seed"]),
+            self_judged=tuple(str(name) for name in content["self_judged"]),
+            rows=tuple(
+                MethodRow(
+                    method=str(row["method"]),
+                    n_candidates=int(row["n_candidates"]),
+                    n_passes=float(row["n_passes"]),
+                    gains=_array(row["gains"]),
+                    standard_errors=_array(row["standard_errors"]),
+                    rewards=np.array([_array(values) for values in row["rewards"]]),
+                )
+                for row in content["rows"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"The file {str(path)!r} lacks or garbles a part ({error!r}); remove it and measure "
+            "the methods again with 'palate build'."
+        ) from error
+
+
+def _listed(values: Float[ndarray, " points"]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _array(values: Sequence[float | None]) -> Float[ndarray, " points"]:
+    return np.array([np.nan if value is None else float(value) for value in values])

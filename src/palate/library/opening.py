@@ -1,0 +1,79 @@
+"""Opening a library's folder: manifest, base and bank, compared with each other."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from palate.core.errors import FormatError
+from palate.core.types import BaseRecord
+from palate.library.folder import MANIFEST, LibraryFolder
+from palate.library.manifest import Manifest
+from palate.models.bank import AdapterBank
+from palate.models.load import Base, load_base
+from palate.rewards.functions import RewardFunction, require_functions
+from palate.world.prompts import base_folder
+
+WORLD = "world"  # in place of a path: the base that comes with palate
+
+
+class ServeOptions(TypedDict, total=False):
+    """How a library is served.
+
+    Attributes:
+        store: From `palate.open_store`, or the URL of a database; `people.db` here by default.
+        host: Address to listen on; public ones need keys.
+        port: To listen on; 8000 by default.
+        engine: What writes the answers, such as `palate.VLLMEngine`; this process by default.
+        settings: `palate.serve.settings.ServeSettings`, or a mapping of its keys.
+    """
+
+    store: Any
+    host: str
+    port: int
+    engine: Any
+    settings: Any
+
+
+def open_parts(
+    folder: Path,
+    *,
+    base: str | None,
+    device: str,
+    dtype: str,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+) -> tuple[LibraryFolder, Base, AdapterBank]:
+    """The folder, its base and its experts; of a bare base model no experts.
+
+    Raises:
+        InvalidInputError: there is no library, its base cannot be found, or a function is for an
+            unknown objective.
+        FormatError: the base is not the library's, or a part was changed.
+    """
+    if not (folder / MANIFEST).is_file() and (folder / "config.json").is_file():
+        loaded = load_base(folder, device=device, dtype=dtype)
+        manifest = Manifest(base_record(str(folder), loaded), (), beta=1.0, seed=0)
+        return LibraryFolder(folder, manifest), loaded, AdapterBank(loaded, {})
+    files = replace(LibraryFolder.open(folder), reward_funcs=reward_funcs or {})
+    require_functions(files.reward_funcs, objectives=files.manifest.objective_names)
+    record = files.manifest.base
+    loaded = load_base(
+        base_path(base or record.path), revision=record.revision, device=device, dtype=dtype
+    )
+    if loaded.fingerprint != record.fingerprint:
+        raise FormatError(
+            f"The library {str(folder)!r} belongs to the base {record.path!r} (hash "
+            f"{record.fingerprint[:12]}), but {loaded.path!r} has hash {loaded.fingerprint[:12]}; "
+            "give the base it was built on."
+        )
+    return files, loaded, AdapterBank.load(loaded, files.expert_folders())
+
+
+def base_path(name: str) -> str:
+    """The folder or hub id behind a base's name; `world` is the base that comes with palate."""
+    return str(base_folder()) if name == WORLD else name
+
+
+def base_record(name: str, base: Base) -> BaseRecord:
+    """What a manifest says of the base that was loaded under this name."""
+    return BaseRecord(name, base.revision, base.fingerprint, base.tokenizer_fingerprint)

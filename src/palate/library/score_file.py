@@ -1,0 +1,97 @@
+"""Log-probabilities of the answers in a file, each under the plan decided for its prompt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palate.core.decision import Decision, Known
+from palate.core.errors import InvalidInputError
+from palate.library.generate import score_all
+from palate.library.library import Library
+from palate.rewards.rows import read_rows
+
+
+@dataclass(frozen=True)
+class ScoredFile:
+    """Log-probabilities of given answers.
+
+    Attributes:
+        rows: The file's rows, each with `log_prob`, `n_tokens` and `log_probs` added; nats.
+        decision: For the first row; the others differ in their prompt alone.
+    """
+
+    rows: list[dict[str, Any]]
+    decision: Decision
+
+    @property
+    def log_prob(self) -> float:
+        """Sum over all tokens, nats."""
+        return float(sum(row["log_prob"] for row in self.rows))
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all answers."""
+        return sum(row["n_tokens"] for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as plain data."""
+        return {
+            "method": self.decision.method,
+            "coefficients": dict(self.decision.coefficients),
+            "reason": self.decision.reason,
+            "rows": self.rows,
+            "log_prob": self.log_prob,
+            "n_tokens": self.n_tokens,
+            "mean_log_prob": self.log_prob / max(self.n_tokens, 1),
+        }
+
+
+def score_file(
+    library: Library,
+    path: Path,
+    *,
+    known: Known | None = None,
+    method: str = "auto",
+    is_ended: bool = True,
+) -> ScoredFile:
+    """Log-probabilities of the answers in a file.
+
+    Args:
+        library: Decides, and reads the answers.
+        path: Rows with `prompt` and `completion` (or `answer`), strings.
+        known: What is known of the user.
+        method: A name in `library.methods`.
+        is_ended: Whether the end token counts as part of each answer.
+
+    Raises:
+        InvalidInputError: the file is missing or empty, a row lacks a prompt or a completion, or
+            see `Library.decide`.
+    """
+    rows, _ = read_rows(path, what="file of answers")
+    if not rows:
+        raise InvalidInputError(
+            f"The file of answers {str(path)!r} is empty; give at least one row."
+        )
+    pairs = [_pair(row, number, path) for number, row in enumerate(rows, start=1)]
+    decisions = [library.decide(prompt, known, method=method) for prompt, _ in pairs]
+    scores = score_all(library, decisions, [text for _, text in pairs], is_ended=is_ended)
+    scored = [
+        {
+            **row,
+            "log_prob": score.log_prob,
+            "n_tokens": len(score.tokens),
+            "log_probs": list(score.log_probs),
+        }
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    return ScoredFile(scored, decisions[0])
+
+
+def _pair(row: Mapping[str, Any], number: int, path: Path) -> tuple[str, str]:
+    prompt, text = row.get("prompt"), row.get("completion", row.get("answer"))
+    if not isinstance(prompt, str) or not isinstance(text, str):
+        raise InvalidInputError(
+            f"Row {number} of {str(path)!r} lacks a 'prompt' or a 'completion' that is a string."
+        )
+    return prompt, text

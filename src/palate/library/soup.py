@@ -1,0 +1,216 @@
+"""A library's soups: basis, trust region, and the coefficients that serve a belief.
+
+The belief is over the experts' coefficients themselves. An answer's features are
+`beta * (log p_k(answer) - log p_0(answer))`, one for each expert; the basis gives the prior.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.plan import reference_plan
+from palate.core.protocols import Request, Sampling
+from palate.core.seeds import generator_for
+from palate.core.types import Belief
+from palate.experts.rollouts import read_rollouts
+from palate.library.features import sample_states, scored_text
+from palate.library.folder import LibraryFolder
+from palate.library.manifest import Manifest
+from palate.models.bank import AdapterBank
+from palate.models.chat import encode_prompt, format_messages
+from palate.models.engine import LocalEngine
+from palate.models.load import Base
+from palate.models.logprobs import Scored
+from palate.people.belief import Learner
+from palate.people.settings import LearningSettings
+from palate.soup.basis_file import SoupBasis, load_basis
+from palate.soup.learning import plain_prior
+from palate.soup.normalised import States
+from palate.soup.personal import PersonalSoup, personal_soup
+from palate.soup.settings import SoupSettings, settings_for
+from palate.soup.trust import expert_kls
+
+SOUP = "soup.json"
+N_CALIBRATION = 256  # rollouts that features are scaled on
+N_STATES = 300  # along these, where the trust region is measured
+N_OWN = 16  # answers of the base that give states where a library has no rollouts
+LEAST_KL = 1e-6  # nats per token, of experts that do nothing
+MAX_SOUPS = 10_000  # soups of users that are held ready
+
+
+def open_basis(files: LibraryFolder) -> SoupBasis:
+    """The library's `soup.json`.
+
+    Raises:
+        InvalidInputError: there is none, or it lacks a field.
+        FormatError: it is for another base, or for other experts than the library has now.
+    """
+    path = files.folder / SOUP
+    if not path.is_file():
+        raise InvalidInputError(
+            f"The library {str(files.folder)!r} has no {SOUP}; run 'palate soup basis' first."
+        )
+    basis = load_basis(path, base=files.manifest.base.fingerprint)
+    if basis.experts != files.manifest.expert_names or basis.beta != files.manifest.beta:
+        raise FormatError(
+            f"The file {str(path)!r} is for the experts {', '.join(basis.experts)} at beta "
+            f"{basis.beta:g}, but the library has {', '.join(files.manifest.expert_names)} at "
+            f"{files.manifest.beta:g}; run 'palate soup basis' again."
+        )
+    return basis
+
+
+def plain_basis(manifest: Manifest, states: States) -> SoupBasis:
+    """Where there is no `soup.json`: a plain prior over features scaled by the rollouts."""
+    experts = manifest.experts
+    scales = [record.tilt_sd if record.tilt_sd > 0 else 1.0 for record in experts]
+    return SoupBasis(
+        base=manifest.base.fingerprint,
+        experts=manifest.expert_names,
+        objectives=manifest.objective_names,
+        anchors=manifest.anchors(),
+        beta=manifest.beta,
+        feature_means=np.array([record.tilt_mean for record in experts]),
+        feature_scales=np.array(scales),
+        effective_rank={},
+        prior=plain_prior(n_experts=len(experts)),
+        settings=SoupSettings.checked(
+            measured_settings(manifest, states, has_population=False), source="the library"
+        ),
+    )
+
+
+def measured_settings(
+    manifest: Manifest, states: States, *, has_population: bool
+) -> dict[str, float]:
+    """The library's trust region, from its anchors and how far its experts go on these states."""
+    kls = np.maximum(expert_kls(states), LEAST_KL)
+    return settings_for(manifest.anchors(), kls, has_population=has_population)
+
+
+def calibration_answers(files: LibraryFolder, base: Base) -> list[Scored]:
+    """Rollouts of the library as the base read them, at most `N_CALIBRATION`, evenly spread."""
+    rows = read_rollouts(files.rollouts_path, objectives=files.manifest.objective_names)
+    every = max(1, len(rows) // N_CALIBRATION)
+    return [
+        replace(scored_text(base, row.prompt, ""), answer=row.tokens)
+        for row in rows[::every][:N_CALIBRATION]
+    ]
+
+
+def library_states(files: LibraryFolder, base: Base, bank: AdapterBank) -> States:
+    """States that the base passes through in its own answers, the same at every call."""
+    answers = (
+        calibration_answers(files, base)
+        if files.has_rollouts(key=None)
+        else _own_answers(files.manifest, base, bank)
+    )
+    generator = generator_for(0, "soup states", base.fingerprint)
+    return sample_states(base, bank, answers, n_states=N_STATES, generator=generator)
+
+
+def _own_answers(manifest: Manifest, base: Base, bank: AdapterBank) -> list[Scored]:
+    """Answers of the base to the objectives' own words."""
+    prompts = [o.instruction or o.description or o.name for o in manifest.objectives]
+    plan = reference_plan(n_experts=bank.n_experts)
+    requests = [
+        Request(
+            format_messages(base, prompts[place % len(prompts)]),
+            plan,
+            Sampling(max_tokens=16),
+            seed=place,
+        )
+        for place in range(N_OWN)
+    ]
+    answers = LocalEngine(base, bank).generate(requests)
+    return [Scored(tuple(encode_prompt(base, a.prompt)), a.tokens) for a in answers]
+
+
+@dataclass(eq=False)
+class Soups:
+    """Turns beliefs into coefficients that are served, within the library's trust region.
+
+    Attributes:
+        basis: Experts, anchors, prior.
+        read_states: Gives the states where the trust region is measured; called once.
+        floor: Place and coefficient of the safety expert, or `None`.
+    """
+
+    basis: SoupBasis
+    read_states: Callable[[], States]
+    floor: tuple[int, float] | None = None
+    _states: States | None = None
+    _soups: OrderedDict[bytes, PersonalSoup] = field(
+        default_factory=OrderedDict[bytes, PersonalSoup]
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def states(self) -> States:
+        """Where the trust region is measured."""
+        with self._lock:
+            if self._states is None:
+                self._states = self.read_states()
+            return self._states
+
+    def soup(self, belief: Belief) -> PersonalSoup:
+        """The soup that serves the belief, within the trust region and above the floor."""
+        key = belief.mean.tobytes() + belief.covariance.tobytes()
+        key += bytes([belief.n_observations >= self.basis.settings.n_early])
+        states = self.states
+        with self._lock:
+            if key in self._soups:
+                self._soups.move_to_end(key)
+                return self._soups[key]
+        made = personal_soup(
+            self.scaled(belief),
+            basis=self.basis,
+            states=states,
+            way="soup",
+            settings=self.basis.settings,
+            floor=self.floor,
+        )
+        with self._lock:
+            self._soups[key] = made
+            while len(self._soups) > MAX_SOUPS:
+                self._soups.popitem(last=False)
+        return made
+
+    def scaled(self, belief: Belief) -> Belief:
+        """The belief over scaled features, as `personal_soup` reads it."""
+        scales = self.basis.feature_scales
+        return Belief(
+            belief.mean * scales,
+            belief.covariance * np.outer(scales, scales),
+            belief.n_observations,
+            belief.gain,
+        )
+
+    def prior(self) -> Belief:
+        """The belief about a user who has said nothing, over raw features."""
+        scales, prior = self.basis.feature_scales, self.basis.prior
+        return Belief(prior.mean / scales, prior.covariance / np.outer(scales, scales))
+
+    def learner(self, settings: LearningSettings | None = None) -> Learner:
+        """How beliefs follow from feedback; a population's gain goes before that of settings."""
+        settings = settings or LearningSettings()
+        prior = self.basis.prior
+        if prior.n_observations:
+            settings = settings.model_copy(update={"gain": prior.gain})
+        return Learner(self.prior(), settings=settings)
+
+    def coefficients(self, belief: Belief) -> dict[str, float]:
+        """The soup's coefficients by expert."""
+        values = self.soup(belief).coefficients.tolist()
+        return dict(zip(self.basis.experts, values, strict=True))
+
+    def preference(self, belief: Belief) -> dict[str, float] | None:
+        """The preference that the belief comes to; `None` where nothing is asked for."""
+        wanted = np.maximum(self.basis.anchors.T @ self.soup(belief).allowed, 0.0)
+        if belief.n_observations == 0 or wanted.sum() <= 1e-9:
+            return None
+        return dict(zip(self.basis.objectives, (wanted / wanted.sum()).tolist(), strict=True))

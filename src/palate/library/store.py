@@ -1,0 +1,244 @@
+"""Users of a library, kept in a database: what they state, and what their feedback teaches.
+
+It is the database that `palate serve` works with, and beliefs follow by the same learner: feedback
+given here counts there, and the other way round.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from palate.core.decision import Known
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.core.types import Feedback, FeedbackKind, Preference
+from palate.library.features import features_of
+from palate.library.generate import Output
+from palate.library.library import Library
+from palate.library.manifest import Manifest
+from palate.models.chat import encode_prompt
+from palate.profiles.database import Database, open_database
+from palate.profiles.erase import Receipt, erase_person
+from palate.profiles.export import export_person
+from palate.profiles.persons import (
+    add_person,
+    find,
+    require_mark,
+    state_instruction,
+    state_preference,
+)
+from palate.profiles.store import SqlProfileStore
+
+TENANT = "default"  # whose users they are, as the server has it where no keys are needed
+APPLY_AFTER = 3  # verdicts from which on a belief is used; before, it is only learned
+
+
+class UserStore:
+    """What is known of a library's users.
+
+    Give it to `Library.generate(..., user=NAME, store=store)` and `Library.serve(store=store)`.
+
+    Attributes:
+        url: Of the database.
+    """
+
+    def __init__(self, url: str, library: Library, database: Database) -> None:
+        """Join the parts; `open_store` is how to get them."""
+        self.url = url
+        self._library = library
+        self._database = database
+        self._store = SqlProfileStore(database, library.soups.learner(), tenant=TENANT)
+
+    # what is known
+
+    def known(self, user: str) -> Known:
+        """All that is known of a user; nothing of one who was never heard of.
+
+        A belief goes before a stated preference once it rests on three verdicts.
+        """
+        found = find(self._database, tenant=TENANT, name=user)
+        if found is None:
+            return Known()
+        belief = self._store.belief(user)
+        if belief is not None and belief.n_observations >= APPLY_AFTER:
+            return Known(belief=belief, instruction=found.instruction)
+        return Known(preference=found.preference, instruction=found.instruction)
+
+    def users(self) -> list[str]:
+        """Names of all users, in the order of their arrival."""
+        return self._store.people()
+
+    def export(self, user: str) -> dict[str, Any]:
+        """Everything that is kept of a user, as plain data.
+
+        Raises:
+            InvalidInputError: the user is unknown.
+        """
+        return export_person(self._database, tenant=TENANT, person=user)
+
+    # what users say
+
+    def describe(self, user: str, text: str) -> None:
+        """Keep what a user wants in the user's own words; empty words take them back.
+
+        Methods that read instructions (`prompt`, `prompted-soup`, `best-of-n`) put them to the
+        model.
+
+        Raises:
+            InvalidInputError: the user's name is empty.
+        """
+        self._add(user)
+        words = text.strip() or None
+        state_instruction(self._database, tenant=TENANT, name=user, instruction=words)
+
+    def set_preference(self, user: str, preference: Mapping[str, float] | None) -> None:
+        """Keep a user's preference, shares by objective; `None` takes it back.
+
+        Raises:
+            InvalidInputError: the user's name is empty.
+            InvalidPreferenceError: the preference is off the simplex or names an unknown objective.
+        """
+        if preference is not None:
+            Preference.from_mapping(preference, objectives=self._library.manifest.objective_names)
+        self._add(user)
+        state_preference(self._database, tenant=TENANT, name=user, preference=preference)
+
+    def record(self, user: str, *, chosen: Output, rejected: Output, key: str = "") -> bool:
+        """Keep that a user prefers one answer to another, and learn from it.
+
+        Args:
+            user: Name; a new one is added.
+            chosen: The answer that the user prefers.
+            rejected: Another answer to the same prompt.
+            key: The same key twice is the same verdict; empty for none.
+
+        Returns:
+            False when the key was there already.
+
+        Raises:
+            InvalidInputError: the answers are equal or answer different prompts, or the key was
+                used for another verdict.
+        """
+        if self._prompt(chosen) != self._prompt(rejected):
+            raise InvalidInputError(
+                "The two answers are to different prompts, so preferring one says nothing of the "
+                "user; compare two answers to one prompt."
+            )
+        if chosen.text == rejected.text:
+            raise InvalidInputError(
+                f"The two answers are equal ({chosen.text[:40]!r}); compare two different ones."
+            )
+        first, second = self._features(chosen, rejected)
+        difference = tuple(a - b for a, b in zip(first, second, strict=True))
+        return self._append(user, "comparison", difference, 1.0, key=key)
+
+    def rate(self, user: str, output: Output, rating: float, *, key: str = "") -> bool:
+        """Keep a user's rating of an answer, and learn from it.
+
+        Only differences between ratings of answers to one prompt count, so the first teaches
+        nothing by itself.
+
+        Args:
+            user: Name; a new one is added.
+            output: The answer.
+            rating: A number; higher is better.
+            key: The same key twice is the same verdict; empty for none.
+
+        Returns:
+            False when the key was there already.
+
+        Raises:
+            InvalidInputError: the rating is not finite, or the key was used for another verdict.
+        """
+        (features,) = self._features(output)
+        group = self._prompt(output)
+        return self._append(user, "rating", tuple(features), float(rating), group=group, key=key)
+
+    def erase(self, user: str) -> Receipt:
+        """Erase everything that is kept of a user; the receipt does not name the user.
+
+        Raises:
+            InvalidInputError: the user's name is empty.
+        """
+        return erase_person(self._database, tenant=TENANT, person=user)
+
+    # the database
+
+    def close(self) -> None:
+        """Give the database's connections back."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        """The store itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _add(self, user: str) -> None:
+        add_person(self._database, tenant=TENANT, name=user)
+
+    def _prompt(self, output: Output) -> str:
+        """The user's own conversation as the base reads it."""
+        return self._library.format(output.prompt)
+
+    def _features(self, *outputs: Output) -> list[list[float]]:
+        """`[outputs][experts]`, in reward units; all are answers to one prompt."""
+        library = self._library
+        return features_of(
+            library.base,
+            library.bank,
+            beta=library.manifest.beta,
+            context=encode_prompt(library.base, self._prompt(outputs[0])),
+            answers=[output.completion.tokens for output in outputs],
+        )
+
+    def _append(
+        self,
+        user: str,
+        kind: FeedbackKind,
+        features: tuple[float, ...],
+        label: float,
+        **named: str,
+    ) -> bool:
+        return self._store.append(Feedback(user, kind, features, label, **named))
+
+
+def open_store(url: str, library: Library) -> UserStore:
+    """The users in a database; an empty one is made ready, and belongs to the library from then on.
+
+    Args:
+        url: `sqlite:///FILE`, a path, or `postgresql://...`.
+        library: Whose users they are: feedback speaks of one library's experts.
+
+    Raises:
+        InvalidInputError: the URL is of another kind, its folder does not exist, or the library has
+            no experts.
+        ProviderError: the database cannot be reached.
+        FormatError: the database belongs to another library, or has another schema.
+    """
+    library.require_experts()
+    database = open_database(url)
+    try:
+        require_mark(
+            database,
+            name="library",
+            value=library_identity(library.manifest),
+            remedy="feedback speaks of one library's experts; give each library its own database",
+        )
+        return UserStore(url, library, database)
+    except BaseException:
+        database.close()
+        raise
+
+
+def library_identity(manifest: Manifest) -> str:
+    """Hash of the base and the experts: what a database of users belongs to."""
+    experts = [[record.anchor.name, record.key] for record in manifest.experts]
+    return hash_value([manifest.base.fingerprint, experts])

@@ -1,0 +1,1 @@
+"""Methods: from what is known of a user to a decision; one file each, and one table."""

@@ -1,0 +1,78 @@
+"""`mixture`: experts pooled token by token under the library's controller.
+
+Every expert reads the conversation with its own sentence, the controller with all of them.
+
+Source: MoPE, arXiv 2407.04181.
+
+Deviations:
+    1. The user's own words are not read; the rows read the objectives' sentences, as the controller
+       was trained to.
+"""
+
+import numpy as np
+
+from palate.core.decision import Decision, Known, Messages
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.plan import coefficients_from_mapping
+from palate.library.controller import strengths_for
+from palate.library.library import Library
+from palate.mixture.rollout import CONTROLLER
+from palate.mixture.wording import Asked
+
+
+class MixtureMethod:
+    """The mixture under the library's controller."""
+
+    name = "mixture"
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """One row per wanted expert, shares new at every token.
+
+        Raises:
+            InvalidInputError: the library has no controller, or no preference is known.
+            InvalidPreferenceError: a wanted objective has no expert of its own.
+            InvalidCoefficientsError: given coefficients are no shares.
+        """
+        controller = library.controller
+        if controller is None:
+            raise InvalidInputError(
+                f"The library {library.files.folder.name!r} has no controller; make one with "
+                "'palate mixture fit', or use another method."
+            )
+        strengths = _strengths(library, known)
+        asked = Asked(messages, strengths)
+        floor = () if library.floor is None else (library.floor.expert,)
+        plan = controller.wording.plan(asked, controller=CONTROLLER, extra=floor)
+        was = "was" if controller.is_trained_on(strengths) else "was not"
+        reason = (
+            "The library's controller gives the shares, new at every token; it "
+            f"{was} trained on this combination. The coefficients are what is wanted of each "
+            "expert."
+        )
+        named = {
+            name: share
+            for name, share in zip(library.bank.names, strengths, strict=True)
+            if share > 0
+        }
+        told = controller.wording.full_messages(asked)
+        return Decision(told, plan, self.name, named, reason=reason)
+
+
+def _strengths(library: Library, known: Known) -> tuple[float, ...]:
+    """What is wanted of each expert: given as shares, or from the preference."""
+    if known.coefficients is not None:
+        given = np.array(coefficients_from_mapping(known.coefficients, experts=library.bank.names))
+        if np.any(given < 0) or given.sum() <= 0:
+            raise InvalidCoefficientsError(
+                f"A mixture needs shares of zero or more, but has {given.round(4).tolist()}; use a "
+                "soup."
+            )
+        return tuple((given / given.sum()).tolist())
+    shares = library.preference(known)
+    if shares is None:
+        raise InvalidInputError(
+            "Nothing is known of the user that a mixture could follow; give a preference, "
+            "coefficients or feedback."
+        )
+    named = dict(zip(library.manifest.objective_names, shares.tolist(), strict=True))
+    return strengths_for(library.manifest, named)

@@ -1,0 +1,272 @@
+"""Rivals: methods that palate does not serve but is compared with, decided by the same `decide`.
+
+| name | what it is | library |
+|---|---|---|
+| best-expert | the expert worth most to the user, by the portfolio's payoff table | the library |
+| rewarded-soup | mean of parameters, as much as one expert (Rame et al. 2023) | the library |
+| mod | log-linear pool of the experts, no reference (Shi et al. 2024) | the library |
+| mixture-even | the wanted experts pooled evenly: MoPE without its controller | the library |
+| personalised-soup | mean of LoRA factors (Jang et al. 2023) | one merged adapter per user |
+| conditioned | one policy trained with the preference in the prompt | its adapter |
+| bespoke | an expert trained for this user alone: costs one training each | its experts |
+
+The last three have a library of their own, on the same base. Coefficients of a sum of one are what
+these papers serve; palate's soups have the library's own strength.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.decision import Decision, Known, Messages, Method, with_instruction
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_files, hash_value
+from palate.core.plan import Plan, member_plan
+from palate.evaluate.suite import UserSettings
+from palate.experts.anchors import Anchor
+from palate.experts.save import PARAMETERS
+from palate.library.controller import strengths_for, wording_of
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import ExpertRecord
+from palate.library.merge import as_factor, as_factors
+from palate.mixture.wording import Asked
+from palate.models.adapter import Adapter, load_adapter
+from palate.models.bank import AdapterBank
+from palate.soup.merge import factor_mean
+from palate.soup.plans import mod_plan, rewarded_soup_plan
+
+CONDITIONED, PERSONALISED, BESPOKE = "conditioned", "personalised-soup", "bespoke"
+
+
+class BestExpert:
+    """The single expert that is worth most to the user."""
+
+    name = "best-expert"
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """The expert's plan.
+
+        Raises:
+            InvalidInputError: the library has no portfolio, or its table lacks an expert.
+        """
+        table = None if library.portfolio is None else library.portfolio.record.payoffs.table
+        names = library.require_experts()
+        if table is None or any(name not in table.policies for name in names):
+            raise InvalidInputError(
+                "The best expert follows from the payoff table in portfolio.json, which has to "
+                "list every expert; select a portfolio, or leave out the method 'best-expert'."
+            )
+        worth = table.values @ _shares(library, known)
+        best = max(names, key=lambda name: float(worth[table.policies.index(name)]))
+        plan = member_plan(index=names.index(best), n_experts=len(names))
+        reason = f"Of all experts, {best!r} is worth most by the payoff table."
+        return Decision(messages, plan, self.name, {best: 1.0}, reason=reason)
+
+
+class RewardedSoup:
+    """The mean of the experts' parameters."""
+
+    name = "rewarded-soup"
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """One row, coefficients of sum one."""
+        strengths = _strengths(library, known)
+        plan = rewarded_soup_plan(strengths)
+        reason = "The mean of the wanted experts' parameters."
+        return _decided(library, messages, plan, strengths, self.name, reason)
+
+
+class Mod:
+    """The mean of the experts' log-probabilities."""
+
+    name = "mod"
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """One row per wanted expert, pooled log-linearly without the reference."""
+        strengths = _strengths(library, known)
+        reason = "The mean of the wanted experts' log-probabilities."
+        return _decided(library, messages, mod_plan(strengths), strengths, self.name, reason)
+
+
+class EvenMixture:
+    """The wanted experts pooled evenly, reading what the library's mixture reads."""
+
+    name = "mixture-even"
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """One row per wanted expert, pooled by even shares."""
+        strengths = _strengths(library, known)
+        wording = (
+            wording_of(library.manifest, library.base, prompts="full")
+            if library.controller is None
+            else library.controller.wording
+        )
+        asked = Asked(messages, strengths)
+        return _decided(
+            library,
+            wording.full_messages(asked),
+            wording.plan(asked),
+            strengths,
+            self.name,
+            "The wanted experts' probabilities in even shares.",
+        )
+
+
+@dataclass(frozen=True)
+class OwnExpert:
+    """The expert that stands for exactly this user's preference.
+
+    Attributes:
+        name: As it is asked for.
+    """
+
+    name: str
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """The expert's plan.
+
+        Raises:
+            InvalidInputError: no expert was made for the user's preference.
+        """
+        shares = _shares(library, known)
+        for place, record in enumerate(library.manifest.experts):
+            if np.allclose(record.anchor.direction, shares, atol=1e-6):
+                plan = member_plan(index=place, n_experts=library.bank.n_experts)
+                named = {record.anchor.name: 1.0}
+                reason = "The expert made for this user alone."
+                return Decision(messages, plan, self.name, named, reason=reason)
+        raise InvalidInputError(
+            f"There is no expert for the preference {dict(known.preference or {})} alone; give a "
+            f"library of them, or leave out the method {self.name!r}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    """One policy for everybody, trained with the preference in the prompt.
+
+    Attributes:
+        source: The library of experts, whose objectives' sentences the policy was trained with.
+    """
+
+    source: Library
+    name: str = CONDITIONED
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """The policy's row, prompted with the preference as in training."""
+        manifest = self.source.manifest
+        wording = wording_of(manifest, self.source.base, prompts="full")
+        asked = Asked(messages, strengths_for(manifest, dict(known.preference or {})))
+        sentence = wording.preference(asked)
+        return Decision(
+            with_instruction(messages, sentence),
+            member_plan(index=0, n_experts=library.bank.n_experts),
+            self.name,
+            reason=f"One policy for everybody, prompted: {sentence!r}.",
+        )
+
+
+RIVALS: dict[str, Method] = {
+    method.name: method for method in (BestExpert(), RewardedSoup(), Mod(), EvenMixture())
+}
+WITH_OWN_LIBRARY = (PERSONALISED, CONDITIONED, BESPOKE)
+
+
+def personalised_library(library: Library, users: Sequence[UserSettings]) -> Library:
+    """Per user one adapter, the mean of A factors and of B factors: Personalized Soups.
+
+    Raises:
+        InvalidInputError: a user wants an objective that has no expert of its own.
+    """
+    adapters = [
+        {name: as_factors(factor) for name, factor in load_adapter(folder).items()}
+        for folder in library.files.expert_folders().values()
+    ]
+    merged: dict[str, Adapter] = {}
+    directions: dict[str, tuple[float, ...]] = {}
+    for place, user in enumerate(users):
+        known = Known(preference=user.preference)
+        shares, name = list(_strengths(library, known)), f"user-{place}"
+        merged[name] = {
+            layer: as_factor(factor_mean([one[layer] for one in adapters], shares))
+            for layer in adapters[0]
+        }
+        directions[name] = tuple(_shares(library, known).tolist())
+    keys = [record.key for record in library.manifest.experts]
+    return _derived(
+        library, merged, directions, key=hash_value([PERSONALISED, keys, list(directions.values())])
+    )
+
+
+def conditioned_library(library: Library, folder: Path | None) -> Library:
+    """The library of one policy trained with the preference in the prompt.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    if folder is None:
+        raise InvalidInputError(
+            "There is no policy trained with the preference in the prompt; leave out the method "
+            f"{CONDITIONED!r}."
+        )
+    n_objectives = len(library.manifest.objective_names)
+    even = (1.0 / n_objectives,) * n_objectives
+    return _derived(
+        library,
+        {CONDITIONED: load_adapter(folder)},
+        {CONDITIONED: even},
+        key=hash_files([folder / PARAMETERS]),
+    )
+
+
+def _derived(
+    library: Library,
+    adapters: Mapping[str, Adapter],
+    directions: Mapping[str, tuple[float, ...]],
+    *,
+    key: str,
+) -> Library:
+    """A library of other adapters on the same base; it is nowhere on disk and has no floor."""
+    objectives = library.manifest.objective_names
+    records = tuple(
+        ExpertRecord(Anchor(name, objectives, direction), key=key, files={})
+        for name, direction in directions.items()
+    )
+    manifest = replace(library.manifest, experts=records, controller=None)
+    files = LibraryFolder(library.files.folder / "derived", manifest)
+    return Library(files, library.base, AdapterBank(library.base, adapters))
+
+
+def _shares(library: Library, known: Known) -> Float[ndarray, " objectives"]:
+    shares = library.preference(known)
+    if shares is None:
+        raise InvalidInputError(
+            "Nothing is known of the user that a rival could follow; give a preference."
+        )
+    return shares
+
+
+def _strengths(library: Library, known: Known) -> tuple[float, ...]:
+    """The preference as shares over the experts trained for one objective each."""
+    shares = _shares(library, known).tolist()
+    named = dict(zip(library.manifest.objective_names, shares, strict=True))
+    return strengths_for(library.manifest, named)
+
+
+def _decided(
+    library: Library,
+    messages: Messages,
+    plan: Plan,
+    strengths: Sequence[float],
+    method: str,
+    reason: str,
+) -> Decision:
+    named = {
+        name: share for name, share in zip(library.bank.names, strengths, strict=True) if share > 0
+    }
+    return Decision(messages, plan, method, named, reason=reason)

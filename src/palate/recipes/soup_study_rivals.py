@@ -1,0 +1,66 @@
+"""Baselines of the study: the instruction that a taste comes to, and adapters of mean factors.
+
+Oracles are told the person's taste; learners have the same votes as the soups.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.library.merge import factor_means
+from palate.models.adapter import load_adapter, save_adapter
+from palate.world.objectives import AXES, OBJECTIVE_NAMES, Objective
+
+CLEAR_SHARE = 1 / 3  # an axis counts as wanted if it matters so much as the most wanted one
+
+
+def wanted_poles(taste: Float[ndarray, " objectives"]) -> list[Objective]:
+    """One pole of every axis that matters to the person, what is wanted less netted out."""
+    nets = {
+        axis: float(
+            taste[OBJECTIVE_NAMES.index(one.name)] - taste[OBJECTIVE_NAMES.index(other.name)]
+        )
+        for axis, (one, other) in AXES.items()
+    }
+    largest = max(abs(net) for net in nets.values())
+    return [
+        AXES[axis][0] if net > 0 else AXES[axis][1]
+        for axis, net in nets.items()
+        if abs(net) >= CLEAR_SHARE * largest and net != 0
+    ]
+
+
+def instructions(tastes: Float[ndarray, "people objectives"]) -> list[str]:
+    """`[people]`: the preference in words, as the base was taught to read wishes."""
+    return [" ".join(pole.instruction for pole in wanted_poles(taste)) for taste in tastes]
+
+
+def save_factor_means(
+    folder: Path,
+    tastes: Float[ndarray, "people objectives"],
+    *,
+    axis_folders: Sequence[Path],
+    base_path: str,
+) -> dict[str, Path]:
+    """Personalized Soups: `A`s and `B`s of the wanted poles' experts averaged apart.
+
+    Args:
+        folder: Gets one adapter folder per person; those that are there are kept.
+        tastes: `[people, objectives]`.
+        axis_folders: Of the axis experts, in the order of the objectives.
+        base_path: Of the base.
+    """
+    adapters = [load_adapter(path) for path in axis_folders]
+    found: dict[str, Path] = {}
+    for person, taste in enumerate(tastes):
+        path = folder / f"person-{person:02d}"
+        found[path.name] = path
+        if path.is_dir():
+            continue
+        wanted = [OBJECTIVE_NAMES.index(pole.name) for pole in wanted_poles(taste)]
+        shares = [1 / len(wanted)] * len(wanted)
+        merged = factor_means([adapters[at] for at in wanted], shares)
+        save_adapter(merged, path, base_path=base_path)
+    return found

@@ -1,0 +1,292 @@
+"""Rewards that are Python functions, of the signature that TRL's trainers take.
+
+    def brief(prompts, completions, **columns):
+        return [-float(len(text)) for text in completions]
+
+A function gives one number for each completion, in any unit, or `None` where the objective does not
+apply. Its numbers are put on a scale in [0, 1] that is fitted once, on answers of the frozen base;
+`None` counts as the mean of these. On disk there is the function's address, never its code: it is
+imported again when the library is opened, and compared with the hash of what taught.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import TypeAdapter, ValidationError
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import hash_bytes, hash_value, read_versioned, write_versioned
+from palate.rewards.scale import Scale, ScaleKind, fit_scale, require_rewards
+from palate.rewards.texts import require_equally_many
+
+RewardFunction = Callable[..., Sequence[float | None]]
+"""`(prompts, completions, **columns)` to one number, or `None`, for each completion."""
+
+FILE = "function.json"
+KIND, VERSION = "palate-reward-function", 1
+
+_SCALE: TypeAdapter[Scale] = TypeAdapter(Scale)
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionReward:
+    """A function with its scale.
+
+    Attributes:
+        objective: Name of what it measures.
+        function: Prompts and completions to numbers.
+        scale: Fitted on answers of the base.
+        mean: Mean number of these answers, which `None` counts as.
+    """
+
+    objective: str
+    function: RewardFunction
+    scale: Scale
+    mean: float
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that a score depends on: the function and its scale."""
+        return hash_value([identity_of(self.function), self.scale.model_dump(), self.mean])
+
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """`[texts]`: the function's own numbers; higher is better.
+
+        Raises:
+            InvalidInputError: the function does not give one finite number or `None` for each text.
+        """
+        numbers = function_values(self.function, prompts, answers, objective=self.objective)
+        return np.where(np.isnan(numbers), self.mean, numbers)
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Rewards in [0, 1], `[texts]`.
+
+        Raises:
+            InvalidInputError: see `raw`.
+        """
+        scores = self.scale.apply(prompts, self.raw(prompts, answers))
+        return require_rewards(scores, objective=self.objective)
+
+    def save(self, folder: Path) -> None:
+        """Write `function.json` into the folder: the function's address and hash, and the scale."""
+        content = {
+            "objective": self.objective,
+            "function": address_of(self.function),
+            "hash": identity_of(self.function),
+            "mean": self.mean,
+            "scale": self.scale.model_dump(mode="json"),
+        }
+        write_versioned(folder / FILE, kind=KIND, version=VERSION, content=content)
+
+
+def fit_function(
+    function: RewardFunction,
+    *,
+    objective: str,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    kind: ScaleKind = "logistic",
+) -> FunctionReward:
+    """The function on a scale fitted on these answers of the frozen base model.
+
+    Args:
+        function: One number, or `None`, for each completion.
+        objective: Name of what it measures.
+        prompts: `[texts]`.
+        answers: `[texts]`, one for each prompt.
+        kind: Of the scale.
+
+    Raises:
+        InvalidInputError: the function does not give one finite number or `None` for each answer,
+            or its numbers do not differ.
+    """
+    numbers = function_values(function, prompts, answers, objective=objective)
+    given = numbers[~np.isnan(numbers)]
+    if len(np.unique(given)) < 2:
+        value = f"the same number {given[0]:g}" if given.size else "None"
+        raise InvalidInputError(
+            f"The reward function of {objective!r} gives {value} for each of the {len(answers)} "
+            "answers of the base, so it teaches nothing; let it tell answers apart."
+        )
+    return FunctionReward(objective, function, fit_scale(given, kind=kind), float(given.mean()))
+
+
+def function_values(
+    function: RewardFunction, prompts: Sequence[str], answers: Sequence[str], *, objective: str
+) -> Float[ndarray, " texts"]:
+    """`[texts]`: what the function gives, `None` as NaN.
+
+    Raises:
+        InvalidInputError: it does not give one finite number or `None` for each text.
+    """
+    require_equally_many(prompts, answers)
+    found = cast(Any, function(prompts=list(prompts), completions=list(answers)))
+    if not hasattr(found, "__len__") or isinstance(found, str | bytes | Mapping):
+        raise InvalidInputError(
+            f"The reward function of {objective!r} gave a {type(found).__name__}; let it give a "
+            "list with one number, or None, for each completion."
+        )
+    if len(found) != len(answers):
+        raise InvalidInputError(
+            f"The reward function of {objective!r} gave {len(found)} values for {len(answers)} "
+            "completions; let it give one for each."
+        )
+    return np.array([_number(value, objective, place) for place, value in enumerate(found)])
+
+
+def load_function(
+    folder: Path, *, objective: str, given: Mapping[str, RewardFunction]
+) -> FunctionReward:
+    """The reward of a folder's `function.json`.
+
+    Args:
+        folder: Of the reward.
+        objective: Of the reward.
+        given: Functions by objective, which take precedence over what the file names.
+
+    Raises:
+        FormatError: the file is garbled, the function cannot be imported, or it is no longer the
+            one that taught.
+    """
+    content = read_versioned(folder / FILE, kind=KIND, version=VERSION)
+    try:
+        scale, mean = _SCALE.validate_python(content["scale"]), float(content["mean"])
+        address, digest = content["function"], content["hash"]
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise FormatError(
+            f"The file {str(folder / FILE)!r} lacks or garbles a field ({type(error).__name__}); "
+            "build the library again."
+        ) from error
+    if objective in given:
+        return FunctionReward(objective, given[objective], scale, mean)
+    function = None if address is None else _imported(str(address))
+    if function is None:
+        where = "which has no address" if address is None else f"{address!r}, not importable here"
+        raise FormatError(
+            f"The reward of {objective!r} is a Python function, {where}; give it to "
+            f"`Library.load(..., reward_funcs={{{objective!r}: function}})`."
+        )
+    if identity_of(function) != digest:
+        raise FormatError(
+            f"The reward function {address!r} of {objective!r} was changed since the library was "
+            "built with it; build again, or give the function of then in `reward_funcs`."
+        )
+    return FunctionReward(objective, function, scale, mean)
+
+
+def stored_function(folder: Path) -> RewardFunction | None:
+    """The function that a reward folder names; `None` where it cannot be imported."""
+    if not (folder / FILE).is_file():
+        return None
+    address = read_versioned(folder / FILE, kind=KIND, version=VERSION).get("function")
+    return None if address is None else _imported(str(address))
+
+
+def identity_of(function: RewardFunction) -> str:
+    """Hash of the function's source code and of the plain values it closes over.
+
+    Values of other kinds (a model, an open file) are not read; name the objective anew, or use
+    another folder, where only these change.
+    """
+    if isinstance(function, partial):
+        bound = [repr(_plain(value)) for value in (*function.args, *function.keywords.items())]
+        return hash_value([identity_of(function.func), bound])
+    code = function if inspect.isroutine(function) else type(function)
+    try:
+        source = inspect.getsource(code)
+    except (OSError, TypeError):  # built in, or typed at a prompt
+        source = f"{getattr(code, '__module__', '')}:{getattr(code, '__qualname__', '')}"
+    state = [repr(_plain(value)) for value in _held(function)]
+    return hash_value([hash_bytes(source.encode()), state])
+
+
+def address_of(function: RewardFunction) -> str | None:
+    """`module:qualname` where importing that gives this very function again, else `None`."""
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None)
+    if not module or not name or module == "__main__" or "<" in name:
+        return None
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found is function else None
+
+
+def require_functions(
+    functions: Mapping[str, RewardFunction], *, objectives: Sequence[str]
+) -> None:
+    """Return when every function is one, and of an objective that there is.
+
+    Raises:
+        InvalidInputError: an objective is unknown, or its function cannot be called.
+    """
+    for name, function in functions.items():
+        if name not in objectives:
+            raise InvalidInputError(
+                f"There is a reward function for the unknown objective {name!r}; known are "
+                f"{', '.join(objectives)}."
+            )
+        if not callable(function):
+            raise InvalidInputError(
+                f"The reward function of {name!r} is a {type(function).__name__}; give a function "
+                "of prompts and completions."
+            )
+
+
+def _imported(address: str) -> RewardFunction | None:
+    module, _, name = address.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return cast(RewardFunction, found) if callable(found) else None
+
+
+def _number(value: object, objective: str, place: int) -> float:
+    """The value as a number, `None` as NaN."""
+    if value is None:
+        return float("nan")
+    try:
+        number = float("nan") if isinstance(value, str | bytes) else float(cast(Any, value))
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise InvalidInputError(
+            f"The reward function of {objective!r} gave {str(value)[:40]!r} for completion "
+            f"{place}; let it give a finite number, or None where the objective does not apply."
+        )
+    return number
+
+
+def _held(function: Any) -> list[object]:
+    """What the function closes over, its defaults, and the attributes of an object."""
+    routine = getattr(function, "__func__", function)
+    cells = [cell.cell_contents for cell in getattr(routine, "__closure__", None) or ()]
+    owner = getattr(function, "__self__", None) if routine is not function else function
+    state = getattr(owner, "__dict__", {}) if not inspect.isfunction(owner) else {}
+    return [*cells, getattr(routine, "__defaults__", None), dict(sorted(state.items()))]
+
+
+def _plain(value: object) -> object:
+    """The value without what has no lasting text, such as an object's place in memory."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        found = [_plain(one) for one in cast(Sequence[object], value)]
+        return sorted(found, key=repr) if isinstance(value, set | frozenset) else found
+    if isinstance(value, Mapping):
+        return [
+            (str(key), _plain(one)) for key, one in cast(Mapping[object, object], value).items()
+        ]
+    return type(value).__qualname__

@@ -1,0 +1,43 @@
+"""What is known of a user: what the request says, or else what was learned, or else stated."""
+
+from dataclasses import replace
+
+from palate.core.decision import Known
+from palate.profiles.persons import find
+from palate.serve.auth import Caller
+from palate.serve.state import Served
+from palate.serve.wire.palate import LearningState, PalateIn
+
+
+async def known_of(
+    served: Served, caller: Caller, palate: PalateIn
+) -> tuple[Known, LearningState, int]:
+    """What a method may decide from, whether a belief is in it, and the feedback it rests on.
+
+    A preference or coefficients in the request take precedence over a belief that is applied, and
+    that over the preference that the user stated before. The user's own words are those of the
+    request, or else those that were stored, where the request states no preference.
+    """
+    given = Known(
+        preference=palate.preference,
+        coefficients=palate.coefficients,
+        instruction=(palate.instruction or "").strip() or None,
+        strength=palate.strength,
+        max_passes=palate.max_passes,
+    )
+    if palate.person is None:
+        return given, "nothing", 0
+    user, tenant = palate.person, caller.tenant
+    belief = await served.in_database(lambda: served.store(tenant).belief(user))
+    n_feedback = belief.n_observations if belief is not None else 0
+    state = served.believer.state(belief)
+    if palate.preference is not None or palate.coefficients is not None:
+        return given, "observing" if state == "applied" else state, n_feedback
+    stated = await served.in_database(lambda: find(served.database, tenant=tenant, name=user))
+    if stated is not None and given.instruction is None:
+        given = replace(given, instruction=stated.instruction or None)
+    if state == "applied":
+        return replace(given, belief=belief), state, n_feedback
+    if stated is not None and stated.preference is not None:
+        return replace(given, preference=stated.preference), state, n_feedback
+    return given, state, n_feedback

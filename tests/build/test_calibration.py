@@ -1,0 +1,110 @@
+"""What `methods.json` says, on a tiny library whose rewards are rules and therefore known."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.build.calibration import (
+    MEASURED,
+    CalibrationSettings,
+    calibrate_methods,
+    grid_denominator,
+)
+from palate.core.decision import Known
+from palate.core.errors import InvalidInputError
+from palate.core.protocols import Sampling
+from palate.core.seeds import derive_seed
+from palate.library.generate import generate_all
+from palate.library.library import Library
+from palate.library.method_table import load_method_table
+from tiny import CALIBRATION
+
+
+@pytest.fixture(scope="module")
+def library(tiny_full_library: Path) -> Library:
+    return Library.load(tiny_full_library)
+
+
+def test_the_grid_is_the_finest_lattice_that_is_small_enough() -> None:
+    assert grid_denominator(n_objectives=2, max_points=60) == 10
+    assert grid_denominator(n_objectives=3, max_points=60) == 9  # 55 points; 10 has 66
+    assert grid_denominator(n_objectives=6, max_points=60) == 3  # 56 points
+    assert grid_denominator(n_objectives=6, max_points=2) == 1
+
+
+def test_every_method_that_can_be_served_is_measured(library: Library) -> None:
+    table = library.method_table
+    assert table is not None
+    assert {(row.method, row.n_candidates) for row in table.rows} == set(MEASURED)
+    assert table.self_judged == library.manifest.objective_names  # rules judge themselves
+    base = table.row("base")
+    assert base is not None
+    assert not base.gains.any()
+
+
+def test_a_gain_is_the_paired_difference_to_the_base_on_the_same_seeds(library: Library) -> None:
+    table = library.method_table
+    assert table is not None
+    row = table.row("soup")
+    assert row is not None
+    place = int(np.flatnonzero(table.points[:, 1] == 1.0)[0])  # everything on `short`
+    known = Known(preference={"short": 1.0})
+    seeds = [derive_seed(table.seed, "calibration", prompt) for prompt in CALIBRATION]
+    texts = {
+        name: [
+            output.text
+            for output in generate_all(
+                library,
+                [library.decide(prompt, known, method=name) for prompt in CALIBRATION],
+                sampling=Sampling(max_tokens=6),
+                seeds=seeds,
+            )
+        ]
+        for name in ("soup", "base")
+    }
+    scores = {n: library.rewards.score(list(CALIBRATION), rows) for n, rows in texts.items()}
+    differences = (scores["soup"] - scores["base"])[:, 1]
+    assert row.gains[place] == pytest.approx(differences.mean())
+    error = differences.std(ddof=1) / np.sqrt(len(CALIBRATION))
+    assert row.standard_errors[place] == pytest.approx(error)
+
+
+def test_measuring_one_method_again_leaves_the_others(
+    tiny_full_library: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "library"
+    shutil.copytree(tiny_full_library, copy)
+    library = Library.load(copy)
+    before = library.method_table
+    assert before is not None
+    calibrate_methods(
+        library,
+        CALIBRATION,
+        settings=CalibrationSettings(max_points=6),
+        max_tokens=6,
+        entries=(("soup", 1),),
+        seed=1,
+    )
+    after = load_method_table(library.files)
+    assert after is not None
+    assert {(r.method, r.n_candidates) for r in after.rows} == set(MEASURED)
+    for row in before.rows:
+        same = after.row(row.method, n_candidates=row.n_candidates)
+        assert same is not None
+        if row.method != "soup":
+            np.testing.assert_array_equal(same.gains, row.gains)
+
+
+def test_a_table_of_other_experts_is_not_read(tiny_full_library: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "library"
+    shutil.copytree(tiny_full_library, copy)
+    path = copy / "methods.json"
+    path.write_text(path.read_text().replace('"experts": "', '"experts": "x'))
+    assert Library.load(copy).method_table is None
+
+
+def test_too_few_prompts_are_refused(library: Library) -> None:
+    with pytest.raises(InvalidInputError, match="3 calibration prompts"):
+        calibrate_methods(library, CALIBRATION[:3], settings=CalibrationSettings(), max_tokens=4)

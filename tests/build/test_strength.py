@@ -1,0 +1,68 @@
+"""The strength of a library: chosen by what the base itself finds odd, without any reward."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.build import strength as module
+from palate.build.strength import Wholeness, measure_strength
+from palate.library.library import Library
+from palate.soup.basis_file import load_basis
+from tiny import CALIBRATION
+
+
+@pytest.fixture
+def library(tiny_full_library: Path, tmp_path: Path) -> Library:
+    copy = tmp_path / "library"
+    shutil.copytree(tiny_full_library, copy)
+    return Library.load(copy)
+
+
+def test_answers_are_as_whole_as_the_bases_within_a_twentieth() -> None:
+    base = Wholeness(finished=1.0, odd=0.01, repeated=0.0)
+    assert Wholeness(finished=0.96, odd=0.05, repeated=0.04).is_as_whole_as(base)
+    for worse in ({"finished": 0.94}, {"odd": 0.07}, {"repeated": 0.06}):
+        assert not replace(base, **worse).is_as_whole_as(base)
+
+
+def test_preferences_are_of_one_two_or_three_objectives_in_equal_parts() -> None:
+    found = module._preferences(4, seed=0)
+    assert len(found) == 14  # 4 + 6 + 4
+    for row in found:
+        assert len(set(row[row > 0].round(9))) == 1
+    np.testing.assert_allclose(found.sum(axis=1), 1.0)
+
+
+def test_the_measured_strength_is_written_and_used_at_once(library: Library) -> None:
+    found = measure_strength(library, CALIBRATION, max_tokens=6)
+    assert found.strength in module.CANDIDATES
+    assert load_basis(library.files.folder / "soup.json").strength == found.strength
+    assert library.strength == found.strength
+    again = Library.load(library.files.folder)
+    expected = found.strength * np.array([1.0, 0.0, 0.0])
+    coefficients = again.decide("a", method="soup", known=known()).coefficients
+    assert list(coefficients.values()) == pytest.approx(expected.tolist())
+
+
+def known():
+    from palate.core.decision import Known
+
+    return Known(preference={"kind": 1.0})
+
+
+def test_a_budget_that_nothing_keeps_gives_the_smallest_candidate(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = library.basis.settings.model_copy(update={"budget": 1e-9})
+    library.__dict__["basis"] = replace(library.basis, settings=settings)
+    found = measure_strength(library, CALIBRATION, max_tokens=4)
+    assert found.strength == module.CANDIDATES[0]
+    assert len(found.rows) == 1
+
+
+def test_repeats_are_counted_within_an_answer() -> None:
+    assert module._repeated((1, 2, 3, 4, 1, 2, 3, 4)) == pytest.approx(1 / 5)
+    assert module._repeated((1, 2, 3)) == 0.0

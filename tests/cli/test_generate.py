@@ -1,0 +1,59 @@
+"""What `palate generate` and `palate score` print."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from palate.cli import app as program
+from palate.core.types import Completion
+from palate.library import generate
+from palate.library.generate import Output
+
+ODD = "A cat :cat: says [bold]meow[/bold] " + "and goes on and on " * 20 + "\n  twice."
+
+
+@pytest.fixture
+def palate(monkeypatch, capsys):
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["palate", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_an_answer_is_printed_as_it_is(palate, monkeypatch, tiny_library: Path) -> None:
+    def fixed(_library, decisions, **_options):
+        return [Output(ODD, decision, Completion("Why?", ODD)) for decision in decisions]
+
+    monkeypatch.setattr(generate, "generate_all", fixed)
+    printed = palate("generate", tiny_library, "--prompt", "Why?", "-p", "kind=1")
+    assert printed.endswith(ODD + "\n")
+
+
+def test_the_base_is_said_to_use_no_expert(palate, tiny_library: Path) -> None:
+    words = ["generate", tiny_library, "--prompt", "Why?", "--method", "base", "--max-tokens", 2]
+    assert palate(*words).startswith("base: no expert. One pass of the base")
+
+
+def test_no_answers_are_refused(monkeypatch, capsys, tiny_library: Path) -> None:
+    words = ["palate", "generate", str(tiny_library), "--prompt", "Why?", "-n", "0"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2
+    assert "ask for at least one" in capsys.readouterr().err
+
+
+def test_scores_say_how_the_plan_came_about(palate, tiny_library: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Why?", "completion": "Because."}\n')
+    words = ["score", tiny_library, rows, "-p", "kind=1", "--method", "output-soup"]
+    assert "equal to the preference, at strength 1" in palate(*words)
+    assert (
+        "equal to the preference, at strength 1" in json.loads(palate(*words, "--json"))["reason"]
+    )

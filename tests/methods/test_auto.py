@@ -1,0 +1,108 @@
+"""What `auto` takes, and what it says of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palate.core.decision import Known
+from palate.core.simplex import lattice
+from palate.core.types import Belief
+from palate.library.library import Library
+from palate.library.method_table import MethodRow, MethodTable
+from palate.methods.auto import belief_draws
+
+NAMES = ("kind", "short", "plain")
+POINTS = lattice(n_objectives=3, denominator=1)
+
+
+def row(method: str, gain: float, *, n: int = 1, passes: float = 1.0) -> MethodRow:
+    gains = np.full(3, gain)
+    return MethodRow(method, n, passes, gains, np.full(3, 0.01), POINTS * gain)
+
+
+@pytest.fixture
+def library(tiny_full_library: Path) -> Library:
+    return Library.load(tiny_full_library)
+
+
+def with_rows(library: Library, *rows: MethodRow) -> Library:
+    table = MethodTable(NAMES, denominator=1, n_prompts=30, rows=rows)
+    library.__dict__["method_table"] = table
+    return library
+
+
+TABLE = (
+    row("base", 0.0),
+    row("prompt", 0.2),
+    row("soup", 0.1),
+    row("output-soup", 0.5, passes=3.0),
+    row("prompted-soup", 0.6, n=4, passes=4.0),
+)
+KIND = Known(preference={"kind": 1.0})
+
+
+def test_the_system_prompt_is_taken_where_it_is_worth_most(library: Library) -> None:
+    decision = with_rows(library, *TABLE).decide("a", KIND)
+    assert (decision.method, decision.n_candidates) == ("prompt", 1)
+    assert decision.predicted_utility is not None
+    assert decision.predicted_utility.estimate == pytest.approx(0.2)
+    assert "soup follows 0.100 behind" in decision.reason
+
+
+def test_more_passes_buy_other_methods_and_best_of_n(library: Library) -> None:
+    measured = with_rows(library, *TABLE)
+    known = Known(preference={"kind": 1.0}, max_passes=3.0)
+    assert measured.decide("a", known).method == "output-soup"
+    known = Known(preference={"kind": 1.0}, max_passes=4.0)
+    decision = measured.decide("a", known)
+    assert (decision.method, decision.n_candidates) == ("prompted-soup", 4)
+    assert decision.ranking == {"kind": 1.0}
+    assert "prompted-soup, best of 4," in decision.reason
+
+
+def test_the_base_is_taken_where_everything_else_harms(library: Library) -> None:
+    measured = with_rows(library, row("base", 0.0), row("prompt", -0.1), row("soup", -0.2))
+    assert measured.decide("a", KIND).method == "base"
+
+
+def test_without_a_table_it_says_so_and_takes_the_prompted_soup(tiny_library: Path) -> None:
+    decision = Library.load(tiny_library).decide("a", KIND)
+    assert decision.method == "prompted-soup"
+    assert "not measured (methods.json)" in decision.reason
+
+
+def test_with_nothing_known_the_choice_is_minimax(library: Library) -> None:
+    even = np.full((3, 3), 0.1)
+    safe = MethodRow("soup", 1, 1.0, np.full(3, 0.1), np.zeros(3), even)
+    bold = MethodRow("prompt", 1, 1.0, np.full(3, 0.2), np.zeros(3), POINTS * 0.2)
+    decision = with_rows(library, row("base", 0.0), safe, bold).decide("a")
+    assert decision.method == "soup"
+    assert "smallest largest regret over all preferences, 0.100" in decision.reason
+
+
+def test_with_words_alone_the_words_are_used(library: Library) -> None:
+    decision = library.decide("a", Known(instruction="Be brief."))
+    assert decision.method == "prompt"
+    assert library.format(decision.messages) == "Be brief.\n\na"
+
+
+def test_given_coefficients_are_served_as_a_soup(library: Library) -> None:
+    decision = library.decide("a", Known(coefficients={"kind": 0.3}))
+    assert decision.method == "soup"
+    assert decision.coefficients == {"kind": 0.3, "short": 0.0, "plain": 0.0}
+
+
+def test_a_belief_is_weighed_by_its_draws(library: Library) -> None:
+    belief = Belief(np.array([2.0, 0.1, 0.1]), np.eye(3) * 0.01, n_observations=9)
+    gains = {"kind": np.array([0.9, 0.0, 0.0]), "other": np.array([0.0, 0.5, 0.5])}
+    rows = [
+        MethodRow("soup", 1, 1.0, gains["kind"], np.full(3, 0.01), POINTS * 0.1),
+        MethodRow("prompt", 1, 1.0, gains["other"], np.full(3, 0.01), POINTS * 0.1),
+    ]
+    decision = with_rows(library, *rows).decide("a", Known(belief=belief))
+    assert decision.method == "soup"
+    draws = belief_draws(belief, anchors=library.anchors)
+    np.testing.assert_allclose(draws.sum(axis=1), 1.0)
+    assert draws[:, 0].mean() > 0.8
+    np.testing.assert_array_equal(draws, belief_draws(belief, anchors=library.anchors))
