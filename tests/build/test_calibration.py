@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from palate.build import calibration as module
 from palate.build.calibration import (
     MEASURED,
     CalibrationSettings,
     calibrate_methods,
     grid_denominator,
 )
-from palate.core.decision import Known
+from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
 from palate.core.protocols import Sampling
 from palate.core.seeds import derive_seed
 from palate.library.generate import generate_all
@@ -42,33 +44,43 @@ def test_every_method_that_can_be_served_is_measured(library: Library) -> None:
     base = table.row("base")
     assert base is not None
     assert not base.gains.any()
+    assert not base.standard_errors.any()
 
 
-def test_a_gain_is_the_paired_difference_to_the_base_on_the_same_seeds(library: Library) -> None:
+def test_a_gain_is_the_difference_to_the_mean_of_the_bases_answers(library: Library) -> None:
+    """The prompted base at one point of the grid, drawn again with the documented seeds."""
     table = library.method_table
     assert table is not None
     row = table.row("soup")
     assert row is not None
     place = int(np.flatnonzero(table.points[:, 1] == 1.0)[0])  # everything on `short`
     known = Known(preference={"short": 1.0})
-    seeds = [derive_seed(table.seed, "calibration", prompt) for prompt in CALIBRATION]
-    texts = {
-        name: [
-            output.text
-            for output in generate_all(
-                library,
-                [library.decide(prompt, known, method=name) for prompt in CALIBRATION],
-                sampling=Sampling(max_tokens=6),
-                seeds=seeds,
-            )
-        ]
-        for name in ("soup", "base")
-    }
-    scores = {n: library.rewards.score(list(CALIBRATION), rows) for n, rows in texts.items()}
-    differences = (scores["soup"] - scores["base"])[:, 1]
+    decisions = [library.decide(prompt, known, method="soup") for prompt in CALIBRATION]
+    key = hash_value([module._content(decision) for decision in decisions])
+    soup = rewards(library, decisions, seed=table.seed, key=key)
+    own = [library.decide(prompt, method="base") for prompt in CALIBRATION]
+    key = hash_value([module._content(decision) for decision in own])
+    base = np.mean(
+        [
+            rewards(library, own, seed=derive_seed(table.seed, "base", copy), key=key)
+            for copy in range(4)
+        ],
+        axis=0,
+    )
+    differences = (soup - base)[:, 1]
     assert row.gains[place] == pytest.approx(differences.mean())
     error = differences.std(ddof=1) / np.sqrt(len(CALIBRATION))
     assert row.standard_errors[place] == pytest.approx(error)
+
+
+def rewards(library: Library, decisions: list[Decision], *, seed: int, key: str) -> np.ndarray:
+    outputs = generate_all(
+        library,
+        decisions,
+        sampling=Sampling(max_tokens=6),
+        seeds=[derive_seed(seed, "calibration", key, prompt) for prompt in CALIBRATION],
+    )
+    return library.rewards.score(list(CALIBRATION), [output.text for output in outputs])
 
 
 def test_measuring_one_method_again_leaves_the_others(

@@ -47,28 +47,28 @@ def require_one_sentence(found: tuple[int, str], words: str) -> None:
         (["--preference", "kind=nan"], "not of the form name=number"),
         (["--preference", "rude=1"], "unknown objective 'rude'"),
         (["--coefficients", "rude=1"], "unknown expert 'rude'"),
-        (["--preference", "kind=1", "--way", "stew"], "'stew' is unknown"),
+        (["--preference", "kind=1", "--method", "stew"], "'stew' is unknown"),
         (["--preference", "kind=1", "--temperature", "-1"], "use a number of 0 or more"),
         (["--preference", "kind=1", "--top-p", "nan"], "use a number above 0 and at most 1"),
         (["--preference", "kind=1", "--max-tokens", "0"], "max_tokens=0 is out of range; use 1 or"),
         (["--preference", "kind=1", "-n", "0"], "at least one"),
-        ([], "Nothing is known of the person"),
+        (["--method", "soup"], "Nothing is known of the user"),
     ],
 )
-def test_answer_refuses(palate, tiny_library: Path, options: list[str], words: str) -> None:
-    require_one_sentence(palate("answer", tiny_library, "--prompt", "Why?", *options), words)
+def test_generate_refuses(palate, tiny_library: Path, options: list[str], words: str) -> None:
+    require_one_sentence(palate("generate", tiny_library, "--prompt", "Why?", *options), words)
 
 
 def test_a_wrong_base_is_refused_naming_both(palate, tiny_library: Path, tmp_path: Path) -> None:
     other = save_tiny_llama(tmp_path / "other", seed=9)
-    words = ["answer", tiny_library, "--prompt", "Why?", "-p", "kind=1", "--base", other]
+    words = ["generate", tiny_library, "--prompt", "Why?", "-p", "kind=1", "--base", other]
     require_one_sentence(palate(*words), "belongs to the base")
 
 
 def test_a_missing_library_and_a_missing_file_are_named(
     palate, tiny_library: Path, tmp_path: Path
 ) -> None:
-    require_one_sentence(palate("answer", tmp_path, "--prompt", "x", "-p", "a=1"), "library.json")
+    require_one_sentence(palate("generate", tmp_path, "--prompt", "x", "-p", "a=1"), "library.json")
     missing = tmp_path / "none.jsonl"
     require_one_sentence(palate("score", tiny_library, missing, "-p", "kind=1"), "does not exist")
 
@@ -82,7 +82,7 @@ def test_a_path_that_cannot_be_written_is_named(palate, tiny_library: Path, tmp_
 
 def test_an_argument_that_is_no_text_is_refused(palate, tiny_library: Path) -> None:
     """As the shell passes on bytes that are not UTF-8."""
-    words = ["answer", tiny_library, "--prompt", "a\udcff", "-p", "kind=1"]
+    words = ["generate", tiny_library, "--prompt", "a\udcff", "-p", "kind=1"]
     require_one_sentence(palate(*words), "not UTF-8 text")
 
 

@@ -53,7 +53,6 @@ def test_scores_say_how_the_plan_came_about(palate, tiny_library: Path, tmp_path
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "Why?", "completion": "Because."}\n')
     words = ["score", tiny_library, rows, "-p", "kind=1", "--method", "output-soup"]
-    assert "equal to the preference, at strength 1" in palate(*words)
-    assert (
-        "equal to the preference, at strength 1" in json.loads(palate(*words, "--json"))["reason"]
-    )
+    sentence = "The anchors' combination equal to the preference, at strength 1."
+    assert sentence in " ".join(palate(*words).split())
+    assert json.loads(palate(*words, "--json"))["reason"] == sentence

@@ -68,7 +68,7 @@ def test_fitted_coefficients_answer_and_merge(tiny_soup_library, tmp_path, monke
 
     for way in ("soup", "output-soup"):
         code, said = run(
-            *("answer", tiny_soup_library, "--prompt", "a b c", "--way", way),
+            *("generate", tiny_soup_library, "--prompt", "a b c", "--method", way),
             *("--coefficients", f"@{out}", "--max-tokens", 3, "--json"),
         )
         assert code == 0
@@ -76,6 +76,6 @@ def test_fitted_coefficients_answer_and_merge(tiny_soup_library, tmp_path, monke
         assert json.loads(said.out)["coefficients"] == pytest.approx(served)
     whole = json.loads(out.read_text())
     out.write_text(json.dumps({**whole, "base": "another"}))
-    code, said = run(*("answer", tiny_soup_library, "--prompt", "a", "--coefficients", f"@{out}"))
+    code, said = run(*("generate", tiny_soup_library, "--prompt", "a", "--coefficients", f"@{out}"))
     assert code == 2
     assert "'another'" in said.err

@@ -29,8 +29,11 @@ METHODS = [
 ]
 
 
+PROMPTS = tuple(f"prompt {k}" for k in range(3))
+
+
 def suite_for(folder, library, *, url, methods=METHODS):
-    rows = [{"prompt": f"prompt {k}"} for k in range(3)]
+    rows = [{"prompt": prompt} for prompt in PROMPTS]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     content = {
         "library": str(library),
@@ -112,7 +115,9 @@ def test_every_method_has_the_same_draws(whole):
         # at strength one and one objective these four are the expert itself
         same = {texts[m, "Bo", prompt] for m in ("soup", "output-soup", "rewarded-soup", "mod")}
         assert len(same) == 1
-        assert texts["base", "Ana", prompt] == texts["base", "Bo", prompt]
+    # but draws are each user's own: users alike would otherwise be one draw repeated
+    base = {user: [texts["base", user, p] for p in PROMPTS] for user in ("Ana", "Bo")}
+    assert base["Ana"] != base["Bo"]
 
 
 def test_log_ratios_are_zero_for_the_base_and_mostly_not_for_soups(whole):

@@ -56,8 +56,8 @@ def test_the_certificate_verifies_and_the_commands_answer_by_it(
     code, out, _ = run(["portfolio", "verify", library / "portfolio.json"], monkeypatch, capsys)
     assert code == 0
     assert "Every number follows" in out
-    wanted = ["--way", "portfolio", "--preference", "short=0.5,long=0.5", "--json"]
-    code, out, _ = run(["answer", library, "--prompt", "prompt 1", *wanted], monkeypatch, capsys)
+    wanted = ["--method", "portfolio", "--preference", "short=0.5,long=0.5", "--json"]
+    code, out, _ = run(["generate", library, "--prompt", "prompt 1", *wanted], monkeypatch, capsys)
     assert code == 0
     answered = json.loads(out)
     assert "loses at most" in answered["reason"]

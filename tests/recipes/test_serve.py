@@ -99,7 +99,7 @@ def test_an_open_library_is_served_with_defaults_in_this_folder(
     (one,) = started
     assert (one.host, one.port) == ("127.0.0.1", 8000)
     assert one.served.library is opened
-    assert (tmp_path / "users.db").is_file()
+    assert (tmp_path / "people.db").is_file()
 
 
 def test_store_engine_and_settings_of_an_open_library_are_taken_in_every_form(
@@ -136,4 +136,4 @@ def test_options_of_another_kind_are_refused(
     opened: Library, tmp_path: Path, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=sentence):
-        opened.serve(**{"store": tmp_path / "users.db", **options})
+        opened.serve(**{"store": tmp_path / "people.db", **options})

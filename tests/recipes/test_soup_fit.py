@@ -13,8 +13,9 @@ from palate.core.plan import member_plan, reference_plan
 from palate.library.features import scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
+from palate.library.soup import open_basis
 from palate.models.logprobs import answer_log_probs
-from palate.recipes.soup_basis import open_basis, write_soup
+from palate.recipes.soup_basis import write_soup
 from palate.recipes.soup_fit import fit_soup
 from palate.soup.coefficients_file import load_coefficients
 from tiny import ANSWERS, PROMPTS

@@ -1,8 +1,9 @@
 """Calibration of methods: what each is worth over a grid of preferences, into `methods.json`.
 
-Every method answers the same calibration prompts with the same seeds, so differences from the base
-are paired; decisions that come out alike (the base for everybody, a portfolio's member for many)
-are answered once. No expert was trained on these prompts, and the judges are rewards that were
+Every method answers the same calibration prompts. Decisions that come out alike (a portfolio's
+member for many preferences) are answered once; different ones have seeds of their own, since errors
+that the whole grid shares would not average out. The base, which every gain is measured from,
+answers each prompt several times. No expert was trained on these prompts, and the judges are rewards that were
 fitted on the half of the pairs that the experts' rewards never saw.
 
 Source: methods beyond.md, section 4.
@@ -31,6 +32,7 @@ from palate.library.rewards import held_back_rewards
 from palate.rewards.reward import RewardVector
 
 MIN_PROMPTS = 8  # fewer say nothing of a method
+N_BASE = 4  # answers of the base to each prompt
 BLOCK = 512  # answers that are generated at a time
 MEASURED = (
     ("base", 1),
@@ -93,7 +95,11 @@ class Calibration:
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         wanted = [decision for key in first for decision in decisions[first[key]]]
         prompts = list(self.prompts) * len(first)
-        seeds = [derive_seed(self.seed, "calibration", prompt) for prompt in prompts]
+        seeds = [
+            derive_seed(self.seed, "calibration", key, prompt)
+            for key in first
+            for prompt in self.prompts
+        ]
         texts: list[str] = []
         for start in range(0, len(wanted), BLOCK):
             block = slice(start, start + BLOCK)
@@ -108,6 +114,19 @@ class Calibration:
         scores = np.clip(self.judges.score(prompts, texts), 0.0, 1.0)
         by_key = dict(zip(first, np.split(scores, len(first)), strict=True))
         return [by_key[key] for key in keys]
+
+    def base_rewards(
+        self, *, on_answers: Callable[[int], None]
+    ) -> Float[ndarray, "prompts objectives"]:
+        """`[prompts, objectives]`: mean rewards of several answers of the base to each prompt."""
+        decisions = [self.library.decide(prompt, method="base") for prompt in self.prompts]
+        draws = [
+            replace(self, seed=derive_seed(self.seed, "base", copy)).rewards(
+                [decisions], on_answers=on_answers
+            )[0]
+            for copy in range(N_BASE)
+        ]
+        return np.mean(draws, axis=0)
 
 
 def calibrate_methods(
@@ -192,36 +211,43 @@ def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> l
     ]
     rows: list[MethodRow] = []
     with progress_of("measure methods, answers at most") as report:
-        n_all, n_done = len(work.prompts) * (1 + len(grid) * len(entries)), [0]
+        n_all, n_done = len(work.prompts) * (N_BASE + len(grid) * len(entries)), [0]
 
         def advance(n: int) -> None:
             n_done[0] += n
             report(n_done[0], n_all)
 
-        base = work.rewards([_decisions(work, ("base", 1), None)], on_answers=advance)[0]
+        base = work.base_rewards(on_answers=advance)
         for place, entry in enumerate(entries, start=1):
-            decisions = [_decisions(work, entry, shares) for shares in grid]
-            rewards = work.rewards(decisions, on_answers=advance)
-            passes = float(np.mean([row[0].n_passes for row in decisions]))
-            rows.append(_row(entry, np.stack(rewards) - base, points=points, passes=passes))
-            n_done[0] = len(work.prompts) * (1 + len(grid) * place)  # equal answers are made once
+            rows.append(_measured(work, entry, grid, base=base, on_answers=advance))
+            n_done[0] = len(work.prompts) * (
+                N_BASE + len(grid) * place
+            )  # equal answers are made once
             report(n_done[0], n_all)
     return rows
 
 
-def _row(
+def _measured(
+    work: Calibration,
     entry: Entry,
-    differences: Float[ndarray, "points prompts objectives"],
+    grid: Sequence[dict[str, float]],
     *,
-    points: Float[ndarray, "points objectives"],
-    passes: float,
+    base: Float[ndarray, "prompts objectives"],
+    on_answers: Callable[[int], None],
 ) -> MethodRow:
     """One method's gains over the base, with standard errors over prompts."""
+    names = work.library.manifest.objective_names
+    points = np.array([[shares.get(name, 0.0) for name in names] for shares in grid])
+    decisions = [_decisions(work, entry, shares) for shares in grid]
+    rewards = [base] * len(grid)  # the base gains nothing over itself
+    if entry != ("base", 1):
+        rewards = work.rewards(decisions, on_answers=on_answers)
+    differences = np.stack(rewards) - base
     utility = np.einsum("pqo,po->pq", differences, points)
     return MethodRow(
         method=entry[0],
         n_candidates=entry[1],
-        n_passes=passes,
+        n_passes=float(np.mean([row[0].n_passes for row in decisions])),
         gains=utility.mean(axis=1),
         standard_errors=utility.std(axis=1, ddof=1) / np.sqrt(utility.shape[1]),
         rewards=differences.mean(axis=1),

@@ -1,8 +1,8 @@
 """Entrants: who takes part in a comparison, and how it decides for a user.
 
 An entrant is a method with what is varied about it. Every answer of every entrant comes from
-`Library.decide` and `palate.library.generate.generate_all`, with the same seed for the same prompt
-and copy.
+`Library.decide` and `palate.library.generate.generate_all`, with the same seed for the same user,
+prompt and copy.
 """
 
 from collections.abc import Callable, Mapping, Sequence

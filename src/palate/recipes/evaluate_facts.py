@@ -102,7 +102,7 @@ def _requests(kit: Kit, entrant: Entrant, user: str) -> list[Request]:
     one = next(other for other in kit.task.users if other.name == user)
     decision = entrant.decide(one, prompt)
     text = entrant.library.format(decision.messages)
-    request = Request(text, decision.plan, kit.sampling, kit.draw_seed(prompt, 0))
+    request = Request(text, decision.plan, kit.sampling, kit.draw_seed(user, prompt, 0))
     return candidate_requests(request, n=decision.n_candidates)
 
 
@@ -120,7 +120,7 @@ def _proposals(kit: Kit, entrant: Entrant) -> FactRow:
             entrant.library.format(prompt),
             entrant.decide(user, prompt).plan,
             kit.sampling,
-            kit.draw_seed(prompt, 0),
+            kit.draw_seed(user.name, prompt, 0),
         )
         for user in kit.task.users
         for prompt in kit.task.prompts[:N_COUNTED]
@@ -168,7 +168,7 @@ def _neutral(kit: Kit) -> list[Scored]:
         prompts = kit.task.prompts[:N_NEUTRAL]
         texts = [library.format(prompt) for prompt in prompts]
         requests = [
-            Request(text, plan, kit.sampling, kit.draw_seed(prompt, 99))
+            Request(text, plan, kit.sampling, kit.draw_seed("", prompt, 99))
             for prompt, text in zip(prompts, texts, strict=True)
         ]
         answers = library.engine.generate(requests)
@@ -224,7 +224,7 @@ def _shares_per_token(kit: Kit) -> FactRow:
     user, prompt, library = kit.task.users[0], kit.task.prompts[0], kit.library
     decision = kit.entrant(MIXTURE).decide(user, prompt)
     text = library.format(decision.messages)
-    request = Request(text, decision.plan, kit.sampling, kit.draw_seed(prompt, 0))
+    request = Request(text, decision.plan, kit.sampling, kit.draw_seed(user.name, prompt, 0))
     traced = library.engine.trace([request])[0]
     owners = [row.coefficients.index(1.0) for row in decision.plan.rows]
     tokens = token_texts(library.base, traced.completion.tokens)

@@ -62,7 +62,7 @@ def fill_entrant(
         row.answer: Made(row.text, row.n_tokens, row.lead, row.log_ratio) for row in results.answers
     }
     references = {
-        (row.prompt, row.copy): row.text
+        (row.user, row.prompt, row.copy): row.text
         for row in results.answers
         if row.method == BASE and row.seed == kit.task.seed
     }
@@ -71,7 +71,7 @@ def fill_entrant(
         known |= _make(kit, entrant, [one for one in block if one.answer not in known])
         rows = [_unjudged(kit, entrant, one, known[one.answer]) for one in block]
         asked = [
-            Asked(row.prompt, row.text, references.get((row.prompt, row.copy), row.text))
+            Asked(row.prompt, row.text, references.get((row.user, row.prompt, row.copy), row.text))
             for row in rows
         ]
         results.append(_judged(kit, block, rows, judge, asked))
@@ -110,21 +110,24 @@ def _missing(kit: Kit, entrant: Entrant, prompts: Sequence[str], results: Result
                 decision = entrant.decide(user, prompt)
                 found += [
                     Wanted(
-                        user, prompt, copy, decision, _hash(kit, entrant, decision, prompt, copy)
+                        user,
+                        prompt,
+                        copy,
+                        decision,
+                        _hash(kit, entrant, decision, kit.draw_seed(user.name, prompt, copy)),
                     )
                     for copy in copies
                 ]
     return found
 
 
-def _hash(kit: Kit, entrant: Entrant, decision: Decision, prompt: str, copy: int) -> str:
+def _hash(kit: Kit, entrant: Entrant, decision: Decision, seed: int) -> str:
     is_ranked = decision.n_candidates > 1
     return answer_hash(
         library=entrant.fingerprint,
         plan=decision.plan.to_json(),
         read=entrant.library.format(decision.messages),
-        prompt=prompt,
-        seed=kit.draw_seed(prompt, copy),
+        seed=seed,
         max_tokens=kit.task.max_tokens,
         n_candidates=decision.n_candidates,
         ranking=[dict(decision.ranking), dict(decision.learned_ranking)] if is_ranked else None,
@@ -140,7 +143,7 @@ def _make(kit: Kit, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[str, Mad
         entrant.library,
         [one.decision for one in different],
         sampling=kit.sampling,
-        seeds=[kit.draw_seed(one.prompt, one.copy) for one in different],
+        seeds=[kit.draw_seed(one.user.name, one.prompt, one.copy) for one in different],
     )
     tokens = [output.completion.tokens for output in outputs]
     below = kit.base_log_probs([one.prompt for one in different], tokens)

@@ -102,9 +102,12 @@ class Kit:
         """
         return Preference.from_mapping(user.preference, objectives=self.objectives).vector()
 
-    def draw_seed(self, prompt: str, copy: int) -> int:
-        """Of one answer's draw; the same for every entrant and every user."""
-        return derive_seed(self.task.seed, "evaluate", prompt, copy)
+    def draw_seed(self, user: str, prompt: str, copy: int) -> int:
+        """Of one answer's draw; the same for every entrant, and of each user's own.
+
+        Draws that all users shared would be as few as the prompts, however many users there are.
+        """
+        return derive_seed(self.task.seed, "evaluate", user, prompt, copy)
 
     def base_log_probs(
         self, prompts: Sequence[str], tokens: Sequence[Sequence[int]]

@@ -16,6 +16,7 @@ from pathlib import Path
 from palate.core.errors import FormatError
 from palate.experts.anchors import make_anchors
 from palate.library.folder import LibraryFolder
+from palate.recipes.measure_library import measure_library
 from palate.recipes.run_file import RunSettings
 
 
@@ -54,6 +55,7 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
     )
     names = dict.fromkeys([*(anchor.name for anchor in anchors), *library.manifest.expert_names])
     library.with_experts_of(tuple(names))  # in the order of one build
+    measure_library(settings, out=folder)
     return taken
 
 

@@ -27,8 +27,9 @@ def token_heat(
             some = shares[start : start + PER_ROW].T
             part[:, : some.shape[1]] = some
             image = axes.imshow(part, cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
-            labels = [token.strip() or "·" for token in tokens[start : start + PER_ROW]]
-            axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=9)
+            labels = [_label(token) for token in tokens[start : start + PER_ROW]]
+            places = range(len(labels))
+            axes.set_xticks(places, labels, rotation=60, ha="right", fontsize=9, parse_math=False)
             axes.set_yticks(range(len(experts)), experts)
             axes.tick_params(length=0)
             for spine in axes.spines.values():
@@ -38,3 +39,8 @@ def token_heat(
             bar.set_label("share of the token")
             bar.outline.set_visible(False)
     return figure
+
+
+def _label(token: str) -> str:
+    """A token as it can be drawn; what cannot be seen is a dot."""
+    return "".join(sign if sign.isprintable() else "·" for sign in token.strip()) or "·"
