@@ -3,8 +3,8 @@
 Every method answers the same calibration prompts. Decisions that come out alike (a portfolio's
 member for many preferences) are answered once; different ones have seeds of their own, since errors
 that the whole grid shares would not average out. The base, which every gain is measured from,
-answers each prompt several times. No expert was trained on these prompts, and the judges are rewards that were
-fitted on the half of the pairs that the experts' rewards never saw.
+answers each prompt several times. No expert was trained on these prompts, and the judges are
+rewards that were fitted on the half of the pairs that the experts' rewards never saw.
 
 Source: methods beyond.md, section 4.
 """
