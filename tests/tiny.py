@@ -161,7 +161,8 @@ def _add_portfolio(folder: Path) -> None:
 def _add_controller(folder: Path) -> None:
     """An untrained controller, which gives equal shares: what it mixes does not depend on order."""
     from palate.core.files import write_versioned
-    from palate.library.controller import RUN_FILE, RUN_KIND, RUN_VERSION, experts_key
+    from palate.library.controller import RUN_FILE, RUN_KIND, RUN_VERSION
+    from palate.library.manifest import experts_key
     from palate.mixture.controller import new_controller
     from palate.models.trunk import TrunkSettings
 

@@ -1,6 +1,7 @@
 """What `methods.json` says, on a tiny library whose rewards are rules and therefore known."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from palate.core.protocols import Sampling
 from palate.core.seeds import derive_seed
 from palate.library.generate import generate_all
 from palate.library.library import Library
-from palate.library.method_table import load_method_table
+from palate.library.method_table import MethodTable, save_method_table
+from palate.recipes.soup_basis import write_soup
 from tiny import CALIBRATION
 
 
@@ -83,38 +85,59 @@ def rewards(library: Library, decisions: list[Decision], *, seed: int, key: str)
     return library.rewards.score(list(CALIBRATION), [output.text for output in outputs])
 
 
-def test_measuring_one_method_again_leaves_the_others(
-    tiny_full_library: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "library"
-    shutil.copytree(tiny_full_library, copy)
-    library = Library.load(copy)
-    before = library.method_table
-    assert before is not None
-    calibrate_methods(
-        library,
-        CALIBRATION,
-        settings=CalibrationSettings(max_points=6),
-        max_tokens=6,
-        entries=(("soup", 1),),
-        seed=1,
+@pytest.fixture
+def copy(tiny_full_library: Path, tmp_path: Path) -> Library:
+    shutil.copytree(tiny_full_library, tmp_path / "library")
+    return Library.load(tmp_path / "library")
+
+
+def calibrate(library: Library) -> MethodTable:
+    return calibrate_methods(
+        library, CALIBRATION, settings=CalibrationSettings(max_points=6), max_tokens=6
     )
-    after = load_method_table(library.files)
-    assert after is not None
-    assert {(r.method, r.n_candidates) for r in after.rows} == set(MEASURED)
-    for row in before.rows:
-        same = after.row(row.method, n_candidates=row.n_candidates)
-        assert same is not None
-        if row.method != "soup":
-            np.testing.assert_array_equal(same.gains, row.gains)
 
 
-def test_a_table_of_other_experts_is_not_read(tiny_full_library: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "library"
-    shutil.copytree(tiny_full_library, copy)
-    path = copy / "methods.json"
-    path.write_text(path.read_text().replace('"experts": "', '"experts": "x'))
-    assert Library.load(copy).method_table is None
+def test_an_interrupted_measuring_goes_on_where_it_stopped(copy: Library) -> None:
+    before = copy.method_table
+    assert before is not None
+    kept = tuple(row for row in before.rows if row.method != "soup")
+    save_method_table(copy.files, replace(before, rows=kept))
+    after = calibrate(copy.reloaded())
+    assert [row.method for row in after.rows[: len(kept)]] == [row.method for row in kept]
+    assert after.rows[-1].method == "soup"
+    soup = before.row("soup")
+    assert soup is not None
+    np.testing.assert_allclose(after.rows[-1].gains, soup.gains)
+    assert len(calibrate(copy.reloaded()).rows) == len(after.rows)  # nothing was left to do
+
+
+def test_a_table_of_another_library_is_not_read(copy: Library) -> None:
+    """Experts, strength, floor and sentences are part of what was measured."""
+    write_soup(copy, floor={"plain": 2.0})
+    assert copy.method_table is None
+    write_soup(copy)
+    assert copy.reloaded().method_table is not None
+
+
+def test_the_row_of_another_portfolio_is_not_read(copy: Library) -> None:
+    path = copy.files.folder / "portfolio.json"
+    path.write_text(path.read_text() + " ")
+    table = copy.reloaded().method_table
+    assert table is not None
+    assert table.row("portfolio") is None
+    assert table.row("mixture") is not None
+
+
+def test_a_preference_without_words_is_not_measured_for_a_system_prompt(copy: Library) -> None:
+    path = copy.files.folder / "library.json"
+    path.write_text(path.read_text().replace("be plain", ""))
+    table = calibrate(copy.reloaded())
+    row = table.row("prompt")
+    assert row is not None
+    is_plain_alone = table.points[:, 2] == 1.0
+    np.testing.assert_array_equal(np.isnan(row.gains), is_plain_alone)
+    decision = copy.reloaded().decide("a", Known(preference={"plain": 1.0}))
+    assert decision.method != "prompt"
 
 
 def test_too_few_prompts_are_refused(library: Library) -> None:

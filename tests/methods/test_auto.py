@@ -8,9 +8,9 @@ import pytest
 from palate.core.decision import Known
 from palate.core.simplex import lattice
 from palate.core.types import Belief
+from palate.library.knowledge import belief_draws
 from palate.library.library import Library
 from palate.library.method_table import MethodRow, MethodTable
-from palate.methods.auto import belief_draws
 
 NAMES = ("kind", "short", "plain")
 POINTS = lattice(n_objectives=3, denominator=1)
@@ -106,3 +106,11 @@ def test_a_belief_is_weighed_by_its_draws(library: Library) -> None:
     np.testing.assert_allclose(draws.sum(axis=1), 1.0)
     assert draws[:, 0].mean() > 0.8
     np.testing.assert_array_equal(draws, belief_draws(belief, anchors=library.anchors))
+
+
+def test_a_method_that_cannot_follow_the_belief_gives_way_to_the_next(library: Library) -> None:
+    """The belief asks for less of everything: no sentence says that, a soup can."""
+    belief = Belief(np.array([-1.0, -1.0, -1.0]), np.eye(3) * 0.01, n_observations=9)
+    assert library.preference(Known(belief=belief)) is None
+    measured = with_rows(library, row("prompt", 0.5), row("soup", 0.1))
+    assert measured.decide("a", Known(belief=belief)).method == "soup"

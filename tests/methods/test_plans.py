@@ -128,3 +128,49 @@ def test_what_cannot_be_planned_is_refused(
 def test_what_the_library_lacks_is_refused(bare: Library, method: str, words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         bare.decide("a", Known(preference=PREFERENCE), method=method)
+
+
+def test_coefficients_go_before_a_preference_in_plan_words_and_ranking(library: Library) -> None:
+    known = Known(preference={"kind": 1.0}, coefficients={"short": 1.0})
+    decision = library.decide("a", known, method="prompted-soup", n_candidates=2)
+    assert decision.plan.rows[0].coefficients == (0.0, 1.0, 0.0)
+    assert library.format(decision.messages) == "be short\n\na"
+    assert decision.learned_ranking == {"short": 1.0}
+    assert not decision.ranking
+
+
+def test_nothing_is_promised_for_what_was_not_measured(library: Library) -> None:
+    known = Known(preference=PREFERENCE)
+    assert library.decide("a", known, method="soup").predicted_utility is not None
+    for other in (
+        Known(preference=PREFERENCE, strength=0.0),
+        Known(preference=PREFERENCE, instruction="Say it twice."),
+        Known(coefficients={"kind": 1.0}),
+    ):
+        assert library.decide("a", other, method="soup").predicted_utility is None
+    assert library.decide("a", known, method="soup", n_candidates=3).predicted_utility is None
+    measured = library.decide("a", known, method="prompted-soup", n_candidates=4)
+    assert measured.predicted_utility is not None
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], [{"role": "system"}], [{"role": "user", "content": None}], [{"content": "a"}]],
+)
+def test_messages_without_role_or_text_are_one_sentence(library: Library, messages: list) -> None:
+    with pytest.raises(InvalidInputError, match="conversation"):
+        library.decide(messages, Known(preference=PREFERENCE), method="prompt")
+
+
+def test_words_of_blanks_are_no_words(library: Library) -> None:
+    known = Known(preference={"kind": 1.0}, instruction="  ")
+    decision = library.decide("a", known, method="prompt")
+    assert library.format(decision.messages) == "be kind\n\na"
+
+
+def test_a_belief_without_feedback_is_not_served_as_one_with_feedback(library: Library) -> None:
+    mean, covariance = np.array([0.5, 0.2, 0.1]), np.eye(3)
+    told = library.soups.coefficients(Belief(mean, covariance, n_observations=1))
+    silent = library.soups.coefficients(Belief(mean, covariance, n_observations=0))
+    assert any(told.values())
+    assert not any(silent.values())

@@ -7,6 +7,7 @@ import pytest
 
 from palate.core.decision import Decision
 from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import read_json
 from palate.core.plan import member_plan
 from palate.evaluate.rows import open_results
 from palate.library.library import Library
@@ -100,6 +101,24 @@ def test_again_nothing_is_made_and_more_methods_are_added(found, library):
         evaluate_library(
             library, USERS, ["x"], output_dir=folder, judge=LengthJudge(), max_tokens=6
         )
+
+
+def test_results_of_another_method_of_the_same_name_are_not_reused(library, tmp_path):
+    class Other(FirstExpert):
+        name = "own"
+
+    class Changed(FirstExpert):
+        name = "own"
+
+        def decide(self, library, messages, known):
+            return super().decide(library, messages, known)
+
+    options = {"output_dir": tmp_path, "judge": LengthJudge(), "max_tokens": 4}
+    evaluate_library(library, USERS, PROMPTS, methods=[Other()], **options)
+    evaluate_library(library, USERS, PROMPTS, methods=[Other()], seed=1, **options)
+    with pytest.raises(InvalidInputError, match="another method 'own'"):
+        evaluate_library(library, USERS, PROMPTS, methods=[Changed()], **options)
+    assert read_json(tmp_path / "suite.json")["seeds"] == [0, 1]
 
 
 def test_users_may_be_objects_with_their_own_words():

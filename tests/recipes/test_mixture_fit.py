@@ -11,9 +11,10 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import read_json, write_json, write_jsonl, write_versioned
 from palate.core.protocols import Sampling
 from palate.core.settings import load_settings
-from palate.library.controller import experts_key, strengths_for
+from palate.library.controller import strengths_for
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
+from palate.library.manifest import experts_key
 from palate.recipes.mixture_explain import explain_answer
 from palate.recipes.mixture_fit import MixtureRun, fit_mixture
 
@@ -157,8 +158,11 @@ def test_a_controller_of_other_experts_is_refused(
         write_json(target / "run.json", {**content, "experts": "other"})
 
     LibraryFolder.open(copy).with_controller(fill, key="other")
+    stale = Library.load(copy)
+    known = Known(preference={"kind": 1.0})
     with pytest.raises(FormatError, match="other experts"):
-        _ = Library.load(copy).controller
+        stale.decide("Why?", known, method="mixture")
+    assert stale.generate("Why?", method="base", sampling=Sampling(max_tokens=2))
     plain = tmp_path / "plain"
     shutil.copytree(tiny_library, plain)
     with pytest.raises(InvalidInputError, match="has no controller"):

@@ -9,7 +9,7 @@ rewards that were fitted on the half of the pairs that the experts' rewards neve
 Source: methods beyond.md, section 4.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,8 +26,15 @@ from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
 from palate.core.simplex import lattice
 from palate.library.generate import generate_all
+from palate.library.knowledge import can_serve
 from palate.library.library import Library
-from palate.library.method_table import MethodRow, MethodTable, save_method_table
+from palate.library.method_table import (
+    MethodRow,
+    MethodTable,
+    part_key,
+    save_method_table,
+    table_key,
+)
 from palate.library.rewards import held_back_rewards
 from palate.rewards.reward import RewardVector
 
@@ -138,7 +145,10 @@ def calibrate_methods(
     entries: Sequence[Entry] = MEASURED,
     seed: int = 0,
 ) -> MethodTable:
-    """Measure methods and write `methods.json`; rows of other methods that are there stay.
+    """Measure the methods that `methods.json` lacks, and write it after each of them.
+
+    Rows that were measured in the same library with the same settings stay, so an interrupted
+    measuring goes on where it stopped.
 
     Args:
         library: With everything that its methods need.
@@ -158,40 +168,33 @@ def calibrate_methods(
             f"{len(prompts)} calibration prompts say nothing of a method; give at least "
             f"{MIN_PROMPTS}."
         )
-    judges, self_judged = held_back_rewards(library.files)
-    work = Calibration(library, tuple(prompts), judges, max_tokens, seed)
     denominator = grid_denominator(
         n_objectives=len(library.manifest.objectives), max_points=settings.max_points
     )
-    served = [entry for entry in entries if can_serve(library, entry[0])]
-    rows = _rows(work, served, denominator=denominator)
+    settings_key = hash_value([list(prompts), denominator, max_tokens, seed])
     before = library.method_table
-    kept: list[MethodRow] = []
-    if before is not None and before.denominator == denominator:
-        new = {(row.method, row.n_candidates) for row in rows}
-        kept = [row for row in before.rows if (row.method, row.n_candidates) not in new]
+    rows = before.rows if before is not None and before.settings_key == settings_key else ()
+    have = {(row.method, row.n_candidates) for row in rows}
+    missing = [one for one in entries if one not in have and can_serve(library, one[0])]
+    if before is not None and rows and not missing:
+        return before
+    judges, self_judged = held_back_rewards(library.files)
     table = MethodTable(
         objectives=library.manifest.objective_names,
         denominator=denominator,
         n_prompts=len(prompts),
-        rows=(*kept, *rows),
+        rows=rows,
         seed=seed,
         self_judged=self_judged,
+        key=table_key(library.manifest, library.strength, library.floor),
+        settings_key=settings_key,
     )
-    save_method_table(library.files, table)
-    library.__dict__["method_table"] = table  # in place of the cached one
+    work = Calibration(library, tuple(prompts), judges, max_tokens, seed)
+    for row in _rows(work, missing, denominator=denominator):  # kept one by one
+        table = replace(table, rows=(*table.rows, row))
+        save_method_table(library.files, table)
+        library.__dict__["method_table"] = table  # in place of the cached one
     return table
-
-
-def can_serve(library: Library, method: str) -> bool:
-    """Whether the library has the part that a method needs."""
-    if method in ("base", "prompt", "best-of-n"):
-        return True
-    if method == "portfolio":
-        return library.portfolio is not None
-    if method == "mixture":
-        return library.controller is not None
-    return bool(library.manifest.experts)
 
 
 def grid_denominator(*, n_objectives: int, max_points: int) -> int:
@@ -202,14 +205,13 @@ def grid_denominator(*, n_objectives: int, max_points: int) -> int:
     return 1
 
 
-def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> list[MethodRow]:
-    """Every method over the whole grid."""
+def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> Iterator[MethodRow]:
+    """Every method over the whole grid, as soon as it is measured."""
     names = work.library.manifest.objective_names
     points = lattice(n_objectives=len(names), denominator=denominator)
     grid = [
         {name: float(x) for name, x in zip(names, point, strict=True) if x > 0} for point in points
     ]
-    rows: list[MethodRow] = []
     with progress_of("measure methods, answers at most") as report:
         n_all, n_done = len(work.prompts) * (N_BASE + len(grid) * len(entries)), [0]
 
@@ -219,12 +221,11 @@ def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> l
 
         base = work.base_rewards(on_answers=advance)
         for place, entry in enumerate(entries, start=1):
-            rows.append(_measured(work, entry, grid, base=base, on_answers=advance))
+            yield _measured(work, entry, grid, base=base, on_answers=advance)
             n_done[0] = len(work.prompts) * (
                 N_BASE + len(grid) * place
             )  # equal answers are made once
             report(n_done[0], n_all)
-    return rows
 
 
 def _measured(
@@ -239,36 +240,42 @@ def _measured(
     names = work.library.manifest.objective_names
     points = np.array([[shares.get(name, 0.0) for name in names] for shares in grid])
     decisions = [_decisions(work, entry, shares) for shares in grid]
-    rewards = [base] * len(grid)  # the base gains nothing over itself
-    if entry != ("base", 1):
-        rewards = work.rewards(decisions, on_answers=on_answers)
-    differences = np.stack(rewards) - base
+    served = [row for row in decisions if row is not None]
+    rewards = np.full((len(grid), *base.shape), np.nan)
+    if entry == ("base", 1):
+        rewards[:] = base  # the base gains nothing over itself
+    elif served:
+        is_served = np.array([row is not None for row in decisions])
+        rewards[is_served] = np.stack(work.rewards(served, on_answers=on_answers))
+    differences = rewards - base
     utility = np.einsum("pqo,po->pq", differences, points)
     return MethodRow(
         method=entry[0],
         n_candidates=entry[1],
-        n_passes=float(np.mean([row[0].n_passes for row in decisions])),
+        n_passes=float(np.mean([row[0].n_passes for row in served])) if served else np.inf,
         gains=utility.mean(axis=1),
         standard_errors=utility.std(axis=1, ddof=1) / np.sqrt(utility.shape[1]),
         rewards=differences.mean(axis=1),
+        part=part_key(work.library.files, entry[0]),
     )
 
 
-def _decisions(work: Calibration, entry: Entry, shares: dict[str, float] | None) -> list[Decision]:
-    """The decisions for one preference, prompt by prompt."""
+def _decisions(
+    work: Calibration, entry: Entry, shares: dict[str, float] | None
+) -> list[Decision] | None:
+    """The decisions for one preference, prompt by prompt; `None` where the method refuses it.
+
+    A system prompt has nothing to say for objectives without a sentence, for example.
+    """
     method, n_candidates = entry
     known = Known(preference=shares)
-    library = work.library
     try:
         return [
-            library.decide(prompt, known, method=method, n_candidates=n_candidates)
+            work.library.decide(prompt, known, method=method, n_candidates=n_candidates)
             for prompt in work.prompts
         ]
-    except InvalidInputError:  # nothing to say in words for this preference: the base answers
-        if method != "prompt":
-            raise
-        decisions = [library.decide(prompt, known, method="base") for prompt in work.prompts]
-        return [replace(decision, method=method) for decision in decisions]
+    except InvalidInputError:
+        return None
 
 
 def _content(decision: Decision) -> list[object]:

@@ -114,7 +114,7 @@ def measure_strength(
             strength = candidate
         report(len(CANDIDATES), len(CANDIDATES))
     save_basis(library.files.folder / SOUP, replace(library.basis, strength=strength))
-    for name in ("basis", "soups", "strength"):
+    for name in ("basis", "soups", "strength", "method_table"):
         library.__dict__.pop(name, None)  # read anew from the file
     return MeasuredStrength(strength, base, rows)
 
@@ -128,8 +128,10 @@ class _Work:
 
     def places(self, n_preferences: int) -> list[str]:
         """Prompts, repeated so that there are enough answers."""
-        n = max(MIN_ANSWERS, n_preferences, len(self.prompts))
-        return [self.prompts[place % len(self.prompts)] for place in range(n)]
+        n_prompts = len(self.prompts)
+        n = max(MIN_ANSWERS, n_preferences, n_prompts)
+        # shifted by one each time round, so that a prompt meets several preferences
+        return [self.prompts[(place + place // n_prompts) % n_prompts] for place in range(n)]
 
     def answers(self, decisions: Sequence[Decision]) -> list[Output]:
         seeds = [derive_seed(self.seed, "strength", place) for place in range(len(decisions))]

@@ -33,9 +33,12 @@ def demo(
     console = Console()
     _print_answers(console, report)
     console.print(_gold_table(report))
+    over = report.over_prompt
     console.print(
-        f"Soups beat the base on all three wanted objectives for {report.n_people_served} of "
-        f"{len(report.people)} people. Gold rules judge; they taught nobody."
+        f"What people get beats the base on all three wanted objectives for "
+        f"{report.n_people_served} of {len(report.people)} people, and a system prompt by "
+        f"{over.mean:+.2f} [{over.low:+.2f}, {over.high:+.2f}] in utility. The gold rules judge: "
+        "the annotators' labels, from which rewards were learned, are these plus noise."
     )
     console.print(f"Library: {out / 'library'}   Report: {out / 'report.html'}", markup=False)
 

@@ -9,6 +9,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from palate.core.extras import missing_extra
+
 
 class CallableModule(ModuleType):
     """A module whose call is that of a function elsewhere."""
@@ -21,7 +23,10 @@ class CallableModule(ModuleType):
     def __function__(self) -> Any:
         """The function itself."""
         module, _, name = self.__dict__["__calls__"].partition(":")
-        return getattr(import_module(module), name)
+        try:
+            return getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise (missing_extra(error, what=self.__name__) or error) from error
 
     @property
     def __signature__(self) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
 from palate.core.types import Belief, Interval
 
@@ -67,6 +68,7 @@ class Decision:
         predicted_utility: Gain over the base for this preference, measured when the library was
             built; `None` where it was not measured.
         certified_loss: Upper bound on what the user loses by the portfolio's member, reward units.
+        prompt: The user's own conversation, without what a method added; set by the library.
     """
 
     messages: Messages
@@ -79,6 +81,7 @@ class Decision:
     reason: str = ""
     predicted_utility: Interval | None = None
     certified_loss: float | None = None
+    prompt: Messages = ""
 
     @property
     def n_passes(self) -> float:
@@ -135,3 +138,22 @@ def last_user_text(messages: Messages) -> str:
         return messages
     said = [message["content"] for message in messages if message.get("role") == "user"]
     return said[-1] if said else messages[-1]["content"]
+
+
+def require_messages(messages: Messages) -> None:
+    """Return when every message has a role and a text.
+
+    Raises:
+        InvalidInputError: there are no messages, or one lacks a role or a text.
+    """
+    if isinstance(messages, str):
+        return
+    if not messages:
+        raise InvalidInputError("The conversation has no messages; give at least one.")
+    for place, message in enumerate(messages, start=1):
+        for name in ("role", "content"):
+            if not isinstance(message.get(name), str):
+                raise InvalidInputError(
+                    f"Message {place} of the conversation has no {name!r} that is text; give "
+                    "messages with a role and a content."
+                )

@@ -11,6 +11,8 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
 from palate.core.types import Belief, Completion, Feedback
 
+DEFAULT_MAX_TOKENS = 128  # of an answer, at every door
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -32,7 +34,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    max_tokens: int = 64
+    max_tokens: int = DEFAULT_MAX_TOKENS
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -145,7 +145,8 @@ class DemoReport:
         n_parameters: Of the base.
         n_prompts: Held-out prompts behind the table.
         n_answers: Answers per plan behind the table.
-        n_people_served: People whose soup beats the base on all three wanted objectives.
+        over_prompt: What people get less what a system prompt gives them, gold utility.
+        n_people_served: People who get more than the base gives on all three wanted objectives.
         experts: Names.
         n_trained: Experts that this run trained; the others were there.
         build_seconds: Until the library was whole, in this run.
@@ -164,6 +165,7 @@ class DemoReport:
     n_parameters: int
     n_prompts: int
     n_answers: int
+    over_prompt: Cell
     n_people_served: int
     experts: tuple[str, ...]
     n_trained: int

@@ -3,6 +3,9 @@
 A stated preference ranks by the library's own rewards, `w . r`. Coefficients, given or learned,
 rank by the reward whose soup they are: `sum_k c_k beta (log p_k(answer) - log p_0(answer))`.
 
+Either way answers are read after the user's own conversation, without what a method added, as
+feedback is: so a reward does not depend on the method.
+
 Source: methods beyond.md, section 3.
 """
 
@@ -85,7 +88,7 @@ def _scores(
 ) -> Float[ndarray, " candidates"]:
     if decision.ranking:
         shares = vector_from_mapping(decision.ranking, objectives=library.manifest.objective_names)
-        prompt = last_user_text(decision.messages)
+        prompt = last_user_text(decision.prompt or decision.messages)
         return library.rewards.score([prompt] * len(texts), list(texts)) @ shares
     named = decision.learned_ranking
     values = coefficients_from_mapping(named, experts=library.manifest.expert_names)
@@ -93,7 +96,7 @@ def _scores(
         library.base,
         library.bank,
         beta=library.manifest.beta,
-        context=encode_prompt(library.base, library.format(decision.messages)),
+        context=encode_prompt(library.base, library.format(decision.prompt or decision.messages)),
         answers=tokens,
     )
     return np.array(features) @ np.array(values)

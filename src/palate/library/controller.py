@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from palate.core.errors import FormatError, InvalidPreferenceError
-from palate.core.files import hash_value, read_versioned
+from palate.core.errors import FormatError, InvalidInputError, InvalidPreferenceError
+from palate.core.files import read_versioned
 from palate.core.types import Preference
 from palate.library.floor import Floor
 from palate.library.folder import LibraryFolder
-from palate.library.manifest import Manifest
+from palate.library.manifest import Manifest, experts_key
 from palate.mixture.controller import load_controller
 from palate.mixture.decode import ControlledDecoding, DecodeSettings
 from palate.mixture.pooling import Floor as ShareFloor
@@ -45,25 +44,22 @@ class LibraryController:
 def open_controller(
     files: LibraryFolder, base: Base, *, floor: Floor | None = None
 ) -> LibraryController | None:
-    """The controller that `palate mixture fit` put into the library; `None` where it has none.
+    """The controller that `palate mixture fit` put into the library.
+
+    `None` where it has none, or one that was trained for other experts (`require_controller` says
+    which): everything but the mixture goes on without it.
 
     Args:
         files: The library's folder.
         base: Loaded.
         floor: The safety expert, whose share decoding keeps.
-
-    Raises:
-        FormatError: it was trained for other experts.
     """
     if not has_controller(files):
         return None
     folder = files.controller_folder
     run = read_versioned(folder / RUN_FILE, kind=RUN_KIND, version=RUN_VERSION)
     if run["experts"] != experts_key(files.manifest):
-        raise FormatError(
-            f"The controller {str(folder)!r} was trained for other experts than the library's; "
-            "fit it again."
-        )
+        return None
     controller = load_controller(folder)
     fit = run["settings"]["fit"]
     share = None if floor is None else ShareFloor(floor.expert, floor.share)
@@ -77,6 +73,28 @@ def open_controller(
         ),
         decoding=ControlledDecoding(controller, base, settings=DecodeSettings(floor=share)),
         trained=tuple(tuple(row) for row in run["combinations"]),
+    )
+
+
+def require_controller(
+    controller: LibraryController | None, files: LibraryFolder
+) -> LibraryController:
+    """The controller.
+
+    Raises:
+        InvalidInputError: the library has none.
+        FormatError: the one it has was trained for other experts.
+    """
+    if controller is not None:
+        return controller
+    if has_controller(files):
+        raise FormatError(
+            f"The controller of the library {files.folder.name!r} was trained for other experts "
+            "than it has now; fit it again with 'palate mixture fit'."
+        )
+    raise InvalidInputError(
+        f"The library {files.folder.name!r} has no controller; make one with "
+        "'palate mixture fit', or use another method."
     )
 
 
@@ -132,9 +150,3 @@ def strengths_for(manifest: Manifest, shares: Mapping[str, float]) -> tuple[floa
             )
         strengths[owners[name]] = share
     return tuple(strengths)
-
-
-def experts_key(manifest: Manifest) -> str:
-    """Hash of all experts' files, in bank order."""
-    rows: list[Any] = [[r.anchor.name, dict(r.files)] for r in manifest.experts]
-    return hash_value(rows)

@@ -61,7 +61,7 @@ def floored(decision: Decision, floor: Floor | None) -> Decision:
         return decision
     coefficients = dict(decision.coefficients)
     least = floor.share if plan.pool.kind == "linear" else floor.coefficient
-    if plan.pool.kind == "linear" and plan.pool.controller is None:
+    if plan.pool.kind == "linear":
         shrunk = 1.0 - least
         rest = sum(value for name, value in coefficients.items() if name != floor.name)
         if rest > shrunk:

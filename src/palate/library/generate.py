@@ -29,7 +29,6 @@ class Output:
         completion: Token ids, log-probabilities under the plan, why it ended.
         lead: Best of n: how far the kept candidate led the second, in the ranking's units.
         seed: That gives this answer again.
-        prompt: The user's own conversation, before a method added to it.
     """
 
     text: str
@@ -37,7 +36,11 @@ class Output:
     completion: Completion
     lead: float = 0.0
     seed: int = 0
-    prompt: Messages = ""
+
+    @property
+    def prompt(self) -> Messages:
+        """The user's own conversation, without what a method added."""
+        return self.decision.prompt
 
     @property
     def method(self) -> str:
@@ -90,7 +93,6 @@ def generate_all(
     *,
     sampling: Sampling,
     seeds: Sequence[int],
-    prompts: Sequence[Messages] | None = None,
 ) -> list[Output]:
     """One answer for each decision, all in one batch.
 
@@ -99,7 +101,6 @@ def generate_all(
         decisions: What was decided.
         sampling: How tokens are sampled.
         seeds: One for each decision.
-        prompts: The users' own conversations; the decisions' by default.
 
     Raises:
         InvalidInputError: a prompt is longer than what the base reads.
@@ -124,8 +125,7 @@ def generate_all(
             tokens=[completion.tokens for completion in own],
         )
         kept = own[best.index]
-        own_prompt = decision.messages if prompts is None else prompts[len(outputs)]
-        outputs.append(Output(kept.text, decision, kept, best.lead, seed, own_prompt))
+        outputs.append(Output(kept.text, decision, kept, best.lead, seed))
     return outputs
 
 

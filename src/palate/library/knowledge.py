@@ -9,8 +9,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.decision import MAX_CANDIDATES, Decision, Known
-from palate.core.errors import InvalidInputError
+from palate.core.errors import InvalidInputError, PalateError
 from palate.core.plan import coefficients_from_mapping
+from palate.core.seeds import generator_for
 from palate.core.types import Belief, Preference
 from palate.soup.coefficients import reward_space_coefficients
 
@@ -39,6 +40,8 @@ class KnownFields(TypedDict, total=False):
     store: KnownOf | None
 
 
+CLEAR = 1e-9  # shares below are zero
+N_DRAWS = 64  # of a belief
 CLEAR_SHARE = 0.2  # of the largest share: smaller ones are not put into words
 
 
@@ -56,15 +59,23 @@ def known_from(fields: KnownFields) -> Known:
             "A user is looked up in a store; give both `user` and `store`, or neither."
         )
     given = Known(**{name: value for name, value in stated.items() if value is not None})  # type: ignore[arg-type]
-    if user is None or store is None:
-        return given
-    kept = store.known(str(user))
-    is_stated = given.preference is not None or given.coefficients is not None
+    return given if user is None or store is None else merged(given, store.known(str(user)))
+
+
+def merged(given: Known, kept: Known) -> Known:
+    """What a request says, completed by what a store knows of the user; the same at every door.
+
+    A preference, coefficients or a belief in the request go before those that are stored; so do its
+    words, and stored words are read where it has none.
+    """
+    is_stated = not (given.preference is None and given.coefficients is None)
+    source = given if is_stated or given.belief is not None else kept
     return replace(
-        kept if not is_stated else given,
+        given,
+        preference=source.preference,
+        coefficients=source.coefficients,
+        belief=source.belief,
         instruction=given.instruction or kept.instruction,
-        strength=given.strength,
-        max_passes=given.max_passes,
     )
 
 
@@ -103,14 +114,61 @@ def require_candidates(n: int | None) -> None:
         )
 
 
+def settled(known: Known | None) -> Known:
+    """What is known, without what does not count: given coefficients go before everything else.
+
+    Words of blanks are no words.
+    """
+    known = known or Known()
+    words = (known.instruction or "").strip() or None
+    if known.coefficients is not None:
+        return replace(known, preference=None, belief=None, instruction=words)
+    return replace(known, instruction=words)
+
+
 def preference_of(library: "Library", known: Known) -> Float[ndarray, " objectives"] | None:
-    """`[objectives]`: the stated preference, or the one that the belief comes to."""
+    """`[objectives]`: the stated preference, or the one that coefficients or a belief come to.
+
+    `None` where nothing is known, or nothing is asked for.
+    """
+    if known.coefficients is not None:
+        names = library.manifest.expert_names
+        given = np.array(coefficients_from_mapping(known.coefficients, experts=names))
+        wanted = np.maximum(library.anchors.T @ given, 0.0)
+        return wanted / wanted.sum() if wanted.sum() > CLEAR else None
     named = known.preference
     if named is None and known.belief is not None and library.manifest.experts:
         named = library.soups.preference(known.belief)
     if named is None:
         return None
     return Preference.from_mapping(named, objectives=library.manifest.objective_names).vector()
+
+
+def preference_draws(library: "Library", known: Known) -> Float[ndarray, "draws objectives"] | None:
+    """`[draws, objectives]`: the stated preference alone, or draws from the belief.
+
+    A draw of coefficients becomes the preference that its anchors add up to; what is negative
+    counts as not wanted. The draws depend on the belief alone, so a decision does too. `None` where
+    neither is known.
+    """
+    if known.preference is None and known.belief is not None and library.manifest.experts:
+        return belief_draws(known.belief, anchors=library.anchors)
+    shares = preference_of(library, known)
+    return None if shares is None else shares[None, :]
+
+
+def belief_draws(
+    belief: Belief, *, anchors: Float[ndarray, "experts objectives"], n_draws: int = N_DRAWS
+) -> Float[ndarray, "draws objectives"]:
+    """`[draws, objectives]`: preferences drawn from a belief over coefficients."""
+    generator = generator_for(0, "preference draws")
+    draws = generator.multivariate_normal(
+        belief.mean, belief.covariance, size=n_draws, method="eigh"
+    )
+    wanted = np.maximum(draws @ anchors, 0.0)
+    totals = wanted.sum(axis=1, keepdims=True)
+    even = np.full_like(wanted, 1.0 / wanted.shape[1])
+    return np.where(totals > CLEAR, wanted / np.maximum(totals, CLEAR), even)
 
 
 def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " experts"], str]:
@@ -150,7 +208,7 @@ def instruction_of(library: "Library", known: Known) -> str:
     """
     if known.instruction:
         return known.instruction.strip()
-    shares = _worded_shares(library, known)
+    shares = preference_of(library, known)
     if shares is None or not shares.size or shares.max() <= 0:
         return ""
     sentences = [
@@ -184,6 +242,26 @@ def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
     return replace(decision, learned_ranking=dict(learned))
 
 
+def can_serve(library: "Library", method: str) -> bool:
+    """Whether the library has the part that a method needs; methods of one's own need none."""
+    if method == "best-of-n":
+        return _has_rewards(library)
+    if method == "portfolio":
+        return library.portfolio is not None
+    if method == "mixture":
+        return library.controller is not None
+    needs_experts = ("soup", "prompted-soup", "output-soup", "implicit-soup")
+    return method not in needs_experts or bool(library.manifest.experts)
+
+
+def _has_rewards(library: "Library") -> bool:
+    """Whether every objective has a reward that can be read."""
+    try:
+        return bool(library.rewards.objectives)
+    except PalateError:
+        return False
+
+
 def _require_rewards(library: "Library") -> None:
     missing = [n for n in library.manifest.objective_names if n not in library.manifest.rewards]
     if missing:
@@ -194,21 +272,17 @@ def _require_rewards(library: "Library") -> None:
 
 
 def predicted(library: "Library", decision: Decision, known: Known) -> Decision:
-    """The decision with what its method was measured to be worth to this preference."""
-    if decision.predicted_utility is not None or library.method_table is None:
-        return decision
-    shares = preference_of(library, known)
-    if shares is None:
-        return decision
-    utility = library.method_table.utility(
-        decision.method, shares, n_candidates=decision.n_candidates
-    )
-    return replace(decision, predicted_utility=utility)
+    """The decision with what its method was measured to be worth, where it is that method.
 
-
-def _worded_shares(library: "Library", known: Known) -> Float[ndarray, " objectives"] | None:
-    shares = preference_of(library, known)
-    if shares is not None or known.coefficients is None or not library.manifest.experts:
-        return shares
-    given = coefficients_from_mapping(known.coefficients, experts=library.manifest.expert_names)
-    return np.maximum(library.anchors.T @ np.array(given), 0.0)
+    Nothing is promised for what was not measured: coefficients, a strength or words of the user's
+    own, another number of candidates.
+    """
+    table = library.method_table
+    own = (known.coefficients, known.strength, known.instruction)
+    if table is None or any(part is not None for part in own):
+        return replace(decision, predicted_utility=None)
+    row = table.row(decision.method, n_candidates=decision.n_candidates)
+    draws = preference_draws(library, known)
+    if row is None or draws is None:
+        return replace(decision, predicted_utility=None)
+    return replace(decision, predicted_utility=table.expected(row, draws))

@@ -13,7 +13,7 @@ from typing import Unpack
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.decision import Decision, Known, Messages, Method
+from palate.core.decision import Decision, Known, Messages, Method, require_messages
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Sampling
 from palate.library.controller import LibraryController, open_controller
@@ -37,11 +37,12 @@ from palate.library.knowledge import (
     ranked,
     require_candidates,
     require_known,
+    settled,
 )
 from palate.library.manifest import Manifest
 from palate.library.merge import Merged, merge_soup
-from palate.library.method_table import MethodTable, load_method_table
-from palate.library.opening import ServeOptions, open_parts
+from palate.library.method_table import MethodTable, load_method_table, table_key
+from palate.library.opening import LoadOptions, ServeOptions, open_parts
 from palate.library.portfolio import LibraryPortfolio, open_portfolio
 from palate.library.rewards import library_rewards
 from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis
@@ -85,6 +86,7 @@ class Library:
         self.base = base
         self.bank = bank
         self.methods: dict[str, Method] = dict(METHODS if methods is None else methods)
+        self._options = LoadOptions()
 
     @classmethod
     def load(
@@ -109,10 +111,14 @@ class Library:
             InvalidInputError: there is no library, or its base cannot be found.
             FormatError: the base is not the library's, or a part was changed.
         """
-        parts = open_parts(
-            Path(folder), base=base, device=device, dtype=dtype, reward_funcs=reward_funcs
-        )
-        return cls(*parts)
+        options = LoadOptions(base=base, device=device, dtype=dtype, reward_funcs=reward_funcs)
+        library = cls(*open_parts(Path(folder), **options))
+        library._options = options
+        return library
+
+    def reloaded(self) -> "Library":
+        """The library of the same folder as it is now, opened in the same way."""
+        return Library.load(self.files.folder, **self._options)
 
     def with_parts(
         self, *, bank: AdapterBank | None = None, controller: LibraryController | None = None
@@ -122,8 +128,6 @@ class Library:
         if controller is not None:
             other.__dict__["controller"] = controller  # in place of the cached one
         return other
-
-    # what is known becomes a decision
 
     def decide(
         self,
@@ -148,14 +152,17 @@ class Library:
             InvalidPreferenceError: the preference is off the simplex or names an unknown objective.
             InvalidCoefficientsError: coefficients name an unknown expert or do not fit the method.
         """
-        known = known or Known()
+        known = settled(known)
         require_known(self, known)
         require_candidates(n_candidates)
+        require_messages(messages)
         chosen = self.method_named(method) if isinstance(method, str) else method
         decision = chosen.decide(self, messages, known)
-        if n_candidates is not None:
-            decision = replace(decision, n_candidates=n_candidates)
-        return floored(predicted(self, ranked(self, decision, known), known), self.floor)
+        n = decision.n_candidates if n_candidates is None else n_candidates
+        decision = ranked(self, replace(decision, n_candidates=n, prompt=messages), known)
+        if chosen.name != "auto" or n_candidates is not None:
+            decision = predicted(self, decision, known)
+        return floored(decision, self.floor)
 
     def method_named(self, name: str) -> Method:
         """The method of that name.
@@ -178,8 +185,6 @@ class Library:
         plain = messages if isinstance(messages, str) else [dict(m) for m in messages]
         return format_messages(self.base, plain)
 
-    # a decision becomes answers
-
     def generate(
         self,
         prompts: Messages | Sequence[Messages],
@@ -195,11 +200,10 @@ class Library:
         Args:
             prompts: A text; a conversation, a list of `{"role", "content"}`; or a list of these.
             method: A name in `methods`, or an object of your own.
-            n_candidates: Best of n: draw so many, keep the one the user's reward prefers.
+            n_candidates: As in `decide`.
             sampling: How tokens are sampled.
             seed: The same seed gives the same answer, alone or in a batch.
-            **known: The fields of `Known` (`preference`, `instruction`, ...), or `user` and `store`
-                for what a store knows of a user.
+            **known: The fields of `Known`; `user` and `store` for what a store knows of a user.
 
         Raises:
             InvalidInputError: see `decide`; or a prompt is longer than what the base reads.
@@ -209,13 +213,8 @@ class Library:
         decisions = [
             self.decide(one, told, method=method, n_candidates=n_candidates) for one in asked
         ]
-        outputs = generate_all(
-            self,
-            decisions,
-            sampling=sampling or Sampling(),
-            seeds=[answer_seed(seed)] * len(decisions),
-            prompts=asked,
-        )
+        seeds = [answer_seed(seed)] * len(decisions)
+        outputs = generate_all(self, decisions, sampling=sampling or Sampling(), seeds=seeds)
         return outputs[0] if is_one else outputs
 
     def score(
@@ -272,8 +271,6 @@ class Library:
 
         serve_opened(self, options)
 
-    # what methods ask of a library
-
     def preference(self, known: Known) -> Float[ndarray, " objectives"] | None:
         """`[objectives]`: the stated preference, or the one that the belief comes to."""
         return preference_of(self, known)
@@ -302,8 +299,6 @@ class Library:
                 "method 'base' or 'prompt'."
             )
         return self.manifest.expert_names
-
-    # its parts
 
     @property
     def manifest(self) -> Manifest:
@@ -396,4 +391,6 @@ class Library:
         Raises:
             FormatError: it was measured with other experts or objectives.
         """
-        return load_method_table(self.files)
+        return load_method_table(
+            self.files, key=table_key(self.manifest, self.strength, self.floor)
+        )

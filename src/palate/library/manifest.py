@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import hash_value
 from palate.core.types import BaseRecord, Objective
 from palate.experts.anchors import Anchor
 
@@ -179,3 +180,9 @@ def _expert(row: Mapping[str, Any], *, objectives: Sequence[str]) -> ExpertRecor
         tilt_sd=float(tilt["sd"]),
         n_tilts=int(tilt["n_rollouts"]),
     )
+
+
+def experts_key(manifest: Manifest) -> str:
+    """Hash of all experts' files, in bank order."""
+    rows: list[Any] = [[r.anchor.name, dict(r.files)] for r in manifest.experts]
+    return hash_value(rows)

@@ -11,7 +11,7 @@ and it was measured for stated preferences, not for learned beliefs.
 Source: methods beyond.md, section 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from numpy import ndarray
 from scipy.special import stdtrit
 
 from palate.core.errors import FormatError
-from palate.core.files import read_versioned, write_versioned
+from palate.core.files import hash_bytes, hash_value, read_versioned, write_versioned
 from palate.core.simplex import lattice
 from palate.core.types import Interval
-from palate.library.controller import experts_key
+from palate.library.floor import Floor
 from palate.library.folder import LibraryFolder
+from palate.library.manifest import Manifest, experts_key
+from palate.library.portfolio import PORTFOLIO
 from palate.portfolio.cells import kuhn_cell
 
 METHODS_FILE = "methods.json"
@@ -45,6 +47,8 @@ class MethodRow:
         gains: `[points]`, utility less the base's, reward units; NaN where it was not measured.
         standard_errors: `[points]`, of the gains, prompts resampled.
         rewards: `[points, objectives]`, mean rewards less the base's.
+        part: Hash of the part of the library that only this method reads (the portfolio, the
+            controller); a row of another part is not read.
     """
 
     method: str
@@ -53,6 +57,7 @@ class MethodRow:
     gains: Float[ndarray, " points"]
     standard_errors: Float[ndarray, " points"]
     rewards: Float[ndarray, "points objectives"]
+    part: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,8 @@ class MethodTable:
         rows: One per method and number of candidates.
         seed: Of the answers.
         self_judged: Objectives that are judged by the reward that taught.
+        key: Hash of the library that was measured (`table_key`).
+        settings_key: Hash of prompts, grid, length and seed.
     """
 
     objectives: tuple[str, ...]
@@ -87,6 +94,8 @@ class MethodTable:
     rows: tuple[MethodRow, ...]
     seed: int = 0
     self_judged: tuple[str, ...] = ()
+    key: str = ""
+    settings_key: str = ""
 
     @property
     def points(self) -> Float[ndarray, "points objectives"]:
@@ -140,23 +149,32 @@ class MethodTable:
         mean = float(gains.mean())
         return Interval(mean, mean - half, mean + half, self.n_prompts, self.n_prompts)
 
-    def minimax(self, *, max_passes: float) -> tuple[MethodRow, int, float] | None:
+    def minimax(
+        self, *, max_passes: float, methods: Collection[str] | None = None
+    ) -> tuple[MethodRow, int, float] | None:
         """What to do for a user of whom nothing is known: least largest regret over the grid.
 
         An action is a method with one preference of the grid in place of the unknown one. Its
         regret for a user with preference w is the best measured gain at w less `w @` the action's
         rewards.
 
+        Args:
+            max_passes: Most passes of the base per sampled token.
+            methods: Names that may be taken; all by default.
+
         Returns:
             Row, grid point and largest regret in reward units; `None` where nothing is affordable.
         """
         rows = [row for row in self.rows if row.n_passes <= max_passes + 1e-9]
+        rows = [row for row in rows if methods is None or row.method in methods]
         if not rows:
             return None
         gains = np.array([row.gains for row in rows])
         best = np.nanmax(gains, axis=0)
         actions = np.concatenate([row.rewards for row in rows])  # [rows * points, objectives]
         regrets = np.max(best[None, :] - actions @ self.points.T, axis=1)
+        if not np.any(np.isfinite(regrets)):
+            return None
         place = int(np.nanargmin(regrets))
         n_points = len(self.points)
         return rows[place // n_points], place % n_points, float(regrets[place])
@@ -169,6 +187,8 @@ class MethodTable:
             "n_prompts": self.n_prompts,
             "seed": self.seed,
             "self_judged": list(self.self_judged),
+            "key": self.key,
+            "settings_key": self.settings_key,
             "preferences": self.points.round(12).tolist(),
             "rows": [
                 {
@@ -178,6 +198,7 @@ class MethodTable:
                     "gains": _listed(row.gains),
                     "standard_errors": _listed(row.standard_errors),
                     "rewards": [_listed(values) for values in row.rewards],
+                    "part": row.part,
                 }
                 for row in self.rows
             ],
@@ -187,13 +208,34 @@ class MethodTable:
 def save_method_table(files: LibraryFolder, table: MethodTable) -> Path:
     """Write `methods.json` into the library, atomically; gives its path."""
     path = files.folder / METHODS_FILE
-    content = {"experts": experts_key(files.manifest), **table.to_json()}
-    write_versioned(path, kind=KIND, version=VERSION, content=content)
+    write_versioned(path, kind=KIND, version=VERSION, content=table.to_json())
     return path
 
 
-def load_method_table(files: LibraryFolder) -> MethodTable | None:
-    """The library's `methods.json`; `None` where there is none or the experts have changed since.
+def table_key(manifest: Manifest, strength: float, floor: Floor | None) -> str:
+    """Hash of what all methods read of a library: experts, strength, floor, sentences."""
+    kept = None if floor is None else [floor.name, floor.coefficient]
+    sentences = [[one.name, one.instruction] for one in manifest.objectives]
+    return hash_value([experts_key(manifest), strength, kept, sentences])
+
+
+def part_key(files: LibraryFolder, method: str) -> str:
+    """Hash of the part that only this method reads; empty for methods that read no more."""
+    if method == "portfolio" and (files.folder / PORTFOLIO).is_file():
+        return hash_bytes((files.folder / PORTFOLIO).read_bytes())
+    if method == "mixture" and files.manifest.controller is not None:
+        return hash_value(dict(files.manifest.controller.files))
+    return ""
+
+
+def load_method_table(files: LibraryFolder, *, key: str) -> MethodTable | None:
+    """The library's `methods.json`; `None` where there is none or the library has changed since.
+
+    Rows of methods whose own part has changed are left out.
+
+    Args:
+        files: The library's folder.
+        key: Of the library as it is now (`table_key`).
 
     Raises:
         InvalidInputError: the file is not JSON.
@@ -204,7 +246,7 @@ def load_method_table(files: LibraryFolder) -> MethodTable | None:
         return None
     content = read_versioned(path, kind=KIND, version=VERSION)
     try:
-        if content["experts"] != experts_key(files.manifest):
+        if content["key"] != key:
             return None
         return MethodTable(
             objectives=tuple(str(name) for name in content["objectives"]),
@@ -212,6 +254,8 @@ def load_method_table(files: LibraryFolder) -> MethodTable | None:
             n_prompts=int(content["n_prompts"]),
             seed=int(content["seed"]),
             self_judged=tuple(str(name) for name in content["self_judged"]),
+            key=str(content["key"]),
+            settings_key=str(content["settings_key"]),
             rows=tuple(
                 MethodRow(
                     method=str(row["method"]),
@@ -220,8 +264,10 @@ def load_method_table(files: LibraryFolder) -> MethodTable | None:
                     gains=_array(row["gains"]),
                     standard_errors=_array(row["standard_errors"]),
                     rewards=np.array([_array(values) for values in row["rewards"]]),
+                    part=str(row["part"]),
                 )
                 for row in content["rows"]
+                if row["part"] == part_key(files, str(row["method"]))
             ),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -35,12 +35,21 @@ class ServeOptions(TypedDict, total=False):
     settings: Any
 
 
+class LoadOptions(TypedDict, total=False):
+    """How a library is opened: where its base is now, on which device, and its reward functions."""
+
+    base: str | None
+    device: str
+    dtype: str
+    reward_funcs: Mapping[str, RewardFunction] | None
+
+
 def open_parts(
     folder: Path,
     *,
-    base: str | None,
-    device: str,
-    dtype: str,
+    base: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
     reward_funcs: Mapping[str, RewardFunction] | None = None,
 ) -> tuple[LibraryFolder, Base, AdapterBank]:
     """The folder, its base and its experts; of a bare base model no experts.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -93,17 +92,6 @@ def open_portfolio(library: LibraryFolder) -> LibraryPortfolio | None:
     policies = {name: _policy(library, name) for name in record.members}
     plans = {name: policy.plan(manifest.expert_names) for name, policy in policies.items()}
     return LibraryPortfolio(record, router_from_record(record, plans=plans), policies)
-
-
-def portfolio_at(folder: Path) -> LibraryPortfolio | None:
-    """As `open_portfolio`, for a folder that may also hold a bare base model.
-
-    Raises:
-        FormatError: as `open_portfolio`, or a part of the library was changed.
-    """
-    if not (folder / PORTFOLIO).is_file():
-        return None
-    return open_portfolio(LibraryFolder.open(folder))
 
 
 def _policy(library: LibraryFolder, name: str) -> Policy:

@@ -19,7 +19,7 @@ from palate.core.types import Belief
 from palate.experts.rollouts import read_rollouts
 from palate.library.features import sample_states, scored_text
 from palate.library.folder import LibraryFolder
-from palate.library.manifest import Manifest
+from palate.library.manifest import Manifest, experts_key
 from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt, format_messages
 from palate.models.engine import LocalEngine
@@ -61,7 +61,24 @@ def open_basis(files: LibraryFolder) -> SoupBasis:
             f"{basis.beta:g}, but the library has {', '.join(files.manifest.expert_names)} at "
             f"{files.manifest.beta:g}; run 'palate soup basis' again."
         )
+    if basis.experts_key not in ("", experts_key(files.manifest)):
+        raise FormatError(
+            f"The file {str(path)!r} was measured with other parameters of its experts than the "
+            "library has now; run 'palate soup basis' again."
+        )
     return basis
+
+
+def has_own_basis(files: LibraryFolder) -> bool:
+    """Whether there is a `soup.json` that was measured with the experts as they are now."""
+    if not (files.folder / SOUP).is_file():
+        return False
+    basis, manifest = load_basis(files.folder / SOUP), files.manifest
+    return (basis.base, basis.experts, basis.beta) == (
+        manifest.base.fingerprint,
+        manifest.expert_names,
+        manifest.beta,
+    ) and basis.experts_key in ("", experts_key(manifest))
 
 
 def plain_basis(manifest: Manifest, states: States) -> SoupBasis:
@@ -160,7 +177,8 @@ class Soups:
     def soup(self, belief: Belief) -> PersonalSoup:
         """The soup that serves the belief, within the trust region and above the floor."""
         key = belief.mean.tobytes() + belief.covariance.tobytes()
-        key += bytes([belief.n_observations >= self.basis.settings.n_early])
+        n = belief.n_observations
+        key += bytes([n > 0, n >= self.basis.settings.n_early])
         states = self.states
         with self._lock:
             if key in self._soups:

@@ -10,19 +10,13 @@ Source: methods beyond.md, section 4.
 
 from dataclasses import replace
 
-import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
-
 from palate.core.decision import Decision, Known, Messages
-from palate.core.seeds import generator_for
-from palate.core.types import Belief
+from palate.core.errors import InvalidInputError
+from palate.library.knowledge import CLEAR, can_serve, preference_draws
 from palate.library.library import Library
-from palate.library.method_table import MethodTable, Prediction
+from palate.library.method_table import MethodRow, MethodTable, Prediction
 
 DEFAULT_PASSES = 1.5  # one pass, and room for what takes a little more
-N_DRAWS = 64  # of a belief
-CLEAR = 1e-9  # shares below are zero
 
 
 class AutoMethod:
@@ -51,23 +45,23 @@ class AutoMethod:
     ) -> Decision:
         limit = DEFAULT_PASSES if known.max_passes is None else known.max_passes
         draws = preference_draws(library, known)
+        assert draws is not None  # noqa: S101  a preference or a belief is known
         found = [
             one
             for one in table.predictions(draws, max_passes=limit)
             if one.row.method in library.methods and can_serve(library, one.row.method)
         ]
-        if not found:
-            why = f"No measured method takes {limit:g} passes or less."
-            return _taken(library, messages, known, "prompted-soup", why)
-        best = found[0]
-        decision = library.methods[best.row.method].decide(library, messages, known)
-        reason = f"{_why(best, found[1:], limit)} {decision.reason}".strip()
-        return replace(
-            decision,
-            n_candidates=best.row.n_candidates,
-            predicted_utility=best.utility,
-            reason=reason,
-        )
+        for place, best in enumerate(found):
+            decision = _followed(library, messages, known, best.row)
+            if decision is None or decision.n_passes > limit + CLEAR:
+                continue
+            return replace(
+                decision,
+                predicted_utility=best.utility,
+                reason=f"{_why(best, found[place + 1 :], limit)} {decision.reason}".strip(),
+            )
+        why = f"No measured method follows this user within {limit:g} passes."
+        return _taken(library, messages, known, "soup", why)
 
     def _unknown(self, library: Library, messages: Messages, known: Known) -> Decision:
         """Nothing says what the user wants beyond, perhaps, their own words."""
@@ -80,7 +74,8 @@ class AutoMethod:
             method = "base" if library.portfolio is None else "portfolio"
             return _taken(library, messages, Known(), method, why)
         limit = DEFAULT_PASSES if known.max_passes is None else known.max_passes
-        choice = table.minimax(max_passes=limit)
+        servable = [name for name in library.methods if can_serve(library, name)]
+        choice = table.minimax(max_passes=limit, methods=servable)
         if choice is None:
             return _taken(library, messages, Known(), "base", "Nothing is known of the user.")
         row, point, regret = choice
@@ -91,52 +86,30 @@ class AutoMethod:
             if share > CLEAR
         }
         stand_in = replace(known, preference=named, belief=None)
-        decision = library.methods[row.method].decide(library, messages, stand_in)
+        decision = _followed(library, messages, stand_in, row)
+        if decision is None:
+            return _taken(library, messages, Known(), "base", "Nothing is known of the user.")
         shown = ", ".join(f"{name} {share:.2g}" for name, share in named.items())
         why = (
             f"Nothing is known of the user; {row.method!r} for {shown} has the smallest largest "
             f"regret over all preferences, {regret:.3f}."
         )
         ranking = named if row.n_candidates > 1 else {}
-        return replace(
-            decision,
-            n_candidates=row.n_candidates,
-            ranking=ranking,
-            reason=f"{why} {decision.reason}",
-        )
+        return replace(decision, ranking=ranking, reason=f"{why} {decision.reason}")
 
 
-def preference_draws(library: Library, known: Known) -> Float[ndarray, "draws objectives"]:
-    """`[draws, objectives]`: the stated preference alone, or draws from the belief.
+def _followed(
+    library: Library, messages: Messages, known: Known, row: MethodRow
+) -> Decision | None:
+    """The decision of a measured method; `None` where it cannot follow this user.
 
-    A draw of coefficients becomes the preference that its anchors add up to; what is negative
-    counts as not wanted. The draws depend on the belief alone, so a decision does too.
+    A belief that comes to nothing to put into words cannot be prompted, for example.
     """
-    if known.preference is not None or known.belief is None:
-        shares = library.preference(known)
-        assert shares is not None  # noqa: S101  the caller knows one of the two
-        return shares[None, :]
-    return belief_draws(known.belief, anchors=library.anchors)
-
-
-def belief_draws(
-    belief: Belief, *, anchors: Float[ndarray, "experts objectives"], n_draws: int = N_DRAWS
-) -> Float[ndarray, "draws objectives"]:
-    """`[draws, objectives]`: preferences drawn from a belief over coefficients."""
-    generator = generator_for(0, "preference draws")
-    draws = generator.multivariate_normal(
-        belief.mean, belief.covariance, size=n_draws, method="eigh"
-    )
-    wanted = np.maximum(draws @ anchors, 0.0)
-    totals = wanted.sum(axis=1, keepdims=True)
-    even = np.full_like(wanted, 1.0 / wanted.shape[1])
-    return np.where(totals > CLEAR, wanted / np.maximum(totals, CLEAR), even)
-
-
-def can_serve(library: Library, method: str) -> bool:
-    """Whether the library has the part that the method needs."""
-    needed = {"portfolio": library.portfolio, "mixture": library.controller}
-    return needed.get(method, True) is not None
+    try:
+        decision = library.methods[row.method].decide(library, messages, known)
+    except InvalidInputError:
+        return None
+    return replace(decision, n_candidates=row.n_candidates)
 
 
 def _taken(library: Library, messages: Messages, known: Known, method: str, why: str) -> Decision:

@@ -14,7 +14,7 @@ import numpy as np
 from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import coefficients_from_mapping
-from palate.library.controller import strengths_for
+from palate.library.controller import require_controller, strengths_for
 from palate.library.library import Library
 from palate.mixture.rollout import CONTROLLER
 from palate.mixture.wording import Asked
@@ -33,12 +33,7 @@ class MixtureMethod:
             InvalidPreferenceError: a wanted objective has no expert of its own.
             InvalidCoefficientsError: given coefficients are no shares.
         """
-        controller = library.controller
-        if controller is None:
-            raise InvalidInputError(
-                f"The library {library.files.folder.name!r} has no controller; make one with "
-                "'palate mixture fit', or use another method."
-            )
+        controller = require_controller(library.controller, library.files)
         strengths = _strengths(library, known)
         asked = Asked(messages, strengths)
         floor = () if library.floor is None else (library.floor.expert,)

@@ -1,8 +1,9 @@
 """The table of methods: every method that ships, by name. A new one is one file and one line."""
 
 from palate.core.decision import Method
+from palate.library.knowledge import can_serve
 from palate.library.library import Library
-from palate.methods.auto import AutoMethod, can_serve
+from palate.methods.auto import AutoMethod
 from palate.methods.base import BaseMethod
 from palate.methods.best_of_n import BestOfNMethod
 from palate.methods.mixture import MixtureMethod

@@ -24,6 +24,7 @@ from palate.recipes.measure_library import MeasuredLibrary, measure_library
 from palate.recipes.palm_grow import Grown, grow, require_growable
 from palate.recipes.reward_sources import held_out_of
 from palate.recipes.run_file import RunSettings
+from palate.recipes.run_prompts import calibration_prompts
 from palate.recipes.workshop import open_workshop
 from palate.rewards.functions import RewardFunction
 
@@ -140,6 +141,7 @@ def build_library(
     names = tuple(anchor.name for anchor in anchors)
     if only is not None:
         anchors = _chosen(anchors, only, settings)
+    calibration_prompts(settings)  # refuses what could not be measured after all the training
     if settings.portfolio is not None:
         require_growable(settings, settings.portfolio)
     with deterministic(n_threads=settings.training.n_threads):

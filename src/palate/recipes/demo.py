@@ -4,14 +4,17 @@ Annotators are asked, six reward models and six experts are trained live; then o
 topic that nothing was
 trained on is answered for eight people by the same model with eight coefficient vectors, and the
 gold
-rules, which taught nobody, judge the base, every expert and every person's soup.
+rules judge the base, every expert and what every person gets (`auto`), beside a system prompt.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
@@ -38,6 +41,7 @@ from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
 from palate.world.prompts import held_out_prompts
 
 BASE_NAME = "base"
+PROMPT_ONLY = "prompt: "  # before a person's name: the same person answered by a system prompt
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,20 @@ def run_demo(settings: DemoSettings) -> DemoReport:
     built = build_library(world_run(seed=settings.seed), out=settings.out / "library")
     opened = Library.load(settings.out / "library")
     entries = demo_entries(opened)
+    people = {person.name: entries[person.name] for person in PEOPLE}
     prompt = settings.prompt or prompts[0]
     shown = judge_entries(opened, entries, [prompt], seed=settings.seed)
+    prompted = {PROMPT_ONLY + name: (known, "prompt") for name, (known, _) in people.items()}
     with progress_of("judge answers to held-out prompts") as report_progress:
         done = [0]
 
         def advance(n: int) -> None:
             done[0] += n
-            report_progress(done[0], len(entries) * settings.n_prompts)
+            report_progress(done[0], (len(entries) + len(prompted)) * settings.n_prompts)
 
         judged = judge_entries(
             opened,
-            entries,
+            {**entries, **prompted},
             prompts[: settings.n_prompts],
             seed=settings.seed,
             on_answers=advance,
@@ -95,11 +101,12 @@ def run_demo(settings: DemoSettings) -> DemoReport:
             for person in PEOPLE
         ),
         objectives=OBJECTIVE_NAMES,
-        rows=tuple(_row(name, found, seed=settings.seed) for name, found in judged.items()),
+        rows=tuple(_row(name, judged[name], seed=settings.seed) for name in entries),
         rewards=_reward_lines(opened),
         n_parameters=opened.base.model.num_parameters(),
         n_prompts=settings.n_prompts,
         n_answers=settings.n_prompts,
+        over_prompt=_over_prompt(judged, seed=settings.seed),
         n_people_served=sum(is_served(person.name, judged) for person in PEOPLE),
         experts=opened.bank.names,
         n_trained=len(built.trained),
@@ -136,9 +143,23 @@ def wanted_by(name: str) -> tuple[str, ...]:
 
 
 def is_served(name: str, judged: dict[str, Judged]) -> bool:
-    """Whether the person's soup has a higher mean gold reward than the base on all they want."""
+    """Whether what the person gets has a higher mean gold reward than the base on all they want."""
     gains = judged[name].gold.mean(axis=0) - judged[BASE_NAME].gold.mean(axis=0)
     return all(gains[OBJECTIVE_NAMES.index(objective)] > 0 for objective in wanted_by(name))
+
+
+def _over_prompt(judged: Mapping[str, Judged], *, seed: int) -> Cell:
+    """What people get less what a system prompt on the base gives them, in gold utility."""
+    differences: list[Float[ndarray, " answers"]] = []
+    for person in PEOPLE:
+        gap = judged[person.name].gold - judged[PROMPT_ONLY + person.name].gold
+        differences.append(gap @ person.preference.vector())
+    interval = bootstrap_interval(
+        np.concatenate(differences),
+        clusters=np.concatenate([judged[person.name].prompt for person in PEOPLE]),
+        generator=generator_for(seed, "interval", "over prompt"),
+    )
+    return Cell(interval.estimate, interval.low, interval.high, is_wanted=True)
 
 
 def demo_json(report: DemoReport) -> dict[str, Any]:
@@ -163,6 +184,7 @@ def demo_json(report: DemoReport) -> dict[str, Any]:
         },
         "rewards": [vars(line) for line in report.rewards],
         "n_people_served": report.n_people_served,
+        "over_prompt": vars(report.over_prompt),
         "portfolio": {
             "certified_by_size": list(report.portfolio.certified),
             "estimated_by_size": list(report.portfolio.estimated),

@@ -24,7 +24,7 @@ from palate.evaluate.suite import WORLD, Suite, UserSettings
 from palate.library.library import Library
 from palate.library.rewards import held_back_rewards
 from palate.recipes.evaluate_crew import Job, run_jobs
-from palate.recipes.evaluate_entrants import require_methods
+from palate.recipes.evaluate_entrants import fingerprint_of, require_methods
 from palate.recipes.evaluate_facts import entrant_facts
 from palate.recipes.evaluate_fill import fill_entrant
 from palate.recipes.evaluate_judges import RewardJudge, SuiteJudge
@@ -32,10 +32,17 @@ from palate.recipes.evaluate_kit import Kit, Task, suite_users
 from palate.recipes.evaluate_report import Evaluation, write_report
 from palate.recipes.evaluate_work import Worker, brief, cost_of, jobs_of, worker_beside
 from palate.recipes.evaluate_world import Libraries
+from palate.rewards.functions import identity_of
 
 SUITE = "suite.json"
 DEFAULT_METHODS = ("base", "prompt", "prompted-soup", "auto")
-_MAY_GROW = ("methods", "seeds", "n_prompts", "n_per_prompt")  # rows of less stay right
+_MAY_GROW = (  # rows of less stay right
+    "own_methods",
+    "methods",
+    "seeds",
+    "n_prompts",
+    "n_per_prompt",
+)
 
 
 class NamedUser(Protocol):
@@ -164,6 +171,8 @@ def evaluate_library(  # noqa: PLR0913  the face's signature: one call says ever
     results = open_results(out / RESULTS)
     content = {
         "library": str(library.files.folder),
+        "library_key": fingerprint_of(library),
+        "own_methods": {name: identity_of(method) for name, method in own.items()},
         "people": [user.model_dump(mode="json") for user in listed],
         "prompts": list(prompts),
         "methods": names,
@@ -239,6 +248,16 @@ def _keep_suite(content: dict[str, Any], out: Path) -> None:
     path = out / SUITE
     if path.exists():
         found = read_json(path, what="suite")
+        content["seeds"] = list(dict.fromkeys([*found.get("seeds", []), *content["seeds"]]))
+        known = found.get("own_methods", {})
+        for name, identity in content.get("own_methods", {}).items():
+            if known.get(name, identity) != identity:
+                raise InvalidInputError(
+                    f"The folder {str(out)!r} holds results of another method {name!r}; give a new "
+                    "folder, or the method another name."
+                )
+        if known:
+            content["own_methods"] = {**known, **content.get("own_methods", {})}
         for key, value in content.items():
             if key not in _MAY_GROW and found.get(key) != value:
                 raise InvalidInputError(

@@ -54,6 +54,11 @@ class HarnessModel:
             InvalidInputError: see `Library.decide`.
         """
         decision = self.opened.decide(context, self.known, method=self.method)
+        if decision.n_candidates > 1:
+            raise InvalidInputError(
+                "Best of n has no probability that the harness could read; give it a method that "
+                "draws one answer."
+            )
         if decision.messages == context:
             return context, decision.plan
         return self.opened.format(decision.messages), decision.plan

@@ -12,12 +12,11 @@ from palate.core.progress import note
 from palate.core.seeds import derive_seed
 from palate.library.library import Library
 from palate.library.method_table import MethodTable
-from palate.library.soup import SOUP
+from palate.library.soup import has_own_basis
 from palate.recipes.run_file import RunSettings
 from palate.recipes.run_prompts import calibration_prompts
-from palate.recipes.soup_basis import write_soup
+from palate.recipes.soup_basis import kept_floor, write_soup
 from palate.rewards.functions import RewardFunction
-from palate.soup.basis_file import load_basis
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +72,8 @@ def measure_library(
     )
     if not library.manifest.experts:
         return None
-    if not _has_basis(library):
-        write_soup(library)
+    if not has_own_basis(library.files):
+        write_soup(library, floor=kept_floor(library.files))
     prompts = calibration_prompts(settings)
     if not prompts:
         note(
@@ -86,16 +85,14 @@ def measure_library(
     if library.basis.strength is None:
         seed = derive_seed(settings.seed, "strength")
         measure_strength(library, prompts, max_tokens=max_tokens, seed=seed)
-    table = library.method_table
-    if table is None:
-        table = calibrate_methods(
-            library,
-            prompts,
-            settings=settings.calibration,
-            max_tokens=max_tokens,
-            entries=MEASURED,
-            seed=derive_seed(settings.seed, "calibration"),
-        )
+    table = calibrate_methods(
+        library,
+        prompts,
+        settings=settings.calibration,
+        max_tokens=max_tokens,
+        entries=MEASURED,
+        seed=derive_seed(settings.seed, "calibration"),
+    )
     return MeasuredLibrary(library.strength, table)
 
 
@@ -108,7 +105,7 @@ def measure_again(before: Library, *, entries: Sequence[Entry]) -> MethodTable |
         before: The library as it was opened before it learned; its folder is read anew.
         entries: Methods with their numbers of candidates.
     """
-    library = Library.load(before.files.folder, reward_funcs=before.files.reward_funcs)
+    library = before.reloaded()
     if library.method_table is None:
         return None
     try:
@@ -126,17 +123,4 @@ def measure_again(before: Library, *, entries: Sequence[Entry]) -> MethodTable |
         max_tokens=settings.rollouts.max_tokens,
         entries=entries,
         seed=derive_seed(settings.seed, "calibration"),
-    )
-
-
-def _has_basis(library: Library) -> bool:
-    """Whether there is a `soup.json` of these experts; one of others is written anew."""
-    if not (library.files.folder / SOUP).is_file():
-        return False
-    basis = load_basis(library.files.folder / SOUP)
-    manifest = library.manifest
-    return (basis.base, basis.experts, basis.beta) == (
-        manifest.base.fingerprint,
-        manifest.expert_names,
-        manifest.beta,
     )

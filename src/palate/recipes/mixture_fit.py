@@ -19,11 +19,11 @@ from palate.library.controller import (
     RUN_FILE,
     RUN_KIND,
     RUN_VERSION,
-    experts_key,
     strengths_for,
     wording_of,
 )
 from palate.library.library import Library
+from palate.library.manifest import experts_key
 from palate.library.opening import WORLD
 from palate.library.rewards import library_rewards
 from palate.mixture.controller import PreferenceController, new_controller

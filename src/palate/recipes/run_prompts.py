@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from palate.build.calibration import MIN_PROMPTS
+from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
 from palate.library.opening import WORLD
 from palate.recipes.run_file import RunSettings, read_prompts
@@ -31,12 +32,18 @@ def calibration_prompts(settings: RunSettings) -> tuple[str, ...]:
     training topics; else held back from the run's own, at most every fifth.
 
     Raises:
-        InvalidInputError: the file is missing or empty.
+        InvalidInputError: the file is missing, or has fewer than `MIN_PROMPTS` prompts.
     """
     wanted = settings.calibration.n_prompts
     generator = generator_for(settings.seed, "calibration prompts")
     if settings.calibration.prompts is not None:
-        return read_prompts(Path(settings.calibration.prompts))[:wanted]
+        own = read_prompts(Path(settings.calibration.prompts))[:wanted]
+        if len(own) < MIN_PROMPTS:
+            raise InvalidInputError(
+                f"The file {settings.calibration.prompts!r} of calibration.prompts has {len(own)} "
+                f"prompts; give at least {MIN_PROMPTS}."
+            )
+        return own
     if settings.prompts == WORLD:
         pool = further_prompts()
         return tuple(pool[k] for k in sorted(generator.permutation(len(pool))[:wanted]))

@@ -14,8 +14,8 @@ from palate.core.settings import load_settings
 from palate.library.features import log_ratios, scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
-from palate.library.manifest import Manifest
-from palate.library.soup import SOUP, calibration_answers, measured_settings
+from palate.library.manifest import experts_key
+from palate.library.soup import SOUP, calibration_answers, has_own_basis, measured_settings
 from palate.models.load import Base
 from palate.people.population import fit_population
 from palate.recipes.soup_feedback import Said, Shown, read_feedback, shown_answers
@@ -95,28 +95,35 @@ def write_soup(
         prior=plain_prior(n_experts=len(manifest.expert_names)),
         floor=None if floor is None else next(iter(floor.items())),
         settings=load_settings(SoupSettings, overrides=(*defaults, *overrides)),
-        strength=_measured_strength(folder / SOUP, manifest),
+        strength=load_basis(folder / SOUP).strength if has_own_basis(opened.files) else None,
+        experts_key=experts_key(manifest),
     )
     if population is not None:
         basis = _with_population(basis, opened, read_feedback(population), calibration=ratios)
     save_basis(folder / SOUP, basis)
-    for name in ("basis", "soups", "strength", "floor", "controller", "engine"):
+    for name in ("basis", "soups", "strength", "floor", "controller", "engine", "method_table"):
         opened.__dict__.pop(name, None)  # read anew from the file
     order = select_experts(matrix, n_experts=len(basis.experts))
     return SoupWritten(folder / SOUP, basis, tuple(basis.experts[k] for k in order))
 
 
-def _measured_strength(path: Path, manifest: Manifest) -> float | None:
-    """The strength of an earlier `soup.json` of the same experts, or `None`."""
-    if not path.is_file():
+def kept_floor(files: LibraryFolder) -> dict[str, float] | None:
+    """The safety floor of the `soup.json` that is there, for one that is written anew.
+
+    Raises:
+        InvalidCoefficientsError: its expert is gone, so nothing could keep the floor.
+    """
+    path = files.folder / SOUP
+    floor = load_basis(path).floor if path.is_file() else None
+    if floor is None:
         return None
-    before = load_basis(path)
-    is_same = (before.base, before.experts, before.beta) == (
-        manifest.base.fingerprint,
-        manifest.expert_names,
-        manifest.beta,
-    )
-    return before.strength if is_same else None
+    if floor[0] not in files.manifest.expert_names:
+        raise InvalidCoefficientsError(
+            f"The safety floor of {str(path)!r} is on the expert {floor[0]!r}, which the library "
+            "does not have any more; remove the file, or run 'palate soup basis' with a floor on "
+            f"one of {', '.join(files.manifest.expert_names)}."
+        )
+    return dict([floor])
 
 
 def shown_log_ratios(

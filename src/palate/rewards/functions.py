@@ -12,6 +12,7 @@ imported again when the library is opened, and compared with the hash of what ta
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -191,7 +192,7 @@ def stored_function(folder: Path) -> RewardFunction | None:
     return None if address is None else _imported(str(address))
 
 
-def identity_of(function: RewardFunction) -> str:
+def identity_of(function: object) -> str:
     """Hash of the function's source code and of the plain values it closes over.
 
     Values of other kinds (a model, an open file) are not read; name the objective anew, or use
@@ -248,7 +249,7 @@ def _imported(address: str) -> RewardFunction | None:
         found: Any = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):
+    except Exception:  # noqa: BLE001  a user's module may fail in any way; then it is not importable
         return None
     return cast(RewardFunction, found) if callable(found) else None
 
@@ -272,10 +273,14 @@ def _number(value: object, objective: str, place: int) -> float:
 def _held(function: Any) -> list[object]:
     """What the function closes over, its defaults, and the attributes of an object."""
     routine = getattr(function, "__func__", function)
-    cells = [cell.cell_contents for cell in getattr(routine, "__closure__", None) or ()]
+    cells: list[object] = []
+    for cell in getattr(routine, "__closure__", None) or ():
+        with suppress(ValueError):  # an empty cell: the name is not bound yet
+            cells.append(cell.cell_contents)
     owner = getattr(function, "__self__", None) if routine is not function else function
     state = getattr(owner, "__dict__", {}) if not inspect.isfunction(owner) else {}
-    return [*cells, getattr(routine, "__defaults__", None), dict(sorted(state.items()))]
+    defaults = [getattr(routine, name, None) for name in ("__defaults__", "__kwdefaults__")]
+    return [*cells, *defaults, dict(sorted(state.items()))]
 
 
 def _plain(value: object) -> object:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from palate.core.decision import Known
+from palate.library.knowledge import merged
 from palate.profiles.persons import find
 from palate.serve.auth import Caller
 from palate.serve.state import Served
@@ -32,12 +33,12 @@ async def known_of(
     n_feedback = belief.n_observations if belief is not None else 0
     state = served.believer.state(belief)
     if palate.preference is not None or palate.coefficients is not None:
-        return given, "observing" if state == "applied" else state, n_feedback
+        state = "observing" if state == "applied" else state
     stated = await served.in_database(lambda: find(served.database, tenant=tenant, name=user))
-    if stated is not None and given.instruction is None:
-        given = replace(given, instruction=stated.instruction or None)
-    if state == "applied":
-        return replace(given, belief=belief), state, n_feedback
-    if stated is not None and stated.preference is not None:
-        return replace(given, preference=stated.preference), state, n_feedback
-    return given, state, n_feedback
+    kept = Known(
+        preference=None if stated is None else stated.preference,
+        instruction=None if stated is None else stated.instruction,
+    )
+    if belief is not None and served.believer.state(belief) == "applied":
+        kept = replace(kept, preference=None, belief=belief)
+    return merged(given, kept), state, n_feedback

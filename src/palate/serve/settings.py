@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from palate.core.protocols import DEFAULT_MAX_TOKENS
 from palate.core.settings import Settings
 from palate.people.settings import LearningSettings
 
@@ -49,7 +50,7 @@ class ServeSettings(Settings):
     max_read_tokens: int = Field(default=256, ge=16)
     max_queue: int = Field(default=256, ge=1)
     max_open: int = Field(default=1024, ge=1)
-    default_tokens: int = Field(default=128, ge=1)
+    default_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=1)
     max_tokens: int = Field(default=1024, ge=1)
     max_prompt_tokens: int = Field(default=4096, ge=1)
     max_body_bytes: int = Field(default=262_144, ge=1024)

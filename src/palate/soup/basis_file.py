@@ -42,6 +42,7 @@ class SoupBasis:
         settings: Trust region and thresholds.
         strength: Multiplies coefficients that follow from a stated preference; `None` while it has
             not been measured.
+        experts_key: Hash of the experts' parameters; empty where it was not kept.
     """
 
     base: str
@@ -56,6 +57,7 @@ class SoupBasis:
     floor: tuple[str, float] | None = None
     settings: SoupSettings = field(default_factory=SoupSettings)
     strength: float | None = None
+    experts_key: str = ""
 
     def __post_init__(self) -> None:
         """Refuse fields that disagree."""
@@ -147,6 +149,7 @@ def save_basis(path: Path, basis: SoupBasis) -> None:
             "floor": list(basis.floor) if basis.floor is not None else None,
             "settings": basis.settings.model_dump(),
             "strength": basis.strength,
+            "experts_key": basis.experts_key,
         },
     )
 
@@ -200,6 +203,7 @@ def _parse(content: JsonObject) -> SoupBasis:
         floor=None if floor is None else (str(floor[0]), float(floor[1])),
         settings=SoupSettings.checked(content["settings"], source="soup.json"),
         strength=None if content.get("strength") is None else float(content["strength"]),
+        experts_key=str(content.get("experts_key", "")),
     )
 
 
