@@ -1,11 +1,14 @@
 """Which words every part of a mixture reads: the experts, the controller, the reference answer.
 
     expert i     the prompt, with its own preference sentence, all wanted ones, or none
-    controller   the prompt with all wanted sentences; with shares of the strengths if they differ
+    controller   the prompt with all wanted sentences; the strengths reach it as numbers
 
 Source:
     methods mope 4: whether an expert sees its own sentence or all of them is unknown; the default
     is its own, the others are options.
+
+Shares in words ("Be brief. (70%)") were tried and dropped: no model here was taught to read them,
+and on the small world they broke half of the answers (docs/log.md).
 
 Beyond the paper:
     1. With `blend` above zero a row is one expert with a share of the other wanted ones added to
@@ -15,8 +18,6 @@ Beyond the paper:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from palate.core.decision import Messages, last_user_text, with_instruction
 from palate.core.errors import InvalidInputError
@@ -76,7 +77,7 @@ class Wording:
     blend: float = 0.0
 
     def preference(self, asked: Asked) -> str:
-        """The wanted sentences; with percentages where strengths differ.
+        """The wanted sentences; how much of each is wanted, the controller reads as numbers.
 
         Raises:
             InvalidInputError: there is not one strength per expert.
@@ -86,13 +87,7 @@ class Wording:
                 f"There are {len(asked.strengths)} strengths for {len(self.instructions)} experts; "
                 "give one for each."
             )
-        shares = [asked.strengths[k] for k in asked.wanted]
-        is_even = np.allclose(shares, shares[0], atol=1e-6)
-        sentences = [
-            self.instructions[k] if is_even else f"{self.instructions[k]} ({share:.0%})"
-            for k, share in zip(asked.wanted, shares, strict=True)
-        ]
-        return " ".join(sentence for sentence in sentences if sentence)
+        return " ".join(self.instructions[k] for k in asked.wanted if self.instructions[k])
 
     def full_text(self, asked: Asked) -> str:
         """The prompt with the whole preference, as the base reads it."""
