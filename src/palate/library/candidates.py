@@ -53,6 +53,21 @@ def candidate_requests(request: Request, *, n: int) -> list[Request]:
     ]
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of one answer.
+
+    Attributes:
+        decision: With its ranking.
+        texts: `[candidates]`, the answers.
+        tokens: `[candidates]`, their token ids.
+    """
+
+    decision: Decision
+    texts: Sequence[str]
+    tokens: Sequence[Sequence[int]]
+
+
 def best_candidate(
     library: "Library",
     decision: Decision,
@@ -71,32 +86,57 @@ def best_candidate(
     Raises:
         FormatError: the ranking needs a reward that the library does not have.
     """
-    if len(texts) == 1:
-        return Best(0, (0.0,), 0.0)
-    scores = _scores(library, decision, texts=texts, tokens=tokens)
+    return best_candidates(library, [Candidates(decision, texts, tokens)])[0]
+
+
+def best_candidates(library: "Library", groups: Sequence[Candidates]) -> list[Best]:
+    """The kept candidate of every answer; rewards read all candidates of all answers at once.
+
+    Raises:
+        FormatError: a ranking needs a reward that the library does not have.
+    """
+    stated = [one for one in groups if len(one.texts) > 1 and one.decision.ranking]
+    rewards: Float[ndarray, "texts objectives"] | None = None
+    if stated:
+        prompts = [_prompt(one.decision) for one in stated for _ in one.texts]
+        rewards = library.rewards.score(prompts, [text for one in stated for text in one.texts])
+    start = 0
+    kept: list[Best] = []
+    for one in groups:
+        if len(one.texts) == 1:
+            kept.append(Best(0, (0.0,), 0.0))
+        elif rewards is not None and one.decision.ranking:
+            end = start + len(one.texts)
+            names = library.manifest.objective_names
+            shares = vector_from_mapping(one.decision.ranking, objectives=names)
+            kept.append(_best(rewards[start:end] @ shares))
+            start = end
+        else:
+            kept.append(_best(_learned_scores(library, one)))
+    return kept
+
+
+def _best(scores: Float[ndarray, " candidates"]) -> Best:
     index = int(np.argmax(scores))
     second = float(np.max(np.delete(scores, index)))
     return Best(index, tuple(scores.tolist()), float(scores[index]) - second)
 
 
-def _scores(
-    library: "Library",
-    decision: Decision,
-    *,
-    texts: Sequence[str],
-    tokens: Sequence[Sequence[int]],
-) -> Float[ndarray, " candidates"]:
-    if decision.ranking:
-        shares = vector_from_mapping(decision.ranking, objectives=library.manifest.objective_names)
-        prompt = last_user_text(decision.prompt or decision.messages)
-        return library.rewards.score([prompt] * len(texts), list(texts)) @ shares
-    named = decision.learned_ranking
-    values = coefficients_from_mapping(named, experts=library.manifest.expert_names)
+def _prompt(decision: Decision) -> str:
+    return last_user_text(decision.prompt or decision.messages)
+
+
+def _learned_scores(library: "Library", one: Candidates) -> Float[ndarray, " candidates"]:
+    """By the reward whose soup the coefficients are."""
+    decision = one.decision
+    values = coefficients_from_mapping(
+        decision.learned_ranking, experts=library.manifest.expert_names
+    )
     features = features_of(
         library.base,
         library.bank,
         beta=library.manifest.beta,
         context=encode_prompt(library.base, library.format(decision.prompt or decision.messages)),
-        answers=tokens,
+        answers=one.tokens,
     )
     return np.array(features) @ np.array(values)

@@ -9,7 +9,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed
 from palate.core.types import Completion
-from palate.library.candidates import best_candidate, candidate_requests
+from palate.library.candidates import Candidates, best_candidates, candidate_requests
 from palate.library.context_length import require_room_for_prompt
 from palate.models.chat import encode_answer, encode_prompt
 from palate.models.forced import plan_log_probs
@@ -113,20 +113,22 @@ def generate_all(
         request = Request(text, decision.plan, sampling, seed)
         requests += candidate_requests(request, n=decision.n_candidates)
     completions = library.engine.generate(requests)
-    outputs: list[Output] = []
+    groups: list[Sequence[Completion]] = []
     start = 0
-    for decision, seed in zip(decisions, seeds, strict=True):
-        own = completions[start : start + decision.n_candidates]
+    for decision in decisions:
+        groups.append(completions[start : start + decision.n_candidates])
         start += decision.n_candidates
-        best = best_candidate(
-            library,
-            decision,
-            texts=[completion.text for completion in own],
-            tokens=[completion.tokens for completion in own],
-        )
-        kept = own[best.index]
-        outputs.append(Output(kept.text, decision, kept, best.lead, seed))
-    return outputs
+    kept = best_candidates(
+        library,
+        [
+            Candidates(decision, [one.text for one in own], [one.tokens for one in own])
+            for decision, own in zip(decisions, groups, strict=True)
+        ],
+    )
+    return [
+        Output(own[best.index].text, decision, own[best.index], best.lead, seed)
+        for decision, own, best, seed in zip(decisions, groups, kept, seeds, strict=True)
+    ]
 
 
 def score_all(
