@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from palate import Library
 from palate.core.errors import PalateError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, Sampling
 from palate.core.settings import load_settings
-from palate.library.library import Library
 from palate.models.vllm_engine import VllmEngine
 from palate.models.vllm_wire import VllmSettings
 from palate.recipes.serve_vllm import folders_of

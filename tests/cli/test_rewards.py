@@ -95,13 +95,6 @@ def test_score_prints_numbers_for_answers_and_accuracy_for_pairs(files: Path) ->
     assert "[0.886, 1.000]" in ranked
 
 
-def test_table_prints_markdown_and_keeps_it(files: Path, tmp_path: Path) -> None:
-    words = ["table", str(files), "--out", str(tmp_path), "--objective", "friendly"]
-    text = run(*words, "--set", "light:least_texts=3")
-    assert text.splitlines()[2].startswith("| friendly | 30 | 1.000 [0.886, 1.000] |")
-    assert (tmp_path / "table.md").read_text() == text
-
-
 BAD_PAIRS = {
     "empty": ("", "is empty"),
     "no_rejected": ('{"prompt": "p", "chosen": "c"}\n', "has no 'rejected'"),

@@ -20,12 +20,12 @@ from starlette.testclient import TestClient
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.library.library import Library
 from palate.recipes import scale_ray
-from palate.recipes.scale_drill import replica_processes
 from palate.recipes.scale_serve import REPLICA, Named, serve_replicas, share_of
 from palate.recipes.serve import ServeJob, assemble
-from palate.recipes.serve_process import FREE, ServerProcess
 from palate.serve.app import make_app
 from palate.serve.settings import ServeSettings
+from research.serving.replicas_under_load import replica_processes
+from research.serving.server_process import FREE, ServerProcess
 from vllm_stand_in import StandIn, standing_in
 
 TALK = [{"role": "user", "content": "Tell me about rain."}]

@@ -17,8 +17,8 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import parameter_soup_plan
 from palate.library.library import Library
 from palate.models.logprobs import Scored, row_distributions
-from palate.recipes.serve_process import FREE, ServerProcess
 from palate.recipes.serve_vllm import folders_of, rates_of
+from research.serving.server_process import FREE, ServerProcess
 
 
 def test_adapters_are_found_by_name_and_an_empty_folder_is_refused(tmp_path: Path) -> None:
