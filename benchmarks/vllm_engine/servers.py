@@ -26,7 +26,7 @@ import numpy as np
 from openai import OpenAI
 
 from palate.metrics.intervals import wilson_interval
-from palate.recipes.scale_serve import REPLICA
+from palate.serve.replicas import REPLICA
 from research.serving.server_process import FREE, ServerProcess
 
 OPENINGS = (

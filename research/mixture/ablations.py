@@ -15,6 +15,12 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate import Library
+from palate.build.mixture_fit import (
+    MixtureRun,
+    combinations_of,
+    controller_for,
+    task_for,
+)
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import load_settings
@@ -23,12 +29,6 @@ from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.mixture.controller import PreferenceController, load_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import fit
-from palate.recipes.mixture_fit import (
-    MixtureRun,
-    combinations_of,
-    controller_for,
-    task_for,
-)
 from palate.world.objectives import PEOPLE
 from research.mixture.rivals import Entrant, controlled_entrant, uniform_entrant
 from research.mixture.verdicts import Compared, rates_of, verdicts, wanted_mean

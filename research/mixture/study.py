@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from palate.build.mixture_fit import WORLD_OVERRIDES
 from palate.core.errors import CheckFailedError
 from palate.core.files import dump_json
-from palate.recipes.mixture_fit import WORLD_OVERRIDES
 from research.command_line import IsJson, Overrides, Seeds, run, whole_numbers
 from research.mixture.ablations import SIZES, run_ablations
 from research.mixture.report import render_study, study_json, write_study

@@ -16,6 +16,16 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate import Library
+from palate.build.library import build_library
+from palate.build.mixture_fit import (
+    TRAINING_FOLDER,
+    WORLD_OVERRIDES,
+    MixtureRun,
+    fit_mixture,
+    fit_static,
+)
+from palate.build.morl import fair_share, train_morl
+from palate.build.world_run import world_run
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, read_jsonl, write_json
 from palate.core.progress import progress_of
@@ -29,16 +39,6 @@ from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import CURVES
 from palate.mixture.static import StaticController, StaticDecoding
 from palate.models.adapter import load_adapter
-from palate.recipes.build import build_library
-from palate.recipes.mixture_fit import (
-    TRAINING_FOLDER,
-    WORLD_OVERRIDES,
-    MixtureRun,
-    fit_mixture,
-    fit_static,
-)
-from palate.recipes.mixture_morl import fair_share, train_morl
-from palate.recipes.world_run import world_run
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE

@@ -17,6 +17,12 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field, model_validator
 
+from palate.build.builder import Workshop, open_workshop
+from palate.build.grow import without_errors
+from palate.build.oracles import ModelOracle, Prices, maker
+from palate.build.payoff_estimator import Meter
+from palate.build.run_file import RunSettings
+from palate.build.world_run import world_run
 from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
@@ -26,12 +32,6 @@ from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.baselines import random_anchors, uniform_anchors
 from palate.portfolio.oracle import Oracle
 from palate.portfolio.payoffs import Measurements, Payoffs
-from palate.recipes.palm_grow import without_errors
-from palate.recipes.palm_meter import Meter
-from palate.recipes.palm_oracles import ModelOracle, Prices, maker
-from palate.recipes.run_file import RunSettings
-from palate.recipes.workshop import Workshop, open_workshop
-from palate.recipes.world_run import world_run
 from palate.world.gold import gold_rewards
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import further_prompts, held_out_prompts

@@ -23,9 +23,9 @@ from palate.models.chat import encode_prompt
 from palate.models.logprobs import Scored
 from palate.models.vllm_rounding import Rounding, gram_of
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.serve_vllm import folders_of
-from palate.recipes.vllm import open_vllm
-from palate.recipes.vllm_rates import RateCheck, check_rates, people_points, rounding_rates
+from palate.serve.vllm import open_vllm
+from palate.serve.vllm_answers import folders_of
+from palate.serve.vllm_rates import RateCheck, check_rates, people_points, rounding_rates
 from research.command_line import IsJson, Overrides, run
 from research.serving.engines_compare import compare, failures, requests_of_all_ways, to_json
 

@@ -34,7 +34,7 @@ from palate.models.chat import encode_prompt
 from palate.models.load import Base
 from palate.models.logprobs import Scored, row_distributions
 from palate.models.vllm_engine import Served
-from palate.recipes.vllm import OpenedVllm
+from palate.serve.vllm import OpenedVllm
 
 TIE = 2e-3  # nats between two tokens that rounding of numbers may swap
 GAP = 1e-3  # nats, of a token's log-probability between two float32 implementations

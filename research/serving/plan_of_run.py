@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from palate.build.run_file import RunSettings
 from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
 from palate.experts.anchors import make_anchors
-from palate.recipes.run_file import RunSettings
 from research.serving.model_sizes import HUB
 from research.serving.plan_counts import PlanSettings
 

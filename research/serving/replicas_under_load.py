@@ -24,16 +24,16 @@ import psutil
 from pydantic import Field
 
 from palate import Library
+from palate.build.ray_cluster import require_ray
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.core.types import Belief
 from palate.metrics.intervals import wilson_interval
-from palate.recipes.people_kept import list_people
-from palate.recipes.scale_ray import require_ray
-from palate.recipes.scale_serve import REPLICA, require_shared
-from palate.recipes.serve import assemble
+from palate.profiles.administration import list_people
+from palate.serve.assemble import assemble
+from palate.serve.replicas import REPLICA, require_shared
 from palate.serve.settings import ServeSettings
 from research.serving.server_process import FREE, ServerProcess
 

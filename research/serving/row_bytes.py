@@ -22,7 +22,7 @@ from palate.profiles.database import Database, open_database
 from palate.profiles.persons import add_person
 from palate.profiles.responses import Response, record_response
 from palate.profiles.store import SqlProfileStore
-from palate.recipes.scale_serve import require_shared
+from palate.serve.replicas import require_shared
 from research.command_line import IsJson, Overrides, run
 
 LETTERS = "etaoinshrdlu "

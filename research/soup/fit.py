@@ -8,11 +8,11 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import log_expit
 
+from palate.build.soup_fit import learner_of
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
 from palate.experts.anchors import Anchor
 from palate.people.population import fit_population
-from palate.recipes.soup_fit import learner_of
 from palate.soup.basis import EffectiveRank, effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis
 from palate.soup.learning import feature_scales, plain_prior, population_prior

@@ -18,13 +18,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from palate.build.library import build_library
+from palate.build.run_file import RunSettings
+from palate.build.world_run import world_run
 from palate.core.seeds import generator_for
 from palate.core.simplex import sample_simplex
 from palate.experts.anchors import Anchor, AnchorSettings, objective_anchors
 from palate.library.folder import LibraryFolder
-from palate.recipes.build import build_library
-from palate.recipes.run_file import RunSettings
-from palate.recipes.world_run import world_run
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import train_prompts
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from palate.build.library import build_library
 from palate.core.plan import Plan, member_plan, reference_plan
 from palate.core.protocols import Request, Sampling
 from palate.experts.anchors import objective_anchors
@@ -21,7 +22,6 @@ from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
 from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.recipes.build import build_library
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import format_prompt
 from research.soup.judge import answer_cell

@@ -31,12 +31,12 @@ from palate.core.plan import (
 )
 from palate.core.protocols import Request, Sampling
 from palate.core.seeds import derive_seed, generator_for
+from palate.evaluate.implicit_counts import draw_counted, implicit_plan
 from palate.library.folder import LibraryFolder
 from palate.library.opening import WORLD, base_path
 from palate.models.bank import AdapterBank
 from palate.models.engine import LocalEngine
 from palate.models.load import load_base
-from palate.recipes.implicit_counts import draw_counted, implicit_plan
 from palate.soup.coefficients import reward_space_coefficients
 from palate.soup.normalised import States
 from palate.soup.plans import soup_plan

@@ -21,15 +21,15 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from palate import Library
+from palate.build.library import build_library
+from palate.build.world_run import world_run
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.core.files import dump_json, write_json, write_text_atomic
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
+from palate.demo.judged import Judged, judge_entries
+from palate.demo.run import BASE_NAME, demo_entries, wanted_by
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.recipes.build import build_library
-from palate.recipes.demo import BASE_NAME, demo_entries, wanted_by
-from palate.recipes.world_judged import Judged, judge_entries
-from palate.recipes.world_run import world_run
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
 from palate.world.prompts import held_out_prompts
 from research.command_line import IsJson, Seeds, run, whole_numbers

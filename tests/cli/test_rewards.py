@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli.app import app, main
-from recipes.test_rewards import write_answers, write_pairs
+from rewards.test_job import write_answers, write_pairs
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,9 @@ def evaluate(
 ) -> None:
     """Users x prompts x methods x seeds, judged and compared: results.jsonl and report.html."""
     from palate.core.settings import load_settings
+    from palate.evaluate.evaluation import evaluate as run
+    from palate.evaluate.safety_floor import evaluate_floor, render_floor
     from palate.evaluate.suite import Suite
-    from palate.recipes.evaluate import evaluate as run
-    from palate.recipes.evaluate_floor import evaluate_floor, render_floor
 
     chosen = load_settings(Suite, suite, overrides=overrides or ())
     chosen = chosen.quick() if is_quick else chosen

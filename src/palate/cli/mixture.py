@@ -33,10 +33,10 @@ def fit(
     is_json: IsJson = False,
 ) -> None:
     """Train the library's controller and put it into the library; resumes."""
+    from palate.build.mixture_fit import WORLD_OVERRIDES, MixtureRun, fit_mixture
     from palate.core.progress import progress_of
     from palate.core.settings import load_settings
     from palate.library.library import Library
-    from palate.recipes.mixture_fit import WORLD_OVERRIDES, MixtureRun, fit_mixture
 
     preset = WORLD_OVERRIDES if run is None else ()
     settings = load_settings(MixtureRun, run, overrides=[*preset, *(overrides or ())])
@@ -68,8 +68,8 @@ def explain(
 ) -> None:
     """Answer under the controller, and say of every token who was asked and who wrote it."""
     from palate.core.protocols import Sampling
+    from palate.library.explain import explain_answer
     from palate.library.library import Library
-    from palate.recipes.mixture_explain import explain_answer
 
     shares = numbers_by_name(preference, what="preference")
     if shares is None:

@@ -41,7 +41,7 @@ def replay(
     is_json: IsJson = False,
 ) -> None:
     """Real voters: what a few votes of a new person foretell of the others."""
-    from palate.recipes.people_replay import replay_people
+    from palate.people.replay_voters import replay_people
 
     counts = whole_numbers(votes, what="numbers of votes")
     found = replay_people(data, n_votes=counts, n_repeats=repeats, topics=topic or (), seed=seed)
@@ -66,7 +66,7 @@ def migrate(
     is_json: IsJson = False,
 ) -> None:
     """Bring the database to a schema, up or down, with its data."""
-    from palate.recipes.people_kept import migrate_people
+    from palate.profiles.administration import migrate_people
 
     print_figures(migrate_people(database, revision=to), is_json=is_json)
 
@@ -74,7 +74,7 @@ def migrate(
 @app.command(name="list")
 def list_(database: DatabaseUrl, tenant: Tenant = "default", is_json: IsJson = False) -> None:
     """Who is known, and how much of each."""
-    from palate.recipes.people_kept import list_people
+    from palate.profiles.administration import list_people
 
     found = list_people(database, tenant=tenant)
     if is_json:
@@ -94,7 +94,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="JSON file; printed where absent.")] = None,
 ) -> None:
     """Everything about one person, as JSON."""
-    from palate.recipes.people_kept import export_kept
+    from palate.profiles.administration import export_kept
 
     found = export_kept(database, person=person, tenant=tenant)
     if out is None:
@@ -112,7 +112,7 @@ def erase(
     is_json: IsJson = False,
 ) -> None:
     """Erase everything about one person; prints a receipt that does not name the person."""
-    from palate.recipes.people_kept import erase_kept
+    from palate.profiles.administration import erase_kept
 
     if not is_sure:
         typer.confirm(f"Erase everything about {person!r}? It cannot be undone", abort=True)
@@ -130,7 +130,7 @@ def issue(
     ] = None,
 ) -> None:
     """Print a new key; it is shown this once and kept only as a digest."""
-    from palate.recipes.people_kept import issue_kept_key
+    from palate.profiles.administration import issue_kept_key
 
     typer.echo(issue_kept_key(database, label=label, tenant=tenant, role=role, days=days))
 
@@ -138,7 +138,7 @@ def issue(
 @keys.command(name="list")
 def list_keys(database: DatabaseUrl, is_json: IsJson = False) -> None:
     """Prefix, tenant and label of all keys."""
-    from palate.recipes.people_kept import list_kept_keys
+    from palate.profiles.administration import list_kept_keys
 
     found = list_kept_keys(database)
     if is_json:
@@ -156,7 +156,7 @@ def revoke(
     database: DatabaseUrl,
 ) -> None:
     """Stop a key from working, for good."""
-    from palate.recipes.people_kept import revoke_kept_key
+    from palate.profiles.administration import revoke_kept_key
 
     revoke_kept_key(database, prefix=prefix)
 

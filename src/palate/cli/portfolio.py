@@ -52,8 +52,8 @@ def select(
     is_json: IsJson = False,
 ) -> None:
     """Choose members and certify what users lose at most."""
+    from palate.portfolio import select as recipe
     from palate.portfolio.terms import Terms
-    from palate.recipes import portfolio as recipe
 
     if no_slack and slack is not None:
         raise InvalidInputError("Give either --slack or --no-slack.")
@@ -80,7 +80,7 @@ def select(
 @app.command()
 def verify(portfolio_file: PortfolioFile, is_json: IsJson = False) -> None:
     """Compute the certificate again from the stored table; exit code 1 if a number differs."""
-    from palate.recipes import portfolio as recipe
+    from palate.portfolio import select as recipe
 
     found = {"verified": True, **recipe.summary(recipe.verify(portfolio_file))}
     if not is_json:
@@ -98,7 +98,7 @@ def route(
     is_json: IsJson = False,
 ) -> None:
     """Say which member serves a user, and what they lose at most."""
-    from palate.recipes import portfolio as recipe
+    from palate.portfolio import select as recipe
 
     shares = numbers_by_name(preference, what="preference")
     if (shares is None) == (draws is None):
@@ -148,7 +148,7 @@ def grow(
     is_json: IsJson = False,
 ) -> None:
     """Train experts where the certificate asks for them, until a tolerance or a budget; resumes."""
-    from palate.recipes.palm_run import grow_portfolio
+    from palate.build.grow_run import grow_portfolio
 
     built = grow_portfolio(target, out=out, overrides=overrides or ())
     if is_json:

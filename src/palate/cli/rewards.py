@@ -40,7 +40,7 @@ def train(
     is_json: IsJson = False,
 ) -> None:
     """Train a reward, and print its held-out accuracy beside what length alone would do."""
-    from palate.recipes.rewards import RewardJob, train_reward
+    from palate.rewards.job import RewardJob, train_reward
 
     job = RewardJob.checked(
         {
@@ -83,7 +83,7 @@ def score(
     is_json: IsJson = False,
 ) -> None:
     """Score answers in [0, 1], or rank pairs."""
-    from palate.recipes.rewards import score_file
+    from palate.rewards.job import score_file
 
     found = score_file(folder, file, is_raw=is_raw, group_by=group_by).to_json()
     if is_json:

@@ -37,7 +37,7 @@ def train(
     is_json: IsJson = False,
 ) -> None:
     """One expert on all processes that `accelerate launch` starts; on one without it."""
-    from palate.recipes.scale_train import train_anchor
+    from palate.build.train_job import train_anchor
 
     found = train_anchor(library, expert, out=out, n_steps=n_steps, accumulate=accumulate)
     if not found.is_first:
@@ -60,10 +60,10 @@ def payoff(
     is_json: IsJson = False,
 ) -> None:
     """Price the base and all experts; with --set workers=N on N Ray workers, digit for digit."""
+    from palate.build.payoff_job import PayoffJobSettings, measure_payoffs
+    from palate.build.run_file import read_prompts
     from palate.core.settings import load_settings
     from palate.portfolio.payoff_file import save_payoffs
-    from palate.recipes.run_file import read_prompts
-    from palate.recipes.scale_payoff import PayoffJobSettings, measure_payoffs
 
     settings = load_settings(PayoffJobSettings, overrides=overrides or ())
     found = measure_payoffs(library, read_prompts(prompts), settings)
@@ -105,8 +105,8 @@ def serve(
 ) -> None:
     """Serve a library as replicas on Ray Serve; any of them serves any person."""
     from palate.core.settings import load_settings
-    from palate.recipes.scale_serve import serve_replicas
-    from palate.recipes.serve import ServeJob
+    from palate.serve.assemble import ServeJob
+    from palate.serve.replicas import serve_replicas
     from palate.serve.settings import ServeSettings
 
     settings = load_settings(ServeSettings, config, overrides=overrides or ())
@@ -130,7 +130,7 @@ def gather(
     ],
 ) -> None:
     """Take the experts that independent jobs trained into one library."""
-    from palate.recipes.scale_gather import gather_experts
+    from palate.build.gather import gather_experts
 
     for name, folder in gather_experts(library, others):
         typer.echo(f"{name}: from {folder}")

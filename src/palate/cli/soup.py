@@ -63,7 +63,7 @@ def basis(
     is_json: IsJson = False,
 ) -> None:
     """Measure a library's experts as a basis and write its soup.json."""
-    from palate.recipes.soup_basis import write_soup
+    from palate.build.soup_basis import write_soup
 
     written = write_soup(
         library,
@@ -110,7 +110,7 @@ def fit(
     is_json: IsJson = False,
 ) -> None:
     """A person's coefficients from feedback, with credible intervals and the predicted gain."""
-    from palate.recipes.soup_fit import fit_soup
+    from palate.build.soup_fit import fit_soup
 
     found = fit_soup(library, feedback, way=cast("SoupWay", way), person=person, out=out, base=base)
     if is_json:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from palate.build.run_file import RunSettings
 from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
-from palate.recipes.run_file import RunSettings
 from research.serving.model_sizes import DEVICES
 from research.serving.plan import short
 from research.serving.plan_counts import PlanSettings, plan

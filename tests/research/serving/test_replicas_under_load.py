@@ -15,7 +15,7 @@ import pytest
 
 from palate.core.errors import CheckFailedError
 from palate.core.types import Belief
-from palate.recipes.scale_serve import REPLICA
+from palate.serve.replicas import REPLICA
 from research.people.store_faults import require_passed
 from research.serving.replicas_under_load import (
     AWAY,

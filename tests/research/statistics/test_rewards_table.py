@@ -6,9 +6,9 @@ from typer.testing import CliRunner
 from palate.core.errors import InvalidInputError
 from palate.rewards.card import load_card
 from palate.rewards.held_out import Accuracy, HeldOut
-from recipes.test_rewards import write_pairs
 from research.command_line import program
 from research.statistics.rewards_table import TableJob, compare_rewards, main, markdown_table
+from rewards.test_job import write_pairs
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.recipes.demo import BASE_NAME
-from palate.recipes.world_judged import Judged
+from palate.demo.judged import Judged
+from palate.demo.run import BASE_NAME
 from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
 from research.world.study import (
     StudySettings,
