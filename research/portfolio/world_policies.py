@@ -17,10 +17,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field, model_validator
 
-from palate.build.builder import Workshop, open_workshop
+from palate.build.builder import Builder, open_builder
 from palate.build.grow import without_errors
 from palate.build.oracles import ModelOracle, Prices, maker
-from palate.build.payoff_estimator import Meter
+from palate.build.payoff_estimator import PayoffEstimator
 from palate.build.run_file import RunSettings
 from palate.build.world_run import world_run
 from palate.core.errors import InvalidInputError
@@ -162,10 +162,10 @@ def trained_policies(settings: WorldStudySettings, *, seed: int, work: Path) -> 
     """Train and measure one seed's policies, or read those that are there."""
     run = study_run(settings.objectives, seed=seed)
     with deterministic(n_threads=run.training.n_threads):
-        workshop = open_workshop(run, out=work / f"seed-{seed}")
-        seen = Prices(workshop, _seen_meter(workshop, settings), work / f"seed-{seed}/policies")
-        judged = Prices(workshop, _gold_meter(workshop, settings), work / f"gold-{seed}")
-        oracle = ModelOracle(maker("trained", workshop), seen)
+        builder = open_builder(run, out=work / f"seed-{seed}")
+        seen = Prices(builder, _seen_estimator(builder, settings), work / f"seed-{seed}/policies")
+        judged = Prices(builder, _gold_estimator(builder, settings), work / f"gold-{seed}")
+        oracle = ModelOracle(maker("trained", builder), seen)
         with progress_of(f"seed {seed}, policies made") as report:
             fixed = _fixed(settings, seed=seed)
             n_all = sum(len(anchors) for anchors in fixed) + settings.max_calls
@@ -231,25 +231,25 @@ def _searched(oracle: ModelOracle, settings: WorldStudySettings) -> tuple[str, .
     return names
 
 
-def _seen_meter(workshop: Workshop, settings: WorldStudySettings) -> Meter:
-    return Meter(
-        base=workshop.base,
-        prompts=study_prompts(settings.n_prompts, seed=workshop.settings.seed),
-        reward=workshop.reward,
-        reward_key=workshop.reward_key,
+def _seen_estimator(builder: Builder, settings: WorldStudySettings) -> PayoffEstimator:
+    return PayoffEstimator(
+        base=builder.base,
+        prompts=study_prompts(settings.n_prompts, seed=builder.settings.seed),
+        reward=builder.reward,
+        reward_key=builder.reward_key,
         n_answers=1,
-        max_tokens=workshop.settings.rollouts.max_tokens,
-        seed=derive_seed(workshop.settings.seed, "seen"),
+        max_tokens=builder.settings.rollouts.max_tokens,
+        seed=derive_seed(builder.settings.seed, "seen"),
     )
 
 
-def _gold_meter(workshop: Workshop, settings: WorldStudySettings) -> Meter:
-    return Meter(
-        base=workshop.base,
+def _gold_estimator(builder: Builder, settings: WorldStudySettings) -> PayoffEstimator:
+    return PayoffEstimator(
+        base=builder.base,
         prompts=held_out_prompts(),
-        reward=GoldRules(workshop.settings.objective_names),
+        reward=GoldRules(builder.settings.objective_names),
         reward_key=GOLD_KEY,
         n_answers=settings.n_answers,
-        max_tokens=workshop.settings.rollouts.max_tokens,
-        seed=derive_seed(workshop.settings.seed, "gold"),
+        max_tokens=builder.settings.rollouts.max_tokens,
+        seed=derive_seed(builder.settings.seed, "gold"),
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from palate.build.oracles import ModelOracle, Prices, maker, preference_name
-from palate.build.payoff_estimator import Meter
+from palate.build.payoff_estimator import PayoffEstimator
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.plan import Plan, Pool, Row, member_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, Sampling
@@ -45,7 +45,7 @@ class FakeSettings:
         beta = 0.2
 
 
-class FakeWorkshop:
+class FakeBuilder:
     """A library whose experts are there; what is asked to be trained is written down."""
 
     def __init__(self, folder: Path) -> None:
@@ -60,14 +60,14 @@ class FakeWorkshop:
 
 
 @pytest.fixture(scope="module")
-def workshop(tiny_library: Path) -> FakeWorkshop:
-    return FakeWorkshop(tiny_library)
+def builder(tiny_library: Path) -> FakeBuilder:
+    return FakeBuilder(tiny_library)
 
 
-def meter_of(workshop, **changes):
-    return Meter(
+def estimator_of(builder, **changes):
+    return PayoffEstimator(
         **{
-            "base": workshop.base,
+            "base": builder.base,
             "prompts": PROMPTS,
             "reward": Lengths(),
             "reward_key": "lengths",
@@ -93,55 +93,53 @@ def test_each_way_is_its_own_plan():
     )
 
 
-def test_a_preference_that_has_an_expert_is_that_expert_and_others_are_named_by_shares(workshop):
-    make = maker("trained", workshop)
+def test_a_preference_that_has_an_expert_is_that_expert_and_others_are_named_by_shares(builder):
+    make = maker("trained", builder)
     assert make(np.array([0.0, 1.0, 0.0])).name == "short"
     policy = make(np.array([0.5, 0.25, 0.25]))
     assert policy.name == "w-500-250-250"
     assert policy.preference == (0.5, 0.25, 0.25)
     assert policy.coefficients == {"w-500-250-250": 1.0}
-    assert workshop.asked[-2:] == ["short", "w-500-250-250"]
+    assert builder.asked[-2:] == ["short", "w-500-250-250"]
     assert preference_name(np.array([1 / 3, 1 / 3, 1 / 3])) == "w-333-333-333"
 
 
 @pytest.mark.parametrize("kind", ["decoding", "soup"])
-def test_combined_policies_take_the_shares_as_coefficients_of_the_objectives_experts(
-    workshop, kind
-):
-    policy = maker(kind, workshop)(np.array([0.75, 0.0, 0.25]))
+def test_combined_policies_take_the_shares_as_coefficients_of_the_objectives_experts(builder, kind):
+    policy = maker(kind, builder)(np.array([0.75, 0.0, 0.25]))
     assert policy.way == kind
     assert policy.coefficients == {"kind": 0.75, "plain": 0.25}
 
 
-def test_an_unknown_oracle_is_refused(workshop):
+def test_an_unknown_oracle_is_refused(builder):
     with pytest.raises(InvalidInputError, match="trained, decoding, soup"):
-        maker("oracle", workshop)
+        maker("oracle", builder)
 
 
-def test_rewards_are_means_over_answers_and_kl_agrees_with_log_ratios(workshop):
-    folders = workshop.library.expert_folders()
-    bank = AdapterBank.load(workshop.base, {"kind": folders["kind"]})
-    meter = meter_of(workshop, n_answers=30)
+def test_rewards_are_means_over_answers_and_kl_agrees_with_log_ratios(builder):
+    folders = builder.library.expert_folders()
+    bank = AdapterBank.load(builder.base, {"kind": folders["kind"]})
+    estimator = estimator_of(builder, n_answers=30)
     plan = member_plan(index=0, n_experts=1)
-    found = meter.measure(plan, bank)
+    found = estimator.measure(plan, bank)
     assert found.rewards.shape == (4, 3)
     by_hand = Lengths().score([], found.texts[2]).mean(axis=0)
     np.testing.assert_allclose(found.rewards[2], by_hand)
     assert np.all(found.kl > 0)
     # the mean log-ratio of drawn answers estimates the same KL, with more spread
-    answers = LocalEngine(workshop.base, bank).generate(
+    answers = LocalEngine(builder.base, bank).generate(
         [
             Request(p, plan, Sampling(max_tokens=6), seed=derive_seed(1, "meter", p, k))
             for p in PROMPTS
             for k in range(30)
         ]
     )
-    items = [Scored(tuple(encode_prompt(workshop.base, a.prompt)), a.tokens) for a in answers]
+    items = [Scored(tuple(encode_prompt(builder.base, a.prompt)), a.tokens) for a in answers]
     own, other = (
         torch.stack(
             [
                 x.sum()
-                for x in answer_log_probs(workshop.base, bank, plans=[p] * len(items), items=items)
+                for x in answer_log_probs(builder.base, bank, plans=[p] * len(items), items=items)
             ]
         ).double()
         for p in (plan, reference_plan(n_experts=1))
@@ -152,8 +150,8 @@ def test_rewards_are_means_over_answers_and_kl_agrees_with_log_ratios(workshop):
     bank.close()
 
 
-def test_the_base_costs_nothing_and_a_policy_is_measured_once(workshop, tmp_path):
-    prices = Prices(workshop, meter_of(workshop), tmp_path)
+def test_the_base_costs_nothing_and_a_policy_is_measured_once(builder, tmp_path):
+    prices = Prices(builder, estimator_of(builder), tmp_path)
     base = prices.of(Policy("base", "base", None, {}))
     np.testing.assert_allclose(base.kl, 0.0, atol=1e-6)
     policy = Policy("short", "expert", (0.0, 1.0, 0.0), {"short": 1.0})
@@ -161,15 +159,15 @@ def test_the_base_costs_nothing_and_a_policy_is_measured_once(workshop, tmp_path
     kept = load_policy(tmp_path / "short.json")
     assert kept.policy == policy
     assert kept.experts == {"short": "short"}
-    again = Prices(workshop, meter_of(workshop), tmp_path).of(policy)
+    again = Prices(builder, estimator_of(builder), tmp_path).of(policy)
     assert np.array_equal(again.rewards, first.rewards)
     assert again.texts == first.texts
-    other = Prices(workshop, meter_of(workshop, seed=2), tmp_path).of(policy)
+    other = Prices(builder, estimator_of(builder, seed=2), tmp_path).of(policy)
     assert other.texts != first.texts
 
 
-def test_a_garbled_policy_file_is_refused(workshop, tmp_path):
-    prices = Prices(workshop, meter_of(workshop), tmp_path)
+def test_a_garbled_policy_file_is_refused(builder, tmp_path):
+    prices = Prices(builder, estimator_of(builder), tmp_path)
     policy = Policy("short", "expert", (0.0, 1.0, 0.0), {"short": 1.0})
     prices.of(policy)
     content = json.loads((tmp_path / "short.json").read_text())
@@ -179,9 +177,9 @@ def test_a_garbled_policy_file_is_refused(workshop, tmp_path):
         prices.of(policy)
 
 
-def test_payoffs_are_rewards_less_the_price_of_kl_on_the_chosen_prompts(workshop, tmp_path):
-    prices = Prices(workshop, meter_of(workshop), tmp_path)
-    oracle = ModelOracle(maker("soup", workshop), prices, part=np.array([0, 2]))
+def test_payoffs_are_rewards_less_the_price_of_kl_on_the_chosen_prompts(builder, tmp_path):
+    prices = Prices(builder, estimator_of(builder), tmp_path)
+    oracle = ModelOracle(maker("soup", builder), prices, part=np.array([0, 2]))
     names = [oracle.policy(np.array(w)) for w in ([1.0, 0, 0], [0.5, 0.5, 0])]
     table = oracle.payoffs(names).table
     assert table.beta == 0.2
@@ -191,6 +189,6 @@ def test_payoffs_are_rewards_less_the_price_of_kl_on_the_chosen_prompts(workshop
     np.testing.assert_allclose(table.preferences, [[1, 0, 0], [0.5, 0.5, 0]])
 
 
-def test_too_few_prompts_are_refused(workshop):
+def test_too_few_prompts_are_refused(builder):
     with pytest.raises(InvalidInputError, match="at least four prompts"):
-        meter_of(workshop, prompts=PROMPTS[:3])
+        estimator_of(builder, prompts=PROMPTS[:3])

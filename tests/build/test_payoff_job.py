@@ -12,7 +12,7 @@ import pytest
 
 from fakes import save_random_adapter, save_tiny_llama
 from palate.build import ray_cluster as scale_ray
-from palate.build.builder import open_workshop
+from palate.build.builder import open_builder
 from palate.build.payoff_job import PayoffJobSettings, measure_payoffs
 from palate.build.run_file import RunSettings
 from palate.core.errors import InvalidInputError, MissingExtraError
@@ -50,7 +50,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "training": {"n_steps": 1, "batch_pairs": 4, "learning_rate": 0.05},
         }
     )
-    shop = open_workshop(settings, out=root / "library")
+    shop = open_builder(settings, out=root / "library")
     for anchor in objective_anchors(("long", "short")):
         shop.make(anchor, title="test")
     save_random_adapter(base, root / "other", seed=1)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from fakes import save_tiny_llama
-from palate.build.builder import open_workshop
+from palate.build.builder import open_builder
 from palate.build.run_file import RunSettings
 from palate.build.train_job import Trained, train_anchor
 from palate.core.errors import InvalidInputError
@@ -45,7 +45,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "training": {"n_steps": 6, "batch_pairs": 8, "accumulate": 2, "learning_rate": 0.01},
         }
     )
-    open_workshop(settings, out=root / "library")
+    open_builder(settings, out=root / "library")
     return root / "library"
 
 

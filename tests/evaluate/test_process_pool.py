@@ -1,12 +1,12 @@
-"""A crew does all jobs, in an order that their needs allow, and tells what failed."""
+"""A process pool does all jobs, in an order that their needs allow, and tells what failed."""
 
 import os
 
 import pytest
 
-from crew import begin
 from palate.core.errors import FormatError, PalateError
 from palate.evaluate.process_pool import Job, run_jobs
+from pool_jobs import begin
 
 
 def job(name, *, needs=(), kind="plain", value=None):

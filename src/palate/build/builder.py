@@ -1,8 +1,8 @@
-"""The workshop: a library being built, ready to train an expert for any anchor.
+"""The builder: a library being built, ready to train an expert for any anchor.
 
-Rollouts and rewards are made once, when the workshop opens; every expert is then one training run
-on the same scored answers. Every part is entered into the library when it is whole, under a hash of
-everything that determines it; one that is there already is not made again.
+Rollouts and rewards are made once, when the builder is opened; every expert is then one training
+run on the same scored answers. Every part is entered into the library when it is whole, under a
+hash of everything that determines it; one that is there already is not made again.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ _N_CHANGES = 3  # that are named of the settings that differ
 _N_TILTS = 256  # rollouts that an expert's tilt is measured on
 
 
-class Workshop:
+class Builder:
     """A library with rollouts and rewards, its base, and the training of experts.
 
     Attributes:
@@ -64,7 +64,7 @@ class Workshop:
         library: As it is now; it gains an expert with every new anchor.
         rollouts: The base's scored answers.
         reward: What scored them.
-        trained: Experts trained since the workshop opened, in order.
+        trained: Experts trained since the builder opened, in order.
     """
 
     def __init__(self, settings: RunSettings, base: Base, library: LibraryFolder) -> None:
@@ -191,13 +191,13 @@ class Workshop:
         )
 
 
-def open_workshop(
+def open_builder(
     settings: RunSettings,
     *,
     out: Path,
     reward_funcs: Mapping[str, RewardFunction] | None = None,
-) -> Workshop:
-    """The workshop of a run file, in the folder `out`; goes on where an earlier build stopped.
+) -> Builder:
+    """The builder of a run file, in the folder `out`; goes on where an earlier build stopped.
 
     Args:
         settings: Of the run file.
@@ -222,11 +222,11 @@ def open_workshop(
     require_room_for_answers(base, settings.rollouts.max_tokens, key="rollouts.max_tokens")
     before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None
     library = LibraryFolder.create(out, _manifest(settings, base))
-    workshop = Workshop(settings, base, replace(library, reward_funcs=functions))
+    builder = Builder(settings, base, replace(library, reward_funcs=functions))
     if before is not None:
-        for sentence in told_of_remade(before, workshop.library.manifest):
+        for sentence in told_of_remade(before, builder.library.manifest):
             note(sentence)
-    return workshop
+    return builder
 
 
 def told_of_remade(before: Manifest, after: Manifest) -> list[str]:

@@ -23,9 +23,9 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from palate.build.builder import Workshop
+from palate.build.builder import Builder
 from palate.build.oracles import BASE_POLICY, ModelOracle, Prices, maker, some_prompts
-from palate.build.payoff_estimator import Meter
+from palate.build.payoff_estimator import PayoffEstimator
 from palate.build.portfolio_settings import PortfolioSettings
 from palate.build.run_file import RunSettings, read_prompts
 from palate.build.run_prompts import run_prompts
@@ -87,7 +87,7 @@ class Grown:
         }
 
 
-def grow(workshop: Workshop, settings: PortfolioSettings) -> Grown:
+def grow(builder: Builder, settings: PortfolioSettings) -> Grown:
     """Make policies, choose members, certify them, and write the library's portfolio files.
 
     Raises:
@@ -95,16 +95,16 @@ def grow(workshop: Workshop, settings: PortfolioSettings) -> Grown:
             there are too few prompts.
         NotCertifiedError: a slack is given and the table does not carry it.
     """
-    require_growable(workshop.settings, settings)
-    prompts = portfolio_prompts(workshop.settings, settings)
-    folder = workshop.library.folder
+    require_growable(builder.settings, settings)
+    prompts = portfolio_prompts(builder.settings, settings)
+    folder = builder.library.folder
     oracle = ModelOracle(
-        maker(settings.oracle, workshop),
-        Prices(workshop, _meter(workshop, settings, prompts), folder / POLICIES),
+        maker(settings.oracle, builder),
+        Prices(builder, _estimator(builder, settings, prompts), folder / POLICIES),
     )
-    first, second = _halves(len(prompts), seed=workshop.settings.seed)
+    first, second = _halves(len(prompts), seed=builder.settings.seed)
     names, stop, gap = _searched(replace(oracle, part=first), settings)
-    names = _with_known(oracle, workshop, settings, names)
+    names = _with_known(oracle, builder, settings, names)
     measurements = oracle.measurements(names)
     chosen_on, reported = (
         payoffs_from_measurements(some_prompts(measurements, part)) for part in (first, second)
@@ -184,15 +184,17 @@ def portfolio_prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[st
     return tuple(pool[k] for k in sorted(order))
 
 
-def _meter(workshop: Workshop, settings: PortfolioSettings, prompts: tuple[str, ...]) -> Meter:
-    return Meter(
-        base=workshop.base,
+def _estimator(
+    builder: Builder, settings: PortfolioSettings, prompts: tuple[str, ...]
+) -> PayoffEstimator:
+    return PayoffEstimator(
+        base=builder.base,
         prompts=prompts,
-        reward=workshop.reward,
-        reward_key=workshop.reward_key,
+        reward=builder.reward,
+        reward_key=builder.reward_key,
         n_answers=settings.n_answers,
-        max_tokens=workshop.settings.rollouts.max_tokens,
-        seed=derive_seed(workshop.settings.seed, "portfolio"),
+        max_tokens=builder.settings.rollouts.max_tokens,
+        seed=derive_seed(builder.settings.seed, "portfolio"),
     )
 
 
@@ -232,14 +234,14 @@ def _searched(
 
 def _with_known(
     oracle: ModelOracle,
-    workshop: Workshop,
+    builder: Builder,
     settings: PortfolioSettings,
     names: Sequence[str],
 ) -> tuple[str, ...]:
     """The policies made, the run's other experts with a preference, and the base itself."""
     known: list[str] = []
     if settings.oracle == "trained":
-        run = workshop.settings
+        run = builder.settings
         anchors = make_anchors(run.anchors, objectives=run.objective_names, seed=run.seed)
         known = [oracle.policy(a.vector()) for a in anchors if not a.is_signed]
     oracle.policies[BASE_POLICY.name] = BASE_POLICY

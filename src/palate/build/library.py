@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from palate.build.builder import open_workshop
+from palate.build.builder import open_builder
 from palate.build.grow import Grown, grow, require_growable
 from palate.build.measure import MeasuredLibrary, measure_library
 from palate.build.reward_sources import held_out_of
@@ -143,19 +143,19 @@ def build_library(
     if settings.portfolio is not None:
         require_growable(settings, settings.portfolio)
     with deterministic(n_threads=settings.training.n_threads):
-        workshop = open_workshop(settings, out=out, reward_funcs=reward_funcs)
-        missing = [anchor for anchor in anchors if not workshop.has(anchor)]
+        builder = open_builder(settings, out=out, reward_funcs=reward_funcs)
+        missing = [anchor for anchor in anchors if not builder.has(anchor)]
         for place, anchor in enumerate(missing, start=1):
-            workshop.make(anchor, title=f"{place} of {len(missing)}")
+            builder.make(anchor, title=f"{place} of {len(missing)}")
         if only is not None:
-            return Built(workshop.library, tuple(workshop.trained), monotonic() - start)
-        grown = None if settings.portfolio is None else grow(workshop, settings.portfolio)
+            return Built(builder.library, tuple(builder.trained), monotonic() - start)
+        grown = None if settings.portfolio is None else grow(builder, settings.portfolio)
         asked_for = () if grown is None else grown.experts
-        workshop.keep(tuple(dict.fromkeys([*names, *asked_for])))
-        functions = workshop.library.reward_funcs
+        builder.keep(tuple(dict.fromkeys([*names, *asked_for])))
+        functions = builder.library.reward_funcs
         measured = measure_library(settings, out=out, reward_funcs=functions)
     seconds = monotonic() - start
-    return Built(workshop.library, tuple(workshop.trained), seconds, grown, measured)
+    return Built(builder.library, tuple(builder.trained), seconds, grown, measured)
 
 
 def _run_settings(

@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from palate.build.builder import Workshop
-from palate.build.payoff_estimator import Meter
+from palate.build.builder import Builder
+from palate.build.payoff_estimator import PayoffEstimator
 from palate.build.portfolio_settings import OracleKind
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
@@ -55,23 +55,23 @@ class Prices:
     """Measurements of policies, kept in a folder.
 
     Attributes:
-        workshop: Has the experts.
-        meter: Measures.
+        builder: Has the experts.
+        estimator: Measures.
         folder: One file per policy.
     """
 
-    workshop: Workshop
-    meter: Meter
+    builder: Builder
+    estimator: PayoffEstimator
     folder: Path
 
     def of(self, policy: Policy) -> Measured:
         """The policy's measurement; made and kept unless it is there."""
         path = self.folder / f"{policy.name}.json"
-        manifest = self.workshop.library.manifest
+        manifest = self.builder.library.manifest
         experts = {name: manifest.expert(name).key for name in policy.coefficients}
         key = hash_value(
             {
-                "meter": self.meter.fingerprint,
+                "meter": self.estimator.fingerprint,
                 "way": policy.way,
                 "coefficients": dict(policy.coefficients),
                 "experts": experts,
@@ -85,13 +85,13 @@ class Prices:
         return measured
 
     def _measured(self, policy: Policy) -> Measured:
-        library = self.workshop.library
+        library = self.builder.library
         names = list(policy.coefficients)
         bank = AdapterBank.load(
-            self.workshop.base, {name: library.expert_folder(name) for name in names}
+            self.builder.base, {name: library.expert_folder(name) for name in names}
         )
         try:
-            return self.meter.measure(policy.plan(names), bank)
+            return self.estimator.measure(policy.plan(names), bank)
         finally:
             bank.close()
 
@@ -115,7 +115,7 @@ class ModelOracle:
     @property
     def objectives(self) -> tuple[str, ...]:
         """The library's objectives."""
-        return self.prices.workshop.settings.objective_names
+        return self.prices.builder.settings.objective_names
 
     def policy(self, preference: Shares) -> str:
         """Name of the policy made for this preference."""
@@ -140,7 +140,7 @@ class ModelOracle:
             policies=tuple(policies),
             rewards=np.array([measured.rewards for measured in found]),
             kl=np.array([measured.kl for measured in found]),
-            beta=self.prices.workshop.settings.training.beta,
+            beta=self.prices.builder.settings.training.beta,
             preferences=np.array([policy.preference or unknown for policy in chosen]),
         )
 
@@ -167,35 +167,35 @@ def some_prompts(measurements: Measurements, part: Int[ndarray, " prompts"]) -> 
     return replace(measurements, rewards=measurements.rewards[:, part], kl=measurements.kl[:, part])
 
 
-def maker(kind: OracleKind, workshop: Workshop) -> Make:
+def maker(kind: OracleKind, builder: Builder) -> Make:
     """How policies of this kind are made.
 
     Raises:
         InvalidInputError: the kind is unknown.
     """
     if kind == "trained":
-        return lambda preference: _trained(workshop, preference)
+        return lambda preference: _trained(builder, preference)
     if kind in get_args(OracleKind):
-        return lambda preference: _combined(kind, workshop, preference)
+        return lambda preference: _combined(kind, builder, preference)
     raise InvalidInputError(
         f"The oracle {kind!r} is unknown; use {', '.join(get_args(OracleKind))}."
     )
 
 
-def _trained(workshop: Workshop, preference: Shares) -> Policy:
+def _trained(builder: Builder, preference: Shares) -> Policy:
     shares = require_simplex(preference)
-    anchor = _anchor_for(workshop, shares)
-    workshop.make(anchor, title="for the portfolio")
+    anchor = _anchor_for(builder, shares)
+    builder.make(anchor, title="for the portfolio")
     return Policy(anchor.name, "expert", anchor.direction, {anchor.name: 1.0})
 
 
-def _combined(kind: OracleKind, workshop: Workshop, preference: Shares) -> Policy:
+def _combined(kind: OracleKind, builder: Builder, preference: Shares) -> Policy:
     """The objectives' own experts, with the shares as coefficients."""
     shares = require_simplex(preference)
-    units = objective_anchors(workshop.settings.objective_names)
-    experts = [_anchor_for(workshop, unit.vector()) for unit in units]
+    units = objective_anchors(builder.settings.objective_names)
+    experts = [_anchor_for(builder, unit.vector()) for unit in units]
     for expert in experts:
-        workshop.make(expert, title="for one objective")
+        builder.make(expert, title="for one objective")
     coefficients = {
         expert.name: float(share)
         for expert, share in zip(experts, shares, strict=True)
@@ -206,10 +206,10 @@ def _combined(kind: OracleKind, workshop: Workshop, preference: Shares) -> Polic
     return Policy(name, way, tuple(float(share) for share in shares), coefficients)
 
 
-def _anchor_for(workshop: Workshop, shares: Shares) -> Anchor:
+def _anchor_for(builder: Builder, shares: Shares) -> Anchor:
     """The anchor of an expert that is there for this preference, or a new one."""
-    objectives = workshop.settings.objective_names
-    known = [record.anchor for record in workshop.library.manifest.experts]
+    objectives = builder.settings.objective_names
+    known = [record.anchor for record in builder.library.manifest.experts]
     for anchor in (*known, *objective_anchors(objectives)):
         if np.abs(anchor.vector() - shares).sum() <= SAME:
             return anchor

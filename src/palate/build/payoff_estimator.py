@@ -44,7 +44,7 @@ class ScoreTokens(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Meter:
+class PayoffEstimator:
     """How policies are measured.
 
     Attributes:

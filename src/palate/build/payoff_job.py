@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field
 
-from palate.build.payoff_estimator import Meter
+from palate.build.payoff_estimator import PayoffEstimator
 from palate.build.ray_cluster import gpus_of, require_ray, start_ray
 from palate.core.errors import InvalidInputError
 from palate.core.plan import member_plan, reference_plan
@@ -33,7 +33,7 @@ from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measure
 from palate.portfolio.slack import Answers, with_slacks
 
 BASE = "base"
-MIN_CHUNK = 4  # prompts of a cell, as the meter asks
+MIN_CHUNK = 4  # prompts of a cell, as the estimator asks
 
 
 class PayoffJobSettings(Settings):
@@ -93,7 +93,7 @@ class CellWorker:
             plan = reference_plan(n_experts=len(names))
         else:
             plan = member_plan(index=names.index(cell.policy), n_experts=len(names))
-        meter = Meter(
+        estimator = PayoffEstimator(
             base=self._opened.base,
             prompts=cell.prompts,
             reward=self._reward,
@@ -102,7 +102,7 @@ class CellWorker:
             max_tokens=self._settings.max_tokens,
             seed=self._settings.seed,
         )
-        found = meter.measure(plan, self._opened.bank)
+        found = estimator.measure(plan, self._opened.bank)
         each = found.answers
         return {
             "rewards": found.rewards.tolist(),
@@ -195,7 +195,7 @@ def _answers(cells: Sequence[Found]) -> Answers | None:
 
 
 def _chunks(prompts: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """Prompts in order; a last chunk that is too small for the meter joins the one before."""
+    """Prompts in order; a last chunk that is too small for the estimator joins the one before."""
     found = [tuple(prompts[k : k + size]) for k in range(0, len(prompts), size)]
     if len(found) > 1 and len(found[-1]) < MIN_CHUNK:
         last = found.pop()

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.build.grow import without_errors
-from palate.build.payoff_estimator import Meter
+from palate.build.payoff_estimator import PayoffEstimator
 from palate.build.soup_basis import shown_log_ratios
 from palate.build.soup_feedback import Shown
 from palate.build.soup_fit import learner_of
@@ -61,7 +61,7 @@ def portfolio_story(opened: Library, *, seed: int) -> PortfolioStory:
     generator = generator_for(seed, "demo", "priced")
     pool = further_prompts()
     prompts = tuple(pool[k] for k in generator.permutation(len(pool))[:N_PRICED])
-    meter = Meter(
+    estimator = PayoffEstimator(
         base=opened.base,
         prompts=prompts,
         reward=library_rewards(opened.files),
@@ -73,7 +73,7 @@ def portfolio_story(opened: Library, *, seed: int) -> PortfolioStory:
     found = []
     with progress_of("price policies") as report:
         for plan in plans.values():
-            found.append(meter.measure(plan, opened.bank))
+            found.append(estimator.measure(plan, opened.bank))
             report(len(found), len(plans))
     measurements = Measurements(
         objectives=manifest.objective_names,

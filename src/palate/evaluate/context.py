@@ -49,7 +49,7 @@ class Task:
 
 
 @dataclass(eq=False)
-class Kit:
+class Context:
     """One seed's parts.
 
     Attributes:
@@ -130,7 +130,7 @@ class Kit:
         return Known(belief=self._comparisons.belief(user, n_comparisons=n_comparisons))
 
 
-def open_kit(suite: Suite, folders: Libraries, *, seed: int) -> Kit:
+def open_context(suite: Suite, folders: Libraries, *, seed: int) -> Context:
     """The parts of one seed of a suite.
 
     Raises:
@@ -146,7 +146,7 @@ def open_kit(suite: Suite, folders: Libraries, *, seed: int) -> Kit:
         n_per_prompt=suite.n_per_prompt,
         is_world=suite.library == WORLD,
     )
-    return Kit(task, Library.load(folders.library), folders)
+    return Context(task, Library.load(folders.library), folders)
 
 
 def suite_users(suite: Suite) -> tuple[UserSettings, ...]:

@@ -18,7 +18,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json
 from palate.core.progress import progress_of
 from palate.core.types import Preference
-from palate.evaluate.context import Kit, Task, suite_users
+from palate.evaluate.context import Context, Task, suite_users
 from palate.evaluate.entrant_name import BASE
 from palate.evaluate.entrants import require_methods
 from palate.evaluate.facts import entrant_facts
@@ -160,7 +160,7 @@ def evaluate_library(  # noqa: PLR0913  the face's signature: one call says ever
     chosen, notes = (judge, []) if judge is not None else _held_back(library)
     label = "held-back" if judge is None else type(judge).__name__
     task = Task(listed, tuple(prompts), seed, label, max_tokens)
-    kit = Kit(task, library, Libraries(library.files.folder), own)
+    context = Context(task, library, Libraries(library.files.folder), own)
     results = open_results(out / RESULTS)
     content = {
         "library": str(library.files.folder),
@@ -174,8 +174,8 @@ def evaluate_library(  # noqa: PLR0913  the face's signature: one call says ever
     _keep_suite(content, out)
     with progress_of("evaluation, methods") as report:
         for place, name in enumerate(names, start=1):
-            fill_entrant(kit, name, task.prompts, judge=chosen, results=results)
-            results.append(entrant_facts(kit, name))
+            fill_entrant(context, name, task.prompts, judge=chosen, results=results)
+            results.append(entrant_facts(context, name))
             report(place, len(names))
     results.notes += notes
     evaluation = write_report(content, results, out=out)

@@ -12,7 +12,7 @@ from palate.core.decision import Decision
 from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import Request
 from palate.core.seeds import generator_for
-from palate.evaluate.context import Kit
+from palate.evaluate.context import Context
 from palate.evaluate.entrant_name import BASE, MIXTURE, PORTFOLIO, parse_name
 from palate.evaluate.entrants import Entrant
 from palate.evaluate.implicit_counts import draw_counted
@@ -38,37 +38,37 @@ SLOWNESS = "slower_than_base"
 IMPLICIT = "implicit-soup"
 
 
-def entrant_facts(kit: Kit, name: str) -> list[FactRow]:
+def entrant_facts(context: Context, name: str) -> list[FactRow]:
     """The facts of one entrant but its speed."""
-    entrant, seed, prompt = kit.entrant(name), kit.task.seed, kit.task.prompts[0]
-    kept = float(np.mean([entrant.n_bytes(user) for user in kit.task.users]))
+    entrant, seed, prompt = context.entrant(name), context.task.seed, context.task.prompts[0]
+    kept = float(np.mean([entrant.n_bytes(user) for user in context.task.users]))
     facts = [FactRow(STORED, name, seed, kept)]
     if not parse_name(name).is_plain or name == "auto":
         return facts  # costs and forgets as a sibling that is measured
-    decisions = [entrant.decide(user, prompt) for user in kit.task.users]
+    decisions = [entrant.decide(user, prompt) for user in context.task.users]
     if all(_is_unprompted(one, prompt) for one in decisions):
         plans = [one.plan for one in decisions]
         library = entrant.library
-        facts.append(FactRow("neutral_perplexity", name, seed, _retention(kit, library, plans)))
-        facts.append(FactRow("pairwise_kl", name, seed, _spread(kit, library, plans)))
+        facts.append(FactRow("neutral_perplexity", name, seed, _retention(context, library, plans)))
+        facts.append(FactRow("pairwise_kl", name, seed, _spread(context, library, plans)))
     if name == PORTFOLIO:
-        facts += _bound(kit)
+        facts += _bound(context)
     if name == IMPLICIT:
-        facts.append(_proposals(kit, entrant))
+        facts.append(_proposals(context, entrant))
     if name == MIXTURE:
-        facts.append(_shares_per_token(kit))
+        facts.append(_shares_per_token(context))
     return facts
 
 
-def speed_facts(kit: Kit, name: str) -> list[FactRow]:
+def speed_facts(context: Context, name: str) -> list[FactRow]:
     """Answer tokens per second for all users at once, and how much slower than the base.
 
     Method and base take turns. `core_share` is the part of a core that this process had meanwhile:
     below one, others ran on the same cores, and the speeds cannot be compared.
     """
-    entrant, base = kit.entrant(name), kit.entrant(BASE)
-    requests = [_requests(kit, entrant, user.name) for user in kit.task.users]
-    rivals = [_requests(kit, base, user.name) for user in kit.task.users]
+    entrant, base = context.entrant(name), context.entrant(BASE)
+    requests = [_requests(context, entrant, user.name) for user in context.task.users]
+    rivals = [_requests(context, base, user.name) for user in context.task.users]
     rates: dict[str, list[float]] = {"method": [], "base": []}
     begun, cpu_begun = perf_counter(), process_time()
     for _ in range(ROUNDS):
@@ -84,7 +84,7 @@ def speed_facts(kit: Kit, name: str) -> list[FactRow]:
     core_share = (process_time() - cpu_begun) / (perf_counter() - begun)
     best = {label: max(some) for label, some in rates.items()}
     detail = {"base_tokens_per_second": best["base"], "rounds": ROUNDS, "core_share": core_share}
-    seed = kit.task.seed
+    seed = context.task.seed
     return [
         FactRow("tokens_per_second", name, seed, best["method"], detail=detail),
         FactRow(SLOWNESS, name, seed, best["base"] / best["method"], detail=detail),
@@ -96,13 +96,13 @@ def is_timed(name: str) -> bool:
     return parse_name(name).n_comparisons is None
 
 
-def _requests(kit: Kit, entrant: Entrant, user: str) -> list[Request]:
+def _requests(context: Context, entrant: Entrant, user: str) -> list[Request]:
     """What one user's answer to the first prompt takes."""
-    prompt = kit.task.prompts[0]
-    one = next(other for other in kit.task.users if other.name == user)
+    prompt = context.task.prompts[0]
+    one = next(other for other in context.task.users if other.name == user)
     decision = entrant.decide(one, prompt)
     text = entrant.library.format(decision.messages)
-    request = Request(text, decision.plan, kit.sampling, kit.draw_seed(user, prompt, 0))
+    request = Request(text, decision.plan, context.sampling, context.draw_seed(user, prompt, 0))
     return candidate_requests(request, n=decision.n_candidates)
 
 
@@ -113,27 +113,27 @@ def _is_unprompted(decision: Decision, prompt: str) -> bool:
     return is_plain and decision.messages == prompt and decision.n_candidates == 1
 
 
-def _proposals(kit: Kit, entrant: Entrant) -> FactRow:
+def _proposals(context: Context, entrant: Entrant) -> FactRow:
     """What implicit tokens cost, along answers drawn for the purpose."""
     requests = [
         Request(
             entrant.library.format(prompt),
             entrant.decide(user, prompt).plan,
-            kit.sampling,
-            kit.draw_seed(user.name, prompt, 0),
+            context.sampling,
+            context.draw_seed(user.name, prompt, 0),
         )
-        for user in kit.task.users
-        for prompt in kit.task.prompts[:N_COUNTED]
+        for user in context.task.users
+        for prompt in context.task.prompts[:N_COUNTED]
     ]
     found = draw_counted(entrant.library.engine, requests)
     detail = {"fallback_share": found.n_fallbacks / found.n_tokens, "n_tokens": found.n_tokens}
     value = found.n_proposals / found.n_tokens
-    return FactRow("proposals_per_token", IMPLICIT, kit.task.seed, value, detail=detail)
+    return FactRow("proposals_per_token", IMPLICIT, context.task.seed, value, detail=detail)
 
 
-def _retention(kit: Kit, library: Library, plans: Sequence[Plan]) -> float:
+def _retention(context: Context, library: Library, plans: Sequence[Plan]) -> float:
     """Perplexity on texts that are nobody's taste, mean over users' policies in nats."""
-    items = _neutral(kit)
+    items = _neutral(context)
     different = list(dict.fromkeys(plans))
     totals = [
         sum(
@@ -153,10 +153,10 @@ def _retention(kit: Kit, library: Library, plans: Sequence[Plan]) -> float:
     return float(np.exp(-np.average(totals, weights=weights) / n_tokens))
 
 
-def _neutral(kit: Kit) -> list[Scored]:
+def _neutral(context: Context) -> list[Scored]:
     """Answers that the world's grammar gives without wishes; elsewhere the base's own."""
-    library = kit.library
-    if kit.task.is_world:
+    library = context.library
+    if context.task.is_world:
         generator = generator_for(0, "neutral")
         pairs: list[tuple[str, str]] = []
         for place in generator.integers(len(HELD_OUT_TOPICS), size=N_NEUTRAL):
@@ -165,10 +165,10 @@ def _neutral(kit: Kit) -> list[Scored]:
             pairs.append((prompt, sample_answer(topic, sample_style(generator), generator).text))
     else:
         plan = reference_plan(n_experts=library.bank.n_experts)
-        prompts = kit.task.prompts[:N_NEUTRAL]
+        prompts = context.task.prompts[:N_NEUTRAL]
         texts = [library.format(prompt) for prompt in prompts]
         requests = [
-            Request(text, plan, kit.sampling, kit.draw_seed("", prompt, 99))
+            Request(text, plan, context.sampling, context.draw_seed("", prompt, 99))
             for prompt, text in zip(prompts, texts, strict=True)
         ]
         answers = library.engine.generate(requests)
@@ -183,11 +183,11 @@ def _scored(library: Library, prompt: str, text: str) -> Scored:
 
 
 @torch.inference_mode()
-def _spread(kit: Kit, library: Library, plans: Sequence[Plan]) -> float:
+def _spread(context: Context, library: Library, plans: Sequence[Plan]) -> float:
     """Mean KL per token between two users' policies, along answers of the base."""
     if len(plans) < 2:
         return 0.0
-    items = _neutral(kit)[:N_CONTEXTS]
+    items = _neutral(context)[:N_CONTEXTS]
     found: dict[Plan, Float[ndarray, "contexts vocab"]] = {}
     for plan in dict.fromkeys(plans):
         normal = plan.normal_form()
@@ -202,11 +202,11 @@ def _spread(kit: Kit, library: Library, plans: Sequence[Plan]) -> float:
     return pairwise_kl(np.stack([found[plan] for plan in plans]))
 
 
-def _bound(kit: Kit) -> list[FactRow]:
+def _bound(context: Context) -> list[FactRow]:
     """What nobody loses more than by the portfolio's members; nothing where nothing is known."""
-    if kit.library.portfolio is None:
+    if context.library.portfolio is None:
         return []
-    record = kit.library.portfolio.record
+    record = context.library.portfolio.record
     certificate = record.certified.certificate
     if certificate.additive_gap is None:
         return []
@@ -216,15 +216,17 @@ def _bound(kit: Kit) -> list[FactRow]:
         "members": list(record.members),
     }
     gap = certificate.additive_gap
-    return [FactRow("certified_loss", PORTFOLIO, kit.task.seed, gap, detail=detail)]
+    return [FactRow("certified_loss", PORTFOLIO, context.task.seed, gap, detail=detail)]
 
 
-def _shares_per_token(kit: Kit) -> FactRow:
+def _shares_per_token(context: Context) -> FactRow:
     """One answer of the mixture with each expert's share of every token."""
-    user, prompt, library = kit.task.users[0], kit.task.prompts[0], kit.library
-    decision = kit.entrant(MIXTURE).decide(user, prompt)
+    user, prompt, library = context.task.users[0], context.task.prompts[0], context.library
+    decision = context.entrant(MIXTURE).decide(user, prompt)
     text = library.format(decision.messages)
-    request = Request(text, decision.plan, kit.sampling, kit.draw_seed(user.name, prompt, 0))
+    request = Request(
+        text, decision.plan, context.sampling, context.draw_seed(user.name, prompt, 0)
+    )
     traced = library.engine.trace([request])[0]
     owners = [row.coefficients.index(1.0) for row in decision.plan.rows]
     tokens = token_texts(library.base, traced.completion.tokens)
@@ -236,4 +238,6 @@ def _shares_per_token(kit: Kit) -> FactRow:
         "text": traced.completion.text,
     }
     n_tokens = float(len(tokens))
-    return FactRow("shares_per_token", MIXTURE, kit.task.seed, n_tokens, user.name, detail=detail)
+    return FactRow(
+        "shares_per_token", MIXTURE, context.task.seed, n_tokens, user.name, detail=detail
+    )

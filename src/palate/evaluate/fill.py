@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from palate.core.decision import Decision
-from palate.evaluate.context import Kit
+from palate.evaluate.context import Context
 from palate.evaluate.entrant_name import BASE
 from palate.evaluate.entrants import Entrant
 from palate.evaluate.judges import Asked, SuiteJudge
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def fill_entrant(
-    kit: Kit, name: str, prompts: Sequence[str], *, judge: SuiteJudge, results: Results
+    context: Context, name: str, prompts: Sequence[str], *, judge: SuiteJudge, results: Results
 ) -> None:
     """Append the missing rows of one entrant to these prompts.
 
@@ -56,29 +56,29 @@ def fill_entrant(
     Raises:
         InvalidInputError: the method is unknown, or the library lacks what it needs.
     """
-    entrant = kit.entrant(name)
-    wanted = _missing(kit, entrant, prompts, results)
+    entrant = context.entrant(name)
+    wanted = _missing(context, entrant, prompts, results)
     known = {
         row.answer: Made(row.text, row.n_tokens, row.lead, row.log_ratio) for row in results.answers
     }
     references = {
         (row.user, row.prompt, row.copy): row.text
         for row in results.answers
-        if row.method == BASE and row.seed == kit.task.seed
+        if row.method == BASE and row.seed == context.task.seed
     }
     for start in range(0, len(wanted), BLOCK):
         block = wanted[start : start + BLOCK]
-        known |= _make(kit, entrant, [one for one in block if one.answer not in known])
-        rows = [_unjudged(kit, entrant, one, known[one.answer]) for one in block]
+        known |= _make(context, entrant, [one for one in block if one.answer not in known])
+        rows = [_unjudged(context, entrant, one, known[one.answer]) for one in block]
         asked = [
             Asked(row.prompt, row.text, references.get((row.user, row.prompt, row.copy), row.text))
             for row in rows
         ]
-        results.append(_judged(kit, block, rows, judge, asked))
+        results.append(_judged(context, block, rows, judge, asked))
 
 
 def _judged(
-    kit: Kit,
+    context: Context,
     block: Sequence[Wanted],
     rows: Sequence[AnswerRow],
     judge: SuiteJudge,
@@ -88,22 +88,24 @@ def _judged(
     return [
         replace(
             row,
-            rewards=dict(zip(kit.objectives, rewards.tolist(), strict=True)),
-            utility=float(kit.shares(one.user) @ rewards),
+            rewards=dict(zip(context.objectives, rewards.tolist(), strict=True)),
+            utility=float(context.shares(one.user) @ rewards),
             is_well_formed=judged.is_well_formed and judged.is_well_formed[place],
         )
         for place, (one, row, rewards) in enumerate(zip(block, rows, judged.rewards, strict=True))
     ]
 
 
-def _missing(kit: Kit, entrant: Entrant, prompts: Sequence[str], results: Results) -> list[Wanted]:
-    seed = kit.task.seed
+def _missing(
+    context: Context, entrant: Entrant, prompts: Sequence[str], results: Results
+) -> list[Wanted]:
+    seed = context.task.seed
     found: list[Wanted] = []
-    for user in kit.task.users:
+    for user in context.task.users:
         for prompt in prompts:
             copies = [
                 copy
-                for copy in range(kit.task.n_per_prompt)
+                for copy in range(context.task.n_per_prompt)
                 if ("answer", entrant.name, user.name, seed, prompt, copy) not in results
             ]
             if copies:
@@ -114,27 +116,29 @@ def _missing(kit: Kit, entrant: Entrant, prompts: Sequence[str], results: Result
                         prompt,
                         copy,
                         decision,
-                        _hash(kit, entrant, decision, kit.draw_seed(user.name, prompt, copy)),
+                        _hash(
+                            context, entrant, decision, context.draw_seed(user.name, prompt, copy)
+                        ),
                     )
                     for copy in copies
                 ]
     return found
 
 
-def _hash(kit: Kit, entrant: Entrant, decision: Decision, seed: int) -> str:
+def _hash(context: Context, entrant: Entrant, decision: Decision, seed: int) -> str:
     is_ranked = decision.n_candidates > 1
     return answer_hash(
         library=entrant.fingerprint,
         plan=decision.plan.to_json(),
         read=entrant.library.format(decision.messages),
         seed=seed,
-        max_tokens=kit.task.max_tokens,
+        max_tokens=context.task.max_tokens,
         n_candidates=decision.n_candidates,
         ranking=[dict(decision.ranking), dict(decision.learned_ranking)] if is_ranked else None,
     )
 
 
-def _make(kit: Kit, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[str, Made]:
+def _make(context: Context, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[str, Made]:
     """Each different answer once."""
     different = list({one.answer: one for one in wanted}.values())
     if not different:
@@ -142,11 +146,11 @@ def _make(kit: Kit, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[str, Mad
     outputs = generate_all(
         entrant.library,
         [one.decision for one in different],
-        sampling=kit.sampling,
-        seeds=[kit.draw_seed(one.user.name, one.prompt, one.copy) for one in different],
+        sampling=context.sampling,
+        seeds=[context.draw_seed(one.user.name, one.prompt, one.copy) for one in different],
     )
     tokens = [output.completion.tokens for output in outputs]
-    below = kit.base_log_probs([one.prompt for one in different], tokens)
+    below = context.base_log_probs([one.prompt for one in different], tokens)
     return {
         one.answer: Made(
             output.text,
@@ -160,12 +164,12 @@ def _make(kit: Kit, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[str, Mad
     }
 
 
-def _unjudged(kit: Kit, entrant: Entrant, one: Wanted, made: Made) -> AnswerRow:
+def _unjudged(context: Context, entrant: Entrant, one: Wanted, made: Made) -> AnswerRow:
     decision, predicted = one.decision, one.decision.predicted_utility
     return AnswerRow(
         method=entrant.name,
         user=one.user.name,
-        seed=kit.task.seed,
+        seed=context.task.seed,
         prompt=one.prompt,
         copy=one.copy,
         text=made.text,
@@ -182,7 +186,7 @@ def _unjudged(kit: Kit, entrant: Entrant, one: Wanted, made: Made) -> AnswerRow:
         if predicted is None
         else (predicted.estimate, predicted.low, predicted.high),
         coefficients=dict(decision.coefficients),
-        judge=kit.task.judge,
+        judge=context.task.judge,
         versions=versions_line(entrant),
         answer=one.answer,
         n_tokens=made.n_tokens,

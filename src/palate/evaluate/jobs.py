@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from palate.evaluate.context import Kit, open_kit, suite_prompts, suite_users
+from palate.evaluate.context import Context, open_context, suite_prompts, suite_users
 from palate.evaluate.entrant_name import BASE
 from palate.evaluate.facts import (
     IMPLICIT,
@@ -70,7 +70,7 @@ class Worker:
 
     suite: Suite
     out: Path
-    _kits: dict[int, Kit] = field(default_factory=dict[int, Kit])
+    _kits: dict[int, Context] = field(default_factory=dict[int, Context])
 
     def __call__(self, order: Order) -> list[Row]:
         """The rows that the order names and that are not there.
@@ -81,21 +81,21 @@ class Worker:
         if order.part:
             build_part(self.suite, order.part, seed=order.seed, work=_work(self.out, order.seed))
             return []
-        kit = self._kit(order.seed)
+        context = self._context(order.seed)
         if not order.prompts:
-            return [fact for name in order.methods for fact in speed_facts(kit, name)]
+            return [fact for name in order.methods for fact in speed_facts(context, name)]
         results = Results(None, list(order.rows))
-        judge = suite_judge(self.suite, kit.library)
+        judge = suite_judge(self.suite, context.library)
         for name in order.methods:
-            fill_entrant(kit, name, order.prompts, judge=judge, results=results)
+            fill_entrant(context, name, order.prompts, judge=judge, results=results)
             if order.with_facts and not _has_facts(results, name, order.seed):
-                results.append(entrant_facts(kit, name))
+                results.append(entrant_facts(context, name))
         return results.rows[len(order.rows) :]
 
-    def _kit(self, seed: int) -> Kit:
+    def _context(self, seed: int) -> Context:
         if seed not in self._kits:
             folders = _libraries(self.suite, _work(self.out, seed))
-            self._kits[seed] = open_kit(self.suite, folders, seed=seed)
+            self._kits[seed] = open_context(self.suite, folders, seed=seed)
         return self._kits[seed]
 
 

@@ -76,37 +76,37 @@ def run_jobs(
             collect(job, do(brief(job)))
         return
     context = get_context("spawn")
-    crew: list[_Worker] = []
+    pool: list[_Worker] = []
     try:
         for _ in range(min(n_workers, len(jobs))):
             here, there = context.Pipe()
             process = context.Process(target=_work, args=(there, begin), daemon=True)
             process.start()
             there.close()
-            crew.append(_Worker(process, here))
-        _direct(crew, list(jobs), brief, collect)
+            pool.append(_Worker(process, here))
+        _direct(pool, list(jobs), brief, collect)
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.process.terminate()
             worker.process.join()
             worker.pipe.close()
 
 
 def _direct(
-    crew: Sequence[_Worker],
+    pool: Sequence[_Worker],
     waiting: list[Job],
     brief: Callable[[Job], Any],
     collect: Callable[[Job, Any], None],
 ) -> None:
     open_names = {job.name for job in waiting}
     while open_names:
-        for worker in crew:
+        for worker in pool:
             ready = next((job for job in waiting if not job.needs & open_names), None)
             if worker.job is None and ready is not None:
                 waiting.remove(ready)
                 worker.job = ready
                 worker.pipe.send(brief(ready))
-        busy = {worker.pipe: worker for worker in crew if worker.job is not None}
+        busy = {worker.pipe: worker for worker in pool if worker.job is not None}
         for pipe in connection.wait(list(busy)):
             worker = busy[pipe]  # type: ignore[index]
             job, worker.job = worker.job, None

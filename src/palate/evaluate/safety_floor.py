@@ -24,7 +24,7 @@ from palate.core.seeds import generator_for
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
 from palate.evaluate.compare import Compared, Pair, adjusted
-from palate.evaluate.context import Kit, open_kit
+from palate.evaluate.context import Context, open_context
 from palate.evaluate.entrant_name import AUTO, BASE, MIXTURE, PROMPT
 from palate.evaluate.fill import fill_entrant
 from palate.evaluate.judges import suite_judge
@@ -145,8 +145,8 @@ def evaluate_floor(
     cells: list[Cells] = []
     with progress_of("safety floor, methods") as report:
         for place, (name, parts) in enumerate((("plain", folders), (FLOORED, twin))):
-            kit = open_kit(suite, parts, seed=suite.seeds[0])
-            found = _answers(kit, suite, out / f"{name}.jsonl")
+            context = open_context(suite, parts, seed=suite.seeds[0])
+            found = _answers(context, suite, out / f"{name}.jsonl")
             cells.append(pair_up(found, methods=suite.methods))
             report(place + 1, 2)
     rows = floor_rows(*cells, objective=objective, threshold=threshold)
@@ -267,12 +267,12 @@ def _expert_of(library: LibraryFolder, objective: str) -> str:
     return library.manifest.expert_names[owners[objective]]
 
 
-def _answers(kit: Kit, suite: Suite, path: Path) -> list[AnswerRow]:
+def _answers(context: Context, suite: Suite, path: Path) -> list[AnswerRow]:
     """All rows of one library, those in the file included."""
     results = open_results(path)
-    judge = suite_judge(suite, kit.library)
+    judge = suite_judge(suite, context.library)
     for method in suite.methods:
-        fill_entrant(kit, method, kit.task.prompts, judge=judge, results=results)
+        fill_entrant(context, method, context.task.prompts, judge=judge, results=results)
     return results.answers
 
 

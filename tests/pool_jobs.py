@@ -1,4 +1,4 @@
-"""Work for crews in tests; processes that are started afresh must be able to import it."""
+"""Work for process pools in tests; processes that are started afresh must be able to import it."""
 
 import os
 import time
