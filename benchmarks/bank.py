@@ -17,12 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.show import show_race
-from benchmarks.timing import Timing, race
-from palate.core.errors import CheckFailedError
-from palate.core.settings import Settings, load_settings
-from palate.models.bank import AdapterBank
-from palate.models.peers import (
+from benchmarks.peers import (
     Cache,
     LlamaSize,
     LoopedExperts,
@@ -31,6 +26,11 @@ from palate.models.peers import (
     random_adapters,
     random_base,
 )
+from benchmarks.show import show_race
+from benchmarks.timing import Timing, race
+from palate.core.errors import CheckFailedError
+from palate.core.settings import Settings, load_settings
+from palate.models.bank import AdapterBank
 from research.command_line import IsJson, Overrides, run
 
 GATE = 1e-5  # largest difference of logits to the dense model, float32

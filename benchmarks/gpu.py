@@ -25,6 +25,7 @@ from pydantic import Field
 from rich.console import Console
 from torch import Tensor
 
+from benchmarks.peers import TARGETS, Cache, LlamaSize, random_adapters, random_base
 from benchmarks.show import print_gate
 from benchmarks.timing import Timing, race
 from palate.core.errors import CheckFailedError, InvalidInputError
@@ -34,7 +35,6 @@ from palate.core.settings import Settings, load_settings
 from palate.models.adapter import Factor
 from palate.models.bank import AdapterBank
 from palate.models.load import Base
-from palate.models.peers import TARGETS, Cache, LlamaSize, random_adapters, random_base
 from palate.models.pool import RowMap, pool_log_probs
 from research.command_line import IsJson, Overrides, run
 

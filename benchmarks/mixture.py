@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.peers import Cache, LlamaSize, PeftPeople, random_adapters, random_base
 from benchmarks.show import show_race
 from benchmarks.timing import Timing, race
 from palate.core.errors import CheckFailedError
@@ -26,7 +27,6 @@ from palate.models.adapter import Adapter
 from palate.models.bank import AdapterBank
 from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.peers import Cache, LlamaSize, PeftPeople, random_adapters, random_base
 from palate.models.pool import RowMap, pool_log_probs
 from research.command_line import IsJson, Overrides, run
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from benchmarks.peers import Cache, LlamaSize, random_adapters, random_base
 from benchmarks.show import show_race
 from benchmarks.timing import Timing, race
 from palate.core.errors import CheckFailedError
@@ -31,7 +32,6 @@ from palate.models.batch import Live
 from palate.models.cache import empty_kv
 from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.peers import Cache, LlamaSize, random_adapters, random_base
 from palate.models.read import Reading
 from palate.models.session import Session
 from research.command_line import IsJson, Overrides, run

@@ -14,9 +14,15 @@ from palate.core.errors import CheckFailedError
 from palate.core.files import dump_json, write_text_atomic
 from palate.core.progress import progress_of
 from palate.mixture.tabular import share_entropy
-from palate.mixture.yardstick import RebelSettings, Yardstick, fit_table, two_halves, yardstick
 from palate.soup.trees import answer_log_probs, soup_policy
 from research.command_line import IsJson, run
+from research.mixture.tree_controllers import (
+    RebelSettings,
+    Yardstick,
+    fit_table,
+    two_halves,
+    yardstick,
+)
 
 N_TREES = 5
 CHECKPOINTS = (20, 100, 300)  # updates of REBEL after which its value is listed

@@ -44,8 +44,8 @@ from palate.soup.trees import (
     tilts,
 )
 from palate.soup.trust import trust_region
-from palate.soup.yardstick import BETA, GAIN, LENGTH, VOCAB, Votes, Yardstick, votes, yardstick
 from research.command_line import IsJson, run
+from research.soup.token_trees import BETA, GAIN, LENGTH, VOCAB, Votes, Yardstick, votes, yardstick
 from research.soup.yardstick_report import Row, YardstickReport, make_report
 
 SEEDS = tuple(range(6))

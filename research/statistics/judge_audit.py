@@ -19,13 +19,13 @@ from palate.core.files import JsonObject, dump_json, read_jsonl, write_json, wri
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.types import PreferencePair
-from palate.evaluate.audit import JudgeAudit, Judgments, audit_judge
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.rewards.judge import ComparingJudge, EndpointJudge, Question, both_orders
 from palate.rewards.light import fit_light
 from palate.rewards.pairs import PairSet
 from palate.rewards.settings import LightSettings
 from research.command_line import IsJson, run
+from research.statistics.audit import JudgeAudit, Judgments, audit_judge
 
 CRITERION = "The answer is more helpful, more accurate and better written."
 FEWEST_QUESTIONS = 10

@@ -6,7 +6,7 @@ import pytest
 from palate.core.errors import CheckFailedError
 from palate.soup.normalised import Margin, margins
 from palate.soup.trees import answer_sums, optimal_policy, soup_policy, tilts
-from palate.soup.yardstick import BETA, votes, yardstick
+from research.soup.token_trees import BETA, votes, yardstick
 from research.soup.yardstick import (
     comparisons,
     make_bench,

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from palate.mixture.yardstick import RebelSettings, Yardstick, fit_table, two_halves, yardstick
 from palate.soup.trees import answer_log_probs
+from research.mixture.tree_controllers import (
+    RebelSettings,
+    Yardstick,
+    fit_table,
+    two_halves,
+    yardstick,
+)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import expit, log_softmax
 
 from palate.soup.trees import answer_log_probs
-from palate.soup.yardstick import BETA, GAIN, votes, yardstick
+from research.soup.token_trees import BETA, GAIN, votes, yardstick
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.evaluate.audit import Judgments, audit_judge
+from research.statistics.audit import Judgments, audit_judge
 
 QUESTIONS = tuple(f"q{k % 20}" for k in range(400))
 
