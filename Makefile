@@ -36,7 +36,7 @@ test-marked: setup ## the slow tests, and those that need PostgreSQL or Chromium
 	$(BIN)/python -m pytest -q -m "(slow or postgres or browser) and not gpu and not ray"
 
 test-ray: setup ## tests on a local Ray, in an environment beside .venv (needs PALATE_TEST_POSTGRES_URL)
-	VENV=$(VENV) .ci/ray.sh > /dev/null && build/ray/bin/python -m pytest -q -m ray tests/recipes
+	VENV=$(VENV) .ci/ray.sh > /dev/null && build/ray/bin/python -m pytest -q -m ray tests/build tests/serve tests/research
 
 check: setup ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -44,8 +44,8 @@ def save_tiny_library(root: Path) -> Path:
 
 def save_tiny_soup_library(tiny_library: Path, folder: Path) -> Path:
     """A copy of the tiny library with rollouts and a `soup.json`."""
+    from palate.build.soup_basis import write_soup
     from palate.library.features import scored_text
-    from palate.recipes.soup_basis import write_soup
 
     shutil.copytree(tiny_library, folder)
     base = load_base(tiny_library.parent / "base")
@@ -83,9 +83,9 @@ def save_tiny_full_library(
         order: Of the experts in the bank.
     """
     from palate.build.calibration import CalibrationSettings, calibrate_methods
+    from palate.build.soup_basis import write_soup
     from palate.core.files import read_json, write_json
     from palate.library.library import Library as OpenedLibrary
-    from palate.recipes.soup_basis import write_soup
 
     save_tiny_soup_library(tiny_library, folder)
     manifest = read_json(folder / "library.json")

@@ -26,8 +26,8 @@ import numpy as np
 from openai import OpenAI
 
 from palate.metrics.intervals import wilson_interval
-from palate.recipes.scale_serve import REPLICA
-from palate.recipes.serve_process import FREE, ServerProcess
+from palate.serve.replicas import REPLICA
+from research.serving.server_process import FREE, ServerProcess
 
 OPENINGS = (
     "Once upon a time, there was a little girl named Lily.",

@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
+from palate import Library
 from palate.core.errors import PalateError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, Sampling
 from palate.core.settings import load_settings
-from palate.library.library import Library
 from palate.models.vllm_engine import VllmEngine
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.serve_vllm import folders_of
-from palate.recipes.vllm import connect
+from palate.serve.vllm import connect
+from palate.serve.vllm_answers import folders_of
 
 SOUPS = [(0.05 * k, 0.5, -0.25) for k in range(1, 7)]
 GREEDY = Sampling(temperature=0.0, max_tokens=20)

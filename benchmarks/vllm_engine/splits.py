@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from palate.recipes.serve_process import FREE, ServerProcess
+from research.serving.server_process import FREE, ServerProcess
 
 PROMPTS = ("Once upon a time", "Tom and his dog", "Ben was sad", "The sun", "Mia found", "One day")
 WANTED = {

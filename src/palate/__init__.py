@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from palate.build.library import build
     from palate.core.decision import Decision, Known, Messages, Method
     from palate.core.errors import (
         FormatError,
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
         PalateError,
     )
     from palate.core.protocols import Sampling as SamplingParams
+    from palate.evaluate.evaluation import evaluate_library as evaluate
     from palate.library.generate import Output, Score
     from palate.library.library import Library
     from palate.library.store import UserStore, open_store
-    from palate.recipes.build import build
-    from palate.recipes.evaluate import evaluate_library as evaluate
-    from palate.recipes.vllm_answers import VLLMEngine
+    from palate.serve.vllm_engine import VLLMEngine
 
 _PLACES = {
     "Decision": "palate.core.decision",
@@ -42,7 +42,7 @@ _PLACES = {
     "SamplingParams": "palate.core.protocols:Sampling",
     "Score": "palate.library.generate",
     "UserStore": "palate.library.store",
-    "VLLMEngine": "palate.recipes.vllm_answers",
+    "VLLMEngine": "palate.serve.vllm_engine",
     "build": "palate.build:",  # packages that can be called, see core/callable_module.py
     "evaluate": "palate.evaluate:",
     "open_store": "palate.library.store",

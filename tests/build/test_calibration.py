@@ -14,6 +14,7 @@ from palate.build.calibration import (
     calibrate_methods,
     grid_denominator,
 )
+from palate.build.soup_basis import write_soup
 from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
@@ -22,7 +23,6 @@ from palate.core.seeds import derive_seed
 from palate.library.generate import generate_all
 from palate.library.library import Library
 from palate.library.method_table import MethodTable, save_method_table
-from palate.recipes.soup_basis import write_soup
 from tiny import CALIBRATION
 
 

@@ -19,7 +19,7 @@ def test_help_and_version_answer() -> None:
     assert palate("--version").stdout.startswith("palate 0.")
     done = palate("--help")
     assert done.returncode == 0
-    assert "bench" in done.stdout
+    assert "portfolio" in done.stdout
 
 
 def test_an_unknown_command_is_bad_input() -> None:
@@ -27,7 +27,7 @@ def test_an_unknown_command_is_bad_input() -> None:
 
 
 def test_an_unknown_setting_is_one_sentence_and_exit_code_two() -> None:
-    done = palate("bench", "bank", "--set", "n_poeple=3")
+    done = palate("evaluate", "--set", "n_poeple=3")
     assert done.returncode == 2
     assert done.stderr.startswith("palate: The key 'n_poeple'")
     assert "Traceback" not in done.stderr

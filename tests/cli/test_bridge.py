@@ -62,7 +62,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, monkeypatch, capsys):
 
 def test_without_the_harness_the_extra_is_named(tiny_library, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    monkeypatch.delitem(sys.modules, "palate.recipes.evaluate_harness_model", raising=False)
+    monkeypatch.delitem(sys.modules, "palate.evaluate.harness_model", raising=False)
     words = ["bridge", "harness", str(tiny_library), "--tasks", "x", "--preference", "kind=1"]
     monkeypatch.setattr(sys, "argv", ["palate", *words])
     with pytest.raises(SystemExit) as left:

@@ -60,7 +60,7 @@ def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
         asked.append((settings.seed, out.name, only))
         return Outcome()
 
-    monkeypatch.setattr("palate.recipes.build.build_library", fake)
+    monkeypatch.setattr("palate.build.library.build_library", fake)
     path = tmp_path / "small.yaml"
     path.write_text(
         "base: b\nprompts: p\nobjectives: [{name: a, reward: {rule: {kind: words, words: [x]}}}]\n"

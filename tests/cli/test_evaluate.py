@@ -1,4 +1,4 @@
-"""The commands `evaluate` and `judge audit`: what they refuse, in a sentence."""
+"""The command `evaluate`: what it refuses, in a sentence."""
 
 from pathlib import Path
 
@@ -39,10 +39,3 @@ def test_a_suite_that_cannot_run_is_refused_before_anything_is_built(
 
 def test_a_missing_suite_is_refused(tmp_path: Path) -> None:
     assert "does not exist" in refused("evaluate", str(tmp_path / "none.yaml"))
-
-
-def test_an_audit_needs_its_file_and_both_halves_of_an_endpoint(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.jsonl"
-    assert "does not exist" in refused("judge", "audit", str(path))
-    path.write_text("{}\n")
-    assert "--model" in refused("judge", "audit", str(path), "--url", "http://127.0.0.1:1/v1")

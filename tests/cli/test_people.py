@@ -6,11 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli.people import app
-from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
+from palate.core.errors import FormatError, InvalidInputError
 from palate.core.types import Belief, Feedback
 from palate.people.belief import Learner
 from palate.profiles.database import connect, migrate, open_database
 from palate.profiles.store import SqlProfileStore
+from voters import write_voters
 
 
 def run(*arguments: str) -> str:
@@ -21,17 +22,7 @@ def run(*arguments: str) -> str:
 
 @pytest.fixture
 def voters(tmp_path: Path) -> str:
-    generator = np.random.default_rng(0)
-    liking = 1.5 * generator.normal(size=(60, 2)) @ generator.normal(size=(2, 24))
-    votes = np.sign(liking + 0.5 * generator.normal(size=liking.shape)).astype(int)
-    items = [{"conv": "t", "item": str(n)} for n in range(24)]
-    people = [
-        {"conv": "t", "user": str(p), "votes": {str(n): int(v) for n, v in enumerate(row)}}
-        for p, row in enumerate(votes)
-    ]
-    for name, rows in (("items", items), ("votes", people)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return str(tmp_path)
+    return str(write_voters(tmp_path))
 
 
 @pytest.fixture
@@ -55,19 +46,11 @@ def test_voters_are_replayed(voters: str) -> None:
     assert "few" in run("replay", voters, "--votes", "5")  # people, for the mean over topics
 
 
-def test_a_portfolio_of_answer_sets_is_chosen(voters: str) -> None:
-    found = json.loads(run("portfolio", voters, "--size", "2", "--json"))
-    (row,) = found["topics"]
-    assert row["ours"]["mean"]["estimate"] > row["best single"]["mean"]["estimate"]
-    assert "best single" in run("portfolio", voters, "--size", "2")
-
-
 def test_bad_numbers_and_topics_are_refused(voters: str) -> None:
     for arguments in (
         ["replay", voters, "--votes", "five"],
         ["replay", voters, "--votes", "-1"],
         ["replay", voters, "--topic", "absent"],
-        ["portfolio", voters, "--topic", "absent"],
         ["replay", str(Path(voters) / "absent")],
     ):
         with pytest.raises(InvalidInputError):
@@ -112,22 +95,3 @@ def test_keys_are_issued_listed_and_revoked(kept: str) -> None:
     assert key.startswith(f"pk_{row['prefix']}_")
     run("keys", "revoke", row["prefix"], "--database", kept)
     assert "True" in run("keys", "list", "--database", kept)
-
-
-@pytest.mark.slow
-def test_the_crash_drill_loses_nothing(tmp_path: Path) -> None:
-    path = str(tmp_path / "drill.db")
-    sizes = ["--processes", "3", "--rows", "40", "--people", "5", "--kills", "1"]
-    found = json.loads(run("drill", "--database", path, *sizes, "--json"))
-    assert all(found["checks"].values())
-    assert found["n_kills"] == 1
-    assert (found["n_rows"], found["n_beliefs"]) == (120, 5)
-    with pytest.raises(InvalidInputError, match="without people"):
-        CliRunner().invoke(app, ["drill", "--database", path], catch_exceptions=False)
-
-
-def test_a_failed_drill_is_a_failed_check() -> None:
-    from palate.recipes.people_drill import require_passed
-
-    with pytest.raises(CheckFailedError, match="every row is there once"):
-        require_passed({"checks": {"every row is there once": False}})

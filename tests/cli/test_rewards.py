@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli.app import app, main
-from recipes.test_rewards import write_answers, write_pairs
+from rewards.test_job import write_answers, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +93,6 @@ def test_score_prints_numbers_for_answers_and_accuracy_for_pairs(files: Path) ->
     ranked = run("score", str(files / "reward"), str(files / "friendly.validation.jsonl"))
     assert "longer wins" in ranked
     assert "[0.886, 1.000]" in ranked
-
-
-def test_table_prints_markdown_and_keeps_it(files: Path, tmp_path: Path) -> None:
-    words = ["table", str(files), "--out", str(tmp_path), "--objective", "friendly"]
-    text = run(*words, "--set", "light:least_texts=3")
-    assert text.splitlines()[2].startswith("| friendly | 30 | 1.000 [0.886, 1.000] |")
-    assert (tmp_path / "table.md").read_text() == text
 
 
 BAD_PAIRS = {

@@ -76,8 +76,8 @@ def test_every_replica_uses_the_vllm_with_its_share_and_paths_that_hold_anywhere
     def serve_replicas(job: Any, **options: Any) -> None:
         told.update(options, job=job)
 
-    monkeypatch.setattr("palate.recipes.serve_vllm.answers_from", answers)
-    monkeypatch.setattr("palate.recipes.scale_serve.serve_replicas", serve_replicas)
+    monkeypatch.setattr("palate.serve.vllm_answers.answers_from", answers)
+    monkeypatch.setattr("palate.serve.replicas.serve_replicas", serve_replicas)
     words = (*COMMANDS["scale serve"], str(tmp_path), *VLLM, "--replicas", "3", "--no-rates")
     monkeypatch.setattr(sys, "argv", ["palate", *words, "--engine-set", "pools=server"])
     with pytest.raises(SystemExit) as ended:

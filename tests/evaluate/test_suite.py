@@ -4,8 +4,8 @@ from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.entrant_name import EntrantName, parse_name
+from palate.evaluate.entrants import require_methods
 from palate.evaluate.suite import DEFAULT_METHODS, Suite
-from palate.recipes.evaluate_entrants import require_methods
 
 
 def loaded(tmp_path, text):

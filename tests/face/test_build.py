@@ -7,9 +7,9 @@ import yaml
 
 import palate
 from documents import write_story
+from palate.build.run_file import RunSettings
 from palate.core.files import read_json
 from palate.core.settings import load_settings
-from palate.recipes.run_file import RunSettings
 
 
 def brief(prompts, completions, **columns):
@@ -86,7 +86,7 @@ def test_building_again_trains_nothing_and_other_code_trains_anew(
 
 
 def test_a_run_can_be_a_mapping_or_settings_and_take_overrides(story: Path) -> None:
-    from palate.recipes.build import _run_settings
+    from palate.build.library import _run_settings
 
     path = story / "brief.yaml"
     mapping = yaml.safe_load(path.read_text())

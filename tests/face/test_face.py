@@ -37,8 +37,8 @@ def test_what_the_type_checker_sees_is_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("name", "module", "function"),
     [
-        ("build", "palate.recipes.build", "build"),
-        ("evaluate", "palate.recipes.evaluate", "evaluate_library"),
+        ("build", "palate.build.library", "build"),
+        ("evaluate", "palate.evaluate.evaluation", "evaluate_library"),
     ],
 )
 def test_a_folder_of_the_same_name_stays_a_folder_and_can_be_called(
@@ -85,7 +85,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_vllm_engine_checks_its_settings_and_is_what_a_server_takes(tmp_path: Path) -> None:
     engine = palate.VLLMEngine("http://127.0.0.1:1/v1", max_adapters=4)
     assert engine.settings.max_adapters == 4
-    from palate.recipes.serve import AnswersOf
+    from palate.serve.assemble import AnswersOf
 
     assert isinstance(engine, AnswersOf)
     with pytest.raises(InvalidInputError, match="'max_adaptors'"):

@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 import palate
-from palate.recipes.serve import assemble
 from palate.serve.app import make_app
+from palate.serve.assemble import assemble
 from palate.serve.settings import ServeSettings
 
 

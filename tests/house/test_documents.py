@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from documents import blocks
 from palate.cli.app import app
+from research.command_line import program
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "reports/**/*.md", "examples/**/*.md")
 
@@ -28,10 +29,9 @@ def shell_lines(path: Path) -> list[str]:
     return [line.strip().removeprefix("$ ") for line in joined.splitlines() if line.strip()]
 
 
-def require_command(words: list[str]) -> None:
+def require_command(app: typer.Typer, words: list[str]) -> None:
     """Walk the command tree along the words and check every option that is named."""
     command = get_command(app)
-    assert isinstance(command, typer.core.TyperGroup)
     context = typer.Context(command)
     place = 0
     while isinstance(command, typer.core.TyperGroup) and place < len(words):
@@ -49,7 +49,28 @@ def test_every_palate_command_in_a_document_exists_with_its_options(project_root
         for line in shell_lines(path):
             words = line.split()
             if words and words[0] in {"palate", ".venv/bin/palate"}:
-                require_command(words[1:])
+                require_command(app, words[1:])
+
+
+def module_command(line: str) -> tuple[str, list[str]] | None:
+    """The study or benchmark that a line starts, and the words after it."""
+    found = re.match(r"(?:\S*/)?python -m ((?:research|benchmarks)\.[\w.]+)(.*)", line)
+    return None if found is None else (found[1], found[2].split(" #")[0].split())
+
+
+def test_every_study_and_benchmark_in_a_document_exists_with_its_options(
+    project_root: Path,
+) -> None:
+    n_checked = 0
+    for path in documents(project_root):
+        inline = re.findall(r"`(python -m (?:research|benchmarks)\.[^`]+)`", path.read_text())
+        for line in [*shell_lines(path), *inline]:
+            found = module_command(line)
+            if found is not None:
+                module, words = found
+                require_command(program(import_module(module).main), words)
+                n_checked += 1
+    assert n_checked > 20
 
 
 def test_everything_that_a_document_imports_of_palate_exists(project_root: Path) -> None:

@@ -51,7 +51,11 @@ def test_our_code_raises_our_errors_only(project_root: Path) -> None:
     ours = {error.__name__ for error in tree(PalateError)}
     allowed = ours | {"NotImplementedError", "Exit", "JSONDecodeError"}
     answers = {"ApiError", "HTTPException"}  # of the server: a status and a sentence
-    for path in (project_root / "src/palate").rglob("*.py"):
+    ours_too = [
+        *(project_root / "research").rglob("*.py"),
+        *(project_root / "benchmarks").glob("*.py"),
+    ]
+    for path in [*(project_root / "src/palate").rglob("*.py"), *ours_too]:
         module = ast.parse(path.read_text())
         validators = [
             n for n in ast.walk(module) if isinstance(n, ast.FunctionDef) and is_validator(n)

@@ -136,7 +136,7 @@ def test_ratings_of_one_prompt_are_compared(store: UserStore, library: Library) 
 def test_the_database_is_the_servers_and_belongs_to_one_library(
     store: UserStore, library: Library, tiny_library: Path, tmp_path: Path
 ) -> None:
-    from palate.recipes.serve import assemble
+    from palate.serve.assemble import assemble
 
     store.set_preference("ana", {"short": 1.0})
     served = assemble(library, ServeSettings(), database=store.url)

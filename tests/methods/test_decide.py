@@ -11,8 +11,8 @@ from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
 from palate.library.library import Library
 from palate.methods.table import METHODS, available_methods
-from palate.recipes.serve import assemble
 from palate.serve.app import make_app
+from palate.serve.assemble import assemble
 from palate.serve.settings import ServeSettings
 from tiny_parts import SharesMethod, save_tiny_offered_library
 

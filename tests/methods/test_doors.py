@@ -14,13 +14,13 @@ from batteries import PREFERENCE, PROMPT, SAMPLING
 from palate.cli.app import app as command_line
 from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import InvalidInputError
+from palate.evaluate.evaluation import evaluate_library
 from palate.evaluate.rows import AnswerRow
 from palate.library.library import Library
 from palate.methods.soup import SoupMethod
 from palate.methods.table import METHODS
-from palate.recipes.evaluate import evaluate_library
-from palate.recipes.serve import assemble
 from palate.serve.app import make_app
+from palate.serve.assemble import assemble
 from palate.serve.settings import ServeSettings
 
 SEED = 7

@@ -8,8 +8,8 @@ from palate.metrics.differences import (
     sign_flip_p_value,
     unpaired_difference,
 )
-from palate.recipes.statistics_draws import Shape
-from palate.recipes.statistics_study import Cell, count_cell
+from research.statistics.cells import Cell, count_cell
+from research.statistics.draws import Shape
 
 
 def test_all_flips_of_few_clusters_are_counted(generator):

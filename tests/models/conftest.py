@@ -11,7 +11,7 @@ from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
 from palate.models.vllm_engine import VllmEngine, open_engine
 from palate.models.vllm_wire import VllmSettings, connect_client
-from palate.recipes.vllm import pool_lists
+from palate.serve.vllm import pool_lists
 from vllm_stand_in import StandIn, standing_in
 
 ADAPTERS = {

@@ -16,11 +16,11 @@ from palate.core.plan import (
     reference_plan,
 )
 from palate.core.protocols import Request, Sampling
+from palate.evaluate.implicit_counts import draw_counted, implicit_plan
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
 from palate.models.engine import LocalEngine
 from palate.models.logprobs import Scored, answer_log_probs
-from palate.recipes.implicit_counts import draw_counted, implicit_plan
 
 EXPLICIT = output_soup_plan((0.8, -0.5, 0.6))
 PLAN = implicit_plan(EXPLICIT)

@@ -21,8 +21,8 @@ from palate.core.plan import member_plan, mixture_plan, output_soup_plan
 from palate.core.protocols import Request, Sampling
 from palate.models.vllm_groups import GUARD, GroupTag
 from palate.models.vllm_wire import RowAsked, VllmClient, VllmSettings
-from palate.recipes.serve_vllm import folders_of
-from palate.recipes.vllm import OpenedVllm, open_vllm
+from palate.serve.vllm import OpenedVllm, open_vllm
+from palate.serve.vllm_answers import folders_of
 
 URL = os.environ.get("PALATE_VLLM_URL", "")
 WORK = Path(os.environ.get("PALATE_VLLM_WORK", "."))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from palate.build.run_file import read_prompts
 from palate.core.errors import InvalidInputError, MissingExtraError
-from palate.recipes.run_file import read_prompts
 from palate.rewards.completions import has_pairs, read_completions
 from palate.rewards.pairs import read_pairs
 from palate.rewards.rows import read_rows

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from palate.library.library import Library
 from palate.profiles.keys import issue_key
-from palate.recipes.serve import assemble
 from palate.serve.app import make_app
+from palate.serve.assemble import assemble
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
 from tiny_parts import SharesMethod, save_tiny_offered_library

@@ -13,8 +13,8 @@ from palate.core.protocols import Request, Sampling
 from palate.library.candidates import candidate_requests
 from palate.library.generate import answer_seed
 from palate.library.library import Library
-from palate.recipes.serve import assemble
 from palate.serve.app import make_app
+from palate.serve.assemble import assemble
 from palate.serve.settings import ServeSettings
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from palate.recipes.serve_process import FREE, ServerProcess
+from research.serving.server_process import FREE, ServerProcess
 
 pytestmark = pytest.mark.slow
 N_PEOPLE, N_ITEMS = 6, 12

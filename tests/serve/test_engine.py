@@ -14,12 +14,12 @@ from starlette.testclient import TestClient
 from palate.library.library import Library
 from palate.models.vllm_parts import Account
 from palate.models.vllm_wire import VllmSettings
-from palate.recipes.serve import assemble
-from palate.recipes.serve_vllm import answers_from
 from palate.serve.app import make_app
+from palate.serve.assemble import assemble
 from palate.serve.engine import engine_out
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
+from palate.serve.vllm_answers import answers_from
 from vllm_stand_in import StandIn, standing_in
 
 N_VOCAB = 259

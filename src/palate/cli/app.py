@@ -1,13 +1,11 @@
 """`palate`: one sub-command per noun, and the way errors leave the program."""
 
-import sys
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from palate.cli import (
-    bench,
     bridge,
     build,
     demo,
@@ -20,12 +18,8 @@ from palate.cli import (
     scale,
     serve,
     soup,
-    statistics,
-    world,
 )
-from palate.cli.exits import exit_code, require_text, unusable_path
-from palate.core.errors import PalateError
-from palate.core.extras import missing_extra
+from palate.cli.exits import run_program
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,16 +33,12 @@ app.command()(generate.generate)
 app.command()(generate.score)
 app.command()(evaluate.evaluate)
 app.command()(serve.serve)
-app.add_typer(evaluate.judge_app, name="judge")
 app.add_typer(bridge.app, name="bridge")
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(portfolio.app, name="portfolio")
 app.add_typer(soup.app, name="soup")
 app.add_typer(mixture.app, name="mixture")
 app.add_typer(people.app, name="people")
-app.add_typer(world.app, name="world")
-app.add_typer(bench.app, name="bench")
-app.add_typer(statistics.app, name="statistics")
 app.add_typer(scale.app, name="scale")
 
 
@@ -69,23 +59,4 @@ def options(
 
 def main() -> None:
     """Run the program; an error of ours is one sentence on standard error and an exit code."""
-    try:
-        require_text(sys.argv)
-        app(prog_name="palate")
-    except PalateError as error:
-        _leave(error)
-    except OSError as error:
-        unusable = unusable_path(error)
-        if unusable is None:
-            raise
-        _leave(unusable)
-    except ModuleNotFoundError as error:
-        missing = missing_extra(error)
-        if missing is None:
-            raise
-        _leave(missing)
-
-
-def _leave(error: PalateError) -> NoReturn:
-    typer.echo(f"palate: {error}", err=True)
-    sys.exit(exit_code(error))
+    run_program(app, name="palate")

@@ -45,7 +45,7 @@ def alpaca(
 ) -> None:
     """Answer AlpacaEval's instructions as one user wants them, for its judges."""
     from palate.core.protocols import Sampling
-    from palate.recipes.evaluate_alpaca import AlpacaJob, answer_instructions
+    from palate.evaluate.alpaca_answers import AlpacaJob, answer_instructions
 
     known = known_from_options(
         preference=preference,
@@ -118,8 +118,8 @@ def harness(
     is_json: IsJson = False,
 ) -> None:
     """Tasks of the lm-evaluation-harness under one user's method."""
-    from palate.recipes.evaluate_harness import HarnessModel
-    from palate.recipes.evaluate_harness_model import HarnessJob, run_harness
+    from palate.evaluate.harness import HarnessModel
+    from palate.evaluate.harness_model import HarnessJob, run_harness
 
     known = known_from_options(
         preference=preference,

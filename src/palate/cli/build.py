@@ -27,9 +27,9 @@ def build(
     is_json: IsJson = False,
 ) -> None:
     """Build a library of experts; run it again after an interruption and it goes on."""
+    from palate.build.library import build_library
+    from palate.build.run_file import RunSettings
     from palate.core.settings import load_settings
-    from palate.recipes.build import build_library
-    from palate.recipes.run_file import RunSettings
 
     settings = load_settings(RunSettings, run_file, overrides=overrides or ())
     chosen = only or ([] if is_prepared_only else None)

@@ -13,7 +13,7 @@ from palate.cli.parse import IsJson
 from palate.core.files import dump_json
 
 if TYPE_CHECKING:
-    from palate.evaluate.demo_page import DemoReport
+    from palate.demo.page import DemoReport
 
 
 def demo(
@@ -24,7 +24,7 @@ def demo(
     is_json: IsJson = False,
 ) -> None:
     """The whole story on the embedded world: train experts, answer eight people, judge, report."""
-    from palate.recipes.demo import DemoSettings, demo_json, run_demo
+    from palate.demo.run import DemoSettings, demo_json, run_demo
 
     report = run_demo(DemoSettings(out, prompt=prompt, n_prompts=n_prompts, seed=seed))
     if is_json:

@@ -2,8 +2,12 @@
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+
+import typer
 
 from palate.core.errors import (
     CheckFailedError,
@@ -13,6 +17,7 @@ from palate.core.errors import (
     PalateError,
     ProviderError,
 )
+from palate.core.extras import missing_extra
 
 CHECK_FAILED = 1
 BAD_INPUT = 2
@@ -22,6 +27,30 @@ _CHECKS = (CheckFailedError, NotCertifiedError, NotConvergedError, ProviderError
 def exit_code(error: PalateError) -> int:
     """1 where something was carried out and failed, 2 where it could not be begun."""
     return CHECK_FAILED if isinstance(error, _CHECKS) else BAD_INPUT
+
+
+def run_program(app: typer.Typer, *, name: str) -> None:
+    """Run a program; an error of ours is one sentence on standard error and an exit code."""
+    try:
+        require_text(sys.argv)
+        app(prog_name=name)
+    except PalateError as error:
+        _leave(error)
+    except OSError as error:
+        unusable = unusable_path(error)
+        if unusable is None:
+            raise
+        _leave(unusable)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        _leave(missing)
+
+
+def _leave(error: PalateError) -> NoReturn:
+    typer.echo(f"palate: {error}", err=True)
+    sys.exit(exit_code(error))
 
 
 def unusable_path(error: OSError) -> InvalidInputError | None:

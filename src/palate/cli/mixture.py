@@ -13,7 +13,6 @@ from palate.cli.parse import (
     LibraryFolder,
     Overrides,
     numbers_by_name,
-    whole_numbers,
 )
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
@@ -34,10 +33,10 @@ def fit(
     is_json: IsJson = False,
 ) -> None:
     """Train the library's controller and put it into the library; resumes."""
+    from palate.build.mixture_fit import WORLD_OVERRIDES, MixtureRun, fit_mixture
     from palate.core.progress import progress_of
     from palate.core.settings import load_settings
     from palate.library.library import Library
-    from palate.recipes.mixture_fit import WORLD_OVERRIDES, MixtureRun, fit_mixture
 
     preset = WORLD_OVERRIDES if run is None else ()
     settings = load_settings(MixtureRun, run, overrides=[*preset, *(overrides or ())])
@@ -69,8 +68,8 @@ def explain(
 ) -> None:
     """Answer under the controller, and say of every token who was asked and who wrote it."""
     from palate.core.protocols import Sampling
+    from palate.library.explain import explain_answer
     from palate.library.library import Library
-    from palate.recipes.mixture_explain import explain_answer
 
     shares = numbers_by_name(preference, what="preference")
     if shares is None:
@@ -94,65 +93,6 @@ def explain(
         numbers = [f"{share:.2f} / {wrote:.2f}" for share, wrote in pairs]
         table.add_row(repr(token.text), f"{token.log_prob:.2f}", *numbers)
     console.print(table)
-
-
-@app.command()
-def yardstick(
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
-    is_json: IsJson = False,
-) -> None:
-    """Controllers on token trees with known answers; fails when a target is missed."""
-    from palate.core.progress import progress_of
-    from palate.recipes.mixture_yardstick import run_yardstick
-
-    with progress_of("trees") as report:
-        found = run_yardstick(out=out, on_tree=report)
-    if is_json:
-        typer.echo(dump_json(found.to_json()))
-    else:
-        table = Table("column", "mean over trees")
-        for name, value in found.means.items():
-            table.add_row(name, f"{value:.4f}")
-        Console().print(table)
-    found.require_met()
-
-
-@app.command()
-def study(
-    seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0,1,2",
-    overrides: Overrides = None,
-    has_ablations: Annotated[
-        bool, typer.Option("--ablations/--no-ablations", help="Also train variants, on one seed.")
-    ] = False,
-    n_prompts: Annotated[int, typer.Option("--prompts", help="Held-out prompts.")] = 96,
-    work: Annotated[Path, typer.Option(help="Folder of all that is made.")] = Path(
-        "out/mixture-study"
-    ),
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
-    is_json: IsJson = False,
-) -> None:
-    """The trained controller against its rivals in the small world, gold as judge; resumes."""
-    from palate.core.errors import CheckFailedError
-    from palate.recipes.mixture_ablations import SIZES, run_ablations
-    from palate.recipes.mixture_fit import WORLD_OVERRIDES
-    from palate.recipes.mixture_study import MixtureStudySettings, study_mixture
-    from palate.recipes.mixture_study_report import render_study, study_json, write_study
-
-    settings = MixtureStudySettings(
-        work=work,
-        overrides=(*WORLD_OVERRIDES, *(overrides or ())),
-        seeds=whole_numbers(seeds, what="seeds"),
-        n_prompts=n_prompts,
-    )
-    found = study_mixture(settings)
-    ablations = run_ablations(settings, sizes=SIZES) if has_ablations else None
-    write_study(found, ablations, out)
-    if is_json:
-        typer.echo(dump_json(study_json(found, ablations)))
-    else:
-        typer.echo(render_study(found, ablations))
-    if found.failures:
-        raise CheckFailedError(" ".join(found.failures))
 
 
 def _show_fit(console: Console, found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`palate people`: real voters replayed, simulated people, and the database of people."""
+"""`palate people`: real voters replayed, and the database of people."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import IsJson
-from palate.core.errors import InvalidInputError
+from palate.cli.figures import print_figures
+from palate.cli.parse import IsJson, whole_numbers
 from palate.core.files import dump_json, write_json
 
 app = typer.Typer(no_args_is_help=True, help="What people want, how it is learned, and kept.")
@@ -41,9 +41,9 @@ def replay(
     is_json: IsJson = False,
 ) -> None:
     """Real voters: what a few votes of a new person foretell of the others."""
-    from palate.recipes.people_replay import replay_people
+    from palate.people.replay_voters import replay_people
 
-    counts = _counts(votes)
+    counts = whole_numbers(votes, what="numbers of votes")
     found = replay_people(data, n_votes=counts, n_repeats=repeats, topics=topic or (), seed=seed)
     if is_json:
         typer.echo(dump_json(found))
@@ -60,120 +60,21 @@ def replay(
 
 
 @app.command()
-def portfolio(
-    data: DataFolder,
-    size: Annotated[int, typer.Option(min=1, help="How many answer sets.")] = 4,
-    topic: Topics = None,
-    seed: Seed = 0,
-    is_json: IsJson = False,
-) -> None:
-    """Real voters: a few answer sets for everybody, against other ways to choose them."""
-    from palate.recipes.people_portfolio import METHODS, choose_people_portfolio
-
-    found = choose_people_portfolio(data, size=size, topics=topic or (), seed=seed)
-    if is_json:
-        typer.echo(dump_json(found))
-        return
-    table = Table("topic", "people", *METHODS, title="mean / worst tenth", title_justify="left")
-    for row in found["topics"]:
-        shown = [
-            f"{row[name]['mean']['estimate']:.3f} / {row[name]['worst_tenth']:.3f}"
-            for name in METHODS
-        ]
-        table.add_row(row["topic"], str(row["people"]), *shown)
-    console = Console()
-    console.print(table)
-    console.print(found["utility"], highlight=False)
-
-
-@app.command()
-def study(
-    objectives: Annotated[int, typer.Option(min=2, help="Of each preference.")] = 4,
-    people: Annotated[int, typer.Option(min=2, help="Simulated people.")] = 200,
-    questions: Annotated[int, typer.Option(min=40, help="Most chosen questions.")] = 80,
-    random_questions: Annotated[int, typer.Option(min=40, help="Most random questions.")] = 300,
-    seed: Seed = 0,
-    is_json: IsJson = False,
-) -> None:
-    """Simulated people: chosen against random questions, and coverage of credible regions."""
-    from palate.recipes.people_study import Study, study_questions
-
-    found = study_questions(
-        Study(n_objectives=objectives, n_people=people, n_questions=questions, seed=seed),
-        n_random=random_questions,
-    )
-    _print(found, is_json=is_json)
-
-
-@app.command()
-def coverage(
-    coefficients: Annotated[int, typer.Option(min=1, help="Of each person.")] = 8,
-    comparisons: Annotated[str, typer.Option(help="Numbers of comparisons.")] = "10,30,100",
-    people: Annotated[int, typer.Option(min=10, help="Simulated people.")] = 2000,
-    seed: Seed = 0,
-    is_json: IsJson = False,
-) -> None:
-    """Simulated people: how often regions of coefficients hold the truth."""
-    from palate.recipes.people_coverage import study_coverage
-
-    found = study_coverage(
-        n_coefficients=coefficients,
-        comparisons=_counts(comparisons),
-        n_people=people,
-        seed=seed,
-    )
-    _print(found, is_json=is_json)
-
-
-@app.command()
-def drift(
-    objectives: Annotated[int, typer.Option(min=2, help="Of each preference.")] = 4,
-    people: Annotated[int, typer.Option(min=2, help="Simulated people.")] = 100,
-    change_at: Annotated[int, typer.Option(min=1, help="Comparisons before the change.")] = 50,
-    seed: Seed = 0,
-    is_json: IsJson = False,
-) -> None:
-    """Simulated people who change their taste: recovery, and what looking for changes costs."""
-    from palate.recipes.people_study import Study, study_drift
-
-    chosen = Study(n_objectives=objectives, n_people=people, change_at=change_at, seed=seed)
-    _print(study_drift(chosen), is_json=is_json)
-
-
-@app.command()
-def drill(
-    database: DatabaseUrl,
-    processes: Annotated[int, typer.Option(min=1, help="Writers at once.")] = 8,
-    rows: Annotated[int, typer.Option(min=1, help="Of each writer.")] = 1000,
-    people: Annotated[int, typer.Option(min=1, help="That all write about.")] = 50,
-    kills: Annotated[int, typer.Option(min=0, help="Writers killed and started again.")] = 2,
-    seed: Seed = 0,
-    is_json: IsJson = False,
-) -> None:
-    """Crash drill on a new database: writers are killed, no acknowledged row may be lost."""
-    from palate.recipes.people_drill import Drill, require_passed, run_drill
-
-    found = run_drill(Drill(database, processes, rows, people, kills, seed))
-    _print(found, is_json=is_json)
-    require_passed(found)
-
-
-@app.command()
 def migrate(
     database: DatabaseUrl,
     to: Annotated[str, typer.Option(help="Schema, `head` for the newest.")] = "head",
     is_json: IsJson = False,
 ) -> None:
     """Bring the database to a schema, up or down, with its data."""
-    from palate.recipes.people_kept import migrate_people
+    from palate.profiles.administration import migrate_people
 
-    _print(migrate_people(database, revision=to), is_json=is_json)
+    print_figures(migrate_people(database, revision=to), is_json=is_json)
 
 
 @app.command(name="list")
 def list_(database: DatabaseUrl, tenant: Tenant = "default", is_json: IsJson = False) -> None:
     """Who is known, and how much of each."""
-    from palate.recipes.people_kept import list_people
+    from palate.profiles.administration import list_people
 
     found = list_people(database, tenant=tenant)
     if is_json:
@@ -193,7 +94,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="JSON file; printed where absent.")] = None,
 ) -> None:
     """Everything about one person, as JSON."""
-    from palate.recipes.people_kept import export_kept
+    from palate.profiles.administration import export_kept
 
     found = export_kept(database, person=person, tenant=tenant)
     if out is None:
@@ -211,11 +112,11 @@ def erase(
     is_json: IsJson = False,
 ) -> None:
     """Erase everything about one person; prints a receipt that does not name the person."""
-    from palate.recipes.people_kept import erase_kept
+    from palate.profiles.administration import erase_kept
 
     if not is_sure:
         typer.confirm(f"Erase everything about {person!r}? It cannot be undone", abort=True)
-    _print(erase_kept(database, person=person, tenant=tenant), is_json=is_json)
+    print_figures(erase_kept(database, person=person, tenant=tenant), is_json=is_json)
 
 
 @keys.command()
@@ -229,7 +130,7 @@ def issue(
     ] = None,
 ) -> None:
     """Print a new key; it is shown this once and kept only as a digest."""
-    from palate.recipes.people_kept import issue_kept_key
+    from palate.profiles.administration import issue_kept_key
 
     typer.echo(issue_kept_key(database, label=label, tenant=tenant, role=role, days=days))
 
@@ -237,7 +138,7 @@ def issue(
 @keys.command(name="list")
 def list_keys(database: DatabaseUrl, is_json: IsJson = False) -> None:
     """Prefix, tenant and label of all keys."""
-    from palate.recipes.people_kept import list_kept_keys
+    from palate.profiles.administration import list_kept_keys
 
     found = list_kept_keys(database)
     if is_json:
@@ -255,18 +156,9 @@ def revoke(
     database: DatabaseUrl,
 ) -> None:
     """Stop a key from working, for good."""
-    from palate.recipes.people_kept import revoke_kept_key
+    from palate.profiles.administration import revoke_kept_key
 
     revoke_kept_key(database, prefix=prefix)
-
-
-def _counts(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InvalidInputError(
-            f"The numbers {text!r} are not whole numbers separated by commas."
-        ) from error
 
 
 def _accuracies(row: dict[str, Any]) -> list[str]:
@@ -276,21 +168,3 @@ def _accuracies(row: dict[str, Any]) -> list[str]:
         *shown,
         f"{100 * gain['estimate']:+.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]",
     ]
-
-
-def _print(found: dict[str, Any], *, is_json: bool) -> None:
-    if is_json:
-        typer.echo(dump_json(found))
-        return
-    table = Table("", "", show_header=False)
-    for name, value in _flat(found).items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
-
-
-def _flat(found: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in found.items():
-        label = f"{prefix}{name}".replace("_", " ")
-        flat |= _flat(value, f"{label}: ") if isinstance(value, dict) else {label: value}
-    return flat

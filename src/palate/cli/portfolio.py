@@ -1,6 +1,5 @@
 """`palate portfolio`: select members from a payoff file, verify the certificate, route people."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.parse import IsJson, PreferenceText, numbers_by_name, whole_numbers
+from palate.cli.parse import IsJson, PreferenceText, numbers_by_name
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
@@ -53,8 +52,8 @@ def select(
     is_json: IsJson = False,
 ) -> None:
     """Choose members and certify what users lose at most."""
+    from palate.portfolio import select as recipe
     from palate.portfolio.terms import Terms
-    from palate.recipes import portfolio as recipe
 
     if no_slack and slack is not None:
         raise InvalidInputError("Give either --slack or --no-slack.")
@@ -81,7 +80,7 @@ def select(
 @app.command()
 def verify(portfolio_file: PortfolioFile, is_json: IsJson = False) -> None:
     """Compute the certificate again from the stored table; exit code 1 if a number differs."""
-    from palate.recipes import portfolio as recipe
+    from palate.portfolio import select as recipe
 
     found = {"verified": True, **recipe.summary(recipe.verify(portfolio_file))}
     if not is_json:
@@ -99,7 +98,7 @@ def route(
     is_json: IsJson = False,
 ) -> None:
     """Say which member serves a user, and what they lose at most."""
-    from palate.recipes import portfolio as recipe
+    from palate.portfolio import select as recipe
 
     shares = numbers_by_name(preference, what="preference")
     if (shares is None) == (draws is None):
@@ -149,7 +148,7 @@ def grow(
     is_json: IsJson = False,
 ) -> None:
     """Train experts where the certificate asks for them, until a tolerance or a budget; resumes."""
-    from palate.recipes.palm_run import grow_portfolio
+    from palate.build.grow_run import grow_portfolio
 
     built = grow_portfolio(target, out=out, overrides=overrides or ())
     if is_json:
@@ -178,55 +177,6 @@ def print_grown(found: dict[str, Any]) -> None:
         "grid": "the grid is complete",
     }
     console.print(f"the search stopped: {reasons[found['stop']]}")
-
-
-@app.command()
-def study(
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
-    n_seeds: Annotated[int, typer.Option("--seeds", help="Problems of each kind.")] = 5,
-    first_seed: Annotated[int, typer.Option(help="Of the yardstick problems.")] = 0,
-    is_json: IsJson = False,
-) -> None:
-    """Measure every way of finding members on problems whose answer is known exactly."""
-    from palate.recipes.portfolio_study import StudySettings, study_portfolios
-
-    found = study_portfolios(StudySettings(n_seeds=n_seeds, first_seed=first_seed))
-    if out is not None:
-        out.write_text(found.markdown(), encoding="utf-8")
-    typer.echo(dump_json(asdict(found)) if is_json else found.markdown())
-
-
-@app.command("study-world")
-def study_world(
-    seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0,1,2",
-    size: Annotated[int, typer.Option(help="Members of the largest portfolio.")] = 8,
-    calls: Annotated[int, typer.Option(help="Policies that adaptive search may make.")] = 8,
-    objectives: Annotated[
-        str, typer.Option(help="Of the small world, separated by commas.")
-    ] = "elementary,expert,friendly",
-    work: Annotated[Path, typer.Option(help="Folder of the libraries.")] = Path(
-        "out/portfolio-world"
-    ),
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
-    is_json: IsJson = False,
-) -> None:
-    """Train experts on the small world and measure what portfolios of them lose, by size."""
-    from palate.recipes.palm_study import study_json, study_world_portfolios
-    from palate.recipes.palm_study_report import render_world_study, write_world_study
-    from palate.recipes.palm_study_world import WorldStudySettings
-
-    settings = WorldStudySettings.checked(
-        {
-            "seeds": whole_numbers(seeds, what="seeds"),
-            "max_size": size,
-            "max_calls": calls,
-            "objectives": [name.strip() for name in objectives.split(",")],
-        },
-        source="the command line",
-    )
-    found = study_world_portfolios(settings, work=work)
-    write_world_study(found, out)
-    typer.echo(dump_json(study_json(found)) if is_json else render_world_study(found))
 
 
 def _floor(text: str | None) -> tuple[str, float] | None:

@@ -1,4 +1,4 @@
-"""`palate rewards`: train a reward on pairs, score texts with it, compare many."""
+"""`palate rewards`: train a reward on pairs, score texts with it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.cli.parse import IsJson
-from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
 app = typer.Typer(no_args_is_help=True, help="Rewards: from people's pairs to numbers in [0, 1].")
@@ -41,7 +40,7 @@ def train(
     is_json: IsJson = False,
 ) -> None:
     """Train a reward, and print its held-out accuracy beside what length alone would do."""
-    from palate.recipes.rewards import RewardJob, train_reward
+    from palate.rewards.job import RewardJob, train_reward
 
     job = RewardJob.checked(
         {
@@ -84,7 +83,7 @@ def score(
     is_json: IsJson = False,
 ) -> None:
     """Score answers in [0, 1], or rank pairs."""
-    from palate.recipes.rewards import score_file
+    from palate.rewards.job import score_file
 
     found = score_file(folder, file, is_raw=is_raw, group_by=group_by).to_json()
     if is_json:
@@ -103,51 +102,6 @@ def score(
         f"{found['objective']} ({found['scale']}): mean {found['mean']:.4f}, "
         f"sd {found['sd']:.4f}, n = {found['n']}"
     )
-
-
-@app.command()
-def table(
-    folder: Annotated[Path, typer.Argument(help="With NAME.train.jsonl, NAME.validation.jsonl.")],
-    out: Annotated[Path, typer.Option(help="Folder for the rewards and the table.")],
-    objectives: Annotated[list[str], typer.Option("--objective", help="A name; repeat.")],
-    trunks: Annotated[
-        list[str] | None, typer.Option("--trunk", help="`light`, or a Hugging Face model; repeat.")
-    ] = None,
-    group_by: Annotated[
-        list[str] | None, typer.Option(metavar="OBJECTIVE=COLUMN", help="What belongs together.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="TRUNK[/OBJECTIVE]:KEY=VALUE", help="A setting."),
-    ] = None,
-    seed: Seed = 0,
-    is_json: IsJson = False,
-) -> None:
-    """Train rewards for many objectives and trunks, and print their accuracies side by side."""
-    from palate.recipes.rewards_table import TableJob, compare_rewards, markdown_table
-
-    settings: dict[str, tuple[str, ...]] = {}
-    for override in overrides or ():
-        trunk, assignment = _split(override, sign=":", option="--set")
-        settings[trunk] = (*settings.get(trunk, ()), assignment)
-    job = TableJob(
-        folder=folder,
-        objectives=tuple(objectives),
-        trunks=tuple(trunks or ("light",)),
-        out=out,
-        group_by=dict(_split(item, sign="=", option="--group-by") for item in group_by or ()),
-        overrides=settings,
-        seed=seed,
-    )
-    found = compare_rewards(job)
-    if is_json:
-        plain = {
-            objective: {trunk: held_out.model_dump(mode="json") for trunk, held_out in row.items()}
-            for objective, row in found.items()
-        }
-        typer.echo(dump_json(plain))
-    else:
-        typer.echo(markdown_table(found), nl=False)
 
 
 def _print_accuracies(console: Console, held_out: dict[str, Any]) -> None:
@@ -169,12 +123,3 @@ def _print_accuracies(console: Console, held_out: dict[str, Any]) -> None:
             found["method"],
         )
     console.print(shown, markup=False)
-
-
-def _split(text: str, *, sign: str, option: str) -> tuple[str, str]:
-    left, found, right = text.partition(sign)
-    if not (left and found and right):
-        raise InvalidInputError(
-            f"The value {text!r} of {option} lacks a name, {sign!r} or what follows; see --help."
-        )
-    return left, right

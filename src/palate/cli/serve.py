@@ -46,7 +46,7 @@ def serve(
 ) -> None:
     """Serve a library: OpenAI's API, people who teach it, and a page at /."""
     from palate.core.settings import load_settings
-    from palate.recipes.serve import ServeJob, serve_library
+    from palate.serve.assemble import ServeJob, serve_library
     from palate.serve.settings import ServeSettings
 
     settings = load_settings(ServeSettings, config, overrides=overrides or [])

@@ -9,7 +9,7 @@ import typer
 from palate.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from palate.recipes.serve import EngineOf
+    from palate.serve.assemble import EngineOf
 
 
 class Engines(StrEnum):
@@ -66,7 +66,7 @@ def engine_from(
         return None
     from palate.core.settings import load_settings
     from palate.models.vllm_wire import VllmSettings
-    from palate.recipes.serve_vllm import answers_from
+    from palate.serve.vllm_answers import answers_from
 
     if url is None:
         raise InvalidInputError("The engine vllm needs the address of a server; give --url.")

@@ -14,7 +14,6 @@ from palate.cli.parse import (
     LibraryFolder,
     coefficients_by_name,
     numbers_by_name,
-    whole_numbers,
 )
 from palate.core.files import dump_json
 
@@ -64,7 +63,7 @@ def basis(
     is_json: IsJson = False,
 ) -> None:
     """Measure a library's experts as a basis and write its soup.json."""
-    from palate.recipes.soup_basis import write_soup
+    from palate.build.soup_basis import write_soup
 
     written = write_soup(
         library,
@@ -111,7 +110,7 @@ def fit(
     is_json: IsJson = False,
 ) -> None:
     """A person's coefficients from feedback, with credible intervals and the predicted gain."""
-    from palate.recipes.soup_fit import fit_soup
+    from palate.build.soup_fit import fit_soup
 
     found = fit_soup(library, feedback, way=cast("SoupWay", way), person=person, out=out, base=base)
     if is_json:
@@ -139,46 +138,3 @@ def fit(
     )
     for warning in found.warnings:
         console.print(f"warning: {warning}", markup=False)
-
-
-@app.command()
-def study(
-    seeds: Annotated[str, typer.Option(help="One library each, separated by commas.")] = "0",
-    work: Annotated[Path, typer.Option(help="Folder of libraries and answers; resumed.")] = Path(
-        "out/soup-study"
-    ),
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
-    is_json: IsJson = False,
-) -> None:
-    """Percent of a policy trained for the person, on the small world, gold rules as judge."""
-    from palate.core.errors import CheckFailedError
-    from palate.recipes.soup_study_parts import study_report
-
-    chosen = whole_numbers(seeds, what="seeds")
-    found = study_report(work, chosen, out=out, command=f"palate soup study --seeds {seeds}")
-    typer.echo(dump_json(found.content) if is_json else found.text)
-    if found.failures:
-        raise CheckFailedError(f"The study's checks failed: {'; '.join(found.failures)}.")
-
-
-@app.command()
-def yardstick(
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
-    is_json: IsJson = False,
-) -> None:
-    """Coefficients on token trees with known answers; fails when a check does not hold."""
-    from palate.recipes.soup_yardstick import run_yardstick
-
-    console = Console(stderr=is_json)
-    report = run_yardstick(
-        out=out, on_seed=lambda done, n: console.print(f"world {done} of {n}", highlight=False)
-    )
-    if is_json:
-        typer.echo(dump_json(report.to_json()))
-    else:
-        table = Table("way", "experts", "comparisons", "percent of the possible gain", "lowest")
-        for (way, size, n), cell in report.cells.items():
-            shown = f"{cell.estimate:.1f} [{cell.low:.1f}, {cell.high:.1f}]"
-            table.add_row(way, str(size), str(n), shown, f"{report.worst[way, size, n]:.1f}")
-        console.print(table)
-    report.require_met()

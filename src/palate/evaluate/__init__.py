@@ -1,5 +1,5 @@
-"""Users x prompts x methods; `palate.evaluate(...)` is `evaluate_library` of `recipes.evaluate`."""
+"""Users x prompts x methods; `palate.evaluate(...)` is `evaluation.evaluate_library`."""
 
 from palate.core.callable_module import make_callable
 
-make_callable(__name__, calls="palate.recipes.evaluate:evaluate_library")
+make_callable(__name__, calls="palate.evaluate.evaluation:evaluate_library")

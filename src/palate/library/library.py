@@ -267,7 +267,7 @@ class Library:
             InvalidInputError: the address is public and there are no keys.
             MissingExtraError: the server's packages are not installed.
         """
-        from palate.recipes.serve import serve_opened
+        from palate.serve.assemble import serve_opened
 
         serve_opened(self, options)
 

@@ -2,7 +2,8 @@
 
 Observations of one person, or on one prompt, resemble each other. An interval that takes them for
 independent is too short: whole clusters have to be resampled, or the error taken over persons and
-prompts both. How often the intervals cover, by shape and size: `palate statistics check`.
+prompts both. How often the intervals cover, by shape and size:
+`python -m research.statistics.check`.
 
 Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; Korn
 and Graubard 1998, "Confidence Intervals for Proportions With Small Expected Number of Positive

@@ -10,7 +10,7 @@ Coefficients are rounded to multiples of a step. With `d` the difference, the lo
 The second follows from `dp/dt = p (g - E g)` along the way from c to c + d, g the slope of the
 log-probabilities: `TV <= 1/2 int E|sum_k d_k (g_k - E g_k)| dt <= sum_k |d_k| max 1/2 E|g_k - E
 g_k|`. It holds where no state changes faster than `r_k`; these are measured on states of one's own
-(`palate.recipes.vllm_rates`), so the bound is as good as those states are typical.
+(`palate.serve.vllm_rates`), so the bound is as good as those states are typical.
 """
 
 from collections.abc import Sequence

@@ -7,11 +7,11 @@ from numpy import ndarray
 from palate.core.plan import Plan
 from palate.models.bank import AdapterBank
 from palate.models.batch import Live
+from palate.models.detokenize import token_texts
 from palate.models.load import Base
 from palate.models.logprobs import Scored
 from palate.serve.scoring import REFERENCE, mixture_authors, soup_authors
 from palate.serve.wire.palate import TokenOut
-from palate.serve.words import token_texts
 
 
 def explain(base: Base, bank: AdapterBank, live: Live) -> list[TokenOut]:

@@ -1,9 +1,9 @@
 """Log-probabilities in OpenAI's two forms."""
 
 from palate.models.batch import Live
+from palate.models.detokenize import token_text
 from palate.models.load import Base
 from palate.serve.wire.chat import CompletionLogprobs, TokenLogprob, TopLogprob
-from palate.serve.words import token_text
 
 LEAST = -9999.0  # stands for minus infinity, which JSON cannot hold
 

@@ -48,9 +48,10 @@ def model_card(
     return f"""{_HEAD.format(n_topics=n_topics)}
 ## Recipe
 
-Made from nothing by `palate world train --out DIR` with these settings, in {seconds:.0f} seconds,
-on documents drawn from the grammar; prompts about held-out topics were never shown. The loss counts
-answers only and ended at {loss:.3f} nats a token (mean of the last hundred steps).
+Made from nothing by `python -m research.world.train --out DIR` with these settings, in
+{seconds:.0f} seconds, on documents drawn from the grammar; prompts about held-out topics were never
+shown. The loss counts answers only and ended at {loss:.3f} nats a token (mean of the last hundred
+steps).
 
 | setting | value |
 |---|---|
@@ -58,7 +59,7 @@ answers only and ended at {loss:.3f} nats a token (mean of the last hundred step
 
 ## Measured
 
-Sampled at temperature 1 on held-out prompts; again by `palate world measure DIR`.
+Sampled at temperature 1 on held-out prompts; again by `python -m research.world.measure DIR`.
 
 - well-formed: {plain.share:.3f} [{plain.low:.3f}, {plain.high:.3f}] of {plain.n_answers} answers
 - well-formed with preference sentences: {wished.share:.3f} [{wished.low:.3f}, {wished.high:.3f}]

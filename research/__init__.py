@@ -1,0 +1,1 @@
+"""Studies that make the reports, by paper; not installed."""

@@ -1,0 +1,1 @@
+"""Studies of mixtures: what a trained controller is worth."""

@@ -1,0 +1,1 @@
+"""Studies of portfolios: what few policies for everybody lose."""

@@ -1,0 +1,1 @@
+"""Studies of servers: faults, sizes, engines; a server as a process."""

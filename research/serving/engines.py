@@ -1,0 +1,199 @@
+"""Is a running vLLM the same engine? Every way, side by side, with bounds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from jaxtyping import Float
+from numpy import ndarray
+from rich.console import Console
+from rich.table import Table
+
+from palate import Library
+from palate.core.errors import CheckFailedError
+from palate.core.files import dump_json
+from palate.core.plan import reference_plan
+from palate.core.protocols import Request, Sampling
+from palate.core.settings import load_settings
+from palate.models.adapter import load_adapter
+from palate.models.chat import encode_prompt
+from palate.models.logprobs import Scored
+from palate.models.vllm_rounding import Rounding, gram_of
+from palate.models.vllm_wire import VllmSettings
+from palate.serve.vllm import open_vllm
+from palate.serve.vllm_answers import folders_of
+from palate.serve.vllm_rates import RateCheck, check_rates, people_points, rounding_rates
+from research.command_line import IsJson, Overrides, run
+from research.serving.engines_compare import compare, failures, requests_of_all_ways, to_json
+
+CALIBRATION = (
+    "The little boy wanted to play with the",
+    "Anna had a blue kite and she",
+    "One night, the moon was very",
+    "The old man gave the children some",
+)
+CHECKED = ("A small fish swam in the", "Mom said it was time to", "The frog jumped over the")
+N_POINTS = 12
+SHORT_LIST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """Rates of rounding, and how the bound made of them did elsewhere."""
+
+    rates: tuple[float, ...]
+    check: RateCheck
+    worst_bound: float
+
+
+def compare_engines(
+    folder: Path,
+    settings: VllmSettings,
+    *,
+    n: int = 200,
+    max_tokens: int = 24,
+    seed: int = 0,
+    adapters: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
+    """The comparison as plain data; `failures` in it is empty when the engines agree.
+
+    Rates are measured on some texts and checked on others before the server is asked anything.
+    Then `n` requests of all ways go through both engines with whole lists, and those with several
+    rows once more with short lists, where the certified bound is not zero.
+
+    Args:
+        folder: A library.
+        settings: Where its server is; `max_top_k` is taken to be the whole vocabulary.
+        n: Requests.
+        max_tokens: Of an answer.
+        seed: Of plans and draws.
+        adapters: Other folders of the same experts, for a server with a rewritten base.
+    """
+    calibrated = calibrate(Library.load(folder), step=settings.coefficient_step, seed=seed)
+    opened = open_vllm(folder, settings, adapters=adapters, rates=calibrated.rates)
+    asked = requests_of_all_ways(
+        n=n,
+        n_experts=opened.opened.bank.n_experts,
+        max_tokens=max_tokens,
+        step=settings.coefficient_step,
+        seed=seed,
+    )
+    whole = compare(opened, asked)
+    cache = opened.engine.parts.cache
+    found = to_json(whole)
+    found["adapters"] = {"loads": cache.n_loads, "evictions": cache.n_evictions}
+    opened.engine.close()
+    short = settings.model_copy(
+        update={"top_k": SHORT_LIST, "max_top_k": SHORT_LIST, "budget": 1.0, "pools": "lists"}
+    )
+    listed = open_vllm(folder, short, adapters=adapters, rates=calibrated.rates)
+    unsigned = [
+        one
+        for one in asked
+        if one.way in ("output-soup", "mixture") and min(one.request.plan.pool.coefficients) >= 0
+    ]
+    lists = compare(listed, unsigned)
+    listed.engine.close()
+    return {
+        "settings": {"n": n, "max_tokens": max_tokens, "seed": seed, "step": short.coefficient_step}
+        | {"short_lists": SHORT_LIST},
+        "rounding": {"rates": list(calibrated.rates), "worst_bound": calibrated.worst_bound}
+        | {"held_out": vars(calibrated.check)},
+        **found,
+        "short_lists": [vars(row) for row in lists],
+        "failures": failures(whole) + [f"short lists: {text}" for text in failures(lists)],
+    }
+
+
+def calibrate(opened: Library, *, step: float, seed: int) -> Calibrated:
+    """Rates on some texts; the bound made of them on other texts and other coefficients."""
+    bank = opened.bank
+    items = _answers(opened, CALIBRATION, seed=seed)
+    points = people_points(n_experts=bank.n_experts, n_points=N_POINTS, seed=seed)
+    rates = rounding_rates(opened.base, bank, items=items, points=points)
+    adapters = [load_adapter(path) for path in opened.files.expert_folders().values()]
+    rounding = Rounding(step, gram_of(adapters), rates)
+    others = people_points(n_experts=bank.n_experts, n_points=4 * N_POINTS, seed=seed + 1)
+    check = check_rates(
+        opened.base,
+        bank,
+        rounding,
+        items=_answers(opened, CHECKED, seed=seed + 1),
+        points=_off_grid(others, step=step),
+    )
+    return Calibrated(rates, check, rounding.worst_bound() or 0.0)
+
+
+def _answers(opened: Library, openings: Sequence[str], *, seed: int) -> list[Scored]:
+    plan = reference_plan(n_experts=opened.bank.n_experts)
+    requests = [Request(text, plan, Sampling(max_tokens=24), seed) for text in openings]
+    return [
+        Scored(tuple(encode_prompt(opened.base, request.prompt)), answer.tokens)
+        for request, answer in zip(requests, opened.engine.generate(requests), strict=True)
+    ]
+
+
+def _off_grid(
+    points: Float[ndarray, "points experts"], *, step: float
+) -> Float[ndarray, "points experts"]:
+    """Points of which every second lies as far off the grid as can be: the hardest to round."""
+    hard = points.copy()
+    if step:
+        hard[::2] = (np.floor(points[::2] / step) + 0.499) * step
+    return hard
+
+
+def main(
+    library: Annotated[Path, typer.Argument(help="The library that the server serves.")],
+    *,
+    url: Annotated[str, typer.Option(help="Of a running vLLM, up to and including /v1.")],
+    adapters: Annotated[
+        Path | None,
+        typer.Option(help="The experts as the vLLM has them, where its base is a rewritten one."),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=6, help="Requests.")] = 200,
+    overrides: Overrides = None,
+    is_json: IsJson = False,
+) -> None:
+    """The same requests, all ways, through the engine here and through a running vLLM."""
+    settings = load_settings(VllmSettings, overrides=[f"url={url}", *(overrides or ())])
+    folders = None if adapters is None else folders_of(adapters)
+    found = compare_engines(library, settings, n=n, adapters=folders)
+    if is_json:
+        typer.echo(dump_json(found))
+    else:
+        _show(found)
+    if found["failures"]:
+        raise CheckFailedError("The engines differ: " + "; ".join(found["failures"]) + ".")
+
+
+def _show(found: dict[str, Any]) -> None:
+    console = Console()
+    for title, rows in (("whole lists", found["ways"]), ("short lists", found["short_lists"])):
+        table = Table(
+            title, "requests", "same tokens", "ties", "log-prob gap", "distance", "bound", "certain"
+        )
+        for row in rows:
+            table.add_row(
+                row["way"],
+                str(row["n"]),
+                str(row["n_equal"]),
+                str(row["n_ties"]),
+                f"{row['largest_log_prob_gap']:.1e}",
+                f"{row['largest_distance']:.4f}",
+                f"{row['largest_bound']:.4f}",
+                f"{row['n_certified'] / row['n_tokens']:.1%}",
+            )
+        console.print(table)
+    check = found["rounding"]["held_out"]
+    console.print(
+        f"rounding: {check['n_outside']} of {check['n_tokens']} held-out tokens outside the bound; "
+        f"largest {check['largest']:.4f}, mean bound {check['mean_bound']:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Studies of the small world: its base, its experts."""

@@ -1,0 +1,320 @@
+"""The builder: a library being built, ready to train an expert for any anchor.
+
+Rollouts and rewards are made once, when the builder is opened; every expert is then one training
+run on the same scored answers. Every part is entered into the library when it is whole, under a
+hash of everything that determines it; one that is there already is not made again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from palate.build.reward_sources import (
+    add_reward,
+    functions_of,
+    human_pairs,
+    require_sources,
+)
+from palate.build.run_file import RunSettings
+from palate.build.run_prompts import run_prompts
+from palate.core.files import hash_value
+from palate.core.progress import note, progress_of
+from palate.core.seeds import derive_seed
+from palate.core.types import PreferencePair
+from palate.experts.anchors import Anchor
+from palate.experts.card import render_card
+from palate.experts.job import UNTRACKED, ExpertJob, Tracking, TrainingData, require_tracker
+from palate.experts.pairs import Sequences
+from palate.experts.rollouts import (
+    RewardScores,
+    Rollout,
+    RolloutJob,
+    read_rollouts,
+    sample_answers,
+    score_rollouts,
+    write_rollouts,
+)
+from palate.experts.save import fill_expert_folder
+from palate.experts.train import require_trl, rollout_data, tilt_of, train_expert
+from palate.library.context_length import require_room_for_answers
+from palate.library.folder import MANIFEST, LibraryFolder
+from palate.library.manifest import ExpertRecord, Manifest
+from palate.library.opening import base_path, base_record
+from palate.library.rewards import library_rewards
+from palate.models.bank import AdapterBank
+from palate.models.chat import format_messages
+from palate.models.engine import LocalEngine
+from palate.models.load import Base, load_base
+from palate.rewards.functions import RewardFunction
+
+_PACKAGES = ("palate", "torch", "transformers", "peft", "trl")
+_N_CHANGES = 3  # that are named of the settings that differ
+_N_TILTS = 256  # rollouts that an expert's tilt is measured on
+
+
+class Builder:
+    """A library with rollouts and rewards, its base, and the training of experts.
+
+    Attributes:
+        settings: Of the run.
+        base: Loaded.
+        library: As it is now; it gains an expert with every new anchor.
+        rollouts: The base's scored answers.
+        reward: What scored them.
+        trained: Experts trained since the builder opened, in order.
+    """
+
+    def __init__(self, settings: RunSettings, base: Base, library: LibraryFolder) -> None:
+        """Sample and score what the library lacks.
+
+        Raises:
+            InvalidInputError: a prompt, a pair or a reward is not as it must be.
+        """
+        self.settings = settings
+        self.base = base
+        self.library, self.rollouts, self.reward = _with_rollouts(library, settings, base)
+        self.trained: list[str] = []
+        self._forget_stale()
+
+    @property
+    def reward_key(self) -> str:
+        """Hash of everything that determines the rewards."""
+        return hash_value({name: part.key for name, part in self.library.manifest.rewards.items()})
+
+    def has(self, anchor: Anchor) -> bool:
+        """Whether the library has this anchor's expert, made with these settings."""
+        return self.library.has_expert(anchor.name, key=self._key(self._job(anchor)))
+
+    def make(self, anchor: Anchor, *, title: str) -> None:
+        """Train the anchor's expert, unless it is there already.
+
+        Raises:
+            InvalidInputError: the data lack what the method needs, or training diverged.
+        """
+        if self.has(anchor):
+            return
+        job = self._job(anchor)
+        with progress_of(f"expert {anchor.name} ({title}), steps") as report:
+            model = train_expert(
+                self.base, job, self._data, on_step=report, tracking=self._tracking(anchor.name)
+            )
+        sequences, reference = self._data.sequences, self._data.reference
+        some = Sequences(sequences.prompts[:_N_TILTS], sequences.answers[:_N_TILTS])
+        tilts = tilt_of(model, some, reference[:_N_TILTS], beta=job.training.beta)
+        record = ExpertRecord(
+            anchor,
+            self._key(job),
+            files={},
+            tilt_mean=float(tilts.mean()),
+            tilt_sd=float(tilts.std()),
+            n_tilts=len(tilts),
+        )
+        manifest = self.library.manifest
+        card = render_card(
+            job,
+            base=manifest.base,
+            tilt=(record.tilt_mean, record.tilt_sd, record.n_tilts),
+            versions=dict(manifest.versions),
+        )
+        self.library = self.library.with_expert(
+            record,
+            lambda folder: fill_expert_folder(
+                folder, model=model, base_path=manifest.base.path, card=card
+            ),
+        )
+        self.trained.append(anchor.name)
+
+    def keep(self, names: tuple[str, ...]) -> None:
+        """Leave only these experts in the library, in this order."""
+        self.library = self.library.with_experts_of(names)
+
+    def _forget_stale(self) -> None:
+        """Drop experts of other settings, so that a library never mixes the two."""
+        anchors = [record.anchor for record in self.library.manifest.experts]
+        current = tuple(anchor.name for anchor in anchors if self.has(anchor))
+        if len(current) < len(anchors):
+            self.keep(current)
+
+    @cached_property
+    def _data(self) -> TrainingData:
+        """What experts learn from; prepared once, and only when one is trained."""
+        return replace(
+            rollout_data(self.base, self.rollouts),
+            human_pairs=self._pairs,
+            prompts=tuple(dict.fromkeys(row.prompt for row in self.rollouts)),
+            reward=self.reward,
+        )
+
+    @cached_property
+    def _pairs(self) -> dict[str, tuple[PreferencePair, ...]]:
+        """Pairs by objective; read only where they are trained on."""
+        if self.settings.training.method != "dpo_human":
+            return {}
+        seed = self.settings.seed
+        found = {row.name: human_pairs(row, seed=seed) for row in self.settings.objectives}
+        return {name: pairs.pairs for name, pairs in found.items() if pairs is not None}
+
+    def _job(self, anchor: Anchor) -> ExpertJob:
+        settings = self.settings
+        seed = derive_seed(settings.seed, "experts")
+        return ExpertJob(anchor, settings.adapter, settings.training, seed)
+
+    def _tracking(self, name: str) -> Tracking:
+        if self.settings.report_to == "none":
+            return UNTRACKED
+        return Tracking(self.settings.report_to, self.library.folder / "logs" / name)
+
+    def _key(self, job: ExpertJob) -> str:
+        """Hash of everything that determines the expert's parameters."""
+        manifest = self.library.manifest
+        rollouts = manifest.rollouts
+        return hash_value(
+            {
+                "base": manifest.base.fingerprint,
+                "rollouts": None if rollouts is None else dict(rollouts.files),
+                "rewards": {name: part.key for name, part in manifest.rewards.items()},
+                "pairs": {
+                    name: [[pair.prompt, pair.chosen, pair.rejected] for pair in rows]
+                    for name, rows in self._pairs.items()
+                },
+                "anchor": job.anchor.to_json(),
+                "adapter": job.adapter.model_dump(),
+                "training": job.training.model_dump(),
+                "seed": job.seed,
+                "dtype": manifest.config["dtype"],
+                "device": manifest.config["device"],
+                "versions": dict(manifest.versions),
+            }
+        )
+
+
+def open_builder(
+    settings: RunSettings,
+    *,
+    out: Path,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+) -> Builder:
+    """The builder of a run file, in the folder `out`; goes on where an earlier build stopped.
+
+    Args:
+        settings: Of the run file.
+        out: Folder of the library.
+        reward_funcs: By objective, rewards that are Python functions.
+
+    Raises:
+        InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
+        FormatError: the folder holds a library of another base or other objectives.
+        MissingExtraError: TRL is of another version, or a tracker is not installed.
+    """
+    require_trl()
+    require_tracker(settings.report_to)
+    functions = functions_of(settings.objectives, given=reward_funcs or {}, folder=out)
+    require_sources(settings.objectives, seed=settings.seed, functions=functions)
+    base = load_base(
+        base_path(settings.base),
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+    require_room_for_answers(base, settings.rollouts.max_tokens, key="rollouts.max_tokens")
+    before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None
+    library = LibraryFolder.create(out, _manifest(settings, base))
+    builder = Builder(settings, base, replace(library, reward_funcs=functions))
+    if before is not None:
+        for sentence in told_of_remade(before, builder.library.manifest):
+            note(sentence)
+    return builder
+
+
+def told_of_remade(before: Manifest, after: Manifest) -> list[str]:
+    """What to say of experts that were dropped since they came from other settings; often nothing.
+
+    Args:
+        before: As a build found it.
+        after: When it begins to train.
+    """
+    gone = [name for name in before.expert_names if name not in after.expert_names]
+    if not gone:
+        return []
+    found, wanted = (
+        _flat({**one.config, "versions": dict(one.versions)}) for one in (before, after)
+    )
+    changes = [
+        f"{key} {found.get(key)!r}, now {wanted.get(key)!r}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    why = "; ".join(changes[:_N_CHANGES]) or "their data changed"
+    more = f"; and {len(changes) - _N_CHANGES} more" if len(changes) > _N_CHANGES else ""
+    return [
+        f"{len(gone)} expert{'s' if len(gone) > 1 else ''} made otherwise ({why}{more}) will be "
+        f"made again where they are asked for: {', '.join(gone)}."
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, entry in value.items():
+        if isinstance(entry, Mapping):
+            found |= _flat(entry, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = entry
+    return found
+
+
+def _manifest(settings: RunSettings, base: Base) -> Manifest:
+    return Manifest(
+        base=base_record(settings.base, base),
+        objectives=settings.named_objectives(),
+        beta=settings.training.beta,
+        seed=settings.seed,
+        versions={name: version(name) for name in _PACKAGES},
+        config=settings.model_dump(mode="json"),
+    )
+
+
+def _with_rollouts(
+    library: LibraryFolder, settings: RunSettings, base: Base
+) -> tuple[LibraryFolder, tuple[Rollout, ...], RewardScores]:
+    """The library with rollouts and rewards, the scored answers, and what scored them."""
+    prompts = run_prompts(settings)
+    job = RolloutJob(prompts, settings.rollouts, derive_seed(settings.seed, "rollouts"))
+    sampling_key = hash_value(
+        {
+            "base": base.fingerprint,
+            "prompts": prompts,
+            "settings": settings.rollouts.model_dump(),
+            "seed": job.seed,
+            "dtype": settings.dtype,
+        }
+    )
+    library = library.with_rollouts_begun(key=sampling_key)
+    if library.has_rollouts(key=sampling_key):
+        answers = read_rollouts(library.rollouts_path, objectives=settings.objective_names)
+    else:
+        answers = _sampled(library, job, base)
+    for objective in settings.objectives:
+        library = add_reward(library, objective, answers, seed=settings.seed)
+    reward = library_rewards(library)
+    rollouts = score_rollouts(answers, reward)
+    if not library.has_rollouts(key=sampling_key) or rollouts != answers:
+        library = library.with_rollouts(
+            key=sampling_key,
+            write=lambda path: write_rollouts(path, rollouts, objectives=settings.objective_names),
+        )
+    return library, tuple(rollouts), reward
+
+
+def _sampled(library: LibraryFolder, job: RolloutJob, base: Base) -> list[Rollout]:
+    engine = LocalEngine(base, AdapterBank(base, {}))
+    with progress_of("sample the base, prompts") as report:
+        return sample_answers(
+            engine,
+            job,
+            library.unfinished_rollouts,
+            as_read=lambda prompt: format_messages(base, prompt),
+            on_progress=report,
+        )

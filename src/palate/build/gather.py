@@ -1,0 +1,76 @@
+"""`palate scale gather`: experts that independent jobs trained, taken into one library.
+
+    palate build run.yaml --out library --prepare           rollouts and rewards, once
+    palate build run.yaml --out copy --only kind            on a copy of the library, anywhere
+    palate scale gather library copy ...                    the experts come home
+
+An expert is a function of base, rollouts, rewards, anchor and settings, and its key is the hash of
+them: with the same versions on processors of one kind the gathered library is that of one build,
+byte for byte.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from palate.build.measure import measure_library
+from palate.build.run_file import RunSettings
+from palate.core.errors import FormatError
+from palate.experts.anchors import make_anchors
+from palate.library.folder import LibraryFolder
+
+
+def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Take every expert that the library lacks; says which came from where.
+
+    Raises:
+        InvalidInputError: a folder holds no library.
+        FormatError: a part is damaged, or a library is of another base, other objectives or
+            rollouts, or both have another expert of one name.
+    """
+    library = LibraryFolder.open(folder)
+    taken: list[tuple[str, Path]] = []
+    for path in others:
+        other = LibraryFolder.open(path)
+        _require_same(library, other)
+        for record in other.manifest.experts:
+            name = record.anchor.name
+            if library.has_expert(name, key=record.key):
+                continue
+            if name in library.manifest.expert_names:
+                raise FormatError(
+                    f"The expert {name!r} of {str(path)!r} was made with other settings than the "
+                    f"one in {str(folder)!r}; remove one of them."
+                )
+            source = other.expert_folder(name)
+
+            def fill(target: Path, source: Path = source) -> None:
+                shutil.copytree(source, target, dirs_exist_ok=True)
+
+            library = library.with_expert(record, fill)
+            taken.append((name, path))
+    settings = RunSettings.model_validate(dict(library.manifest.config))
+    anchors = make_anchors(
+        settings.anchors, objectives=settings.objective_names, seed=settings.seed
+    )
+    names = dict.fromkeys([*(anchor.name for anchor in anchors), *library.manifest.expert_names])
+    library.with_experts_of(tuple(names))  # in the order of one build
+    measure_library(settings, out=folder)
+    return taken
+
+
+def _require_same(library: LibraryFolder, other: LibraryFolder) -> None:
+    library.require_base(other.manifest.base)
+    mine, theirs = library.manifest, other.manifest
+    same = {
+        "objectives": mine.objective_names == theirs.objective_names,
+        "rollouts": mine.rollouts == theirs.rollouts,
+        "rewards": mine.rewards == theirs.rewards,
+        "beta": mine.beta == theirs.beta,
+    }
+    different = [name for name, holds in same.items() if not holds]
+    if different:
+        raise FormatError(
+            f"The library {str(other.folder)!r} has other {different[0]} than "
+            f"{str(library.folder)!r}; train on copies of one prepared library."
+        )

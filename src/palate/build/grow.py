@@ -1,0 +1,259 @@
+"""The story of a portfolio that asks for its own experts.
+
+The search makes policies one by one, where the certificate is weakest (or all of PALM's grid),
+until nobody loses more than the tolerance, the budget is spent, or more policies would prove
+nothing because the values are too noisy. Prompts are split once: one half guides the search and
+the choice of members, the other half certifies, so that the certificate is not about numbers that
+were chosen for looking good. Into the library go
+
+    policies/NAME.json     every policy with its measurement
+    payoff.json            the table that members were chosen on
+    payoff-report.json     the same policies on the other half of the prompts
+    portfolio.json         members and certificate; `palate portfolio verify` checks it
+
+Everything that was made is read again by the next run, which makes only what is missing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from palate.build.builder import Builder
+from palate.build.oracles import BASE_POLICY, ModelOracle, Prices, maker, some_prompts
+from palate.build.payoff_estimator import PayoffEstimator
+from palate.build.portfolio_settings import PortfolioSettings
+from palate.build.run_file import RunSettings, read_prompts
+from palate.build.run_prompts import run_prompts
+from palate.core.errors import InvalidInputError
+from palate.core.progress import progress_of
+from palate.core.seeds import derive_seed, generator_for
+from palate.experts.anchors import make_anchors
+from palate.library.opening import WORLD
+from palate.library.portfolio import POLICIES, PORTFOLIO
+from palate.portfolio.adaptive import SearchSettings, steps
+from palate.portfolio.certificate import loss_sentence
+from palate.portfolio.choice import Wish, choose
+from palate.portfolio.gap import additive_gap
+from palate.portfolio.grid import ratio_grid_size
+from palate.portfolio.palm import PalmSettings, palm
+from palate.portfolio.payoff_file import save_payoffs
+from palate.portfolio.payoffs import Payoffs, payoffs_from_measurements
+from palate.portfolio.record import Record, save_record
+from palate.portfolio.terms import Terms
+from palate.world.prompts import further_prompts
+
+PAYOFF, PAYOFF_REPORT = "payoff.json", "payoff-report.json"
+LEAST_PROMPTS = 4  # two for each half's standard errors
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """A portfolio in its library.
+
+    Attributes:
+        record: Members and certificate.
+        policies: Every policy in the table, in the order made.
+        experts: Names of the experts that the policies are made of.
+        stop: Why the search made no more: `tolerance`, `calls`, `visited`, `noise` or `grid`.
+        search_gap: What the search itself proves or estimates that anybody loses with all of its
+            policies, against the ceiling that they give; `None` for the grid.
+    """
+
+    record: Record
+    policies: tuple[str, ...]
+    experts: tuple[str, ...]
+    stop: str
+    search_gap: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain data."""
+        certificate = self.record.certified.certificate
+        return {
+            "members": list(self.record.members),
+            "policies": list(self.policies),
+            "stop": self.stop,
+            "search_gap": self.search_gap,
+            "statement": loss_sentence(certificate, n_policies=self.record.payoffs.n_policies),
+            "additive_gap": certificate.additive_gap,
+            "estimated_gap": _estimated_gap(self.record),
+            "kind": certificate.kind,
+            "confidence": certificate.confidence,
+            "worst_preference": list(certificate.worst_preference),
+        }
+
+
+def grow(builder: Builder, settings: PortfolioSettings) -> Grown:
+    """Make policies, choose members, certify them, and write the library's portfolio files.
+
+    Raises:
+        InvalidInputError: the budget is below the number of objectives or the grid's size, or
+            there are too few prompts.
+        NotCertifiedError: a slack is given and the table does not carry it.
+    """
+    require_growable(builder.settings, settings)
+    prompts = portfolio_prompts(builder.settings, settings)
+    folder = builder.library.folder
+    oracle = ModelOracle(
+        maker(settings.oracle, builder),
+        Prices(builder, _estimator(builder, settings, prompts), folder / POLICIES),
+    )
+    first, second = _halves(len(prompts), seed=builder.settings.seed)
+    names, stop, gap = _searched(replace(oracle, part=first), settings)
+    names = _with_known(oracle, builder, settings, names)
+    measurements = oracle.measurements(names)
+    chosen_on, reported = (
+        payoffs_from_measurements(some_prompts(measurements, part)) for part in (first, second)
+    )
+    if settings.slack == "estimate":
+        sure = (1.0 + settings.confidence) / 2.0  # half of the doubt that is allowed
+        chosen_on = oracle.with_slacks(chosen_on, part=first, confidence=sure)
+        reported = oracle.with_slacks(reported, part=second, confidence=sure)
+    tolerance = settings.tolerance if settings.size is None else 0.0
+    slack = "listed" if settings.slack == "estimate" else settings.slack
+    record = choose(
+        without_errors(chosen_on),
+        wish=Wish(size=settings.size, delta=tolerance),
+        terms=Terms(confidence=settings.confidence, slack=slack, criterion="additive"),
+        report=reported,
+    )
+    save_payoffs(folder / PAYOFF, chosen_on)
+    save_payoffs(folder / PAYOFF_REPORT, reported)
+    save_record(folder / PORTFOLIO, record)
+    experts = dict.fromkeys(
+        expert for name in names for expert in oracle.policies[name].coefficients
+    )
+    return Grown(record, names, tuple(experts), stop, gap)
+
+
+def without_errors(payoffs: Payoffs) -> Payoffs:
+    """The estimates, taken as exact: to choose by, never to certify by."""
+    table = replace(payoffs.table, standard_errors=np.zeros_like(payoffs.table.values))
+    return replace(payoffs, table=table, level_errors=np.zeros_like(payoffs.level_errors))
+
+
+def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
+    """Return when budget and prompts suffice, so that a wrong one is refused before any training.
+
+    Raises:
+        InvalidInputError: they do not.
+    """
+    n_objectives = len(run.objectives)
+    if settings.max_policies < n_objectives:
+        raise InvalidInputError(
+            f"portfolio.max_policies={settings.max_policies} is below the {n_objectives} "
+            "objectives; every objective alone needs a policy before anything can be certified."
+        )
+    if settings.search == "grid":
+        epsilon, delta = settings.grid_tolerances(n_objectives)
+        size = ratio_grid_size(n_objectives=n_objectives, epsilon=epsilon, delta=delta)
+        if size > settings.max_policies:
+            raise InvalidInputError(
+                f"PALM's grid for epsilon={epsilon}, delta={delta} has {size} "
+                f"preferences, more than portfolio.max_policies={settings.max_policies}; allow "
+                "more, widen the tolerances, or search adaptively."
+            )
+    n_prompts = len(portfolio_prompts(run, settings))
+    if n_prompts < LEAST_PROMPTS:
+        raise InvalidInputError(
+            f"{n_prompts} prompts cannot choose and certify a portfolio; give at least "
+            f"{LEAST_PROMPTS}, some hundred for a certificate that says much."
+        )
+
+
+def portfolio_prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[str, ...]:
+    """The prompts that policies are measured on.
+
+    For `world`: prompts about the training topics, asked in ways that no rollout was sampled for.
+
+    Raises:
+        InvalidInputError: the file is missing or wrong.
+    """
+    if settings.prompts is None:
+        pool = run_prompts(run)
+    elif settings.prompts == WORLD:
+        pool = further_prompts()
+    else:
+        pool = read_prompts(Path(settings.prompts))
+    generator = generator_for(run.seed, "portfolio prompts")
+    order = generator.permutation(len(pool))[: settings.n_prompts or None]
+    return tuple(pool[k] for k in sorted(order))
+
+
+def _estimator(
+    builder: Builder, settings: PortfolioSettings, prompts: tuple[str, ...]
+) -> PayoffEstimator:
+    return PayoffEstimator(
+        base=builder.base,
+        prompts=prompts,
+        reward=builder.reward,
+        reward_key=builder.reward_key,
+        n_answers=settings.n_answers,
+        max_tokens=builder.settings.rollouts.max_tokens,
+        seed=derive_seed(builder.settings.seed, "portfolio"),
+    )
+
+
+def _halves(n_prompts: int, *, seed: int) -> tuple[Int[ndarray, " half"], Int[ndarray, " half"]]:
+    """Indices of the prompts that choose and of those that certify."""
+    order = generator_for(seed, "portfolio halves").permutation(n_prompts)
+    return np.sort(order[: n_prompts // 2]), np.sort(order[n_prompts // 2 :])
+
+
+def _searched(
+    oracle: ModelOracle, settings: PortfolioSettings
+) -> tuple[tuple[str, ...], str, float | None]:
+    """Names of the policies made, why no more were, and the search's own gap."""
+    if settings.search == "grid":
+        epsilon, delta = settings.grid_tolerances(len(oracle.objectives))
+        rules = PalmSettings(
+            epsilon=epsilon,
+            delta=delta,
+            cover_delta=settings.tolerance,
+            max_calls=settings.max_policies,
+        )
+        return palm(oracle, rules).payoffs.table.policies, "grid", None
+    search = SearchSettings(
+        tolerance=settings.tolerance,
+        max_calls=settings.max_policies,
+        slack=settings.slack if isinstance(settings.slack, float) else 0.0,
+        confidence=settings.confidence,
+    )
+    names: tuple[str, ...] = ()
+    stop, gap = "", None
+    with progress_of("portfolio, policies of the budget") as report:
+        for state in steps(oracle, search):
+            names, stop, gap = state.payoffs.table.policies, state.stop or "", state.gap
+            report(len(names), settings.max_policies)
+    return names, stop, gap
+
+
+def _with_known(
+    oracle: ModelOracle,
+    builder: Builder,
+    settings: PortfolioSettings,
+    names: Sequence[str],
+) -> tuple[str, ...]:
+    """The policies made, the run's other experts with a preference, and the base itself."""
+    known: list[str] = []
+    if settings.oracle == "trained":
+        run = builder.settings
+        anchors = make_anchors(run.anchors, objectives=run.objective_names, seed=run.seed)
+        known = [oracle.policy(a.vector()) for a in anchors if not a.is_signed]
+    oracle.policies[BASE_POLICY.name] = BASE_POLICY
+    return tuple(dict.fromkeys([*names, *known, BASE_POLICY.name]))
+
+
+def _estimated_gap(record: Record) -> float | None:
+    """The additive gap of the members by the estimates alone, against the best in the table.
+
+    `None` where all of the table are members, so that there is nothing to compare with.
+    """
+    values = record.payoffs.table.values
+    if len(record.members) == len(values):
+        return None
+    return additive_gap(members=values[record.indices()], rows=values).value

@@ -1,0 +1,195 @@
+"""From a run file to a library: sample the base, make rewards, score, train one expert per anchor.
+
+With a section `portfolio` further experts are trained where its certificate asks for them. At the
+end the library measures itself: the basis of soups, their strength, and what each method is worth.
+
+Every part is entered into the library when it is whole, under a hash of everything that determines
+it. A build that was interrupted, or is run again with other settings, makes only what is missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from palate.build.builder import open_builder
+from palate.build.grow import Grown, grow, require_growable
+from palate.build.measure import MeasuredLibrary, measure_library
+from palate.build.reward_sources import held_out_of
+from palate.build.run_file import RunSettings
+from palate.build.run_prompts import calibration_prompts
+from palate.core.errors import InvalidInputError
+from palate.core.files import dump_json
+from palate.core.settings import load_settings
+from palate.experts.anchors import Anchor, make_anchors
+from palate.experts.train import deterministic
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.rewards.functions import RewardFunction
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build.
+
+    Attributes:
+        library: With all its experts.
+        trained: Experts that this run trained; the others were there.
+        seconds: Wall clock of this run.
+        portfolio: What was certified, or `None` where none was asked for.
+        measured: What the library measured of itself, or `None` where it had too few prompts.
+    """
+
+    library: LibraryFolder
+    trained: tuple[str, ...]
+    seconds: float
+    portfolio: Grown | None = None
+    measured: MeasuredLibrary | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain data."""
+        manifest = self.library.manifest
+        return {
+            "library": str(self.library.folder),
+            "base": manifest.base.path,
+            "objectives": list(manifest.objective_names),
+            "experts": [
+                {
+                    "name": record.anchor.name,
+                    "direction": dict(
+                        zip(manifest.objective_names, record.anchor.direction, strict=True)
+                    ),
+                    "tilt_mean": record.tilt_mean,
+                    "tilt_sd": record.tilt_sd,
+                    "is_trained_now": record.anchor.name in self.trained,
+                }
+                for record in manifest.experts
+            ],
+            "rewards": {
+                name: {
+                    "accuracy": found.accuracy.model_dump(mode="json"),
+                    "by_length": found.by_length,
+                    "is_above_length": found.is_above_length,
+                }
+                for name, found in held_out_of(self.library).items()
+            },
+            "portfolio": None if self.portfolio is None else self.portfolio.to_json(),
+            "measured": None if self.measured is None else self.measured.to_json(),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def build(
+    run: str | Path | Mapping[str, Any] | RunSettings,
+    *,
+    output_dir: str | Path,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+    overrides: Sequence[str] = (),
+) -> Library:
+    """The library of a run file, opened; goes on where an earlier build stopped.
+
+    Args:
+        run: A YAML file, its content, or its settings.
+        output_dir: Folder of the library.
+        reward_funcs: By objective, `(prompts, completions, **columns)` to one number, or `None`
+            where the objective does not apply, for each completion; higher is better, in any unit.
+            These objectives need no `reward` in the run file.
+        overrides: `key=value` for any key of the run file.
+
+    Raises:
+        InvalidInputError: a setting, a file, a reward or a folder is not as it must be, or a
+            function does not give what it must.
+        FormatError: the folder holds a library of another base or other objectives.
+        NotCertifiedError: a portfolio's slack is given and the table does not carry it.
+        MissingExtraError: the packages that train are not installed, or of another version.
+    """
+    settings = _run_settings(run, overrides=overrides)
+    built = build_library(settings, out=Path(output_dir), reward_funcs=reward_funcs)
+    functions = built.library.reward_funcs
+    return Library.load(
+        output_dir, device=settings.device, dtype=settings.dtype, reward_funcs=functions
+    )
+
+
+def build_library(
+    settings: RunSettings,
+    *,
+    out: Path,
+    only: Sequence[str] | None = None,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+) -> Built:
+    """The library of a run file, in the folder `out`; goes on where an earlier build stopped.
+
+    Args:
+        settings: Of the run file.
+        out: Folder of the library.
+        only: Names of the experts to train in this run, as one of several jobs; empty for none,
+            which makes rollouts and rewards. Other experts that are there stay. `None` is all.
+        reward_funcs: By objective, rewards that are Python functions.
+
+    Raises:
+        InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
+        FormatError: the folder holds a library of another base or other objectives.
+        NotCertifiedError: a portfolio's slack is given and the table does not carry it.
+        MissingExtraError: TRL is of another version.
+    """
+    start = monotonic()
+    anchors = make_anchors(
+        settings.anchors, objectives=settings.objective_names, seed=settings.seed
+    )
+    names = tuple(anchor.name for anchor in anchors)
+    if only is not None:
+        anchors = _chosen(anchors, only, settings)
+    calibration_prompts(settings)  # refuses what could not be measured after all the training
+    if settings.portfolio is not None:
+        require_growable(settings, settings.portfolio)
+    with deterministic(n_threads=settings.training.n_threads):
+        builder = open_builder(settings, out=out, reward_funcs=reward_funcs)
+        missing = [anchor for anchor in anchors if not builder.has(anchor)]
+        for place, anchor in enumerate(missing, start=1):
+            builder.make(anchor, title=f"{place} of {len(missing)}")
+        if only is not None:
+            return Built(builder.library, tuple(builder.trained), monotonic() - start)
+        grown = None if settings.portfolio is None else grow(builder, settings.portfolio)
+        asked_for = () if grown is None else grown.experts
+        builder.keep(tuple(dict.fromkeys([*names, *asked_for])))
+        functions = builder.library.reward_funcs
+        measured = measure_library(settings, out=out, reward_funcs=functions)
+    seconds = monotonic() - start
+    return Built(builder.library, tuple(builder.trained), seconds, grown, measured)
+
+
+def _run_settings(
+    run: str | Path | Mapping[str, Any] | RunSettings, *, overrides: Sequence[str]
+) -> RunSettings:
+    if isinstance(run, str | Path):
+        return load_settings(RunSettings, Path(run), overrides=overrides)
+    found = run if isinstance(run, RunSettings) else RunSettings.checked(dict(run), source="run")
+    if not overrides:
+        return found
+    content = found.model_dump(mode="json", exclude_none=True)
+    texts = [f"{key}={dump_json(value, indent=None)}" for key, value in content.items()]
+    return load_settings(RunSettings, overrides=[*texts, *overrides])
+
+
+def _chosen(
+    anchors: tuple[Anchor, ...], only: Sequence[str], settings: RunSettings
+) -> tuple[Anchor, ...]:
+    """The anchors of these names.
+
+    Raises:
+        InvalidInputError: a name is unknown, or a portfolio decides which experts there are.
+    """
+    if settings.portfolio is not None:
+        raise InvalidInputError(
+            "A run file with a portfolio trains experts one after another, so its experts are no "
+            "independent jobs; leave --only out."
+        )
+    known = [anchor.name for anchor in anchors]
+    strange = [name for name in only if name not in known]
+    if strange:
+        raise InvalidInputError(
+            f"The run file makes no expert {strange[0]!r}; it makes {', '.join(known)}."
+        )
+    return tuple(anchor for anchor in anchors if anchor.name in only)

@@ -1,0 +1,126 @@
+"""The last phase of a build: basis, strength, and what each method is worth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palate.build.calibration import MEASURED, MIN_PROMPTS, Entry, calibrate_methods
+from palate.build.run_file import RunSettings
+from palate.build.run_prompts import calibration_prompts
+from palate.build.soup_basis import kept_floor, write_soup
+from palate.build.strength import measure_strength
+from palate.core.errors import InvalidInputError
+from palate.core.progress import note
+from palate.core.seeds import derive_seed
+from palate.library.library import Library
+from palate.library.method_table import MethodTable
+from palate.library.soup import has_own_basis
+from palate.rewards.functions import RewardFunction
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredLibrary:
+    """What a library knows of itself.
+
+    Attributes:
+        strength: Of soups of stated preferences.
+        table: What each method is worth, or `None` where there were too few prompts.
+    """
+
+    strength: float
+    table: MethodTable | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = [] if self.table is None else self.table.rows
+        return {
+            "strength": self.strength,
+            "methods": [
+                {
+                    "method": row.method,
+                    "n_candidates": row.n_candidates,
+                    "n_passes": row.n_passes,
+                    "mean_gain": float(row.gains.mean()),
+                }
+                for row in rows
+            ],
+        }
+
+
+def measure_library(
+    settings: RunSettings,
+    *,
+    out: Path,
+    reward_funcs: Mapping[str, RewardFunction] | None = None,
+) -> MeasuredLibrary | None:
+    """Write `soup.json` with its strength and `methods.json`; what is there already stays.
+
+    Args:
+        settings: Of the run file.
+        out: Folder of the library.
+        reward_funcs: By objective, rewards that are Python functions.
+
+    Returns:
+        `None` for a library without experts.
+
+    Raises:
+        FormatError: a part of the library does not fit the others.
+    """
+    library = Library.load(
+        out, device=settings.device, dtype=settings.dtype, reward_funcs=reward_funcs
+    )
+    if not library.manifest.experts:
+        return None
+    if not has_own_basis(library.files):
+        write_soup(library, floor=kept_floor(library.files))
+    prompts = calibration_prompts(settings)
+    if not prompts:
+        note(
+            "The methods were not measured: too few prompts to hold some back; give "
+            "calibration.prompts a file."
+        )
+        return MeasuredLibrary(library.strength, None)
+    max_tokens = settings.rollouts.max_tokens
+    if library.basis.strength is None:
+        seed = derive_seed(settings.seed, "strength")
+        measure_strength(library, prompts, max_tokens=max_tokens, seed=seed)
+    table = calibrate_methods(
+        library,
+        prompts,
+        settings=settings.calibration,
+        max_tokens=max_tokens,
+        entries=MEASURED,
+        seed=derive_seed(settings.seed, "calibration"),
+    )
+    return MeasuredLibrary(library.strength, table)
+
+
+def measure_again(before: Library, *, entries: Sequence[Entry]) -> MethodTable | None:
+    """Measure some methods anew, such as one that a library has just learned; the others stay.
+
+    Nothing is done for a library whose methods were never measured.
+
+    Args:
+        before: The library as it was opened before it learned; its folder is read anew.
+        entries: Methods with their numbers of candidates.
+    """
+    library = before.reloaded()
+    if library.method_table is None:
+        return None
+    try:
+        settings = RunSettings.checked(dict(library.manifest.config), source="library.json")
+        prompts = calibration_prompts(settings)
+    except InvalidInputError as error:
+        note(f"The methods were not measured again: {error}")
+        return None
+    if len(prompts) < MIN_PROMPTS:
+        return None
+    return calibrate_methods(
+        library,
+        prompts,
+        settings=settings.calibration,
+        max_tokens=settings.rollouts.max_tokens,
+        entries=entries,
+        seed=derive_seed(settings.seed, "calibration"),
+    )

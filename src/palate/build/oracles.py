@@ -1,0 +1,224 @@
+"""Oracles with models: policies from trained experts, priced by the library's rewards.
+
+Three ways to make a policy for a preference, behind the one protocol of
+`palate.portfolio.oracle.Oracle`:
+
+    trained     an expert trained for it, on the same rollouts relabelled
+    decoding    multi-objective decoding: the objectives' own experts pooled log-linearly, with the
+                shares as coefficients; nothing is trained beyond them, one pass per active expert
+    soup        the same experts added as parameters with the same coefficients: one pass
+
+A policy that was made or measured before is read from the library, which is how an interrupted
+search resumes.
+
+Source:
+    palm.md section 2; decoding: Shi et al. 2024, arXiv 2406.18853; soup: arXiv 2306.04488.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from palate.build.builder import Builder
+from palate.build.payoff_estimator import PayoffEstimator
+from palate.build.portfolio_settings import OracleKind
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.core.simplex import require_simplex
+from palate.experts.anchors import Anchor, objective_anchors
+from palate.library.policy import (
+    BASE,
+    Measured,
+    Policy,
+    PolicyFile,
+    load_policy,
+    save_policy,
+)
+from palate.models.bank import AdapterBank
+from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
+from palate.portfolio.slack import Answers, with_slacks
+
+SAME = 1e-6  # L1; nearer preferences are one
+BASE_POLICY = Policy(BASE, "base", None, {})
+
+Shares = Float[ndarray, " objectives"]
+Make = Callable[[Shares], Policy]
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Measurements of policies, kept in a folder.
+
+    Attributes:
+        builder: Has the experts.
+        estimator: Measures.
+        folder: One file per policy.
+    """
+
+    builder: Builder
+    estimator: PayoffEstimator
+    folder: Path
+
+    def of(self, policy: Policy) -> Measured:
+        """The policy's measurement; made and kept unless it is there."""
+        path = self.folder / f"{policy.name}.json"
+        manifest = self.builder.library.manifest
+        experts = {name: manifest.expert(name).key for name in policy.coefficients}
+        key = hash_value(
+            {
+                "meter": self.estimator.fingerprint,
+                "way": policy.way,
+                "coefficients": dict(policy.coefficients),
+                "experts": experts,
+            }
+        )
+        known = load_policy(path) if path.is_file() else None
+        if known is not None and known.key == key:
+            return known.measured
+        measured = self._measured(policy)
+        save_policy(path, PolicyFile(policy, measured, key, experts))
+        return measured
+
+    def _measured(self, policy: Policy) -> Measured:
+        library = self.builder.library
+        names = list(policy.coefficients)
+        bank = AdapterBank.load(
+            self.builder.base, {name: library.expert_folder(name) for name in names}
+        )
+        try:
+            return self.estimator.measure(policy.plan(names), bank)
+        finally:
+            bank.close()
+
+
+@dataclass(eq=False)
+class ModelOracle:
+    """An oracle whose policies are made of models; see the module's text.
+
+    Attributes:
+        make: A preference to a policy; the same preference, the same policy.
+        prices: What policies are worth.
+        part: Indices of the prompts that payoffs are computed on; `None` takes all.
+        policies: Made so far, by name.
+    """
+
+    make: Make
+    prices: Prices
+    part: Int[ndarray, " prompts"] | None = None
+    policies: dict[str, Policy] = field(default_factory=dict)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The library's objectives."""
+        return self.prices.builder.settings.objective_names
+
+    def policy(self, preference: Shares) -> str:
+        """Name of the policy made for this preference."""
+        policy = self.make(np.asarray(preference, dtype=np.float64))
+        self.policies[policy.name] = policy
+        return policy.name
+
+    def payoffs(self, policies: Sequence[str]) -> Payoffs:
+        """What these policies are worth on the oracle's part of the prompts."""
+        measurements = self.measurements(policies)
+        if self.part is not None:
+            measurements = some_prompts(measurements, self.part)
+        return payoffs_from_measurements(measurements)
+
+    def measurements(self, policies: Sequence[str]) -> Measurements:
+        """What was measured of these policies on all prompts."""
+        chosen = [self.policies[name] for name in policies]
+        found = [self.prices.of(policy) for policy in chosen]
+        unknown = (np.nan,) * len(self.objectives)
+        return Measurements(
+            objectives=self.objectives,
+            policies=tuple(policies),
+            rewards=np.array([measured.rewards for measured in found]),
+            kl=np.array([measured.kl for measured in found]),
+            beta=self.prices.builder.settings.training.beta,
+            preferences=np.array([policy.preference or unknown for policy in chosen]),
+        )
+
+    def with_slacks(
+        self, payoffs: Payoffs, *, part: Int[ndarray, " prompts"], confidence: float
+    ) -> Payoffs:
+        """The payoffs with what the policies' answers to these prompts say of their slacks.
+
+        Args:
+            payoffs: Of policies of this oracle.
+            part: Indices of the prompts.
+            confidence: Probability that all of the slacks hold together.
+        """
+        found = [self.prices.of(self.policies[name]).answers for name in payoffs.table.policies]
+        answers = [
+            None if each is None else Answers(each.rewards[part], each.log_ratios[part])
+            for each in found
+        ]
+        return with_slacks(payoffs, answers, confidence=confidence)
+
+
+def some_prompts(measurements: Measurements, part: Int[ndarray, " prompts"]) -> Measurements:
+    """The same measurements on some of the prompts."""
+    return replace(measurements, rewards=measurements.rewards[:, part], kl=measurements.kl[:, part])
+
+
+def maker(kind: OracleKind, builder: Builder) -> Make:
+    """How policies of this kind are made.
+
+    Raises:
+        InvalidInputError: the kind is unknown.
+    """
+    if kind == "trained":
+        return lambda preference: _trained(builder, preference)
+    if kind in get_args(OracleKind):
+        return lambda preference: _combined(kind, builder, preference)
+    raise InvalidInputError(
+        f"The oracle {kind!r} is unknown; use {', '.join(get_args(OracleKind))}."
+    )
+
+
+def _trained(builder: Builder, preference: Shares) -> Policy:
+    shares = require_simplex(preference)
+    anchor = _anchor_for(builder, shares)
+    builder.make(anchor, title="for the portfolio")
+    return Policy(anchor.name, "expert", anchor.direction, {anchor.name: 1.0})
+
+
+def _combined(kind: OracleKind, builder: Builder, preference: Shares) -> Policy:
+    """The objectives' own experts, with the shares as coefficients."""
+    shares = require_simplex(preference)
+    units = objective_anchors(builder.settings.objective_names)
+    experts = [_anchor_for(builder, unit.vector()) for unit in units]
+    for expert in experts:
+        builder.make(expert, title="for one objective")
+    coefficients = {
+        expert.name: float(share)
+        for expert, share in zip(experts, shares, strict=True)
+        if share != 0.0
+    }
+    way = "decoding" if kind == "decoding" else "soup"
+    name = f"{way}-{preference_name(shares)}"
+    return Policy(name, way, tuple(float(share) for share in shares), coefficients)
+
+
+def _anchor_for(builder: Builder, shares: Shares) -> Anchor:
+    """The anchor of an expert that is there for this preference, or a new one."""
+    objectives = builder.settings.objective_names
+    known = [record.anchor for record in builder.library.manifest.experts]
+    for anchor in (*known, *objective_anchors(objectives)):
+        if np.abs(anchor.vector() - shares).sum() <= SAME:
+            return anchor
+    name = preference_name(shares)
+    while name in {anchor.name for anchor in known}:
+        name += "x"  # another preference that reads the same to three digits
+    return Anchor(name, objectives, tuple(float(share) for share in shares))
+
+
+def preference_name(shares: Shares) -> str:
+    """Shares in thousandths, such as `w-500-250-250`."""
+    return "w-" + "-".join(f"{round(1000 * share):03d}" for share in shares)

@@ -1,0 +1,138 @@
+"""What a policy is worth: its answers to fixed prompts, scored by rewards and priced in KL.
+
+Every policy answers the same prompts with the same seeds, so differences between policies are
+paired. KL is summed over the whole vocabulary along the policy's own answers, which is unbiased and
+spreads less than log-ratios of the drawn tokens. With several answers to each prompt, every
+answer's own reward and log-ratio are kept too: they say how far the policy is from optimal.
+
+Source:
+    palm.md, sections 2 and 8; methods/README.md C9.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.core.plan import Plan, reference_plan
+from palate.core.protocols import Request, Sampling
+from palate.core.seeds import derive_seed
+from palate.experts.rollouts import RewardScores
+from palate.library.policy import Measured
+from palate.models.bank import AdapterBank
+from palate.models.chat import encode_prompt, format_messages
+from palate.models.engine import LocalEngine
+from palate.models.load import Base
+from palate.models.logprobs import Scored, answer_divergences, answer_log_probs
+from palate.portfolio.slack import Answers
+
+
+class ScoreTokens(Protocol):
+    """One number for every token of given answers under plans."""
+
+    def __call__(
+        self, base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
+    ) -> Sequence[Tensor]:
+        """One tensor `[tokens]` for each item."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PayoffEstimator:
+    """How policies are measured.
+
+    Attributes:
+        base: The reference.
+        prompts: As people write them.
+        reward: What answers are worth.
+        reward_key: What identifies the reward, so that measurements by another are not mixed in.
+        n_answers: To each prompt.
+        max_tokens: Most tokens of an answer.
+        seed: The same for all policies.
+    """
+
+    base: Base
+    prompts: tuple[str, ...]
+    reward: RewardScores
+    reward_key: str
+    n_answers: int
+    max_tokens: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse too few prompts for a standard error."""
+        if len(self.prompts) < 4 or self.n_answers < 1:
+            raise InvalidInputError(
+                f"{len(self.prompts)} prompts with {self.n_answers} answers each cannot price a "
+                "policy; give at least four prompts and one answer."
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything a measurement depends on but the policy."""
+        return hash_value(
+            {
+                "base": self.base.fingerprint,
+                "prompts": list(self.prompts),
+                "reward": self.reward_key,
+                "n_answers": self.n_answers,
+                "has_log_ratios": self.n_answers > 1,
+                "max_tokens": self.max_tokens,
+                "seed": self.seed,
+            }
+        )
+
+    def measure(self, plan: Plan, bank: AdapterBank) -> Measured:
+        """The plan's answers, scored and priced."""
+        asked = [(prompt, copy) for prompt in self.prompts for copy in range(self.n_answers)]
+        sampling = Sampling(max_tokens=self.max_tokens)
+        requests = [
+            Request(
+                format_messages(self.base, prompt),
+                plan,
+                sampling,
+                seed=derive_seed(self.seed, "meter", prompt, copy),
+            )
+            for prompt, copy in asked
+        ]
+        answers = LocalEngine(self.base, bank).generate(requests)
+        texts = [answer.text for answer in answers]
+        rewards = self.reward.score([prompt for prompt, _ in asked], texts)
+        items = [
+            Scored(tuple(encode_prompt(self.base, request.prompt)), answer.tokens)
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+        kl = self._summed(answer_divergences, plan, bank, items).clip(min=0.0)  # rounding only
+        shape = (len(self.prompts), self.n_answers)
+        grouped = [tuple(texts[k : k + shape[1]]) for k in range(0, len(texts), shape[1])]
+        each = np.asarray(rewards, dtype=np.float64).reshape(*shape, -1)
+        answers_worth = None
+        if self.n_answers > 1:
+            own = self._summed(answer_log_probs, plan, bank, items)
+            base = self._summed(
+                answer_log_probs, reference_plan(n_experts=bank.n_experts), bank, items
+            )
+            answers_worth = Answers(each, (own - base).reshape(shape))
+        return Measured(
+            rewards=each.mean(axis=1),
+            kl=kl.reshape(shape).mean(axis=1),
+            texts=tuple(grouped),
+            answers=answers_worth,
+        )
+
+    def _summed(
+        self, score: ScoreTokens, plan: Plan, bank: AdapterBank, items: Sequence[Scored]
+    ) -> Float[ndarray, " answers"]:
+        """Sum over the tokens of every answer, in nats; read in order of length, to pad little."""
+        order = np.argsort([len(item.answer) for item in items], kind="stable")
+        some = [items[k] for k in order]
+        found = score(self.base, bank, plans=[plan] * len(some), items=some)
+        sums = np.zeros(len(items))
+        sums[order] = [float(terms.double().sum()) for terms in found]
+        return sums

@@ -1,0 +1,191 @@
+"""Write a library's `soup.json`: the basis that people's coefficients are learned in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.build.soup_feedback import Said, Shown, read_feedback, shown_answers
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.progress import progress_of
+from palate.core.settings import load_settings
+from palate.library.features import log_ratios, scored_text
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import experts_key
+from palate.library.soup import SOUP, calibration_answers, has_own_basis, measured_settings
+from palate.models.load import Base
+from palate.people.population import fit_population
+from palate.soup.basis import effective_rank, select_experts, tilt_matrix
+from palate.soup.basis_file import SoupBasis, load_basis, save_basis
+from palate.soup.learning import feature_scales, plain_prior, population_prior
+from palate.soup.settings import SoupSettings
+
+
+@dataclass(frozen=True, eq=False)
+class SoupWritten:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        basis: Its content.
+        order: Experts in the order in which they add most to what the others span.
+    """
+
+    path: Path
+    basis: SoupBasis
+    order: tuple[str, ...]
+
+
+def write_soup(
+    target: Path | Library,
+    *,
+    population: Path | None = None,
+    floor: Mapping[str, float] | None = None,
+    overrides: Sequence[str] = (),
+    base: str | None = None,
+) -> SoupWritten:
+    """Measure the library's experts as a basis and write `soup.json`.
+
+    A strength that was measured for the same experts stays.
+
+    Args:
+        target: Folder of a library with rollouts, or the library opened.
+        population: Feedback of many people (`person` in every row), for the prior and the gain.
+        floor: One safety expert with the coefficient that feedback cannot lower.
+        overrides: `key=value` of `SoupSettings`; otherwise the trust region follows from the
+            experts (`palate.soup.settings.settings_for`).
+        base: Where the base is now, if it has moved.
+
+    Raises:
+        InvalidInputError: there is no library, it has no experts, or the population's file is
+            wrong.
+        InvalidCoefficientsError: the floor names an unknown expert, or more than one.
+        FormatError: the library has no rollouts, or is damaged.
+    """
+    opened = target if isinstance(target, Library) else Library.load(target, base=base)
+    manifest, folder = opened.manifest, opened.files.folder
+    if not manifest.expert_names:
+        raise InvalidInputError(f"The library {str(folder)!r} has no experts; build some.")
+    if floor is not None and len(floor) != 1:
+        raise InvalidCoefficientsError(
+            f"The safety floor {dict(floor)} names {len(floor)} experts; name one."
+        )
+    answers = calibration_answers(opened.files, opened.base)
+    with progress_of("read calibration answers, experts") as report:
+        ratios = log_ratios(opened.base, opened.files.expert_folders(), answers, on_expert=report)
+    means, scales = feature_scales(ratios, beta=manifest.beta)
+    states = opened.states
+    matrix = tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0))
+    rank = effective_rank(matrix)
+    measured = measured_settings(manifest, states, has_population=population is not None)
+    defaults = [f"{key}={value!r}" for key, value in measured.items()]
+    basis = SoupBasis(
+        base=manifest.base.fingerprint,
+        experts=manifest.expert_names,
+        objectives=manifest.objective_names,
+        anchors=manifest.anchors(),
+        beta=manifest.beta,
+        feature_means=means,
+        feature_scales=scales,
+        effective_rank={str(share): count for share, count in rank.at.items()},
+        prior=plain_prior(n_experts=len(manifest.expert_names)),
+        floor=None if floor is None else next(iter(floor.items())),
+        settings=load_settings(SoupSettings, overrides=(*defaults, *overrides)),
+        strength=load_basis(folder / SOUP).strength if has_own_basis(opened.files) else None,
+        experts_key=experts_key(manifest),
+    )
+    if population is not None:
+        basis = _with_population(basis, opened, read_feedback(population), calibration=ratios)
+    save_basis(folder / SOUP, basis)
+    for name in ("basis", "soups", "strength", "floor", "controller", "engine", "method_table"):
+        opened.__dict__.pop(name, None)  # read anew from the file
+    order = select_experts(matrix, n_experts=len(basis.experts))
+    return SoupWritten(folder / SOUP, basis, tuple(basis.experts[k] for k in order))
+
+
+def kept_floor(files: LibraryFolder) -> dict[str, float] | None:
+    """The safety floor of the `soup.json` that is there, for one that is written anew.
+
+    Raises:
+        InvalidCoefficientsError: its expert is gone, so nothing could keep the floor.
+    """
+    path = files.folder / SOUP
+    floor = load_basis(path).floor if path.is_file() else None
+    if floor is None:
+        return None
+    if floor[0] not in files.manifest.expert_names:
+        raise InvalidCoefficientsError(
+            f"The safety floor of {str(path)!r} is on the expert {floor[0]!r}, which the library "
+            "does not have any more; remove the file, or run 'palate soup basis' with a floor on "
+            f"one of {', '.join(files.manifest.expert_names)}."
+        )
+    return dict([floor])
+
+
+def shown_log_ratios(
+    base: Base, library: LibraryFolder, shown: Sequence[Shown]
+) -> Float[ndarray, "answers experts"]:
+    """`[answers, experts]`: brought with the feedback, or read by the experts.
+
+    Raises:
+        InvalidCoefficientsError: an answer brings log-ratios of an unknown expert, or of some only.
+    """
+    names = library.manifest.expert_names
+    found = np.full((len(shown), len(names)), np.nan)
+    for place, answer in enumerate(shown):
+        if answer.log_ratios:
+            found[place] = _brought(dict(answer.log_ratios), names)
+    unread = [place for place, answer in enumerate(shown) if not answer.log_ratios]
+    if unread:
+        items = [scored_text(base, shown[at].prompt, shown[at].text) for at in unread]
+        with progress_of("read answers, experts") as report:
+            found[unread] = log_ratios(base, library.expert_folders(), items, on_expert=report)
+    return found
+
+
+def _brought(named: dict[str, float], names: tuple[str, ...]) -> list[float]:
+    unknown = [name for name in named if name not in names]
+    missing = [name for name in names if name not in named]
+    if unknown or missing:
+        what = f"the unknown expert {unknown[0]!r}" if unknown else f"nothing of {missing[0]!r}"
+        raise InvalidCoefficientsError(
+            f"The log-ratios of an answer name {what}; the experts are {', '.join(names)}."
+        )
+    return [named[name] for name in names]
+
+
+def _with_population(
+    basis: SoupBasis,
+    opened: Library,
+    said: Sequence[Said],
+    *,
+    calibration: Float[ndarray, "answers experts"],
+) -> SoupBasis:
+    """The basis with the prior and gain of everybody's comparisons; other kinds are left out."""
+    pairs = [item for item in said if item.kind == "comparison"]
+    shown = shown_answers(pairs)
+    place_of = {answer: place for place, answer in enumerate(shown)}
+    features = basis.features(shown_log_ratios(opened.base, opened.files, shown))
+    by_person: dict[str, list[tuple[ndarray, float]]] = {}
+    for item in pairs:
+        if item.second is not None:
+            difference = features[place_of[item.first]] - features[place_of[item.second]]
+            by_person.setdefault(item.person, []).append((difference, item.label))
+    longest = max((len(rows) for rows in by_person.values()), default=0)
+    differences = np.zeros((len(by_person), longest, len(basis.experts)))
+    labels = np.full((len(by_person), longest), 0.5)
+    discounts = np.zeros((len(by_person), longest))
+    for person, rows in enumerate(by_person.values()):
+        differences[person, : len(rows)] = [difference for difference, _ in rows]
+        labels[person, : len(rows)] = [label for _, label in rows]
+        discounts[person, : len(rows)] = 1.0
+    prior = population_prior(
+        fit_population(differences, labels, discounts=discounts).prior,
+        calibration=basis.features(calibration),
+        scales=basis.feature_scales,
+    )
+    return replace(basis, prior=prior)

@@ -1,0 +1,242 @@
+"""A person's soup from what the person said: coefficients with intervals, and what they promise."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import ndtri
+
+from palate.build.soup_basis import shown_log_ratios
+from palate.build.soup_feedback import Said, of_person, read_feedback, shown_answers
+from palate.core.types import Belief, Feedback
+from palate.library.library import Library
+from palate.library.soup import open_basis
+from palate.people.belief import Learner
+from palate.people.settings import LearningSettings
+from palate.soup.basis_file import SoupBasis
+from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
+from palate.soup.explain import SoupReport, length_correlation, report_soup
+from palate.soup.normalised import States
+from palate.soup.personal import PersonalSoup, personal_soup, shown_soup
+from palate.soup.plans import SoupWay
+
+LENGTH_CORRELATION = 0.5  # above it the fit may be of length
+LOW_GAIN = 0.5  # of the population's: below it a person contradicts themselves
+MIN_FOR_LENGTH = 5
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSoup:
+    """What was learned of a person.
+
+    Attributes:
+        soup: Coefficients, trust region, predicted gain, plan.
+        experts: Names, in bank order.
+        confidence: Of the intervals.
+        counts: Feedback items by kind.
+        gain: How sharply this person's labels follow margins, divided by the population's.
+        report: Of the served soup on calibration states.
+        warnings: One sentence each.
+        base: Hash of the base model's files.
+    """
+
+    soup: PersonalSoup
+    experts: tuple[str, ...]
+    confidence: float
+    counts: dict[str, int]
+    gain: float
+    report: SoupReport
+    warnings: tuple[str, ...]
+    base: str
+
+    @property
+    def intervals(self) -> Float[ndarray, "experts ends"]:
+        """`[experts, 2]`: credible interval of each believed coefficient, before the region."""
+        half = float(ndtri(0.5 + self.confidence / 2)) * self.soup.standard_errors
+        return np.stack([self.soup.believed - half, self.soup.believed + half], axis=1)
+
+    def coefficients_file(self) -> CoefficientsFile:
+        """What answers are served with."""
+        served = self.soup.coefficients.tolist()
+        return CoefficientsFile(self.base, dict(zip(self.experts, served, strict=True)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        soup = self.soup
+        rows = zip(
+            self.experts, soup.coefficients, soup.believed, self.intervals.tolist(), strict=True
+        )
+        return {
+            "coefficients": {
+                name: {"served": float(c), "believed": float(b), "low": low, "high": high}
+                for name, c, b, (low, high) in rows
+            },
+            "confidence": self.confidence,
+            "n_feedback": self.counts,
+            "gain_of_population": self.gain,
+            "scale": soup.scale,
+            "kl_per_token": self.report.kl_per_token,
+            "entropy_ratio": self.report.entropy_ratio,
+            "predicted_gain_per_token": vars(soup.gain),
+            "warnings": list(self.warnings),
+        }
+
+
+def fit_soup(
+    folder: Path,
+    feedback: Path,
+    *,
+    way: SoupWay = "soup",
+    person: str | None = None,
+    out: Path | None = None,
+    base: str | None = None,
+) -> FittedSoup:
+    """A person's coefficients from a feedback file, as `palate.people.belief` learns them.
+
+    Served is the belief; what is shown of it, intervals too, is of the posterior.
+
+    Args:
+        folder: A library with `soup.json`.
+        feedback: See `palate.build.soup_feedback`.
+        way: Which soup is to serve them.
+        person: Whose feedback; not needed where the file has one person's.
+        out: Coefficients file to write, for `palate answer --coefficients @FILE`.
+        base: Where the base is now, if it has moved.
+
+    Raises:
+        InvalidInputError: there is no library or no `soup.json`, or the feedback is wrong.
+        InvalidCoefficientsError: log-ratios are of unknown experts or not finite.
+        FormatError: `soup.json` is for another base or other experts.
+    """
+    said = of_person(read_feedback(feedback), person, path=feedback)
+    opened = Library.load(folder, base=base)
+    basis = open_basis(opened.files)
+    shown = shown_answers(said)
+    ratios = shown_log_ratios(opened.base, opened.files, shown)
+    features = dict(zip(shown, basis.features(ratios), strict=True))
+    items = as_feedback(said, features, basis=basis)
+    learner = learner_of(basis)
+    belief = learner.rebuild(items)
+    states = opened.states
+    soup = personal_soup(
+        belief,
+        basis=basis,
+        states=states,
+        way=way,
+        settings=basis.settings,
+        floor=basis.floor_place,
+    )
+    lengths = {answer: float(len(answer.text.split())) for answer in shown}
+    found = report(soup, belief, basis=basis, states=states)
+    fitted = FittedSoup(
+        soup=shown_soup(soup, learner.posterior(items), basis=basis, states=states),
+        experts=basis.experts,
+        confidence=basis.settings.confidence,
+        counts=dict(Counter(item.kind for item in said)),
+        gain=belief.gain / basis.prior.gain,
+        report=found,
+        warnings=(
+            *_fit_warnings(soup, belief, basis=basis),
+            *_length_warnings(said, features, lengths, belief=belief),
+            *found.warnings,
+        ),
+        base=basis.base,
+    )
+    if out is not None:
+        save_coefficients(out, fitted.coefficients_file())
+    return fitted
+
+
+def learner_of(basis: SoupBasis) -> Learner:
+    """How beliefs over this basis are learned."""
+    return Learner(basis.prior, settings=LearningSettings(gain=basis.prior.gain))
+
+
+def as_feedback(
+    said: Sequence[Said], features: dict[Any, Float[ndarray, " experts"]], *, basis: SoupBasis
+) -> list[Feedback]:
+    """Everything a person said, as beliefs are learned from it.
+
+    Args:
+        said: In order.
+        features: `[experts]`, scaled, by answer.
+        basis: Gives the features of a typical answer.
+    """
+    typical = basis.feature_means / basis.feature_scales
+    items: list[Feedback] = []
+    for item in said:
+        feature = features[item.first]
+        if item.second is not None:
+            feature = feature - features[item.second]
+        elif item.kind == "thumbs":
+            feature = feature - typical
+        items.append(
+            Feedback(
+                item.person or "person",
+                item.kind,
+                tuple(feature.tolist()),
+                item.label,
+                group=item.first.prompt,
+                key=str(item.line),
+            )
+        )
+    return items
+
+
+def report(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis, states: States) -> SoupReport:
+    """Numbers and warnings of the served soup on calibration states."""
+    settings = basis.settings
+    is_early = belief.n_observations < settings.n_early
+    budget = settings.early_budget if is_early else settings.budget
+    return report_soup(
+        soup.coefficients,
+        states,
+        budget=1.05 * budget,  # dropping experts that hardly act may move it a little
+        curvature=np.linalg.inv(belief.covariance),
+    )
+
+
+def _fit_warnings(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis) -> list[str]:
+    found: list[str] = []
+    if soup.scale < 1.0:
+        found.append(
+            f"The believed coefficients lie beyond the trust region and were multiplied by "
+            f"{soup.scale:.2f}; more feedback or a larger budget lets them go further."
+        )
+    if belief.gain < LOW_GAIN * basis.prior.gain:
+        found.append(
+            f"The person's labels follow margins {belief.gain / basis.prior.gain:.2f} times as "
+            "sharply as usual: they contradict each other, or the experts do not span the taste."
+        )
+    if not basis.prior.n_observations:
+        found.append(
+            "The library has no population prior, so the size of coefficients rests on the trust "
+            "region; give 'palate soup basis' a population."
+        )
+    return found
+
+
+def _length_warnings(
+    said: Sequence[Said],
+    features: dict[Any, Float[ndarray, " experts"]],
+    lengths: dict[Any, float],
+    *,
+    belief: Belief,
+) -> list[str]:
+    pairs = [(item.first, item.second) for item in said if item.second is not None]
+    if len(pairs) < MIN_FOR_LENGTH:
+        return []
+    margins = np.array([belief.mean @ (features[a] - features[b]) for a, b in pairs])
+    longer = np.array([lengths[a] - lengths[b] for a, b in pairs])
+    found = length_correlation(margins, longer)
+    if abs(found) <= LENGTH_CORRELATION:
+        return []
+    return [
+        f"The believed taste goes with length (correlation {found:+.2f}); compare answers of like "
+        "length to tell taste from length."
+    ]

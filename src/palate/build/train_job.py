@@ -1,0 +1,148 @@
+"""`palate scale train`: one expert of a library on several processes, under `accelerate launch`.
+
+Every process reads the library's scored rollouts and trains on its share of each batch; gradients
+are averaged by torch (gloo on CPUs, NCCL on GPUs), so the run is that of one process up to rounding
+of sums. The first process writes the adapter and the losses. Different experts need no such run:
+they are independent jobs, and several can be trained at once.
+
+With FSDP (version 2) parameters, gradients and the optimizer's state are sharded, and the adapter
+is put together before it is written. accelerate shards nothing on CPUs, which is refused.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from palate.build.run_file import RunSettings
+from palate.core.errors import InvalidInputError
+from palate.core.files import write_json
+from palate.core.seeds import derive_seed
+from palate.experts.anchors import Anchor
+from palate.experts.job import ExpertJob, TrainSettings
+from palate.experts.pair_trainer import whole_parameters
+from palate.experts.rollouts import read_rollouts
+from palate.experts.save import fill_expert_folder
+from palate.experts.train import rollout_data, train_expert
+from palate.library.folder import LibraryFolder
+from palate.library.opening import base_path
+from palate.models.load import load_base
+from palate.models.processes import is_first, join_launch, n_together, own_device, summed
+
+LOSSES = "losses.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run came to.
+
+    Attributes:
+        folder: The adapter.
+        losses: Of every step, over the whole batch.
+        n_processes: That trained together.
+        is_first: Whether this process wrote the files.
+        is_sharded: Whether every process held but a part of the parameters.
+    """
+
+    folder: Path
+    losses: tuple[float, ...]
+    n_processes: int
+    is_first: bool
+    is_sharded: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "folder": str(self.folder),
+            "n_processes": self.n_processes,
+            "is_sharded": self.is_sharded,
+            "losses": list(self.losses),
+        }
+
+
+def train_anchor(
+    folder: Path,
+    name: str,
+    *,
+    out: Path,
+    n_steps: int | None = None,
+    accumulate: int | None = None,
+) -> Trained:
+    """Train the library's expert of this name anew, into the folder `out`.
+
+    Args:
+        folder: A library that `palate build` made: base, rollouts and settings are read from it.
+        name: An expert's or an objective's.
+        out: New folder for the adapter.
+        n_steps: Instead of the library's number of steps.
+        accumulate: Passes of a step, instead of the library's; a step reads as many pairs, in
+            another order.
+
+    Raises:
+        InvalidInputError: FSDP is asked for and not in force, the library lacks rollouts or the
+            anchor, `out` exists, or the batch cannot be split between the processes.
+    """
+    library = LibraryFolder.open(folder)
+    if out.exists():
+        raise InvalidInputError(f"The folder {str(out)!r} exists; give a new one.")
+    settings = RunSettings.model_validate(dict(library.manifest.config))
+    if settings.training.method not in ("rebel", "dpo"):
+        raise InvalidInputError(
+            f"The library's method is {settings.training.method!r}; only rebel and dpo are trained "
+            "from its rollouts alone."
+        )
+    training: TrainSettings = settings.training
+    changes = {"n_steps": n_steps, "accumulate": accumulate}
+    training = training.checked(
+        {**training.model_dump(), **{k: v for k, v in changes.items() if v is not None}},
+        source="the library's training",
+    )
+    job = ExpertJob(
+        _anchor(library, name), settings.adapter, training, derive_seed(settings.seed, "experts")
+    )
+    base = load_base(
+        base_path(settings.base),
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=own_device(settings.device),
+    )
+    join_launch(base.device)
+    rollouts = read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
+    passes: list[Tensor] = []
+    model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
+    losses = _whole_batches(torch.stack(passes).double(), accumulate=training.accumulate)
+    parameters = whole_parameters(model)
+    found = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
+    if found.is_first:
+        out.mkdir(parents=True)
+        card = f"# {name}\n\nTrained by {found.n_processes} process(es) together.\n"
+        fill_expert_folder(
+            out,
+            model=model,
+            base_path=library.manifest.base.path,
+            card=card,
+            parameters=parameters,
+        )
+        write_json(out / LOSSES, found.to_json())
+    return found
+
+
+def _anchor(library: LibraryFolder, name: str) -> Anchor:
+    manifest = library.manifest
+    for record in manifest.experts:
+        if record.anchor.name == name:
+            return record.anchor
+    names = manifest.objective_names
+    if name not in names:
+        raise InvalidInputError(
+            f"The library has no expert or objective {name!r}; it has "
+            f"{', '.join((*manifest.expert_names, *names))}."
+        )
+    return Anchor(name, names, tuple(float(other == name) for other in names))
+
+
+def _whole_batches(passes: Tensor, *, accumulate: int) -> Tensor:
+    """`[steps]`: the mean over a step's passes and over all processes' shares of them."""
+    return (summed(passes) / n_together()).view(-1, accumulate).mean(dim=1)

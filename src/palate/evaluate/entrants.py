@@ -1,0 +1,167 @@
+"""Entrants: who takes part in a comparison, and how it decides for a user.
+
+An entrant is a method with what is varied about it. Every answer of every entrant comes from
+`Library.decide` and `palate.library.generate.generate_all`, with the same seed for the same user,
+prompt and copy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palate.core.decision import Decision, Known, Method
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.evaluate.entrant_name import parse_name
+from palate.evaluate.rivals import (
+    BESPOKE,
+    CONDITIONED,
+    PERSONALISED,
+    RIVALS,
+    WITH_OWN_LIBRARY,
+    Conditioned,
+    OwnExpert,
+    conditioned_library,
+    personalised_library,
+)
+from palate.evaluate.suite import UserSettings
+from palate.library.library import Library
+from palate.methods.table import METHODS
+
+FLOAT_BYTES = 4  # a number that is kept of a user, as float32
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """One method in the comparison.
+
+    Attributes:
+        name: For rows and tables.
+        library: Decides and answers.
+        method: A name in the library's methods, or an object.
+        n_candidates: Of best of n; `None` leaves it to the method.
+        known: What is known of a user.
+        fingerprint: Of everything on disk that its answers depend on.
+        n_adapter_bytes: Of parameters of a user's own.
+    """
+
+    name: str
+    library: Library
+    method: str | Method
+    n_candidates: int | None
+    known: Callable[[UserSettings], Known]
+    fingerprint: str
+    n_adapter_bytes: int = 0
+
+    def decide(self, user: UserSettings, prompt: str) -> Decision:
+        """The decision for a user's prompt.
+
+        Raises:
+            InvalidInputError: as `Library.decide`.
+        """
+        return self.library.decide(
+            prompt, self.known(user), method=self.method, n_candidates=self.n_candidates
+        )
+
+    def n_bytes(self, user: UserSettings) -> int:
+        """What has to be kept of a user: preference, words or belief, and adapters of their own."""
+        known = self.known(user)
+        numbers = len(known.preference or {})
+        if known.belief is not None:
+            n = len(known.belief.mean)
+            numbers += n + n * (n + 1) // 2
+        words = len((known.instruction or "").encode())
+        return FLOAT_BYTES * numbers + words + self.n_adapter_bytes
+
+
+def stated(user: UserSettings) -> Known:
+    """A user who states a preference, and perhaps their own words."""
+    return Known(preference=user.preference, instruction=user.instruction or None)
+
+
+def require_methods(names: Sequence[str], own: Mapping[str, Method] | None = None) -> None:
+    """Return when every entrant follows from its name.
+
+    Args:
+        names: Of entrants.
+        own: Method objects by name, beside palate's and the rivals.
+
+    Raises:
+        InvalidInputError: a method is unknown.
+    """
+    known = [*METHODS, *RIVALS, *WITH_OWN_LIBRARY, *(own or {})]
+    for name in names:
+        method = parse_name(name).method
+        if method not in known:
+            raise InvalidInputError(
+                f"The method {method!r} is unknown; use {', '.join(known)}, METHOD@N or "
+                "METHOD+best-of-N."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What entrants are made of.
+
+    Attributes:
+        library: The library of experts.
+        users: Who is answered.
+        belief: User and number of comparisons to what is known of the user then.
+        own: Method objects of the caller, by name.
+        bespoke: Library of one expert per user; `None` is not there.
+        conditioned: PEFT folder of the conditioned policy; `None` is not there.
+    """
+
+    library: Library
+    users: tuple[UserSettings, ...]
+    belief: Callable[[UserSettings, int], Known]
+    own: Mapping[str, Method]
+    bespoke: Path | None = None
+    conditioned: Path | None = None
+
+
+def make_entrant(name: str, sources: Sources) -> Entrant:
+    """The entrant of this name.
+
+    Raises:
+        InvalidInputError: the method is unknown, or what it is made of is not there.
+    """
+    asked = parse_name(name)
+    library, method = _served(asked.method, sources)
+    n = asked.n_comparisons
+    known = stated if n is None else lambda user: sources.belief(user, n)
+    n_bytes = 0
+    if asked.method in (PERSONALISED, BESPOKE):
+        n_bytes = library.bank.n_bytes // library.bank.n_experts
+    return Entrant(
+        name, library, method, asked.n_candidates, known, fingerprint_of(library), n_bytes
+    )
+
+
+def fingerprint_of(library: Library) -> str:
+    """Of everything in the library that answers depend on, given their plans."""
+    facts = library.manifest.to_json()
+    facts.pop("versions", None)
+    floor = None if library.floor is None else [library.floor.name, library.floor.coefficient]
+    return hash_value([facts, floor])[:12]
+
+
+def _served(method: str, sources: Sources) -> tuple[Library, str | Method]:
+    library = sources.library
+    if method in sources.own:
+        return library, sources.own[method]
+    if method == PERSONALISED:
+        return personalised_library(library, sources.users), OwnExpert(PERSONALISED)
+    if method == CONDITIONED:
+        return conditioned_library(library, sources.conditioned), Conditioned(library)
+    if method == BESPOKE:
+        if sources.bespoke is None:
+            raise InvalidInputError(
+                "There is no library of experts trained for one user each; give it as 'bespoke', "
+                "or leave out the method 'bespoke'."
+            )
+        return Library.load(sources.bespoke), OwnExpert(BESPOKE)
+    if method in RIVALS:
+        return library, RIVALS[method]
+    library.method_named(method)
+    return library, method

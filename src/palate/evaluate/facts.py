@@ -1,0 +1,243 @@
+"""What is measured of an entrant besides its answers: speed, memory, bounds, what it forgets."""
+
+from collections.abc import Sequence
+from time import perf_counter, process_time
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.decision import Decision
+from palate.core.plan import Plan, reference_plan
+from palate.core.protocols import Request
+from palate.core.seeds import generator_for
+from palate.evaluate.context import Context
+from palate.evaluate.entrant_name import BASE, MIXTURE, PORTFOLIO, parse_name
+from palate.evaluate.entrants import Entrant
+from palate.evaluate.implicit_counts import draw_counted
+from palate.evaluate.rows import FactRow
+from palate.library.candidates import candidate_requests
+from palate.library.library import Library
+from palate.metrics.diversity import pairwise_kl
+from palate.models.chat import encode_answer, encode_prompt
+from palate.models.detokenize import token_texts
+from palate.models.logprobs import Scored, answer_log_probs, row_distributions
+from palate.models.pool import RowMap, pool_log_probs
+from palate.world.grammar import sample_answer, sample_style
+from palate.world.prompts import prompts_about
+from palate.world.topics import HELD_OUT_TOPICS
+
+N_NEUTRAL = 16  # texts that retention is measured on
+N_CONTEXTS = 2  # answers of the base along which policies are compared
+N_COUNTED = 4  # prompts on which implicit proposals are counted
+ROUNDS = 3  # of the race; the fastest counts
+MAX_ROWS = 128
+STORED = "bytes_per_user"  # a fact that every entrant has in every seed
+SLOWNESS = "slower_than_base"
+IMPLICIT = "implicit-soup"
+
+
+def entrant_facts(context: Context, name: str) -> list[FactRow]:
+    """The facts of one entrant but its speed."""
+    entrant, seed, prompt = context.entrant(name), context.task.seed, context.task.prompts[0]
+    kept = float(np.mean([entrant.n_bytes(user) for user in context.task.users]))
+    facts = [FactRow(STORED, name, seed, kept)]
+    if not parse_name(name).is_plain or name == "auto":
+        return facts  # costs and forgets as a sibling that is measured
+    decisions = [entrant.decide(user, prompt) for user in context.task.users]
+    if all(_is_unprompted(one, prompt) for one in decisions):
+        plans = [one.plan for one in decisions]
+        library = entrant.library
+        facts.append(FactRow("neutral_perplexity", name, seed, _retention(context, library, plans)))
+        facts.append(FactRow("pairwise_kl", name, seed, _spread(context, library, plans)))
+    if name == PORTFOLIO:
+        facts += _bound(context)
+    if name == IMPLICIT:
+        facts.append(_proposals(context, entrant))
+    if name == MIXTURE:
+        facts.append(_shares_per_token(context))
+    return facts
+
+
+def speed_facts(context: Context, name: str) -> list[FactRow]:
+    """Answer tokens per second for all users at once, and how much slower than the base.
+
+    Method and base take turns. `core_share` is the part of a core that this process had meanwhile:
+    below one, others ran on the same cores, and the speeds cannot be compared.
+    """
+    entrant, base = context.entrant(name), context.entrant(BASE)
+    requests = [_requests(context, entrant, user.name) for user in context.task.users]
+    rivals = [_requests(context, base, user.name) for user in context.task.users]
+    rates: dict[str, list[float]] = {"method": [], "base": []}
+    begun, cpu_begun = perf_counter(), process_time()
+    for _ in range(ROUNDS):
+        for label, engine, groups in (
+            ("base", base.library.engine, rivals),
+            ("method", entrant.library.engine, requests),
+        ):
+            start = perf_counter()
+            answers = engine.generate([one for group in groups for one in group])
+            seconds = perf_counter() - start
+            n_tokens = sum(len(answer.tokens) for answer in answers)
+            rates[label].append(n_tokens / len(groups[0]) / seconds)
+    core_share = (process_time() - cpu_begun) / (perf_counter() - begun)
+    best = {label: max(some) for label, some in rates.items()}
+    detail = {"base_tokens_per_second": best["base"], "rounds": ROUNDS, "core_share": core_share}
+    seed = context.task.seed
+    return [
+        FactRow("tokens_per_second", name, seed, best["method"], detail=detail),
+        FactRow(SLOWNESS, name, seed, best["base"] / best["method"], detail=detail),
+    ]
+
+
+def is_timed(name: str) -> bool:
+    """Whether the entrant's speed is measured; what is learned costs what its method costs."""
+    return parse_name(name).n_comparisons is None
+
+
+def _requests(context: Context, entrant: Entrant, user: str) -> list[Request]:
+    """What one user's answer to the first prompt takes."""
+    prompt = context.task.prompts[0]
+    one = next(other for other in context.task.users if other.name == user)
+    decision = entrant.decide(one, prompt)
+    text = entrant.library.format(decision.messages)
+    request = Request(text, decision.plan, context.sampling, context.draw_seed(user, prompt, 0))
+    return candidate_requests(request, n=decision.n_candidates)
+
+
+def _is_unprompted(decision: Decision, prompt: str) -> bool:
+    """Whether the policy is its plan alone: no words, no contexts of rows, one candidate."""
+    rows = decision.plan.rows
+    is_plain = all(row.context is None for row in rows) and decision.plan.pool.controller is None
+    return is_plain and decision.messages == prompt and decision.n_candidates == 1
+
+
+def _proposals(context: Context, entrant: Entrant) -> FactRow:
+    """What implicit tokens cost, along answers drawn for the purpose."""
+    requests = [
+        Request(
+            entrant.library.format(prompt),
+            entrant.decide(user, prompt).plan,
+            context.sampling,
+            context.draw_seed(user.name, prompt, 0),
+        )
+        for user in context.task.users
+        for prompt in context.task.prompts[:N_COUNTED]
+    ]
+    found = draw_counted(entrant.library.engine, requests)
+    detail = {"fallback_share": found.n_fallbacks / found.n_tokens, "n_tokens": found.n_tokens}
+    value = found.n_proposals / found.n_tokens
+    return FactRow("proposals_per_token", IMPLICIT, context.task.seed, value, detail=detail)
+
+
+def _retention(context: Context, library: Library, plans: Sequence[Plan]) -> float:
+    """Perplexity on texts that are nobody's taste, mean over users' policies in nats."""
+    items = _neutral(context)
+    different = list(dict.fromkeys(plans))
+    totals = [
+        sum(
+            float(x.sum())
+            for x in answer_log_probs(
+                library.base,
+                library.bank,
+                plans=[plan] * len(items),
+                items=items,
+                max_rows=MAX_ROWS,
+            )
+        )
+        for plan in different
+    ]
+    weights = [plans.count(plan) for plan in different]
+    n_tokens = sum(len(item.answer) for item in items)
+    return float(np.exp(-np.average(totals, weights=weights) / n_tokens))
+
+
+def _neutral(context: Context) -> list[Scored]:
+    """Answers that the world's grammar gives without wishes; elsewhere the base's own."""
+    library = context.library
+    if context.task.is_world:
+        generator = generator_for(0, "neutral")
+        pairs: list[tuple[str, str]] = []
+        for place in generator.integers(len(HELD_OUT_TOPICS), size=N_NEUTRAL):
+            topic = HELD_OUT_TOPICS[int(place)]
+            prompt = prompts_about(topic)[0]
+            pairs.append((prompt, sample_answer(topic, sample_style(generator), generator).text))
+    else:
+        plan = reference_plan(n_experts=library.bank.n_experts)
+        prompts = context.task.prompts[:N_NEUTRAL]
+        texts = [library.format(prompt) for prompt in prompts]
+        requests = [
+            Request(text, plan, context.sampling, context.draw_seed("", prompt, 99))
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        answers = library.engine.generate(requests)
+        pairs = [(prompt, a.text) for prompt, a in zip(prompts, answers, strict=True)]
+    return [_scored(library, prompt, text) for prompt, text in pairs]
+
+
+def _scored(library: Library, prompt: str, text: str) -> Scored:
+    read = library.format(prompt)
+    answer = encode_answer(library.base, read, text, is_ended=True)
+    return Scored(tuple(encode_prompt(library.base, read)), tuple(answer))
+
+
+@torch.inference_mode()
+def _spread(context: Context, library: Library, plans: Sequence[Plan]) -> float:
+    """Mean KL per token between two users' policies, along answers of the base."""
+    if len(plans) < 2:
+        return 0.0
+    items = _neutral(context)[:N_CONTEXTS]
+    found: dict[Plan, Float[ndarray, "contexts vocab"]] = {}
+    for plan in dict.fromkeys(plans):
+        normal = plan.normal_form()
+        rows = RowMap.of([normal], device=library.base.device)
+        parts = [
+            pool_log_probs(
+                row_distributions(library.base, library.bank, plan=normal, item=item), rows
+            )[0]
+            for item in items
+        ]
+        found[plan] = torch.cat(parts).double().numpy()
+    return pairwise_kl(np.stack([found[plan] for plan in plans]))
+
+
+def _bound(context: Context) -> list[FactRow]:
+    """What nobody loses more than by the portfolio's members; nothing where nothing is known."""
+    if context.library.portfolio is None:
+        return []
+    record = context.library.portfolio.record
+    certificate = record.certified.certificate
+    if certificate.additive_gap is None:
+        return []
+    detail = {
+        "kind": certificate.kind,
+        "confidence": certificate.confidence,
+        "members": list(record.members),
+    }
+    gap = certificate.additive_gap
+    return [FactRow("certified_loss", PORTFOLIO, context.task.seed, gap, detail=detail)]
+
+
+def _shares_per_token(context: Context) -> FactRow:
+    """One answer of the mixture with each expert's share of every token."""
+    user, prompt, library = context.task.users[0], context.task.prompts[0], context.library
+    decision = context.entrant(MIXTURE).decide(user, prompt)
+    text = library.format(decision.messages)
+    request = Request(
+        text, decision.plan, context.sampling, context.draw_seed(user.name, prompt, 0)
+    )
+    traced = library.engine.trace([request])[0]
+    owners = [row.coefficients.index(1.0) for row in decision.plan.rows]
+    tokens = token_texts(library.base, traced.completion.tokens)
+    detail = {
+        "prompt": prompt,
+        "tokens": tokens,
+        "experts": [library.bank.names[k] for k in owners],
+        "shares": np.round(traced.shares, 4).tolist(),
+        "text": traced.completion.text,
+    }
+    n_tokens = float(len(tokens))
+    return FactRow(
+        "shares_per_token", MIXTURE, context.task.seed, n_tokens, user.name, detail=detail
+    )

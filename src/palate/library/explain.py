@@ -1,0 +1,51 @@
+"""`palate mixture explain`: one answer under the controller, and who wrote each of its tokens."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from palate.core.decision import Known
+from palate.core.files import write_text_atomic
+from palate.core.protocols import Request, Sampling
+from palate.library.generate import answer_seed
+from palate.library.library import Library
+from palate.mixture.decode import experts_of
+from palate.mixture.explain import Explanation, explain, render_page
+from palate.models.detokenize import token_texts
+
+
+def explain_answer(
+    library: Library,
+    prompt: str,
+    preference: Mapping[str, float],
+    *,
+    sampling: Sampling,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Explanation:
+    """An answer, explained token by token; written as a page if `out` names one.
+
+    Raises:
+        InvalidInputError: the preference is off the simplex, an objective has no expert, or the
+            library has no controller.
+    """
+    decision = library.decide(prompt, Known(preference=preference), method="mixture")
+    text = library.format(decision.messages)
+    request = Request(text, decision.plan, sampling, seed=answer_seed(seed))
+    (traced,) = library.engine.trace([request])
+    explanation = explain(
+        prompt=prompt,
+        experts=[library.bank.names[expert] for expert in experts_of(request.plan)],
+        texts=_texts(library, traced.completion.tokens),
+        shares=traced.shares,
+        expert_log_probs=traced.row_log_probs,
+    )
+    if out is not None:
+        write_text_atomic(out, render_page(explanation))
+    return explanation
+
+
+def _texts(library: Library, tokens: tuple[int, ...]) -> list[str]:
+    """What each token adds; a token in the middle of a character shows its replacement sign."""
+    base = library.base
+    texts = zip(tokens, token_texts(base, tokens), strict=True)
+    return ["⏹" if token in base.stop_ids else text for token, text in texts]

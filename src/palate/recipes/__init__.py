@@ -1,1 +1,0 @@
-"""The stories, each told flat in one file; the only place where parts meet."""

@@ -1,0 +1,360 @@
+"""A build: whole, resumed after kill -9 to the same bytes, and refused on bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fakes import save_tiny_llama
+from palate.build.builder import told_of_remade
+from palate.build.library import build_library
+from palate.build.reward_sources import split_groups
+from palate.build.run_file import RunSettings, read_prompts
+from palate.core.errors import FormatError, InvalidInputError, MissingExtraError
+from palate.core.settings import load_settings
+from palate.core.types import BaseRecord, Objective
+from palate.experts.anchors import Anchor
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import ExpertRecord, Manifest
+from palate.library.rewards import library_rewards
+from palate.models.load import load_base
+from palate.rewards.pairs import read_pairs
+
+PARAMETERS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    """A run of seconds: a random base, one learned reward and one rule, three experts."""
+    save_tiny_llama(tmp_path / "base")
+    rows = [{"prompt": f"prompt {index}"} for index in range(6)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = [
+        {"prompt": f"about {i}", "chosen": f"please and thanks {i}", "rejected": f"go away {i}"}
+        for i in range(40)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    content = {
+        "base": str(tmp_path / "base"),
+        "prompts": str(tmp_path / "prompts.jsonl"),
+        "objectives": [
+            {"name": "polite", "reward": {"pairs": str(tmp_path / "pairs.jsonl")}},
+            {
+                "name": "short",
+                "description": "Few characters.",
+                "reward": {
+                    "rule": {
+                        "kind": "length",
+                        "unit": "characters",
+                        "low": 0,
+                        "high": 16,
+                        "prefer": "shorter",
+                    }
+                },
+            },
+        ],
+        "rollouts": {"n_completions": 3, "max_tokens": 10, "chunk_prompts": 2},
+        "anchors": {"kind": "signed", "n_random": 1},
+        "adapter": {"rank": 4},
+        "training": {"n_steps": 3, "batch_pairs": 4, "learning_rate": 0.01},
+        "seed": 11,
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def settings_of(run_file, *overrides):
+    return load_settings(RunSettings, run_file, overrides=overrides)
+
+
+def parameters(folder):
+    return {
+        path.parent.name: path.read_bytes()
+        for path in sorted((folder / "experts").glob(f"*/{PARAMETERS}"))
+    }
+
+
+def test_a_run_file_becomes_a_library_that_answers(run_file, tmp_path):
+    built = build_library(settings_of(run_file), out=tmp_path / "lib")
+    assert built.trained == ("polite", "short", "signed-000")
+    library = LibraryFolder.open(tmp_path / "lib")
+    assert library.manifest.expert_names == built.trained
+    assert library.manifest.config["seed"] == 11
+    assert library.manifest.objectives[1].description == "Few characters."
+    rewards = library_rewards(library)
+    assert rewards.objectives == ("polite", "short")
+    rows = [json.loads(line) for line in library.rollouts_path.read_text().splitlines()]
+    assert len(rows) == 18
+    scored = rewards.score([r["prompt"] for r in rows], [r["completion"] for r in rows])
+    stored = np.array([[row["rewards"]["polite"], row["rewards"]["short"]] for row in rows])
+    assert np.array_equal(scored, stored)
+    assert Library.load(tmp_path / "lib").bank.n_experts == 3
+    assert "wants" in (library.expert_folder("short") / "README.md").read_text()
+
+
+def test_building_again_makes_only_what_is_missing(run_file, tmp_path):
+    build_library(settings_of(run_file), out=tmp_path / "lib")
+    before = parameters(tmp_path / "lib")
+    again = build_library(settings_of(run_file), out=tmp_path / "lib")
+    assert again.trained == ()
+    (told,) = again.to_json()["rewards"].items()  # of the learned one; the other is a rule
+    assert told[0] == "polite"
+    assert told[1]["accuracy"]["n"] == 20  # half of the pairs
+    more = build_library(settings_of(run_file, "anchors.n_random=2"), out=tmp_path / "lib")
+    assert more.trained == ("signed-001",)
+    assert {name: parameters(tmp_path / "lib")[name] for name in before} == before
+    other = build_library(settings_of(run_file, "training.n_steps=4"), out=tmp_path / "lib")
+    assert other.trained == ("polite", "short", "signed-000")
+    assert set(parameters(tmp_path / "lib")) == set(before)
+    assert parameters(tmp_path / "lib") != before
+
+
+@pytest.mark.parametrize("method", ["dpo", "dpo_human", "grpo"])
+def test_every_method_builds(run_file, tmp_path, method):
+    pairs = tmp_path / "pairs.jsonl"
+    built = build_library(
+        settings_of(
+            run_file,
+            f"training.method={method}",
+            f"objectives=[{{name: polite, reward: {{pairs: {pairs}}}}}]",
+            "anchors={kind: objectives}",
+            "training.n_generations=4",
+            "training.answer_tokens=8",
+        ),
+        out=tmp_path / "lib",
+    )
+    assert built.trained == ("polite",)
+    assert built.to_json()["experts"][0]["direction"] == {"polite": 1.0}
+    assert Library.load(tmp_path / "lib").bank.n_experts == 1
+
+
+def start(run_file, out):
+    """A build in its own process, so that it can be killed."""
+    code = (
+        "from pathlib import Path; import sys\n"
+        "from palate.core.settings import load_settings\n"
+        "from palate.build.library import build_library\n"
+        "from palate.build.run_file import RunSettings\n"
+        "build_library(load_settings(RunSettings, Path(sys.argv[1])), out=Path(sys.argv[2]))\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "random"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(run_file), str(out)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def kill_when(process, is_time):
+    """Kill -9 as soon as the condition holds; false when the build was done before."""
+    while process.poll() is None:
+        if is_time():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.002)
+    assert process.returncode == 0
+    return False
+
+
+def readable(folder):
+    """Whatever a library shows at this moment is whole."""
+    if (folder / "library.json").is_file():
+        library = LibraryFolder.open(folder)
+        for name in library.manifest.expert_names:
+            assert (library.expert_folder(name) / PARAMETERS).is_file()
+
+
+def test_a_build_killed_after_its_first_expert_ends_with_the_same_bytes(run_file, tmp_path):
+    whole = tmp_path / "whole"
+    build_library(settings_of(run_file), out=whole)
+    killed = tmp_path / "killed"
+    was_killed = kill_when(
+        start(run_file, killed), (killed / "experts" / "polite" / PARAMETERS).is_file
+    )
+    readable(killed)
+    assert was_killed
+    again = build_library(settings_of(run_file), out=killed)
+    assert set(again.trained) < {"polite", "short", "signed-000"} or len(again.trained) == 3
+    assert parameters(killed) == parameters(whole)
+    for name in ("rollouts.jsonl", "library.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(killed.rglob(".*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_build_killed_at_random_moments_ends_with_the_same_bytes(run_file, tmp_path, seed):
+    whole = tmp_path / "whole"
+    build_library(settings_of(run_file), out=whole)
+    killed = tmp_path / "killed"
+    generator = np.random.default_rng(seed)
+    for _ in range(4):
+        begun = []
+
+        def is_time(begun=begun):
+            """A random while after the build has begun to write."""
+            if not begun and killed.is_dir():
+                begun.append(time.monotonic() + generator.uniform(0, 3))
+            return bool(begun) and time.monotonic() > begun[0]
+
+        if not kill_when(start(run_file, killed), is_time):
+            break
+        readable(killed)
+    build_library(settings_of(run_file), out=killed)
+    assert parameters(killed) == parameters(whole)
+    assert (killed / "library.json").read_bytes() == (whole / "library.json").read_bytes()
+
+
+def test_another_base_is_refused(run_file, tmp_path):
+    build_library(settings_of(run_file), out=tmp_path / "lib")
+    other = save_tiny_llama(tmp_path / "other", seed=1)
+    with pytest.raises(FormatError, match="belongs to the base"):
+        build_library(settings_of(run_file, f"base={other}"), out=tmp_path / "lib")
+    assert LibraryFolder.open(tmp_path / "lib").manifest.expert_names[0] == "polite"
+    assert (
+        load_base(other).fingerprint
+        != LibraryFolder.open(tmp_path / "lib").manifest.base.fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("bases=x", "'bases' .* unknown"),
+        ("training.betta=0.1", r"'training\.betta' .* unknown"),
+        ("training.beta=-1", r"'training\.beta'"),
+        ("training.batch_pairs=7", None),
+        ("training={batch_pairs: 4, accumulate: 3}", "no multiple of accumulate=3"),
+        ("objectives=[]", "'objectives'"),
+        ("objectives=[{name: a, reward: {}}]", "exactly one of pairs, folder, rule, annotators"),
+        ("objectives=[{name: a/b, reward: {rule: {kind: words}}}]", "not allowed"),
+        ("report_to=paper", "'report_to'"),
+    ],
+)
+def test_a_wrong_run_file_is_refused_in_one_sentence(run_file, override, sentence):
+    if sentence is None:
+        settings_of(run_file, override)
+        return
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        settings_of(run_file, override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["base=./nowhere"], "does not exist"),
+        (["prompts=nowhere.jsonl"], "does not exist"),
+        (["objectives=[{name: polite, reward: {pairs: nowhere.jsonl}}]"], "does not exist"),
+        (["objectives=[{name: polite, reward: {folder: nowhere}}]"], "does not exist"),
+        (["objectives=[{name: polite, reward: {rule: {kind: odour}}}]"], "odour"),
+        (["objectives=[{name: polite, reward: {annotators: {}}}]"], "can judge only"),
+        (["anchors={kind: list}"], "are none"),
+        (["training.method=dpo_human"], "'short' has no preference pairs"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(run_file, tmp_path, overrides, sentence):
+    with pytest.raises(InvalidInputError, match=sentence) as caught:
+        build_library(settings_of(run_file, *overrides), out=tmp_path / "lib")
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_pairs_and_pairs_that_say_nothing_are_refused(run_file, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("")
+    with pytest.raises(InvalidInputError, match=r"pairs\.jsonl.*empty"):
+        build_library(settings_of(run_file), out=tmp_path / "lib")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "a"}\n')
+    with pytest.raises(InvalidInputError, match="chosen"):
+        build_library(settings_of(run_file), out=tmp_path / "lib2")
+
+
+def test_experts_that_other_settings_make_again_are_named_with_what_changed(
+    run_file, tmp_path, capsys
+):
+    build_library(settings_of(run_file), out=tmp_path / "lib")
+    build_library(settings_of(run_file), out=tmp_path / "lib")
+    assert "made otherwise" not in capsys.readouterr().err
+    changed = settings_of(run_file, "training.n_steps=4")
+    names = build_library(changed, out=tmp_path / "lib").trained
+    said = capsys.readouterr().err
+    before = settings_of(run_file).training.n_steps
+    assert f"{len(names)} experts made otherwise (training.n_steps {before}, now 4)" in said
+    assert f"asked for: {', '.join(names)}." in said
+
+
+def test_no_more_than_three_changes_are_named():
+    settings = {"training": {"n_steps": 1, "seed": 2, "rank": 3, "beta": 4}, "seed": 5}
+    others = {"training": {"n_steps": 9, "seed": 9, "rank": 9, "beta": 9}, "seed": 5}
+    base = BaseRecord("b", None, "f", "t")
+    record = ExpertRecord(Anchor("kind", ("kind",), (1.0,)), key="k", files={})
+    before, after = (
+        Manifest(base, (Objective("kind"),), beta=0.1, seed=0, config=config)
+        for config in (settings, others)
+    )
+    (sentence,) = told_of_remade(replace(before, experts=(record,)), after)
+    assert sentence == (
+        "1 expert made otherwise (training.beta 4, now 9; training.n_steps 1, now 9; "
+        "training.rank 3, now 9; and 1 more) will be made again where they are asked for: kind."
+    )
+    assert told_of_remade(before, after) == []
+
+
+def test_prompts_are_read_once_each_and_a_file_without_them_is_refused(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "a"}\n')
+    assert read_prompts(path) == ("a", "b")
+    path.write_text('{"question": "a"}\n')
+    with pytest.raises(InvalidInputError, match="Line 1"):
+        read_prompts(path)
+    path.write_text("")
+    with pytest.raises(InvalidInputError, match="empty"):
+        read_prompts(path)
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_any_work(run_file, tmp_path):
+    with pytest.raises(MissingExtraError, match="trackio"):
+        build_library(settings_of(run_file, "report_to=trackio"), out=tmp_path / "lib")
+    assert not (tmp_path / "lib").exists()
+
+
+def test_a_split_keeps_groups_on_one_side(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": f"p{i % 25}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(100)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train, validation = split_groups(read_pairs(path, objective="good"), seed=0)
+    assert len(set(validation.groups)) == 12
+    assert not set(train.groups) & set(validation.groups)
+    assert len(train) + len(validation) == 100
+
+
+def test_the_world_can_be_built_from_annotators(tmp_path):
+    content = {
+        "base": "world",
+        "prompts": "world",
+        "objectives": [
+            {
+                "name": "concise",
+                "reward": {"annotators": {"n_pairs": 60}, "trunk_settings": ["ridge=0.3"]},
+            }
+        ],
+        "rollouts": {"n_completions": 3, "n_prompts": 10, "max_tokens": 40},
+        "adapter": {"rank": 2},
+        "training": {"n_steps": 1, "batch_pairs": 2},
+    }
+    built = build_library(RunSettings.checked(content, source="test"), out=tmp_path / "lib")
+    assert built.library.manifest.base.path == "world"
+    assert Library.load(tmp_path / "lib").bank.names == ("concise",)
+    assert Path(built.to_json()["library"]) == tmp_path / "lib"

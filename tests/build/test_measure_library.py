@@ -1,0 +1,71 @@
+"""What a build measures of its library, and what it leaves as it is."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from palate.build.soup_basis import kept_floor, write_soup
+from palate.core.decision import Known
+from palate.core.errors import FormatError, InvalidCoefficientsError
+from palate.core.protocols import Sampling
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.soup import has_own_basis
+
+
+@pytest.fixture
+def folder(tiny_floored_library: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_floored_library, tmp_path / "library"))
+
+
+def retrained(folder: Path) -> Library:
+    """The library with other parameters of the expert `kind`."""
+    files = LibraryFolder.open(folder)
+    record = files.manifest.expert("kind")
+    source = files.expert_folder("short")
+
+    def fill(target: Path) -> None:
+        shutil.copytree(source, target, dirs_exist_ok=True)
+
+    files.with_expert(record, fill).with_experts_of(files.manifest.expert_names)
+    return Library.load(folder)
+
+
+def test_a_basis_of_other_parameters_is_no_longer_the_librarys(folder: Path) -> None:
+    assert has_own_basis(LibraryFolder.open(folder))
+    library = retrained(folder)
+    assert library.manifest.expert_names == ("kind", "short", "plain")
+    assert not has_own_basis(library.files)
+    write_soup(library, floor=kept_floor(library.files))
+    assert has_own_basis(library.files)
+    assert library.basis.strength is None  # to be measured again
+
+
+def test_the_safety_floor_survives_other_experts(folder: Path) -> None:
+    fewer = LibraryFolder.open(folder).with_experts_of(("kind", "plain"))
+    assert kept_floor(fewer) == {"plain": 0.3}
+    library = Library.load(folder)
+    write_soup(library, floor=kept_floor(library.files))
+    assert library.floor is not None
+    assert (library.floor.name, library.floor.coefficient) == ("plain", 0.3)
+
+
+def test_a_floor_on_an_expert_that_is_gone_stops_the_build(folder: Path) -> None:
+    without = LibraryFolder.open(folder).with_experts_of(("kind", "short"))
+    with pytest.raises(InvalidCoefficientsError, match="is on the expert 'plain'"):
+        kept_floor(without)
+
+
+def test_a_stale_controller_stops_the_mixture_and_nothing_else(
+    tiny_full_library: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_full_library, tmp_path / "library"))
+    library = retrained(folder)
+    with pytest.raises(FormatError, match="run 'palate soup basis' again"):
+        library.decide("a")  # whether there is a safety floor is not known
+    write_soup(library)
+    assert library.controller is None
+    known = Known(preference={"kind": 1.0})
+    assert library.generate("a", method="soup", preference=known.preference).text is not None
+    assert library.generate("a", method="base", sampling=Sampling(max_tokens=2))

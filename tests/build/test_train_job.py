@@ -1,0 +1,172 @@
+"""One expert on one process, and on two that `accelerate launch` starts: the same run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from fakes import save_tiny_llama
+from palate.build.builder import open_builder
+from palate.build.run_file import RunSettings
+from palate.build.train_job import Trained, train_anchor
+from palate.core.errors import InvalidInputError
+from palate.experts.job import TrainSettings, process_batch
+from palate.experts.pair_trainer import require_sharded
+from palate.models.processes import n_launched
+
+BIN = Path(sys.executable).parent
+LOSS_TOLERANCE = 1e-5  # relative: sums over the batch are taken in another order
+PARAMETER_TOLERANCE = 1e-4  # of Adam's steps at a learning rate of 0.01
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scale")
+    base = save_tiny_llama(root / "base")
+    rows = [json.dumps({"prompt": f"prompt {k}"}) for k in range(6)]
+    (root / "prompts.jsonl").write_text("\n".join(rows))
+    rule = {"kind": "length", "low": 2, "high": 8}
+    settings = RunSettings.model_validate(
+        {
+            "base": str(base),
+            "prompts": str(root / "prompts.jsonl"),
+            "objectives": [
+                {"name": name, "reward": {"rule": {**rule, "prefer": prefer}}}
+                for name, prefer in (("long", "longer"), ("short", "shorter"))
+            ],
+            "rollouts": {"n_completions": 4, "max_tokens": 12},
+            "adapter": {"rank": 4},
+            "training": {"n_steps": 6, "batch_pairs": 8, "accumulate": 2, "learning_rate": 0.01},
+        }
+    )
+    open_builder(settings, out=root / "library")
+    return root / "library"
+
+
+@pytest.fixture(scope="module")
+def alone(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train_anchor(library, "long", out=tmp_path_factory.mktemp("alone") / "one")
+
+
+def launched(config: Path, out: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """`scale train` of the expert `long` on two processes of this machine."""
+    return subprocess.run(
+        [
+            *(BIN / "accelerate", "launch", "--config_file", config, "--num_processes", "2"),
+            *("--main_process_port", "0", *words, "long", "--out", out),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def require_same_run(alone: Trained, out: Path) -> None:
+    """The losses and the adapter of two processes are those of one, which moved."""
+    found = json.loads((out / "losses.json").read_text())
+    assert (alone.n_processes, found["n_processes"]) == (1, 2)
+    assert len(set(found["losses"])) == len(found["losses"]) == 6
+    assert np.allclose(found["losses"], alone.losses, rtol=LOSS_TOLERANCE, atol=1e-7)
+    left = load_file(alone.folder / "adapter_model.safetensors")
+    right = load_file(out / "adapter_model.safetensors")
+    assert left.keys() == right.keys()
+    moved = [float(left[name].abs().max()) for name in left if "lora_B" in name]
+    assert min(moved) > 0.001  # B starts at zero: training did something
+    gap = max(float((left[name] - right[name]).abs().max()) for name in left)
+    worst = np.abs(np.array(found["losses"]) - alone.losses).max()
+    print(f"largest difference of a parameter {gap:.1e}, of a loss {worst:.1e}")  # noqa: T201
+    assert gap < PARAMETER_TOLERANCE
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_and_the_adapter_of_one(
+    library: Path, alone: Trained, tmp_path: Path, project_root: Path
+) -> None:
+    config = project_root / "examples/accelerate/ddp-cpu.yaml"
+    words = ("--no_python", BIN / "palate", "scale", "train", library)
+    done = launched(config, tmp_path / "two", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    require_same_run(alone, tmp_path / "two")
+    assert not json.loads((tmp_path / "two/losses.json").read_text())["is_sharded"]
+
+
+@pytest.mark.slow
+def test_two_processes_that_shard_have_the_losses_and_the_adapter_of_one(
+    library: Path, alone: Trained, tmp_path: Path, project_root: Path
+) -> None:
+    config = project_root / "examples/accelerate/fsdp.yaml"
+    words = (project_root / "tests/fsdp_on_cpus.py", "scale", "train", library)
+    done = launched(config, tmp_path / "two", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    require_same_run(alone, tmp_path / "two")
+    assert json.loads((tmp_path / "two/losses.json").read_text())["is_sharded"]
+
+
+@pytest.mark.slow
+def test_fsdp_on_cpus_is_refused_since_accelerate_would_shard_nothing(
+    library: Path, tmp_path: Path, project_root: Path
+) -> None:
+    config = project_root / "examples/accelerate/fsdp.yaml"
+    done = launched(
+        config, tmp_path / "two", "--no_python", BIN / "palate", "scale", "train", library
+    )
+    assert done.returncode != 0
+    assert "accelerate runs DistributedType.MULTI_CPU on cpu and would shard" in done.stderr
+
+
+def test_a_launch_that_asks_for_sharding_must_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def running(kind: str, *, is_fsdp2: bool) -> SimpleNamespace:
+        device = SimpleNamespace(type="cuda")
+        return SimpleNamespace(distributed_type=kind, is_fsdp2=is_fsdp2, device=device)
+
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    require_sharded(running("DistributedType.NO", is_fsdp2=False))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    require_sharded(running("DistributedType.FSDP", is_fsdp2=True))
+    with pytest.raises(InvalidInputError, match="set fsdp_version to 2"):
+        require_sharded(running("DistributedType.FSDP", is_fsdp2=False))
+    with pytest.raises(InvalidInputError, match=r"MULTI_GPU on cuda and would shard nothing"):
+        require_sharded(running("DistributedType.MULTI_GPU", is_fsdp2=False))
+
+
+def test_a_step_can_be_split_into_other_passes_than_the_librarys(
+    library: Path, alone: Trained, tmp_path: Path
+) -> None:
+    found = train_anchor(library, "long", out=tmp_path / "four", accumulate=4)
+    assert len(found.losses) == len(alone.losses) == 6
+    assert found.losses != alone.losses  # like lengths are put together pass by pass: another order
+    with pytest.raises(InvalidInputError, match="batch_pairs=8 is no multiple of accumulate=3"):
+        train_anchor(library, "long", out=tmp_path / "three", accumulate=3)
+
+
+def test_a_run_is_written_once_and_repeats_itself(library: Path, tmp_path: Path) -> None:
+    first = train_anchor(library, "short", out=tmp_path / "a", n_steps=2)
+    second = train_anchor(library, "short", out=tmp_path / "b", n_steps=2)
+    assert first.losses == second.losses
+    assert json.loads((tmp_path / "a/losses.json").read_text())["losses"] == list(first.losses)
+    with pytest.raises(InvalidInputError, match="exists"):
+        train_anchor(library, "short", out=tmp_path / "a")
+    with pytest.raises(InvalidInputError, match="no expert or objective 'wide'"):
+        train_anchor(library, "wide", out=tmp_path / "c")
+
+
+def test_processes_share_the_batch_and_an_uneven_share_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = TrainSettings(batch_pairs=12, accumulate=2)
+    assert (n_launched(), process_batch(settings)) == (1, 6)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert n_launched() == 1  # the variable alone is no launch
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(InvalidInputError, match="6 pairs cannot be split between 4"):
+        process_batch(settings)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert process_batch(settings) == 2

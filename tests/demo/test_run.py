@@ -1,0 +1,88 @@
+"""The demo on the shipped base with few steps: what it writes and what it says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from palate.build.run_file import AnnotatorSettings
+from palate.build.world_run import world_run
+from palate.core.errors import InvalidInputError
+from palate.demo import run as demo
+from palate.demo import story as demo_story
+from palate.demo.page import render_demo_page
+from palate.demo.run import DemoSettings, run_demo, wanted_by
+from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+
+
+def small_run(*, seed: int):
+    run = world_run(seed=seed)
+    objectives = tuple(
+        row.model_copy(
+            update={
+                "reward": row.reward.model_copy(
+                    update={
+                        "annotators": AnnotatorSettings(n_pairs=60),
+                        "trunk_settings": ("ridge=1.0",),
+                    }
+                )
+            }
+        )
+        for row in run.objectives
+    )
+    return run.model_copy(
+        update={
+            "objectives": objectives,
+            "rollouts": run.rollouts.model_copy(update={"n_prompts": 12, "n_completions": 4}),
+            "training": run.training.model_copy(update={"n_steps": 2}),
+        }
+    )
+
+
+@pytest.mark.slow
+def test_the_demo_writes_a_library_and_a_page_that_names_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "world_run", small_run)
+    monkeypatch.setattr(demo_story, "N_PRICED", 8)
+    report = run_demo(DemoSettings(tmp_path, n_prompts=2))
+    assert [row.name for row in report.rows] == [
+        "base",
+        *OBJECTIVE_NAMES,
+        *(person.name for person in PEOPLE),
+    ]
+    page = (tmp_path / "report.html").read_text()
+    assert page == render_demo_page(report)
+    assert all(person.name in page for person in PEOPLE)
+    assert "<svg" in page
+    assert 'src="http' not in page  # nothing is fetched
+    assert 'href="http' not in page
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["n_trained"] == 6
+    sizes = [len(members) for members in written["portfolio"]["members_by_size"]]
+    assert sizes == list(range(1, 9))
+    bounds = zip(
+        written["portfolio"]["estimated_by_size"],
+        written["portfolio"]["certified_by_size"],
+        strict=True,
+    )
+    assert all(0.0 <= estimated <= certified for estimated, certified in bounds)
+    assert list(written["learned"]["gold_utility"]) == ["0", "3", "10", "30"]
+    said = "".join(token["text"] for token in written["mixture"]["tokens"])
+    assert len(said) > 20
+    again = run_demo(DemoSettings(tmp_path, n_prompts=2))
+    assert again.n_trained == 0
+    assert again.rows == report.rows
+    assert again.learned == report.learned  # everything has its seed
+
+
+def test_what_is_wanted_is_the_experts_anchor_or_the_persons_three_objectives() -> None:
+    assert wanted_by("friendly") == ("friendly",)
+    assert wanted_by(PEOPLE[0].name) == tuple(o.name for o in PEOPLE[0].objectives)
+    assert wanted_by("base") == ()
+
+
+def test_numbers_of_prompts_out_of_range_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="cannot judge 1 prompts"):
+        run_demo(DemoSettings(tmp_path, n_prompts=1))
+    assert list(tmp_path.iterdir()) == []
