@@ -221,7 +221,9 @@ def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> I
 
         base = work.base_rewards(on_answers=advance)
         for place, entry in enumerate(entries, start=1):
-            yield _measured(work, entry, grid, base=base, on_answers=advance)
+            row = _measured(work, entry, grid, base=base, on_answers=advance)
+            if row is not None:
+                yield row
             n_done[0] = len(work.prompts) * (
                 N_BASE + len(grid) * place
             )  # equal answers are made once
@@ -235,16 +237,21 @@ def _measured(
     *,
     base: Float[ndarray, "prompts objectives"],
     on_answers: Callable[[int], None],
-) -> MethodRow:
-    """One method's gains over the base, with standard errors over prompts."""
+) -> MethodRow | None:
+    """One method's gains over the base, with standard errors over prompts.
+
+    `None` where the method refuses every preference of the grid.
+    """
     names = work.library.manifest.objective_names
     points = np.array([[shares.get(name, 0.0) for name in names] for shares in grid])
     decisions = [_decisions(work, entry, shares) for shares in grid]
     served = [row for row in decisions if row is not None]
+    if not served:
+        return None
     rewards = np.full((len(grid), *base.shape), np.nan)
     if entry == ("base", 1):
         rewards[:] = base  # the base gains nothing over itself
-    elif served:
+    else:
         is_served = np.array([row is not None for row in decisions])
         rewards[is_served] = np.stack(work.rewards(served, on_answers=on_answers))
     differences = rewards - base
@@ -252,7 +259,7 @@ def _measured(
     return MethodRow(
         method=entry[0],
         n_candidates=entry[1],
-        n_passes=float(np.mean([row[0].n_passes for row in served])) if served else np.inf,
+        n_passes=float(np.mean([row[0].n_passes for row in served])),
         gains=utility.mean(axis=1),
         standard_errors=utility.std(axis=1, ddof=1) / np.sqrt(utility.shape[1]),
         rewards=differences.mean(axis=1),
