@@ -35,6 +35,7 @@ def small_run(*, seed: int):
             "objectives": objectives,
             "rollouts": run.rollouts.model_copy(update={"n_prompts": 12, "n_completions": 4}),
             "training": run.training.model_copy(update={"n_steps": 2}),
+            "calibration": run.calibration.model_copy(update={"n_prompts": 8, "max_points": 6}),
         }
     )
 

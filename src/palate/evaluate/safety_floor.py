@@ -34,6 +34,7 @@ from palate.evaluate.suite import DEFAULT_METHODS, WORLD, Suite
 from palate.evaluate.world import Libraries, build_part, world_libraries, world_parts
 from palate.library.controller import own_experts
 from palate.library.folder import LibraryFolder
+from palate.library.knowledge import can_serve
 from palate.library.library import Library
 from palate.library.soup import SOUP, open_basis
 from palate.metrics.differences import Difference, paired_difference
@@ -43,6 +44,7 @@ from palate.soup.basis_file import save_basis
 SAFETY_METHODS = (
     BASE,
     PROMPT,
+    "best-of-n",
     "portfolio",
     "soup",
     "prompted-soup",
@@ -278,8 +280,4 @@ def _answers(context: Context, suite: Suite, path: Path) -> list[AnswerRow]:
 
 def library_methods(library: Library) -> tuple[str, ...]:
     """The methods of `SAFETY_METHODS` that a library can serve."""
-    missing = {
-        "portfolio": library.portfolio is None,
-        MIXTURE: library.controller is None,
-    }
-    return tuple(method for method in SAFETY_METHODS if not missing.get(method, False))
+    return tuple(method for method in SAFETY_METHODS if can_serve(library, method))
