@@ -113,7 +113,7 @@ def test_a_floor_on_nobody_is_refused(tiny_soup_library, tmp_path):
 
 def test_methods_that_the_library_cannot_serve_are_left_out(tiny_soup_library):
     found = library_methods(Library.load(tiny_soup_library))
-    assert set(SAFETY_METHODS) - set(found) == {"portfolio", "mixture"}
+    assert set(SAFETY_METHODS) - set(found) == {"portfolio", "mixture", "best-of-n"}  # no rewards
 
 
 def test_an_objective_without_an_expert_is_refused(tiny_soup_library, tmp_path):
