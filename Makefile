@@ -27,7 +27,7 @@ report: setup ## all ways on one scoreboard, into out/report; goes on where it s
 	$(BIN)/palate evaluate --out out/report $(REPORT_OPTIONS)
 
 serve: setup ## serve the demo's library at http://127.0.0.1:8000 (run `make demo` first)
-	$(BIN)/palate serve out/demo/library --database out/demo/people.db
+	$(BIN)/palate serve out/demo/library --database out/demo/users.db
 
 test: setup ## the default tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not postgres and not browser"

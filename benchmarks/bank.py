@@ -1,10 +1,10 @@
-"""Many people with different coefficients in one batch, against peft.
+"""Many users with different coefficients in one batch, against peft.
 
-The gate comes first: every person's logits must equal those of a dense model `W + sum_k c_k s_k B_k
+The gate comes first: every user's logits must equal those of a dense model `W + sum_k c_k s_k B_k
 A_k`. Then one
-decode step (one token per person on top of a cache) and one prefill are raced against peft with one
+decode step (one token per user on top of a cache) and one prefill are raced against peft with one
 exactly merged
-adapter per person, one at a time and in one batch, against the same arithmetic as a loop over
+adapter per user, one at a time and in one batch, against the same arithmetic as a loop over
 experts, and
 against the bare base.
 """
@@ -21,7 +21,7 @@ from benchmarks.peers import (
     Cache,
     LlamaSize,
     LoopedExperts,
-    PeftPeople,
+    PeftUsers,
     layer_sizes,
     random_adapters,
     random_base,
@@ -30,7 +30,7 @@ from benchmarks.show import show_race
 from benchmarks.timing import Timing, race
 from palate.core.errors import CheckFailedError
 from palate.core.settings import Settings, load_settings
-from palate.models.bank import AdapterBank
+from palate.engine.bank import AdapterBank
 from research.command_line import IsJson, Overrides, run
 
 GATE = 1e-5  # largest difference of logits to the dense model, float32
@@ -43,7 +43,7 @@ class BankBenchSettings(Settings):
     intermediate: int = 1376
     n_layers: int = 8
     vocab: int = 1024
-    n_people: int = 16
+    n_users: int = 16
     n_experts: int = 8
     rank: int = 16
     context_tokens: int = 64
@@ -56,7 +56,7 @@ class BankBench:
     """What was measured; ratios are medians, above one means that the bank is faster.
 
     Attributes:
-        largest_difference: Of logits to the dense model, over all people.
+        largest_difference: Of logits to the dense model, over all users.
         timings: Seconds by phase and contestant.
         theory: Extra multiply-adds of the stacked adapters over the base's, as a fraction.
     """
@@ -97,12 +97,12 @@ def bench_bank(settings: BankBenchSettings) -> BankBench:
         base, n_experts=settings.n_experts, rank=settings.rank, seed=settings.seed
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    coefficients = torch.randn(settings.n_people, settings.n_experts, generator=generator)
+    coefficients = torch.randn(settings.n_users, settings.n_experts, generator=generator)
     tokens = torch.randint(
-        settings.vocab, (settings.n_people, settings.context_tokens), generator=generator
+        settings.vocab, (settings.n_users, settings.context_tokens), generator=generator
     )
     bare = copy.deepcopy(base.model)
-    peft = PeftPeople(base, adapters, coefficients)
+    peft = PeftUsers(base, adapters, coefficients)
     looped = LoopedExperts(base, adapters, coefficients)
     bank = AdapterBank(base, adapters)
 
@@ -131,7 +131,7 @@ def bench_bank(settings: BankBenchSettings) -> BankBench:
 
 def _prefills(
     runs: dict[str, Callable[[Tensor, Cache | None], Tensor]],
-    peft: PeftPeople,
+    peft: PeftUsers,
     tokens: Tensor,
 ) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {
@@ -143,7 +143,7 @@ def _prefills(
 
 def _decoders(
     runs: dict[str, Callable[[Tensor, Cache | None], Tensor]],
-    peft: PeftPeople,
+    peft: PeftUsers,
     tokens: Tensor,
 ) -> dict[str, Callable[[], object]]:
     last = tokens[:, -1:]
@@ -174,7 +174,7 @@ def _largest_difference(
     base: Any, adapters: Any, coefficients: Tensor, tokens: Tensor, found: Tensor
 ) -> float:
     gap = 0.0
-    for person, row in enumerate(coefficients.tolist()):
+    for user, row in enumerate(coefficients.tolist()):
         dense = copy.deepcopy(base.model)
         for module in dense.modules():
             module._forward_hooks.clear()
@@ -182,8 +182,8 @@ def _largest_difference(
         for coefficient, adapter in zip(row, adapters.values(), strict=True):
             for layer, factor in adapter.items():
                 matrices[layer].weight += coefficient * factor.scale * factor.up @ factor.down
-        expected = dense(tokens[person : person + 1]).logits[:, -1]
-        gap = max(gap, float((expected - found[person]).abs().max()))
+        expected = dense(tokens[user : user + 1]).logits[:, -1]
+        gap = max(gap, float((expected - found[user]).abs().max()))
     return gap
 
 
@@ -195,7 +195,7 @@ def _theory(base: Any, settings: BankBenchSettings) -> float:
 
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
-    """16 people with 16 coefficient vectors over 8 experts, against peft and a loop."""
+    """16 users with 16 coefficient vectors over 8 experts, against peft and a loop."""
     found = bench_bank(load_settings(BankBenchSettings, overrides=overrides or ())).to_json()
     show_race(found, is_json=is_json)
 

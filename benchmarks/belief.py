@@ -1,9 +1,9 @@
-"""A person's update and a million refits, against scikit-learn and L-BFGS.
+"""A user's update and a million refits, against scikit-learn and L-BFGS.
 
-Contestants take turns in one run. The gates come first: refits, batched and one person's from the
+Contestants take turns in one run. The gates come first: refits, batched and one user's from the
 log, must equal the exact posterior mode (L-BFGS run to convergence). How far one-comparison updates
 alone come from the mode after 20 pairs is printed too; they are exact for each comparison but not
-for all together, which is why a `Learner` refits from the log. The adverse case is one person at a
+for all together, which is why a `Learner` refits from the log. The adverse case is one user at a
 time, without a batch.
 
 Times of the million refits are given as wall and as processor seconds of the one process, since
@@ -30,14 +30,14 @@ from palate.core.files import dump_json
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Belief, Feedback
-from palate.people.belief import Learner
-from palate.people.bradley_terry import fit_batch, update, update_batch
-from palate.people.newton import softplus_loss
-from palate.people.settings import LearningSettings
+from palate.preferences.belief import Learner
+from palate.preferences.bradley_terry import fit_batch, update, update_batch
+from palate.preferences.newton import softplus_loss
+from palate.preferences.settings import LearningSettings
 from research.command_line import IsJson, Overrides, run
 
 GATE = 1e-3  # largest difference of a posterior mean from the exact mode
-BLOCK = 100_000  # people of the million that are made and refitted at a time
+BLOCK = 100_000  # users of the million that are made and refitted at a time
 TOLERANCE = 3e-2  # of the batched refits: the last step moved no margin by more
 
 
@@ -45,13 +45,13 @@ class BeliefBenchSettings(Settings):
     """How much is timed.
 
     Attributes:
-        n_features: Entries of a person's vector.
-        n_pairs: Comparisons of each person.
-        n_batched: People updated at once.
-        n_refitted: People refitted at once.
-        n_alone: People for the one-by-one alternatives.
+        n_features: Entries of a user's vector.
+        n_pairs: Comparisons of each user.
+        n_batched: Users updated at once.
+        n_refitted: Users refitted at once.
+        n_alone: Users for the one-by-one alternatives.
         n_repeats: Times that each is timed.
-        seed: Of people and answers.
+        seed: Of users and answers.
     """
 
     n_features: int = Field(default=8, ge=1)
@@ -64,9 +64,9 @@ class BeliefBenchSettings(Settings):
 
 
 @dataclass(frozen=True, eq=False)
-class _People:
-    features: Float[ndarray, "people comparisons features"]
-    labels: Float[ndarray, "people comparisons"]
+class _Users:
+    features: Float[ndarray, "users comparisons features"]
+    labels: Float[ndarray, "users comparisons"]
 
 
 def bench_belief(settings: BeliefBenchSettings | None = None) -> dict[str, Any]:
@@ -89,12 +89,12 @@ def bench_belief(settings: BeliefBenchSettings | None = None) -> dict[str, Any]:
 
 
 def _gates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, float]:
-    people = _draw(chosen, chosen.n_alone, "gate")
-    batch = fit_batch(people.features, people.labels, prior=prior, tolerance=TOLERANCE)
+    users = _draw(chosen, chosen.n_alone, "gate")
+    batch = fit_batch(users.features, users.labels, prior=prior, tolerance=TOLERANCE)
     learner = Learner(prior, settings=LearningSettings(is_gain_fitted=False))
     found = {"batched_refit": 0.0, "belief_of_learner": 0.0, "updates_alone": 0.0}
-    for person in range(chosen.n_alone):
-        x, y = people.features[person], people.labels[person]
+    for user in range(chosen.n_alone):
+        x, y = users.features[user], users.labels[user]
         exact = _exact_mode(x, y)
         belief = prior
         for feature, label in zip(x, y, strict=True):
@@ -104,7 +104,7 @@ def _gates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, float]:
             for feature, label in zip(x, y, strict=True)
         ]
         for name, mean in (
-            ("batched_refit", batch.mean[person]),
+            ("batched_refit", batch.mean[user]),
             ("belief_of_learner", learner.rebuild(history).mean),
             ("updates_alone", belief.mean),
         ):
@@ -118,22 +118,22 @@ def _gates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, float]:
 
 
 def _race_updates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, Any]:
-    people = _draw(chosen, chosen.n_batched, "update")
+    users = _draw(chosen, chosen.n_batched, "update")
     means = np.tile(prior.mean, (chosen.n_batched, 1))
     covariances = np.tile(prior.covariance, (chosen.n_batched, 1, 1))
     out = np.empty_like(means), np.empty_like(covariances)
-    feature, label = people.features[:, 0], people.labels[:, 0]
+    feature, label = users.features[:, 0], users.labels[:, 0]
     peer = SGDClassifier(loss="log_loss", alpha=1.0 / chosen.n_pairs, fit_intercept=False)
     peer.partial_fit(feature[:2], np.array([0, 1]), classes=np.array([0, 1]))
     first = prior
 
     def alone() -> None:
-        for person in range(chosen.n_alone):
-            update(first, feature[person], float(label[person]))
+        for user in range(chosen.n_alone):
+            update(first, feature[user], float(label[user]))
 
     def sklearn() -> None:
-        for person in range(chosen.n_alone):
-            peer.partial_fit(feature[person : person + 1], label[person : person + 1])
+        for user in range(chosen.n_alone):
+            peer.partial_fit(feature[user : user + 1], label[user : user + 1])
 
     timings = race(
         {
@@ -144,25 +144,25 @@ def _race_updates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, Any]:
         n_repeats=chosen.n_repeats,
     )
     counts = {"ours, batched": chosen.n_batched}
-    return _per_person(timings, counts, chosen.n_alone, ours="ours, batched")
+    return _per_user(timings, counts, chosen.n_alone, ours="ours, batched")
 
 
 def _race_refits(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, Any]:
-    people = _draw(chosen, chosen.n_batched, "refit")
-    x, y = people.features, people.labels
+    users = _draw(chosen, chosen.n_batched, "refit")
+    x, y = users.features, users.labels
     mixed = [p for p in range(chosen.n_batched) if 0 < y[p].mean() < 1][: chosen.n_alone]
 
     def alone() -> None:
-        for person in mixed:
-            fit_batch(x[person : person + 1], y[person : person + 1], prior=prior)
+        for user in mixed:
+            fit_batch(x[user : user + 1], y[user : user + 1], prior=prior)
 
     def sklearn() -> None:
-        for person in mixed:
-            LogisticRegression(fit_intercept=False).fit(x[person], y[person])
+        for user in mixed:
+            LogisticRegression(fit_intercept=False).fit(x[user], y[user])
 
     def scipy() -> None:
-        for person in mixed:
-            _minimise(x[person], y[person], tolerance=1e-6)
+        for user in mixed:
+            _minimise(x[user], y[user], tolerance=1e-6)
 
     timings = race(
         {
@@ -175,7 +175,7 @@ def _race_refits(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, Any]:
         n_warm_up=1,
     )
     counts = {"ours, batched": chosen.n_batched}
-    return _per_person(timings, counts, len(mixed), ours="ours, batched")
+    return _per_user(timings, counts, len(mixed), ours="ours, batched")
 
 
 def _many_refits(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, float]:
@@ -183,24 +183,24 @@ def _many_refits(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, float]
     left = chosen.n_refitted
     while left:
         size = min(left, BLOCK)
-        people = _draw(chosen, size, f"many {left}")
+        users = _draw(chosen, size, f"many {left}")
         started = time.perf_counter(), time.process_time()
-        fit_batch(people.features, people.labels, prior=prior, tolerance=TOLERANCE)
+        fit_batch(users.features, users.labels, prior=prior, tolerance=TOLERANCE)
         wall += time.perf_counter() - started[0]
         processor += time.process_time() - started[1]
         left -= size
     return {
-        "n_people": chosen.n_refitted,
+        "n_users": chosen.n_refitted,
         "n_pairs": chosen.n_pairs,
         "wall_seconds": wall,
         "processor_seconds": processor,
     }
 
 
-def _per_person(
+def _per_user(
     timings: dict[str, Timing], counts: dict[str, int], n_alone: int, *, ours: str
 ) -> dict[str, Any]:
-    """Microseconds a person, and how many times slower than ours each is."""
+    """Microseconds a user, and how many times slower than ours each is."""
     scale = {name: 1e6 / counts.get(name, n_alone) for name in timings}
     median = {name: timing.median_seconds * scale[name] for name, timing in timings.items()}
     return {
@@ -218,12 +218,12 @@ def _per_person(
     }
 
 
-def _draw(chosen: BeliefBenchSettings, n_people: int, name: str) -> _People:
+def _draw(chosen: BeliefBenchSettings, n_users: int, name: str) -> _Users:
     generator = generator_for(chosen.seed, "bench belief", name)
-    vectors = generator.standard_normal((n_people, chosen.n_features))
-    features = generator.standard_normal((n_people, chosen.n_pairs, chosen.n_features))
+    vectors = generator.standard_normal((n_users, chosen.n_features))
+    features = generator.standard_normal((n_users, chosen.n_pairs, chosen.n_features))
     chance = expit(np.matmul(features, vectors[..., None])[..., 0])
-    return _People(features, (generator.random(chance.shape) < chance).astype(np.float64))
+    return _Users(features, (generator.random(chance.shape) < chance).astype(np.float64))
 
 
 def _exact_mode(
@@ -249,7 +249,7 @@ def _minimise(
 
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
-    """One comparison and whole refits of many people, against scikit-learn and L-BFGS."""
+    """One comparison and whole refits of many users, against scikit-learn and L-BFGS."""
     found = bench_belief(load_settings(BeliefBenchSettings, overrides=overrides or ()))
     if is_json:
         typer.echo(dump_json(found))

@@ -1,9 +1,9 @@
 """The accelerator's lines of the performance goals, or the same at toy size.
 
-One decode step on random parameters, after a context: many people's rows on the bank against the
-base with as many rows; all experts as rows of one person with their pool against the base with one
+One decode step on random parameters, after a context: many users's rows on the bank against the
+base with as many rows; all experts as rows of one user with their pool against the base with one
 row; experts on the head alone, which share one pass and one cache; and the state of ten thousand
-people. Without a GPU the same code runs on the CPU at toy size, in float32, and the result says so:
+users. Without a GPU the same code runs on the CPU at toy size, in float32, and the result says so:
 such ratios are no evidence about a GPU.
 
 The gate is at toy size in float32 on the same device: the bank's logits against a dense
@@ -32,10 +32,10 @@ from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.core.files import dump_json
 from palate.core.plan import mixture_plan
 from palate.core.settings import Settings, load_settings
+from palate.engine.bank import AdapterBank
+from palate.engine.pool import RowMap, pool_log_probs
 from palate.models.adapter import Factor
-from palate.models.bank import AdapterBank
 from palate.models.load import Base
-from palate.models.pool import RowMap, pool_log_probs
 from research.command_line import IsJson, Overrides, run
 
 GATE = 1e-4  # largest difference of logits to the dense model, float32
@@ -45,8 +45,8 @@ SIZES = {
     "1b": LlamaSize(hidden=2048, intermediate=8192, n_layers=16, vocab=128256),
     "8b": LlamaSize(hidden=4096, intermediate=14336, n_layers=32, vocab=128256),
 }
-SOUP_TARGET = 1.10  # a step of B <= 64 people over the base's
-MIXTURE_TARGET = 1.25  # a step of K experts for one person over the base's
+SOUP_TARGET = 1.10  # a step of B <= 64 users over the base's
+MIXTURE_TARGET = 1.25  # a step of K experts for one user over the base's
 HEAD_TARGET = 1.10  # the same of experts that share a pass
 
 
@@ -55,21 +55,21 @@ class GpuBenchSettings(Settings):
 
     Attributes:
         size: `auto` is 1b on a GPU and toy without.
-        people: Batch sizes.
+        users: Batch sizes.
         n_experts: In the bank.
         rank: Of each.
         context_tokens: Read before the step.
-        n_people_state: People whose coefficients are kept at once.
+        n_users_state: Users whose coefficients are kept at once.
         n_repeats: Of every timing.
         seed: Of the parameters.
     """
 
     size: Literal["auto", "toy", "1b", "8b"] = "auto"
-    people: tuple[int, ...] = (1, 8, 64)
+    users: tuple[int, ...] = (1, 8, 64)
     n_experts: int = Field(default=8, ge=1)
     rank: int = Field(default=16, ge=1)
     context_tokens: int = Field(default=128, ge=1)
-    n_people_state: int = Field(default=10_000, ge=1)
+    n_users_state: int = Field(default=10_000, ge=1)
     n_repeats: int = Field(default=15, ge=1)
     seed: int = 0
 
@@ -84,7 +84,7 @@ class GpuBench:
         is_gpu: Whether that is an accelerator.
         largest_difference: The gate's.
         timings: Seconds of a decode step, by contestant.
-        state_bytes: Of all people's coefficients.
+        state_bytes: Of all users's coefficients.
         not_measured: Goals that this command does not measure, with the reason.
     """
 
@@ -99,11 +99,11 @@ class GpuBench:
     def to_json(self) -> dict[str, Any]:
         """Plain data: where, gate, seconds, ratios and targets."""
         soups = {
-            n: self.timings[f"bank, {n} people"].ratio_to(self.timings[f"base, {n} rows"])
-            for n in self.settings.people
+            n: self.timings[f"bank, {n} users"].ratio_to(self.timings[f"base, {n} rows"])
+            for n in self.settings.users
         }
-        mixture = self.timings["mixture, 1 person"].ratio_to(self.timings["base, 1 row"])
-        heads = self.timings["head experts, 1 person"].ratio_to(self.timings["base, 1 row"])
+        mixture = self.timings["mixture, 1 user"].ratio_to(self.timings["base, 1 row"])
+        heads = self.timings["head experts, 1 user"].ratio_to(self.timings["base, 1 row"])
         note = "" if self.is_gpu else "no GPU: toy size on the CPU, no evidence about one"
         return {
             "settings": self.settings.model_dump(),
@@ -118,7 +118,7 @@ class GpuBench:
             "mixture_target": MIXTURE_TARGET,
             "head_experts_step_over_base": heads,
             "head_experts_target": HEAD_TARGET,
-            "people_state_bytes": self.state_bytes,
+            "users_state_bytes": self.state_bytes,
             "not_measured": list(self.not_measured),
         }
 
@@ -147,11 +147,11 @@ def bench_gpu(settings: GpuBenchSettings) -> GpuBench:
         raise CheckFailedError(f"The bank's logits differ from the dense model's by {gap:.2e}.")
     base = random_base(SIZES[size], seed=settings.seed, device=device, dtype=dtype)
     bank = AdapterBank(base, _adapters(base, settings, targets=TARGETS))
-    people = np.random.default_rng(settings.seed).normal(
-        size=(settings.n_people_state, settings.n_experts)
+    users = np.random.default_rng(settings.seed).normal(
+        size=(settings.n_users_state, settings.n_experts)
     )
     with torch.inference_mode():
-        timings = race(_steps(base, bank, people, settings), n_repeats=settings.n_repeats)
+        timings = race(_steps(base, bank, users, settings), n_repeats=settings.n_repeats)
     name = torch.cuda.get_device_name() if is_gpu else "CPU, one core"
     return GpuBench(
         settings=settings,
@@ -159,7 +159,7 @@ def bench_gpu(settings: GpuBenchSettings) -> GpuBench:
         is_gpu=is_gpu,
         largest_difference=gap,
         timings=timings,
-        state_bytes=people.nbytes,
+        state_bytes=users.nbytes,
         not_measured=("serving: python -m benchmarks.serve",),
     )
 
@@ -167,8 +167,8 @@ def bench_gpu(settings: GpuBenchSettings) -> GpuBench:
 class _Racer:
     """Makes contestants: each reads a context once, then takes one decode step when called."""
 
-    def __init__(self, base: Base, people: Float[ndarray, "people experts"], seed: int) -> None:
-        self._base, self._people = base, people
+    def __init__(self, base: Base, users: Float[ndarray, "users experts"], seed: int) -> None:
+        self._base, self._users = base, users
         self._drawn = np.random.default_rng(seed)
 
     def step(
@@ -193,35 +193,35 @@ class _Racer:
         return run
 
     def some(self, n: int) -> Tensor:
-        """Coefficients of `n` people, others at every call."""
-        return torch.tensor(self._people[self._drawn.integers(len(self._people), size=n)])
+        """Coefficients of `n` users, others at every call."""
+        return torch.tensor(self._users[self._drawn.integers(len(self._users), size=n)])
 
 
 def _steps(
     base: Base,
     bank: AdapterBank,
-    people: Float[ndarray, "people experts"],
+    users: Float[ndarray, "users experts"],
     settings: GpuBenchSettings,
 ) -> dict[str, Callable[[], object]]:
-    """One decode step of every contestant; people of a batch are others at every step."""
+    """One decode step of every contestant; users of a batch are others at every step."""
     n_experts, config = settings.n_experts, base.model.config
-    shape = (max(*settings.people, n_experts), settings.context_tokens)
+    shape = (max(*settings.users, n_experts), settings.context_tokens)
     generator = torch.Generator().manual_seed(settings.seed)
     vocab = int(getattr(config, "vocab_size", 0))
     tokens = torch.randint(1, vocab, shape, generator=generator).to(base.device)
-    racer = _Racer(base, people, settings.seed + 1)
+    racer = _Racer(base, users, settings.seed + 1)
     found: dict[str, Callable[[], object]] = {}
-    for n in settings.people:
+    for n in settings.users:
         found[f"base, {n} rows"] = racer.step(tokens[:n])
-        found[f"bank, {n} people"] = racer.step(tokens[:n], lambda n=n: bank.applied(racer.some(n)))
+        found[f"bank, {n} users"] = racer.step(tokens[:n], lambda n=n: bank.applied(racer.some(n)))
     plan = mixture_plan(experts=range(n_experts), n_experts=n_experts)
     pool, each = RowMap.of([plan], device=base.device), torch.eye(n_experts)
     found["base, 1 row"] = racer.step(tokens[:1])
-    found["mixture, 1 person"] = racer.step(
+    found["mixture, 1 user"] = racer.step(
         tokens[:1].expand(n_experts, -1), lambda: bank.applied(each), pool
     )
     heads = AdapterBank(base, _adapters(base, settings, targets=HEAD))
-    found["head experts, 1 person"] = racer.step(
+    found["head experts, 1 user"] = racer.step(
         tokens[:1], lambda: heads.applied(each, lanes=[0] * n_experts), pool
     )
     return found
@@ -269,7 +269,7 @@ def _gate(
 
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
-    """Decode steps of many people and of all experts on a GPU; at toy size where there is none."""
+    """Decode steps of many users and of all experts on a GPU; at toy size where there is none."""
     found = bench_gpu(load_settings(GpuBenchSettings, overrides=overrides or ())).to_json()
     if is_json:
         typer.echo(dump_json(found))
@@ -278,9 +278,9 @@ def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
     console.print(f"{found['device']}{'; ' + found['note'] if found['note'] else ''}")
     print_gate(console, found["gate"])
     for n, ratio in found["soup_step_over_base"].items():
-        console.print(f"soups, {n} people: {ratio:.2f}x a base step")
+        console.print(f"soups, {n} users: {ratio:.2f}x a base step")
     ratio = found["mixture_step_over_base"]
-    console.print(f"mixture, 1 person: {ratio:.2f}x a base step")
+    console.print(f"mixture, 1 user: {ratio:.2f}x a base step")
     ratio = found["head_experts_step_over_base"]
     console.print(f"the same of experts on the head, in one pass: {ratio:.2f}x a base step")
     for line in found["not_measured"]:

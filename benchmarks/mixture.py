@@ -1,4 +1,4 @@
-"""One decode step of K experts for one person, against peft.
+"""One decode step of K experts for one user, against peft.
 
 The gate comes first. The engine decodes greedily under the uniform mixture of the K experts; every
 token must be the one that K dense models, `W + s_k B_k A_k` each, give together in float32, and its
@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peers import Cache, LlamaSize, PeftPeople, random_adapters, random_base
+from benchmarks.peers import Cache, LlamaSize, PeftUsers, random_adapters, random_base
 from benchmarks.show import show_race
 from benchmarks.timing import Timing, race
 from palate.core.errors import CheckFailedError
 from palate.core.plan import Plan, mixture_plan, reference_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import Settings, load_settings
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.pool import RowMap, pool_log_probs
 from palate.models.adapter import Adapter
-from palate.models.bank import AdapterBank
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.pool import RowMap, pool_log_probs
 from research.command_line import IsJson, Overrides, run
 
 ALONE, HEAD_ROWS = "base alone, one row", "experts on the head, one pass"
@@ -104,7 +104,7 @@ def bench_mixture(settings: MixtureBenchSettings) -> MixtureBench:
     context = torch.randint(1, settings.vocab, (settings.context_tokens,), generator=generator)
     with torch.inference_mode():
         gap = _gate(base, bank, bare, adapters, context, n_tokens=settings.gate_tokens)
-        peft = PeftPeople(replace(base, model=bare), adapters, torch.zeros(0, settings.n_experts))
+        peft = PeftUsers(replace(base, model=bare), adapters, torch.zeros(0, settings.n_experts))
         peft.names = list(adapters)
         heads = random_adapters(
             base,
@@ -135,7 +135,7 @@ def _gate(
     *,
     n_tokens: int,
 ) -> float:
-    sampling = Sampling(temperature=0.0, max_tokens=n_tokens)
+    sampling = SamplingParams(temperature=0.0, max_tokens=n_tokens)
     request = Request("<pad>", _plan(context, n_experts=len(adapters)), sampling)
     (found,) = LocalEngine(base, bank).generate([request])
     answer = torch.tensor(found.tokens)
@@ -187,7 +187,7 @@ def _decoders(
     base: Base,
     banks: tuple[AdapterBank, AdapterBank],
     bare: torch.nn.Module,
-    peft: PeftPeople,
+    peft: PeftUsers,
     context: Tensor,
 ) -> dict[str, Callable[[], object]]:
     bank, head_bank = banks

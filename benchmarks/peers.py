@@ -1,4 +1,4 @@
-"""What a user would pick instead: the same people served by peft, for side-by-side benchmarks.
+"""What a user would pick instead: the same users served by peft, for side-by-side benchmarks.
 
 Nothing here is used for answering.
 """
@@ -85,21 +85,21 @@ def random_adapters(
     }
 
 
-class PeftPeople:
-    """People as peft serves them: one exactly merged (`cat`) adapter each.
+class PeftUsers:
+    """Users as peft serves them: one exactly merged (`cat`) adapter each.
 
     Attributes:
-        model: A copy of the base with the experts and the people's adapters.
-        names: The people's adapters.
+        model: A copy of the base with the experts and the users's adapters.
+        names: The users's adapters.
     """
 
     def __init__(
         self,
         base: Base,
         adapters: dict[str, dict[str, Factor]],
-        coefficients: Float[Tensor, "people experts"],
+        coefficients: Float[Tensor, "users experts"],
     ) -> None:
-        """Load the experts and merge one adapter per person with `combination_type="cat"`."""
+        """Load the experts and merge one adapter per user with `combination_type="cat"`."""
         first = next(iter(next(iter(adapters.values())).values()))
         config = LoraConfig(
             r=first.rank, lora_alpha=round(first.scale * first.rank), target_modules=list(TARGETS)
@@ -109,15 +109,15 @@ class PeftPeople:
         for name in names[1:]:
             model.add_adapter(name, config)
         _fill(model, adapters)
-        self.names = [f"person{place}" for place in range(len(coefficients))]
+        self.names = [f"user{place}" for place in range(len(coefficients))]
         for name, row in zip(self.names, coefficients.tolist(), strict=True):
             model.add_weighted_adapter(names, row, name, combination_type="cat")
         self.model: PeftModel = model.eval()  # pyright: ignore[reportAttributeAccessIssue]
 
     def one_at_a_time(
-        self, tokens: Int[Tensor, "people seq"], caches: Sequence[Cache | None]
-    ) -> Float[Tensor, "people vocab"]:
-        """Last logits of every person, one forward pass each."""
+        self, tokens: Int[Tensor, "users seq"], caches: Sequence[Cache | None]
+    ) -> Float[Tensor, "users vocab"]:
+        """Last logits of every user, one forward pass each."""
         rows: list[Tensor] = []
         for name, row, cache in zip(self.names, tokens, caches, strict=True):
             self.model.set_adapter(name)
@@ -125,9 +125,9 @@ class PeftPeople:
         return torch.cat(rows)
 
     def in_one_batch(
-        self, tokens: Int[Tensor, "people seq"], cache: Cache | None
-    ) -> Float[Tensor, "people vocab"]:
-        """Last logits of every person, one pass with `adapter_names`."""
+        self, tokens: Int[Tensor, "users seq"], cache: Cache | None
+    ) -> Float[Tensor, "users vocab"]:
+        """Last logits of every user, one pass with `adapter_names`."""
         return self.model(tokens, adapter_names=self.names, past_key_values=cache).logits[:, -1]
 
 
@@ -160,7 +160,7 @@ class LoopedExperts:
         self,
         base: Base,
         adapters: dict[str, dict[str, Factor]],
-        coefficients: Float[Tensor, "people experts"],
+        coefficients: Float[Tensor, "users experts"],
     ) -> None:
         """Hook a copy of the base."""
         self.model = copy.deepcopy(base.model)

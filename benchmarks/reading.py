@@ -25,15 +25,15 @@ from benchmarks.show import show_race
 from benchmarks.timing import Timing, race
 from palate.core.errors import CheckFailedError
 from palate.core.plan import Plan, parameter_soup_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import Settings, load_settings
-from palate.models.bank import AdapterBank
-from palate.models.batch import Live
+from palate.engine.bank import AdapterBank
+from palate.engine.batch import Live
+from palate.engine.local import LocalEngine
+from palate.engine.prefill import Reading
+from palate.engine.session import Session
 from palate.models.cache import empty_kv
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.read import Reading
-from palate.models.session import Session
 from research.command_line import IsJson, Overrides, run
 
 GATE = 1e-4  # nats, largest difference of a token's log-probability
@@ -52,7 +52,7 @@ class ReadingBenchSettings(Settings):
     long_tokens: int = 1024
     new_tokens: int = 24
     short_tokens: int = 24
-    n_people: int = 8
+    n_users: int = 8
     n_long_rows: int = 32
     part_tokens: int = 128
     n_repeats: int = 15
@@ -130,24 +130,24 @@ class _Asks:
         self.settings = settings
         self._drawn = np.random.default_rng(settings.seed)
         self.long = self.tokens(settings.long_tokens)
-        self.soups = self._drawn.normal(size=(settings.n_people, settings.n_experts))
+        self.soups = self._drawn.normal(size=(settings.n_users, settings.n_experts))
 
     def tokens(self, n: int) -> tuple[int, ...]:
         """Random ids, others at every call."""
         return tuple(self._drawn.integers(1, self.settings.vocab, size=n).tolist())
 
-    def of(self, context: tuple[int, ...], *, person: int = 0, max_tokens: int = 1) -> Request:
-        """One person's request with this context."""
-        plan = parameter_soup_plan(tuple(self.soups[person].tolist()))
+    def of(self, context: tuple[int, ...], *, user: int = 0, max_tokens: int = 1) -> Request:
+        """One user's request with this context."""
+        plan = parameter_soup_plan(tuple(self.soups[user].tolist()))
         rows = tuple(replace(row, context=context) for row in plan.rows)
-        return Request("<pad>", Plan(rows, plan.pool), Sampling(max_tokens=max_tokens), person)
+        return Request("<pad>", Plan(rows, plan.pool), SamplingParams(max_tokens=max_tokens), user)
 
     def others(self, *, max_tokens: int) -> list[Request]:
         """Short requests of everybody."""
         n = self.settings.short_tokens
         return [
-            self.of(self.tokens(n), person=person, max_tokens=max_tokens)
-            for person in range(self.settings.n_people)
+            self.of(self.tokens(n), user=user, max_tokens=max_tokens)
+            for user in range(self.settings.n_users)
         ]
 
 

@@ -1,7 +1,7 @@
-"""Many people at once, against the same server forced to one at a time.
+"""Many users at once, against the same server forced to one at a time.
 
 Two servers on one library, one with the running batch and one whose batch holds a single row, are
-raced in turns. Every person has coefficients of their own, so no two rows are alike. The gate: the
+raced in turns. Every user has coefficients of their own, so no two rows are alike. The gate: the
 same request gets the same text from both.
 
 With `n_requests`, short requests follow one another on the batching server and its memory is read.
@@ -36,7 +36,7 @@ N_MEMORY = 20  # readings of the memory
 class ServeBenchSettings(Settings):
     """How hard the server is tried."""
 
-    n_people: int = Field(default=32, ge=1)
+    n_users: int = Field(default=32, ge=1)
     n_tokens: int = Field(default=32, ge=2)
     n_rounds: int = Field(default=5, ge=1)
     n_requests: int = Field(default=0, ge=0)
@@ -55,7 +55,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Round:
-    """All people once: answers, and tokens per second of all together."""
+    """All users once: answers, and tokens per second of all together."""
 
     answers: list[Answer]
     tokens_per_second: float
@@ -69,7 +69,7 @@ def bench_serve(library: Path, settings: ServeBenchSettings) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         many = ServerProcess(library, f"{folder}/many.db", FREE)
-        one = ServerProcess(library, f"{folder}/one.db", (*FREE, "max_rows=1"))
+        one = ServerProcess(library, f"{folder}/one.db", (*FREE, "max_num_seqs=1"))
         try:
             many.start()
             one.start()
@@ -87,7 +87,7 @@ def _race(
     many: ServerProcess, one: ServerProcess, bodies: list[dict[str, Any]], s: ServeBenchSettings
 ) -> dict[str, Any]:
     rounds: dict[str, list[Round]] = {"together": [], "one at a time": [], "alone": []}
-    with progress_of("serve people") as report:
+    with progress_of("serve users") as report:
         for warm, server in enumerate((many, one)):
             _round(server, bodies)
             report(warm + 1, 2 + s.n_rounds)
@@ -135,7 +135,7 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 
 def _bodies(server: ServerProcess, s: ServeBenchSettings) -> list[dict[str, Any]]:
-    """One request for each person, all with different coefficients and seeds."""
+    """One request for each user, all with different coefficients and seeds."""
     experts = [row["name"] for row in server.must("GET", "/v1/library")["experts"]]
     generator = generator_for(s.seed, "bench serve")
     return [
@@ -152,7 +152,7 @@ def _bodies(server: ServerProcess, s: ServeBenchSettings) -> list[dict[str, Any]
                 )
             },
         }
-        for place in range(s.n_people)
+        for place in range(s.n_users)
     ]
 
 
@@ -219,7 +219,7 @@ def main(
     overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:
-    """Many people at once, against the same server forced to one at a time."""
+    """Many users at once, against the same server forced to one at a time."""
     found = bench_serve(library, load_settings(ServeBenchSettings, overrides=overrides or ()))
     if is_json:
         typer.echo(dump_json(found))

@@ -7,14 +7,14 @@ import numpy as np
 
 from palate.core.decision import Decision, Known
 from palate.core.plan import member_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.library.candidates import best_candidate, candidate_requests
 from palate.library.generate import Output, answer_seed, generate_all, score_all
 from palate.library.library import Library
 
 PROMPT = "a b"
 PREFERENCE = {"kind": 0.7, "short": 0.2, "plain": 0.1}
-SAMPLING = Sampling(max_tokens=8)
+SAMPLING = SamplingParams(max_tokens=8)
 EXPERT_METHODS = ("portfolio", "soup", "prompted-soup", "output-soup", "implicit-soup", "mixture")
 UNTRAINED_METHODS = ("base", "prompt", "best-of-n")  # no expert takes part
 

@@ -5,13 +5,13 @@ from uuid import uuid4
 from playwright.sync_api import Page, expect
 
 
-def create_person(page: Page) -> str:
-    """A new person, chosen; their belief is on the page."""
+def create_user(page: Page) -> str:
+    """A new user, chosen; their belief is on the page."""
     name = f"ana-{uuid4().hex[:8]}"
-    page.get_by_role("button", name="Choose a person").first.click()
-    page.get_by_label("Name of a new person").fill(name)
+    page.get_by_role("button", name="Choose a user").first.click()
+    page.get_by_label("Name of a new user").fill(name)
     page.get_by_role("button", name="Create").click()
-    expect(page.locator("#person-name")).to_have_text(name)
+    expect(page.locator("#user-name")).to_have_text(name)
     expect(page.locator("table.bars")).to_be_visible()
     return name
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from fakes import save_random_adapter, save_tiny_llama
 from palate.core.types import BaseRecord, Objective
-from palate.experts.anchors import Anchor
-from palate.experts.rollouts import Rollout, write_rollouts
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import ExpertRecord, Manifest
 from palate.models.load import load_base
+from palate.training.anchors import Anchor
+from palate.training.rollouts import Rollout, write_rollouts
 
 OBJECTIVES = ("kind", "short", "plain")
 PROMPTS = ("a b c", "d e", "f g h i")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from palate.engine.vllm.groups import GroupMixer, GroupRow, GroupTag
 from palate.models.adapter import load_adapter
 from palate.models.load import Base
-from palate.models.vllm_groups import GroupMixer, GroupRow, GroupTag
 
 
 class StandIn(ThreadingHTTPServer):

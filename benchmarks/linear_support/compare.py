@@ -4,7 +4,7 @@
 
 Three questions: with the corner rule alone, does palate ask for the same preferences? How many
 policies does each make until it believes that nobody loses more than the tolerance? And what do
-people really lose then?
+users really lose then?
 """
 
 import json
@@ -20,8 +20,8 @@ from palate.portfolio.tabular import TabularOracle, TabularProblem, yardstick
 
 
 def true_gap(problem: TabularProblem, values: np.ndarray) -> float:
-    people = lattice(n_objectives=values.shape[1], denominator={2: 400, 3: 60}[values.shape[1]])
-    return float(np.max(problem.best_values(people) - (people @ values.T).max(axis=1)))
+    users = lattice(n_objectives=values.shape[1], denominator={2: 400, 3: 60}[values.shape[1]])
+    return float(np.max(problem.best_values(users) - (users @ values.T).max(axis=1)))
 
 
 def main() -> None:

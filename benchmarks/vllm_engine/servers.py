@@ -1,12 +1,12 @@
 """The same requests through two servers of palate: one that answers itself, one on a vLLM.
 
     python benchmarks/vllm_engine/servers.py WORK URL [--n N] [--engine-set KEY=VALUE ...]
-        [--people P] [--replicas R --database postgresql://...]
+        [--users P] [--replicas R --database postgresql://...]
 
 WORK is the folder that prepare.py wrote, URL its vLLM. Starts both servers as processes, and sends
-each request to both: every method, streamed and whole, greedy and drawn, of P people at once. With
+each request to both: every method, streamed and whole, greedy and drawn, of P users at once. With
 --replicas the second server is `palate scale serve`, R replicas in front of the one vLLM; it needs
-Ray, and a PostgreSQL without people. Prints JSON, one row a method. Exit code 1 where an answer
+Ray, and a PostgreSQL without users. Prints JSON, one row a method. Exit code 1 where an answer
 that says to be exact has another text, or a request fails.
 """
 
@@ -48,7 +48,7 @@ STEP = 0.05
 MAX_TOKENS = 24
 
 
-def requests_of(n: int, people: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def requests_of(n: int, users: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Label and body, the same for the same `n`."""
     generator = np.random.default_rng(0)
     for place in range(n):
@@ -58,7 +58,7 @@ def requests_of(n: int, people: int) -> Iterator[tuple[str, dict[str, Any]]]:
             "expert": np.eye(len(EXPERTS))[turn % len(EXPERTS)],
             "soup": np.round(np.rint(free / STEP) * STEP, 2),
         }.get(label, free)
-        known: dict[str, Any] = {"method": METHODS[label], "person": f"person-{place % people}"}
+        known: dict[str, Any] = {"method": METHODS[label], "user": f"user-{place % users}"}
         if label != "base":
             known["coefficients"] = dict(zip(EXPERTS, values.tolist(), strict=True))
         is_drawn = label == "output-soup" and turn % 2 == 1
@@ -91,15 +91,15 @@ def answer(client: OpenAI, body: dict[str, Any]) -> tuple[str, dict[str, Any], f
     return text, said, time.perf_counter() - started
 
 
-def compare(local: str, remote: str, n: int, people: int) -> dict[str, Any]:
+def compare(local: str, remote: str, n: int, users: int) -> dict[str, Any]:
     """One row a label; `n_exact` says how often the second server called its answer exact."""
-    asked = list(requests_of(n, people))
+    asked = list(requests_of(n, users))
     clients = [OpenAI(base_url=f"{url}/v1", api_key="none") for url in (local, remote)]
     answers: list[list[tuple[str, dict[str, Any], float]]] = []
     seconds: list[float] = []
     for client in clients:
         started = time.perf_counter()
-        with ThreadPoolExecutor(people) as threads:
+        with ThreadPoolExecutor(users) as threads:
             answers.append(list(threads.map(partial(answer, client), [body for _, body in asked])))
         seconds.append(time.perf_counter() - started)
     rows: dict[str, dict[str, Any]] = {}
@@ -134,7 +134,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("work", type=Path)
     parser.add_argument("url")
     parser.add_argument("--n", type=int, default=60)
-    parser.add_argument("--people", type=int, default=1, help="who ask at the same time")
+    parser.add_argument("--users", type=int, default=1, help="who ask at the same time")
     parser.add_argument("--replicas", type=int, default=0)
     parser.add_argument("--database", default="", help="of the replicas")
     parser.add_argument("--engine-set", action="append", default=[])
@@ -157,7 +157,7 @@ def main(words: list[str]) -> int:
             for server in servers:
                 server.start()
             urls = [f"http://127.0.0.1:{server.port}" for server in servers]
-            found = compare(urls[0], urls[1], given.n, given.people)
+            found = compare(urls[0], urls[1], given.n, given.users)
         finally:
             for server in servers:
                 server.stop()

@@ -23,15 +23,15 @@ import numpy as np
 from palate import Library
 from palate.core.errors import PalateError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import load_settings
-from palate.models.vllm_engine import VllmEngine
-from palate.models.vllm_wire import VllmSettings
+from palate.engine.vllm.engine import VllmEngine
+from palate.engine.vllm.wire import VllmSettings
 from palate.serve.vllm import connect
 from palate.serve.vllm_answers import folders_of
 
 SOUPS = [(0.05 * k, 0.5, -0.25) for k in range(1, 7)]
-GREEDY = Sampling(temperature=0.0, max_tokens=20)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=20)
 PLANS = [parameter_soup_plan(c) for c in SOUPS] + [output_soup_plan(c) for c in SOUPS[:2]]
 REQUESTS = [Request("Once upon a time", plan, GREEDY) for plan in PLANS]
 USE = ("n_processes=2", "max_adapters=4", "max_lora_rank=32", "top_k=512", "max_top_k=512")

@@ -31,7 +31,7 @@ export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 cd "$work"
 "$work/env/bin/python" -m vllm.entrypoints.openai.api_server \
   --model "$base" --served-model-name base --dtype float32 --max-model-len 256 \
-  --no-enable-chunked-prefill --scheduler-cls palate.models.vllm_scheduler.GroupScheduler \
+  --no-enable-chunked-prefill --scheduler-cls palate.engine.vllm.scheduler.GroupScheduler \
   --block-size 32 --max-logprobs 2048 --enforce-eager --host 127.0.0.1 --port "$port" \
   --enable-lora --max-loras "${#modules[@]}" --max-lora-rank 16 --lora-modules "${modules[@]}" \
   ${PALATE_VLLM_ARGS:-} &

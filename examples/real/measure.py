@@ -14,7 +14,7 @@ from pathlib import Path
 
 from palate.core.decision import Known
 from palate.core.files import read_jsonl, write_text_atomic
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.library.generate import generate_all
 from palate.library.library import Library
@@ -48,7 +48,7 @@ def answers_of(library: Library, entry: tuple[Known, str], prompts: list[str]) -
     outputs = generate_all(
         library,
         [library.decide(prompt, known, method=method) for prompt, _ in places],
-        sampling=Sampling(max_tokens=48),
+        sampling=SamplingParams(max_tokens=48),
         seeds=[derive_seed(7, prompt, copy) for prompt, copy in places],
     )
     return [output.text for output in outputs]

@@ -29,7 +29,7 @@ from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.mixture.controller import PreferenceController, load_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import fit
-from palate.world.objectives import PEOPLE
+from palate.world.objectives import USERS
 from research.mixture.rivals import Entrant, controlled_entrant, uniform_entrant
 from research.mixture.verdicts import Compared, rates_of, verdicts, wanted_mean
 from research.mixture.win_rates import (
@@ -66,7 +66,7 @@ class AblationRow:
     """One variant in numbers.
 
     Attributes:
-        wanted: Mean gold reward of what the person wants.
+        wanted: Mean gold reward of what the user wants.
         difference: The same minus that of `rebel`, paired; `None` for `rebel`.
         wins: Wins against `rebel` among decided comparisons; `None` for `rebel`.
         reward: Mean training reward over the last tenth of the updates; `None` if not trained.
@@ -151,9 +151,9 @@ def run_ablations(
     curves = {REBEL: curves_of(settings, seed)}
     n_parameters: dict[str, int] = {REBEL: main.n_parameters}
 
-    def note(name: str, way: Entrant, *, file: str | None = None) -> None:
+    def note(name: str, method: Entrant, *, file: str | None = None) -> None:
         gold[name] = answered(
-            settings.work, file or name, way, opened, n_prompts=settings.n_prompts, seed=seed
+            settings.work, file or name, method, opened, n_prompts=settings.n_prompts, seed=seed
         ).gold
 
     note(
@@ -190,9 +190,9 @@ def _runs(
     overrides: tuple[str, ...], sizes: Mapping[str, tuple[str, ...]]
 ) -> dict[str, MixtureRun]:
     held_out = [
-        {objective.name: 1 / 3 for objective in person.objectives}
-        for person in PEOPLE
-        if person.name in HELD_OUT
+        {objective.name: 1 / 3 for objective in user.objectives}
+        for user in USERS
+        if user.name in HELD_OUT
     ]
     found = {
         name: load_settings(MixtureRun, overrides=[*overrides, *own])
@@ -241,13 +241,13 @@ def _found(
             entropy=_last(curves.get(name), "mean_entropy"),
             n_parameters=n_parameters.get(name),
         )
-    places = [place for place, person in enumerate(PEOPLE) if person.name in HELD_OUT]
-    kept = np.isin(compared.person, places)
+    places = [place for place, user in enumerate(USERS) if user.name in HELD_OUT]
+    kept = np.isin(compared.user, places)
     there = replace(
         compared,
         is_wanted=compared.is_wanted[kept],
         prompt=compared.prompt[kept],
-        person=compared.person[kept],
+        user=compared.user[kept],
     )
     gains = {
         name: _interval((wanted[name] - wanted[UNIFORM])[kept], there, name, is_crossed=False)
@@ -280,5 +280,5 @@ def _interval(
         values,
         generator=generator_for(0, "ablation", name),
         clusters=compared.prompt,
-        second_clusters=compared.person if is_crossed else None,
+        second_clusters=compared.user if is_crossed else None,
     )

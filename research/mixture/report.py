@@ -52,15 +52,15 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
         "",
         f"`python -m research.mixture.study --seeds {seeds} --prompts {settings.n_prompts}"
         f"{' --ablations' if ablations else ''}`: libraries of {len(settings.seeds)} seeds, "
-        f"{settings.n_prompts} held-out prompts, 8 people, one answer each at temperature 1: {n} "
+        f"{settings.n_prompts} held-out prompts, 8 users, one answer each at temperature 1: {n} "
         "comparisons with each rival. Gold rules judge; rewards were learned from simulated "
-        "annotators. Brackets: 95 % intervals over prompts and people, crossed.",
+        "annotators. Brackets: 95 % intervals over prompts and users, crossed.",
         "",
         f"**Average win rate of the controller over {len(RIVALS)} rivals: "
         f"{_percent(average.ties_out)}** of decided comparisons (aimed at: {TARGET:.0%}); "
         f"{_percent(average.ties_half)} with ties as half.",
         "",
-        "A comparison: on each of the person's three objectives +1, 0 or -1 by gold reward, both "
+        "A comparison: on each of the user's three objectives +1, 0 or -1 by gold reward, both "
         "orders judged (the rules are blind to order, so they always agree), the sum decides.",
         "",
         "| controller against | wins | ties | losses | of decided | ties as half | ties not won | "
@@ -68,14 +68,14 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in (*RIVALS, *BESIDE):
-        way = study.ways[name]
-        if way.rates is None or way.rates.ties_out is None:
+        method = study.ways[name]
+        if method.rates is None or method.rates.ties_out is None:
             continue
-        rates = way.rates
-        seeds_text = ", ".join(f"{100 * value:.1f}" for value in way.by_seed)
+        rates = method.rates
+        seeds_text = ", ".join(f"{100 * value:.1f}" for value in method.by_seed)
         lines.append(
             f"| {name} | {rates.n_wins} | {rates.n_ties} | {rates.n_losses} | "
-            f"{_percent(way.rates.ties_out)} | {_percent(rates.ties_half)} | "
+            f"{_percent(method.rates.ties_out)} | {_percent(rates.ties_half)} | "
             f"{_percent(rates.ties_lost)} | {seeds_text} |"
         )
     lines += [
@@ -89,17 +89,17 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
         f"eight | {' | '.join(OBJECTIVE_NAMES)} |",
         f"|---|---|---|---|{'---|' * len(OBJECTIVE_NAMES)}",
     ]
-    for name, way in study.ways.items():
+    for name, method in study.ways.items():
         robin = study.round_robin.get(name)
         cells = " | ".join(f"{study.per_objective[name][o]:.3f}" for o in OBJECTIVE_NAMES)
         lines.append(
-            f"| {name} | {_text(way.wanted)} | {way.well_formed:.3f} | "
+            f"| {name} | {_text(method.wanted)} | {method.well_formed:.3f} | "
             f"{'' if robin is None else f'{100 * robin:.1f}'} | {cells} |"
         )
     lines += [
         "",
-        "Controller minus best constant shares, gold reward of what is wanted, by person: "
-        + "; ".join(f"{name} {_text(one)}" for name, one in study.by_person.items())
+        "Controller minus best constant shares, gold reward of what is wanted, by user: "
+        + "; ".join(f"{name} {_text(one)}" for name, one in study.by_user.items())
         + ".",
         "",
         " ".join(study.failures) or "All targets are met.",
@@ -113,7 +113,7 @@ def _ablation_lines(found: Ablations) -> list[str]:
         "## Ablations",
         "",
         f"Seed {found.seed} alone, {found.n_comparisons} answers each to the same held-out "
-        "prompts; differences are paired with the row `rebel`, intervals over prompts and people.",
+        "prompts; differences are paired with the row `rebel`, intervals over prompts and users.",
         "",
         "| variant | gold reward of what is wanted | minus rebel | wins against rebel, of decided "
         "| reward of the last updates | entropy, nats | parameters |",

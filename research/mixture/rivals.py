@@ -1,19 +1,19 @@
 """The mixture and its rivals in the small world, as requests to engines.
 
-Everybody answers the same prompts for the same eight people with the same seeds:
+Everybody answers the same prompts for the same eight users with the same seeds:
 
-    controller      the library's trained controller over the person's three experts
+    controller      the library's trained controller over the user's three experts
     ppo, ...        other controllers, given by the caller
     uniform         the same rows with equal shares at every token
     static          the same rows with the best constant shares, learned by REBEL from as many
                     answers
-    p-soups         one adapter per person whose A and whose B are the means of the three experts'
+    p-soups         one adapter per user whose A and whose B are the means of the three experts'
                     (Personalized Soups as coded)
     soup-1, soup-2  the parameter soup of a third, or two thirds, on each of the three experts
     prompting       the base
     morl            one adapter for everybody
 
-All of these read the person's three preference sentences, and so does `uniform-plain`, equal shares
+All of these read the user's three preference sentences, and so does `uniform-plain`, equal shares
 of rows that are one expert each; `base`, `soup-1-silent` and `soup-2-silent` read none.
 """
 
@@ -23,17 +23,17 @@ from dataclasses import dataclass
 from palate import Library
 from palate.core.decision import Decision, Known, Messages, with_instruction
 from palate.core.plan import Plan, member_plan, parameter_soup_plan, reference_plan
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
+from palate.engine.bank import AdapterBank
+from palate.engine.control import Controller
 from palate.library.controller import LibraryController, strengths_for
 from palate.library.generate import generate_all
 from palate.library.merge import factor_means
 from palate.methods.mixture import MixtureMethod
 from palate.mixture.wording import Asked, Wording
 from palate.models.adapter import Adapter, load_adapter
-from palate.models.bank import AdapterBank
-from palate.models.control import Controller
-from palate.world.objectives import PEOPLE
+from palate.world.objectives import USERS
 from palate.world.prompts import MAX_ANSWER_TOKENS
 
 MORL, P_SOUPS = "morl", "p-soups"
@@ -96,8 +96,8 @@ def everybody(opened: Library, prompts: tuple[str, ...]) -> list[Asked]:
     """Every prompt for every user, prompt by prompt."""
     manifest = opened.manifest
     wanted = [
-        strengths_for(manifest, {objective.name: 1 / 3 for objective in person.objectives})
-        for person in PEOPLE
+        strengths_for(manifest, {objective.name: 1 / 3 for objective in user.objectives})
+        for user in USERS
     ]
     return [Asked(prompt, strengths) for prompt in prompts for strengths in wanted]
 
@@ -168,5 +168,5 @@ def _mean_name(item: Asked) -> str:
     return "mean-" + "-".join(map(str, item.wanted))
 
 
-def _sampling() -> Sampling:
-    return Sampling(temperature=1.0, max_tokens=MAX_ANSWER_TOKENS)
+def _sampling() -> SamplingParams:
+    return SamplingParams(temperature=1.0, max_tokens=MAX_ANSWER_TOKENS)

@@ -1,6 +1,6 @@
 """Who wins: gold rewards of two ways' answers to the same prompts, turned into win rates.
 
-The rule: on each objective that the person wants, +1, 0 or -1 by the gold reward; both orders are
+The rule: on each objective that the user wants, +1, 0 or -1 by the gold reward; both orders are
 judged and must agree; the sum over the objectives decides, and a sum of zero is a tie. The headline
 is wins among decided comparisons; ties as half and ties as not won stand beside it.
 
@@ -28,12 +28,12 @@ class Compared:
     Attributes:
         is_wanted: `[comparisons, objectives]`.
         prompt: `[comparisons]`, the prompt's number; the same in all seeds.
-        person: `[comparisons]`, the person's number.
+        user: `[comparisons]`, the user's number.
     """
 
     is_wanted: Bool[ndarray, "comparisons objectives"]
     prompt: Int[ndarray, " comparisons"]
-    person: Int[ndarray, " comparisons"]
+    user: Int[ndarray, " comparisons"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def verdicts(
 
 
 def rates_of(won: Float[ndarray, " comparisons"], compared: Compared) -> WinRates:
-    """Win rates with intervals over prompts and people, crossed."""
+    """Win rates with intervals over prompts and users, crossed."""
     return win_rates(
         won,
         clusters=compared.prompt,
-        second_clusters=compared.person,
+        second_clusters=compared.user,
     )
 
 
@@ -113,7 +113,7 @@ def average_of(
             values,
             generator=generator_for(0, "average", kind, *names),
             clusters=compared.prompt,
-            second_clusters=compared.person,
+            second_clusters=compared.user,
         )
 
     return Average(interval(rates.mean() + linear, "decided"), interval(rows.mean(axis=0), "half"))
@@ -123,7 +123,7 @@ def wanted_mean(
     gold: Float[ndarray, "comparisons objectives"],
     is_wanted: Bool[ndarray, "comparisons objectives"],
 ) -> Float[ndarray, " comparisons"]:
-    """The mean gold reward of what the person wants."""
+    """The mean gold reward of what the user wants."""
     return np.where(is_wanted, gold, 0.0).sum(axis=1) / is_wanted.sum(axis=1)
 
 
@@ -132,5 +132,5 @@ def joined(parts: Sequence[Compared]) -> Compared:
     return Compared(
         np.concatenate([part.is_wanted for part in parts]),
         np.concatenate([part.prompt for part in parts]),
-        np.concatenate([part.person for part in parts]),
+        np.concatenate([part.user for part in parts]),
     )

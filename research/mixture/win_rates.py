@@ -2,7 +2,7 @@
 
 For every seed a library is built from nothing but the base; its controller, the best constant
 shares and the single conditioned policy are trained on training prompts with learned rewards; then
-all ways answer the held-out prompts for the eight people with common seeds, and the gold rules,
+all ways answer the held-out prompts for the eight users with common seeds, and the gold rules,
 which taught nobody, judge. Everything that is finished is kept in the work folder, so an
 interrupted study goes on where it stopped.
 """
@@ -41,7 +41,7 @@ from palate.mixture.static import StaticController, StaticDecoding
 from palate.models.adapter import load_adapter
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
-from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+from palate.world.objectives import OBJECTIVE_NAMES, USERS
 from palate.world.prompts import held_out_prompts, train_prompts
 from research.mixture.rivals import (
     BESIDE,
@@ -120,7 +120,7 @@ class WayFinding:
     """One way in numbers.
 
     Attributes:
-        wanted: Mean gold reward of what the person wants.
+        wanted: Mean gold reward of what the user wants.
         well_formed: Share of answers that the grammar parses.
         rates: Win rates of the controller against this way; `None` for the controller itself.
         by_seed: Its wins among decided comparisons in each seed.
@@ -150,7 +150,7 @@ class MixtureStudy:
         ways: By name, the controller first.
         average: The controller against the rivals of the headline.
         round_robin: Every way's average win rate against the other ways of the headline, ties half.
-        by_person: The controller's mean wanted gold reward minus the static shares', by person.
+        by_user: The controller's mean wanted gold reward minus the static shares', by user.
         per_objective: Mean gold reward of each wanted objective, by way.
     """
 
@@ -158,7 +158,7 @@ class MixtureStudy:
     ways: dict[str, WayFinding]
     average: Average
     round_robin: dict[str, float]
-    by_person: dict[str, Interval]
+    by_user: dict[str, Interval]
     per_objective: dict[str, dict[str, float]]
 
     @property
@@ -179,11 +179,11 @@ class MixtureStudy:
             "seeds": list(self.settings.seeds),
             "n_prompts": self.settings.n_prompts,
             "run": self.settings.run.model_dump(mode="json"),
-            "ways": {name: way.to_json() for name, way in self.ways.items()},
+            "ways": {name: method.to_json() for name, method in self.ways.items()},
             "average": self.average.to_json(),
             "round_robin": self.round_robin,
-            "controller_minus_static_by_person": {
-                name: one.to_json() for name, one in self.by_person.items()
+            "controller_minus_static_by_user": {
+                name: one.to_json() for name, one in self.by_user.items()
             },
             "per_objective": self.per_objective,
             "failures": list(self.failures),
@@ -235,13 +235,13 @@ def study_of(
             )
             for one in everyone
         },
-        by_person={
-            person.name: bootstrap_interval(
-                gap[compared.person == place],
-                generator=generator_for(0, "person", person.name),
-                clusters=compared.prompt[compared.person == place],
+        by_user={
+            user.name: bootstrap_interval(
+                gap[compared.user == place],
+                generator=generator_for(0, "user", user.name),
+                clusters=compared.prompt[compared.user == place],
             )
-            for place, person in enumerate(PEOPLE)
+            for place, user in enumerate(USERS)
         },
         per_objective={
             name: {
@@ -278,14 +278,14 @@ def curves_of(settings: MixtureStudySettings, seed: int) -> list[dict[str, Any]]
 
 
 def answered(
-    work: Path, name: str, way: Entrant, opened: Library, *, n_prompts: int, seed: int
+    work: Path, name: str, method: Entrant, opened: Library, *, n_prompts: int, seed: int
 ) -> Answered:
     """The way's judged answers to the held-out prompts; read from the work folder if there.
 
     Args:
         work: Of the study.
         name: Of the way; the name of the file.
-        way: Answers.
+        method: Answers.
         opened: The seed's library.
         n_prompts: Held-out prompts.
         seed: Of the library and the answers.
@@ -296,7 +296,7 @@ def answered(
     if path.is_file():
         texts = list(read_json(path)["texts"])
     else:
-        texts = way.answers(asked, seed=seed)
+        texts = method.answers(asked, seed=seed)
         write_json(path, {"texts": texts})
     if len(texts) != len(asked):
         raise InvalidInputError(
@@ -322,9 +322,9 @@ def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
     _note_shares(settings.work / f"static-{seed}" / "shares.json", static)
     found: dict[str, Answered] = {}
     with progress_of(f"answers of seed {seed}, ways") as report:
-        for place, (name, way) in enumerate(ways.items(), start=1):
+        for place, (name, method) in enumerate(ways.items(), start=1):
             found[name] = answered(
-                settings.work, name, way, opened, n_prompts=settings.n_prompts, seed=seed
+                settings.work, name, method, opened, n_prompts=settings.n_prompts, seed=seed
             )
             report(place, len(ways))
     folder = settings.work / f"morl-{seed}"
@@ -341,22 +341,19 @@ def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
 def compared_prompts(n_prompts: int) -> Compared:
     """What the answers of `everybody` to so many prompts belong to."""
     is_wanted = np.array(
-        [
-            [name in [o.name for o in person.objectives] for name in OBJECTIVE_NAMES]
-            for person in PEOPLE
-        ]
+        [[name in [o.name for o in user.objectives] for name in OBJECTIVE_NAMES] for user in USERS]
     )
     return Compared(
         np.tile(is_wanted, (n_prompts, 1)),
-        np.repeat(np.arange(n_prompts), len(PEOPLE)),
-        np.tile(np.arange(len(PEOPLE)), n_prompts),
+        np.repeat(np.arange(n_prompts), len(USERS)),
+        np.tile(np.arange(len(USERS)), n_prompts),
     )
 
 
 def _note_shares(path: Path, static: StaticController) -> None:
     rows = {
-        person.name: static.shares(row).tolist()
-        for person, row in zip(PEOPLE, static.combinations, strict=True)
+        user.name: static.shares(row).tolist()
+        for user, row in zip(USERS, static.combinations, strict=True)
     }
     write_json(path, rows)
 
@@ -370,5 +367,5 @@ def _interval(values: Float[ndarray, " comparisons"], compared: Compared, name: 
         values,
         generator=generator_for(0, "wanted", name),
         clusters=compared.prompt,
-        second_clusters=compared.person,
+        second_clusters=compared.user,
     )

@@ -27,7 +27,7 @@ from palate.portfolio.payoffs import payoffs_from_measurements
 from palate.portfolio.recentre import recentred
 from palate.portfolio.tabular import TabularOracle, measured, yardstick
 from palate.portfolio.terms import Terms
-from palate.portfolio.tradeoff import people_losses
+from palate.portfolio.tradeoff import users_losses
 from research.command_line import IsJson, run
 from research.portfolio.study_methods import TEST_DENOMINATORS, WayRow, way_rows
 
@@ -108,7 +108,7 @@ class Study:
         ways = _table(
             "objectives|beta|members|way|policies made|multiplicative|additive|mean|certified",
             (
-                f"{r.n_objectives}|{r.beta:g}|{r.size}|{r.way}|{r.n_calls:g}|{r.multiplicative:.4f}"
+                f"{r.n_objectives}|{r.beta:g}|{r.size}|{r.method}|{r.n_calls:g}|{r.multiplicative:.4f}"
                 f"|{r.additive:.4f}|{r.mean:.4f}|"
                 + ("" if r.certified is None else f"{r.certified:.4f}")
                 for r in self.ways
@@ -173,7 +173,7 @@ def study_portfolios(settings: StudySettings) -> Study:
 
 def recentring_row(beta: float, *, n_sweeps: int, seeds: Sequence[int]) -> RecentringRow:
     """Sweeps after ten adaptive policies pruned to five, two objectives."""
-    people = lattice(n_objectives=2, denominator=TEST_DENOMINATORS[2])
+    users = lattice(n_objectives=2, denominator=TEST_DENOMINATORS[2])
     before: list[float] = []
     after: list[float] = []
     calls: list[int] = []
@@ -183,12 +183,12 @@ def recentring_row(beta: float, *, n_sweeps: int, seeds: Sequence[int]) -> Recen
         table = search(oracle, SearchSettings(tolerance=0.0, max_calls=10)).payoffs.table
         start = best_members(Stakes(values=table.values, rows=table.values), size=5)
         found = recentred(oracle, policies=table.policies, members=start.members, n_sweeps=n_sweeps)
-        best = problem.best_values(people)
+        best = problem.best_values(users)
         for values, lost in (
             (table.values[list(start.members)], before),
             (found.payoffs.table.values[list(found.members)], after),
         ):
-            lost.append(people_losses(values, people=people, best_values=best).additive)
+            lost.append(users_losses(values, users=users, best_values=best).additive)
         calls.append(found.payoffs.n_policies - 10)
     means = (float(np.mean(numbers)) for numbers in (before, after, calls))
     return RecentringRow(beta, n_sweeps, *means)
@@ -251,9 +251,9 @@ def coverage_row(n_objectives: int, *, settings: StudySettings) -> CoverageRow:
     table = search(oracle, rules).payoffs.table
     members = list(range(0, len(table.policies), 2))
     generator = generator_for(settings.first_seed, "coverage", n_objectives)
-    people = generator.dirichlet(np.ones(n_objectives), size=2000)
-    truth = people_losses(
-        table.values[members], people=people, best_values=problem.best_values(people)
+    users = generator.dirichlet(np.ones(n_objectives), size=2000)
+    truth = users_losses(
+        table.values[members], users=users, best_values=problem.best_values(users)
     ).additive
     terms = Terms(confidence=settings.confidence, criterion="additive", slack=0.0)
     certified: list[float] = []

@@ -13,7 +13,7 @@ from palate.portfolio.adaptive import SearchSettings, search
 from palate.portfolio.everybody import Stakes, best_members
 from palate.portfolio.planned import PlannedSettings, planned
 from palate.portfolio.tabular import TabularOracle, TabularProblem, yardstick
-from palate.portfolio.tradeoff import TradeoffSettings, Way, find, people_losses
+from palate.portfolio.tradeoff import MethodName, TradeoffSettings, find, users_losses
 
 GRIDS = {2: (0.3, 0.1), 3: (0.5, 0.25)}  # PALM's tolerances on the yardstick
 N_RANDOM = 10  # random portfolios a problem
@@ -45,7 +45,7 @@ class WayRow:
     n_objectives: int
     beta: float
     size: int
-    way: str
+    method: str
     n_calls: float
     multiplicative: float
     additive: float
@@ -57,13 +57,13 @@ def way_rows(
     n_objectives: int, beta: float, size: int, *, seeds: Sequence[int]
 ) -> Iterator[WayRow]:
     """What every way loses on one kind of problem."""
-    people = lattice(n_objectives=n_objectives, denominator=TEST_DENOMINATORS[n_objectives])
+    users = lattice(n_objectives=n_objectives, denominator=TEST_DENOMINATORS[n_objectives])
     problems = [yardstick(seed=s, n_objectives=n_objectives, beta=beta) for s in seeds]
-    truths = [problem.best_values(people) for problem in problems]
-    for way, run in _ways(n_objectives, size).items():
+    truths = [problem.best_values(users) for problem in problems]
+    for method, run in _ways(n_objectives, size).items():
         found = [run(problem, seed) for problem, seed in zip(problems, seeds, strict=True)]
         losses = [
-            people_losses(values, people=people, best_values=truth)
+            users_losses(values, users=users, best_values=truth)
             for outcome, truth in zip(found, truths, strict=True)
             for values in outcome.portfolios
         ]
@@ -72,7 +72,7 @@ def way_rows(
             n_objectives=n_objectives,
             beta=beta,
             size=size,
-            way=way,
+            method=method,
             n_calls=float(np.mean([outcome.n_calls for outcome in found])),
             multiplicative=float(np.mean([loss.multiplicative for loss in losses])),
             additive=float(np.mean([loss.additive for loss in losses])),
@@ -99,18 +99,18 @@ def _ways(n_objectives: int, size: int) -> dict[str, Run]:
     }
 
 
-def _named(way: Way, n_objectives: int, size: int) -> Run:
+def _named(method: MethodName, n_objectives: int, size: int) -> Run:
     epsilon, delta = GRIDS[n_objectives]
     pool = lattice(n_objectives=n_objectives, denominator=POOL_DENOMINATORS[n_objectives])
     settings = TradeoffSettings(epsilon=epsilon, delta=delta, pool=pool)
 
     def run(problem: TabularProblem, seed: int) -> Outcome:
         found = find(
-            way,
+            method,
             TabularOracle(problem),
             size=size,
             settings=settings,
-            generator=generator_for(seed, way),
+            generator=generator_for(seed, method),
         )
         return Outcome((found.members.table.values,), found.n_calls)
 

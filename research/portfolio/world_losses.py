@@ -31,8 +31,8 @@ from palate.portfolio.everybody import Stakes, best_members
 from palate.portfolio.payoffs import Measurements
 from research.portfolio.world_policies import Trained, WorldStudySettings, trained_policies
 
-WAYS = ("uniform", "random", "adaptive", "PALM", "any")
-DENOMINATOR = 30  # of the lattice of people whose losses are counted
+METHODS = ("uniform", "random", "adaptive", "PALM", "any")
+DENOMINATOR = 30  # of the lattice of users whose losses are counted
 N_DRAWS = 20  # random portfolios of a size, at most
 LEVEL = 0.95
 DIVERSITY_SIZE = 5  # members whose texts are compared
@@ -55,18 +55,18 @@ class GapRow:
     """What one way loses at one size.
 
     Attributes:
-        way: See the module's text.
+        method: See the module's text.
         size: Members.
         additive: Largest loss of anybody on the lattice, reward units; mean over seeds.
         multiplicative: Largest share lost.
         mean: Mean loss over the lattice.
-        routed: Largest loss when people are routed by the library's rewards instead of the judge.
+        routed: Largest loss when users are routed by the library's rewards instead of the judge.
         less_than_uniform: The additive gap minus that of `uniform` at the same size.
         less_than_random: The same, minus that of `random`.
         perplexity: How many members are in use, mean over seeds.
     """
 
-    way: str
+    method: str
     size: int
     additive: Estimate
     multiplicative: Estimate
@@ -81,7 +81,7 @@ class GapRow:
 class DiversityRow:
     """How different the members' answers to one prompt are, means over prompts and seeds."""
 
-    way: str
+    method: str
     size: int
     distinct_2: float
     self_bleu: float
@@ -111,9 +111,9 @@ class WorldStudy:
     diversity: tuple[DiversityRow, ...]
     oracle_failures: tuple[tuple[str, ...], ...]
 
-    def row(self, way: str, size: int) -> GapRow:
+    def row(self, method: str, size: int) -> GapRow:
         """The row of this way and size."""
-        return next(row for row in self.rows if (row.way, row.size) == (way, size))
+        return next(row for row in self.rows if (row.method, row.size) == (method, size))
 
 
 def study_world_portfolios(settings: WorldStudySettings, *, work: Path) -> WorldStudy:
@@ -128,8 +128,8 @@ def compare_ways(found: Sequence[Trained], *, settings: WorldStudySettings) -> W
     members = [members_by_way(one, sizes=sizes) for one in found]
     samples = _resampled(found, members, n_resamples=settings.n_resamples)
     rows = tuple(
-        _row(samples, way, size, perplexity=_perplexity(found, members, way, size))
-        for way in WAYS
+        _row(samples, method, size, perplexity=_perplexity(found, members, method, size))
+        for method in METHODS
         for size in sizes
     )
     size = min(DIVERSITY_SIZE, settings.max_size)
@@ -139,7 +139,7 @@ def compare_ways(found: Sequence[Trained], *, settings: WorldStudySettings) -> W
         n_calls=tuple(len(one.adaptive) for one in found),
         n_prompts=found[0].gold.kl.shape[1],
         rows=rows,
-        diversity=tuple(_diversity(found, members, way, size) for way in WAYS),
+        diversity=tuple(_diversity(found, members, method, size) for method in METHODS),
         oracle_failures=tuple(oracle_failures(one.seen) for one in found),
     )
 
@@ -181,15 +181,15 @@ def oracle_failures(seen: Measurements) -> tuple[str, ...]:
 
 
 def losses_of(
-    worth: Float[ndarray, "people policies"],
-    believed: Float[ndarray, "people policies"],
+    worth: Float[ndarray, "users policies"],
+    believed: Float[ndarray, "users policies"],
     members: Sequence[int],
 ) -> dict[str, float]:
-    """What people lose with these members, against the best of all policies.
+    """What users lose with these members, against the best of all policies.
 
     Args:
         worth: What every policy is worth to everybody, by the judge.
-        believed: The same by the library's rewards, by which people are routed.
+        believed: The same by the library's rewards, by which users are routed.
         members: Indices of policies.
     """
     chosen = list(members)
@@ -232,7 +232,7 @@ def _resampled(
     found: Sequence[Trained], members: Sequence[Members], *, n_resamples: int
 ) -> Samples:
     """Losses by way, size and kind; the first sample is of all prompts as they are."""
-    people = lattice(n_objectives=found[0].gold.rewards.shape[2], denominator=DENOMINATOR)
+    users = lattice(n_objectives=found[0].gold.rewards.shape[2], denominator=DENOMINATOR)
     n_prompts = found[0].gold.kl.shape[1]
     generator = generator_for(0, "portfolio study", n_prompts)
     shares = np.vstack(
@@ -244,10 +244,10 @@ def _resampled(
     )
     samples: Samples = {}
     for place, (one, portfolios) in enumerate(zip(found, members, strict=True)):
-        believed = people @ _values(one.seen).mean(axis=1).T
+        believed = users @ _values(one.seen).mean(axis=1).T
         resampled = np.einsum("bx,pxi->bpi", shares, _values(one.gold))
         for sample, values in enumerate(resampled):
-            worth = people @ values.T
+            worth = users @ values.T
             for key, options in portfolios.items():
                 each = [losses_of(worth, believed, option) for option in options]
                 for kind in each[0]:
@@ -256,15 +256,15 @@ def _resampled(
     return samples
 
 
-def _row(samples: Samples, way: str, size: int, *, perplexity: float) -> GapRow:
-    own = samples[way, size, "additive"]
+def _row(samples: Samples, method: str, size: int, *, perplexity: float) -> GapRow:
+    own = samples[method, size, "additive"]
     return GapRow(
-        way=way,
+        method=method,
         size=size,
         additive=_estimate(own),
-        multiplicative=_estimate(samples[way, size, "multiplicative"]),
-        mean=_estimate(samples[way, size, "mean"]),
-        routed=_estimate(samples[way, size, "routed"]),
+        multiplicative=_estimate(samples[method, size, "multiplicative"]),
+        mean=_estimate(samples[method, size, "mean"]),
+        routed=_estimate(samples[method, size, "routed"]),
         less_than_uniform=_estimate(own - samples["uniform", size, "additive"]),
         less_than_random=_estimate(own - samples["random", size, "additive"]),
         perplexity=perplexity,
@@ -278,27 +278,29 @@ def _estimate(table: Float[ndarray, "resamples seeds"]) -> Estimate:
     return Estimate(float(means[0]), float(low), float(high), tuple(table[0].tolist()))
 
 
-def _perplexity(found: Sequence[Trained], members: Sequence[Members], way: str, size: int) -> float:
-    people = lattice(n_objectives=found[0].gold.rewards.shape[2], denominator=DENOMINATOR)
+def _perplexity(
+    found: Sequence[Trained], members: Sequence[Members], method: str, size: int
+) -> float:
+    users = lattice(n_objectives=found[0].gold.rewards.shape[2], denominator=DENOMINATOR)
     numbers: list[float] = []
     for one, portfolios in zip(found, members, strict=True):
         values = _values(one.gold).mean(axis=1)
-        for portfolio in portfolios[way, size]:
-            best = (people @ values[list(portfolio)].T).argmax(axis=1)
+        for portfolio in portfolios[method, size]:
+            best = (users @ values[list(portfolio)].T).argmax(axis=1)
             usage = np.bincount(best, minlength=len(portfolio)).astype(float)
             numbers.append(usage_perplexity(usage[None, :]))
     return float(np.mean(numbers))
 
 
 def _diversity(
-    found: Sequence[Trained], members: Sequence[Members], way: str, size: int
+    found: Sequence[Trained], members: Sequence[Members], method: str, size: int
 ) -> DiversityRow:
     """Over each prompt's first answers, one per member; regret between members is beta KL (C3)."""
     distinct: list[float] = []
     bleu: list[float] = []
     regret: list[float] = []
     for one, portfolios in zip(found, members, strict=True):
-        portfolio = portfolios[way, size][0]
+        portfolio = portfolios[method, size][0]
         values = _values(one.seen).mean(axis=1)[list(portfolio)]
         worth = one.seen.preferences[list(portfolio)] @ values.T
         between = np.diag(worth)[:, None] - worth
@@ -310,7 +312,7 @@ def _diversity(
                 distinct.append(distinct_n(words, n=2))
                 bleu.append(self_bleu(words))
     return DiversityRow(
-        way, size, float(np.nanmean(distinct)), float(np.mean(bleu)), float(np.mean(regret))
+        method, size, float(np.nanmean(distinct)), float(np.mean(bleu)), float(np.mean(regret))
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from palate.core.files import write_json, write_text_atomic
 from palate.evaluate.plots.gaps import gap_curves
 from palate.evaluate.plots.theme import save_png
-from research.portfolio.world_losses import WAYS, Estimate, GapRow, WorldStudy, study_json
+from research.portfolio.world_losses import METHODS, Estimate, GapRow, WorldStudy, study_json
 from research.portfolio.world_policies import OBJECTIVES
 
 NAME = "portfolio-world"  # and the objectives, where they are not the default ones
@@ -17,7 +17,10 @@ def write_world_study(study: WorldStudy, folder: Path) -> None:
     name = _name(study)
     sizes = range(1, study.settings.max_size + 1)
     figure = gap_curves(
-        {way: [_interval(study.row(way, size).additive) for size in sizes] for way in WAYS},
+        {
+            method: [_interval(study.row(method, size).additive) for size in sizes]
+            for method in METHODS
+        },
         sizes=list(sizes),
         y_label="largest loss of anybody, reward units",
         title="Learned experts: loss against the best policy trained, judged by the gold rules",
@@ -61,7 +64,7 @@ def render_world_study(study: WorldStudy) -> str:
         "## Largest share lost of the best value",
         "",
         _table(study, sizes, lambda row: _text(row.multiplicative)),
-        "## Largest loss when people are routed by the library's rewards",
+        "## Largest loss when users are routed by the library's rewards",
         "",
         _table(study, sizes, lambda row: _text(row.routed)),
         "## Mean loss over all preferences",
@@ -90,12 +93,12 @@ def render_world_study(study: WorldStudy) -> str:
         f"## How different members' answers are ({study.diversity[0].size} members)",
         "",
         "Over the first answers of all members to one prompt, mean over prompts and seeds; regret "
-        "between members is what the person a member was made for loses with another one.",
+        "between members is what the user a member was made for loses with another one.",
         "",
         "| way | distinct-2 | self-BLEU | mean regret between members |",
         "|---|---|---|---|",
         *(
-            f"| {row.way} | {row.distinct_2:.3f} | {row.self_bleu:.3f} "
+            f"| {row.method} | {row.distinct_2:.3f} | {row.self_bleu:.3f} "
             f"| {row.mean_regret_between:.3f} |"
             for row in study.diversity
         ),
@@ -115,9 +118,9 @@ def render_world_study(study: WorldStudy) -> str:
 
 
 def _table(study: WorldStudy, sizes: range, cell: Callable[[GapRow], str]) -> str:
-    head = ["| members | " + " | ".join(WAYS) + " |", "|---" * (len(WAYS) + 1) + "|"]
+    head = ["| members | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|"]
     rows = [
-        f"| {size} | " + " | ".join(cell(study.row(way, size)) for way in WAYS) + " |"
+        f"| {size} | " + " | ".join(cell(study.row(method, size)) for method in METHODS) + " |"
         for size in sizes
     ]
     return "\n".join([*head, *rows]) + "\n"

@@ -16,16 +16,16 @@ from palate import Library
 from palate.core.errors import CheckFailedError
 from palate.core.files import dump_json
 from palate.core.plan import reference_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import load_settings
+from palate.engine.logprobs import Scored
+from palate.engine.vllm.rounding import Rounding, gram_of
+from palate.engine.vllm.wire import VllmSettings
 from palate.models.adapter import load_adapter
 from palate.models.chat import encode_prompt
-from palate.models.logprobs import Scored
-from palate.models.vllm_rounding import Rounding, gram_of
-from palate.models.vllm_wire import VllmSettings
 from palate.serve.vllm import open_vllm
 from palate.serve.vllm_answers import folders_of
-from palate.serve.vllm_rates import RateCheck, check_rates, people_points, rounding_rates
+from palate.serve.vllm_rates import RateCheck, check_rates, rounding_rates, users_points
 from research.command_line import IsJson, Overrides, run
 from research.serving.engines_compare import compare, failures, requests_of_all_ways, to_json
 
@@ -93,7 +93,7 @@ def compare_engines(
     unsigned = [
         one
         for one in asked
-        if one.way in ("output-soup", "mixture") and min(one.request.plan.pool.coefficients) >= 0
+        if one.method in ("output-soup", "mixture") and min(one.request.plan.pool.coefficients) >= 0
     ]
     lists = compare(listed, unsigned)
     listed.engine.close()
@@ -112,11 +112,11 @@ def calibrate(opened: Library, *, step: float, seed: int) -> Calibrated:
     """Rates on some texts; the bound made of them on other texts and other coefficients."""
     bank = opened.bank
     items = _answers(opened, CALIBRATION, seed=seed)
-    points = people_points(n_experts=bank.n_experts, n_points=N_POINTS, seed=seed)
+    points = users_points(n_experts=bank.n_experts, n_points=N_POINTS, seed=seed)
     rates = rounding_rates(opened.base, bank, items=items, points=points)
     adapters = [load_adapter(path) for path in opened.files.expert_folders().values()]
     rounding = Rounding(step, gram_of(adapters), rates)
-    others = people_points(n_experts=bank.n_experts, n_points=4 * N_POINTS, seed=seed + 1)
+    others = users_points(n_experts=bank.n_experts, n_points=4 * N_POINTS, seed=seed + 1)
     check = check_rates(
         opened.base,
         bank,
@@ -129,7 +129,7 @@ def calibrate(opened: Library, *, step: float, seed: int) -> Calibrated:
 
 def _answers(opened: Library, openings: Sequence[str], *, seed: int) -> list[Scored]:
     plan = reference_plan(n_experts=opened.bank.n_experts)
-    requests = [Request(text, plan, Sampling(max_tokens=24), seed) for text in openings]
+    requests = [Request(text, plan, SamplingParams(max_tokens=24), seed) for text in openings]
     return [
         Scored(tuple(encode_prompt(opened.base, request.prompt)), answer.tokens)
         for request, answer in zip(requests, opened.engine.generate(requests), strict=True)

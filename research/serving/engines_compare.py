@@ -26,14 +26,14 @@ from palate.core.plan import (
     parameter_soup_plan,
     reference_plan,
 )
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import generator_for
 from palate.core.types import Completion
-from palate.models.bank import AdapterBank
+from palate.engine.bank import AdapterBank
+from palate.engine.logprobs import Scored, row_distributions
+from palate.engine.vllm.engine import Served
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
-from palate.models.logprobs import Scored, row_distributions
-from palate.models.vllm_engine import Served
 from palate.serve.vllm import OpenedVllm
 
 TIE = 2e-3  # nats between two tokens that rounding of numbers may swap
@@ -56,7 +56,7 @@ OPENINGS = (
 class Asked:
     """A request and the way it is an example of."""
 
-    way: str
+    method: str
     request: Request
 
 
@@ -65,7 +65,7 @@ class Compared:
     """What one way's answers came to.
 
     Attributes:
-        way: Which.
+        method: Which.
         n: Requests.
         n_tokens: Tokens of the server's answers.
         n_equal: Answers with the same tokens throughout.
@@ -83,7 +83,7 @@ class Compared:
         n_calls: Requests to the server.
     """
 
-    way: str
+    method: str
     n: int
     n_tokens: int
     n_equal: int
@@ -107,16 +107,16 @@ def requests_of_all_ways(
     Greedy, but for every second output soup and mixture, whose tokens are drawn here anyway.
     """
     generator = generator_for(seed, "comparison")
-    ways = [way for way, share in SHARES.items() for _ in range(round(share * n))]
+    ways = [method for method, share in SHARES.items() for _ in range(round(share * n))]
     ways += ["mixture"] * (n - len(ways))
     found: list[Asked] = []
-    for place, way in enumerate(ways):
-        is_drawn = way in ("output-soup", "mixture") and place % 2 == 1
-        sampling = Sampling(temperature=1.0 if is_drawn else 0.0, max_tokens=max_tokens)
+    for place, method in enumerate(ways):
+        is_drawn = method in ("output-soup", "mixture") and place % 2 == 1
+        sampling = SamplingParams(temperature=1.0 if is_drawn else 0.0, max_tokens=max_tokens)
         free = generator.uniform(-0.5, 1.0, size=n_experts)
-        plan = _plan(way, free, step=step, place=place)
+        plan = _plan(method, free, step=step, place=place)
         opening = OPENINGS[place % len(OPENINGS)]
-        found.append(Asked(way, Request(opening, plan, sampling, seed=place)))
+        found.append(Asked(method, Request(opening, plan, sampling, seed=place)))
     return found
 
 
@@ -129,8 +129,8 @@ def compare(vllm: OpenedVllm, asked: Sequence[Asked]) -> list[Compared]:
         _compared(vllm.opened.base, vllm.opened.bank, one, theirs, ours)
         for one, theirs, ours in zip(asked, served, own, strict=True)
     ]
-    ways = Counter(one.way for one in asked)
-    return [_joined([row for row in rows if row.way == way]) for way in ways]
+    ways = Counter(one.method for one in asked)
+    return [_joined([row for row in rows if row.method == method]) for method in ways]
 
 
 def failures(found: Sequence[Compared]) -> list[str]:
@@ -138,13 +138,15 @@ def failures(found: Sequence[Compared]) -> list[str]:
     sentences: list[str] = []
     for row in found:
         if row.n_wrong:
-            sentences.append(f"{row.n_wrong} exact answers of {row.way} have other tokens")
+            sentences.append(f"{row.n_wrong} exact answers of {row.method} have other tokens")
         if row.largest_log_prob_gap > GAP:
-            sentences.append(f"log-probabilities of {row.way} differ: {row.largest_log_prob_gap}")
+            sentences.append(
+                f"log-probabilities of {row.method} differ: {row.largest_log_prob_gap}"
+            )
         if row.n_outside:
-            sentences.append(f"{row.n_outside} tokens of {row.way} are outside the bound")
+            sentences.append(f"{row.n_outside} tokens of {row.method} are outside the bound")
         if row.n_certified_wrong:
-            sentences.append(f"{row.n_certified_wrong} certified tokens of {row.way} are wrong")
+            sentences.append(f"{row.n_certified_wrong} certified tokens of {row.method} are wrong")
     return sentences
 
 
@@ -153,7 +155,7 @@ def to_json(found: Sequence[Compared]) -> dict[str, Any]:
     return {"ways": [vars(row) for row in found], "failures": failures(found)}
 
 
-def _plan(way: str, free: Float[np.ndarray, " experts"], *, step: float, place: int) -> Plan:
+def _plan(method: str, free: Float[np.ndarray, " experts"], *, step: float, place: int) -> Plan:
     n_experts = len(free)
     shares = np.abs(free) / np.abs(free).sum()
     grid = np.rint(free / step) * step if step else free
@@ -167,7 +169,7 @@ def _plan(way: str, free: Float[np.ndarray, " experts"], *, step: float, place: 
             experts=range(n_experts), n_experts=n_experts, shares=shares.tolist()
         ),
     }
-    return plans[way]()
+    return plans[method]()
 
 
 def _compared(
@@ -199,7 +201,7 @@ def _compared(
     is_tie = difference is not None and _is_tie(exact, difference, tokens, ours.tokens)
     is_wrong = difference is not None and not is_tie and account.is_exact and is_greedy
     return Compared(
-        way=asked.way,
+        method=asked.method,
         n=1,
         n_tokens=len(tokens),
         n_equal=int(difference is None),
@@ -224,7 +226,7 @@ def _joined(rows: Sequence[Compared]) -> Compared:
         return max(getattr(row, name) for row in rows)
 
     return Compared(
-        way=rows[0].way,
+        method=rows[0].method,
         n=len(rows),
         n_tokens=total("n_tokens"),
         n_equal=total("n_equal"),

@@ -30,7 +30,7 @@ def main(
     overrides: FileOverrides = None,
     is_json: IsJson = False,
 ) -> None:
-    """What a thousand to a billion people need, and what breaks first; nothing is run."""
+    """What a thousand to a billion users need, and what breaks first; nothing is run."""
     named = {"model": model, "device": device}
     given = [f"{name}={value}" for name, value in named.items() if value is not None]
     given += overrides or ()
@@ -59,7 +59,7 @@ def show_plan(found: dict[str, Any]) -> None:
         f"second ({found['estimates']})"
     )
     table = Table(
-        "people",
+        "users",
         "answers/s",
         "tokens/s",
         "at once",
@@ -74,7 +74,7 @@ def show_plan(found: dict[str, Any]) -> None:
     )
     for row in found["rows"]:
         table.add_row(
-            short(row["people"]),
+            short(row["users"]),
             short(row["answers_per_second"]),
             short(row["tokens_per_second"]),
             short(row["answers_at_once"]),
@@ -90,14 +90,14 @@ def show_plan(found: dict[str, Any]) -> None:
     console.print(table)
     library = found["library"]
     console.print(
-        f"the library, however many people: {library['library_hours']:.1f} device hours "
+        f"the library, however many users: {library['library_hours']:.1f} device hours "
         f"({library['rollout_hours']:.2f} for rollouts, {library['expert_hours']:.2f} an expert, "
         f"{library['payoff_hours']:.2f} for the payoff table), "
         f"{short(library['training_bytes'])}B while an expert is trained"
     )
-    breaks = Table("one is not enough of", "from people", "then")
+    breaks = Table("one is not enough of", "from users", "then")
     for limit in found["breaks"]:
-        breaks.add_row(limit["what"], f"{limit['people']:,.0f}", limit["remedy"])
+        breaks.add_row(limit["what"], f"{limit['users']:,.0f}", limit["remedy"])
     console.print(breaks)
     sources = Table("measured", "value", "by", "report")
     for name, constant in found["constants"].items():

@@ -1,11 +1,11 @@
-"""What a thousand to a billion people need, and what breaks first.
+"""What a thousand to a billion users need, and what breaks first.
 
 Three kinds of numbers, told apart in the output: what was measured (with its command and report),
 data sheets of devices, and assumptions that the settings state. Everything else is counting:
 
-    at the peak   answers = people * answers_per_day / 86,400 * busy_share
+    at the peak   answers = users * answers_per_day / 86,400 * busy_share
     devices       answers / what one does, by roofline (`research.serving.model_sizes`)
-    database      people, answers of `keep_days`, all feedback of `years`, by bytes of a row
+    database      users, answers of `keep_days`, all feedback of `years`, by bytes of a row
     library       rollouts; one answer of every policy to every prompt, for the payoff table that a
                   portfolio is chosen from; and `4 P` operations a token of every pair, forward
                   through P parameters and back through the frozen base
@@ -34,7 +34,7 @@ from research.serving.model_sizes import (
 
 HOUR = 3_600
 DAYS_A_YEAR = 365
-PEOPLE = tuple(10**power for power in range(3, 10))
+USERS = tuple(10**power for power in range(3, 10))
 NUMBER_BYTES = 8  # of a coefficient as it is kept
 
 
@@ -62,8 +62,8 @@ class MeasuredSettings(Settings):
         batched_feedback_per_second: The same, 100 in a transaction.
         requests_per_second: That one server process answers when the model has next to nothing to
             do: HTTP, checks, batching.
-        refit_seconds: For a million people with 20 items each, on one core.
-        bytes_per_person: On disk, with belief and indices.
+        refit_seconds: For a million users with 20 items each, on one core.
+        bytes_per_user: On disk, with belief and indices.
         bytes_per_answer: On disk, of 1,024 tokens read and 256 written, with ids and indices.
         bytes_per_feedback: On disk, with indices.
     """
@@ -72,22 +72,25 @@ class MeasuredSettings(Settings):
     batched_feedback_per_second: float = Field(default=1252, gt=0)
     requests_per_second: float = Field(default=551, gt=0)
     refit_seconds: float = Field(default=9.0, gt=0)
-    bytes_per_person: float = Field(default=1057, gt=0)
+    bytes_per_user: float = Field(default=1057, gt=0)
     bytes_per_answer: float = Field(default=7994, gt=0)
     bytes_per_feedback: float = Field(default=333, gt=0)
 
 
-_DRILL, _ROWS = "python -m research.people.store_faults", "python -m research.serving.row_bytes"
+_DRILL, _ROWS = (
+    "python -m research.preferences.store_faults",
+    "python -m research.serving.row_bytes",
+)
 SOURCES = {
-    "feedback_per_second": Source(_DRILL, "reports/people.md", "417 (0.36)"),
-    "batched_feedback_per_second": Source(_DRILL, "reports/people.md", "1,252 (3.0 times)"),
+    "feedback_per_second": Source(_DRILL, "reports/preferences.md", "417 (0.36)"),
+    "batched_feedback_per_second": Source(_DRILL, "reports/preferences.md", "1,252 (3.0 times)"),
     "requests_per_second": Source(
         "python -m benchmarks.serve", "reports/serving.md", "551 a second"
     ),
     "refit_seconds": Source(
-        "python -m benchmarks.belief", "reports/people.md", "refitted in 9.0 seconds"
+        "python -m benchmarks.belief", "reports/preferences.md", "refitted in 9.0 seconds"
     ),
-    "bytes_per_person": Source(_ROWS, "reports/scale.md", "1,057 bytes"),
+    "bytes_per_user": Source(_ROWS, "reports/scale.md", "1,057 bytes"),
     "bytes_per_answer": Source(_ROWS, "reports/scale.md", "7,994 bytes"),
     "bytes_per_feedback": Source(_ROWS, "reports/scale.md", "333 bytes"),
 }
@@ -97,7 +100,7 @@ class PlanSettings(Settings):
     """Who is served with what; rates are assumptions until one's own are put in.
 
     Attributes:
-        people: How many, in rows of the table.
+        users: How many, in rows of the table.
         model: Of the base, by name.
         device: By name.
         bytes_per_number: Of parameters and caches; 2 is bfloat16.
@@ -107,8 +110,8 @@ class PlanSettings(Settings):
         rows_per_answer: 1 for a member or a parameter soup; a mixture has one for each expert.
         prompt_tokens: Of a prompt with its conversation.
         answer_tokens: Of an answer.
-        answers_per_day: Of a person.
-        feedback_per_day: Items of a person.
+        answers_per_day: Of a user.
+        feedback_per_day: Items of a user.
         busy_share: Peak over mean.
         max_together: Most answers of a device at once.
         efficiency: Share of the data sheet's rates that is reached.
@@ -126,7 +129,7 @@ class PlanSettings(Settings):
         measured: Constants.
     """
 
-    people: tuple[int, ...] = PEOPLE
+    users: tuple[int, ...] = USERS
     model: str = "llama-3.1-8b"
     device: str = "h200"
     bytes_per_number: int = Field(default=2, ge=1, le=8)
@@ -171,7 +174,7 @@ class PlanSettings(Settings):
 
 @dataclass(frozen=True)
 class Limit:
-    """Something of which one is not enough from some number of people on.
+    """Something of which one is not enough from some number of users on.
 
     Attributes:
         name: What of.
@@ -189,10 +192,10 @@ REMEDIES = {
     "one server process": "more replicas, also in front of a vLLM: palate scale serve --replicas; "
     "their state is shared",
     "writers of feedback": "keep 100 items in a transaction (3 times the rate), more connections, "
-    "then people spread over several databases by identifier",
+    "then users spread over several databases by identifier",
     "one database's disk": "shorter keep_days: answers shown are nearly all of it; then several "
     "databases",
-    "the nightly refit": "several cores: people are independent; or refit a sample, which is all "
+    "the nightly refit": "several cores: users are independent; or refit a sample, which is all "
     "that a population prior needs",
 }
 
@@ -203,8 +206,8 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
     Raises:
         InvalidInputError: a name is not listed, nobody is served, or the model does not fit.
     """
-    if not settings.people or min(settings.people) < 1:
-        raise InvalidInputError("The plan needs at least one number of people, each above zero.")
+    if not settings.users or min(settings.users) < 1:
+        raise InvalidInputError("The plan needs at least one number of users, each above zero.")
     load = settings.load()
     one = capacity_of(
         load,
@@ -212,7 +215,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
         efficiency=settings.efficiency,
         max_together=settings.max_together,
     )
-    rows = [_row(n, settings, load, one) for n in settings.people]
+    rows = [_row(n, settings, load, one) for n in settings.users]
     measured = settings.measured.model_dump()
     return {
         "settings": settings.model_dump(exclude={"measured"}),
@@ -240,7 +243,7 @@ def plan(settings: PlanSettings) -> dict[str, Any]:
 
 
 def library_cost(settings: PlanSettings) -> dict[str, float]:
-    """Device hours and memory of making a library, however many people are served from it."""
+    """Device hours and memory of making a library, however many users are served from it."""
     load, device = settings.load(), device_of(settings.device)
     rate = settings.efficiency * device.flops
     rollouts = replace(load, rows=1, has_shared_cache=False, answer_tokens=settings.rollout_tokens)
@@ -278,7 +281,7 @@ def _row(n: int, s: PlanSettings, load: Load, one: Capacity) -> dict[str, Any]:
     kept = s.measured
     n_feedback = n * s.feedback_per_day * DAYS_A_YEAR * s.years
     n_answers = n * s.answers_per_day * s.keep_days
-    disk = n * kept.bytes_per_person
+    disk = n * kept.bytes_per_user
     disk += n_answers * kept.bytes_per_answer + n_feedback * kept.bytes_per_feedback
     refit = n / 1e6 * kept.refit_seconds
     needs = {
@@ -290,7 +293,7 @@ def _row(n: int, s: PlanSettings, load: Load, one: Capacity) -> dict[str, Any]:
     }
     first = max(needs, key=lambda name: needs[name])
     return {
-        "people": n,
+        "users": n,
         "answers_per_second": answers,
         "tokens_per_second": answers * s.answer_tokens,
         "answers_at_once": at_once,
@@ -310,16 +313,16 @@ def _row(n: int, s: PlanSettings, load: Load, one: Capacity) -> dict[str, Any]:
 
 
 def _breaks(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The people from which on one of each is not enough, fewest first.
+    """The users from which on one of each is not enough, fewest first.
 
-    Every need grows with the people, so one row tells the number.
+    Every need grows with the users, so one row tells the number.
     """
     row = rows[-1]
     found = [
-        {"what": name, "people": row["people"] / need, "remedy": REMEDIES[name]}
+        {"what": name, "users": row["users"] / need, "remedy": REMEDIES[name]}
         for name, need in row["needs"].items()
     ]
-    return sorted(found, key=lambda one: one["people"])
+    return sorted(found, key=lambda one: one["users"])
 
 
 def _units(needed: float) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from palate.build.run_file import RunSettings
 from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
-from palate.experts.anchors import make_anchors
+from palate.training.anchors import make_anchors
 from research.serving.model_sizes import HUB
 from research.serving.plan_counts import PlanSettings
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from palate.core.files import dump_json
 from palate.core.settings import load_settings
 from research.command_line import IsJson, Overrides, run
-from research.people.store_faults import require_passed
+from research.preferences.store_faults import require_passed
 from research.serving import replicas_under_load
 from research.serving.replicas_under_load import ReplicaDrillSettings
 
@@ -18,7 +18,7 @@ from research.serving.replicas_under_load import ReplicaDrillSettings
 def main(
     library: Annotated[Path, typer.Argument(help="What the replicas serve.")],
     *,
-    database: Annotated[str, typer.Option(help="postgresql://..., without people.")],
+    database: Annotated[str, typer.Option(help="postgresql://..., without users.")],
     overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """Replicas under load, one killed (SIGKILL) now and then; is anything lost?
 
-People ask for answers and judge them, every judgement under an idempotency key. A request that
+Users ask for answers and judge them, every judgement under an idempotency key. A request that
 fails is sent again with the same key, as a careful client would. While this goes on, a replica's
 process is killed, and the load goes on until another has taken its place. In the end every
 acknowledged judgement must be in the log once, and every stored belief must equal the one that is
@@ -31,10 +31,10 @@ from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.core.types import Belief
 from palate.metrics.intervals import wilson_interval
-from palate.profiles.administration import list_people
 from palate.serve.assemble import assemble
 from palate.serve.replicas import REPLICA, require_shared
 from palate.serve.settings import ServeSettings
+from palate.store.administration import list_users
 from research.serving.server_process import FREE, ServerProcess
 
 RETRY_SECONDS = 0.1
@@ -49,7 +49,7 @@ class ReplicaDrillSettings(Settings):
 
     Attributes:
         n_replicas: That answer.
-        n_people: Who ask and judge at once.
+        n_users: Who ask and judge at once.
         n_warm: Judgements of each before the first kill, and after the last.
         n_kills: One after the other, each when the last victim's place is taken.
         max_tokens: Of an answer.
@@ -57,7 +57,7 @@ class ReplicaDrillSettings(Settings):
     """
 
     n_replicas: int = Field(default=2, ge=2)
-    n_people: int = Field(default=8, ge=1)
+    n_users: int = Field(default=8, ge=1)
     n_warm: int = Field(default=5, ge=1)
     n_kills: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=8, ge=1)
@@ -85,15 +85,15 @@ class Attempt:
 
 @dataclass(eq=False)
 class Load:
-    """People at work, and what they saw; shared by their threads.
+    """Users at work, and what they saw; shared by their threads.
 
     Attributes:
         port: Of the server.
         max_tokens: Of an answer.
         phase: Now.
-        is_over: Tells people to stop.
+        is_over: Tells users to stop.
         attempts: Every request as sent.
-        acknowledged: Keys by person.
+        acknowledged: Keys by user.
         replayed: Keys that were kept at the first sending though its answer was lost.
         pairs: Replica of the answer and of the judgement.
     """
@@ -112,7 +112,7 @@ class Load:
         """Judgements given to another replica than the one that had answered."""
         return sum(author != reader for author, reader in self.pairs)
 
-    def person(self, name: str) -> None:
+    def user(self, name: str) -> None:
         """Ask and judge until told to stop."""
         said = self.acknowledged.setdefault(name, [])
         while not self.is_over.is_set():
@@ -125,7 +125,7 @@ class Load:
                     "messages": [{"role": "user", "content": QUESTION}],
                     "n": 2,
                     "max_tokens": self.max_tokens,
-                    "palate": {"person": name},
+                    "palate": {"user": name},
                 },
             )
             verdict: dict[str, Any] = {"kind": "comparison", "preferred": number % 3 % 2}
@@ -170,15 +170,15 @@ def drill_replicas(library: Path, database: str, settings: ReplicaDrillSettings)
         the checks with their outcome.
 
     Raises:
-        InvalidInputError: the database holds people already, or is not PostgreSQL.
+        InvalidInputError: the database holds users already, or is not PostgreSQL.
         MissingExtraError: Ray is not installed.
         CheckFailedError: the replicas do not start, a request keeps failing, or a victim is not
             replaced.
     """
     require_ray()
     require_shared(database)
-    if list_people(database):
-        raise InvalidInputError("The drill needs a database without people; give a new one.")
+    if list_users(database):
+        raise InvalidInputError("The drill needs a database without users; give a new one.")
     words = ("scale", "serve", "--replicas", str(settings.n_replicas))
     server = ServerProcess(library, database, FREE, words=words)
     try:
@@ -204,16 +204,16 @@ def replica_processes(server: int) -> list[psutil.Process]:
 
 
 def _loaded(server: ServerProcess, load: Load, settings: ReplicaDrillSettings) -> list[float]:
-    """Seconds that each victim's place was empty, with people at work all the while."""
+    """Seconds that each victim's place was empty, with users at work all the while."""
     generator = generator_for(settings.seed, "replicas")
     seconds: list[float] = []
-    people = [f"person-{place}" for place in range(settings.n_people)]
-    with progress_of("kills") as report, ThreadPoolExecutor(settings.n_people) as pool:
-        work = [pool.submit(load.person, name) for name in people]
+    users = [f"user-{place}" for place in range(settings.n_users)]
+    with progress_of("kills") as report, ThreadPoolExecutor(settings.n_users) as pool:
+        work = [pool.submit(load.user, name) for name in users]
         try:
             for number in range(settings.n_kills):
                 n_names = settings.n_replicas + number  # all have answered, also the newest
-                _wait_for(work, lambda n=n_names: _is_warm(load, people, settings.n_warm, n))
+                _wait_for(work, lambda n=n_names: _is_warm(load, users, settings.n_warm, n))
                 victims = replica_processes(server.process_id)
                 if len(victims) != settings.n_replicas:
                     raise CheckFailedError(
@@ -227,8 +227,8 @@ def _loaded(server: ServerProcess, load: Load, settings: ReplicaDrillSettings) -
                 seconds.append(time.monotonic() - start)
                 load.phase = AFTER
                 report(number + 1, settings.n_kills)
-            goal = _n_least(load, people) + settings.n_warm
-            _wait_for(work, lambda: _n_least(load, people) >= goal)
+            goal = _n_least(load, users) + settings.n_warm
+            _wait_for(work, lambda: _n_least(load, users) >= goal)
         finally:
             load.is_over.set()
         for one in work:
@@ -247,13 +247,13 @@ def _wait_for(work: list[Any], holds: Any) -> None:
         time.sleep(0.05)
 
 
-def _n_least(load: Load, people: list[str]) -> int:
-    return min(len(load.acknowledged.get(name, [])) for name in people)
+def _n_least(load: Load, users: list[str]) -> int:
+    return min(len(load.acknowledged.get(name, [])) for name in users)
 
 
-def _is_warm(load: Load, people: list[str], n_least: int, n_names: int) -> bool:
+def _is_warm(load: Load, users: list[str], n_least: int, n_names: int) -> bool:
     names = {one.replica for one in list(load.attempts) if one.replica}
-    return _n_least(load, people) >= n_least and len(names) >= n_names
+    return _n_least(load, users) >= n_least and len(names) >= n_names
 
 
 def _is_replaced(load: Load, known: set[str]) -> bool:
@@ -299,7 +299,7 @@ def _checked(library: Path, database: str, load: Load) -> dict[str, Any]:
     served = assemble(Library.load(library), ServeSettings(), database=database)
     store = served.store("default")
     try:
-        kept = {name: [item.key for item in store.history(name)] for name in store.people()}
+        kept = {name: [item.key for item in store.history(name)] for name in store.users()}
         beliefs = [store.rebuilt(name) for name in kept]
     finally:
         served.database.close()

@@ -1,4 +1,4 @@
-"""How many bytes a person, an answer and a judgement take in a database.
+"""How many bytes a user, an answer and a judgement take in a database.
 
 A new PostgreSQL is filled through the functions that the server uses, and says itself how large its
 tables became, indices included. Texts are random letters, which compress less than prose.
@@ -17,24 +17,24 @@ from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Belief, Feedback
-from palate.people.belief import Learner
-from palate.profiles.database import Database, open_database
-from palate.profiles.persons import add_person
-from palate.profiles.responses import Response, record_response
-from palate.profiles.store import SqlProfileStore
+from palate.preferences.belief import Learner
 from palate.serve.replicas import require_shared
+from palate.store.database import Database, open_database
+from palate.store.responses import Response, record_response
+from palate.store.store import SqlProfileStore
+from palate.store.users import add_user
 from research.command_line import IsJson, Overrides, run
 
 LETTERS = "etaoinshrdlu "
 CHARACTERS_A_TOKEN = 4
-TABLES = ("people", "beliefs", "responses", "feedback")
+TABLES = ("users", "beliefs", "responses", "feedback")
 
 
 class RowSettings(Settings):
     """What is written.
 
     Attributes:
-        n_people: Made.
+        n_users: Made.
         n_answers: Shown to each, one answer a response.
         n_feedback: Items of each.
         n_experts: Width of features and beliefs.
@@ -43,7 +43,7 @@ class RowSettings(Settings):
         seed: Of texts and numbers.
     """
 
-    n_people: int = Field(default=1000, ge=1)
+    n_users: int = Field(default=1000, ge=1)
     n_answers: int = Field(default=5, ge=1)
     n_feedback: int = Field(default=5, ge=1)
     n_experts: int = Field(default=8, ge=1)
@@ -53,23 +53,23 @@ class RowSettings(Settings):
 
 
 def measure_rows(url: str, settings: RowSettings) -> dict[str, Any]:
-    """Bytes on disk of a person (with belief), of an answer shown and of an item of feedback.
+    """Bytes on disk of a user (with belief), of an answer shown and of an item of feedback.
 
     Raises:
-        InvalidInputError: the database is not PostgreSQL, or holds people already.
+        InvalidInputError: the database is not PostgreSQL, or holds users already.
     """
     require_shared(url)
     database = open_database(url)
     prior = Belief(np.zeros(settings.n_experts), np.eye(settings.n_experts))
     store = SqlProfileStore(database, Learner(prior))
     try:
-        if store.people():
+        if store.users():
             raise InvalidInputError(
-                "Rows are measured in a database without people; give a new one."
+                "Rows are measured in a database without users; give a new one."
             )
-        names = [f"person {place}" for place in range(settings.n_people)]
+        names = [f"user {place}" for place in range(settings.n_users)]
         with progress_of("write rows") as report:
-            _make_people(database, names)
+            _make_users(database, names)
             report(1, 3)
             _show(database, names, settings)
             report(2, 3)
@@ -78,13 +78,13 @@ def measure_rows(url: str, settings: RowSettings) -> dict[str, Any]:
         sizes = {name: _size(database, name) for name in TABLES}
     finally:
         database.close()
-    n_people = settings.n_people
+    n_users = settings.n_users
     return {
         "settings": settings.model_dump(),
         "table_bytes": sizes,
-        "bytes_per_person": (sizes["people"] + sizes["beliefs"]) / n_people,
-        "bytes_per_answer": sizes["responses"] / (n_people * settings.n_answers),
-        "bytes_per_feedback": sizes["feedback"] / (n_people * settings.n_feedback),
+        "bytes_per_user": (sizes["users"] + sizes["beliefs"]) / n_users,
+        "bytes_per_answer": sizes["responses"] / (n_users * settings.n_answers),
+        "bytes_per_feedback": sizes["feedback"] / (n_users * settings.n_feedback),
     }
 
 
@@ -95,9 +95,9 @@ def _size(database: Database, table: str) -> int:
         return int(found.scalar_one())
 
 
-def _make_people(database: Database, names: list[str]) -> None:
+def _make_users(database: Database, names: list[str]) -> None:
     for name in names:
-        add_person(database, tenant="default", name=name)
+        add_user(database, tenant="default", name=name)
 
 
 def _show(database: Database, names: list[str], s: RowSettings) -> None:
@@ -109,11 +109,11 @@ def _show(database: Database, names: list[str], s: RowSettings) -> None:
                 database,
                 Response(
                     id=f"chatcmpl-{generator.bytes(16).hex()}",
-                    person=name,
+                    user=name,
                     prompt=_text(generator, s.prompt_tokens),
                     shown=(_text(generator, s.answer_tokens),),
                     features=(tuple(features),),
-                    way="soup",
+                    method="soup",
                     coefficients={
                         f"expert {k}": float(generator.random()) for k in range(s.n_experts)
                     },
@@ -129,7 +129,7 @@ def _judge(store: SqlProfileStore, names: list[str], s: RowSettings) -> None:
         store.append_many(
             [
                 Feedback(
-                    person=name,
+                    user=name,
                     kind="comparison",
                     features=tuple(generator.standard_normal(s.n_experts).tolist()),
                     label=float(generator.integers(2)),
@@ -147,16 +147,16 @@ def _text(generator: np.random.Generator, n_tokens: int) -> str:
 
 def main(
     *,
-    database: Annotated[str, typer.Option(help="postgresql://..., without people.")],
+    database: Annotated[str, typer.Option(help="postgresql://..., without users.")],
     overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:
-    """Bytes that a person, an answer and an item of feedback take in PostgreSQL."""
+    """Bytes that a user, an answer and an item of feedback take in PostgreSQL."""
     found = measure_rows(database, load_settings(RowSettings, overrides=overrides or ()))
     if is_json:
         typer.echo(dump_json(found))
         return
-    for name in ("person", "answer", "feedback"):
+    for name in ("user", "answer", "feedback"):
         typer.echo(f"{found[f'bytes_per_{name}']:,.0f} bytes per {name}")
 
 

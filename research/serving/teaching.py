@@ -1,8 +1,8 @@
-"""A simulated person of the small world, taught and served over HTTP, and what the gold rules say.
+"""A simulated user of the small world, taught and served over HTTP, and what the gold rules say.
 
-The person answers questions by their own gold reward, with noise; the answers that they get
+The user answers questions by their own gold reward, with noise; the answers that they get
 afterwards are judged by the gold rules on held-out prompts, beside those of the best method with
-the person's true preference, and of the base. The server may be killed (SIGKILL) on the way:
+the user's true preference, and of the base. The server may be killed (SIGKILL) on the way:
 whatever was acknowledged must be there after the restart.
 """
 
@@ -29,12 +29,12 @@ from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
 from palate.metrics.intervals import bootstrap_interval
 from palate.world.gold import gold_rewards
-from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE, Person
+from palate.world.objectives import OBJECTIVE_NAMES, USERS, User
 from palate.world.prompts import held_out_prompts, train_prompts
 from research.command_line import IsJson, Seed, run, whole_numbers
 from research.serving.server_process import FREE, ServerProcess
 
-GAIN = 10.0  # odds of the person's verdicts: e to the gain times the difference of gold rewards
+GAIN = 10.0  # odds of the user's verdicts: e to the gain times the difference of gold rewards
 N_TOGETHER = 12
 ANSWER_TOKENS = 96
 METHODS: dict[str, dict[str, Any]] = {
@@ -51,18 +51,18 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class PersonDrill:
-    """One person's story.
+class UserDrill:
+    """One user's story.
 
     Attributes:
-        person: Index in `palate.world.objectives.PEOPLE`.
-        n_questions: That the person answers.
+        user: Index in `palate.world.objectives.USERS`.
+        n_questions: That the user answers.
         n_prompts: Held-out prompts that are judged.
         seed: Of questions, verdicts and answers.
         with_methods: Also judge every method with the true preference.
     """
 
-    person: int
+    user: int
     n_questions: int = 20
     n_prompts: int = 48
     seed: int = 0
@@ -73,15 +73,15 @@ class DrillSettings(Settings):
     """Who teaches the server, and how it is tried.
 
     Attributes:
-        people: Indices in `palate.world.objectives.PEOPLE`.
+        users: Indices in `palate.world.objectives.USERS`.
         n_questions: That each answers.
         n_prompts: Held-out prompts that are judged.
-        n_kills: Times that the server is killed (SIGKILL) while each person teaches it.
+        n_kills: Times that the server is killed (SIGKILL) while each user teaches it.
         database: URL; a new SQLite file where absent.
         seed: Of questions, verdicts, answers.
     """
 
-    people: tuple[Annotated[int, Field(ge=0, lt=len(PEOPLE))], ...]
+    users: tuple[Annotated[int, Field(ge=0, lt=len(USERS))], ...]
     n_questions: int = Field(default=20, ge=1)
     n_prompts: int = Field(default=48, ge=2, le=96)
     n_kills: int = Field(default=1, ge=0)
@@ -89,24 +89,24 @@ class DrillSettings(Settings):
     seed: int = 0
 
 
-def drill_people(library: Path, settings: DrillSettings) -> dict[str, Any]:
-    """Teach a server, killed on the way, one person after the other.
+def drill_users(library: Path, settings: DrillSettings) -> dict[str, Any]:
+    """Teach a server, killed on the way, one user after the other.
 
     Raises:
         CheckFailedError: acknowledged feedback was lost, or the server does not start.
     """
     with tempfile.TemporaryDirectory() as folder:
-        server = ServerProcess(library, settings.database or f"{folder}/people.db", FREE)
+        server = ServerProcess(library, settings.database or f"{folder}/users.db", FREE)
         server.start()
         try:
-            stories = [_drilled(server, person, settings) for person in settings.people]
+            stories = [_drilled(server, user, settings) for user in settings.users]
         finally:
             server.kill()
-    return {"settings": settings.model_dump(), "people": stories}
+    return {"settings": settings.model_dump(), "users": stories}
 
 
-def _drilled(server: ServerProcess, person: int, settings: DrillSettings) -> dict[str, Any]:
-    generator = generator_for(settings.seed, "kills", person)
+def _drilled(server: ServerProcess, user: int, settings: DrillSettings) -> dict[str, Any]:
+    generator = generator_for(settings.seed, "kills", user)
     n_kills = min(settings.n_kills, settings.n_questions - 1)
     killed_before = {1 + int(k) for k in generator.permutation(settings.n_questions - 1)[:n_kills]}
 
@@ -115,25 +115,25 @@ def _drilled(server: ServerProcess, person: int, settings: DrillSettings) -> dic
             server.kill()
             server.start()
 
-    drill = PersonDrill(
-        person, settings.n_questions, settings.n_prompts, settings.seed, with_methods=True
+    drill = UserDrill(
+        user, settings.n_questions, settings.n_prompts, settings.seed, with_methods=True
     )
-    with progress_of(f"teach {PEOPLE[person].name}") as report:
+    with progress_of(f"teach {USERS[user].name}") as report:
 
         def before(number: int) -> None:
             disturb(number)
             report(number + 1, settings.n_questions)
 
-        return {**run_person(server, drill, before_question=before), "n_kills": n_kills}
+        return {**run_user(server, drill, before_question=before), "n_kills": n_kills}
 
 
-def run_person(
+def run_user(
     server: ServerProcess,
-    drill: PersonDrill,
+    drill: UserDrill,
     *,
     before_question: Callable[[int], None] = lambda _number: None,
 ) -> dict[str, Any]:
-    """Teach the server one person; what the answers are worth, as plain data.
+    """Teach the server one user; what the answers are worth, as plain data.
 
     Args:
         server: Running.
@@ -143,47 +143,47 @@ def run_person(
     Raises:
         CheckFailedError: feedback that was acknowledged is not there at the end.
     """
-    person = PEOPLE[drill.person]
-    name = f"{person.name}-{drill.seed}"
-    taste = np.array(person.preference.shares)
-    shares = dict(zip(OBJECTIVE_NAMES, person.preference.shares, strict=True))
+    user = USERS[drill.user]
+    name = f"{user.name}-{drill.seed}"
+    taste = np.array(user.preference.shares)
+    shares = dict(zip(OBJECTIVE_NAMES, user.preference.shares, strict=True))
     judged = {"base": _judge(server, {"method": "base"}, taste, drill)}
     served = server.must("GET", "/v1/library")["methods"]
     for label, wanted in METHODS.items() if drill.with_methods else ():
         if wanted["method"] in served:
             judged[label] = _judge(server, {"preference": shares, **wanted}, taste, drill)
-    generator = generator_for(drill.seed, "person drill", person.name)
+    generator = generator_for(drill.seed, "user drill", user.name)
     acknowledged: list[str] = []
     for number in range(drill.n_questions):
         before_question(number)
         acknowledged.append(_teach(server, name, taste, number, generator))
-    export = server.must("GET", f"/v1/people/{name}/export")
+    export = server.must("GET", f"/v1/users/{name}/export")
     kept = {item["key"] for item in export["feedback"]}
     lost = [key for key in acknowledged if key not in kept]
     if lost:
         raise CheckFailedError(f"{len(lost)} acknowledged items of feedback were lost.")
-    judged["learned"] = _judge(server, {"person": name}, taste, drill)
-    return _story(person, judged, drill, n_kept=len(kept))
+    judged["learned"] = _judge(server, {"user": name}, taste, drill)
+    return _story(user, judged, drill, n_kept=len(kept))
 
 
 def _story(
-    person: Person,
+    user: User,
     judged: dict[str, Float[ndarray, " prompts"]],
-    drill: PersonDrill,
+    drill: UserDrill,
     *,
     n_kept: int,
 ) -> dict[str, Any]:
     means = {method: float(values.mean()) for method, values in judged.items()}
     known = {method: value for method, value in means.items() if method not in ("learned", "base")}
     best = max(known, key=lambda method: known[method]) if known else "base"
-    generator = generator_for(drill.seed, "person interval", person.name)
+    generator = generator_for(drill.seed, "user interval", user.name)
     ratio = means["learned"] / means[best]
     places = generator.integers(drill.n_prompts, size=(2000, drill.n_prompts))
     drawn = judged["learned"][places].mean(axis=1) / judged[best][places].mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return {
-        "person": person.name,
-        "wants": person.label,
+        "user": user.name,
+        "wants": user.label,
         "n_questions": drill.n_questions,
         "n_prompts": drill.n_prompts,
         "n_feedback_kept": n_kept,
@@ -218,7 +218,7 @@ def _teach(
         "POST",
         "/v1/questions",
         {
-            "person": name,
+            "user": name,
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": ANSWER_TOKENS,
             "seed": derive_seed(number, name) % 2**53,
@@ -237,7 +237,7 @@ def _judge(
     server: ServerProcess,
     palate: dict[str, Any],
     taste: Float[ndarray, " objectives"],
-    drill: PersonDrill,
+    drill: UserDrill,
 ) -> Float[ndarray, " prompts"]:
     """Gold reward of one answer to each held-out prompt, the same seeds for every method."""
 
@@ -265,7 +265,7 @@ def _judge(
 def main(  # noqa: PLR0913  a command's options are its parameters
     library: Annotated[Path, typer.Argument(help="Folder of the small world's library.")],
     *,
-    people: Annotated[str, typer.Option(help="Who, 0 to 7.")] = "0,3,5,6",
+    users: Annotated[str, typer.Option(help="Who, 0 to 7.")] = "0,3,5,6",
     questions: Annotated[int, typer.Option(min=1, help="That each answers.")] = 20,
     prompts: Annotated[int, typer.Option(min=2, max=96, help="Held-out, judged.")] = 48,
     kills: Annotated[int, typer.Option(min=0, help="Times the server is killed for each.")] = 1,
@@ -275,24 +275,24 @@ def main(  # noqa: PLR0913  a command's options are its parameters
     seed: Seed = 0,
     is_json: IsJson = False,
 ) -> None:
-    """Simulated people who teach a server over HTTP, killed on the way; gold rules judge."""
+    """Simulated users who teach a server over HTTP, killed on the way; gold rules judge."""
     settings = DrillSettings(
-        people=whole_numbers(people, what="people"),
+        users=whole_numbers(users, what="users"),
         n_questions=questions,
         n_prompts=prompts,
         n_kills=kills,
         database=database,
         seed=seed,
     )
-    found = drill_people(library, settings)
+    found = drill_users(library, settings)
     if is_json:
         typer.echo(dump_json(found))
         return
-    table = Table("person", "wants", "base", "learned", "best way", "learned / best")
-    for row in found["people"]:
+    table = Table("user", "wants", "base", "learned", "best way", "learned / best")
+    for row in found["users"]:
         ratio, gold = row["learned_over_best"], row["gold"]
         table.add_row(
-            row["person"],
+            row["user"],
             row["wants"],
             f"{gold['base']['mean']:.3f}",
             f"{gold['learned']['mean']:.3f}",

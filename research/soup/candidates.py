@@ -11,11 +11,11 @@ from numpy import ndarray
 from palate.core.files import read_json, write_json
 from palate.core.plan import reference_plan
 from palate.core.progress import progress_of
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
 from palate.library.features import log_ratios, scored_text
-from palate.models.bank import AdapterBank
-from palate.models.engine import LocalEngine
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
 from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt
@@ -40,7 +40,7 @@ class Candidates:
     is_well_formed: ndarray
     log_ratios: Float[ndarray, "prompts candidates experts"]
 
-    def picked(self, chosen: Int[ndarray, "people prompts"]) -> Cell:
+    def picked(self, chosen: Int[ndarray, "users prompts"]) -> Cell:
         """A cell of the chosen candidates; its KL is the bound `log n - (n - 1) / n` per answer."""
         rows = np.arange(len(self.texts))
         bound = np.log(N_CANDIDATES) - (N_CANDIDATES - 1) / N_CANDIDATES
@@ -67,7 +67,7 @@ def make_candidates(
                 Request(
                     format_prompt(prompt),
                     reference_plan(n_experts=0),
-                    Sampling(max_tokens=MAX_ANSWER_TOKENS),
+                    SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
                     seed=derive_seed(seed, "soup study", "candidates", prompt, copy),
                 )
                 for prompt, copy in asked

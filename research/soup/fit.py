@@ -1,4 +1,4 @@
-"""The study's basis, and what people's votes make of it."""
+"""The study's basis, and what users's votes make of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,26 +11,26 @@ from scipy.special import log_expit
 from palate.build.soup_fit import learner_of
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
-from palate.experts.anchors import Anchor
-from palate.people.population import fit_population
+from palate.preferences.population import fit_population
 from palate.soup.basis import EffectiveRank, effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis
 from palate.soup.learning import feature_scales, plain_prior, population_prior
 from palate.soup.normalised import States
 from palate.soup.personal import PersonalSoup, personal_soup
-from palate.soup.plans import SoupWay
+from palate.soup.plans import SoupMethod
 from palate.soup.settings import SoupSettings, settings_for
 from palate.soup.trust import expert_kls
+from palate.training.anchors import Anchor
 from palate.world.objectives import OBJECTIVE_NAMES
 from research.soup.library import training_tastes
 from research.soup.pool import AnswerPool, Votes, simulate_votes
 
-N_TRAINING_VOTES = 60  # of each training person
+N_TRAINING_VOTES = 60  # of each training user
 
 
 @dataclass(frozen=True, eq=False)
 class StudyBasis:
-    """A basis of some of the experts, with what is needed to fit and serve people on it.
+    """A basis of some of the experts, with what is needed to fit and serve users on it.
 
     Attributes:
         places: Which of all experts, in order.
@@ -73,15 +73,15 @@ def make_basis(
     beta: float,
     seed: int,
 ) -> StudyBasis:
-    """The basis of the experts at these places, its prior from the training people's votes.
+    """The basis of the experts at these places, its prior from the training users's votes.
 
     Args:
-        pool: What people are shown; also what features are scaled on.
+        pool: What users are shown; also what features are scaled on.
         states: With all experts' tilts.
         anchors: Of all experts.
         places: Which to use.
         beta: Of the library.
-        seed: Of the training people and their votes.
+        seed: Of the training users and their votes.
     """
     chosen = tuple(places)
     ratios = pool.log_ratios[:, chosen]
@@ -117,15 +117,15 @@ def make_basis(
     return StudyBasis(chosen, soup, own, features, rank)
 
 
-def fit_people(basis: StudyBasis, votes: Votes, *, n_comparisons: int) -> list[Belief]:
-    """What is believed of each person after the first comparisons, as the product learns it."""
+def fit_users(basis: StudyBasis, votes: Votes, *, n_comparisons: int) -> list[Belief]:
+    """What is believed of each user after the first comparisons, as the product learns it."""
     learner = learner_of(basis.soup)
     part = votes.of_first(n_comparisons)
     differences = part.differences(basis.features)
     return [
         learner.rebuild(
             [
-                Feedback("person", "comparison", tuple(row.tolist()), float(label), key=str(at))
+                Feedback("user", "comparison", tuple(row.tolist()), float(label), key=str(at))
                 for at, (row, label) in enumerate(zip(rows, labels, strict=True))
             ]
         )
@@ -133,20 +133,24 @@ def fit_people(basis: StudyBasis, votes: Votes, *, n_comparisons: int) -> list[B
     ]
 
 
-def serve_people(
-    basis: StudyBasis, beliefs: Sequence[Belief], *, way: SoupWay
+def serve_users(
+    basis: StudyBasis, beliefs: Sequence[Belief], *, method: SoupMethod
 ) -> list[PersonalSoup]:
     """Everybody's soup."""
     return [
         personal_soup(
-            belief, basis=basis.soup, states=basis.states, way=way, settings=basis.soup.settings
+            belief,
+            basis=basis.soup,
+            states=basis.states,
+            method=method,
+            settings=basis.soup.settings,
         )
         for belief in beliefs
     ]
 
 
 def best_single_experts(basis: StudyBasis, votes: Votes, *, n_comparisons: int) -> list[int]:
-    """`[people]`: the expert under which what each person said is most likely, by its place here.
+    """`[users]`: the expert under which what each user said is most likely, by its place here.
 
     Each expert alone at strength one, with the population's gain.
     """

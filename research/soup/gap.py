@@ -18,9 +18,9 @@ from palate.core.plan import Plan, Pool, Row, one_hot
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.simplex import sample_simplex
+from palate.engine.bank import AdapterBank
+from palate.engine.logprobs import row_distributions
 from palate.library.features import scored_text
-from palate.models.bank import AdapterBank
-from palate.models.logprobs import row_distributions
 from palate.soup.pool import kl_divergence, pool_log_linear
 from palate.soup.rejection import rejection_sampler, sample_implicit
 from research.soup.fit import StudyBasis

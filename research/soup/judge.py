@@ -1,4 +1,4 @@
-"""Answers of many people's plans to held-out prompts, judged by the gold rules, kept on disk.
+"""Answers of many users's plans to held-out prompts, judged by the gold rules, kept on disk.
 
 Every cell of the study is one way of answering everybody. All cells answer the same prompts with
 the same seeds, so differences are paired. A cell on disk is used again when its key, a hash of
@@ -17,15 +17,15 @@ from numpy import ndarray
 from palate.core.files import hash_value, read_json, write_json
 from palate.core.plan import Plan, reference_plan
 from palate.core.progress import progress_of
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.types import Completion
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.logprobs import Scored
 from palate.library.features import log_probs
-from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.logprobs import Scored
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
 from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt
@@ -53,22 +53,22 @@ class Cell:
     """One way of answering everybody.
 
     Attributes:
-        texts: `[people][prompts]`.
-        gold: `[people, prompts, objectives]` in [0, 1].
-        is_well_formed: `[people, prompts]`.
-        kl: `[people, prompts]`, log-probability of the answer less the base's, nats; its mean is
+        texts: `[users][prompts]`.
+        gold: `[users, prompts, objectives]` in [0, 1].
+        is_well_formed: `[users, prompts]`.
+        kl: `[users, prompts]`, log-probability of the answer less the base's, nats; its mean is
             the KL per answer. NaN where the plan's probability is not known.
-        n_tokens: `[people, prompts]`.
+        n_tokens: `[users, prompts]`.
     """
 
     texts: list[list[str]]
-    gold: Float[ndarray, "people prompts objectives"]
-    is_well_formed: Bool[ndarray, "people prompts"]
-    kl: Float[ndarray, "people prompts"]
-    n_tokens: Float[ndarray, "people prompts"]
+    gold: Float[ndarray, "users prompts objectives"]
+    is_well_formed: Bool[ndarray, "users prompts"]
+    kl: Float[ndarray, "users prompts"]
+    n_tokens: Float[ndarray, "users prompts"]
 
-    def utilities(self, tastes: Float[ndarray, "people objectives"]) -> Float[ndarray, " people"]:
-        """`[people]`: mean utility of each person over the prompts."""
+    def utilities(self, tastes: Float[ndarray, "users objectives"]) -> Float[ndarray, " users"]:
+        """`[users]`: mean utility of each user over the prompts."""
         return np.einsum("pqo,po->pq", self.gold, tastes).mean(axis=1)
 
     def first(self, n_prompts: int) -> "Cell":
@@ -82,8 +82,8 @@ class Cell:
             self.n_tokens[:, part],
         )
 
-    def of_people(self, index: Sequence[int]) -> "Cell":
-        """The rows at these places, one per person."""
+    def of_users(self, index: Sequence[int]) -> "Cell":
+        """The rows at these places, one per user."""
         at = list(index)
         return Cell(
             [self.texts[k] for k in at],
@@ -112,9 +112,9 @@ def answer_cell(
     Args:
         judge: Base, prompts and seed.
         name: Of the cell, and of its file.
-        plans: `[people]`; equal plans are answered once.
+        plans: `[users]`; equal plans are answered once.
         experts: Adapter folders in the plans' bank order.
-        instructions: `[people]`, wishes put before the prompt.
+        instructions: `[users]`, wishes put before the prompt.
     """
     wishes = list(instructions) if instructions is not None else [""] * len(plans)
     asked = list(zip(plans, wishes, strict=True))
@@ -151,7 +151,7 @@ def cell_of(content: Mapping[str, Any], prompts: Sequence[str], *, places: Seque
     )
     kl, n_tokens = (np.array(content[field], dtype=float) for field in ("kl", "n_tokens"))
     whole = Cell(texts, gold, is_good, kl, n_tokens)
-    return whole.of_people(places)
+    return whole.of_users(places)
 
 
 def _answered(
@@ -187,7 +187,7 @@ def _requests(judge: Judge, asked: Sequence[tuple[Plan, str]]) -> list[Request]:
         Request(
             format_prompt(prompt, wish),
             plan,
-            Sampling(max_tokens=MAX_ANSWER_TOKENS),
+            SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
             seed=derive_seed(judge.seed, "soup study", "judged", prompt),
         )
         for plan, wish in asked

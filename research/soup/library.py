@@ -1,14 +1,14 @@
 """Who the soups of the small world are for, and the experts they are blended from.
 
 For every seed one library holds the basis, from which soups are made, and the bespoke experts, each
-trained for one person with the same rewards, rollouts, steps and initialisation; bespoke experts
-are the ceiling and never part of a soup. Three groups of people share one distribution of tastes:
+trained for one user with the same rewards, rollouts, steps and initialisation; bespoke experts
+are the ceiling and never part of a soup. Three groups of users share one distribution of tastes:
 
 - reported: what the study's figures are about;
 - development: whatever was chosen, was chosen on them and on training prompts;
 - training: their simulated feedback makes the population prior; nobody trains an expert for them.
 
-A taste is a direction over the six objectives whose absolute entries sum to one: half of the people
+A taste is a direction over the six objectives whose absolute entries sum to one: half of the users
 have a preference (Dirichlet, concentration 0.5), half a signed direction, drawn from the sphere.
 """
 
@@ -23,18 +23,18 @@ from palate.build.run_file import RunSettings
 from palate.build.world_run import world_run
 from palate.core.seeds import generator_for
 from palate.core.simplex import sample_simplex
-from palate.experts.anchors import Anchor, AnchorSettings, objective_anchors
 from palate.library.folder import LibraryFolder
+from palate.training.anchors import Anchor, AnchorSettings, objective_anchors
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import train_prompts
 
 N_BASIS = 24  # six objectives, nine preferences, nine signed directions
-N_PEOPLE = 24
+N_USERS = 24
 N_DEVELOPMENT = 8
 N_TRAINING = 100
 N_ROLLOUT_PROMPTS = 240  # the other 48 training prompts are for development
 N_FEEDBACK_PROMPTS = 120
-PEOPLE_CONCENTRATION = 0.5
+USERS_CONCENTRATION = 0.5
 
 
 def basis_anchors(*, seed: int) -> tuple[Anchor, ...]:
@@ -44,18 +44,18 @@ def basis_anchors(*, seed: int) -> tuple[Anchor, ...]:
     return objective_anchors(OBJECTIVE_NAMES) + _anchors("basis", drawn)
 
 
-def reported_people(*, seed: int) -> tuple[Anchor, ...]:
-    """The people whose figures are reported; nothing was chosen on them."""
-    return _anchors("person", _tastes(N_PEOPLE, seed=seed, group="people"))
+def reported_users(*, seed: int) -> tuple[Anchor, ...]:
+    """The users whose figures are reported; nothing was chosen on them."""
+    return _anchors("user", _tastes(N_USERS, seed=seed, group="users"))
 
 
-def development_people(*, seed: int) -> tuple[Anchor, ...]:
-    """The people on whom settings were chosen."""
+def development_users(*, seed: int) -> tuple[Anchor, ...]:
+    """The users on whom settings were chosen."""
     return _anchors("development", _tastes(N_DEVELOPMENT, seed=seed, group="development"))
 
 
-def training_tastes(*, seed: int) -> Float[ndarray, "people objectives"]:
-    """Tastes of the people whose feedback makes the population prior."""
+def training_tastes(*, seed: int) -> Float[ndarray, "users objectives"]:
+    """Tastes of the users whose feedback makes the population prior."""
     return _tastes(N_TRAINING, seed=seed, group="training")
 
 
@@ -65,7 +65,7 @@ def development_prompts() -> tuple[str, ...]:
 
 
 def feedback_prompts() -> tuple[str, ...]:
-    """Prompts that people see answers to; the base answers them afresh."""
+    """Prompts that users see answers to; the base answers them afresh."""
     return train_prompts()[:N_FEEDBACK_PROMPTS]
 
 
@@ -90,13 +90,13 @@ def build_study_library(folder: Path, *, seed: int) -> LibraryFolder:
         InvalidInputError: the folder holds something else.
         FormatError: it holds a library of another base.
     """
-    anchors = basis_anchors(seed=seed) + development_people(seed=seed) + reported_people(seed=seed)
+    anchors = basis_anchors(seed=seed) + development_users(seed=seed) + reported_users(seed=seed)
     return build_library(study_run(anchors, seed=seed), out=folder).library
 
 
 def _tastes(
-    n_tastes: int, *, seed: int, group: str, concentration: float = PEOPLE_CONCENTRATION
-) -> Float[ndarray, "people objectives"]:
+    n_tastes: int, *, seed: int, group: str, concentration: float = USERS_CONCENTRATION
+) -> Float[ndarray, "users objectives"]:
     """A preference, a signed direction, a preference, and so on."""
     generator = generator_for(seed, "soup study", group)
     n_objectives = len(OBJECTIVE_NAMES)
@@ -112,7 +112,7 @@ def _tastes(
     return np.where(is_signed[:, None], signed, shares)
 
 
-def _anchors(stem: str, tastes: Float[ndarray, "people objectives"]) -> tuple[Anchor, ...]:
+def _anchors(stem: str, tastes: Float[ndarray, "users objectives"]) -> tuple[Anchor, ...]:
     return tuple(
         Anchor(f"{stem}-{place:02d}", OBJECTIVE_NAMES, tuple(taste))
         for place, taste in enumerate(tastes.tolist())

@@ -15,13 +15,13 @@ import torch
 
 from palate.build.library import build_library
 from palate.core.plan import Plan, member_plan, reference_plan
-from palate.core.protocols import Request, Sampling
-from palate.experts.anchors import objective_anchors
-from palate.experts.placement import AdapterSettings
-from palate.models.bank import AdapterBank
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
 from palate.models.chat import encode_prompt
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
+from palate.training.anchors import objective_anchors
+from palate.training.placement import AdapterSettings
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import format_prompt
 from research.soup.judge import answer_cell
@@ -116,7 +116,7 @@ def _decode_ratio(base: Base, folders: dict[str, Path], prompts: Sequence[str]) 
         for _ in range(N_ROUNDS):
             for plan in plans:
                 requests = [
-                    Request(format_prompt(prompt), plan, Sampling(max_tokens=16), seed=place)
+                    Request(format_prompt(prompt), plan, SamplingParams(max_tokens=16), seed=place)
                     for place, prompt in enumerate(prompts[:N_TIMED])
                 ]
                 start = perf_counter()

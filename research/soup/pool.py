@@ -1,8 +1,8 @@
-"""What the study's people see: fresh answers of the base, with what every expert says of them.
+"""What the study's users see: fresh answers of the base, with what every expert says of them.
 
 The answers are to training prompts, but they are not the rollouts that experts learned from: an
-expert says of its own training answers more than it knows. The gold rules give every person's
-utility of every answer; that is used to simulate what the person says, and nowhere else.
+expert says of its own training answers more than it knows. The gold rules give every user's
+utility of every answer; that is used to simulate what the user says, and nowhere else.
 """
 
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from numpy import ndarray
 from palate.core.files import read_json, write_json
 from palate.core.plan import reference_plan
 from palate.core.progress import progress_of
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.logprobs import Scored
 from palate.library.features import log_ratios, sample_states, scored_text
 from palate.library.folder import LibraryFolder
-from palate.models.bank import AdapterBank
 from palate.models.chat import format_messages
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.logprobs import Scored
-from palate.people.simulated import SimulatedPerson
+from palate.preferences.simulated import SimulatedUser
 from palate.soup.normalised import States
 from palate.world.gold import gold_rewards
 from palate.world.prompts import MAX_ANSWER_TOKENS
@@ -37,7 +37,7 @@ LABEL_GAIN = 10.0  # log-odds per unit of utility: the default annotator's tempe
 
 @dataclass(frozen=True, eq=False)
 class AnswerPool:
-    """Answers that people can be asked about.
+    """Answers that users can be asked about.
 
     Attributes:
         prompts: `[answers]`.
@@ -56,17 +56,17 @@ class AnswerPool:
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """What simulated people said.
+    """What simulated users said.
 
     Attributes:
-        first: `[people, comparisons]`, index into the pool.
-        second: `[people, comparisons]`, another answer to the same prompt.
-        labels: `[people, comparisons]`, 1 where the first was preferred, 0 otherwise.
+        first: `[users, comparisons]`, index into the pool.
+        second: `[users, comparisons]`, another answer to the same prompt.
+        labels: `[users, comparisons]`, 1 where the first was preferred, 0 otherwise.
     """
 
-    first: Int[ndarray, "people comparisons"]
-    second: Int[ndarray, "people comparisons"]
-    labels: Float[ndarray, "people comparisons"]
+    first: Int[ndarray, "users comparisons"]
+    second: Int[ndarray, "users comparisons"]
+    labels: Float[ndarray, "users comparisons"]
 
     def of_first(self, n_comparisons: int) -> "Votes":
         """What was said up to there."""
@@ -75,7 +75,7 @@ class Votes:
 
     def differences(
         self, features: Float[ndarray, "answers features"]
-    ) -> Float[ndarray, "people comparisons features"]:
+    ) -> Float[ndarray, "users comparisons features"]:
         """Features of the first answers minus those of the second."""
         return features[self.first] - features[self.second]
 
@@ -94,7 +94,7 @@ def make_pool(
             Request(
                 format_messages(base, prompts[place]),
                 reference_plan(n_experts=0),
-                Sampling(max_tokens=MAX_ANSWER_TOKENS),
+                SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
                 seed=derive_seed(seed, "soup study", "shown", prompts[place], copy),
             )
             for place, copy in asked
@@ -140,17 +140,17 @@ def pool_states(base: Base, bank: AdapterBank, pool: AnswerPool, *, seed: int) -
 
 def simulate_votes(
     pool: AnswerPool,
-    tastes: Float[ndarray, "people objectives"],
+    tastes: Float[ndarray, "users objectives"],
     *,
     n_comparisons: int,
     generator: np.random.Generator,
 ) -> Votes:
-    """Comparisons of two different answers to one prompt, labelled by each person's utility.
+    """Comparisons of two different answers to one prompt, labelled by each user's utility.
 
     Args:
         pool: What can be shown.
-        tastes: `[people, objectives]`; the utility of an answer is `taste . gold`.
-        n_comparisons: Per person.
+        tastes: `[users, objectives]`; the utility of an answer is `taste . gold`.
+        n_comparisons: Per user.
         generator: Source of what is shown and of labels.
     """
     answers_of = [np.flatnonzero(pool.prompt_index == at) for at in np.unique(pool.prompt_index)]
@@ -158,13 +158,13 @@ def simulate_votes(
     first = np.zeros((len(tastes), n_comparisons), dtype=int)
     second = np.zeros_like(first)
     labels = np.zeros(first.shape)
-    for person, taste in enumerate(tastes):
-        somebody = SimulatedPerson(taste, gain=LABEL_GAIN)
+    for user, taste in enumerate(tastes):
+        somebody = SimulatedUser(taste, gain=LABEL_GAIN)
         for place in range(n_comparisons):
             answers = answers_of[generator.integers(len(answers_of))]
             one, other = generator.choice(answers, size=2, replace=False)
-            first[person, place], second[person, place] = one, other
-            labels[person, place] = somebody.compare(
+            first[user, place], second[user, place] = one, other
+            labels[user, place] = somebody.compare(
                 pool.gold[one] - pool.gold[other], n_answers=place, generator=generator
             )
     return Votes(first, second, labels)

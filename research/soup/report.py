@@ -28,30 +28,30 @@ BASELINES = (*TOLD, "uniform soup", "best single expert", "best of 8 by fitted r
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One finding per way, prior and number of votes, people of all seeds together.
+    """One finding per way, prior and number of votes, users of all seeds together.
 
-    `gain` and `raw` are shares of bespoke with 95 % intervals over people; `kl_per_token` and
+    `gain` and `raw` are shares of bespoke with 95 % intervals over users; `kl_per_token` and
     `well_formed` are means over seeds.
     """
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["way"], row["prior"], row["n"]), []).append(row)
     found: list[dict[str, Any]] = []
-    for (way, prior, n), parts in groups.items():
-        share = _share(parts, way, prior, n)
+    for (method, prior, n), parts in groups.items():
+        share = _share(parts, method, prior, n)
         found.append(
             {
-                "way": way,
+                "way": method,
                 "prior": prior,
                 "n": n,
-                "n_people": sum(len(part["utility"]) for part in parts),
+                "n_users": sum(len(part["utility"]) for part in parts),
                 "n_prompts": parts[0]["n_prompts"],
                 "utility": float(np.mean([part["utility"] for part in parts])),
                 "gain": share.gain.to_json(),
                 "raw": share.raw.to_json(),
                 "worst": share.worst,
                 "gain_at_budget": _share(
-                    parts, way, prior, n, ceiling="raised_ceiling"
+                    parts, method, prior, n, ceiling="raised_ceiling"
                 ).gain.to_json(),
                 "kl_per_token": float(np.mean([part["kl_per_token"] for part in parts])),
                 "well_formed": float(np.mean([part["well_formed"] for part in parts])),
@@ -71,10 +71,10 @@ def failures(found: Sequence[Mapping[str, Any]]) -> list[str]:
             wrong.append(f"the {MAIN} after {n} votes reaches {share:.1%}, not {target:.0%}")
     best = by_key.get((MAIN, "prior", 100), 0.0)
     wrong += [
-        f"{way}{f' after {n} votes' if n >= 0 else ''} reaches {share:.1%}, the {MAIN} after 100 "
+        f"{method}{f' after {n} votes' if n >= 0 else ''} reaches {share:.1%}, the {MAIN} after 100 "
         f"votes {best:.1%}"
-        for (way, _, n), share in by_key.items()
-        if share > best and way in BASELINES
+        for (method, _, n), share in by_key.items()
+        if share > best and method in BASELINES
     ]
     return wrong
 
@@ -94,14 +94,14 @@ def write_report(
 
 def render(found: Sequence[Mapping[str, Any]], parts: Mapping[str, Any], *, command: str) -> str:
     """All tables as Markdown."""
-    n_people = max((row["n_people"] for row in found), default=0)
+    n_users = max((row["n_users"] for row in found), default=0)
     lines = [
-        "# Soups of the small world against a policy trained for the person",
+        "# Soups of the small world against a policy trained for the user",
         "",
-        f"`{command}`: {n_people} people the basis was not trained for, their votes simulated from "
+        f"`{command}`: {n_users} users the basis was not trained for, their votes simulated from "
         "the gold utility, answers to held-out prompts at temperature 1, gold rules as judge. "
-        "Shares are (way - base) / (bespoke - base), sums over people; brackets: 95 % intervals, "
-        "people resampled; prompts and draws, which all people and all ways but the implicit soup "
+        "Shares are (way - base) / (bespoke - base), sums over users; brackets: 95 % intervals, "
+        "users resampled; prompts and draws, which all users and all ways but the implicit soup "
         "share, are not, so figures on eight prompts are rough. KL is of the answers, nats per "
         "token. A cell that is empty was not measured.",
         "",
@@ -130,13 +130,15 @@ def _learned_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     for field, title in titles.items():
         lines += [title, "", *head]
-        for way, prior in dict.fromkeys((r["way"], r["prior"]) for r in found if r["n"] >= 0):
-            cells = {row["n"]: row for row in found if (row["way"], row["prior"]) == (way, prior)}
+        for method, prior in dict.fromkeys((r["way"], r["prior"]) for r in found if r["n"] >= 0):
+            cells = {
+                row["n"]: row for row in found if (row["way"], row["prior"]) == (method, prior)
+            }
             last = cells[max(cells)]
             shown = [_percent(cells[n][field]) if n in cells else "" for n in counts]
             name = PRIORS[prior]
             lines.append(
-                f"| {way} | {name} | {' | '.join(shown)} | {_kl(last)} | "
+                f"| {method} | {name} | {' | '.join(shown)} | {_kl(last)} | "
                 f"{100 * last['worst']:.0f} |"
             )
         lines.append("")
@@ -262,13 +264,13 @@ def with_shares(sweep: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _share(
-    parts: Sequence[Mapping[str, Any]], way: str, prior: str, n: int, *, ceiling: str = "ceiling"
+    parts: Sequence[Mapping[str, Any]], method: str, prior: str, n: int, *, ceiling: str = "ceiling"
 ) -> BespokeShare:
     utility, base, high = (
         np.concatenate([part[name] for part in parts]) for name in ("utility", "base", ceiling)
     )
     return bespoke_share(
-        utility, base=base, ceiling=high, generator=generator_for(n + 1, "share", way, prior)
+        utility, base=base, ceiling=high, generator=generator_for(n + 1, "share", method, prior)
     )
 
 
@@ -280,9 +282,9 @@ def _figure(found: Sequence[Mapping[str, Any]]) -> Any:
         ("best of 8 by fitted reward", "prior"): "best of 8 by fitted reward",
     }
     lines: list[Line] = []
-    for (way, prior), name in names.items():
+    for (method, prior), name in names.items():
         rows = sorted(
-            (r for r in found if (r["way"], r["prior"]) == (way, prior)), key=lambda r: r["n"]
+            (r for r in found if (r["way"], r["prior"]) == (method, prior)), key=lambda r: r["n"]
         )
         gains = [row["gain"] for row in rows]
         if rows:
@@ -296,10 +298,10 @@ def _figure(found: Sequence[Mapping[str, Any]]) -> Any:
                 )
             )
     told = {row["way"]: 100 * row["gain"]["estimate"] for row in found if row["n"] < 0}
-    levels = [(f"{way} (told the taste)", told[way]) for way in TOLD[:2] if way in told]
+    levels = [(f"{method} (told the taste)", told[method]) for method in TOLD[:2] if method in told]
     return lines_figure(
         lines,
-        x_label="comparisons of the person",
+        x_label="comparisons of the user",
         y_label="gain over the base, % of bespoke",
         levels=[("bespoke", 100.0), *levels],
     )

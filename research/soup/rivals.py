@@ -1,6 +1,6 @@
 """Baselines of the study: the instruction that a taste comes to, and adapters of mean factors.
 
-Oracles are told the person's taste; learners have the same votes as the soups.
+Oracles are told the user's taste; learners have the same votes as the soups.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ CLEAR_SHARE = 1 / 3  # an axis counts as wanted if it matters so much as the mos
 
 
 def wanted_poles(taste: Float[ndarray, " objectives"]) -> list[Objective]:
-    """One pole of every axis that matters to the person, what is wanted less netted out."""
+    """One pole of every axis that matters to the user, what is wanted less netted out."""
     nets = {
         axis: float(
             taste[OBJECTIVE_NAMES.index(one.name)] - taste[OBJECTIVE_NAMES.index(other.name)]
@@ -32,14 +32,14 @@ def wanted_poles(taste: Float[ndarray, " objectives"]) -> list[Objective]:
     ]
 
 
-def instructions(tastes: Float[ndarray, "people objectives"]) -> list[str]:
-    """`[people]`: the preference in words, as the base was taught to read wishes."""
+def instructions(tastes: Float[ndarray, "users objectives"]) -> list[str]:
+    """`[users]`: the preference in words, as the base was taught to read wishes."""
     return [" ".join(pole.instruction for pole in wanted_poles(taste)) for taste in tastes]
 
 
 def save_factor_means(
     folder: Path,
-    tastes: Float[ndarray, "people objectives"],
+    tastes: Float[ndarray, "users objectives"],
     *,
     axis_folders: Sequence[Path],
     base_path: str,
@@ -47,15 +47,15 @@ def save_factor_means(
     """Personalized Soups: `A`s and `B`s of the wanted poles' experts averaged apart.
 
     Args:
-        folder: Gets one adapter folder per person; those that are there are kept.
-        tastes: `[people, objectives]`.
+        folder: Gets one adapter folder per user; those that are there are kept.
+        tastes: `[users, objectives]`.
         axis_folders: Of the axis experts, in the order of the objectives.
         base_path: Of the base.
     """
     adapters = [load_adapter(path) for path in axis_folders]
     found: dict[str, Path] = {}
-    for person, taste in enumerate(tastes):
-        path = folder / f"person-{person:02d}"
+    for user, taste in enumerate(tastes):
+        path = folder / f"user-{user:02d}"
         found[path.name] = path
         if path.is_dir():
             continue

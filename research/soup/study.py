@@ -68,7 +68,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
     is_json: IsJson = False,
 ) -> None:
-    """Percent of a policy trained for the person, on the small world, gold rules as judge."""
+    """Percent of a policy trained for the user, on the small world, gold rules as judge."""
     chosen = whole_numbers(seeds, what="seeds")
     command = f"python -m research.soup.study --seeds {seeds}"
     found = study_report(work, chosen, out=out, command=command)

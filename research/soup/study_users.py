@@ -1,14 +1,14 @@
-"""How close soups come to a policy trained for the person: the small world, the gold rules judge.
+"""How close soups come to a policy trained for the user: the small world, the gold rules judge.
 
-For every seed: a library of 24 basis experts and a bespoke expert per person, from nothing but the
+For every seed: a library of 24 basis experts and a bespoke expert per user, from nothing but the
 base; a basis of the twelve experts that span most (greedy D-optimality on tilts); simulated votes
-of every person; coefficients after 0 to 100 of them; answers to held-out prompts. Every stage is
+of every user; coefficients after 0 to 100 of them; answers to held-out prompts. Every stage is
 kept under the work folder and used again.
 
 Judged on `N_PROMPTS` held-out prompts, one answer each at temperature 1; ways that need a pass of
 the model per expert on the first `N_OUTPUT_PROMPTS` of them. Bases and ceilings are those of the
-same prompts. Nothing was chosen on these people or prompts: budget and largest scale are the
-package's own, chosen on development people (docs/log.md).
+same prompts. Nothing was chosen on these users or prompts: budget and largest scale are the
+package's own, chosen on development users (docs/log.md).
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ from palate.core.plan import (
     parameter_soup_plan,
     reference_plan,
 )
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
 from palate.evaluate.implicit_counts import draw_counted, implicit_plan
 from palate.library.folder import LibraryFolder
 from palate.library.opening import WORLD, base_path
-from palate.models.bank import AdapterBank
-from palate.models.engine import LocalEngine
 from palate.models.load import load_base
 from palate.soup.coefficients import reward_space_coefficients
 from palate.soup.normalised import States
@@ -48,16 +48,16 @@ from research.soup.candidates import Candidates, make_candidates
 from research.soup.fit import (
     StudyBasis,
     best_single_experts,
-    fit_people,
+    fit_users,
     make_basis,
     select_places,
-    serve_people,
+    serve_users,
 )
 from research.soup.judge import Cell, Judge, answer_cell, cell_of
 from research.soup.library import (
     basis_anchors,
     build_study_library,
-    reported_people,
+    reported_users,
 )
 from research.soup.pool import AnswerPool, Votes, make_pool, pool_states, simulate_votes
 from research.soup.rivals import (
@@ -80,18 +80,18 @@ class Seed:
         folder: Of its stages.
         library: Basis and bespoke experts.
         judge: Base, held-out prompts.
-        tastes: `[people, objectives]`.
-        pool: What people are shown.
+        tastes: `[users, objectives]`.
+        pool: What users are shown.
         states: States of the base with the tilts of all basis experts.
         order: All basis experts, most telling first.
-        votes: Of the reported people.
+        votes: Of the reported users.
     """
 
     number: int
     folder: Path
     library: LibraryFolder
     judge: Judge
-    tastes: Float[ndarray, "people objectives"]
+    tastes: Float[ndarray, "users objectives"]
     pool: AnswerPool
     states: States
     order: tuple[int, ...]
@@ -125,7 +125,7 @@ def open_seed(work: Path, number: int) -> Seed:
         states = pool_states(base, bank, pool, seed=number)
     finally:
         bank.close()
-    tastes = np.array([person.direction for person in reported_people(seed=number)])
+    tastes = np.array([user.direction for user in reported_users(seed=number)])
     votes = simulate_votes(
         pool,
         tastes,
@@ -175,7 +175,7 @@ class Table:
         seed: What is measured.
         rows: So far.
         base: The base's answers.
-        bespoke: The answers of every person's own expert.
+        bespoke: The answers of every user's own expert.
         raised: The same with coefficients enlarged as soups' are: the ceiling at equal KL.
     """
 
@@ -183,24 +183,24 @@ class Table:
         """Answer with the base and with everybody's own expert."""
         self.seed = seed
         self.rows: list[dict[str, Any]] = []
-        n_people = len(seed.tastes)
-        bare = [reference_plan(n_experts=0)] * n_people
-        people = [person.name for person in reported_people(seed=seed.number)]
-        experts = seed.experts(people)
-        bespoke = [member_plan(index=k, n_experts=n_people) for k in range(n_people)]
+        n_users = len(seed.tastes)
+        bare = [reference_plan(n_experts=0)] * n_users
+        users = [user.name for user in reported_users(seed=seed.number)]
+        experts = seed.experts(users)
+        bespoke = [member_plan(index=k, n_experts=n_users) for k in range(n_users)]
         self.base = answer_cell(seed.judge, "base", bare, experts={})
         self.bespoke = answer_cell(seed.judge, "bespoke", bespoke, experts=experts)
         raised = _raised_bespoke(seed, experts, settings)
         self.raised = answer_cell(seed.judge, "bespoke-raised", raised, experts=experts)
 
-    def add(self, way: str, cell: Cell, *, prior: str = "", n: int = -1, **more: Any) -> None:
+    def add(self, method: str, cell: Cell, *, prior: str = "", n: int = -1, **more: Any) -> None:
         """One row; `n` is -1 for ways that learn nothing."""
         n_prompts = cell.gold.shape[1]
         tastes = self.seed.tastes
         self.rows.append(
             {
                 "seed": self.seed.number,
-                "way": way,
+                "way": method,
                 "prior": prior,
                 "n": n,
                 "n_prompts": n_prompts,
@@ -238,10 +238,10 @@ def _raised_bespoke(seed: Seed, experts: dict[str, Path], settings: SoupSettings
 def _told(table: Table, basis: StudyBasis) -> None:
     """Ways that are told the taste, and the one soup for everybody."""
     seed, judge, tastes = table.seed, table.seed.judge, table.seed.tastes
-    n_people = len(tastes)
+    n_users = len(tastes)
     axes = seed.experts(OBJECTIVE_NAMES)
     chosen = seed.experts(basis.soup.experts)
-    wished = [reference_plan(n_experts=0)] * n_people
+    wished = [reference_plan(n_experts=0)] * n_users
     wishes = instructions(tastes)
     table.add("prompting", answer_cell(judge, "prompting", wished, experts={}, instructions=wishes))
     rewarded = [parameter_soup_plan(taste.tolist()) for taste in tastes]
@@ -263,10 +263,10 @@ def _told(table: Table, basis: StudyBasis) -> None:
         axis_folders=list(axes.values()),
         base_path=seed.library.manifest.base.path,
     )
-    plans = [member_plan(index=k, n_experts=n_people) for k in range(n_people)]
+    plans = [member_plan(index=k, n_experts=n_users) for k in range(n_users)]
     table.add("Personalized Soups", answer_cell(judge, "factor-means", plans, experts=means))
     share = [1 / N_EXPERTS] * N_EXPERTS
-    uniform = [parameter_soup_plan(share)] * n_people
+    uniform = [parameter_soup_plan(share)] * n_users
     table.add("uniform soup", answer_cell(judge, "uniform", uniform, experts=chosen))
     solved = [reward_space_coefficients(t, anchors=basis.soup.anchors).tolist() for t in tastes]
     plans = [parameter_soup_plan(row) for row in solved]
@@ -288,8 +288,8 @@ def _learned(table: Table, basis: StudyBasis, *, prior: str) -> None:
     cell = answer_cell(judge, f"{prior}-0", nobody, experts=experts)
     table.add("parameter soup", cell, prior=prior, n=0)
     for n in N_VOTES:
-        beliefs = fit_people(basis, seed.votes, n_comparisons=n)
-        soups = serve_people(basis, beliefs, way="soup")
+        beliefs = fit_users(basis, seed.votes, n_comparisons=n)
+        soups = serve_users(basis, beliefs, method="soup")
         cell = answer_cell(judge, f"{prior}-{n}", [soup.plan for soup in soups], experts=experts)
         scale = float(np.mean([soup.scale for soup in soups]))
         table.add("parameter soup", cell, prior=prior, n=n, scale=scale)
@@ -301,11 +301,11 @@ def _learned(table: Table, basis: StudyBasis, *, prior: str) -> None:
         alone = answer_cell(judge, "singles", singles, experts=experts)
         for n in N_VOTES:
             picked = best_single_experts(basis, seed.votes, n_comparisons=n)
-            table.add("best single expert", alone.of_people(picked), n=n)
+            table.add("best single expert", alone.of_users(picked), n=n)
 
 
-def _best_of_n(candidates: Candidates, coefficients: Float[ndarray, "people experts"]) -> Cell:
-    """The base's candidate of each prompt with the highest believed reward, for every person."""
+def _best_of_n(candidates: Candidates, coefficients: Float[ndarray, "users experts"]) -> Cell:
+    """The base's candidate of each prompt with the highest believed reward, for every user."""
     rewards = np.einsum("qck,pk->pqc", candidates.log_ratios, coefficients)
     return candidates.picked(rewards.argmax(axis=2))
 
@@ -320,13 +320,13 @@ def _by_outputs(table: Table, basis: StudyBasis, *, prior: str) -> None:
     for n in (0, *N_VOTES):
         coefficients = np.stack([mean] * len(seed.tastes))
         if n:
-            beliefs = fit_people(basis, seed.votes, n_comparisons=n)
-            soups = serve_people(basis, beliefs, way="output-soup")
+            beliefs = fit_users(basis, seed.votes, n_comparisons=n)
+            soups = serve_users(basis, beliefs, method="output-soup")
             coefficients = np.stack([soup.coefficients for soup in soups])
-        plans = [soup_plan(row.tolist(), way="output-soup") for row in coefficients]
+        plans = [soup_plan(row.tolist(), method="output-soup") for row in coefficients]
         cell = answer_cell(judge, f"explicit-{stem}{n}", plans, experts=experts)
         table.add("explicit output soup", cell, prior=prior, n=n)
-        one_pass = [soup_plan(row.tolist(), way="soup") for row in coefficients]
+        one_pass = [soup_plan(row.tolist(), method="soup") for row in coefficients]
         cell = answer_cell(judge, f"few-{stem}{n}", one_pass, experts=experts)
         table.add("parameter soup, same prompts", cell, prior=prior, n=n)
         cell, acceptance = _implicit(judge, f"implicit-{stem}{n}", coefficients, experts)
@@ -336,7 +336,7 @@ def _by_outputs(table: Table, basis: StudyBasis, *, prior: str) -> None:
 def _implicit(
     judge: Judge,
     name: str,
-    coefficients: Float[ndarray, "people experts"],
+    coefficients: Float[ndarray, "users experts"],
     experts: dict[str, Path],
 ) -> tuple[Cell, float]:
     path = judge.folder / f"{name}.json"
@@ -346,11 +346,11 @@ def _implicit(
         requests = [
             Request(
                 format_prompt(prompt),
-                implicit_plan(soup_plan(row.tolist(), way="output-soup")),
-                Sampling(max_tokens=MAX_ANSWER_TOKENS),
-                seed=derive_seed(judge.seed, "soup study", name, person, prompt),
+                implicit_plan(soup_plan(row.tolist(), method="output-soup")),
+                SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
+                seed=derive_seed(judge.seed, "soup study", name, user, prompt),
             )
-            for person, row in enumerate(coefficients)
+            for user, row in enumerate(coefficients)
             for prompt in judge.prompts
         ]
         counted = draw_counted(LocalEngine(judge.base, bank), requests)

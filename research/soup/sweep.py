@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from research.soup.fit import fit_people, serve_people
+from research.soup.fit import fit_users, serve_users
 from research.soup.judge import Judge, answer_cell
 from research.soup.study_users import N_EXPERTS, Seed, Table
 
@@ -23,8 +23,8 @@ def measure_sweep(seed: Seed) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for size in SIZES:
         basis = seed.basis(size)
-        soups = serve_people(
-            basis, fit_people(basis, seed.votes, n_comparisons=N_COMPARISONS), way="soup"
+        soups = serve_users(
+            basis, fit_users(basis, seed.votes, n_comparisons=N_COMPARISONS), method="soup"
         )
         cell = answer_cell(
             judge,

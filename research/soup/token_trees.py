@@ -1,8 +1,8 @@
-"""Yardstick B: small language models whose people, experts and optima are all known exactly.
+"""Yardstick B: small language models whose users, experts and optima are all known exactly.
 
 A recurrent network with random parameters is the reference: five tokens, answers of five tokens.
-An answer has four attributes, a person wants a signed unit vector of them, and experts are exactly
-optimal for random such vectors. What a soup reaches of a person's possible gain can be computed to
+An answer has four attributes, a user wants a signed unit vector of them, and experts are exactly
+optimal for random such vectors. What a soup reaches of a user's possible gain can be computed to
 the last digit, so estimators are compared without noise from training or sampling.
 
 Its orderings carry over to larger models; its percentages do not.
@@ -28,10 +28,10 @@ LENGTH = 5
 N_ATTRIBUTES = 4
 N_ANCHORS = 30
 N_TRAINING = 200
-N_PEOPLE = 6
+N_USERS = 6
 N_COMPARISONS = 300
 BETA = 0.5
-GAIN = 3.0  # of people's labels, known to the fits
+GAIN = 3.0  # of users's labels, known to the fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class Yardstick:
         reference: Policy of the base model.
         attributes: `[answers, attributes]`, mean zero and variance one under the reference.
         anchors: `[anchors, attributes]`, unit vectors that experts are optimal for.
-        training: `[people, attributes]`, people a population prior may be fitted to.
-        people: `[people, attributes]`, people it is measured on.
+        training: `[users, attributes]`, users a population prior may be fitted to.
+        users: `[users, attributes]`, users it is measured on.
     """
 
     seed: int
@@ -52,7 +52,7 @@ class Yardstick:
     attributes: Float[ndarray, "answers attributes"]
     anchors: Float[ndarray, "anchors attributes"]
     training: Float[ndarray, "training attributes"]
-    people: Float[ndarray, "people attributes"]
+    users: Float[ndarray, "users attributes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def yardstick(seed: int, *, n_training: int = N_TRAINING) -> Yardstick:
 
     Args:
         seed: Any whole number; the recorded table uses 0 to 5.
-        n_training: People for the prior, drawn before those measured.
+        n_training: Users for the prior, drawn before those measured.
     """
     generator = np.random.default_rng(seed)
     W = generator.normal(size=(N_HIDDEN, N_HIDDEN)) / np.sqrt(N_HIDDEN) * 1.2
@@ -98,22 +98,22 @@ def yardstick(seed: int, *, n_training: int = N_TRAINING) -> Yardstick:
         attributes=centred / np.sqrt(chances @ centred**2),
         anchors=_unit(generator.normal(size=(N_ANCHORS, N_ATTRIBUTES))),
         training=_unit(generator.normal(size=(n_training, N_ATTRIBUTES))),
-        people=_unit(generator.normal(size=(N_PEOPLE, N_ATTRIBUTES))),
+        users=_unit(generator.normal(size=(N_USERS, N_ATTRIBUTES))),
     )
 
 
-def votes(world: Yardstick, *, person: int) -> Votes:
-    """What one of the people says of pairs of the reference's answers.
+def votes(world: Yardstick, *, user: int) -> Votes:
+    """What one of the users says of pairs of the reference's answers.
 
     The first is preferred with probability `sigmoid(GAIN * difference of returns)`.
     """
-    generator = np.random.default_rng(1000 * world.seed + person)
+    generator = np.random.default_rng(1000 * world.seed + user)
     chances = np.exp(answer_log_probs(world.reference))
     chances = chances / chances.sum()
     first, second = (
         generator.choice(len(chances), size=N_COMPARISONS, p=chances) for _ in range(2)
     )
-    returns = world.attributes @ world.people[person]
+    returns = world.attributes @ world.users[user]
     chance = expit(GAIN * (returns[first] - returns[second]))
     return Votes(first, second, (generator.random(N_COMPARISONS) < chance).astype(float))
 

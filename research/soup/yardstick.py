@@ -1,4 +1,4 @@
-"""Yardstick B, told as a report: what coefficients reach of a person's gain, by way and by n."""
+"""Yardstick B, told as a report: what coefficients reach of a user's gain, by way and by n."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from palate.core.files import dump_json, write_text_atomic
 from palate.core.types import Belief
-from palate.people.bradley_terry import fit
+from palate.preferences.bradley_terry import fit
 from palate.soup.basis import effective_rank, tree_tilt_matrix
 from palate.soup.coefficients import (
     reward_space_coefficients,
@@ -52,7 +52,7 @@ SEEDS = tuple(range(6))
 SIZES = (4, 7, 15, 30)
 N_VOTES = (10, 30, 100, 300)
 STAGE_TWO = {("ridge", 7): (30, 100, 300), ("ridge", 15): (30, 100, 300), ("prior", 15): (100, 300)}
-N_STAGE_TWO_PEOPLE = 3
+N_STAGE_TWO_USERS = 3
 BUDGETS = (0.1, 0.2)
 TRUST_SIZE = 15
 TRUST_VOTES = (5, 10, 30, 100)
@@ -71,7 +71,7 @@ class Bench:
         basis: `[pairs, anchors]`, the tilt matrix.
         states: Of all depths, one after the other.
         shares: `[states]`, how often the reference reaches them, divided by the answers' length.
-        imitations: `[pairs, training]`, tilts of the training people's optimal policies.
+        imitations: `[pairs, training]`, tilts of the training users's optimal policies.
     """
 
     world: Yardstick
@@ -82,9 +82,9 @@ class Bench:
     shares: Float[ndarray, " states"]
     imitations: Float[ndarray, "pairs training"]
 
-    def recovered(self, policy: Policy, person: int) -> float:
-        """Share of the person's possible gain that the policy reaches, in percent."""
-        reference, returns = self.world.reference, self.world.attributes @ self.world.people[person]
+    def recovered(self, policy: Policy, user: int) -> float:
+        """Share of the user's possible gain that the policy reaches, in percent."""
+        reference, returns = self.world.reference, self.world.attributes @ self.world.users[user]
         base = float(np.exp(answer_log_probs(reference)) @ returns)
         best = float(soft_values(reference, returns, beta=BETA)[0][0])
         own = objective(policy, reference=reference, returns=returns, beta=BETA)
@@ -114,13 +114,13 @@ def run_yardstick(
         bench = make_bench(yardstick(seed))
         ranks.append(effective_rank(bench.basis).at)
         priors = {n_experts: _priors(bench, n_experts) for n_experts in SIZES}
-        for person in range(len(bench.world.people)):
-            said = votes(bench.world, person=person)
+        for user in range(len(bench.world.users)):
+            said = votes(bench.world, user=user)
             for n_experts in SIZES:
-                rows += _without_votes(bench, person, n_experts)
-                rows += _with_votes(bench, person, said, priors[n_experts])
-            if person < N_STAGE_TWO_PEOPLE:
-                rows += _stage_two(bench, person, said, priors)
+                rows += _without_votes(bench, user, n_experts)
+                rows += _with_votes(bench, user, said, priors[n_experts])
+            if user < N_STAGE_TWO_USERS:
+                rows += _stage_two(bench, user, said, priors)
         if seed in TRUST_SEEDS:
             rows += _trusted(make_bench(yardstick(seed, n_training=0)))
         on_seed(done, len(SEEDS))
@@ -137,8 +137,8 @@ def make_bench(world: Yardstick) -> Bench:
         for anchor in world.anchors
     ]
     training = [
-        optimal_policy(world.reference, world.attributes @ person, beta=BETA)
-        for person in world.training
+        optimal_policy(world.reference, world.attributes @ user, beta=BETA)
+        for user in world.training
     ]
     tables = [tilts(expert, reference=world.reference) for expert in experts]
     reached = np.concatenate(state_log_probs(world.reference)[:LENGTH])
@@ -159,15 +159,15 @@ def make_bench(world: Yardstick) -> Bench:
 
 
 def population_prior(bench: Bench, *, n_experts: int) -> Belief:
-    """Mean zero and the second moment of the coefficients that imitate the training people."""
+    """Mean zero and the second moment of the coefficients that imitate the training users."""
     fitted = np.linalg.lstsq(bench.basis[:, :n_experts], bench.imitations, rcond=None)[0]
     second = fitted @ fitted.T / bench.imitations.shape[1]
     return Belief(np.zeros(n_experts), second + PRIOR_FLOOR * np.eye(n_experts))
 
 
-def _without_votes(bench: Bench, person: int, n_experts: int) -> Iterator[Row]:
+def _without_votes(bench: Bench, user: int, n_experts: int) -> Iterator[Row]:
     world = bench.world
-    wanted = world.people[person]
+    wanted = world.users[user]
     best = optimal_policy(world.reference, world.attributes @ wanted, beta=BETA)
     target = tree_tilt_matrix(world.reference, [best])[:, 0]
     in_rewards = reward_space_coefficients(wanted, anchors=world.anchors[:n_experts])
@@ -185,35 +185,35 @@ def _without_votes(bench: Bench, person: int, n_experts: int) -> Iterator[Row]:
         "Q space": bench.soup(in_values),
         "reward space, corrected": corrected,
     }
-    for way, policy in found.items():
-        yield Row(world.seed, way, n_experts, 0, bench.recovered(policy, person))
+    for method, policy in found.items():
+        yield Row(world.seed, method, n_experts, 0, bench.recovered(policy, user))
 
 
-def _restricted(bench: Bench, person: int, n_experts: int) -> Iterator[Row]:
+def _restricted(bench: Bench, user: int, n_experts: int) -> Iterator[Row]:
     world = bench.world
-    best = optimal_policy(world.reference, world.attributes @ world.people[person], beta=BETA)
+    best = optimal_policy(world.reference, world.attributes @ world.users[user], beta=BETA)
     target = tree_tilt_matrix(world.reference, [best])[:, 0]
     basis = bench.basis[:, :n_experts]
-    inside = bench.recovered(bench.soup(simplex_coefficients(target, basis=basis)), person)
+    inside = bench.recovered(bench.soup(simplex_coefficients(target, basis=basis)), user)
     free = tilt_coefficients(target, basis=basis)
     yield Row(world.seed, "Q space, simplex", n_experts, 0, inside)
     yield Row(world.seed, "sum of absolute coefficients", n_experts, 0, float(np.abs(free).sum()))
 
 
-def _with_votes(bench: Bench, person: int, said: Votes, priors: dict[str, Belief]) -> Iterator[Row]:
-    for way, prior in priors.items():
+def _with_votes(bench: Bench, user: int, said: Votes, priors: dict[str, Belief]) -> Iterator[Row]:
+    for method, prior in priors.items():
         for n in N_VOTES:
             found = _stage_one(bench, said, np.arange(n), prior)
-            recovered = bench.recovered(bench.soup(found), person)
-            yield Row(bench.world.seed, way, len(found), n, recovered)
+            recovered = bench.recovered(bench.soup(found), user)
+            yield Row(bench.world.seed, method, len(found), n, recovered)
 
 
 def _stage_two(
-    bench: Bench, person: int, said: Votes, priors: dict[int, dict[str, Belief]]
+    bench: Bench, user: int, said: Votes, priors: dict[int, dict[str, Belief]]
 ) -> Iterator[Row]:
     margin = Margin(BETA, GAIN)
-    for (way, n_experts), counts in STAGE_TWO.items():
-        prior = priors[n_experts][way]
+    for (method, n_experts), counts in STAGE_TWO.items():
+        prior = priors[n_experts][method]
         known = comparisons(bench.first(n_experts), bench, said)
         for n in counts:
             index = np.arange(n)
@@ -230,16 +230,16 @@ def _stage_two(
             gated = two if gate(folds, margin=margin).is_second else one
             found = {"stage 1": one, "stage 2": two, "gated": gated}
             for stage, coefficients in found.items():
-                recovered = bench.recovered(bench.soup(coefficients), person)
-                yield Row(bench.world.seed, f"{way}, {stage}", n_experts, n, recovered)
+                recovered = bench.recovered(bench.soup(coefficients), user)
+                yield Row(bench.world.seed, f"{method}, {stage}", n_experts, n, recovered)
 
 
 def _trusted(bench: Bench) -> Iterator[Row]:
     prior = Belief(np.zeros(TRUST_SIZE), np.eye(TRUST_SIZE))
-    for person in range(len(bench.world.people)):
+    for user in range(len(bench.world.users)):
         for n_experts in SIZES:
-            yield from _restricted(bench, person, n_experts)
-        said = votes(bench.world, person=person)
+            yield from _restricted(bench, user, n_experts)
+        said = votes(bench.world, user=user)
         for n in TRUST_VOTES:
             found = _stage_one(bench, said, np.arange(n), prior)
             scaled = {"no budget": found}
@@ -247,13 +247,13 @@ def _trusted(bench: Bench) -> Iterator[Row]:
                 scaled[f"budget {budget}"] = trust_region(
                     found, bench.first(TRUST_SIZE), budget=budget, state_shares=bench.shares
                 ).coefficients
-            for way, coefficients in scaled.items():
-                recovered = bench.recovered(bench.soup(coefficients), person)
-                yield Row(bench.world.seed, way, TRUST_SIZE, n, recovered)
+            for method, coefficients in scaled.items():
+                recovered = bench.recovered(bench.soup(coefficients), user)
+                yield Row(bench.world.seed, method, TRUST_SIZE, n, recovered)
 
 
 def comparisons(states: States, bench: Bench, said: Votes) -> Comparisons:
-    """A person's votes with the states their answers passed through."""
+    """A user's votes with the states their answers passed through."""
     n_experts = states.tilts.shape[2]
     rows = np.arange(len(said.labels))
     visits = np.zeros((len(rows), len(states.reference)))
@@ -296,9 +296,9 @@ def main(
         typer.echo(dump_json(report.to_json()))
     else:
         table = Table("way", "experts", "comparisons", "percent of the possible gain", "lowest")
-        for (way, size, n), cell in report.cells.items():
+        for (method, size, n), cell in report.cells.items():
             shown = f"{cell.estimate:.1f} [{cell.low:.1f}, {cell.high:.1f}]"
-            table.add_row(way, str(size), str(n), shown, f"{report.worst[way, size, n]:.1f}")
+            table.add_row(method, str(size), str(n), shown, f"{report.worst[method, size, n]:.1f}")
         console.print(table)
     report.require_met()
 

@@ -27,14 +27,14 @@ _KNOWN = {
 }
 RECORDED: dict[Cell, float] = {
     **{
-        (way, size, n): float(values[row][column])
-        for way, values in _LEARNED.items()
+        (method, size, n): float(values[row][column])
+        for method, values in _LEARNED.items()
         for row, size in enumerate(_SIZES)
         for column, n in enumerate(_VOTES)
     },
     **{
-        (way, size, 0): float(values[row])
-        for way, values in _KNOWN.items()
+        (method, size, 0): float(values[row])
+        for method, values in _KNOWN.items()
         for row, size in enumerate(_SIZES)
     },
     ("ridge, stage 1", 7, 100): 75.0,
@@ -71,18 +71,18 @@ TOLERANCE = 1.0  # points; the recorded numbers are rounded to whole ones
 
 @dataclass(frozen=True)
 class Row:
-    """One person's result in one cell.
+    """One user's result in one cell.
 
     Attributes:
         seed: Of the world.
-        way: How the coefficients were found.
+        method: How the coefficients were found.
         n_experts: How many there were.
         n_comparisons: Zero where none were needed.
         value: Percent of the possible gain.
     """
 
     seed: int
-    way: str
+    method: str
     n_experts: int
     n_comparisons: int
     value: float
@@ -93,8 +93,8 @@ class YardstickReport:
     """Every cell, and what must hold of them.
 
     Attributes:
-        cells: Mean over people with an interval that resamples worlds.
-        worst: Lowest person of every cell.
+        cells: Mean over users with an interval that resamples worlds.
+        worst: Lowest user of every cell.
         ranks: Effective ranks of the 30 experts' tilts, one mapping per world.
         failures: One sentence per check that failed.
     """
@@ -109,14 +109,14 @@ class YardstickReport:
         return {
             "cells": [
                 {
-                    "way": way,
+                    "way": method,
                     "n_experts": size,
                     "n_comparisons": n,
                     **interval.to_json(),
-                    "worst": self.worst[way, size, n],
-                    "recorded": RECORDED.get((way, size, n)),
+                    "worst": self.worst[method, size, n],
+                    "recorded": RECORDED.get((method, size, n)),
                 }
-                for (way, size, n), interval in self.cells.items()
+                for (method, size, n), interval in self.cells.items()
             ],
             "effective_rank": [
                 {str(share): rank for share, rank in ranks.items()} for ranks in self.ranks
@@ -147,20 +147,20 @@ class YardstickReport:
         lines = [
             "# Yardstick B: coefficients on token trees with known answers",
             "",
-            "Percent of the gain from the base model to a policy made for the person: mean over n "
-            "people, 95 % interval over worlds in brackets, and what other implementations "
+            "Percent of the gain from the base model to a policy made for the user: mean over n "
+            "users, 95 % interval over worlds in brackets, and what other implementations "
             "recorded. Made by `python -m research.soup.yardstick`.",
             "",
-            "| way | experts | comparisons | n | percent | recorded | lowest person |",
+            "| way | experts | comparisons | n | percent | recorded | lowest user |",
             "|---|---|---|---|---|---|---|",
         ]
-        for (way, size, n), interval in self.cells.items():
-            recorded = RECORDED.get((way, size, n))
+        for (method, size, n), interval in self.cells.items():
+            recorded = RECORDED.get((method, size, n))
             lines.append(
-                f"| {way} | {size} | {n or ''} | {interval.n} | {interval.estimate:.1f} "
+                f"| {method} | {size} | {n or ''} | {interval.n} | {interval.estimate:.1f} "
                 f"[{interval.low:.1f}, {interval.high:.1f}] | "
                 f"{'' if recorded is None else f'{recorded:g}'} | "
-                f"{self.worst[way, size, n]:.1f} |"
+                f"{self.worst[method, size, n]:.1f} |"
             )
         named = {share: sorted(ranks[share] for ranks in self.ranks) for share in self.ranks[0]}
         lines += [
@@ -182,7 +182,7 @@ def make_report(rows: Sequence[Row], ranks: Sequence[dict[float, int]]) -> Yards
     """The table of the rows, checked."""
     grouped: dict[Cell, list[Row]] = {}
     for row in rows:
-        grouped.setdefault((row.way, row.n_experts, row.n_comparisons), []).append(row)
+        grouped.setdefault((row.method, row.n_experts, row.n_comparisons), []).append(row)
     cells = {
         cell: bootstrap_interval(
             np.array([row.value for row in found]),
@@ -197,17 +197,17 @@ def make_report(rows: Sequence[Row], ranks: Sequence[dict[float, int]]) -> Yards
 
 def _failures(cells: dict[Cell, Interval], worst: dict[Cell, float]) -> list[str]:
     wrong = [
-        f"{way} with {size} experts and {n} comparisons is {cells[way, size, n].estimate:.1f}, not "
+        f"{method} with {size} experts and {n} comparisons is {cells[method, size, n].estimate:.1f}, not "
         f"{value:g} within {TOLERANCE:g}."
-        for (way, size, n), value in RECORDED.items()
-        if abs(cells[way, size, n].estimate - value) > TOLERANCE
+        for (method, size, n), value in RECORDED.items()
+        if abs(cells[method, size, n].estimate - value) > TOLERANCE
     ]
     above = [
         *((("Q space", k, 0), ("reward space", k, 0)) for k in _SIZES),
         *((("prior", k, n), ("ridge", k, n)) for k in _SIZES for n in (10, 30)),
         *(
-            ((f"{way}, stage 2", k, n), (f"{way}, stage 1", k, n))
-            for way, k in (("ridge", 7), ("ridge", 15), ("prior", 15))
+            ((f"{method}, stage 2", k, n), (f"{method}, stage 1", k, n))
+            for method, k in (("ridge", 7), ("ridge", 15), ("prior", 15))
             for n in (100, 300)
         ),
     ]
@@ -218,13 +218,13 @@ def _failures(cells: dict[Cell, Interval], worst: dict[Cell, float]) -> list[str
         if cells[better].estimate <= cells[other].estimate
     ]
     wrong += [
-        f"The gate lets stage 2 spoil {way} with {size} experts at {n} comparisons."
-        for way, size, n in (("ridge", 7, 30), ("ridge", 15, 30))
-        if cells[f"{way}, gated", size, n].estimate
-        < cells[f"{way}, stage 1", size, n].estimate - TOLERANCE
+        f"The gate lets stage 2 spoil {method} with {size} experts at {n} comparisons."
+        for method, size, n in (("ridge", 7, 30), ("ridge", 15, 30))
+        if cells[f"{method}, gated", size, n].estimate
+        < cells[f"{method}, stage 1", size, n].estimate - TOLERANCE
     ]
     wrong += [
-        f"A budget of {budget} does not help the worst person at {n} comparisons."
+        f"A budget of {budget} does not help the worst user at {n} comparisons."
         for budget in (0.1, 0.2)
         for n in (5, 10, 30, 100)
         if worst[f"budget {budget}", 15, n] <= worst["no budget", 15, n]

@@ -1,6 +1,6 @@
-"""A judge against people: does it agree, does it flip with the order, does it like length?
+"""A judge against users: does it agree, does it flip with the order, does it like length?
 
-Every judgment is of two answers of which a person preferred one. A judge's verdict is 1 where it
+Every judgment is of two answers of which a user preferred one. A judge's verdict is 1 where it
 prefers that answer too, 0 where it prefers the other, 0.5 where it calls a tie (or where the order
 decided). Intervals resample whole questions: all judgments of one question are one cluster.
 
@@ -24,7 +24,7 @@ from palate.metrics.win_rates import TIE
 
 @dataclass(frozen=True, eq=False)
 class Judgments:
-    """What people said.
+    """What users said.
 
     Attributes:
         questions: `[judgments]`, the cluster of each.
@@ -41,13 +41,13 @@ class JudgeAudit:
 
     Attributes:
         judge: Its name.
-        agreement: Share of verdicts that are the person's; ties count one half.
+        agreement: Share of verdicts that are the user's; ties count one half.
         flips: Share of comparisons whose verdict changes with the order.
         longer: Share of its decided verdicts that go to the longer answer.
-        if_longer: Agreement where people preferred the longer answer.
+        if_longer: Agreement where users preferred the longer answer.
         if_shorter: Agreement where they preferred the shorter one.
-        length_gap: The first minus the second: above zero it likes length more than people do.
-        on_ties: Share of verdicts for the longer answer where people called a tie, or `None`.
+        length_gap: The first minus the second: above zero it likes length more than users do.
+        on_ties: Share of verdicts for the longer answer where users called a tie, or `None`.
         n_ties: Of its own verdicts.
     """
 
@@ -83,10 +83,10 @@ def audit_judge(
 
     Args:
         name: Of the judge.
-        verdicts: `[judgments]`: 1 as the person, 0 against, 0.5 a tie.
+        verdicts: `[judgments]`: 1 as the user, 0 against, 0.5 a tie.
         is_flipped: `[judgments]`: whether the verdict changed with the order.
-        judgments: What people said.
-        on_ties: Where people called a tie: verdicts for the longer answer, and questions.
+        judgments: What users said.
+        on_ties: Where users called a tie: verdicts for the longer answer, and questions.
 
     Raises:
         InvalidInputError: not one verdict per judgment, or one that is none of 1, 0.5 and 0.

@@ -32,12 +32,12 @@ from research.statistics.draws import (
     verdicts_of,
 )
 
-Clustering = Literal["person", "prompt", "both"]
+Clustering = Literal["user", "prompt", "both"]
 What = Literal[
     "one kind", "two kinds", "clusterings", "rate", "length", "table", "sequence", "planted"
 ]
 LEVEL = 0.05
-LEAN = 0.5  # standard deviation of a person or a prompt in the cells with an effect
+LEAN = 0.5  # standard deviation of a user or a prompt in the cells with an effect
 N_CLUSTERS = (4, 8, 16, 24, 40)
 RATES = (0.6, 0.85, 0.96)
 LEANINGS = ((0.0, 0.0), (LEAN, 0.0), (0.0, LEAN), (LEAN, LEAN))
@@ -120,7 +120,7 @@ def all_cells() -> list[Cell]:
     outcomes: tuple[Outcome, ...] = get_args(Outcome)
     is_equal = (True, False)
     found = [
-        Cell("one kind", Shape(n, 0, 12, equal, outcome, lean), "person")
+        Cell("one kind", Shape(n, 0, 12, equal, outcome, lean), "user")
         for n, equal, outcome, lean in product(N_CLUSTERS, is_equal, outcomes, (0.0, LEAN))
     ]
     found += [
@@ -128,17 +128,17 @@ def all_cells() -> list[Cell]:
         for n, equal, outcome, leans in product(N_CLUSTERS, is_equal, outcomes, LEANINGS)
     ]
     clusterings: tuple[Clustering, ...] = get_args(Clustering)
-    reports = [Shape(8, 16, 3, person=a, prompt=b) for a, b in (*LEANINGS, (0.15, 0.15))]
-    reports += [Shape(20, 15, 1, person=a, prompt=b) for a, b in LEANINGS]
+    reports = [Shape(8, 16, 3, user=a, prompt=b) for a, b in (*LEANINGS, (0.15, 0.15))]
+    reports += [Shape(20, 15, 1, user=a, prompt=b) for a, b in LEANINGS]
     found += [Cell("clusterings", s, kinds) for s, kinds in product(reports, clusterings)]
-    crossed = [Shape(n, 16, 3, person=a, prompt=b) for n, (a, b) in product((8, 24), LEANINGS)]
-    alone = [Shape(n, 0, 12, person=lean) for n, lean in product(N_CLUSTERS, (0.0, LEAN))]
+    crossed = [Shape(n, 16, 3, user=a, prompt=b) for n, (a, b) in product((8, 24), LEANINGS)]
+    alone = [Shape(n, 0, 12, user=lean) for n, lean in product(N_CLUSTERS, (0.0, LEAN))]
     found += [Cell("rate", s, "both", rate) for rate, s in product(RATES, crossed)]
-    found += [Cell("rate", s, "person", rate) for rate, s in product(RATES, alone)]
+    found += [Cell("rate", s, "user", rate) for rate, s in product(RATES, alone)]
     found += [Cell("length", s, "both") for s in crossed]
     found += [Cell("table", s, "both") for s in reports[:4]]
-    found += [Cell("sequence", Shape(N_LOOKS), "person", kind) for kind in VALUES]
-    return [*found, Cell("planted", Shape(300), "person")]
+    found += [Cell("sequence", Shape(N_LOOKS), "user", kind) for kind in VALUES]
+    return [*found, Cell("planted", Shape(300), "user")]
 
 
 def check_statistics(
@@ -196,16 +196,16 @@ def count_cell(cell: Cell, *, n_repeats: int, seed: int) -> Count:
 def _labels(cell: Cell) -> dict[str, Any]:
     design = design_of(cell.shape)
     return {
-        "person": {"clusters": design.people},
+        "user": {"clusters": design.users},
         "prompt": {"clusters": design.prompts},
-        "both": {"clusters": design.people, "second_clusters": design.prompts},
+        "both": {"clusters": design.users, "second_clusters": design.prompts},
     }[cell.clustering]
 
 
 def _differences(cell: Cell, n_repeats: int, generator: np.random.Generator) -> Count:
     design, labels = design_of(cell.shape), _labels(cell)
     signs = np.random.default_rng(generator.integers(2**32))
-    same = np.zeros(len(design.people))
+    same = np.zeros(len(design.users))
     n_covered = n_significant = 0
     for _ in range(n_repeats):
         drawn = differences_of(cell.shape, design, generator)
@@ -225,18 +225,18 @@ def _rates(cell: Cell, n_repeats: int, generator: np.random.Generator) -> Count:
 
 
 def _lengths(cell: Cell, n_repeats: int, generator: np.random.Generator) -> Count:
-    """A quality and a taste for length, in log odds, that people and prompts shift."""
+    """A quality and a taste for length, in log odds, that users and prompts shift."""
     design, labels, shape = design_of(cell.shape), _labels(cell), cell.shape
-    n = len(design.people)
+    n = len(design.users)
     nodes, shares = np.polynomial.hermite_e.hermegauss(61)
-    spread = np.hypot(shape.person, shape.prompt)
+    spread = np.hypot(shape.user, shape.prompt)
     truth = float(shares @ expit(QUALITY + spread * nodes) / shares.sum())
     n_repeats = max(1, n_repeats // 2)
     n_covered = 0
     for _ in range(n_repeats):
         gaps = generator.normal(10.0, 30.0, size=n)
         odds = QUALITY + np.tanh(gaps / np.sqrt(np.mean(gaps**2)))
-        odds += shape.person * generator.normal(size=shape.n_people)[design.people]
+        odds += shape.user * generator.normal(size=shape.n_users)[design.users]
         odds += shape.prompt * generator.normal(size=shape.n_prompts)[design.prompts]
         wins = (generator.random(n) < expit(odds)).astype(float)
         found = length_controlled_rate(wins, length_differences=gaps, **labels)
@@ -293,7 +293,7 @@ def _sequences(cell: Cell, n_repeats: int, generator: np.random.Generator) -> Co
 
 def _planted(cell: Cell, n_repeats: int, generator: np.random.Generator) -> Count:
     """Two points between ways that share what makes a prompt easy."""
-    n = cell.shape.n_people
+    n = cell.shape.n_users
     n_repeats = max(1, n_repeats // 10)
     n_paired = n_unpaired = 0
     for _ in range(n_repeats):

@@ -1,4 +1,4 @@
-"""Rules, a learned reward and a language model against people's judgments.
+"""Rules, a learned reward and a language model against users's judgments.
 
 The learned reward is fitted anew for every fold of questions, on the pairs of the other questions:
 no pair that it is audited on, and no pair of the same question, has taught it.
@@ -37,7 +37,7 @@ class AuditJob:
 
     Attributes:
         pairs: JSONL files with `prompt`, `chosen`, `rejected` and a column of questions.
-        ties: JSONL with `prompt`, `response_a`, `response_b` where people called a tie, or `None`.
+        ties: JSONL with `prompt`, `response_a`, `response_b` where users called a tie, or `None`.
         question: Column whose equal values are one question.
         n_folds: Of questions, for the learned reward.
         ridge: Of the learned reward; `None` chooses it by cross-validation in every fold.
@@ -64,28 +64,28 @@ class Audit:
 
     Attributes:
         judges: One audit each.
-        people: How often a person agrees with another person on the same two answers, or `None`.
-        longer: How often people prefer the longer answer.
+        users: How often a user agrees with another user on the same two answers, or `None`.
+        longer: How often users prefer the longer answer.
         n_judgments: Decided judgments.
         n_questions: Of them.
-        n_people_ties: Judgments that were ties.
+        n_users_ties: Judgments that were ties.
     """
 
     judges: tuple[JudgeAudit, ...]
-    people: Interval | None
+    users: Interval | None
     longer: Interval
     n_judgments: int
     n_questions: int
-    n_people_ties: int
+    n_users_ties: int
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
             "n_judgments": self.n_judgments,
             "n_questions": self.n_questions,
-            "n_people_ties": self.n_people_ties,
-            "people_with_people": self.people and self.people.to_json(),
-            "people_prefer_longer": self.longer.to_json(),
+            "n_users_ties": self.n_users_ties,
+            "users_with_users": self.users and self.users.to_json(),
+            "users_prefer_longer": self.longer.to_json(),
             "judges": [judge.to_json() for judge in self.judges],
         }
 
@@ -142,7 +142,7 @@ class CrossFitted:
 
 
 def audit(job: AuditJob) -> Audit:
-    """Every judge against people.
+    """Every judge against users.
 
     Raises:
         InvalidInputError: a file is missing, a column is, or there are too few questions.
@@ -171,15 +171,15 @@ def audit(job: AuditJob) -> Audit:
         judges=tuple(
             _audited(name, judge, rows, ties, judgments, job) for name, judge in judges.items()
         ),
-        people=_people_with_people(rows, job),
+        users=_users_with_users(rows, job),
         longer=bootstrap_interval(
             judgments.is_longer.astype(float),
             clusters=questions,
-            generator=generator_for(0, "people", "longer"),
+            generator=generator_for(0, "users", "longer"),
         ),
         n_judgments=len(rows),
         n_questions=len(set(questions)),
-        n_people_ties=len(ties),
+        n_users_ties=len(ties),
     )
 
 
@@ -192,23 +192,23 @@ def write_audit(found: Audit, folder: Path, *, command: str) -> None:
 def render_audit(found: Audit, *, command: str) -> str:
     """The audit as Markdown."""
     lines = [
-        "# Judges against people",
+        "# Judges against users",
         "",
-        f"`{command}`: {found.n_judgments} decided judgments and {found.n_people_ties} ties of "
+        f"`{command}`: {found.n_judgments} decided judgments and {found.n_users_ties} ties of "
         f"{found.n_questions} questions. Every comparison was asked in both orders; a verdict that "
         "follows the order counts as a tie, and a tie as half right. Brackets: 95 % intervals, "
         "whole questions resampled.",
         "",
-        f"People prefer the longer answer in {_text(found.longer)}"
+        f"Users prefer the longer answer in {_text(found.longer)}"
         + (
-            f"; two people who judged the same two answers agree in {_text(found.people)} "
-            f"(n = {found.people.n})."
-            if found.people is not None
+            f"; two users who judged the same two answers agree in {_text(found.users)} "
+            f"(n = {found.users.n})."
+            if found.users is not None
             else "."
         ),
         "",
-        "| judge | agrees with people | flips with the order | its own ties | prefers the longer | "
-        "agrees where people chose the longer | the shorter | gap | longer where people tie |",
+        "| judge | agrees with users | flips with the order | its own ties | prefers the longer | "
+        "agrees where users chose the longer | the shorter | gap | longer where users tie |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
@@ -278,7 +278,7 @@ def _cross_fitted(
     return CrossFitted(models, owners)
 
 
-def _people_with_people(rows: Sequence[JsonObject], job: AuditJob) -> Interval | None:
+def _users_with_users(rows: Sequence[JsonObject], job: AuditJob) -> Interval | None:
     """Agreement of each judgment with the others of the same two answers, ties left out."""
     groups: dict[tuple[str, frozenset[str]], list[JsonObject]] = {}
     for row in rows:
@@ -295,7 +295,7 @@ def _people_with_people(rows: Sequence[JsonObject], job: AuditJob) -> Interval |
     if len(set(questions)) < FEWEST_QUESTIONS:
         return None
     return bootstrap_interval(
-        shares, clusters=questions, generator=generator_for(0, "people", "agreement")
+        shares, clusters=questions, generator=generator_for(0, "users", "agreement")
     )
 
 
@@ -327,7 +327,7 @@ def main(  # noqa: PLR0913  a command's options are its parameters
     cache: Annotated[Path | None, typer.Option(help="SQLite file for its verdicts.")] = None,
     is_json: IsJson = False,
 ) -> None:
-    """Agreement with people, position flips and length bias of rules, a reward and a model."""
+    """Agreement with users, position flips and length bias of rules, a reward and a model."""
     if (url is None) != (model is None):
         raise InvalidInputError("An endpoint needs both --url and --model; give both or neither.")
     job = AuditJob(tuple(pairs), ties=ties, ridge=ridge, url=url, model=model, cache=cache)

@@ -13,33 +13,33 @@ LEAST, MOST = 0.93, 0.97  # share of 95 % intervals that may hold the truth
 Label = Callable[[Count], str]
 TABLES: dict[What, tuple[str, tuple[str, ...], Label]] = {
     "one kind": (
-        "Differences, clustered by person; 12 answers a person on average",
-        ("people", "answers", "people lean"),
+        "Differences, clustered by user; 12 answers a user on average",
+        ("users", "answers", "users lean"),
         lambda count: count.cell.shape.outcome,
     ),
     "two kinds": (
-        "Differences, clustered by person and prompt; 16 prompts, one answer each",
-        ("people", "answers", "people lean", "prompts lean"),
+        "Differences, clustered by user and prompt; 16 prompts, one answer each",
+        ("users", "answers", "users lean", "prompts lean"),
         lambda count: count.cell.shape.outcome,
     ),
     "clusterings": (
         "Differences by what the clustering knows; normal; the first shape is the report's",
-        ("people x prompts x seeds", "people lean", "prompts lean"),
+        ("users x prompts x seeds", "users lean", "prompts lean"),
         lambda count: f"by {count.cell.clustering}",
     ),
     "rate": (
         "Win rates",
-        ("people x prompts x seeds", "people lean", "prompts lean"),
+        ("users x prompts x seeds", "users lean", "prompts lean"),
         lambda count: f"rate {count.cell.detail}",
     ),
     "length": (
-        "The rate at equal length, clustered by person and prompt",
-        ("people x prompts x seeds", "people lean", "prompts lean"),
+        "The rate at equal length, clustered by user and prompt",
+        ("users x prompts x seeds", "users lean", "prompts lean"),
         lambda _: "rate",
     ),
     "table": (
         f"Any claim in a table of {N_WAYS} ways that are as good as their base (Holm)",
-        ("people x prompts x seeds", "people lean", "prompts lean"),
+        ("users x prompts x seeds", "users lean", "prompts lean"),
         lambda _: "table",
     ),
     "sequence": (
@@ -93,11 +93,11 @@ def _table(counts: Sequence[Count], heads: Sequence[str], label: Label) -> list[
 def _place(count: Count, heads: Sequence[str]) -> tuple[str, ...]:
     shape = count.cell.shape
     words = {
-        "people": str(shape.n_people),
-        "prompts": str(shape.n_people),
-        "people x prompts x seeds": _size(shape),
+        "users": str(shape.n_users),
+        "prompts": str(shape.n_users),
+        "users x prompts x seeds": _size(shape),
         "answers": "as many each" if shape.is_equal else "unequal",
-        "people lean": f"{shape.person:g}",
+        "users lean": f"{shape.user:g}",
         "prompts lean": f"{shape.prompt:g}",
         "values": str(count.cell.detail),
     }
@@ -106,8 +106,8 @@ def _place(count: Count, heads: Sequence[str]) -> tuple[str, ...]:
 
 def _size(shape: Shape) -> str:
     if shape.n_prompts:
-        return f"{shape.n_people} x {shape.n_prompts} x {shape.n_each}"
-    return f"{shape.n_people}, {shape.n_each} answers each"
+        return f"{shape.n_users} x {shape.n_prompts} x {shape.n_each}"
+    return f"{shape.n_users}, {shape.n_each} answers each"
 
 
 def _text(count: Count) -> str:

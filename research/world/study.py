@@ -1,13 +1,13 @@
 """What experts and soups of the small world are worth: several builds, judged on held-out prompts.
 
 For every seed the world's library is built anew (base rollouts, annotators, rewards, experts).
-Base, experts and the eight people's soups answer the held-out prompts at temperature 1 with common
+Base, experts and the eight users's soups answer the held-out prompts at temperature 1 with common
 seeds, and the gold rules, which taught nobody, judge. Differences from the base are paired by
 prompt and seed; intervals resample whole prompts.
 
 The checks are those that the library is meant to pass: every expert gains at least `LEAST_GAIN` on
 its own objective and keeps at least `LEAST_WELL_FORMED` of its answers well-formed, and in at least
-`LEAST_SERVED` of the eight combinations the person's soup beats the base on all three objectives.
+`LEAST_SERVED` of the eight combinations the user's soup beats the base on all three objectives.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from palate.core.seeds import generator_for
 from palate.demo.judged import Judged, judge_entries
 from palate.demo.run import BASE_NAME, demo_entries, wanted_by
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+from palate.world.objectives import OBJECTIVE_NAMES, USERS
 from palate.world.prompts import held_out_prompts
 from research.command_line import IsJson, Seeds, run, whole_numbers
 
@@ -89,11 +89,11 @@ class ExpertFinding:
 
 
 @dataclass(frozen=True)
-class PersonFinding:
-    """One person's soup against the base.
+class UserFinding:
+    """One user's soup against the base.
 
     Attributes:
-        name: Of the person.
+        name: Of the user.
         gains: By wanted objective, paired difference over all seeds.
         well_formed: Share of the soup's answers that the grammar parses.
         served_by_seed: Whether all three gains are positive, in each seed.
@@ -119,19 +119,19 @@ class StudyReport:
         n_prompts: Held-out prompts.
         base_well_formed: Share of the base's answers that the grammar parses.
         experts: One per objective.
-        people: One per combination.
+        users: One per combination.
     """
 
     settings: StudySettings
     n_prompts: int
     base_well_formed: Interval
     experts: tuple[ExpertFinding, ...]
-    people: tuple[PersonFinding, ...]
+    users: tuple[UserFinding, ...]
 
     @property
     def n_served(self) -> int:
-        """People whose soup beats the base on all three objectives, over all seeds."""
-        return sum(person.is_served for person in self.people)
+        """Users whose soup beats the base on all three objectives, over all seeds."""
+        return sum(user.is_served for user in self.users)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ class StudyReport:
             if not row.is_passed
         ]
         if self.n_served < LEAST_SERVED:
-            found.append(f"soups serve {self.n_served} of {len(self.people)} people")
+            found.append(f"soups serve {self.n_served} of {len(self.users)} users")
         return tuple(found)
 
 
@@ -188,7 +188,7 @@ def report_of(judged: Sequence[Mapping[str, Judged]], *, settings: StudySettings
         n_prompts=len(set(judged[0][BASE_NAME].prompt.tolist())),
         base_well_formed=_well_formed(BASE_NAME, judged),
         experts=tuple(_expert(name, judged) for name in OBJECTIVE_NAMES),
-        people=tuple(_person(person.name, judged) for person in PEOPLE),
+        users=tuple(_user(user.name, judged) for user in USERS),
     )
 
 
@@ -217,7 +217,7 @@ def study_json(report: StudyReport) -> dict[str, Any]:
             }
             for row in report.experts
         ],
-        "people": [
+        "users": [
             {
                 "name": row.name,
                 "gains": {name: gain.to_json() for name, gain in row.gains.items()},
@@ -225,7 +225,7 @@ def study_json(report: StudyReport) -> dict[str, Any]:
                 "is_served": row.is_served,
                 "served_by_seed": list(row.served_by_seed),
             }
-            for row in report.people
+            for row in report.users
         ],
         "n_served": report.n_served,
         "failures": list(report.failures),
@@ -261,9 +261,9 @@ def render_study(report: StudyReport) -> str:
         f"Passed: a gain of at least {LEAST_GAIN} and a well-formed share of at least "
         f"{LEAST_WELL_FORMED}.",
         "",
-        "Soups: even coefficients on the person's three experts, at each library's own strength.",
+        "Soups: even coefficients on the user's three experts, at each library's own strength.",
         "",
-        "| person | gains over the base | well-formed | beats the base on all three | in seeds |",
+        "| user | gains over the base | well-formed | beats the base on all three | in seeds |",
         "|---|---|---|---|---|",
     ]
     lines += [
@@ -271,9 +271,9 @@ def render_study(report: StudyReport) -> str:
         + "; ".join(f"{name} {_text(gain)}" for name, gain in row.gains.items())
         + f" | {_text(row.well_formed)} | {_yes(is_so=row.is_served)} | "
         + f"{sum(row.served_by_seed)} of {len(row.served_by_seed)} |"
-        for row in report.people
+        for row in report.users
     ]
-    lines += ["", f"Served: {report.n_served} of {len(report.people)}.", ""]
+    lines += ["", f"Served: {report.n_served} of {len(report.users)}.", ""]
     failed = "; ".join(report.failures)
     lines += [f"Failed checks: {failed}." if failed else "All checks passed.", ""]
     return "\n".join(lines)
@@ -293,13 +293,13 @@ def _expert(name: str, judged: Sequence[Mapping[str, Judged]]) -> ExpertFinding:
     )
 
 
-def _person(name: str, judged: Sequence[Mapping[str, Judged]]) -> PersonFinding:
+def _user(name: str, judged: Sequence[Mapping[str, Judged]]) -> UserFinding:
     wanted = wanted_by(name)
     gains = {
         objective: [_gains(found, name, OBJECTIVE_NAMES.index(objective)) for found in judged]
         for objective in wanted
     }
-    return PersonFinding(
+    return UserFinding(
         name=name,
         gains={
             objective: _interval(np.concatenate(rows), judged, "soup", name, objective)
@@ -351,7 +351,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
     is_json: IsJson = False,
 ) -> None:
-    """Six experts and eight people's soups against the base, on held-out prompts, gold as judge."""
+    """Six experts and eight users's soups against the base, on held-out prompts, gold as judge."""
     chosen = whole_numbers(seeds, what="seeds")
     report = study_world(StudySettings(work=work, seeds=chosen, n_per_prompt=n_per_prompt))
     write_study(report, out)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         PalateError,
     )
-    from palate.core.protocols import Sampling as SamplingParams
+    from palate.core.protocols import SamplingParams as SamplingParams
     from palate.evaluate.evaluation import evaluate_library as evaluate
     from palate.library.generate import Output, Score
     from palate.library.library import Library
@@ -39,7 +39,7 @@ _PLACES = {
     "MissingExtraError": "palate.core.errors",
     "Output": "palate.library.generate",
     "PalateError": "palate.core.errors",
-    "SamplingParams": "palate.core.protocols:Sampling",
+    "SamplingParams": "palate.core.protocols:SamplingParams",
     "Score": "palate.library.generate",
     "UserStore": "palate.library.store",
     "VLLMEngine": "palate.serve.vllm_engine",

@@ -14,4 +14,4 @@ def test_the_bench_holds_its_gates_and_is_faster_in_batches() -> None:
     assert found["gate"]["updates_alone"] > found["gate"]["belief_of_learner"]
     assert found["update"]["times_slower_than_ours"]["scikit-learn partial_fit"] > 20
     assert found["refit"]["times_slower_than_ours"]["scipy L-BFGS"] > 2
-    assert found["many"]["n_people"] == 2000
+    assert found["many"]["n_users"] == 2000

@@ -18,7 +18,7 @@ from palate.build.soup_basis import write_soup
 from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.library.generate import generate_all
 from palate.library.library import Library
@@ -79,7 +79,7 @@ def rewards(library: Library, decisions: list[Decision], *, seed: int, key: str)
     outputs = generate_all(
         library,
         decisions,
-        sampling=Sampling(max_tokens=6),
+        sampling=SamplingParams(max_tokens=6),
         seeds=[derive_seed(seed, "calibration", key, prompt) for prompt in CALIBRATION],
     )
     return library.rewards.score(list(CALIBRATION), [output.text for output in outputs])

@@ -21,13 +21,13 @@ from palate.build.run_file import RunSettings, read_prompts
 from palate.core.errors import FormatError, InvalidInputError, MissingExtraError
 from palate.core.settings import load_settings
 from palate.core.types import BaseRecord, Objective
-from palate.experts.anchors import Anchor
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import ExpertRecord, Manifest
 from palate.library.rewards import library_rewards
 from palate.models.load import load_base
 from palate.rewards.pairs import read_pairs
+from palate.training.anchors import Anchor
 
 PARAMETERS = "adapter_model.safetensors"
 

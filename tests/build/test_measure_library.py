@@ -8,7 +8,7 @@ import pytest
 from palate.build.soup_basis import kept_floor, write_soup
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidCoefficientsError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.soup import has_own_basis
@@ -68,4 +68,4 @@ def test_a_stale_controller_stops_the_mixture_and_nothing_else(
     assert library.controller is None
     known = Known(preference={"kind": 1.0})
     assert library.generate("a", method="soup", preference=known.preference).text is not None
-    assert library.generate("a", method="base", sampling=Sampling(max_tokens=2))
+    assert library.generate("a", method="base", sampling=SamplingParams(max_tokens=2))

@@ -10,7 +10,7 @@ from palate.build.mixture_fit import MixtureRun, fit_mixture
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import read_json, write_json, write_jsonl, write_versioned
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.settings import load_settings
 from palate.library.controller import strengths_for
 from palate.library.explain import explain_answer
@@ -97,7 +97,9 @@ def test_the_saved_controller_answers_and_knows_what_it_was_trained_on(
     assert not controller.is_trained_on(strengths_for(opened.manifest, {first: 1.0}))
     both = {first: 0.5, second: 0.5}
     one, again = (
-        fresh.generate("Why?", preference=both, method="mixture", sampling=Sampling(max_tokens=5))
+        fresh.generate(
+            "Why?", preference=both, method="mixture", sampling=SamplingParams(max_tokens=5)
+        )
         for _ in range(2)
     )
     assert one.completion.tokens == again.completion.tokens
@@ -137,7 +139,7 @@ def test_an_explanation_sums_to_one_everywhere_and_is_written(
         Library.load(opened.files.folder),
         "Why?",
         {first: 0.5, second: 0.5},
-        sampling=Sampling(max_tokens=5),
+        sampling=SamplingParams(max_tokens=5),
         out=tmp_path / "page.html",
     )
     for token in told.tokens:
@@ -162,7 +164,7 @@ def test_a_controller_of_other_experts_is_refused(
     known = Known(preference={"kind": 1.0})
     with pytest.raises(FormatError, match="other experts"):
         stale.decide("Why?", known, method="mixture")
-    assert stale.generate("Why?", method="base", sampling=Sampling(max_tokens=2))
+    assert stale.generate("Why?", method="base", sampling=SamplingParams(max_tokens=2))
     plain = tmp_path / "plain"
     shutil.copytree(tiny_library, plain)
     with pytest.raises(InvalidInputError, match="has no controller"):

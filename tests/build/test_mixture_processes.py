@@ -16,12 +16,12 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import read_jsonl, write_jsonl, write_versioned
 from palate.core.settings import load_settings
 from palate.core.types import BaseRecord, Objective
-from palate.experts.anchors import Anchor
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import ExpertRecord, Manifest
 from palate.mixture import learn
 from palate.models.load import load_base
+from palate.training.anchors import Anchor
 from scripted import save_scripted
 
 BIN = Path(sys.executable).parent

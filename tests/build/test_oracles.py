@@ -12,15 +12,15 @@ from palate.build.oracles import ModelOracle, Prices, maker, preference_name
 from palate.build.payoff_estimator import PayoffEstimator
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.plan import Plan, Pool, Row, member_plan, parameter_soup_plan, reference_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.logprobs import Scored, answer_log_probs
 from palate.library.folder import LibraryFolder
 from palate.library.policy import Policy, load_policy
-from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
-from palate.models.engine import LocalEngine
 from palate.models.load import load_base
-from palate.models.logprobs import Scored, answer_log_probs
 
 PROMPTS = ("one fish", "two fish", "red fish", "blue fish")
 
@@ -107,7 +107,7 @@ def test_a_preference_that_has_an_expert_is_that_expert_and_others_are_named_by_
 @pytest.mark.parametrize("kind", ["decoding", "soup"])
 def test_combined_policies_take_the_shares_as_coefficients_of_the_objectives_experts(builder, kind):
     policy = maker(kind, builder)(np.array([0.75, 0.0, 0.25]))
-    assert policy.way == kind
+    assert policy.method == kind
     assert policy.coefficients == {"kind": 0.75, "plain": 0.25}
 
 
@@ -129,7 +129,7 @@ def test_rewards_are_means_over_answers_and_kl_agrees_with_log_ratios(builder):
     # the mean log-ratio of drawn answers estimates the same KL, with more spread
     answers = LocalEngine(builder.base, bank).generate(
         [
-            Request(p, plan, Sampling(max_tokens=6), seed=derive_seed(1, "meter", p, k))
+            Request(p, plan, SamplingParams(max_tokens=6), seed=derive_seed(1, "meter", p, k))
             for p in PROMPTS
             for k in range(30)
         ]

@@ -17,7 +17,6 @@ from palate.build.payoff_job import PayoffJobSettings, measure_payoffs
 from palate.build.run_file import RunSettings
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.plan import reference_plan
-from palate.experts.anchors import objective_anchors
 from palate.library.folder import LibraryFolder
 from palate.library.policy import Policy
 from palate.library.portfolio import open_portfolio
@@ -26,6 +25,7 @@ from palate.portfolio.payoff_file import save_payoffs
 from palate.portfolio.select import SelectRequest, select
 from palate.portfolio.slack import LEAST_SLACK
 from palate.portfolio.terms import Terms
+from palate.training.anchors import objective_anchors
 
 PROMPTS = tuple(f"question {k} of ten" for k in range(10))
 JOB = PayoffJobSettings(chunk_prompts=4, max_tokens=10, seed=3)

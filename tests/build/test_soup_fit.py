@@ -1,4 +1,4 @@
-"""A person's soup from a feedback file, on a tiny library of random experts."""
+"""A user's soup from a feedback file, on a tiny library of random experts."""
 
 import json
 import shutil
@@ -12,11 +12,11 @@ from palate.build.soup_basis import write_soup
 from palate.build.soup_fit import fit_soup
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import member_plan, reference_plan
+from palate.engine.logprobs import answer_log_probs
 from palate.library.features import scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.soup import open_basis
-from palate.models.logprobs import answer_log_probs
 from palate.soup.coefficients_file import load_coefficients
 from tiny import ANSWERS, PROMPTS
 
@@ -146,7 +146,7 @@ def test_a_population_sets_prior_and_gain(library: Path, tmp_path: Path) -> None
     other = tmp_path / "library"
     shutil.copytree(library, other)
     rows = [
-        _comparison(a, b, float((a + b + who) % 3 > 0), person=f"p{who}")
+        _comparison(a, b, float((a + b + who) % 3 > 0), user=f"p{who}")
         for who in range(4)
         for a in range(4)
         for b in range(4, 8)
@@ -155,11 +155,11 @@ def test_a_population_sets_prior_and_gain(library: Path, tmp_path: Path) -> None
     assert written.basis.prior.n_observations == 4
     assert written.basis.prior.gain > 0
     path = _write(tmp_path / "f.jsonl", rows)
-    with pytest.raises(InvalidInputError, match="4 people"):
+    with pytest.raises(InvalidInputError, match="4 users"):
         fit_soup(other, path)
     with pytest.raises(InvalidInputError, match="'nobody'"):
-        fit_soup(other, path, person="nobody")
-    assert fit_soup(other, path, person="p2").counts == {"comparison": 16}
+        fit_soup(other, path, user="nobody")
+    assert fit_soup(other, path, user="p2").counts == {"comparison": 16}
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from palate.build.builder import open_builder
 from palate.build.run_file import RunSettings
 from palate.build.train_job import Trained, train_anchor
 from palate.core.errors import InvalidInputError
-from palate.experts.job import TrainSettings, process_batch
-from palate.experts.pair_trainer import require_sharded
 from palate.models.processes import n_launched
+from palate.training.job import TrainSettings, process_batch
+from palate.training.pair_trainer import require_sharded
 
 BIN = Path(sys.executable).parent
 LOSS_TOLERANCE = 1e-5  # relative: sums over the batch are taken in another order

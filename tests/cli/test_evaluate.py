@@ -25,7 +25,7 @@ def refused(*arguments: str) -> str:
         ("ways: [base]", "now called 'methods'"),
         ("strength: 2", "the library's own"),
         ("colour: red", "colour"),
-        ("people: [{name: a, preference: {x: 0.4}}]", "0.4"),
+        ("users: [{name: a, preference: {x: 0.4}}]", "0.4"),
     ],
 )
 def test_a_suite_that_cannot_run_is_refused_before_anything_is_built(

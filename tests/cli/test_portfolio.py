@@ -82,10 +82,10 @@ def test_route_serves_a_belief_as_its_mean(payoff, tmp_path):
 
 
 def test_every_option_reaches_the_certificate(payoff, tmp_path):
-    people = tmp_path / "people.jsonl"
-    people.write_text('{"help": 0.9, "safe": 0.1}\n')
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"help": 0.9, "safe": 0.1}\n')
     result = run(
-        "select", payoff, "--size", 1, "--aim", "mean", "--people", people, "--gap", "additive",
+        "select", payoff, "--size", 1, "--aim", "mean", "--users", users, "--gap", "additive",
         "--slack", 0.01, "--offset", 0.5, "--confidence", 0.9, "--report-on", payoff, "--json",
     )  # fmt: skip
     found = json.loads(result.stdout)

@@ -10,7 +10,7 @@ import pytest
 from palate.cli import app as program
 from palate.cli import scale
 from palate.cli.serve import serve
-from palate.models.vllm_wire import VllmSettings
+from palate.engine.vllm.wire import VllmSettings
 
 VLLM = ("--engine", "vllm", "--url", "http://x/v1")
 WRONG = {

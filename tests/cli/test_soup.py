@@ -29,9 +29,9 @@ def test_fitted_coefficients_answer_and_merge(tiny_soup_library, tmp_path, monke
             program.main()
         return ended.value.code, capsys.readouterr()
 
-    for way in ("soup", "output-soup"):
+    for method in ("soup", "output-soup"):
         code, said = run(
-            *("generate", tiny_soup_library, "--prompt", "a b c", "--method", way),
+            *("generate", tiny_soup_library, "--prompt", "a b c", "--method", method),
             *("--coefficients", f"@{out}", "--max-tokens", 3, "--json"),
         )
         assert code == 0

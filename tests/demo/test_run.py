@@ -12,7 +12,7 @@ from palate.demo import run as demo
 from palate.demo import story as demo_story
 from palate.demo.page import render_demo_page
 from palate.demo.run import DemoSettings, run_demo, wanted_by
-from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+from palate.world.objectives import OBJECTIVE_NAMES, USERS
 
 
 def small_run(*, seed: int):
@@ -50,11 +50,11 @@ def test_the_demo_writes_a_library_and_a_page_that_names_everybody(
     assert [row.name for row in report.rows] == [
         "base",
         *OBJECTIVE_NAMES,
-        *(person.name for person in PEOPLE),
+        *(user.name for user in USERS),
     ]
     page = (tmp_path / "report.html").read_text()
     assert page == render_demo_page(report)
-    assert all(person.name in page for person in PEOPLE)
+    assert all(user.name in page for user in USERS)
     assert "<svg" in page
     assert 'src="http' not in page  # nothing is fetched
     assert 'href="http' not in page
@@ -77,9 +77,9 @@ def test_the_demo_writes_a_library_and_a_page_that_names_everybody(
     assert again.learned == report.learned  # everything has its seed
 
 
-def test_what_is_wanted_is_the_experts_anchor_or_the_persons_three_objectives() -> None:
+def test_what_is_wanted_is_the_experts_anchor_or_the_users_three_objectives() -> None:
     assert wanted_by("friendly") == ("friendly",)
-    assert wanted_by(PEOPLE[0].name) == tuple(o.name for o in PEOPLE[0].objectives)
+    assert wanted_by(USERS[0].name) == tuple(o.name for o in USERS[0].objectives)
     assert wanted_by("base") == ()
 
 

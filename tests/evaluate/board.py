@@ -66,5 +66,5 @@ def suite(methods=tuple(GAINS)):
     return {
         "methods": list(methods),
         "judge": {"kind": "gold"},
-        "people": [{"name": name, "preference": PREFERENCES[name]} for name in USERS],
+        "users": [{"name": name, "preference": PREFERENCES[name]} for name in USERS],
     }

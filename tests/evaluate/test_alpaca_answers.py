@@ -6,7 +6,7 @@ import pytest
 
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError, InvalidPreferenceError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.evaluate.alpaca_answers import AlpacaJob, answer_instructions
 from palate.library.library import Library
 
@@ -23,7 +23,7 @@ def job(tmp_path):
     rows = [{"instruction": f"a b {k}", "input": "c" * (k % 2)} for k in range(70)]
     path = tmp_path / "instructions.json"
     path.write_text(json.dumps(rows))
-    return AlpacaJob(path, tmp_path / "outputs.json", Sampling(max_tokens=4), generator="me")
+    return AlpacaJob(path, tmp_path / "outputs.json", SamplingParams(max_tokens=4), generator="me")
 
 
 def test_every_instruction_is_answered_once_in_order(opened, job):
@@ -36,7 +36,7 @@ def test_every_instruction_is_answered_once_in_order(opened, job):
 
 
 def test_greedy_answers_are_those_of_palate_generate(opened, job):
-    greedy = AlpacaJob(job.instructions, job.out, Sampling(temperature=0.0, max_tokens=4))
+    greedy = AlpacaJob(job.instructions, job.out, SamplingParams(temperature=0.0, max_tokens=4))
     answer_instructions(opened, KIND, greedy, method="soup")
     rows = json.loads(job.out.read_text())
     for place, prompt in ((0, "a b 0"), (1, "a b 1\n\nc"), (69, "a b 69\n\nc")):

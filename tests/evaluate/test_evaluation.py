@@ -10,11 +10,11 @@ from judge_server import serving
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidInputError, PalateError
 from palate.core.settings import load_settings
+from palate.engine.local import LocalEngine
 from palate.evaluate.evaluation import evaluate
 from palate.evaluate.rows import open_results
 from palate.evaluate.suite import Suite
 from palate.library.library import Library
-from palate.models.engine import LocalEngine
 
 METHODS = [
     "base",
@@ -38,7 +38,7 @@ def suite_for(folder, library, *, url, methods=METHODS):
     content = {
         "library": str(library),
         "prompts": str(folder / "prompts.jsonl"),
-        "people": [
+        "users": [
             {"name": "Ana", "preference": {"kind": 0.5, "plain": 0.5}, "instruction": "Be kind."},
             {"name": "Bo", "preference": {"short": 1.0}, "instruction": "Be short."},
         ],
@@ -82,7 +82,7 @@ def test_the_judge_compares_with_the_base_so_the_base_is_at_one_half(whole):
 def test_every_row_is_what_the_library_decides(whole, tiny_library):
     found, _, suite = whole
     library = Library.load(tiny_library)
-    users = {user.name: user for user in suite.people}
+    users = {user.name: user for user in suite.users}
     for row in found.results.answers:
         if row.method in library.methods:
             user = users[row.user]

@@ -5,11 +5,11 @@ import pytest
 
 from palate.core.decision import Known
 from palate.core.plan import output_soup_plan, reference_plan
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
+from palate.engine.logprobs import Scored, answer_log_probs
 from palate.evaluate.harness import HarnessModel, sampling_of, windows
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
-from palate.models.logprobs import Scored, answer_log_probs
 
 PLAN = output_soup_plan((0.8, -0.5, 0.6))
 KNOWN = Known(coefficients={"kind": 0.8, "short": -0.5, "plain": 0.6})
@@ -85,7 +85,7 @@ def test_every_token_is_scored_once_and_no_window_reads_too_much():
 
 
 def test_settings_of_a_task_become_ours():
-    assert sampling_of({"until": ["\n\n", ""], "max_gen_toks": 7}) == Sampling(
+    assert sampling_of({"until": ["\n\n", ""], "max_gen_toks": 7}) == SamplingParams(
         temperature=0.0, max_tokens=7, stop=("\n\n",)
     )
     assert sampling_of({"until": "x", "do_sample": False, "temperature": 0.7}).temperature == 0.0

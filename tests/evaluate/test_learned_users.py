@@ -6,9 +6,9 @@ import pytest
 from palate.core.errors import FormatError
 from palate.evaluate.learned_users import Comparisons
 from palate.evaluate.suite import UserSettings
-from palate.experts.rollouts import read_rollouts
 from palate.library.features import log_ratios, scored_text
 from palate.library.library import Library
+from palate.training.rollouts import read_rollouts
 
 ANA = UserSettings(name="ana", preference={"kind": 1.0})
 

@@ -61,7 +61,7 @@ def test_the_headline_table_is_recomputed_from_the_file_alone(filled, report):
 
 
 def test_every_utility_of_a_row_is_the_preference_times_its_rewards(filled):
-    preferences = {user["name"]: user["preference"] for user in suite()["people"]}
+    preferences = {user["name"]: user["preference"] for user in suite()["users"]}
     for line in filled.read_text().splitlines():
         row = json.loads(line)
         if row["kind"] == "answer":
@@ -145,7 +145,7 @@ def test_markdown_and_advice_speak_of_the_best_method_with_its_number(report):
 def test_old_words_are_gone(report):
     text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", render_page(report), flags=re.DOTALL)
     for said in (text, render_markdown(report)):
-        found = re.findall(r"\b(ways?|person|told apart|arms?|asked)\b", said)
+        found = re.findall(r"\b(ways?|user|told apart|arms?|asked)\b", said)
         assert found == []
 
 
@@ -187,7 +187,7 @@ def test_json_can_be_written_and_read(report):
 @pytest.mark.parametrize(
     ("value", "text"), [(24.0, "24 B"), (2048.0, "2 KiB"), (3 * 1024.0**2, "3 MiB")]
 )
-def test_bytes_are_written_for_people(value, text):
+def test_bytes_are_written_for_users(value, text):
     assert bytes_text(value) == text
 
 

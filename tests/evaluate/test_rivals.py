@@ -8,7 +8,7 @@ import pytest
 from palate.core.decision import Known, with_instruction
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.evaluate.entrants import Sources, make_entrant
 from palate.evaluate.rivals import (
     RIVALS,
@@ -89,7 +89,7 @@ def test_the_factor_mean_of_one_expert_is_that_expert(alike):
     bo = Known(preference=USERS[1].preference)
     merged = own.decide("a b", bo, method=OwnExpert("personalised-soup"))
     expert = alike.decide("a b", bo, method="soup")  # the library has no strength of its own
-    sampling = Sampling(max_tokens=6)
+    sampling = SamplingParams(max_tokens=6)
     first = generate_all(own, [merged], sampling=sampling, seeds=[3])[0].completion
     second = generate_all(alike, [expert], sampling=sampling, seeds=[3])[0].completion
     assert first.tokens == second.tokens

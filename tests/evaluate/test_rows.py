@@ -114,7 +114,7 @@ def test_rows_of_another_kind_or_version_are_refused(tmp_path):
 
 def test_rows_of_an_earlier_version_are_refused_with_what_to_do(tmp_path):
     path = tmp_path / "results.jsonl"
-    before = {"kind": "answer", "way": "base", "person": "ana", "seed": 0, "prompt": "p", "copy": 0}
+    before = {"kind": "answer", "way": "base", "user": "ana", "seed": 0, "prompt": "p", "copy": 0}
     path.write_text(json.dumps(before) + "\n")
     with pytest.raises(FormatError, match=r"of version 1, but rows of version 2 .* another folder"):
         open_results(path)

@@ -121,7 +121,7 @@ def test_an_objective_without_an_expert_is_refused(tiny_soup_library, tmp_path):
     suite = Suite(
         library=str(tiny_soup_library),
         prompts=str(tmp_path / "prompts.jsonl"),
-        people=[{"name": "ana", "preference": {"kind": 1.0}}],
+        users=[{"name": "ana", "preference": {"kind": 1.0}}],
         judge={"kind": "held-back"},
     )
     with pytest.raises(InvalidInputError, match="'harmless' has no expert"):

@@ -78,8 +78,8 @@ def test_the_smaller_numbers_are_those_of_the_rows(scores):
     assert np.mean([*soup.by_seed.values()]) == pytest.approx(soup.utility.estimate)
 
 
-def test_hypervolume_of_people_at_two_points_by_hand(scores):
-    # people with one objective each: means (high, low) for some and (low, high) for others
+def test_hypervolume_of_users_at_two_points_by_hand(scores):
+    # users with one objective each: means (high, low) for some and (low, high) for others
     means = np.array(
         [
             [
@@ -104,8 +104,8 @@ def test_wins_against_the_base_are_counted_in_three_forms(scores):
     assert scores["base"].wins is None
 
 
-def test_the_rate_at_equal_length_knows_that_people_differ():
-    # two people always win and two always lose: six prompts that agree are four people who do not
+def test_the_rate_at_equal_length_knows_that_users_differ():
+    # two users always win and two always lose: six prompts that agree are four users who do not
     plain = rows(("base",))
     moved = [
         type(r)(

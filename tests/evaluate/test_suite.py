@@ -32,15 +32,15 @@ def test_an_empty_suite_is_the_worlds(tmp_path):
         ("best_of: 4", "best-of-N"),
         ("development: d.jsonl", "portfolio.json"),
         ("seeds: []", "seeds"),
-        ("library: mine", "its people"),
+        ("library: mine", "its users"),
         ("judge: {kind: llm}", "'url'"),
         ("judge: {kind: rewards}", "'folder'"),
         (
-            "{library: mine, prompts: p.jsonl, people: [{name: a, preference: {x: 1.0}}]}",
+            "{library: mine, prompts: p.jsonl, users: [{name: a, preference: {x: 1.0}}]}",
             "gold rules",
         ),
         (
-            "people: [{name: a, preference: {x: 1.0}}, {name: a, preference: {x: 1.0}}]",
+            "users: [{name: a, preference: {x: 1.0}}, {name: a, preference: {x: 1.0}}]",
             "one name",
         ),
     ],
@@ -84,5 +84,5 @@ def test_a_name_says_what_is_varied(name, parts):
 
 
 def test_users_have_shapes(tmp_path):
-    text = "people: [{name: a, preference: {x: 1.0}, shape: one}]"
-    assert loaded(tmp_path, text).people[0].shape == "one"
+    text = "users: [{name: a, preference: {x: 1.0}, shape: one}]"
+    assert loaded(tmp_path, text).users[0].shape == "one"

@@ -12,7 +12,7 @@ from palate.evaluate.world import (
 )
 from palate.mixture.wording import Asked, Wording
 from palate.models.load import load_base
-from palate.world.objectives import OBJECTIVE_NAMES, OBJECTIVES, PEOPLE
+from palate.world.objectives import OBJECTIVE_NAMES, OBJECTIVES, USERS
 from palate.world.prompts import base_folder
 
 
@@ -45,9 +45,9 @@ def test_a_folder_that_is_not_needed_is_not_there(tmp_path):
 def test_eight_tastes_in_three_shapes_are_24_users_in_8_clusters():
     users = world_users()
     assert len(users) == len({user.name for user in users}) == 24
-    assert {user.cluster for user in users} == {person.name for person in PEOPLE}
+    assert {user.cluster for user in users} == {user.name for user in USERS}
     by_name = {user.name: user for user in users}
-    first = PEOPLE[0]
+    first = USERS[0]
     words, amount, tone = (objective.name for objective in first.objectives)
     assert by_name[first.name].preference == pytest.approx(
         dict.fromkeys((words, amount, tone), 1 / 3)
@@ -62,6 +62,6 @@ def test_eight_tastes_in_three_shapes_are_24_users_in_8_clusters():
 def test_a_user_of_even_shares_is_put_into_the_same_words_by_all_methods_that_read_words():
     base = load_base(str(base_folder()))
     wording = Wording(base, tuple(objective.instruction for objective in OBJECTIVES), "full")
-    for user, person in zip(world_users(), PEOPLE, strict=False):
+    for user, user in zip(world_users(), USERS, strict=False):
         strengths = tuple(user.preference.get(name, 0.0) for name in OBJECTIVE_NAMES)
-        assert wording.preference(Asked("any", strengths)) == person.instruction
+        assert wording.preference(Asked("any", strengths)) == user.instruction

@@ -11,7 +11,7 @@ import pytest
 import palate
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError, MissingExtraError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 
 
 def test_every_name_of_the_face_can_be_had_and_is_listed() -> None:
@@ -19,7 +19,7 @@ def test_every_name_of_the_face_can_be_had_and_is_listed() -> None:
     assert set(palate.__all__) <= set(dir(palate))
     for name in palate.__all__:
         assert getattr(palate, name) is getattr(palate, name)
-    assert palate.SamplingParams is Sampling
+    assert palate.SamplingParams is SamplingParams
     assert palate.Known is Known
     assert palate.InvalidInputError is InvalidInputError
     with pytest.raises(AttributeError, match="'Libary'"):

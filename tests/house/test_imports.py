@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LIGHT = ("core", "metrics", "people", "portfolio", "soup")
+LIGHT = ("core", "metrics", "users", "portfolio", "soup")
 HEAVY = ("torch", "transformers", "peft", "trl", "fastapi", "matplotlib")
 
 

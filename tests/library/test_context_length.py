@@ -7,7 +7,7 @@ import pytest
 
 from fakes import save_tiny_llama
 from palate.core.errors import InvalidInputError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.library.context_length import require_room_for_answers, require_room_for_prompt
 from palate.library.library import Library
 from palate.models.load import load_base
@@ -21,8 +21,8 @@ def test_a_prompt_that_fills_the_base_is_refused_before_anything_is_read(
     assert most is not None
     long = "why " * (2 * most)
     with pytest.raises(InvalidInputError, match=f"but the base reads {most} with the answer"):
-        opened.generate(long, method="base", sampling=Sampling(max_tokens=2))
-    assert opened.generate("why", method="base", sampling=Sampling(max_tokens=2)).text
+        opened.generate(long, method="base", sampling=SamplingParams(max_tokens=2))
+    assert opened.generate("why", method="base", sampling=SamplingParams(max_tokens=2)).text
 
 
 def test_answers_as_long_as_the_base_reads_are_refused_by_their_key(tmp_path: Path) -> None:

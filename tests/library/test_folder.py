@@ -7,9 +7,9 @@ import pytest
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.types import BaseRecord, Objective
-from palate.experts.anchors import objective_anchors
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import ExpertRecord, Manifest
+from palate.training.anchors import objective_anchors
 
 BASE = BaseRecord("some/base", None, "a" * 64, "b" * 64)
 OBJECTIVES = (Objective("letters", "More letters."), Objective("short"))
@@ -121,7 +121,7 @@ def test_a_controller_is_listed_with_its_hash_kept_by_a_resumed_build_and_refuse
         LibraryFolder.open(folder)
 
 
-def test_people_may_edit_a_card(tmp_path):
+def test_users_may_edit_a_card(tmp_path):
     with_parts(tmp_path / "lib")
     (tmp_path / "lib" / "experts" / "letters" / "README.md").write_text("my notes")
     assert LibraryFolder.open(tmp_path / "lib").manifest.expert_names == ("letters",)

@@ -9,13 +9,13 @@ import torch
 from fakes import save_tiny_llama
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidInputError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
+from palate.engine.forced import plan_log_probs
+from palate.engine.logprobs import Scored
 from palate.library.generate import answer_seed, conversations, generate_all
 from palate.library.library import Library
 from palate.library.score_file import score_file
 from palate.models.chat import encode_prompt
-from palate.models.forced import plan_log_probs
-from palate.models.logprobs import Scored
 
 TASTE = {"kind": 0.5, "short": 0.5}
 
@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_answers_and_n_answers_differ(opened: Libra
     decision = opened.decide("Why?", Known(preference=TASTE), method="output-soup")
     seeds = [answer_seed(4, place=place) for place in range(3)]
     first, again = (
-        generate_all(opened, [decision] * 3, sampling=Sampling(max_tokens=12), seeds=seeds)
+        generate_all(opened, [decision] * 3, sampling=SamplingParams(max_tokens=12), seeds=seeds)
         for _ in range(2)
     )
     assert [c.completion.tokens for c in first] == [c.completion.tokens for c in again]
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_answers_and_n_answers_differ(opened: Libra
 
 
 def test_a_batch_answers_every_prompt_as_alone(opened: Library) -> None:
-    options = {"preference": TASTE, "method": "soup", "sampling": Sampling(max_tokens=8)}
+    options = {"preference": TASTE, "method": "soup", "sampling": SamplingParams(max_tokens=8)}
     talk = [{"role": "user", "content": "a b"}]
     batch = opened.generate(["Why?", talk], seed=2, **options)
     assert [one.text for one in batch] == [
@@ -89,7 +89,7 @@ def test_a_controlled_mixture_is_scored_with_its_own_shares(tiny_full_library: P
     """The answer's probability is what sampling it said."""
     library = Library.load(tiny_full_library)
     output = library.generate(
-        "a b", preference=TASTE, method="mixture", sampling=Sampling(max_tokens=6), seed=1
+        "a b", preference=TASTE, method="mixture", sampling=SamplingParams(max_tokens=6), seed=1
     )
     decision = output.decision
     context = tuple(encode_prompt(library.base, library.format(decision.messages)))

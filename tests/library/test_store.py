@@ -140,7 +140,7 @@ def test_the_database_is_the_servers_and_belongs_to_one_library(
 
     store.set_preference("ana", {"short": 1.0})
     served = assemble(library, ServeSettings(), database=store.url)
-    assert served.store("default").people() == ["ana"]
+    assert served.store("default").users() == ["ana"]
     assert served.store("default").learner.digest == library.soups.learner().digest
     served.database.close()
     assert ServeSettings().apply_after == APPLY_AFTER

@@ -46,7 +46,7 @@ def learned(*mean: float) -> Belief:
 def test_the_certified_loss_stands_in_the_answers_headers(
     certified: Library, tmp_path: Path
 ) -> None:
-    served = assemble(certified, ServeSettings(), database=f"sqlite:///{tmp_path}/people.db")
+    served = assemble(certified, ServeSettings(), database=f"sqlite:///{tmp_path}/users.db")
     talk = {"model": "palate", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 2}
     wish = {"preference": {"plain": 1.0}, "method": "portfolio"}
     with TestClient(make_app(served)) as client:

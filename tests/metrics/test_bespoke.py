@@ -33,5 +33,5 @@ def test_intervals_of_the_gain_cover_93_to_97_percent():
 def test_a_ceiling_below_the_base_is_refused(generator):
     with pytest.raises(InvalidInputError, match="no gain"):
         bespoke_share(np.ones(3), base=np.ones(3), ceiling=np.zeros(3), generator=generator)
-    with pytest.raises(InvalidInputError, match="two people"):
+    with pytest.raises(InvalidInputError, match="two users"):
         bespoke_share(np.ones(1), base=np.zeros(1), ceiling=np.ones(1), generator=generator)

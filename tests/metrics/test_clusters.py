@@ -93,7 +93,7 @@ def test_a_test_keeps_what_varies_a_little_more_than_the_cells_and_doubts_what_v
 
 
 def test_far_in_the_tail_a_test_errs_no_more_often_than_it_says_and_pooling_does():
-    # four people who lean a little, and prompts that do not: pooling takes them for noise at times
+    # four users who lean a little, and prompts that do not: pooling takes them for noise at times
     draws = np.random.default_rng(11)
     n_far = {True: 0, False: 0}
     rows, columns = (index.ravel() for index in np.indices((4, 16)))
@@ -127,11 +127,11 @@ def test_missing_cells_leave_what_least_squares_leaves():
     )
 
 
-def test_prompts_that_only_one_person_has_add_nothing_to_the_persons_error():
+def test_prompts_that_only_one_user_has_add_nothing_to_the_users_error():
     values = np.random.default_rng(6).normal(size=12) + np.repeat([0.0, 3.0, 5.0], 4)
-    people = np.repeat(np.arange(3), 4)
-    found = crossed_error(values, people, np.arange(12), with_pooling=True)
-    sums = np.bincount(people, weights=values)
+    users = np.repeat(np.arange(3), 4)
+    found = crossed_error(values, users, np.arange(12), with_pooling=True)
+    sums = np.bincount(users, weights=values)
     assert found == cluster_error(sums, np.full(3, 4.0))
 
 

@@ -70,22 +70,22 @@ def test_the_paired_test_finds_a_planted_two_point_difference_that_the_unpaired_
     assert unpaired <= 10
 
 
-@pytest.mark.parametrize("clustering", ["person", "prompt", "both"])
+@pytest.mark.parametrize("clustering", ["user", "prompt", "both"])
 def test_a_null_comparison_is_called_significant_in_at_most_5_percent_of_400_repeats(clustering):
     draws, signs = np.random.default_rng(22), np.random.default_rng(23)
-    people, prompts = (index.ravel() for index in np.indices((20, 15)))
+    users, prompts = (index.ravel() for index in np.indices((20, 15)))
     labels = {
-        "person": {"clusters": people},
+        "user": {"clusters": users},
         "prompt": {"clusters": prompts},
-        "both": {"clusters": people, "second_clusters": prompts},
+        "both": {"clusters": users, "second_clusters": prompts},
     }[clustering]
     n_significant, n_naive = 0, 0
     for _ in range(400):
-        # a person, and a prompt, may lean to either way; on average there is no difference
+        # a user, and a prompt, may lean to either way; on average there is no difference
         gap = draws.normal(0, 0.3, size=300)
         if clustering != "prompt":
-            gap += 0.15 * draws.normal(size=20)[people]
-        if clustering != "person":
+            gap += 0.15 * draws.normal(size=20)[users]
+        if clustering != "user":
             gap += 0.15 * draws.normal(size=15)[prompts]
         result = paired_difference(gap, np.zeros(300), generator=signs, **labels)
         n_significant += result.is_significant()
@@ -106,11 +106,11 @@ def test_sign_flips_of_clusters_err_in_5_percent_of_3000_repeats():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clustering", ["person", "prompt", "both"])
+@pytest.mark.parametrize("clustering", ["user", "prompt", "both"])
 @pytest.mark.parametrize("lean", [0.0, 0.5], ids=["noise", "effects"])
 def test_in_the_long_run_5_percent_of_null_comparisons_are_significant(clustering, lean):
-    person, prompt = lean * (clustering != "prompt"), lean * (clustering != "person")
-    shape = Shape(8, 16, 3, person=person, prompt=prompt)
+    user, prompt = lean * (clustering != "prompt"), lean * (clustering != "user")
+    shape = Shape(8, 16, 3, user=user, prompt=prompt)
     found = count_cell(Cell("clusterings", shape, clustering), n_repeats=4000, seed=1)
     assert found.n_significant is not None
     assert found.n_significant / 4000 <= 0.05 + 3 * 0.0034  # three standard errors
@@ -119,7 +119,7 @@ def test_in_the_long_run_5_percent_of_null_comparisons_are_significant(clusterin
 @pytest.mark.slow
 @pytest.mark.parametrize("lean", [0.0, 0.5], ids=["noise", "effects"])
 def test_a_table_of_27_null_ways_holds_any_claim_in_at_most_5_percent(lean):
-    shape = Shape(8, 16, 3, person=lean, prompt=lean)
+    shape = Shape(8, 16, 3, user=lean, prompt=lean)
     found = count_cell(Cell("table", shape, "both"), n_repeats=4000, seed=1)
     assert found.n_significant is not None
     assert found.n_significant / found.n_repeats <= 0.05 + 3 * 0.007

@@ -114,8 +114,8 @@ def test_a_rate_of_independent_clusters_is_wilsons_with_students_quantile():
 
 
 def test_a_rate_whose_clusters_agree_counts_each_of_them_once():
-    people = np.repeat(np.arange(8), 5)
-    assert rate_interval(np.ones(40), clusters=people).low == wilson_interval(8, 8)[0]
+    users = np.repeat(np.arange(8), 5)
+    assert rate_interval(np.ones(40), clusters=users).low == wilson_interval(8, 8)[0]
     halves = rate_interval([1, 0] * 4, clusters=np.repeat(np.arange(4), 2))
     assert (halves.low, halves.high) == pytest.approx(wilson_interval(2, 4))
 
@@ -147,7 +147,7 @@ def test_clustered_intervals_cover_93_to_97_percent_and_naive_ones_do_not():
     clusters = np.repeat(np.arange(24), 10)
     clustered, naive = [], []
     for repeat in range(1500):
-        rates = draws.beta(2, 3, size=24)  # people who differ: mean 0.4
+        rates = draws.beta(2, 3, size=24)  # users who differ: mean 0.4
         values = (draws.random(240) < np.repeat(rates, 10)).astype(float)
         clustered.append(
             _covers(
@@ -164,32 +164,32 @@ def test_clustered_intervals_cover_93_to_97_percent_and_naive_ones_do_not():
 @pytest.mark.parametrize("shape", [(25, 30, 1), (8, 16, 3)], ids=["25 x 30", "8 x 16 x 3"])
 def test_two_way_intervals_cover_93_to_97_percent_with_and_without_effects(effect, shape):
     draws = np.random.default_rng(13)
-    people, prompts, _ = (index.ravel() for index in np.indices(shape))
+    users, prompts, _ = (index.ravel() for index in np.indices(shape))
     hits = []
     for _ in range(2000):
-        values = draws.normal(size=len(people))
-        values += effect * draws.normal(size=shape[0])[people]
+        values = draws.normal(size=len(users))
+        values += effect * draws.normal(size=shape[0])[users]
         values += effect * draws.normal(size=shape[1])[prompts]
         interval = bootstrap_interval(
-            values, clusters=people, second_clusters=prompts, generator=draws
+            values, clusters=users, second_clusters=prompts, generator=draws
         )
         hits.append(_covers(interval, 0.0))
     assert 0.93 <= np.mean(hits) <= 0.97
 
 
 @pytest.mark.parametrize("rate", [0.7, 0.95])
-def test_rates_of_eight_people_cover_93_to_97_percent_and_intervals_of_a_mean_do_not(rate):
+def test_rates_of_eight_users_cover_93_to_97_percent_and_intervals_of_a_mean_do_not(rate):
     draws = np.random.default_rng(14)
-    people, prompts, _ = (index.ravel() for index in np.indices((8, 16, 3)))
+    users, prompts, _ = (index.ravel() for index in np.indices((8, 16, 3)))
     rates, means = [], []
     for _ in range(2000):
-        leaning = 0.4 * draws.normal(size=8)[people] + 0.4 * draws.normal(size=16)[prompts]
+        leaning = 0.4 * draws.normal(size=8)[users] + 0.4 * draws.normal(size=16)[prompts]
         values = leaning + draws.normal(size=384) < stats.norm.ppf(rate) * sqrt(1.32)
         rates.append(
-            _covers(rate_interval(values * 1.0, clusters=people, second_clusters=prompts), rate)
+            _covers(rate_interval(values * 1.0, clusters=users, second_clusters=prompts), rate)
         )
         interval = bootstrap_interval(
-            values * 1.0, clusters=people, second_clusters=prompts, generator=draws
+            values * 1.0, clusters=users, second_clusters=prompts, generator=draws
         )
         means.append(_covers(interval, rate))
     assert 0.93 <= np.mean(rates) <= 0.97

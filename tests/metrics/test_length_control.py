@@ -80,12 +80,12 @@ def test_mismatched_input_is_refused():
 
 def test_two_kinds_of_clusters_widen_the_interval_where_both_lean():
     draws = np.random.default_rng(64)
-    people, prompts = (index.ravel() for index in np.indices((10, 30)))
-    odds = draws.normal(size=10)[people] + draws.normal(size=30)[prompts]
+    users, prompts = (index.ravel() for index in np.indices((10, 30)))
+    odds = draws.normal(size=10)[users] + draws.normal(size=30)[prompts]
     verdicts = (draws.random(300) < expit(odds)).astype(float)
     gaps = draws.normal(0, 30, size=300)
     widths = []
-    for labels in ({}, {"clusters": prompts}, {"clusters": people, "second_clusters": prompts}):
+    for labels in ({}, {"clusters": prompts}, {"clusters": users, "second_clusters": prompts}):
         rate = length_controlled_rate(verdicts, length_differences=gaps, **labels).rate
         widths.append(rate.high - rate.low)
     assert widths[0] < widths[1] < widths[2]

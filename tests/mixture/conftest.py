@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fakes import save_random_adapter, save_tiny_llama
+from palate.engine.bank import AdapterBank
 from palate.mixture.controller import PreferenceController, new_controller
 from palate.mixture.wording import Wording
-from palate.models.bank import AdapterBank
 from palate.models.load import Base, load_base
 from palate.models.trunk import TrunkSettings
 

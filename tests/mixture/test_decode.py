@@ -8,14 +8,14 @@ import torch
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import Plan, Pool, Row, parameter_soup_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
 from palate.mixture.controller import PreferenceController, new_controller
 from palate.mixture.decode import ControlledDecoding, DecodeSettings, experts_of
 from palate.mixture.pooling import Floor, shares_of
 from palate.mixture.rollout import CONTROLLER
 from palate.mixture.wording import Asked, Wording
-from palate.models.bank import AdapterBank
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
 from palate.models.trunk import TrunkSettings
 
@@ -25,11 +25,15 @@ ASKED = [
     Asked("Tell me about the old harbour.", (0.25, 0.25, 0.25, 0.25)),
     Asked("How do bees find home?", (0.0, 0.0, 0.0, 1.0)),
 ]
-HOT = Sampling(max_tokens=12)
+HOT = SamplingParams(max_tokens=12)
 
 
 def requests_for(
-    wording: Wording, *, sampling: Sampling = HOT, controller: str | None = CONTROLLER, **options
+    wording: Wording,
+    *,
+    sampling: SamplingParams = HOT,
+    controller: str | None = CONTROLLER,
+    **options,
 ) -> list[Request]:
     return [
         Request(
@@ -48,10 +52,10 @@ def engine_with(
     controller: PreferenceController,
     *,
     settings: DecodeSettings | None = None,
-    max_rows: int = 128,
+    max_num_seqs: int = 128,
 ) -> LocalEngine:
     decoding = ControlledDecoding(controller, base, settings=settings)
-    return LocalEngine(base, bank, max_rows=max_rows, controllers={CONTROLLER: decoding})
+    return LocalEngine(base, bank, max_num_seqs=max_num_seqs, controllers={CONTROLLER: decoding})
 
 
 def test_a_batch_that_requests_join_and_leave_answers_each_as_alone(
@@ -60,7 +64,7 @@ def test_a_batch_that_requests_join_and_leave_answers_each_as_alone(
     requests = requests_for(wording)
     requests.insert(5, Request("What now?", parameter_soup_plan((0.3, 0.2, 0.0, 0.1)), HOT))
     wide = engine_with(base, bank, controller).trace(requests)
-    narrow = engine_with(base, bank, controller, max_rows=7).trace(requests)
+    narrow = engine_with(base, bank, controller, max_num_seqs=7).trace(requests)
     alone = [engine_with(base, bank, controller).trace([request])[0] for request in requests]
     for together, crowded, single in zip(wide, narrow, alone, strict=True):
         assert together.completion.tokens == crowded.completion.tokens == single.completion.tokens

@@ -9,7 +9,9 @@ import torch
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import read_jsonl
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
 from palate.mixture.controller import new_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import Task, fit
@@ -19,8 +21,6 @@ from palate.mixture.settings import FitSettings, LossSettings
 from palate.mixture.static import StaticController, StaticDecoding
 from palate.mixture.tensors import Answers, outcome
 from palate.mixture.wording import Asked, Wording
-from palate.models.bank import AdapterBank
-from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
 from palate.models.trunk import TrunkSettings
 from scripted import EXPERTS, save_scripted, value_of_static, worth
@@ -101,7 +101,7 @@ def measured(task: Task, *, n_answers: int = 400) -> float:
         task.wording,
         task.judge,
         [Asked("Go", BOTH)] * n_answers,
-        sampling=Sampling(max_tokens=MAX_TOKENS),
+        sampling=SamplingParams(max_tokens=MAX_TOKENS),
         seed=99,
     )
     return float(np.mean([one.reward for one in samples]))
@@ -151,7 +151,7 @@ def test_under_a_log_linear_pool_answers_are_as_likely_recomputed_as_drawn_and_i
                 pooled.wording,
                 pooled.judge,
                 [Asked("Go", BOTH), Asked("Go", (1.0, 0.0))],
-                sampling=Sampling(max_tokens=4),
+                sampling=SamplingParams(max_tokens=4),
                 seed=1,
             )
         )
@@ -239,7 +239,7 @@ def test_answers_are_as_likely_recomputed_as_they_were_drawn(scripted) -> None:
         task.wording,
         task.judge,
         [Asked("Go", BOTH), Asked("On", (0.3, 0.7))] * 6,
-        sampling=Sampling(max_tokens=MAX_TOKENS),
+        sampling=SamplingParams(max_tokens=MAX_TOKENS),
         seed=1,
     )
     found = outcome(controller, Answers.of(samples)).log_probs.sum(dim=1)
@@ -290,7 +290,7 @@ def test_the_summary_counts_by_combination(scripted) -> None:
         task.wording,
         task.judge,
         [Asked("Go", (1.0, 0.0)), Asked("Go", BOTH)],
-        sampling=Sampling(max_tokens=MAX_TOKENS),
+        sampling=SamplingParams(max_tokens=MAX_TOKENS),
         seed=4,
     )
     summary = summarise(samples)

@@ -19,15 +19,15 @@ import torch
 
 from palate.core.errors import FormatError, ProviderError
 from palate.core.plan import Plan, Pool, Row, one_hot
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.logprobs import Scored, row_distributions
+from palate.engine.openai.endpoint import EndpointExpert, EndpointSettings, connect
 from palate.mixture.bounds import Listed, pool_listed, total_variation
 from palate.mixture.remote import FixedShares, RemoteMixture, RemoteSettings
-from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
-from palate.models.endpoint import EndpointExpert, EndpointSettings, connect
-from palate.models.engine import LocalEngine
 from palate.models.load import Base, load_base
-from palate.models.logprobs import Scored, row_distributions
 from palate.world.prompts import base_folder, format_prompt, held_out_prompts
 
 pytestmark = [
@@ -79,7 +79,9 @@ def local(base: Base, bank: AdapterBank) -> list[tuple[tuple[int, ...], torch.Te
     found: list[tuple[tuple[int, ...], torch.Tensor]] = []
     for seed, prompt in enumerate(held_out_prompts()):
         context = context_of(base, prompt)
-        request = Request(format_prompt(prompt), mixture_plan(), Sampling(max_tokens=80), seed)
+        request = Request(
+            format_prompt(prompt), mixture_plan(), SamplingParams(max_tokens=80), seed
+        )
         tokens = engine.generate([request])[0].tokens
         rows = row_distributions(base, bank, plan=mixture_plan(), item=Scored(context, tokens))
         mixed = torch.einsum("r,rtv->tv", torch.tensor(SHARES).double(), rows.double().exp())
@@ -139,7 +141,7 @@ def test_greedy_answers_through_the_server_are_the_local_engines(
         stop_ids=base.stop_ids,
         settings=RemoteSettings(max_top_k=2048),
     )
-    greedy = Sampling(temperature=0.0, max_tokens=80)
+    greedy = SamplingParams(temperature=0.0, max_tokens=80)
     engine = LocalEngine(base, bank)
     certified: list[bool] = []
     for prompt in held_out_prompts()[:5]:
@@ -171,7 +173,7 @@ def test_drawing_from_the_server_follows_the_mixture_roughly(
     )
     source = FixedShares(SHARES)
     contexts = [context] * len(experts)
-    one = Sampling(max_tokens=1)
+    one = SamplingParams(max_tokens=1)
     drawn = [
         remote.generate(contexts, source, sampling=one, seed=seed).tokens[0] for seed in range(200)
     ]
@@ -224,7 +226,7 @@ def test_a_server_that_hangs_in_the_middle_fails_the_answer_and_says_where(base:
     hang = Switch(SHARES, signal.SIGSTOP)
     try:
         with pytest.raises(ProviderError, match=r"failed after 10 tokens.*within 3 seconds"):
-            remote.generate(contexts, hang, sampling=Sampling(temperature=0, max_tokens=30))
+            remote.generate(contexts, hang, sampling=SamplingParams(temperature=0, max_tokens=30))
     finally:
         os.kill(int(os.environ["PALATE_ENDPOINT_PID"]), signal.SIGCONT)
 
@@ -242,7 +244,7 @@ def test_killed_in_the_middle_the_server_is_dropped_with_a_note_or_nobody_is_lef
     )
     contexts = [context_of(base, "What is a desert fox?")] * 2
     kill = Switch((0.4, 0.6), signal.SIGKILL)
-    found = remote.generate(contexts, kill, sampling=Sampling(temperature=0, max_tokens=30))
+    found = remote.generate(contexts, kill, sampling=SamplingParams(temperature=0, max_tokens=30))
     assert len(found.tokens) == 30
     assert np.allclose(found.shares[:10], [0.4, 0.6])
     assert np.allclose(found.shares[10:], [0.0, 1.0])
@@ -255,4 +257,4 @@ def test_killed_in_the_middle_the_server_is_dropped_with_a_note_or_nobody_is_lef
         settings=RemoteSettings(on_failure="drop"),
     )
     with pytest.raises(ProviderError, match="No expert with a share is left"):
-        alone.generate(contexts[:1], FixedShares((1.0,)), sampling=Sampling(max_tokens=3))
+        alone.generate(contexts[:1], FixedShares((1.0,)), sampling=SamplingParams(max_tokens=3))

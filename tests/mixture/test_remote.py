@@ -9,13 +9,13 @@ import pytest
 from scipy.stats import chisquare
 
 from palate.core.errors import InvalidInputError, ProviderError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
+from palate.engine.openai.endpoint import Drawn
 from palate.mixture.remote import FixedShares, RemoteMixture, RemoteSettings
-from palate.models.endpoint import Drawn
 
 N_VOCAB = 6
 STOP = frozenset({5})
-GREEDY = Sampling(temperature=0.0, max_tokens=8)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=8)
 
 
 @dataclass
@@ -101,7 +101,7 @@ def test_sampling_from_whole_lists_follows_the_mixture() -> None:
     experts = boxes()
     mixture = mix(experts)
     counts = Counter(
-        mixture.generate(START, SHARES, sampling=Sampling(max_tokens=1), seed=seed).tokens[0]
+        mixture.generate(START, SHARES, sampling=SamplingParams(max_tokens=1), seed=seed).tokens[0]
         for seed in range(1500)
     )
     expected = 1500 * exact_row(experts, 0)
@@ -113,7 +113,7 @@ def test_drawing_the_expert_first_follows_the_mixture_with_one_call() -> None:
     experts = boxes()
     mixture = mix(experts, mode="draws")
     answers = [
-        mixture.generate(START, SHARES, sampling=Sampling(max_tokens=1), seed=seed)
+        mixture.generate(START, SHARES, sampling=SamplingParams(max_tokens=1), seed=seed)
         for seed in range(1500)
     ]
     counts = Counter(answer.tokens[0] for answer in answers)
@@ -125,7 +125,7 @@ def test_drawing_the_expert_first_follows_the_mixture_with_one_call() -> None:
 
 def test_chunks_of_draws_say_that_they_are_not_exact() -> None:
     found = mix(boxes(), mode="draws", chunk_tokens=3).generate(
-        START, SHARES, sampling=Sampling(max_tokens=6), seed=1
+        START, SHARES, sampling=SamplingParams(max_tokens=6), seed=1
     )
     assert found.certified_fraction == 0.0
     assert set(found.bounds) == {1.0}
@@ -150,7 +150,7 @@ def test_experts_below_the_threshold_are_not_called_and_their_share_is_the_bound
 def test_an_expert_that_dies_is_dropped_with_a_note_and_a_bound() -> None:
     experts = boxes()
     experts[1].fails_after = 2
-    steady = Sampling(temperature=1.0, max_tokens=8)
+    steady = SamplingParams(temperature=1.0, max_tokens=8)
     found = next(
         answer
         for seed in range(50)
@@ -166,7 +166,7 @@ def run_with_death(seed: int):
     experts = boxes()
     experts[1].fails_after = 2
     return mix(experts, on_failure="drop").generate(
-        START, SHARES, sampling=Sampling(max_tokens=8), seed=seed
+        START, SHARES, sampling=SamplingParams(max_tokens=8), seed=seed
     )
 
 

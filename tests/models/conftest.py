@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from fakes import save_random_adapter, save_tiny_llama
-from palate.models.bank import AdapterBank
-from palate.models.engine import LocalEngine
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.vllm.engine import VllmEngine, open_engine
+from palate.engine.vllm.wire import VllmSettings, connect_client
 from palate.models.load import Base, load_base
-from palate.models.vllm_engine import VllmEngine, open_engine
-from palate.models.vllm_wire import VllmSettings, connect_client
 from palate.serve.vllm import pool_lists
 from vllm_stand_in import StandIn, standing_in
 

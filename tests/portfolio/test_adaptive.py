@@ -8,12 +8,12 @@ from palate.portfolio.adaptive import SearchSettings, proposal, search, steps
 from palate.portfolio.tabular import TabularOracle
 
 
-def people(seed: int, d: int, n: int = 1000) -> np.ndarray:
+def users(seed: int, d: int, n: int = 1000) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.ones(d), size=n)
 
 
 def true_gap(problem, values: np.ndarray, seed: int) -> float:
-    crowd = people(seed, values.shape[1])
+    crowd = users(seed, values.shape[1])
     return float(np.max(problem.best_values(crowd) - (crowd @ values.T).max(axis=1)))
 
 
@@ -104,7 +104,7 @@ def test_a_multiplicative_search_bounds_the_share_lost(small_problem):
         TabularOracle(problem),
         SearchSettings(tolerance=0.0, max_calls=8, criterion="multiplicative"),
     )
-    crowd = people(0, 3)
+    crowd = users(0, 3)
     worth = (crowd @ found.payoffs.table.values.T).max(axis=1)
     assert np.max(1 - worth / problem.best_values(crowd)) <= found.gap + 1e-9
 

@@ -62,5 +62,5 @@ def test_the_ceiling_of_the_best_values_lies_above_them(small_problem):
     rng = np.random.default_rng(0)
     visited = np.vstack([np.eye(3), rng.dirichlet(np.ones(3), size=6)])
     rows = ceiling_rows(preferences=visited, upper_values=problem.best_values(visited))
-    people = rng.dirichlet(np.ones(3), size=1000)
-    assert np.all((people @ rows.T).max(axis=1) >= problem.best_values(people) - 1e-12)
+    users = rng.dirichlet(np.ones(3), size=1000)
+    assert np.all((users @ rows.T).max(axis=1) >= problem.best_values(users) - 1e-12)

@@ -50,9 +50,9 @@ def test_the_worst_case_certificate_is_never_below_the_true_gap(small_problem, d
     table = search(TabularOracle(problem), SearchSettings(tolerance=0.0, max_calls=d + 4)).payoffs
     members = list(range(0, d + 4, 2))
     found = certify(table, members=members, terms=Terms(slack=0.0, criterion="additive"))
-    people = np.random.default_rng(seed).dirichlet(np.ones(d), size=2000)
-    best = problem.best_values(people)
-    worth = (people @ table.table.values[members].T).max(axis=1)
+    users = np.random.default_rng(seed).dirichlet(np.ones(d), size=2000)
+    best = problem.best_values(users)
+    worth = (users @ table.table.values[members].T).max(axis=1)
     assert found.certificate.kind == "worst-case"
     assert np.max(best - worth) <= found.certificate.additive_gap + 1e-9
     if found.certificate.multiplicative_gap is not None:
@@ -65,11 +65,11 @@ def test_sampled_certificates_hold_in_the_promised_share_of_worlds(small_problem
     oracle = TabularOracle(problem)
     exact = search(oracle, SearchSettings(tolerance=0.0, max_calls=6)).payoffs
     members = [0, 2, 4]
-    people = np.random.default_rng(0).dirichlet(np.ones(3), size=3000)
-    worth = (people @ exact.table.values[members].T).max(axis=1)
-    best = problem.best_values(people)
+    users = np.random.default_rng(0).dirichlet(np.ones(3), size=3000)
+    worth = (users @ exact.table.values[members].T).max(axis=1)
+    best = problem.best_values(users)
     if kind == "candidate-relative":
-        best = (people @ exact.table.values.T).max(axis=1)
+        best = (users @ exact.table.values.T).max(axis=1)
     terms = Terms(confidence=0.9, criterion="additive", slack=0.0 if kind == "worst-case" else None)
     holds, tight = 0, []
     for world in range(200):

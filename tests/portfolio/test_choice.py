@@ -65,9 +65,9 @@ def test_the_floor_is_an_absolute_height_and_pays_for_the_common_shift():
     assert choose(shifted, wish=Wish(size=1), terms=terms).refused == ("p", "r", "s")
 
 
-def test_a_mean_over_people_can_want_other_members():
-    people = np.array([[0.95, 0.05], [0.9, 0.1]])
-    wish = Wish(size=1, cost=Cost(aim="mean"), people=people)
+def test_a_mean_over_users_can_want_other_members():
+    users = np.array([[0.95, 0.05], [0.9, 0.1]])
+    wish = Wish(size=1, cost=Cost(aim="mean"), users=users)
     assert choose(payoffs(), wish=wish, terms=Terms()).members == ("p",)
 
 

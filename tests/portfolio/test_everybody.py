@@ -54,13 +54,13 @@ def test_no_choice_reaches_a_ceiling_above_the_table():
     assert len(fewest_members(stakes, epsilon=0.0, delta=0.5).members) >= 1
 
 
-def test_members_for_given_people_serve_those_people():
+def test_members_for_given_users_serve_those_users():
     values = np.array([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]])
-    people = np.array([[0.95, 0.05], [0.9, 0.1]])
+    users = np.array([[0.95, 0.05], [0.9, 0.1]])
     stakes = Stakes(values=values, rows=values)
-    assert best_members(stakes, size=1, cost=Cost(aim="mean"), people=people).members == (0,)
+    assert best_members(stakes, size=1, cost=Cost(aim="mean"), users=users).members == (0,)
     assert best_members(stakes, size=1).members == (2,)
-    blended = best_members(stakes, size=1, cost=Cost(aim="blend", share=1.0), people=people)
+    blended = best_members(stakes, size=1, cost=Cost(aim="blend", share=1.0), users=users)
     assert blended.members == (0,)
 
 

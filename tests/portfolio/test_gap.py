@@ -34,8 +34,8 @@ def test_vertices_and_linear_programs_agree(seed, d, k, n):
 @given(st.integers(0, 10_000), st.integers(2, 4))
 def test_a_dense_lattice_never_exceeds_the_gaps_and_the_worst_preference_attains_them(seed, d):
     members, rows = random_case(seed, d, 4, 6)
-    people = lattice(n_objectives=d, denominator={2: 200, 3: 40, 4: 14}[d])
-    best, worth = (people @ rows.T).max(axis=1), (people @ members.T).max(axis=1)
+    users = lattice(n_objectives=d, denominator={2: 200, 3: 40, 4: 14}[d])
+    best, worth = (users @ rows.T).max(axis=1), (users @ members.T).max(axis=1)
     found = additive_gap(members=members, rows=rows)
     assert np.max(best - worth) <= found.value + 1e-12
     attained = np.max(rows @ found.preference) - np.max(members @ found.preference)
@@ -122,7 +122,7 @@ def test_a_best_value_below_zero_has_no_multiplicative_gap():
         abs=1e-5,
     )
     assert multiplicative_gap(members=members, rows=np.ones((1, 2))) is None
-    # one negative entry does no harm where another member is there for those people
+    # one negative entry does no harm where another member is there for those users
     fine = np.array([[1.0, -0.1], [0.4, 0.6]])
     assert multiplicative_gap(members=fine, rows=np.ones((1, 2))) is not None
 

@@ -20,12 +20,12 @@ def test_grid_policies_serve_everybody_as_the_theorem_says(small_problem, d, eps
     problem = small_problem(seed, d, 0.02)
     found = palm(TabularOracle(problem), PalmSettings(epsilon=epsilon, delta=delta, max_calls=400))
     assert found.n_calls == len(found.anchors) == found.payoffs.n_policies
-    people = crowd(d)
+    users = crowd(d)
     values = found.payoffs.table.values
     below = max(0.0, -float(values.min()))  # the theorem's correction for negative values
-    allowed = (problem.best_values(people) - delta) / (1 + epsilon)
+    allowed = (problem.best_values(users) - delta) / (1 + epsilon)
     allowed -= (epsilon + delta) * below / (1 + epsilon)
-    assert np.all((people @ values.T).max(axis=1) >= allowed - 1e-10)
+    assert np.all((users @ values.T).max(axis=1) >= allowed - 1e-10)
 
 
 def test_the_guarantee_survives_imperfect_policies(small_problem):
@@ -38,10 +38,10 @@ def test_the_guarantee_survives_imperfect_policies(small_problem):
         policy /= policy.sum(axis=1, keepdims=True)
         values.append(problem.values(policy))
         slacks.append(problem.slack(policy, anchor))
-    people = crowd(2)
-    allowed = (problem.best_values(people) - 0.1) / 1.3 - max(slacks)
+    users = crowd(2)
+    allowed = (problem.best_values(users) - 0.1) / 1.3 - max(slacks)
     assert np.min(values) > 0
-    assert np.all((people @ np.array(values).T).max(axis=1) >= allowed - 1e-10)
+    assert np.all((users @ np.array(values).T).max(axis=1) >= allowed - 1e-10)
 
 
 @pytest.mark.parametrize("d", [2, 3])
@@ -66,13 +66,13 @@ def test_a_cover_of_points_loses_at_most_the_radius_more_and_a_cover_of_cells_no
     values = problem.optimal_values(points)
     best_on_points = (points @ values.T).max(axis=1)
     is_covered = points @ values.T >= best_on_points[:, None] - 0.03
-    people = crowd(3)
-    best = (people @ values.T).max(axis=1)
+    users = crowd(3)
+    best = (users @ values.T).max(axis=1)
     by_point, by_cell = exact_cover(is_covered), exact_cover(cell_coverage(is_covered, cells))
     assert len(by_cell) >= len(by_point)
     radius = covering_radius(n_objectives=3, denominator=6)
-    loss_by_point = best - (people @ values[by_point].T).max(axis=1)
-    loss_by_cell = problem.best_values(people) - (people @ values[by_cell].T).max(axis=1)
+    loss_by_point = best - (users @ values[by_point].T).max(axis=1)
+    loss_by_cell = problem.best_values(users) - (users @ values[by_cell].T).max(axis=1)
     assert loss_by_point.max() <= 0.03 + radius + 1e-10
     assert loss_by_cell.max() <= 0.03 + 1e-10
 
@@ -89,9 +89,9 @@ def test_the_lazy_grid_makes_fewer_policies_and_keeps_the_promise(small_problem)
     settings = PalmSettings(epsilon=0.3, delta=0.3, cover_delta=0.0, is_lazy=True)
     found = palm(TabularOracle(problem), settings)
     assert found.n_calls < len(found.anchors)
-    people = found.anchors
-    worth = (people @ found.payoffs.table.values.T).max(axis=1)
-    assert np.all(worth >= (1 - 0.3) * problem.best_values(people) - 0.3 - 1e-9)
+    users = found.anchors
+    worth = (users @ found.payoffs.table.values.T).max(axis=1)
+    assert np.all(worth >= (1 - 0.3) * problem.best_values(users) - 0.3 - 1e-9)
 
 
 def test_a_grid_that_costs_too_much_is_refused_with_what_is_affordable(small_problem):

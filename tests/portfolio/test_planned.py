@@ -10,8 +10,8 @@ from palate.portfolio.tabular import TabularOracle
 
 
 def largest_share_lost(problem, values):
-    people = lattice(n_objectives=values.shape[1], denominator=60)
-    return float(np.max(1 - (people @ values.T).max(axis=1) / problem.best_values(people)))
+    users = lattice(n_objectives=values.shape[1], denominator=60)
+    return float(np.max(1 - (users @ values.T).max(axis=1) / problem.best_values(users)))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -22,10 +22,10 @@ class Exact:
 
 
 def true_gap(problem, payoffs, members):
-    """Against the exact best value, on a dense list of people."""
-    people = lattice(n_objectives=2, denominator=400)
-    worth = people @ payoffs.table.values[list(members)].T
-    return float(np.max(problem.best_values(people) - worth.max(axis=1)))
+    """Against the exact best value, on a dense list of users."""
+    users = lattice(n_objectives=2, denominator=400)
+    worth = users @ payoffs.table.values[list(members)].T
+    return float(np.max(problem.best_values(users) - worth.max(axis=1)))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,7 +62,7 @@ def test_foreseen_by_a_surrogate_sweeps_narrow_the_true_gap_on_average(small_pro
     assert np.mean(after) < 0.9 * np.mean(before)
 
 
-def test_a_foreseen_losses_is_the_worst_persons_loss_by_hand():
+def test_a_foreseen_losses_is_the_worst_users_loss_by_hand():
     rewards = np.array([[[1.0, 0.0], [0.0, 1.0]]])
     problem = TabularProblem(rewards, np.log(np.full((1, 2), 0.5)), np.ones(1), beta=0.5)
     oracle = TabularOracle(problem)
@@ -96,26 +96,26 @@ def test_the_centre_of_a_symmetric_cell_is_its_middle():
 def test_moving_members_to_their_peoples_mean_never_costs_the_mean(small_problem, seed):
     problem = small_problem(seed, 3, 0.05)
     rng = np.random.default_rng(seed)
-    people = rng.dirichlet(np.full(3, 0.7), size=300)
-    best = problem.best_values(people)
+    users = rng.dirichlet(np.full(3, 0.7), size=300)
+    best = problem.best_values(users)
     anchors = rng.dirichlet(np.ones(3), size=3)
     before = np.inf
     for _ in range(6):
         values = problem.optimal_values(anchors)
-        regret = float(np.mean(best - (people @ values.T).max(axis=1)))
+        regret = float(np.mean(best - (users @ values.T).max(axis=1)))
         assert regret <= before + 1e-10
         before = regret
-        anchors = mean_centres(people, values=values, anchors=anchors)
+        anchors = mean_centres(users, values=values, anchors=anchors)
 
 
 def test_a_groups_mean_value_is_the_value_at_its_mean(case_problem):
-    people = np.random.default_rng(0).dirichlet(np.ones(3), size=20)
+    users = np.random.default_rng(0).dirichlet(np.ones(3), size=20)
     values = case_problem.values(case_problem.optimum(np.full(3, 1 / 3)))
-    assert np.mean(people @ values) == pytest.approx(people.mean(axis=0) @ values, abs=1e-10)
+    assert np.mean(users @ values) == pytest.approx(users.mean(axis=0) @ values, abs=1e-10)
 
 
 def test_a_member_that_nobody_prefers_keeps_its_anchor():
     anchors = np.array([[1.0, 0.0], [0.0, 1.0]])
-    people = np.array([[0.8, 0.2], [0.6, 0.4]])
-    found = mean_centres(people, values=np.array([[1.0, 1.0], [0.0, 0.0]]), anchors=anchors)
+    users = np.array([[0.8, 0.2], [0.6, 0.4]])
+    found = mean_centres(users, values=np.array([[1.0, 1.0], [0.0, 0.0]]), anchors=anchors)
     np.testing.assert_allclose(found, [[0.7, 0.3], [0.0, 1.0]])

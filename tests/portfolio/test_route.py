@@ -27,7 +27,7 @@ def record():
     return choose(exact_payoffs(table), wish=Wish(size=2), terms=Terms(criterion="additive"))
 
 
-def test_people_are_routed_as_paper_and_pencil_says(record):
+def test_users_are_routed_as_paper_and_pencil_says(record):
     router = router_from_record(record)
     # members are p and r (or q and r by symmetry); r is worth 0.85 to everybody
     assert "r" in record.members
@@ -65,12 +65,12 @@ def test_margin_and_loss_are_to_the_best_of_the_others():
 
 def test_nobody_loses_more_than_the_certificate_says(record):
     router = router_from_record(record)
-    people = np.random.default_rng(0).dirichlet(np.ones(2), size=300)
-    worst = max(router.route(w).loss for w in people)
+    users = np.random.default_rng(0).dirichlet(np.ones(2), size=300)
+    worst = max(router.route(w).loss for w in users)
     assert worst <= record.certified.certificate.additive_gap + 1e-12
 
 
-def test_an_uncertain_person_is_served_as_their_mean(record):
+def test_an_uncertain_user_is_served_as_their_mean(record):
     router = router_from_record(record)
     draws = np.array([[1.0, 0.0], [0.0, 1.0]])
     found = router.route_uncertain(draws)

@@ -25,8 +25,8 @@ def best_by_hand(losses: np.ndarray, size: int, cost: Cost) -> float:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 6), st.data())
-def test_the_exact_choice_is_as_good_as_exhaustive_search(seed, n_people, n_policies, data):
-    losses = np.random.default_rng(seed).random((n_people, n_policies))
+def test_the_exact_choice_is_as_good_as_exhaustive_search(seed, n_users, n_policies, data):
+    losses = np.random.default_rng(seed).random((n_users, n_policies))
     size = data.draw(st.integers(1, n_policies))
     members = exact_members(losses, size=size)
     assert len(set(members)) == size

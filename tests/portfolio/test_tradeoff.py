@@ -3,15 +3,15 @@ import pytest
 
 from palate.core.simplex import lattice
 from palate.portfolio.tabular import TabularOracle
-from palate.portfolio.tradeoff import WAYS, TradeoffSettings, find, kl_between, people_losses
+from palate.portfolio.tradeoff import METHODS, TradeoffSettings, find, kl_between, users_losses
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [1, 3])
-def test_every_way_finds_a_portfolio_of_the_size(small_problem, way, size):
+def test_every_way_finds_a_portfolio_of_the_size(small_problem, method, size):
     settings = TradeoffSettings(pool=lattice(n_objectives=2, denominator=20), epsilon=0.8)
     found = find(
-        way,
+        method,
         TabularOracle(small_problem(0, 2)),
         size=size,
         settings=settings,
@@ -23,31 +23,31 @@ def test_every_way_finds_a_portfolio_of_the_size(small_problem, way, size):
 
 def test_the_best_of_a_fine_pool_loses_least(small_problem):
     problem = small_problem(0, 2, 0.05)
-    people = lattice(n_objectives=2, denominator=100)
-    best = problem.best_values(people)
+    users = lattice(n_objectives=2, denominator=100)
+    best = problem.best_values(users)
     settings = TradeoffSettings(pool=lattice(n_objectives=2, denominator=80))
     lost = {
-        way: people_losses(
+        method: users_losses(
             find(
-                way,
+                method,
                 TabularOracle(problem),
                 size=3,
                 settings=settings,
                 generator=np.random.default_rng(0),
             ).members.table.values,
-            people=people,
+            users=users,
             best_values=best,
         ).multiplicative
-        for way in WAYS
+        for method in METHODS
     }
-    assert all(lost["pool"] <= lost[way] + 0.002 for way in WAYS)
+    assert all(lost["pool"] <= lost[method] + 0.002 for method in METHODS)
     assert lost["planned"] < lost["uniform"]
 
 
 def test_losses_are_those_of_paper_and_pencil():
-    found = people_losses(
+    found = users_losses(
         np.array([[1.0, 0.0], [0.0, 1.0]]),
-        people=np.array([[1.0, 0.0], [0.5, 0.5]]),
+        users=np.array([[1.0, 0.0], [0.5, 0.5]]),
         best_values=np.array([1.0, 0.8]),
     )
     assert found.additive == pytest.approx(0.3)
@@ -61,8 +61,8 @@ def test_usage_perplexity_is_that_of_the_case(grid_case):
     for case in grid_case["perplexity"]:
         shares = np.array(case["shares"])
         counts = np.round(shares * 100).astype(int)
-        people = np.repeat(np.eye(len(shares)), counts, axis=0)
-        found = people_losses(np.eye(len(shares)), people=people, best_values=np.ones(len(people)))
+        users = np.repeat(np.eye(len(shares)), counts, axis=0)
+        found = users_losses(np.eye(len(shares)), users=users, best_values=np.ones(len(users)))
         assert found.perplexity == pytest.approx(case["perplexity"], abs=1e-9)
 
 

@@ -12,11 +12,11 @@ from openai import OpenAI
 from starlette.testclient import TestClient
 
 from palate.library.library import Library
-from palate.profiles.keys import issue_key
 from palate.serve.app import make_app
 from palate.serve.assemble import assemble
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
+from palate.store.keys import issue_key
 from tiny_parts import SharesMethod, save_tiny_offered_library
 
 FREE: dict[str, Any] = {"requests_per_minute": 10_000_000, "burst": 1_000_000}
@@ -37,7 +37,7 @@ def make_served(opened: Library, tmp_path_factory: pytest.TempPathFactory) -> Ma
     """Makes the parts of a server with a new database."""
 
     def make(*, has_keys: bool = False, **settings: Any) -> Served:
-        url = f"sqlite:///{tmp_path_factory.mktemp('people')}/people.db"
+        url = f"sqlite:///{tmp_path_factory.mktemp('users')}/users.db"
         values = {**FREE, "default_tokens": 12, "max_tokens": 64, "max_prompt_tokens": 150}
         served = assemble(opened, ServeSettings(**{**values, **settings}), database=url)
         served.has_keys = has_keys

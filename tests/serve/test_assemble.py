@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from palate.core.errors import FormatError, InvalidInputError
+from palate.engine.local import LocalEngine
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import ExpertRecord
-from palate.models.engine import LocalEngine
-from palate.profiles.administration import issue_kept_key
-from palate.profiles.database import open_database
-from palate.profiles.persons import require_mark
 from palate.serve import assemble as recipe
 from palate.serve.assemble import ServeJob, assemble, serve_library
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
+from palate.store.administration import issue_kept_key
+from palate.store.database import open_database
+from palate.store.users import require_mark
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def opened(tiny_library: Path) -> Library:
 
 
 def test_a_database_belongs_to_one_library(opened: Library, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'people.db'}"
+    url = f"sqlite:///{tmp_path / 'users.db'}"
     database = open_database(url)
     require_mark(database, name="library", value="another", remedy="x")
     database.close()
@@ -36,7 +36,7 @@ def test_a_database_belongs_to_one_library(opened: Library, tmp_path: Path) -> N
 
 
 def test_keys_that_work_are_needed_once_they_exist(opened: Library, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'people.db'}"
+    url = f"sqlite:///{tmp_path / 'users.db'}"
     assert not assemble(opened, ServeSettings(), database=url).has_keys
     issue_kept_key(url, label="site", role="admin", days=1.0)
     assert assemble(opened, ServeSettings(), database=url).has_keys
@@ -47,7 +47,7 @@ def test_a_public_address_without_keys_is_refused_before_anything_is_loaded(
 ) -> None:
     public = "0.0.0.0"  # noqa: S104  it is refused
     job = ServeJob(
-        tmp_path, str(tmp_path / "people.db"), public, 80, None, "cpu", "float32", ServeSettings()
+        tmp_path, str(tmp_path / "users.db"), public, 80, None, "cpu", "float32", ServeSettings()
     )
     with pytest.raises(InvalidInputError, match="no key was issued"):
         serve_library(job)
@@ -99,7 +99,7 @@ def test_an_open_library_is_served_with_defaults_in_this_folder(
     (one,) = started
     assert (one.host, one.port) == ("127.0.0.1", 8000)
     assert one.served.library is opened
-    assert (tmp_path / "people.db").is_file()
+    assert (tmp_path / "users.db").is_file()
 
 
 def test_store_engine_and_settings_of_an_open_library_are_taken_in_every_form(
@@ -110,15 +110,15 @@ def test_store_engine_and_settings_of_an_open_library_are_taken_in_every_form(
 
     class Face:
         def answers(self, library: Library) -> LocalEngine:
-            return LocalEngine(library.base, library.bank, max_rows=3)
+            return LocalEngine(library.base, library.bank, max_num_seqs=3)
 
     def made(library: Library) -> LocalEngine:
-        return LocalEngine(library.base, library.bank, max_rows=5)
+        return LocalEngine(library.base, library.bank, max_num_seqs=5)
 
-    opened.serve(store=Store(), engine=Face(), settings={"max_rows": 2}, port=9)
-    opened.serve(store=tmp_path / "path.db", engine=made, settings=ServeSettings(max_rows=2))
-    opened.serve(store=f"sqlite:///{tmp_path}/url.db", settings={"max_rows": 2})
-    assert [one.served.engine.max_rows for one in started] == [3, 5, 2]
+    opened.serve(store=Store(), engine=Face(), settings={"max_num_seqs": 2}, port=9)
+    opened.serve(store=tmp_path / "path.db", engine=made, settings=ServeSettings(max_num_seqs=2))
+    opened.serve(store=f"sqlite:///{tmp_path}/url.db", settings={"max_num_seqs": 2})
+    assert [one.served.engine.max_num_seqs for one in started] == [3, 5, 2]
     assert [one.port for one in started] == [9, 8000, 8000]
     assert all((tmp_path / f"{name}.db").is_file() for name in ("object", "path", "url"))
 
@@ -136,4 +136,4 @@ def test_options_of_another_kind_are_refused(
     opened: Library, tmp_path: Path, options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=sentence):
-        opened.serve(**{"store": tmp_path / "people.db", **options})
+        opened.serve(**{"store": tmp_path / "users.db", **options})

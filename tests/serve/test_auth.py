@@ -1,11 +1,11 @@
-"""Keys, roles and tenants: who may do what, and that nobody reaches another's people."""
+"""Keys, roles and tenants: who may do what, and that nobody reaches another's users."""
 
 import pytest
 from starlette.testclient import TestClient
 
 from palate.core.errors import InvalidInputError
-from palate.profiles.keys import issue_key, revoke_key
 from palate.serve.auth import is_loopback, require_safe_host
+from palate.store.keys import issue_key, revoke_key
 
 TALK = {"model": "palate", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
 CHAT = "/v1/chat/completions"
@@ -33,7 +33,7 @@ def test_no_key_or_a_wrong_one_is_refused(guarded: TestClient, value: str | None
     for response in (
         guarded.post(CHAT, json=TALK, headers=headers),
         guarded.get("/v1/models", headers=headers),
-        guarded.get("/v1/people/ana", headers=headers),
+        guarded.get("/v1/users/ana", headers=headers),
         guarded.get("/metrics", headers=headers),
     ):
         assert response.status_code == 401
@@ -61,43 +61,43 @@ def test_health_and_readiness_and_the_page_need_no_key(guarded: TestClient) -> N
 
 def test_users_cannot_do_what_administrators_can(guarded: TestClient) -> None:
     user, admin = as_(guarded, "user"), as_(guarded, "admin")
-    assert guarded.post("/v1/people", json={"person": "role"}, headers=user).status_code == 201
+    assert guarded.post("/v1/users", json={"user": "role"}, headers=user).status_code == 201
     for method, path in (
-        ("GET", "/v1/people"),
-        ("GET", "/v1/people/role/export"),
-        ("DELETE", "/v1/people/role"),
+        ("GET", "/v1/users"),
+        ("GET", "/v1/users/role/export"),
+        ("DELETE", "/v1/users/role"),
         ("GET", "/metrics"),
     ):
         assert guarded.request(method, path, headers=user).status_code == 403
-    assert guarded.get("/v1/people", headers=admin).status_code == 200
-    assert guarded.delete("/v1/people/role", headers=admin).status_code == 200
+    assert guarded.get("/v1/users", headers=admin).status_code == 200
+    assert guarded.delete("/v1/users/role", headers=admin).status_code == 200
 
 
 def test_tenants_cannot_see_or_influence_each_other(guarded: TestClient) -> None:
     mine, theirs = as_(guarded, "admin"), as_(guarded, "other")
     assert (
         guarded.post(
-            "/v1/people", json={"person": "eve", "preference": {"kind": 1.0}}, headers=mine
+            "/v1/users", json={"user": "eve", "preference": {"kind": 1.0}}, headers=mine
         ).status_code
         == 201
     )
-    asked = {**TALK, "seed": 5, "palate": {"person": "eve"}}
+    asked = {**TALK, "seed": 5, "palate": {"user": "eve"}}
     answer = guarded.post(CHAT, json=asked, headers=mine).json()
     response = answer["palate"]["response"]
     thumbs = {"response": response, "kind": "thumbs", "thumbs": "up"}
     kept = guarded.post("/v1/feedback", json=thumbs, headers=mine)
     assert kept.status_code == 200
-    before = guarded.get("/v1/people/eve", headers=mine).json()
+    before = guarded.get("/v1/users/eve", headers=mine).json()
 
-    assert guarded.get("/v1/people/eve", headers=theirs).status_code == 404
-    assert guarded.get("/v1/people/eve/export", headers=theirs).status_code == 404
-    assert guarded.delete("/v1/people/eve", headers=theirs).status_code == 404
-    assert guarded.post("/v1/people/eve/reset", headers=theirs).status_code == 404
+    assert guarded.get("/v1/users/eve", headers=theirs).status_code == 404
+    assert guarded.get("/v1/users/eve/export", headers=theirs).status_code == 404
+    assert guarded.delete("/v1/users/eve", headers=theirs).status_code == 404
+    assert guarded.post("/v1/users/eve/reset", headers=theirs).status_code == 404
     change = {"preference": {"short": 1.0}}
-    assert guarded.patch("/v1/people/eve", json=change, headers=theirs).status_code == 404
+    assert guarded.patch("/v1/users/eve", json=change, headers=theirs).status_code == 404
     assert guarded.post("/v1/feedback", json=thumbs, headers=theirs).status_code == 404
-    assert guarded.get("/v1/people", headers=theirs).json()["people"] == []
-    own = {**TALK, "palate": {"person": "eve"}}
+    assert guarded.get("/v1/users", headers=theirs).json()["users"] == []
+    own = {**TALK, "palate": {"user": "eve"}}
     theirs_answer = guarded.post(CHAT, json=own, headers=theirs).json()
     assert theirs_answer["palate"]["n_feedback"] == 0
     assert theirs_answer["palate"]["method"] == "portfolio"  # of their eve nothing is known
@@ -106,11 +106,11 @@ def test_tenants_cannot_see_or_influence_each_other(guarded: TestClient) -> None
     assert guarded.post("/v1/feedback", json=crossed, headers=theirs).status_code == 404
     assert guarded.post("/v1/feedback", json=crossed, headers=mine).status_code == 404
 
-    assert guarded.get("/v1/people/eve", headers=mine).json() == before
+    assert guarded.get("/v1/users/eve", headers=mine).json() == before
     again = guarded.post(CHAT, json=asked, headers=mine).json()
     assert again["choices"][0]["message"] == answer["choices"][0]["message"]
-    assert guarded.delete("/v1/people/eve", headers=theirs).json()["n_rows"] >= 1  # their own eve
-    assert guarded.get("/v1/people/eve", headers=mine).json() == before
+    assert guarded.delete("/v1/users/eve", headers=theirs).json()["n_rows"] >= 1  # their own eve
+    assert guarded.get("/v1/users/eve", headers=mine).json() == before
 
 
 def test_no_tenant_is_told_by_the_time_taken_what_another_asked(guarded: TestClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from palate.core.decision import Known
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.library.candidates import candidate_requests
 from palate.library.generate import answer_seed
 from palate.library.library import Library
@@ -45,7 +45,7 @@ def test_the_kept_answer_is_the_one_that_python_keeps(web: TestClient, opened: L
         method="soup",
         n_candidates=3,
         seed=7,
-        sampling=Sampling(max_tokens=12),
+        sampling=SamplingParams(max_tokens=12),
     )
     found = ask(web, BEST)
     assert found["choices"][0]["message"]["content"] == own.text
@@ -57,7 +57,7 @@ def test_the_kept_answer_is_the_one_that_python_keeps(web: TestClient, opened: L
 
 def test_one_candidate_is_the_answer_of_python_too(web: TestClient, opened: Library) -> None:
     own = opened.generate(
-        TALK, coefficients=WANTED, method="soup", seed=7, sampling=Sampling(max_tokens=12)
+        TALK, coefficients=WANTED, method="soup", seed=7, sampling=SamplingParams(max_tokens=12)
     )
     found = ask(web, {"coefficients": WANTED, "method": "soup"}, n=2)
     assert found["choices"][0]["message"]["content"] == own.text
@@ -114,8 +114,8 @@ def test_log_probabilities_and_explanations_are_of_the_kept_one(web: TestClient)
 
 
 def test_feedback_and_the_record_speak_of_the_kept_one(web: TestClient) -> None:
-    found = ask(web, {**BEST, "person": "bea"})
-    (row,) = web.get("/v1/people/bea/export").json()["responses"]
+    found = ask(web, {**BEST, "user": "bea"})
+    (row,) = web.get("/v1/users/bea/export").json()["responses"]
     assert row["shown"] == [found["choices"][0]["message"]["content"]]
     thumbs = {"response": found["palate"]["response"], "kind": "thumbs", "thumbs": "up"}
     assert web.post("/v1/feedback", json=thumbs).json()["is_new"]
@@ -136,7 +136,7 @@ def test_a_preference_ranks_by_the_librarys_rewards(
         by_method = ask(client, {"preference": {"short": 1.0}, "method": "best-of-n"})
     decision = library.decide(TALK, Known(preference={"short": 1.0}), method="soup", n_candidates=4)
     request = Request(
-        library.format(TALK), decision.plan, Sampling(max_tokens=8), answer_seed(7, place=0)
+        library.format(TALK), decision.plan, SamplingParams(max_tokens=8), answer_seed(7, place=0)
     )
     drawn = library.engine.generate(candidate_requests(request, n=4))
     texts = [completion.text for completion in drawn]

@@ -15,7 +15,7 @@ import pytest
 from research.serving.server_process import FREE, ServerProcess
 
 pytestmark = pytest.mark.slow
-N_PEOPLE, N_ITEMS = 6, 12
+N_USERS, N_ITEMS = 6, 12
 TALK = [{"role": "user", "content": "Hi"}]
 
 
@@ -36,36 +36,36 @@ def start(tiny_library: Path, tmp_path: Path) -> Iterator[Callable[..., ServerPr
         server.kill()
 
 
-def teach(server: ServerProcess, person: str, said: list[str]) -> None:
+def teach(server: ServerProcess, user: str, said: list[str]) -> None:
     """Feedback with keys; `said` holds what was acknowledged."""
     for number in range(N_ITEMS):
         answer = server.must(
             "POST",
             "/v1/chat/completions",
-            {"model": "palate", "messages": TALK, "max_tokens": 3, "palate": {"person": person}},
+            {"model": "palate", "messages": TALK, "max_tokens": 3, "palate": {"user": user}},
         )
         thumbs = "up" if number % 3 else "down"
         body = {"response": answer["id"], "kind": "thumbs", "thumbs": thumbs}
-        server.must("POST", "/v1/feedback", {**body, "key": f"{person}-{number}"})
-        said.append(f"{person}-{number}")
+        server.must("POST", "/v1/feedback", {**body, "key": f"{user}-{number}"})
+        said.append(f"{user}-{number}")
 
 
 def taught_while(server: ServerProcess, disturb: Callable[[], None]) -> None:
-    """All people teach at once, something happens in the middle, everything is there at the end."""
-    people = [f"p{k}" for k in range(N_PEOPLE)]
-    said: dict[str, list[str]] = {name: [] for name in people}
-    with ThreadPoolExecutor(N_PEOPLE) as pool:
-        done = [pool.submit(teach, server, name, said[name]) for name in people]
-        while sum(map(len, said.values())) < N_PEOPLE * N_ITEMS // 3:
+    """All users teach at once, something happens in the middle, everything is there at the end."""
+    users = [f"p{k}" for k in range(N_USERS)]
+    said: dict[str, list[str]] = {name: [] for name in users}
+    with ThreadPoolExecutor(N_USERS) as pool:
+        done = [pool.submit(teach, server, name, said[name]) for name in users]
+        while sum(map(len, said.values())) < N_USERS * N_ITEMS // 3:
             time.sleep(0.05)
         disturb()
         for future in done:
             future.result()
-    for name in people:
-        export = server.must("GET", f"/v1/people/{name}/export")
+    for name in users:
+        export = server.must("GET", f"/v1/users/{name}/export")
         kept = [item["key"] for item in export["feedback"]]
         assert kept == said[name] == [f"{name}-{k}" for k in range(N_ITEMS)]
-        shown = server.must("GET", f"/v1/people/{name}")
+        shown = server.must("GET", f"/v1/users/{name}")
         assert shown["belief"]["n_feedback"] == N_ITEMS
         assert export["belief"]["n_observations"] == N_ITEMS
 
@@ -73,7 +73,7 @@ def taught_while(server: ServerProcess, disturb: Callable[[], None]) -> None:
 def test_a_killed_server_has_lost_nothing_that_it_acknowledged(
     start: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
-    server = start(f"sqlite:///{tmp_path / 'people.db'}")
+    server = start(f"sqlite:///{tmp_path / 'users.db'}")
 
     def kill() -> None:
         server.kill()
@@ -107,7 +107,7 @@ def test_a_database_that_is_restarted_under_load_has_lost_nothing(
 def test_a_server_that_is_told_to_stop_ends_the_answers_that_run(
     start: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
-    server = start(f"sqlite:///{tmp_path / 'people.db'}", "max_tokens=200")
+    server = start(f"sqlite:///{tmp_path / 'users.db'}", "max_tokens=200")
     body = {"model": "palate", "messages": TALK, "max_tokens": 200, "stream": True, "seed": 1}
     ends: list[str | None] = []
     is_under_way = threading.Event()

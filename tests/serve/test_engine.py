@@ -11,9 +11,9 @@ import pytest
 from openai import OpenAI
 from starlette.testclient import TestClient
 
+from palate.engine.vllm.parts import Account
+from palate.engine.vllm.wire import VllmSettings
 from palate.library.library import Library
-from palate.models.vllm_parts import Account
-from palate.models.vllm_wire import VllmSettings
 from palate.serve.app import make_app
 from palate.serve.assemble import assemble
 from palate.serve.engine import engine_out
@@ -165,12 +165,12 @@ def test_feedback_on_its_answers_teaches_as_in_this_process(beside, client_of) -
     clients = beside(coefficient_step=0.0), client_of(default_tokens=12, apply_after=1)
     beliefs, answers = [], []
     for client in clients:
-        shown = ask(client, {"person": "ana", "method": "soup", "coefficients": GRID}, n=2).json()
+        shown = ask(client, {"user": "ana", "method": "soup", "coefficients": GRID}, n=2).json()
         told = {"response": shown["palate"]["response"], "kind": "thumbs", "thumbs": "up"}
         given = client.post("/v1/feedback", json=told)
         assert given.status_code == 200, given.text
         beliefs.append([one["mean"] for one in given.json()["belief"]["experts"]])
-        learned = ask(client, {"person": "ana"}).json()
+        learned = ask(client, {"user": "ana"}).json()
         assert learned["palate"]["learning"] == "applied"
         answers.append(learned["choices"][0]["message"]["content"])
     assert beliefs[0] == pytest.approx(beliefs[1], abs=1e-5)
@@ -187,7 +187,7 @@ def test_explanations_and_questions_are_given(beside, web: TestClient) -> None:
             strict=True,
         ):
             assert left["wrote"] == pytest.approx(right["wrote"], abs=1e-3)
-    question = {"person": "bo", "messages": [{"role": "user", "content": "A cat"}]}
+    question = {"user": "bo", "messages": [{"role": "user", "content": "A cat"}]}
     assert client.post("/v1/questions", json=question).status_code == 200
 
 

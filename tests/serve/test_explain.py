@@ -11,11 +11,11 @@ from palate.core.plan import (
     parameter_soup_plan,
     reference_plan,
 )
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.logprobs import Scored
 from palate.library.features import features_of
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
-from palate.models.logprobs import Scored
 from palate.serve.explain import explain
 from palate.serve.scoring import mixture_authors, soup_authors
 
@@ -38,7 +38,7 @@ def log_probs(opened: Library, context: list[int], coefficients: list[float]) ->
 @pytest.mark.parametrize("name", list(PLANS))
 def test_shares_sum_to_one_and_name_those_who_take_part(opened: Library, name: str) -> None:
     session = opened.engine.session()
-    request = Request("Why is it so?", PLANS[name], Sampling(max_tokens=10), seed=2)
+    request = Request("Why is it so?", PLANS[name], SamplingParams(max_tokens=10), seed=2)
     live = session.submit(request, is_traced=True)
     while not session.is_idle:
         session.step()

@@ -1,4 +1,4 @@
-"""Intervals over HTTP hold the truth of simulated people as often as they say."""
+"""Intervals over HTTP hold the truth of simulated users as often as they say."""
 
 import sys
 
@@ -8,8 +8,8 @@ from scipy.special import expit
 from starlette.testclient import TestClient
 
 from palate.core.types import Feedback
-from palate.people.comparisons import require_root
-from palate.people.noise import LOG_SD
+from palate.preferences.comparisons import require_root
+from palate.preferences.noise import LOG_SD
 from palate.serve.auth import OPEN
 
 LEAST, MOST = 0.93, 0.97  # share of 95 % intervals that may hold the truth
@@ -17,12 +17,12 @@ COUNTS = (5, 20, 60)
 
 
 def taught(
-    client: TestClient, *, n_people: int, n_comparisons: int, gain_sd: float
+    client: TestClient, *, n_users: int, n_comparisons: int, gain_sd: float
 ) -> dict[str, np.ndarray]:
-    """True coefficients by name of people of the prior, whose feedback is in the database.
+    """True coefficients by name of users of the prior, whose feedback is in the database.
 
     Differences of features are those of two independent answers; labels follow Bradley-Terry with
-    the learner's gain, times a factor of the person's own.
+    the learner's gain, times a factor of the user's own.
     """
     served = client.app.state.served
     learner = served.believer.learner()
@@ -31,7 +31,7 @@ def taught(
     prior, root = learner.prior, require_root(learner.prior.covariance)
     truth: dict[str, np.ndarray] = {}
     items: list[Feedback] = []
-    for place in range(n_people):
+    for place in range(n_users):
         name = f"p{n_comparisons}-{gain_sd:.1f}-{place}"
         truth[name] = prior.mean + root @ generator.normal(size=len(root))
         gain = learner.settings.gain * np.exp(gain_sd * generator.normal())
@@ -46,10 +46,10 @@ def taught(
 
 
 def hits(client: TestClient, truth: dict[str, np.ndarray]) -> np.ndarray:
-    """`[people, experts]`, whether the interval that is shown holds the true coefficient."""
+    """`[users, experts]`, whether the interval that is shown holds the true coefficient."""
     rows: list[list[bool]] = []
     for name, coefficients in truth.items():
-        shown = client.get(f"/v1/people/{name}").json()["belief"]["experts"]
+        shown = client.get(f"/v1/users/{name}").json()["belief"]["experts"]
         pairs = zip(shown, coefficients, strict=True)
         rows.append([row["low"] <= value <= row["high"] for row, value in pairs])
     return np.array(rows)
@@ -72,7 +72,7 @@ def test_intervals_that_are_shown_cover_where_those_of_the_stored_belief_do_not(
     shown: list[np.ndarray] = []
     stored: list[np.ndarray] = []
     for n in COUNTS:
-        truth = taught(web, n_people=200, n_comparisons=n, gain_sd=0.0)
+        truth = taught(web, n_users=200, n_comparisons=n, gain_sd=0.0)
         shown.append(hits(web, truth))
         stored.append(stored_hits(web, truth))
         # 600 coefficients: 2.5 standard errors are 2.3 points
@@ -84,10 +84,10 @@ def test_intervals_that_are_shown_cover_where_those_of_the_stored_belief_do_not(
 @pytest.mark.slow
 @pytest.mark.parametrize("n_comparisons", COUNTS)
 @pytest.mark.parametrize("gain_sd", [0.0, LOG_SD])
-def test_600_simulated_people_find_themselves_in_19_of_20_intervals(
+def test_600_simulated_users_find_themselves_in_19_of_20_intervals(
     web: TestClient, n_comparisons: int, gain_sd: float
 ) -> None:
-    truth = taught(web, n_people=600, n_comparisons=n_comparisons, gain_sd=gain_sd)
+    truth = taught(web, n_users=600, n_comparisons=n_comparisons, gain_sd=gain_sd)
     shown, stored = hits(web, truth), stored_hits(web, truth)
     sys.stdout.write(  # shown by pytest -s
         f"after {n_comparisons} comparisons, own gains spread by {gain_sd:.2f}: shown "
@@ -102,7 +102,7 @@ def test_what_is_shown_is_of_the_feedback_that_counts_and_made_once(web: TestCli
     store.append_many(
         [Feedback("vi", "comparison", (1.0, 0.5, -1.0), 1.0, key=str(k)) for k in range(3)]
     )
-    first = web.get("/v1/people/vi").json()["belief"]
+    first = web.get("/v1/users/vi").json()["belief"]
     posterior = served.believer.learner().posterior(store.history("vi"))
     assert [row["mean"] for row in first["experts"]] == pytest.approx(posterior.mean)
     belief = store.belief("vi")
@@ -115,9 +115,9 @@ def test_what_is_shown_is_of_the_feedback_that_counts_and_made_once(web: TestCli
     served.believer._shown.clear()
     later = served.believer.out(belief, lambda: more)  # the log grew after the belief was read
     assert later.model_dump() == first
-    web.post("/v1/people/vi/reset")
+    web.post("/v1/users/vi/reset")
     start = served.believer.start()
-    afresh = web.get("/v1/people/vi").json()["belief"]
+    afresh = web.get("/v1/users/vi").json()["belief"]
     assert [row["mean"] for row in afresh["experts"]] == pytest.approx(start.mean)
     half = 1.96 * np.sqrt(np.diag(start.covariance))
     assert [row["high"] for row in afresh["experts"]] == pytest.approx(start.mean + half, rel=1e-3)

@@ -41,7 +41,7 @@ def test_too_many_calls_are_refused_with_the_time_to_wait(
 def test_a_full_queue_refuses_with_429_and_is_empty_again_afterwards(
     client_of: Callable[..., TestClient],
 ) -> None:
-    client = client_of(max_rows=1, max_queue=2)
+    client = client_of(max_num_seqs=1, max_queue=2)
     long = {**TALK, "max_tokens": 64}
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: client.post(CHAT, json=long), range(8)))
@@ -82,14 +82,14 @@ def test_a_server_that_stops_refuses_new_requests_and_says_so(
     assert client.get("/health").status_code == 200
 
 
-def test_metrics_count_and_hold_nothing_of_a_person(client_of: Callable[..., TestClient]) -> None:
+def test_metrics_count_and_hold_nothing_of_a_user(client_of: Callable[..., TestClient]) -> None:
     client = client_of()
-    body = {**TALK, "palate": {"person": "secret-name", "preference": {"kind": 1.0}}}
+    body = {**TALK, "palate": {"user": "secret-name", "preference": {"kind": 1.0}}}
     assert client.post(CHAT, json=body).status_code == 200
-    assert client.get("/v1/people/secret-name").status_code == 200
+    assert client.get("/v1/users/secret-name").status_code == 200
     text = client.get("/metrics").text
     assert 'palate_answers_total{method="prompted-soup"} 1.0' in text
     assert "palate_completion_tokens_total 4.0" in text
     assert "palate_first_token_seconds_count 1.0" in text
-    assert 'palate_requests_total{route="/v1/people/{person}",status="200"} 1.0' in text
+    assert 'palate_requests_total{route="/v1/users/{user}",status="200"} 1.0' in text
     assert "secret-name" not in text

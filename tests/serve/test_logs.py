@@ -1,4 +1,4 @@
-"""The log: lines of JSON with request ids, and nothing of a person."""
+"""The log: lines of JSON with request ids, and nothing of a user."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ def test_a_request_is_one_line_that_names_nobody(
         "model": "palate",
         "messages": [{"role": "user", "content": "my secret question"}],
         "max_tokens": 2,
-        "palate": {"person": "secret-person"},
+        "palate": {"user": "secret-user"},
     }
     with caplog.at_level(logging.INFO, logger=LOGGER.name):
         response = web.post(
@@ -24,13 +24,13 @@ def test_a_request_is_one_line_that_names_nobody(
             json=body,
             headers={"x-request-id": "mine-1", "authorization": "Bearer pk_secret_key"},
         )
-        web.get("/v1/people/secret-person?x=secret-query")
+        web.get("/v1/users/secret-user?x=secret-query")
         web.get("/secret-path")
     assert response.headers["x-request-id"] == "mine-1"
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
     assert [line["route"] for line in lines if line["event"] == "request"][:2] == [
         "/v1/chat/completions",
-        "/v1/people/{person}",
+        "/v1/users/{user}",
     ]
     assert lines[0]["request_id"] == "mine-1"
     assert lines[0]["status"] == 200
@@ -44,11 +44,11 @@ def test_a_strange_request_id_is_replaced(web: TestClient) -> None:
 
 def test_an_error_is_logged_by_kind_and_place_not_by_message() -> None:
     try:
-        raise ValueError("what a person wrote")  # noqa: TRY301  the traceback is what is tested
+        raise ValueError("what a user wrote")  # noqa: TRY301  the traceback is what is tested
     except ValueError as error:
         record = logging.LogRecord("x", logging.ERROR, "f", 1, "failed", None, None)
         record.exc_info = (type(error), error, error.__traceback__)
     line = json.loads(JsonLines().format(record))
     assert line["error"] == "ValueError"
     assert "test_logs.py" in line["place"]
-    assert "person" not in json.dumps(line)
+    assert "user" not in json.dumps(line)

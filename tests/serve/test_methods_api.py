@@ -64,10 +64,10 @@ def test_an_unknown_method_is_refused_in_the_librarys_sentence(
 
 
 def test_the_old_name_of_the_field_is_refused_by_naming_the_new_one(web: TestClient) -> None:
-    found = ask(web, way="soup")
+    found = ask(web, method="soup")
     assert found.status_code == 400
     assert found.json()["error"]["message"] == (
-        "The key 'palate.way' is unknown; it is 'palate.method' now."
+        "The key 'palate.method' is unknown; it is 'palate.method' now."
     )
 
 
@@ -83,12 +83,12 @@ def test_a_model_and_a_method_that_disagree_are_refused(web: TestClient) -> None
 def test_an_instruction_is_read_by_the_model_but_not_recorded_as_the_users_question(
     web: TestClient, method: str
 ) -> None:
-    known = {"person": f"ivo-{method}", "coefficients": {"kind": 0.3}}
+    known = {"user": f"ivo-{method}", "coefficients": {"kind": 0.3}}
     plain = ask(web, **known, method="soup").json()
     told = ask(web, **known, method=method, instruction=" Be brief. ").json()
     assert told["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"]
     assert "'Be brief.'" in told["palate"]["reason"]
-    rows = web.get(f"/v1/people/{known['person']}/export").json()["responses"]
+    rows = web.get(f"/v1/users/{known['user']}/export").json()["responses"]
     assert rows[0]["prompt"] == rows[1]["prompt"]
     verdict = {"kind": "comparison", "preferred": 1, "against": told["palate"]["response"]}
     given = web.post("/v1/feedback", json={"response": plain["palate"]["response"], **verdict})

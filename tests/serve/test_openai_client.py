@@ -69,9 +69,7 @@ def test_a_conversation_reads_only_what_is_new_of_each_turn(openai_client: OpenA
     ],
 )
 def test_a_stream_is_the_text_that_is_not_streamed(openai_client: OpenAI, method: str) -> None:
-    asked = {
-        "palate": {"preference": {"kind": 0.3, "plain": 0.7}, "method": method, "person": "ana"}
-    }
+    asked = {"palate": {"preference": {"kind": 0.3, "plain": 0.7}, "method": method, "user": "ana"}}
     common = {"model": "palate", "messages": TALK, "seed": 11, "max_tokens": 30, "n": 2}
     whole = openai_client.chat.completions.create(**common, extra_body=asked)
     texts, ends = ["", ""], [None, None]

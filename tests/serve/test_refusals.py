@@ -78,7 +78,7 @@ def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(
         ({"palate": {"coefficients": {"nobody": 1.0}}}, None),
         ({"palate": {"method": "soup"}}, None),
         ({"palate": {"method": "best"}}, "palate.method"),
-        ({"palate": {"way": "soup"}}, "palate.way"),
+        ({"palate": {"way": "soup"}}, "palate.method"),
         ({"palate": {"instruction": "x" * 2001}}, "palate.instruction"),
         ({"palate": {"instruction": 5}}, "palate.instruction"),
         ({"palate": {"n_candidates": 1.5}}, "palate.n_candidates"),
@@ -96,7 +96,7 @@ def test_a_value_that_breaks_a_rule_is_named(
 
 STRANGE = (
     "' OR 1=1 --",
-    "x'; DROP TABLE people; --",
+    "x'; DROP TABLE users; --",
     "../../etc/passwd",
     "..",
     ".",
@@ -113,20 +113,20 @@ STRANGE = (
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_strange_names_of_people_are_refused_everywhere(web: TestClient, name: str) -> None:
-    refused(web.post("/v1/people", json={"person": name}), 400)
-    refused(web.post(CHAT, json={**TALK, "palate": {"person": name}}), 400)
-    question = {"person": name, "messages": TALK["messages"]}
+def test_strange_names_of_users_are_refused_everywhere(web: TestClient, name: str) -> None:
+    refused(web.post("/v1/users", json={"user": name}), 400)
+    refused(web.post(CHAT, json={**TALK, "palate": {"user": name}}), 400)
+    question = {"user": name, "messages": TALK["messages"]}
     refused(web.post("/v1/questions", json=question), 400)
     for rest in ("", "/export"):
         path = quote(name, safe="").replace(".", "%2E")  # else the client itself walks up
-        response = web.get(f"/v1/people/{path}{rest}")
+        response = web.get(f"/v1/users/{path}{rest}")
         assert response.status_code in (400, 404), response.text
         refused(response, response.status_code)
     refused(
         web.post("/v1/feedback", json={"response": name, "kind": "thumbs", "thumbs": "up"}), 400
     )
-    assert web.get("/v1/people").json()["people"] == []
+    assert web.get("/v1/users").json()["users"] == []
 
 
 def test_bodies_that_are_too_large_are_refused_with_and_without_a_length(web: TestClient) -> None:

@@ -34,7 +34,7 @@ TALK = [{"role": "user", "content": "Tell me about rain."}]
 @pytest.fixture
 def two(tiny_library: Path, tmp_path: Path) -> Iterator[tuple[TestClient, TestClient]]:
     """Two servers with base, engine and memory of their own, and one database."""
-    url = f"sqlite:///{tmp_path / 'people.db'}"
+    url = f"sqlite:///{tmp_path / 'users.db'}"
     settings = ServeSettings(default_tokens=8, max_tokens=16, apply_after=1)
     parts = [assemble(Library.load(tiny_library), settings, database=url) for _ in range(2)]
     with TestClient(make_app(parts[0])) as first, TestClient(make_app(parts[1])) as second:
@@ -43,7 +43,7 @@ def two(tiny_library: Path, tmp_path: Path) -> Iterator[tuple[TestClient, TestCl
 
 def test_what_one_server_showed_is_judged_at_another(two: tuple[TestClient, TestClient]) -> None:
     first, second = two
-    chat = {"model": "palate", "messages": TALK, "n": 2, "palate": {"person": "ana"}}
+    chat = {"model": "palate", "messages": TALK, "n": 2, "palate": {"user": "ana"}}
     shown = first.post("/v1/chat/completions", json=chat).json()
     verdict = {"response": shown["id"], "kind": "comparison", "preferred": 0, "key": "one"}
     said = second.post("/v1/feedback", json=verdict).json()
@@ -53,7 +53,7 @@ def test_what_one_server_showed_is_judged_at_another(two: tuple[TestClient, Test
     assert again["belief"] == said["belief"]
     other = first.post("/v1/feedback", json={**verdict, "preferred": 1})
     assert other.status_code == 409
-    question = second.post("/v1/questions", json={"person": "ana", "messages": TALK}).json()
+    question = second.post("/v1/questions", json={"user": "ana", "messages": TALK}).json()
     verdict = {"response": question["response"], "kind": "comparison", "preferred": 1}
     assert first.post("/v1/feedback", json=verdict).json()["belief"]["n_feedback"] == 2
 
@@ -62,7 +62,7 @@ def test_every_server_answers_from_the_newest_belief_at_once(
     two: tuple[TestClient, TestClient],
 ) -> None:
     first, second = two
-    chat = {"model": "palate", "messages": TALK, "seed": 4, "palate": {"person": "bo"}}
+    chat = {"model": "palate", "messages": TALK, "seed": 4, "palate": {"user": "bo"}}
     for number in range(4):  # in turns: each has seen and kept an older belief before
         teller, asker = (first, second) if number % 2 else (second, first)
         shown = asker.post("/v1/chat/completions", json=chat).json()
@@ -72,15 +72,15 @@ def test_every_server_answers_from_the_newest_belief_at_once(
         assert answers[0]["palate"]["n_feedback"] == number + 1
         assert answers[0]["palate"]["coefficients"] == answers[1]["palate"]["coefficients"]
         assert answers[0]["choices"] == answers[1]["choices"]
-    assert first.get("/v1/people/bo").json() == second.get("/v1/people/bo").json()
-    assert first.delete("/v1/people/bo").status_code == 200
-    assert second.get("/v1/people/bo").status_code == 404
+    assert first.get("/v1/users/bo").json() == second.get("/v1/users/bo").json()
+    assert first.delete("/v1/users/bo").status_code == 200
+    assert second.get("/v1/users/bo").status_code == 404
 
 
 def test_all_replicas_together_allow_the_rate_that_was_set() -> None:
-    settings = ServeSettings(requests_per_minute=600, burst=60, max_rows=9)
+    settings = ServeSettings(requests_per_minute=600, burst=60, max_num_seqs=9)
     share = share_of(settings, n_replicas=4)
-    assert (share.requests_per_minute, share.burst, share.max_rows) == (150, 15, 9)
+    assert (share.requests_per_minute, share.burst, share.max_num_seqs) == (150, 15, 9)
     least = share_of(ServeSettings(requests_per_minute=2, burst=1), n_replicas=3)
     assert (least.requests_per_minute, least.burst) == (1, 1)  # nobody is shut out
 
@@ -99,9 +99,9 @@ def test_a_file_as_database_and_a_missing_ray_are_told(
     tiny_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ServeSettings()
-    job = ServeJob(tiny_library, "people.db", "127.0.0.1", 1, None, "cpu", "float32", settings)
+    job = ServeJob(tiny_library, "users.db", "127.0.0.1", 1, None, "cpu", "float32", settings)
     monkeypatch.setattr(scale_ray, "find_spec", lambda _name: object())
-    with pytest.raises(InvalidInputError, match=r"'people\.db' is a file; give --database p"):
+    with pytest.raises(InvalidInputError, match=r"'users\.db' is a file; give --database p"):
         serve_replicas(job, n_replicas=2)
     monkeypatch.setattr(scale_ray, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError, match="replicas need Ray"):
@@ -120,16 +120,18 @@ def asked_of_all_ways() -> list[dict[str, Any]]:
     ways: list[dict[str, Any]] = [{"method": "soup", "preference": {"kind": 1.0}}]
     for step in range(1, 6):
         coefficients = {"kind": 0.5, "short": -0.05 * step, "plain": 0.75}
-        ways += [{"method": way, "coefficients": coefficients} for way in ("soup", "output-soup")]
+        ways += [
+            {"method": method, "coefficients": coefficients} for method in ("soup", "output-soup")
+        ]
     return [
         {
             "model": "palate",
             "prompt": "Rain",
             "max_tokens": 10,
             "temperature": 0,
-            "palate": {"person": f"person-{place}", **way},
+            "palate": {"user": f"user-{place}", **method},
         }
-        for place, way in enumerate(ways)
+        for place, method in enumerate(ways)
     ]
 
 
@@ -165,9 +167,9 @@ def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
         return found["choices"][0]["text"], found["palate"]["method"]
 
     try:
-        with ThreadPoolExecutor(6) as people:
+        with ThreadPoolExecutor(6) as users:
             for _ in range(2):
-                assert list(people.map(ask, bodies)) == [
+                assert list(users.map(ask, bodies)) == [
                     (one["choices"][0]["text"], one["palate"]["method"]) for one in own
                 ]
             both = places(vllm.loaded)
@@ -179,7 +181,7 @@ def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
             n_loaded, deadline = len(vllm.loaded), time.monotonic() + 90
             while places(vllm.loaded[n_loaded:]) != both:  # the dead one's place has an heir
                 assert time.monotonic() < deadline
-                assert [text for text, _ in people.map(ask, bodies)] == [
+                assert [text for text, _ in users.map(ask, bodies)] == [
                     one["choices"][0]["text"] for one in own
                 ]
         assert vllm.most_loaded <= 4  # the dead one's soups made room

@@ -29,9 +29,9 @@ def test_a_request_is_a_span_that_names_its_route_and_nobody(
     spans: InMemorySpanExporter, client_of: Callable[..., TestClient]
 ) -> None:
     client = client_of(is_traced=True)
-    assert client.get("/v1/people/ada-lovelace?key=ada-lovelace").status_code == 404
+    assert client.get("/v1/users/ada-lovelace?key=ada-lovelace").status_code == 404
     (span,) = spans.get_finished_spans()
-    assert span.name == "GET /v1/people/{person}"
+    assert span.name == "GET /v1/users/{user}"
     assert span.attributes is not None
     assert span.attributes["http.response.status_code"] == 404
     assert "ada" not in span.to_json()

@@ -15,8 +15,8 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import parameter_soup_plan
+from palate.engine.logprobs import Scored, row_distributions
 from palate.library.library import Library
-from palate.models.logprobs import Scored, row_distributions
 from palate.serve.vllm_answers import folders_of, rates_of
 from research.serving.server_process import FREE, ServerProcess
 
@@ -80,7 +80,7 @@ def test_a_real_vllm_that_stops_or_is_killed_in_the_middle_of_answers_is_an_erro
     for setting in ("max_lora_rank=32", "pools=server", "timeout_seconds=4", "n_retries=0"):
         words += ["--engine-set", setting]
     words += ["--engine-set", f"adapters_folder={tmp_path}/adapters"]
-    server = ServerProcess(work / "library", f"{tmp_path}/people.db", FREE, words=words)
+    server = ServerProcess(work / "library", f"{tmp_path}/users.db", FREE, words=words)
     server.start()
     wanted = (
         {"method": "soup", "coefficients": {"bright": 0.5, "short": 0.25}},

@@ -39,14 +39,14 @@ def _pooled(states, lam):
 
 
 def test_without_feedback_the_base_model_answers(basis, states):
-    soup = personal_soup(basis.prior, basis=basis, states=states, way="output-soup")
+    soup = personal_soup(basis.prior, basis=basis, states=states, method="output-soup")
     assert soup.plan == reference_plan(n_experts=3)
     assert (soup.kl, soup.gain.estimate) == (pytest.approx(0.0), pytest.approx(0.0))
 
 
 def test_a_small_taste_is_served_as_it_is_believed(basis, states):
     belief = Belief(np.array([0.1, -0.2, 0.05]), 0.04 * np.eye(3), 30)
-    soup = personal_soup(belief, basis=basis, states=states, way="soup")
+    soup = personal_soup(belief, basis=basis, states=states, method="soup")
     assert soup.scale == 1.0
     assert soup.believed == pytest.approx([0.1, -0.1, 0.1])
     assert soup.standard_errors == pytest.approx([0.2, 0.1, 0.4])
@@ -57,7 +57,7 @@ def test_a_small_taste_is_served_as_it_is_believed(basis, states):
 @pytest.mark.parametrize(("n", "budget"), [(3, 0.1), (30, 0.2)])
 def test_a_large_taste_is_shrunk_more_while_little_was_said(basis, states, n, budget):
     belief = Belief(np.array([3.0, -2.0, 1.0]), np.eye(3), n)
-    soup = personal_soup(belief, basis=basis, states=states, way="output-soup")
+    soup = personal_soup(belief, basis=basis, states=states, method="output-soup")
     assert soup.kl == pytest.approx(budget, abs=1e-9)
     kl = kl_divergence(_pooled(states, soup.coefficients), states.reference).mean()
     assert kl == pytest.approx(budget, abs=1e-8)
@@ -65,20 +65,20 @@ def test_a_large_taste_is_shrunk_more_while_little_was_said(basis, states, n, bu
 
 def test_experts_that_hardly_act_are_not_run_and_a_floor_always_is(basis, states):
     belief = Belief(np.array([0.3, 0.002, 0.0]), np.eye(3), 30)
-    soup = personal_soup(belief, basis=basis, states=states, way="output-soup")
+    soup = personal_soup(belief, basis=basis, states=states, method="output-soup")
     assert len(soup.plan.rows) == 2
-    safe = personal_soup(belief, basis=basis, states=states, way="output-soup", floor=(2, 0.01))
+    safe = personal_soup(belief, basis=basis, states=states, method="output-soup", floor=(2, 0.01))
     assert safe.coefficients[2] == 0.01
     assert len(safe.plan.rows) == 3
 
 
-@pytest.mark.parametrize("way", ["soup", "output-soup"])
-def test_no_threshold_drops_the_floors_expert(basis, states, way):
+@pytest.mark.parametrize("method", ["soup", "output-soup"])
+def test_no_threshold_drops_the_floors_expert(basis, states, method):
     settings = SoupSettings(active_threshold=10.0)
     belief = Belief(np.array([0.3, 0.2, -0.4]), np.eye(3), 30)
     for floor in ((0, 0.01), (2, 0.05)):
         soup = personal_soup(
-            belief, basis=basis, states=states, way=way, settings=settings, floor=floor
+            belief, basis=basis, states=states, method=method, settings=settings, floor=floor
         )
         others = np.delete(soup.coefficients, floor[0])
         assert soup.coefficients[floor[0]] >= floor[1]
@@ -93,7 +93,7 @@ def test_no_threshold_drops_the_floors_expert(basis, states, way):
 def test_what_is_shown_is_the_posterior_and_what_is_served_stays(basis, states):
     mode = Belief(np.array([0.1, -0.2, 0.05]), 0.04 * np.eye(3), 30)
     posterior = Belief(np.array([0.2, -0.3, 0.1]), np.diag([0.04, 0.16, 0.01]), 30)
-    soup = personal_soup(mode, basis=basis, states=states, way="soup")
+    soup = personal_soup(mode, basis=basis, states=states, method="soup")
     shown = shown_soup(soup, posterior, basis=basis, states=states)
     assert shown.believed == pytest.approx([0.2, -0.15, 0.2])  # divided by the scales
     assert shown.standard_errors == pytest.approx([0.2, 0.2, 0.2])
@@ -134,9 +134,9 @@ def test_no_soup_is_believed_to_gain_more_than_the_taste_itself(states, generato
 def test_what_does_not_fit_is_refused(basis, states):
     belief = Belief(np.ones(3), np.eye(3), 5)
     with pytest.raises(InvalidInputError, match="one library"):
-        personal_soup(Belief(np.ones(2), np.eye(2), 5), basis=basis, states=states, way="soup")
+        personal_soup(Belief(np.ones(2), np.eye(2), 5), basis=basis, states=states, method="soup")
     with pytest.raises(InvalidCoefficientsError, match="floor"):
-        personal_soup(belief, basis=basis, states=states, way="soup", floor=(9, 1.0))
+        personal_soup(belief, basis=basis, states=states, method="soup", floor=(9, 1.0))
     with pytest.raises(InvalidInputError, match="budget"):
         SoupSettings.checked({"budget": -1}, source="test")
 
@@ -146,7 +146,7 @@ def test_bounded_coefficients_are_enlarged_up_to_the_bound_only(basis, states):
     bounded = SoupSettings(
         budget=9.0, largest_scale=20.0, least_coefficient=0.0, most_coefficient=0.5
     )
-    soup = personal_soup(belief, basis=basis, states=states, way="soup", settings=bounded)
+    soup = personal_soup(belief, basis=basis, states=states, method="soup", settings=bounded)
     # believed 0.1, -0.1, 0.1 with independent errors: the second is cut, the others stay
     assert soup.believed == pytest.approx([0.1, -0.1, 0.1])
     assert soup.allowed == pytest.approx([0.1, 0.0, 0.1])

@@ -23,27 +23,27 @@ def _execute(plan: Plan, reference, experts):
 
 
 def test_an_output_soup_has_the_reference_and_the_active_experts():
-    plan = soup_plan([0.5, 0.0, -0.25], way="output-soup")
+    plan = soup_plan([0.5, 0.0, -0.25], method="output-soup")
     assert [row.coefficients for row in plan.rows] == [(0, 0, 0), (1, 0, 0), (0, 0, 1)]
     assert plan.pool.coefficients == (0.75, 0.5, -0.25)
 
 
 def test_a_parameter_soup_is_one_row():
-    plan = soup_plan([0.5, 0.0, -0.25], way="soup")
+    plan = soup_plan([0.5, 0.0, -0.25], method="soup")
     assert [row.coefficients for row in plan.rows] == [(0.5, 0.0, -0.25)]
     assert plan.pool.kind == "single"
     with pytest.raises(InvalidInputError, match="no soup"):
-        soup_plan([1.0], way="stew")
+        soup_plan([1.0], method="stew")
 
 
 def test_every_plan_is_the_distribution_it_stands_for(generator):
     reference, experts = generator.normal(size=6), generator.normal(size=(3, 6))
     for lam in ([0.4, -0.7, 1.2], [0, 0, 0], [0, 1, 0]):
         expected = pool_log_linear(reference, experts, lam).log_probs
-        plan = soup_plan(lam, way="output-soup")
+        plan = soup_plan(lam, method="output-soup")
         assert _execute(plan, reference, experts) == pytest.approx(expected, abs=1e-10)
         # logits that are linear in the coefficients: parameter soup and output soup agree
-        assert _execute(soup_plan(lam, way="soup"), reference, experts) == pytest.approx(
+        assert _execute(soup_plan(lam, method="soup"), reference, experts) == pytest.approx(
             expected, abs=1e-10
         )
 
@@ -65,19 +65,19 @@ def test_dera_is_the_expert_at_one_and_the_base_model_at_zero():
 
 
 def test_a_rewarded_soup_is_a_parameter_soup_on_the_simplex():
-    assert rewarded_soup_plan([0.25, 0.75]) == soup_plan([0.25, 0.75], way="soup")
+    assert rewarded_soup_plan([0.25, 0.75]) == soup_plan([0.25, 0.75], method="soup")
     for make in (rewarded_soup_plan, mod_plan):
         with pytest.raises(InvalidPreferenceError):
             make([0.5, 0.7])
     with pytest.raises(InvalidPreferenceError):
-        reward_space_plan([1.5, -0.5], way="soup")
+        reward_space_plan([1.5, -0.5], method="soup")
 
 
 def test_a_stated_preference_becomes_the_coefficients():
-    plan = reward_space_plan([0.25, 0.75], way="soup")
+    plan = reward_space_plan([0.25, 0.75], method="soup")
     assert plan.rows[0].coefficients == (0.25, 0.75)
 
 
 def test_coefficients_that_are_not_finite_are_refused():
     with pytest.raises(InvalidCoefficientsError):
-        soup_plan([np.nan], way="soup")
+        soup_plan([np.nan], method="soup")

@@ -75,7 +75,7 @@ def test_a_floor_is_never_shrunk_and_feedback_cannot_lower_it(generator):
         assert kl_divergence(pooled, safe).mean() == pytest.approx(trusted.kl, abs=1e-10)
 
 
-def test_a_floor_keeps_what_a_person_wants_beyond_it(generator):
+def test_a_floor_keeps_what_a_user_wants_beyond_it(generator):
     states, _ = _states(generator)
     trusted = trust_region([0.1, 0.9, 0.0], states, budget=1e6, floor=(1, 0.6))
     assert trusted.coefficients.tolist() == pytest.approx([0.1, 0.9, 0.0])

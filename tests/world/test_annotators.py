@@ -72,9 +72,9 @@ def test_the_same_generator_state_gives_the_same_labels():
 
 
 def test_annotators_differ_around_the_asked_temperature_and_guessing():
-    people = sample_annotators(4000, generator=np.random.default_rng(3))
-    temperatures = np.array([person.temperature for person in people])
-    shares = np.array([person.guessing for person in people])
+    users = sample_annotators(4000, generator=np.random.default_rng(3))
+    temperatures = np.array([user.temperature for user in users])
+    shares = np.array([user.guessing for user in users])
     assert np.median(temperatures) == pytest.approx(0.1, rel=0.03)
     assert np.log(temperatures).std() == pytest.approx(0.3, rel=0.05)
     assert shares.mean() == pytest.approx(0.1, abs=0.005)

@@ -9,7 +9,7 @@ from palate.world.documents import sample_document
 from palate.world.gold import gold_rewards
 from palate.world.grammar import parse
 from palate.world.measure import measure, sample_answers
-from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+from palate.world.objectives import OBJECTIVE_NAMES, USERS
 from palate.world.prompts import MAX_ANSWER_TOKENS, base_folder, format_prompt, held_out_prompts
 from palate.world.tones import CLOSINGS, OPENINGS
 from palate.world.topics import MAX_FACTS, SIMPLE, TECHNICAL, TOPICS
@@ -53,10 +53,10 @@ def test_at_least_98_of_100_held_out_answers_are_well_formed(held_out_answers):
     assert sum(not fault for fault in faults) >= 98, [fault for fault in faults if fault]
 
 
-def test_nine_in_ten_held_out_answers_with_a_persons_wishes_are_well_formed(base):
+def test_nine_in_ten_held_out_answers_with_a_users_wishes_are_well_formed(base):
     # the shipped base reaches 0.968 [0.951, 0.980] of 600, see docs/world.md; fewer is a broken one
     prompts = held_out_prompts()[:96]
-    wishes = [PEOPLE[place % len(PEOPLE)].instruction for place in range(len(prompts))]
+    wishes = [USERS[place % len(USERS)].instruction for place in range(len(prompts))]
     texts = [format_prompt(p, wish) for p, wish in zip(prompts, wishes, strict=True)]
     answers = sample_answers(base.model, base.tokenizer, texts, seed=1)
     n_formed = sum(parse(p, a).is_well_formed for p, a in zip(prompts, answers, strict=True))

@@ -24,11 +24,21 @@ from palate.core.files import hash_value
 from palate.core.progress import note, progress_of
 from palate.core.seeds import derive_seed
 from palate.core.types import PreferencePair
-from palate.experts.anchors import Anchor
-from palate.experts.card import render_card
-from palate.experts.job import UNTRACKED, ExpertJob, Tracking, TrainingData, require_tracker
-from palate.experts.pairs import Sequences
-from palate.experts.rollouts import (
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.library.context_length import require_room_for_answers
+from palate.library.folder import MANIFEST, LibraryFolder
+from palate.library.manifest import ExpertRecord, Manifest
+from palate.library.opening import base_path, base_record
+from palate.library.rewards import library_rewards
+from palate.models.chat import format_messages
+from palate.models.load import Base, load_base
+from palate.rewards.functions import RewardFunction
+from palate.training.anchors import Anchor
+from palate.training.card import render_card
+from palate.training.job import UNTRACKED, ExpertJob, Tracking, TrainingData, require_tracker
+from palate.training.pairs import Sequences
+from palate.training.rollouts import (
     RewardScores,
     Rollout,
     RolloutJob,
@@ -37,18 +47,8 @@ from palate.experts.rollouts import (
     score_rollouts,
     write_rollouts,
 )
-from palate.experts.save import fill_expert_folder
-from palate.experts.train import require_trl, rollout_data, tilt_of, train_expert
-from palate.library.context_length import require_room_for_answers
-from palate.library.folder import MANIFEST, LibraryFolder
-from palate.library.manifest import ExpertRecord, Manifest
-from palate.library.opening import base_path, base_record
-from palate.library.rewards import library_rewards
-from palate.models.bank import AdapterBank
-from palate.models.chat import format_messages
-from palate.models.engine import LocalEngine
-from palate.models.load import Base, load_base
-from palate.rewards.functions import RewardFunction
+from palate.training.save import fill_expert_folder
+from palate.training.train import require_trl, rollout_data, tilt_of, train_expert
 
 _PACKAGES = ("palate", "torch", "transformers", "peft", "trl")
 _N_CHANGES = 3  # that are named of the settings that differ

@@ -21,7 +21,7 @@ from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.progress import progress_of
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
 from palate.core.simplex import lattice
@@ -113,7 +113,7 @@ class Calibration:
             outputs = generate_all(
                 self.library,
                 wanted[block],
-                sampling=Sampling(max_tokens=self.max_tokens),
+                sampling=SamplingParams(max_tokens=self.max_tokens),
                 seeds=seeds[block],
             )
             texts += [output.text for output in outputs]

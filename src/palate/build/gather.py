@@ -16,8 +16,8 @@ from pathlib import Path
 from palate.build.measure import measure_library
 from palate.build.run_file import RunSettings
 from palate.core.errors import FormatError
-from palate.experts.anchors import make_anchors
 from palate.library.folder import LibraryFolder
+from palate.training.anchors import make_anchors
 
 
 def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path]]:

@@ -32,7 +32,6 @@ from palate.build.run_prompts import run_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
-from palate.experts.anchors import make_anchors
 from palate.library.opening import WORLD
 from palate.library.portfolio import POLICIES, PORTFOLIO
 from palate.portfolio.adaptive import SearchSettings, steps
@@ -45,6 +44,7 @@ from palate.portfolio.payoff_file import save_payoffs
 from palate.portfolio.payoffs import Payoffs, payoffs_from_measurements
 from palate.portfolio.record import Record, save_record
 from palate.portfolio.terms import Terms
+from palate.training.anchors import make_anchors
 from palate.world.prompts import further_prompts
 
 PAYOFF, PAYOFF_REPORT = "payoff.json", "payoff-report.json"

@@ -22,11 +22,11 @@ from palate.build.run_prompts import calibration_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 from palate.core.settings import load_settings
-from palate.experts.anchors import Anchor, make_anchors
-from palate.experts.train import deterministic
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.rewards.functions import RewardFunction
+from palate.training.anchors import Anchor, make_anchors
+from palate.training.train import deterministic
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from palate.build.measure import measure_again
 from palate.build.run_file import read_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_versioned
-from palate.core.protocols import Reward, Sampling
+from palate.core.protocols import Reward, SamplingParams
 from palate.core.settings import Settings
+from palate.engine.control import Controller
+from palate.engine.local import LocalEngine
 from palate.library.controller import (
     RUN_FILE,
     RUN_KIND,
@@ -36,11 +38,9 @@ from palate.mixture.rollout import CONTROLLER, Judge, References, Sample, sample
 from palate.mixture.settings import FitSettings
 from palate.mixture.static import StaticController, StaticDecoding
 from palate.mixture.wording import Asked, Wording
-from palate.models.control import Controller
-from palate.models.engine import LocalEngine
 from palate.models.processes import is_first, join_launch
 from palate.rewards.reward import LearnedReward
-from palate.world.objectives import PEOPLE
+from palate.world.objectives import USERS
 from palate.world.prompts import train_prompts
 
 TRAINING_FOLDER = "controller-training"
@@ -75,7 +75,7 @@ class MixtureRun(Settings):
     Attributes:
         prompts: JSONL with a column `prompt`, or `world`: the small world's training prompts.
         combinations: Preferences to train on, each a mapping of objectives to shares; empty are the
-            small world's eight people.
+            small world's eight users.
         held_out: Preferences that are measured and never trained on; they are taken out of
             `combinations`.
         n_measured: Answers per measurement, before and after.
@@ -233,7 +233,9 @@ def task_for(
     """What a controller of this library is trained on, with the given decoding in the engine."""
     manifest = opened.manifest
     wording = _wording(opened, run)
-    engine = LocalEngine(opened.base, opened.bank, max_rows=256, controllers={CONTROLLER: decoding})
+    engine = LocalEngine(
+        opened.base, opened.bank, max_num_seqs=256, controllers={CONTROLLER: decoding}
+    )
     rewards = library_rewards(opened.files).rewards
     judge = Judge(
         LibraryLogOdds(rewards, manifest.anchors()),
@@ -265,8 +267,8 @@ def combinations_of(
     """
     manifest = opened.manifest
     listed = run.combinations or tuple(
-        {objective.name: 1.0 / len(person.objectives) for objective in person.objectives}
-        for person in PEOPLE
+        {objective.name: 1.0 / len(user.objectives) for objective in user.objectives}
+        for user in USERS
     )
     held_out = tuple(strengths_for(manifest, shares) for shares in run.held_out)
     trained = tuple(strengths_for(manifest, shares) for shares in listed)
@@ -299,7 +301,7 @@ def _measured(task: Task, combinations: Sequence[tuple[float, ...]], run: Mixtur
 
 def measure(task: Task, asked: Sequence[Asked], run: MixtureRun) -> list[Sample]:
     """Answers under the task's controller, judged; the same seeds for every controller."""
-    sampling = Sampling(temperature=1.0, max_tokens=run.fit.max_tokens)
+    sampling = SamplingParams(temperature=1.0, max_tokens=run.fit.max_tokens)
     return sample(
         task.engine, task.wording, task.judge, asked, sampling=sampling, seed=run.fit.seed
     )

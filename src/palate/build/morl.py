@@ -1,7 +1,7 @@
 """One policy for everybody: an adapter that reads the preference in the prompt.
 
-The rival of a mixture that needs no mixing: the base is asked with a person's three preference
-sentences, answers twice, and one adapter is trained by REBEL on all people's pairs at once. Its
+The rival of a mixture that needs no mixing: the base is asked with a user's three preference
+sentences, answers twice, and one adapter is trained by REBEL on all users's pairs at once. Its
 budget is that of all experts together: as many sampled answers, and as many optimizer steps as six
 experts take.
 
@@ -23,25 +23,25 @@ import numpy as np
 from palate.core.files import write_folder_atomic
 from palate.core.plan import reference_plan
 from palate.core.progress import progress_of
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.types import Objective
-from palate.experts.anchors import Anchor
-from palate.experts.job import ExpertJob, TrainingData, TrainSettings
-from palate.experts.pairs import Sequences
-from palate.experts.placement import AdapterSettings
-from palate.experts.rollouts import Rollout, read_rollouts
-from palate.experts.save import fill_expert_folder
-from palate.experts.train import deterministic, sequence_log_probs, train_expert
 from palate.library.library import Library
 from palate.library.rewards import library_rewards
 from palate.mixture.wording import Asked, Wording
 from palate.models.chat import encode_prompt
+from palate.training.anchors import Anchor
+from palate.training.job import ExpertJob, TrainingData, TrainSettings
+from palate.training.pairs import Sequences
+from palate.training.placement import AdapterSettings
+from palate.training.rollouts import Rollout, read_rollouts
+from palate.training.save import fill_expert_folder
+from palate.training.train import deterministic, sequence_log_probs, train_expert
 from palate.world.prompts import MAX_ANSWER_TOKENS
 
 NAME = "morl"
 WIDER = 2  # times the rank of an expert, at the same scale
-_WANTED = Objective("wanted", "What the person of the prompt wants.")
+_WANTED = Objective("wanted", "What the user of the prompt wants.")
 
 
 def train_morl(
@@ -109,7 +109,7 @@ def _data(opened: Library, wording: Wording, asked: Sequence[Asked], *, seed: in
         Request(
             wording.full_text(item),
             plan,
-            Sampling(max_tokens=MAX_ANSWER_TOKENS),
+            SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
             seed=derive_seed(seed, NAME, place),
         )
         for place, item in enumerate(twice)

@@ -30,7 +30,7 @@ from palate.build.portfolio_settings import OracleKind
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.simplex import require_simplex
-from palate.experts.anchors import Anchor, objective_anchors
+from palate.engine.bank import AdapterBank
 from palate.library.policy import (
     BASE,
     Measured,
@@ -39,9 +39,9 @@ from palate.library.policy import (
     load_policy,
     save_policy,
 )
-from palate.models.bank import AdapterBank
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
 from palate.portfolio.slack import Answers, with_slacks
+from palate.training.anchors import Anchor, objective_anchors
 
 SAME = 1e-6  # L1; nearer preferences are one
 BASE_POLICY = Policy(BASE, "base", None, {})
@@ -72,7 +72,7 @@ class Prices:
         key = hash_value(
             {
                 "meter": self.estimator.fingerprint,
-                "way": policy.way,
+                "method": policy.method,
                 "coefficients": dict(policy.coefficients),
                 "experts": experts,
             }
@@ -201,9 +201,9 @@ def _combined(kind: OracleKind, builder: Builder, preference: Shares) -> Policy:
         for expert, share in zip(experts, shares, strict=True)
         if share != 0.0
     }
-    way = "decoding" if kind == "decoding" else "soup"
-    name = f"{way}-{preference_name(shares)}"
-    return Policy(name, way, tuple(float(share) for share in shares), coefficients)
+    method = "decoding" if kind == "decoding" else "soup"
+    name = f"{method}-{preference_name(shares)}"
+    return Policy(name, method, tuple(float(share) for share in shares), coefficients)
 
 
 def _anchor_for(builder: Builder, shares: Shares) -> Anchor:

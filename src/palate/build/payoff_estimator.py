@@ -21,16 +21,16 @@ from torch import Tensor
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.plan import Plan, reference_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
-from palate.experts.rollouts import RewardScores
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.logprobs import Scored, answer_divergences, answer_log_probs
 from palate.library.policy import Measured
-from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt, format_messages
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.logprobs import Scored, answer_divergences, answer_log_probs
 from palate.portfolio.slack import Answers
+from palate.training.rollouts import RewardScores
 
 
 class ScoreTokens(Protocol):
@@ -49,7 +49,7 @@ class PayoffEstimator:
 
     Attributes:
         base: The reference.
-        prompts: As people write them.
+        prompts: As users write them.
         reward: What answers are worth.
         reward_key: What identifies the reward, so that measurements by another are not mixed in.
         n_answers: To each prompt.
@@ -91,7 +91,7 @@ class PayoffEstimator:
     def measure(self, plan: Plan, bank: AdapterBank) -> Measured:
         """The plan's answers, scored and priced."""
         asked = [(prompt, copy) for prompt in self.prompts for copy in range(self.n_answers)]
-        sampling = Sampling(max_tokens=self.max_tokens)
+        sampling = SamplingParams(max_tokens=self.max_tokens)
         requests = [
             Request(
                 format_messages(self.base, prompt),

@@ -14,7 +14,6 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_value, write_versioned
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
-from palate.experts.rollouts import Rollout
 from palate.library.folder import Fill, LibraryFolder, hash_folder
 from palate.library.rewards import HELD_BACK, RULE, RULE_KIND, RULE_VERSION
 from palate.rewards.card import FILE as CARD
@@ -34,6 +33,7 @@ from palate.rewards.reward import LearnedReward, calibrate
 from palate.rewards.rules import rule_from
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import trunk_settings
+from palate.training.rollouts import Rollout
 from palate.world.annotators import annotate, pair_up, sample_annotators
 from palate.world.objectives import OBJECTIVE_NAMES
 

@@ -10,18 +10,18 @@ from palate.build.portfolio_settings import PortfolioSettings
 from palate.core.errors import InvalidInputError
 from palate.core.settings import Settings
 from palate.core.types import Objective
-from palate.experts.anchors import AnchorSettings, require_name
-from palate.experts.job import TrainSettings
-from palate.experts.placement import AdapterSettings
-from palate.experts.rollouts import RolloutSettings
 from palate.rewards.rows import read_rows
 from palate.rewards.scale import ScaleKind
+from palate.training.anchors import AnchorSettings, require_name
+from palate.training.job import TrainSettings
+from palate.training.placement import AdapterSettings
+from palate.training.rollouts import RolloutSettings
 
 _SOURCES = ("pairs", "folder", "rule", "annotators")
 
 
 class AnnotatorSettings(Settings):
-    """Simulated people who label answers of the small world; only for its six objectives.
+    """Simulated users who label answers of the small world; only for its six objectives.
 
     Attributes:
         n_annotators: How many.
@@ -41,7 +41,7 @@ class RewardSource(Settings):
         folder: A reward folder of `palate rewards train`; calibrated here if it is not yet.
         rule: A rule of `palate.rewards.rules`, such as `{kind: length, low: 8, high: 50, prefer:
             shorter}`.
-        annotators: Simulated people of the small world.
+        annotators: Simulated users of the small world.
         trunk: For pairs and annotators: `light`, or the folder or hub id of a Hugging Face model.
         trunk_settings: `key=value` of the trunk.
         group_by: For pairs: column whose equal values belong together.
@@ -69,11 +69,11 @@ class RewardSource(Settings):
 
 
 class ObjectiveSettings(Settings):
-    """Something a person can want, and its reward.
+    """Something a user can want, and its reward.
 
     Attributes:
         name: Short identifier.
-        description: One sentence for people.
+        description: One sentence for users.
         instruction: The preference in words, as it is put to a model.
         reward: Where its reward comes from; `None` for one that is a Python function
             (`palate.build(..., reward_funcs={NAME: function})`).

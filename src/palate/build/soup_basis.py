@@ -1,4 +1,4 @@
-"""Write a library's `soup.json`: the basis that people's coefficients are learned in."""
+"""Write a library's `soup.json`: the basis that users's coefficients are learned in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from palate.library.library import Library
 from palate.library.manifest import experts_key
 from palate.library.soup import SOUP, calibration_answers, has_own_basis, measured_settings
 from palate.models.load import Base
-from palate.people.population import fit_population
+from palate.preferences.population import fit_population
 from palate.soup.basis import effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis, load_basis, save_basis
 from palate.soup.learning import feature_scales, plain_prior, population_prior
@@ -54,7 +54,7 @@ def write_soup(
 
     Args:
         target: Folder of a library with rollouts, or the library opened.
-        population: Feedback of many people (`person` in every row), for the prior and the gain.
+        population: Feedback of many users (`user` in every row), for the prior and the gain.
         floor: One safety expert with the coefficient that feedback cannot lower.
         overrides: `key=value` of `SoupSettings`; otherwise the trust region follows from the
             experts (`palate.soup.settings.settings_for`).
@@ -170,19 +170,19 @@ def _with_population(
     shown = shown_answers(pairs)
     place_of = {answer: place for place, answer in enumerate(shown)}
     features = basis.features(shown_log_ratios(opened.base, opened.files, shown))
-    by_person: dict[str, list[tuple[ndarray, float]]] = {}
+    by_user: dict[str, list[tuple[ndarray, float]]] = {}
     for item in pairs:
         if item.second is not None:
             difference = features[place_of[item.first]] - features[place_of[item.second]]
-            by_person.setdefault(item.person, []).append((difference, item.label))
-    longest = max((len(rows) for rows in by_person.values()), default=0)
-    differences = np.zeros((len(by_person), longest, len(basis.experts)))
-    labels = np.full((len(by_person), longest), 0.5)
-    discounts = np.zeros((len(by_person), longest))
-    for person, rows in enumerate(by_person.values()):
-        differences[person, : len(rows)] = [difference for difference, _ in rows]
-        labels[person, : len(rows)] = [label for _, label in rows]
-        discounts[person, : len(rows)] = 1.0
+            by_user.setdefault(item.user, []).append((difference, item.label))
+    longest = max((len(rows) for rows in by_user.values()), default=0)
+    differences = np.zeros((len(by_user), longest, len(basis.experts)))
+    labels = np.full((len(by_user), longest), 0.5)
+    discounts = np.zeros((len(by_user), longest))
+    for user, rows in enumerate(by_user.values()):
+        differences[user, : len(rows)] = [difference for difference, _ in rows]
+        labels[user, : len(rows)] = [label for _, label in rows]
+        discounts[user, : len(rows)] = 1.0
     prior = population_prior(
         fit_population(differences, labels, discounts=discounts).prior,
         calibration=basis.features(calibration),

@@ -1,4 +1,4 @@
-"""Feedback files: what people said of answers, one JSON object a line.
+"""Feedback files: what users said of answers, one JSON object a line.
 
     {"prompt": "...", "first": "text", "second": "text", "label": 1}      1 first, 0 second, 0.5 tie
     {"prompt": "...", "answer": "text", "thumbs": 1}                      1 up, 0 down
@@ -6,7 +6,7 @@
     {"id": "r1", "prompt": "...", "answer": "text"}                       an answer to refer to
     {"first_id": "r1", "second_id": "r2", "label": 0}                     refers to two of them
 
-`answer_id` stands for `answer` in the same way. `person` may name who said it. Instead of being
+`answer_id` stands for `answer` in the same way. `user` may name who said it. Instead of being
 scored by the library's experts, an answer may bring its log-ratios (`first_log_ratios`,
 `second_log_ratios`, `log_ratios`, numbers by expert), as decoding leaves them.
 """
@@ -26,7 +26,7 @@ class Shown:
     """An answer that somebody saw.
 
     Attributes:
-        prompt: As people write it.
+        prompt: As users write it.
         text: The answer.
         log_ratios: By expert, where they were brought; otherwise empty.
     """
@@ -41,7 +41,7 @@ class Said:
     """One thing said.
 
     Attributes:
-        person: Who, or empty.
+        user: Who, or empty.
         kind: A comparison of two answers; thumbs or a rating of one.
         first: The answer, or the first of two.
         second: The other one of a comparison; differs from the first.
@@ -49,7 +49,7 @@ class Said:
         line: In the file, from one.
     """
 
-    person: str
+    user: str
     kind: FeedbackKind
     first: Shown
     second: Shown | None
@@ -81,24 +81,24 @@ def read_feedback(path: Path) -> list[Said]:
     return found
 
 
-def of_person(said: Sequence[Said], person: str | None, *, path: Path) -> list[Said]:
-    """What one person said.
+def of_user(said: Sequence[Said], user: str | None, *, path: Path) -> list[Said]:
+    """What one user said.
 
     Raises:
-        InvalidInputError: several people speak and none is chosen, or nobody of that name does.
+        InvalidInputError: several users speak and none is chosen, or nobody of that name does.
     """
-    names = list(dict.fromkeys(item.person for item in said))
-    if person is None and len(names) > 1:
+    names = list(dict.fromkeys(item.user for item in said))
+    if user is None and len(names) > 1:
         raise InvalidInputError(
-            f"The feedback file {str(path)!r} has {len(names)} people, such as {names[0]!r}; "
-            "choose one with --person."
+            f"The feedback file {str(path)!r} has {len(names)} users, such as {names[0]!r}; "
+            "choose one with --user."
         )
-    if person is not None and person not in names:
+    if user is not None and user not in names:
         raise InvalidInputError(
-            f"The feedback file {str(path)!r} has nothing of {person!r}; it has "
+            f"The feedback file {str(path)!r} has nothing of {user!r}; it has "
             f"{', '.join(repr(name) for name in names[:5])}."
         )
-    return [item for item in said if person in (None, item.person)]
+    return [item for item in said if user in (None, item.user)]
 
 
 def shown_answers(said: Sequence[Said]) -> list[Shown]:
@@ -124,14 +124,14 @@ class _Reader:
         if name != "label":
             kind: FeedbackKind = "rating" if name == "rating" else "thumbs"
             only = self._shown(row, "answer", "log_ratios", line)
-            return Said(str(row.get("person", "")), kind, only, None, float(label), line)
+            return Said(str(row.get("user", "")), kind, only, None, float(label), line)
         first = self._shown(row, "first", "first_log_ratios", line)
         second = self._shown(row, "second", "second_log_ratios", line)
         if (first.prompt, first.text) == (second.prompt, second.text):
             raise self._error(line, "compares an answer with itself; remove it")
         if first.prompt != second.prompt:
             raise self._error(line, "compares answers to two prompts; compare answers to one")
-        return Said(str(row.get("person", "")), "comparison", first, second, float(label), line)
+        return Said(str(row.get("user", "")), "comparison", first, second, float(label), line)
 
     def _shown(self, row: dict[str, Any], name: str, ratios: str, line: int) -> Shown:
         source, text = row, row.get(name)

@@ -1,4 +1,4 @@
-"""A person's soup from what the person said: coefficients with intervals, and what they promise."""
+"""A user's soup from what the user said: coefficients with intervals, and what they promise."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,34 +12,34 @@ from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.build.soup_basis import shown_log_ratios
-from palate.build.soup_feedback import Said, of_person, read_feedback, shown_answers
+from palate.build.soup_feedback import Said, of_user, read_feedback, shown_answers
 from palate.core.types import Belief, Feedback
 from palate.library.library import Library
 from palate.library.soup import open_basis
-from palate.people.belief import Learner
-from palate.people.settings import LearningSettings
+from palate.preferences.belief import Learner
+from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis
 from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
 from palate.soup.explain import SoupReport, length_correlation, report_soup
 from palate.soup.normalised import States
 from palate.soup.personal import PersonalSoup, personal_soup, shown_soup
-from palate.soup.plans import SoupWay
+from palate.soup.plans import SoupMethod
 
 LENGTH_CORRELATION = 0.5  # above it the fit may be of length
-LOW_GAIN = 0.5  # of the population's: below it a person contradicts themselves
+LOW_GAIN = 0.5  # of the population's: below it a user contradicts themselves
 MIN_FOR_LENGTH = 5
 
 
 @dataclass(frozen=True, eq=False)
 class FittedSoup:
-    """What was learned of a person.
+    """What was learned of a user.
 
     Attributes:
         soup: Coefficients, trust region, predicted gain, plan.
         experts: Names, in bank order.
         confidence: Of the intervals.
         counts: Feedback items by kind.
-        gain: How sharply this person's labels follow margins, divided by the population's.
+        gain: How sharply this user's labels follow margins, divided by the population's.
         report: Of the served soup on calibration states.
         warnings: One sentence each.
         base: Hash of the base model's files.
@@ -91,20 +91,20 @@ def fit_soup(
     folder: Path,
     feedback: Path,
     *,
-    way: SoupWay = "soup",
-    person: str | None = None,
+    method: SoupMethod = "soup",
+    user: str | None = None,
     out: Path | None = None,
     base: str | None = None,
 ) -> FittedSoup:
-    """A person's coefficients from a feedback file, as `palate.people.belief` learns them.
+    """A user's coefficients from a feedback file, as `palate.preferences.belief` learns them.
 
     Served is the belief; what is shown of it, intervals too, is of the posterior.
 
     Args:
         folder: A library with `soup.json`.
         feedback: See `palate.build.soup_feedback`.
-        way: Which soup is to serve them.
-        person: Whose feedback; not needed where the file has one person's.
+        method: Which soup is to serve them.
+        user: Whose feedback; not needed where the file has one user's.
         out: Coefficients file to write, for `palate answer --coefficients @FILE`.
         base: Where the base is now, if it has moved.
 
@@ -113,7 +113,7 @@ def fit_soup(
         InvalidCoefficientsError: log-ratios are of unknown experts or not finite.
         FormatError: `soup.json` is for another base or other experts.
     """
-    said = of_person(read_feedback(feedback), person, path=feedback)
+    said = of_user(read_feedback(feedback), user, path=feedback)
     opened = Library.load(folder, base=base)
     basis = open_basis(opened.files)
     shown = shown_answers(said)
@@ -127,7 +127,7 @@ def fit_soup(
         belief,
         basis=basis,
         states=states,
-        way=way,
+        method=method,
         settings=basis.settings,
         floor=basis.floor_place,
     )
@@ -160,7 +160,7 @@ def learner_of(basis: SoupBasis) -> Learner:
 def as_feedback(
     said: Sequence[Said], features: dict[Any, Float[ndarray, " experts"]], *, basis: SoupBasis
 ) -> list[Feedback]:
-    """Everything a person said, as beliefs are learned from it.
+    """Everything a user said, as beliefs are learned from it.
 
     Args:
         said: In order.
@@ -177,7 +177,7 @@ def as_feedback(
             feature = feature - typical
         items.append(
             Feedback(
-                item.person or "person",
+                item.user or "user",
                 item.kind,
                 tuple(feature.tolist()),
                 item.label,
@@ -210,7 +210,7 @@ def _fit_warnings(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis) -> li
         )
     if belief.gain < LOW_GAIN * basis.prior.gain:
         found.append(
-            f"The person's labels follow margins {belief.gain / basis.prior.gain:.2f} times as "
+            f"The user's labels follow margins {belief.gain / basis.prior.gain:.2f} times as "
             "sharply as usual: they contradict each other, or the experts do not span the taste."
         )
     if not basis.prior.n_observations:

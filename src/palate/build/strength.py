@@ -23,14 +23,14 @@ from numpy import ndarray
 from palate.core.decision import Decision, Known
 from palate.core.plan import reference_plan
 from palate.core.progress import progress_of
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.simplex import lattice
+from palate.engine.logprobs import Scored, answer_log_probs
 from palate.library.generate import Output, generate_all
 from palate.library.library import Library
 from palate.library.soup import SOUP
 from palate.models.chat import encode_prompt
-from palate.models.logprobs import Scored, answer_log_probs
 from palate.soup.basis_file import save_basis
 from palate.soup.coefficients import reward_space_coefficients
 from palate.soup.trust import trust_region
@@ -94,7 +94,7 @@ def measure_strength(
         max_tokens: Longest answer.
         seed: Random seed of preferences and answers.
     """
-    work = _Work(library, tuple(prompts), Sampling(max_tokens=max_tokens), seed)
+    work = _Work(library, tuple(prompts), SamplingParams(max_tokens=max_tokens), seed)
     preferences = _preferences(len(library.manifest.objectives), seed=seed)
     own = work.answers([library.decide(prompt, method="base") for prompt in work.places(1)])
     least = work.least_log_probs(own)
@@ -123,7 +123,7 @@ def measure_strength(
 class _Work:
     library: Library
     prompts: tuple[str, ...]
-    sampling: Sampling
+    sampling: SamplingParams
     seed: int
 
     def places(self, n_preferences: int) -> list[str]:

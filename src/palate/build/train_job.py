@@ -20,16 +20,16 @@ from palate.build.run_file import RunSettings
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_json
 from palate.core.seeds import derive_seed
-from palate.experts.anchors import Anchor
-from palate.experts.job import ExpertJob, TrainSettings
-from palate.experts.pair_trainer import whole_parameters
-from palate.experts.rollouts import read_rollouts
-from palate.experts.save import fill_expert_folder
-from palate.experts.train import rollout_data, train_expert
 from palate.library.folder import LibraryFolder
 from palate.library.opening import base_path
 from palate.models.load import load_base
 from palate.models.processes import is_first, join_launch, n_together, own_device, summed
+from palate.training.anchors import Anchor
+from palate.training.job import ExpertJob, TrainSettings
+from palate.training.pair_trainer import whole_parameters
+from palate.training.rollouts import read_rollouts
+from palate.training.save import fill_expert_folder
+from palate.training.train import rollout_data, train_expert
 
 LOSSES = "losses.json"
 

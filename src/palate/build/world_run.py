@@ -6,10 +6,10 @@ from palate.build.run_file import (
     RewardSource,
     RunSettings,
 )
-from palate.experts.job import TrainSettings
-from palate.experts.placement import AdapterSettings
-from palate.experts.rollouts import RolloutSettings
 from palate.library.opening import WORLD
+from palate.training.job import TrainSettings
+from palate.training.placement import AdapterSettings
+from palate.training.rollouts import RolloutSettings
 from palate.world.objectives import OBJECTIVES
 from palate.world.prompts import MAX_ANSWER_TOKENS
 

@@ -12,12 +12,12 @@ from palate.cli import (
     evaluate,
     generate,
     mixture,
-    people,
     portfolio,
     rewards,
     scale,
     serve,
     soup,
+    users,
 )
 from palate.cli.exits import run_program
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Answers in each person's taste from a small library of experts on one base model.",
+    help="Answers in each user's taste from a small library of experts on one base model.",
 )
 app.command()(demo.demo)
 app.command()(build.build)
@@ -38,7 +38,7 @@ app.add_typer(rewards.app, name="rewards")
 app.add_typer(portfolio.app, name="portfolio")
 app.add_typer(soup.app, name="soup")
 app.add_typer(mixture.app, name="mixture")
-app.add_typer(people.app, name="people")
+app.add_typer(users.app, name="users")
 app.add_typer(scale.app, name="scale")
 
 
@@ -54,7 +54,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
     ] = False,
 ) -> None:
-    """Answers in each person's taste from a small library of experts on one base model."""
+    """Answers in each user's taste from a small library of experts on one base model."""
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def alpaca(
     is_json: IsJson = False,
 ) -> None:
     """Answer AlpacaEval's instructions as one user wants them, for its judges."""
-    from palate.core.protocols import Sampling
+    from palate.core.protocols import SamplingParams
     from palate.evaluate.alpaca_answers import AlpacaJob, answer_instructions
 
     known = known_from_options(
@@ -54,7 +54,7 @@ def alpaca(
         strength=strength,
     )
     opened = open_for(library, base=base, coefficients=coefficients)
-    sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
+    sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
     job = AlpacaJob(instructions, out, sampling, generator=generator, seed=seed)
     found = answer_instructions(opened, known, job, method=method)
     if is_json:

@@ -1,4 +1,4 @@
-"""`palate demo`: one prompt, eight people."""
+"""`palate demo`: one prompt, eight users."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
     is_json: IsJson = False,
 ) -> None:
-    """The whole story on the embedded world: train experts, answer eight people, judge, report."""
+    """The whole story on the embedded world: train experts, answer eight users, judge, report."""
     from palate.demo.run import DemoSettings, demo_json, run_demo
 
     report = run_demo(DemoSettings(out, prompt=prompt, n_prompts=n_prompts, seed=seed))
@@ -35,8 +35,8 @@ def demo(
     console.print(_gold_table(report))
     over = report.over_prompt
     console.print(
-        f"What people get beats the base on all three wanted objectives for "
-        f"{report.n_people_served} of {len(report.people)} people, and a system prompt by "
+        f"What users get beats the base on all three wanted objectives for "
+        f"{report.n_users_served} of {len(report.users)} users, and a system prompt by "
         f"{over.mean:+.2f} [{over.low:+.2f}, {over.high:+.2f}] in utility. The gold rules judge: "
         "the annotators' labels, from which rewards were learned, are these plus noise."
     )
@@ -47,8 +47,7 @@ def _print_answers(console: Console, report: "DemoReport") -> None:
     console.print(f"\n[bold]{report.prompt}[/bold]\n")
     panels = [Panel(report.base_answer, title="base", subtitle="nobody's taste", width=58)]
     panels += [
-        Panel(person.answer, title=person.name, subtitle=person.label, width=58)
-        for person in report.people
+        Panel(user.answer, title=user.name, subtitle=user.label, width=58) for user in report.users
     ]
     console.print(Columns(panels))
 

@@ -65,12 +65,12 @@ def generate(
 ) -> None:
     """Answer a prompt as a user wants it."""
     from palate.core.errors import InvalidInputError
-    from palate.core.protocols import Sampling
+    from palate.core.protocols import SamplingParams
     from palate.library.generate import answer_seed, generate_all
 
     if n < 1:
         raise InvalidInputError(f"{n} answers were asked for; ask for at least one.")
-    sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    sampling = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     known = known_from_options(
         preference=preference,
         coefficients=coefficients,

@@ -67,7 +67,7 @@ def explain(
     is_json: IsJson = False,
 ) -> None:
     """Answer under the controller, and say of every token who was asked and who wrote it."""
-    from palate.core.protocols import Sampling
+    from palate.core.protocols import SamplingParams
     from palate.library.explain import explain_answer
     from palate.library.library import Library
 
@@ -78,7 +78,7 @@ def explain(
         Library.load(library, base=base),
         prompt,
         shares,
-        sampling=Sampling(temperature=temperature, max_tokens=max_tokens),
+        sampling=SamplingParams(temperature=temperature, max_tokens=max_tokens),
         seed=seed,
         out=out,
     )

@@ -1,4 +1,4 @@
-"""`palate portfolio`: select members from a payoff file, verify the certificate, route people."""
+"""`palate portfolio`: select members from a payoff file, verify the certificate, route users."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ def select(
     ] = "multiplicative",
     aim: Annotated[str, typer.Option(help="worst, mean or blend: whose loss counts.")] = "worst",
     share: Annotated[float, typer.Option(help="Of the worst case in a blend.")] = 0.5,
-    people: Annotated[Path | None, typer.Option(help="JSONL of preferences for mean.")] = None,
+    users: Annotated[Path | None, typer.Option(help="JSONL of preferences for mean.")] = None,
     floor: Annotated[
         str | None, typer.Option(metavar="OBJECTIVE=VALUE", help="Refuse members below it.")
     ] = None,
@@ -70,7 +70,7 @@ def select(
         delta=delta,
         aim=recipe.require_aim(aim),
         share=share,
-        people=people,
+        users=users,
         report_on=report_on,
         terms=terms,
     )
@@ -160,7 +160,7 @@ def grow(
 
 
 def print_grown(found: dict[str, Any]) -> None:
-    """Members, gaps and why the search stopped, for people."""
+    """Members, gaps and why the search stopped, for users."""
     console = Console()
     console.print(f"policies: {', '.join(found['policies'])}", highlight=False)
     console.print(f"members: {', '.join(found['members'])}", highlight=False)

@@ -10,7 +10,7 @@ from rich.table import Table
 from palate.cli.parse import IsJson
 from palate.core.files import dump_json
 
-app = typer.Typer(no_args_is_help=True, help="Rewards: from people's pairs to numbers in [0, 1].")
+app = typer.Typer(no_args_is_help=True, help="Rewards: from users's pairs to numbers in [0, 1].")
 
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 _SHOWN = 20  # scores printed where there is no --json

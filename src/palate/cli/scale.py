@@ -103,7 +103,7 @@ def serve(
     rates: Rates = True,
     engine_set: EngineSet = None,
 ) -> None:
-    """Serve a library as replicas on Ray Serve; any of them serves any person."""
+    """Serve a library as replicas on Ray Serve; any of them serves any user."""
     from palate.core.settings import load_settings
     from palate.serve.assemble import ServeJob
     from palate.serve.replicas import serve_replicas

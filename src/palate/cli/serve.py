@@ -30,7 +30,7 @@ def serve(
             envvar="PALATE_DATABASE",
             help="sqlite:///FILE, a path, or postgresql://...",
         ),
-    ] = "people.db",
+    ] = "users.db",
     host: Host = "127.0.0.1",
     port: Port = 8000,
     config: Config = None,
@@ -44,7 +44,7 @@ def serve(
     rates: Rates = True,
     engine_set: EngineSet = None,
 ) -> None:
-    """Serve a library: OpenAI's API, people who teach it, and a page at /."""
+    """Serve a library: OpenAI's API, users who teach it, and a page at /."""
     from palate.core.settings import load_settings
     from palate.serve.assemble import ServeJob, serve_library
     from palate.serve.settings import ServeSettings

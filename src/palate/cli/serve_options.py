@@ -65,7 +65,7 @@ def engine_from(
             )
         return None
     from palate.core.settings import load_settings
-    from palate.models.vllm_wire import VllmSettings
+    from palate.engine.vllm.wire import VllmSettings
     from palate.serve.vllm_answers import answers_from
 
     if url is None:

@@ -18,7 +18,7 @@ from palate.cli.parse import (
 from palate.core.files import dump_json
 
 if TYPE_CHECKING:
-    from palate.soup.plans import SoupWay
+    from palate.soup.plans import SoupMethod
 
 app = typer.Typer(no_args_is_help=True, help="Experts blended in parameters or in outputs.")
 
@@ -49,7 +49,7 @@ def merge(
 def basis(
     library: LibraryFolder,
     population: Annotated[
-        Path | None, typer.Option(help="JSONL of many people's feedback, for prior and gain.")
+        Path | None, typer.Option(help="JSONL of many users's feedback, for prior and gain.")
     ] = None,
     floor: Annotated[
         str | None,
@@ -82,7 +82,7 @@ def basis(
                     "order": list(written.order),
                     "effective_rank": found.effective_rank,
                     "feature_scales": found.feature_scales,
-                    "n_people": found.prior.n_observations,
+                    "n_users": found.prior.n_observations,
                     "gain": found.prior.gain,
                     "floor": found.floor,
                     "settings": found.settings.model_dump(),
@@ -93,26 +93,28 @@ def basis(
     ranks = ", ".join(f"{count} at {share}" for share, count in found.effective_rank.items())
     typer.echo(f"{written.path}: {len(found.experts)} experts, effective rank {ranks}")
     typer.echo(f"most is added by, in order: {', '.join(written.order)}")
-    people = found.prior.n_observations
-    typer.echo(f"prior of {people} people" if people else "no population prior")
+    users = found.prior.n_observations
+    typer.echo(f"prior of {users} users" if users else "no population prior")
 
 
 @app.command()
 def fit(
     library: Annotated[Path, typer.Argument(help="Folder of a library with a soup.json.")],
     feedback: Annotated[Path, typer.Option(help="JSONL of comparisons, ratings or thumbs.")],
-    way: Annotated[str, typer.Option(help="soup or output-soup.")] = "soup",
-    person: Annotated[str | None, typer.Option(help="Whose feedback, if several people's.")] = None,
+    method: Annotated[str, typer.Option(help="soup or output-soup.")] = "soup",
+    user: Annotated[str | None, typer.Option(help="Whose feedback, if several users's.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Coefficients file, for answer --coefficients @FILE.")
     ] = None,
     base: BasePath = None,
     is_json: IsJson = False,
 ) -> None:
-    """A person's coefficients from feedback, with credible intervals and the predicted gain."""
+    """A user's coefficients from feedback, with credible intervals and the predicted gain."""
     from palate.build.soup_fit import fit_soup
 
-    found = fit_soup(library, feedback, way=cast("SoupWay", way), person=person, out=out, base=base)
+    found = fit_soup(
+        library, feedback, method=cast("SoupMethod", method), user=user, out=out, base=base
+    )
     if is_json:
         typer.echo(dump_json(found.to_json()))
         return

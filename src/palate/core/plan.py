@@ -10,7 +10,7 @@ per expert of the bank; a pool turns the rows' next-token distributions into one
 
     A controller may give a and alpha token by token; then they lie on the simplex.
 
-A method is a function from what is known of a person to a `Plan`; one engine executes plans. Two
+A method is a function from what is known of a user to a `Plan`; one engine executes plans. Two
 plans with the
 same normal form give the same distribution.
 """

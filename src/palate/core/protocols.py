@@ -1,4 +1,4 @@
-"""The seams: what a reward, an engine and a store of people must do."""
+"""The seams: what a reward, an engine and a store of users must do."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DEFAULT_MAX_TOKENS = 128  # of an answer, at every door
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How tokens are drawn from the pooled distribution; applied in the order of the fields.
 
     Attributes:
@@ -71,7 +71,7 @@ class Request:
 
     prompt: str
     plan: Plan
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
     seed: int = 0
     scope: str = ""
 
@@ -122,20 +122,20 @@ class Engine(Protocol):
 
 
 class ProfileStore(Protocol):
-    """Keeps what is known of people; loses no feedback that it acknowledged."""
+    """Keeps what is known of users; loses no feedback that it acknowledged."""
 
     def append(self, feedback: Feedback) -> bool:
         """Keep the feedback; false when its key was already there."""
         ...
 
-    def belief(self, person: str) -> Belief | None:
-        """The stored belief, or `None` for an unknown person."""
+    def belief(self, user: str) -> Belief | None:
+        """The stored belief, or `None` for an unknown user."""
         ...
 
-    def history(self, person: str) -> list[Feedback]:
-        """All feedback of a person, oldest first."""
+    def history(self, user: str) -> list[Feedback]:
+        """All feedback of a user, oldest first."""
         ...
 
-    def erase(self, person: str) -> int:
-        """Forget the person; returns how many rows went."""
+    def erase(self, user: str) -> int:
+        """Forget the user; returns how many rows went."""
         ...

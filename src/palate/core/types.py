@@ -19,11 +19,11 @@ FeedbackKind = Literal["comparison", "rating", "thumbs"]
 
 @dataclass(frozen=True)
 class Objective:
-    """Something a person can want more or less of.
+    """Something a user can want more or less of.
 
     Attributes:
         name: Short identifier, used as a key everywhere.
-        description: One sentence for people.
+        description: One sentence for users.
         instruction: The preference in words, as it is put to a model; may be empty.
     """
 
@@ -51,7 +51,7 @@ class BaseRecord:
 
 @dataclass(frozen=True)
 class Preference:
-    """How much a person wants of each objective: a point of the simplex.
+    """How much a user wants of each objective: a point of the simplex.
 
     Attributes:
         objectives: Names, in the library's order.
@@ -164,10 +164,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a person said of one or two answers.
+    """What a user said of one or two answers.
 
     Attributes:
-        person: Identifier.
+        user: Identifier.
         kind: `comparison` of two answers, `rating` or `thumbs` of one.
         features: `[features]`; for a comparison the first answer's minus the second's.
         label: Comparison: 1 first preferred, 0 second, 0.5 a tie. Thumbs: 1 up, 0 down. Rating: a
@@ -176,7 +176,7 @@ class Feedback:
         key: Idempotency key; the same key twice is the same feedback.
     """
 
-    person: str
+    user: str
     kind: FeedbackKind
     features: tuple[float, ...]
     label: float
@@ -187,7 +187,7 @@ class Feedback:
         """Refuse numbers that are not finite and labels out of range."""
         if not np.all(np.isfinite([*self.features, self.label])):
             raise InvalidInputError(
-                f"The feedback {self.key!r} of {self.person!r} holds a number that is not finite."
+                f"The feedback {self.key!r} of {self.user!r} holds a number that is not finite."
             )
         if self.kind != "rating" and not 0.0 <= self.label <= 1.0:
             raise InvalidInputError(
@@ -203,7 +203,7 @@ class Belief:
         mean: `[features]`.
         covariance: `[features, features]`, symmetric positive definite.
         n_observations: Feedback items it rests on.
-        gain: How sharply this person's labels follow margins; low for contradictory people.
+        gain: How sharply this user's labels follow margins; low for contradictory users.
     """
 
     mean: Float[ndarray, " features"]

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from palate.core.decision import Known
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.library.generate import generate_all
 from palate.library.library import Library
@@ -56,7 +56,7 @@ def judge_entries(
     Args:
         library: Decides and answers.
         entries: By name: what is known of the user, and the method.
-        prompts: As people write them.
+        prompts: As users write them.
         n_per_prompt: Answers per prompt and entry.
         seed: The same for all entries.
         on_answers: Called with the number of answers that are done, for progress bars.
@@ -69,7 +69,7 @@ def judge_entries(
         outputs = generate_all(
             library,
             [decisions[place] for place, _ in places],
-            sampling=Sampling(max_tokens=MAX_TOKENS),
+            sampling=SamplingParams(max_tokens=MAX_TOKENS),
             seeds=[derive_seed(seed, prompts[place], copy) for place, copy in places],
         )
         texts = tuple(output.text for output in outputs)

@@ -32,8 +32,8 @@ class TableRow:
 
 
 @dataclass(frozen=True)
-class PersonAnswer:
-    """What one person wants and got."""
+class UserAnswer:
+    """What one user wants and got."""
 
     name: str
     label: str
@@ -93,10 +93,10 @@ class PortfolioStory:
 
 @dataclass(frozen=True)
 class LearnedStory:
-    """One person, learned from comparisons.
+    """One user, learned from comparisons.
 
     Attributes:
-        person: Name.
+        user: Name.
         label: What they want; nobody told the model.
         comparisons: After how many.
         utilities: Mean gold utility of what was served then.
@@ -104,7 +104,7 @@ class LearnedStory:
         answers: What was served then, to the first prompt.
     """
 
-    person: str
+    user: str
     label: str
     comparisons: tuple[int, ...]
     utilities: tuple[Cell, ...]
@@ -116,7 +116,7 @@ class LearnedStory:
 class MixtureStory:
     """One answer of several experts, and who wrote what."""
 
-    person: str
+    user: str
     label: str
     told: Explanation
 
@@ -138,27 +138,27 @@ class DemoReport:
     Attributes:
         prompt: The prompt that everybody asked.
         base_answer: What the base says to it.
-        people: Eight people's answers.
+        users: Eight users's answers.
         objectives: Column names.
-        rows: The base, the experts, the people.
+        rows: The base, the experts, the users.
         rewards: One line per objective.
         n_parameters: Of the base.
         n_prompts: Held-out prompts behind the table.
         n_answers: Answers per plan behind the table.
-        over_prompt: What people get less what a system prompt gives them, gold utility.
-        n_people_served: People who get more than the base gives on all three wanted objectives.
+        over_prompt: What users get less what a system prompt gives them, gold utility.
+        n_users_served: Users who get more than the base gives on all three wanted objectives.
         experts: Names.
         n_trained: Experts that this run trained; the others were there.
         build_seconds: Until the library was whole, in this run.
         seed: Of everything.
         portfolio: Few policies for everybody.
-        learned: One person, learned.
+        learned: One user, learned.
         mixture: One answer, told apart.
     """
 
     prompt: str
     base_answer: str
-    people: tuple[PersonAnswer, ...]
+    users: tuple[UserAnswer, ...]
     objectives: tuple[str, ...]
     rows: tuple[TableRow, ...]
     rewards: tuple[RewardLine, ...]
@@ -166,7 +166,7 @@ class DemoReport:
     n_prompts: int
     n_answers: int
     over_prompt: Cell
-    n_people_served: int
+    n_users_served: int
     experts: tuple[str, ...]
     n_trained: int
     build_seconds: float

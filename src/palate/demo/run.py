@@ -2,9 +2,9 @@
 
 Annotators are asked, six reward models and six experts are trained live; then one prompt about a
 topic that nothing was
-trained on is answered for eight people by the same model with eight coefficient vectors, and the
+trained on is answered for eight users by the same model with eight coefficient vectors, and the
 gold
-rules judge the base, every expert and what every person gets (`auto`), beside a system prompt.
+rules judge the base, every expert and what every user gets (`auto`), beside a system prompt.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ from palate.demo.judged import Entry, Judged, judge_entries
 from palate.demo.page import (
     Cell,
     DemoReport,
-    PersonAnswer,
     RewardLine,
     TableRow,
+    UserAnswer,
     render_demo_page,
 )
 from palate.demo.story import LEARNED, learned_story, mixture_story, portfolio_story
@@ -37,11 +37,11 @@ from palate.library.library import Library
 from palate.metrics.intervals import bootstrap_interval
 from palate.rewards.folder import load_reward
 from palate.rewards.reward import LearnedReward
-from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+from palate.world.objectives import OBJECTIVE_NAMES, USERS
 from palate.world.prompts import held_out_prompts
 
 BASE_NAME = "base"
-PROMPT_ONLY = "prompt: "  # before a person's name: the same person answered by a system prompt
+PROMPT_ONLY = "prompt: "  # before a user's name: the same user answered by a system prompt
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def run_demo(settings: DemoSettings) -> DemoReport:
     built = build_library(world_run(seed=settings.seed), out=settings.out / "library")
     opened = Library.load(settings.out / "library")
     entries = demo_entries(opened)
-    people = {person.name: entries[person.name] for person in PEOPLE}
+    users = {user.name: entries[user.name] for user in USERS}
     prompt = settings.prompt or prompts[0]
     shown = judge_entries(opened, entries, [prompt], seed=settings.seed)
-    prompted = {PROMPT_ONLY + name: (known, "prompt") for name, (known, _) in people.items()}
+    prompted = {PROMPT_ONLY + name: (known, "prompt") for name, (known, _) in users.items()}
     with progress_of("judge answers to held-out prompts") as report_progress:
         done = [0]
 
@@ -96,9 +96,8 @@ def run_demo(settings: DemoSettings) -> DemoReport:
     report = DemoReport(
         prompt=prompt,
         base_answer=shown[BASE_NAME].texts[0].strip(),
-        people=tuple(
-            PersonAnswer(person.name, person.label, shown[person.name].texts[0].strip())
-            for person in PEOPLE
+        users=tuple(
+            UserAnswer(user.name, user.label, shown[user.name].texts[0].strip()) for user in USERS
         ),
         objectives=OBJECTIVE_NAMES,
         rows=tuple(_row(name, judged[name], seed=settings.seed) for name in entries),
@@ -107,7 +106,7 @@ def run_demo(settings: DemoSettings) -> DemoReport:
         n_prompts=settings.n_prompts,
         n_answers=settings.n_prompts,
         over_prompt=_over_prompt(judged, seed=settings.seed),
-        n_people_served=sum(is_served(person.name, judged) for person in PEOPLE),
+        n_users_served=sum(is_served(user.name, judged) for user in USERS),
         experts=opened.bank.names,
         n_trained=len(built.trained),
         build_seconds=built.seconds,
@@ -124,39 +123,39 @@ def run_demo(settings: DemoSettings) -> DemoReport:
 
 
 def demo_entries(opened: Library, *, method: str = "auto") -> dict[str, Entry]:
-    """The base, every expert alone, and what every person gets from a method, by name."""
+    """The base, every expert alone, and what every user gets from a method, by name."""
     entries: dict[str, Entry] = {BASE_NAME: (Known(), "base")}
     for name in opened.bank.names:
         entries[name] = (Known(coefficients={name: 1.0}), "soup")
-    for person in PEOPLE:
-        shares = dict(zip(OBJECTIVE_NAMES, person.preference.shares, strict=True))
-        entries[person.name] = (Known(preference=shares), method)
+    for user in USERS:
+        shares = dict(zip(OBJECTIVE_NAMES, user.preference.shares, strict=True))
+        entries[user.name] = (Known(preference=shares), method)
     return entries
 
 
 def wanted_by(name: str) -> tuple[str, ...]:
-    """Objectives that the named expert was trained for, or that the named person wants."""
-    for person in PEOPLE:
-        if person.name == name:
-            return tuple(objective.name for objective in person.objectives)
+    """Objectives that the named expert was trained for, or that the named user wants."""
+    for user in USERS:
+        if user.name == name:
+            return tuple(objective.name for objective in user.objectives)
     return (name,) if name in OBJECTIVE_NAMES else ()
 
 
 def is_served(name: str, judged: dict[str, Judged]) -> bool:
-    """Whether what the person gets has a higher mean gold reward than the base on all they want."""
+    """Whether what the user gets has a higher mean gold reward than the base on all they want."""
     gains = judged[name].gold.mean(axis=0) - judged[BASE_NAME].gold.mean(axis=0)
     return all(gains[OBJECTIVE_NAMES.index(objective)] > 0 for objective in wanted_by(name))
 
 
 def _over_prompt(judged: Mapping[str, Judged], *, seed: int) -> Cell:
-    """What people get less what a system prompt on the base gives them, in gold utility."""
+    """What users get less what a system prompt on the base gives them, in gold utility."""
     differences: list[Float[ndarray, " answers"]] = []
-    for person in PEOPLE:
-        gap = judged[person.name].gold - judged[PROMPT_ONLY + person.name].gold
-        differences.append(gap @ person.preference.vector())
+    for user in USERS:
+        gap = judged[user.name].gold - judged[PROMPT_ONLY + user.name].gold
+        differences.append(gap @ user.preference.vector())
     interval = bootstrap_interval(
         np.concatenate(differences),
-        clusters=np.concatenate([judged[person.name].prompt for person in PEOPLE]),
+        clusters=np.concatenate([judged[user.name].prompt for user in USERS]),
         generator=generator_for(seed, "interval", "over prompt"),
     )
     return Cell(interval.estimate, interval.low, interval.high, is_wanted=True)
@@ -171,7 +170,7 @@ def demo_json(report: DemoReport) -> dict[str, Any]:
         "build_seconds": round(report.build_seconds, 1),
         "n_prompts": report.n_prompts,
         "base_answer": report.base_answer,
-        "people": [vars(person) for person in report.people],
+        "users": [vars(user) for user in report.users],
         "gold": {
             row.name: {
                 "well_formed": row.well_formed,
@@ -183,7 +182,7 @@ def demo_json(report: DemoReport) -> dict[str, Any]:
             for row in report.rows
         },
         "rewards": [vars(line) for line in report.rewards],
-        "n_people_served": report.n_people_served,
+        "n_users_served": report.n_users_served,
         "over_prompt": vars(report.over_prompt),
         "portfolio": {
             "certified_by_size": list(report.portfolio.certified),
@@ -193,7 +192,7 @@ def demo_json(report: DemoReport) -> dict[str, Any]:
             "n_prompts": report.portfolio.n_prompts,
         },
         "learned": {
-            "person": report.learned.person,
+            "user": report.learned.user,
             "gold_utility": {
                 str(n): vars(cell)
                 for n, cell in zip(

@@ -1,10 +1,10 @@
-"""The rest of the demo's story: few policies for everybody, one person learned, tokens told apart.
+"""The rest of the demo's story: few policies for everybody, one user learned, tokens told apart.
 
 Each part is one paper's, on the library that the demo has just built:
 
 - portfolio: every policy that the demo shows is priced by the library's rewards on prompts that no
   expert was trained on; for each number of members the best are kept and certified;
-- person: someone of whom nothing is known compares pairs of answers; after some of them the gold
+- user: someone of whom nothing is known compares pairs of answers; after some of them the gold
   rules judge what is served;
 - mixture: one answer drawn from three experts in equal shares, and who wrote which token.
 """
@@ -24,35 +24,35 @@ from palate.build.soup_fit import learner_of
 from palate.core.decision import Known
 from palate.core.plan import Plan, mixture_plan, reference_plan
 from palate.core.progress import progress_of
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.types import Belief, Feedback
 from palate.demo.judged import Entry, Judged, judge_entries
 from palate.demo.page import Cell, LearnedStory, MixtureStory, PortfolioStory
+from palate.engine.detokenize import token_texts
 from palate.library.library import Library
 from palate.library.rewards import library_rewards
 from palate.library.soup import open_basis
 from palate.metrics.intervals import bootstrap_interval
 from palate.mixture.explain import explain
-from palate.models.detokenize import token_texts
-from palate.people.belief import Learner
-from palate.people.questions import select_informative
-from palate.people.simulated import SimulatedPerson
 from palate.portfolio.choice import Wish, choose
 from palate.portfolio.gap import additive_gap
 from palate.portfolio.payoffs import Measurements, halves, payoffs_from_measurements
 from palate.portfolio.terms import Terms
+from palate.preferences.belief import Learner
+from palate.preferences.questions import select_informative
+from palate.preferences.simulated import SimulatedUser
 from palate.soup.basis_file import SoupBasis
 from palate.world.gold import gold_rewards
-from palate.world.objectives import PEOPLE, Person
+from palate.world.objectives import USERS, User
 from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt, further_prompts
 
 N_PRICED = 192  # prompts behind the payoff table: half choose, half certify
 MOST_MEMBERS = 8
 COMPARISONS = (0, 3, 10, 30)
-ANSWERS_SHOWN = 4  # to each prompt that the learned person compares answers to
+ANSWERS_SHOWN = 4  # to each prompt that the learned user compares answers to
 LABEL_GAIN = 10.0  # log-odds of a label per unit of utility
-LEARNED, MIXED = PEOPLE[5], PEOPLE[4]  # Freya is learned; Emeka's answer is mixed
+LEARNED, MIXED = USERS[5], USERS[4]  # Freya is learned; Emeka's answer is mixed
 
 
 def portfolio_story(opened: Library, *, seed: int) -> PortfolioStory:
@@ -108,24 +108,24 @@ def portfolio_story(opened: Library, *, seed: int) -> PortfolioStory:
 
 
 def _policies(opened: Library) -> dict[str, Plan]:
-    """The base, every expert and every person's soup, as plans that a certificate can speak of."""
+    """The base, every expert and every user's soup, as plans that a certificate can speak of."""
     plans = {"base": opened.decide("", method="base").plan}
     for name in opened.bank.names:
         plans[name] = opened.decide("", Known(coefficients={name: 1.0}), method="soup").plan
-    for person in PEOPLE:
-        shares = dict(zip(opened.manifest.objective_names, person.preference.shares, strict=True))
-        plans[person.name] = opened.decide("", Known(preference=shares), method="soup").plan
+    for user in USERS:
+        shares = dict(zip(opened.manifest.objective_names, user.preference.shares, strict=True))
+        plans[user.name] = opened.decide("", Known(preference=shares), method="soup").plan
     return plans
 
 
 def learned_story(
     opened: Library, known: Entry, prompts: Sequence[str], *, seed: int
 ) -> LearnedStory:
-    """One person from nothing: what is served after some comparisons, judged by the gold rules.
+    """One user from nothing: what is served after some comparisons, judged by the gold rules.
 
     Args:
         opened: The library, with its `soup.json`.
-        known: What the person is served when the preference is known.
+        known: What the user is served when the preference is known.
         prompts: Held-out prompts that judge.
         seed: Random seed of pairs, verdicts and answers.
     """
@@ -140,7 +140,7 @@ def learned_story(
     }
     judged = judge_entries(opened, {**entries, "known": known}, prompts, seed=seed)
     return LearnedStory(
-        person=LEARNED.name,
+        user=LEARNED.name,
         label=LEARNED.label,
         comparisons=COMPARISONS,
         utilities=tuple(_utility(judged[str(n)], LEARNED, seed=seed) for n in COMPARISONS),
@@ -161,7 +161,9 @@ def mixture_story(opened: Library, prompt: str, *, seed: int) -> MixtureStory:
     names = opened.bank.names
     wanted = [names.index(objective.name) for objective in MIXED.objectives]
     plan = mixture_plan(experts=wanted, n_experts=len(names), shares=[1 / 3] * 3)
-    request = Request(opened.format(prompt), plan, Sampling(max_tokens=MAX_ANSWER_TOKENS), seed)
+    request = Request(
+        opened.format(prompt), plan, SamplingParams(max_tokens=MAX_ANSWER_TOKENS), seed
+    )
     (traced,) = opened.engine.trace([request])
     tokens = traced.completion.tokens
     told = explain(
@@ -188,7 +190,7 @@ def _shown(opened: Library, *, seed: int) -> list[Shown]:
             Request(
                 format_prompt(text),
                 plan,
-                Sampling(max_tokens=MAX_ANSWER_TOKENS),
+                SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
                 seed=derive_seed(seed, "demo", "shown", text, copy),
             )
             for text, copy in asked
@@ -205,10 +207,10 @@ def _compared(
     *,
     seed: int,
 ) -> list[Feedback]:
-    """What the person says of one pair a prompt, each the one that tells most."""
+    """What the user says of one pair a prompt, each the one that tells most."""
     generator = generator_for(seed, "demo", "said")
     utilities = _wanted(gold_rewards([answer.text for answer in shown]), LEARNED)
-    person = SimulatedPerson(np.ones(1), gain=LABEL_GAIN)
+    user = SimulatedUser(np.ones(1), gain=LABEL_GAIN)
     by_prompt: dict[str, list[int]] = {}
     for place, answer in enumerate(shown):
         by_prompt.setdefault(answer.prompt, []).append(place)
@@ -220,23 +222,21 @@ def _compared(
         differences = np.array([features[a] - features[b] for a, b in pairs])
         best = select_informative(learner.rebuild(said), differences, gain=learner.settings.gain)
         first, second = pairs[best]
-        label = person.compare(
-            np.array([utilities[first] - utilities[second]]), generator=generator
-        )
+        label = user.compare(np.array([utilities[first] - utilities[second]]), generator=generator)
         said.append(
             Feedback(LEARNED.name, "comparison", tuple(differences[best].tolist()), label=label)
         )
     return said
 
 
-def _wanted(gold: Float[ndarray, "answers objectives"], person: Person) -> Float[ndarray, " n"]:
-    """The person's utility: the mean of the three gold rewards they want."""
-    return gold @ person.preference.vector()
+def _wanted(gold: Float[ndarray, "answers objectives"], user: User) -> Float[ndarray, " n"]:
+    """The user's utility: the mean of the three gold rewards they want."""
+    return gold @ user.preference.vector()
 
 
-def _utility(judged: Judged, person: Person, *, seed: int) -> Cell:
+def _utility(judged: Judged, user: User, *, seed: int) -> Cell:
     found = bootstrap_interval(
-        _wanted(judged.gold, person),
+        _wanted(judged.gold, user),
         clusters=judged.prompt,
         generator=generator_for(seed, "demo", "utility"),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from palate.core.decision import Known
 from palate.core.progress import progress_of
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.evaluate.alpaca import prompt_of, read_instructions, write_outputs
 from palate.library.generate import generate_all
@@ -58,7 +58,7 @@ class AlpacaJob:
 
     instructions: Path
     out: Path
-    sampling: Sampling
+    sampling: SamplingParams
     generator: str = "palate"
     seed: int = 0
 

@@ -10,16 +10,16 @@ from numpy import ndarray
 from palate.build.run_file import read_prompts
 from palate.core.decision import Known, Method
 from palate.core.plan import reference_plan
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.types import Preference
+from palate.engine.logprobs import Scored, answer_log_probs
 from palate.evaluate.entrants import Entrant, Sources, make_entrant
 from palate.evaluate.learned_users import Comparisons
 from palate.evaluate.suite import WORLD, Suite, UserSettings
 from palate.evaluate.world import Libraries, world_users
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
-from palate.models.logprobs import Scored, answer_log_probs
 from palate.world.prompts import held_out_prompts
 
 MAX_ROWS = 128  # that are read at a time
@@ -72,9 +72,9 @@ class Context:
         return self.library.manifest.objective_names
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> SamplingParams:
         """Temperature one: methods are compared as they are."""
-        return Sampling(max_tokens=self.task.max_tokens)
+        return SamplingParams(max_tokens=self.task.max_tokens)
 
     def entrant(self, name: str) -> Entrant:
         """The entrant of this name, made once.
@@ -120,7 +120,7 @@ class Context:
             for prompt, answer in zip(prompts, tokens, strict=True)
         ]
         found = answer_log_probs(
-            base, bank, plans=[plan] * len(items), items=items, max_rows=MAX_ROWS
+            base, bank, plans=[plan] * len(items), items=items, max_num_seqs=MAX_ROWS
         )
         return [float(one.sum()) for one in found]
 
@@ -151,7 +151,7 @@ def open_context(suite: Suite, folders: Libraries, *, seed: int) -> Context:
 
 def suite_users(suite: Suite) -> tuple[UserSettings, ...]:
     """Who a suite answers."""
-    return suite.people or world_users()
+    return suite.users or world_users()
 
 
 def suite_prompts(suite: Suite) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def evaluate(suite: Suite, *, out: Path, n_workers: int | None = None) -> Evalua
     start = monotonic()
     require_methods(suite.methods)
     content = suite.model_dump(mode="json")
-    content["people"] = [user.model_dump(mode="json") for user in suite_users(suite)]
+    content["users"] = [user.model_dump(mode="json") for user in suite_users(suite)]
     _require_preferences(suite_users(suite))
     results = open_results(out / RESULTS)
     _keep_suite(content, out)
@@ -173,7 +173,7 @@ def evaluate_library(  # noqa: PLR0913  the face's signature: one call says ever
         "library": str(library.files.folder),
         "library_key": fingerprint_of(library),
         "own_methods": {name: identity_of(method) for name, method in own.items()},
-        "people": [user.model_dump(mode="json") for user in listed],
+        "users": [user.model_dump(mode="json") for user in listed],
         "prompts": list(prompts),
         "methods": names,
         "seeds": [seed],

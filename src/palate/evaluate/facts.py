@@ -12,6 +12,9 @@ from palate.core.decision import Decision
 from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import Request
 from palate.core.seeds import generator_for
+from palate.engine.detokenize import token_texts
+from palate.engine.logprobs import Scored, answer_log_probs, row_distributions
+from palate.engine.pool import RowMap, pool_log_probs
 from palate.evaluate.context import Context
 from palate.evaluate.entrant_name import BASE, MIXTURE, PORTFOLIO, parse_name
 from palate.evaluate.entrants import Entrant
@@ -21,9 +24,6 @@ from palate.library.candidates import candidate_requests
 from palate.library.library import Library
 from palate.metrics.diversity import pairwise_kl
 from palate.models.chat import encode_answer, encode_prompt
-from palate.models.detokenize import token_texts
-from palate.models.logprobs import Scored, answer_log_probs, row_distributions
-from palate.models.pool import RowMap, pool_log_probs
 from palate.world.grammar import sample_answer, sample_style
 from palate.world.prompts import prompts_about
 from palate.world.topics import HELD_OUT_TOPICS
@@ -143,7 +143,7 @@ def _retention(context: Context, library: Library, plans: Sequence[Plan]) -> flo
                 library.bank,
                 plans=[plan] * len(items),
                 items=items,
-                max_rows=MAX_ROWS,
+                max_num_seqs=MAX_ROWS,
             )
         )
         for plan in different

@@ -16,12 +16,12 @@ from torch import Tensor
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
+from palate.engine.forced import plan_distributions
+from palate.engine.logprobs import Scored
 from palate.library.library import Library
 from palate.models.chat import encode_answer, encode_prompt
-from palate.models.forced import plan_distributions
-from palate.models.logprobs import Scored
 
 MAX_NEW_TOKENS = 256  # where a task does not say
 LONGEST = 2048  # context of a base that does not say its own
@@ -159,7 +159,7 @@ def windows(n_tokens: int, *, size: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def sampling_of(settings: Mapping[str, Any]) -> Sampling:
+def sampling_of(settings: Mapping[str, Any]) -> SamplingParams:
     """The harness's settings of a continuation: greedy unless it is to be sampled.
 
     Raises:
@@ -172,7 +172,7 @@ def sampling_of(settings: Mapping[str, Any]) -> Sampling:
         (settings[name] for name in ("max_gen_toks", "max_new_tokens") if settings.get(name)),
         MAX_NEW_TOKENS,
     )
-    return Sampling(
+    return SamplingParams(
         temperature=float(settings.get("temperature") or 1.0) if is_drawn else 0.0,
         top_k=int(settings.get("top_k") or 0) if is_drawn else 0,
         top_p=float(settings.get("top_p") or 1.0) if is_drawn else 1.0,

@@ -75,7 +75,7 @@ class HarnessJob:
         include: Folder with tasks of your own, as YAML.
         limit: Examples of each task; `None` is all.
         n_examples: Shown before each question; `None` is what the task says.
-        with_chat_template: Ask as a person asks in a chat.
+        with_chat_template: Ask as a user asks in a chat.
     """
 
     tasks: tuple[str, ...]

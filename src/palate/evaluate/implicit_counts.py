@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
 from palate.core.types import Completion
-from palate.models.batch import Live
-from palate.models.engine import LocalEngine, completion_of
+from palate.engine.batch import Live
+from palate.engine.local import LocalEngine, completion_of
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback, Preference
 from palate.evaluate.suite import UserSettings
-from palate.experts.rollouts import Rollout, read_rollouts
 from palate.library.features import features_of, scored_text
 from palate.library.library import Library
-from palate.people.simulated import SimulatedPerson
+from palate.preferences.simulated import SimulatedUser
+from palate.training.rollouts import Rollout, read_rollouts
 from palate.world.gold import gold_rewards
 
 GAIN = 10.0  # one over the temperature of the user's choices, per unit of utility
@@ -65,7 +65,7 @@ class Comparisons:
         """The user's comparisons, in order."""
         names = self.library.manifest.objective_names
         shares = Preference.from_mapping(user.preference, objectives=names).vector()
-        chooser = SimulatedPerson(shares, gain=GAIN, lapse_share=LAPSE)
+        chooser = SimulatedUser(shares, gain=GAIN, lapse_share=LAPSE)
         generator = generator_for(self.seed, "comparisons", user.name)
         found: list[Feedback] = []
         while len(found) < n_comparisons:

@@ -74,7 +74,7 @@ def figures(report: Report) -> dict[str, str]:
 
 
 def bytes_text(value: float) -> str:
-    """A number of bytes for people.
+    """A number of bytes for users.
 
     Example:
         >>> bytes_text(315392.0)

@@ -129,7 +129,7 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
     Raises:
         InvalidInputError: a method has no rows, or the methods share no cell.
     """
-    preferences = {user["name"]: user["preference"] for user in suite["people"]}
+    preferences = {user["name"]: user["preference"] for user in suite["users"]}
     cells = pair_up(results.answers, methods=suite["methods"])
     facts = sorted(results.facts, key=lambda fact: [str(part) for part in fact.key])
     scores = tuple(score_methods(cells, facts, preferences=preferences))

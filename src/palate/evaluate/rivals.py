@@ -26,9 +26,8 @@ from palate.core.decision import Decision, Known, Messages, Method, with_instruc
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_files, hash_value
 from palate.core.plan import Plan, member_plan
+from palate.engine.bank import AdapterBank
 from palate.evaluate.suite import UserSettings
-from palate.experts.anchors import Anchor
-from palate.experts.save import PARAMETERS
 from palate.library.controller import strengths_for, wording_of
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
@@ -36,9 +35,10 @@ from palate.library.manifest import ExpertRecord
 from palate.library.merge import as_factor, as_factors
 from palate.mixture.wording import Asked
 from palate.models.adapter import Adapter, load_adapter
-from palate.models.bank import AdapterBank
 from palate.soup.merge import factor_mean
 from palate.soup.plans import mod_plan, rewarded_soup_plan
+from palate.training.anchors import Anchor
+from palate.training.save import PARAMETERS
 
 CONDITIONED, PERSONALISED, BESPOKE = "conditioned", "personalised-soup", "bespoke"
 

@@ -99,7 +99,7 @@ class Suite(Settings):
         library: A library folder, or `world`: one library of the small world is built per seed.
         bespoke: A library of the same base with one expert per user, trained for the user's
             preference; for the world it is built. Only for the method `bespoke`.
-        people: The users; empty are the small world's.
+        users: The users; empty are the small world's.
         prompts: JSONL with a column `prompt`, or `world`: the world's held-out prompts.
         n_prompts: The first so many; 0 uses all.
         n_development: The world's training prompts on which its portfolio is chosen.
@@ -113,7 +113,7 @@ class Suite(Settings):
 
     library: str = WORLD
     bespoke: str | None = None
-    people: tuple[UserSettings, ...] = ()
+    users: tuple[UserSettings, ...] = ()
     prompts: str = WORLD
     n_prompts: int = Field(default=16, ge=0)
     n_development: int = Field(default=32, ge=4)
@@ -142,13 +142,13 @@ class Suite(Settings):
                 raise ValueError(f"{twice[0]!r} occurs twice in {name!r}")
         for method in self.methods:
             parse_name(method)
-        names = [user.name for user in self.people]
+        names = [user.name for user in self.users]
         if len(set(names)) < len(names):
             raise ValueError("two users have one name")
         if BASE not in self.methods:
             raise ValueError("the methods must hold 'base', which the others are compared with")
-        if self.library != WORLD and (not self.people or self.prompts == WORLD):
-            raise ValueError("a library of your own needs its people and its prompts")
+        if self.library != WORLD and (not self.users or self.prompts == WORLD):
+            raise ValueError("a library of your own needs its users and its prompts")
         if self.judge.kind == "gold" and self.library != WORLD:
             raise ValueError("the gold rules judge the small world only; choose another judge")
         return self

@@ -31,8 +31,6 @@ from palate.core.settings import load_settings
 from palate.evaluate.entrant_name import BESPOKE, MIXTURE, PORTFOLIO, parse_name
 from palate.evaluate.rivals import CONDITIONED
 from palate.evaluate.suite import Suite, UserSettings
-from palate.experts.anchors import AnchorSettings
-from palate.experts.save import PARAMETERS
 from palate.library.controller import has_controller, strengths_for, wording_of
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
@@ -41,7 +39,9 @@ from palate.mixture.wording import Asked
 from palate.portfolio.payoff_file import save_payoffs
 from palate.portfolio.select import SelectRequest, select
 from palate.portfolio.terms import Terms
-from palate.world.objectives import PEOPLE
+from palate.training.anchors import AnchorSettings
+from palate.training.save import PARAMETERS
+from palate.world.objectives import USERS
 from palate.world.prompts import train_prompts
 
 QUICK_STEPS = 6
@@ -75,15 +75,15 @@ def world_users() -> tuple[UserSettings, ...]:
     """The world's eight tastes in three shapes; the three of one taste are one cluster."""
     return tuple(
         UserSettings(
-            name=person.name if shape == "even" else f"{person.name} {shape}",
+            name=user.name if shape == "even" else f"{user.name} {shape}",
             preference={
-                one.name: share for one, share in zip(person.objectives, shares, strict=False)
+                one.name: share for one, share in zip(user.objectives, shares, strict=False)
             },
             shape=shape,
-            cluster=person.name,
+            cluster=user.name,
         )
         for shape, shares in SHAPES.items()
-        for person in PEOPLE
+        for user in USERS
     )
 
 
@@ -156,7 +156,7 @@ def _build_bespoke(suite: Suite, seed: int, work: Path) -> None:
     """The same rollouts and rewards, experts for users instead of objectives."""
     if not (work / BESPOKE).exists():
         _share(LibraryFolder.open(work / LIBRARY), work / BESPOKE)
-    listed = {_slug(user.name): dict(user.preference) for user in suite.people or world_users()}
+    listed = {_slug(user.name): dict(user.preference) for user in suite.users or world_users()}
     run = _run(suite, seed=seed)
     calibration = run.calibration.model_copy(update={"n_prompts": 8, "max_points": QUICK_POINTS})
     anchors = AnchorSettings(kind="list", listed=listed)
@@ -199,7 +199,7 @@ def _fit_controller(suite: Suite, seed: int, work: Path) -> None:
     if suite.is_quick:
         overrides += ["fit.n_updates=2", "fit.n_pairs=8", "n_measured=2"]
     settings = load_settings(MixtureRun, overrides=overrides)
-    users = suite.people or world_users()
+    users = suite.users or world_users()
     run = settings.model_copy(
         update={"combinations": tuple(dict(user.preference) for user in users)}
     )
@@ -213,7 +213,7 @@ def _train_conditioned(suite: Suite, seed: int, work: Path) -> None:
         return
     library = Library.load(work / LIBRARY)
     manifest = library.manifest
-    users = suite.people or world_users()
+    users = suite.users or world_users()
     wishes = [strengths_for(manifest, user.preference) for user in users]
     prompts = run_prompts(_run(suite, seed=seed))
     asked = fair_share(library, [Asked(prompt, wish) for prompt in prompts for wish in wishes])

@@ -8,14 +8,14 @@ import numpy as np
 from palate.core.errors import FormatError, InvalidInputError, InvalidPreferenceError
 from palate.core.files import read_versioned
 from palate.core.types import Preference
-from palate.library.floor import Floor
+from palate.engine.control import Controller
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
+from palate.library.safety_floor import Floor
 from palate.mixture.controller import load_controller
 from palate.mixture.decode import ControlledDecoding, DecodeSettings
 from palate.mixture.pooling import Floor as ShareFloor
 from palate.mixture.wording import Pooling, Prompts, Wording
-from palate.models.control import Controller
 from palate.models.load import Base
 
 RUN_FILE = "run.json"

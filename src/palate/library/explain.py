@@ -5,12 +5,12 @@ from pathlib import Path
 
 from palate.core.decision import Known
 from palate.core.files import write_text_atomic
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.detokenize import token_texts
 from palate.library.generate import answer_seed
 from palate.library.library import Library
 from palate.mixture.decode import experts_of
 from palate.mixture.explain import Explanation, explain, render_page
-from palate.models.detokenize import token_texts
 
 
 def explain_answer(
@@ -18,7 +18,7 @@ def explain_answer(
     prompt: str,
     preference: Mapping[str, float],
     *,
-    sampling: Sampling,
+    sampling: SamplingParams,
     seed: int = 0,
     out: Path | None = None,
 ) -> Explanation:

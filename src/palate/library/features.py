@@ -1,4 +1,4 @@
-"""What the experts say of given answers: features that a person's coefficients are learned from.
+"""What the experts say of given answers: features that a user's coefficients are learned from.
 
 Every expert is read alone: a bank of all of them carries everybody's factors through every pass.
 """
@@ -14,15 +14,15 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row, one_hot, reference_plan
 from palate.core.progress import Report
-from palate.models.bank import AdapterBank
-from palate.models.chat import encode_answer, encode_prompt, format_messages
-from palate.models.load import Base
-from palate.models.logprobs import (
+from palate.engine.bank import AdapterBank
+from palate.engine.logprobs import (
     Scored,
     answer_log_probs,
     row_distributions,
     row_log_probs,
 )
+from palate.models.chat import encode_answer, encode_prompt, format_messages
+from palate.models.load import Base
 from palate.soup.normalised import States
 
 STATE_TOKENS = 128  # of the base's most probable tokens; the soup's normaliser is taken over these
@@ -31,7 +31,7 @@ MAX_TILT = 30.0  # nats; beyond, a token was impossible for one side
 
 
 def scored_text(base: Base, prompt: str, answer: str) -> Scored:
-    """A prompt as people write it and a whole answer, as the base reads them."""
+    """A prompt as users write it and a whole answer, as the base reads them."""
     text = format_messages(base, prompt)
     tokens = encode_answer(base, text, answer, is_ended=True)
     return Scored(tuple(encode_prompt(base, text)), tuple(tokens))

@@ -20,8 +20,6 @@ from pathlib import Path
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_bytes, read_versioned, write_folder_atomic, write_versioned
 from palate.core.types import BaseRecord
-from palate.experts.anchors import require_name
-from palate.experts.card import CARD
 from palate.library.manifest import (
     KIND,
     SCHEMA_VERSION,
@@ -31,6 +29,8 @@ from palate.library.manifest import (
     PartRecord,
 )
 from palate.rewards.functions import RewardFunction
+from palate.training.anchors import require_name
+from palate.training.card import CARD
 
 MANIFEST = "library.json"
 ROLLOUTS = "rollouts.jsonl"
@@ -278,7 +278,7 @@ class LibraryFolder:
 
 
 def hash_folder(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in the folder, but for the card, which people may edit."""
+    """SHA-256 of every file in the folder, but for the card, which users may edit."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): hash_bytes(path.read_bytes())

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from palate.core.decision import Decision, Messages
 from palate.core.errors import InvalidInputError
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.types import Completion
+from palate.engine.forced import plan_log_probs
+from palate.engine.logprobs import Scored, answer_log_probs
 from palate.library.candidates import Candidates, best_candidates, candidate_requests
 from palate.library.context_length import require_room_for_prompt
 from palate.models.chat import encode_answer, encode_prompt
-from palate.models.forced import plan_log_probs
-from palate.models.logprobs import Scored, answer_log_probs
 
 if TYPE_CHECKING:
     from palate.library.library import Library
@@ -91,7 +91,7 @@ def generate_all(
     library: "Library",
     decisions: Sequence[Decision],
     *,
-    sampling: Sampling,
+    sampling: SamplingParams,
     seeds: Sequence[int],
 ) -> list[Output]:
     """One answer for each decision, all in one batch.

@@ -15,9 +15,11 @@ from numpy import ndarray
 
 from palate.core.decision import Decision, Known, Messages, Method, require_messages
 from palate.core.errors import InvalidInputError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
+from palate.engine.bank import AdapterBank
+from palate.engine.control import Controller
+from palate.engine.local import LocalEngine
 from palate.library.controller import LibraryController, open_controller
-from palate.library.floor import Floor, floored
 from palate.library.folder import LibraryFolder
 from palate.library.generate import (
     Output,
@@ -45,12 +47,10 @@ from palate.library.method_table import MethodTable, load_method_table, table_ke
 from palate.library.opening import LoadOptions, ServeOptions, open_parts
 from palate.library.portfolio import LibraryPortfolio, open_portfolio
 from palate.library.rewards import library_rewards
+from palate.library.safety_floor import Floor, floored
 from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis
 from palate.mixture.rollout import CONTROLLER
-from palate.models.bank import AdapterBank
 from palate.models.chat import format_messages
-from palate.models.control import Controller
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
 from palate.rewards.functions import RewardFunction
 from palate.rewards.reward import RewardVector
@@ -191,7 +191,7 @@ class Library:
         *,
         method: str | Method = "auto",
         n_candidates: int | None = None,
-        sampling: Sampling | None = None,
+        sampling: SamplingParams | None = None,
         seed: int = 0,
         **known: Unpack[KnownFields],
     ) -> Output | list[Output]:
@@ -214,7 +214,7 @@ class Library:
             self.decide(one, told, method=method, n_candidates=n_candidates) for one in asked
         ]
         seeds = [answer_seed(seed)] * len(decisions)
-        outputs = generate_all(self, decisions, sampling=sampling or Sampling(), seeds=seeds)
+        outputs = generate_all(self, decisions, sampling=sampling or SamplingParams(), seeds=seeds)
         return outputs[0] if is_one else outputs
 
     def score(
@@ -313,7 +313,9 @@ class Library:
     @cached_property
     def engine(self) -> LocalEngine:
         """Executes plans in this process."""
-        return LocalEngine(self.base, self.bank, max_rows=MAX_ROWS, controllers=self.controllers)
+        return LocalEngine(
+            self.base, self.bank, max_num_seqs=MAX_ROWS, controllers=self.controllers
+        )
 
     @cached_property
     def portfolio(self) -> LibraryPortfolio | None:

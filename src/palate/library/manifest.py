@@ -11,7 +11,7 @@ from numpy import ndarray
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_value
 from palate.core.types import BaseRecord, Objective
-from palate.experts.anchors import Anchor
+from palate.training.anchors import Anchor
 
 KIND = "palate.library"
 SCHEMA_VERSION = 1

@@ -1,4 +1,4 @@
-"""Merge a person's soup into one adapter that peft, vLLM and LoRAX load as it is."""
+"""Merge a user's soup into one adapter that peft, vLLM and LoRAX load as it is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

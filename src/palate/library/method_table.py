@@ -5,7 +5,7 @@ rewards of the method's answers for w less the base's, on prompts that no expert
 judged by rewards that taught nobody (`palate.library.rewards`). Between grid points the gain is the
 barycentric mean of the cell's vertices and the standard error the largest of theirs.
 
-What it does not say: the utility is in the units of these rewards, a person may see it otherwise;
+What it does not say: the utility is in the units of these rewards, a user may see it otherwise;
 and it was measured for stated preferences, not for learned beliefs.
 
 Source: methods beyond.md, section 4.
@@ -25,10 +25,10 @@ from palate.core.errors import FormatError
 from palate.core.files import hash_bytes, hash_value, read_versioned, write_versioned
 from palate.core.simplex import lattice
 from palate.core.types import Interval
-from palate.library.floor import Floor
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
 from palate.library.portfolio import PORTFOLIO
+from palate.library.safety_floor import Floor
 from palate.portfolio.cells import kuhn_cell
 
 METHODS_FILE = "methods.json"

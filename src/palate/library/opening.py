@@ -7,9 +7,9 @@ from typing import Any, TypedDict
 
 from palate.core.errors import FormatError
 from palate.core.types import BaseRecord
+from palate.engine.bank import AdapterBank
 from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.manifest import Manifest
-from palate.models.bank import AdapterBank
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction, require_functions
 from palate.world.prompts import base_folder
@@ -21,7 +21,7 @@ class ServeOptions(TypedDict, total=False):
     """How a library is served.
 
     Attributes:
-        store: From `palate.open_store`, or the URL of a database; `people.db` here by default.
+        store: From `palate.open_store`, or the URL of a database; `users.db` here by default.
         host: Address to listen on; public ones need keys.
         port: To listen on; 8000 by default.
         engine: What writes the answers, such as `palate.VLLMEngine`; this process by default.

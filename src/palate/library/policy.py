@@ -37,13 +37,13 @@ class Policy:
 
     Attributes:
         name: Letters, digits, `.`, `_`, `-`.
-        way: The base alone; one expert; experts added as parameters; or pooled log-linearly.
+        method: The base alone; one expert; experts added as parameters; or pooled log-linearly.
         preference: Shares that it was made for; `None` for the base.
         coefficients: By expert; those not named count zero.
     """
 
     name: str
-    way: PolicyWay
+    method: PolicyWay
     preference: tuple[float, ...] | None
     coefficients: Mapping[str, float]
 
@@ -54,7 +54,7 @@ class Policy:
             InvalidCoefficientsError: the bank lacks an expert.
         """
         dense = coefficients_from_mapping(self.coefficients, experts=experts)
-        if self.way != "decoding":
+        if self.method != "decoding":
             return parameter_soup_plan(dense)
         active = [k for k, value in enumerate(dense) if value != 0.0]
         rows = tuple(Row(one_hot(index=k, n_experts=len(dense))) for k in active)
@@ -103,7 +103,7 @@ def save_policy(path: Path, kept: PolicyFile) -> None:
         "key": kept.key,
         "experts": dict(kept.experts),
         "name": policy.name,
-        "way": policy.way,
+        "method": policy.method,
         "preference": None if policy.preference is None else list(policy.preference),
         "coefficients": dict(policy.coefficients),
         "rewards": measured.rewards.tolist(),
@@ -131,7 +131,7 @@ def load_policy(path: Path) -> PolicyFile:
         shares = content["preference"]
         policy = Policy(
             name=str(content["name"]),
-            way=content["way"],
+            method=content["method"] if "method" in content else content["way"],
             preference=None if shares is None else tuple(float(share) for share in shares),
             coefficients={str(k): float(v) for k, v in content["coefficients"].items()},
         )

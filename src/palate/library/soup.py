@@ -13,26 +13,26 @@ import numpy as np
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.plan import reference_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
-from palate.experts.rollouts import read_rollouts
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.engine.logprobs import Scored
 from palate.library.features import sample_states, scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
-from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt, format_messages
-from palate.models.engine import LocalEngine
 from palate.models.load import Base
-from palate.models.logprobs import Scored
-from palate.people.belief import Learner
-from palate.people.settings import LearningSettings
+from palate.preferences.belief import Learner
+from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis, load_basis
 from palate.soup.learning import plain_prior
 from palate.soup.normalised import States
 from palate.soup.personal import PersonalSoup, personal_soup
 from palate.soup.settings import SoupSettings, settings_for
 from palate.soup.trust import expert_kls
+from palate.training.rollouts import read_rollouts
 
 SOUP = "soup.json"
 N_CALIBRATION = 256  # rollouts that features are scaled on
@@ -138,7 +138,7 @@ def _own_answers(manifest: Manifest, base: Base, bank: AdapterBank) -> list[Scor
         Request(
             format_messages(base, prompts[place % len(prompts)]),
             plan,
-            Sampling(max_tokens=16),
+            SamplingParams(max_tokens=16),
             seed=place,
         )
         for place in range(N_OWN)
@@ -188,7 +188,7 @@ class Soups:
             self.scaled(belief),
             basis=self.basis,
             states=states,
-            way="soup",
+            method="soup",
             settings=self.basis.settings,
             floor=self.floor,
         )

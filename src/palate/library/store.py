@@ -17,17 +17,17 @@ from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.manifest import Manifest
 from palate.models.chat import encode_prompt
-from palate.profiles.database import Database, open_database
-from palate.profiles.erase import Receipt, erase_person
-from palate.profiles.export import export_person
-from palate.profiles.persons import (
-    add_person,
+from palate.store.database import Database, open_database
+from palate.store.erase import Receipt, erase_user
+from palate.store.export import export_user
+from palate.store.store import SqlProfileStore
+from palate.store.users import (
+    add_user,
     find,
     require_mark,
     state_instruction,
     state_preference,
 )
-from palate.profiles.store import SqlProfileStore
 
 TENANT = "default"  # whose users they are, as the server has it where no keys are needed
 APPLY_AFTER = 3  # verdicts from which on a belief is used; before, it is only learned
@@ -66,7 +66,7 @@ class UserStore:
 
     def users(self) -> list[str]:
         """Names of all users, in the order of their arrival."""
-        return self._store.people()
+        return self._store.users()
 
     def export(self, user: str) -> dict[str, Any]:
         """Everything that is kept of a user, as plain data.
@@ -74,7 +74,7 @@ class UserStore:
         Raises:
             InvalidInputError: the user is unknown.
         """
-        return export_person(self._database, tenant=TENANT, person=user)
+        return export_user(self._database, tenant=TENANT, user=user)
 
     # what users say
 
@@ -160,7 +160,7 @@ class UserStore:
         Raises:
             InvalidInputError: the user's name is empty.
         """
-        return erase_person(self._database, tenant=TENANT, person=user)
+        return erase_user(self._database, tenant=TENANT, user=user)
 
     # the database
 
@@ -182,7 +182,7 @@ class UserStore:
         self.close()
 
     def _add(self, user: str) -> None:
-        add_person(self._database, tenant=TENANT, name=user)
+        add_user(self._database, tenant=TENANT, name=user)
 
     def _prompt(self, output: Output) -> str:
         """The user's own conversation as the base reads it."""

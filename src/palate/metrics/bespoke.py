@@ -1,4 +1,4 @@
-"""Percent of bespoke: how much of what a policy made for one person alone would give is reached.
+"""Percent of bespoke: how much of what a policy made for one user alone would give is reached.
 
 Two numbers, since the literature seldom says which it means: the share of the *gain* over the base
 model, and the raw ratio of utilities.
@@ -19,12 +19,12 @@ N_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class BespokeShare:
-    """What people reach of their ceiling.
+    """What users reach of their ceiling.
 
     Attributes:
         gain: Sum of gains over the base divided by the sum of the ceilings' gains.
         raw: Sum of utilities divided by the sum of the ceilings' utilities.
-        worst: Lowest person's share of the gain, among those whose ceiling is above the base.
+        worst: Lowest user's share of the gain, among those whose ceiling is above the base.
     """
 
     gain: Interval
@@ -33,27 +33,27 @@ class BespokeShare:
 
 
 def bespoke_share(
-    utility: Float[ndarray, " people"],
+    utility: Float[ndarray, " users"],
     *,
-    base: Float[ndarray, " people"],
-    ceiling: Float[ndarray, " people"],
+    base: Float[ndarray, " users"],
+    ceiling: Float[ndarray, " users"],
     generator: np.random.Generator,
     confidence: float = 0.95,
 ) -> BespokeShare:
-    """Shares of bespoke, with intervals over people.
+    """Shares of bespoke, with intervals over users.
 
-    A ratio of sums, so a person who can gain little counts little; the mean of the persons' ratios
+    A ratio of sums, so a user who can gain little counts little; the mean of the users' ratios
     would be ruled by exactly those. Above 1 where the ceiling was not the best there is.
 
     Args:
-        utility: `[people]`, what each person gets; each the mean over that person's prompts.
-        base: `[people]`, with the base model.
-        ceiling: `[people]`, with a policy made for that person alone.
-        generator: Source of the signs of more than a dozen people.
+        utility: `[users]`, what each user gets; each the mean over that user's prompts.
+        base: `[users]`, with the base model.
+        ceiling: `[users]`, with a policy made for that user alone.
+        generator: Source of the signs of more than a dozen users.
         confidence: Of the intervals.
 
     Raises:
-        InvalidInputError: lengths differ, fewer than two people, a value that is not finite, or
+        InvalidInputError: lengths differ, fewer than two users, a value that is not finite, or
             the ceilings are not above the base on average.
     """
     got, low, high = (
@@ -63,7 +63,7 @@ def bespoke_share(
     if not got.shape == low.shape == high.shape or len(got) < 2:
         raise InvalidInputError(
             f"There are {len(got)} utilities, {len(low)} bases and {len(high)} ceilings; "
-            "give one of each for at least two people."
+            "give one of each for at least two users."
         )
     if float(np.sum(high - low)) <= 0:
         raise InvalidInputError(
@@ -79,20 +79,20 @@ def bespoke_share(
 
 
 def ratio_interval(
-    numerators: Float[ndarray, " people"],
-    denominators: Float[ndarray, " people"],
+    numerators: Float[ndarray, " users"],
+    denominators: Float[ndarray, " users"],
     *,
     generator: np.random.Generator,
     confidence: float = 0.95,
 ) -> Interval:
-    """Sum of the numerators over the sum of the denominators, by flipping people's signs.
+    """Sum of the numerators over the sum of the denominators, by flipping users's signs.
 
-    Student's t where that refutes nothing: under six people, or denominators of both signs, where
+    Student's t where that refutes nothing: under six users, or denominators of both signs, where
     a ratio means little.
     """
-    n_people = len(numerators)
+    n_users = len(numerators)
     estimate = float(numerators.sum() / denominators.sum())
-    shares = np.full(n_people, float(denominators.mean()))
+    shares = np.full(n_users, float(denominators.mean()))
     error = cluster_error(numerators - estimate * denominators, shares)  # of the linear part
     half = error.half_width(confidence)
     ends = sign_ends(
@@ -103,4 +103,4 @@ def ratio_interval(
         n_resamples=N_RESAMPLES,
     )
     low, high = ends or (estimate - half, estimate + half)
-    return Interval(estimate, min(low, estimate), max(high, estimate), n_people, n_people)
+    return Interval(estimate, min(low, estimate), max(high, estimate), n_users, n_users)

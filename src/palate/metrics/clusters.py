@@ -105,7 +105,7 @@ def crossed_error(
 
     Args:
         observations: `[observations]`.
-        rows: `[observations]`, from zero, such as people.
+        rows: `[observations]`, from zero, such as users.
         columns: `[observations]`, from zero, such as prompts.
         with_pooling: For an interval.
 

@@ -1,4 +1,4 @@
-"""Differences between two ways: paired on the same people and prompts, or unpaired.
+"""Differences between two ways: paired on the same users and prompts, or unpaired.
 
 Two ways that answer the same prompts share what makes a prompt easy. Their paired difference is
 free of it, so it finds small differences that the unpaired one cannot.
@@ -78,10 +78,10 @@ def paired_difference(
     clusters it cannot fall below `2 / 2^G`.
 
     Args:
-        first: `[observations]`, on the same people and prompts as `second`.
+        first: `[observations]`, on the same users and prompts as `second`.
         second: `[observations]`.
         generator: Source of the flips; not used with two kinds of clusters.
-        clusters: What an observation belongs to, such as its person.
+        clusters: What an observation belongs to, such as its user.
         second_clusters: A second, crossed membership, such as its prompt.
         confidence: Of the interval.
 
@@ -96,7 +96,7 @@ def paired_difference(
     if better.shape != worse.shape:
         raise InvalidInputError(
             f"There are {len(better)} first and {len(worse)} second values; "
-            "a paired difference needs both for the same people and prompts."
+            "a paired difference needs both for the same users and prompts."
         )
     differences = better - worse
     interval = bootstrap_interval(
@@ -125,7 +125,7 @@ def unpaired_difference(
     *,
     confidence: float = 0.95,
 ) -> Difference:
-    """Mean of first minus mean of second, for samples that share neither people nor prompts.
+    """Mean of first minus mean of second, for samples that share neither users nor prompts.
 
     Use `paired_difference` whenever both ways answered the same prompts.
 

@@ -1,7 +1,7 @@
 """Intervals: how far a rate or a mean may be from the truth, given what was sampled.
 
-Observations of one person, or on one prompt, resemble each other. An interval that takes them for
-independent is too short: whole clusters have to be resampled, or the error taken over persons and
+Observations of one user, or on one prompt, resemble each other. An interval that takes them for
+independent is too short: whole clusters have to be resampled, or the error taken over users and
 prompts both. How often the intervals cover, by shape and size:
 `python -m research.statistics.check`.
 
@@ -32,7 +32,7 @@ from palate.metrics.clusters import (
 )
 
 Labels = Sequence[Hashable] | ndarray[Any, Any]
-"""One cluster name per observation: a person, a prompt."""
+"""One cluster name per observation: a user, a prompt."""
 
 
 def wilson_interval(
@@ -41,7 +41,7 @@ def wilson_interval(
     """Interval of a rate from independent trials, by inverting the score test.
 
     It never leaves [0, 1] and has a width even when all trials agree. It does not know of clusters:
-    for repeated trials of the same person use `rate_interval`.
+    for repeated trials of the same user use `rate_interval`.
 
     Args:
         successes: Between 0 and `n`; ties may count one half.
@@ -95,7 +95,7 @@ def rate_interval(
 
     Args:
         values: `[observations]` in [0, 1]: won, lost, or half.
-        clusters: What an observation belongs to, such as its person.
+        clusters: What an observation belongs to, such as its user.
         second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
         confidence: Share of repetitions in which the interval covers the rate.
 
@@ -149,7 +149,7 @@ def bootstrap_interval(
         values: `[observations]`, finite.
         generator: Source of the signs; not used with two kinds of clusters, nor with so few
             clusters of one kind that all signs are counted.
-        clusters: What an observation belongs to, such as its person; `None`: each stands alone.
+        clusters: What an observation belongs to, such as its user; `None`: each stands alone.
         second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
         confidence: Share of repetitions in which the interval covers the mean.
         n_resamples: Signs drawn.

@@ -70,7 +70,7 @@ def length_controlled_rate(
         verdicts: `[comparisons]`, 1, 0.5 or 0.
         length_differences: `[comparisons]`, first minus second, tokens or characters.
         clusters: What a comparison belongs to, such as its prompt.
-        second_clusters: A second, crossed membership, such as its person; needs `clusters`.
+        second_clusters: A second, crossed membership, such as its user; needs `clusters`.
         confidence: Of the interval.
 
     Raises:

@@ -53,11 +53,11 @@ def sequential_test(
 ) -> SequentialTest:
     """Bets against the null mean and the confidence sequence of the mean.
 
-    Each observation must have the same mean given those before it. Observations of one person are
-    not such: give one number per person, for example the person's win rate.
+    Each observation must have the same mean given those before it. Observations of one user are
+    not such: give one number per user, for example the user's win rate.
 
     Args:
-        values: `[observations]` in [0, 1], in the order they came: verdicts, or person means.
+        values: `[observations]` in [0, 1], in the order they came: verdicts, or user means.
         null_mean: What the mean is without a difference; between 0 and 1.
         confidence: Share of repetitions in which the sequence covers the mean at every time.
 

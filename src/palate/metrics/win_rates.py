@@ -65,7 +65,7 @@ def win_rates(
 
     Args:
         verdicts: `[comparisons]`, each 1, 0.5 or 0.
-        clusters: What a comparison belongs to, such as its person.
+        clusters: What a comparison belongs to, such as its user.
         second_clusters: A second, crossed membership, such as its prompt.
         confidence: Of the intervals, which are those of `rate_interval`.
 

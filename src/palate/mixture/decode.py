@@ -16,10 +16,10 @@ from torch import Tensor
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import Plan
+from palate.engine.batch import Live
 from palate.mixture.bounds import skip_small
 from palate.mixture.controller import PreferenceController
 from palate.mixture.pooling import Floor, shares_of
-from palate.models.batch import Live
 from palate.models.cache import RowCache
 from palate.models.load import Base, require_same_tokenizer
 
@@ -95,7 +95,7 @@ class DecodeRun:
 
     @torch.inference_mode()
     def shares(self, lives: Sequence[Live]) -> list[Float[Tensor, " rows"]]:
-        """One share per row of each request; see `palate.models.control.ControlRun`."""
+        """One share per row of each request; see `palate.engine.control.ControlRun`."""
         by_index = {live.index: live for live in lives}
         self._forget({index for index in self._order if index not in by_index})
         parts: list[Tensor] = []

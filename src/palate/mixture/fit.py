@@ -26,8 +26,9 @@ from torch import nn
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import append_jsonl, hash_value, read_jsonl, write_jsonl
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed, generator_for
+from palate.engine.local import LocalEngine
 from palate.mixture.checkpoint import load_checkpoint, save_checkpoint
 from palate.mixture.learn import Learned, learn, new_optimizer
 from palate.mixture.monitors import Summary, summarise
@@ -35,7 +36,6 @@ from palate.mixture.rollout import Judge, Sample, sample
 from palate.mixture.settings import FitSettings
 from palate.mixture.tensors import Answers
 from palate.mixture.wording import Asked, Wording
-from palate.models.engine import LocalEngine
 from palate.models.processes import is_first
 
 CURVES = "curves.jsonl"
@@ -181,7 +181,7 @@ def _update(
         task.wording,
         task.judge,
         asked,
-        sampling=Sampling(temperature=1.0, max_tokens=settings.max_tokens),
+        sampling=SamplingParams(temperature=1.0, max_tokens=settings.max_tokens),
         seed=derive_seed(settings.seed, "answers", update),
     )
     answers = Answers.of(samples, device=next(controller.parameters()).device)

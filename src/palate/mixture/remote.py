@@ -25,17 +25,17 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, ProviderError
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed, generator_for
+from palate.engine.openai.endpoint import Drawn
+from palate.engine.sample import draw, uniforms
 from palate.mixture.bounds import Bounded, Listed, pool_listed, skip_small
-from palate.models.endpoint import Drawn
-from palate.models.sample import draw, uniforms
 
 EXACT = 1e-6  # a bound below this is rounding
 
 
 class RemoteExpert(Protocol):
-    """What a black box must do; `palate.models.endpoint.EndpointExpert` does."""
+    """What a black box must do; `palate.engine.openai.endpoint.EndpointExpert` does."""
 
     @property
     def name(self) -> str:
@@ -147,7 +147,7 @@ class RemoteMixture:
         contexts: Sequence[Sequence[int]],
         source: ShareSource,
         *,
-        sampling: Sampling,
+        sampling: SamplingParams,
         seed: int = 0,
     ) -> RemoteAnswer:
         """One answer.
@@ -167,7 +167,7 @@ class RemoteMixture:
                 f"There are {len(contexts)} contexts for {len(self._experts)} experts; give each "
                 "its own."
             )
-        is_plain = sampling == Sampling(max_tokens=sampling.max_tokens, stop=sampling.stop)
+        is_plain = sampling == SamplingParams(max_tokens=sampling.max_tokens, stop=sampling.stop)
         if self.settings.mode == "draws" and not is_plain:
             raise InvalidInputError(
                 "Experts that only draw can be mixed at temperature 1 without truncation only."
@@ -198,7 +198,7 @@ class _Run:
     """The state of one answer."""
 
     def __init__(
-        self, mixture: RemoteMixture, contexts: list[list[int]], sampling: Sampling, seed: int
+        self, mixture: RemoteMixture, contexts: list[list[int]], sampling: SamplingParams, seed: int
     ) -> None:
         self._mixture = mixture
         self._settings = mixture.settings

@@ -17,14 +17,14 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.plan import Plan, reference_plan
-from palate.core.protocols import Engine, Request, Sampling
+from palate.core.protocols import Engine, Request, SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.types import Completion
+from palate.engine.local import LocalEngine
+from palate.engine.logprobs import Scored, row_distributions
 from palate.mixture.decode import experts_of
 from palate.mixture.reward import combined_reward, raw_reward, win_probabilities
 from palate.mixture.wording import Asked, Wording
-from palate.models.engine import LocalEngine
-from palate.models.logprobs import Scored, row_distributions
 from palate.models.processes import gathered, own_share
 
 CONTROLLER = "preference"  # the name under which a controller is given to the engine
@@ -78,7 +78,7 @@ class References:
         """Start without answers; they are written when asked for."""
         self._engine = engine
         self._wording = wording
-        self._sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+        self._sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens)
         self._answers: dict[Asked, str] = {}
 
     def answers(self, asked: Sequence[Asked]) -> list[str]:
@@ -132,7 +132,7 @@ def sample(
     judge: Judge,
     asked: Sequence[Asked],
     *,
-    sampling: Sampling,
+    sampling: SamplingParams,
     seed: int,
 ) -> list[Sample]:
     """One answer per item, drawn under the engine's controller and judged.

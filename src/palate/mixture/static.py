@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from palate.core.errors import InvalidInputError
+from palate.engine.batch import Live
 from palate.mixture.decode import experts_of, row_strengths
 from palate.mixture.pooling import shares_of
-from palate.models.batch import Live
 
 Strengths = tuple[float, ...]
 

@@ -35,7 +35,7 @@ class Asked:
     """A prompt, and how much of each expert is wanted.
 
     Attributes:
-        prompt: As people write it: a text, or the messages of a conversation.
+        prompt: As users write it: a text, or the messages of a conversation.
         strengths: One share per expert of the bank, on the simplex; zero is not wanted.
     """
 

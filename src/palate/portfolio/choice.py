@@ -1,6 +1,6 @@
 """Choice: from a payoff table and a wish to a certified portfolio.
 
-Members are chosen by what they are worth at least, against what people could have at most or, when
+Members are chosen by what they are worth at least, against what users could have at most or, when
 only the table is compared, against the table's estimates. The certificate may be computed on
 another table of the same policies, measured on other prompts; then the choice could not profit from
 the noise that the certificate is about.
@@ -46,14 +46,14 @@ class Wish:
         epsilon: Multiplicative tolerance, in [0, 1).
         delta: Additive tolerance, in reward units.
         cost: Whose loss counts when the size is given.
-        people: `[people, objectives]`, who a mean is over; `None` takes a lattice.
+        users: `[users, objectives]`, who a mean is over; `None` takes a lattice.
     """
 
     size: int | None = None
     epsilon: float = 0.0
     delta: float = 0.0
     cost: Cost = field(default_factory=Cost)
-    people: Float[ndarray, "people objectives"] | None = None
+    users: Float[ndarray, "users objectives"] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a wish for nothing or for both."""
@@ -143,7 +143,7 @@ def _of_size(candidates: Candidates, *, wish: Wish, criterion: Criterion) -> Cho
     if wish.cost.aim == "worst":
         return best_of_size(candidates, size=size, criterion=criterion)
     stakes = candidates.stakes(criterion)
-    return best_members(stakes, size=size, cost=wish.cost, people=wish.people)
+    return best_members(stakes, size=size, cost=wish.cost, users=wish.users)
 
 
 def _judge(target: Payoffs, *, names: Sequence[str], terms: Terms) -> Judge:

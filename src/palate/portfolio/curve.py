@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import NotCertifiedError
-from palate.portfolio.everybody import Chosen, Criterion, Stakes, best_members, starting_people
+from palate.portfolio.everybody import Chosen, Criterion, Stakes, best_members, starting_users
 from palate.portfolio.terms import Comparison
 
 Judge = Callable[[tuple[int, ...], Criterion], tuple[float, ...]]
@@ -95,7 +95,7 @@ def _with_one_more(
 ) -> tuple[int, ...]:
     """The members and the policy that lowers the worst loss over a list of users most."""
     comparison, kept = candidates.comparison, np.array(candidates.kept)
-    users = starting_people(comparison.lower.shape[1])
+    users = starting_users(comparison.lower.shape[1])
     worth = users @ comparison.lower[kept].T  # [users, kept]
     worth = np.maximum(worth[:, list(members)].max(axis=1)[:, None], worth)
     instead = _best_instead(comparison, kept=kept, members=kept[list(members)], users=users)

@@ -1,6 +1,6 @@
 """Corner preferences: where the best member changes.
 
-A person with preference `w` is served the member with the largest `w @ V_k`. As a function of `w`
+A user with preference `w` is served the member with the largest `w @ V_k`. As a function of `w`
 that best value is convex and piecewise linear; its pieces cut the simplex into cells, one per
 member. The cells' vertices are the corner preferences. A loss that is convex on every cell is
 largest at one of them, so a worst case over everybody becomes a maximum over a short list.

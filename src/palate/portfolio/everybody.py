@@ -1,7 +1,7 @@
-"""Everybody: members chosen for the whole simplex, not for a list of people.
+"""Everybody: members chosen for the whole simplex, not for a list of users.
 
-People are added where they are needed: choose members for a list of preferences, find who in the
-whole simplex loses most with them (exactly, see `palate.portfolio.gap`), add that person to the
+Users are added where they are needed: choose members for a list of preferences, find who in the
+whole simplex loses most with them (exactly, see `palate.portfolio.gap`), add that user to the
 list, choose again. The list's optimum can only be lower than the simplex's, and the two meet, so a
 choice that is exact on the list ends as the exact best for everybody. With two objectives no list
 is needed: each policy's coverage is an interval, and one sweep gives the smallest portfolio.
@@ -54,7 +54,7 @@ class Stakes:
 
     Attributes:
         values: `[policies, objectives]`, what each candidate member is worth at least.
-        rows: `[rows, objectives]`, what people could have instead.
+        rows: `[rows, objectives]`, what users could have instead.
         criterion: How a loss is measured: in reward units, or as a share of the best value.
     """
 
@@ -63,9 +63,9 @@ class Stakes:
     criterion: Criterion = "additive"
 
     def losses(
-        self, preferences: Float[ndarray, "people objectives"]
-    ) -> Float[ndarray, "people policies"]:
-        """What each person loses with each policy alone."""
+        self, preferences: Float[ndarray, "users objectives"]
+    ) -> Float[ndarray, "users policies"]:
+        """What each user loses with each policy alone."""
         best = (preferences @ self.rows.T).max(axis=1)[:, None]
         worth = preferences @ self.values.T
         if self.criterion == "additive":
@@ -100,15 +100,15 @@ def best_members(
     *,
     size: int,
     cost: Cost = WORST,
-    people: Float[ndarray, "people objectives"] | None = None,
+    users: Float[ndarray, "users objectives"] | None = None,
 ) -> Chosen:
     """The best portfolio of exactly `size` members.
 
     Args:
         stakes: What policies are worth and what could be had instead.
         size: How many members.
-        cost: Worst case over the simplex, mean over `people`, or a blend.
-        people: `[people, objectives]`, who the mean is over; `None` takes a fine lattice.
+        cost: Worst case over the simplex, mean over `users`, or a blend.
+        users: `[users, objectives]`, who the mean is over; `None` takes a fine lattice.
 
     Returns:
         The members. For the worst case with up to 200 policies they are the best there are, and
@@ -121,10 +121,10 @@ def best_members(
     """
     require_size(size, n_policies=len(stakes.values))
     if cost.aim != "worst":
-        crowd = people if people is not None else starting_people(stakes.values.shape[1])
+        crowd = users if users is not None else starting_users(stakes.values.shape[1])
         members, _ = chosen_members(stakes.losses(crowd), size=size, cost=cost)
         return Chosen(tuple(members), stakes.gap(members).value, -np.inf)
-    preferences = starting_people(stakes.values.shape[1])
+    preferences = starting_users(stakes.values.shape[1])
     best, least = Chosen((), np.inf, -np.inf), float("-inf")
     for _ in range(MAX_ROUNDS):
         losses = stakes.losses(preferences)
@@ -167,7 +167,7 @@ def fewest_members(stakes: Stakes, *, epsilon: float, delta: float) -> Chosen:
     return _until_settled(shrunk, delta=delta, cover=smallest_cover)
 
 
-def starting_people(n_objectives: int) -> Float[ndarray, "people objectives"]:
+def starting_users(n_objectives: int) -> Float[ndarray, "users objectives"]:
     """A lattice of some hundred preferences, unit vectors included."""
     denominators = {1: 1, 2: 40, 3: 12, 4: 6, 5: 5, 6: 4}
     return lattice(n_objectives=n_objectives, denominator=denominators.get(n_objectives, 2))
@@ -176,7 +176,7 @@ def starting_people(n_objectives: int) -> Float[ndarray, "people objectives"]:
 def _until_settled(
     shrunk: Stakes, *, delta: float, cover: Callable[[ndarray], list[int]]
 ) -> Chosen:
-    preferences = starting_people(shrunk.values.shape[1])
+    preferences = starting_users(shrunk.values.shape[1])
     for _ in range(MAX_ROUNDS):
         members = cover(shrunk.losses(preferences) <= delta + SETTLED)
         gap = shrunk.gap(members)

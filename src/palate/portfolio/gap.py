@@ -1,6 +1,6 @@
 """Gap: the largest loss of anybody, exactly, over the whole simplex.
 
-What a person loses by having only the members is `max_r rows[r] @ w - max_k V_k @ w`, with a row
+What a user loses by having only the members is `max_r rows[r] @ w - max_k V_k @ w`, with a row
 for every policy they could have had instead (or for every piece of a bound on all policies, see
 `palate.portfolio.ceiling`). The first term is convex, the second linear on every member's cell, so
 the loss is largest at a corner preference; the same holds for the ratio of the two where both are
@@ -43,7 +43,7 @@ class Gap:
     Attributes:
         value: Proven upper bound on the loss; differs from the loss at `preference` by rounding.
         preference: `[objectives]`, who loses most.
-        row: Index of what that person would rather have.
+        row: Index of what that user would rather have.
         mixture: `[members]`, on the simplex. Nobody's loss to that row exceeds
             `max_i (rows[row] - mixture @ members)_i`, which is `value`.
         rule: `vertices` when all corners were priced, `programs` when a linear program per row was
@@ -67,7 +67,7 @@ def additive_gap(
 
     Args:
         members: `[members, objectives]`, in reward units; higher is better.
-        rows: `[rows, objectives]`, what people could have instead, in the same units.
+        rows: `[rows, objectives]`, what users could have instead, in the same units.
         rule: How to find it; `None` takes vertices where they can be listed.
 
     Returns:

@@ -1,6 +1,6 @@
-"""Payoffs: one table that prices every policy for every person.
+"""Payoffs: one table that prices every policy for every user.
 
-A policy is worth `V_i = R_i - beta KL` on objective `i`, and `w @ V` to a person with preference
+A policy is worth `V_i = R_i - beta KL` on objective `i`, and `w @ V` to a user with preference
 `w`. All policies are measured on the same prompts, so what a prompt does to all of them alike
 cancels in every comparison. The standard errors kept here are of that paired kind: of a policy's
 value minus the average policy's. What they leave out, the error of the average itself, is the

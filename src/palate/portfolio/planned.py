@@ -73,10 +73,10 @@ def planned(oracle: Oracle, settings: PlannedSettings) -> PlannedPortfolio:
     _require_settings(settings, n_objectives=n_objectives)
     ledger = Ledger(oracle)
     _explore(ledger, settings)
-    people = lattice(n_objectives=n_objectives, denominator=DENOMINATORS.get(n_objectives, 5))
+    users = lattice(n_objectives=n_objectives, denominator=DENOMINATORS.get(n_objectives, 5))
     while True:
         payoffs = ledger.payoffs()
-        losses, fresh = _foreseen_losses(payoffs, people=people, criterion=settings.criterion)
+        losses, fresh = _foreseen_losses(payoffs, users=users, criterion=settings.criterion)
         n_made = payoffs.n_policies
         members, _ = chosen_members(losses[:, :n_made], size=min(settings.size, n_made))
         if n_made >= settings.max_calls:
@@ -88,13 +88,11 @@ def planned(oracle: Oracle, settings: PlannedSettings) -> PlannedPortfolio:
             n_made=n_made,
             n_left=settings.max_calls - n_made,
         )
-        ledger.policy(
-            _next_preference(losses, plan=plan, fresh=fresh, people=people, n_made=n_made)
-        )
+        ledger.policy(_next_preference(losses, plan=plan, fresh=fresh, users=users, n_made=n_made))
 
 
 def planned_members(
-    losses: Float[ndarray, "people policies"],
+    losses: Float[ndarray, "users policies"],
     *,
     members: list[int],
     size: int,
@@ -104,7 +102,7 @@ def planned_members(
     """The best members found by adding and swapping, at most `n_left` of them foreseen.
 
     Args:
-        losses: `[people, policies]`, policies made first, then foreseen ones.
+        losses: `[users, policies]`, policies made first, then foreseen ones.
         members: Where to start, policies made.
         size: How many members.
         n_made: How many policies were made.
@@ -129,7 +127,7 @@ def planned_members(
 
 
 def _best_swap(
-    losses: Float[ndarray, "people policies"],
+    losses: Float[ndarray, "users policies"],
     chosen: list[int],
     position: int,
     *,
@@ -147,11 +145,11 @@ def _best_swap(
 
 
 def _next_preference(
-    losses: Float[ndarray, "people policies"],
+    losses: Float[ndarray, "users policies"],
     *,
     plan: list[int],
     fresh: Float[ndarray, "foreseen objectives"],
-    people: Float[ndarray, "people objectives"],
+    users: Float[ndarray, "users objectives"],
     n_made: int,
 ) -> Float[ndarray, " objectives"]:
     """The planned anchor that would be missed most; without one, who loses most."""
@@ -163,25 +161,25 @@ def _next_preference(
         ]
         return fresh[wanted[int(np.argmax(missed))] - n_made]
     order = np.argsort(-losses[:, plan].min(axis=1), kind="stable")
-    is_fresh = [bool(np.any(np.all(people[person] == fresh, axis=1))) for person in order]
-    return people[order[int(np.argmax(is_fresh))]]
+    is_fresh = [bool(np.any(np.all(users[user] == fresh, axis=1))) for user in order]
+    return users[order[int(np.argmax(is_fresh))]]
 
 
 def _foreseen_losses(
-    payoffs: Payoffs, *, people: Float[ndarray, "people objectives"], criterion: Criterion
-) -> tuple[Float[ndarray, "people policies"], Float[ndarray, "foreseen objectives"]]:
+    payoffs: Payoffs, *, users: Float[ndarray, "users objectives"], criterion: Criterion
+) -> tuple[Float[ndarray, "users policies"], Float[ndarray, "foreseen objectives"]]:
     """Losses with policies made, then foreseen; and the anchors of the latter."""
     table = payoffs.table
     surrogate = fit_surrogate(table)
-    distance = np.abs(people[:, None, :] - table.preferences[None, :, :]).sum(axis=2).min(axis=1)
-    fresh = people[distance > FRESH_DISTANCE]
+    distance = np.abs(users[:, None, :] - table.preferences[None, :, :]).sum(axis=2).min(axis=1)
+    fresh = users[distance > FRESH_DISTANCE]
     foreseen = surrogate.values(fresh)
     known = np.sum(table.preferences * table.values, axis=1)
     excess = np.max(table.preferences @ foreseen.T - known[:, None], axis=0)
     foreseen -= np.clip(excess, 0.0, None)[:, None]  # none beats the best where that is known
-    made = people @ table.values.T
-    best = np.maximum(surrogate.best_values(people), made.max(axis=1))
-    worth = np.column_stack([made, people @ foreseen.T])
+    made = users @ table.values.T
+    best = np.maximum(surrogate.best_values(users), made.max(axis=1))
+    worth = np.column_stack([made, users @ foreseen.T])
     if criterion == "additive":
         return best[:, None] - worth, fresh
     return 1.0 - worth / np.maximum(best, 1e-300)[:, None], fresh
@@ -234,7 +232,7 @@ def _is_foreseen(before: Proposal, after: Proposal) -> bool:
     return error <= TRUSTED_SHARE * distance
 
 
-def _costs(losses: Float[ndarray, "people *options"]) -> Float[ndarray, "*options"]:
+def _costs(losses: Float[ndarray, "users *options"]) -> Float[ndarray, "*options"]:
     return losses.max(axis=0) + MEAN_SHARE * losses.mean(axis=0)
 
 

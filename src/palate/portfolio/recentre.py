@@ -1,7 +1,7 @@
-"""Re-centring: each member moved to the middle of the people it serves.
+"""Re-centring: each member moved to the middle of the users it serves.
 
 A member made for one preference serves a cell of others. Its centre is the anchor whose policy
-loses least to the worst placed person of the cell, or on average over its people. A policy is made
+loses least to the worst placed user of the cell, or on average over its users. A policy is made
 there and kept if the measured gap falls.
 
 Deviations from palm.md 3.4:
@@ -10,7 +10,7 @@ Deviations from palm.md 3.4:
     2. Whether a move helps is judged against the foreseen best value (or a made policy, where that
        is worth more), not against the proven ceiling: the ceiling is loose between policies, and
        hides what a move gains there.
-    3. A move also helps when the worst placed person loses as much as before and the next worst
+    3. A move also helps when the worst placed user loses as much as before and the next worst
        loses less: the members around the worst cell may have to make room first.
 
 Source:
@@ -41,8 +41,8 @@ class Foresight(Protocol):
     """Predicts best values and value vectors of policies not made."""
 
     def best_values(
-        self, preferences: Float[ndarray, "people objectives"]
-    ) -> Float[ndarray, " people"]:
+        self, preferences: Float[ndarray, "users objectives"]
+    ) -> Float[ndarray, " users"]:
         """`J*` at each preference."""
         ...
 
@@ -120,7 +120,7 @@ def recentred(
 def centre(
     payoffs: Payoffs, *, members: Sequence[int], position: int, model: Foresight
 ) -> Float[ndarray, " objectives"]:
-    """The anchor that loses least, as foreseen, to the worst placed person of a member's cell."""
+    """The anchor that loses least, as foreseen, to the worst placed user of a member's cell."""
     values = payoffs.table.values[list(members)]
     corners = corner_preferences(values)
     ground = best_values(preferences=corners, values=values)
@@ -137,7 +137,7 @@ def centre(
 def foreseen_losses(
     payoffs: Payoffs, *, members: Sequence[int], model: Foresight, criterion: Criterion
 ) -> Float[ndarray, " corners"]:
-    """What people at the corner preferences lose as foreseen, most first; nothing is proven by it.
+    """What users at the corner preferences lose as foreseen, most first; nothing is proven by it.
 
     The first entry is the foreseen gap.
     """
@@ -160,22 +160,22 @@ def _is_better(losses: Float[ndarray, " left"], *, than: Float[ndarray, " right"
 
 
 def mean_centres(
-    people: Float[ndarray, "people objectives"],
+    users: Float[ndarray, "users objectives"],
     *,
     values: Float[ndarray, "members objectives"],
     anchors: Float[ndarray, "members objectives"],
 ) -> Float[ndarray, "members objectives"]:
-    """Each member's people's mean preference; a member nobody prefers keeps its anchor.
+    """Each member's users's mean preference; a member nobody prefers keeps its anchor.
 
-    The policy made there is the best single one for those people: value is linear in the
+    The policy made there is the best single one for those users: value is linear in the
     preference, so their mean value of any policy is its value at their mean.
 
     Source:
         palm.md P12.
     """
-    best = np.argmax(people @ values.T, axis=1)
+    best = np.argmax(users @ values.T, axis=1)
     means = [
-        people[best == member].mean(axis=0) if np.any(best == member) else anchors[member]
+        users[best == member].mean(axis=0) if np.any(best == member) else anchors[member]
         for member in range(len(values))
     ]
     return np.array(means)

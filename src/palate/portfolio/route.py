@@ -1,7 +1,7 @@
 """Routing: from a preference to the member that serves it, as a plan.
 
 The member with the largest value `w @ V_k` serves; with sampled values, the one that is worth most
-at least. A person who is only known by a belief is served as their mean preference: value is linear
+at least. A user who is only known by a belief is served as their mean preference: value is linear
 in the preference, so no other member has a larger expected value.
 
 Source:

@@ -1,6 +1,6 @@
 """The story of a portfolio: a payoff file, a wish, a certificate that can be checked, a route.
 
-Works on plain JSON alone, so it serves people who train their policies elsewhere.
+Works on plain JSON alone, so it serves users who train their policies elsewhere.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class SelectRequest:
         delta: Additive tolerance, in reward units.
         aim: Whose loss counts when the size is given.
         share: Of the worst case in a blend.
-        people: JSONL of `{"objective": share, ...}`, who a mean is over; `None` takes a lattice.
+        users: JSONL of `{"objective": share, ...}`, who a mean is over; `None` takes a lattice.
         report_on: Payoff file of the same policies on other prompts, for the certificate.
         terms: What is assumed.
     """
@@ -43,7 +43,7 @@ class SelectRequest:
     delta: float = 0.0
     aim: Aim = "worst"
     share: float = 0.5
-    people: Path | None = None
+    users: Path | None = None
     report_on: Path | None = None
     terms: Terms = field(default_factory=Terms)
 
@@ -56,19 +56,19 @@ def select(payoff_file: Path, *, out: Path | None, request: SelectRequest) -> Re
         NotCertifiedError: the table does not carry what is asked for.
     """
     payoffs = load_payoffs(payoff_file)
-    people = None
-    if request.people is not None:
-        rows = read_jsonl(request.people, what="people file")
+    users = None
+    if request.users is not None:
+        rows = read_jsonl(request.users, what="users file")
         objectives = payoffs.table.objectives
         if not rows:
-            raise InvalidInputError(f"The people file {str(request.people)!r} is empty.")
-        people = np.array([vector_from_mapping(row, objectives=objectives) for row in rows])
+            raise InvalidInputError(f"The users file {str(request.users)!r} is empty.")
+        users = np.array([vector_from_mapping(row, objectives=objectives) for row in rows])
     wish = Wish(
         size=request.size,
         epsilon=request.epsilon,
         delta=request.delta,
         cost=Cost(aim=request.aim, share=request.share),
-        people=people,
+        users=users,
     )
     report = None if request.report_on is None else load_payoffs(request.report_on)
     record = choose(payoffs, wish=wish, terms=request.terms, report=report)

@@ -1,10 +1,10 @@
-"""Selection: which members of a table serve a list of people best.
+"""Selection: which members of a table serve a list of users best.
 
-A loss table says what each listed person (row) loses with each policy (column). A portfolio costs a
-person the smallest loss among its members; over people, the worst case, the mean, or a blend
+A loss table says what each listed user (row) loses with each policy (column). A portfolio costs a
+user the smallest loss among its members; over users, the worst case, the mean, or a blend
 `mean + share * worst` counts.
 
-The mean over people is, up to a constant, monotone and submodular, so greedy is within `1 - 1/e` of
+The mean over users is, up to a constant, monotone and submodular, so greedy is within `1 - 1/e` of
 the best gain; swaps improve on it. The worst case is solved exactly by bisection over smallest
 covers where the table is small enough.
 
@@ -29,7 +29,7 @@ IMPROVEMENT = 1e-12  # a swap must gain more than rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """How a list of people's losses becomes one number.
+    """How a list of users's losses becomes one number.
 
     Attributes:
         aim: `worst`, `mean`, or `blend`, which is `mean + share * worst`.
@@ -44,8 +44,8 @@ class Cost:
         if not 0.0 <= self.share <= 1.0:
             raise InvalidInputError(f"The blend's share {self.share} is out of range; use [0, 1].")
 
-    def of(self, losses: Float[ndarray, "people *options"]) -> Float[ndarray, "*options"]:
-        """The cost of each option's losses; the first axis is people."""
+    def of(self, losses: Float[ndarray, "users *options"]) -> Float[ndarray, "*options"]:
+        """The cost of each option's losses; the first axis is users."""
         if self.aim == "worst":
             return losses.max(axis=0)
         if self.aim == "mean":
@@ -72,7 +72,7 @@ def require_size(size: int, *, n_policies: int) -> None:
 
 
 def greedy_members(
-    losses: Float[ndarray, "people policies"], *, size: int, cost: Cost = WORST
+    losses: Float[ndarray, "users policies"], *, size: int, cost: Cost = WORST
 ) -> list[int]:
     """Members added one by one, each the one that lowers the cost most; ties to the lowest index.
 
@@ -91,7 +91,7 @@ def greedy_members(
 
 
 def swapped_members(
-    losses: Float[ndarray, "people policies"], *, members: Sequence[int], cost: Cost = WORST
+    losses: Float[ndarray, "users policies"], *, members: Sequence[int], cost: Cost = WORST
 ) -> list[int]:
     """Members after replacing one by another policy while that lowers the cost; ascending.
 
@@ -110,12 +110,12 @@ def swapped_members(
 
 
 def exact_members(
-    losses: Float[ndarray, "people policies"], *, size: int, least: float = -np.inf
+    losses: Float[ndarray, "users policies"], *, size: int, least: float = -np.inf
 ) -> list[int]:
     """Members with the smallest worst loss, by bisection over smallest covers.
 
     Args:
-        losses: `[people, policies]`.
+        losses: `[users, policies]`.
         size: How many members.
         least: A cost known to be out of reach; shortens the bisection.
 
@@ -146,13 +146,13 @@ def exact_members(
 
 
 def chosen_members(
-    losses: Float[ndarray, "people policies"],
+    losses: Float[ndarray, "users policies"],
     *,
     size: int,
     cost: Cost = WORST,
     least: float = -np.inf,
 ) -> tuple[list[int], bool]:
-    """The best members found for these people, and whether none are better.
+    """The best members found for these users, and whether none are better.
 
     Exact for the worst case with up to 200 policies; otherwise greedy followed by swaps.
     """
@@ -164,7 +164,7 @@ def chosen_members(
 
 
 def _best_replacement(
-    losses: Float[ndarray, "people policies"], chosen: list[int], position: int, cost: Cost
+    losses: Float[ndarray, "users policies"], chosen: list[int], position: int, cost: Cost
 ) -> tuple[float, int, int]:
     others = chosen[:position] + chosen[position + 1 :]
     rest = losses[:, others].min(axis=1, initial=np.inf)
@@ -174,12 +174,12 @@ def _best_replacement(
     return float(costs[policy]), position, policy
 
 
-def _tie_broken(losses: Float[ndarray, "people *options"], *, cost: Cost) -> Float[ndarray, "*o"]:
+def _tie_broken(losses: Float[ndarray, "users *options"], *, cost: Cost) -> Float[ndarray, "*o"]:
     return cost.of(losses) + 1e-9 * losses.mean(axis=0)
 
 
 def _filled(
-    losses: Float[ndarray, "people policies"], *, members: Sequence[int], size: int
+    losses: Float[ndarray, "users policies"], *, members: Sequence[int], size: int
 ) -> list[int]:
     chosen = list(members)
     while len(chosen) < size:

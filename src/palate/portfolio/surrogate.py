@@ -48,8 +48,8 @@ class Surrogate:
     length: float
 
     def best_values(
-        self, preferences: Float[ndarray, "people objectives"]
-    ) -> Float[ndarray, " people"]:
+        self, preferences: Float[ndarray, "users objectives"]
+    ) -> Float[ndarray, " users"]:
         """The predicted `J*`, in reward units."""
         return self._predicted(preferences)[0]
 

@@ -20,7 +20,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
 from palate.portfolio.payoffs import Measurements, Payoffs, exact_payoffs
 
-PEOPLE_PER_BLOCK = 32  # preferences solved at once; keeps the exponentials in a few megabytes
+USERS_PER_BLOCK = 32  # preferences solved at once; keeps the exponentials in a few megabytes
 
 Policy = Float[ndarray, "prompts answers"]
 
@@ -57,12 +57,12 @@ class TabularProblem:
         return np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
 
     def best_values(
-        self, preferences: Float[ndarray, "people objectives"]
-    ) -> Float[ndarray, " people"]:
+        self, preferences: Float[ndarray, "users objectives"]
+    ) -> Float[ndarray, " users"]:
         """`J*`: what the best policy for each preference is worth to it."""
         best = np.empty(len(preferences))
-        for start in range(0, len(preferences), PEOPLE_PER_BLOCK):
-            block = preferences[start : start + PEOPLE_PER_BLOCK]
+        for start in range(0, len(preferences), USERS_PER_BLOCK):
+            block = preferences[start : start + USERS_PER_BLOCK]
             logits = np.einsum("xyi,ui->uxy", self.rewards, block) / self.beta
             partition = np.asarray(logsumexp(logits + self.reference_log_probs, axis=2))
             best[start : start + len(block)] = self.beta * partition @ self.prompt_probabilities

@@ -25,8 +25,8 @@ from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs, subset
 from palate.portfolio.planned import PlannedSettings, planned
 
-Way = Literal["uniform", "random", "adaptive", "planned", "palm", "pool"]
-WAYS: tuple[Way, ...] = get_args(Way)
+MethodName = Literal["uniform", "random", "adaptive", "planned", "palm", "pool"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Losses:
-    """What a list of people loses with a portfolio.
+    """What a list of users loses with a portfolio.
 
     Attributes:
         multiplicative: Largest share lost.
         additive: Largest amount lost, in reward units.
         mean: Mean amount lost.
-        percentile_95: Amount lost by the person at the 95th percentile.
+        percentile_95: Amount lost by the user at the 95th percentile.
         perplexity: How many members are in use, `exp(entropy of usage)`.
     """
 
@@ -79,7 +79,7 @@ class Losses:
 
 
 def find(
-    way: Way,
+    method: MethodName,
     oracle: Oracle,
     *,
     size: int,
@@ -92,37 +92,37 @@ def find(
         InvalidInputError: a size or setting out of range.
     """
     n_objectives = len(oracle.objectives)
-    if way == "uniform":
+    if method == "uniform":
         return _made(oracle, uniform_anchors(n_objectives=n_objectives, size=size))
-    if way == "random":
+    if method == "random":
         return _made(
             oracle, random_anchors(n_objectives=n_objectives, size=size, generator=generator)
         )
-    if way == "palm":
+    if method == "palm":
         anchors = ratio_grid(
             n_objectives=n_objectives, epsilon=settings.epsilon, delta=settings.delta
         )
         return _pruned(_made(oracle, anchors), size=size, criterion=settings.criterion)
-    if way == "pool":
+    if method == "pool":
         return _pruned(_made(oracle, settings.pool), size=size, criterion=settings.criterion)
-    search_way: Callable[..., Found] = _adaptive if way == "adaptive" else _planned
+    search_way: Callable[..., Found] = _adaptive if method == "adaptive" else _planned
     return search_way(oracle, size=size, settings=settings)
 
 
-def people_losses(
+def users_losses(
     values: Float[ndarray, "members objectives"],
     *,
-    people: Float[ndarray, "people objectives"],
-    best_values: Float[ndarray, " people"],
+    users: Float[ndarray, "users objectives"],
+    best_values: Float[ndarray, " users"],
 ) -> Losses:
-    """What these people lose against the best value of each.
+    """What these users lose against the best value of each.
 
     Args:
         values: `[members, objectives]`.
-        people: `[people, objectives]`.
-        best_values: `[people]`, positive.
+        users: `[users, objectives]`.
+        best_values: `[users]`, positive.
     """
-    worth = people @ values.T
+    worth = users @ values.T
     losses = best_values - worth.max(axis=1)
     usage = np.bincount(worth.argmax(axis=1), minlength=len(values)).astype(float)
     return Losses(
@@ -137,7 +137,7 @@ def people_losses(
 def kl_between(payoffs: Payoffs) -> Float[ndarray, "policies policies"]:
     """KL in nats from each policy (column) to each policy (row), where both are optimal.
 
-    `beta KL(pi_j || pi_i)` is what the person whom `i` was made for loses with `j`; so a payoff
+    `beta KL(pi_j || pi_i)` is what the user whom `i` was made for loses with `j`; so a payoff
     table with known preferences is enough. Negative entries say that a policy is not optimal.
 
     Source:

@@ -25,7 +25,7 @@ LENGTH_RIDGE = 1e-3  # two features need no shrinking, only a finite answer on s
 
 
 class Accuracy(Settings):
-    """Share of pairs ranked as people did; ties count one half.
+    """Share of pairs ranked as users did; ties count one half.
 
     Attributes:
         estimate: The share.

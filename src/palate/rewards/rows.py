@@ -1,4 +1,4 @@
-"""Rows of files that people bring: JSONL, or parquet as Hugging Face datasets are kept."""
+"""Rows of files that users bring: JSONL, or parquet as Hugging Face datasets are kept."""
 
 from pathlib import Path
 from typing import Any

@@ -15,11 +15,10 @@ from starlette.concurrency import run_in_threadpool
 
 from palate.core.decision import Decision, Messages
 from palate.core.errors import InvalidInputError
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.batch import Live
 from palate.library.candidates import candidate_requests
 from palate.library.generate import answer_seed
-from palate.models.batch import Live
-from palate.profiles.responses import Response, record_response
 from palate.serve.auth import Caller
 from palate.serve.engine import engine_out
 from palate.serve.errors import ApiError
@@ -30,6 +29,7 @@ from palate.serve.state import Served
 from palate.serve.wire.chat import PromptTokensDetails, Usage
 from palate.serve.wire.palate import Explained, PalateIn, PalateOut, UtilityOut
 from palate.serve.worker import Event, Job
+from palate.store.responses import Response, record_response
 
 CHARACTERS_A_TOKEN = 16  # a prompt with more characters than this for each allowed token is refused
 MAX_SEED = 2**63
@@ -53,7 +53,7 @@ class Ask:
     messages: Messages
     model: str
     palate: PalateIn
-    sampling: Sampling
+    sampling: SamplingParams
     n: int = 1
     seed: int | None = None
     n_top: int = 0
@@ -173,7 +173,7 @@ async def begin_decided(
         caller=caller,
         decision=first,
         prompt=prompt,
-        out=_out(first, ask, response=identifier if ask.palate.person else None, seed=seed),
+        out=_out(first, ask, response=identifier if ask.palate.user else None, seed=seed),
         jobs=jobs,
         started=started,
         deadline=started + served.settings.deadline_seconds,
@@ -183,8 +183,8 @@ async def begin_decided(
 async def finish(served: Served, answering: Answering) -> list[Explained | None]:
     """Keep what was shown, so that feedback can refer to it; say who wrote what, if asked."""
     ask, lives = answering.ask, answering.answers
-    if ask.palate.person is not None:
-        await keep(served, answering, ask.palate.person)
+    if ask.palate.user is not None:
+        await keep(served, answering, ask.palate.user)
     if not ask.palate.explain:
         return [None] * len(lives)
     base, bank = served.engine.base, served.engine.bank
@@ -228,11 +228,11 @@ async def keep(served: Served, answering: Answering, user: str) -> None:
     lives, decision = answering.answers, answering.decision
     response = Response(
         id=answering.id,
-        person=user,
+        user=user,
         prompt=answering.prompt,
         shown=tuple(live.text.text for live in lives),
         features=(),
-        way=decision.method,
+        method=decision.method,
         coefficients=dict(decision.coefficients),
         seed=answering.out.seed,
         tokens=tuple(tuple(live.tokens) for live in lives),
@@ -266,7 +266,7 @@ def _out(decision: Decision, ask: Ask, *, response: str | None, seed: int) -> Pa
     utility = decision.predicted_utility
     return PalateOut(
         response=response,
-        person=ask.palate.person,
+        user=ask.palate.user,
         method=decision.method,
         members=[name for name, value in decision.coefficients.items() if value != 0.0],
         coefficients=dict(decision.coefficients),

@@ -17,8 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from palate.core.errors import PalateError
-from palate.serve import chat, completions, feedback, health, library, people, questions
-from palate.serve.edge import Edge
+from palate.serve import chat, completions, feedback, health, library, questions, users
 from palate.serve.errors import (
     ApiError,
     documented,
@@ -28,6 +27,7 @@ from palate.serve.errors import (
     render,
 )
 from palate.serve.logs import LOGGER
+from palate.serve.middleware import Edge
 from palate.serve.state import Served
 
 WEB = Path(__file__).parent / "web"
@@ -35,7 +35,7 @@ ROUTERS = (
     chat.router,
     completions.router,
     library.router,
-    people.router,
+    users.router,
     feedback.router,
     questions.router,
     health.router,
@@ -54,7 +54,7 @@ def make_app(served: Served) -> FastAPI:
 
     app = FastAPI(
         title="palate",
-        summary="Answers in each person's taste; OpenAI-compatible.",
+        summary="Answers in each user's taste; OpenAI-compatible.",
         version=version("palate"),
         lifespan=lifespan,
         docs_url=None,

@@ -6,26 +6,26 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.engine.local import LocalEngine
+from palate.engine.prefill import Reading
 from palate.library.library import Library
 from palate.library.opening import ServeOptions
 from palate.library.store import library_identity
-from palate.models.engine import LocalEngine
-from palate.models.read import Reading
 
 try:
-    from palate.profiles.database import Database, open_database
-    from palate.profiles.keys import list_keys
-    from palate.profiles.persons import require_mark
     from palate.serve.auth import require_safe_host
     from palate.serve.believed import Believer
     from palate.serve.engine import AnswerEngine
     from palate.serve.run import serve
     from palate.serve.settings import ServeSettings
     from palate.serve.state import Served
+    from palate.store.database import Database, open_database
+    from palate.store.keys import list_keys
+    from palate.store.users import require_mark
 except ModuleNotFoundError as error:
     raise MissingExtraError(f"The server needs {error.name}; install palate[serve].") from error
 
-DATABASE = "people.db"  # where nothing else is said
+DATABASE = "users.db"  # where nothing else is said
 HOST, PORT = "127.0.0.1", 8000
 
 EngineOf = Callable[[Library], AnswerEngine]
@@ -154,8 +154,8 @@ def _own_engine(library: Library, settings: ServeSettings) -> AnswerEngine:
     return LocalEngine(
         library.base,
         library.bank,
-        max_rows=settings.max_rows,
-        max_positions=settings.max_positions,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
         reading=Reading(settings.max_prefix_tokens, settings.max_read_tokens),
         controllers=library.controllers,
     )

@@ -11,9 +11,9 @@ from ipaddress import ip_address
 from starlette.requests import HTTPConnection
 
 from palate.core.errors import InvalidInputError
-from palate.profiles.database import Database
-from palate.profiles.keys import ApiKey, Role, find_key
 from palate.serve.errors import ApiError
+from palate.store.database import Database
+from palate.store.keys import ApiKey, Role, find_key
 
 LOOPBACK_NAMES = frozenset({"localhost", "testserver"})
 MAX_KEY = 256
@@ -24,8 +24,8 @@ class Caller:
     """Who calls.
 
     Attributes:
-        tenant: Whose people may be spoken for.
-        role: `admin` may also list, export and erase people and read metrics.
+        tenant: Whose users may be spoken for.
+        role: `admin` may also list, export and erase users and read metrics.
         name: Of the bucket that limits the rate: the key's prefix.
     """
 
@@ -57,7 +57,7 @@ def require_safe_host(host: str, *, has_keys: bool) -> None:
     if not has_keys and not is_loopback(host):
         raise InvalidInputError(
             f"The address {host!r} can be reached from other machines, but no key was issued; "
-            "make one with `palate people keys issue`, or use --host 127.0.0.1."
+            "make one with `palate users keys issue`, or use --host 127.0.0.1."
         )
 
 

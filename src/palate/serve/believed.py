@@ -1,9 +1,9 @@
-"""What is believed of people, as coefficients: learned from feedback, served within limits.
+"""What is believed of users, as coefficients: learned from feedback, served within limits.
 
 The belief is over the experts' coefficients themselves. An answer's features are
 `beta * (log p_k(answer) - log p_0(answer))`, one for each expert; the basis gives the prior.
 
-The stored belief serves: it is a mode with its curvature. What is shown to people is the posterior
+The stored belief serves: it is a mode with its curvature. What is shown to users is the posterior
 of the same feedback, whose intervals hold the truth as often as they say.
 """
 
@@ -20,10 +20,10 @@ from scipy.special import ndtri
 
 from palate.core.types import Belief, Feedback
 from palate.library.soup import Soups
-from palate.people.belief import Learner
+from palate.preferences.belief import Learner
 from palate.serve.settings import ServeSettings
 from palate.serve.wire.palate import LearningState
-from palate.serve.wire.people import BeliefOut, Estimate, SoupOut
+from palate.serve.wire.users import BeliefOut, Estimate, SoupOut
 from palate.soup.basis_file import SoupBasis
 from palate.soup.personal import PredictedGain, predicted_gain
 
@@ -36,7 +36,7 @@ SURE = float(ndtri(0.5 + LEVEL / 2))
 
 @dataclass(eq=False)
 class Believer:
-    """Turns beliefs into soups, and into what people can read.
+    """Turns beliefs into soups, and into what users can read.
 
     Attributes:
         soups: The library's, which turn beliefs into coefficients.
@@ -58,7 +58,7 @@ class Believer:
         return self.soups.learner(self.settings.learning)
 
     def start(self) -> Belief:
-        """Of a person who has said nothing."""
+        """Of a user who has said nothing."""
         return self.learner().start()
 
     def state(self, belief: Belief | None) -> LearningState:
@@ -69,11 +69,11 @@ class Believer:
         return "observing" if self.settings.is_observing or is_early else "applied"
 
     def out(self, belief: Belief, history: History) -> BeliefOut:
-        """The belief for people to read.
+        """The belief for users to read.
 
         Args:
             belief: As stored.
-            history: Gives all feedback of the person, oldest first; called only where it is needed.
+            history: Gives all feedback of the user, oldest first; called only where it is needed.
         """
         anchors, soup = self.basis.anchors, self.soups.soup(belief)
         shown = self._posterior(belief, history)

@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.serve.answers import Answering, Ask, accounted, begin, finish, headers_of, waiting
-from palate.serve.gone import unless_gone
+from palate.serve.disconnect import unless_gone
 from palate.serve.logprobs import chat_logprob, shown_places
 from palate.serve.sampling import sampling_of
 from palate.serve.state import KnownCaller, Parts, Served
@@ -49,7 +49,7 @@ def plain(messages: list[Message]) -> list[dict[str, str]]:
     return [{"role": roles.get(m.role, m.role), "content": m.text} for m in messages]
 
 
-def _ask(asked: ChatIn, sampling: Sampling) -> Ask:
+def _ask(asked: ChatIn, sampling: SamplingParams) -> Ask:
     return Ask(
         messages=plain(asked.messages),
         model=asked.model,

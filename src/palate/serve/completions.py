@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from palate.serve.answers import Answering, Ask, accounted, begin, finish, headers_of, waiting
 from palate.serve.chat import chunk_of, closing_chunks
-from palate.serve.gone import unless_gone
+from palate.serve.disconnect import unless_gone
 from palate.serve.logprobs import completion_logprobs, shown_places
 from palate.serve.sampling import sampling_of
 from palate.serve.state import KnownCaller, Parts, Served

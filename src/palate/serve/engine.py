@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from palate.core.protocols import Request
-from palate.models.bank import AdapterBank
-from palate.models.batch import Live
+from palate.engine.bank import AdapterBank
+from palate.engine.batch import Live
+from palate.engine.session import Drawn
+from palate.engine.vllm.parts import Account
 from palate.models.load import Base
-from palate.models.session import Drawn
-from palate.models.vllm_parts import Account
 from palate.serve.wire.palate import EngineOut
 
 
@@ -69,7 +69,7 @@ class AnswerEngine(Protocol):
         ...
 
     @property
-    def max_rows(self) -> int:
+    def max_num_seqs(self) -> int:
         """What it runs at a time, for whoever estimates waiting times."""
         ...
 

@@ -29,7 +29,7 @@ KINDS = {
     504: "timeout_error",
 }
 STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503, 504)
-RENAMED = {"palate.way": "palate.method"}
+RENAMED = {"palate.method": "palate.method"}
 MAX_SHOWN = 80  # characters of a value that a message repeats
 UNION_MEMBERS = ("constrained-", "list[")  # how pydantic calls the members of a union; no keys
 
@@ -70,7 +70,7 @@ def from_palate(error: PalateError) -> ApiError:
 
 
 def from_validation(error: RequestValidationError) -> ApiError:
-    """The first broken rule, in one sentence; the values of a person's texts are not repeated."""
+    """The first broken rule, in one sentence; the values of a user's texts are not repeated."""
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"] if part != "body"]
     place = ".".join(part for part in parts if not part.startswith(UNION_MEMBERS))

@@ -5,11 +5,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.plan import Plan
-from palate.models.bank import AdapterBank
-from palate.models.batch import Live
-from palate.models.detokenize import token_texts
+from palate.engine.bank import AdapterBank
+from palate.engine.batch import Live
+from palate.engine.detokenize import token_texts
+from palate.engine.logprobs import Scored
 from palate.models.load import Base
-from palate.models.logprobs import Scored
 from palate.serve.scoring import REFERENCE, mixture_authors, soup_authors
 from palate.serve.wire.palate import TokenOut
 

@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: what a person said of answers, kept before it is acknowledged."""
+"""`POST /v1/feedback`: what a user said of answers, kept before it is acknowledged."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -10,12 +10,12 @@ from palate.core.errors import InvalidInputError
 from palate.core.types import Feedback
 from palate.library.features import features_of
 from palate.models.chat import encode_prompt
-from palate.profiles.responses import Response, find_response, keep_features
 from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
-from palate.serve.wire.people import FeedbackIn, FeedbackOut
+from palate.serve.wire.users import FeedbackIn, FeedbackOut
+from palate.store.responses import Response, find_response, keep_features
 
-router = APIRouter(tags=["people"])
+router = APIRouter(tags=["users"])
 LABELS = {0: 1.0, 1: 0.0, "tie": 0.5}  # of a comparison: 1 is for the first answer
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,128}$")]
 
@@ -43,15 +43,15 @@ async def give(
         if "was used for other feedback" not in str(error):
             raise
         raise ApiError(409, str(error), code="key_reused", param="key") from error
-    belief = await served.in_database(lambda: store.belief(item.person))
+    belief = await served.in_database(lambda: store.belief(item.user))
     if is_new:
         served.metrics.feedback.labels(asked.kind).inc()
     found = belief if belief is not None else served.believer.start()
     return FeedbackOut(
         is_new=is_new,
-        person=item.person,
+        user=item.user,
         belief=await served.in_database(
-            lambda: served.believer.out(found, lambda: store.history(item.person))
+            lambda: served.believer.out(found, lambda: store.history(item.user))
         ),
     )
 
@@ -68,7 +68,7 @@ async def scored(served: Served, tenant: str, identifier: str) -> Response:
     if found is None:
         raise ApiError(
             404,
-            f"The response {identifier!r} is not known; only answers to a named person can be "
+            f"The response {identifier!r} is not known; only answers to a named user can be "
             "judged.",
             code="response_not_found",
             param="response",
@@ -95,20 +95,20 @@ def _across(first: Response, second: Response, *, label: float, key: str) -> Fee
     """A comparison of the first answers of two responses.
 
     Raises:
-        ApiError: they are of different people or prompts, or the same.
+        ApiError: they are of different users or prompts, or the same.
     """
-    is_same = first.person == second.person and first.prompt == second.prompt
+    is_same = first.user == second.user and first.prompt == second.prompt
     if not is_same or first.id == second.id:
         raise ApiError(
             400,
             "Two responses can be compared if they are different answers to one prompt of one "
-            "person.",
+            "user.",
             code="invalid_value",
             param="against",
         )
     pairs = zip(first.features[0], second.features[0], strict=True)
     return Feedback(
-        person=first.person,
+        user=first.user,
         kind="comparison",
         features=tuple(a - b for a, b in pairs),
         label=label,

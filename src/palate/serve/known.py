@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from palate.core.decision import Known
 from palate.library.knowledge import merged
-from palate.profiles.persons import find
 from palate.serve.auth import Caller
 from palate.serve.state import Served
 from palate.serve.wire.palate import LearningState, PalateIn
+from palate.store.users import find
 
 
 async def known_of(
@@ -26,9 +26,9 @@ async def known_of(
         strength=palate.strength,
         max_passes=palate.max_passes,
     )
-    if palate.person is None:
+    if palate.user is None:
         return given, "nothing", 0
-    user, tenant = palate.person, caller.tenant
+    user, tenant = palate.user, caller.tenant
     belief = await served.in_database(lambda: served.store(tenant).belief(user))
     n_feedback = belief.n_observations if belief is not None else 0
     state = served.believer.state(belief)

@@ -1,7 +1,7 @@
 """Log-probabilities in OpenAI's two forms."""
 
-from palate.models.batch import Live
-from palate.models.detokenize import token_text
+from palate.engine.batch import Live
+from palate.engine.detokenize import token_text
 from palate.models.load import Base
 from palate.serve.wire.chat import CompletionLogprobs, TokenLogprob, TopLogprob
 

@@ -1,6 +1,6 @@
-"""Structured logs: one JSON object a line. Nothing of a person: no names, texts, keys, bodies.
+"""Structured logs: one JSON object a line. Nothing of a user: no names, texts, keys, bodies.
 
-A request is logged by its route's template (`/v1/people/{person}`), never by its path.
+A request is logged by its route's template (`/v1/users/{user}`), never by its path.
 """
 
 import json
@@ -26,7 +26,7 @@ class JsonLines(logging.Formatter):
         }
         line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = record.exc_info[0].__name__  # messages may repeat what a person wrote
+            line["error"] = record.exc_info[0].__name__  # messages may repeat what a user wrote
             line["place"] = _place(record.exc_info[2])
         return json.dumps(line)
 

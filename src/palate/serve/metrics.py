@@ -1,4 +1,4 @@
-"""What Prometheus reads. No label holds anything of a person or of a tenant."""
+"""What Prometheus reads. No label holds anything of a user or of a tenant."""
 
 from prometheus_client import (
     CollectorRegistry,

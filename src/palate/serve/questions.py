@@ -1,6 +1,6 @@
-"""`POST /v1/questions`: the two answers whose comparison tells most of a person.
+"""`POST /v1/questions`: the two answers whose comparison tells most of a user.
 
-Candidates are what the person would get now, the base's answer and the experts' own; of their
+Candidates are what the user would get now, the base's answer and the experts' own; of their
 pairs, the one whose verdict is expected to tell most is asked (D-optimal). Experts write as they
 were trained to, so candidates are whole texts that lie apart in just the directions that are
 learned. Soups of tastes drawn from the belief, which explore without experts, serve only where
@@ -18,30 +18,30 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
 from palate.core.decision import Decision, Known, Messages
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
 from palate.library.features import features_of
-from palate.people.questions import information_gains, verdict_information
-from palate.profiles.responses import Response, record_response
+from palate.preferences.questions import information_gains, verdict_information
 from palate.serve.answers import Ask, begin_decided
 from palate.serve.chat import plain
+from palate.serve.disconnect import unless_gone
 from palate.serve.errors import ApiError
-from palate.serve.gone import unless_gone
 from palate.serve.sampling import require_tokens
 from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.tokens import tokens
 from palate.serve.wire.palate import PalateIn
-from palate.serve.wire.people import AnswerOut, QuestionIn, QuestionOut
+from palate.serve.wire.users import AnswerOut, QuestionIn, QuestionOut
+from palate.store.responses import Response, record_response
 
-router = APIRouter(tags=["people"])
+router = APIRouter(tags=["users"])
 
 
 @router.post("/v1/questions")
 async def ask(
     asked: QuestionIn, request: HttpRequest, served: Parts, caller: KnownCaller
 ) -> QuestionOut:
-    """Two answers to this prompt that are most worth comparing for this person."""
+    """Two answers to this prompt that are most worth comparing for this user."""
     require_tokens(asked.max_tokens, served.settings)
     return await unless_gone(request, _asked(served, caller, asked))
 
@@ -49,17 +49,17 @@ async def ask(
 async def _asked(served: Served, caller: KnownCaller, asked: QuestionIn) -> QuestionOut:
     seed = secrets.randbits(53) if asked.seed is None else asked.seed % 2**63
     store = served.store(caller.tenant)
-    found = await served.in_database(lambda: store.belief(asked.person))
+    found = await served.in_database(lambda: store.belief(asked.user))
     belief = found if found is not None else served.believer.start()
     messages = plain(asked.messages)
     candidates = await run_in_threadpool(_candidates, served, messages, belief, seed)
-    sampling = Sampling(
+    sampling = SamplingParams(
         temperature=1.0 if asked.temperature is None else asked.temperature,
         max_tokens=asked.max_tokens
         or min(served.settings.question_tokens, served.settings.max_tokens),
     )
     wanted = Ask(
-        messages, "palate", PalateIn(person=asked.person), sampling, seed=seed, prefix="question"
+        messages, "palate", PalateIn(user=asked.user), sampling, seed=seed, prefix="question"
     )
     answering = await begin_decided(served, caller, wanted, [d for _, d in candidates], seed=seed)
     async for _ in tokens(served, answering):
@@ -76,11 +76,11 @@ async def _asked(served: Served, caller: KnownCaller, asked: QuestionIn) -> Ques
     pair = (first, second)
     response = Response(
         id=answering.id,
-        person=asked.person,
+        user=asked.user,
         prompt=answering.prompt,
         shown=tuple(texts[k] for k in pair),
         features=tuple(tuple(features[k]) for k in pair),
-        way="question",
+        method="question",
         seed=seed,
         tokens=tuple(answers[k] for k in pair),
     )
@@ -89,7 +89,7 @@ async def _asked(served: Served, caller: KnownCaller, asked: QuestionIn) -> Ques
     )
     return QuestionOut(
         response=answering.id,
-        person=asked.person,
+        user=asked.user,
         answers=[AnswerOut(text=texts[k], source=candidates[k][0]) for k in pair],
         information_nats=gain,
         n_candidates=len(lives),

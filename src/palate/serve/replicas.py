@@ -1,12 +1,12 @@
 """`palate scale serve`: the server as replicas on Ray Serve, all on one PostgreSQL.
 
 A replica is the whole server of `palate serve` in a process of its own: base, experts, engine,
-routes. What it knows of people lies in the database alone (feedback, beliefs, what was shown,
+routes. What it knows of users lies in the database alone (feedback, beliefs, what was shown,
 keys), so any replica answers anybody, and one that dies takes nothing with it but the requests it
 was answering. Ray starts another.
 
 Where a vLLM writes the answers, every replica has a client of its own, with a place there and its
-share (`palate.models.vllm_place`).
+share (`palate.engine.vllm.place`).
 
 Rates are kept by each replica for itself; every replica is given its share of the settings' rate,
 so that a key never gets more than was set.
@@ -26,13 +26,13 @@ from palate.build.ray_cluster import NAMESPACE, gpus_of, require_ray, start_ray
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
-from palate.profiles.database import open_database
-from palate.profiles.keys import list_keys
 from palate.serve.app import make_app
 from palate.serve.assemble import ServeJob, assemble
 from palate.serve.auth import require_safe_host
 from palate.serve.logs import set_up_logs
 from palate.serve.settings import ServeSettings
+from palate.store.database import open_database
+from palate.store.keys import list_keys
 
 REPLICA = "X-Palate-Replica"  # header of every answer: who gave it
 HEALTH_SECONDS = 5.0  # between two looks at a replica

@@ -1,6 +1,6 @@
 """From a request's settings to the engine's."""
 
-from palate.core.protocols import Sampling
+from palate.core.protocols import SamplingParams
 from palate.serve.errors import ApiError
 from palate.serve.settings import ServeSettings
 from palate.serve.wire.chat import ChatIn, CompletionIn
@@ -8,7 +8,7 @@ from palate.serve.wire.chat import ChatIn, CompletionIn
 
 def sampling_of(
     asked: ChatIn | CompletionIn, settings: ServeSettings, *, limit: int | None = None
-) -> Sampling:
+) -> SamplingParams:
     """How tokens are drawn.
 
     Args:
@@ -21,7 +21,7 @@ def sampling_of(
     """
     most = limit or asked.max_tokens
     require_tokens(most, settings)
-    return Sampling(
+    return SamplingParams(
         repetition_penalty=_or(asked.repetition_penalty, 1.0),
         temperature=_or(asked.temperature, 1.0),
         top_k=asked.top_k or 0,

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.plan import Plan
+from palate.engine.bank import AdapterBank
+from palate.engine.logprobs import Scored, row_distributions
 from palate.library.features import MAX_TILT, expert_rows
-from palate.models.bank import AdapterBank
 from palate.models.load import Base
-from palate.models.logprobs import Scored, row_distributions
 
 REFERENCE = "base"
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from palate.core.protocols import DEFAULT_MAX_TOKENS
 from palate.core.settings import Settings
-from palate.people.settings import LearningSettings
+from palate.preferences.settings import LearningSettings
 
 GONE = {
     "strength": "the library's own strength is used (soup.json), and a request may give another",
@@ -18,8 +18,8 @@ class ServeSettings(Settings):
     """Settings of the server; one home for each.
 
     Attributes:
-        max_rows: Most rows of the running batch; one at a time is `1`.
-        max_positions: Most lanes times tokens the key-value cache may come to hold.
+        max_num_seqs: Most rows of the running batch; one at a time is `1`.
+        max_num_batched_tokens: Most lanes times tokens the key-value cache may come to hold.
         max_prefix_tokens: Most tokens whose keys and values are kept for later prompts that begin
             alike, of the same tenant and the same coefficients where these reach them; 0 is none.
         max_read_tokens: Most tokens of one prompt that are read between two steps of others; longer
@@ -44,8 +44,8 @@ class ServeSettings(Settings):
             variables).
     """
 
-    max_rows: int = Field(default=64, ge=1)
-    max_positions: int = Field(default=262_144, ge=1)
+    max_num_seqs: int = Field(default=64, ge=1)
+    max_num_batched_tokens: int = Field(default=262_144, ge=1)
     max_prefix_tokens: int = Field(default=32_768, ge=0)
     max_read_tokens: int = Field(default=256, ge=16)
     max_queue: int = Field(default=256, ge=1)

@@ -13,8 +13,6 @@ from starlette.requests import Request
 
 from palate.library.library import Library
 from palate.methods.table import available_methods
-from palate.profiles.database import Database
-from palate.profiles.store import SqlProfileStore
 from palate.serve.auth import (
     OPEN,
     Caller,
@@ -30,6 +28,8 @@ from palate.serve.limits import RateLimit
 from palate.serve.metrics import Metrics
 from palate.serve.settings import ServeSettings
 from palate.serve.worker import EngineWorker
+from palate.store.database import Database
+from palate.store.store import SqlProfileStore
 
 Found = TypeVar("Found")
 
@@ -42,8 +42,8 @@ class Served:
         settings: Of the server.
         library: Turns what is known of a user into decisions.
         engine: Writes answers; its base and bank read them in this process.
-        believer: Turns beliefs into what people can read.
-        database: Of people.
+        believer: Turns beliefs into what users can read.
+        database: Of users.
         has_keys: Whether requests need a key.
         fingerprint: Identifies the base and the experts.
         started_at: Seconds since 1970.
@@ -80,7 +80,7 @@ class Served:
         return available_methods(self.library)
 
     def store(self, tenant: str) -> SqlProfileStore:
-        """The tenant's people."""
+        """The tenant's users."""
         return SqlProfileStore(self.database, self._learner, tenant=tenant)
 
     async def in_database(self, function: Callable[[], Found]) -> Found:

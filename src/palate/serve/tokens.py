@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from starlette.concurrency import run_in_threadpool
 
 from palate.core.protocols import Token
+from palate.engine.batch import Live
 from palate.library.candidates import Best, best_candidate
-from palate.models.batch import Live
 from palate.serve.answers import Answering
 from palate.serve.errors import ApiError
 from palate.serve.state import Served

@@ -9,17 +9,17 @@ import torch
 
 from palate.core.errors import FormatError, PalateError
 from palate.core.plan import Pool, member_plan, reference_plan
+from palate.engine.bank import AdapterBank
+from palate.engine.control import Controller
+from palate.engine.logprobs import Scored, row_distributions
+from palate.engine.vllm.engine import VllmEngine, open_engine
+from palate.engine.vllm.parts import Pooled, RowLists
+from palate.engine.vllm.wire import VllmSettings, connect_client
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.mixture.bounds import Listed, pool_listed, pool_listed_log_linear
-from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
-from palate.models.control import Controller
 from palate.models.load import Base
-from palate.models.logprobs import Scored, row_distributions
-from palate.models.vllm_engine import VllmEngine, open_engine
-from palate.models.vllm_parts import Pooled, RowLists
-from palate.models.vllm_wire import VllmSettings, connect_client
 
 PROBE = "Once upon a time, there was a little girl named Lily. She liked to"
 SAME_MODEL = 0.02  # total variation between two implementations, also in half precision
@@ -52,7 +52,7 @@ def open_vllm(
         folder: A library; its experts are the server's LoRA modules of the same names.
         settings: Where the server is.
         adapters: Other folders of the same experts for the server, where its base is a rewritten
-            one (`palate.models.vllm_widen`).
+            one (`palate.engine.vllm.widen`).
         rates: From `palate.serve.vllm_rates`, for bounds on rounding.
         controllers: By name.
 

@@ -1,7 +1,7 @@
 """`--engine vllm` of what serves: a running vLLM writes the answers, this process does the rest.
 
 The base and its experts are loaded here, too: they tokenise, compute the features of answers that
-people judge (one pass for every expert and one for the base over each judged answer), measure how
+users judge (one pass for every expert and one for the base over each judged answer), measure how
 fast distributions change with each coefficient, and give the explanations.
 """
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import reference_plan
-from palate.core.protocols import Request, Sampling
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.bank import AdapterBank
+from palate.engine.logprobs import Scored
+from palate.engine.vllm.engine import VllmEngine
+from palate.engine.vllm.place import share_of
+from palate.engine.vllm.session import VllmSession
+from palate.engine.vllm.wire import VllmSettings
 from palate.library.library import Library
 from palate.library.soup import calibration_answers
-from palate.models.bank import AdapterBank
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
-from palate.models.logprobs import Scored
-from palate.models.vllm_engine import VllmEngine
-from palate.models.vllm_place import share_of
-from palate.models.vllm_session import VllmSession
-from palate.models.vllm_wire import VllmSettings
 from palate.serve.vllm import connect
-from palate.serve.vllm_rates import people_points, rounding_rates
+from palate.serve.vllm_rates import rounding_rates, users_points
 
 N_TEXTS = 4  # and points, at which rates are measured
 N_POINTS = 12
@@ -45,9 +45,9 @@ class VllmAnswers:
     engine: VllmEngine
 
     @property
-    def max_rows(self) -> int:
+    def max_num_seqs(self) -> int:
         """Answers in flight."""
-        return self.engine.max_rows
+        return self.engine.max_num_seqs
 
     def session(self) -> VllmSession:
         """An open-ended run."""
@@ -77,7 +77,7 @@ def answers_from(
     Args:
         settings: Where the vLLM is, and how it is used.
         adapters: Folder of other folders of the same experts for the server, where its base is a
-            rewritten one (`palate.models.vllm_widen`).
+            rewritten one (`palate.engine.vllm.widen`).
         is_rated: Measure at the start how fast distributions change, so that rounding of
             coefficients has a bound; otherwise it is reported as not known.
 
@@ -123,7 +123,7 @@ def rates_of(library: Library) -> tuple[float, ...]:
         library.base,
         library.bank,
         items=_texts(library),
-        points=people_points(n_experts=n_experts, n_points=N_POINTS, seed=0),
+        points=users_points(n_experts=n_experts, n_points=N_POINTS, seed=0),
     )
 
 
@@ -134,7 +134,7 @@ def _texts(library: Library) -> list[Scored]:
     objectives = library.manifest.objectives
     words = [o.instruction or o.description or o.name for o in objectives]
     plan = reference_plan(n_experts=library.bank.n_experts)
-    sampling = Sampling(max_tokens=TEXT_TOKENS)
+    sampling = SamplingParams(max_tokens=TEXT_TOKENS)
     requests = [
         Request(words[place % len(words)], plan, sampling, seed=place) for place in range(N_TEXTS)
     ]

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from palate.engine.vllm.wire import VllmSettings
 from palate.library.library import Library
-from palate.models.vllm_wire import VllmSettings
 from palate.serve.vllm_answers import VllmAnswers, answers_from
 
 
@@ -31,7 +31,7 @@ class VLLMEngine:
                 rewritten one.
             is_rated: Measure at the start what rounding of coefficients costs, so that answers can
                 say it.
-            **settings: Of `palate.models.vllm_wire.VllmSettings`.
+            **settings: Of `palate.engine.vllm.wire.VllmSettings`.
 
         Raises:
             InvalidInputError: a setting is unknown or out of range, or the folder holds no

@@ -1,7 +1,7 @@
 """How fast distributions change with each coefficient: what bounds the rounding of soups.
 
-Measured in this process, on texts of one's own, at coefficients that people may have: the largest
-`TV(p_{c + h e_k}, p_{c - h e_k}) / 2h` over all tokens and points. `palate.models.vllm_rounding`
+Measured in this process, on texts of one's own, at coefficients that users may have: the largest
+`TV(p_{c + h e_k}, p_{c - h e_k}) / 2h` over all tokens and points. `palate.engine.vllm.rounding`
 turns it into a bound; `check_rates` says how often that bound held on other texts and points.
 """
 
@@ -17,10 +17,10 @@ from torch import Tensor
 from palate.core.errors import InvalidInputError
 from palate.core.plan import parameter_soup_plan
 from palate.core.seeds import generator_for
-from palate.models.bank import AdapterBank
+from palate.engine.bank import AdapterBank
+from palate.engine.logprobs import Scored, row_distributions
+from palate.engine.vllm.rounding import Rounding
 from palate.models.load import Base
-from palate.models.logprobs import Scored, row_distributions
-from palate.models.vllm_rounding import Rounding
 
 STEP = 0.05  # of the central difference
 
@@ -98,8 +98,8 @@ def check_rates(
     return RateCheck(len(found), outside, max(found), float(np.mean(bounds)))
 
 
-def people_points(*, n_experts: int, n_points: int, seed: int) -> Float[ndarray, "points experts"]:
-    """Coefficients as people have them: half on the simplex, half of both signs in [-0.5, 1]."""
+def users_points(*, n_experts: int, n_points: int, seed: int) -> Float[ndarray, "points experts"]:
+    """Coefficients as users have them: half on the simplex, half of both signs in [-0.5, 1]."""
     generator = generator_for(seed, "points")
     simplex = generator.dirichlet(np.ones(n_experts), size=(n_points + 1) // 2)
     signed = generator.uniform(-0.5, 1.0, size=(n_points // 2, n_experts))

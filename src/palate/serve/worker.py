@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, Token
-from palate.models.batch import Live
-from palate.models.session import FAILED
-from palate.models.vllm_parts import Account
+from palate.engine.batch import Live
+from palate.engine.session import FAILED
+from palate.engine.vllm.parts import Account
 from palate.serve.engine import AnswerEngine
 from palate.serve.errors import ApiError
 from palate.serve.logs import LOGGER
@@ -106,7 +106,7 @@ class EngineWorker:
                 429,
                 f"{self._n_pending} answers wait already; try again in a moment.",
                 code="queue_full",
-                retry_seconds=1.0 + self._n_pending / self.engine.max_rows,
+                retry_seconds=1.0 + self._n_pending / self.engine.max_num_seqs,
             )
         self._n_pending += len(jobs)
         self.metrics.waiting.set(self._n_pending)

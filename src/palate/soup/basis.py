@@ -95,7 +95,7 @@ def tree_tilt_matrix(
 def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> EffectiveRank:
     """Numbers of singular values that carry 90, 99 and 99.9 % of the energy.
 
-    It speaks of the experts given: a family trained alike looks low-dimensional, whatever people
+    It speaks of the experts given: a family trained alike looks low-dimensional, whatever users
     want.
 
     Raises:

@@ -1,7 +1,7 @@
 """`soup.json`: what the offline phase leaves for the online one.
 
 The experts' order, the common beta, the scale of every feature, how many directions the basis
-spans, what coefficients people had so far, the safety floor, and how far a soup may go.
+spans, what coefficients users had so far, the safety floor, and how far a soup may go.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ VERSION = 3
 
 @dataclass(frozen=True, eq=False)
 class SoupBasis:
-    """The basis a person's coefficients are over.
+    """The basis a user's coefficients are over.
 
     Attributes:
         base: Hash of the base model's files.
@@ -143,7 +143,7 @@ def save_basis(path: Path, basis: SoupBasis) -> None:
             "prior": {
                 "mean": basis.prior.mean,
                 "covariance": basis.prior.covariance,
-                "n_people": basis.prior.n_observations,
+                "n_users": basis.prior.n_observations,
                 "gain": basis.prior.gain,
             },
             "floor": list(basis.floor) if basis.floor is not None else None,
@@ -197,7 +197,7 @@ def _parse(content: JsonObject) -> SoupBasis:
         prior=Belief(
             np.array(prior["mean"], dtype=np.float64),
             np.array(prior["covariance"], dtype=np.float64),
-            int(prior["n_people"]),
+            int(prior["n_users"]),
             float(prior["gain"]),
         ),
         floor=None if floor is None else (str(floor[0]), float(floor[1])),

@@ -56,7 +56,7 @@ def fit_bound(
 
     Args:
         soup: The plain soup with these coefficients.
-        best_values: Soft values of the person's returns.
+        best_values: Soft values of the user's returns.
         expert_values: Soft values of every expert's returns.
         coefficients: `[experts]`.
         beta: Price of one nat of KL.
@@ -78,7 +78,7 @@ def three_term_bound(
     Args:
         soup: The plain soup.
         divergence: `D` of every state for the soup's coefficients.
-        reward_error: `e`, largest distance of the person's returns from the pooled ones, up to a
+        reward_error: `e`, largest distance of the user's returns from the pooled ones, up to a
             constant; at least zero.
         beta: Price of one nat of KL.
 

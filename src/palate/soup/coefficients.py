@@ -3,7 +3,7 @@
 Three ways from what is wanted to coefficients over experts, ordered by what must be known:
 
 - reward space: the anchors' combination that equals the preference; needs only the preference;
-- Q space: the combination of tilts closest to a person's optimal tilts; needs that policy, so it is
+- Q space: the combination of tilts closest to a user's optimal tilts; needs that policy, so it is
   a ceiling for learning, not a method;
 - either one, kept on the simplex.
 

@@ -1,4 +1,4 @@
-"""A person's fitted coefficients as a file, to be answered with.
+"""A user's fitted coefficients as a file, to be answered with.
 
 It names the base and the experts it was fitted on, so that it is refused where they are others.
 """

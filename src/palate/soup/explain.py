@@ -140,7 +140,7 @@ def top_token_agreement(
 ) -> float:
     """Share of draws from the belief whose likeliest token is that of its mean, over the states.
 
-    Near one: the answer would hardly change if the person were known better.
+    Near one: the answer would hardly change if the user were known better.
 
     Args:
         belief: Over coefficients of experts.

@@ -1,12 +1,12 @@
-"""From answers and votes to the basis that people's coefficients are learned in.
+"""From answers and votes to the basis that users's coefficients are learned in.
 
 Features are scaled to a standard deviation of one over calibration answers. Labels identify only
-the product of gain and coefficients; the gain is fixed by taking the people of the population to
+the product of gain and coefficients; the gain is fixed by taking the users of the population to
 want, in root mean square, as much as the experts were trained to give:
 
-    gain^2 = E_people[ margin^2 ] / mean_k[ (beta tilt_k)^2 ],   both as variances over answers.
+    gain^2 = E_users[ margin^2 ] / mean_k[ (beta tilt_k)^2 ],   both as variances over answers.
 
-Then coefficients of size one are about an expert's strength, and what remains is how far a person
+Then coefficients of size one are about an expert's strength, and what remains is how far a user
 differs from the typical one.
 
 Source: Spectral Souping, arXiv 2605.20408, online phase ("g = 1 or the population value").

@@ -154,7 +154,7 @@ def normalised_loss(
 
     Args:
         coefficients: `[experts]`.
-        comparisons: What the person said.
+        comparisons: What the user said.
         prior: Normal prior of the coefficients.
         margin: Beta, gain, and whether normalisers count.
         discounts: `[comparisons]` in [0, 1]; older feedback may count less.
@@ -184,7 +184,7 @@ def fit_normalised(
     A local minimum: the loss never ends above where it started.
 
     Args:
-        comparisons: What the person said; none gives the prior mean back.
+        comparisons: What the user said; none gives the prior mean back.
         start: `[experts]`, the stage-1 mode.
         prior: Normal prior of the coefficients.
         margin: Beta, gain, and whether normalisers count.

@@ -1,4 +1,4 @@
-"""From what is believed of a person to the soup that is served, with what it rests on.
+"""From what is believed of a user to the soup that is served, with what it rests on.
 
 The most probable coefficients within the library's bounds are shrunk into the trust region,
 relieved of experts that hardly act, and made a plan. Without feedback the base model answers (and
@@ -20,7 +20,7 @@ from palate.core.types import Belief
 from palate.soup.basis import active_experts, expert_spread, tilt_matrix
 from palate.soup.basis_file import SoupBasis
 from palate.soup.normalised import States, soup_moments
-from palate.soup.plans import SoupWay, soup_plan
+from palate.soup.plans import SoupMethod, soup_plan
 from palate.soup.settings import SoupSettings
 from palate.soup.trust import mode_within, trust_region
 
@@ -31,7 +31,7 @@ class PredictedGain:
 
     Attributes:
         estimate: At the belief's mean, the KL price already paid.
-        low: Lower end; only the uncertainty of the person's taste is in it.
+        low: Lower end; only the uncertainty of the user's taste is in it.
         high: Upper end.
     """
 
@@ -42,7 +42,7 @@ class PredictedGain:
 
 @dataclass(frozen=True, eq=False)
 class PersonalSoup:
-    """A person's soup and what it rests on.
+    """A user's soup and what it rests on.
 
     Attributes:
         coefficients: `[experts]`, as served.
@@ -74,17 +74,17 @@ def personal_soup(
     *,
     basis: SoupBasis,
     states: States,
-    way: SoupWay,
+    method: SoupMethod,
     settings: SoupSettings | None = None,
     floor: tuple[int, float] | None = None,
 ) -> PersonalSoup:
-    """The soup that serves what is believed of a person.
+    """The soup that serves what is believed of a user.
 
     Args:
         belief: Over scaled features, as fitted with `basis.features`.
         basis: The library's `soup.json`.
         states: Recent or calibration states with all experts' tilts, at least one.
-        way: `soup` or `output-soup`.
+        method: `soup` or `output-soup`.
         settings: Bounds, budgets and thresholds.
         floor: Index and coefficient of a safety expert that feedback cannot lower.
 
@@ -131,7 +131,7 @@ def personal_soup(
             confidence=chosen.confidence,
         ),
         n_observations=belief.n_observations,
-        plan=soup_plan(served, way=way),
+        plan=soup_plan(served, method=method),
     )
 
 
@@ -190,12 +190,12 @@ def predicted_gain(
     At every state the value of a token is taken as `beta * sum_k lambda_k tilt_k` with believed
     coefficients; the gain is the soup's mean of it less the base's, less `beta` times the soup's
     KL. States are taken as given: what the soup does to later states is left out, and so is the
-    part of the person's taste that the experts do not span.
+    part of the user's taste that the experts do not span.
 
     Args:
         served: `[experts]`, coefficients in use.
         states: Where the gain is measured.
-        believed: Mean and covariance of the person's coefficients.
+        believed: Mean and covariance of the user's coefficients.
         beta: Price of one nat of KL.
         confidence: Of the interval.
     """

@@ -27,15 +27,15 @@ from palate.core.plan import Plan, one_hot, output_soup_plan, parameter_soup_pla
 from palate.core.simplex import require_simplex
 from palate.soup.pool import Coefficients, require_coefficients
 
-SoupWay = Literal["soup", "output-soup"]
+SoupMethod = Literal["soup", "output-soup"]
 
 
-def soup_plan(coefficients: Coefficients, *, way: SoupWay) -> Plan:
+def soup_plan(coefficients: Coefficients, *, method: SoupMethod) -> Plan:
     """The plan that serves these coefficients.
 
     Args:
         coefficients: `[experts]`, any real numbers, in bank order.
-        way: `soup` adds the experts' parameters and runs the model once; `output-soup` pools their
+        method: `soup` adds the experts' parameters and runs the model once; `output-soup` pools their
             outputs and runs it once per active expert and for the reference.
 
     Raises:
@@ -43,11 +43,11 @@ def soup_plan(coefficients: Coefficients, *, way: SoupWay) -> Plan:
         InvalidInputError: the way is unknown.
     """
     values = require_coefficients(coefficients, n_experts=len(coefficients)).tolist()
-    if way == "soup":
+    if method == "soup":
         return parameter_soup_plan(values)
-    if way == "output-soup":
+    if method == "output-soup":
         return output_soup_plan(values)
-    raise InvalidInputError(f"The way {way!r} is no soup; use 'soup' or 'output-soup'.")
+    raise InvalidInputError(f"The way {method!r} is no soup; use 'soup' or 'output-soup'.")
 
 
 def mod_plan(shares: Coefficients) -> Plan:
@@ -95,14 +95,14 @@ def rewarded_soup_plan(shares: Coefficients) -> Plan:
 
 
 def reward_space_plan(
-    preference: Float[ndarray, " objectives"] | Sequence[float], *, way: SoupWay
+    preference: Float[ndarray, " objectives"] | Sequence[float], *, method: SoupMethod
 ) -> Plan:
     """A stated preference used as coefficients, one expert per objective in the same order.
 
     Raises:
         InvalidPreferenceError: the preference lies off the simplex.
     """
-    return soup_plan(_exact_simplex(preference), way=way)
+    return soup_plan(_exact_simplex(preference), method=method)
 
 
 def _exact_simplex(shares: Coefficients) -> list[float]:

@@ -9,11 +9,11 @@ from palate.core.settings import Settings
 
 
 class SoupSettings(Settings):
-    """How far a person's soup may go, and which experts take part.
+    """How far a user's soup may go, and which experts take part.
 
     Attributes:
         budget: Largest mean KL to the base model, nats per token.
-        early_budget: The same while a person has said little.
+        early_budget: The same while a user has said little.
         largest_scale: How many times the believed coefficients may be enlarged to spend the
             budget; 1 only shrinks. Never beyond the two bounds below.
         least_coefficient: Below zero an expert is turned round; `None` does not bound.
@@ -41,7 +41,7 @@ def settings_for(
 ) -> dict[str, float]:
     """The trust region that `soup.json` has unless told otherwise.
 
-    Where many people's feedback gave the prior, size and sign of coefficients are learned, and a
+    Where many users's feedback gave the prior, size and sign of coefficients are learned, and a
     soup may go as far from the base as an expert does. Without it, experts of one objective each
     are building blocks: whoever wants three objectives gets three experts in full, which cost about
     the sum of their KL, and none is turned round, for which nothing was trained and texts break
@@ -50,7 +50,7 @@ def settings_for(
     Args:
         anchors: What each expert was trained for.
         expert_kls: Mean KL per token of each expert, nats.
-        has_population: Whether the prior was fitted on people.
+        has_population: Whether the prior was fitted on users.
     """
     is_single = bool(np.all((anchors > 0).sum(axis=1) == 1) and np.all(anchors >= 0))
     is_bounded = is_single and not has_population

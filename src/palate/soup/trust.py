@@ -1,7 +1,7 @@
 """The trust region: a soup may leave the reference only so far.
 
 With few comparisons a fit can point anywhere; shrinking it along its ray until the mean KL per
-token is within a budget protects the people whose fit is worst. Along `t -> t lambda` the KL of a
+token is within a budget protects the users whose fit is worst. Along `t -> t lambda` the KL of a
 state grows with `d KL / dt = t Var_t(tilt_lambda) >= 0` (S8), so bisection finds the scale.
 
 With a safety floor one expert's coefficient is fixed, the rest is shrunk, and KL is measured to the

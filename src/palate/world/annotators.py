@@ -1,4 +1,4 @@
-"""Simulated annotators: noisy people who say which of two answers serves an objective better.
+"""Simulated annotators: noisy users who say which of two answers serves an objective better.
 
 An annotator follows the Bradley-Terry model on the gold reward, and with some probability does not
 look at all and guesses:

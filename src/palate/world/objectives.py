@@ -1,7 +1,7 @@
-"""The six objectives of the small world, their three axes, and the eight people.
+"""The six objectives of the small world, their three axes, and the eight users.
 
-Each axis has two poles that pull against each other; a person wants one pole of every axis, which
-makes 2^3 = 8 people. The objectives and the combinations are those of Personalized Soups
+Each axis has two poles that pull against each other; a user wants one pole of every axis, which
+makes 2^3 = 8 users. The objectives and the combinations are those of Personalized Soups
 (arXiv 2310.11564, table 1): expertise, informativeness, style.
 """
 
@@ -36,7 +36,7 @@ AXES: dict[str, tuple[Objective, Objective]] = {
 
 
 @dataclass(frozen=True)
-class Person:
+class User:
     """Somebody who wants one pole of every axis, all three equally.
 
     Attributes:
@@ -67,7 +67,7 @@ class Person:
 
 
 _NAMES = ("Ana", "Bilal", "Chen", "Dora", "Emeka", "Freya", "Goro", "Hana")
-PEOPLE: tuple[Person, ...] = tuple(
-    Person(name, (words, amount, tone))
+USERS: tuple[User, ...] = tuple(
+    User(name, (words, amount, tone))
     for name, (words, amount, tone) in zip(_NAMES, product(*AXES.values()), strict=True)
 )

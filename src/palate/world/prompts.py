@@ -1,4 +1,4 @@
-"""Prompts: what people ask, and which prompts are held out.
+"""Prompts: what users ask, and which prompts are held out.
 
 **Held out** are the prompts about the 48 held-out topics (`palate.world.topics`): no prompt and no
 answer about any of them is in the pre-training documents, and none may be used for rollouts or

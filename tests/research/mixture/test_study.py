@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.world.objectives import PEOPLE
+from palate.world.objectives import USERS
 from research.mixture.ablations import REBEL, UNIFORM, _found
 from research.mixture.report import render_study, study_json, write_study
 from research.mixture.win_rates import (
@@ -26,7 +26,7 @@ COMPARED = compared_prompts(N_PROMPTS)
 
 
 def at(level: float) -> Answered:
-    n = N_PROMPTS * len(PEOPLE)
+    n = N_PROMPTS * len(USERS)
     return Answered(np.full((n, 6), level), np.ones(n, dtype=bool))
 
 
@@ -40,10 +40,10 @@ def study(*parts: dict[str, Answered]):
     return study_of(list(parts), joined([COMPARED] * len(parts)), SETTINGS)
 
 
-def test_every_person_wants_three_and_is_asked_every_prompt() -> None:
+def test_every_user_wants_three_and_is_asked_every_prompt() -> None:
     assert COMPARED.is_wanted.sum(axis=1).tolist() == [3] * 32
     assert COMPARED.prompt[:9].tolist() == [0] * 8 + [1]
-    assert np.array_equal(COMPARED.is_wanted[0], PEOPLE[0].preference.vector() > 0)
+    assert np.array_equal(COMPARED.is_wanted[0], USERS[0].preference.vector() > 0)
 
 
 def test_wins_are_counted_over_all_seeds_and_the_target_is_checked() -> None:
@@ -57,7 +57,7 @@ def test_wins_are_counted_over_all_seeds_and_the_target_is_checked() -> None:
     assert found.ways["static"].by_seed == (1.0, 0.0)
     assert found.average.ties_out.estimate == pytest.approx((6 + 0.5) / 7)
     assert found.failures == ("The controller does not beat the best constant shares.",)
-    assert found.by_person["Ana"].estimate == pytest.approx(0.0)
+    assert found.by_user["Ana"].estimate == pytest.approx(0.0)
     assert found.round_robin[OURS] == pytest.approx((6 + 0.5) / 7)
     assert found.per_objective[OURS]["expert"] == pytest.approx(0.6)
 
@@ -77,7 +77,7 @@ def test_a_missed_target_is_said_with_its_number(tmp_path: Path) -> None:
     assert study_json(found, None)["ways"]["uniform"]["rates"]["n_losses"] == 64
 
 
-def test_ablations_compare_with_the_trained_controller_and_on_held_out_people() -> None:
+def test_ablations_compare_with_the_trained_controller_and_on_held_out_users() -> None:
     base = part(controller=0.6)[OURS].gold
     gold = {REBEL: base, UNIFORM: base - 0.2, "ppo": base - 0.1, "six-of-eight": base - 0.05}
     curve = [{"reward": 0.4, "mean_entropy": 1.0}] * 9 + [{"reward": 0.7, "mean_entropy": 0.5}]

@@ -42,12 +42,12 @@ def test_coding_survives_the_swap_of_the_two_answers() -> None:
     assert set(there.tolist()) == {0.0, 0.5, 1.0}
 
 
-def compared(n_prompts: int = 6, n_people: int = 4) -> Compared:
-    n = n_prompts * n_people
+def compared(n_prompts: int = 6, n_users: int = 4) -> Compared:
+    n = n_prompts * n_users
     return Compared(
         np.ones((n, 3), dtype=bool),
-        np.repeat(np.arange(n_prompts), n_people),
-        np.tile(np.arange(n_people), n_prompts),
+        np.repeat(np.arange(n_prompts), n_users),
+        np.tile(np.arange(n_users), n_prompts),
     )
 
 
@@ -73,7 +73,7 @@ def test_the_average_is_the_mean_of_the_rates_and_lies_in_its_interval() -> None
 
 def test_the_interval_of_one_rivals_average_is_about_that_of_its_rate() -> None:
     generator = np.random.default_rng(2)
-    place = compared(n_prompts=60, n_people=8)
+    place = compared(n_prompts=60, n_users=8)
     won = generator.choice([0.0, 0.5, 1.0], p=[0.2, 0.3, 0.5], size=480)
     rate = rates_of(won, place).ties_out
     average = average_of({"x": won}, place).ties_out

@@ -18,9 +18,9 @@ CERTIFIED = {(2, 0.02): 0.0269, (2, 0.1): 0.0191}
 
 @pytest.mark.parametrize("beta", [0.02, 0.1])
 def test_two_objectives_reproduce_the_recorded_yardstick_and_beat_its_best(beta):
-    rows = {row.way: row for row in way_rows(2, beta, 5, seeds=range(5))}
-    for way, recorded in RECORDED[2, beta].items():
-        found = (rows[way].multiplicative, rows[way].additive, rows[way].mean)
+    rows = {row.method: row for row in way_rows(2, beta, 5, seeds=range(5))}
+    for method, recorded in RECORDED[2, beta].items():
+        found = (rows[method].multiplicative, rows[method].additive, rows[method].mean)
         assert found == pytest.approx(recorded, rel=0.05)
     assert rows["adaptive"].certified == pytest.approx(CERTIFIED[2, beta], rel=0.05)
     assert rows["adaptive"].additive <= rows["adaptive"].certified <= 3 * rows["adaptive"].additive
@@ -39,7 +39,7 @@ def test_two_objectives_reproduce_the_recorded_yardstick_and_beat_its_best(beta)
 def test_three_objectives_reproduce_the_recorded_yardstick_and_beat_its_best(
     beta, uniform, best_at_seven, best_at_fourteen
 ):
-    rows = {row.way: row for row in way_rows(3, beta, 7, seeds=range(5))}
+    rows = {row.method: row for row in way_rows(3, beta, 7, seeds=range(5))}
     assert rows["uniform"].multiplicative == pytest.approx(uniform, rel=0.05)
     assert rows["planned"].multiplicative <= best_at_seven
     assert rows["planned, pruned"].multiplicative <= best_at_fourteen

@@ -13,7 +13,7 @@ from palate.portfolio.tabular import TabularOracle, measured, yardstick
 from palate.world.gold import gold_reward
 from palate.world.prompts import held_out_prompts, train_prompts
 from research.portfolio.world_losses import (
-    WAYS,
+    METHODS,
     compare_ways,
     losses_of,
     members_by_way,
@@ -57,16 +57,16 @@ def exact_policies(seed: int) -> Trained:
     )
 
 
-def test_losses_are_those_of_the_worst_and_the_mean_person_by_hand():
+def test_losses_are_those_of_the_worst_and_the_mean_user_by_hand():
     values = np.array([[1.0, 0.2], [0.2, 1.0], [0.7, 0.7]])
-    people = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
-    worth = people @ values.T
+    users = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    worth = users @ values.T
     found = losses_of(worth, worth, [0, 1])
     assert found["additive"] == pytest.approx(0.1)  # the middle has 0.6 instead of 0.7
     assert found["multiplicative"] == pytest.approx(0.1 / 0.7)
     assert found["mean"] == pytest.approx(0.1 / 3)
-    # the library believes that the first member is best for all: the last person gets 0.2, not 1
-    believed = people @ np.array([[2.0, 2.0], [0.0, 0.0], [0.0, 0.0]]).T
+    # the library believes that the first member is best for all: the last user gets 0.2, not 1
+    believed = users @ np.array([[2.0, 2.0], [0.0, 0.0], [0.0, 0.0]]).T
     assert losses_of(worth, believed, [0, 1])["routed"] == pytest.approx(0.8)
 
 
@@ -74,12 +74,12 @@ def test_members_are_the_best_there_are_of_what_each_way_may_choose_from(trained
     one = trained[0]
     values = one.seen.rewards.mean(axis=1) - 0.1 * one.seen.kl.mean(axis=1)[:, None]
     found = members_by_way(one, sizes=[1, 2, 3, 4])
-    people = lattice(n_objectives=3, denominator=60)
+    users = lattice(n_objectives=3, denominator=60)
     pool = [one.seen.policies.index(name) for name in one.adaptive]
-    best = (people @ values[pool].T).max(axis=1)
+    best = (users @ values[pool].T).max(axis=1)
 
     def gap(members):
-        return float(np.max(best - (people @ values[list(members)].T).max(axis=1)))
+        return float(np.max(best - (users @ values[list(members)].T).max(axis=1)))
 
     by_hand = min(combinations(pool, 2), key=gap)
     assert gap(found["PALM", 2][0]) == pytest.approx(gap(by_hand), abs=2e-3)
@@ -94,8 +94,8 @@ def test_more_members_lose_less_and_intervals_hold_the_estimate(trained, tmp_pat
     settings = WorldStudySettings(seeds=(0, 1), max_size=4, n_resamples=50)
     study = compare_ways(trained, settings=settings)
     assert study.n_policies == tuple(len(one.seen.policies) for one in trained)
-    for way in ("PALM", "any"):
-        gaps = [study.row(way, size).mean.value for size in (1, 2, 4)]
+    for method in ("PALM", "any"):
+        gaps = [study.row(method, size).mean.value for size in (1, 2, 4)]
         assert gaps == sorted(gaps, reverse=True)
     row = study.row("random", 2)
     assert row.additive.value == pytest.approx(np.mean(row.additive.by_seed))
@@ -105,8 +105,8 @@ def test_more_members_lose_less_and_intervals_hold_the_estimate(trained, tmp_pat
         row.additive.value - study.row("uniform", 2).additive.value
     )
     assert study.row("uniform", 1).perplexity == pytest.approx(1.0)
-    assert all(1.0 <= study.row(way, 4).perplexity <= 4.0 + 1e-9 for way in WAYS)
-    by_way = {row.way: row for row in study.diversity}
+    assert all(1.0 <= study.row(method, 4).perplexity <= 4.0 + 1e-9 for method in METHODS)
+    by_way = {row.method: row for row in study.diversity}
     # every answer is "NAME says P P": of its bigrams only (says, P) and (P, P) recur
     assert by_way["uniform"].distinct_2 == pytest.approx((4 + 2) / 12)
     write_world_study(study, tmp_path)

@@ -19,13 +19,13 @@ def run(*words: str) -> str:
 
 
 def test_the_plan_is_a_table_with_what_breaks_and_where_constants_are_from() -> None:
-    shown = run("--model", "llama-3.2-1b", "--set", "people=[1000, 1000000]")
+    shown = run("--model", "llama-3.2-1b", "--set", "users=[1000, 1000000]")
     assert "llama-3.2-1b on h200" in shown
     assert "│ 1M " in shown
     assert "one is not enough of" in shown
-    assert "reports/people.md" in shown
+    assert "reports/preferences.md" in shown
     found = json.loads(run("--model", "llama-3.2-1b", "--json"))
-    assert [row["people"] for row in found["rows"]][-1] == 10**9
+    assert [row["users"] for row in found["rows"]][-1] == 10**9
     assert dump_json(found)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from palate.engine.vllm.wire import VllmSettings
 from palate.library.library import Library
-from palate.models.vllm_wire import VllmSettings
 from research.serving.engines import calibrate, compare_engines
 from research.serving.engines_compare import requests_of_all_ways
 
@@ -38,8 +38,8 @@ def test_a_real_vllm_answers_200_requests_as_this_process_does(tmp_path: Path) -
     assert found["failures"] == []
     by_way = {row["way"]: row for row in found["ways"]}
     assert sum(row["n"] for row in by_way.values()) == 200
-    for way in ("base", "portfolio", "soup", "output-soup", "mixture"):
-        assert by_way[way]["n_equal"] + by_way[way]["n_ties"] == by_way[way]["n"], way
+    for method in ("base", "portfolio", "soup", "output-soup", "mixture"):
+        assert by_way[method]["n_equal"] + by_way[method]["n_ties"] == by_way[method]["n"], method
     assert by_way["rounded soup"]["largest_bound"] > 0
     assert by_way["rounded soup"]["n_outside"] == 0
     assert found["rounding"]["held_out"]["n_outside"] == 0
@@ -50,8 +50,8 @@ def test_the_requests_are_of_all_ways_and_the_same_for_the_same_seed() -> None:
     first = requests_of_all_ways(n=200, n_experts=3, max_tokens=8, step=0.05, seed=1)
     again = requests_of_all_ways(n=200, n_experts=3, max_tokens=8, step=0.05, seed=1)
     assert first == again
-    ways = [one.way for one in first]
-    assert {way: ways.count(way) for way in ways} == {
+    ways = [one.method for one in first]
+    assert {method: ways.count(method) for method in ways} == {
         "base": 20,
         "portfolio": 50,
         "soup": 50,
@@ -60,7 +60,9 @@ def test_the_requests_are_of_all_ways_and_the_same_for_the_same_seed() -> None:
         "mixture": 20,
     }
     signed = [
-        one for one in first if one.way == "output-soup" and min(one.request.plan.pool.coefficients)
+        one
+        for one in first
+        if one.method == "output-soup" and min(one.request.plan.pool.coefficients)
     ]
     assert len(signed) > 0
 

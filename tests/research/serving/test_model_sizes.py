@@ -10,7 +10,7 @@ from transformers.models.llama import LlamaForCausalLM
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from palate.core.errors import InvalidInputError
-from palate.experts.placement import AdapterSettings, lora_config
+from palate.training.placement import AdapterSettings, lora_config
 from research.serving.model_sizes import (
     SHAPES,
     Device,

@@ -21,12 +21,12 @@ ROUND = MeasuredSettings(
     feedback_per_second=100,
     requests_per_second=50,
     refit_seconds=10,
-    bytes_per_person=1000,
+    bytes_per_user=1000,
     bytes_per_answer=2000,
     bytes_per_feedback=500,
 )
 SETTINGS = PlanSettings(
-    people=(864_000,),
+    users=(864_000,),
     model="llama-3.2-1b",
     answers_per_day=4,
     feedback_per_day=1,
@@ -41,13 +41,13 @@ SETTINGS = PlanSettings(
 
 def test_a_row_of_the_table_is_that_counted_by_hand() -> None:
     (row,) = plan(SETTINGS)["rows"]
-    # 864,000 people are ten for every second of a day; four answers each, 2.5 times at the peak
+    # 864,000 users are ten for every second of a day; four answers each, 2.5 times at the peak
     assert row["answers_per_second"] == pytest.approx(100)
     assert row["tokens_per_second"] == pytest.approx(10_000)
     assert row["feedback_per_second"] == pytest.approx(25)
     assert row["feedback_rows"] == pytest.approx(864_000 * 365 * 2)
-    people, answers, feedback = 864e6, 864_000 * 4 * 10 * 2000, 864_000 * 730 * 500
-    assert row["database_bytes"] == pytest.approx(people + answers + feedback)
+    users, answers, feedback = 864e6, 864_000 * 4 * 10 * 2000, 864_000 * 730 * 500
+    assert row["database_bytes"] == pytest.approx(users + answers + feedback)
     assert row["coefficient_bytes"] == 864_000 * 8 * 8
     assert row["refit_seconds"] == pytest.approx(8.64)
     assert row["needs"]["one server process"] == pytest.approx(125 / 50)
@@ -69,7 +69,7 @@ def test_devices_follow_from_what_one_does() -> None:
     assert row["cache_bytes"] == pytest.approx(row["answers_at_once"] * 1124 * 32_768)
 
 
-def test_training_is_four_operations_a_parameter_and_token_however_many_people() -> None:
+def test_training_is_four_operations_a_parameter_and_token_however_many_users() -> None:
     found = library_cost(SETTINGS)
     tokens = 2 * 32 * 300 * (1024 + 200)  # both answers of a pair, with their prompt
     assert found["training_tokens_of_an_expert"] == tokens
@@ -81,20 +81,20 @@ def test_training_is_four_operations_a_parameter_and_token_however_many_people()
     assert found["library_hours"] == pytest.approx(
         found["rollout_hours"] + 8 * found["expert_hours"] + found["payoff_hours"]
     )
-    few = plan(SETTINGS.model_copy(update={"people": (1000,)}))
+    few = plan(SETTINGS.model_copy(update={"users": (1000,)}))
     assert few["library"] == plan(SETTINGS)["library"]
 
 
 def test_what_breaks_first_comes_first_with_what_to_do() -> None:
     breaks = plan(SETTINGS)["breaks"]
-    people = [one["people"] for one in breaks]
-    assert people == sorted(people)
-    by_name = {one["what"]: one["people"] for one in breaks}
+    users = [one["users"] for one in breaks]
+    assert users == sorted(users)
+    by_name = {one["what"]: one["users"] for one in breaks}
     assert by_name.keys() == REMEDIES.keys()
-    # a server process answers 50 requests a second; 864,000 people send 125
+    # a server process answers 50 requests a second; 864,000 users send 125
     assert by_name["one server process"] == pytest.approx(864_000 * 50 / 125)
     assert by_name["writers of feedback"] == pytest.approx(864_000 * 4)
-    at_limit = SETTINGS.model_copy(update={"people": (round(by_name["one server process"]),)})
+    at_limit = SETTINGS.model_copy(update={"users": (round(by_name["one server process"]),)})
     (row,) = plan(at_limit)["rows"]
     assert row["needs"]["one server process"] == pytest.approx(1.0, rel=1e-4)
 
@@ -120,25 +120,25 @@ def test_the_document_has_the_default_table_and_what_breaks(project_root: Path) 
     text, found = (project_root / "docs/scaling.md").read_text(), plan(PlanSettings())
     for row in found["rows"]:
         rates = (row["answers_per_second"], row["tokens_per_second"], row["answers_at_once"])
-        cells = [f"{row['people']:,}", *map(short, rates), f"{short(row['cache_bytes'])}B"]
+        cells = [f"{row['users']:,}", *map(short, rates), f"{short(row['cache_bytes'])}B"]
         cells += [f"{row['devices']:,}", f"{short(row['coefficient_bytes'])}B"]
         cells.append(f"{short(row['database_bytes'])}B")
         assert f"| {' | '.join(cells)} |" in text
     for limit in found["breaks"]:
-        assert f"| {limit['what']} | {short(limit['people'])} people | {limit['remedy']} |" in text
+        assert f"| {limit['what']} | {short(limit['users'])} users | {limit['remedy']} |" in text
     assert f"takes {found['library']['library_hours']:.1f} device hours" in text
-    mixed = plan(PlanSettings(people=(10**6,), rows_per_answer=8))["rows"][0]
+    mixed = plan(PlanSettings(users=(10**6,), rows_per_answer=8))["rows"][0]
     assert f"{mixed['devices']} devices for a million" in text
 
 
-def test_the_default_table_goes_from_a_thousand_to_a_billion_people() -> None:
+def test_the_default_table_goes_from_a_thousand_to_a_billion_users() -> None:
     rows = plan(PlanSettings())["rows"]
-    assert [row["people"] for row in rows] == [10**k for k in range(3, 10)]
+    assert [row["users"] for row in rows] == [10**k for k in range(3, 10)]
 
 
 def test_bad_input_is_one_sentence() -> None:
-    with pytest.raises(InvalidInputError, match="at least one number of people"):
-        plan(PlanSettings(people=()))
+    with pytest.raises(InvalidInputError, match="at least one number of users"):
+        plan(PlanSettings(users=()))
     with pytest.raises(InvalidInputError, match="'gpt-9' is not listed"):
         plan(load_settings(PlanSettings, overrides=["model=gpt-9"]))
     with pytest.raises(InvalidInputError, match=r"measured\.feedback"):

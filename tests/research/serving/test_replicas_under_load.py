@@ -16,7 +16,7 @@ import pytest
 from palate.core.errors import CheckFailedError
 from palate.core.types import Belief
 from palate.serve.replicas import REPLICA
-from research.people.store_faults import require_passed
+from research.preferences.store_faults import require_passed
 from research.serving.replicas_under_load import (
     AWAY,
     BEFORE,
@@ -92,7 +92,7 @@ def test_a_lost_acknowledgement_is_asked_for_again_and_counted_once(
     flaky: tuple[Load, type[Flaky]],
 ) -> None:
     load, server = flaky
-    load.person("ann")
+    load.user("ann")
     assert load.acknowledged == {"ann": [f"ann-{k}" for k in range(6)]}
     assert server.kept == {f"ann-{k}": 1 for k in range(6)}
     assert load.replayed == ["ann-2", "ann-5"]  # the third and the sixth
@@ -109,7 +109,7 @@ def test_a_refusal_is_not_tried_again(flaky: tuple[Load, type[Flaky]]) -> None:
     load, server = flaky
     server._say = lambda self, *_: Flaky._say(self, 404, {"error": "who?"}, "a")  # type: ignore[method-assign]
     with pytest.raises(CheckFailedError, match="answered with 404"):
-        load.person("ann")
+        load.user("ann")
     assert len(load.attempts) == 1
 
 

@@ -19,19 +19,19 @@ def test_rows_take_what_they_hold_and_some_more() -> None:
         connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
     url = server.rsplit("/", 1)[0] + f"/{name}"
     settings = RowSettings(
-        n_people=150, n_answers=3, n_feedback=4, prompt_tokens=100, answer_tokens=300
+        n_users=150, n_answers=3, n_feedback=4, prompt_tokens=100, answer_tokens=300
     )
     found = measure_rows(url, settings)
     # eight features are 64 bytes, the key is 55; with tuple, page and indices at most 6 times that
     assert 64 + 55 < found["bytes_per_feedback"] < 6 * (64 + 55)
     # a belief over eight experts is (8 + 64) numbers of eight bytes
-    assert 576 < found["bytes_per_person"] < 4 * 576
+    assert 576 < found["bytes_per_user"] < 4 * 576
     # 1,200 letters and the prompt's 400 compress to half at best; 300 ids of up to 5 digits
     assert 1200 < found["bytes_per_answer"] < 4 * (1600 + 300 * 7)
-    with pytest.raises(InvalidInputError, match="without people"):
+    with pytest.raises(InvalidInputError, match="without users"):
         measure_rows(url, settings)
 
 
 def test_a_file_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="give --database postgresql"):
-        measure_rows("people.db", RowSettings())
+        measure_rows("users.db", RowSettings())

@@ -1,4 +1,4 @@
-"""The study of soups: who its people are, how they vote, and how shares are told."""
+"""The study of soups: who its users are, how they vote, and how shares are told."""
 
 import numpy as np
 import pytest
@@ -12,18 +12,18 @@ from research.soup.candidates import N_CANDIDATES, Candidates
 from research.soup.fit import (
     StudyBasis,
     best_single_experts,
-    fit_people,
+    fit_users,
     make_basis,
     select_places,
-    serve_people,
+    serve_users,
 )
 from research.soup.library import (
     N_BASIS,
     basis_anchors,
-    development_people,
     development_prompts,
+    development_users,
     feedback_prompts,
-    reported_people,
+    reported_users,
     study_run,
     training_tastes,
 )
@@ -60,20 +60,18 @@ def _basis(generator: np.random.Generator, pool: AnswerPool) -> StudyBasis:
     return make_basis(pool, states, anchors, places=order[:N_EXPERTS], beta=BETA, seed=0)
 
 
-def test_groups_of_people_differ_and_half_of_each_is_signed():
-    people = np.array([person.direction for person in reported_people(seed=0)])
+def test_groups_of_users_differ_and_half_of_each_is_signed():
+    users = np.array([user.direction for user in reported_users(seed=0)])
     others = (
-        np.array([person.direction for person in development_people(seed=0)]),
+        np.array([user.direction for user in development_users(seed=0)]),
         training_tastes(seed=0),
-        np.array([person.direction for person in reported_people(seed=1)]),
+        np.array([user.direction for user in reported_users(seed=1)]),
     )
-    assert np.abs(people).sum(axis=1) == pytest.approx(np.ones(len(people)))
-    assert list((people < 0).any(axis=1)) == [False, True] * (len(people) // 2)
+    assert np.abs(users).sum(axis=1) == pytest.approx(np.ones(len(users)))
+    assert list((users < 0).any(axis=1)) == [False, True] * (len(users) // 2)
     for other in others:
-        assert np.abs(people[:, None] - other[None]).sum(axis=2).min() > 1e-3
-    assert np.array_equal(
-        people, np.array([person.direction for person in reported_people(seed=0)])
-    )
+        assert np.abs(users[:, None] - other[None]).sum(axis=2).min() > 1e-3
+    assert np.array_equal(users, np.array([user.direction for user in reported_users(seed=0)]))
 
 
 def test_no_prompt_serves_two_purposes():
@@ -92,23 +90,23 @@ def test_the_wanted_poles_are_the_clear_axes_net_of_their_opposites():
     assert instructions(taste[None]) == ["Use simple words that a child knows. Tell me many facts."]
 
 
-def test_people_vote_on_two_answers_to_one_prompt_by_their_utility():
+def test_users_vote_on_two_answers_to_one_prompt_by_their_utility():
     generator = np.random.default_rng(0)
     pool, _ = _pool(generator)
     tastes = np.array([[1.0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, -1.0]])
     votes = simulate_votes(pool, tastes, n_comparisons=400, generator=generator)
     assert np.array_equal(pool.prompt_index[votes.first], pool.prompt_index[votes.second])
     assert np.all(votes.first != votes.second)
-    for person, taste in enumerate(tastes):
-        gaps = (pool.gold[votes.first[person]] - pool.gold[votes.second[person]]) @ taste
+    for user, taste in enumerate(tastes):
+        gaps = (pool.gold[votes.first[user]] - pool.gold[votes.second[user]]) @ taste
         expected = 1 / (1 + np.exp(-10 * gaps))
-        assert votes.labels[person].mean() == pytest.approx(expected.mean(), abs=0.06)
+        assert votes.labels[user].mean() == pytest.approx(expected.mean(), abs=0.06)
         sure = np.abs(gaps) > 0.6
-        assert np.array_equal(votes.labels[person][sure], (gaps[sure] > 0).astype(float))
+        assert np.array_equal(votes.labels[user][sure], (gaps[sure] > 0).astype(float))
     assert np.array_equal(votes.of_first(7).labels, votes.labels[:, :7])
 
 
-def test_perfect_experts_give_back_the_persons_utility_and_the_prior_helps_at_few_votes():
+def test_perfect_experts_give_back_the_users_utility_and_the_prior_helps_at_few_votes():
     generator = np.random.default_rng(1)
     pool, anchors = _pool(generator)
     basis = _basis(generator, pool)
@@ -116,7 +114,7 @@ def test_perfect_experts_give_back_the_persons_utility_and_the_prior_helps_at_fe
     votes = simulate_votes(pool, tastes, n_comparisons=200, generator=generator)
 
     def agreement(own: StudyBasis, n: int) -> float:
-        beliefs = fit_people(own, votes, n_comparisons=n)
+        beliefs = fit_users(own, votes, n_comparisons=n)
         wanted = (
             anchors[list(own.places)].T
             @ np.array([own.soup.coefficients(belief.mean) for belief in beliefs]).T
@@ -138,12 +136,12 @@ def test_soups_keep_their_budget_and_nobody_who_said_nothing_gets_one():
     width = len(basis.places)
     silent = Belief(basis.soup.prior.mean, basis.soup.prior.covariance, 0)
     loud = Belief(50 * np.ones(width), np.eye(width), 100)
-    quiet, strong = serve_people(basis, [silent, loud], way="soup")
+    quiet, strong = serve_users(basis, [silent, loud], method="soup")
     assert not any(quiet.plan.rows[0].coefficients)
     assert strong.kl == pytest.approx(basis.soup.settings.budget, rel=1e-6)
 
 
-def test_the_best_single_expert_is_the_one_whose_reward_is_the_persons():
+def test_the_best_single_expert_is_the_one_whose_reward_is_the_users():
     generator = np.random.default_rng(3)
     pool, anchors = _pool(generator)
     basis = _basis(generator, pool)
@@ -164,10 +162,10 @@ def test_best_of_n_takes_the_chosen_candidates():
     assert np.array_equal(cell.gold[1, 1], gold[1, 3])
 
 
-def _row(way: str, utility: list[float], *, prior: str = "", n: int = -1, seed: int = 0):
+def _row(method: str, utility: list[float], *, prior: str = "", n: int = -1, seed: int = 0):
     return {
         "seed": seed,
-        "way": way,
+        "way": method,
         "prior": prior,
         "n": n,
         "n_prompts": 4,
@@ -181,7 +179,7 @@ def _row(way: str, utility: list[float], *, prior: str = "", n: int = -1, seed: 
     }
 
 
-def test_shares_are_sums_of_gains_over_people_of_all_seeds():
+def test_shares_are_sums_of_gains_over_users_of_all_seeds():
     rows = [
         _row("parameter soup", [0.4, 0.3], prior="prior", n=100),
         _row("parameter soup", [0.5, 0.2], prior="prior", n=100, seed=1),
@@ -191,7 +189,7 @@ def test_shares_are_sums_of_gains_over_people_of_all_seeds():
     assert soup["gain"]["estimate"] == pytest.approx((0.3 + 0.1 + 0.4 + 0.0) / 1.2)
     assert soup["gain_at_budget"]["estimate"] == pytest.approx(0.8 / 1.6)
     assert soup["raw"]["estimate"] == pytest.approx(1.4 / 1.8)
-    assert (soup["n_people"], soup["worst"]) == (4, pytest.approx(0.0))
+    assert (soup["n_users"], soup["worst"]) == (4, pytest.approx(0.0))
     assert told["gain"]["estimate"] == pytest.approx(0.7 / 0.6)
     missed = failures([soup, told])
     assert len(missed) == 2
@@ -202,7 +200,7 @@ def test_shares_are_sums_of_gains_over_people_of_all_seeds():
     assert "Missed: " in text
 
 
-def test_votes_are_kept_apart_by_person():
+def test_votes_are_kept_apart_by_user():
     votes = Votes(np.array([[0], [1]]), np.array([[1], [0]]), np.array([[1.0], [0.0]]))
     features = np.array([[1.0, 2.0], [0.0, 5.0]])
     assert np.array_equal(votes.differences(features)[:, 0], [[1.0, -3.0], [-1.0, 3.0]])

@@ -16,7 +16,7 @@ def test_attributes_are_standardised_and_directions_have_unit_length(world):
     assert chances.sum() == pytest.approx(1.0)
     assert chances @ world.attributes == pytest.approx(np.zeros(4), abs=1e-12)
     assert chances @ world.attributes**2 == pytest.approx(np.ones(4))
-    for rows, n in ((world.anchors, 30), (world.training, 200), (world.people, 6)):
+    for rows, n in ((world.anchors, 30), (world.training, 200), (world.users, 6)):
         assert rows.shape == (n, 4)
         assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(n))
 
@@ -49,18 +49,18 @@ def test_probabilities_and_attributes_follow_the_network_token_by_token(world):
     assert np.all((scaled[0] - scaled[1]) / (raw[0] - raw[1]) > 0)
 
 
-def test_people_are_drawn_after_training_people_and_without_them_directly_after_anchors(world):
+def test_users_are_drawn_after_training_users_and_without_them_directly_after_anchors(world):
     alone = yardstick(3, n_training=0)
     assert alone.training.shape == (0, 4)
     assert np.array_equal(alone.anchors, world.anchors)
-    assert np.allclose(alone.people, world.training[:6])
+    assert np.allclose(alone.users, world.training[:6])
 
 
 def test_votes_follow_returns_with_the_stated_gain(world):
-    said = votes(world, person=2)
-    again = votes(world, person=2)
+    said = votes(world, user=2)
+    again = votes(world, user=2)
     assert np.array_equal(said.labels, again.labels)
-    returns = world.attributes @ world.people[2]
+    returns = world.attributes @ world.users[2]
     expected = expit(GAIN * (returns[said.first] - returns[said.second]))
     # 300 votes: three standard errors of their mean surprise
     error = np.sqrt(np.mean(expected * (1 - expected)) / 300)

@@ -23,7 +23,7 @@ def bench():
 
 def test_the_base_model_recovers_nothing_and_a_bespoke_policy_everything(bench):
     assert bench.recovered(bench.world.reference, 0) == pytest.approx(0.0, abs=1e-9)
-    returns = bench.world.attributes @ bench.world.people[0]
+    returns = bench.world.attributes @ bench.world.users[0]
     best = optimal_policy(bench.world.reference, returns, beta=BETA)
     assert bench.recovered(best, 0) == pytest.approx(100.0)
 
@@ -36,7 +36,7 @@ def test_the_fast_soup_is_the_pooled_one(bench):
 
 
 def test_comparisons_have_the_margins_of_the_soups_log_ratio(bench):
-    said = votes(bench.world, person=1)
+    said = votes(bench.world, user=1)
     lam = np.array([0.7, -0.3, 1.1])
     found, _ = margins(
         lam, comparisons(bench.first(3), bench, said), margin=Margin(beta=1.0, gain=1.0)
@@ -60,15 +60,15 @@ def _rows(shift=0.0):
         "ridge, stage 2": ((7, 30),),
     }
     cells = dict(RECORDED)
-    for way, places in ways.items():
+    for method, places in ways.items():
         for size, n in places:
-            cells[way, size, n] = 100.0 if "corrected" in way else 90.0
+            cells[method, size, n] = 100.0 if "corrected" in method else 90.0
     for seed in (0, 1):
-        for (way, size, n), value in cells.items():
-            low = -50.0 if way == "no budget" else value
-            yield Row(seed, way, size, n, value + shift)
-            yield Row(seed, way, size, n, low + shift)
-            yield Row(seed, way, size, n, 2 * value - low + shift)
+        for (method, size, n), value in cells.items():
+            low = -50.0 if method == "no budget" else value
+            yield Row(seed, method, size, n, value + shift)
+            yield Row(seed, method, size, n, low + shift)
+            yield Row(seed, method, size, n, 2 * value - low + shift)
 
 
 def test_a_table_as_recorded_passes_and_a_shifted_one_fails_by_name(bench):
@@ -89,8 +89,8 @@ def test_a_table_as_recorded_passes_and_a_shifted_one_fails_by_name(bench):
 
 def test_orderings_are_checked_whatever_the_numbers():
     rows = [
-        Row(row.seed, row.way, row.n_experts, row.n_comparisons, 10.0)
-        if row.way == "prior" and row.n_comparisons == 10
+        Row(row.seed, row.method, row.n_experts, row.n_comparisons, 10.0)
+        if row.method == "prior" and row.n_comparisons == 10
         else row
         for row in _rows()
     ]

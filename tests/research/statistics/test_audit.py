@@ -7,13 +7,13 @@ from research.statistics.audit import Judgments, audit_judge
 QUESTIONS = tuple(f"q{k % 20}" for k in range(400))
 
 
-def people(draws):
-    """People prefer the longer answer in seven of ten cases, whatever the question."""
+def users(draws):
+    """Users prefer the longer answer in seven of ten cases, whatever the question."""
     return Judgments(QUESTIONS, draws.random(400) < 0.7)
 
 
-def test_a_judge_that_is_the_person_agrees_always_and_has_no_length_gap():
-    judgments = people(np.random.default_rng(1))
+def test_a_judge_that_is_the_user_agrees_always_and_has_no_length_gap():
+    judgments = users(np.random.default_rng(1))
     found = audit_judge(
         "echo",
         verdicts=np.ones(400),
@@ -26,8 +26,8 @@ def test_a_judge_that_is_the_person_agrees_always_and_has_no_length_gap():
     assert found.length_gap.estimate == 0.0
 
 
-def test_the_length_rule_agrees_as_often_as_people_like_length_and_its_gap_is_one():
-    judgments = people(np.random.default_rng(2))
+def test_the_length_rule_agrees_as_often_as_users_like_length_and_its_gap_is_one():
+    judgments = users(np.random.default_rng(2))
     found = audit_judge(
         "longer",
         verdicts=judgments.is_longer.astype(float),
@@ -41,7 +41,7 @@ def test_the_length_rule_agrees_as_often_as_people_like_length_and_its_gap_is_on
 
 
 def test_flips_become_ties_and_are_counted():
-    judgments = people(np.random.default_rng(3))
+    judgments = users(np.random.default_rng(3))
     is_flipped = np.arange(400) % 4 == 0
     found = audit_judge(
         "nervous",
@@ -58,7 +58,7 @@ def test_a_judge_that_likes_length_a_little_has_a_gap_whose_interval_holds_the_t
     draws = np.random.default_rng(4)
     n_covered = 0
     for _ in range(60):
-        judgments = people(draws)
+        judgments = users(draws)
         chance = np.where(judgments.is_longer, 0.8, 0.6)
         found = audit_judge(
             "vain",
@@ -71,7 +71,7 @@ def test_a_judge_that_likes_length_a_little_has_a_gap_whose_interval_holds_the_t
 
 
 def test_verdicts_that_do_not_fit_are_refused():
-    judgments = people(np.random.default_rng(5))
+    judgments = users(np.random.default_rng(5))
     flat = np.zeros(400, dtype=bool)
     with pytest.raises(InvalidInputError, match="3 verdicts on 400"):
         audit_judge("few", verdicts=np.ones(3), is_flipped=flat, judgments=judgments)

@@ -15,7 +15,7 @@ from research.statistics.cells import (
 from research.statistics.draws import Shape
 from research.statistics.report import render_check, write_check
 
-REPORT = Shape(8, 16, 3, person=0.5, prompt=0.5)
+REPORT = Shape(8, 16, 3, user=0.5, prompt=0.5)
 
 
 def test_a_share_carries_its_standard_error():
@@ -28,10 +28,10 @@ def test_every_statistic_of_the_scoreboard_is_checked_in_cells_of_their_own():
     cells = all_cells()
     assert len(set(cells)) == len(cells)
     assert {cell.what for cell in cells} == set(statistics_study.What.__args__)
-    assert {cell.clustering for cell in cells} == {"person", "prompt", "both"}
+    assert {cell.clustering for cell in cells} == {"user", "prompt", "both"}
 
 
-def test_a_clustering_that_does_not_know_of_the_people_is_found_out():
+def test_a_clustering_that_does_not_know_of_the_users_is_found_out():
     known = count_cell(Cell("clusterings", REPORT, "both"), n_repeats=300, seed=0)
     blind = count_cell(Cell("clusterings", REPORT, "prompt"), n_repeats=300, seed=0)
     assert known.n_significant is not None
@@ -41,7 +41,7 @@ def test_a_clustering_that_does_not_know_of_the_people_is_found_out():
 
 
 def test_an_interval_that_is_too_short_is_found_out(monkeypatch):
-    cell = Cell("rate", replace(REPORT, person=0.3, prompt=0.3), "both", 0.85)
+    cell = Cell("rate", replace(REPORT, user=0.3, prompt=0.3), "both", 0.85)
     honest = count_cell(cell, n_repeats=300, seed=0)
     halved = statistics_study.rate_interval
 
@@ -59,7 +59,7 @@ def test_an_interval_that_is_too_short_is_found_out(monkeypatch):
 
 
 def test_a_planted_difference_is_found_by_pairs_only():
-    found = count_cell(Cell("planted", Shape(300), "person"), n_repeats=200, seed=0)
+    found = count_cell(Cell("planted", Shape(300), "user"), n_repeats=200, seed=0)
     assert found.n_repeats == 20
     assert found.n_significant is not None
     assert found.n_unpaired is not None
@@ -85,7 +85,7 @@ def test_looking_a_thousand_times_errs_in_at_most_5_percent():
 
 
 def test_the_outcome_is_the_same_on_two_processes():
-    cells = [Cell("one kind", Shape(4, 0, 3), "person"), Cell("two kinds", REPORT, "both")]
+    cells = [Cell("one kind", Shape(4, 0, 3), "user"), Cell("two kinds", REPORT, "both")]
     alone = check_statistics(n_repeats=20, cells=cells)
     assert check_statistics(n_repeats=20, n_workers=2, cells=cells) == alone
 
@@ -99,8 +99,8 @@ def test_the_page_marks_what_is_off(tmp_path):
     cell = Cell("clusterings", REPORT, "both")
     found = [
         Count(cell, 1000, n_covered=950, n_significant=50),
-        Count(replace(cell, clustering="person"), 1000, n_covered=900, n_significant=100),
-        Count(Cell("planted", Shape(300), "person"), 40, n_significant=40, n_unpaired=1),
+        Count(replace(cell, clustering="user"), 1000, n_covered=900, n_significant=100),
+        Count(Cell("planted", Shape(300), "user"), 40, n_significant=40, n_unpaired=1),
     ]
     text = render_check(found, command="python -m research.statistics.check")
     assert "| 8 x 16 x 3 | 0.5 | 0.5 | 95.0 ± 0.7; 5.0 ± 0.7 | 90.0 ± 0.9 !; 10.0 ± 0.9 ! |" in text

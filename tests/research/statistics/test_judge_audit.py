@@ -1,4 +1,4 @@
-"""The audit of judges, on made-up judgments and on people's."""
+"""The audit of judges, on made-up judgments and on users's."""
 
 import json
 
@@ -42,7 +42,7 @@ def found(tmp_path_factory):
     return audit(AuditJob((path,), ridge=1.0, n_folds=3))
 
 
-def test_the_learned_reward_finds_what_people_like_and_length_does_not(found):
+def test_the_learned_reward_finds_what_users_like_and_length_does_not(found):
     by_name = {one.judge: one for one in found.judges}
     light = next(one for name, one in by_name.items() if name.startswith("light"))
     assert light.agreement.estimate > 0.95
@@ -96,7 +96,7 @@ def test_too_few_questions_and_missing_columns_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_mt_bench_length_and_a_learned_reward_beat_chance_and_fall_short_of_people(
+def test_on_mt_bench_length_and_a_learned_reward_beat_chance_and_fall_short_of_users(
     shared_folder,
 ):
     folder = shared_folder / "data" / "preferences"
@@ -110,7 +110,7 @@ def test_on_mt_bench_length_and_a_learned_reward_beat_chance_and_fall_short_of_p
     assert judges["longer wins"].agreement.low > 0.5
     light = judges["light reward, other questions' pairs"]
     assert light.agreement.low > 0.5
-    assert light.agreement.high < found.people.estimate
+    assert light.agreement.high < found.users.estimate
 
 
 def test_the_command_needs_its_file_and_both_halves_of_an_endpoint(tmp_path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from palate.core.errors import InvalidInputError
 from palate.demo.judged import Judged
 from palate.demo.run import BASE_NAME
-from palate.world.objectives import OBJECTIVE_NAMES, PEOPLE
+from palate.world.objectives import OBJECTIVE_NAMES, USERS
 from research.world.study import (
     StudySettings,
     render_study,
@@ -39,9 +39,9 @@ def everything(*, gain=0.4, soup_gain=0.1, n_broken=0):
     for name in OBJECTIVE_NAMES:
         gold = [0.3 + gain * (other == name) for other in OBJECTIVE_NAMES]
         found[name] = judged_at(gold, n_broken=n_broken)
-    for person in PEOPLE:
-        wanted = {objective.name for objective in person.objectives}
-        found[person.name] = judged_at(
+    for user in USERS:
+        wanted = {objective.name for objective in user.objectives}
+        found[user.name] = judged_at(
             [0.3 + soup_gain * (name in wanted) for name in OBJECTIVE_NAMES]
         )
     return found
@@ -61,26 +61,26 @@ def test_gains_are_differences_from_the_base_over_all_seeds():
     assert report.failures == ()
 
 
-def test_a_small_gain_broken_answers_and_unserved_people_fail_by_name():
+def test_a_small_gain_broken_answers_and_unserved_users_fail_by_name():
     report = report_of([everything(gain=0.29)], settings=replace(SETTINGS, seeds=(0,)))
     assert len(report.failures) == 6
     report = report_of([everything(n_broken=1)], settings=replace(SETTINGS, seeds=(0,)))
     assert "well-formed 0.917" in report.failures[0]
     found = everything()
-    for person in PEOPLE[:2]:
-        spoilt = found[person.name].gold.copy()
-        spoilt[:, OBJECTIVE_NAMES.index(person.objectives[0].name)] = 0.25
-        found[person.name] = replace(found[person.name], gold=spoilt)
+    for user in USERS[:2]:
+        spoilt = found[user.name].gold.copy()
+        spoilt[:, OBJECTIVE_NAMES.index(user.objectives[0].name)] = 0.25
+        found[user.name] = replace(found[user.name], gold=spoilt)
     report = report_of([found], settings=replace(SETTINGS, seeds=(0,)))
     assert report.n_served == 6
-    assert report.people[0].served_by_seed == (False,)
-    assert report.failures == ("soups serve 6 of 8 people",)
+    assert report.users[0].served_by_seed == (False,)
+    assert report.failures == ("soups serve 6 of 8 users",)
 
 
-def test_one_person_may_be_missed():
+def test_one_user_may_be_missed():
     found = everything()
-    spoilt = found[PEOPLE[0].name]
-    found[PEOPLE[0].name] = replace(spoilt, gold=spoilt.gold - 0.2)
+    spoilt = found[USERS[0].name]
+    found[USERS[0].name] = replace(spoilt, gold=spoilt.gold - 0.2)
     report = report_of([found], settings=replace(SETTINGS, seeds=(0,)))
     assert report.n_served == 7
     assert report.failures == ()

@@ -66,7 +66,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
         def start(library: Path, *options: str, database: Path | None = None) -> str:
             folder = tmp_path_factory.mktemp("server")
-            kept = database or folder / "people.db"
+            kept = database or folder / "users.db"
             return stack.enter_context(serving(library, kept, folder / "log", *options))
 
         yield start

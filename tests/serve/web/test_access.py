@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from page_steps import ask, create_person
+from page_steps import ask, create_user
 
 pytestmark = pytest.mark.browser
 
@@ -35,10 +35,10 @@ def test_axe_finds_no_serious_fault_in_any_state(
     page = open_page(address, width=width, scheme=scheme, reduced_motion="reduce")
     page.wait_for_selector("#main[aria-busy=false]")
     states = {"empty": faults(page)}
-    page.get_by_role("button", name="Choose a person").first.click()
+    page.get_by_role("button", name="Choose a user").first.click()
     states["dialog"] = faults(page)
     page.get_by_role("button", name="Close", exact=True).click()
-    create_person(page)
+    create_user(page)
     page.locator(".settings summary").click()
     page.get_by_label("Method").select_option("mixture")
     page.locator("#explain").check()
@@ -78,11 +78,11 @@ def test_the_page_is_used_with_keys_alone(page: Page) -> None:
     for _ in range(40):
         page.keyboard.press("Shift+Tab")
         seen.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
-    assert {"handle", "person-button", "theme-button", "share-0"} <= seen
+    assert {"handle", "user-button", "theme-button", "share-0"} <= seen
 
 
 def test_what_has_the_focus_can_be_seen(page: Page) -> None:
-    for target in ("#prompt", "#answer-button", "#person-button"):
+    for target in ("#prompt", "#answer-button", "#user-button"):
         page.locator(target).focus()
         page.keyboard.press("Shift")  # the last input was a key
         width = page.evaluate(
@@ -95,7 +95,7 @@ def test_what_has_the_focus_can_be_seen(page: Page) -> None:
 def test_nothing_is_wider_than_the_screen(address: str, open_page: Open, width: int) -> None:
     page = open_page(address, width=width)
     page.wait_for_selector("#main[aria-busy=false]")
-    create_person(page)
+    create_user(page)
     ask(page, "hello")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -103,7 +103,7 @@ def test_nothing_is_wider_than_the_screen(address: str, open_page: Open, width: 
 def test_nothing_moves_where_motion_is_unwanted(address: str, open_page: Open) -> None:
     page = open_page(address, reduced_motion="reduce")
     page.wait_for_selector("#main[aria-busy=false]")
-    create_person(page)
+    create_user(page)
     moving = page.evaluate(
         """[...document.querySelectorAll('*')].filter((node) => {
           const style = getComputedStyle(node);

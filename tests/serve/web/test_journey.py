@@ -1,4 +1,4 @@
-"""What a person does on the page, in real Chromium against a real server."""
+"""What a user does on the page, in real Chromium against a real server."""
 
 import itertools
 import json
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from page_steps import ask, believed, create_person, drag_to, shares, wait_for_answer
+from page_steps import ask, believed, create_user, drag_to, shares, wait_for_answer
 
 pytestmark = pytest.mark.browser
 
 
-def test_a_person_is_created_drags_streams_compares_three_times_and_is_erased(page: Page) -> None:
-    name = create_person(page)
+def test_a_user_is_created_drags_streams_compares_three_times_and_is_erased(page: Page) -> None:
+    name = create_user(page)
     assert believed(page) == {"kind": "0.00", "short": "0.00", "plain": "0.00"}
 
     drag_to(page, 0.5, 0.2)  # near the top corner
@@ -48,8 +48,8 @@ def test_a_person_is_created_drags_streams_compares_three_times_and_is_erased(pa
     expect(receipt).to_contain_text("Verdicts")
     assert name not in receipt.inner_text()
     page.get_by_role("button", name="Done").click()
-    expect(page.locator("#person-name")).to_have_text("Choose a person")
-    status = page.evaluate("name => fetch(`v1/people?limit=200`).then(r => r.text())", name)
+    expect(page.locator("#user-name")).to_have_text("Choose a user")
+    status = page.evaluate("name => fetch(`v1/users?limit=200`).then(r => r.text())", name)
     assert name not in status
 
 
@@ -149,7 +149,7 @@ def test_the_heat_map_names_the_writers_of_every_token(page: Page) -> None:
 
 
 def test_thumbs_and_stars_are_learned_from(page: Page) -> None:
-    create_person(page)
+    create_user(page)
     ask(page, "hello")
     page.get_by_role("button", name="A good answer").click()
     expect(page.locator(".feedback")).to_contain_text("Learned.")
@@ -159,19 +159,19 @@ def test_thumbs_and_stars_are_learned_from(page: Page) -> None:
 
 
 def test_a_wish_is_kept_and_there_again_after_a_reload(page: Page) -> None:
-    name = create_person(page)
+    name = create_user(page)
     drag_to(page, 0.5, 0.2)
     wish = shares(page)
     page.get_by_role("button", name=f"Keep as {name}'s wish").click()
     expect(page.get_by_role("button", name=f"Kept as {name}'s wish")).to_be_disabled()
     page.reload()
-    expect(page.locator("#person-name")).to_have_text(name)
+    expect(page.locator("#user-name")).to_have_text(name)
     expect(page.locator("table.bars")).to_be_visible()
     assert shares(page) == wish
 
 
 def test_what_was_learned_is_forgotten_on_request(page: Page) -> None:
-    create_person(page)
+    create_user(page)
     page.get_by_label("Your question").fill("hello")
     page.get_by_role("button", name="Compare two").click()
     page.get_by_role("button", name="A is better").click()
@@ -183,7 +183,7 @@ def test_what_was_learned_is_forgotten_on_request(page: Page) -> None:
 
 
 def test_all_that_is_kept_can_be_taken_away_as_a_file(page: Page, tmp_path: Path) -> None:
-    name = create_person(page)
+    name = create_user(page)
     with page.expect_download() as caught:
         page.get_by_role("button", name="Export my data").click()
     file = tmp_path / "export.json"

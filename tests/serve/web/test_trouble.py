@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from page_steps import ask, create_person
-from palate.profiles.database import open_database
-from palate.profiles.keys import issue_key
+from page_steps import ask, create_user
+from palate.store.database import open_database
+from palate.store.keys import issue_key
 
 pytestmark = pytest.mark.browser
 
@@ -19,7 +19,7 @@ Start = Callable[..., str]
 def test_a_key_is_asked_for_and_kept_in_this_tab_only(
     start_server: Start, page_library: Path, tmp_path: Path, open_page: Open
 ) -> None:
-    database = tmp_path / "people.db"
+    database = tmp_path / "users.db"
     kept = open_database(str(database))
     key = issue_key(kept)
     kept.close()
@@ -34,7 +34,7 @@ def test_a_key_is_asked_for_and_kept_in_this_tab_only(
     page.get_by_role("button", name="Use this key").click()
     page.wait_for_selector("#main[aria-busy=false]")
     expect(page.locator("#notices")).to_be_empty()
-    create_person(page)
+    create_user(page)
     ask(page, "hello")
     assert page.evaluate("sessionStorage.getItem('palate.key')") == key
     assert page.evaluate("JSON.stringify(localStorage)") == "{}"
@@ -76,11 +76,11 @@ def test_a_dead_line_is_said_and_mended_by_itself(address: str, open_page: Open)
 def test_a_refused_name_is_explained_where_it_was_typed(address: str, open_page: Open) -> None:
     page = open_page(address)
     page.wait_for_selector("#main[aria-busy=false]")
-    name = create_person(page)
-    page.locator("#person-button").click()
-    field = page.get_by_label("Name of a new person")
+    name = create_user(page)
+    page.locator("#user-button").click()
+    field = page.get_by_label("Name of a new user")
     field.fill(name)
-    with page.expect_response("**/v1/people"):
+    with page.expect_response("**/v1/users"):
         page.get_by_role("button", name="Create").click()
     expect(page.locator(".field-error")).to_contain_text("exists")
 

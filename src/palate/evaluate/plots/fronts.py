@@ -20,7 +20,7 @@ def front_panels(panels: Sequence[tuple[tuple[str, str], Points]]) -> Figure:
         figure = Figure(figsize=(3.7 * len(panels), 4.0))
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, ((first, second), points) in zip(grid, panels, strict=True):
-            for place, (way, ends) in enumerate(points.items()):
+            for place, (method, ends) in enumerate(points.items()):
                 axes.plot(
                     [x for x, _ in ends],
                     [y for _, y in ends],
@@ -28,7 +28,7 @@ def front_panels(panels: Sequence[tuple[tuple[str, str], Points]]) -> Figure:
                     marker=MARKERS[place % len(MARKERS)],
                     lw=1.6,
                     ms=6,
-                    label=way,
+                    label=method,
                 )
             axes.set_xlabel(f"mean reward: {first}")
             axes.set_ylabel(f"mean reward: {second}")

@@ -1,4 +1,4 @@
-"""One look for all plots: readable in grey and by colour-blind people, as plain SVG."""
+"""One look for all plots: readable in grey and by colour-blind users, as plain SVG."""
 
 import io
 import re

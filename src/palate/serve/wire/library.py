@@ -10,7 +10,7 @@ MAX_POINTS = 5000
 
 
 class ObjectiveOut(WireOut):
-    """Something a person can want."""
+    """Something a user can want."""
 
     name: str
     description: str

@@ -1,4 +1,4 @@
-"""The `palate` object: what is known of a person going in, how the answer came about going out."""
+"""The `palate` object: what is known of a user going in, how the answer came about going out."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ MAX_COEFFICIENT = 20.0  # far beyond what any expert was trained for; more only 
 MAX_INSTRUCTION = 2000  # characters
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-PersonId = Annotated[
+UserId = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
@@ -57,7 +57,7 @@ class PalateIn(WireIn):
     """What is known of a user, and how to answer.
 
     Attributes:
-        person: The user who is answered; made if there is none of that name. What was learned of
+        user: The user who is answered; made if there is none of that name. What was learned of
             the user is used where neither preference nor coefficients are given.
         preference: Shares by objective.
         coefficients: Coefficients by expert; they take precedence over a preference.
@@ -72,7 +72,7 @@ class PalateIn(WireIn):
         explain: Say of every token which experts wrote it.
     """
 
-    person: PersonId | None = None
+    user: UserId | None = None
     preference: Preference | None = None
     coefficients: Coefficients | None = None
     instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = None
@@ -122,8 +122,8 @@ class PalateOut(WireOut):
     """How an answer came about.
 
     Attributes:
-        response: Identifier that feedback refers to; `None` where no person was named.
-        person: The user who was answered.
+        response: Identifier that feedback refers to; `None` where no user was named.
+        user: The user who was answered.
         method: The method that was taken; never `auto`.
         members: Experts that took part.
         coefficients: By expert: of a soup, shares of a mixture, one for a portfolio's member.
@@ -145,7 +145,7 @@ class PalateOut(WireOut):
     """
 
     response: str | None
-    person: str | None
+    user: str | None
     method: str
     members: list[str]
     coefficients: dict[str, float]

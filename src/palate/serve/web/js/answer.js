@@ -1,4 +1,4 @@
-/** One answer: its text as it streams, how it came about, and what the person says of it. */
+/** One answer: its text as it streams, how it came about, and what the user says of it. */
 
 import { el, icon } from "./dom.js";
 import { feedbackRow } from "./feedback.js";
@@ -163,8 +163,8 @@ function renderFeedback(host, origin, text) {
     say("Copied.");
   });
   const row =
-    origin.response && origin.person === get().person
+    origin.response && origin.user === get().user
       ? feedbackRow(origin.response)
-      : el("p", { class: "muted" }, "Choose a person to say what you think of this answer.");
+      : el("p", { class: "muted" }, "Choose a user to say what you think of this answer.");
   host.replaceChildren(row, copy);
 }

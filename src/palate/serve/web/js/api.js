@@ -41,38 +41,38 @@ export const getRegret = (preferences, signal) =>
 
 /**
  * @param {number|null} after
- * @returns {Promise<{people: import("./types.js").PersonRow[], next_after: number|null}>}
+ * @returns {Promise<{users: import("./types.js").UserRow[], next_after: number|null}>}
  */
-export const getPeople = (after) =>
-  json("GET", `v1/people?limit=50${after === null ? "" : `&after=${after}`}`);
+export const getUsers = (after) =>
+  json("GET", `v1/users?limit=50${after === null ? "" : `&after=${after}`}`);
 
 /**
- * @param {string} person
- * @returns {Promise<import("./types.js").Person>}
+ * @param {string} user
+ * @returns {Promise<import("./types.js").User>}
  */
-export const getPerson = (person) => json("GET", personPath(person));
+export const getUser = (user) => json("GET", userPath(user));
 
-/** @param {string} person */
-export const createPerson = (person) => json("POST", "v1/people", { person });
+/** @param {string} user */
+export const createUser = (user) => json("POST", "v1/users", { user });
 
 /**
- * @param {string} person
+ * @param {string} user
  * @param {Record<string, number>|null} preference
  */
-export const statePreference = (person, preference) =>
-  json("PATCH", personPath(person), { preference });
+export const statePreference = (user, preference) =>
+  json("PATCH", userPath(user), { preference });
 
-/** @param {string} person */
-export const resetPerson = (person) => json("POST", `${personPath(person)}/reset`);
+/** @param {string} user */
+export const resetUser = (user) => json("POST", `${userPath(user)}/reset`);
 
-/** @param {string} person */
-export const exportPerson = (person) => json("GET", `${personPath(person)}/export`);
+/** @param {string} user */
+export const exportUser = (user) => json("GET", `${userPath(user)}/export`);
 
 /**
- * @param {string} person
+ * @param {string} user
  * @returns {Promise<import("./types.js").Receipt>}
  */
-export const erasePerson = (person) => json("DELETE", personPath(person));
+export const eraseUser = (user) => json("DELETE", userPath(user));
 
 /**
  * @param {object} body
@@ -83,7 +83,7 @@ export const askQuestion = (body, signal) => json("POST", "v1/questions", body, 
 
 /**
  * @param {object} body
- * @returns {Promise<{is_new: boolean, person: string, belief: import("./types.js").Belief}>}
+ * @returns {Promise<{is_new: boolean, user: string, belief: import("./types.js").Belief}>}
  */
 export const sendFeedback = (body) =>
   json("POST", "v1/feedback", { key: crypto.randomUUID?.() ?? randomKey(), ...body });
@@ -120,8 +120,8 @@ export async function* streamChat(body, signal) {
   }
 }
 
-/** @param {string} person */
-const personPath = (person) => `v1/people/${encodeURIComponent(person)}`;
+/** @param {string} user */
+const userPath = (user) => `v1/users/${encodeURIComponent(user)}`;
 
 /** A key where the page was not loaded over HTTPS or from this machine. */
 function randomKey() {

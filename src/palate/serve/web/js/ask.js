@@ -46,15 +46,15 @@ export function mountAsk() {
   byId("method").addEventListener("change", () => set({ method: input("method").value }));
   byId("explain").addEventListener("change", () => hasAnswered && answer());
   watch(["library"], renderChoices);
-  watch(["person", "source", "belief"], renderSource);
+  watch(["user", "source", "belief"], renderSource);
   watch(["shares"], () => get().source === "point" && later());
   watch(["method"], renderMethod);
   watch(["method"], later);
-  watch(["person"], startAfresh);
+  watch(["user"], startAfresh);
   showEmpty();
 }
 
-/** An answer to one person is no other person's. */
+/** An answer to one user is no other user's. */
 function startAfresh() {
   stop();
   hasAnswered = false;
@@ -105,9 +105,9 @@ async function answer({ isLive = false } = {}) {
 
 async function askForTwo() {
   const prompt = input("prompt").value.trim();
-  const { person } = get();
-  if (!person) {
-    byId("person-button").click();
+  const { user } = get();
+  if (!user) {
+    byId("user-button").click();
     return;
   }
   if (!prompt) {
@@ -118,7 +118,7 @@ async function askForTwo() {
   hasAnswered = false; // the point moves on without replacing the two answers
   clearErrors();
   await compare(byId("result"), {
-    person,
+    user,
     messages: [{ role: "user", content: prompt }],
     max_tokens: numberOf("max-tokens"),
     temperature: numberOf("temperature"),
@@ -132,11 +132,11 @@ function answerLearned() {
 
 /** @param {string} prompt */
 function requestFor(prompt) {
-  const { person, source, method } = get();
+  const { user, source, method } = get();
   /** @type {Record<string, any>} */
   const palate = { method, explain: checked("explain") };
-  if (person) palate.person = person;
-  if (source === "point" || !person) palate.preference = preference();
+  if (user) palate.user = user;
+  if (source === "point" || !user) palate.preference = preference();
   if (input("strength").value !== "") palate.strength = numberOf("strength");
   if (input("n-candidates").value !== "") palate.n_candidates = numberOf("n-candidates");
   const instruction = input("instruction").value.trim();
@@ -201,15 +201,15 @@ function buildSources() {
 }
 
 function renderSource() {
-  const { person, source, belief } = get();
+  const { user, source, belief } = get();
   for (const radio of byId("source-row").querySelectorAll("input")) {
     radio.checked = radio.value === source;
     if (radio.value !== "learned") continue;
-    radio.disabled = !person;
+    radio.disabled = !user;
     const label = /** @type {HTMLElement} */ (radio.parentElement);
-    label.title = person
-      ? `Rests on ${plural(belief?.n_feedback ?? 0, "verdict")} of ${person}`
-      : "Choose a person first";
+    label.title = user
+      ? `Rests on ${plural(belief?.n_feedback ?? 0, "verdict")} of ${user}`
+      : "Choose a user first";
   }
 }
 
@@ -233,7 +233,7 @@ function showEmpty() {
     el("div", { class: "empty" },
       el("p", { class: "empty-title" }, "Nothing asked yet"),
       el("p", {}, "Ask a question, then drag the point: the answer follows. " +
-        "With a person chosen, two answers can be compared, and palate learns from the verdict.")),
+        "With a user chosen, two answers can be compared, and palate learns from the verdict.")),
   );
 }
 

@@ -1,4 +1,4 @@
-/** What is believed of the person: bars with intervals, and where they were before. */
+/** What is believed of the user: bars with intervals, and where they were before. */
 
 import { byId, el, icon } from "./dom.js";
 import { fixed, percent, plural, sharesInWords, signed } from "./format.js";
@@ -21,14 +21,14 @@ let view = "objectives";
  * @param {{export: () => void, reset: () => void, erase: () => void, choose: () => void}} actions
  */
 export function mountBelief(actions) {
-  watch(["person", "belief", "library"], () => render(actions));
+  watch(["user", "belief", "library"], () => render(actions));
 }
 
 /** @param {Parameters<typeof mountBelief>[0]} actions */
 function render(actions) {
-  const { person, belief } = get();
+  const { user, belief } = get();
   const host = byId("belief");
-  if (!person) {
+  if (!user) {
     host.replaceChildren(nobody(actions.choose));
     return;
   }
@@ -37,14 +37,14 @@ function render(actions) {
     return;
   }
   const table = host.querySelector("table");
-  if (table && table.dataset.key === keyOf(person)) {
+  if (table && table.dataset.key === keyOf(user)) {
     update(host, belief);
     return;
   }
   host.replaceChildren(
     el("p", { class: "learning" }),
     viewSwitch(actions),
-    tableOf(person, belief),
+    tableOf(user, belief),
     el("p", { class: "muted small-print scale-note" }),
     el("div", { class: "learned" }),
     el("div", { class: "soup muted small-print" }),
@@ -53,16 +53,16 @@ function render(actions) {
   update(host, belief);
 }
 
-/** @param {string} person */
-const keyOf = (person) => `${person}:${view}`;
+/** @param {string} user */
+const keyOf = (user) => `${user}:${view}`;
 
 /** @param {() => void} choose */
 function nobody(choose) {
-  const button = el("button", { type: "button", class: "small" }, "Choose a person");
+  const button = el("button", { type: "button", class: "small" }, "Choose a user");
   button.addEventListener("click", choose);
   return el("div", { class: "empty" },
     el("p", { class: "empty-title" }, "Nobody chosen"),
-    el("p", {}, "With a person chosen, palate keeps what they tell it and answers in their taste."),
+    el("p", {}, "With a user chosen, palate keeps what they tell it and answers in their taste."),
     button);
 }
 
@@ -85,10 +85,10 @@ function viewSwitch(actions) {
 }
 
 /**
- * @param {string} person
+ * @param {string} user
  * @param {import("./types.js").Belief} belief
  */
-function tableOf(person, belief) {
+function tableOf(user, belief) {
   const rows = belief[view].map(({ name }) =>
     el(
       "tr",
@@ -107,10 +107,10 @@ function tableOf(person, belief) {
       ),
     ),
   );
-  const caption = `What is believed of ${person}, by ${view.slice(0, -1)}: mean and 95 % interval`;
+  const caption = `What is believed of ${user}, by ${view.slice(0, -1)}: mean and 95 % interval`;
   return el(
     "table",
-    { class: "bars", "data-key": keyOf(person) },
+    { class: "bars", "data-key": keyOf(user) },
     el("caption", { class: "hidden" }, caption),
     el("thead", { class: "hidden" },
       el("tr", {}, el("th", { scope: "col" }, "Name"), el("th", { scope: "col" }, "Belief"))),

@@ -14,16 +14,16 @@ const MAX_MOVES = 3; // that are named after a verdict
 /** @type {AbortController|null} */
 let running = null;
 
-/** Forget a question that is under way when the person changes. */
+/** Forget a question that is under way when the user changes. */
 export function mountCompare() {
-  watch(["person"], () => running?.abort());
+  watch(["user"], () => running?.abort());
 }
 
 /**
  * Fetch the two answers most worth comparing and show them.
  *
  * @param {HTMLElement} host
- * @param {{person: string, messages: object[], max_tokens: number, temperature: number}} request
+ * @param {{user: string, messages: object[], max_tokens: number, temperature: number}} request
  * @param {() => void} answerLearned
  */
 export async function compare(host, request, answerLearned) {
@@ -116,7 +116,7 @@ function reveal(question, cards, preferred) {
 }
 
 /**
- * Where an answer came from: what the person would get now, or a taste drawn from the belief.
+ * Where an answer came from: what the user would get now, or a taste drawn from the belief.
  *
  * @param {string} source
  */

@@ -14,8 +14,8 @@ const STARS = [1, 2, 3, 4, 5];
  */
 export async function learn(verdict) {
   const before = get().belief;
-  const { person, belief } = await sendFeedback(verdict);
-  if (person === get().person) set({ before, belief });
+  const { user, belief } = await sendFeedback(verdict);
+  if (user === get().user) set({ before, belief });
 }
 
 /**

@@ -1,4 +1,4 @@
-/** Numbers and names as people read them. */
+/** Numbers and names as users read them. */
 
 const MINUS = "\u2212";
 

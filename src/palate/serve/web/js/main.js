@@ -9,7 +9,7 @@ import { byId } from "./dom.js";
 import { clearErrors, onKeyWanted, showError } from "./notices.js";
 import { setNames } from "./palette.js";
 import { mountPeek } from "./peek.js";
-import { eraseData, exportData, mountPeople, openPicker, resetData, restorePerson } from "./people.js";
+import { eraseData, exportData, mountUsers, openPicker, resetData, restoreUser } from "./users.js";
 import { mountReading, renderReading } from "./reading.js";
 import { rounded } from "./simplex.js";
 import { mountSliders } from "./sliders.js";
@@ -39,7 +39,7 @@ async function load() {
     });
     byId("main").setAttribute("aria-busy", "false");
     clearErrors();
-    await restorePerson();
+    await restoreUser();
   } catch (error) {
     showError(error, load);
   }
@@ -64,7 +64,7 @@ mountTheme();
 mountTriangle(renderReading);
 mountSliders(speak);
 mountReading();
-mountPeople();
+mountUsers();
 mountBelief({ export: exportData, reset: resetData, erase: eraseData, choose: openPicker });
 mountCompare();
 mountAsk();

@@ -1,7 +1,7 @@
-/** Who it is: choose, create, and everything a person may do with what is kept of them. */
+/** Who it is: choose, create, and everything a user may do with what is kept of them. */
 
 import {
-  ApiError, createPerson, erasePerson, exportPerson, getPeople, getPerson, resetPerson,
+  ApiError, createUser, eraseUser, exportUser, getUsers, getUser, resetUser,
   statePreference,
 } from "./api.js";
 import { close, confirmed, open, tell } from "./dialogs.js";
@@ -11,51 +11,51 @@ import { say, showError } from "./notices.js";
 import { rounded } from "./simplex.js";
 import { get, preference, set, watch } from "./state.js";
 
-const LAST = "palate.person"; // of the session's storage
+const LAST = "palate.user"; // of the session's storage
 
 /** Wire the button in the head of the page and the one under the triangle. */
-export function mountPeople() {
-  byId("person-button").addEventListener("click", openPicker);
+export function mountUsers() {
+  byId("user-button").addEventListener("click", openPicker);
   byId("state-button").addEventListener("click", keepStated);
-  watch(["person"], ({ person }) => {
-    byId("person-name").textContent = person ?? "Choose a person";
-    byId("person-button").classList.toggle("chosen", person !== null);
+  watch(["user"], ({ user }) => {
+    byId("user-name").textContent = user ?? "Choose a user";
+    byId("user-button").classList.toggle("chosen", user !== null);
   });
-  watch(["person", "shares", "stated"], renderStated);
+  watch(["user", "shares", "stated"], renderStated);
 }
 
-/** Go back to the person of this tab, if there was one. */
-export async function restorePerson() {
+/** Go back to the user of this tab, if there was one. */
+export async function restoreUser() {
   const last = sessionStorage.getItem(LAST);
   if (!last) return;
   try {
-    take(await getPerson(last));
+    take(await getUser(last));
   } catch {
     sessionStorage.removeItem(LAST); // erased meanwhile, or another tenant's
   }
 }
 
-/** Let somebody choose or create a person. */
+/** Let somebody choose or create a user. */
 export async function openPicker() {
-  const dialog = byId("person-dialog");
-  const list = el("ul", { class: "people", "aria-label": "People" });
+  const dialog = byId("user-dialog");
+  const list = el("ul", { class: "users", "aria-label": "Users" });
   const field = el("input", {
-    id: "new-person", autocomplete: "off", spellcheck: "false", maxlength: 128, required: true,
+    id: "new-user", autocomplete: "off", spellcheck: "false", maxlength: 128, required: true,
     pattern: "[A-Za-z0-9][A-Za-z0-9._@+\\-]*", placeholder: "ana",
     title: "Letters, digits and . _ @ + -, starting with a letter or digit",
   });
   const problem = el("p", { class: "field-error", role: "alert" });
   const form = el(
     "form",
-    { class: "new-person" },
-    el("label", { for: "new-person" }, "Name of a new person"),
+    { class: "new-user" },
+    el("label", { for: "new-user" }, "Name of a new user"),
     el("div", { class: "row" }, field, el("button", { class: "primary" }, "Create")),
     problem,
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      await createPerson(field.value.trim());
+      await createUser(field.value.trim());
       await choose(field.value.trim());
     } catch (error) {
       problem.textContent = error instanceof ApiError ? error.message : String(error);
@@ -64,7 +64,7 @@ export async function openPicker() {
   const closer = el("button", { type: "button" }, "Close");
   closer.addEventListener("click", () => close(dialog));
   dialog.replaceChildren(
-    el("h2", { id: "person-dialog-title" }, "Who is it?"),
+    el("h2", { id: "user-dialog-title" }, "Who is it?"),
     form,
     list,
     el("div", { class: "row dialog-actions" }, closer),
@@ -75,16 +75,16 @@ export async function openPicker() {
 }
 
 /**
- * Add a page of people to the list.
+ * Add a page of users to the list.
  *
  * @param {HTMLElement} list
  * @param {number|null} after
  */
 async function fill(list, after) {
   try {
-    const { people, next_after: next } = await getPeople(after);
+    const { users, next_after: next } = await getUsers(after);
     list.querySelector(".more")?.remove();
-    for (const row of people) list.append(lineOf(row));
+    for (const row of users) list.append(lineOf(row));
     if (!list.firstChild) list.append(el("li", { class: "muted" }, "Nobody yet."));
     if (next !== null) {
       const more = el("button", { type: "button", class: "small" }, "Show more");
@@ -93,45 +93,45 @@ async function fill(list, after) {
     }
   } catch (error) {
     if (error instanceof ApiError && error.status === 403) {
-      list.replaceChildren(el("li", { class: "muted" }, "This key may not list people; type a name."));
+      list.replaceChildren(el("li", { class: "muted" }, "This key may not list users; type a name."));
       return;
     }
-    close(byId("person-dialog"));
+    close(byId("user-dialog"));
     showError(error, openPicker);
   }
 }
 
-/** @param {import("./types.js").PersonRow} row */
+/** @param {import("./types.js").UserRow} row */
 function lineOf(row) {
   const button = el(
     "button",
-    { type: "button", class: "person-line", "aria-current": row.person === get().person ? "true" : null },
-    el("span", {}, row.person),
+    { type: "button", class: "user-line", "aria-current": row.user === get().user ? "true" : null },
+    el("span", {}, row.user),
     el("span", { class: "muted" }, plural(row.n_feedback, "verdict")),
   );
-  button.addEventListener("click", () => choose(row.person));
+  button.addEventListener("click", () => choose(row.user));
   return el("li", {}, button);
 }
 
-/** @param {string} person */
-async function choose(person) {
+/** @param {string} user */
+async function choose(user) {
   try {
-    take(await getPerson(person));
-    close(byId("person-dialog"));
-    byId("person-button").focus();
+    take(await getUser(user));
+    close(byId("user-dialog"));
+    byId("user-button").focus();
   } catch (error) {
-    close(byId("person-dialog"));
-    showError(error, () => choose(person));
+    close(byId("user-dialog"));
+    showError(error, () => choose(user));
   }
 }
 
-/** @param {import("./types.js").Person} found */
+/** @param {import("./types.js").User} found */
 function take(found) {
   const { objectives, shares, source } = get();
   const stated = found.preference;
-  sessionStorage.setItem(LAST, found.person);
+  sessionStorage.setItem(LAST, found.user);
   set({
-    person: found.person,
+    user: found.user,
     belief: found.belief,
     before: null,
     stated,
@@ -141,12 +141,12 @@ function take(found) {
 }
 
 function renderStated() {
-  const { person, stated } = get();
+  const { user, stated } = get();
   const button = /** @type {HTMLButtonElement} */ (byId("state-button"));
-  button.hidden = person === null;
+  button.hidden = user === null;
   const isKept = stated !== null && JSON.stringify(sorted(stated)) === JSON.stringify(sorted(preference()));
   button.disabled = isKept;
-  button.textContent = isKept ? `Kept as ${person}'s wish` : `Keep as ${person}'s wish`;
+  button.textContent = isKept ? `Kept as ${user}'s wish` : `Keep as ${user}'s wish`;
 }
 
 /** @param {Record<string, number>} shares */
@@ -154,26 +154,26 @@ const sorted = (shares) =>
   Object.entries(shares).filter(([, v]) => v > 0).map(([k, v]) => [k, v.toFixed(3)]).sort();
 
 async function keepStated() {
-  const { person } = get();
-  if (!person) return;
+  const { user } = get();
+  if (!user) return;
   try {
     const stated = preference();
-    await statePreference(person, stated);
+    await statePreference(user, stated);
     set({ stated });
-    say(`Kept: ${person}'s answers follow it until something was learned.`);
+    say(`Kept: ${user}'s answers follow it until something was learned.`);
   } catch (error) {
     showError(error, keepStated);
   }
 }
 
-/** Everything that is kept of the person, as a file. */
+/** Everything that is kept of the user, as a file. */
 export async function exportData() {
-  const { person } = get();
-  if (!person) return;
+  const { user } = get();
+  if (!user) return;
   try {
-    const data = await exportPerson(person);
+    const data = await exportUser(user);
     const file = new Blob([JSON.stringify(data, null, 2)], { type: "application/json" });
-    const link = el("a", { href: URL.createObjectURL(file), download: `palate-${person}.json` });
+    const link = el("a", { href: URL.createObjectURL(file), download: `palate-${user}.json` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     say("Everything that is kept was saved as a file.");
@@ -182,19 +182,19 @@ export async function exportData() {
   }
 }
 
-/** Forget what was learned, keep the person. */
+/** Forget what was learned, keep the user. */
 export async function resetData() {
-  const { person } = get();
-  if (!person) return;
+  const { user } = get();
+  if (!user) return;
   const isSure = await confirmed({
-    title: `Forget what ${person} taught?`,
-    text: "The belief starts afresh. The person and the stated wish stay.",
+    title: `Forget what ${user} taught?`,
+    text: "The belief starts afresh. The user and the stated wish stay.",
     yes: "Forget it",
   });
   if (!isSure) return;
   try {
-    await resetPerson(person);
-    take(await getPerson(person));
+    await resetUser(user);
+    take(await getUser(user));
     set({ source: "point" });
     say("Forgotten. The belief starts afresh.");
   } catch (error) {
@@ -202,20 +202,20 @@ export async function resetData() {
   }
 }
 
-/** Erase the person, and show the receipt. */
+/** Erase the user, and show the receipt. */
 export async function eraseData() {
-  const { person } = get();
-  if (!person) return;
+  const { user } = get();
+  if (!user) return;
   const isSure = await confirmed({
-    title: `Erase ${person}?`,
-    text: "Every row that is kept of this person is removed. It cannot be undone.",
+    title: `Erase ${user}?`,
+    text: "Every row that is kept of this user is removed. It cannot be undone.",
     yes: "Erase everything",
   });
   if (!isSure) return;
   try {
-    const receipt = await erasePerson(person);
+    const receipt = await eraseUser(user);
     sessionStorage.removeItem(LAST);
-    set({ person: null, belief: null, before: null, stated: null, source: "point" });
+    set({ user: null, belief: null, before: null, stated: null, source: "point" });
     showReceipt(receipt);
   } catch (error) {
     showError(error, eraseData);
@@ -236,7 +236,7 @@ function showReceipt(receipt) {
   tell({
     title: "Erased",
     body: [
-      el("p", {}, "Nothing is kept any more. This receipt does not name the person."),
+      el("p", {}, "Nothing is kept any more. This receipt does not name the user."),
       el("dl", { class: "receipt" },
         ...lines.flatMap(([label, value]) => [el("dt", {}, label), el("dd", {}, value)])),
     ],

@@ -3,10 +3,10 @@
 /**
  * @typedef {object} State
  * @property {import("./types.js").Library|null} library
- * @property {string|null} person
+ * @property {string|null} user
  * @property {import("./types.js").Belief|null} belief
  * @property {import("./types.js").Belief|null} before The belief before the last feedback.
- * @property {Record<string, number>|null} stated The person's stated preference.
+ * @property {Record<string, number>|null} stated The user's stated preference.
  * @property {string[]} objectives Names, in the library's order.
  * @property {number[]} shares The preference of the point, one share per objective.
  * @property {number[]} corners Indices of the objectives at the top, left and right corner.
@@ -17,7 +17,7 @@
 /** @type {State} */
 const state = {
   library: null,
-  person: null,
+  user: null,
   belief: null,
   before: null,
   stated: null,

@@ -48,7 +48,7 @@ export function mountTriangle(onCertified) {
     onCertified();
   };
   watch(["library", "corners", "shares"], drawAll);
-  watch(["belief", "person"], drawMarks);
+  watch(["belief", "user"], drawMarks);
 }
 
 const HELP =

@@ -49,18 +49,18 @@
  * @property {Shares|null} preference
  * @property {{coefficients: Shares, scale: number, kl: number, budget: number, gain: Estimate}} soup
  *
- * @typedef {object} Person
- * @property {string} person
+ * @typedef {object} User
+ * @property {string} user
  * @property {Shares|null} preference As stated.
  * @property {Belief} belief
  *
- * @typedef {object} PersonRow
- * @property {string} person
+ * @typedef {object} UserRow
+ * @property {string} user
  * @property {number} n_feedback
  *
  * @typedef {object} Origin How an answer came about: the `palate` object of a response.
  * @property {string|null} response
- * @property {string|null} person
+ * @property {string|null} user
  * @property {string} method
  * @property {string[]} members
  * @property {Shares} coefficients

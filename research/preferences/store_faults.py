@@ -1,0 +1,270 @@
+"""Fault injection into the store: many processes write feedback, some are killed, nothing is lost.
+
+Each worker appends its rows one by one and notes a row's key only after the store acknowledged it.
+Some workers are killed with SIGKILL after a random number of acknowledgements and started again
+from their first row, as a client would that does not know how far it came. In the end every
+acknowledged row must be there once, every row must be there once, and every stored belief must
+equal the one rebuilt from the log, bit for bit.
+
+It also measures rows per second: one process, one row a transaction and 100 rows a transaction,
+against inserting the same rows without learning from them.
+"""
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from palate.core.errors import CheckFailedError, InvalidInputError
+from palate.core.seeds import generator_for
+from palate.core.types import Belief, Feedback
+from palate.preferences.belief import Learner
+from palate.store.database import Database, open_database
+from palate.store.rows import lock_user, write_feedback
+from palate.store.store import SqlProfileStore
+from research.command_line import DatabaseUrl, IsJson, Seed, print_figures, run
+
+N_FEATURES = 8
+N_TIMED = 1500  # rows of each throughput figure, in turns of 100
+N_TIMED_USERS = 10
+TIMED_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Drill:
+    """How hard the store is tried.
+
+    Attributes:
+        url: Of a database without users.
+        n_processes: Writers at once.
+        n_rows: Of each writer.
+        n_users: That all writers write about.
+        n_killed: Writers killed with SIGKILL and started again.
+        seed: Of feedback and kills.
+    """
+
+    url: str
+    n_processes: int = 8
+    n_rows: int = 1000
+    n_users: int = 50
+    n_killed: int = 2
+    seed: int = 0
+
+
+def run_drill(drill: Drill) -> dict[str, Any]:
+    """Carry out the drill.
+
+    Returns:
+        Counts, the checks with their outcome, seconds, and rows per second.
+
+    Raises:
+        InvalidInputError: the database holds users already, or more are to be killed than run.
+    """
+    database = open_database(drill.url)
+    store = _store(database)
+    if store.users():
+        raise InvalidInputError("The drill needs a database without users; give a new one.")
+    if not 0 <= drill.n_killed <= drill.n_processes:
+        raise InvalidInputError(
+            f"{drill.n_killed} of {drill.n_processes} processes cannot be killed."
+        )
+    try:
+        with TemporaryDirectory(prefix="palate-drill-") as folder:
+            started = time.perf_counter()
+            n_kills = _write_and_kill(drill, Path(folder))
+            seconds = time.perf_counter() - started
+            acknowledged = Counter(
+                key
+                for path in Path(folder).iterdir()
+                for key in path.read_text(encoding="utf-8").split()
+            )
+        found = _check(store, drill, acknowledged)
+        found |= {
+            "kind": "users-drill",
+            "database": database.engine.dialect.name,
+            "n_processes": drill.n_processes,
+            "n_rows_each": drill.n_rows,
+            "n_users": drill.n_users,
+            "n_kills": n_kills,
+            "seconds": seconds,
+            "rows_per_second": found["n_rows"] / seconds,
+            "one_process": _throughput(database, drill.seed),
+        }
+    finally:
+        database.close()
+    return found
+
+
+def require_passed(found: Mapping[str, Any]) -> None:
+    """Fail where a check of the drill did not hold.
+
+    Raises:
+        CheckFailedError: naming the first such check.
+    """
+    for name, holds in found["checks"].items():
+        if not holds:
+            raise CheckFailedError(f"The drill failed: {name} does not hold.")
+
+
+def drill_item(drill: Drill, worker: int, row: int) -> Feedback:
+    """Row `row` of a worker: always the same, so that it can be sent again."""
+    generator = generator_for(drill.seed, "row", worker, row)
+    return Feedback(
+        user=f"user {generator.integers(drill.n_users)}",
+        kind="comparison",
+        features=tuple(generator.standard_normal(N_FEATURES).tolist()),
+        label=float(generator.integers(2)),
+        key=f"{worker}-{row}",
+    )
+
+
+def write_rows(drill: Drill, worker: int, notes: Path) -> None:
+    """What a worker process does: append row by row, noting each after its acknowledgement."""
+    database = open_database(drill.url)
+    store = _store(database)
+    handle = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for row in range(drill.n_rows):
+        item = drill_item(drill, worker, row)
+        store.append(item)
+        os.write(handle, f"{item.key}\n".encode())
+    os.close(handle)
+    database.close()
+
+
+def _write_and_kill(drill: Drill, folder: Path) -> int:
+    context = multiprocessing.get_context("spawn")
+
+    def begin(worker: int) -> BaseProcess:
+        process = context.Process(target=write_rows, args=(drill, worker, folder / str(worker)))
+        process.start()
+        return process
+
+    processes = {worker: begin(worker) for worker in range(drill.n_processes)}
+    generator = generator_for(drill.seed, "kills")
+    doomed = generator.choice(drill.n_processes, size=drill.n_killed, replace=False).tolist()
+    n_kills = 0
+    for worker in doomed:
+        target = int(generator.integers(drill.n_rows // 10, drill.n_rows // 2 + 1))
+        _wait_for_notes(folder / str(worker), target, processes[worker])
+        if processes[worker].is_alive():
+            processes[worker].kill()
+            n_kills += 1
+        processes[worker].join()
+        processes[worker] = begin(worker)
+    for worker, process in processes.items():
+        process.join()
+        if process.exitcode != 0:
+            raise CheckFailedError(f"Worker {worker} ended with exit code {process.exitcode}.")
+    return n_kills
+
+
+def _wait_for_notes(path: Path, n_lines: int, process: BaseProcess) -> None:
+    while process.is_alive():
+        if path.exists() and path.read_bytes().count(b"\n") >= n_lines:
+            return
+        time.sleep(0.002)
+
+
+def _check(store: SqlProfileStore, drill: Drill, acknowledged: Counter[str]) -> dict[str, Any]:
+    kept: Counter[str] = Counter()
+    n_equal, names = 0, store.users()
+    for name in names:
+        kept.update(item.key for item in store.history(name))
+        stored, rebuilt = store.rebuilt(name)
+        n_equal += stored is not None and _is_same(stored, rebuilt)
+    wanted = {
+        f"{worker}-{row}" for worker in range(drill.n_processes) for row in range(drill.n_rows)
+    }
+    return {
+        "n_rows": sum(kept.values()),
+        "n_acknowledged": len(acknowledged),
+        "n_beliefs_equal": n_equal,
+        "n_beliefs": len(names),
+        "checks": {
+            "every acknowledged row is there once": all(kept[key] == 1 for key in acknowledged),
+            "every row is there once": set(kept) == wanted and set(kept.values()) == {1},
+            "every belief equals its rebuild": n_equal == len(names),
+        },
+    }
+
+
+def _is_same(first: Belief, second: Belief) -> bool:
+    return (
+        np.array_equal(first.mean, second.mean)
+        and np.array_equal(first.covariance, second.covariance)
+        and first.n_observations == second.n_observations
+        and first.gain == second.gain
+    )
+
+
+def _throughput(database: Database, seed: int) -> dict[str, float]:
+    """Rows a second of one process, and how much of a bare insert's speed learning leaves."""
+    timing = Drill(url="", n_users=N_TIMED_USERS, seed=seed + 1)
+    store, batched = _store(database, tenant="timed"), _store(database, tenant="timed in batches")
+
+    def bare(items: list[Feedback]) -> None:
+        for item in items:
+            with database.writing() as connection:
+                user = lock_user(connection, tenant="bare", name=item.user, now=0.0)
+                position = int(item.key.split("-")[1])
+                write_feedback(connection, user, [item], after=position, now=0.0)
+
+    def one_by_one(items: list[Feedback]) -> None:
+        for item in items:
+            store.append(item)
+
+    seconds: dict[str, list[float]] = {"bare": [], "one by one": [], "batched": []}
+    for turn in range(N_TIMED // TIMED_BATCH):
+        rows = range(turn * TIMED_BATCH, (turn + 1) * TIMED_BATCH)
+        items = [drill_item(timing, 0, row) for row in rows]
+        for name, write in (
+            ("bare", bare),
+            ("one by one", one_by_one),
+            ("batched", batched.append_many),
+        ):
+            started = time.perf_counter()
+            write(items)
+            seconds[name].append(time.perf_counter() - started)
+    median = {name: float(np.median(values)) for name, values in seconds.items()}
+    return {
+        "rows_per_second": TIMED_BATCH / median["one by one"],
+        "rows_per_second_in_batches_of_100": TIMED_BATCH / median["batched"],
+        "rows_per_second_inserted_without_learning": TIMED_BATCH / median["bare"],
+        "speed_over_insert_without_learning": median["bare"] / median["one by one"],
+        "batched_speed_over_one_by_one": median["one by one"] / median["batched"],
+    }
+
+
+def _store(database: Database, tenant: str = "default") -> SqlProfileStore:
+    return SqlProfileStore(
+        database, Learner(Belief(np.zeros(N_FEATURES), np.eye(N_FEATURES))), tenant=tenant
+    )
+
+
+def main(  # noqa: PLR0913  a command's options are its parameters
+    *,
+    database: DatabaseUrl,
+    processes: Annotated[int, typer.Option(min=1, help="Writers at once.")] = 8,
+    rows: Annotated[int, typer.Option(min=1, help="Of each writer.")] = 1000,
+    users: Annotated[int, typer.Option(min=1, help="That all write about.")] = 50,
+    kills: Annotated[int, typer.Option(min=0, help="Writers killed and started again.")] = 2,
+    seed: Seed = 0,
+    is_json: IsJson = False,
+) -> None:
+    """Writers on a new database are killed; no acknowledged row may be lost."""
+    found = run_drill(Drill(database, processes, rows, users, kills, seed))
+    print_figures(found, is_json=is_json)
+    require_passed(found)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Engines: what executes plans, in this process or behind a server."""

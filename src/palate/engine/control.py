@@ -1,0 +1,30 @@
+"""What gives the linear coefficients of controlled requests while the engine decodes."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from palate.engine.batch import Live
+
+
+class ControlRun(Protocol):
+    """One controller during one run of the engine; it may keep what it has read of each request."""
+
+    def shares(self, lives: Sequence[Live]) -> Sequence[Float[Tensor, " rows"]]:
+        """For the next token of each request one share per row, on the simplex.
+
+        It is called once per step with every live request under this controller. A request that
+        was not there before has joined, with no token drawn; one that is missing has ended; all
+        others have exactly one token more than at the last call.
+        """
+        ...
+
+
+class Controller(Protocol):
+    """Gives the linear coefficients of controlled requests, token by token."""
+
+    def start(self) -> ControlRun:
+        """What serves one run of the engine; runs do not know each other."""
+        ...

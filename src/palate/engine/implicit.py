@@ -1,0 +1,91 @@
+"""Implicit output soups in the running batch: one row proposes tokens, the pool accepts them.
+
+The distribution is that of the explicit soup, exactly (`palate.soup.rejection`); what differs is
+that a token costs several proposals. They are counted in the request.
+
+Source: Spectral Souping, arXiv 2605.20408, implicit rule.
+
+Deviation:
+    1. Where the reference has no coefficient in the pool (coefficients that sum to one) it has no
+       row; then the row of the largest coefficient proposes. Any proposal gives the same
+       distribution, as long as it forbids nothing that the pool allows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palate.core.errors import InvalidInputError
+from palate.core.protocols import SamplingParams
+from palate.core.seeds import generator_for
+from palate.engine.batch import Live
+from palate.engine.pool import RowMap
+from palate.soup.rejection import rejection_sampler, sample_implicit
+
+
+def require_untruncated(sampling: SamplingParams) -> None:
+    """Return when tokens can be drawn by rejection under these settings.
+
+    Raises:
+        InvalidInputError: top-k, top-p or a repetition rule acts on the pooled distribution, which
+            an implicit soup does not compute token by token.
+    """
+    is_plain = (
+        sampling.top_k == 0
+        and sampling.top_p == 1.0
+        and sampling.repetition_penalty == 1.0
+        and sampling.no_repeat_ngram_size == 0
+    )
+    if not is_plain:
+        raise InvalidInputError(
+            "An implicit soup draws by rejection, without top_k, top_p and repetition rules; leave "
+            "these out, or use the method 'output-soup', which has the same distribution."
+        )
+
+
+def redraw(
+    tokens: Tensor,
+    lives: Sequence[Live],
+    *,
+    logits: Float[Tensor, "rows vocab"],
+    log_probs: Float[Tensor, "requests vocab"],
+    rows: RowMap,
+) -> Tensor:
+    """The batch's next tokens, with those of implicit requests drawn by rejection.
+
+    Args:
+        tokens: `[requests]`, drawn from the pooled distributions.
+        lives: The requests.
+        logits: `[rows, vocab]`, next-token logits of every row.
+        log_probs: `[requests, vocab]`, pooled, nats.
+        rows: Which request each row belongs to.
+    """
+    for place, live in enumerate(lives):
+        if live.plan.pool.is_implicit and live.request.sampling.temperature > 0:
+            own = logits[rows.owner == place]
+            proposal = torch.log_softmax(own[_proposer(live)].double(), dim=-1)
+            tilt = log_probs[place].double() - proposal
+            found = sample_implicit(
+                rejection_sampler(
+                    proposal.cpu().numpy(),
+                    np.nan_to_num(tilt.cpu().numpy(), nan=-np.inf, posinf=np.inf, neginf=-np.inf),
+                    temperature=live.request.sampling.temperature,
+                ),
+                n_draws=1,
+                generator=generator_for(live.request.seed, "implicit", len(live.tokens)),
+            )
+            live.n_proposals += int(found.n_proposals[0])
+            live.n_fallbacks += found.n_fallbacks
+            tokens[place] = int(found.tokens[0])
+    return tokens
+
+
+def _proposer(live: Live) -> int:
+    """The reference's row, or else the row of the largest coefficient."""
+    for place, row in enumerate(live.plan.rows):
+        if not any(row.coefficients):
+            return place
+    return int(np.argmax(live.plan.pool.coefficients))

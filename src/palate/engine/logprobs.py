@@ -1,0 +1,194 @@
+"""Log-probabilities of given answers under a plan, in one teacher-forced pass per row."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan, reference_plan
+from palate.engine.bank import AdapterBank
+from palate.engine.pool import RowMap, pool_log_probs
+from palate.models.load import Base
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An answer to be scored: what was read before it, and its own token ids.
+
+    Attributes:
+        context: Token ids of the prompt; at least one.
+        answer: Token ids of the answer; may be empty.
+    """
+
+    context: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an empty context: the first token would have no distribution."""
+        if not self.context:
+            raise InvalidInputError(
+                "An answer to be scored has no context; give at least one token."
+            )
+
+
+def answer_log_probs(
+    base: Base,
+    bank: AdapterBank,
+    *,
+    plans: Sequence[Plan],
+    items: Sequence[Scored],
+    max_num_seqs: int = 64,
+) -> list[Float[Tensor, " tokens"]]:
+    """Natural logarithm of the probability of each answer token, one tensor per item.
+
+    Args:
+        base: The base model.
+        bank: The experts.
+        plans: One per item; a controlled pool is refused.
+        items: What was read and what was answered.
+        max_num_seqs: Most rows in one pass.
+
+    Raises:
+        InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a
+            controller.
+    """
+    if len(plans) != len(items):
+        raise InvalidInputError(
+            f"There are {len(plans)} plans for {len(items)} answers; give one each."
+        )
+    found: list[Tensor] = []
+    for part in _parts(plans, max_num_seqs=max_num_seqs):
+        found += _chunk(base, bank, plans=plans[part], items=items[part])
+    return found
+
+
+@torch.inference_mode()
+def answer_divergences(
+    base: Base,
+    bank: AdapterBank,
+    *,
+    plans: Sequence[Plan],
+    items: Sequence[Scored],
+    max_num_seqs: int = 64,
+) -> list[Float[Tensor, " tokens"]]:
+    """KL divergence from the plan to the base of the distribution of each answer token, nats.
+
+    Summed over an answer drawn from the plan itself it is an unbiased estimate of the KL divergence
+    of whole answers, with less spread than the answer's own log-ratio.
+
+    Args:
+        base: The base model, which is the reference.
+        bank: The experts.
+        plans: One per item; a controlled pool is refused.
+        items: What was read and what was answered.
+        max_num_seqs: Most rows in one pass, the reference's among them.
+
+    Raises:
+        InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a
+            controller.
+
+    Source:
+        palm.md, section 8.
+    """
+    if len(plans) != len(items):
+        raise InvalidInputError(
+            f"There are {len(plans)} plans for {len(items)} answers; give one each."
+        )
+    normal = _normal(plans)
+    reference = reference_plan(n_experts=bank.n_experts)
+    found: list[Tensor] = []
+    for part in _parts(normal, max_num_seqs=max_num_seqs // 2):
+        paired = [plan for own in normal[part] for plan in (own, reference)]
+        twice = [item for item in items[part] for _ in range(2)]
+        logits = _row_logits(base, bank, plans=paired, items=twice)
+        pooled = pool_log_probs(logits, RowMap.of(paired, device=base.device))
+        own, other = pooled[::2], pooled[1::2]
+        terms = torch.where(own > -torch.inf, own.exp() * (own - other), 0.0).sum(dim=2)
+        found += [terms[place, : len(item.answer)] for place, item in enumerate(items[part])]
+    return found
+
+
+def _parts(plans: Sequence[Plan], *, max_num_seqs: int) -> Iterator[slice]:
+    """Stretches of plans with at most so many rows together, but at least one plan."""
+    start = 0
+    while start < len(plans):
+        end, n_rows = start + 1, len(plans[start].rows)
+        while end < len(plans) and n_rows + len(plans[end].rows) <= max_num_seqs:
+            n_rows += len(plans[end].rows)
+            end += 1
+        yield slice(start, end)
+        start = end
+
+
+def _normal(plans: Sequence[Plan]) -> list[Plan]:
+    normal = [plan.normal_form() for plan in plans]
+    if any(plan.pool.controller is not None for plan in normal):
+        raise InvalidInputError(
+            "A controlled plan has no fixed shares; score it with its controller."
+        )
+    return normal
+
+
+@torch.inference_mode()
+def row_distributions(
+    base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
+) -> Float[Tensor, "rows tokens vocab"]:
+    """Every row's next-token log-probabilities along the answer, before any pooling."""
+    logits = _row_logits(base, bank, plans=[plan], items=[item])[:, : len(item.answer)]
+    return torch.log_softmax(logits.float(), dim=-1)
+
+
+def row_log_probs(
+    base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
+) -> Float[Tensor, "tokens rows"]:
+    """Log-probability of each answer token under every row of the plan, before any pooling."""
+    log_probs = row_distributions(base, bank, plan=plan, item=item)
+    answer = torch.tensor(item.answer, dtype=torch.long, device=log_probs.device)
+    index = answer.view(1, -1, 1).expand(len(plan.rows), -1, 1)
+    return log_probs.gather(2, index).squeeze(2).T
+
+
+@torch.inference_mode()
+def _chunk(
+    base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
+) -> list[Tensor]:
+    normal = _normal(plans)
+    logits = _row_logits(base, bank, plans=normal, items=items)
+    pooled = pool_log_probs(logits, RowMap.of(normal, device=base.device))
+    return [
+        pooled[place, : len(item.answer)]
+        .gather(1, torch.tensor(item.answer, dtype=torch.long, device=base.device).unsqueeze(1))
+        .squeeze(1)
+        for place, item in enumerate(items)
+    ]
+
+
+def _row_logits(
+    base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
+) -> Float[Tensor, "rows answer vocab"]:
+    """Logits for every answer token of every row; what follows a shorter answer has no meaning."""
+    texts = [
+        (row.context if row.context is not None else item.context, item.answer)
+        for plan, item in zip(plans, items, strict=True)
+        for row in plan.rows
+    ]
+    n_answer = max(len(item.answer) for item in items)
+    n_context = max(len(context) for context, _ in texts)
+    filler = int(str(base.tokenizer.pad_token_id or 0))
+    ids = torch.full((len(texts), n_context + n_answer), filler)
+    mask = torch.zeros_like(ids)
+    for place, (context, answer) in enumerate(texts):
+        left, right = n_context - len(context), n_context + len(answer)
+        ids[place, left:right] = torch.tensor([*context, *answer])
+        mask[place, left:right] = 1
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    with bank.applied([row.coefficients for plan in plans for row in plan.rows]):
+        return base.model(
+            input_ids=ids.to(base.device),
+            attention_mask=mask.to(base.device),
+            position_ids=positions.to(base.device),
+            logits_to_keep=n_answer + 1,
+        ).logits[:, :-1]

@@ -1,0 +1,1 @@
+"""Black-box experts behind OpenAI-compatible servers."""

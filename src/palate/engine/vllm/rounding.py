@@ -1,0 +1,104 @@
+"""Rounding of soups' coefficients: how users come to share adapters, and what that can cost.
+
+Coefficients are rounded to multiples of a step. With `d` the difference, the loss is bounded twice:
+
+    parameters      |sum_k d_k D_k|_F = sqrt(d' G d), with `G_jk = <D_j, D_k>` over all layers and
+                    `D_k = s_k B_k A_k` the change that expert k makes; exact.
+    distributions   TV(p_c, p_c+d) <= sum_k |d_k| r_k, with `r_k` the largest speed at which any
+                    next-token distribution changes with coefficient k.
+
+The second follows from `dp/dt = p (g - E g)` along the way from c to c + d, g the slope of the
+log-probabilities: `TV <= 1/2 int E|sum_k d_k (g_k - E g_k)| dt <= sum_k |d_k| max 1/2 E|g_k - E
+g_k|`. It holds where no state changes faster than `r_k`; these are measured on states of one's own
+(`palate.serve.vllm_rates`), so the bound is as good as those states are typical.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.models.adapter import Adapter
+
+
+@dataclass(frozen=True, eq=False)
+class Rounding:
+    """How coefficients are rounded, and what is known of its price.
+
+    Attributes:
+        step: Coefficients become multiples of it; 0 leaves them as they are.
+        gram: `[experts, experts]`, inner products of the experts' changes of all parameters.
+        rates: `[experts]`, largest total variation per unit of each coefficient; empty: unknown.
+    """
+
+    step: float
+    gram: Float[ndarray, "experts experts"]
+    rates: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse rates that are not one per expert."""
+        if self.rates and len(self.rates) != len(self.gram):
+            raise InvalidInputError(
+                f"There are {len(self.rates)} rates for {len(self.gram)} experts; give one each."
+            )
+
+    def rounded(self, coefficients: Sequence[float]) -> "Rounded":
+        """The nearest coefficients on the grid, and the bounds on what that changes.
+
+        Raises:
+            InvalidCoefficientsError: not one coefficient per expert.
+        """
+        exact = np.asarray(coefficients, dtype=np.float64)
+        if exact.shape != (len(self.gram),):
+            raise InvalidCoefficientsError(
+                f"There are {exact.size} coefficients for {len(self.gram)} experts; give one each."
+            )
+        if self.step == 0.0:
+            return Rounded(tuple(exact.tolist()), 0.0, 0.0)
+        near = np.round(np.rint(exact / self.step) * self.step, 12) + 0.0  # no minus zero
+        moved = exact - near
+        if not np.any(np.abs(moved) > 1e-12):
+            return Rounded(tuple(near.tolist()), 0.0, 0.0)
+        norm = float(np.sqrt(max(0.0, moved @ self.gram @ moved)))
+        bound = float(min(1.0, np.abs(moved) @ np.array(self.rates))) if self.rates else None
+        return Rounded(tuple(near.tolist()), norm, bound)
+
+    def worst_bound(self) -> float | None:
+        """The distributions' bound for coefficients half a step off each; `None` if unknown."""
+        return min(1.0, self.step / 2 * sum(self.rates)) if self.rates else None
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """Coefficients on the grid.
+
+    Attributes:
+        coefficients: One per expert.
+        parameter_change: Frobenius norm of what rounding changes of all parameters.
+        bound: On the total variation of every next token; zero is exact, `None` is unknown.
+    """
+
+    coefficients: tuple[float, ...]
+    parameter_change: float
+    bound: float | None
+
+
+def gram_of(adapters: Sequence[Adapter]) -> Float[ndarray, "experts experts"]:
+    """`<D_j, D_k>` over all layers: `s_j s_k tr((A_j A_k') (B_k' B_j))`, by thin products only."""
+    gram = np.zeros((len(adapters), len(adapters)))
+    for j, first in enumerate(adapters):
+        for k, second in enumerate(adapters[: j + 1]):
+            gram[j, k] = gram[k, j] = sum(
+                _inner(first, second, layer) for layer in first.keys() & second.keys()
+            )
+    return gram
+
+
+def _inner(first: Adapter, second: Adapter, layer: str) -> float:
+    left, right = first[layer], second[layer]
+    down = left.down.double() @ right.down.double().T
+    up = left.up.double().T @ right.up.double()
+    return float(left.scale * right.scale * (down * up).sum())

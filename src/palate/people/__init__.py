@@ -1,1 +1,0 @@
-"""Beliefs about people's preferences."""

@@ -1,0 +1,1 @@
+"""Beliefs about users's preferences."""

@@ -1,0 +1,245 @@
+"""A user's belief, learned item by item, and always the same as if learned anew from the log.
+
+A `Learner` knows the prior and the settings; the belief of a user is a function of the user's
+feedback in order. The first 25 items and then every 25th (or every item, with adaptive drift) are
+refitted from the log, with the user's own noise; between refits an item costs O(features^2).
+`rebuild` goes the same way from the log alone, so a stored belief can be checked, or thrown away.
+
+What each kind of feedback says:
+
+- a comparison: the label of the difference of two answers (ties and probabilities included);
+- thumbs: a comparison with a typical answer, whose features are zero; give features less those of
+  what is usually shown. A user who only ever gives thumbs up is drawn towards what was shown,
+  and held by the prior;
+- a rating: a number in units of the margin, compared within its group only; the first of a group
+  says nothing.
+
+Source: Spectral Souping, arXiv 2605.20408, online coefficients; refit every 25 comparisons.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_bytes
+from palate.core.types import Belief, Feedback
+from palate.preferences.bradley_terry import RootedPrior, fit, update
+from palate.preferences.comparisons import require_root
+from palate.preferences.drift import change_discounts, forget, steady_discounts
+from palate.preferences.gaussian_posterior import average_fit
+from palate.preferences.noise import average_over_gain, fit_gain
+from palate.preferences.preference import rooted_on_plane
+from palate.preferences.ratings import update_rating
+from palate.preferences.settings import LearningSettings
+
+ALGORITHM = 1  # to be raised when the same feedback leads to other beliefs
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """How beliefs come from feedback.
+
+    Attributes:
+        prior: Of a user never seen before; on the plane of sum one for a preference.
+        is_preference: The vector is a preference, else coefficients.
+        settings: Gains, drift, refits.
+    """
+
+    prior: Belief
+    is_preference: bool = False
+    settings: LearningSettings = field(default_factory=LearningSettings)
+
+    @property
+    def digest(self) -> str:
+        """Changes with the prior and the settings, and so with any belief they lead to."""
+        parts = [self.prior.mean, self.prior.covariance]
+        arrays = [np.ascontiguousarray(part, dtype="<f8").tobytes() for part in parts]
+        settings = f"{ALGORITHM} {self.is_preference} {self.settings.model_dump_json()}"
+        return hash_bytes(*arrays, settings.encode())
+
+    def start(self) -> Belief:
+        """The belief of a user who has said nothing."""
+        return replace(self.prior, n_observations=0, gain=self.settings.gain)
+
+    def learn(
+        self, belief: Belief, feedback: Feedback, *, earlier: Callable[[], Sequence[Feedback]]
+    ) -> Belief:
+        """The belief after one more item.
+
+        Args:
+            belief: After all earlier items.
+            feedback: The new item.
+            earlier: Gives all earlier items, oldest first; called only where they are needed.
+
+        Raises:
+            InvalidInputError: the item's features are not as long as the prior.
+        """
+        self._require_width(feedback)
+        count = belief.n_observations + 1
+        if count == self._last_refit(count):
+            return self.refit([*earlier(), feedback])
+        if self.settings.drift == "steady":
+            belief = forget(belief, prior=self.prior, factor=self.settings.forgetting)
+        feature = np.array(feedback.features)
+        if feedback.kind != "rating":
+            return update(belief, feature, feedback.label, gain=belief.gain)
+        group = [
+            item for item in earlier() if item.kind == "rating" and item.group == feedback.group
+        ]
+        return self._learn_rating(belief, feedback, group, discounts=np.ones(len(group) + 1))
+
+    def rebuild(self, history: Sequence[Feedback]) -> Belief:
+        """The belief after the whole history, from nothing but the history.
+
+        Raises:
+            InvalidInputError: an item's features are not as long as the prior.
+        """
+        last_refit = self._last_refit(len(history))
+        belief = self.refit(history[:last_refit]) if last_refit else self.start()
+        for position in range(last_refit, len(history)):
+            belief = self.learn(
+                belief, history[position], earlier=lambda end=position: history[:end]
+            )
+        return belief
+
+    def refit(self, history: Sequence[Feedback]) -> Belief:
+        """Exact mode of all comparisons, with all ratings in the prior, drift and own noise.
+
+        Raises:
+            InvalidInputError: an item's features are not as long as the prior.
+        """
+        told = self._told(history, is_gain_needed=True)
+        fitted = fit(
+            told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
+        )
+        return Belief(fitted.mean, fitted.covariance, len(history), told.gain)
+
+    def posterior(self, history: Sequence[Feedback]) -> Belief:
+        """Posterior mean and covariance after the whole history: for regions that cover.
+
+        A belief is a mode with its curvature, quick to keep up to date but too sure of itself;
+        this is the normal distribution closest to the posterior. Where users have gains of their
+        own, it is averaged over all gains, from the first comparison on. Ratings are read with
+        the population's gain, and a history with drift as its discounts have it.
+
+        Raises:
+            InvalidInputError: an item's features are not as long as the prior.
+        """
+        told = self._told(history, is_gain_needed=False)
+        average = average_over_gain if self.settings.is_gain_fitted else average_fit
+        found = average(
+            told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
+        )
+        return replace(found, n_observations=len(history))
+
+    def _told(self, history: Sequence[Feedback], *, is_gain_needed: bool) -> "_Told":
+        """The history as comparisons under a prior that has taken in the ratings.
+
+        The gain is the user's own where it is needed and known, else the population's.
+        """
+        for item in history:
+            self._require_width(item)
+        is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
+        pairs = [item for item in history if item.kind != "rating"]
+        features = np.array([item.features for item in pairs]).reshape(-1, len(self.prior.mean))
+        labels = np.array([item.label for item in pairs])
+        discounts = np.ones(len(history))
+        if self.settings.drift == "steady":
+            discounts = steady_discounts(len(history), factor=self.settings.forgetting)
+        gain = self.settings.gain
+        if self.settings.drift == "adaptive":
+            kept = change_discounts(
+                features,
+                labels,
+                prior=self._rooted(self.prior),
+                gain=gain,
+                hazard=self.settings.hazard,
+            )
+            discounts = _spread_over_ratings(kept, is_rating)
+        prior = self._with_ratings(history, discounts)
+        rooted, counted = self._rooted(prior), discounts[~is_rating]
+        is_known = self.settings.is_gain_fitted and len(pairs) >= self.settings.fit_gain_from
+        if is_gain_needed and is_known:
+            gain = fit_gain(features, labels, prior=rooted, gain=gain, discounts=counted)
+        return _Told(features, labels, rooted, gain, counted)
+
+    def _last_refit(self, count: int) -> int:
+        """The number of items at the last refit, when there are `count`."""
+        every = self.settings.refit_every
+        if self.settings.drift == "adaptive" or count <= every:
+            return count
+        return count - count % every
+
+    def _rooted(self, prior: Belief) -> RootedPrior:
+        if self.is_preference:
+            return rooted_on_plane(prior)
+        return RootedPrior(prior.mean, require_root(prior.covariance))
+
+    def _with_ratings(
+        self, history: Sequence[Feedback], discounts: Float[ndarray, " items"]
+    ) -> Belief:
+        belief = self.start()
+        groups: dict[str, list[int]] = {}
+        for position, item in enumerate(history):
+            if item.kind == "rating":
+                earlier = groups.setdefault(item.group, [])
+                belief = self._learn_rating(
+                    belief,
+                    item,
+                    [history[index] for index in earlier],
+                    discounts=discounts[[*earlier, position]],
+                )
+                earlier.append(position)
+        return belief
+
+    def _learn_rating(
+        self,
+        belief: Belief,
+        item: Feedback,
+        group: Sequence[Feedback],
+        *,
+        discounts: Float[ndarray, " group_and_item"],
+    ) -> Belief:
+        """One rating against the mean of the earlier ones of its group."""
+        weight, own = float(discounts[:-1].sum()), float(discounts[-1])
+        if weight < 1e-9 or own < 1e-9:
+            return replace(belief, n_observations=belief.n_observations + 1)
+        share = discounts[:-1] / weight
+        feature = np.array(item.features) - share @ np.array([other.features for other in group])
+        value = item.label - float(share @ np.array([other.label for other in group]))
+        variance = self.settings.rating_noise**2 * (1.0 / own + 1.0 / weight)
+        return update_rating(belief, self.settings.gain * feature, value, variance=variance)
+
+    def _require_width(self, item: Feedback) -> None:
+        if len(item.features) != len(self.prior.mean):
+            raise InvalidInputError(
+                f"The feedback {item.key!r} of {item.user!r} has {len(item.features)} features, "
+                f"but beliefs here have {len(self.prior.mean)}."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    features: Float[ndarray, "comparisons features"]
+    labels: Float[ndarray, " comparisons"]
+    prior: RootedPrior
+    gain: float
+    discounts: Float[ndarray, " comparisons"]
+
+
+def _spread_over_ratings(
+    discounts: Float[ndarray, " comparisons"], is_rating: ndarray
+) -> Float[ndarray, " items"]:
+    """Each rating gets the discount of the next comparison; after the last one, 1."""
+    every = np.ones(len(is_rating))
+    every[~is_rating] = discounts
+    upcoming = 1.0
+    for position in range(len(is_rating) - 1, -1, -1):
+        if is_rating[position]:
+            every[position] = upcoming
+        upcoming = float(every[position])
+    return every

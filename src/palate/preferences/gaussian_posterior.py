@@ -1,0 +1,242 @@
+"""The normal distribution closest to a logistic posterior, for credible regions that cover.
+
+Laplace's approximation puts its centre at the mode, which lies nearer to the prior than the mean
+does, and takes the curvature there alone: its 90 % regions of 16 coefficients hold about three of
+four users. The normal `q = N(m, S)` with the least `KL(q || posterior)` averages slope and
+curvature over itself instead:
+
+    S^-1 = I + sum_i discount_i E_q[s (1 - s)] x_i x_i'
+    m    =     sum_i discount_i (label_i - E_q[s]) x_i,
+
+with `s = sigmoid(offset_i + x_i . z)` and `z` the whitened vector. Averages over a margin are those
+of `palate.preferences.logistic_normal`. It costs about five times a Laplace fit, so beliefs are stored
+as modes and this is asked for where a region is shown.
+
+The two equations are solved by natural-gradient steps in `(m, S^-1)`, which ascend the bound. A
+whole step solves them at once where margins are small and may overshoot where they are large: it
+is halved while the bound falls, and shortened where the steps begin to swing.
+
+Source: Opper & Archambeau 2009, "The variational Gaussian approximation revisited"; Khan & Lin
+2017, "Conjugate-computation variational inference" (the steps).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import NotConvergedError
+from palate.core.types import Belief
+from palate.preferences.bradley_terry import RootedPrior
+from palate.preferences.comparisons import checked_comparisons, require_gain, require_root
+from palate.preferences.logistic_normal import logistic_averages
+from palate.preferences.newton import fit_whitened
+
+MAX_ROUNDS = 400
+MAX_HALVINGS = 40
+TOLERANCE = 1e-8
+SLACK = 1e-9  # part of the bound that rounding may take away
+SHORTER, LONGER = 0.7, 1.2  # a step's length after a swing, and otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class AverageFits:
+    """The closest normal of every user.
+
+    Attributes:
+        mean: `[users, features]`.
+        covariance: `[users, features, features]`.
+        bound: `[users]`, lower bound on the log-probability of the user's labels, in nats.
+    """
+
+    mean: Float[ndarray, "users features"]
+    covariance: Float[ndarray, "users features features"]
+    bound: Float[ndarray, " users"]
+
+
+def average_fit(
+    features: Float[ndarray, "comparisons features"],
+    labels: Float[ndarray, " comparisons"],
+    *,
+    prior: Belief | RootedPrior,
+    gain: float = 1.0,
+    discounts: Float[ndarray, " comparisons"] | None = None,
+) -> Belief:
+    """Posterior mean and covariance of one user, by the closest normal distribution.
+
+    Args:
+        features: `[comparisons, features]`, first answer's minus second's.
+        labels: `[comparisons]` in [0, 1].
+        prior: Normal prior; with a `RootedPrior` the vector stays within its directions.
+        gain: How sharply labels follow margins.
+        discounts: `[comparisons]` in [0, 1]; 1 where absent.
+
+    Raises:
+        InvalidInputError: a value is not finite or out of range, or shapes disagree.
+        NotConvergedError: more than 400 rounds.
+    """
+    found = average_fits(
+        np.asarray(features, dtype=np.float64)[None],
+        np.asarray(labels, dtype=np.float64)[None],
+        prior=prior,
+        gain=gain,
+        discounts=None if discounts is None else np.asarray(discounts, dtype=np.float64)[None],
+    )
+    return Belief(found.mean[0], found.covariance[0], int(np.size(labels)), gain)
+
+
+def average_fits(
+    features: Float[ndarray, "users comparisons features"],
+    labels: Float[ndarray, "users comparisons"],
+    *,
+    prior: Belief | RootedPrior,
+    gain: float | Float[ndarray, " users"] = 1.0,
+    discounts: Float[ndarray, "users comparisons"] | None = None,
+) -> AverageFits:
+    """`average_fit` for many users with a common prior; one gain for all, or `[users]`.
+
+    Raises:
+        InvalidInputError: a value is not finite or out of range, or shapes disagree.
+        NotConvergedError: more than 400 rounds.
+    """
+    features, labels, counted = checked_comparisons(
+        features, labels, discounts, n_features=len(prior.mean)
+    )
+    root = prior.root if isinstance(prior, RootedPrior) else require_root(prior.covariance)
+    gains = np.broadcast_to(require_gain(gain), (len(features),))
+    scaled = features * gains[:, None, None]
+    found = _closest(_Problem(scaled @ root, scaled @ prior.mean, labels, counted))
+    return AverageFits(prior.mean + found.z @ root.T, root @ found.spread @ root.T, found.bound)
+
+
+@dataclass(frozen=True, eq=False)
+class _Normals:
+    """One normal for each user, with what the next step needs to know of it."""
+
+    z: Float[ndarray, "users free"]
+    precision: Float[ndarray, "users free free"]
+    spread: Float[ndarray, "users free free"]
+    bound: Float[ndarray, " users"]
+    slope: Float[ndarray, "users free"]  # of the negative bound along z
+    wanted: Float[ndarray, "users free free"]  # the precision that the second equation asks for
+
+    def of(self, users: ndarray) -> "_Normals":
+        """Those of some users."""
+        return _Normals(
+            self.z[users],
+            self.precision[users],
+            self.spread[users],
+            self.bound[users],
+            self.slope[users],
+            self.wanted[users],
+        )
+
+    def take(self, users: ndarray, other: "_Normals") -> None:
+        """Put the normals of some users in place."""
+        for name in ("z", "precision", "spread", "bound", "slope", "wanted"):
+            getattr(self, name)[users] = getattr(other, name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    x: Float[ndarray, "users comparisons free"]  # gain and prior root multiplied in
+    offsets: Float[ndarray, "users comparisons"]
+    labels: Float[ndarray, "users comparisons"]
+    discounts: Float[ndarray, "users comparisons"]
+
+    def of(self, users: ndarray) -> "_Problem":
+        """That of some users."""
+        return _Problem(
+            self.x[users], self.offsets[users], self.labels[users], self.discounts[users]
+        )
+
+    def at(
+        self, z: Float[ndarray, "users free"], precision: Float[ndarray, "users free free"]
+    ) -> _Normals:
+        """The normals with these means and precisions."""
+        x, n_free = self.x, self.x.shape[2]
+        spread = np.linalg.inv(precision)
+        margins = self.offsets + (x @ z[..., None])[..., 0]
+        variances = np.maximum(((x @ spread) * x).sum(axis=-1), 0.0)
+        average = logistic_averages(margins, variances)
+        loss = self.discounts * (average.softplus - self.labels * margins)
+        size = np.trace(spread, axis1=1, axis2=2) + (z * z).sum(axis=1) - n_free
+        kl = 0.5 * (size + np.linalg.slogdet(precision)[1])
+        missed = (self.discounts * (average.sigmoid - self.labels))[:, None, :]
+        counted = (self.discounts * average.slope)[..., None]
+        return _Normals(
+            z,
+            precision,
+            spread,
+            bound=-loss.sum(axis=1) - kl,
+            slope=np.matmul(missed, x)[:, 0] + z,
+            wanted=np.matmul((x * counted).transpose(0, 2, 1), x) + np.eye(n_free),
+        )
+
+
+@dataclass(eq=False)
+class _Pace:
+    """How long each user's next step is; shorter when the last two pointed apart."""
+
+    length: Float[ndarray, " users"]
+    step: Float[ndarray, "users free"]
+    change: Float[ndarray, "users free free"]
+
+    def follow(
+        self, step: Float[ndarray, "users free"], change: Float[ndarray, "users free free"]
+    ) -> None:
+        """Take in the directions of the step just made."""
+        swings = (step * self.step).sum(axis=1) < 0
+        swings |= (change * self.change).sum(axis=(1, 2)) < 0
+        self.length = np.where(swings, SHORTER * self.length, np.minimum(1.0, LONGER * self.length))
+        self.step, self.change = step, change
+
+    def of(self, users: ndarray) -> "_Pace":
+        """That of some users."""
+        return _Pace(self.length[users], self.step[users], self.change[users])
+
+
+def _closest(problem: _Problem) -> _Normals:
+    """The closest normal of each user, started at the mode and its curvature."""
+    z, spread, _ = fit_whitened(
+        problem.x, problem.offsets, problem.labels, discounts=problem.discounts
+    )
+    found = now = problem.at(z, np.linalg.inv(spread))
+    users = np.arange(len(z))
+    pace = _Pace(np.ones(len(z)), np.zeros_like(z), np.zeros_like(spread))
+    for _ in range(MAX_ROUNDS):
+        fresh = _ascend(problem, now, pace)
+        step, change = (fresh.z - now.z) / pace.length[:, None], now.wanted - now.precision
+        moved = np.abs(fresh.spread - now.spread).max(axis=(1, 2), initial=0.0) / pace.length
+        moved = np.maximum(moved, np.abs(step).max(axis=1, initial=0.0))
+        found.take(users, fresh)
+        moving = moved >= TOLERANCE
+        if not moving.any():
+            return found
+        pace.follow(step, change)
+        now = fresh
+        if not moving.all():
+            users, pace, now = users[moving], pace.of(moving), fresh.of(moving)
+            problem = problem.of(moving)
+    raise NotConvergedError(
+        f"The closest normal distribution of {len(users)} users did not settle within "
+        f"{MAX_ROUNDS} rounds; scale the features to a standard deviation of about one.",
+        last=found.z,
+    )
+
+
+def _ascend(problem: _Problem, now: _Normals, pace: _Pace) -> _Normals:
+    """The normals one step on; the pace is lowered until nobody's bound falls."""
+    change = now.wanted - now.precision
+    least = now.bound - SLACK * (1.0 + np.abs(now.bound))
+    fresh = now
+    for _ in range(MAX_HALVINGS):
+        precision = now.precision + pace.length[:, None, None] * change
+        step = np.linalg.solve(precision, now.slope[..., None])[..., 0]
+        fresh = problem.at(now.z - pace.length[:, None] * step, precision)
+        falls = fresh.bound < least
+        if not falls.any():
+            return fresh
+        pace.length = np.where(falls, 0.5 * pace.length, pace.length)
+    return fresh

@@ -1,0 +1,123 @@
+"""Real voters, replayed: what a few votes of a new user foretell of the others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.seeds import generator_for
+from palate.metrics.intervals import bootstrap_interval
+from palate.preferences.replay import METHODS, Replay, replay_votes
+from palate.preferences.votes import VoteTable, load_votes
+
+ENOUGH_USERS = 100  # users with 20 votes or more that a topic needs to be counted in the mean
+
+
+def replay_users(
+    folder: Path,
+    *,
+    n_votes: Sequence[int] = (0, 5, 10, 20, 40),
+    n_repeats: int = 1,
+    topics: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Accuracy of every method after each number of votes, by topic and on average.
+
+    Args:
+        folder: Holds `items.jsonl` and `votes.jsonl` (`palate.preferences.votes`).
+        n_votes: Numbers of votes shown.
+        n_repeats: Times that folds and hidden votes are drawn anew; users stay the clusters.
+        topics: Which topics; all where empty.
+        seed: Of everything drawn.
+
+    Returns:
+        `topics`: one row for each topic and number of votes; `mean`: averages over the topics with
+        enough users at that number.
+
+    Raises:
+        InvalidInputError: the folder's files are not of the schema, a topic is unknown, or a number
+            of votes is negative.
+    """
+    if not n_votes or min(n_votes) < 0:
+        raise InvalidInputError(f"The numbers of votes {list(n_votes)} must be zero or more.")
+    tables = load_votes(folder)
+    unknown = set(topics) - {table.topic for table in tables}
+    if unknown:
+        raise InvalidInputError(
+            f"The topic {sorted(unknown)[0]!r} is unknown; known are "
+            f"{', '.join(repr(table.topic) for table in tables)}."
+        )
+    rows: list[dict[str, Any]] = []
+    for table in tables:
+        if topics and table.topic not in topics:
+            continue
+        repeats = [
+            replay_votes(table, n_votes=n_votes, seed=seed + repeat) for repeat in range(n_repeats)
+        ]
+        rows += _topic_rows(table, repeats, seed=seed)
+    means = [_mean_row(rows, count) for count in n_votes]
+    return {
+        "kind": "users-replay",
+        "metric": "share of pairs of hidden votes of a new user in which the more favourable one "
+        "is foretold; mean over users",
+        "interval": "95 %, bootstrap of users",
+        "seed": seed,
+        "n_repeats": n_repeats,
+        "enough_users": ENOUGH_USERS,
+        "topics": rows,
+        "mean": [row for row in means if row is not None],
+    }
+
+
+def _topic_rows(table: VoteTable, repeats: Sequence[Replay], *, seed: int) -> list[dict[str, Any]]:
+    many = int((table.seen.sum(axis=1) >= 20).sum())
+    rows: list[dict[str, Any]] = []
+    for index, count in enumerate(repeats[0].n_votes):
+        scores = {
+            name: np.concatenate([replay.scores[name][index] for replay in repeats])
+            for name in METHODS
+        }
+        n_users = int(np.isfinite(scores["ridge"]).sum() / len(repeats))
+        if n_users < 2:
+            continue
+        row: dict[str, Any] = {
+            "topic": table.topic,
+            "votes": count,
+            "users": n_users,
+            "is_enough": many >= ENOUGH_USERS and n_users >= ENOUGH_USERS // 2,
+        }
+        clusters = np.tile(np.arange(len(table.votes)), len(repeats))
+        for name in METHODS:
+            row[name] = _interval(scores[name], clusters, seed=seed)
+            row[f"{name} - ridge"] = _interval(scores[name] - scores["ridge"], clusters, seed=seed)
+        rows.append(row)
+    return rows
+
+
+def _interval(
+    values: Float[ndarray, " users"], clusters: ndarray, *, seed: int
+) -> dict[str, float | int]:
+    kept = np.isfinite(values)
+    return bootstrap_interval(
+        values[kept], clusters=clusters[kept], generator=generator_for(seed, "bootstrap")
+    ).to_json()
+
+
+def _mean_row(rows: Sequence[dict[str, Any]], count: int) -> dict[str, Any] | None:
+    """Averages over topics with enough users; half-widths as of independent topics."""
+    kept = [row for row in rows if row["votes"] == count and row["is_enough"]]
+    if not kept:
+        return None
+    mean: dict[str, Any] = {"votes": count, "topics": len(kept)}
+    names = [key for key, value in kept[0].items() if isinstance(value, dict)]
+    for name in names:
+        estimates = np.array([row[name]["estimate"] for row in kept])
+        widths = np.array([row[name]["high"] - row[name]["low"] for row in kept]) / 2.0
+        half = float(np.sqrt((widths**2).sum())) / len(kept)
+        estimate = float(estimates.mean())
+        mean[name] = {"estimate": estimate, "low": estimate - half, "high": estimate + half}
+    return mean

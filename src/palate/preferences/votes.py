@@ -1,0 +1,97 @@
+"""Votes of real users on statements, as one table for each topic.
+
+A folder holds `items.jsonl` (`conv`, `item`, and optionally `flagged`) and `votes.jsonl` (`conv`,
+`user`, `votes`: item to number). A vote is 1 agree, 0 pass, -1 disagree, or any rating; what is
+missing was not seen or not answered. `conv` may be left out where there is one topic only. Flagged
+statements are left out, and so are users without votes on the others.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.files import is_finite_number, read_jsonl
+
+
+@dataclass(frozen=True, eq=False)
+class VoteTable:
+    """Who voted what on one topic.
+
+    Attributes:
+        topic: Its name.
+        items: Identifiers of the statements, `[items]`.
+        votes: `[users, items]`, higher is more favourable; NaN where there is none.
+    """
+
+    topic: str
+    items: tuple[str, ...]
+    votes: Float[ndarray, "users items"]
+
+    @property
+    def seen(self) -> Bool[ndarray, "users items"]:
+        """Where there is a vote."""
+        return np.isfinite(self.votes)
+
+
+def load_votes(folder: Path) -> list[VoteTable]:
+    """One table a topic, the topics in the order of the votes file.
+
+    Raises:
+        InvalidInputError: a file is missing or a line is not of the schema above.
+    """
+    known: dict[str, dict[str, int]] = defaultdict(dict)
+    flagged: set[tuple[str, str]] = set()
+    for number, row in enumerate(read_jsonl(folder / "items.jsonl", what="items file"), start=1):
+        topic, item = _key(row, "item", file="items.jsonl", number=number)
+        if row.get("flagged"):
+            flagged.add((topic, item))
+        else:
+            known[topic].setdefault(item, len(known[topic]))
+    users: dict[str, list[dict[int, float]]] = defaultdict(list)
+    for number, row in enumerate(read_jsonl(folder / "votes.jsonl", what="votes file"), start=1):
+        topic, _ = _key(row, "user", file="votes.jsonl", number=number)
+        votes = _votes(row, number=number)
+        columns = known[topic]
+        missing = next((i for i in votes if i not in columns and (topic, i) not in flagged), None)
+        if missing is not None:
+            raise InvalidInputError(
+                f"Line {number} of votes.jsonl votes on the item {missing!r}, which items.jsonl "
+                "does not list; add it or remove the vote."
+            )
+        kept = {columns[item]: vote for item, vote in votes.items() if item in columns}
+        if kept:
+            users[topic].append(kept)
+    return [_table(topic, known[topic], rows) for topic, rows in users.items()]
+
+
+def _table(topic: str, columns: dict[str, int], rows: list[dict[int, float]]) -> VoteTable:
+    votes = np.full((len(rows), len(columns)), np.nan)
+    for user, row in enumerate(rows):
+        votes[user, list(row)] = list(row.values())
+    voted = np.flatnonzero(np.isfinite(votes).any(axis=0))
+    items = list(columns)  # in the order of their columns
+    return VoteTable(topic, tuple(items[column] for column in voted), votes[:, voted])
+
+
+def _key(row: dict[str, Any], name: str, *, file: str, number: int) -> tuple[str, str]:
+    if not isinstance(row.get(name), str | int):
+        raise InvalidInputError(
+            f"Line {number} of {file} has no {name!r}; give each line its identifier."
+        )
+    return str(row.get("conv", "")), str(row[name])
+
+
+def _votes(row: dict[str, Any], *, number: int) -> dict[str, float]:
+    votes = row.get("votes")
+    if not isinstance(votes, dict) or not all(is_finite_number(v) for v in votes.values()):
+        raise InvalidInputError(
+            f"Line {number} of votes.jsonl has no 'votes' of the form item to finite number; "
+            "leave out items without a vote."
+        )
+    return {str(item): float(vote) for item, vote in votes.items()}

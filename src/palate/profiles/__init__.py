@@ -1,1 +1,0 @@
-"""People, kept in a database."""

@@ -1,0 +1,216 @@
+"""`/v1/users`, `/v1/feedback` and `/v1/questions`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from palate.serve.wire.chat import Message, Seed
+from palate.serve.wire.palate import (
+    LearningState,
+    Preference,
+    ResponseId,
+    UserId,
+    WireIn,
+    WireOut,
+)
+
+Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["answer-17"])]
+
+
+class FeedbackIn(WireIn):
+    """What a user said of one answer, or of two.
+
+    Attributes:
+        response: Identifier of the answer or question.
+        kind: A comparison is of the response's two answers, or of its first answer and the first
+            one of `against`; a rating and thumbs are of one answer.
+        preferred: Comparison: 0 for the first, 1 for the second (or `against`), `tie`.
+        against: Comparison: identifier of the other response, to the same prompt.
+        rating: Rating: a number; only differences between ratings of one prompt count.
+        thumbs: Thumbs: up or down.
+        answer: Which answer a rating or thumbs are of.
+        key: The same key twice is the same feedback. The header `Idempotency-Key` does the same.
+    """
+
+    response: ResponseId
+    kind: Literal["comparison", "rating", "thumbs"]
+    preferred: Literal[0, 1, "tie"] | None = None
+    against: ResponseId | None = None
+    rating: Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)] | None = None
+    thumbs: Literal["up", "down"] | None = None
+    answer: Annotated[int, Field(ge=0, le=63)] | None = None
+    key: Key | None = None
+
+    @model_validator(mode="after")
+    def _require_one(self) -> "FeedbackIn":
+        own = {"comparison": "preferred", "rating": "rating", "thumbs": "thumbs"}
+        for kind, name in own.items():
+            if (getattr(self, name) is None) == (kind == self.kind):
+                raise ValueError(f"a {self.kind} needs {own[self.kind]!r} and no other verdict")
+        if self.kind == "comparison" and self.answer is not None:
+            raise ValueError("a comparison is of two answers; leave 'answer' out")
+        if self.kind != "comparison" and self.against is not None:
+            raise ValueError(f"a {self.kind} is of one answer; leave 'against' out")
+        return self
+
+
+class Estimate(WireOut):
+    """A believed number: the posterior's mean and 95 % credible interval."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+
+class SoupOut(WireOut):
+    """What the belief is served as.
+
+    Attributes:
+        coefficients: By expert, within the trust region.
+        scale: What the trust region multiplied them by, in [0, 1].
+        kl: Mean KL per token to the base model, nats.
+        budget: The largest that is allowed.
+        gain: Predicted gain over the base model per token, reward units.
+    """
+
+    coefficients: dict[str, float]
+    scale: float
+    kl: float
+    budget: float
+    gain: Estimate
+
+
+class BeliefOut(WireOut):
+    """What is believed of a user.
+
+    Attributes:
+        learning: `applied` when answers use it, `observing` while it is only learned.
+        n_feedback: Items it rests on.
+        experts: Coefficients over experts, as believed: of the posterior of all feedback, the
+            user's unknown gain averaged over. The soup serves the most probable ones instead.
+        objectives: What these coefficients ask of each objective.
+        preference: The preference that they come to: positive parts, sum one; `None` when nothing
+            is asked for.
+        soup: What the belief is served as.
+    """
+
+    learning: LearningState
+    n_feedback: int
+    experts: list[Estimate]
+    objectives: list[Estimate]
+    preference: dict[str, float] | None
+    soup: SoupOut
+
+
+class FeedbackOut(WireOut):
+    """Kept on disk.
+
+    Attributes:
+        is_new: False when the key was there already.
+        user: Whose it is.
+        belief: After it.
+    """
+
+    is_new: bool
+    user: str
+    belief: BeliefOut
+
+
+class QuestionIn(WireIn):
+    """Which two answers to this prompt are most worth comparing for this user."""
+
+    user: UserId
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
+    seed: Seed | None = None
+
+
+class AnswerOut(WireOut):
+    """One of two answers.
+
+    Attributes:
+        text: It.
+        source: How it was made, for users who want to know afterwards.
+    """
+
+    text: str
+    source: str
+
+
+class QuestionOut(WireOut):
+    """Two answers; the verdict goes to `/v1/feedback` as a comparison of this response.
+
+    Attributes:
+        response: Identifier for the feedback.
+        answers: Two.
+        information_nats: How much the verdict is expected to tell; log 2 = 0.693 at most.
+        n_candidates: Answers the two were chosen from.
+        seed: With which the same request gives the same question while the belief is the same.
+    """
+
+    response: str
+    user: str
+    answers: list[AnswerOut]
+    information_nats: float
+    n_candidates: int
+    seed: int
+
+
+class UserIn(WireIn):
+    """A new user."""
+
+    user: UserId
+    preference: Preference | None = None
+
+
+class UserChange(WireIn):
+    """What is to be changed; `null` takes the stated preference back."""
+
+    preference: Preference | None
+
+
+class UserRow(WireOut):
+    """One line of the list."""
+
+    user: str
+    created_at: float
+    n_feedback: int
+
+
+class UsersOut(WireOut):
+    """A page of the list; `after` of the next page, or `None` at the end."""
+
+    users: list[UserRow]
+    next_after: int | None
+
+
+class UserOut(WireOut):
+    """One user.
+
+    Attributes:
+        preference: As stated by the user; it is used until feedback is applied.
+    """
+
+    user: str
+    created_at: float
+    preference: dict[str, float] | None
+    belief: BeliefOut
+
+
+class ReceiptOut(WireOut):
+    """Proof of an erasure; does not name the user."""
+
+    kind: Literal["erasure-receipt"]
+    schema_version: int
+    id: str
+    tenant: str
+    n_feedback: int
+    n_responses: int
+    n_rows: int
+    erased_at: float
+    is_cleared: bool
+
+
+Export = dict[str, Any]  # as `palate users export` writes it

@@ -1,0 +1,1 @@
+"""Users, kept in a database."""

@@ -1,0 +1,129 @@
+"""Training on the adapter's own answers, through TRL's GRPO trainer.
+
+Each objective is one reward function and the anchor's direction gives TRL's reward coefficients: a
+constant that a signed
+direction lacks against `Anchor.scalarise` cancels in the group's mean.
+
+Deviations from TRL's defaults:
+    1. Advantages are not divided by the group's standard deviation, and every token has the same
+       share of the loss, so that `beta` is a KL price in reward units as in the other methods.
+    2. No telemetry is sent.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+from datasets import Dataset
+from peft import PeftModel
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from palate.core.errors import InvalidInputError
+from palate.models.chat import format_messages
+from palate.models.load import Base
+from palate.training.job import (
+    UNTRACKED,
+    ExpertJob,
+    Tracking,
+    TrainingData,
+    trainer_arguments,
+)
+from palate.training.pair_trainer import OnStep, StepReport, trained_adapter
+from palate.training.placement import lora_config
+from palate.training.rollouts import RewardScores
+
+RewardFunction = Callable[..., list[float | None]]
+
+
+class QuietGRPOTrainer(GRPOTrainer):
+    """TRL's trainer, sending nothing."""
+
+    def _send_telemetry(self) -> None:
+        return
+
+
+def train_grpo(
+    base: Base,
+    job: ExpertJob,
+    data: TrainingData,
+    *,
+    on_step: OnStep | None = None,
+    tracking: Tracking = UNTRACKED,
+) -> PeftModel:
+    """The base with an adapter trained on its own answers.
+
+    Raises:
+        InvalidInputError: prompts or reward are missing, the adapter is on the unembedding, or a
+            step's answers are no whole number of groups.
+    """
+    settings = job.training
+    if not data.prompts or data.reward is None:
+        raise InvalidInputError("The method 'grpo' needs prompts and rewards; give both.")
+    if job.adapter.placement == "head":
+        raise InvalidInputError(
+            "The method 'grpo' cannot train an adapter on the unembedding (TRL reads that matrix "
+            "directly); use method 'rebel' or 'dpo', or another placement."
+        )
+    n_answers = 2 * settings.batch_pairs
+    if n_answers % settings.n_generations:
+        raise InvalidInputError(
+            f"The method 'grpo' takes {n_answers} answers a step, which is no multiple of "
+            f"n_generations={settings.n_generations}; make it one."
+        )
+    as_written = {format_messages(base, prompt): prompt for prompt in data.prompts}
+    arguments = trainer_arguments(base, job, tracking)
+    arguments["per_device_train_batch_size"] = n_answers // settings.accumulate
+    with tracking.output() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
+        model: Any = deepcopy(base.model)
+        trainer = QuietGRPOTrainer(
+            model=model,
+            reward_funcs=[*reward_functions(data.reward, as_written=as_written)],
+            args=GRPOConfig(
+                folder,
+                beta=settings.beta,
+                reward_weights=list(job.anchor.direction),
+                num_generations=settings.n_generations,
+                max_completion_length=settings.answer_tokens,
+                temperature=1.0,
+                scale_rewards="none",
+                loss_type="dr_grpo",
+                **arguments,
+            ),
+            train_dataset=Dataset.from_list([{"prompt": text} for text in as_written]),
+            processing_class=base.tokenizer,
+            peft_config=lora_config(base.model, job.adapter),
+        )
+        if on_step is not None:
+            trainer.add_callback(StepReport(on_step))
+        return trained_adapter(trainer)
+
+
+def reward_functions(reward: RewardScores, *, as_written: dict[str, str]) -> list[RewardFunction]:
+    """One of TRL's reward functions per objective.
+
+    Args:
+        reward: The reward vector; a batch is scored once and shared by the functions.
+        as_written: The prompt as users write it, by the prompt as the base reads it.
+    """
+    last: dict[tuple[str, ...], Any] = {}
+
+    def scores(prompts: Sequence[str], completions: Sequence[str]) -> Any:
+        key = (*prompts, *completions)
+        if key not in last:
+            last.clear()
+            last[key] = reward.score([as_written[text] for text in prompts], list(completions))
+        return last[key]
+
+    def function(column: int, name: str) -> RewardFunction:
+        def score(
+            prompts: Sequence[str], completions: Sequence[str], **_named: Any
+        ) -> list[float | None]:
+            return scores(prompts, completions)[:, column].tolist()
+
+        score.__name__ = name
+        return score
+
+    return [function(column, name) for column, name in enumerate(reward.objectives)]

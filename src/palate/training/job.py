@@ -1,0 +1,190 @@
+"""What determines an expert: the anchor, the adapter's shape, the training settings, the data."""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field, model_validator
+
+from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.settings import Settings
+from palate.core.types import PreferencePair
+from palate.models.load import Base
+from palate.models.processes import n_launched
+from palate.training.anchors import Anchor
+from palate.training.pairs import Sequences
+from palate.training.placement import AdapterSettings
+from palate.training.rollouts import RewardScores, Rollout
+
+LOG_EVERY = 5  # steps between the reports to a tracker
+
+
+class TrainSettings(Settings):
+    """How every expert of a library is trained.
+
+    Attributes:
+        method: See `palate.training.train`.
+        beta: Reward units per nat of KL.
+        n_steps: Optimizer steps.
+        batch_pairs: Pairs per step (prompts' answers for `grpo`: twice as many answers).
+        accumulate: Passes a step is split into, to save memory.
+        learning_rate: Of AdamW, after a linear warm-up and before a linear decay to zero.
+        warmup_fraction: Share of the steps that warm up.
+        max_grad_norm: Gradients are clipped to this length.
+        pairs_per_prompt: Pairs drawn from each prompt's rollouts.
+        label_gain: For `dpo`: log-odds of a label per reward unit.
+        max_tokens: For `dpo_human`: longest prompt and answer together.
+        n_generations: For `grpo`: answers per prompt and step.
+        answer_tokens: For `grpo`: longest answer.
+        n_threads: CPU threads; part of what determines the result.
+    """
+
+    method: Literal["dpo", "rebel", "dpo_human", "grpo"] = "rebel"
+    beta: float = Field(default=0.1, gt=0)
+    n_steps: int = Field(default=100, ge=1)
+    batch_pairs: int = Field(default=16, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_fraction: float = Field(default=0.1, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    pairs_per_prompt: int = Field(default=8, ge=1)
+    label_gain: float = Field(default=10.0, gt=0)
+    max_tokens: int = Field(default=512, ge=2)
+    n_generations: int = Field(default=8, ge=2)
+    answer_tokens: int = Field(default=64, ge=1)
+    n_threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _is_split_evenly(self) -> "TrainSettings":
+        if self.batch_pairs % self.accumulate:
+            raise ValueError(
+                f"batch_pairs={self.batch_pairs} is no multiple of accumulate={self.accumulate}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class ExpertJob:
+    """What determines an expert, besides base and data.
+
+    Attributes:
+        anchor: The taste it is trained for.
+        adapter: Its shape.
+        training: How it is trained.
+        seed: Common to all experts of a library, so that they start from the same A.
+    """
+
+    anchor: Anchor
+    adapter: AdapterSettings
+    training: TrainSettings
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What experts learn from; a method uses the part it needs.
+
+    Attributes:
+        rollouts: The base's scored answers, for `dpo` and `rebel`.
+        sequences: The rollouts' token ids; made by `prepare`.
+        reference: `[rollouts]`, their log-probabilities under the base; made by `prepare`.
+        human_pairs: By objective, for `dpo_human`.
+        prompts: For `grpo`.
+        reward: For `grpo`.
+    """
+
+    rollouts: Sequence[Rollout] = ()
+    sequences: Sequences = field(default_factory=lambda: Sequences((), ()))
+    reference: Float[ndarray, " rollouts"] = field(default_factory=lambda: np.zeros(0))
+    human_pairs: Mapping[str, Sequence[PreferencePair]] = field(default_factory=dict)
+    prompts: Sequence[str] = ()
+    reward: RewardScores | None = None
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where training is reported; it does not change the expert.
+
+    Attributes:
+        report_to: `none`, `tensorboard`, `wandb` or `trackio`.
+        folder: For the tracker's files; a temporary one by default.
+    """
+
+    report_to: str = "none"
+    folder: Path | None = None
+
+    @contextmanager
+    def output(self) -> Generator[str]:
+        """The trainer's output folder."""
+        if self.folder is not None:
+            yield str(self.folder)
+            return
+        with TemporaryDirectory() as folder:
+            yield folder
+
+
+UNTRACKED = Tracking()
+
+
+def require_tracker(report_to: str) -> None:
+    """Return when the tracker's package is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if report_to != "none" and find_spec(report_to) is None:
+        raise MissingExtraError(
+            f"The setting report_to={report_to} needs the package {report_to}; run pip install "
+            f"{report_to} or set it to none."
+        )
+
+
+def process_batch(settings: TrainSettings) -> int:
+    """Pairs of one pass on one process: all processes together read the whole batch.
+
+    Raises:
+        InvalidInputError: the batch cannot be split evenly.
+    """
+    whole, parts = settings.batch_pairs // settings.accumulate, n_launched()
+    if whole % parts:
+        raise InvalidInputError(
+            f"A pass of {whole} pairs cannot be split between {parts} processes; make batch_pairs "
+            "a multiple of accumulate times the processes."
+        )
+    return whole // parts
+
+
+def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[str, Any]:
+    """What all of TRL's trainers are given alike."""
+    settings = job.training
+    return {
+        "max_steps": settings.n_steps,
+        "per_device_train_batch_size": process_batch(settings),
+        "gradient_accumulation_steps": settings.accumulate,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": round(settings.warmup_fraction * settings.n_steps),
+        "max_grad_norm": settings.max_grad_norm,
+        "weight_decay": 0.0,
+        "seed": job.seed % 2**32,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": base.device.type == "cpu",
+        "dataloader_num_workers": 0,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": False,
+        "remove_unused_columns": False,
+        "save_strategy": "no",
+        "logging_strategy": "no" if tracking.report_to == "none" else "steps",
+        "logging_steps": LOG_EVERY,
+        "run_name": job.anchor.name,
+        "report_to": tracking.report_to,
+        "disable_tqdm": True,
+    }

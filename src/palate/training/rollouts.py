@@ -1,0 +1,260 @@
+"""Rollouts: the base's own answers, sampled and scored once, labelled for any taste afterwards.
+
+Every prompt is answered `n_completions` times by the base. Rewards come after sampling, because
+their scales are fitted on these answers; then each anchor's reward is a dot product and no expert
+needs sampling of its own.
+
+Sampling goes in chunks of prompts. A finished chunk is appended to a file and flushed; after an
+interruption the whole chunks are kept and the rest is sampled again. Seeds depend on the prompt and
+the number of the answer alone, so the finished file has the same bytes as without the interruption.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import Field
+
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import append_jsonl, read_jsonl, write_jsonl
+from palate.core.plan import reference_plan
+from palate.core.protocols import Engine, Request, SamplingParams
+from palate.core.seeds import derive_seed
+from palate.core.settings import Settings
+from palate.training.anchors import require_rewards
+
+Progress = Callable[[int, int], None]  # (done, of all)
+Format = Callable[[str], str]  # a prompt as users write it -> as the base reads it
+
+
+class RewardScores(Protocol):
+    """Several objectives at once, on one scale."""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names, in the order of the columns."""
+        ...
+
+    def score(
+        self, prompts: Sequence[str], answers: Sequence[str]
+    ) -> Float[ndarray, "texts objectives"]:
+        """`[texts, objectives]` in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One answer of the base.
+
+    Attributes:
+        prompt: As users write it.
+        completion: The answer's text.
+        tokens: Its token ids, with the end token when it ended by itself.
+        log_prob: Natural logarithm of its probability under the base.
+        rewards: `[objectives]` in [0, 1]; empty before scoring.
+        finish: `stop` when it ended by itself, `length` when it was cut.
+    """
+
+    prompt: str
+    completion: str
+    tokens: tuple[int, ...]
+    log_prob: float
+    rewards: tuple[float, ...]
+    finish: str
+
+
+class RolloutSettings(Settings):
+    """How the base is sampled.
+
+    Attributes:
+        n_completions: Answers per prompt; at least two make a pair.
+        n_prompts: Use the first so many prompts; 0 uses all.
+        temperature: One samples the base itself, which the KL price refers to.
+        max_tokens: Most tokens of an answer.
+        chunk_prompts: Prompts sampled and stored at a time.
+    """
+
+    n_completions: int = Field(default=8, ge=2)
+    n_prompts: int = Field(default=0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=64, ge=1)
+    chunk_prompts: int = Field(default=16, ge=1)
+
+
+@dataclass(frozen=True)
+class RolloutJob:
+    """Everything that determines a rollout file, but for the base.
+
+    Attributes:
+        prompts: As users write them, all different.
+        settings: How to sample.
+        seed: Of the whole job.
+        n_experts: Size of the engine's bank; the base answers all the same.
+    """
+
+    prompts: tuple[str, ...]
+    settings: RolloutSettings
+    seed: int
+    n_experts: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse no prompts and prompts that occur twice."""
+        if not self.prompts:
+            raise InvalidInputError("There are no prompts to sample answers to; give at least one.")
+        if len(set(self.prompts)) != len(self.prompts):
+            twice = next(prompt for prompt in self.prompts if self.prompts.count(prompt) > 1)
+            raise InvalidInputError(
+                f"The prompt {twice[:60]!r} occurs more than once; list every prompt once."
+            )
+
+
+def sample_answers(
+    engine: Engine,
+    job: RolloutJob,
+    path: Path,
+    *,
+    as_read: Format = str,
+    on_progress: Progress | None = None,
+) -> list[Rollout]:
+    """The job's answers, without rewards; those already in `path` are read, the others sampled.
+
+    Args:
+        engine: Answers with the base.
+        job: Prompts, settings, seed.
+        path: JSONL file that grows chunk by chunk.
+        as_read: Turns a prompt into the text that the base reads.
+        on_progress: Called with prompts done and prompts in all.
+
+    Raises:
+        FormatError: `path` holds answers to other prompts.
+    """
+    step = job.settings.chunk_prompts
+    found = _finished(path, job)
+    for start in range(len(found) // job.settings.n_completions, len(job.prompts), step):
+        rows = _chunk(engine, job, job.prompts[start : start + step], as_read)
+        append_jsonl(path, (_to_json(row) for row in rows))
+        found += rows
+        if on_progress is not None:
+            on_progress(min(start + step, len(job.prompts)), len(job.prompts))
+    return found
+
+
+def score_rollouts(answers: Sequence[Rollout], reward: RewardScores) -> list[Rollout]:
+    """The answers with their reward vectors.
+
+    Raises:
+        InvalidInputError: a reward is not a number in [0, 1].
+    """
+    prompts = [row.prompt for row in answers]
+    texts = [row.completion for row in answers]
+    rewards = np.asarray(reward.score(prompts, texts), dtype=np.float64)
+    require_rewards(rewards, objectives=reward.objectives)
+    return [
+        replace(row, rewards=tuple(values))
+        for row, values in zip(answers, rewards.tolist(), strict=True)
+    ]
+
+
+def write_rollouts(path: Path, rows: Sequence[Rollout], *, objectives: Sequence[str]) -> None:
+    """Write the scored rollouts as a whole."""
+    write_jsonl(path, (_to_json(row, objectives=objectives) for row in rows))
+
+
+def read_rollouts(path: Path, *, objectives: Sequence[str]) -> list[Rollout]:
+    """The rollouts of a finished file.
+
+    Raises:
+        InvalidInputError: the file is missing, a row is broken, or a reward is not in [0, 1].
+    """
+    rows = [
+        _from_json(row, objectives=objectives, path=path)
+        for row in read_jsonl(path, what="rollouts file")
+    ]
+    if rows:
+        require_rewards(np.array([row.rewards for row in rows]), objectives=objectives)
+    return rows
+
+
+def _finished(path: Path, job: RolloutJob) -> list[Rollout]:
+    """The whole chunks of an interrupted run; what follows them is cut off the file."""
+    if not path.is_file():
+        return []
+    rows = [
+        _from_json(row, path=path)
+        for row in read_jsonl(path, what="rollouts file", is_torn_end_dropped=True)
+    ]
+    per_prompt, n_chunk = job.settings.n_completions, job.settings.chunk_prompts
+    n_prompts = len(rows) // per_prompt
+    n_whole = n_prompts if n_prompts == len(job.prompts) else n_prompts // n_chunk * n_chunk
+    rows = rows[: n_whole * per_prompt]
+    expected = [prompt for prompt in job.prompts[:n_whole] for _ in range(per_prompt)]
+    if [row.prompt for row in rows] != expected:
+        raise FormatError(
+            f"The rollouts in {str(path)!r} are for other prompts than those of this job; "
+            "remove the file or use another folder."
+        )
+    write_jsonl(path, (_to_json(row) for row in rows))
+    return rows
+
+
+def _chunk(
+    engine: Engine, job: RolloutJob, prompts: Sequence[str], as_read: Format
+) -> list[Rollout]:
+    settings = job.settings
+    sampling = SamplingParams(temperature=settings.temperature, max_tokens=settings.max_tokens)
+    plan = reference_plan(n_experts=job.n_experts)
+    asked = [(prompt, place) for prompt in prompts for place in range(settings.n_completions)]
+    answers = engine.generate(
+        [
+            Request(
+                prompt=as_read(prompt),
+                plan=plan,
+                sampling=sampling,
+                seed=derive_seed(job.seed, "rollout", prompt, place),
+            )
+            for prompt, place in asked
+        ]
+    )
+    return [
+        Rollout(
+            prompt=prompt,
+            completion=answer.text,
+            tokens=answer.tokens,
+            log_prob=float(sum(answer.log_probs)),
+            rewards=(),
+            finish=answer.finish,
+        )
+        for (prompt, _), answer in zip(asked, answers, strict=True)
+    ]
+
+
+def _to_json(row: Rollout, *, objectives: Sequence[str] = ()) -> dict[str, Any]:
+    return {
+        "prompt": row.prompt,
+        "completion": row.completion,
+        "tokens": list(row.tokens),
+        "log_prob": row.log_prob,
+        "rewards": dict(zip(objectives, row.rewards, strict=True)),
+        "finish": row.finish,
+    }
+
+
+def _from_json(row: dict[str, Any], *, objectives: Sequence[str] = (), path: Path) -> Rollout:
+    try:
+        return Rollout(
+            prompt=row["prompt"],
+            completion=row["completion"],
+            tokens=tuple(row["tokens"]),
+            log_prob=float(row["log_prob"]),
+            rewards=tuple(float(row["rewards"][name]) for name in objectives),
+            finish=row["finish"],
+        )
+    except (KeyError, TypeError) as error:
+        raise FormatError(
+            f"A row of {str(path)!r} is not a rollout of these objectives ({error!r}); "
+            "sample the rollouts anew."
+        ) from error

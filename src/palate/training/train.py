@@ -1,0 +1,306 @@
+"""One expert: a LoRA adapter trained for one anchor, through TRL.
+
+Methods:
+    dpo         pairs of rollouts, labelled with log-odds `label_gain * (reward gap)`; TRL's DPO
+    rebel       the same pairs, the log-ratio gap regressed on the reward gap: no labels to sample
+    dpo_human   TRL's DPO on users's own pairs
+    grpo        TRL's GRPO: the adapter answers the prompts itself and is scored by the reward
+                vector
+
+`beta` is the price of a nat of KL in reward units, one number for a whole library, so that `dpo`,
+`rebel` and `grpo` aim at
+the same policy `pi_0 exp(reward / beta)` and soups of experts mean something. Every expert starts
+from the same A (and B = 0) and sees the same pairs in the same order.
+
+Source:
+    Spectral Souping, arXiv 2605.20408, section 4.1; REBEL in MoPE, arXiv 2407.04181, section 5.2.
+
+Deviations:
+    1. Labels are drawn with a stated gain and TRL is given `label_gain * beta`, so that the optimum
+       has the KL price `beta` whatever the gain; the papers' gain and beta are unknown. Of users's
+       labels the gain is unknown; it is taken to be one.
+    2. REBEL's reference stays the frozen base, see `palate.training.losses`.
+"""
+
+import os
+import random
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float, Int
+from numpy import ndarray
+from peft import PeftModel
+from torch import Tensor
+from trl import __version__ as trl_version
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.seeds import generator_for
+from palate.models.load import Base
+from palate.training.grpo import train_grpo
+from palate.training.job import (
+    UNTRACKED,
+    ExpertJob,
+    Tracking,
+    TrainingData,
+    trainer_arguments,
+)
+from palate.training.pair_trainer import (
+    OnLoss,
+    OnStep,
+    PairTrainer,
+    StepReport,
+    completion_log_probs,
+    trained_adapter,
+)
+from palate.training.pairs import (
+    Pairs,
+    Sequences,
+    encode_human_pairs,
+    encode_rollouts,
+    label_pairs,
+    pair_lengths,
+    pairs_of_rollouts,
+    training_order,
+)
+from palate.training.placement import lora_config
+from palate.training.rollouts import Rollout
+
+TRL_MAJOR = 1  # `PairTrainer` replaces methods of TRL 1.16; its tests run against the installed one
+_NEEDED = ("_prepare_dataset", "_precompute_ref_logps", "_compute_loss")
+
+
+def rollout_data(base: Base, rollouts: Sequence[Rollout]) -> TrainingData:
+    """The rollouts with token ids and reference log-probabilities, ready for any anchor."""
+    sequences = encode_rollouts(base, rollouts)
+    return TrainingData(
+        rollouts=rollouts,
+        sequences=sequences,
+        reference=sequence_log_probs(base.model, sequences),
+    )
+
+
+def train_expert(
+    base: Base,
+    job: ExpertJob,
+    data: TrainingData,
+    *,
+    on_step: OnStep | None = None,
+    tracking: Tracking = UNTRACKED,
+    on_loss: OnLoss | None = None,
+) -> PeftModel:
+    """The base with a trained adapter; the given base itself stays as it was.
+
+    Args:
+        base: Frozen; a copy of it is trained on.
+        job: Anchor, adapter, training, seed.
+        data: What the method needs.
+        on_step: Called with steps done and steps in all.
+        tracking: Where training is reported.
+        on_loss: Called with the loss of every pass; not by `grpo`.
+
+    Raises:
+        InvalidInputError: the data lack what the method needs, or training diverged.
+        MissingExtraError: TRL is of another major version.
+    """
+    require_trl()
+    with deterministic(n_threads=job.training.n_threads):
+        if job.training.method == "grpo":
+            model = train_grpo(base, job, data, on_step=on_step, tracking=tracking)
+        else:
+            model = _train_pairs(
+                base, job, data, on_step=on_step, tracking=tracking, on_loss=on_loss
+            )
+    _require_finite(model, name=job.anchor.name)
+    return model
+
+
+def sequence_log_probs(
+    model: Any, sequences: Sequences, *, batch: int = 32
+) -> Float[ndarray, " answers"]:
+    """`[answers]`: log-probability of each answer under the model, nats.
+
+    The reference comes from the same lines as the log-probabilities in training, so an untrained
+    adapter has log-ratios of zero. Answers are read in order of length, to pad little.
+
+    Args:
+        model: The base, or the base with an adapter.
+        sequences: What was read and answered.
+        batch: Answers in one pass.
+    """
+    lengths = sequences.lengths()
+    order = np.argsort(lengths, kind="stable")
+    found = np.zeros(len(sequences))
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        ids, is_read, is_answer = _padded(sequences, rows, width=int(lengths[rows].max()))
+        with torch.inference_mode():
+            log_probs = completion_log_probs(
+                model,
+                input_ids=ids.to(model.device),
+                attention_mask=is_read.to(model.device),
+                completion_mask=is_answer.to(model.device),
+            )
+        found[rows] = log_probs.double().cpu().numpy()
+    return found
+
+
+def tilt_of(
+    model: PeftModel, sequences: Sequences, reference: Float[ndarray, " answers"], *, beta: float
+) -> Float[ndarray, " answers"]:
+    """`[answers]`: `beta * log expert/base` of whole answers, in reward units."""
+    return beta * (sequence_log_probs(model, sequences) - reference)
+
+
+def pair_rows(
+    sequences: Sequences,
+    pairs: Pairs,
+    reference: Float[ndarray, " answers"],
+    *,
+    order: Int[ndarray, " steps"],
+) -> Dataset:
+    """The pairs of this order, in the columns of TRL's preference trainers."""
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt_ids": list(sequences.prompts[first]),
+            "chosen_ids": list(sequences.answers[first]),
+            "rejected_ids": list(sequences.answers[second]),
+            "ref_chosen_logps": float(reference[first]),
+            "ref_rejected_logps": float(reference[second]),
+            "reward_gap": float(gap),
+        }
+        for first, second, gap in zip(
+            pairs.first[order].tolist(),
+            pairs.second[order].tolist(),
+            pairs.reward_gaps[order].tolist(),
+            strict=True,
+        )
+    ]
+    return Dataset.from_list(rows)
+
+
+def require_trl() -> str:
+    """The installed version of TRL.
+
+    Raises:
+        MissingExtraError: it is of another major version, or lacks the methods that `PairTrainer`
+            replaces.
+    """
+    lacking = [name for name in _NEEDED if not hasattr(DPOTrainer, name)]
+    if int(trl_version.split(".")[0]) != TRL_MAJOR or lacking:
+        raise MissingExtraError(
+            f"The package trl has version {trl_version}, but palate trains with version "
+            f"{TRL_MAJOR}.16; run pip install 'trl==1.16.0'."
+        )
+    return trl_version
+
+
+@contextmanager
+def deterministic(*, n_threads: int) -> Generator[None]:
+    """While in force, equal seeds give equal bytes; afterwards torch is set as it was.
+
+    On a GPU the same holds for one kind of GPU and one version of torch.
+    """
+    if torch.cuda.is_available():  # cuBLAS is deterministic only with a fixed workspace
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    python_state = random.getstate()
+    torch.use_deterministic_algorithms(mode=True)
+    torch.set_num_threads(n_threads)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python_state)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(mode=before)
+
+
+def _train_pairs(
+    base: Base,
+    job: ExpertJob,
+    data: TrainingData,
+    *,
+    on_step: OnStep | None,
+    tracking: Tracking,
+    on_loss: OnLoss | None,
+) -> PeftModel:
+    settings = job.training
+    if settings.method == "dpo_human":
+        sequences, pairs = encode_human_pairs(
+            base,
+            data.human_pairs,
+            job.anchor,
+            n_pairs=settings.n_steps * settings.batch_pairs,
+            max_tokens=settings.max_tokens,
+            seed=job.seed,
+        )
+        reference = sequence_log_probs(base.model, sequences)
+    else:
+        sequences, reference = data.sequences, data.reference
+        pairs = pairs_of_rollouts(
+            data.rollouts, job.anchor, n_per_prompt=settings.pairs_per_prompt, seed=job.seed
+        )
+    if settings.method == "dpo":
+        pairs = label_pairs(
+            pairs, gain=settings.label_gain, generator=generator_for(job.seed, "labels")
+        )
+    order = training_order(
+        pair_lengths(sequences, pairs),
+        n_batches=settings.n_steps * settings.accumulate,
+        batch=settings.batch_pairs // settings.accumulate,
+        generator=generator_for(job.seed, "order"),
+    )
+    with tracking.output() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
+        model: Any = deepcopy(base.model)
+        trainer = PairTrainer(
+            model=model,
+            args=DPOConfig(
+                folder,
+                beta=settings.beta * (settings.label_gain if settings.method == "dpo" else 1.0),
+                precompute_ref_log_probs=True,
+                max_length=None,
+                **trainer_arguments(base, job, tracking),
+            ),
+            train_dataset=pair_rows(sequences, pairs, reference, order=order),
+            tokenizer=base.tokenizer,
+            peft_config=lora_config(base.model, job.adapter),
+            is_rebel=settings.method == "rebel",
+        )
+        trainer.on_loss = on_loss
+        if on_step is not None:
+            trainer.add_callback(StepReport(on_step))
+        return trained_adapter(trainer)
+
+
+def _padded(
+    sequences: Sequences, rows: Int[ndarray, " rows"], *, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, which of them are read, and which are the answer's; padding on the right."""
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    is_read, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
+    for place, row in enumerate(rows.tolist()):
+        prompt, answer = sequences.prompts[row], sequences.answers[row]
+        end = len(prompt) + len(answer)
+        ids[place, :end] = torch.tensor([*prompt, *answer])
+        is_read[place, :end] = 1
+        is_answer[place, len(prompt) : end] = 1
+    return ids, is_read, is_answer
+
+
+def _require_finite(model: PeftModel, *, name: str) -> None:
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise InvalidInputError(
+                f"Training the expert {name!r} diverged: {parameter_name} is not finite; lower "
+                "'learning_rate' or raise 'beta'."
+            )

@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from palate.cli.users import app
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.types import Belief, Feedback
+from palate.preferences.belief import Learner
+from palate.store.database import connect, migrate, open_database
+from palate.store.store import SqlProfileStore
+from voters import write_voters
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def voters(tmp_path: Path) -> str:
+    return str(write_voters(tmp_path))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> str:
+    path = str(tmp_path / "users.db")
+    database = open_database(path)
+    store = SqlProfileStore(database, Learner(Belief(np.zeros(2), np.eye(2))))
+    for user in ("ann", "bob"):
+        store.append(Feedback(user, "comparison", (1.0, -1.0), 1.0, key="k"))
+    database.close()
+    return path
+
+
+def test_voters_are_replayed(voters: str) -> None:
+    found = json.loads(run("replay", voters, "--votes", "0,5", "--json"))
+    assert [row["votes"] for row in found["topics"]] == [0, 5]
+    first, later = found["topics"]
+    assert later["ours, chosen"]["estimate"] > first["population"]["estimate"] + 0.03
+    assert later["ours, chosen"]["low"] < later["ours, chosen"]["estimate"]
+    assert later["users"] == later["ours, chosen"]["n"]
+    assert "few" in run("replay", voters, "--votes", "5")  # users, for the mean over topics
+
+
+def test_bad_numbers_and_topics_are_refused(voters: str) -> None:
+    for arguments in (
+        ["replay", voters, "--votes", "five"],
+        ["replay", voters, "--votes", "-1"],
+        ["replay", voters, "--topic", "absent"],
+        ["replay", str(Path(voters) / "absent")],
+    ):
+        with pytest.raises(InvalidInputError):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_users_are_listed_exported_and_erased(kept: str, tmp_path: Path) -> None:
+    assert [row["user"] for row in json.loads(run("list", "--database", kept, "--json"))] == [
+        "ann",
+        "bob",
+    ]
+    assert "ann" in run("list", "--database", kept)
+    out = tmp_path / "ann.json"
+    run("export", "ann", "--database", kept, "--out", str(out))
+    assert json.loads(out.read_text())["feedback"][0]["label"] == 1.0
+    assert json.loads(run("export", "bob", "--database", kept))["user"] == "bob"
+    receipt = json.loads(run("erase", "ann", "--database", kept, "--yes", "--json"))
+    assert receipt["n_feedback"] == 1
+    assert "ann" not in run("list", "--database", kept)
+
+
+def test_erasing_asks_first(kept: str) -> None:
+    refused = CliRunner().invoke(app, ["erase", "ann", "--database", kept], input="n\n")
+    assert refused.exit_code != 0
+    assert "ann" in run("list", "--database", kept)
+
+
+def test_databases_are_migrated(kept: str) -> None:
+    database = connect(kept)
+    migrate(database, revision="0001")
+    database.close()
+    with pytest.raises(FormatError, match="palate users migrate"):
+        CliRunner().invoke(app, ["list", "--database", kept], catch_exceptions=False)
+    found = json.loads(run("migrate", "--database", kept, "--json"))
+    assert (found["before"], found["after"]) == ("0001", "0004")
+    assert "bob" in run("list", "--database", kept)
+
+
+def test_keys_are_issued_listed_and_revoked(kept: str) -> None:
+    key = run("keys", "issue", "--database", kept, "--label", "web").strip()
+    (row,) = json.loads(run("keys", "list", "--database", kept, "--json"))
+    assert key.startswith(f"pk_{row['prefix']}_")
+    run("keys", "revoke", row["prefix"], "--database", kept)
+    assert "True" in run("keys", "list", "--database", kept)

@@ -1,0 +1,137 @@
+"""An open-ended run: requests join, leave and break, and nobody else notices."""
+
+import pytest
+import torch
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import mixture_plan, parameter_soup_plan, reference_plan
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.bank import AdapterBank
+from palate.engine.batch import Live
+from palate.engine.local import LocalEngine
+from palate.engine.session import FAILED, Session
+from palate.models.load import Base
+
+PLANS = [
+    reference_plan(n_experts=4),
+    parameter_soup_plan((0.4, -0.3, 0.8, 0.1)),
+    mixture_plan(experts=(0, 1, 3), n_experts=4),
+]
+REQUESTS = [
+    Request(prompt, PLANS[k % 3], SamplingParams(max_tokens=5 + 2 * k), seed=k)
+    for k, prompt in enumerate(["What is rain?", "Why", "Tell me more.", "How do bees fly?", "Oh"])
+]
+
+
+@pytest.fixture(scope="module")
+def engine(base: Base, bank: AdapterBank) -> LocalEngine:
+    return LocalEngine(base, bank, max_num_seqs=12)
+
+
+def drained(session: Session) -> dict[Live, str]:
+    ends: dict[Live, str] = {}
+    while not session.is_idle:
+        for live, token in session.step():
+            if token.finish:
+                ends[live] = token.finish
+    return ends
+
+
+def test_requests_that_join_a_running_batch_are_answered_as_alone(engine: LocalEngine) -> None:
+    expected = engine.generate(REQUESTS)
+    session, lives = engine.session(), list[Live]()
+    for request in REQUESTS:  # one more joins at every step
+        lives.append(session.submit(request))
+        session.step()
+    drained(session)
+    assert [tuple(live.tokens) for live in lives] == [answer.tokens for answer in expected]
+    assert [live.text.text for live in lives] == [answer.text for answer in expected]
+
+
+def test_who_is_cancelled_leaves_at_once_and_the_others_go_on(engine: LocalEngine) -> None:
+    expected = engine.generate(REQUESTS)
+    session = engine.session()
+    lives = [session.submit(request) for request in REQUESTS]
+    session.step()
+    rows = session.n_rows
+    session.cancel(lives[2])
+    assert session.n_rows == rows - 3
+    session.cancel(lives[2])  # twice is once
+    waiting = session.submit(REQUESTS[0])
+    session.cancel(waiting)
+    ends = drained(session)
+    assert set(ends) == {lives[0], lives[1], lives[3], lives[4]}
+    for k in (0, 1, 3, 4):
+        assert tuple(lives[k].tokens) == expected[k].tokens
+    assert len(lives[2].tokens) == 1
+    session.cancel(lives[0])  # ended long ago
+    assert session.n_rows == 0
+
+
+def test_cancelling_the_only_request_leaves_an_idle_session(engine: LocalEngine) -> None:
+    session = engine.session()
+    live = session.submit(REQUESTS[4])
+    session.step()
+    session.cancel(live)
+    assert session.is_idle
+    assert session.step() == []
+
+
+def test_a_request_that_breaks_ends_alone(engine: LocalEngine) -> None:
+    expected = engine.generate(REQUESTS)
+    session = engine.session()
+    lives = [session.submit(request) for request in REQUESTS]
+    session.step()
+    batch = session._batch
+    assert batch is not None
+    first = 1  # rows: one, one, three, one, one
+    batch.logits = batch.logits.clone()
+    batch.logits[first] = torch.nan
+    ends = drained(session)
+    assert ends[lives[1]] == FAILED
+    assert "NaN" in lives[1].error
+    for k in (0, 2, 3, 4):
+        assert tuple(lives[k].tokens) == expected[k].tokens, k
+    assert len(lives[1].tokens) == 1
+
+
+def test_a_batch_of_broken_requests_only_ends(engine: LocalEngine) -> None:
+    session = engine.session()
+    live = session.submit(REQUESTS[0])
+    session.step()
+    batch = session._batch
+    assert batch is not None
+    batch.logits = torch.full_like(batch.logits.clone(), torch.inf)
+    assert drained(session) == {live: FAILED}
+
+
+def test_positions_are_bounded(base: Base, bank: AdapterBank) -> None:
+    small = LocalEngine(base, bank, max_num_seqs=12, max_num_batched_tokens=100)
+    session = small.session()
+    long = SamplingParams(max_tokens=40)
+    for k in range(6):
+        session.submit(Request("Why", PLANS[0], long, seed=k))
+    most = 0
+    while not session.is_idle:
+        session.step()
+        most = max(most, session.n_live * 44)  # bos and three bytes read, 40 written
+        assert session.n_live * 44 <= 100
+    assert most == 88
+    with pytest.raises(InvalidInputError, match="holds at most 100"):
+        session.submit(Request("Why", PLANS[0], SamplingParams(max_tokens=98)))
+    with pytest.raises(InvalidInputError, match="max_num_batched_tokens is 0"):
+        LocalEngine(base, bank, max_num_batched_tokens=0)
+
+
+def test_the_most_probable_tokens_are_kept_for_those_who_ask(engine: LocalEngine) -> None:
+    session = engine.session()
+    asking = session.submit(
+        Request("Why", PLANS[1], SamplingParams(temperature=0.0, max_tokens=6)), n_top=3
+    )
+    other = session.submit(REQUESTS[0])
+    drained(session)
+    assert other.top == []
+    assert [len(top) for top in asking.top] == [3] * len(asking.tokens)
+    for token, log_prob, top in zip(asking.tokens, asking.log_probs, asking.top, strict=True):
+        assert top[0] == (token, pytest.approx(log_prob))  # greedy
+        assert top[0][1] >= top[1][1] >= top[2][1]

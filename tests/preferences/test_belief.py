@@ -1,0 +1,181 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import Belief, Feedback, FeedbackKind
+from palate.preferences.belief import Learner
+from palate.preferences.bradley_terry import fit
+from palate.preferences.preference import normal_on_plane
+from palate.preferences.ratings import fit_ratings
+from palate.preferences.settings import LearningSettings
+from palate.preferences.simplex_draws import preference_mean
+from palate.preferences.simulated import SimulatedUser
+
+
+def items(
+    n: int, *, seed: int = 0, n_features: int = 3, kinds: Sequence[FeedbackKind] = ("comparison",)
+) -> list[Feedback]:
+    generator = np.random.default_rng(seed)
+    return [
+        Feedback(
+            user="p",
+            kind=kinds[generator.integers(len(kinds))],
+            features=tuple(generator.normal(size=n_features).tolist()),
+            label=float(generator.integers(2)),
+            group=str(generator.integers(3)),
+            key=str(number),
+        )
+        for number in range(n)
+    ]
+
+
+def learner(**settings: object) -> Learner:
+    chosen = LearningSettings.checked(settings, source="test")
+    return Learner(Belief(np.array([0.3, 0.0, -0.2]), np.eye(3)), settings=chosen)
+
+
+def learn_all(teacher: Learner, history: Sequence[Feedback]) -> Belief:
+    belief = teacher.start()
+    for position, item in enumerate(history):
+        belief = teacher.learn(belief, item, earlier=lambda end=position: history[:end])
+    return belief
+
+
+@pytest.mark.parametrize("drift", ["none", "steady", "adaptive"])
+@pytest.mark.parametrize("n", [0, 1, 24, 25, 26, 63])
+def test_a_belief_learned_item_by_item_equals_its_rebuild_from_the_log(drift: str, n: int) -> None:
+    teacher = learner(drift=drift, forgetting=0.9)
+    history = items(n, kinds=("comparison", "rating", "thumbs"))
+    learned, rebuilt = learn_all(teacher, history), teacher.rebuild(history)
+    assert np.array_equal(learned.mean, rebuilt.mean)
+    assert np.array_equal(learned.covariance, rebuilt.covariance)
+    assert (learned.n_observations, learned.gain) == (n, rebuilt.gain)
+
+
+def test_a_refit_of_comparisons_is_the_batch_fit() -> None:
+    teacher = learner(is_gain_fitted=False, gain=2.0)
+    history = items(25)
+    features = np.array([item.features for item in history])
+    labels = np.array([item.label for item in history])
+    wanted = fit(features, labels, prior=teacher.prior, gain=2.0)
+    assert teacher.rebuild(history).mean == pytest.approx(wanted.mean, abs=1e-12)
+
+
+def test_ratings_one_by_one_equal_ridge_regression_centred_within_groups() -> None:
+    history = items(20, kinds=("rating",))
+    teacher = Learner(Belief(np.zeros(3), np.eye(3)))
+    wanted = fit_ratings(
+        np.array([item.features for item in history]),
+        np.array([item.label for item in history]),
+        groups=[item.group for item in history],
+    )
+    got = learn_all(teacher, history)
+    assert got.mean == pytest.approx(wanted.mean, abs=1e-10)
+    assert got.covariance == pytest.approx(wanted.covariance, abs=1e-10)
+
+
+def test_the_first_rating_of_a_group_says_nothing() -> None:
+    teacher = learner()
+    belief = learn_all(teacher, items(1, kinds=("rating",)))
+    assert belief.n_observations == 1
+    assert np.array_equal(belief.mean, teacher.prior.mean)
+
+
+def test_a_tie_draws_the_margin_towards_zero() -> None:
+    teacher = Learner(Belief(np.array([2.0, 0.0]), np.eye(2)))
+    tie = Feedback("p", "comparison", (1.0, 0.0), 0.5)
+    after = teacher.learn(teacher.start(), tie, earlier=list)
+    assert 0.0 < after.mean[0] < 2.0
+    assert after.mean[1] == 0.0
+
+
+def test_contradictions_lower_the_gain_and_leave_the_belief_finite() -> None:
+    pair = (1.0, -1.0, 0.5)
+    steady = [Feedback("p", "comparison", pair, 1.0, key=str(n)) for n in range(50)]
+    torn = [Feedback("p", "comparison", pair, float(n % 2), key=str(n)) for n in range(50)]
+    teacher = Learner(Belief(np.zeros(3), np.eye(3)))
+    sure, unsure = teacher.rebuild(steady), teacher.rebuild(torn)
+    assert unsure.gain < 0.5 < sure.gain
+    assert np.isfinite(unsure.mean).all()
+    assert abs(unsure.mean @ np.array(pair)) < 0.3
+    assert np.linalg.eigvalsh(unsure.covariance).min() > 0
+
+
+def test_a_random_voter_gets_a_lower_gain_than_a_careful_one() -> None:
+    generator = np.random.default_rng(0)
+    taste = np.array([1.5, -1.0, 0.5])
+    gains: dict[float, list[float]] = {0.0: [], 1.0: []}
+    for lapse in gains:
+        for _ in range(10):
+            user = SimulatedUser(taste, gain=1.0, lapse_share=lapse)
+            features = generator.normal(size=(75, 3))
+            history = [
+                Feedback("p", "comparison", tuple(x), user.compare(x, generator=generator))
+                for x in features.tolist()
+                for x in [np.array(x)]
+            ]
+            gains[lapse].append(Learner(Belief(np.zeros(3), np.eye(3))).rebuild(history).gain)
+    assert np.median(gains[1.0]) < 0.5 * np.median(gains[0.0])
+
+
+def test_an_adversary_is_learned_as_a_user_of_the_opposite_taste() -> None:
+    generator = np.random.default_rng(1)
+    user = SimulatedUser(np.array([1.0, -1.0, 0.0]), gain=3.0, is_adversary=True)
+    features = generator.normal(size=(100, 3))
+    history = [
+        Feedback("p", "comparison", tuple(x.tolist()), user.compare(x, generator=generator))
+        for x in features
+    ]
+    mean = Learner(Belief(np.zeros(3), np.eye(3))).rebuild(history).mean
+    assert mean[0] < -0.5
+    assert mean[1] > 0.5
+
+
+def test_objectives_that_were_never_rated_keep_their_prior() -> None:
+    prior = Belief(np.array([0.0, 0.4, 0.1]), np.diag([1.0, 2.0, 3.0]))
+    history = [Feedback("p", "comparison", (1.0, 0.0, 0.0), 1.0) for _ in range(30)]
+    after = Learner(prior).rebuild(history)
+    assert after.mean[1:] == pytest.approx(prior.mean[1:])
+    assert np.diag(after.covariance)[1:] == pytest.approx([2.0, 3.0])
+    related = Belief(np.zeros(2), np.array([[1.0, 0.8], [0.8, 1.0]]))
+    moved = Learner(related).rebuild([Feedback("p", "comparison", (1.0, 0.0), 1.0)] * 30)
+    assert moved.mean[1] > 0.3  # what goes together in the population is learned together
+
+
+def test_thumbs_up_only_is_held_by_the_prior() -> None:
+    generator = np.random.default_rng(2)
+    history = [
+        Feedback("p", "thumbs", tuple((x + 0.3).tolist()), 1.0)
+        for x in generator.normal(size=(200, 3))
+    ]
+    after = Learner(Belief(np.zeros(3), np.eye(3))).rebuild(history)
+    assert (after.mean > 0).all()  # drawn towards what was shown
+    assert np.linalg.norm(after.mean) < 4.0
+
+
+def test_a_preference_is_learned_on_the_simplex() -> None:
+    generator = np.random.default_rng(3)
+    taste = np.array([0.7, 0.2, 0.1, 0.0])
+    user = SimulatedUser(taste, gain=10.0)
+    teacher = Learner(
+        normal_on_plane(n_objectives=4),
+        is_preference=True,
+        settings=LearningSettings(gain=10.0),
+    )
+    features = generator.random((150, 4)) - generator.random((150, 4))
+    history = [
+        Feedback("p", "comparison", tuple(x.tolist()), user.compare(x, generator=generator))
+        for x in features
+    ]
+    belief = teacher.rebuild(history)
+    assert belief.mean.sum() == pytest.approx(1.0)
+    assert preference_mean(belief) == pytest.approx(taste, abs=0.15)
+
+
+def test_feedback_of_another_width_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="2 features"):
+        learner().learn(
+            learner().start(), Feedback("p", "comparison", (1.0, 2.0), 1.0), earlier=list
+        )

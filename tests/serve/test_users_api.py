@@ -1,0 +1,174 @@
+"""Users over HTTP: made, taught, shown, reset, exported, erased."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+TALK = [{"role": "user", "content": "Tell me about rain."}]
+CHAT = "/v1/chat/completions"
+
+
+def ask(client: TestClient, user: str, **palate: Any) -> dict[str, Any]:
+    body = {"model": "palate", "messages": TALK, "seed": 9, "palate": {"user": user, **palate}}
+    response = client.post(CHAT, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def question(client: TestClient, user: str, seed: int = 0) -> dict[str, Any]:
+    body = {"user": user, "messages": TALK, "seed": seed, "max_tokens": 10}
+    response = client.post("/v1/questions", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def say(client: TestClient, response: str, **verdict: Any) -> dict[str, Any]:
+    found = client.post("/v1/feedback", json={"response": response, **verdict})
+    assert found.status_code == 200, found.text
+    return found.json()
+
+
+def test_a_stated_preference_is_used_until_feedback_is(web: TestClient) -> None:
+    made = web.post("/v1/users", json={"user": "pia", "preference": {"kind": 1.0}})
+    assert made.status_code == 201
+    assert web.post("/v1/users", json={"user": "pia"}).status_code == 409
+    assert ask(web, "pia")["palate"]["coefficients"]["kind"] == pytest.approx(1.0)
+    web.patch("/v1/users/pia", json={"preference": {"short": 1.0}})
+    assert ask(web, "pia")["palate"]["coefficients"]["short"] == pytest.approx(1.0)
+    web.patch("/v1/users/pia", json={"preference": None})
+    assert ask(web, "pia")["palate"]["method"] == "portfolio"  # with nothing known
+    assert web.patch("/v1/users/nobody", json={"preference": None}).status_code == 404
+    unknown = web.patch("/v1/users/pia", json={"preference": {"colour": 1.0}})
+    assert unknown.status_code == 400
+
+
+def test_a_belief_is_observed_first_then_applied_and_one_call_resets_it(web: TestClient) -> None:
+    before = ask(web, "bo")
+    assert before["palate"]["learning"] == "nothing"
+    states: list[str] = []
+    for seed in range(4):
+        asked = question(web, "bo", seed)
+        verdict = say(web, asked["response"], kind="comparison", preferred=0)
+        assert verdict["is_new"]
+        assert verdict["belief"]["n_feedback"] == seed + 1
+        states.append(ask(web, "bo")["palate"]["learning"])
+    assert states == ["observing", "observing", "applied", "applied"]
+    after = ask(web, "bo")
+    assert after["palate"]["method"] == "prompted-soup"
+    shown = web.get("/v1/users/bo").json()["belief"]
+    assert after["palate"]["coefficients"] == pytest.approx(shown["soup"]["coefficients"])
+    assert shown["soup"]["kl"] <= shown["soup"]["budget"] + 1e-9
+    for row in [*shown["experts"], *shown["objectives"]]:
+        assert row["low"] < row["mean"] < row["high"]
+    fresh = web.post("/v1/users/bo/reset").json()
+    assert fresh["belief"]["n_feedback"] == 0
+    again = ask(web, "bo")
+    assert again["choices"][0]["message"] == before["choices"][0]["message"]
+    assert len(web.get("/v1/users/bo/export").json()["feedback"]) == 4  # the log is whole
+
+
+def test_the_features_of_a_question_are_what_the_experts_say_of_its_answers(
+    web: TestClient,
+) -> None:
+    asked = question(web, "fay", seed=4)
+    export = web.get("/v1/users/fay/export").json()
+    (kept,) = [row for row in export["responses"] if row["id"] == asked["response"]]
+    assert kept["shown"] == [answer["text"] for answer in asked["answers"]]
+    said = web.post(
+        "/v1/feedback",
+        json={"response": asked["response"], "kind": "comparison", "preferred": "tie"},
+    )
+    assert said.json()["belief"]["n_feedback"] == 1
+    features = np.array(kept["features"])
+    assert features.shape == (2, 3)
+    item = web.get("/v1/users/fay/export").json()["feedback"][0]
+    assert np.allclose(item["features"], features[0] - features[1])
+    assert item["label"] == 0.5
+
+
+def test_the_same_feedback_twice_is_the_same_and_other_under_its_key_is_refused(
+    web: TestClient,
+) -> None:
+    response = ask(web, "kim")["palate"]["response"]
+    thumbs = {"response": response, "kind": "thumbs", "thumbs": "up"}
+    headers = {"idempotency-key": "once"}
+    first = web.post("/v1/feedback", json=thumbs, headers=headers)
+    second = web.post("/v1/feedback", json={**thumbs, "key": "once"})
+    assert (first.json()["is_new"], second.json()["is_new"]) == (True, False)
+    assert first.json()["belief"] == second.json()["belief"]
+    other = web.post("/v1/feedback", json={**thumbs, "thumbs": "down"}, headers=headers)
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "key_reused"
+
+
+def test_ratings_count_by_their_differences_and_thumbs_by_themselves(web: TestClient) -> None:
+    two = web.post(
+        CHAT,
+        json={"model": "palate", "messages": TALK, "n": 2, "seed": 3, "palate": {"user": "ray"}},
+    ).json()["palate"]["response"]
+    first = say(web, two, kind="rating", rating=5.0, answer=0)
+    assert all(row["mean"] == 0.0 for row in first["belief"]["experts"])
+    second = say(web, two, kind="rating", rating=1.0, answer=1)
+    assert any(row["mean"] != 0.0 for row in second["belief"]["experts"])
+    missing = web.post(
+        "/v1/feedback", json={"response": two, "kind": "rating", "rating": 1.0, "answer": 2}
+    )
+    assert missing.status_code == 400
+
+
+def test_two_responses_to_one_prompt_can_be_compared(web: TestClient) -> None:
+    first = ask(web, "two", preference={"kind": 1.0})["palate"]["response"]
+    second = ask(web, "two", preference={"short": 1.0})["palate"]["response"]
+    verdict = {"kind": "comparison", "preferred": 1, "against": second}
+    assert say(web, first, **verdict)["belief"]["n_feedback"] == 1
+    own = web.post("/v1/feedback", json={"response": first, **verdict, "against": first})
+    assert own.status_code == 400
+    someone = ask(web, "someone")["palate"]["response"]
+    other = web.post("/v1/feedback", json={"response": first, **verdict, "against": someone})
+    assert other.status_code == 400
+
+
+def test_feedback_needs_a_response_that_was_shown_to_a_named_user(web: TestClient) -> None:
+    body = {"model": "palate", "messages": TALK}
+    nobody = web.post(CHAT, json=body).json()
+    assert nobody["palate"]["response"] is None
+    thumbs = {"response": nobody["id"], "kind": "thumbs", "thumbs": "up"}
+    assert web.post("/v1/feedback", json=thumbs).status_code == 404
+    for wrong in (
+        {"kind": "comparison"},
+        {"kind": "comparison", "preferred": 2},
+        {"kind": "thumbs", "thumbs": "up", "rating": 3},
+        {"kind": "rating"},
+        {"kind": "comparison", "preferred": 0, "answer": 1},
+        {"kind": "thumbs", "thumbs": "up", "against": nobody["id"]},
+    ):
+        found = web.post("/v1/feedback", json={"response": nobody["id"], **wrong})
+        assert found.status_code == 400, wrong
+
+
+def test_erasing_leaves_a_receipt_and_nothing_else(web: TestClient) -> None:
+    response = ask(web, "gone")["palate"]["response"]
+    say(web, response, kind="thumbs", thumbs="down")
+    receipt = web.delete("/v1/users/gone").json()
+    assert (receipt["n_feedback"], receipt["n_responses"]) == (1, 1)
+    assert "gone" not in str(receipt)
+    assert web.get("/v1/users/gone").status_code == 404
+    assert web.delete("/v1/users/gone").status_code == 404
+    thumbs = {"response": response, "kind": "thumbs", "thumbs": "up"}
+    assert web.post("/v1/feedback", json=thumbs).status_code == 404
+
+
+def test_the_list_goes_page_by_page(web: TestClient) -> None:
+    for place in range(5):
+        web.post("/v1/users", json={"user": f"list-{place}"})
+    seen: list[str] = []
+    after: int | None = 0
+    while after is not None:
+        page = web.get("/v1/users", params={"limit": 2, "after": after}).json()
+        seen += [row["user"] for row in page["users"]]
+        after = page["next_after"]
+    assert [name for name in seen if name.startswith("list-")] == [f"list-{k}" for k in range(5)]
+    assert len(seen) == len(set(seen))
+    assert web.get("/v1/users", params={"limit": 0}).status_code == 400
