@@ -16,7 +16,7 @@ import numpy as np
 
 from palate.core.simplex import lattice
 from palate.portfolio.adaptive import SearchSettings, search
-from palate.portfolio.tabular import TabularOracle, TabularProblem, yardstick
+from research.portfolio.tabular import TabularOracle, TabularProblem, yardstick
 
 
 def true_gap(problem: TabularProblem, values: np.ndarray) -> float:

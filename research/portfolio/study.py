@@ -24,12 +24,12 @@ from palate.portfolio.everybody import Stakes, best_members
 from palate.portfolio.grid import ratio_grid_size
 from palate.portfolio.palm import PalmSettings, palm
 from palate.portfolio.payoffs import payoffs_from_measurements
-from palate.portfolio.recentre import recentred
-from palate.portfolio.tabular import TabularOracle, measured, yardstick
 from palate.portfolio.terms import Terms
-from palate.portfolio.tradeoff import users_losses
 from research.command_line import IsJson, run
+from research.portfolio.recentre import recentred
 from research.portfolio.study_methods import TEST_DENOMINATORS, WayRow, way_rows
+from research.portfolio.tabular import TabularOracle, measured, yardstick
+from research.portfolio.tradeoff import users_losses
 
 KINDS = ((2, 0.02, 5), (2, 0.1, 5), (3, 0.02, 7), (3, 0.1, 7))  # objectives, beta, members
 EQUAL_GAP_GRIDS = {  # tolerances of PALM's grid whose certified gap the adaptive search must reach

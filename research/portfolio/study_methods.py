@@ -11,9 +11,9 @@ from palate.core.seeds import generator_for
 from palate.core.simplex import lattice
 from palate.portfolio.adaptive import SearchSettings, search
 from palate.portfolio.everybody import Stakes, best_members
-from palate.portfolio.planned import PlannedSettings, planned
-from palate.portfolio.tabular import TabularOracle, TabularProblem, yardstick
-from palate.portfolio.tradeoff import MethodName, TradeoffSettings, find, users_losses
+from research.portfolio.planned import PlannedSettings, planned
+from research.portfolio.tabular import TabularOracle, TabularProblem, yardstick
+from research.portfolio.tradeoff import MethodName, TradeoffSettings, find, users_losses
 
 GRIDS = {2: (0.3, 0.1), 3: (0.5, 0.25)}  # PALM's tolerances on the yardstick
 N_RANDOM = 10  # random portfolios a problem

@@ -28,13 +28,13 @@ from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
 from palate.portfolio.adaptive import SearchSettings, steps
-from palate.portfolio.baselines import random_anchors, uniform_anchors
 from palate.portfolio.oracle import Oracle
 from palate.portfolio.payoffs import Measurements, Payoffs
 from palate.training.train import deterministic
 from palate.world.gold import gold_rewards
 from palate.world.objectives import OBJECTIVE_NAMES
 from palate.world.prompts import further_prompts, held_out_prompts
+from research.portfolio.baselines import random_anchors, uniform_anchors
 
 OBJECTIVES = ("elementary", "expert", "friendly")  # two that pull against each other, one beside
 GOLD_KEY = "gold rules"

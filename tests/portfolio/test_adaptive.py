@@ -5,7 +5,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError, NotCertifiedError
 from palate.portfolio.adaptive import SearchSettings, proposal, search, steps
-from palate.portfolio.tabular import TabularOracle
+from research.portfolio.tabular import TabularOracle
 
 
 def users(seed: int, d: int, n: int = 1000) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_it_stops_at_the_tolerance(small_problem):
 
 
 def test_equal_rewards_need_no_search():
-    from palate.portfolio.tabular import TabularProblem
+    from research.portfolio.tabular import TabularProblem
 
     problem = TabularProblem(
         rewards=np.full((2, 3, 3), 0.5),

@@ -10,8 +10,8 @@ from palate.portfolio.certificate import NOTHING_KNOWN, certify
 from palate.portfolio.gap import mixture_bound
 from palate.portfolio.grid import size_bound
 from palate.portfolio.payoffs import exact_payoffs, payoffs_from_measurements, shifted
-from palate.portfolio.tabular import TabularOracle, measured
 from palate.portfolio.terms import Terms
+from research.portfolio.tabular import TabularOracle, measured
 
 
 def payoffs(values, **more):

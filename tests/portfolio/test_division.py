@@ -5,7 +5,7 @@ from palate.core.simplex import lattice
 from palate.core.types import PayoffTable
 from palate.portfolio.adaptive import SearchSettings, proposal, search, steps
 from palate.portfolio.division import even_cut, lattice_anchor, lattice_denominator_for
-from palate.portfolio.tabular import TabularOracle
+from research.portfolio.tabular import TabularOracle
 
 
 def table(shares, height, slope) -> PayoffTable:

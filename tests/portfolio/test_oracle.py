@@ -1,7 +1,7 @@
 import numpy as np
 
 from palate.portfolio.oracle import Ledger
-from palate.portfolio.tabular import TabularOracle
+from research.portfolio.tabular import TabularOracle
 
 
 def test_the_ledger_counts_each_preference_once(case_problem):

@@ -7,7 +7,7 @@ from palate.portfolio.cells import all_cells
 from palate.portfolio.cover import cell_coverage, exact_cover
 from palate.portfolio.grid import covering_radius
 from palate.portfolio.palm import PalmSettings, grid_coverage, palm
-from palate.portfolio.tabular import TabularOracle
+from research.portfolio.tabular import TabularOracle
 
 
 def crowd(d: int, n: int = 1000) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.portfolio.surrogate import fit_surrogate
-from palate.portfolio.tabular import TabularOracle
+from research.portfolio.tabular import TabularOracle
 
 
 def table_at(problem, preferences):

@@ -29,7 +29,7 @@ IMPROVEMENT = 1e-12  # a swap must gain more than rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """How a list of users's losses becomes one number.
+    """How a list of users' losses becomes one number.
 
     Attributes:
         aim: `worst`, `mean`, or `blend`, which is `mean + share * worst`.

@@ -7,11 +7,11 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
-from palate.portfolio.baselines import uniform_anchors
 from palate.portfolio.payoffs import Measurements
-from palate.portfolio.tabular import TabularOracle, measured, yardstick
 from palate.world.gold import gold_reward
 from palate.world.prompts import held_out_prompts, train_prompts
+from research.portfolio.baselines import uniform_anchors
+from research.portfolio.tabular import TabularOracle, measured, yardstick
 from research.portfolio.world_losses import (
     METHODS,
     compare_ways,

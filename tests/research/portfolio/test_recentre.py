@@ -6,8 +6,8 @@ import pytest
 from palate.core.simplex import lattice
 from palate.portfolio.adaptive import SearchSettings, search
 from palate.portfolio.everybody import Stakes, best_members
-from palate.portfolio.recentre import centre, foreseen_losses, mean_centres, recentred
-from palate.portfolio.tabular import TabularOracle, TabularProblem
+from research.portfolio.recentre import centre, foreseen_losses, mean_centres, recentred
+from research.portfolio.tabular import TabularOracle, TabularProblem
 
 
 @dataclass(frozen=True, eq=False)

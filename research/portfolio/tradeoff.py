@@ -18,12 +18,12 @@ from numpy import ndarray
 
 from palate.metrics.diversity import usage_perplexity
 from palate.portfolio.adaptive import SearchSettings, search
-from palate.portfolio.baselines import random_anchors, uniform_anchors
 from palate.portfolio.everybody import Criterion, Stakes, best_members
 from palate.portfolio.grid import ratio_grid
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs, subset
-from palate.portfolio.planned import PlannedSettings, planned
+from research.portfolio.baselines import random_anchors, uniform_anchors
+from research.portfolio.planned import PlannedSettings, planned
 
 MethodName = Literal["uniform", "random", "adaptive", "planned", "palm", "pool"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.portfolio.tilting import tilted
+from research.portfolio.tilting import tilted
 
 
 def test_tilting_the_policys_own_probabilities_is_exact(small_problem):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from palate.core.simplex import lattice
-from palate.portfolio.tabular import TabularOracle
-from palate.portfolio.tradeoff import METHODS, TradeoffSettings, find, kl_between, users_losses
+from research.portfolio.tabular import TabularOracle
+from research.portfolio.tradeoff import METHODS, TradeoffSettings, find, kl_between, users_losses
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.portfolio.baselines import PoolOracle, inward, random_anchors, uniform_anchors
 from palate.portfolio.payoffs import exact_payoffs
-from palate.portfolio.tabular import TabularOracle
+from research.portfolio.baselines import PoolOracle, inward, random_anchors, uniform_anchors
+from research.portfolio.tabular import TabularOracle
 
 
 def test_uniform_anchors_are_those_of_the_yardstick():

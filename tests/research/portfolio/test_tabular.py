@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.portfolio.tabular import TabularOracle, TabularProblem, measured, yardstick
+from research.portfolio.tabular import TabularOracle, TabularProblem, measured, yardstick
 
 
 def test_optima_are_those_of_the_case(tabular_case, case_problem):

@@ -5,8 +5,8 @@ from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
 from palate.portfolio.adaptive import SearchSettings, search
 from palate.portfolio.everybody import Stakes, best_members
-from palate.portfolio.planned import PlannedSettings, planned, planned_members
-from palate.portfolio.tabular import TabularOracle
+from research.portfolio.planned import PlannedSettings, planned, planned_members
+from research.portfolio.tabular import TabularOracle
 
 
 def largest_share_lost(problem, values):

@@ -19,13 +19,13 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
 from palate.portfolio.adaptive import Proposal, SearchSettings, steps
-from palate.portfolio.baselines import uniform_anchors
 from palate.portfolio.ceiling import ceiling_rows
 from palate.portfolio.everybody import Criterion
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.selection import chosen_members
 from palate.portfolio.surrogate import fit_surrogate
+from research.portfolio.baselines import uniform_anchors
 
 FRESH_DISTANCE = 1e-3  # L1; nearer to a policy than this, another one would be the same
 # Of the proven distance; a surrogate that errs by less is planned with. Chosen on the yardstick,

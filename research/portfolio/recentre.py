@@ -30,8 +30,8 @@ from palate.portfolio.envelope import best_values, corner_preferences
 from palate.portfolio.everybody import Criterion
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
-from palate.portfolio.planned import DENOMINATORS
 from palate.portfolio.surrogate import fit_surrogate
+from research.portfolio.planned import DENOMINATORS
 
 IMPROVEMENT = 1e-10  # losses nearer than this are equal, in reward units
 TIE = 1e-9  # a corner belongs to every member within this of the best
@@ -165,7 +165,7 @@ def mean_centres(
     values: Float[ndarray, "members objectives"],
     anchors: Float[ndarray, "members objectives"],
 ) -> Float[ndarray, "members objectives"]:
-    """Each member's users's mean preference; a member nobody prefers keeps its anchor.
+    """Each member's users' mean preference; a member nobody prefers keeps its anchor.
 
     The policy made there is the best single one for those users: value is linear in the
     preference, so their mean value of any policy is its value at their mean.
