@@ -1,6 +1,7 @@
 """Fixtures: the two exact cases of PALM and small random problems."""
 
 import json
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from palate.core.simplex import lattice
 from research.portfolio.tabular import TabularProblem
 
 
@@ -46,3 +48,25 @@ def small_problem():
         )
 
     return make
+
+
+def all_cells(*, n_objectives: int, denominator: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lattice points and the point indices of all `denominator ** (d - 1)` Kuhn cells."""
+    points = lattice(n_objectives=n_objectives, denominator=denominator)
+    index = {tuple(row): i for i, row in enumerate(np.rint(points * denominator).astype(int))}
+    free = n_objectives - 1
+    cells = []
+    for corner in product(range(denominator), repeat=free):
+        for order in permutations(range(free)):
+            reach = [np.array(corner, dtype=int)]
+            for axis in order:
+                reach.append(reach[-1] + np.eye(free, dtype=int)[axis])
+            counts = [np.diff([0, *each, denominator]) for each in reach]
+            if all(np.all(each >= 0) for each in counts):  # inside the simplex
+                cells.append(sorted(index[tuple(each)] for each in counts))
+    return points, np.array(sorted(cells), dtype=np.int64).reshape(-1, n_objectives)
+
+
+def cell_coverage(is_covered: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Which cells each policy covers: those all of whose vertices it covers (palm.md P7)."""
+    return np.all(is_covered[cells], axis=1)

@@ -5,7 +5,7 @@ Source:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice, sample_simplex
-from palate.portfolio.payoffs import Payoffs, subset
+from palate.portfolio.payoffs import Payoffs
 
 FINE = 12  # denominator of the lattice that further uniform anchors come from
 
@@ -60,6 +60,24 @@ def inward(
     """Anchors with the unit vectors moved towards the centre by this share."""
     is_unit = (anchors.max(axis=1) > 1.0 - 1e-12)[:, None]
     return np.where(is_unit, (1.0 - share) * anchors + share / anchors.shape[1], anchors)
+
+
+def subset(payoffs: Payoffs, policies: Sequence[int]) -> Payoffs:
+    """The same knowledge of some of the policies, in the given order."""
+    rows = list(policies)
+    table = payoffs.table
+    return replace(
+        payoffs,
+        table=replace(
+            table,
+            policies=tuple(table.policies[k] for k in rows),
+            values=table.values[rows],
+            standard_errors=table.standard_errors[rows],
+            kl=table.kl[rows],
+            preferences=table.preferences[rows],
+        ),
+        slacks=None if payoffs.slacks is None else payoffs.slacks[rows],
+    )
 
 
 @dataclass(frozen=True, eq=False)

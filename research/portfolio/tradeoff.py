@@ -21,8 +21,8 @@ from palate.portfolio.adaptive import SearchSettings, search
 from palate.portfolio.everybody import Criterion, Stakes, best_members
 from palate.portfolio.grid import ratio_grid
 from palate.portfolio.oracle import Ledger, Oracle
-from palate.portfolio.payoffs import Payoffs, subset
-from research.portfolio.baselines import random_anchors, uniform_anchors
+from palate.portfolio.payoffs import Payoffs
+from research.portfolio.baselines import random_anchors, subset, uniform_anchors
 from research.portfolio.planned import PlannedSettings, planned
 
 MethodName = Literal["uniform", "random", "adaptive", "planned", "palm", "pool"]

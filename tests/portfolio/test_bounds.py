@@ -5,8 +5,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
-from palate.portfolio.bounds import hoeffding_half_width, normal_quantile, value_bounds
-from palate.portfolio.payoffs import Payoffs, exact_payoffs
+from palate.portfolio.payoffs import Payoffs, exact_payoffs, normal_quantile, value_bounds
 
 
 def payoffs(values, errors, **more) -> Payoffs:
@@ -22,17 +21,6 @@ def payoffs(values, errors, **more) -> Payoffs:
     )
     known = exact_payoffs(table)
     return replace(known, table=replace(table, values=values), **more)
-
-
-def test_half_widths_are_those_of_the_case(grid_case):
-    for case in grid_case["hoeffding"]:
-        found = hoeffding_half_width(
-            n_prompts=case["n"],
-            n_policies=case["N"],
-            n_objectives=case["d"],
-            confidence=1 - case["p_fail"],
-        )
-        assert found == pytest.approx(case["half_width"], abs=1e-12)
 
 
 def test_one_interval_has_the_textbook_quantile_and_more_have_wider_ones():
@@ -83,8 +71,3 @@ def test_a_missing_reward_is_wider_by_what_all_policies_have_in_common():
 def test_a_confidence_out_of_range_is_refused(confidence):
     with pytest.raises(InvalidInputError, match="between 0 and 1"):
         value_bounds(payoffs([[0.4, 0.2]], [[0, 0]]), confidence=confidence)
-
-
-def test_no_prompts_give_no_interval():
-    with pytest.raises(InvalidInputError, match="one or more"):
-        hoeffding_half_width(n_prompts=0, n_policies=1, n_objectives=1, confidence=0.9)

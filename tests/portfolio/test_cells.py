@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.core.errors import InvalidInputError
-from palate.portfolio.cells import all_cells, kuhn_cell
+from palate.portfolio.grid import kuhn_cell
+from tabular_problems import all_cells
 
 
 def test_cells_are_those_of_every_case(grid_case):

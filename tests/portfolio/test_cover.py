@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from palate.core.errors import NotCertifiedError
 from palate.portfolio.cover import (
-    cell_coverage,
     exact_cover,
     greedy_cover,
     interval_cover,
@@ -15,6 +14,7 @@ from palate.portfolio.cover import (
     sweep_cover,
     undominated,
 )
+from tabular_problems import cell_coverage
 
 
 def table(case) -> np.ndarray:

@@ -9,8 +9,8 @@ from palate.portfolio.payoffs import (
     halves,
     payoffs_from_measurements,
     shifted,
-    subset,
 )
+from research.portfolio.baselines import subset
 
 
 def measurements(rewards, kl, **more) -> Measurements:

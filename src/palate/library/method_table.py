@@ -29,7 +29,7 @@ from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
 from palate.library.portfolio import PORTFOLIO
 from palate.library.safety_floor import Floor
-from palate.portfolio.cells import kuhn_cell
+from palate.portfolio.grid import kuhn_cell
 
 METHODS_FILE = "methods.json"
 KIND, VERSION = "palate-methods", 1

@@ -3,10 +3,9 @@
 The best value `J*` is convex in the preference, so between preferences `q` at which an upper bound
 `J_up[q] >= J*_q` is known it lies below
 
-    U(w) = min { lambda @ J_up : lambda >= 0, lambda @ Q = w }.
+    U(w) = min { lambda @ J_up : lambda >= 0, lambda @ Q = w } = max_r rows[r] @ w.
 
-U is piecewise linear. It is kept as rows: `U(w) = max_r rows[r] @ w`, so that a bound over all
-policies is treated exactly like a table of (unbeatable) candidates.
+The rows make a bound on all policies look like a table of (unbeatable) policies.
 
 Deviation from palm.md, section 3.2: the rows come from one lower convex hull (qhull) instead of a
 linear program per corner. The pieces' volumes must fill the simplex, otherwise an error is raised.
@@ -18,7 +17,6 @@ Source:
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, QhullError
 
 from palate.core.errors import NotCertifiedError, NotConvergedError
@@ -37,11 +35,8 @@ def ceiling_rows(
     """Rows whose maximum is the upper bound U.
 
     Args:
-        preferences: `[visited, objectives]`, on the simplex; every unit vector among them.
-        upper_values: `[visited]`, each at least the best value of any policy there, reward units.
-
-    Returns:
-        `[rows, objectives]`; `max_r rows[r] @ w = U(w)` for every `w` of the simplex.
+        preferences: On the simplex; every unit vector among them.
+        upper_values: Each at least the best value of any policy there, in reward units.
 
     Raises:
         NotCertifiedError: a unit vector is missing, so that U is infinite somewhere.
@@ -49,7 +44,6 @@ def ceiling_rows(
     """
     points, heights = _lowest(preferences, upper_values)
     n_objectives = points.shape[1]
-    require_unit_vectors(points)
     corners = unit_row(preferences=points, upper_values=heights)
     below = heights - points @ corners  # zero at unit vectors; U only uses what lies below
     if np.all(below > -SUPPORT_TOLERANCE * max(1.0, np.abs(heights).max())):
@@ -65,53 +59,22 @@ def ceiling_rows(
 
 
 def unit_row(
-    *,
-    preferences: Float[ndarray, "visited objectives"],
-    upper_values: Float[ndarray, " visited"],
+    *, preferences: Float[ndarray, "visited objectives"], upper_values: Float[ndarray, " visited"]
 ) -> Float[ndarray, " objectives"]:
     """The upper bound that the unit vectors alone give: one row; weaker, for any dimension.
 
     Raises:
         NotCertifiedError: a unit vector is missing.
     """
-    require_unit_vectors(preferences)
     is_unit = preferences > 1.0 - VISITED_TOLERANCE  # [visited, objectives]
-    return np.min(np.where(is_unit, upper_values[:, None], np.inf), axis=0)
-
-
-def ceiling_value(
-    *,
-    preference: Float[ndarray, " objectives"],
-    preferences: Float[ndarray, "visited objectives"],
-    upper_values: Float[ndarray, " visited"],
-) -> float:
-    """U at one preference by its linear program: a second method to `ceiling_rows`.
-
-    Raises:
-        NotCertifiedError: the preference is no mixture of visited ones.
-    """
-    solution = linprog(upper_values, A_eq=preferences.T, b_eq=preference, method="highs")
-    if solution.status != 0:
-        raise NotCertifiedError(
-            f"The preference {preference.tolist()} is not between the visited ones; "
-            "visit every unit vector."
-        )
-    return float(solution.fun)
-
-
-def require_unit_vectors(preferences: Float[ndarray, "visited objectives"]) -> None:
-    """Refuse visited preferences that do not span the simplex.
-
-    Raises:
-        NotCertifiedError: a unit vector is missing.
-    """
-    is_visited = np.any(preferences > 1.0 - VISITED_TOLERANCE, axis=0)
+    is_visited = np.any(is_unit, axis=0)
     if not np.all(is_visited):
         raise NotCertifiedError(
             f"Nothing is known at the unit vector of objective {int(np.argmin(is_visited))}, so "
             "the best value has no upper bound there; add a policy or an optimum for every "
             "objective alone."
         )
+    return np.min(np.where(is_unit, upper_values[:, None], np.inf), axis=0)
 
 
 def _lowest(
@@ -120,8 +83,7 @@ def _lowest(
     """Each visited preference once, with its lowest value."""
     order = np.argsort(upper_values, kind="stable")
     _, first = np.unique(np.round(preferences[order], 12), axis=0, return_index=True)
-    kept = order[first]
-    return preferences[kept], upper_values[kept]
+    return preferences[order[first]], upper_values[order[first]]
 
 
 def _lower_facets(

@@ -1,8 +1,7 @@
-"""Covers: the fewest policies such that everybody listed is content with one of them.
+"""Covers: the fewest policies such that each listed point has one that covers it.
 
-Rows of a coverage table are what must be covered (preferences, or cells of the simplex), columns
-are policies. Greedy is within the harmonic number of the number of rows of the minimum; the
-minimum itself comes from an integer program, and for intervals on a line from one sweep.
+Greedy is within the harmonic number of the number of points of the minimum. The minimum comes from
+an integer program, and for intervals on a line from one sweep.
 
 Source:
     PALM, arXiv 2604.04144, pruning stage; palm.md 3.3. Greedy: Chvatal 1979.
@@ -21,19 +20,19 @@ MAX_EXACT_POLICIES = 200  # beyond, greedy
 
 
 def greedy_cover(is_covered: Coverage) -> list[int]:
-    """Policies in the order chosen: most uncovered points first, ties to the lowest index.
+    """Policies in greedy order: most uncovered points first, ties to the lowest index.
 
     Raises:
         NotCertifiedError: some point is covered by no policy.
     """
     require_coverable(is_covered)
     is_open = np.ones(len(is_covered), dtype=bool)
-    chosen: list[int] = []
+    policies: list[int] = []
     while np.any(is_open):
         counts = np.count_nonzero(is_covered[is_open], axis=0)
-        chosen.append(int(np.argmax(counts)))
-        is_open &= ~is_covered[:, chosen[-1]]
-    return chosen
+        policies.append(int(np.argmax(counts)))
+        is_open &= ~is_covered[:, policies[-1]]
+    return policies
 
 
 def exact_cover(is_covered: Coverage) -> list[int]:
@@ -58,18 +57,18 @@ def exact_cover(is_covered: Coverage) -> list[int]:
 
 
 def undominated(is_covered: Coverage) -> tuple[Int[ndarray, " points"], Int[ndarray, " policies"]]:
-    """Indices of points and policies that a smallest cover depends on.
+    """Indices of the points and policies that a smallest cover depends on.
 
-    A policy that covers no point which another one does not also cover is left out; so is a point
-    that is covered whenever another one is. Repeated until nothing is left out.
+    A policy goes if another one covers all of its points; a point goes if it is covered whenever
+    another one is. Repeated until nothing goes.
     """
     points, policies = np.arange(is_covered.shape[0]), np.arange(is_covered.shape[1])
     while True:
-        kept = ~_is_within_another(is_covered[np.ix_(points, policies)].T)
-        policies = policies[kept]
-        needed = ~_is_within_another(~is_covered[np.ix_(points, policies)])
-        points = points[needed]
-        if np.all(kept) and np.all(needed):
+        is_needed = ~_is_within_another(is_covered[np.ix_(points, policies)].T)
+        policies = policies[is_needed]
+        is_binding = ~_is_within_another(~is_covered[np.ix_(points, policies)])
+        points = points[is_binding]
+        if np.all(is_needed) and np.all(is_binding):
             return points, policies
 
 
@@ -91,42 +90,28 @@ def smallest_cover(is_covered: Coverage) -> list[int]:
 
 
 def interval_cover(
-    *,
-    starts: Float[ndarray, " policies"],
-    ends: Float[ndarray, " policies"],
-    low: float = 0.0,
-    high: float = 1.0,
+    *, starts: Float[ndarray, " policies"], ends: Float[ndarray, " policies"]
 ) -> list[int]:
-    """The fewest intervals that cover `[low, high]`, from left to right, by one sweep.
+    """The fewest intervals that cover `[0, 1]`, from left to right, by one sweep.
 
-    Args:
-        starts: `[policies]`; an interval that ends before it starts covers nothing.
-        ends: `[policies]`.
-        low: Left end of what is to be covered.
-        high: Right end.
+    An interval that ends before it starts covers nothing.
 
     Raises:
         NotCertifiedError: some place is in no interval.
     """
-    chosen: list[int] = []
-    reached = low
-    while True:
+    policies: list[int] = []
+    reached = 0.0
+    while not policies or reached < 1.0:
         is_next = (starts <= reached) & (ends >= reached)
-        if not np.any(is_next):
-            raise NotCertifiedError(
-                f"No policy covers {reached:.6g} on the way from {low:.6g} to {high:.6g}; "
-                "widen the tolerance or add a policy there."
-            )
         best = int(np.argmax(np.where(is_next, ends, -np.inf)))
-        if chosen and ends[best] <= reached:
+        if not is_next[best] or (policies and ends[best] <= reached):
             raise NotCertifiedError(
                 f"No policy covers what lies just beyond {reached:.6g}; "
                 "widen the tolerance or add a policy there."
             )
-        chosen.append(best)
+        policies.append(best)
         reached = float(ends[best])
-        if reached >= high:
-            return chosen
+    return policies
 
 
 def sweep_cover(is_covered: Coverage) -> list[int]:
@@ -138,27 +123,14 @@ def sweep_cover(is_covered: Coverage) -> list[int]:
         NotCertifiedError: some point is covered by no policy.
     """
     require_coverable(is_covered)
-    n_points = len(is_covered)
-    chosen: list[int] = []
+    policies: list[int] = []
     reached = 0
-    while reached < n_points:
-        runs = np.where(
-            is_covered[reached],
-            np.argmin(np.vstack([is_covered[reached:], np.zeros_like(is_covered[:1])]), axis=0),
-            0,
-        )
-        chosen.append(int(np.argmax(runs)))
+    while reached < len(is_covered):
+        ahead = np.vstack([is_covered[reached:], np.zeros_like(is_covered[:1])])
+        runs = np.argmin(ahead, axis=0)  # how many points from here on each policy covers
+        policies.append(int(np.argmax(runs)))
         reached += int(runs.max())
-    return chosen
-
-
-def cell_coverage(is_covered: Coverage, cells: Int[ndarray, "cells vertices"]) -> Coverage:
-    """Which cells each policy covers: those all of whose vertices it covers.
-
-    Source:
-        palm.md P7.
-    """
-    return np.all(is_covered[cells], axis=1)
+    return policies
 
 
 def require_coverable(is_covered: Coverage) -> None:

@@ -1,15 +1,14 @@
 """Division: where to make policies so that all pieces of the simplex meet a tolerance alike.
 
-Making a policy at the corner preference cuts the worst piece there, again and again, so a distance
-of five times the tolerance ends as pieces that are better than needed, where fewer would do. These
-rules count the pieces that are needed.
+The corner rule cuts the worst piece again and again, so a distance of five times the tolerance ends
+as pieces that are better than needed. These rules count the pieces that are needed.
 
 *Two objectives*: the proven distance on an interval falls with the square of its length; the
 interval is cut so that its pieces come out alike. The curvature between two policies is that of the
 cubic through both best values and slopes (Hermite); a piece's distance is a quarter of the squared
 integral of the curvature's root.
 
-*More objectives*: a surrogate foresees which uniform lattice would meet the tolerance. Policies are
+*More objectives*: a surrogate predicts which uniform lattice would meet the tolerance. Policies are
 made at its preferences, each time at the one nearest to the corner, so that regions where the
 distance is met early are left out.
 
@@ -42,12 +41,9 @@ def even_cut(
 
     Args:
         table: Two objectives; every policy with the preference it was made for.
-        at: The corner preference with the largest distance.
+        at: The corner preference with the largest distance; returned where one cut is enough.
         gap: That distance, in the units of `tolerance`.
         tolerance: Positive.
-
-    Returns:
-        `at` itself where one cut is enough or nothing better is known.
     """
     n_pieces = ceil(sqrt(gap / tolerance) - ROUNDING)
     shares = table.preferences[:, 0]
@@ -57,8 +53,7 @@ def even_cut(
     right = int(np.argmin(np.where(shares > at[0], shares, np.inf)))
     places = np.linspace(shares[left], shares[right], N_STEPS + 1)
     roots = np.sqrt(_curvatures(table, left=left, right=right))
-    density = np.linspace(0.0, 1.0, N_STEPS + 1)
-    density = roots[0] + (roots[1] - roots[0]) * density
+    density = np.linspace(roots[0], roots[1], N_STEPS + 1)
     measure = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2.0)])
     if measure[-1] <= 0.0:
         return at
@@ -69,10 +64,7 @@ def even_cut(
 def lattice_denominator_for(
     table: PayoffTable, *, tolerance: float, criterion: Criterion, max_policies: int
 ) -> int | None:
-    """Denominator of the coarsest lattice that is foreseen to meet the tolerance.
-
-    `None` where that lattice has more than `max_policies` preferences.
-    """
+    """Denominator of the coarsest lattice predicted to meet the tolerance, within the budget."""
     surrogate = fit_surrogate(table)
     n_objectives = len(table.objectives)
     denominator = 2
@@ -85,7 +77,7 @@ def lattice_denominator_for(
             stakes = Stakes(values=values, rows=rows, criterion=criterion)
             if stakes.gap(list(range(len(anchors)))).value <= tolerance:
                 return denominator
-        except (NotConvergedError, NotCertifiedError):  # foreseen values that contradict themselves
+        except (NotConvergedError, NotCertifiedError):  # predictions that contradict themselves
             pass
         denominator += 1
     return None

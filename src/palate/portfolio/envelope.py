@@ -1,9 +1,9 @@
 """Corner preferences: where the best member changes.
 
-A user with preference `w` is served the member with the largest `w @ V_k`. As a function of `w`
-that best value is convex and piecewise linear; its pieces cut the simplex into cells, one per
-member. The cells' vertices are the corner preferences. A loss that is convex on every cell is
-largest at one of them, so a worst case over everybody becomes a maximum over a short list.
+The best member's value `max_k V_k @ w` is convex and piecewise linear in the preference `w`; its
+pieces cut the simplex into cells, one per member, and the cells' vertices are the corner
+preferences. A loss that is convex on every cell is largest at one of them, so the worst case over
+all users is a maximum over a short list.
 
 Deviations from palm.md, section 3.2:
     1. The list comes from one convex hull (qhull) in the dual space instead of solving every
@@ -31,11 +31,7 @@ SNAP = 1e-11  # shares below this are zero
 
 
 def facet_bound(*, n_members: int, n_objectives: int) -> int:
-    """Most facets that the dual hull can have.
-
-    Source:
-        McMullen 1970, upper bound theorem, for `n_members + n_objectives + 1` points.
-    """
+    """Most facets that the dual hull can have (McMullen 1970, upper bound theorem)."""
     n_points = n_members + n_objectives + 1
     half, odd = divmod(n_objectives, 2)
     if odd:
@@ -57,7 +53,7 @@ def corner_preferences(
         values: `[members, objectives]`, finite, in reward units; higher is better.
 
     Returns:
-        `[corners, objectives]`, on the simplex, all different, in descending lexicographic order.
+        On the simplex, all different, in descending lexicographic order.
 
     Raises:
         InvalidInputError: no members, or a value that is not finite.

@@ -1,15 +1,17 @@
-"""Gap: the largest loss of anybody, exactly, over the whole simplex.
+"""Gap: the largest loss of any user, exactly, over the whole simplex.
 
-What a user loses by having only the members is `max_r rows[r] @ w - max_k V_k @ w`, with a row
-for every policy they could have had instead (or for every piece of a bound on all policies, see
-`palate.portfolio.ceiling`). The first term is convex, the second linear on every member's cell, so
-the loss is largest at a corner preference; the same holds for the ratio of the two where both are
-non-negative. One matrix product prices all rows at all corners, and a mixture of members proves the
-loss that wins: what is reported is the mixture's bound, which anybody can recompute. The mixture
-comes from the members tied at the corner; where that one does not prove the loss to rounding, from
-the dual of one linear program.
+With only the members, a user with preference `w` loses
 
-Where the corners are too many to list, one linear program per row finds the same number.
+    max_r rows[r] @ w - max_k V_k @ w
+
+where a row stands for a policy the user could have instead, or for a piece of a bound on all
+policies (`ceiling.py`). The first term is convex and the second linear on every member's cell, so
+the loss is largest at a corner preference; so is the ratio where both terms are non-negative. One
+matrix product prices all rows at all corners. A mixture `m` of members proves the largest loss: no
+user loses more to row `r` than the largest entry of `r - m @ V`, and this bound is reported. The
+mixture comes from the members tied at the corner; where that one does not prove the loss to
+rounding, from the dual of one linear program. Where the corners are too many to list, one linear
+program per row gives the same number.
 
 Source:
     palm.md P4; Roijers et al. 2015 for corners; linear programming duality for the bound.
@@ -38,40 +40,23 @@ Rule = Literal["vertices", "programs"]
 
 @dataclass(frozen=True, eq=False)
 class Gap:
-    """The largest loss of anybody and what proves it.
+    """The largest loss of any user and what proves it."""
 
-    Attributes:
-        value: Proven upper bound on the loss; differs from the loss at `preference` by rounding.
-        preference: `[objectives]`, who loses most.
-        row: Index of what that user would rather have.
-        mixture: `[members]`, on the simplex. Nobody's loss to that row exceeds
-            `max_i (rows[row] - mixture @ members)_i`, which is `value`.
-        rule: `vertices` when all corners were priced, `programs` when a linear program per row was
-            solved instead.
-    """
-
-    value: float
-    preference: Float[ndarray, " objectives"]
-    row: int
-    mixture: Float[ndarray, " members"]
-    rule: Rule
+    value: float  # proven upper bound; differs from the loss at `preference` by rounding
+    preference: Float[ndarray, " objectives"]  # of the user who loses most
+    row: int  # what that user would rather have
+    mixture: Float[ndarray, " members"]  # on the simplex; `mixture_bound` of it is `value`
+    rule: Rule  # all corners were priced, or one linear program per row was solved
 
 
 def additive_gap(
-    *,
-    members: Float[ndarray, "members objectives"],
-    rows: Float[ndarray, "rows objectives"],
-    rule: Rule | None = None,
+    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
 ) -> Gap:
     """The largest additive loss `max_r rows[r] @ w - max_k members[k] @ w` over all `w`.
 
     Args:
-        members: `[members, objectives]`, in reward units; higher is better.
-        rows: `[rows, objectives]`, what users could have instead, in the same units.
-        rule: How to find it; `None` takes vertices where they can be listed.
-
-    Returns:
-        The gap; at least zero when every member's value is among the rows.
+        members: Values in reward units; higher is better.
+        rows: What users could have instead, in the same units.
 
     Raises:
         InvalidInputError: shapes that do not fit, or a number that is not finite.
@@ -83,9 +68,10 @@ def additive_gap(
         (0.4, [0.5, 0.5])
     """
     _require_rows(members=members, rows=rows)
-    corners = None if rule == "programs" else _corners_or_none(members)
+    corners = _corners_or_none(members)
     if corners is None:
-        return _largest_program(members=members, rows=rows)
+        gaps = (replace(program_gap(members=members, row=row), row=r) for r, row in enumerate(rows))
+        return max(gaps, key=lambda gap: gap.value)
     ground = best_values(preferences=corners, values=members)
     corner, row, value = _best_priced(corners=corners, ground=ground, rows=rows, members=members)
     mixture = _mixture_at(corners[corner], members=members, row=rows[row], loss=value)
@@ -104,19 +90,16 @@ def additive_gap(
 
 
 def multiplicative_gap(
-    *,
-    members: Float[ndarray, "members objectives"],
-    rows: Float[ndarray, "rows objectives"],
-    rule: Rule | None = None,
+    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
 ) -> Gap | None:
-    """The largest share `1 - max_k members[k] @ w / max_r rows[r] @ w` that anybody loses.
+    """The largest share `1 - max_k members[k] @ w / max_r rows[r] @ w` that any user loses.
 
-    Found by Dinkelbach's iteration: the share is the `s` at which nobody loses anything to the
-    rows shrunk by `1 - s`. The last additive gap proves it.
+    By Dinkelbach's iteration: the share is the `s` at which nobody loses anything to the rows
+    shrunk by `1 - s`. The last additive gap proves it.
 
     Returns:
-        The gap in [0, 1], or `None` where the members' best value is negative for somebody: the
-        ratio says nothing there.
+        The gap in [0, 1], or `None` where the best member is worth less than nothing to some user:
+        the ratio says nothing there.
 
     Raises:
         InvalidInputError: shapes that do not fit, or a number that is not finite.
@@ -127,13 +110,13 @@ def multiplicative_gap(
     """
     if least_best_value(members) < 0.0:
         return None
-    share, gap = 0.0, additive_gap(members=members, rows=rows, rule=rule)
+    share, gap = 0.0, additive_gap(members=members, rows=rows)
     for _ in range(100):
         best = float(np.max(rows @ gap.preference))
         if gap.value <= AGREEMENT * 1e-3 * max(1.0, abs(best)) or best <= 0.0:
             return replace(gap, value=min(1.0, share + max(gap.value, 0.0) / max(best, 1e-300)))
         share = 1.0 - float(np.max(members @ gap.preference)) / best
-        gap = additive_gap(members=members, rows=(1.0 - share) * rows, rule=rule)
+        gap = additive_gap(members=members, rows=(1.0 - share) * rows)
     raise NotConvergedError("The multiplicative gap did not settle.", last=share, gap=gap.value)
 
 
@@ -175,16 +158,16 @@ def mixture_bound(
     row: Float[ndarray, " objectives"],
     mixture: Float[ndarray, " members"],
 ) -> float:
-    """What nobody loses more than to `row`, as the mixture of members proves.
+    """A bound on every user's loss to `row`, proven by a mixture of members.
 
-    For every `w`: `row @ w - max_k members[k] @ w <= (row - mixture @ members) @ w <=` its largest
-    entry. A proof by arithmetic: no solver has to be trusted.
+    For every `w`: `row @ w - max_k members[k] @ w <= (row - mixture @ members) @ w`, which is at
+    most the largest entry. No solver has to be trusted.
     """
     return float(np.max(row - mixture @ members))
 
 
 def least_best_value(members: Float[ndarray, "members objectives"]) -> float:
-    """The smallest value that the best member has for anybody."""
+    """What the best member is worth to the user whom it is worth least to."""
     if np.all(members >= 0.0):
         return float(np.min(np.max(members, axis=0))) if len(members) == 1 else 0.0
     zero = np.zeros(members.shape[1])
@@ -202,13 +185,6 @@ def _corners_or_none(
         return None
 
 
-def _largest_program(
-    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
-) -> Gap:
-    gaps = (replace(program_gap(members=members, row=row), row=r) for r, row in enumerate(rows))
-    return max(gaps, key=lambda gap: gap.value)
-
-
 def _best_priced(
     *,
     corners: Float[ndarray, "corners objectives"],
@@ -222,10 +198,10 @@ def _best_priced(
         return _priced(corners=corners, ground=ground, rows=rows)
     corner, row, value = _priced(corners=corners, ground=ground, rows=rows[first])
     mixture = _mixture_at(corners[corner], members=members, row=rows[first[row]], loss=value)
-    kept = _screened(rows=rows, members=members, mixture=mixture, value=value)
-    kept = np.append(kept, first[row])  # the champion itself, should nothing beat it
-    corner, row, value = _priced(corners=corners, ground=ground, rows=rows[kept])
-    return corner, int(kept[row]), value
+    open_rows = _screened(rows=rows, members=members, mixture=mixture, value=value)
+    open_rows = np.append(open_rows, first[row])  # the best so far, should nothing beat it
+    corner, row, value = _priced(corners=corners, ground=ground, rows=rows[open_rows])
+    return corner, int(open_rows[row]), value
 
 
 def _mixture_at(
@@ -235,18 +211,14 @@ def _mixture_at(
     row: Float[ndarray, " objectives"],
     loss: float,
 ) -> Float[ndarray, " members"]:
-    """A mixture that nearly proves a row's loss, where that is largest at this corner.
-
-    The members tied there, mixed so that what the row has beyond the mixture is the same on every
-    objective with a share. Any mixture is a valid proof; this one is only a good guess.
-    """
+    """The tied members, mixed so that the row exceeds the mixture alike on all its objectives."""
     worth = members @ corner
     tied = np.flatnonzero(worth >= worth.max() - AGREEMENT * max(1.0, abs(float(worth.max()))))
     shared = corner > 0.0
     system = np.vstack([members[np.ix_(tied, shared)].T, np.ones(len(tied))])
-    found, _ = nnls(system, np.append(row[shared] - loss, 1.0))
+    shares, _ = nnls(system, np.append(row[shared] - loss, 1.0))
     mixture = np.zeros(len(members))
-    mixture[tied] = found / found.sum() if found.sum() > 0.0 else 1.0 / len(tied)
+    mixture[tied] = shares / shares.sum() if shares.sum() > 0.0 else 1.0 / len(tied)
     return mixture
 
 
@@ -258,20 +230,20 @@ def _screened(
     value: float,
 ) -> ndarray:
     """Indices of rows that no tried mixture of members proves to lose less than `value`."""
-    floors = np.vstack([mixture @ members, members.mean(axis=0), members])
-    floors += value - SCREEN_MARGIN * max(1.0, float(np.abs(members).max()))
-    kept = np.arange(len(rows))
+    limits = np.vstack([mixture @ members, members.mean(axis=0), members])
+    limits += value - SCREEN_MARGIN * max(1.0, float(np.abs(members).max()))
+    open_rows = np.arange(len(rows))
     columns = rows.T
-    for floor in floors:
-        is_open = columns[0] >= floor[0]
-        for column, least in zip(columns[1:], floor[1:], strict=True):
+    for limit in limits:
+        is_open = columns[0] >= limit[0]
+        for column, least in zip(columns[1:], limit[1:], strict=True):
             is_open |= column >= least
-        opened = np.flatnonzero(is_open)
-        kept, columns = kept[opened], np.ascontiguousarray(columns[:, opened])
-    return kept
+        passed = np.flatnonzero(is_open)
+        open_rows, columns = open_rows[passed], np.ascontiguousarray(columns[:, passed])
+    return open_rows
 
 
-def _priced(
+def _priced(  # in blocks that stay in the cache
     *,
     corners: Float[ndarray, "corners objectives"],
     ground: Float[ndarray, " corners"],

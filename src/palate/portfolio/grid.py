@@ -1,14 +1,16 @@
-"""Grids of anchor preferences: PALM's ratio grid and the uniform lattice, with their guarantees.
+"""Grids of preferences: PALM's ratio grid, the uniform lattice and its cells.
 
 The ratio grid spaces the ratios of shares geometrically and drops shares that are small against
-the largest: its policies serve everybody within a factor `1 + eps` and an amount `delta`. The
+the largest: its policies serve every user within a factor `1 + epsilon` and an amount `delta`. The
 uniform lattice spaces shares evenly; with KL price `beta` the loss between neighbours is quadratic
-in their distance, which makes far fewer points enough for an additive guarantee.
+in their distance, so far fewer points are enough for an additive guarantee.
 
 Source:
-    PALM, arXiv 2604.04144 (mixed multiplicative-additive grid); details palm.md 3.1, P5, P6.
+    PALM, arXiv 2604.04144 (mixed multiplicative-additive grid); palm.md 3.1, P5, P6, P9. Cells:
+    Kuhn 1960 and palm.md 3.3.
 """
 
+from dataclasses import dataclass
 from itertools import product
 from math import acos, ceil, comb, inf, log, pi, sqrt
 
@@ -25,22 +27,22 @@ def ratio_levels(*, n_objectives: int, epsilon: float, delta: float) -> Float[nd
     """The allowed ratios of a share to the largest share, ascending, zero first.
 
     Raises:
-        InvalidInputError: a tolerance out of range.
+        InvalidInputError: `epsilon <= 0`, `delta <= 0` or `delta >= n_objectives - 1`.
     """
-    require_tolerances(n_objectives=n_objectives, epsilon=epsilon, delta=delta)
-    floor = delta / max(1, n_objectives - 1)
-    level = 0
-    while floor * (1.0 + epsilon) ** level < 1.0 - LEVEL_SLACK:
+    limit = max(1, n_objectives - 1)
+    if not (0.0 < epsilon < inf and 0.0 < delta < limit):
+        raise InvalidInputError(
+            f"The tolerances epsilon={epsilon} and delta={delta} are infeasible; "
+            f"use epsilon > 0 and 0 < delta < {limit}."
+        )
+    level = 0  # an integer loop: a quotient of logarithms gains a level at exact powers
+    while delta / limit * (1.0 + epsilon) ** level < 1.0 - LEVEL_SLACK:
         level += 1
     return np.array([0.0, *((1.0 + epsilon) ** -k for k in range(level, -1, -1))])
 
 
 def ratio_grid_size(*, n_objectives: int, epsilon: float, delta: float) -> int:
-    """How many preferences `ratio_grid` holds, without making it.
-
-    Source:
-        palm.md P5: `n^d - (n - 1)^d` for `n` levels.
-    """
+    """How many preferences `ratio_grid` holds: `n^d - (n - 1)^d` for `n` levels (palm.md P5)."""
     if n_objectives == 1:
         return 1
     n_levels = len(ratio_levels(n_objectives=n_objectives, epsilon=epsilon, delta=delta))
@@ -62,45 +64,27 @@ def ratio_grid(
     return vectors / vectors.sum(axis=1, keepdims=True)
 
 
-def ratio_rounded(
-    preference: Float[ndarray, " objectives"], *, epsilon: float, delta: float
-) -> Float[ndarray, " objectives"]:
-    """The grid preference that serves this one: each ratio rounded down to an allowed one."""
-    levels = ratio_levels(n_objectives=len(preference), epsilon=epsilon, delta=delta)
-    ratios = preference / preference.max()
-    index = np.searchsorted(levels, ratios * (1.0 + LEVEL_SLACK), side="right") - 1
-    return levels[index] / levels[index].sum()
+def affordable_tolerance(*, n_objectives: int, max_calls: int) -> float:
+    """The smallest `epsilon = delta` (to three digits) whose ratio grid needs at most `max_calls`.
+
+    Raises:
+        InvalidInputError: not even the coarsest grid is affordable.
+    """
+    for tolerance in np.exp(np.linspace(log(1e-3), log(0.999), 400)):
+        rounded = float(np.ceil(tolerance * 1e3) / 1e3)
+        size = ratio_grid_size(n_objectives=n_objectives, epsilon=rounded, delta=rounded)
+        if size <= max_calls:
+            return rounded
+    raise InvalidInputError(
+        f"No ratio grid for {n_objectives} objectives has at most {max_calls} preferences; "
+        "allow more oracle calls or search adaptively."
+    )
 
 
 def covering_radius(*, n_objectives: int, denominator: int) -> float:
-    """Largest L1 distance of a preference to the uniform lattice with this denominator.
-
-    Source:
-        palm.md P6.
-    """
+    """Largest L1 distance of a preference to the uniform lattice (palm.md P6)."""
     half = n_objectives // 2
     return 2.0 * half * (n_objectives - half) / n_objectives / denominator
-
-
-def lattice_denominator(*, n_objectives: int, beta: float, gap: float) -> int:
-    """Denominator at which optimal policies of the uniform lattice leave at most this gap.
-
-    For rewards in [0, 1].
-
-    Raises:
-        InvalidInputError: beta or the gap is not positive.
-
-    Source:
-        palm.md P2 and P6.
-    """
-    if not (beta > 0.0 and gap > 0.0):
-        raise InvalidInputError(
-            f"A lattice guarantee needs beta > 0 and a gap > 0, not {beta} and {gap}."
-        )
-    if n_objectives == 1:
-        return 1
-    reach = covering_radius(n_objectives=n_objectives, denominator=1)
-    return max(1, ceil(reach / sqrt(8.0 * beta * gap) - LEVEL_SLACK))
 
 
 def lattice_size(*, n_objectives: int, denominator: int) -> int:
@@ -108,12 +92,23 @@ def lattice_size(*, n_objectives: int, denominator: int) -> int:
     return comb(denominator + n_objectives - 1, n_objectives - 1)
 
 
+def lattice_denominator(*, n_objectives: int, beta: float, gap: float) -> int:
+    """Denominator at which optimal policies of the uniform lattice leave at most this gap.
+
+    For rewards in [0, 1], `beta > 0` and `gap > 0` (palm.md P2 and P6).
+    """
+    if n_objectives == 1:
+        return 1
+    reach = covering_radius(n_objectives=n_objectives, denominator=1)
+    return max(1, ceil(reach / sqrt(8.0 * beta * gap) - LEVEL_SLACK))
+
+
 def size_bound(*, n_objectives: int, beta: float, gap: float) -> int | None:
     """How many optimal policies are always enough for this additive gap, rewards in [0, 1].
 
     The smaller of two guarantees: the uniform lattice (needs `beta > 0`) and the ratio grid with
-    `eps = delta = gap / (2 - gap)`, whose loss is at most `(eps + delta) / (1 + eps)` of a value
-    in [0, 1]. `None` for a gap of zero, where no finite number is always enough.
+    `epsilon = delta = gap / (2 - gap)`, whose loss is at most `(epsilon + delta) / (1 + epsilon)`
+    of a value in [0, 1]. `None` for a gap of zero, where no finite number is always enough.
 
     Source:
         palm.md P5 and P6.
@@ -131,7 +126,7 @@ def size_bound(*, n_objectives: int, beta: float, gap: float) -> int | None:
 
 
 def size_needed(*, n_objectives: int, epsilon: float) -> int | None:
-    """How many members some reward sets need for a multiplicative gap `epsilon`, whatever one does.
+    """How many members some reward sets need for a multiplicative gap `epsilon`.
 
     Known for two and three objectives (the front is a piece of a sphere); otherwise `None`.
 
@@ -145,32 +140,35 @@ def size_needed(*, n_objectives: int, epsilon: float) -> int | None:
     return ceil(1.0 / (4.0 * epsilon) - LEVEL_SLACK) if n_objectives == 3 else None
 
 
-def require_tolerances(*, n_objectives: int, epsilon: float, delta: float) -> None:
-    """Refuse tolerances that no grid has.
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The small simplex of lattice preferences around a preference."""
+
+    vertices: Float[ndarray, "vertices objectives"]  # as many as objectives
+    barycentric: Float[ndarray, " vertices"]  # `barycentric @ vertices` is the preference
+
+
+def kuhn_cell(preference: Float[ndarray, " objectives"], *, denominator: int) -> Cell:
+    """The cell of the lattice with this denominator that holds the preference.
 
     Raises:
-        InvalidInputError: `epsilon <= 0`, `delta <= 0` or `delta >= n_objectives - 1`.
+        InvalidInputError: the denominator is below one.
+
+    Source:
+        Kuhn 1960; palm.md 3.3.
     """
-    limit = max(1, n_objectives - 1)
-    if not (0.0 < epsilon < inf and 0.0 < delta < limit):
-        raise InvalidInputError(
-            f"The tolerances epsilon={epsilon} and delta={delta} are infeasible; "
-            f"use epsilon > 0 and 0 < delta < {limit}."
-        )
-
-
-def affordable_tolerance(*, n_objectives: int, max_calls: int) -> float:
-    """The smallest `eps = delta` (to three digits) whose ratio grid needs at most `max_calls`.
-
-    Raises:
-        InvalidInputError: not even the coarsest grid is affordable.
-    """
-    for tolerance in np.exp(np.linspace(log(1e-3), log(0.999), 400)):
-        rounded = float(np.ceil(tolerance * 1e3) / 1e3)
-        size = ratio_grid_size(n_objectives=n_objectives, epsilon=rounded, delta=rounded)
-        if size <= max_calls:
-            return rounded
-    raise InvalidInputError(
-        f"No ratio grid for {n_objectives} objectives has at most {max_calls} preferences; "
-        "allow more oracle calls or search adaptively."
+    if denominator < 1:
+        raise InvalidInputError(f"The denominator {denominator} must be one or more.")
+    reach = denominator * np.cumsum(preference)[:-1]
+    corner = np.minimum(np.floor(reach), denominator - 1)
+    rest = np.clip(reach - corner, 0.0, 1.0)
+    order = sorted(range(len(rest)), key=lambda i: (-rest[i], -i))
+    steps = [corner]
+    for index in order:
+        steps.append(steps[-1] + np.eye(len(rest))[index])
+    n_vertices = len(steps)
+    sums = np.column_stack(
+        [np.zeros(n_vertices), np.array(steps) / denominator, np.ones(n_vertices)]
     )
+    falls = np.concatenate([[1.0], rest[order], [0.0]])
+    return Cell(vertices=np.diff(sums, axis=1), barycentric=falls[:-1] - falls[1:])

@@ -1,11 +1,9 @@
-"""Oracles: who turns an anchor preference into a policy, and who prices policies.
+"""Oracles: a preference becomes a policy, and policies become a payoff table.
 
-The searches know nothing of how a policy comes about. An oracle may train an adapter, decode from
-several experts with log-linear coefficients, average parameters, or solve a small problem exactly;
-to a search it is a name for a preference and a payoff table for names. Because the table is asked
-for as a whole, its values are measured on the same prompts and its standard errors are paired; and
-because a policy is a name, an oracle that finds it already made returns it at once, which is how
-an interrupted search resumes.
+An oracle may train an adapter, pool several experts log-linearly, average parameters, or solve a
+small problem exactly. All policies of a table are measured on the same prompts, so their errors are
+paired. An oracle that has the policy already returns its name at once, which is how an interrupted
+search resumes.
 """
 
 from collections.abc import Sequence
@@ -28,7 +26,7 @@ class Oracle(Protocol):
         ...
 
     def policy(self, preference: Float[ndarray, " objectives"]) -> str:
-        """Name of the policy made for this preference; the same preference, the same name."""
+        """Name of the policy for this preference; the same preference gives the same name."""
         ...
 
     def payoffs(self, policies: Sequence[str]) -> Payoffs:
@@ -38,17 +36,11 @@ class Oracle(Protocol):
 
 @dataclass
 class Ledger:
-    """An oracle that writes down what it is asked for; repeated preferences are not new calls.
-
-    Attributes:
-        oracle: Who does the work.
-        calls: Preferences asked for, in order, each once.
-        names: The policies made for them.
-    """
+    """An oracle with a record of its calls; a repeated preference is no new call."""
 
     oracle: Oracle
-    calls: list[tuple[float, ...]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    calls: list[tuple[float, ...]] = field(default_factory=list)  # preferences, each once
+    names: list[str] = field(default_factory=list)  # their policies
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -56,7 +48,7 @@ class Ledger:
         return self.oracle.objectives
 
     def policy(self, preference: Float[ndarray, " objectives"]) -> str:
-        """The oracle's policy; a new one is written down."""
+        """The oracle's policy for a preference."""
         key = tuple(float(share) for share in np.round(preference, 12))
         if key in self.calls:
             return self.names[self.calls.index(key)]
@@ -66,5 +58,5 @@ class Ledger:
         return name
 
     def payoffs(self, policies: Sequence[str] = ()) -> Payoffs:
-        """The oracle's payoffs, of everything written down unless names are given."""
+        """The oracle's payoffs, for all recorded policies unless names are given."""
         return self.oracle.payoffs(policies or self.names)

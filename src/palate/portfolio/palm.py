@@ -1,97 +1,94 @@
-"""PALM as published: a grid of preferences, one policy for each, the fewest that cover the grid.
+"""PALM: a grid of preferences, one policy for each, and the fewest policies that cover the grid.
 
-Deviations from the paper and choices where it is silent:
+    W     = ratio_grid(d, epsilon, delta)                    preferences with geometric ratios
+    pi_g  = oracle(W_g),  V_g = R(pi_g) - beta KL(pi_g)      one policy and its values for each
+    S_ug  = W_u @ V_g                                        value of policy g for preference u
+    P     = min_cover{ S_ug >= (1 - epsilon_1) max_g S_ug - delta_1 }
+
+The grid's policies serve every user within a factor `1 + epsilon` and an amount `delta` of the
+best; the members serve every grid preference within `epsilon_1, delta_1` of the grid's policies.
+
+Deviations from the paper, and choices where it is silent:
     1. The value compared is `J_w = w @ R - beta KL`; the paper's objective line is not known to us.
     2. The best value at a grid preference is that of the best policy made for any of them
        (cross-play), which repairs an oracle that failed at one.
-    3. The cover is exact up to 200 policies, for two objectives by a sweep, greedy beyond; the
-       paper's rule is not known to us.
-    4. With cells, a member must do at every vertex of a cell, which turns a statement about grid
-       preferences into one about everybody.
+    3. The cover is exact for two objectives and up to 200 policies, greedy beyond; the paper's rule
+       is not known to us.
+    4. The lazy grid (a later revision of the paper mentions one without details) walks from coarse
+       to fine and skips a preference whose proven loss is within tolerance already.
 
 Source:
-    PALM, arXiv 2604.04144; palm.md 3.1, 3.3 and 3.2 (lazy grid).
+    PALM, arXiv 2604.04144; palm.md 3.1 to 3.3, P5 and P8.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.portfolio.ceiling import ceiling_rows
-from palate.portfolio.cover import greedy_cover, smallest_cover, sweep_cover
-from palate.portfolio.envelope import best_values
+from palate.portfolio.cover import smallest_cover, sweep_cover
 from palate.portfolio.grid import affordable_tolerance, ratio_grid, ratio_grid_size
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 
+ROUNDING = 1e-12  # values nearer than this are equal
+
 
 @dataclass(frozen=True, kw_only=True)
 class PalmSettings:
-    """What PALM is asked for.
+    """Tolerances of the grid and of the cover."""
 
-    Attributes:
-        epsilon: Multiplicative tolerance of the grid, positive.
-        delta: Additive tolerance of the grid, in reward units, in (0, objectives - 1).
-        cover_epsilon: Multiplicative tolerance of the cover.
-        cover_delta: Additive tolerance of the cover, in reward units.
-        max_calls: Refuse grids with more preferences than this.
-        cover: `smallest`, or `greedy` as a baseline.
-        is_lazy: Skip grid preferences that the policies made so far provably serve.
-    """
-
-    epsilon: float = 0.25
-    delta: float = 0.1
-    cover_epsilon: float = 0.0
-    cover_delta: float = 0.02
-    max_calls: int = 1000
-    cover: Literal["smallest", "greedy"] = "smallest"
-    is_lazy: bool = False
+    epsilon: float = 0.25  # multiplicative, of the grid; positive
+    delta: float = 0.1  # additive, of the grid; reward units, in (0, objectives - 1)
+    cover_epsilon: float = 0.0  # multiplicative, of the cover
+    cover_delta: float = 0.02  # additive, of the cover; reward units
+    max_calls: int = 1000  # larger grids are refused
+    is_lazy: bool = False  # skip preferences that the policies so far provably serve
 
 
 @dataclass(frozen=True, eq=False)
 class PalmPortfolio:
-    """What PALM found.
+    """The policies of a grid and the members that cover it."""
 
-    Attributes:
-        payoffs: Of every policy made.
-        members: Indices of those that cover the grid, ascending.
-        anchors: `[grid, objectives]`, the grid.
-        n_calls: Policies made.
-    """
-
-    payoffs: Payoffs
-    members: tuple[int, ...]
+    payoffs: Payoffs  # of every policy
+    members: tuple[int, ...]  # indices of policies, ascending
     anchors: Float[ndarray, "grid objectives"]
     n_calls: int
 
 
 def palm(oracle: Oracle, settings: PalmSettings) -> PalmPortfolio:
-    """Make a policy for every grid preference and keep the fewest that cover the grid.
+    """Make a policy for every grid preference and select the fewest that cover the grid.
+
+    Args:
+        oracle: Turns a preference into a policy and policies into a payoff table.
+        settings: Tolerances and budget.
 
     Raises:
         InvalidInputError: a tolerance out of range, or a grid of more than `max_calls` preferences.
     """
     n_objectives = len(oracle.objectives)
     _require_affordable(n_objectives, settings)
-    anchors = ratio_grid(n_objectives=n_objectives, epsilon=settings.epsilon, delta=settings.delta)
+    anchors = ratio_grid(  # W, palm.md 3.1
+        n_objectives=n_objectives, epsilon=settings.epsilon, delta=settings.delta
+    )
     ledger = Ledger(oracle)
-    if settings.is_lazy:
-        _make_lazily(ledger, anchors=anchors, settings=settings)
-    else:
-        for anchor in anchors:
-            ledger.policy(anchor)
+    for anchor in _unserved(ledger, anchors, settings) if settings.is_lazy else anchors:
+        ledger.policy(anchor)  # pi_g = oracle(W_g)
     payoffs = ledger.payoffs()
     is_covered = grid_coverage(
-        values=payoffs.table.values,
+        values=payoffs.table.values,  # V_g = R - beta KL
         preferences=anchors,
         epsilon=settings.cover_epsilon,
         delta=settings.cover_delta,
     )
-    members = _cover(is_covered, anchors=anchors, settings=settings)
+    if n_objectives == 2:  # coverage sets are intervals: one sweep is exact, palm.md 3.3
+        members = sweep_cover(is_covered[np.argsort(anchors[:, 0])])
+    else:
+        members = smallest_cover(is_covered)
     return PalmPortfolio(payoffs, tuple(sorted(members)), anchors, len(ledger.calls))
 
 
@@ -101,53 +98,27 @@ def grid_coverage(
     preferences: Float[ndarray, "grid objectives"],
     epsilon: float,
     delta: float,
-) -> ndarray:
-    """`[grid, policies]`: which policy is within tolerance of the best one at which preference."""
-    worth = preferences @ values.T
-    return worth >= (1.0 - epsilon) * worth.max(axis=1, keepdims=True) - delta - 1e-12
+) -> Bool[ndarray, "grid policies"]:
+    """Which policy is within tolerance of the best one at which preference."""
+    worth = preferences @ values.T  # S
+    return worth >= (1.0 - epsilon) * worth.max(axis=1, keepdims=True) - delta - ROUNDING
 
 
-def _cover(
-    is_covered: ndarray, *, anchors: Float[ndarray, "grid objectives"], settings: PalmSettings
-) -> list[int]:
-    if settings.cover == "greedy":
-        return greedy_cover(is_covered)
-    if anchors.shape[1] == 2:
-        return sweep_cover(is_covered[np.argsort(anchors[:, 0])])
-    return smallest_cover(is_covered)
-
-
-def _make_lazily(
-    ledger: Ledger, *, anchors: Float[ndarray, "grid objectives"], settings: PalmSettings
-) -> None:
-    """Coarse to fine: unit vectors, then those with the largest shares unequal least.
-
-    A preference is skipped when its lower bound is within tolerance of its upper bound.
-    """
-    units = np.eye(anchors.shape[1])
-    for unit in units:
-        ledger.policy(unit)
+def _unserved(
+    ledger: Ledger, anchors: Float[ndarray, "grid objectives"], settings: PalmSettings
+) -> Iterator[Float[ndarray, " objectives"]]:
+    """Unit vectors, then every 16th anchor, every 8th and so on; served ones are skipped."""
+    yield from np.eye(anchors.shape[1])
     order = np.lexsort(np.round(anchors.T, 12))
-    for anchor in anchors[order[np.argsort(_depth(len(order)), kind="stable")]]:
+    place = np.arange(len(order))
+    depth = sum((place % step != 0).astype(int) for step in (16, 8, 4, 2))
+    for anchor in anchors[order[np.argsort(depth, kind="stable")]]:
         table = ledger.payoffs().table
-        rows = ceiling_rows(
-            preferences=table.preferences,
-            upper_values=np.sum(table.preferences * table.values, axis=1),
-        )
-        upper = float(best_values(preferences=anchor[None, :], values=rows)[0])
-        lower = float(best_values(preferences=anchor[None, :], values=table.values)[0])
+        best_made = np.sum(table.preferences * table.values, axis=1)
+        rows = ceiling_rows(preferences=table.preferences, upper_values=best_made)
+        lower, upper = np.max(table.values @ anchor), np.max(rows @ anchor)  # L and U, P4
         if lower < (1.0 - settings.epsilon) * upper - settings.delta:
-            ledger.policy(anchor)
-
-
-def _depth(n_anchors: int) -> ndarray:
-    """Position in a coarse-to-fine walk: every 16th anchor first, then every 8th, and so on."""
-    index = np.arange(n_anchors)
-    return np.where(
-        index % 16 == 0,
-        0,
-        np.where(index % 8 == 0, 1, np.where(index % 4 == 0, 2, np.where(index % 2 == 0, 3, 4))),
-    )
+            yield anchor
 
 
 def _require_affordable(n_objectives: int, settings: PalmSettings) -> None:

@@ -1,16 +1,15 @@
-"""Payoffs: one table that prices every policy for every user.
+"""Payoffs: what every policy is worth on every objective, and how sure that is.
 
-A policy is worth `V_i = R_i - beta KL` on objective `i`, and `w @ V` to a user with preference
-`w`. All policies are measured on the same prompts, so what a prompt does to all of them alike
-cancels in every comparison. The standard errors kept here are of that paired kind: of a policy's
-value minus the average policy's. What they leave out, the error of the average itself, is the
-level error; it shifts everybody alike, moves no additive gap, and is counted in multiplicative
-gaps only.
+A policy is worth `V_i = R_i - beta KL` on objective `i`, and `w @ V` to a user with preference `w`.
+All policies are measured on the same prompts, so standard errors are paired: of a policy's value
+minus the average policy's. The error of that average is the level error. It shifts all policies
+alike, moves no additive gap, and counts in multiplicative gaps and absolute heights only.
 
-A reward that was not measured is NaN: an interval over its whole range, never a zero.
+A selection picks the largest of many numbers, so bounds are widened until all of them hold together
+(Bonferroni). A reward that was not measured is NaN: an interval over its whole range, never a zero.
 
-Deviation from palm.md, P14: widths come from the spread over prompts instead of the range of the
-rewards (Hoeffding), because KL has no range; `palate.portfolio.bounds` has both.
+Deviation from palm.md, P14: widths come from the spread over prompts and the normal quantile (which
+needs some hundred prompts) instead of the rewards' range (Hoeffding), because KL has no range.
 
 Source:
     PALM, arXiv 2604.04144; palm.md C1, P10, P14 and section 14.2.
@@ -22,35 +21,27 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.stats import norm
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
+from palate.metrics.intervals import require_confidence
 
 KL_TOLERANCE = 1e-6  # an estimate below minus this is no rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Payoffs:
-    """A payoff table and what else is known of its values.
+    """A payoff table and what else is known of its values, in reward units."""
 
-    Attributes:
-        table: Values with paired standard errors; a NaN value was not measured.
-        level_errors: `[objectives]`, standard error of what all policies have in common.
-        optimum_preferences: `[optima, objectives]`, where an upper bound on every policy is known.
-        optimum_values: `[optima]`, these bounds, in reward units.
-        reward_range: Smallest and largest reward, needed where one was not measured.
-        slacks: `[policies]`, how far from optimal, at most, each policy is for the preference it
-            was made for, in reward units; NaN where unknown, `None` where none is known.
-        slack_confidence: Probability that all of these hold; one when they are taken as given.
-    """
-
-    table: PayoffTable
-    level_errors: Float[ndarray, " objectives"]
+    table: PayoffTable  # paired standard errors; a NaN value was not measured
+    level_errors: Float[ndarray, " objectives"]  # standard errors of what all policies share
     optimum_preferences: Float[ndarray, "optima objectives"]
-    optimum_values: Float[ndarray, " optima"]
-    reward_range: tuple[float, float] | None = None
+    optimum_values: Float[ndarray, " optima"]  # upper bounds on every policy's value there
+    reward_range: tuple[float, float] | None = None  # needed where a reward was not measured
     slacks: Float[ndarray, " policies"] | None = None
-    slack_confidence: float = 1.0
+    """How far from optimal, at most, each policy is for its own preference; NaN where unknown."""
+    slack_confidence: float = 1.0  # probability that all slacks hold; 1 takes them as given
 
     @property
     def n_policies(self) -> int:
@@ -65,26 +56,16 @@ class Payoffs:
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """What was measured of every policy on every prompt.
-
-    Attributes:
-        objectives: Names.
-        policies: Names, all different.
-        rewards: `[policies, prompts, objectives]`; NaN where an objective is not defined.
-        kl: `[policies, prompts]`, nats per answer to the reference.
-        beta: Price of one nat, in reward units.
-        preferences: `[policies, objectives]`, what each was trained for; NaN rows where unknown.
-        reward_range: Smallest and largest reward on the common scale.
-    """
+    """What was measured of every policy on every prompt."""
 
     objectives: tuple[str, ...]
-    policies: tuple[str, ...]
-    rewards: Float[ndarray, "policies prompts objectives"]
-    kl: Float[ndarray, "policies prompts"]
-    beta: float
+    policies: tuple[str, ...]  # all different
+    rewards: Float[ndarray, "policies prompts objectives"]  # NaN where not defined
+    kl: Float[ndarray, "policies prompts"]  # nats per answer to the reference
+    beta: float  # reward units per nat
     preferences: Float[ndarray, "policies objectives"] = field(
         default_factory=lambda: np.zeros((0, 0))
-    )
+    )  # that each was made for; NaN rows where unknown
     reward_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -111,8 +92,7 @@ def payoffs_from_measurements(measurements: Measurements) -> Payoffs:
     """The payoff table of what was measured, with paired standard errors.
 
     An objective is averaged over the prompts on which it is defined for every policy that has it
-    at all, never over a set of prompts that depends on the policy. The standard error of a policy
-    is that of its value minus the average over policies, prompt by prompt.
+    at all, never over a set of prompts that depends on the policy.
 
     Raises:
         InvalidInputError: fewer than two prompts, or an objective no policy shares a prompt on.
@@ -180,37 +160,58 @@ def halves(
     return first, second
 
 
-def subset(payoffs: Payoffs, policies: Sequence[int]) -> Payoffs:
-    """The same knowledge of some of the policies, in the given order."""
-    kept = list(policies)
-    table = payoffs.table
-    return replace(
-        payoffs,
-        table=replace(
-            table,
-            policies=tuple(table.policies[k] for k in kept),
-            values=table.values[kept],
-            standard_errors=table.standard_errors[kept],
-            kl=table.kl[kept],
-            preferences=table.preferences[kept],
-        ),
-        slacks=None if payoffs.slacks is None else payoffs.slacks[kept],
-    )
-
-
 def shifted(payoffs: Payoffs, offset: float) -> Payoffs:
     """Every value and optimum plus `offset`: moves multiplicative gaps only (palm.md P10)."""
-    table = replace(payoffs.table, values=payoffs.table.values + offset)
-    low_high = payoffs.reward_range and (
-        payoffs.reward_range[0] + offset,
-        payoffs.reward_range[1] + offset,
-    )
+    low_high = payoffs.reward_range
     return replace(
         payoffs,
-        table=table,
+        table=replace(payoffs.table, values=payoffs.table.values + offset),
         optimum_values=payoffs.optimum_values + offset,
-        reward_range=low_high,
+        reward_range=low_high and (low_high[0] + offset, low_high[1] + offset),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Simultaneous bounds on the values of a table, up to a common shift of all policies."""
+
+    lower: Float[ndarray, "policies objectives"]  # reward units
+    upper: Float[ndarray, "policies objectives"]
+    level: Float[ndarray, " objectives"]  # half-width of the common shift
+    confidence: float  # probability that all of them hold; one when nothing was sampled
+    n_intervals: int  # sampled numbers that share the allowed failure probability
+
+
+def value_bounds(payoffs: Payoffs, *, confidence: float) -> Bounds:
+    """Bounds that hold together with this probability, in (0, 1).
+
+    Raises:
+        InvalidInputError: the confidence is out of range.
+
+    Source:
+        palm.md P14 and section 14.2.
+    """
+    require_confidence(confidence)
+    table = payoffs.table
+    is_missing = np.isnan(table.values)
+    errors = np.where(is_missing, 0.0, table.standard_errors)
+    n_intervals = int(np.count_nonzero(errors) + np.count_nonzero(payoffs.level_errors))
+    quantile = normal_quantile(confidence=confidence, n_intervals=n_intervals)
+    level = quantile * payoffs.level_errors
+    lower = table.values - quantile * errors
+    upper = table.values + quantile * errors
+    if np.any(is_missing):
+        low, high = payoffs.reward_range or (0.0, 0.0)
+        price = table.beta * table.kl[:, None]
+        lower = np.where(is_missing, low - price - level, lower)
+        upper = np.where(is_missing, high - price + level, upper)
+    sure = confidence if n_intervals else 1.0
+    return Bounds(lower, upper, level, sure, n_intervals)
+
+
+def normal_quantile(*, confidence: float, n_intervals: int) -> float:
+    """Half-width in standard errors at which so many two-sided intervals hold together."""
+    return float(norm.isf((1.0 - confidence) / (2.0 * n_intervals))) if n_intervals else 0.0
 
 
 def require_payoffs(payoffs: Payoffs) -> None:

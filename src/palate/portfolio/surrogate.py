@@ -1,10 +1,9 @@
-"""Surrogate: what policies for other preferences would be worth, foreseen from the table alone.
+"""Surrogate: what policies for other preferences would be worth, predicted from the table alone.
 
-A policy that is best for `w` tells more than its value there: its whole value vector is the slope
-of the best value `J*` at `w`, because `J*` is the upper envelope of all policies' values. A smooth
-interpolation through heights and slopes (a Gaussian process with derivative observations) therefore
-predicts `J*` between the policies made, and its slope the value vectors of policies not made yet.
-It only proposes; nothing that is certified rests on it.
+The value vector of a policy that is best for `w` is the slope of the best value `J*` at `w`, since
+`J*` is the upper envelope of all policies' values. A smooth interpolation through heights and
+slopes (a Gaussian process with derivative observations) predicts `J*` between the policies, and its
+slope predicts the value vectors of new ones. Nothing that is certified rests on it.
 
 Choices of ours:
     1. Squared-exponential kernel; its length by maximum likelihood over a fixed list.
@@ -31,26 +30,18 @@ JITTER = 1e-9  # of the kernel's variance; keeps the factorisation definite
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """A prediction of the best value and of policies' value vectors.
+    """A prediction of the best value and of policies' value vectors, in reward units."""
 
-    Attributes:
-        directions: `[objectives, free]`, orthonormal, within the plane of the simplex.
-        points: `[policies, free]`, where policies were made, in these directions.
-        mean: `[objectives]`, the average policy's values.
-        loadings: `[policies * (1 + free)]`, of the kernel at heights, then slopes.
-        length: Of the kernel, in the same units as `points`.
-    """
-
-    directions: Float[ndarray, "objectives free"]
-    points: Float[ndarray, "policies free"]
-    mean: Float[ndarray, " objectives"]
-    loadings: Float[ndarray, " observations"]
-    length: float
+    directions: Float[ndarray, "objectives free"]  # orthonormal, within the plane of the simplex
+    points: Float[ndarray, "policies free"]  # preferences of the policies, in these directions
+    mean: Float[ndarray, " objectives"]  # the average policy's values
+    loadings: Float[ndarray, " observations"]  # of the kernel at heights, then slopes
+    length: float  # of the kernel, in the units of `points`
 
     def best_values(
         self, preferences: Float[ndarray, "users objectives"]
     ) -> Float[ndarray, " users"]:
-        """The predicted `J*`, in reward units."""
+        """The predicted `J*`."""
         return self._predicted(preferences)[0]
 
     def values(
@@ -86,37 +77,39 @@ def fit_surrogate(table: PayoffTable) -> Surrogate:
     points = table.preferences @ directions
     mean = table.values.mean(axis=0)
     rest = table.values - mean
-    seen = np.concatenate([np.sum(table.preferences * rest, axis=1), (rest @ directions).ravel()])
+    observed = np.concatenate(
+        [np.sum(table.preferences * rest, axis=1), (rest @ directions).ravel()]
+    )
     variances = table.standard_errors**2
     noise = np.concatenate(
         [np.sum(table.preferences**2 * variances, axis=1), (variances @ directions**2).ravel()]
     )
-    fits = [_fit(points, seen=seen, noise=noise, length=length) for length in LENGTHS]
-    found = [fit for fit in fits if fit is not None]
-    if not found:
+    fits = [_fit(points, observed=observed, noise=noise, length=length) for length in LENGTHS]
+    definite = [fit for fit in fits if fit is not None]
+    if not definite:
         raise NotConvergedError("No length of the kernel gave a definite surrogate.")
-    best = max(found, key=lambda fit: fit[0])
-    return Surrogate(directions, points, mean, loadings=best[2], length=best[1])
+    _, length, loadings = max(definite, key=lambda fit: fit[0])
+    return Surrogate(directions, points, mean, loadings=loadings, length=length)
 
 
 def _fit(
     points: Float[ndarray, "policies free"],
     *,
-    seen: Float[ndarray, " observations"],
+    observed: Float[ndarray, " observations"],
     noise: Float[ndarray, " observations"],
     length: float,
 ) -> tuple[float, float, Float[ndarray, " observations"]] | None:
     """Log-likelihood with the best variance, length, and loadings."""
     kernel = _kernel(points, points, length=length)
-    scale = max(float(seen @ seen) / len(seen), 1e-300)
+    scale = max(float(observed @ observed) / len(observed), 1e-300)
     kernel[np.diag_indices_from(kernel)] += JITTER * np.diag(kernel) + noise / scale
     try:
         factor = cho_factor(kernel, lower=True)
     except LinAlgError:
         return None
-    loadings = cho_solve(factor, seen)
-    variance = max(float(seen @ loadings) / len(seen), 1e-300)
-    likelihood = -0.5 * len(seen) * np.log(variance) - np.log(np.diag(factor[0])).sum()
+    loadings = cho_solve(factor, observed)
+    variance = max(float(observed @ loadings) / len(observed), 1e-300)
+    likelihood = -0.5 * len(observed) * np.log(variance) - np.log(np.diag(factor[0])).sum()
     return float(likelihood), float(length), loadings
 
 

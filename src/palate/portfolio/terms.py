@@ -18,11 +18,10 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, NotCertifiedError, NotConvergedError
 from palate.metrics.intervals import require_confidence
-from palate.portfolio.bounds import Bounds, value_bounds
 from palate.portfolio.ceiling import ceiling_rows, unit_row
 from palate.portfolio.envelope import facet_bound
 from palate.portfolio.everybody import Criterion
-from palate.portfolio.payoffs import Payoffs
+from palate.portfolio.payoffs import Bounds, Payoffs, value_bounds
 
 MAX_CEILING_FACETS = 300_000  # pieces of the upper bound; beyond, the unit vectors alone bound it
 CONTRADICTION = 1e-9  # by which a policy may exceed a listed optimum before it is refused
