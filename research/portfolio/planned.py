@@ -23,7 +23,7 @@ from palate.portfolio.ceiling import ceiling_rows
 from palate.portfolio.everybody import Criterion
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
-from palate.portfolio.selection import chosen_members
+from palate.portfolio.selection import best_listed
 from palate.portfolio.surrogate import fit_surrogate
 from research.portfolio.baselines import uniform_anchors
 
@@ -78,7 +78,7 @@ def planned(oracle: Oracle, settings: PlannedSettings) -> PlannedPortfolio:
         payoffs = ledger.payoffs()
         losses, fresh = _foreseen_losses(payoffs, users=users, criterion=settings.criterion)
         n_made = payoffs.n_policies
-        members, _ = chosen_members(losses[:, :n_made], size=min(settings.size, n_made))
+        members, _ = best_listed(losses[:, :n_made], size=min(settings.size, n_made))
         if n_made >= settings.max_calls:
             return PlannedPortfolio(payoffs, tuple(members))
         plan = planned_members(

@@ -20,9 +20,9 @@ from palate.core.plan import reference_plan
 from palate.library.folder import LibraryFolder
 from palate.library.policy import Policy
 from palate.library.portfolio import open_portfolio
-from palate.portfolio.choice import Wish, choose
+from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.payoff_file import save_payoffs
-from palate.portfolio.select import SelectRequest, select
+from palate.portfolio.select import select
 from palate.portfolio.slack import LEAST_SLACK
 from palate.portfolio.terms import Terms
 from palate.training.anchors import objective_anchors
@@ -74,8 +74,12 @@ def test_a_table_whose_members_include_the_base_can_be_served(library: Path) -> 
     found = measure_payoffs(library, PROMPTS, JOB)
     save_payoffs(library / "payoff.json", found.payoffs)
     for size in (1, 3):  # three: the base is among the members
-        request = SelectRequest(size=size, terms=Terms(criterion="additive"))
-        record = select(library / "payoff.json", out=library / "portfolio.json", request=request)
+        record = select(
+            library / "payoff.json",
+            request=PortfolioRequest(size=size),
+            terms=Terms(criterion="additive"),
+            out=library / "portfolio.json",
+        )
         opened = open_portfolio(LibraryFolder.open(library))
         assert set(opened.policies) == set(record.members)
     assert opened.policies["base"] == Policy("base", "base", None, {})
@@ -96,7 +100,9 @@ def test_several_answers_to_each_prompt_tell_the_slacks_of_experts(library: Path
     assert found.slacks is not None
     assert np.isnan(found.slacks[0])
     assert np.all(found.slacks[1:] >= LEAST_SLACK)
-    certified = choose(found, wish=Wish(size=1), terms=Terms(slack="listed")).certified
+    certified = choose(
+        found, request=PortfolioRequest(size=1), terms=Terms(slack="listed")
+    ).certified
     assert certified.certificate.kind == "worst-case"
 
 

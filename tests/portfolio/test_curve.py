@@ -5,7 +5,7 @@ import pytest
 
 from palate.core.types import PayoffTable
 from palate.portfolio.certificate import certify
-from palate.portfolio.choice import Wish, choose
+from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.everybody import Stakes, best_members
 from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.terms import Terms, compare
@@ -35,7 +35,9 @@ def gaps(
     payoffs: Payoffs, terms: Terms, *, report: Payoffs | None = None, last: int
 ) -> list[float]:
     found = [
-        choose(payoffs, wish=Wish(size=size), terms=terms, report=report).certified.certificate
+        choose(
+            payoffs, request=PortfolioRequest(size=size), terms=terms, report=report
+        ).certified.certificate
         for size in range(1, last + 1)
     ]
     if terms.criterion == "additive":
@@ -52,7 +54,7 @@ def test_a_larger_portfolio_is_never_certified_worse(seed, n_objectives, n_polic
     payoffs = table_of(seed, n_objectives, n_policies)
     terms = Terms(criterion="additive")
     assert falls(gaps(payoffs, terms, last=n_policies - 1))
-    whole = choose(payoffs, wish=Wish(size=n_policies), terms=terms)
+    whole = choose(payoffs, request=PortfolioRequest(size=n_policies), terms=terms)
     assert whole.certified.certificate.additive_gap is None  # the curve ends before the table
 
 

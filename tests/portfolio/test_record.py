@@ -7,7 +7,7 @@ import pytest
 from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
 from palate.core.files import hash_value
 from palate.core.types import PayoffTable
-from palate.portfolio.choice import Wish, choose
+from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.payoffs import exact_payoffs
 from palate.portfolio.record import differences, load_record, save_record, verify_record
 from palate.portfolio.terms import Terms
@@ -26,7 +26,9 @@ def path(tmp_path):
         preferences=np.full_like(values, np.nan),
     )
     record = choose(
-        exact_payoffs(table), wish=Wish(size=2), terms=Terms(floor=("a", 0.15), offset=0.1)
+        exact_payoffs(table),
+        request=PortfolioRequest(size=2),
+        terms=Terms(floor=("a", 0.15), offset=0.1),
     )
     save_record(tmp_path / "portfolio.json", record)
     return tmp_path / "portfolio.json"
@@ -137,7 +139,7 @@ def test_a_portfolio_without_a_gap_or_with_listed_slacks_comes_back_and_verifies
         preferences=np.eye(2),
     )
     payoffs = replace(exact_payoffs(table), slacks=np.array([0.01, 0.02]), slack_confidence=0.975)
-    record = choose(payoffs, wish=Wish(size=size), terms=Terms(slack=slack))
+    record = choose(payoffs, request=PortfolioRequest(size=size), terms=Terms(slack=slack))
     save_record(tmp_path / "portfolio.json", record)
     again = verify_record(tmp_path / "portfolio.json")
     assert again.terms.slack == slack

@@ -6,7 +6,7 @@ import pytest
 from palate.core.errors import InvalidInputError, InvalidPreferenceError
 from palate.core.plan import member_plan, output_soup_plan
 from palate.core.types import PayoffTable
-from palate.portfolio.choice import Wish, choose
+from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.payoffs import exact_payoffs
 from palate.portfolio.route import Router, router_from_record
 from palate.portfolio.terms import Terms
@@ -24,7 +24,9 @@ def record():
         kl=np.ones(3),
         preferences=np.full_like(values, np.nan),
     )
-    return choose(exact_payoffs(table), wish=Wish(size=2), terms=Terms(criterion="additive"))
+    return choose(
+        exact_payoffs(table), request=PortfolioRequest(size=2), terms=Terms(criterion="additive")
+    )
 
 
 def test_users_are_routed_as_paper_and_pencil_says(record):
@@ -99,7 +101,9 @@ def test_members_run_by_the_plans_they_are_given(record):
 
 
 def test_one_member_has_no_second(record):
-    alone = choose(record.payoffs, wish=Wish(size=1), terms=Terms(criterion="additive"))
+    alone = choose(
+        record.payoffs, request=PortfolioRequest(size=1), terms=Terms(criterion="additive")
+    )
     assert router_from_record(alone).route(np.array([0.5, 0.5])).margin == float("inf")
 
 
@@ -121,7 +125,9 @@ def test_preferences_off_the_simplex_and_empty_beliefs_are_refused(record):
 
 
 def test_with_all_listed_policies_as_members_no_loss_is_known(record):
-    whole = choose(record.payoffs, wish=Wish(size=3), terms=Terms(criterion="additive"))
+    whole = choose(
+        record.payoffs, request=PortfolioRequest(size=3), terms=Terms(criterion="additive")
+    )
     router = router_from_record(whole)
     assert router.route(np.array([0.5, 0.5])).loss is None
     uncertain = router.route_uncertain(np.eye(2))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from palate.core.errors import InvalidInputError
 from palate.portfolio.selection import (
     Cost,
-    chosen_members,
+    best_listed,
     exact_members,
     greedy_members,
     require_size,
@@ -69,8 +69,8 @@ def test_costs_are_those_of_paper_and_pencil():
 
 def test_a_mean_and_a_worst_case_can_want_different_members():
     losses = np.array([[0.0, 0.3], [0.0, 0.3], [0.8, 0.3]])
-    assert chosen_members(losses, size=1, cost=Cost(aim="mean"))[0] == [0]
-    assert chosen_members(losses, size=1, cost=Cost(aim="worst")) == ([1], True)
+    assert best_listed(losses, size=1, cost=Cost(aim="mean"))[0] == [0]
+    assert best_listed(losses, size=1, cost=Cost(aim="worst")) == ([1], True)
 
 
 def test_spare_places_go_to_those_who_lower_the_mean_most():

@@ -36,7 +36,7 @@ from palate.library.opening import WORLD
 from palate.library.portfolio import POLICIES, PORTFOLIO
 from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.certificate import loss_sentence
-from palate.portfolio.choice import Wish, choose
+from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.gap import additive_gap
 from palate.portfolio.grid import ratio_grid_size
 from palate.portfolio.palm import PalmSettings, palm
@@ -117,7 +117,7 @@ def grow(builder: Builder, settings: PortfolioSettings) -> Grown:
     slack = "listed" if settings.slack == "estimate" else settings.slack
     record = choose(
         without_errors(chosen_on),
-        wish=Wish(size=settings.size, delta=tolerance),
+        request=PortfolioRequest(size=settings.size, delta=tolerance),
         terms=Terms(confidence=settings.confidence, slack=slack, criterion="additive"),
         report=reported,
     )

@@ -1,7 +1,7 @@
 """`palate portfolio`: select members from a payoff file, verify the certificate, route users."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -18,8 +18,8 @@ app = typer.Typer(
 PortfolioFile = Annotated[Path, typer.Argument(help="A file written by select.")]
 
 
-@app.command()
-def select(
+@app.command("select")
+def select_members(
     payoff_file: Annotated[Path, typer.Argument(help="Payoff table, plain JSON.")],
     out: Annotated[Path | None, typer.Option(help="Where to write the portfolio.")] = None,
     size: Annotated[int | None, typer.Option(help="Exactly this many members.")] = None,
@@ -52,7 +52,10 @@ def select(
     is_json: IsJson = False,
 ) -> None:
     """Choose members and certify what users lose at most."""
-    from palate.portfolio import select as recipe
+    from palate.portfolio.choice import PortfolioRequest
+    from palate.portfolio.everybody import Criterion
+    from palate.portfolio.select import select, summary
+    from palate.portfolio.selection import Aim, Cost
     from palate.portfolio.terms import Terms
 
     if no_slack and slack is not None:
@@ -61,28 +64,25 @@ def select(
         confidence=confidence,
         slack="listed" if slack is None and not no_slack else slack,
         offset=offset,
-        criterion=recipe.require_criterion(gap),
+        criterion=cast("Criterion", gap),
         floor=_floor(floor),
     )
-    request = recipe.SelectRequest(
-        size=size,
-        epsilon=epsilon,
-        delta=delta,
-        aim=recipe.require_aim(aim),
-        share=share,
-        users=users,
-        report_on=report_on,
-        terms=terms,
+    request = PortfolioRequest(
+        size=size, epsilon=epsilon, delta=delta, cost=Cost(aim=cast("Aim", aim), share=share)
     )
-    _print(recipe.summary(recipe.select(payoff_file, out=out, request=request)), is_json=is_json)
+    record = select(
+        payoff_file, request=request, terms=terms, users=users, report_on=report_on, out=out
+    )
+    _print(summary(record), is_json=is_json)
 
 
 @app.command()
 def verify(portfolio_file: PortfolioFile, is_json: IsJson = False) -> None:
     """Compute the certificate again from the stored table; exit code 1 if a number differs."""
-    from palate.portfolio import select as recipe
+    from palate.portfolio.record import verify_record
+    from palate.portfolio.select import summary
 
-    found = {"verified": True, **recipe.summary(recipe.verify(portfolio_file))}
+    found = {"verified": True, **summary(verify_record(portfolio_file))}
     if not is_json:
         Console().print("Every number follows from the stored payoff table.")
     _print(found, is_json=is_json)
@@ -98,21 +98,21 @@ def route(
     is_json: IsJson = False,
 ) -> None:
     """Say which member serves a user, and what they lose at most."""
-    from palate.portfolio import select as recipe
+    from palate.portfolio import select as files
 
     shares = numbers_by_name(preference, what="preference")
     if (shares is None) == (draws is None):
         raise InvalidInputError("Give either --preference or --draws.")
     found: dict[str, Any] = {}
     if draws is not None:
-        uncertain = recipe.route_uncertain(portfolio_file, draws=draws)
+        uncertain = files.route_uncertain(portfolio_file, draws=draws)
         chosen = uncertain.route
         found = {
             "expected_loss": uncertain.expected_loss,
             "avoidable_loss": uncertain.avoidable_loss,
         }
     else:
-        chosen = recipe.route(portfolio_file, preference=shares or {})
+        chosen = files.route(portfolio_file, preference=shares or {})
     margin = chosen.margin if chosen.margin < float("inf") else None
     found = {
         "member": chosen.member,

@@ -35,7 +35,7 @@ from palate.library.rewards import library_rewards
 from palate.library.soup import open_basis
 from palate.metrics.intervals import bootstrap_interval
 from palate.mixture.explain import explain
-from palate.portfolio.choice import Wish, choose
+from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.gap import additive_gap
 from palate.portfolio.payoffs import Measurements, halves, payoffs_from_measurements
 from palate.portfolio.terms import Terms
@@ -85,9 +85,9 @@ def portfolio_story(opened: Library, *, seed: int) -> PortfolioStory:
     chosen_on, reported = (
         payoffs_from_measurements(part) for part in halves(measurements, generator=generator)
     )
-    terms = Terms(criterion="additive")
+    estimates, terms = without_errors(chosen_on), Terms(criterion="additive")
     records = [
-        choose(without_errors(chosen_on), wish=Wish(size=size), terms=terms, report=reported)
+        choose(estimates, request=PortfolioRequest(size=size), terms=terms, report=reported)
         for size in range(1, min(MOST_MEMBERS, len(plans) - 1) + 1)
     ]
     values = reported.table.values

@@ -36,8 +36,9 @@ from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.portfolio import PORTFOLIO as PORTFOLIO_FILE
 from palate.mixture.wording import Asked
+from palate.portfolio.choice import PortfolioRequest
 from palate.portfolio.payoff_file import save_payoffs
-from palate.portfolio.select import SelectRequest, select
+from palate.portfolio.select import select
 from palate.portfolio.terms import Terms
 from palate.training.anchors import AnchorSettings
 from palate.training.save import PARAMETERS
@@ -140,8 +141,9 @@ def _build_library(suite: Suite, seed: int, work: Path) -> None:
     prompts = train_prompts()[: suite.n_development]
     settings = PayoffJobSettings(max_tokens=suite.max_tokens, seed=seed, beta=NO_PRICE)
     save_payoffs(work / "payoffs.json", measure_payoffs(work / LIBRARY, prompts, settings).payoffs)
-    request = SelectRequest(size=N_MEMBERS, terms=Terms(criterion="additive"))
-    select(work / "payoffs.json", out=work / LIBRARY / PORTFOLIO_FILE, request=request)
+    request, terms = PortfolioRequest(size=N_MEMBERS), Terms(criterion="additive")
+    out = work / LIBRARY / PORTFOLIO_FILE
+    select(work / "payoffs.json", request=request, terms=terms, out=out)
     calibrate_methods(
         Library.load(work / LIBRARY),
         calibration_prompts(run),

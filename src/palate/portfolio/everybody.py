@@ -1,16 +1,16 @@
-"""Everybody: members chosen for the whole simplex, not for a list of users.
+"""Members for every user of the simplex, not for a list of users.
 
-Users are added where they are needed: choose members for a list of preferences, find who in the
+Users are added where they are needed: select members for a list of preferences, find who in the
 whole simplex loses most with them (exactly, see `palate.portfolio.gap`), add that user to the
-list, choose again. The list's optimum can only be lower than the simplex's, and the two meet, so a
-choice that is exact on the list ends as the exact best for everybody. With two objectives no list
-is needed: each policy's coverage is an interval, and one sweep gives the smallest portfolio.
+list, select again. The optimum over the list is a lower bound of the optimum over the simplex, and
+the two meet, so a selection that is exact on the list is exact for every user in the end. With two
+objectives no list is needed: each policy's coverage is an interval, and one sweep gives the
+smallest portfolio.
 
 Source:
     Ours; cutting planes in the sense of Kelley 1960. Convex coverage: palm.md P7.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,7 +22,7 @@ from palate.core.errors import NotCertifiedError
 from palate.core.simplex import lattice
 from palate.portfolio.cover import interval_cover, smallest_cover
 from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap, program_gap
-from palate.portfolio.selection import WORST, Cost, chosen_members, require_size
+from palate.portfolio.selection import WORST, Cost, best_listed, require_size
 
 Criterion = Literal["additive", "multiplicative"]
 MAX_ROUNDS = 200
@@ -34,38 +34,26 @@ SETTLED = 1e-9  # rounds end when list and simplex agree to this, in value units
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Members and how good they are.
+class Choice:
+    """Members and how good they are."""
 
-    Attributes:
-        members: Policy indices, ascending.
-        gap: Largest loss of anybody with them, by the criterion.
-        least_gap: No choice of as many members has a smaller largest loss than this.
-    """
-
-    members: tuple[int, ...]
-    gap: float
-    least_gap: float
+    members: tuple[int, ...]  # policy indices, ascending
+    gap: float  # largest loss of any user, by the criterion
+    least_gap: float  # no choice of as many members has a smaller gap than this
 
 
 @dataclass(frozen=True, eq=False)
 class Stakes:
-    """What policies are worth at least, and what could be had instead at most.
+    """What policies are worth at least, and what users could have instead at most."""
 
-    Attributes:
-        values: `[policies, objectives]`, what each candidate member is worth at least.
-        rows: `[rows, objectives]`, what users could have instead.
-        criterion: How a loss is measured: in reward units, or as a share of the best value.
-    """
-
-    values: Float[ndarray, "policies objectives"]
-    rows: Float[ndarray, "rows objectives"]
-    criterion: Criterion = "additive"
+    values: Float[ndarray, "policies objectives"]  # at least, of each candidate member
+    rows: Float[ndarray, "rows objectives"]  # at most, instead
+    criterion: Criterion = "additive"  # a loss in reward units, or as a share of the best value
 
     def losses(
         self, preferences: Float[ndarray, "users objectives"]
     ) -> Float[ndarray, "users policies"]:
-        """What each user loses with each policy alone."""
+        """The loss of each user with each policy alone."""
         best = (preferences @ self.rows.T).max(axis=1)[:, None]
         worth = preferences @ self.values.T
         if self.criterion == "additive":
@@ -85,12 +73,12 @@ class Stakes:
 
     def gap_or_infinity(self, members: list[int] | tuple[int, ...]) -> Gap:
         """As `gap`, infinite at the user to whom the best member is worth less than nothing."""
-        chosen = self.values[list(members)]
+        values = self.values[list(members)]
         if self.criterion == "additive":
-            return additive_gap(members=chosen, rows=self.rows)
-        gap = multiplicative_gap(members=chosen, rows=self.rows)
+            return additive_gap(members=values, rows=self.rows)
+        gap = multiplicative_gap(members=values, rows=self.rows)
         if gap is None:
-            poorest = program_gap(members=chosen, row=np.zeros(chosen.shape[1]))
+            poorest = program_gap(members=values, row=np.zeros(values.shape[1]))
             return replace(poorest, value=np.inf)
         return gap
 
@@ -101,39 +89,38 @@ def best_members(
     size: int,
     cost: Cost = WORST,
     users: Float[ndarray, "users objectives"] | None = None,
-) -> Chosen:
+) -> Choice:
     """The best portfolio of exactly `size` members.
 
-    Args:
-        stakes: What policies are worth and what could be had instead.
-        size: How many members.
-        cost: Worst case over the simplex, mean over `users`, or a blend.
-        users: `[users, objectives]`, who the mean is over; `None` takes a fine lattice.
+    For the worst case with up to 200 policies they are the best there are, and `least_gap` equals
+    `gap`; for a mean or a blend they are the best that swaps reach.
 
-    Returns:
-        The members. For the worst case with up to 200 policies they are the best there are, and
-        `least_gap` equals `gap`; for a mean or a blend they are the best found by swaps.
+    Args:
+        stakes: What policies are worth and what users could have instead.
+        size: Number of members.
+        cost: Worst case over the simplex, mean over `users`, or a blend.
+        users: Who the mean is over; `None` takes a fine lattice.
 
     Raises:
         InvalidInputError: the size is out of range.
-        NotCertifiedError: the loss is multiplicative, and with the members found (for the worst
+        NotCertifiedError: the loss is multiplicative, and with the members selected (for the worst
             case: with any tried) the best member is worth less than nothing to some user.
     """
     require_size(size, n_policies=len(stakes.values))
     if cost.aim != "worst":
         crowd = users if users is not None else starting_users(stakes.values.shape[1])
-        members, _ = chosen_members(stakes.losses(crowd), size=size, cost=cost)
-        return Chosen(tuple(members), stakes.gap(members).value, -np.inf)
+        members, _ = best_listed(stakes.losses(crowd), size=size, cost=cost)
+        return Choice(tuple(members), stakes.gap(members).value, -np.inf)
     preferences = starting_users(stakes.values.shape[1])
-    best, least = Chosen((), np.inf, -np.inf), float("-inf")
+    best, least = Choice((), np.inf, -np.inf), float("-inf")
     for _ in range(MAX_ROUNDS):
         losses = stakes.losses(preferences)
-        members, is_exact = chosen_members(losses, size=size, least=least)
+        members, is_exact = best_listed(losses, size=size, least=least)
         listed = float(losses[:, members].min(axis=1).max())
         least = listed if is_exact else least
         gap = stakes.gap_or_infinity(members)
         if gap.value < best.gap:
-            best = Chosen(tuple(members), gap.value, least)
+            best = Choice(tuple(members), gap.value, least)
         if gap.value <= listed + SETTLED or best.gap <= least + SETTLED:
             break
         if np.isinf(gap.value) and np.any(np.all(preferences == gap.preference, axis=1)):
@@ -141,10 +128,10 @@ def best_members(
         preferences = np.vstack([preferences, gap.preference])
     if not best.members:
         raise NotCertifiedError(NO_SHARE)
-    return Chosen(best.members, best.gap, least)
+    return Choice(best.members, best.gap, least)
 
 
-def fewest_members(stakes: Stakes, *, epsilon: float, delta: float) -> Chosen:
+def fewest_members(stakes: Stakes, *, epsilon: float, delta: float) -> Choice:
     """The smallest portfolio with `max_member w @ V >= (1 - epsilon) best(w) - delta` for all `w`.
 
     The smallest there is with two objectives or with up to 200 policies.
@@ -163,29 +150,23 @@ def fewest_members(stakes: Stakes, *, epsilon: float, delta: float) -> Chosen:
         )
     if stakes.values.shape[1] == 2:
         members = _swept(shrunk, delta=delta)
-        return Chosen(tuple(sorted(members)), shrunk.gap(members).value, -np.inf)
-    return _until_settled(shrunk, delta=delta, cover=smallest_cover)
+        return Choice(tuple(sorted(members)), shrunk.gap(members).value, -np.inf)
+    preferences = starting_users(shrunk.values.shape[1])
+    for _ in range(MAX_ROUNDS):
+        members = smallest_cover(shrunk.losses(preferences) <= delta + SETTLED)
+        gap = shrunk.gap(members)
+        if gap.value <= delta + 2.0 * SETTLED:
+            return Choice(tuple(members), gap.value, -np.inf)
+        preferences = np.vstack([preferences, gap.preference])
+    raise NotCertifiedError(
+        f"After {MAX_ROUNDS} rounds some user still loses more than {delta}; widen the tolerance."
+    )
 
 
 def starting_users(n_objectives: int) -> Float[ndarray, "users objectives"]:
     """A lattice of some hundred preferences, unit vectors included."""
     denominators = {1: 1, 2: 40, 3: 12, 4: 6, 5: 5, 6: 4}
     return lattice(n_objectives=n_objectives, denominator=denominators.get(n_objectives, 2))
-
-
-def _until_settled(
-    shrunk: Stakes, *, delta: float, cover: Callable[[ndarray], list[int]]
-) -> Chosen:
-    preferences = starting_users(shrunk.values.shape[1])
-    for _ in range(MAX_ROUNDS):
-        members = cover(shrunk.losses(preferences) <= delta + SETTLED)
-        gap = shrunk.gap(members)
-        if gap.value <= delta + 2.0 * SETTLED:
-            return Chosen(tuple(members), gap.value, -np.inf)
-        preferences = np.vstack([preferences, gap.preference])
-    raise NotCertifiedError(
-        f"After {MAX_ROUNDS} rounds somebody still loses more than {delta}; widen the tolerance."
-    )
 
 
 def _swept(shrunk: Stakes, *, delta: float) -> list[int]:
@@ -197,12 +178,11 @@ def _swept(shrunk: Stakes, *, delta: float) -> list[int]:
 
 def _interval(excess: Float[ndarray, "rows two"], *, delta: float) -> tuple[float, float]:
     """First shares `s` with `excess @ (s, 1 - s) <= delta` for every row; (1, 0) where none."""
-    start, end = 0.0, 1.0
     slope = excess[:, 0] - excess[:, 1]
-    room = delta - excess[:, 1]
+    spare = delta - excess[:, 1]
     rising, falling = slope > 0.0, slope < 0.0
-    if np.any(room[slope == 0.0] < 0.0):
+    if np.any(spare[slope == 0.0] < 0.0):
         return 1.0, 0.0
-    end = min(end, float(np.min(room[rising] / slope[rising], initial=np.inf)))
-    start = max(start, float(np.max(room[falling] / slope[falling], initial=-np.inf)))
+    end = min(1.0, float(np.min(spare[rising] / slope[rising], initial=np.inf)))
+    start = max(0.0, float(np.max(spare[falling] / slope[falling], initial=-np.inf)))
     return (start, end) if start <= end else (1.0, 0.0)

@@ -1,89 +1,60 @@
-"""The story of a portfolio: a payoff file, a wish, a certificate that can be checked, a route.
+"""From files to files: select members from a payoff file, certify them, route a preference.
 
 Works on plain JSON alone, so it serves users who train their policies elsewhere.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_jsonl
 from palate.core.simplex import vector_from_mapping
 from palate.portfolio.certificate import loss_sentence
-from palate.portfolio.choice import Wish, choose
-from palate.portfolio.everybody import Criterion
+from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.payoff_file import load_payoffs
-from palate.portfolio.record import Record, load_record, save_record, verify_record
+from palate.portfolio.record import Record, load_record, save_record
 from palate.portfolio.route import Route, UncertainRoute, router_from_record
-from palate.portfolio.selection import Aim, Cost
 from palate.portfolio.terms import Terms
 
 
-@dataclass(frozen=True, kw_only=True)
-class SelectRequest:
-    """What `palate portfolio select` is asked for.
-
-    Attributes:
-        size: Exactly so many members, or `None` for a tolerance.
-        epsilon: Multiplicative tolerance.
-        delta: Additive tolerance, in reward units.
-        aim: Whose loss counts when the size is given.
-        share: Of the worst case in a blend.
-        users: JSONL of `{"objective": share, ...}`, who a mean is over; `None` takes a lattice.
-        report_on: Payoff file of the same policies on other prompts, for the certificate.
-        terms: What is assumed.
-    """
-
-    size: int | None = None
-    epsilon: float = 0.0
-    delta: float = 0.0
-    aim: Aim = "worst"
-    share: float = 0.5
-    users: Path | None = None
-    report_on: Path | None = None
-    terms: Terms = field(default_factory=Terms)
-
-
-def select(payoff_file: Path, *, out: Path | None, request: SelectRequest) -> Record:
+def select(
+    payoff_file: Path,
+    *,
+    request: PortfolioRequest,
+    terms: Terms,
+    users: Path | None = None,
+    report_on: Path | None = None,
+    out: Path | None = None,
+) -> Record:
     """Choose members from a payoff file, certify them, and write the record.
+
+    Args:
+        payoff_file: The table, plain JSON.
+        request: A size or a tolerance.
+        terms: What is assumed.
+        users: JSONL of `{"objective": share, ...}`, whom a mean is over; `None` takes a lattice.
+        report_on: Payoff file of the same policies on other prompts, for the certificate.
+        out: Where to write the record.
 
     Raises:
         InvalidInputError: a file, a number or a combination is not usable.
-        NotCertifiedError: the table does not carry what is asked for.
+        NotCertifiedError: the table does not carry what is requested.
     """
     payoffs = load_payoffs(payoff_file)
-    users = None
-    if request.users is not None:
-        rows = read_jsonl(request.users, what="users file")
-        objectives = payoffs.table.objectives
-        if not rows:
-            raise InvalidInputError(f"The users file {str(request.users)!r} is empty.")
-        users = np.array([vector_from_mapping(row, objectives=objectives) for row in rows])
-    wish = Wish(
-        size=request.size,
-        epsilon=request.epsilon,
-        delta=request.delta,
-        cost=Cost(aim=request.aim, share=request.share),
-        users=users,
-    )
-    report = None if request.report_on is None else load_payoffs(request.report_on)
-    record = choose(payoffs, wish=wish, terms=request.terms, report=report)
+    if users is not None:
+        listed = _preferences(users, payoffs.table.objectives, what="users file")
+        request = replace(request, users=listed)
+    report = None if report_on is None else load_payoffs(report_on)
+    record = choose(payoffs, request=request, terms=terms, report=report)
     if out is not None:
         save_record(out, record)
     return record
-
-
-def verify(portfolio_file: Path) -> Record:
-    """The record, if every number in it follows from the table it holds.
-
-    Raises:
-        CheckFailedError: something was altered.
-    """
-    return verify_record(portfolio_file)
 
 
 def route(portfolio_file: Path, *, preference: Mapping[str, float]) -> Route:
@@ -96,17 +67,14 @@ def route(portfolio_file: Path, *, preference: Mapping[str, float]) -> Route:
 def route_uncertain(portfolio_file: Path, *, draws: Path) -> UncertainRoute:
     """The member that serves a belief, given as JSONL of equally likely preferences."""
     record = load_record(portfolio_file)
-    objectives = record.payoffs.table.objectives
-    rows = [
-        vector_from_mapping(row, objectives=objectives)
-        for row in read_jsonl(draws, what="file of draws")
-    ]
-    return router_from_record(record).route_uncertain(np.array(rows))
+    points = _preferences(draws, record.payoffs.table.objectives, what="file of draws")
+    return router_from_record(record).route_uncertain(points)
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """What a command prints of a record; the gaps are `None` where nothing can be compared."""
-    certificate = record.certified.certificate
+    """A record for print; the gaps are `None` where nothing can be compared."""
+    certified = record.certified
+    certificate = certified.certificate
     n_policies = record.payoffs.n_policies
     notes: list[str] = record.selection.get("notes", [])
     return {
@@ -117,12 +85,12 @@ def summary(record: Record) -> dict[str, Any]:
         "additive_gap": certificate.additive_gap,
         "multiplicative_gap": certificate.multiplicative_gap,
         "worst_preference": list(certificate.worst_preference),
-        "worst_share_preference": record.certified.worst_share_preference
-        and list(record.certified.worst_share_preference),
+        "worst_share_preference": certified.worst_share_preference
+        and list(certified.worst_share_preference),
         "confidence": certificate.confidence,
         "kind": certificate.kind,
-        "size_bound": record.certified.size_bound,
-        "size_needed": record.certified.size_needed,
+        "size_bound": certified.size_bound,
+        "size_needed": certified.size_needed,
         "refused": list(record.refused),
         "offset": record.terms.offset,
         "selection": dict(record.selection),
@@ -130,26 +98,10 @@ def summary(record: Record) -> dict[str, Any]:
     }
 
 
-def require_criterion(text: str) -> Criterion:
-    """The criterion with this name.
-
-    Raises:
-        InvalidInputError: there is none.
-    """
-    if text == "additive":
-        return "additive"
-    if text == "multiplicative":
-        return "multiplicative"
-    raise InvalidInputError(f"The gap {text!r} is unknown; use additive or multiplicative.")
-
-
-def require_aim(text: str) -> Aim:
-    """The aim with this name.
-
-    Raises:
-        InvalidInputError: there is none.
-    """
-    aims: dict[str, Aim] = {"worst": "worst", "mean": "mean", "blend": "blend"}
-    if text not in aims:
-        raise InvalidInputError(f"The aim {text!r} is unknown; use {', '.join(aims)}.")
-    return aims[text]
+def _preferences(
+    path: Path, objectives: tuple[str, ...], *, what: str
+) -> Float[ndarray, "users objectives"]:
+    rows = read_jsonl(path, what=what)
+    if not rows:
+        raise InvalidInputError(f"The {what} {str(path)!r} is empty.")
+    return np.array([vector_from_mapping(row, objectives=objectives) for row in rows])

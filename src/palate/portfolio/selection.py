@@ -1,6 +1,6 @@
 """Selection: which members of a table serve a list of users best.
 
-A loss table says what each listed user (row) loses with each policy (column). A portfolio costs a
+A loss table holds the loss of each listed user (row) with each policy (column). A portfolio costs a
 user the smallest loss among its members; over users, the worst case, the mean, or a blend
 `mean + share * worst` counts.
 
@@ -14,7 +14,7 @@ Source:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -29,18 +29,16 @@ IMPROVEMENT = 1e-12  # a swap must gain more than rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """How a list of users' losses becomes one number.
+    """How the losses of a list of users become one number."""
 
-    Attributes:
-        aim: `worst`, `mean`, or `blend`, which is `mean + share * worst`.
-        share: Of the worst case in a blend, in [0, 1].
-    """
-
-    aim: Aim = "worst"
-    share: float = 0.5
+    aim: Aim = "worst"  # `blend` is `mean + share * worst`
+    share: float = 0.5  # of the worst case in a blend, in [0, 1]
 
     def __post_init__(self) -> None:
-        """Refuse a share out of range."""
+        """Refuse what is unknown or out of range."""
+        if self.aim not in get_args(Aim):
+            known = ", ".join(get_args(Aim))
+            raise InvalidInputError(f"The aim {self.aim!r} is unknown; use {known}.")
         if not 0.0 <= self.share <= 1.0:
             raise InvalidInputError(f"The blend's share {self.share} is out of range; use [0, 1].")
 
@@ -57,10 +55,10 @@ WORST = Cost()
 
 
 def require_size(size: int, *, n_policies: int) -> None:
-    """Refuse a size that the table cannot give.
+    """Refuse a size below one or above the number of policies.
 
     Raises:
-        InvalidInputError: below one, or larger than the number of admissible policies.
+        InvalidInputError: it is.
     """
     if size < 1:
         raise InvalidInputError(f"The size {size} is too small; use one member or more.")
@@ -97,16 +95,16 @@ def swapped_members(
 
     Every replacement is tried and the best one made, until none helps: a local minimum.
     """
-    chosen = list(members)
-    current = float(_tie_broken(losses[:, chosen].min(axis=1), cost=cost))
+    members = list(members)
+    current = float(_tie_broken(losses[:, members].min(axis=1), cost=cost))
     while True:
         trials = [
-            _best_replacement(losses, chosen, position, cost) for position in range(len(chosen))
+            _best_replacement(losses, members, position, cost) for position in range(len(members))
         ]
         value, position, policy = min(trials)
         if value >= current - IMPROVEMENT:
-            return sorted(chosen)
-        chosen[position], current = policy, value
+            return sorted(members)
+        members[position], current = policy, value
 
 
 def exact_members(
@@ -116,11 +114,8 @@ def exact_members(
 
     Args:
         losses: `[users, policies]`.
-        size: How many members.
+        size: Number of members; spare places go to the policies that lower the mean most.
         least: A cost known to be out of reach; shortens the bisection.
-
-    Returns:
-        Exactly `size` indices, ascending; spare places go to who lowers the mean most.
 
     Raises:
         InvalidInputError: the size is out of range.
@@ -128,8 +123,8 @@ def exact_members(
     """
     start = swapped_members(losses, members=greedy_members(losses, size=size))
     known = float(losses[:, start].min(axis=1).max())
-    floor = max(least, float(losses.min(axis=1).max()))
-    levels = np.unique(losses[(losses >= floor) & (losses < known)])
+    bound = max(least, float(losses.min(axis=1).max()))
+    levels = np.unique(losses[(losses >= bound) & (losses < known)])
     best = start
     low, high = 0, len(levels)  # levels[high:] are reachable, levels[:low] are not
     while low < high:
@@ -145,14 +140,14 @@ def exact_members(
     return _filled(losses, members=best, size=size)
 
 
-def chosen_members(
+def best_listed(
     losses: Float[ndarray, "users policies"],
     *,
     size: int,
     cost: Cost = WORST,
     least: float = -np.inf,
 ) -> tuple[list[int], bool]:
-    """The best members found for these users, and whether none are better.
+    """The best members for these users, and whether they are proven to be the best.
 
     Exact for the worst case with up to 200 policies; otherwise greedy followed by swaps.
     """
@@ -164,9 +159,9 @@ def chosen_members(
 
 
 def _best_replacement(
-    losses: Float[ndarray, "users policies"], chosen: list[int], position: int, cost: Cost
+    losses: Float[ndarray, "users policies"], members: list[int], position: int, cost: Cost
 ) -> tuple[float, int, int]:
-    others = chosen[:position] + chosen[position + 1 :]
+    others = members[:position] + members[position + 1 :]
     rest = losses[:, others].min(axis=1, initial=np.inf)
     costs = _tie_broken(np.minimum(rest[:, None], losses), cost=cost)
     costs[others] = np.inf
@@ -181,10 +176,10 @@ def _tie_broken(losses: Float[ndarray, "users *options"], *, cost: Cost) -> Floa
 def _filled(
     losses: Float[ndarray, "users policies"], *, members: Sequence[int], size: int
 ) -> list[int]:
-    chosen = list(members)
-    while len(chosen) < size:
-        best = losses[:, chosen].min(axis=1)
+    members = list(members)
+    while len(members) < size:
+        best = losses[:, members].min(axis=1)
         means = np.minimum(best[:, None], losses).mean(axis=0)
-        means[chosen] = np.inf
-        chosen.append(int(np.argmin(means)))
-    return sorted(chosen)
+        means[members] = np.inf
+        members.append(int(np.argmin(means)))
+    return sorted(members)
