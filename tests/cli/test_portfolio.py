@@ -104,7 +104,7 @@ def test_every_option_reaches_the_certificate(payoff, tmp_path):
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
-        ({"policies": []}, ("--size", 1), "empty"),
+        ({"policies": []}, ("--size", 1), "at least 1 item"),
         ({"policies": TABLE["policies"] * 2}, ("--size", 1), "occurs twice"),
         ({}, ("--size", 4), "larger than the 3 policies"),
         ({}, ("--size", 0), "one member or more"),

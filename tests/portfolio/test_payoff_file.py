@@ -69,25 +69,31 @@ def policy(**change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"policies": []}, "empty"),
-        ({"objectives": []}, "empty"),
+        ({"policies": []}, "at least 1 item"),
+        ({"objectives": []}, "at least 1 item"),
         ({"policies": policy() + policy()}, "'p' occurs twice"),
         ({"policies": policy(values=[0.1])}, "must list 2 numbers"),
-        ({"policies": policy(values=[0.1, "x"])}, "'x' is not a finite number"),
-        ({"policies": policy(values=[0.1, 1e999])}, "not a finite number"),
-        ({"policies": policy(colour=1)}, "unknown key 'colour'"),
-        ({"policies": [{"values": [0.1, 0.2]}]}, "lacks the key 'name'"),
-        ({"policies": [{"name": "p"}]}, "lacks the key 'values'"),
+        (
+            {"policies": policy(values=[0.1, "x"])},
+            "policies.0.values.1.*'x': Input should be a valid number",
+        ),
+        ({"policies": policy(values=[0.1, 1e999])}, "inf: Input should be a finite number"),
+        ({"policies": policy(colour=1)}, "'policies.0.colour' in the payoff table is unknown"),
+        (
+            {"policies": [{"values": [0.1, 0.2]}]},
+            "'policies.0.name' in the payoff table is missing",
+        ),
+        ({"policies": [{"name": "p"}]}, "'policies.0.values' in the payoff table is missing"),
         ({"policies": policy(preference=[0.9, 0.9])}, "sums to 1.8"),
         ({"policies": policy(stderr=[-0.1, 0.1])}, "standard error"),
-        ({"policies": {"p": 1}}, "must be a list"),
-        ({"policies": ["p"]}, "must be a JSON object"),
-        ({"beta": None}, "beta None is not a finite number"),
-        ({"beta": True}, "beta True"),
-        ({"optimum": [{"value": 0.4}]}, "no preference"),
-        ({"optimum": [{"preference": [1, 0], "value": None}]}, "optimum None"),
+        ({"policies": {"p": 1}}, "'policies'.*should be a valid list"),
+        ({"policies": ["p"]}, "policies.0.*should be a valid dictionary"),
+        ({"beta": None}, "'beta'.*None: Input should be a valid number"),
+        ({"beta": True}, "'beta'.*True: Input should be a valid number"),
+        ({"optimum": [{"value": 0.4}]}, "'optimum.0.preference' in the payoff table is missing"),
+        ({"optimum": [{"preference": [1, 0], "value": None}]}, "'optimum.0.value'.*None"),
         ({"reward_range": [1, 0]}, "low to high"),
-        ({"extra": 1}, "unknown key 'extra'"),
+        ({"extra": 1}, "'extra' in the payoff table is unknown"),
     ],
 )
 def test_tables_of_another_form_are_refused_by_name(change, words):
@@ -98,9 +104,9 @@ def test_tables_of_another_form_are_refused_by_name(change, words):
 def test_a_table_without_beta_or_of_another_type_is_refused():
     plain = content()
     del plain["beta"]
-    with pytest.raises(InvalidInputError, match="lacks the key 'beta'"):
+    with pytest.raises(InvalidInputError, match="'beta' in the payoff table is missing"):
         parse_payoffs(plain)
-    with pytest.raises(InvalidInputError, match="must be a JSON object"):
+    with pytest.raises(InvalidInputError, match="should be a valid dictionary"):
         parse_payoffs([1])
 
 

@@ -1,12 +1,11 @@
-"""Certificate: what users lose at most, by having only these members.
+"""Certificate: what users lose at most by having only these members.
 
 It is a bound for every user where a ceiling on all policies is known (`worst-case`), and relative
-to the listed policies otherwise (`candidate-relative`).
-
-The certificate is computed from the payoff table, the members and the terms, and from nothing else,
-so anybody who has the three can compute it again. It bounds the loss of every preference in the
-simplex at once, with the sampling error of the table in it, and carries its proof: the row that the
-worst placed user would rather have and a mixture of members (see `palate.portfolio.gap`).
+to the listed policies otherwise (`candidate-relative`). It is computed from the payoff table, the
+members and the terms alone, so anybody who has the three can compute it again. It bounds the loss
+of every preference in the simplex at once, includes the table's sampling error, and carries its
+proof: the row that the worst placed user would rather have and a mixture of members (see
+`palate.portfolio.gap`).
 
 Source:
     PALM, arXiv 2604.04144; palm.md P4, P9, P14.
@@ -24,7 +23,7 @@ from palate.core.types import Certificate
 from palate.portfolio.gap import additive_gap, least_best_value, multiplicative_gap
 from palate.portfolio.grid import size_bound, size_needed
 from palate.portfolio.payoffs import Payoffs, require_payoffs, shifted
-from palate.portfolio.terms import Comparison, Kind, Terms, compare
+from palate.portfolio.terms import Comparison, Terms, compare
 
 NOTHING_KNOWN = "nothing is known beyond the listed policies"
 VACUOUS = 1e-15  # a gap below this is zero
@@ -32,29 +31,18 @@ VACUOUS = 1e-15  # a gap below this is zero
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """A certificate with its proof and its context.
-
-    Attributes:
-        certificate: The bound, where it is attained, and what it assumes.
-        worst_share_preference: Where the multiplicative gap is attained, or `None`.
-        instead: `[objectives]`, values that the worst placed user would rather have; `None`
-            without a gap.
-        mixture: `[members]`; no user loses more to `instead` than the largest entry of
-            `instead - mixture @ lower_values`; `None` without a gap.
-        lower_values: `[members, objectives]`, what members are worth at least, offset included.
-        size_bound: Members that are always enough for this additive gap, with rewards in [0, 1] and
-            policies optimal for their preferences; candidate-relative, at most the whole table;
-            `None` where no finite number is, and without a gap.
-        size_needed: Members that some problems need for this multiplicative gap, where known.
-    """
+    """A certificate with its proof and its context; the proof is `None` without a gap."""
 
     certificate: Certificate
-    worst_share_preference: tuple[float, ...] | None
-    instead: Float[ndarray, " objectives"] | None
+    worst_share_preference: tuple[float, ...] | None  # where the multiplicative gap is attained
+    instead: Float[ndarray, " objectives"] | None  # what the worst placed user would rather have
     mixture: Float[ndarray, " members"] | None
-    lower_values: Float[ndarray, "members objectives"]
+    """No user loses more to `instead` than the largest of `instead - mixture @ lower_values`."""
+    lower_values: Float[ndarray, "members objectives"]  # at least, offset included
     size_bound: int | None
-    size_needed: int | None
+    """Members that are always enough for this additive gap, with rewards in [0, 1] and policies
+    optimal for their preferences; candidate-relative, at most the whole table."""
+    size_needed: int | None  # that some problems need for this multiplicative gap, where known
 
 
 def certify(payoffs: Payoffs, *, members: Sequence[int], terms: Terms) -> Certified:
@@ -88,30 +76,30 @@ def certify_compared(
         return _nothing_known(moved, lower=lower, comparison=comparison)
     absolute = additive_gap(members=lower, rows=rows)
     share = multiplicative_gap(members=lower - comparison.level, rows=rows - comparison.level)
-    listed = _listed_losses(moved, lower=lower, comparison=comparison)
-    value = _clean(max(absolute.value, *listed.losses))
-    epsilon = None if share is None else _clean(max(share.value, *listed.shares))
-    least = least_best_value(lower - comparison.level) if share is None else 0.0
-    certificate = Certificate(
-        additive_gap=value,
-        multiplicative_gap=epsilon,
-        worst_preference=tuple(
-            (listed.worst if max(listed.losses) > absolute.value else absolute.preference).tolist()
-        ),
-        confidence=comparison.confidence,
-        kind=comparison.kind,
-        assumptions=(
-            *_assumptions(moved, comparison=comparison, has_programs=absolute.rule == "programs"),
-            *(() if share is not None else (no_share_sentence(least),)),
-        ),
-    )
+    losses, shares, worst = _listed_losses(moved, lower=lower, comparison=comparison)
+    value = _clean(max(absolute.value, *losses))
+    sentences = _assumptions(moved, comparison, has_programs=absolute.rule == "programs")
+    if share is None:
+        sentences += (no_share_sentence(least_best_value(lower - comparison.level)),)
+    epsilon = None if share is None else _clean(max(share.value, *shares))
+    is_listed_worse = max(losses) > absolute.value
+    size = size_bound(n_objectives=moved.n_objectives, beta=moved.table.beta, gap=value)
+    if comparison.kind == "candidate-relative":
+        size = min(size or moved.n_policies, moved.n_policies)
     return Certified(
-        certificate=certificate,
+        certificate=Certificate(
+            additive_gap=value,
+            multiplicative_gap=epsilon,
+            worst_preference=tuple((worst if is_listed_worse else absolute.preference).tolist()),
+            confidence=comparison.confidence,
+            kind=comparison.kind,
+            assumptions=sentences,
+        ),
         worst_share_preference=None if share is None else tuple(share.preference.tolist()),
         instead=rows[absolute.row],
         mixture=absolute.mixture,
         lower_values=lower,
-        size_bound=_size_bound(moved, gap=value, kind=comparison.kind),
+        size_bound=size,
         size_needed=None
         if epsilon is None
         else size_needed(n_objectives=moved.n_objectives, epsilon=epsilon),
@@ -133,12 +121,7 @@ def alternatives(
 
 
 def loss_sentence(certificate: Certificate, *, n_policies: int) -> str:
-    """What users lose at most, for print: for every user only where all policies are bounded.
-
-    Args:
-        certificate: The certificate.
-        n_policies: How many policies are listed in its table.
-    """
+    """What users lose at most, in words: every user only where all policies are bounded."""
     if certificate.additive_gap is None:
         return f"{NOTHING_KNOWN} (all {n_policies} of them are members)"
     if certificate.kind == "worst-case":
@@ -151,11 +134,7 @@ def loss_sentence(certificate: Certificate, *, n_policies: int) -> str:
 
 
 def no_share_sentence(least: float) -> str:
-    """Why there is no multiplicative gap.
-
-    Args:
-        least: What the best member is worth at least to the user it is worth least to; negative.
-    """
+    """Why there is no multiplicative gap: the best member is worth `least` to some user."""
     return (
         "There is no multiplicative gap, because the best member may be worth less than nothing "
         f"({least:.4g}) to some user; an offset of {-least:.4g} for all rewards would give one."
@@ -163,10 +142,7 @@ def no_share_sentence(least: float) -> str:
 
 
 def _nothing_known(
-    payoffs: Payoffs,
-    *,
-    lower: Float[ndarray, "members objectives"],
-    comparison: Comparison,
+    payoffs: Payoffs, *, lower: Float[ndarray, "members objectives"], comparison: Comparison
 ) -> Certified:
     """The certificate of a portfolio of all listed policies, where no other policy is bounded."""
     certificate = Certificate(
@@ -176,45 +152,28 @@ def _nothing_known(
         confidence=comparison.confidence,
         kind=comparison.kind,
         assumptions=(
-            *_assumptions(payoffs, comparison=comparison, has_programs=False),
+            *_assumptions(payoffs, comparison, has_programs=False),
             f"Every listed policy is a member, so {NOTHING_KNOWN}.",
         ),
     )
-    return Certified(
-        certificate=certificate,
-        worst_share_preference=None,
-        instead=None,
-        mixture=None,
-        lower_values=lower,
-        size_bound=None,
-        size_needed=None,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Listed:
-    """Losses at the preferences of listed optima that carry no ceiling."""
-
-    losses: tuple[float, ...]
-    shares: tuple[float, ...]
-    worst: Float[ndarray, " objectives"]
+    return Certified(certificate, None, None, None, lower, None, None)
 
 
 def _listed_losses(
     payoffs: Payoffs, *, lower: Float[ndarray, "members objectives"], comparison: Comparison
-) -> _Listed:
-    """Without a ceiling, a listed optimum still counts at its own preference."""
+) -> tuple[list[float], list[float], Float[ndarray, " objectives"]]:
+    """Losses, shares and the worst preference at listed optima that carry no ceiling."""
     if comparison.ceiling is not None or not len(payoffs.optimum_values):
-        return _Listed((0.0,), (0.0,), np.zeros(payoffs.n_objectives))
+        return [0.0], [0.0], np.zeros(payoffs.n_objectives)
     heights = payoffs.optimum_values + payoffs.optimum_preferences @ comparison.level
     losses = heights - (payoffs.optimum_preferences @ lower.T).max(axis=1)
     shares = losses / np.maximum(payoffs.optimum_values, 1e-300)
     worst = payoffs.optimum_preferences[int(np.argmax(losses))]
-    return _Listed((0.0, *losses.tolist()), (0.0, *shares.tolist()), worst)
+    return [0.0, *losses.tolist()], [0.0, *shares.tolist()], worst
 
 
 def _assumptions(
-    payoffs: Payoffs, *, comparison: Comparison, has_programs: bool
+    payoffs: Payoffs, comparison: Comparison, *, has_programs: bool
 ) -> tuple[str, ...]:
     sentences = [
         "A user with preference w values a policy at w @ V, with V = R - beta KL and one beta "
@@ -234,13 +193,6 @@ def _assumptions(
             "The corner preferences are too many to list, so one linear program per row was solved."
         )
     return tuple(sentences)
-
-
-def _size_bound(payoffs: Payoffs, *, gap: float, kind: Kind) -> int | None:
-    bound = size_bound(n_objectives=payoffs.n_objectives, beta=payoffs.table.beta, gap=gap)
-    if kind == "worst-case":
-        return bound
-    return payoffs.n_policies if bound is None else min(bound, payoffs.n_policies)
 
 
 def _clean(value: float) -> float:

@@ -11,32 +11,52 @@ The last four keys may be left out. A value of `null` was not measured, a slack 
 unknown. Unknown keys are errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from pydantic import ConfigDict, Field
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import is_finite_number, read_json, write_json
+from palate.core.files import read_json, write_json
+from palate.core.settings import Settings
 from palate.core.simplex import require_simplex
 from palate.core.types import PayoffTable
 from palate.portfolio.payoffs import Payoffs, require_payoffs
 
-TABLE_KEYS = {
-    "objectives",
-    "beta",
-    "policies",
-    "optimum",
-    "level_stderr",
-    "reward_range",
-    "slacks",
-    "slack_confidence",
-}
-POLICY_KEYS = {"name", "values", "stderr", "kl", "preference"}
-OPTIMUM_KEYS = {"preference", "value"}
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Numbers = list[Number | None]
+
+
+class _Policy(Settings):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    name: str
+    values: Numbers
+    stderr: Numbers | None = None
+    kl: Number | None = None
+    preference: list[Number] | None = None
+
+
+class _Optimum(Settings):
+    preference: list[Number]
+    value: Number
+
+
+class _Table(Settings):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    objectives: Annotated[list[str], Field(min_length=1)]
+    beta: Number
+    policies: Annotated[list[_Policy], Field(min_length=1)]
+    optimum: list[_Optimum] | None = None
+    level_stderr: Numbers | None = None
+    reward_range: tuple[Number, Number] | None = None
+    slacks: Numbers | None = None
+    slack_confidence: Number | None = None
 
 
 def load_payoffs(path: Path) -> Payoffs:
@@ -89,149 +109,75 @@ def render_payoffs(payoffs: Payoffs) -> dict[str, Any]:
     return content
 
 
-def parse_payoffs(content: Any) -> Payoffs:
+def parse_payoffs(content: object) -> Payoffs:
     """The payoffs that plain data describe.
 
     Raises:
         InvalidInputError: a key is unknown or missing, or a number is not usable.
     """
-    fields = _object(content, keys=TABLE_KEYS, what="payoff table")
-    objectives = tuple(str(name) for name in _list(fields, "objectives"))
-    policies = [
-        _object(entry, keys=POLICY_KEYS, what="policy") for entry in _list(fields, "policies")
-    ]
-    if not policies or not objectives:
+    file = _Table.checked(content, source="the payoff table")
+    n_objectives, n_policies = len(file.objectives), len(file.policies)
+    optima = file.optimum or []
+    if file.reward_range is not None and not file.reward_range[0] < file.reward_range[1]:
         raise InvalidInputError(
-            f"The payoff table is empty ({len(policies)} policies, {len(objectives)} objectives); "
-            "give at least one of each."
+            f"The reward_range {list(file.reward_range)} must go from low to high."
         )
-    optima = [
-        _object(entry, keys=OPTIMUM_KEYS, what="optimum") for entry in fields.get("optimum") or []
-    ]
-    n_objectives = len(objectives)
-    names = tuple(str(_field(policy, "name", what="policy")) for policy in policies)
     payoffs = Payoffs(
         table=PayoffTable(
-            objectives=objectives,
-            policies=names,
-            values=_rows(policies, names, "values", n_objectives),
-            standard_errors=_rows(policies, names, "stderr", n_objectives, absent=0.0),
-            beta=_number(_field(fields, "beta", what="payoff table"), name="beta"),
-            kl=np.array([_kl(policy) for policy in policies]),
-            preferences=np.array([_preference(policy, n_objectives) for policy in policies]),
+            objectives=tuple(file.objectives),
+            policies=tuple(policy.name for policy in file.policies),
+            values=_rows(file.policies, "values", n_objectives, absent=np.nan),
+            standard_errors=_rows(file.policies, "stderr", n_objectives, absent=0.0),
+            beta=file.beta,
+            kl=np.array([np.nan if p.kl is None else p.kl for p in file.policies]),
+            preferences=_preferences(file.policies, n_objectives),
         ),
-        level_errors=_numbers(
-            fields.get("level_stderr"), name="level_stderr", length=n_objectives, absent=0.0
-        ),
-        optimum_preferences=np.array(
-            [_preference(entry, n_objectives) for entry in optima]
-        ).reshape(-1, n_objectives),
-        optimum_values=np.array([_number(entry.get("value"), name="optimum") for entry in optima]),
-        reward_range=_range(fields.get("reward_range")),
-        **_slacks(fields, n_policies=len(names)),
+        level_errors=_numbers(file.level_stderr, "level_stderr", n_objectives, absent=0.0),
+        optimum_preferences=_preferences(optima, n_objectives),
+        optimum_values=np.array([optimum.value for optimum in optima]),
+        reward_range=file.reward_range,
+        slacks=None
+        if file.slacks is None
+        else _numbers(file.slacks, "slacks", n_policies, absent=np.nan),
+        slack_confidence=1.0
+        if file.slacks is None or file.slack_confidence is None
+        else file.slack_confidence,
     )
-    if np.any(np.isnan(payoffs.optimum_preferences)):
-        raise InvalidInputError("An optimum has no preference; say where its value was reached.")
     require_payoffs(payoffs)
     return payoffs
 
 
-def _object(value: Any, *, keys: set[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidInputError(f"A {what} must be a JSON object with the keys {sorted(keys)}.")
-    unknown = sorted(set(value) - keys)
-    if unknown:
-        raise InvalidInputError(
-            f"The {what} has the unknown key {unknown[0]!r}; known are {sorted(keys)}."
-        )
-    return value
-
-
-def _field(fields: Mapping[str, Any], key: str, *, what: str) -> Any:
-    if key not in fields:
-        raise InvalidInputError(f"The {what} lacks the key {key!r}; add it.")
-    return fields[key]
-
-
-def _list(fields: Mapping[str, Any], key: str) -> list[Any]:
-    value = _field(fields, key, what="payoff table")
-    if not isinstance(value, list):
-        raise InvalidInputError(f"The payoff table's {key!r} must be a list.")
-    return value
-
-
-def _number(value: Any, *, name: str) -> float:
-    if not is_finite_number(value):
-        raise InvalidInputError(f"The {name} {value!r} is not a finite number; correct it.")
-    return float(value)
-
-
-def _numbers(value: Any, *, name: str, length: int, absent: float) -> Float[ndarray, " objectives"]:
-    """One finite number per objective; `null` for the list, or an entry of it, is `absent`."""
-    if value is None:
+def _numbers(
+    values: Sequence[float | None] | None, name: str, length: int, *, absent: float
+) -> Float[ndarray, " numbers"]:
+    """One number each; `null` for the list, or for an entry of it, is `absent`."""
+    if values is None:
         return np.full(length, absent)
-    if not isinstance(value, list) or len(value) != length:
-        raise InvalidInputError(f"The {name} {value!r} must list {length} numbers.")
-    return np.array([absent if entry is None else _number(entry, name=name) for entry in value])
+    if len(values) != length:
+        raise InvalidInputError(f"The {name} {list(values)!r} must list {length} numbers.")
+    return np.array([absent if value is None else value for value in values])
 
 
 def _rows(
-    policies: list[Mapping[str, Any]],
-    names: tuple[str, ...],
-    key: str,
-    n_objectives: int,
-    *,
-    absent: float = np.nan,
+    policies: Sequence[_Policy], key: str, n_objectives: int, *, absent: float
 ) -> Float[ndarray, "policies objectives"]:
-    if key == "values":
-        for policy in policies:
-            _field(policy, key, what="policy")
-    return np.array(
-        [
-            _numbers(
-                policy.get(key),
-                name=f"{key} of policy {name!r}",
-                length=n_objectives,
-                absent=absent,
-            )
-            for policy, name in zip(policies, names, strict=True)
-        ]
-    )
+    rows = [
+        _numbers(
+            getattr(policy, key), f"{key} of policy {policy.name!r}", n_objectives, absent=absent
+        )
+        for policy in policies
+    ]
+    return np.array(rows).reshape(-1, n_objectives)
 
 
-def _kl(policy: Mapping[str, Any]) -> float:
-    value = policy.get("kl")
-    return np.nan if value is None else _number(value, name="kl")
-
-
-def _preference(fields: Mapping[str, Any], n_objectives: int) -> Float[ndarray, " objectives"]:
-    value = fields.get("preference")
-    if value is None:
-        return np.full(n_objectives, np.nan)
-    return require_simplex(_numbers(value, name="preference", length=n_objectives, absent=np.nan))
-
-
-def _range(value: Any) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    low, high = _numbers(value, name="reward_range", length=2, absent=np.nan).tolist()
-    if not low < high:
-        raise InvalidInputError(f"The reward_range {value} must go from low to high.")
-    return low, high
-
-
-def _slacks(fields: Mapping[str, Any], *, n_policies: int) -> dict[str, Any]:
-    """The fields of `Payoffs` about slacks; empty where the file has none."""
-    if fields.get("slacks") is None:
-        return {}
-    slacks = _numbers(fields["slacks"], name="slacks", length=n_policies, absent=np.nan)
-    confidence = fields.get("slack_confidence")
-    return {
-        "slacks": slacks,
-        "slack_confidence": 1.0
-        if confidence is None
-        else _number(confidence, name="slack_confidence"),
-    }
+def _preferences(
+    entries: Sequence[_Policy | _Optimum], n_objectives: int
+) -> Float[ndarray, "entries objectives"]:
+    rows = [
+        _numbers(entry.preference, "preference", n_objectives, absent=np.nan) for entry in entries
+    ]
+    checked = [row if np.any(np.isnan(row)) else require_simplex(row) for row in rows]
+    return np.array(checked).reshape(-1, n_objectives)
 
 
 def _or_null(values: Float[ndarray, " values"]) -> list[float | None]:

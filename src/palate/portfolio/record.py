@@ -2,9 +2,9 @@
 
 The file holds the payoff table, the members, the terms and the certificate. Checking it means
 computing the certificate again from the first three and comparing every number; a digest over the
-whole content catches what does not enter the certificate. The proof is kept in a form that needs
-no solver: `additive_gap` is the largest entry of `instead - sum_k mixture_k lower_values_k`. Where
-there is nothing to compare with, the gap and its proof are null.
+whole content catches what does not enter the certificate. The proof needs no solver:
+`additive_gap` is the largest entry of `instead - sum_k mixture_k lower_values_k`. Where there is
+nothing to compare with, the gap and its proof are null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,22 +28,13 @@ AGREEMENT = 1e-9  # between a stored and a recomputed number
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A portfolio as it is stored.
+    """A portfolio as it is stored."""
 
-    Attributes:
-        payoffs: The table the certificate is about.
-        members: Names, in the order of the table.
-        refused: Names of policies that break the floor.
-        terms: What was assumed.
-        selection: How members were chosen, in words and numbers; not part of the proof.
-        certified: The certificate and its proof.
-    """
-
-    payoffs: Payoffs
-    members: tuple[str, ...]
-    refused: tuple[str, ...]
+    payoffs: Payoffs  # what the certificate is about
+    members: tuple[str, ...]  # in the order of the table
+    refused: tuple[str, ...]  # policies that break the floor
     terms: Terms
-    selection: Mapping[str, Any]
+    selection: Mapping[str, Any]  # how members were chosen; not part of the proof
     certified: Certified
 
     def indices(self) -> list[int]:
@@ -61,7 +52,7 @@ def render_record(record: Record) -> dict[str, Any]:
         "size_bound": record.certified.size_bound,
         "size_needed": record.certified.size_needed,
         "refused": list(record.refused),
-        "terms": _render_terms(record.terms),
+        "terms": {**asdict(record.terms), "floor": _list_or_null(record.terms.floor)},
         "selection": dict(record.selection),
         "certificate": {
             **asdict(certificate),
@@ -95,7 +86,7 @@ def load_record(path: Path) -> Record:
 
 
 def parse_record(content: Mapping[str, Any]) -> Record:
-    """The record that plain data describe; everything that follows from the table is recomputed."""
+    """The record that plain data describe; what follows from the table is recomputed."""
     try:
         payoffs = parse_payoffs(content["payoffs"])
         members = tuple(str(name) for name in content["members"])
@@ -133,13 +124,11 @@ def verify_record(path: Path) -> Record:
         raise CheckFailedError(
             f"The portfolio file {str(path)!r} does not hold a table that can be certified: {error}"
         ) from error
-    found = {key: value for key, value in stored.items() if key not in ("kind", "schema_version")}
-    expected = render_record(record)
-    places = differences(found, expected)
-    digest = hash_value({key: value for key, value in found.items() if key != "sha256"})
-    if digest != found.get("sha256") and not [place for place in places if place != "sha256"]:
+    content = {key: value for key, value in stored.items() if key not in ("kind", "schema_version")}
+    places = [place for place in differences(content, render_record(record)) if place != "sha256"]
+    digest = hash_value({key: value for key, value in content.items() if key != "sha256"})
+    if digest != content.get("sha256") and not places:
         places = ["a part that does not enter the certificate (the digest differs)"]
-    places = [place for place in places if place != "sha256"]
     if places:
         raise CheckFailedError(
             f"The portfolio file {str(path)!r} was altered: {', '.join(places[:5])} "
@@ -148,34 +137,30 @@ def verify_record(path: Path) -> Record:
     return record
 
 
-def differences(found: Any, expected: Any, *, place: str = "") -> list[str]:
+def differences(stored: Any, expected: Any, *, place: str = "") -> list[str]:
     """Places where two plain values differ by more than rounding."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        keys = [*expected, *(key for key in found if key not in expected)]
+    if isinstance(expected, dict) and isinstance(stored, dict):
+        keys = [*expected, *(key for key in stored if key not in expected)]
         parts = [
-            (found.get(key), expected.get(key), f"{place}.{key}" if place else str(key))
+            (stored.get(key), expected.get(key), f"{place}.{key}" if place else str(key))
             for key in keys
         ]
-    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+    elif isinstance(expected, list) and isinstance(stored, list) and len(expected) == len(stored):
         parts = [
             (left, right, f"{place}[{index}]")
-            for index, (left, right) in enumerate(zip(found, expected, strict=True))
+            for index, (left, right) in enumerate(zip(stored, expected, strict=True))
         ]
     else:
-        return [] if _is_same(found, expected) else [place]
+        return [] if _is_same(stored, expected) else [place]
     return [
         inner for left, right, where in parts for inner in differences(left, right, place=where)
     ]
 
 
-def _is_same(found: Any, expected: Any) -> bool:
-    if is_finite_number(expected) and is_finite_number(found):
-        return abs(found - expected) <= AGREEMENT * max(1.0, abs(expected))
-    return bool(found == expected)
-
-
-def _render_terms(terms: Terms) -> dict[str, Any]:
-    return {**asdict(terms), "floor": _list_or_null(terms.floor)}
+def _is_same(stored: Any, expected: Any) -> bool:
+    if is_finite_number(expected) and is_finite_number(stored):
+        return abs(stored - expected) <= AGREEMENT * max(1.0, abs(expected))
+    return bool(stored == expected)
 
 
 def _parse_terms(content: Mapping[str, Any]) -> Terms:

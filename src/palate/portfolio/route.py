@@ -26,57 +26,34 @@ from palate.portfolio.terms import compare
 
 @dataclass(frozen=True)
 class Route:
-    """Which member serves somebody, and what that costs them.
-
-    Attributes:
-        member: Name.
-        plan: What the engine executes.
-        value: What the member is worth to them at least, in reward units, up to the level error
-            that all policies have in common.
-        margin: By how much it beats the second best member; infinite with one member.
-        loss: What they lose at most, by the certificate's comparison; `None` where every listed
-            policy is a member and nothing is known beyond them.
-    """
+    """Which member serves a user, and what that costs them, in reward units."""
 
     member: str
     plan: Plan
-    value: float
-    margin: float
+    value: float  # worth at least, up to the level error that all policies have in common
+    margin: float  # over the second best member; infinite with one member
     loss: float | None
+    """At most, by the certificate's comparison; `None` where every listed policy is a member and
+    nothing is known beyond them."""
 
 
 @dataclass(frozen=True)
 class UncertainRoute:
-    """Which member serves somebody who is known by draws of their preference.
+    """Which member serves a user who is known by draws of their preference."""
 
-    Attributes:
-        route: Of the mean preference.
-        expected_loss: Mean over the draws of what the chosen member costs them, at most; `None`
-            like the route's loss.
-        avoidable_loss: Mean over the draws of what knowing the preference would save.
-    """
-
-    route: Route
-    expected_loss: float | None
-    avoidable_loss: float
+    route: Route  # of the mean preference
+    expected_loss: float | None  # mean over the draws, at most; `None` like the route's loss
+    avoidable_loss: float  # mean over the draws of what knowing the preference would save
 
 
 @dataclass(frozen=True, eq=False)
 class Router:
-    """Routes preferences among fixed members; everything is computed beforehand.
-
-    Attributes:
-        names: Members.
-        plans: One for each.
-        values: `[members, objectives]`, what each is worth at least.
-        alternatives: `[rows, objectives]`, what users could have instead at most; no rows where
-            nothing is known beyond the members.
-    """
+    """Routes preferences among fixed members; every number is computed beforehand."""
 
     names: tuple[str, ...]
     plans: tuple[Plan, ...]
-    values: Float[ndarray, "members objectives"]
-    alternatives: Float[ndarray, "rows objectives"]
+    values: Float[ndarray, "members objectives"]  # at least
+    alternatives: Float[ndarray, "rows objectives"]  # instead, at most; no rows: nothing is known
 
     def member(self, preference: Float[ndarray, " objectives"]) -> int:
         """Index of the member that serves a preference of the simplex; not checked, for speed."""
@@ -84,7 +61,7 @@ class Router:
 
     def plan(self, preference: Float[ndarray, " objectives"]) -> Plan:
         """The plan that serves a preference of the simplex; not checked, for speed."""
-        return self.plans[int((self.values @ preference).argmax())]
+        return self.plans[self.member(preference)]
 
     def route(self, preference: Float[ndarray, " objectives"]) -> Route:
         """The member that serves a preference, with its numbers.
@@ -107,10 +84,7 @@ class Router:
         )
 
     def route_uncertain(self, draws: Float[ndarray, "draws objectives"]) -> UncertainRoute:
-        """The member that serves a belief about a preference best on average.
-
-        Args:
-            draws: `[draws, objectives]`, equally likely preferences.
+        """The member that serves equally likely preferences best on average.
 
         Raises:
             InvalidPreferenceError: a draw is off the simplex or of another length.
@@ -120,13 +94,13 @@ class Router:
         points = np.array([self._checked(draw) for draw in draws])
         route = self.route(points.mean(axis=0))
         worth = points @ self.values.T
-        chosen = worth[:, self.names.index(route.member)]
+        own = worth[:, self.names.index(route.member)]
         best = worth.max(axis=1)
         most = np.maximum((points @ self.alternatives.T).max(axis=1, initial=-np.inf), best)
         return UncertainRoute(
             route=route,
-            expected_loss=float(np.mean(most - chosen)) if len(self.alternatives) else None,
-            avoidable_loss=float(np.mean(best - chosen)),
+            expected_loss=float(np.mean(most - own)) if len(self.alternatives) else None,
+            avoidable_loss=float(np.mean(best - own)),
         )
 
     def _checked(self, preference: Float[ndarray, " objectives"]) -> Float[ndarray, " objectives"]:

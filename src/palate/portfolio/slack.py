@@ -41,30 +41,19 @@ TABLE_CONFIDENCE = 0.975  # of a table's slacks: half of what a certificate of 9
 
 @dataclass(frozen=True)
 class SlackEstimate:
-    """How far a policy is from optimal for one preference, in reward units.
+    """How far a policy is from optimal for one preference, in reward units."""
 
-    Attributes:
-        estimate: Second-order estimate of `J* - J`.
-        standard_error: Of the estimate, over prompts.
-        upper: Upper confidence bound on `J* - J`; see the module's text for what it cannot see.
-    """
-
-    estimate: float
-    standard_error: float
-    upper: float
+    estimate: float  # second-order estimate of `J* - J`
+    standard_error: float  # over prompts
+    upper: float  # confidence bound on `J* - J`; the module's text says what it cannot see
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a policy's own answers are worth and how much likelier it gives them than the base.
-
-    Attributes:
-        rewards: `[prompts, answers, objectives]`.
-        log_ratios: `[prompts, answers]`, natural logarithm of `pi / pi_0` of each answer.
-    """
+    """A policy's own answers: rewards, and how much likelier it gives them than the base."""
 
     rewards: Float[ndarray, "prompts answers objectives"]
-    log_ratios: Float[ndarray, "prompts answers"]
+    log_ratios: Float[ndarray, "prompts answers"]  # natural logarithm of `pi / pi_0`
 
 
 def estimate_slack(
@@ -77,8 +66,8 @@ def estimate_slack(
     """How far the policy that gave these answers is from optimal for a preference.
 
     Args:
-        answers: Drawn from the policy itself at temperature one, independent for each prompt.
-        preference: `[objectives]`, on the simplex.
+        answers: Sampled from the policy at temperature one, independent for each prompt.
+        preference: On the simplex.
         beta: Price of one nat of KL, positive, in reward units.
         confidence: One-sided, of the upper bound, in (0, 1).
 
@@ -115,25 +104,26 @@ def with_slacks(
 
     Args:
         payoffs: The table.
-        answers: Of each policy, in its order; `None` where they were not measured one by one.
+        answers: For each policy in order; `None` where they were not measured one by one.
         confidence: Probability that all of the bounds hold together (a union bound).
     """
     require_confidence(confidence)
     table = payoffs.table
-    has_slack = [
-        given is not None and not np.any(np.isnan(preference))
-        for given, preference in zip(answers, table.preferences, strict=True)
-    ]
-    if not any(has_slack):
+    known = {
+        index: given
+        for index, given in enumerate(answers)
+        if given is not None and not np.any(np.isnan(table.preferences[index]))
+    }
+    if not known:
         return payoffs
-    each = 1.0 - (1.0 - confidence) / sum(has_slack)
-    slacks = [
-        estimate_slack(given, preference=preference, beta=table.beta, confidence=each).upper
-        if given is not None and is_known
-        else np.nan
-        for given, preference, is_known in zip(answers, table.preferences, has_slack, strict=True)
-    ]
-    return replace(payoffs, slacks=np.array(slacks), slack_confidence=confidence)
+    each = 1.0 - (1.0 - confidence) / len(known)
+    slacks = np.full(payoffs.n_policies, np.nan)
+    for index, given in known.items():
+        preference = table.preferences[index]
+        slacks[index] = estimate_slack(
+            given, preference=preference, beta=table.beta, confidence=each
+        ).upper
+    return replace(payoffs, slacks=slacks, slack_confidence=confidence)
 
 
 def _require_answers(answers: Answers, *, n_objectives: int, beta: float) -> None:

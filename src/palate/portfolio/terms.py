@@ -1,9 +1,9 @@
 """Terms: under which assumptions, and against what, a portfolio is certified.
 
-Two comparisons are possible. *Worst-case*: against the best of all policies, whose value is known
-to lie below a ceiling because optimum values are listed, or because policies are assumed or were
-measured to be within a slack of optimal for their own preferences. *Candidate-relative*: against
-the policies in the table only; a policy nobody made may be better.
+*Worst-case*: against the best of all policies, whose value lies below a ceiling because optimum
+values are listed, or because policies are assumed or were measured to be within a slack of optimal
+for their own preferences. *Candidate-relative*: against the policies in the table only; a policy
+outside the table may be better.
 
 Source:
     palm.md section 2 (the two kinds), P4 (ceiling), P10 (offset), P14 (sampling), 14.4 (floor).
@@ -31,23 +31,15 @@ Kind = Literal["worst-case", "candidate-relative"]
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What is assumed and asked for.
+    """What is assumed and requested."""
 
-    Attributes:
-        confidence: With which sampled values are bounded, in (0, 1).
-        slack: How far from optimal, at most, each policy is for the preference it was made for, in
-            reward units; `listed` takes the table's own slacks where it has them, `None` assumes
-            nothing.
-        offset: Added to every reward before multiplicative gaps; moves no additive gap.
-        criterion: Which gap members are chosen by and must be defined.
-        floor: An objective and the least value a member must have on it, or `None`.
-    """
-
-    confidence: float = 0.95
+    confidence: float = 0.95  # of the bounds on sampled values, in (0, 1)
     slack: float | Literal["listed"] | None = None
-    offset: float = 0.0
-    criterion: Criterion = "multiplicative"
-    floor: tuple[str, float] | None = None
+    """How far from optimal, at most, each policy is for the preference it was made for, in reward
+    units; `listed` takes the table's own slacks where it has them, `None` assumes nothing."""
+    offset: float = 0.0  # added to every reward before multiplicative gaps; moves no additive gap
+    criterion: Criterion = "multiplicative"  # the gap that members are chosen by
+    floor: tuple[str, float] | None = None  # an objective and a member's least value on it
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
@@ -68,34 +60,23 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What every policy is worth at least and what users could have instead at most.
-
-    Attributes:
-        kind: See the module's text.
-        bounds: Simultaneous bounds on the table's values.
-        lower: `[policies, objectives]`, in reward units, on the same scale as the ceiling.
-        ceiling: `[rows, objectives]`, a bound on all policies; `None` when candidate-relative.
-        level: `[objectives]`, half-width of the common shift; absolute values lie as much lower.
-        confidence: Probability that all of it holds.
-        caveats: Sentences on what the comparison rests on.
-    """
+    """What every policy is worth at least and what users could have instead at most."""
 
     kind: Kind
     bounds: Bounds
-    lower: Float[ndarray, "policies objectives"]
-    ceiling: Float[ndarray, "rows objectives"] | None
-    level: Float[ndarray, " objectives"]
-    confidence: float
-    caveats: tuple[str, ...]
+    lower: Float[ndarray, "policies objectives"]  # reward units, on the scale of the ceiling
+    ceiling: Float[ndarray, "rows objectives"] | None  # on all policies; `None`: relative
+    level: Float[ndarray, " objectives"]  # absolute values lie lower by as much as this
+    confidence: float  # probability that all of it holds
+    caveats: tuple[str, ...]  # sentences on what the comparison rests on
 
 
 def compare(payoffs: Payoffs, terms: Terms) -> Comparison:
     """Bounds and, where the data carry it, a ceiling on all policies.
 
-    Everything is on the scale of the table, up to the shift that all policies have in common. A
+    All numbers are on the scale of the table, up to the shift that all policies have in common. A
     height known in absolute units (a listed optimum, the range of rewards) lies on that scale only
-    to within the shift's half-width, which is added to it; heights that come from the table itself
-    move with the shift.
+    to within the shift's half-width, which is added to it.
 
     Raises:
         InvalidInputError: a listed optimum is below what a policy is worth there.
@@ -110,7 +91,11 @@ def compare(payoffs: Payoffs, terms: Terms) -> Comparison:
         if not np.all(np.isnan(slacks.values)):  # listed slacks that bound nothing everywhere
             return compare(payoffs, replace(terms, slack=None))
         confidence, rows = bounds.confidence, None
-        caveats = (_relative_to(payoffs), *caveats)
+        relative = (
+            f"Losses are relative to the {payoffs.n_policies} listed policies; "
+            "a policy outside the list may be better."
+        )
+        caveats = (relative, *caveats)
     else:
         rows, simplified = _ceiling(preferences, heights)
         confidence = terms.confidence if bounds.n_intervals else slacks.confidence
@@ -144,20 +129,13 @@ def admissible(
             f"{', '.join(payoffs.table.objectives)}."
         )
     worth = lower[:, payoffs.table.objectives.index(name)]
-    kept = [int(policy) for policy in np.flatnonzero(worth >= least)]
-    if not kept:
+    policies = [int(policy) for policy in np.flatnonzero(worth >= least)]
+    if not policies:
         raise NotCertifiedError(
             f"No policy keeps {name} at {least} or above (the best is sure of {worth.max():.6g}); "
             "lower the floor or add policies."
         )
-    return kept
-
-
-def _relative_to(payoffs: Payoffs) -> str:
-    return (
-        f"Losses are relative to the {payoffs.n_policies} listed policies; "
-        "a policy outside the list may be better."
-    )
+    return policies
 
 
 @dataclass(frozen=True, eq=False)
