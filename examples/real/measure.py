@@ -19,8 +19,7 @@ from palate.core.seeds import derive_seed, generator_for
 from palate.library.generate import generate_all
 from palate.library.library import Library
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.rewards.folder import load_reward
-from palate.rewards.reward import RewardVector
+from palate.rewards.reward import RewardVector, load_reward
 
 N_PER_PROMPT = 4
 SOUPS = {

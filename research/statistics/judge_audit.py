@@ -1,4 +1,4 @@
-"""Rules, a learned reward and a language model against users's judgments.
+"""Rules, a learned reward and a language model against users' judgments.
 
 The learned reward is fitted anew for every fold of questions, on the pairs of the other questions:
 no pair that it is audited on, and no pair of the same question, has taught it.
@@ -26,6 +26,7 @@ from palate.rewards.pairs import PairSet
 from palate.rewards.settings import LightSettings
 from research.command_line import IsJson, run
 from research.statistics.audit import JudgeAudit, Judgments, audit_judge
+from research.statistics.verdict_cache import CachedJudge, ScoreCache
 
 CRITERION = "The answer is more helpful, more accurate and better written."
 FEWEST_QUESTIONS = 10
@@ -166,7 +167,8 @@ def audit(job: AuditJob) -> Audit:
         "light reward, other questions' pairs": _cross_fitted(job, rows, ties),
     }
     if job.url is not None and job.model is not None:
-        judges[job.model] = EndpointJudge.connect(url=job.url, model=job.model, cache=job.cache)
+        judge = EndpointJudge.connect(url=job.url, model=job.model)
+        judges[job.model] = CachedJudge(judge, ScoreCache(job.cache)) if job.cache else judge
     return Audit(
         judges=tuple(
             _audited(name, judge, rows, ties, judgments, job) for name, judge in judges.items()

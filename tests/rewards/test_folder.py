@@ -5,9 +5,8 @@ import pytest
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.rewards.fit import fit_reward
-from palate.rewards.folder import load_reward
 from palate.rewards.pairs import PairSet
-from palate.rewards.reward import LearnedReward, calibrate, calibrate_against
+from palate.rewards.reward import LearnedReward, calibrate, calibrate_against, load_reward
 
 
 @pytest.fixture(scope="module")

@@ -36,17 +36,6 @@ def test_both_orders_agree_for_a_judge_that_reads_and_flip_for_one_that_likes_th
     assert biased.is_flipped.tolist() == [True]
 
 
-def test_known_verdicts_are_not_asked_again_even_by_another_process(tmp_path):
-    with serving() as server:
-        for _ in range(2):
-            judge = EndpointJudge.connect(url=server.url, model="m", cache=tmp_path / "verdicts.db")
-            assert judge.compare([SHORT_OR_LONG, SHORT_OR_LONG]).tolist() == [1.0, 1.0]
-        assert len(server.questions) == 1
-        another = EndpointJudge.connect(url=server.url, model="n", cache=tmp_path / "verdicts.db")
-        another.compare([SHORT_OR_LONG])
-        assert len(server.questions) == 2
-
-
 def test_what_fails_in_passing_is_tried_again():
     with serving() as server:
         server.faults = [503, 429]

@@ -1,10 +1,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
+from palate.rewards.card import load_card, save_card
 from palate.rewards.fit import fit_reward
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import LearnedReward, RewardVector, calibrate, calibrate_against
@@ -37,7 +39,7 @@ def test_the_card_holds_accuracy_beside_the_length_baselines(reward: LearnedRewa
     longer, shorter = card.held_out.longer_wins, card.held_out.shorter_wins
     assert longer.estimate + shorter.estimate == pytest.approx(1.0)
     assert card.settings["ridge"] is None
-    assert card.chosen["ridge"] in LightSettings().ridges
+    assert card.selected["ridge"] in LightSettings().ridges
     assert card.model_hash == reward.model.fingerprint
 
 
@@ -107,3 +109,10 @@ def test_a_vector_refuses_no_reward_and_two_of_one_objective() -> None:
 def test_prompts_and_answers_go_together() -> None:
     with pytest.raises(InvalidInputError, match="2 prompts for 1 answers"):
         RewardVector((FixedReward("x", (0.0,)),)).score(["p", "q"], ["a"])
+
+
+def test_a_card_of_an_earlier_version_is_read(reward: LearnedReward, tmp_path: Path) -> None:
+    save_card(reward.card, tmp_path)
+    path = tmp_path / "card.json"
+    path.write_text(path.read_text().replace('"selected"', '"chosen"'))
+    assert load_card(tmp_path) == reward.card

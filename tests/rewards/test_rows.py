@@ -10,9 +10,8 @@ from datasets import Dataset
 
 from palate.build.run_file import read_prompts
 from palate.core.errors import InvalidInputError, MissingExtraError
-from palate.rewards.completions import has_pairs, read_completions
 from palate.rewards.pairs import read_pairs
-from palate.rewards.rows import read_rows
+from palate.rewards.rows import has_pairs, read_completions, read_rows
 
 PAIRS: list[dict[str, Any]] = [
     {"prompt": f"Question {k}?", "chosen": f"Answer {k}", "rejected": "No", "objective": "kind"}
@@ -81,3 +80,41 @@ def test_parquet_without_its_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install palate\[train\]"):
         read_rows(table, what="file of pairs")
+
+
+ROW = {"prompt": "p", "completion": "c"}
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_reads_strings_and_messages_and_ignores_other_columns(tmp_path: Path) -> None:
+    chat = {
+        "prompt": [{"role": "user", "content": "Hi"}],
+        "completion": [{"role": "assistant", "content": "Hello"}],
+    }
+    file = write(tmp_path / "a.jsonl", {**ROW, "rewards": [0.1]}, chat)
+    assert read_completions(file) == (["p", "Hi"], ["c", "Hello"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], "is empty"),
+        ([ROW, {"prompt": "p"}], "Line 2 .* has no 'completion'"),
+        ([{**ROW, "prompt": 3}], "Line 1 .* 'prompt' of type int"),
+    ],
+)
+def test_bad_rows_are_refused_with_file_and_line(
+    tmp_path: Path, rows: list[object], sentence: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        read_completions(write(tmp_path / "a.jsonl", *rows))
+
+
+def test_pairs_and_answers_are_distinguished(tmp_path: Path) -> None:
+    assert not has_pairs(write(tmp_path / "a.jsonl", ROW))
+    assert has_pairs(write(tmp_path / "b.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b"}))
+    assert not has_pairs(write(tmp_path / "c.jsonl"))

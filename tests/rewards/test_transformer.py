@@ -15,8 +15,8 @@ from fakes import byte_tokenizer, save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError
 from palate.rewards.classifier import TransformerModel, encode, load_transformer, load_trunk
 from palate.rewards.fit import fit_reward
-from palate.rewards.folder import load_reward
 from palate.rewards.pairs import PairSet
+from palate.rewards.reward import load_reward
 from palate.rewards.settings import TransformerSettings
 from palate.rewards.transformer import fit_transformer
 from rewards.conftest import friendly_pairs

@@ -19,7 +19,6 @@ from palate.library.rewards import HELD_BACK, RULE, RULE_KIND, RULE_VERSION
 from palate.rewards.card import FILE as CARD
 from palate.rewards.card import load_card
 from palate.rewards.fit import fit_reward
-from palate.rewards.folder import load_reward
 from palate.rewards.functions import (
     RewardFunction,
     fit_function,
@@ -29,13 +28,13 @@ from palate.rewards.functions import (
 )
 from palate.rewards.held_out import HeldOut
 from palate.rewards.pairs import PairSet, pair_set, read_pairs
-from palate.rewards.reward import LearnedReward, calibrate
+from palate.rewards.reward import LearnedReward, calibrate, load_reward
 from palate.rewards.rules import rule_from
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import trunk_settings
 from palate.training.rollouts import Rollout
-from palate.world.annotators import annotate, pair_up, sample_annotators
-from palate.world.objectives import OBJECTIVE_NAMES
+from research.world.annotators import annotate, pair_up, sample_annotators
+from research.world.objectives import OBJECTIVE_NAMES
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
 VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back

@@ -13,11 +13,10 @@ from palate.core.errors import InvalidInputError
 from palate.evaluate.suite import Suite
 from palate.library.library import Library
 from palate.library.rewards import held_back_rewards
-from palate.rewards.folder import load_reward
 from palate.rewards.judge import EndpointJudge, Question, both_orders
-from palate.rewards.reward import LearnedReward, RewardVector
-from palate.world.gold import gold_rewards
-from palate.world.grammar import parse
+from palate.rewards.reward import LearnedReward, RewardVector, load_reward
+from research.world.gold import gold_rewards
+from research.world.grammar import parse
 
 
 @dataclass(frozen=True)

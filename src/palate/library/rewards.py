@@ -12,10 +12,9 @@ from palate.core.errors import FormatError
 from palate.core.files import read_versioned
 from palate.core.protocols import Reward
 from palate.library.folder import LibraryFolder
-from palate.rewards.folder import load_reward
 from palate.rewards.functions import FILE as FUNCTION
 from palate.rewards.functions import RewardFunction, load_function
-from palate.rewards.reward import RewardVector
+from palate.rewards.reward import RewardVector, load_reward
 from palate.rewards.rules import rule_from
 
 RULE = "rule.json"

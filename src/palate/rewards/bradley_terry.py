@@ -50,11 +50,7 @@ def fit_bradley_terry(
     if n_features == 0 or differences.nnz == 0:
         return np.zeros(n_features)
     model = LogisticRegression(
-        C=1 / ridge,
-        fit_intercept=False,
-        solver="newton-cg",
-        tol=tolerance,
-        max_iter=MAX_ITERATIONS,
+        C=1 / ridge, fit_intercept=False, solver="newton-cg", tol=tolerance, max_iter=MAX_ITERATIONS
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # raised below as our own error
@@ -69,11 +65,7 @@ def fit_bradley_terry(
 
 
 def select_ridge(
-    differences: SparseRows,
-    *,
-    groups: Sequence[str],
-    grid: Sequence[float],
-    seed: int,
+    differences: SparseRows, *, groups: Sequence[str], grid: Sequence[float], seed: int
 ) -> float:
     """The ridge of the grid with the smallest held-out loss, by cross-validation.
 
@@ -85,7 +77,7 @@ def select_ridge(
         differences: `[pairs, features]`, chosen minus rejected.
         groups: `[pairs]`, what belongs together.
         grid: Candidates, positive.
-        seed: Of the random folds.
+        seed: Random seed of the folds.
 
     Raises:
         InvalidInputError: all pairs are of one group.

@@ -5,6 +5,7 @@ refused wherever numbers in [0, 1] are needed.
 """
 
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from palate.core.files import read_versioned, write_versioned
 from palate.core.settings import Settings
@@ -28,14 +29,7 @@ Trunk = Literal["light", "transformer"]
 
 
 class Statistics(Settings):
-    """How raw scores lie.
-
-    Attributes:
-        n: Texts.
-        mean: Of the raw scores.
-        sd: Their standard deviation.
-        quantiles: Share of texts below, as text, to raw score.
-    """
+    """Number, mean, standard deviation and quantiles (share of texts below) of raw scores."""
 
     n: int
     mean: float
@@ -44,14 +38,7 @@ class Statistics(Settings):
 
 
 class Data(Settings):
-    """A set of pairs.
-
-    Attributes:
-        source: File name.
-        n: Pairs.
-        n_groups: Groups that were kept on one side of a split.
-        hash: Of the objective and all pairs, in order.
-    """
+    """A set of pairs: file name, numbers of pairs and groups, hash of the objective and pairs."""
 
     source: str
     n: int
@@ -67,17 +54,17 @@ class RewardCard(Settings):
         trunk: `light` or `transformer`.
         direction: Which way is better; always higher.
         held_out: Accuracy on pairs it has not seen, beside the length baselines.
-        length_coefficients: Of the length-only baseline, for log characters and log words.
+        length_coefficients: Length-only baseline's, for log characters and log words.
         raw: Raw scores of the validation answers.
         calibration: The scale to [0, 1], or `None` when none was fitted.
         calibration_raw: Raw scores of the base rollouts the scale was fitted on.
         train: Pairs it was fitted on.
         validation: Pairs it was measured on.
-        settings: Of the trunk, as given.
-        chosen: Settings that were left to cross-validation on the training pairs, as chosen.
-        seed: Of everything random in the fit.
-        model_hash: Of everything a raw score depends on.
-        versions: Of the packages that made it.
+        settings: The trunk's, as given.
+        selected: Settings that cross-validation on the training pairs selected.
+        seed: Random seed of the fit.
+        model_hash: Hash of everything a raw score depends on.
+        versions: Versions of the packages that fitted it.
     """
 
     objective: str
@@ -91,7 +78,9 @@ class RewardCard(Settings):
     train: Data
     validation: Data
     settings: dict[str, object]
-    chosen: dict[str, float] = Field(default_factory=dict)
+    selected: dict[str, float] = Field(  # "chosen" in cards of earlier versions
+        default_factory=dict, validation_alias=AliasChoices("selected", "chosen")
+    )
     seed: int
     model_hash: str
     versions: dict[str, str]
@@ -121,28 +110,20 @@ def statistics_of(raw: Float[ndarray, " texts"]) -> Statistics:
         n=len(raw),
         mean=float(raw.mean()),
         sd=float(raw.std()),
-        quantiles={
-            str(share): float(value) for share, value in zip(QUANTILES, quantiles, strict=True)
-        },
+        quantiles=dict(zip(map(str, QUANTILES), quantiles.tolist(), strict=True)),
     )
 
 
 def data_of(pairs: PairSet) -> Data:
     """The set as it stands in the card."""
-    return Data(
-        source=pairs.source,
-        n=len(pairs),
-        n_groups=len(set(pairs.groups)),
-        hash=pairs.fingerprint,
-    )
+    n_groups = len(set(pairs.groups))
+    return Data(source=pairs.source, n=len(pairs), n_groups=n_groups, hash=pairs.fingerprint)
 
 
 def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
     """Versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("palate", "numpy", *packages):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

@@ -1,8 +1,8 @@
 """A transformer with a reward head: a Hugging Face sequence classifier with one output.
 
-A prompt and an answer are read as the chat template says or, without one, with a blank line
-between them; of a text longer than the model reads, the end is read. Scores of one text alone and
-in a batch agree to rounding, not to the bit: padding changes the order of sums.
+A prompt and an answer are put together by the chat template or, without one, with a blank line
+between them; a text longer than the model's context length loses its beginning. Scores of one text
+alone and in a batch agree to rounding, not to the bit: padding changes the order of sums.
 """
 
 from collections.abc import Generator, Sequence
@@ -41,7 +41,7 @@ class TransformerModel:
 
     Attributes:
         model: A sequence classifier with one output, in evaluation mode.
-        tokenizer: Its padding token is set; `model_max_length` is how much is read.
+        tokenizer: Its padding token is set; `model_max_length` is the most tokens of a text.
     """
 
     model: PreTrainedModel
@@ -54,7 +54,7 @@ class TransformerModel:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of parameters, tokenizer and the number of tokens read."""
+        """Hash of parameters, tokenizer and the most tokens of a text."""
         return self._hash
 
     @cached_property
@@ -87,13 +87,13 @@ class TransformerModel:
     def _score(self, texts: Sequence[list[int]]) -> Float[ndarray, " texts"]:
         width = max(map(len, texts))
         ids = torch.full((len(texts), width), _pad_id(self.tokenizer))
-        is_read = torch.zeros_like(ids)
+        mask = torch.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = torch.tensor(text)
-            is_read[row, : len(text)] = 1
+            mask[row, : len(text)] = 1
         device = self.model.device
         with torch.inference_mode():
-            out = self.model(input_ids=ids.to(device), attention_mask=is_read.to(device))
+            out = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
         return out.logits[:, 0].double().cpu().numpy()
 
 
@@ -155,7 +155,7 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
 
 
 def encode(tokenizer: Tokenizer, prompt: str, answer: str) -> list[int]:
-    """Token ids of prompt and answer with an end token; of a long text the end."""
+    """Token ids of prompt and answer with an end token; a long text loses its beginning."""
     if getattr(tokenizer, "chat_template", None) is not None:
         messages = [*turns_of(prompt), {"role": "assistant", "content": answer}]
         text: Any = tokenizer.apply_chat_template(messages, tokenize=False)
@@ -164,15 +164,12 @@ def encode(tokenizer: Tokenizer, prompt: str, answer: str) -> list[int]:
 
 
 def _ids(tokenizer: Tokenizer, text: str, *, has_specials: bool) -> list[int]:
-    most = tokenizer.model_max_length
-    read: Any = tokenizer(
-        text, add_special_tokens=has_specials, truncation=True, max_length=most - 1
-    )["input_ids"]
-    ids = [int(token) for token in read]
-    last: Any = (
-        tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    )
-    return ids if last is None or (ids and ids[-1] == last) else [*ids, int(last)]
+    most = tokenizer.model_max_length - 1
+    ids: Any = tokenizer(text, add_special_tokens=has_specials, truncation=True, max_length=most)
+    tokens = [int(token) for token in ids["input_ids"]]
+    end: Any = tokenizer.eos_token_id
+    last: Any = tokenizer.sep_token_id if end is None else end
+    return tokens if last is None or tokens[-1:] == [last] else [*tokens, int(last)]
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:
@@ -181,7 +178,7 @@ def _pad_id(tokenizer: Tokenizer) -> int:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Without transformers' report that the head is new, and without its progress bar."""
+    """Turn off transformers' report that the head is new, and its progress bar."""
     verbosity = transformers_logging.get_verbosity()
     has_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

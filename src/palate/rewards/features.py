@@ -30,7 +30,7 @@ class Terms:
 
     Attributes:
         analyzer: `word` n-grams, or `char_wb`: character n-grams within words.
-        ngrams: Shortest and longest n-gram.
+        ngrams: Lengths of the shortest and the longest n-gram.
         terms: In alphabetical order.
         idf: `[terms]`, `1 + log((1 + texts) / (1 + texts with the term))`.
     """

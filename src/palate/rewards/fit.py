@@ -1,7 +1,6 @@
 """From pairs to a learned reward: fit a trunk, measure it on held-out pairs, write its card."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -29,10 +28,10 @@ def fit_reward(
     """A reward, measured on the validation pairs; not calibrated yet.
 
     Args:
-        train: Pairs to fit on; every choice of settings is made on them.
+        train: Pairs to fit on; settings are selected on them.
         validation: Pairs that are only measured on.
-        settings: Of a light trunk, which is the default, or of a transformer.
-        seed: Of everything random.
+        settings: A light trunk's, which is the default, or a transformer's.
+        seed: Random seed of the fit.
         on_step: Called with steps done and steps in all while a transformer is trained.
 
     Raises:
@@ -42,32 +41,16 @@ def fit_reward(
     """
     options = settings or LightSettings()
     require_disjoint(train, validation)
-    chosen: dict[str, float] = {}
+    selected: dict[str, float] = {}
+    model: RawModel
     if isinstance(options, LightSettings):
         model = fit_light(train, settings=options, seed=seed)
-        chosen = {"ridge": model.ridge}
+        selected = {"ridge": model.ridge}
     else:
         # torch and transformers take seconds to import, and a light reward needs neither
         from palate.rewards.transformer import fit_transformer
 
         model = fit_transformer(train, settings=options, seed=seed, on_step=on_step)
-    reward = with_card(model, train=train, validation=validation, settings=options, seed=seed)
-    return replace(reward, card=reward.card.model_copy(update={"chosen": chosen}))
-
-
-def with_card(
-    model: RawModel,
-    *,
-    train: PairSet,
-    validation: PairSet,
-    settings: TrunkSettings,
-    seed: int,
-) -> LearnedReward:
-    """The fitted model, measured on the validation pairs and given its card.
-
-    Raises:
-        InvalidInputError: a score is not finite.
-    """
     length_coefficients = fit_length(train)
     chosen = model.raw(validation.prompts, validation.chosen)
     rejected = model.raw(validation.prompts, validation.rejected)
@@ -84,7 +67,8 @@ def with_card(
         raw=statistics_of(np.concatenate([chosen, rejected])),
         train=data_of(train),
         validation=data_of(validation),
-        settings=settings.model_dump(mode="json"),
+        settings=options.model_dump(mode="json"),
+        selected=selected,
         seed=seed,
         model_hash=model.fingerprint,
         versions=versions_of(_PACKAGES[model.trunk]),

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,14 +41,7 @@ _SCALE: TypeAdapter[Scale] = TypeAdapter(Scale)
 
 @dataclass(frozen=True, eq=False)
 class FunctionReward:
-    """A function with its scale.
-
-    Attributes:
-        objective: Name of what it measures.
-        function: Prompts and completions to numbers.
-        scale: Fitted on answers of the base.
-        mean: Mean number of these answers, which `None` counts as.
-    """
+    """A function with its scale; `None` counts as the mean of the base's answers."""
 
     objective: str
     function: RewardFunction
@@ -60,11 +54,7 @@ class FunctionReward:
         return hash_value([identity_of(self.function), self.scale.model_dump(), self.mean])
 
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
-        """`[texts]`: the function's own numbers; higher is better.
-
-        Raises:
-            InvalidInputError: the function does not give one finite number or `None` for each text.
-        """
+        """`[texts]`: the function's own numbers; higher is better."""
         numbers = function_values(self.function, prompts, answers, objective=self.objective)
         return np.where(np.isnan(numbers), self.mean, numbers)
 
@@ -72,7 +62,7 @@ class FunctionReward:
         """Rewards in [0, 1], `[texts]`.
 
         Raises:
-            InvalidInputError: see `raw`.
+            InvalidInputError: the function does not give one finite number or `None` for each text.
         """
         scores = self.scale.apply(prompts, self.raw(prompts, answers))
         return require_rewards(scores, objective=self.objective)
@@ -104,7 +94,7 @@ def fit_function(
         objective: Name of what it measures.
         prompts: `[texts]`.
         answers: `[texts]`, one for each prompt.
-        kind: Of the scale.
+        kind: Kind of scale.
 
     Raises:
         InvalidInputError: the function does not give one finite number or `None` for each answer,
@@ -116,7 +106,7 @@ def fit_function(
         value = f"the same number {given[0]:g}" if given.size else "None"
         raise InvalidInputError(
             f"The reward function of {objective!r} gives {value} for each of the {len(answers)} "
-            "answers of the base, so it teaches nothing; let it tell answers apart."
+            "answers of the base, so it teaches nothing; let it rank answers."
         )
     return FunctionReward(objective, function, fit_scale(given, kind=kind), float(given.mean()))
 
@@ -124,24 +114,20 @@ def fit_function(
 def function_values(
     function: RewardFunction, prompts: Sequence[str], answers: Sequence[str], *, objective: str
 ) -> Float[ndarray, " texts"]:
-    """`[texts]`: what the function gives, `None` as NaN.
-
-    Raises:
-        InvalidInputError: it does not give one finite number or `None` for each text.
-    """
+    """`[texts]`: the function's numbers, `None` as NaN."""
     require_equally_many(prompts, answers)
-    found = cast(Any, function(prompts=list(prompts), completions=list(answers)))
-    if not hasattr(found, "__len__") or isinstance(found, str | bytes | Mapping):
+    result = cast(Any, function(prompts=list(prompts), completions=list(answers)))
+    if not hasattr(result, "__len__") or isinstance(result, str | bytes | Mapping):
         raise InvalidInputError(
-            f"The reward function of {objective!r} gave a {type(found).__name__}; let it give a "
+            f"The reward function of {objective!r} gave a {type(result).__name__}; let it give a "
             "list with one number, or None, for each completion."
         )
-    if len(found) != len(answers):
+    if len(result) != len(answers):
         raise InvalidInputError(
-            f"The reward function of {objective!r} gave {len(found)} values for {len(answers)} "
+            f"The reward function of {objective!r} gave {len(result)} values for {len(answers)} "
             "completions; let it give one for each."
         )
-    return np.array([_number(value, objective, place) for place, value in enumerate(found)])
+    return np.array([_number(value, objective, place) for place, value in enumerate(result)])
 
 
 def load_function(
@@ -150,9 +136,9 @@ def load_function(
     """The reward of a folder's `function.json`.
 
     Args:
-        folder: Of the reward.
-        objective: Of the reward.
-        given: Functions by objective, which take precedence over what the file names.
+        folder: The reward folder.
+        objective: The reward's objective.
+        given: Functions by objective, which take precedence over the one that the file names.
 
     Raises:
         FormatError: the file is garbled, the function cannot be imported, or it is no longer the
@@ -206,7 +192,7 @@ def identity_of(function: object) -> str:
         source = inspect.getsource(code)
     except (OSError, TypeError):  # built in, or typed at a prompt
         source = f"{getattr(code, '__module__', '')}:{getattr(code, '__qualname__', '')}"
-    state = [repr(_plain(value)) for value in _held(function)]
+    state = [repr(_plain(value)) for value in _bound_values(function)]
     return hash_value([hash_bytes(source.encode()), state])
 
 
@@ -216,20 +202,14 @@ def address_of(function: RewardFunction) -> str | None:
     name = getattr(function, "__qualname__", None)
     if not module or not name or module == "__main__" or "<" in name:
         return None
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return f"{module}:{name}" if found is function else None
+    address = f"{module}:{name}"
+    return address if module in sys.modules and _imported(address) is function else None
 
 
 def require_functions(
     functions: Mapping[str, RewardFunction], *, objectives: Sequence[str]
 ) -> None:
-    """Return when every function is one, and of an objective that there is.
-
-    Raises:
-        InvalidInputError: an objective is unknown, or its function cannot be called.
-    """
+    """Raise `InvalidInputError` for an unknown objective and for what cannot be called."""
     for name, function in functions.items():
         if name not in objectives:
             raise InvalidInputError(
@@ -246,12 +226,10 @@ def require_functions(
 def _imported(address: str) -> RewardFunction | None:
     module, _, name = address.partition(":")
     try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        function = attrgetter(name)(import_module(module))
     except Exception:  # noqa: BLE001  a user's module may fail in any way; then it is not importable
         return None
-    return cast(RewardFunction, found) if callable(found) else None
+    return cast(RewardFunction, function) if callable(function) else None
 
 
 def _number(value: object, objective: str, place: int) -> float:
@@ -270,8 +248,8 @@ def _number(value: object, objective: str, place: int) -> float:
     return number
 
 
-def _held(function: Any) -> list[object]:
-    """What the function closes over, its defaults, and the attributes of an object."""
+def _bound_values(function: Any) -> list[object]:
+    """The values that the function closes over, its defaults, and the attributes of an object."""
     routine = getattr(function, "__func__", function)
     cells: list[object] = []
     for cell in getattr(routine, "__closure__", None) or ():
@@ -284,12 +262,12 @@ def _held(function: Any) -> list[object]:
 
 
 def _plain(value: object) -> object:
-    """The value without what has no lasting text, such as an object's place in memory."""
+    """The value without parts that have no lasting text, such as an object's address."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if isinstance(value, list | tuple | set | frozenset):
-        found = [_plain(one) for one in cast(Sequence[object], value)]
-        return sorted(found, key=repr) if isinstance(value, set | frozenset) else found
+        items = [_plain(one) for one in cast(Sequence[object], value)]
+        return sorted(items, key=repr) if isinstance(value, set | frozenset) else items
     if isinstance(value, Mapping):
         return [
             (str(key), _plain(one)) for key, one in cast(Mapping[object, object], value).items()

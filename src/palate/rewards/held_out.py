@@ -25,14 +25,11 @@ LENGTH_RIDGE = 1e-3  # two features need no shrinking, only a finite answer on s
 
 
 class Accuracy(Settings):
-    """Share of pairs ranked as users did; ties count one half.
+    """Share of pairs ranked as users did, with its 95 % interval; ties count one half.
 
     Attributes:
-        estimate: The share.
-        low: Lower end of the 95 % interval.
-        high: Upper end.
-        n: Pairs.
-        n_groups: Groups of pairs that are not independent of one another.
+        n: Number of pairs.
+        n_groups: Number of groups of pairs that are not independent of one another.
         method: `wilson`, or `bootstrap` over groups where groups hold several pairs.
     """
 
@@ -52,11 +49,11 @@ class HeldOut(Settings):
     """A reward on held-out pairs.
 
     Attributes:
-        accuracy: Of the reward.
+        accuracy: The reward's.
         loss: Mean of `-log sigmoid(chosen - rejected)`, nats a pair; a coin has 0.693.
-        longer_wins: Of preferring the answer of more characters.
-        shorter_wins: Of preferring the answer of fewer.
-        length_only: Of the Bradley-Terry fit that sees only lengths, see `fit_length`.
+        longer_wins: Accuracy of preferring the answer of more characters.
+        shorter_wins: Accuracy of preferring the answer of fewer.
+        length_only: Accuracy of the Bradley-Terry fit that sees only lengths, see `fit_length`.
     """
 
     accuracy: Accuracy
@@ -67,7 +64,7 @@ class HeldOut(Settings):
 
     @property
     def by_length(self) -> float:
-        """What the best of the three length baselines gets right."""
+        """Accuracy of the best of the three length baselines."""
         return max(self.longer_wins.estimate, self.shorter_wins.estimate, self.length_only.estimate)
 
     @property
@@ -97,13 +94,11 @@ def accuracy_of(
         low, high = wilson_interval(estimate * n_groups, n_groups, confidence=CONFIDENCE)
         method = "wilson"
     else:
-        found = bootstrap_interval(
-            right,
-            generator=generator_for(seed, "accuracy"),
-            clusters=list(groups),
-            confidence=CONFIDENCE,
+        generator = generator_for(seed, "accuracy")
+        interval = bootstrap_interval(
+            right, generator=generator, clusters=list(groups), confidence=CONFIDENCE
         )
-        low, high, method = max(0.0, found.low), min(1.0, found.high), "bootstrap"
+        low, high, method = max(0.0, interval.low), min(1.0, interval.high), "bootstrap"
     return Accuracy(estimate=estimate, low=low, high=high, n=n, n_groups=n_groups, method=method)
 
 
@@ -114,16 +109,13 @@ def held_out_of(
     length_coefficients: tuple[float, float],
     seed: int = 0,
 ) -> HeldOut:
-    """What a reward's margins on held-out pairs say, beside the length baselines.
+    """How a reward ranks held-out pairs, beside the length baselines.
 
     Args:
         margins: `[pairs]`, raw score of chosen minus rejected on the validation pairs.
         validation: Pairs the reward has not seen.
-        length_coefficients: Of the length baseline, see `fit_length`.
-        seed: Of the bootstrap.
-
-    Raises:
-        InvalidInputError: as `accuracy_of`.
+        length_coefficients: The length baseline's, see `fit_length`.
+        seed: Random seed of the bootstrap.
     """
     longer = _characters(validation.chosen) - _characters(validation.rejected)
     fitted = _length_differences(validation) @ np.array(length_coefficients)
@@ -141,16 +133,13 @@ def held_out_of(
 
 
 def fit_length(train: PairSet) -> tuple[float, float]:
-    """The Bradley-Terry fit that sees only the logarithms of characters and of words.
-
-    Returns:
-        Coefficients of `log(1 + characters)` and `log(1 + words)`.
+    """Bradley-Terry coefficients of `log(1 + characters)` and `log(1 + words)` alone.
 
     Raises:
         InvalidInputError: there are fewer than two pairs.
     """
-    found = fit_bradley_terry(_length_differences(train), ridge=LENGTH_RIDGE)
-    return float(found[0]), float(found[1])
+    characters, words = fit_bradley_terry(_length_differences(train), ridge=LENGTH_RIDGE)
+    return float(characters), float(words)
 
 
 def require_disjoint(train: PairSet, validation: PairSet) -> None:

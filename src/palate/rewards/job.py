@@ -10,12 +10,11 @@ from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.settings import Settings
 from palate.rewards.card import statistics_of
-from palate.rewards.completions import has_pairs, read_completions
 from palate.rewards.fit import fit_reward
-from palate.rewards.folder import load_reward
 from palate.rewards.held_out import HeldOut, held_out_of
 from palate.rewards.pairs import PairSet, read_pairs
-from palate.rewards.reward import LearnedReward, calibrate
+from palate.rewards.reward import LearnedReward, calibrate, load_reward
+from palate.rewards.rows import has_pairs, read_completions
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import trunk_settings
 
@@ -34,7 +33,7 @@ class RewardJob(Settings):
         calibrate: Answers of the base model, on which the scale is fitted.
         scale: Kind of scale.
         overrides: `key=value` for the settings of the trunk.
-        seed: Of everything random.
+        seed: Random seed of the fit.
     """
 
     pairs: Path
@@ -63,16 +62,16 @@ def train_reward(job: RewardJob) -> LearnedReward:
         read_pairs(path, objective=job.objective, group_by=job.group_by, is_swapped=job.is_swapped)
         for path in (job.pairs, job.validation)
     )
-    _require_one_objective(train, validation)
+    if train.objective != validation.objective:
+        raise InvalidInputError(
+            f"The training pairs are of {train.objective!r} and the validation pairs of "
+            f"{validation.objective!r}; give pairs of one objective, or name it for both."
+        )
     settings = trunk_settings(job.trunk, overrides=job.overrides)
     rollouts = read_completions(job.calibrate) if job.calibrate is not None else None
     with progress_of(f"train {train.objective}") as on_step:
         reward = fit_reward(
-            train,
-            validation=validation,
-            settings=settings,
-            seed=job.seed,
-            on_step=on_step,
+            train, validation=validation, settings=settings, seed=job.seed, on_step=on_step
         )
     if rollouts is not None:
         prompts, answers = rollouts
@@ -86,7 +85,7 @@ class Scored:
     """A file of texts scored by a reward.
 
     Attributes:
-        objective: What was scored.
+        objective: Name of the reward's objective.
         scale: Kind of scale of the scores, or `raw`: log-odds, comparable within this reward only.
         scores: One per answer; for pairs one `(chosen, rejected)` each, raw.
         held_out: For pairs, how they were ranked; otherwise `None`.
@@ -98,7 +97,7 @@ class Scored:
     held_out: HeldOut | None
 
     def to_json(self) -> dict[str, Any]:
-        """The scores as plain data, with what they say together."""
+        """The scores as plain data, with their statistics."""
         content: dict[str, Any] = {"objective": self.objective, "scale": self.scale}
         if self.held_out is not None:
             content |= self.held_out.model_dump(mode="json")
@@ -115,7 +114,7 @@ def score_file(
     Ranking needs no scale; a number in [0, 1] does.
 
     Args:
-        folder: Of the reward.
+        folder: The reward's.
         file: JSONL with `prompt` and `completion`, or with `prompt`, `chosen` and `rejected`.
         is_raw: Give log-odds, which need no scale.
         group_by: For pairs, column whose equal values belong together.
@@ -130,33 +129,17 @@ def score_file(
     prompts, answers = read_completions(file)
     scores = reward.raw(prompts, answers) if is_raw else reward.score(prompts, answers)
     scale = reward.card.calibration
-    return Scored(
-        objective=reward.objective,
-        scale="raw" if is_raw or scale is None else scale.kind,
-        scores=scores.tolist(),
-        held_out=None,
-    )
+    kind = "raw" if is_raw or scale is None else scale.kind
+    return Scored(reward.objective, kind, scores.tolist(), held_out=None)
 
 
 def _ranked(reward: LearnedReward, pairs: PairSet) -> Scored:
     chosen = reward.raw(pairs.prompts, pairs.chosen)
     rejected = reward.raw(pairs.prompts, pairs.rejected)
-    return Scored(
-        objective=reward.objective,
-        scale="raw",
-        scores=[list(both) for both in zip(chosen.tolist(), rejected.tolist(), strict=True)],
-        held_out=held_out_of(
-            chosen - rejected,
-            validation=pairs,
-            length_coefficients=reward.card.length_coefficients,
-            seed=reward.card.seed,
-        ),
+    held_out = held_out_of(
+        chosen - rejected,
+        validation=pairs,
+        length_coefficients=reward.card.length_coefficients,
+        seed=reward.card.seed,
     )
-
-
-def _require_one_objective(train: PairSet, validation: PairSet) -> None:
-    if train.objective != validation.objective:
-        raise InvalidInputError(
-            f"The training pairs are of {train.objective!r} and the validation pairs of "
-            f"{validation.objective!r}; give pairs of one objective, or name it for both."
-        )
+    return Scored(reward.objective, "raw", np.stack([chosen, rejected], axis=1).tolist(), held_out)

@@ -2,9 +2,9 @@
 
 One question speaks of one criterion and two answers; the reply is `A`, `B` or `TIE`. Judges like
 the answer shown first, so every comparison is asked in both orders, and a verdict that follows the
-position counts as a tie (`palate.metrics.win_rates.verdicts_from_both_orders`). Verdicts are kept
-in a cache under everything they depend on. The client repeats what failed in passing (timeouts,
-overload) with growing pauses; a reply that is no verdict is asked for again.
+position counts as a tie (`palate.metrics.win_rates.verdicts_from_both_orders`). The client repeats
+requests that time out or meet an overloaded server, with growing pauses; a reply that is no verdict
+is requested again.
 
 Source: Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", sections 3.1
 and 3.4 (position bias, both orders).
@@ -13,7 +13,6 @@ and 3.4 (position bias, both orders).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,11 +21,10 @@ from numpy import ndarray
 from openai import APIConnectionError, APIError, APIStatusError, OpenAI
 
 from palate.core.errors import ProviderError
-from palate.core.files import hash_value
 from palate.metrics.win_rates import TIE, verdicts_from_both_orders
-from palate.rewards.cache import ScoreCache
 
-PROTOCOL = 1  # to be raised when the same question is put in other words
+N_ATTEMPTS = 3  # requests for a verdict before a reply that is none is an error
+TIMEOUT_SECONDS = 60.0
 SYSTEM = (
     "You compare two answers to one question by one criterion and by nothing else. Neither their "
     "order nor their length counts unless the criterion says so. Reply with one word: A if answer "
@@ -40,14 +38,7 @@ _SERVER_FAULT = 500
 
 @dataclass(frozen=True)
 class Question:
-    """Two answers to one prompt and what they are compared by.
-
-    Attributes:
-        prompt: What was asked.
-        first: Shown as A.
-        second: Shown as B.
-        criterion: One sentence on what is better.
-    """
+    """Two answers to one prompt, shown as A and B, and a sentence on which one is better."""
 
     prompt: str
     first: str
@@ -77,12 +68,7 @@ class ComparingJudge(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class BothOrders:
-    """Verdicts asked for in either order; all speak of the question's first answer.
-
-    Attributes:
-        shown_first: `[questions]`, when it was shown first.
-        shown_second: `[questions]`, when it was shown second.
-    """
+    """Verdicts on every question's first answer, when it was shown first and when second."""
 
     shown_first: Float[ndarray, " questions"]
     shown_second: Float[ndarray, " questions"]
@@ -107,64 +93,36 @@ def both_orders(judge: ComparingJudge, questions: Sequence[Question]) -> BothOrd
 
 @dataclass(frozen=True, eq=False)
 class EndpointJudge:
-    """A judge on a server.
-
-    Attributes:
-        model: Name on the server.
-        client: The connection.
-        cache: Where verdicts are kept, or `None`.
-        n_attempts: Times a reply that is no verdict is asked for.
-    """
+    """A model on a server as a judge."""
 
     model: str
     client: OpenAI = field(repr=False)
-    cache: ScoreCache | None = None
-    n_attempts: int = 3
 
     @classmethod
-    def connect(
-        cls,
-        *,
-        url: str,
-        model: str,
-        api_key: str = "none",
-        cache: Path | None = None,
-        timeout_seconds: float = 60.0,
-        n_retries: int = 4,
-    ) -> "EndpointJudge":
+    def connect(cls, *, url: str, model: str, n_retries: int = 4) -> "EndpointJudge":
         """The judge on the server at `url`, which ends in `/v1`."""
         client = OpenAI(
-            base_url=url, api_key=api_key, timeout=timeout_seconds, max_retries=n_retries
+            base_url=url, api_key="none", timeout=TIMEOUT_SECONDS, max_retries=n_retries
         )
-        return cls(model, client, ScoreCache(cache) if cache is not None else None)
+        return cls(model, client)
 
     def compare(self, questions: Sequence[Question]) -> Float[ndarray, " questions"]:
-        """`[questions]`: 1 the first, 0 the second, 0.5 a tie; known verdicts are not asked again.
+        """`[questions]`: 1 the first, 0 the second, 0.5 a tie.
 
         Raises:
-            ProviderError: the server failed, or gave no verdict in `n_attempts` attempts.
+            ProviderError: the server failed, or gave no verdict in `N_ATTEMPTS` attempts.
         """
-        keys = [self._key(question) for question in questions]
-        known = self.cache.load(keys) if self.cache is not None else {}
-        for key, question in zip(keys, questions, strict=True):
-            if key not in known:
-                known[key] = self._ask(question)
-                if self.cache is not None:
-                    self.cache.save({key: known[key]})
-        return np.array([known[key] for key in keys])
+        return np.array([self._verdict(question) for question in questions])
 
-    def _key(self, question: Question) -> str:
-        return hash_value([PROTOCOL, SYSTEM, self.model, question.text])
-
-    def _ask(self, question: Question) -> float:
+    def _verdict(self, question: Question) -> float:
         reply = ""
-        for attempt in range(self.n_attempts):
+        for attempt in range(N_ATTEMPTS):
             reply = self._reply(question, seed=attempt)
-            found = _REPLY.fullmatch(reply.upper())
-            if found:
-                return _VALUES[found[1]]
+            match = _REPLY.fullmatch(reply.upper())
+            if match:
+                return _VALUES[match[1]]
         raise ProviderError(
-            f"The judge {self.model!r} gave no verdict in {self.n_attempts} attempts, last "
+            f"The judge {self.model!r} gave no verdict in {N_ATTEMPTS} attempts, last "
             f"{reply[:60]!r}; use a model that follows instructions.",
         )
 

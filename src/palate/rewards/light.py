@@ -40,7 +40,6 @@ from palate.rewards.bradley_terry import fit_bradley_terry, select_ridge
 from palate.rewards.features import (
     N_LENGTHS,
     N_OVERLAPS,
-    Analyzer,
     SparseRows,
     Terms,
     fit_terms,
@@ -87,13 +86,13 @@ class LightModel:
 
     @cached_property
     def _hash(self) -> str:
-        return hash_bytes(self._vocabulary_bytes(), self._array_bytes())
+        vocabulary = json.dumps(self._vocabulary(), sort_keys=True).encode()
+        return hash_bytes(vocabulary, self._array_bytes())
 
     def save(self, folder: Path) -> None:
         """Write `light.json` and `light.safetensors` into the folder."""
-        write_versioned(
-            folder / _VOCABULARY, kind=KIND, version=VERSION, content=self._vocabulary()
-        )
+        content = self._vocabulary()
+        write_versioned(folder / _VOCABULARY, kind=KIND, version=VERSION, content=content)
         write_bytes_atomic(folder / _ARRAYS, self._array_bytes())
 
     def _vocabulary(self) -> dict[str, object]:
@@ -104,17 +103,9 @@ class LightModel:
         }
         return {**content, "ridge": self.ridge}
 
-    def _vocabulary_bytes(self) -> bytes:
-        return json.dumps(self._vocabulary(), sort_keys=True).encode()
-
     def _array_bytes(self) -> bytes:
-        return save(
-            {
-                "word_idf": self.words.idf,
-                "character_idf": self.characters.idf,
-                "coefficients": self.coefficients,
-            }
-        )
+        idf = {"word_idf": self.words.idf, "character_idf": self.characters.idf}
+        return save({**idf, "coefficients": self.coefficients})
 
 
 def fit_light(
@@ -125,7 +116,7 @@ def fit_light(
     Args:
         pairs: At least two, of at least two groups unless the settings give a ridge.
         settings: Features and ridge.
-        seed: Of the folds that choose the ridge; nothing else is random.
+        seed: Random seed of the folds that choose the ridge; nothing else is random.
 
     Raises:
         InvalidInputError: too few pairs or groups.
@@ -133,9 +124,10 @@ def fit_light(
     """
     options = settings or LightSettings()
     answers = [*pairs.chosen, *pairs.rejected]
-    words, characters = (
-        fit_terms(answers, analyzer=analyzer, ngrams=ngrams, least_texts=options.least_texts)
-        for analyzer, ngrams in _vocabularies(options)
+    least = options.least_texts
+    words = fit_terms(answers, analyzer="word", ngrams=options.word_ngrams, least_texts=least)
+    characters = fit_terms(
+        answers, analyzer="char_wb", ngrams=options.character_ngrams, least_texts=least
     )
     chosen = _blocks(words, characters, pairs.prompts, pairs.chosen)
     rejected = _blocks(words, characters, pairs.prompts, pairs.rejected)
@@ -172,10 +164,6 @@ def load_light(folder: Path) -> LightModel:
             f"{n_features} features; its files do not belong together."
         )
     return model
-
-
-def _vocabularies(options: LightSettings) -> list[tuple[Analyzer, tuple[int, int]]]:
-    return [("word", options.word_ngrams), ("char_wb", options.character_ngrams)]
 
 
 def _blocks(

@@ -1,9 +1,6 @@
-"""Preference pairs in files: JSONL or parquet with `prompt`, `chosen`, `rejected`.
+"""Preference pairs in files: JSONL or parquet with `prompt`, `chosen`, `rejected`, as TRL has them.
 
-Names and shapes are those of TRL: the three fields are strings or lists of `{"role", "content"}`.
-Messages of a prompt are written out as a transcript (`Human: ...`, blank line, `Assistant: ...`);
-a prompt of one user message is that message. Other columns are ignored, but one of them may say
-what a split must keep on one side (`group_by`).
+Another column may say which pairs a split must leave on one side (`group_by`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +11,9 @@ from typing import Any
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.types import PreferencePair
-from palate.rewards.rows import read_rows
+from palate.rewards.rows import read_rows, text_of
 
 FEWEST_PROMPTS = 20  # with fewer, prompts are generic questions and group nothing
-_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class PairSet:
     """Pairs of one objective, with what belongs together.
 
     Attributes:
-        objective: Name of what the chosen answers have more of.
+        objective: What the chosen answers have more of.
         pairs: At least one.
         groups: One label per pair; pairs of one group are not independent and never stand on both
             sides of a split.
@@ -43,7 +39,7 @@ class PairSet:
 
     @property
     def prompts(self) -> list[str]:
-        """What was asked, `[pairs]`."""
+        """`[pairs]`."""
         return [pair.prompt for pair in self.pairs]
 
     @property
@@ -70,14 +66,10 @@ def pair_set(
     groups: Sequence[str] | None = None,
     source: str = "memory",
 ) -> PairSet:
-    """Pairs in memory as a set.
+    """Pairs in memory as a set; see `PairSet` for the arguments.
 
-    Args:
-        pairs: At least one.
-        objective: Name of what the chosen answers have more of.
-        groups: One label per pair; by default the prompt or, where there are fewer than
-            `FEWEST_PROMPTS` different prompts, what hangs together by sharing an answer.
-        source: Where the pairs came from.
+    Groups are by default the prompts or, with fewer than `FEWEST_PROMPTS` different prompts, the
+    chains of pairs that share an answer.
 
     Raises:
         InvalidInputError: there is no pair, or not one label for each.
@@ -94,11 +86,11 @@ def pair_set(
 
 def swapped(pairs: PairSet, *, objective: str) -> PairSet:
     """The same pairs with chosen and rejected exchanged: the opposite objective."""
-    turned = tuple(
+    opposite = tuple(
         replace(pair, chosen=pair.rejected, rejected=pair.chosen, objective=objective)
         for pair in pairs.pairs
     )
-    return replace(pairs, objective=objective, pairs=turned)
+    return replace(pairs, objective=objective, pairs=opposite)
 
 
 def read_pairs(
@@ -115,7 +107,6 @@ def read_pairs(
         objective: Its name; by default the one all rows give in their column `objective`.
         group_by: Column whose equal values belong together; by default see `pair_set`.
         is_swapped: Exchange chosen and rejected. Needs `objective`: the file names the other one.
-            Pairs of `simple` swapped are pairs of `expert`.
 
     Raises:
         InvalidInputError: the file is missing, empty or unreadable, a row lacks a field or holds
@@ -131,31 +122,27 @@ def read_pairs(
         raise InvalidInputError(
             f"The pairs of {str(path)!r} are to be swapped; name the opposite objective."
         )
-    pairs = [_pair(row, place=place) for row, place in zip(rows, places, strict=True)]
-    groups = None
-    if group_by is not None:
-        groups = [
-            _column(row, group_by, place=place) for row, place in zip(rows, places, strict=True)
-        ]
-    found = pair_set(
-        pairs,
+    named = list(zip(rows, places, strict=True))
+    pairs = pair_set(
+        [_pair(row, place=place) for row, place in named],
         objective=objective or _one_objective(rows, path=path),
-        groups=groups,
+        groups=None
+        if group_by is None
+        else [_group(row, group_by, place=place) for row, place in named],
         source=path.name,
     )
-    return swapped(found, objective=found.objective) if is_swapped else found
+    return swapped(pairs, objective=pairs.objective) if is_swapped else pairs
 
 
 def default_groups(pairs: Sequence[PreferencePair]) -> list[str]:
-    """What belongs together when no column says so, one label per pair.
+    """One label per pair where no column gives one.
 
-    Pairs on one prompt do; but a handful of generic prompts ("Say one thing you think is true")
-    say nothing of what resembles what, and there pairs belong together when a chain of shared
-    answers joins them.
+    Pairs on one prompt belong together. But a handful of generic prompts ("Say one thing you think
+    is true") group nothing, and there pairs belong together when a chain of shared answers joins
+    them.
     """
     prompts = [pair.prompt for pair in pairs]
-    n_prompts = len(set(prompts))
-    if n_prompts >= min(FEWEST_PROMPTS, len(pairs)):
+    if len(set(prompts)) >= min(FEWEST_PROMPTS, len(pairs)):
         return prompts
     parent: dict[str, str] = {}
     for pair in pairs:
@@ -163,42 +150,9 @@ def default_groups(pairs: Sequence[PreferencePair]) -> list[str]:
     return [_root(parent, pair.chosen) for pair in pairs]
 
 
-def text_of(value: object, *, place: str, field: str) -> str:
-    """A prompt or an answer as text.
-
-    Raises:
-        InvalidInputError: it is neither a string nor a list of messages with text.
-    """
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not value:
-        raise InvalidInputError(
-            f"{place} has {field!r} of type {type(value).__name__}; give a string or a list of "
-            '{"role", "content"}.'
-        )
-    turns = [_turn(message, place=place, field=field) for message in value]
-    if len(turns) == 1 or field != "prompt":
-        return "\n\n".join(content for _, content in turns)
-    return "\n\n".join(f"{speaker}: {content}" for speaker, content in turns)
-
-
-def _turn(message: object, *, place: str, field: str) -> tuple[str, str]:
-    role = message.get("role") if isinstance(message, Mapping) else None
-    content = message.get("content") if isinstance(message, Mapping) else None
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise InvalidInputError(
-            f'{place} has a message in {field!r} without the strings "role" and "content"; '
-            "add them."
-        )
-    return _SPEAKERS.get(role, role), content
-
-
 def _pair(row: Mapping[str, Any], *, place: str) -> PreferencePair:
-    for field in ("prompt", "chosen", "rejected"):
-        if field not in row:
-            raise InvalidInputError(f"{place} has no {field!r}; add it.")
     prompt, chosen, rejected = (
-        text_of(row[field], place=place, field=field) for field in ("prompt", "chosen", "rejected")
+        text_of(row, field, place=place) for field in ("prompt", "chosen", "rejected")
     )
     if chosen == rejected:
         raise InvalidInputError(f"{place} has chosen == rejected ({chosen[:40]!r}); remove it.")
@@ -207,7 +161,7 @@ def _pair(row: Mapping[str, Any], *, place: str) -> PreferencePair:
     )
 
 
-def _column(row: Mapping[str, Any], name: str, *, place: str) -> str:
+def _group(row: Mapping[str, Any], name: str, *, place: str) -> str:
     if name not in row:
         raise InvalidInputError(
             f"{place} has no {name!r}, by which pairs are to be grouped; add it."

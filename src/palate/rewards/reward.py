@@ -1,6 +1,7 @@
 """Rewards as objects: a learned reward with its card, and several of them as one vector.
 
 The score of a learned reward is its raw score on its stored scale. Without a scale it is refused.
+On disk it is a folder with `card.json` beside the files of its trunk.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.errors import InvalidInputError
+from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_value, write_folder_atomic
 from palate.core.protocols import Reward
-from palate.rewards.card import RewardCard, Trunk, save_card, statistics_of
-from palate.rewards.scale import ScaleKind, fit_scale, fit_win_scale, require_rewards
+from palate.rewards.card import RewardCard, Trunk, load_card, save_card, statistics_of
+from palate.rewards.light import load_light
+from palate.rewards.scale import Scale, ScaleKind, fit_scale, fit_win_scale, require_rewards
 from palate.rewards.texts import require_equally_many
 
 
@@ -44,12 +46,7 @@ class RawModel(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LearnedReward:
-    """A reward model with its card.
-
-    Attributes:
-        model: Texts to raw scores.
-        card: What is known of it.
-    """
+    """A reward model with its card."""
 
     model: RawModel
     card: RewardCard
@@ -66,11 +63,7 @@ class LearnedReward:
         return hash_value([self.model.fingerprint, scale.model_dump() if scale else None])
 
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
-        """Raw scores in log-odds, `[texts]`; comparable within this reward only.
-
-        Raises:
-            InvalidInputError: there is not one answer for each prompt.
-        """
+        """Raw scores in log-odds, `[texts]`; comparable within this reward only."""
         require_equally_many(prompts, answers)
         return self.model.raw(prompts, answers)
 
@@ -101,11 +94,7 @@ class LearnedReward:
 
 @dataclass(frozen=True)
 class RewardVector:
-    """Several objectives scored at once.
-
-    Attributes:
-        rewards: At least one, each of another objective.
-    """
+    """Several objectives scored at once: at least one reward, each of another objective."""
 
     rewards: tuple[Reward, ...]
 
@@ -150,6 +139,36 @@ class RewardVector:
         return scores
 
 
+def load_reward(folder: Path, *, device: str = "cpu") -> LearnedReward:
+    """The reward written by `LearnedReward.save`; the same texts score the same bits.
+
+    Args:
+        folder: The reward folder.
+        device: A torch device; a light reward needs none.
+
+    Raises:
+        InvalidInputError: there is no such folder, or a file is missing.
+        FormatError: a file is of another kind or version, or the model is not the card's.
+    """
+    if not folder.is_dir():
+        raise InvalidInputError(f"The reward folder {str(folder)!r} does not exist.")
+    card = load_card(folder)
+    model: RawModel
+    if card.trunk == "light":
+        model = load_light(folder)
+    else:
+        # torch and transformers take seconds to import, and a light reward needs neither
+        from palate.rewards.classifier import load_transformer
+
+        model = load_transformer(folder, device=device)
+    if model.fingerprint != card.model_hash:
+        raise FormatError(
+            f"The model in {str(folder)!r} has hash {model.fingerprint[:12]}, but its card is of "
+            f"{card.model_hash[:12]}; the folder was changed after it was written."
+        )
+    return LearnedReward(model, card)
+
+
 def calibrate(
     reward: LearnedReward,
     *,
@@ -162,11 +181,8 @@ def calibrate(
     Raises:
         InvalidInputError: the reward is calibrated already, or the answers do not carry a scale.
     """
-    _require_uncalibrated(reward)
-    raw = reward.raw(prompts, answers)
-    scale = fit_scale(raw, kind=kind)
-    update = {"calibration": scale, "calibration_raw": statistics_of(raw)}
-    return replace(reward, card=reward.card.model_copy(update=update))
+    raw = _uncalibrated_raw(reward, prompts, answers)
+    return _on_scale(reward, fit_scale(raw, kind=kind), raw)
 
 
 def calibrate_against(
@@ -177,16 +193,21 @@ def calibrate_against(
     Raises:
         InvalidInputError: the reward is calibrated already, or not one reference for each prompt.
     """
-    _require_uncalibrated(reward)
-    raw = reward.raw(prompts, references)
-    scale = fit_win_scale(prompts, raw)
-    update = {"calibration": scale, "calibration_raw": statistics_of(raw)}
-    return replace(reward, card=reward.card.model_copy(update=update))
+    raw = _uncalibrated_raw(reward, prompts, references)
+    return _on_scale(reward, fit_win_scale(prompts, raw), raw)
 
 
-def _require_uncalibrated(reward: LearnedReward) -> None:
+def _uncalibrated_raw(
+    reward: LearnedReward, prompts: Sequence[str], answers: Sequence[str]
+) -> Float[ndarray, " texts"]:
     if reward.card.calibration is not None:
         raise InvalidInputError(
             f"The reward {reward.objective!r} is calibrated already; a scale is fitted once, so "
             "that rewards stay comparable. Train the reward anew to give it another."
         )
+    return reward.raw(prompts, answers)
+
+
+def _on_scale(reward: LearnedReward, scale: Scale, raw: Float[ndarray, " texts"]) -> LearnedReward:
+    update = {"calibration": scale, "calibration_raw": statistics_of(raw)}
+    return replace(reward, card=reward.card.model_copy(update=update))

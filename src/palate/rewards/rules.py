@@ -32,12 +32,42 @@ _VOWELS = re.compile(r"[aeiouy]+")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class LengthRule(Settings):
+class _Ramp(Settings):
+    """Straight from `low` to `high`, flat outside."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise InvalidInputError(f"low ({self.low}) is not below high ({self.high})")
+        return self
+
+    def _share(self, count: float) -> float:
+        return min(1.0, max(0.0, (count - self.low) / (self.high - self.low)))
+
+
+class _Occurrences(Settings):
+    """Number of occurrences, up to `most`, divided by `most`.
+
+    Attributes:
+        most: Occurrences that are worth 1.
+        is_wanted: Whether they raise the reward; otherwise none is worth 1.
+    """
+
+    most: int = Field(default=1, ge=1)
+    is_wanted: bool = True
+
+    def _worth(self, n: int) -> float:
+        share = min(self.most, n) / self.most
+        return share if self.is_wanted else 1.0 - share
+
+
+class LengthRule(_Ramp):
     """Longer or shorter: straight from `low` to `high`, flat outside.
 
     Attributes:
-        kind: Tells the rules apart in a file.
-        unit: What is counted.
         low: Count at one end.
         high: Count at the other end; greater than `low`.
         prefer: Which end is worth 1.
@@ -49,32 +79,18 @@ class LengthRule(Settings):
     high: float = Field(gt=0)
     prefer: Literal["longer", "shorter"]
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _require_ordered(self.low, self.high)
-        return self
-
     def value(self, answer: str) -> float:
         """Worth of the answer in [0, 1]."""
         counts = {"characters": len, "words": _count_words, "sentences": count_sentences}
-        share = _share(counts[self.unit](answer), low=self.low, high=self.high)
+        share = self._share(counts[self.unit](answer))
         return share if self.prefer == "longer" else 1.0 - share
 
 
-class WordsRule(Settings):
-    """Words from a list: their number, up to `most`, divided by `most`.
-
-    Attributes:
-        kind: Tells the rules apart in a file.
-        words: Whole words, in any case.
-        most: Occurrences that are worth 1.
-        is_wanted: Whether they raise the reward; otherwise none is worth 1.
-    """
+class WordsRule(_Occurrences):
+    """Whole words from a list, in any case."""
 
     kind: Literal["words"]
     words: tuple[str, ...] = Field(min_length=1)
-    most: int = Field(default=1, ge=1)
-    is_wanted: bool = True
 
     @field_validator("words")
     @classmethod
@@ -87,25 +103,19 @@ class WordsRule(Settings):
     def value(self, answer: str) -> float:
         """Worth of the answer in [0, 1]."""
         listed = set(self.words)
-        share = min(self.most, sum(word in listed for word in words_of(answer))) / self.most
-        return share if self.is_wanted else 1.0 - share
+        return self._worth(sum(word in listed for word in words_of(answer)))
 
 
-class PatternRule(Settings):
-    """Matches of a regular expression: their number, up to `most`, divided by `most`.
+class PatternRule(_Occurrences):
+    """Matches of a regular expression.
 
     Attributes:
-        kind: Tells the rules apart in a file.
         pattern: As Python's `re` reads it; give `(?i)` for any case. Nested repetitions can take
             exponential time: use patterns you trust.
-        most: Matches that are worth 1.
-        is_wanted: Whether they raise the reward; otherwise none is worth 1.
     """
 
     kind: Literal["pattern"]
     pattern: str = Field(min_length=1)
-    most: int = Field(default=1, ge=1)
-    is_wanted: bool = True
 
     @field_validator("pattern")
     @classmethod
@@ -118,19 +128,16 @@ class PatternRule(Settings):
 
     def value(self, answer: str) -> float:
         """Worth of the answer in [0, 1]."""
-        found = sum(1 for _ in re.finditer(self.pattern, answer))
-        share = min(self.most, found) / self.most
-        return share if self.is_wanted else 1.0 - share
+        return self._worth(sum(1 for _ in re.finditer(self.pattern, answer)))
 
 
-class ReadabilityRule(Settings):
+class ReadabilityRule(_Ramp):
     """Easy or hard English by Flesch's reading ease: straight from `low` to `high`.
 
     `206.835 - 1.015 words per sentence - 84.6 syllables per word`; syllables are runs of vowels
     but for a silent final e. An empty answer is worth 0.
 
     Attributes:
-        kind: Tells the rules apart in a file.
         low: Reading ease at one end; 30 is very difficult.
         high: Reading ease at the other end; 90 is very easy.
         prefer: Which end is worth 1.
@@ -144,16 +151,11 @@ class ReadabilityRule(Settings):
     high: float = 100.0
     prefer: Literal["easy", "hard"] = "easy"
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        _require_ordered(self.low, self.high)
-        return self
-
     def value(self, answer: str) -> float:
         """Worth of the answer in [0, 1]."""
         if not WORD.search(answer):
             return 0.0
-        share = _share(reading_ease(answer), low=self.low, high=self.high)
+        share = self._share(reading_ease(answer))
         return share if self.prefer == "easy" else 1.0 - share
 
 
@@ -170,12 +172,7 @@ class _Valued(Protocol):
 
 @dataclass(frozen=True)
 class RuleReward:
-    """A rule as a reward.
-
-    Attributes:
-        objective: Name of what it measures.
-        rule: The function.
-    """
+    """A rule as a reward."""
 
     objective: str
     rule: _Valued
@@ -186,11 +183,7 @@ class RuleReward:
         return hash_value(self.rule.model_dump())
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
-        """Rewards in [0, 1], `[texts]`; the prompts do not matter.
-
-        Raises:
-            InvalidInputError: there is not one answer for each prompt.
-        """
+        """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
         require_equally_many(prompts, answers)
         return np.array([self.rule.value(answer) for answer in answers], dtype=np.float64)
 
@@ -229,12 +222,3 @@ def count_syllables(word: str) -> int:
 
 def _count_words(text: str) -> int:
     return len(WORD.findall(text))
-
-
-def _share(count: float, *, low: float, high: float) -> float:
-    return min(1.0, max(0.0, (count - low) / (high - low)))
-
-
-def _require_ordered(low: float, high: float) -> None:
-    if not low < high:
-        raise InvalidInputError(f"low ({low}) is not below high ({high})")

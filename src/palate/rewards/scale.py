@@ -5,7 +5,7 @@ frozen base model, stored with the reward, and never fitted again: rewards befor
 training are then comparable. Three kinds:
 
 - `logistic`: `sigmoid((raw - centre) / spread)`; answers of the base have about mean 1/2, and
-  better answers still tell apart;
+  better answers still differ;
 - `clip`: straight between two quantiles of the base, flat outside: easy to read, blind beyond;
 - `win`: `sigmoid(raw - raw of a reference answer to the same prompt)`, the modelled probability
   of beating it; defined only for prompts that have a reference answer.
@@ -13,7 +13,7 @@ training are then comparable. Three kinds:
 Source: the last is the reward of "On Orchestrating Personalized LLMs" (OpenReview nKVYQOgD0q).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -30,81 +30,65 @@ ScaleKind = Literal["logistic", "clip"]
 TOLERANCE = 1e-6  # how far outside [0, 1] rounding may take a reward
 CLIP_QUANTILES = (0.05, 0.95)
 
+Texts = Float[ndarray, " texts"]
 
-class LogisticScale(Settings):
-    """`sigmoid((raw - centre) / spread)`; monotone, never flat.
+
+class FittedScale(Settings):
+    """What every scale stores.
 
     Attributes:
-        kind: Tells the kinds apart in a file.
-        version: Of this formula.
-        centre: Raw score that becomes 1/2.
-        spread: Raw units per unit of log-odds; positive.
-        n_texts: Base rollouts it was fitted on.
-        data_hash: Of those texts' raw scores.
+        version: Version of the formula.
+        n_texts: Number of base rollouts it was fitted on.
+        data_hash: Hash of their raw scores.
     """
 
-    kind: Literal["logistic"] = "logistic"
     version: Literal[1] = 1
-    centre: float
-    spread: float = Field(gt=0)
     n_texts: int
     data_hash: str
 
-    def apply(
-        self, prompts: Sequence[str], raw: Float[ndarray, " texts"]
-    ) -> Float[ndarray, " texts"]:
+
+class LogisticScale(FittedScale):
+    """`sigmoid((raw - centre) / spread)`; monotone, never flat.
+
+    Attributes:
+        centre: Raw score that becomes 1/2.
+        spread: Raw units per unit of log-odds; positive.
+    """
+
+    kind: Literal["logistic"] = "logistic"
+    centre: float
+    spread: float = Field(gt=0)
+
+    def apply(self, prompts: Sequence[str], raw: Texts) -> Texts:
         """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
         del prompts
         return expit((raw - self.centre) / self.spread)
 
 
-class ClipScale(Settings):
-    """`(raw - low) / (high - low)`, cut to [0, 1].
-
-    Attributes:
-        kind: Tells the kinds apart in a file.
-        version: Of this formula.
-        low: Raw score that becomes 0, with everything below.
-        high: Raw score that becomes 1, with everything above.
-        n_texts: Base rollouts it was fitted on.
-        data_hash: Of those texts' raw scores.
-    """
+class ClipScale(FittedScale):
+    """`(raw - low) / (high - low)`, cut to [0, 1]."""
 
     kind: Literal["clip"] = "clip"
-    version: Literal[1] = 1
     low: float
     high: float
-    n_texts: int
-    data_hash: str
 
-    def apply(
-        self, prompts: Sequence[str], raw: Float[ndarray, " texts"]
-    ) -> Float[ndarray, " texts"]:
+    def apply(self, prompts: Sequence[str], raw: Texts) -> Texts:
         """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
         del prompts
         return np.clip((raw - self.low) / (self.high - self.low), 0.0, 1.0)
 
 
-class WinScale(Settings):
+class WinScale(FittedScale):
     """`sigmoid(raw - raw of the reference answer)`: probability of beating it.
 
     Attributes:
-        kind: Tells the kinds apart in a file.
-        version: Of this formula.
         references: Hash of a prompt to the raw score of its reference answer.
-        n_texts: Reference answers.
-        data_hash: Of those answers' raw scores.
     """
 
     kind: Literal["win"] = "win"
-    version: Literal[1] = 1
     references: dict[str, float]
-    n_texts: int
-    data_hash: str
 
-    def apply(
-        self, prompts: Sequence[str], raw: Float[ndarray, " texts"]
-    ) -> Float[ndarray, " texts"]:
+    def apply(self, prompts: Sequence[str], raw: Texts) -> Texts:
         """Rewards in [0, 1], `[texts]`.
 
         Raises:
@@ -125,17 +109,11 @@ class WinScale(Settings):
 Scale = Annotated[LogisticScale | ClipScale | WinScale, Field(discriminator="kind")]
 
 
-def fit_scale(
-    raw: Float[ndarray, " texts"], *, kind: ScaleKind = "logistic"
-) -> LogisticScale | ClipScale:
-    """The scale of these base rollouts.
+def fit_scale(raw: Texts, *, kind: ScaleKind = "logistic") -> LogisticScale | ClipScale:
+    """The scale of these base rollouts' raw scores, `[texts]`, at least two different ones.
 
     A logistic distribution with their mean and standard deviation would become uniform under
     `logistic`; `clip` uses their 5 % and 95 % quantiles.
-
-    Args:
-        raw: `[texts]`, raw scores of answers of the frozen base, at least two different ones.
-        kind: `logistic` or `clip`.
 
     Raises:
         InvalidInputError: a score is not finite, or the scores do not differ.
@@ -144,22 +122,16 @@ def fit_scale(
     identity = {"n_texts": len(scores), "data_hash": hash_bytes(scores.tobytes())}
     if kind == "clip":
         low, high = np.quantile(scores, CLIP_QUANTILES)
-        if not low < high:
-            raise InvalidInputError(_no_spread(len(scores)))
+        _require_spread(high - low, scores)
         return ClipScale.checked({"low": low, "high": high, **identity}, source="clip scale")
     deviation = float(scores.std())
-    if not deviation > 1e-12 * max(1.0, float(np.abs(scores).max())):
-        raise InvalidInputError(_no_spread(len(scores)))
+    _require_spread(deviation - 1e-12 * max(1.0, float(np.abs(scores).max())), scores)
     content = {"centre": float(scores.mean()), "spread": deviation * np.sqrt(3) / np.pi, **identity}
     return LogisticScale.checked(content, source="logistic scale")
 
 
 def fit_win_scale(prompts: Sequence[str], raw: Float[ndarray, " prompts"]) -> WinScale:
-    """The scale against one reference answer per prompt.
-
-    Args:
-        prompts: Each once.
-        raw: `[prompts]`, raw scores of the reference answers.
+    """The scale against one reference answer per prompt, from their raw scores.
 
     Raises:
         InvalidInputError: a score is not finite, or a prompt occurs twice.
@@ -171,17 +143,14 @@ def fit_win_scale(prompts: Sequence[str], raw: Float[ndarray, " prompts"]) -> Wi
             f"There are {len(scores)} reference answers for {len(set(keys))} different prompts; "
             "give exactly one for each."
         )
-    references: Mapping[str, float] = dict(zip(keys, scores.tolist(), strict=True))
     return WinScale(
-        references=dict(references),
+        references=dict(zip(keys, scores.tolist(), strict=True)),
         n_texts=len(scores),
         data_hash=hash_bytes(scores.tobytes()),
     )
 
 
-def require_rewards(
-    values: Float[ndarray, " texts"], *, objective: str
-) -> Float[ndarray, " texts"]:
+def require_rewards(values: Texts, *, objective: str) -> Texts:
     """The rewards, with rounding beyond 0 and 1 cut off.
 
     Raises:
@@ -198,7 +167,7 @@ def require_rewards(
     return np.clip(rewards, 0.0, 1.0)
 
 
-def _require_finite(raw: Float[ndarray, " texts"], *, what: str) -> Float[ndarray, " texts"]:
+def _require_finite(raw: Texts, *, what: str) -> Texts:
     scores = np.asarray(raw, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(scores))
     if bad.size:
@@ -209,11 +178,12 @@ def _require_finite(raw: Float[ndarray, " texts"], *, what: str) -> Float[ndarra
     return scores
 
 
-def _no_spread(n_texts: int) -> str:
-    return (
-        f"The {n_texts} base rollouts have no spread in raw score, so there is no scale to fit; "
-        "give more and different rollouts."
-    )
+def _require_spread(spread: float, scores: Texts) -> None:
+    if not spread > 0:
+        raise InvalidInputError(
+            f"The {len(scores)} base rollouts have no spread in raw score, so there is no scale to "
+            "fit; give more and different rollouts."
+        )
 
 
 def _prompt_key(prompt: str) -> str:

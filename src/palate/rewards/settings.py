@@ -43,14 +43,12 @@ class TransformerSettings(Settings):
 
     Attributes:
         trunk: Folder or hub id of a causal model or an encoder.
-        revision: Hub revision.
         epochs: Passes over the pairs.
         batch_pairs: Pairs per step.
         learning_rate: Peak of a linear schedule.
         warmup_fraction: Share of steps in which it rises.
-        weight_decay: Of AdamW.
-        max_tokens: Most tokens read of prompt and answer together; never more than the trunk reads.
-        device: As torch names devices.
+        weight_decay: AdamW's.
+        max_tokens: Most tokens of prompt and answer together; the trunk may allow fewer.
     """
 
     trunk: str

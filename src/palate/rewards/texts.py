@@ -36,11 +36,7 @@ def turns_of(prompt: str) -> list[dict[str, str]]:
 
 
 def require_equally_many(prompts: Sequence[str], answers: Sequence[str]) -> None:
-    """Refuse lists of different lengths.
-
-    Raises:
-        InvalidInputError: there is not one answer for each prompt.
-    """
+    """Raise `InvalidInputError` when there is not one answer for each prompt."""
     if len(prompts) != len(answers):
         raise InvalidInputError(
             f"There are {len(prompts)} prompts for {len(answers)} answers; give one for each."

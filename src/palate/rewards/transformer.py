@@ -9,7 +9,7 @@ one pair per prompt.
 """
 
 import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,11 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase as Tokenizer
-from transformers import (
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
@@ -43,7 +39,7 @@ def fit_transformer(
     Args:
         pairs: At least one.
         settings: Trunk and training.
-        seed: Of the head's first parameters and the order of pairs.
+        seed: Random seed of the head's first parameters and the order of pairs.
         on_step: Called with steps done and steps in all.
 
     Raises:
@@ -55,8 +51,8 @@ def fit_transformer(
         model, tokenizer = load_trunk(settings.trunk, revision=settings.revision)
         tokenizer.model_max_length = min(settings.max_tokens, tokenizer.model_max_length)
         rows = {
-            "chosen_ids": _encode_all(tokenizer, pairs.prompts, pairs.chosen),
-            "rejected_ids": _encode_all(tokenizer, pairs.prompts, pairs.rejected),
+            "chosen_ids": [encode(tokenizer, pair.prompt, pair.chosen) for pair in pairs.pairs],
+            "rejected_ids": [encode(tokenizer, pair.prompt, pair.rejected) for pair in pairs.pairs],
         }
         trainer = RewardTrainer(
             model=model.to(torch.device(settings.device)),
@@ -74,14 +70,6 @@ def fit_transformer(
                 f"The parameter {name!r} is not finite after training; use a smaller learning rate."
             )
     return TransformerModel(model, tokenizer)
-
-
-def _encode_all(
-    tokenizer: Tokenizer, prompts: Sequence[str], answers: Sequence[str]
-) -> list[list[int]]:
-    return [
-        encode(tokenizer, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)
-    ]
 
 
 def _arguments(settings: TransformerSettings, *, seed: int) -> dict[str, Any]:
@@ -106,7 +94,7 @@ def _arguments(settings: TransformerSettings, *, seed: int) -> dict[str, Any]:
 
 
 class _Steps(TrainerCallback):
-    """Tells of every step; transformers asks for a subclass here."""
+    """Reports every step; transformers asks for a subclass here."""
 
     def __init__(self, on_step: Callable[[int, int], None] | None) -> None:
         self._on_step = on_step

@@ -1,4 +1,4 @@
-"""The audit of judges, on made-up judgments and on users's."""
+"""The audit of judges, on made-up judgments and on users'."""
 
 import json
 
