@@ -1,6 +1,6 @@
 """A reward of your own: an objective, its expert and its place in every method.
 
-python examples/own_reward.py RUN.yaml OUT    the run file lists the objective `brief` without a reward
+python examples/own_reward.py RUN.yaml OUT    where the run file lists an objective `brief` without one
 """
 
 import sys
