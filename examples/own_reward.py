@@ -1,6 +1,6 @@
 """A reward of your own: an objective, its expert and its place in every method.
 
-python examples/own_reward.py RUN.yaml OUT    where the run file lists an objective `brief` without one
+python examples/own_reward.py RUN.yaml OUT    for a run file with an objective `brief`
 """
 
 import sys
