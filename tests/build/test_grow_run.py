@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from palate.build.grow_run import stored_settings
+from palate.build.library import stored_settings
 from palate.cli import app as program
 from palate.core.errors import InvalidInputError
 from palate.library.folder import LibraryFolder

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from fakes import save_tiny_llama
-from palate.build.builder import told_of_remade
+from palate.build.builder import dropped_experts_note
 from palate.build.library import build_library
 from palate.build.reward_sources import split_groups
 from palate.build.run_file import RunSettings, read_prompts
@@ -28,6 +28,7 @@ from palate.library.rewards import library_rewards
 from palate.models.load import load_base
 from palate.rewards.pairs import read_pairs
 from palate.training.anchors import Anchor
+from palate.training.rollouts import read_rollouts
 
 PARAMETERS = "adapter_model.safetensors"
 
@@ -237,7 +238,7 @@ def test_another_base_is_refused(run_file, tmp_path):
         ("training.batch_pairs=7", None),
         ("training={batch_pairs: 4, accumulate: 3}", "no multiple of accumulate=3"),
         ("objectives=[]", "'objectives'"),
-        ("objectives=[{name: a, reward: {}}]", "exactly one of pairs, folder, rule, annotators"),
+        ("objectives=[{name: a, reward: {}}]", "exactly one of pairs, folder, rule, function"),
         ("objectives=[{name: a/b, reward: {rule: {kind: words}}}]", "not allowed"),
         ("report_to=paper", "'report_to'"),
     ],
@@ -259,7 +260,6 @@ def test_a_wrong_run_file_is_refused_in_one_sentence(run_file, override, sentenc
         (["objectives=[{name: polite, reward: {pairs: nowhere.jsonl}}]"], "does not exist"),
         (["objectives=[{name: polite, reward: {folder: nowhere}}]"], "does not exist"),
         (["objectives=[{name: polite, reward: {rule: {kind: odour}}}]"], "odour"),
-        (["objectives=[{name: polite, reward: {annotators: {}}}]"], "can judge only"),
         (["anchors={kind: list}"], "are none"),
         (["training.method=dpo_human"], "'short' has no preference pairs"),
     ],
@@ -302,12 +302,12 @@ def test_no_more_than_three_changes_are_named():
         Manifest(base, (Objective("kind"),), beta=0.1, seed=0, config=config)
         for config in (settings, others)
     )
-    (sentence,) = told_of_remade(replace(before, experts=(record,)), after)
+    (sentence,) = dropped_experts_note(replace(before, experts=(record,)), after)
     assert sentence == (
         "1 expert made otherwise (training.beta 4, now 9; training.n_steps 1, now 9; "
         "training.rank 3, now 9; and 1 more) will be made again where they are asked for: kind."
     )
-    assert told_of_remade(before, after) == []
+    assert dropped_experts_note(before, after) == []
 
 
 def test_prompts_are_read_once_each_and_a_file_without_them_is_refused(tmp_path):
@@ -340,21 +340,26 @@ def test_a_split_keeps_groups_on_one_side(tmp_path):
     assert len(train) + len(validation) == 100
 
 
-def test_the_world_can_be_built_from_annotators(tmp_path):
-    content = {
-        "base": "world",
-        "prompts": "world",
-        "objectives": [
-            {
-                "name": "concise",
-                "reward": {"annotators": {"n_pairs": 60}, "trunk_settings": ["ridge=0.3"]},
-            }
-        ],
-        "rollouts": {"n_completions": 3, "n_prompts": 10, "max_tokens": 40},
-        "adapter": {"rank": 2},
-        "training": {"n_steps": 1, "batch_pairs": 2},
-    }
-    built = build_library(RunSettings.checked(content, source="test"), out=tmp_path / "lib")
-    assert built.library.manifest.base.path == "world"
-    assert Library.load(tmp_path / "lib").bank.names == ("concise",)
-    assert Path(built.to_json()["library"]) == tmp_path / "lib"
+def first_letter(prompts, completions, **columns):
+    return [float(text[:1] == "a") for text in completions]
+
+
+def test_a_run_file_may_name_a_function_and_hold_its_prompts(run_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "letters", sys.modules[__name__])
+    rewards = [{"name": "starts", "reward": {"function": "letters:first_letter"}}]
+    prompts = [f"prompt {k}" for k in range(6)]
+    settings = settings_of(
+        run_file, f"objectives={json.dumps(rewards)}", f"prompts={json.dumps(prompts)}"
+    )
+    built = build_library(settings, out=tmp_path / "lib")
+    assert built.library.reward_funcs["starts"] is first_letter
+    rows = read_rollouts(built.library.rollouts_path, objectives=["starts"])
+    assert {row.prompt for row in rows} == set(prompts)
+    with pytest.raises(InvalidInputError, match="has a reward in the run file and a function"):
+        build_library(settings, out=tmp_path / "l", reward_funcs={"starts": first_letter})
+
+
+def test_a_function_that_cannot_be_imported_is_refused(run_file, tmp_path):
+    settings = settings_of(run_file, "objectives=[{name: x, reward: {function: 'no.module:f'}}]")
+    with pytest.raises(InvalidInputError, match=r"'no\.module:f' cannot be imported"):
+        build_library(settings, out=tmp_path / "lib")

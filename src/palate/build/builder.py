@@ -5,19 +5,14 @@ run on the same scored answers. Every part is entered into the library when it i
 hash of everything that determines it; one that is there already is not made again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from palate.build.reward_sources import (
-    add_reward,
-    functions_of,
-    human_pairs,
-    require_sources,
-)
+from palate.build.reward_sources import add_reward, functions_of, human_pairs, require_sources
 from palate.build.run_file import RunSettings
 from palate.build.run_prompts import run_prompts
 from palate.core.files import hash_value
@@ -29,7 +24,7 @@ from palate.engine.local import LocalEngine
 from palate.library.context_length import require_room_for_answers
 from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.manifest import ExpertRecord, Manifest
-from palate.library.opening import base_path, base_record
+from palate.library.opening import base_record
 from palate.library.rewards import library_rewards
 from palate.models.chat import format_messages
 from palate.models.load import Base, load_base
@@ -59,20 +54,16 @@ class Builder:
     """A library with rollouts and rewards, its base, and the training of experts.
 
     Attributes:
-        settings: Of the run.
-        base: Loaded.
-        library: As it is now; it gains an expert with every new anchor.
+        settings: The run file.
+        base: The loaded base model.
+        library: The library as it is now; it gains an expert with every new anchor.
         rollouts: The base's scored answers.
-        reward: What scored them.
+        reward: The rewards that scored them.
         trained: Experts trained since the builder opened, in order.
     """
 
     def __init__(self, settings: RunSettings, base: Base, library: LibraryFolder) -> None:
-        """Sample and score what the library lacks.
-
-        Raises:
-            InvalidInputError: a prompt, a pair or a reward is not as it must be.
-        """
+        """Sample and score the answers that the library lacks."""
         self.settings = settings
         self.base = base
         self.library, self.rollouts, self.reward = _with_rollouts(library, settings, base)
@@ -104,26 +95,13 @@ class Builder:
         sequences, reference = self._data.sequences, self._data.reference
         some = Sequences(sequences.prompts[:_N_TILTS], sequences.answers[:_N_TILTS])
         tilts = tilt_of(model, some, reference[:_N_TILTS], beta=job.training.beta)
-        record = ExpertRecord(
-            anchor,
-            self._key(job),
-            files={},
-            tilt_mean=float(tilts.mean()),
-            tilt_sd=float(tilts.std()),
-            n_tilts=len(tilts),
-        )
-        manifest = self.library.manifest
-        card = render_card(
-            job,
-            base=manifest.base,
-            tilt=(record.tilt_mean, record.tilt_sd, record.n_tilts),
-            versions=dict(manifest.versions),
-        )
+        tilt = (float(tilts.mean()), float(tilts.std()), len(tilts))
+        record = ExpertRecord(anchor, self._key(job), {}, *tilt)
+        base, versions = self.library.manifest.base, dict(self.library.manifest.versions)
+        card = render_card(job, base=base, tilt=tilt, versions=versions)
         self.library = self.library.with_expert(
             record,
-            lambda folder: fill_expert_folder(
-                folder, model=model, base_path=manifest.base.path, card=card
-            ),
+            lambda folder: fill_expert_folder(folder, model=model, base_path=base.path, card=card),
         )
         self.trained.append(anchor.name)
 
@@ -140,7 +118,7 @@ class Builder:
 
     @cached_property
     def _data(self) -> TrainingData:
-        """What experts learn from; prepared once, and only when one is trained."""
+        """Training data of the experts; prepared once, and only when one is trained."""
         return replace(
             rollout_data(self.base, self.rollouts),
             human_pairs=self._pairs,
@@ -154,13 +132,12 @@ class Builder:
         if self.settings.training.method != "dpo_human":
             return {}
         seed = self.settings.seed
-        found = {row.name: human_pairs(row, seed=seed) for row in self.settings.objectives}
-        return {name: pairs.pairs for name, pairs in found.items() if pairs is not None}
+        sets = {row.name: human_pairs(row, seed=seed) for row in self.settings.objectives}
+        return {name: pairs.pairs for name, pairs in sets.items() if pairs is not None}
 
     def _job(self, anchor: Anchor) -> ExpertJob:
-        settings = self.settings
-        seed = derive_seed(settings.seed, "experts")
-        return ExpertJob(anchor, settings.adapter, settings.training, seed)
+        seed = derive_seed(self.settings.seed, "experts")
+        return ExpertJob(anchor, self.settings.adapter, self.settings.training, seed)
 
     def _tracking(self, name: str) -> Tracking:
         if self.settings.report_to == "none":
@@ -200,7 +177,7 @@ def open_builder(
     """The builder of a run file, in the folder `out`; goes on where an earlier build stopped.
 
     Args:
-        settings: Of the run file.
+        settings: The run file.
         out: Folder of the library.
         reward_funcs: By objective, rewards that are Python functions.
 
@@ -214,7 +191,7 @@ def open_builder(
     functions = functions_of(settings.objectives, given=reward_funcs or {}, folder=out)
     require_sources(settings.objectives, seed=settings.seed, functions=functions)
     base = load_base(
-        base_path(settings.base),
+        settings.base,
         revision=settings.revision,
         dtype=settings.dtype,
         device=settings.device,
@@ -224,45 +201,39 @@ def open_builder(
     library = LibraryFolder.create(out, _manifest(settings, base))
     builder = Builder(settings, base, replace(library, reward_funcs=functions))
     if before is not None:
-        for sentence in told_of_remade(before, builder.library.manifest):
+        for sentence in dropped_experts_note(before, builder.library.manifest):
             note(sentence)
     return builder
 
 
-def told_of_remade(before: Manifest, after: Manifest) -> list[str]:
-    """What to say of experts that were dropped since they came from other settings; often nothing.
-
-    Args:
-        before: As a build found it.
-        after: When it begins to train.
-    """
-    gone = [name for name in before.expert_names if name not in after.expert_names]
-    if not gone:
+def dropped_experts_note(before: Manifest, after: Manifest) -> list[str]:
+    """A sentence on experts that were dropped because they came from other settings, if any."""
+    dropped = [name for name in before.expert_names if name not in after.expert_names]
+    if not dropped:
         return []
-    found, wanted = (
-        _flat({**one.config, "versions": dict(one.versions)}) for one in (before, after)
+    old, new = (
+        dict(_flat({**manifest.config, "versions": dict(manifest.versions)}))
+        for manifest in (before, after)
     )
     changes = [
-        f"{key} {found.get(key)!r}, now {wanted.get(key)!r}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        f"{key} {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
     ]
     why = "; ".join(changes[:_N_CHANGES]) or "their data changed"
     more = f"; and {len(changes) - _N_CHANGES} more" if len(changes) > _N_CHANGES else ""
     return [
-        f"{len(gone)} expert{'s' if len(gone) > 1 else ''} made otherwise ({why}{more}) will be "
-        f"made again where they are asked for: {', '.join(gone)}."
+        f"{len(dropped)} expert{'s' if len(dropped) > 1 else ''} made otherwise ({why}{more}) will "
+        f"be made again where they are needed: {', '.join(dropped)}."
     ]
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, entry in value.items():
         if isinstance(entry, Mapping):
-            found |= _flat(entry, f"{prefix}{key}.")
+            yield from _flat(entry, f"{prefix}{key}.")
         else:
-            found[prefix + key] = entry
-    return found
+            yield prefix + key, entry
 
 
 def _manifest(settings: RunSettings, base: Base) -> Manifest:
@@ -279,7 +250,7 @@ def _manifest(settings: RunSettings, base: Base) -> Manifest:
 def _with_rollouts(
     library: LibraryFolder, settings: RunSettings, base: Base
 ) -> tuple[LibraryFolder, tuple[Rollout, ...], RewardScores]:
-    """The library with rollouts and rewards, the scored answers, and what scored them."""
+    """The library with rollouts and rewards, the scored answers, and the rewards."""
     prompts = run_prompts(settings)
     job = RolloutJob(prompts, settings.rollouts, derive_seed(settings.seed, "rollouts"))
     sampling_key = hash_value(

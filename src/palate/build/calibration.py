@@ -1,4 +1,4 @@
-"""Calibration of methods: what each is worth over a grid of preferences, into `methods.json`.
+"""Calibration: the gain of every method over a grid of preferences, into `methods.json`.
 
 Every method answers the same calibration prompts. Decisions that come out alike (a portfolio's
 member for many preferences) are answered once; different ones have seeds of their own, since errors
@@ -60,28 +60,20 @@ class CalibrationSettings(Settings):
     """How methods are measured when a library is built.
 
     Attributes:
-        prompts: JSONL with a column `prompt`; without it prompts are held back from the run's.
+        prompts: File or list of prompts; without it prompts are held back from the run's.
         n_prompts: How many are answered by every method for every preference of the grid.
         max_points: Most preferences of the grid: the lattice with the largest denominator that has
             no more.
     """
 
-    prompts: str | None = None
+    prompts: str | tuple[str, ...] | None = None
     n_prompts: int = Field(default=24, ge=MIN_PROMPTS)
     max_points: int = Field(default=60, ge=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """One measuring of methods.
-
-    Attributes:
-        library: Decides and answers.
-        prompts: That no expert was trained on.
-        judges: Judge the answers.
-        max_tokens: Longest answer.
-        seed: Random seed of the answers; the same for every method.
-    """
+    """One measurement of methods; every method has the same prompts, judges and seed."""
 
     library: Library
     prompts: tuple[str, ...]
@@ -92,15 +84,13 @@ class Calibration:
     def rewards(
         self, decisions: Sequence[Sequence[Decision]], *, on_answers: Callable[[int], None]
     ) -> list[Float[ndarray, "prompts objectives"]]:
-        """`[points][prompts, objectives]`: rewards of the answers to each point's decisions.
+        """`[points][prompts, objectives]`: rewards of the answers to `[points][prompts]` decisions.
 
-        Args:
-            decisions: `[points][prompts]`.
-            on_answers: Called with the number of answers that are done.
+        `on_answers` is called with the number of answers that are done.
         """
         keys = [hash_value([_content(decision) for decision in row]) for row in decisions]
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
-        wanted = [decision for key in first for decision in decisions[first[key]]]
+        different = [decision for key in first for decision in decisions[first[key]]]
         prompts = list(self.prompts) * len(first)
         seeds = [
             derive_seed(self.seed, "calibration", key, prompt)
@@ -108,13 +98,11 @@ class Calibration:
             for prompt in self.prompts
         ]
         texts: list[str] = []
-        for start in range(0, len(wanted), BLOCK):
+        sampling = SamplingParams(max_tokens=self.max_tokens)
+        for start in range(0, len(different), BLOCK):
             block = slice(start, start + BLOCK)
             outputs = generate_all(
-                self.library,
-                wanted[block],
-                sampling=SamplingParams(max_tokens=self.max_tokens),
-                seeds=seeds[block],
+                self.library, different[block], sampling=sampling, seeds=seeds[block]
             )
             texts += [output.text for output in outputs]
             on_answers(len(outputs))
@@ -127,13 +115,11 @@ class Calibration:
     ) -> Float[ndarray, "prompts objectives"]:
         """`[prompts, objectives]`: mean rewards of several answers of the base to each prompt."""
         decisions = [self.library.decide(prompt, method="base") for prompt in self.prompts]
-        draws = [
-            replace(self, seed=derive_seed(self.seed, "base", copy)).rewards(
-                [decisions], on_answers=on_answers
-            )[0]
-            for copy in range(N_BASE)
+        copies = [
+            replace(self, seed=derive_seed(self.seed, "base", copy)) for copy in range(N_BASE)
         ]
-        return np.mean(draws, axis=0)
+        rewards = [copy.rewards([decisions], on_answers=on_answers)[0] for copy in copies]
+        return np.mean(rewards, axis=0)
 
 
 def calibrate_methods(
@@ -148,10 +134,10 @@ def calibrate_methods(
     """Measure the methods that `methods.json` lacks, and write it after each of them.
 
     Rows that were measured in the same library with the same settings stay, so an interrupted
-    measuring goes on where it stopped.
+    measurement goes on where it stopped.
 
     Args:
-        library: With everything that its methods need.
+        library: A library with everything that its methods need.
         prompts: Calibration prompts, at least `MIN_PROMPTS`, that no expert was trained on.
         settings: Size of the grid.
         max_tokens: Longest answer.
@@ -190,7 +176,7 @@ def calibrate_methods(
         settings_key=settings_key,
     )
     work = Calibration(library, tuple(prompts), judges, max_tokens, seed)
-    for row in _rows(work, missing, denominator=denominator):  # kept one by one
+    for row in _rows(work, missing, denominator=denominator):  # saved one by one
         table = replace(table, rows=(*table.rows, row))
         save_method_table(library.files, table)
         library.__dict__["method_table"] = table  # in place of the cached one
@@ -209,11 +195,9 @@ def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> I
     """Every method over the whole grid, as soon as it is measured."""
     names = work.library.manifest.objective_names
     points = lattice(n_objectives=len(names), denominator=denominator)
-    grid = [
-        {name: float(x) for name, x in zip(names, point, strict=True) if x > 0} for point in points
-    ]
+    n_prompts = len(work.prompts)
     with progress_of("measure methods, answers at most") as report:
-        n_all, n_done = len(work.prompts) * (N_BASE + len(grid) * len(entries)), [0]
+        n_all, n_done = n_prompts * (N_BASE + len(points) * len(entries)), [0]
 
         def advance(n: int) -> None:
             n_done[0] += n
@@ -221,34 +205,27 @@ def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> I
 
         base = work.base_rewards(on_answers=advance)
         for place, entry in enumerate(entries, start=1):
-            row = _measured(work, entry, grid, base=base, on_answers=advance)
+            row = _measured(work, entry, points, base=base, on_answers=advance)
             if row is not None:
                 yield row
-            n_done[0] = len(work.prompts) * (
-                N_BASE + len(grid) * place
-            )  # equal answers are made once
+            n_done[0] = n_prompts * (N_BASE + len(points) * place)  # equal answers are made once
             report(n_done[0], n_all)
 
 
 def _measured(
     work: Calibration,
     entry: Entry,
-    grid: Sequence[dict[str, float]],
+    points: Float[ndarray, "points objectives"],
     *,
     base: Float[ndarray, "prompts objectives"],
     on_answers: Callable[[int], None],
 ) -> MethodRow | None:
-    """One method's gains over the base, with standard errors over prompts.
-
-    `None` where the method refuses every preference of the grid.
-    """
-    names = work.library.manifest.objective_names
-    points = np.array([[shares.get(name, 0.0) for name in names] for shares in grid])
-    decisions = [_decisions(work, entry, shares) for shares in grid]
+    """One method's gains over the base; `None` where it refuses every preference of the grid."""
+    decisions = [_decisions(work, entry, point) for point in points]
     served = [row for row in decisions if row is not None]
     if not served:
         return None
-    rewards = np.full((len(grid), *base.shape), np.nan)
+    rewards = np.full((len(points), *base.shape), np.nan)
     if entry == ("base", 1):
         rewards[:] = base  # the base gains nothing over itself
     else:
@@ -268,13 +245,15 @@ def _measured(
 
 
 def _decisions(
-    work: Calibration, entry: Entry, shares: dict[str, float] | None
+    work: Calibration, entry: Entry, point: Float[ndarray, " objectives"]
 ) -> list[Decision] | None:
     """The decisions for one preference, prompt by prompt; `None` where the method refuses it.
 
-    A system prompt has nothing to say for objectives without a sentence, for example.
+    A system prompt, for example, is empty for objectives without a sentence.
     """
     method, n_candidates = entry
+    names = work.library.manifest.objective_names
+    shares = {name: share for name, share in zip(names, point.tolist(), strict=True) if share > 0}
     known = Known(preference=shares)
     try:
         return [

@@ -1,8 +1,4 @@
-"""`palate scale gather`: experts that independent jobs trained, taken into one library.
-
-    palate build run.yaml --out library --prepare           rollouts and rewards, once
-    palate build run.yaml --out copy --only kind            on a copy of the library, anywhere
-    palate scale gather library copy ...                    the experts come home
+"""Experts that independent jobs trained on copies of a library, gathered into one library.
 
 An expert is a function of base, rollouts, rewards, anchor and settings, and its key is the hash of
 them: with the same versions on processors of one kind the gathered library is that of one build,
@@ -11,6 +7,7 @@ byte for byte.
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from palate.build.measure import measure_library
@@ -21,7 +18,7 @@ from palate.training.anchors import make_anchors
 
 
 def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Take every expert that the library lacks; says which came from where.
+    """Copy every expert that the library lacks; returns names and the folders they came from.
 
     Raises:
         InvalidInputError: a folder holds no library.
@@ -29,7 +26,7 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
             rollouts, or both have another expert of one name.
     """
     library = LibraryFolder.open(folder)
-    taken: list[tuple[str, Path]] = []
+    gathered: list[tuple[str, Path]] = []
     for path in others:
         other = LibraryFolder.open(path)
         _require_same(library, other)
@@ -42,13 +39,8 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
                     f"The expert {name!r} of {str(path)!r} was made with other settings than the "
                     f"one in {str(folder)!r}; remove one of them."
                 )
-            source = other.expert_folder(name)
-
-            def fill(target: Path, source: Path = source) -> None:
-                shutil.copytree(source, target, dirs_exist_ok=True)
-
-            library = library.with_expert(record, fill)
-            taken.append((name, path))
+            library = library.with_expert(record, partial(_copy, other.expert_folder(name)))
+            gathered.append((name, path))
     settings = RunSettings.model_validate(dict(library.manifest.config))
     anchors = make_anchors(
         settings.anchors, objectives=settings.objective_names, seed=settings.seed
@@ -56,7 +48,11 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
     names = dict.fromkeys([*(anchor.name for anchor in anchors), *library.manifest.expert_names])
     library.with_experts_of(tuple(names))  # in the order of one build
     measure_library(settings, out=folder)
-    return taken
+    return gathered
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def _require_same(library: LibraryFolder, other: LibraryFolder) -> None:

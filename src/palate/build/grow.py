@@ -1,22 +1,21 @@
-"""The story of a portfolio that asks for its own experts.
+"""Grow a portfolio: train experts where its certificate needs them.
 
 The search makes policies one by one, where the certificate is weakest (or all of PALM's grid),
 until nobody loses more than the tolerance, the budget is spent, or more policies would prove
 nothing because the values are too noisy. Prompts are split once: one half guides the search and
-the choice of members, the other half certifies, so that the certificate is not about numbers that
-were chosen for looking good. Into the library go
+the selection of members, the other half certifies, so that the certificate is not about numbers
+that were selected for being high. The library gets
 
     policies/NAME.json     every policy with its measurement
     payoff.json            the table that members were chosen on
     payoff-report.json     the same policies on the other half of the prompts
     portfolio.json         members and certificate; `palate portfolio verify` checks it
 
-Everything that was made is read again by the next run, which makes only what is missing.
+The next run reads these files and makes only the missing parts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ from palate.build.run_prompts import run_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
-from palate.library.opening import WORLD
 from palate.library.portfolio import POLICIES, PORTFOLIO
 from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.certificate import loss_sentence
@@ -45,7 +43,6 @@ from palate.portfolio.payoffs import Payoffs, payoffs_from_measurements
 from palate.portfolio.record import Record, save_record
 from palate.portfolio.terms import Terms
 from palate.training.anchors import make_anchors
-from palate.world.prompts import further_prompts
 
 PAYOFF, PAYOFF_REPORT = "payoff.json", "payoff-report.json"
 LEAST_PROMPTS = 4  # two for each half's standard errors
@@ -57,11 +54,11 @@ class Grown:
 
     Attributes:
         record: Members and certificate.
-        policies: Every policy in the table, in the order made.
+        policies: Every policy in the table, oldest first.
         experts: Names of the experts that the policies are made of.
         stop: Why the search made no more: `tolerance`, `calls`, `visited`, `noise` or `grid`.
-        search_gap: What the search itself proves or estimates that anybody loses with all of its
-            policies, against the ceiling that they give; `None` for the grid.
+        search_gap: The search's own bound or estimate of the largest loss with all of its
+            policies, against their ceiling; `None` for the grid.
     """
 
     record: Record
@@ -106,22 +103,22 @@ def grow(builder: Builder, settings: PortfolioSettings) -> Grown:
     names, stop, gap = _searched(replace(oracle, part=first), settings)
     names = _with_known(oracle, builder, settings, names)
     measurements = oracle.measurements(names)
-    chosen_on, reported = (
+    table, reported = (
         payoffs_from_measurements(some_prompts(measurements, part)) for part in (first, second)
     )
     if settings.slack == "estimate":
         sure = (1.0 + settings.confidence) / 2.0  # half of the doubt that is allowed
-        chosen_on = oracle.with_slacks(chosen_on, part=first, confidence=sure)
+        table = oracle.with_slacks(table, part=first, confidence=sure)
         reported = oracle.with_slacks(reported, part=second, confidence=sure)
     tolerance = settings.tolerance if settings.size is None else 0.0
     slack = "listed" if settings.slack == "estimate" else settings.slack
     record = choose(
-        without_errors(chosen_on),
+        without_errors(table),
         request=PortfolioRequest(size=settings.size, delta=tolerance),
         terms=Terms(confidence=settings.confidence, slack=slack, criterion="additive"),
         report=reported,
     )
-    save_payoffs(folder / PAYOFF, chosen_on)
+    save_payoffs(folder / PAYOFF, table)
     save_payoffs(folder / PAYOFF_REPORT, reported)
     save_record(folder / PORTFOLIO, record)
     experts = dict.fromkeys(
@@ -137,11 +134,7 @@ def without_errors(payoffs: Payoffs) -> Payoffs:
 
 
 def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
-    """Return when budget and prompts suffice, so that a wrong one is refused before any training.
-
-    Raises:
-        InvalidInputError: they do not.
-    """
+    """Raise `InvalidInputError`, before any training, when budget or prompts do not suffice."""
     n_objectives = len(run.objectives)
     if settings.max_policies < n_objectives:
         raise InvalidInputError(
@@ -168,17 +161,10 @@ def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
 def portfolio_prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[str, ...]:
     """The prompts that policies are measured on.
 
-    For `world`: prompts about the training topics, asked in ways that no rollout was sampled for.
-
     Raises:
         InvalidInputError: the file is missing or wrong.
     """
-    if settings.prompts is None:
-        pool = run_prompts(run)
-    elif settings.prompts == WORLD:
-        pool = further_prompts()
-    else:
-        pool = read_prompts(Path(settings.prompts))
+    pool = run_prompts(run) if settings.prompts is None else read_prompts(settings.prompts)
     generator = generator_for(run.seed, "portfolio prompts")
     order = generator.permutation(len(pool))[: settings.n_prompts or None]
     return tuple(pool[k] for k in sorted(order))
@@ -207,7 +193,7 @@ def _halves(n_prompts: int, *, seed: int) -> tuple[Int[ndarray, " half"], Int[nd
 def _searched(
     oracle: ModelOracle, settings: PortfolioSettings
 ) -> tuple[tuple[str, ...], str, float | None]:
-    """Names of the policies made, why no more were, and the search's own gap."""
+    """Names of the policies, why the search stopped, and its own gap."""
     if settings.search == "grid":
         epsilon, delta = settings.grid_tolerances(len(oracle.objectives))
         rules = PalmSettings(
@@ -233,12 +219,9 @@ def _searched(
 
 
 def _with_known(
-    oracle: ModelOracle,
-    builder: Builder,
-    settings: PortfolioSettings,
-    names: Sequence[str],
+    oracle: ModelOracle, builder: Builder, settings: PortfolioSettings, names: Sequence[str]
 ) -> tuple[str, ...]:
-    """The policies made, the run's other experts with a preference, and the base itself."""
+    """The policies, the run's other experts with a preference, and the base itself."""
     known: list[str] = []
     if settings.oracle == "trained":
         run = builder.settings
@@ -249,10 +232,7 @@ def _with_known(
 
 
 def _estimated_gap(record: Record) -> float | None:
-    """The additive gap of the members by the estimates alone, against the best in the table.
-
-    `None` where all of the table are members, so that there is nothing to compare with.
-    """
+    """The members' additive gap to the whole table by the estimates; `None` if all are members."""
     values = record.payoffs.table.values
     if len(record.members) == len(values):
         return None

@@ -22,7 +22,7 @@ from palate.build.run_prompts import calibration_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 from palate.core.settings import load_settings
-from palate.library.folder import LibraryFolder
+from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.library import Library
 from palate.rewards.functions import RewardFunction
 from palate.training.anchors import Anchor, make_anchors
@@ -34,11 +34,11 @@ class Built:
     """A finished build.
 
     Attributes:
-        library: With all its experts.
+        library: The library with all its experts.
         trained: Experts that this run trained; the others were there.
         seconds: Wall clock of this run.
-        portfolio: What was certified, or `None` where none was asked for.
-        measured: What the library measured of itself, or `None` where it had too few prompts.
+        portfolio: The certified portfolio, where the run file has one.
+        measured: The measured strength and methods; `None` with `only` and without experts.
     """
 
     library: LibraryFolder
@@ -68,11 +68,11 @@ class Built:
             ],
             "rewards": {
                 name: {
-                    "accuracy": found.accuracy.model_dump(mode="json"),
-                    "by_length": found.by_length,
-                    "is_above_length": found.is_above_length,
+                    "accuracy": held_out.accuracy.model_dump(mode="json"),
+                    "by_length": held_out.by_length,
+                    "is_above_length": held_out.is_above_length,
                 }
-                for name, found in held_out_of(self.library).items()
+                for name, held_out in held_out_of(self.library).items()
             },
             "portfolio": None if self.portfolio is None else self.portfolio.to_json(),
             "measured": None if self.measured is None else self.measured.to_json(),
@@ -119,20 +119,14 @@ def build_library(
     only: Sequence[str] | None = None,
     reward_funcs: Mapping[str, RewardFunction] | None = None,
 ) -> Built:
-    """The library of a run file, in the folder `out`; goes on where an earlier build stopped.
+    """As `build`, with the settings of a run file and the full record of the build.
 
     Args:
-        settings: Of the run file.
+        settings: The run file.
         out: Folder of the library.
         only: Names of the experts to train in this run, as one of several jobs; empty for none,
             which makes rollouts and rewards. Other experts that are there stay. `None` is all.
         reward_funcs: By objective, rewards that are Python functions.
-
-    Raises:
-        InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
-        FormatError: the folder holds a library of another base or other objectives.
-        NotCertifiedError: a portfolio's slack is given and the table does not carry it.
-        MissingExtraError: TRL is of another version.
     """
     start = monotonic()
     anchors = make_anchors(
@@ -140,7 +134,7 @@ def build_library(
     )
     names = tuple(anchor.name for anchor in anchors)
     if only is not None:
-        anchors = _chosen(anchors, only, settings)
+        anchors = _selected(anchors, only, settings)
     calibration_prompts(settings)  # refuses what could not be measured after all the training
     if settings.portfolio is not None:
         require_growable(settings, settings.portfolio)
@@ -152,8 +146,8 @@ def build_library(
         if only is not None:
             return Built(builder.library, tuple(builder.trained), monotonic() - start)
         grown = None if settings.portfolio is None else grow(builder, settings.portfolio)
-        asked_for = () if grown is None else grown.experts
-        builder.keep(tuple(dict.fromkeys([*names, *asked_for])))
+        portfolio_experts = () if grown is None else grown.experts
+        builder.keep(tuple(dict.fromkeys([*names, *portfolio_experts])))
         functions = builder.library.reward_funcs
         measured = measure_library(settings, out=out, reward_funcs=functions)
     seconds = monotonic() - start
@@ -165,15 +159,51 @@ def _run_settings(
 ) -> RunSettings:
     if isinstance(run, str | Path):
         return load_settings(RunSettings, Path(run), overrides=overrides)
-    found = run if isinstance(run, RunSettings) else RunSettings.checked(dict(run), source="run")
+    settings = run if isinstance(run, RunSettings) else RunSettings.checked(dict(run), source="run")
     if not overrides:
-        return found
-    content = found.model_dump(mode="json", exclude_none=True)
+        return settings
+    return _overridden(settings.model_dump(mode="json", exclude_none=True), overrides)
+
+
+def grow_portfolio(
+    target: Path, *, out: Path | None = None, overrides: Sequence[str] = ()
+) -> Built:
+    """Build the target with a portfolio section, its defaults where it has none.
+
+    Args:
+        target: Folder of a library, which is extended by the run file stored in it; or a run file.
+        out: Folder of the library, for a run file; by default out/ and the file's name.
+        overrides: `key=value`, such as `portfolio.tolerance=0.05`.
+
+    Raises:
+        InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
+        FormatError: the folder holds a library of another base or other objectives.
+    """
+    if (target / MANIFEST).is_file():
+        settings = stored_settings(LibraryFolder.open(target), overrides=overrides)
+        return build_library(settings, out=target)
+    settings = load_settings(RunSettings, target, overrides=overrides)
+    if settings.portfolio is None:
+        settings = load_settings(RunSettings, target, overrides=[*overrides, "portfolio={}"])
+    return build_library(settings, out=out or Path("out") / target.stem)
+
+
+def stored_settings(library: LibraryFolder, *, overrides: Sequence[str] = ()) -> RunSettings:
+    """The run file that the library was built by, with a portfolio section.
+
+    Raises:
+        InvalidInputError: the library was not built by a run file, or an override is wrong.
+    """
+    config = {key: value for key, value in library.manifest.config.items() if value is not None}
+    return _overridden({"portfolio": {}} | config, overrides)
+
+
+def _overridden(content: Mapping[str, Any], overrides: Sequence[str]) -> RunSettings:
     texts = [f"{key}={dump_json(value, indent=None)}" for key, value in content.items()]
     return load_settings(RunSettings, overrides=[*texts, *overrides])
 
 
-def _chosen(
+def _selected(
     anchors: tuple[Anchor, ...], only: Sequence[str], settings: RunSettings
 ) -> tuple[Anchor, ...]:
     """The anchors of these names.

@@ -1,11 +1,11 @@
-"""The last phase of a build: basis, strength, and what each method is worth."""
+"""The last phase of a build: basis, strength, and the measured gain of every method."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palate.build.calibration import MEASURED, MIN_PROMPTS, Entry, calibrate_methods
+from palate.build.calibration import MEASURED, Entry, calibrate_methods
 from palate.build.run_file import RunSettings
 from palate.build.run_prompts import calibration_prompts
 from palate.build.soup_basis import kept_floor, write_soup
@@ -21,11 +21,11 @@ from palate.rewards.functions import RewardFunction
 
 @dataclass(frozen=True, eq=False)
 class MeasuredLibrary:
-    """What a library knows of itself.
+    """What a library measured of itself.
 
     Attributes:
-        strength: Of soups of stated preferences.
-        table: What each method is worth, or `None` where there were too few prompts.
+        strength: Strength of soups of stated preferences.
+        table: Measured gain of every method, or `None` where there were too few prompts.
     """
 
     strength: float
@@ -54,10 +54,10 @@ def measure_library(
     out: Path,
     reward_funcs: Mapping[str, RewardFunction] | None = None,
 ) -> MeasuredLibrary | None:
-    """Write `soup.json` with its strength and `methods.json`; what is there already stays.
+    """Write `soup.json` with its strength and `methods.json`; parts that are there stay.
 
     Args:
-        settings: Of the run file.
+        settings: The run file.
         out: Folder of the library.
         reward_funcs: By objective, rewards that are Python functions.
 
@@ -81,19 +81,10 @@ def measure_library(
             "calibration.prompts a file."
         )
         return MeasuredLibrary(library.strength, None)
-    max_tokens = settings.rollouts.max_tokens
     if library.basis.strength is None:
         seed = derive_seed(settings.seed, "strength")
-        measure_strength(library, prompts, max_tokens=max_tokens, seed=seed)
-    table = calibrate_methods(
-        library,
-        prompts,
-        settings=settings.calibration,
-        max_tokens=max_tokens,
-        entries=MEASURED,
-        seed=derive_seed(settings.seed, "calibration"),
-    )
-    return MeasuredLibrary(library.strength, table)
+        measure_strength(library, prompts, max_tokens=settings.rollouts.max_tokens, seed=seed)
+    return MeasuredLibrary(library.strength, _calibrated(library, prompts, settings, MEASURED))
 
 
 def measure_again(before: Library, *, entries: Sequence[Entry]) -> MethodTable | None:
@@ -114,8 +105,12 @@ def measure_again(before: Library, *, entries: Sequence[Entry]) -> MethodTable |
     except InvalidInputError as error:
         note(f"The methods were not measured again: {error}")
         return None
-    if len(prompts) < MIN_PROMPTS:
-        return None
+    return _calibrated(library, prompts, settings, entries) if prompts else None
+
+
+def _calibrated(
+    library: Library, prompts: Sequence[str], settings: RunSettings, entries: Sequence[Entry]
+) -> MethodTable:
     return calibrate_methods(
         library,
         prompts,

@@ -31,14 +31,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.simplex import require_simplex
 from palate.engine.bank import AdapterBank
-from palate.library.policy import (
-    BASE,
-    Measured,
-    Policy,
-    PolicyFile,
-    load_policy,
-    save_policy,
-)
+from palate.library.policy import BASE, Measured, Policy, PolicyFile, load_policy, save_policy
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
 from palate.portfolio.slack import Answers, with_slacks
 from palate.training.anchors import Anchor, objective_anchors
@@ -52,20 +45,14 @@ Make = Callable[[Shares], Policy]
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Measurements of policies, kept in a folder.
-
-    Attributes:
-        builder: Has the experts.
-        estimator: Measures.
-        folder: One file per policy.
-    """
+    """Measurements of policies, stored in a folder with one file per policy."""
 
     builder: Builder
     estimator: PayoffEstimator
     folder: Path
 
     def of(self, policy: Policy) -> Measured:
-        """The policy's measurement; made and kept unless it is there."""
+        """The policy's measurement, from its file or made now."""
         path = self.folder / f"{policy.name}.json"
         manifest = self.builder.library.manifest
         experts = {name: manifest.expert(name).key for name in policy.coefficients}
@@ -101,10 +88,10 @@ class ModelOracle:
     """An oracle whose policies are made of models; see the module's text.
 
     Attributes:
-        make: A preference to a policy; the same preference, the same policy.
-        prices: What policies are worth.
+        make: From a preference to a policy; the same preference gives the same policy.
+        prices: Measurements of policies.
         part: Indices of the prompts that payoffs are computed on; `None` takes all.
-        policies: Made so far, by name.
+        policies: Policies so far, by name.
     """
 
     make: Make
@@ -124,40 +111,40 @@ class ModelOracle:
         return policy.name
 
     def payoffs(self, policies: Sequence[str]) -> Payoffs:
-        """What these policies are worth on the oracle's part of the prompts."""
+        """Payoffs of these policies on the oracle's part of the prompts."""
         measurements = self.measurements(policies)
         if self.part is not None:
             measurements = some_prompts(measurements, self.part)
         return payoffs_from_measurements(measurements)
 
     def measurements(self, policies: Sequence[str]) -> Measurements:
-        """What was measured of these policies on all prompts."""
-        chosen = [self.policies[name] for name in policies]
-        found = [self.prices.of(policy) for policy in chosen]
+        """Measurements of these policies on all prompts."""
+        rows = [self.policies[name] for name in policies]
+        measured = [self.prices.of(policy) for policy in rows]
         unknown = (np.nan,) * len(self.objectives)
         return Measurements(
             objectives=self.objectives,
             policies=tuple(policies),
-            rewards=np.array([measured.rewards for measured in found]),
-            kl=np.array([measured.kl for measured in found]),
+            rewards=np.array([one.rewards for one in measured]),
+            kl=np.array([one.kl for one in measured]),
             beta=self.prices.builder.settings.training.beta,
-            preferences=np.array([policy.preference or unknown for policy in chosen]),
+            preferences=np.array([policy.preference or unknown for policy in rows]),
         )
 
     def with_slacks(
         self, payoffs: Payoffs, *, part: Int[ndarray, " prompts"], confidence: float
     ) -> Payoffs:
-        """The payoffs with what the policies' answers to these prompts say of their slacks.
+        """The payoffs with upper bounds of the policies' slacks from their answers.
 
         Args:
-            payoffs: Of policies of this oracle.
+            payoffs: Payoffs of policies of this oracle.
             part: Indices of the prompts.
-            confidence: Probability that all of the slacks hold together.
+            confidence: Probability that all of the bounds hold together.
         """
-        found = [self.prices.of(self.policies[name]).answers for name in payoffs.table.policies]
+        every = (self.prices.of(self.policies[name]).answers for name in payoffs.table.policies)
         answers = [
-            None if each is None else Answers(each.rewards[part], each.log_ratios[part])
-            for each in found
+            None if one is None else Answers(one.rewards[part], one.log_ratios[part])
+            for one in every
         ]
         return with_slacks(payoffs, answers, confidence=confidence)
 

@@ -1,17 +1,16 @@
-"""What a policy is worth: its answers to fixed prompts, scored by rewards and priced in KL.
+"""The payoff of a policy: its answers to fixed prompts, scored by rewards and priced in KL.
 
 Every policy answers the same prompts with the same seeds, so differences between policies are
 paired. KL is summed over the whole vocabulary along the policy's own answers, which is unbiased and
-spreads less than log-ratios of the drawn tokens. With several answers to each prompt, every
-answer's own reward and log-ratio are kept too: they say how far the policy is from optimal.
+varies less than log-ratios of the sampled tokens. With several answers to each prompt, the result
+has every answer's reward and log-ratio too, from which the policy's slack is estimated.
 
 Source:
     palm.md, sections 2 and 8; methods/README.md C9.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -33,28 +32,18 @@ from palate.portfolio.slack import Answers
 from palate.training.rollouts import RewardScores
 
 
-class ScoreTokens(Protocol):
-    """One number for every token of given answers under plans."""
-
-    def __call__(
-        self, base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
-    ) -> Sequence[Tensor]:
-        """One tensor `[tokens]` for each item."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class PayoffEstimator:
     """How policies are measured.
 
     Attributes:
         base: The reference.
-        prompts: As users write them.
-        reward: What answers are worth.
-        reward_key: What identifies the reward, so that measurements by another are not mixed in.
-        n_answers: To each prompt.
+        prompts: Prompts as users write them.
+        reward: Scores of answers.
+        reward_key: Identifies the reward, so that measurements by another are not mixed in.
+        n_answers: Answers to each prompt.
         max_tokens: Most tokens of an answer.
-        seed: The same for all policies.
+        seed: Random seed, the same for all policies.
     """
 
     base: Base
@@ -90,20 +79,20 @@ class PayoffEstimator:
 
     def measure(self, plan: Plan, bank: AdapterBank) -> Measured:
         """The plan's answers, scored and priced."""
-        asked = [(prompt, copy) for prompt in self.prompts for copy in range(self.n_answers)]
+        prompts = [prompt for prompt in self.prompts for _ in range(self.n_answers)]
         sampling = SamplingParams(max_tokens=self.max_tokens)
         requests = [
             Request(
                 format_messages(self.base, prompt),
                 plan,
                 sampling,
-                seed=derive_seed(self.seed, "meter", prompt, copy),
+                seed=derive_seed(self.seed, "meter", prompt, place % self.n_answers),
             )
-            for prompt, copy in asked
+            for place, prompt in enumerate(prompts)
         ]
         answers = LocalEngine(self.base, bank).generate(requests)
         texts = [answer.text for answer in answers]
-        rewards = self.reward.score([prompt for prompt, _ in asked], texts)
+        rewards = self.reward.score(prompts, texts)
         items = [
             Scored(tuple(encode_prompt(self.base, request.prompt)), answer.tokens)
             for request, answer in zip(requests, answers, strict=True)
@@ -112,27 +101,26 @@ class PayoffEstimator:
         shape = (len(self.prompts), self.n_answers)
         grouped = [tuple(texts[k : k + shape[1]]) for k in range(0, len(texts), shape[1])]
         each = np.asarray(rewards, dtype=np.float64).reshape(*shape, -1)
-        answers_worth = None
+        single = None
         if self.n_answers > 1:
+            reference = reference_plan(n_experts=bank.n_experts)
             own = self._summed(answer_log_probs, plan, bank, items)
-            base = self._summed(
-                answer_log_probs, reference_plan(n_experts=bank.n_experts), bank, items
-            )
-            answers_worth = Answers(each, (own - base).reshape(shape))
-        return Measured(
-            rewards=each.mean(axis=1),
-            kl=kl.reshape(shape).mean(axis=1),
-            texts=tuple(grouped),
-            answers=answers_worth,
-        )
+            base = self._summed(answer_log_probs, reference, bank, items)
+            single = Answers(each, (own - base).reshape(shape))
+        kl = kl.reshape(shape).mean(axis=1)
+        return Measured(rewards=each.mean(axis=1), kl=kl, texts=tuple(grouped), answers=single)
 
     def _summed(
-        self, score: ScoreTokens, plan: Plan, bank: AdapterBank, items: Sequence[Scored]
+        self,
+        score: Callable[..., Sequence[Tensor]],
+        plan: Plan,
+        bank: AdapterBank,
+        items: Sequence[Scored],
     ) -> Float[ndarray, " answers"]:
-        """Sum over the tokens of every answer, in nats; read in order of length, to pad little."""
+        """Sum over the tokens of every answer, nats; sorted by length, to pad little."""
         order = np.argsort([len(item.answer) for item in items], kind="stable")
         some = [items[k] for k in order]
-        found = score(self.base, bank, plans=[plan] * len(some), items=some)
+        tokens = score(self.base, bank, plans=[plan] * len(some), items=some)
         sums = np.zeros(len(items))
-        sums[order] = [float(terms.double().sum()) for terms in found]
+        sums[order] = [float(terms.double().sum()) for terms in tokens]
         return sums

@@ -1,14 +1,13 @@
-"""`palate scale payoff`: a payoff table measured in cells, on one process or on many through Ray.
+"""A payoff table measured in cells, on one process or on many through Ray.
 
 A cell is one policy on a few prompts: its answers are sampled, scored and priced in KL. Cells hold
-the same requests with the same seeds whoever runs them, so the table does not depend on the number
-of workers, not even in its last digits (on processors of one kind).
-
-Ray Data hands out the cells and runs a failed one again; nothing here is a cluster of our own.
+the same requests with the same seeds on every worker, so the table does not depend on the number of
+workers, not even in its last digits (on processors of one kind). Ray Data hands out the cells and
+runs a failed one again.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -37,19 +36,19 @@ MIN_CHUNK = 4  # prompts of a cell, as the estimator asks
 
 
 class PayoffJobSettings(Settings):
-    """What is measured, and on how many workers.
+    """Size of a measurement, and its workers.
 
     Attributes:
-        n_answers: To each prompt, by each policy; two or more also tell every policy's slack.
+        n_answers: Answers of each policy to each prompt; two or more also bound every slack.
         max_tokens: Most tokens of an answer.
         chunk_prompts: Prompts of a cell; a part of the result's last digits.
-        seed: The same for all policies.
+        seed: Random seed, the same for all policies.
         beta: Price of a nat; `None` is the library's.
         workers: Ray workers; 0 measures in this process, without Ray.
-        address: Of a running Ray cluster; `None` starts one here with as many CPUs as workers.
+        address: Address of a running Ray cluster; `None` starts one with a CPU for each worker.
         base: Where the base is now, if it has moved.
-        device: As torch names devices; with `cuda` every Ray worker has a GPU of its own.
-        dtype: Of the base's parameters.
+        device: A torch device; with `cuda` every Ray worker has a GPU of its own.
+        dtype: Type of the base's parameters.
     """
 
     n_answers: int = Field(default=1, ge=1)
@@ -64,9 +63,7 @@ class PayoffJobSettings(Settings):
     dtype: str = "float32"
 
 
-Found = dict[
-    str, Any
-]  # rewards `[prompts][objectives]`, kl `[prompts]`, texts and log_ratios `[prompts][answers]`
+Payoff = dict[str, Any]  # the fields of `Measured` as lists
 
 
 @dataclass(frozen=True)
@@ -86,49 +83,43 @@ class CellWorker:
         self._opened = Library.load(Path(folder), base=s.base, device=s.device, dtype=s.dtype)
         self._reward = library_rewards(self._opened.files)
 
-    def measure(self, cell: Cell) -> Found:
-        """What the policy's answers to the cell's prompts are worth."""
+    def measure(self, cell: Cell) -> Payoff:
+        """Rewards, KL and texts of the policy's answers to the cell's prompts."""
         names = self._opened.bank.names
         if cell.policy == BASE:
             plan = reference_plan(n_experts=len(names))
         else:
             plan = member_plan(index=names.index(cell.policy), n_experts=len(names))
+        s = self._settings
         estimator = PayoffEstimator(
             base=self._opened.base,
             prompts=cell.prompts,
             reward=self._reward,
             reward_key="cell",
-            n_answers=self._settings.n_answers,
-            max_tokens=self._settings.max_tokens,
-            seed=self._settings.seed,
+            n_answers=s.n_answers,
+            max_tokens=s.max_tokens,
+            seed=s.seed,
         )
-        found = estimator.measure(plan, self._opened.bank)
-        each = found.answers
+        measured = estimator.measure(plan, self._opened.bank)
+        each = measured.answers
         return {
-            "rewards": found.rewards.tolist(),
-            "kl": found.kl.tolist(),
-            "texts": [list(row) for row in found.texts],
+            "rewards": measured.rewards.tolist(),
+            "kl": measured.kl.tolist(),
+            "texts": [list(row) for row in measured.texts],
             "answer_rewards": [] if each is None else each.rewards.tolist(),
             "log_ratios": [] if each is None else each.log_ratios.tolist(),
         }
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row of a Ray dataset: the cell in, what was found out, both as JSON (exact floats)."""
-        asked = json.loads(row["cell"])
-        found = self.measure(Cell(asked["policy"], tuple(asked["prompts"])))
-        return {"place": row["place"], "found": json.dumps(found)}
+        """A row of a Ray dataset: a cell in, its payoff out, both as JSON (exact floats)."""
+        cell = json.loads(row["cell"])
+        payoff = self.measure(Cell(cell["policy"], tuple(cell["prompts"])))
+        return {"place": row["place"], "payoff": json.dumps(payoff)}
 
 
 @dataclass(frozen=True)
 class PayoffRun:
-    """A measured table and the answers it rests on.
-
-    Attributes:
-        payoffs: With paired standard errors.
-        measurements: Prompt by prompt.
-        answers: By policy and prompt.
-        n_cells: Pieces of work.
-    """
+    """A table with paired standard errors, and the answers by policy and prompt behind it."""
 
     payoffs: Payoffs
     measurements: Measurements
@@ -141,7 +132,7 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
 
     Raises:
         InvalidInputError: fewer than four prompts, or one twice.
-        MissingExtraError: workers are asked for and Ray is not installed.
+        MissingExtraError: there are workers and Ray is not installed.
     """
     if len(prompts) < MIN_CHUNK or len(set(prompts)) < len(prompts):
         raise InvalidInputError(
@@ -150,15 +141,14 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
         )
     if settings.workers:
         require_ray()
-    manifest = LibraryFolder.open(folder).manifest  # whoever measures opens the base
+    manifest = LibraryFolder.open(folder).manifest  # workers open the base
     policies = (BASE, *manifest.expert_names)
     chunks = _chunks(prompts, settings.chunk_prompts)
     cells = [Cell(policy, chunk) for policy in policies for chunk in chunks]
-    run: Callable[[Path, list[Cell], PayoffJobSettings], list[Found]]
     run = _through_ray if settings.workers else _here
-    found = run(folder, cells, settings)
+    payoffs_of_cells = run(folder, cells, settings)
     n = len(chunks)
-    per_policy = [found[k * n : (k + 1) * n] for k in range(len(policies))]
+    per_policy = [payoffs_of_cells[k * n : (k + 1) * n] for k in range(len(policies))]
     measurements = Measurements(
         objectives=manifest.objective_names,
         policies=policies,
@@ -178,42 +168,39 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
 
 
 def _preferences(manifest: Manifest) -> Float[ndarray, "policies objectives"]:
-    """What the base and the experts were made for; NaN where no preference describes it."""
+    """Preferences of the base and the experts; NaN where no preference describes one."""
     anchors = [manifest.expert(name).anchor for name in manifest.expert_names]
     unknown = np.full(len(manifest.objective_names), np.nan)
     return np.array([unknown, *(unknown if a.is_signed else a.vector() for a in anchors)])
 
 
-def _answers(cells: Sequence[Found]) -> Answers | None:
+def _answers(cells: Sequence[Payoff]) -> Answers | None:
     """One policy's answers one by one, where there are several to each prompt."""
     rewards = [row for cell in cells for row in cell["answer_rewards"]]
-    if not rewards:
-        return None
-    return Answers(
-        np.array(rewards), np.array([row for cell in cells for row in cell["log_ratios"]])
-    )
+    log_ratios = [row for cell in cells for row in cell["log_ratios"]]
+    return Answers(np.array(rewards), np.array(log_ratios)) if rewards else None
 
 
 def _chunks(prompts: Sequence[str], size: int) -> list[tuple[str, ...]]:
     """Prompts in order; a last chunk that is too small for the estimator joins the one before."""
-    found = [tuple(prompts[k : k + size]) for k in range(0, len(prompts), size)]
-    if len(found) > 1 and len(found[-1]) < MIN_CHUNK:
-        last = found.pop()
-        found[-1] = (*found[-1], *last)
-    return found
+    chunks = [tuple(prompts[k : k + size]) for k in range(0, len(prompts), size)]
+    if len(chunks) > 1 and len(chunks[-1]) < MIN_CHUNK:
+        last = chunks.pop()
+        chunks[-1] = (*chunks[-1], *last)
+    return chunks
 
 
-def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Found]:
+def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Payoff]:
     worker = CellWorker(str(folder), settings.model_dump())
-    found: list[Found] = []
+    payoffs: list[Payoff] = []
     with progress_of("cells of the payoff table") as report:
         for cell in cells:
-            found.append(worker.measure(cell))
-            report(len(found), len(cells))
-    return found
+            payoffs.append(worker.measure(cell))
+            report(len(payoffs), len(cells))
+    return payoffs
 
 
-def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Found]:
+def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Payoff]:
     ray = start_ray(n_cpus=settings.workers, address=settings.address)
     data: Any = import_module("ray.data")
     try:
@@ -221,11 +208,10 @@ def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -
             settings.device, n=settings.workers, each=1.0, address=settings.address, ray=ray
         )
         items = [
-            {"place": place, "cell": json.dumps({"policy": c.policy, "prompts": list(c.prompts)})}
-            for place, c in enumerate(cells)
+            {"place": place, "cell": json.dumps(vars(cell))} for place, cell in enumerate(cells)
         ]
-        cells_there = data.from_items(items, override_num_blocks=len(items))
-        rows = cells_there.map(
+        dataset = data.from_items(items, override_num_blocks=len(items))
+        rows = dataset.map(
             CellWorker,
             fn_constructor_args=(str(folder.resolve()), settings.model_dump()),
             compute=data.ActorPoolStrategy(size=settings.workers),
@@ -235,4 +221,4 @@ def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -
     finally:
         ray.shutdown()
     ordered = sorted(rows, key=lambda row: row["place"])
-    return [json.loads(row["found"]) for row in ordered]
+    return [json.loads(row["payoff"]) for row in ordered]

@@ -22,16 +22,16 @@ class PortfolioSettings(Settings):
         tolerance: In reward units: the search stops when no loss is larger, and without a
             `size` as few members are kept as lose no more by the estimates.
         max_policies: Budget, the objectives' own policies among them.
-        epsilon: Of the grid: multiplicative tolerance; `None` takes the tightest, to three digits,
+        epsilon: Multiplicative tolerance of the grid; `None` takes the tightest, to three digits,
             that `max_policies` affords, the same number as for a `delta` of `None`.
-        delta: Of the grid: additive tolerance, below the number of objectives less one; `None` as
+        delta: Additive tolerance of the grid, below the number of objectives less one; `None` as
             for `epsilon`.
         size: Keep exactly so many members.
-        prompts: JSONL with a column `prompt` that policies are measured on, or `world`; `None`
-            takes the run's own.
-        n_prompts: Use so many of them, drawn at random; 0 uses all. Half chooses, half certifies.
-        n_answers: Of every policy to every prompt.
-        confidence: Of the certificate.
+        prompts: File or list of prompts that policies are measured on; `None` takes the run's own.
+        n_prompts: Use so many of them, selected at random; 0 uses all. Half selects members, half
+            certifies.
+        n_answers: Answers of every policy to every prompt.
+        confidence: Confidence of the certificate.
         slack: How near to optimal every policy is for its own preference, which certifies against
             all policies there could be: a number is assumed; `estimate` takes an upper bound from
             the policies' own answers, which needs an `n_answers` of two or more and compares the
@@ -45,7 +45,7 @@ class PortfolioSettings(Settings):
     epsilon: float | None = Field(default=None, gt=0)
     delta: float | None = Field(default=None, gt=0)
     size: int | None = Field(default=None, ge=1)
-    prompts: str | None = None
+    prompts: str | tuple[str, ...] | None = None
     n_prompts: int = Field(default=600, ge=0)
     n_answers: int = Field(default=1, ge=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)

@@ -1,4 +1,4 @@
-"""Ray, started or joined: what all that uses it needs."""
+"""Ray, started or joined."""
 
 import os
 from importlib import import_module
@@ -11,21 +11,17 @@ NAMESPACE = "palate"
 
 
 def require_ray() -> None:
-    """Return when Ray is installed.
-
-    Raises:
-        MissingExtraError: it is not.
-    """
+    """Raise `MissingExtraError` when Ray is not installed."""
     if find_spec("ray") is None:
         raise MissingExtraError("Several workers or replicas need Ray; install palate[scale].")
 
 
 def start_ray(*, n_cpus: int, address: str | None) -> Any:
-    """Ray, connected; nothing is reported to Ray's makers unless asked for.
+    """Ray, connected; usage statistics are off unless the environment turns them on.
 
     Args:
-        n_cpus: Of the one that starts here.
-        address: Of a running cluster; `None` starts one on this machine.
+        n_cpus: CPUs of a cluster that is started here.
+        address: Address of a running cluster; `None` starts one on this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")
@@ -41,10 +37,10 @@ def start_ray(*, n_cpus: int, address: str | None) -> Any:
 
 
 def gpus_of(device: str, *, n: int, each: float, address: str | None, ray: Any) -> float:
-    """GPUs that one of `n` processes asks Ray for; none where it computes on something else.
+    """GPUs that one of `n` processes requests from Ray; 0 on other devices.
 
-    A cluster that runs already may still grow; of one that was started here it is known what it
-    has, and Ray would wait for more without a word.
+    A running cluster may still grow. One that was started here will not, and Ray would wait for
+    more GPUs without a word.
 
     Raises:
         InvalidInputError: the device names a GPU that Ray would not choose, or there are too few.

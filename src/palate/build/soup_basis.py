@@ -1,4 +1,4 @@
-"""Write a library's `soup.json`: the basis that users's coefficients are learned in."""
+"""Write a library's `soup.json`: the basis that users' coefficients are learned in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.build.soup_feedback import Said, Shown, read_feedback, shown_answers
+from palate.build.soup_feedback import Observation, Shown, read_feedback, shown_answers
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.settings import load_settings
@@ -27,12 +27,12 @@ from palate.soup.settings import SoupSettings
 
 @dataclass(frozen=True, eq=False)
 class SoupWritten:
-    """What was written.
+    """The written file.
 
     Attributes:
         path: The file.
         basis: Its content.
-        order: Experts in the order in which they add most to what the others span.
+        order: Experts in the order in which they add most to the span of those before.
     """
 
     path: Path
@@ -55,7 +55,7 @@ def write_soup(
     Args:
         target: Folder of a library with rollouts, or the library opened.
         population: Feedback of many users (`user` in every row), for the prior and the gain.
-        floor: One safety expert with the coefficient that feedback cannot lower.
+        floor: A safety expert with the coefficient that feedback cannot lower.
         overrides: `key=value` of `SoupSettings`; otherwise the trust region follows from the
             experts (`palate.soup.settings.settings_for`).
         base: Where the base is now, if it has moved.
@@ -75,7 +75,7 @@ def write_soup(
             f"The safety floor {dict(floor)} names {len(floor)} experts; name one."
         )
     answers = calibration_answers(opened.files, opened.base)
-    with progress_of("read calibration answers, experts") as report:
+    with progress_of("score calibration answers, experts") as report:
         ratios = log_ratios(opened.base, opened.files.expert_folders(), answers, on_expert=report)
     means, scales = feature_scales(ratios, beta=manifest.beta)
     states = opened.states
@@ -108,10 +108,10 @@ def write_soup(
 
 
 def kept_floor(files: LibraryFolder) -> dict[str, float] | None:
-    """The safety floor of the `soup.json` that is there, for one that is written anew.
+    """The safety floor of the present `soup.json`, for one that is written anew.
 
     Raises:
-        InvalidCoefficientsError: its expert is gone, so nothing could keep the floor.
+        InvalidCoefficientsError: its expert is not in the library any more.
     """
     path = files.folder / SOUP
     floor = load_basis(path).floor if path.is_file() else None
@@ -129,25 +129,25 @@ def kept_floor(files: LibraryFolder) -> dict[str, float] | None:
 def shown_log_ratios(
     base: Base, library: LibraryFolder, shown: Sequence[Shown]
 ) -> Float[ndarray, "answers experts"]:
-    """`[answers, experts]`: brought with the feedback, or read by the experts.
+    """`[answers, experts]`: from the feedback file, or scored by the experts.
 
     Raises:
-        InvalidCoefficientsError: an answer brings log-ratios of an unknown expert, or of some only.
+        InvalidCoefficientsError: an answer has log-ratios of an unknown expert, or of some only.
     """
     names = library.manifest.expert_names
-    found = np.full((len(shown), len(names)), np.nan)
+    ratios = np.full((len(shown), len(names)), np.nan)
     for place, answer in enumerate(shown):
         if answer.log_ratios:
-            found[place] = _brought(dict(answer.log_ratios), names)
-    unread = [place for place, answer in enumerate(shown) if not answer.log_ratios]
-    if unread:
-        items = [scored_text(base, shown[at].prompt, shown[at].text) for at in unread]
-        with progress_of("read answers, experts") as report:
-            found[unread] = log_ratios(base, library.expert_folders(), items, on_expert=report)
-    return found
+            ratios[place] = _given(dict(answer.log_ratios), names)
+    missing = [place for place, answer in enumerate(shown) if not answer.log_ratios]
+    if missing:
+        items = [scored_text(base, shown[at].prompt, shown[at].text) for at in missing]
+        with progress_of("score answers, experts") as report:
+            ratios[missing] = log_ratios(base, library.expert_folders(), items, on_expert=report)
+    return ratios
 
 
-def _brought(named: dict[str, float], names: tuple[str, ...]) -> list[float]:
+def _given(named: dict[str, float], names: tuple[str, ...]) -> list[float]:
     unknown = [name for name in named if name not in names]
     missing = [name for name in names if name not in named]
     if unknown or missing:
@@ -161,12 +161,12 @@ def _brought(named: dict[str, float], names: tuple[str, ...]) -> list[float]:
 def _with_population(
     basis: SoupBasis,
     opened: Library,
-    said: Sequence[Said],
+    observations: Sequence[Observation],
     *,
     calibration: Float[ndarray, "answers experts"],
 ) -> SoupBasis:
-    """The basis with the prior and gain of everybody's comparisons; other kinds are left out."""
-    pairs = [item for item in said if item.kind == "comparison"]
+    """The basis with the prior and gain of all users' comparisons; other kinds are left out."""
+    pairs = [item for item in observations if item.kind == "comparison"]
     shown = shown_answers(pairs)
     place_of = {answer: place for place, answer in enumerate(shown)}
     features = basis.features(shown_log_ratios(opened.base, opened.files, shown))
@@ -184,7 +184,7 @@ def _with_population(
         labels[user, : len(rows)] = [label for _, label in rows]
         discounts[user, : len(rows)] = 1.0
     prior = population_prior(
-        fit_population(differences, labels, discounts=discounts).prior,
+        fit_population(differences, labels, discounts=discounts),
         calibration=basis.features(calibration),
         scales=basis.feature_scales,
     )

@@ -1,4 +1,4 @@
-"""Feedback files: what users said of answers, one JSON object a line.
+"""Feedback files: users' judgments of answers, one JSON object a line.
 
     {"prompt": "...", "first": "text", "second": "text", "label": 1}      1 first, 0 second, 0.5 tie
     {"prompt": "...", "answer": "text", "thumbs": 1}                      1 up, 0 down
@@ -6,9 +6,9 @@
     {"id": "r1", "prompt": "...", "answer": "text"}                       an answer to refer to
     {"first_id": "r1", "second_id": "r2", "label": 0}                     refers to two of them
 
-`answer_id` stands for `answer` in the same way. `user` may name who said it. Instead of being
-scored by the library's experts, an answer may bring its log-ratios (`first_log_ratios`,
-`second_log_ratios`, `log_ratios`, numbers by expert), as decoding leaves them.
+`answer_id` stands for `answer` in the same way. `user` may name the user. Instead of being scored
+by the library's experts, an answer may bring its log-ratios (`first_log_ratios`,
+`second_log_ratios`, `log_ratios`, numbers by expert), as decoding computes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,7 @@ from palate.core.types import FeedbackKind
 
 @dataclass(frozen=True)
 class Shown:
-    """An answer that somebody saw.
-
-    Attributes:
-        prompt: As users write it.
-        text: The answer.
-        log_ratios: By expert, where they were brought; otherwise empty.
-    """
+    """An answer that a user saw, with its log-ratios by expert where the file has them."""
 
     prompt: str
     text: str
@@ -37,16 +31,16 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Said:
-    """One thing said.
+class Observation:
+    """A comparison of two answers, or thumbs or a rating of one.
 
     Attributes:
-        user: Who, or empty.
-        kind: A comparison of two answers; thumbs or a rating of one.
+        user: The user's name, or empty.
+        kind: Kind of feedback.
         first: The answer, or the first of two.
         second: The other one of a comparison; differs from the first.
         label: Comparison and thumbs: in [0, 1]; rating: any number.
-        line: In the file, from one.
+        line: Line in the file, from one.
     """
 
     user: str
@@ -57,8 +51,8 @@ class Said:
     line: int
 
 
-def read_feedback(path: Path) -> list[Said]:
-    """What the file says, in order; contradictions and repetitions are kept.
+def read_feedback(path: Path) -> list[Observation]:
+    """The file's feedback, in order, with contradictions and repetitions.
 
     Raises:
         InvalidInputError: the file is missing or empty, or a line is no feedback, refers to an
@@ -68,26 +62,28 @@ def read_feedback(path: Path) -> list[Said]:
     rows = read_jsonl(path, what="feedback file")
     answers = {str(row["id"]): row for row in rows if "id" in row and "answer" in row}
     reader = _Reader(path, answers)
-    found = [
-        reader.said(row, line)
+    observations = [
+        reader.observation(row, line)
         for line, row in enumerate(rows, start=1)
         if not ("id" in row and "answer" in row and not _labels(row))
     ]
-    if not found:
+    if not observations:
         raise InvalidInputError(
             f"The feedback file {str(path)!r} holds no feedback; give at least one comparison, "
             "rating or thumb."
         )
-    return found
+    return observations
 
 
-def of_user(said: Sequence[Said], user: str | None, *, path: Path) -> list[Said]:
-    """What one user said.
+def of_user(
+    observations: Sequence[Observation], user: str | None, *, path: Path
+) -> list[Observation]:
+    """One user's feedback.
 
     Raises:
-        InvalidInputError: several users speak and none is chosen, or nobody of that name does.
+        InvalidInputError: there are several users and none is named, or none of that name.
     """
-    names = list(dict.fromkeys(item.user for item in said))
+    names = list(dict.fromkeys(item.user for item in observations))
     if user is None and len(names) > 1:
         raise InvalidInputError(
             f"The feedback file {str(path)!r} has {len(names)} users, such as {names[0]!r}; "
@@ -98,12 +94,12 @@ def of_user(said: Sequence[Said], user: str | None, *, path: Path) -> list[Said]
             f"The feedback file {str(path)!r} has nothing of {user!r}; it has "
             f"{', '.join(repr(name) for name in names[:5])}."
         )
-    return [item for item in said if user in (None, item.user)]
+    return [item for item in observations if user in (None, item.user)]
 
 
-def shown_answers(said: Sequence[Said]) -> list[Shown]:
+def shown_answers(observations: Sequence[Observation]) -> list[Shown]:
     """The different answers in the feedback, in order."""
-    both = (answer for item in said for answer in (item.first, item.second))
+    both = (answer for item in observations for answer in (item.first, item.second))
     return list(dict.fromkeys(answer for answer in both if answer is not None))
 
 
@@ -112,8 +108,8 @@ class _Reader:
     path: Path
     answers: Mapping[str, dict[str, Any]]
 
-    def said(self, row: dict[str, Any], line: int) -> Said:
-        labels = _labels(row)
+    def observation(self, row: dict[str, Any], line: int) -> Observation:
+        user, labels = str(row.get("user", "")), _labels(row)
         if len(labels) != 1:
             raise self._error(line, f"has {labels or 'none'} of label, thumbs and rating; give one")
         name = labels[0]
@@ -124,14 +120,14 @@ class _Reader:
         if name != "label":
             kind: FeedbackKind = "rating" if name == "rating" else "thumbs"
             only = self._shown(row, "answer", "log_ratios", line)
-            return Said(str(row.get("user", "")), kind, only, None, float(label), line)
+            return Observation(user, kind, only, None, float(label), line)
         first = self._shown(row, "first", "first_log_ratios", line)
         second = self._shown(row, "second", "second_log_ratios", line)
         if (first.prompt, first.text) == (second.prompt, second.text):
             raise self._error(line, "compares an answer with itself; remove it")
         if first.prompt != second.prompt:
             raise self._error(line, "compares answers to two prompts; compare answers to one")
-        return Said(str(row.get("user", "")), "comparison", first, second, float(label), line)
+        return Observation(user, "comparison", first, second, float(label), line)
 
     def _shown(self, row: dict[str, Any], name: str, ratios: str, line: int) -> Shown:
         source, text = row, row.get(name)

@@ -1,4 +1,4 @@
-"""A user's soup from what the user said: coefficients with intervals, and what they promise."""
+"""A user's soup from the user's feedback: coefficients with intervals, and a predicted gain."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.build.soup_basis import shown_log_ratios
-from palate.build.soup_feedback import Said, of_user, read_feedback, shown_answers
+from palate.build.soup_feedback import Observation, Shown, of_user, read_feedback, shown_answers
 from palate.core.types import Belief, Feedback
 from palate.library.library import Library
 from palate.library.soup import open_basis
@@ -29,18 +29,20 @@ LENGTH_CORRELATION = 0.5  # above it the fit may be of length
 LOW_GAIN = 0.5  # of the population's: below it a user contradicts themselves
 MIN_FOR_LENGTH = 5
 
+Features = dict[Shown, Float[ndarray, " experts"]]  # scaled, by answer
+
 
 @dataclass(frozen=True, eq=False)
 class FittedSoup:
-    """What was learned of a user.
+    """A user's learned coefficients.
 
     Attributes:
         soup: Coefficients, trust region, predicted gain, plan.
         experts: Names, in bank order.
-        confidence: Of the intervals.
-        counts: Feedback items by kind.
+        confidence: Confidence of the intervals.
+        counts: Numbers of feedback items by kind.
         gain: How sharply this user's labels follow margins, divided by the population's.
-        report: Of the served soup on calibration states.
+        report: Numbers of the served soup on calibration states.
         warnings: One sentence each.
         base: Hash of the base model's files.
     """
@@ -61,7 +63,7 @@ class FittedSoup:
         return np.stack([self.soup.believed - half, self.soup.believed + half], axis=1)
 
     def coefficients_file(self) -> CoefficientsFile:
-        """What answers are served with."""
+        """The served coefficients as a file."""
         served = self.soup.coefficients.tolist()
         return CoefficientsFile(self.base, dict(zip(self.experts, served, strict=True)))
 
@@ -98,14 +100,14 @@ def fit_soup(
 ) -> FittedSoup:
     """A user's coefficients from a feedback file, as `palate.preferences.belief` learns them.
 
-    Served is the belief; what is shown of it, intervals too, is of the posterior.
+    The belief is served; the printed numbers and intervals are the posterior's.
 
     Args:
         folder: A library with `soup.json`.
-        feedback: See `palate.build.soup_feedback`.
-        method: Which soup is to serve them.
-        user: Whose feedback; not needed where the file has one user's.
-        out: Coefficients file to write, for `palate answer --coefficients @FILE`.
+        feedback: A file as in `palate.build.soup_feedback`.
+        method: The soup that will serve the coefficients.
+        user: Name of the user; not needed where the file has one user's feedback.
+        out: Coefficients file to write, for `palate generate --coefficients @FILE`.
         base: Where the base is now, if it has moved.
 
     Raises:
@@ -113,13 +115,13 @@ def fit_soup(
         InvalidCoefficientsError: log-ratios are of unknown experts or not finite.
         FormatError: `soup.json` is for another base or other experts.
     """
-    said = of_user(read_feedback(feedback), user, path=feedback)
+    observations = of_user(read_feedback(feedback), user, path=feedback)
     opened = Library.load(folder, base=base)
     basis = open_basis(opened.files)
-    shown = shown_answers(said)
+    shown = shown_answers(observations)
     ratios = shown_log_ratios(opened.base, opened.files, shown)
     features = dict(zip(shown, basis.features(ratios), strict=True))
-    items = as_feedback(said, features, basis=basis)
+    items = _as_feedback(observations, features, basis=basis)
     learner = learner_of(basis)
     belief = learner.rebuild(items)
     states = opened.states
@@ -131,19 +133,18 @@ def fit_soup(
         settings=basis.settings,
         floor=basis.floor_place,
     )
-    lengths = {answer: float(len(answer.text.split())) for answer in shown}
-    found = report(soup, belief, basis=basis, states=states)
+    report = _report(soup, belief, basis=basis, states=states)
     fitted = FittedSoup(
         soup=shown_soup(soup, learner.posterior(items), basis=basis, states=states),
         experts=basis.experts,
         confidence=basis.settings.confidence,
-        counts=dict(Counter(item.kind for item in said)),
+        counts=dict(Counter(item.kind for item in observations)),
         gain=belief.gain / basis.prior.gain,
-        report=found,
+        report=report,
         warnings=(
             *_fit_warnings(soup, belief, basis=basis),
-            *_length_warnings(said, features, lengths, belief=belief),
-            *found.warnings,
+            *_length_warnings(observations, features, belief=belief),
+            *report.warnings,
         ),
         base=basis.base,
     )
@@ -157,19 +158,13 @@ def learner_of(basis: SoupBasis) -> Learner:
     return Learner(basis.prior, settings=LearningSettings(gain=basis.prior.gain))
 
 
-def as_feedback(
-    said: Sequence[Said], features: dict[Any, Float[ndarray, " experts"]], *, basis: SoupBasis
+def _as_feedback(
+    observations: Sequence[Observation], features: Features, *, basis: SoupBasis
 ) -> list[Feedback]:
-    """Everything a user said, as beliefs are learned from it.
-
-    Args:
-        said: In order.
-        features: `[experts]`, scaled, by answer.
-        basis: Gives the features of a typical answer.
-    """
+    """The observations with differences of features, as beliefs are learned from them."""
     typical = basis.feature_means / basis.feature_scales
     items: list[Feedback] = []
-    for item in said:
+    for item in observations:
         feature = features[item.first]
         if item.second is not None:
             feature = feature - features[item.second]
@@ -188,7 +183,7 @@ def as_feedback(
     return items
 
 
-def report(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis, states: States) -> SoupReport:
+def _report(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis, states: States) -> SoupReport:
     """Numbers and warnings of the served soup on calibration states."""
     settings = basis.settings
     is_early = belief.n_observations < settings.n_early
@@ -202,41 +197,38 @@ def report(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis, states: Stat
 
 
 def _fit_warnings(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis) -> list[str]:
-    found: list[str] = []
+    warnings: list[str] = []
     if soup.scale < 1.0:
-        found.append(
+        warnings.append(
             f"The believed coefficients lie beyond the trust region and were multiplied by "
             f"{soup.scale:.2f}; more feedback or a larger budget lets them go further."
         )
     if belief.gain < LOW_GAIN * basis.prior.gain:
-        found.append(
+        warnings.append(
             f"The user's labels follow margins {belief.gain / basis.prior.gain:.2f} times as "
-            "sharply as usual: they contradict each other, or the experts do not span the taste."
+            "sharply as usual: they contradict each other, or the experts do not span what the "
+            "user prefers."
         )
     if not basis.prior.n_observations:
-        found.append(
+        warnings.append(
             "The library has no population prior, so the size of coefficients rests on the trust "
             "region; give 'palate soup basis' a population."
         )
-    return found
+    return warnings
 
 
 def _length_warnings(
-    said: Sequence[Said],
-    features: dict[Any, Float[ndarray, " experts"]],
-    lengths: dict[Any, float],
-    *,
-    belief: Belief,
+    observations: Sequence[Observation], features: Features, *, belief: Belief
 ) -> list[str]:
-    pairs = [(item.first, item.second) for item in said if item.second is not None]
+    pairs = [(item.first, item.second) for item in observations if item.second is not None]
     if len(pairs) < MIN_FOR_LENGTH:
         return []
     margins = np.array([belief.mean @ (features[a] - features[b]) for a, b in pairs])
-    longer = np.array([lengths[a] - lengths[b] for a, b in pairs])
-    found = length_correlation(margins, longer)
-    if abs(found) <= LENGTH_CORRELATION:
+    longer = np.array([float(len(a.text.split()) - len(b.text.split())) for a, b in pairs])
+    correlation = length_correlation(margins, longer)
+    if abs(correlation) <= LENGTH_CORRELATION:
         return []
     return [
-        f"The believed taste goes with length (correlation {found:+.2f}); compare answers of like "
-        "length to tell taste from length."
+        f"The believed preference goes with length (correlation {correlation:+.2f}); compare "
+        "answers of like length to separate the two."
     ]

@@ -70,12 +70,12 @@ class Wholeness:
 
 @dataclass(frozen=True)
 class MeasuredStrength:
-    """What was measured.
+    """The measured strength.
 
     Attributes:
         strength: The largest that passed; the smallest candidate where none did.
-        base: Of the base's own answers.
-        rows: By candidate, up to the first that failed.
+        base: Wholeness of the base's own answers.
+        rows: Wholeness by candidate, up to the first that failed.
     """
 
     strength: float
@@ -89,7 +89,7 @@ def measure_strength(
     """The library's strength, written into its `soup.json`.
 
     Args:
-        library: With a `soup.json`.
+        library: A library with a `soup.json`.
         prompts: Calibration prompts.
         max_tokens: Longest answer.
         seed: Random seed of preferences and answers.
@@ -105,8 +105,8 @@ def measure_strength(
     with progress_of("measure the strength, candidates") as report:
         for place, candidate in enumerate(CANDIDATES, start=1):
             outputs = work.soups(preferences, strength=candidate)
-            found = _wholeness(outputs, work.least_log_probs(outputs), threshold=threshold)
-            rows[candidate] = replace(found, kl=work.kl(preferences, strength=candidate))
+            whole = _wholeness(outputs, work.least_log_probs(outputs), threshold=threshold)
+            rows[candidate] = replace(whole, kl=work.kl(preferences, strength=candidate))
             report(place, len(CANDIDATES))
             is_within = rows[candidate].kl <= library.basis.settings.budget + 1e-12
             if not (is_within and rows[candidate].is_as_whole_as(base)):
@@ -158,8 +158,8 @@ class _Work:
             for output in outputs
         ]
         plans = [reference_plan(n_experts=bank.n_experts)] * len(items)
-        found = answer_log_probs(base, bank, plans=plans, items=items)
-        return np.array([float(row.min()) if len(row) else 0.0 for row in found])
+        rows = answer_log_probs(base, bank, plans=plans, items=items)
+        return np.array([float(row.min()) if len(row) else 0.0 for row in rows])
 
     def kl(
         self, preferences: Float[ndarray, "preferences objectives"], *, strength: float

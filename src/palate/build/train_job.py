@@ -1,4 +1,4 @@
-"""`palate scale train`: one expert of a library on several processes, under `accelerate launch`.
+"""One expert of a library, trained by several processes under `accelerate launch`.
 
 Every process reads the library's scored rollouts and trains on its share of each batch; gradients
 are averaged by torch (gloo on CPUs, NCCL on GPUs), so the run is that of one process up to rounding
@@ -21,7 +21,6 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import write_json
 from palate.core.seeds import derive_seed
 from palate.library.folder import LibraryFolder
-from palate.library.opening import base_path
 from palate.models.load import load_base
 from palate.models.processes import is_first, join_launch, n_together, own_device, summed
 from palate.training.anchors import Anchor
@@ -36,14 +35,14 @@ LOSSES = "losses.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """What one run came to.
+    """Result of one run.
 
     Attributes:
         folder: The adapter.
-        losses: Of every step, over the whole batch.
-        n_processes: That trained together.
+        losses: Loss of every step over the whole batch.
+        n_processes: Processes that trained together.
         is_first: Whether this process wrote the files.
-        is_sharded: Whether every process held but a part of the parameters.
+        is_sharded: Whether every process held only a part of the parameters.
     """
 
     folder: Path
@@ -54,12 +53,9 @@ class Trained:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            "folder": str(self.folder),
-            "n_processes": self.n_processes,
-            "is_sharded": self.is_sharded,
-            "losses": list(self.losses),
-        }
+        content = {**vars(self), "folder": str(self.folder), "losses": list(self.losses)}
+        del content["is_first"]
+        return content
 
 
 def train_anchor(
@@ -73,7 +69,7 @@ def train_anchor(
     """Train the library's expert of this name anew, into the folder `out`.
 
     Args:
-        folder: A library that `palate build` made: base, rollouts and settings are read from it.
+        folder: A library that `palate build` wrote, with base, rollouts and settings.
         name: An expert's or an objective's.
         out: New folder for the adapter.
         n_steps: Instead of the library's number of steps.
@@ -93,17 +89,16 @@ def train_anchor(
             f"The library's method is {settings.training.method!r}; only rebel and dpo are trained "
             "from its rollouts alone."
         )
-    training: TrainSettings = settings.training
     changes = {"n_steps": n_steps, "accumulate": accumulate}
-    training = training.checked(
-        {**training.model_dump(), **{k: v for k, v in changes.items() if v is not None}},
+    training = TrainSettings.checked(
+        settings.training.model_dump() | {k: v for k, v in changes.items() if v is not None},
         source="the library's training",
     )
     job = ExpertJob(
         _anchor(library, name), settings.adapter, training, derive_seed(settings.seed, "experts")
     )
     base = load_base(
-        base_path(settings.base),
+        settings.base,
         revision=settings.revision,
         dtype=settings.dtype,
         device=own_device(settings.device),
@@ -114,19 +109,14 @@ def train_anchor(
     model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
     losses = _whole_batches(torch.stack(passes).double(), accumulate=training.accumulate)
     parameters = whole_parameters(model)
-    found = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
-    if found.is_first:
+    trained = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
+    if trained.is_first:
         out.mkdir(parents=True)
-        card = f"# {name}\n\nTrained by {found.n_processes} process(es) together.\n"
-        fill_expert_folder(
-            out,
-            model=model,
-            base_path=library.manifest.base.path,
-            card=card,
-            parameters=parameters,
-        )
-        write_json(out / LOSSES, found.to_json())
-    return found
+        card = f"# {name}\n\nTrained by {trained.n_processes} process(es) together.\n"
+        origin = library.manifest.base.path
+        fill_expert_folder(out, model=model, base_path=origin, card=card, parameters=parameters)
+        write_json(out / LOSSES, trained.to_json())
+    return trained
 
 
 def _anchor(library: LibraryFolder, name: str) -> Anchor:

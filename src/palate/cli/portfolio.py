@@ -1,19 +1,17 @@
-"""`palate portfolio`: select members from a payoff file, verify the certificate, route users."""
+"""`palate portfolio`: price policies, select members, verify the certificate, route users."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from palate.cli.parse import IsJson, PreferenceText, numbers_by_name
+from palate.cli.parse import IsJson, LibraryFolder, Overrides, PreferenceText, numbers_by_name
+from palate.cli.printing import print_result, print_table
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
-app = typer.Typer(
-    no_args_is_help=True, help="Few policies for everybody, with a certificate anybody can check."
-)
+app = typer.Typer(no_args_is_help=True, help="A few policies for all users, with a certificate.")
 
 PortfolioFile = Annotated[Path, typer.Argument(help="A file written by select.")]
 
@@ -73,7 +71,7 @@ def select_members(
     record = select(
         payoff_file, request=request, terms=terms, users=users, report_on=report_on, out=out
     )
-    _print(summary(record), is_json=is_json)
+    print_result(summary(record), _print_record, is_json=is_json)
 
 
 @app.command()
@@ -82,10 +80,10 @@ def verify(portfolio_file: PortfolioFile, is_json: IsJson = False) -> None:
     from palate.portfolio.record import verify_record
     from palate.portfolio.select import summary
 
-    found = {"verified": True, **summary(verify_record(portfolio_file))}
+    verified = {"verified": True, **summary(verify_record(portfolio_file))}
     if not is_json:
         Console().print("Every number follows from the stored payoff table.")
-    _print(found, is_json=is_json)
+    print_result(verified, _print_record, is_json=is_json)
 
 
 @app.command()
@@ -103,36 +101,25 @@ def route(
     shares = numbers_by_name(preference, what="preference")
     if (shares is None) == (draws is None):
         raise InvalidInputError("Give either --preference or --draws.")
-    found: dict[str, Any] = {}
     if draws is not None:
         uncertain = files.route_uncertain(portfolio_file, draws=draws)
-        chosen = uncertain.route
-        found = {
+        served = uncertain.route
+        losses = {
             "expected_loss": uncertain.expected_loss,
             "avoidable_loss": uncertain.avoidable_loss,
         }
     else:
-        chosen = files.route(portfolio_file, preference=shares or {})
-    margin = chosen.margin if chosen.margin < float("inf") else None
-    found = {
-        "member": chosen.member,
-        "value": chosen.value,
-        "margin": margin,
-        "loss": chosen.loss,
-        **found,
-        "plan": chosen.plan.to_json(),
+        served = files.route(portfolio_file, preference=shares or {})
+        losses: dict[str, float] = {}
+    content = {
+        "member": served.member,
+        "value": served.value,
+        "margin": served.margin if served.margin < float("inf") else None,
+        "loss": served.loss,
+        **losses,
+        "plan": served.plan.to_json(),
     }
-    if is_json:
-        typer.echo(dump_json(found))
-        return
-    table = Table("member", "worth at least", "better than the second by", "loses at most")
-    second = "-" if margin is None else f"{margin:.4f}"
-    loss = "unknown" if chosen.loss is None else f"{chosen.loss:.4f}"
-    table.add_row(chosen.member, f"{chosen.value:.4f}", second, loss)
-    console = Console()
-    console.print(table)
-    if chosen.loss is None:
-        console.print("All listed policies are members; nothing is known beyond them.")
+    print_result(content, _print_route, is_json=is_json)
 
 
 @app.command()
@@ -148,7 +135,7 @@ def grow(
     is_json: IsJson = False,
 ) -> None:
     """Train experts where the certificate asks for them, until a tolerance or a budget; resumes."""
-    from palate.build.grow_run import grow_portfolio
+    from palate.build.library import grow_portfolio
 
     built = grow_portfolio(target, out=out, overrides=overrides or ())
     if is_json:
@@ -159,15 +146,40 @@ def grow(
     Console().print(f"{built.library.folder}: {built.seconds:.0f} s", highlight=False)
 
 
-def print_grown(found: dict[str, Any]) -> None:
-    """Members, gaps and why the search stopped, for users."""
+@app.command()
+def measure(
+    library: LibraryFolder,
+    prompts: Annotated[Path, typer.Option(help="JSONL with a column prompt.")],
+    out: Annotated[Path, typer.Option(help="File for the payoff table.")],
+    overrides: Overrides = None,
+    is_json: IsJson = False,
+) -> None:
+    """Price the base and all experts; with --set workers=N on N Ray workers, digit for digit."""
+    from palate.build.payoff_job import PayoffJobSettings, measure_payoffs
+    from palate.build.run_file import read_prompts
+    from palate.core.settings import load_settings
+    from palate.portfolio.payoff_file import save_payoffs
+
+    settings = load_settings(PayoffJobSettings, overrides=overrides or ())
+    run = measure_payoffs(library, read_prompts(prompts), settings)
+    save_payoffs(out, run.payoffs)
+    table = run.payoffs.table
+    if is_json:
+        values = dict(zip(table.policies, table.values.tolist(), strict=True))
+        typer.echo(dump_json({"objectives": table.objectives, "values": values}))
+        return
+    typer.echo(f"{out}: {len(table.policies)} policies from {run.n_cells} cells")
+
+
+def print_grown(grown: dict[str, Any]) -> None:
+    """Print members, gaps and why the search stopped."""
     console = Console()
-    console.print(f"policies: {', '.join(found['policies'])}", highlight=False)
-    console.print(f"members: {', '.join(found['members'])}", highlight=False)
-    console.print(f"{found['kind']}: {found['statement']}", soft_wrap=True)
-    if found["estimated_gap"] is not None:
+    console.print(f"policies: {', '.join(grown['policies'])}", highlight=False)
+    console.print(f"members: {', '.join(grown['members'])}", highlight=False)
+    console.print(f"{grown['kind']}: {grown['statement']}", soft_wrap=True)
+    if grown["estimated_gap"] is not None:
         console.print(
-            f"by the estimates alone, relative to the listed policies: {found['estimated_gap']:.4f}"
+            f"by the estimates alone, relative to the listed policies: {grown['estimated_gap']:.4f}"
         )
     reasons = {
         "tolerance": "the tolerance is met",
@@ -176,7 +188,7 @@ def print_grown(found: dict[str, Any]) -> None:
         "noise": "the values are too noisy for more policies to prove anything; add prompts",
         "grid": "the grid is complete",
     }
-    console.print(f"the search stopped: {reasons[found['stop']]}")
+    console.print(f"the search stopped: {reasons[grown['stop']]}")
 
 
 def _floor(text: str | None) -> tuple[str, float] | None:
@@ -188,19 +200,25 @@ def _floor(text: str | None) -> tuple[str, float] | None:
     return next(iter(floors.items()))
 
 
-def _print(found: dict[str, Any], *, is_json: bool) -> None:
-    if is_json:
-        typer.echo(dump_json(found))
-        return
+def _print_route(route: dict[str, Any]) -> None:
+    margin = "-" if route["margin"] is None else f"{route['margin']:.4f}"
+    loss = "unknown" if route["loss"] is None else f"{route['loss']:.4f}"
+    columns = ("member", "worth at least", "better than the second by", "loses at most")
+    print_table(*columns, rows=[(route["member"], f"{route['value']:.4f}", margin, loss)])
+    if route["loss"] is None:
+        Console().print("All listed policies are members; nothing is known beyond them.")
+
+
+def _print_record(record: dict[str, Any]) -> None:
     console = Console()
-    console.print(f"members: {', '.join(found['members'])}", highlight=False)
-    console.print(f"{found['kind']}: {found['statement']}", soft_wrap=True)
-    if found["worst_preference"]:
-        worst = [round(entry, 4) for entry in found["worst_preference"]]
+    console.print(f"members: {', '.join(record['members'])}", highlight=False)
+    console.print(f"{record['kind']}: {record['statement']}", soft_wrap=True)
+    if record["worst_preference"]:
+        worst = [round(entry, 4) for entry in record["worst_preference"]]
         console.print(f"worst preference: {worst}")
-    bound = "" if found["size_bound"] is None else f"; always enough: {found['size_bound']}"
-    console.print(f"size {found['size']}{bound}")
-    for name in found["refused"]:
+    bound = "" if record["size_bound"] is None else f"; always enough: {record['size_bound']}"
+    console.print(f"size {record['size']}{bound}")
+    for name in record["refused"]:
         console.print(f"refused, below the floor: {name}", highlight=False)
-    for sentence in found["assumptions"]:
+    for sentence in record["assumptions"]:
         console.print(f"- {sentence}", highlight=False)
