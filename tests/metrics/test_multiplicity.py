@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.multiplicity import benjamini_hochberg, holm
+from palate.metrics.differences import holm
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -26,27 +26,14 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
     assert set(np.flatnonzero(holm(p_values) <= level).tolist()) == rejected
 
 
-@settings(deadline=None)
-@given(P_VALUES, st.sampled_from([0.01, 0.05, 0.2]))
-def test_benjamini_hochberg_rejects_what_the_step_up_procedure_rejects(p_values, level):
-    ordered = np.sort(p_values)
-    m = len(p_values)
-    below = [i for i in range(m) if ordered[i] * (m / (i + 1)) <= level]
-    n_rejected = max(below) + 1 if below else 0
-    threshold = ordered[n_rejected - 1] if n_rejected else -1.0
-    expected = np.array(p_values) <= threshold
-    assert (benjamini_hochberg(p_values) <= level).tolist() == expected.tolist()
-
-
 def test_nothing_tested_is_nothing_adjusted():
-    assert holm([]).size == benjamini_hochberg([]).size == 0
+    assert holm([]).size == 0
 
 
-@pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
 @pytest.mark.parametrize("bad", [[1.2], [-0.1], [float("nan")]])
-def test_what_is_no_p_value_is_refused(adjust, bad):
+def test_what_is_no_p_value_is_refused(bad):
     with pytest.raises(InvalidInputError, match="p-values"):
-        adjust(bad)
+        holm(bad)
 
 
 def test_holm_keeps_the_chance_of_any_false_claim_in_a_table_at_5_percent():

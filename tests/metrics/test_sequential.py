@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.sequential import hedged_log_capital, predictable_bets, sequential_test
+from palate.metrics.sequential import (
+    hedged_log_capital,
+    observations_to_decide,
+    predictable_bets,
+)
 
 
 def test_the_capital_by_hand():
@@ -48,35 +52,30 @@ def test_looking_after_every_observation_keeps_the_error_at_5_percent():
     assert n_peeking > 400  # what an ordinary test does when looked at any time
 
 
-def test_the_sequence_covers_the_mean_at_all_times_in_at_least_95_percent():
-    draws = np.random.default_rng(54)
-    n_covered = 0
-    for _ in range(100):
-        result = sequential_test(draws.beta(2, 3, size=150), null_mean=0.4)
-        is_inside = (result.low <= 0.4) & (result.high >= 0.4)
-        n_covered += bool(np.all(is_inside))
-    assert n_covered >= 95
+def test_a_clear_preference_is_decided_early_and_none_is_not():
+    draws = np.random.default_rng(52)
+    n_needed = observations_to_decide((draws.random(600) < 0.75).astype(float))
+    assert n_needed is not None
+    assert n_needed < 150
+    assert observations_to_decide((draws.random(600) < 0.5).astype(float)) is None
 
 
-def test_a_clear_preference_is_decided_early_and_the_sequence_narrows():
+def test_the_decision_comes_when_the_capital_reaches_twenty():
     verdicts = (np.random.default_rng(52).random(600) < 0.75).astype(float)
-    result = sequential_test(verdicts)
-    assert result.n_to_decide is not None
-    assert result.n_to_decide < 150
-    assert np.all(np.diff(result.low) >= 0)
-    assert np.all(np.diff(result.high) <= 0)
-    assert np.all(np.diff(result.p_values) <= 0)
-    assert result.low[-1] <= 0.75 <= result.high[-1]
-    assert result.high[-1] - result.low[-1] < 0.15
+    bets = predictable_bets(verdicts, level=0.05)
+    capital = hedged_log_capital(verdicts, bets=bets, means=np.array([0.5]))[:, 0]
+    n_needed = observations_to_decide(verdicts)
+    assert capital[n_needed - 1] >= log(20)
+    assert np.all(capital[: n_needed - 1] < log(20))
 
 
-def test_values_between_zero_and_one_and_other_null_means_are_allowed():
+def test_values_between_zero_and_one_are_allowed():
     means = np.random.default_rng(53).beta(20, 60, size=300)  # mean 0.25
-    assert sequential_test(means, null_mean=0.25).n_to_decide is None
-    assert sequential_test(means, null_mean=0.4).n_to_decide is not None
+    assert observations_to_decide(means) is not None
+    assert observations_to_decide(means + 0.25) is None
 
 
-@pytest.mark.parametrize(("values", "null"), [([1.5], 0.5), ([0.5], 0.0), ([], 0.5)])
-def test_values_out_of_range_are_refused(values, null):
+@pytest.mark.parametrize("values", [[1.5], [-0.1], []])
+def test_values_out_of_range_are_refused(values):
     with pytest.raises(InvalidInputError):
-        sequential_test(values, null_mean=null)
+        observations_to_decide(values)

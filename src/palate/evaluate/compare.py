@@ -14,9 +14,8 @@ from palate.core.seeds import generator_for
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells
 from palate.evaluate.entrant_name import BASE, PROMPT, parse_name
-from palate.metrics.differences import Difference, paired_difference
+from palate.metrics.differences import Difference, holm, paired_difference
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.metrics.multiplicity import holm
 
 LEVEL = 0.05
 Pair = tuple[str, str]

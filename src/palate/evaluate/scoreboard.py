@@ -11,13 +11,12 @@ from palate.evaluate.cells import Cells
 from palate.evaluate.compare import Compared, passes_of, utility_of, versus
 from palate.evaluate.entrant_name import BASE, BESPOKE, PROMPT
 from palate.evaluate.rows import FactRow
-from palate.metrics.bespoke import BespokeShare, bespoke_share
+from palate.metrics.bespoke import BespokeShare, bespoke_share, worst_share_mean
 from palate.metrics.diversity import distinct_n, self_bleu, usage_perplexity
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.metrics.length_control import length_controlled_rate
 from palate.metrics.pareto import hypervolume
-from palate.metrics.sequential import sequential_test
-from palate.metrics.utility_loss import worst_share_mean
+from palate.metrics.sequential import observations_to_decide
 from palate.metrics.win_rates import WinRates, verdicts_from_scores, win_rates
 
 TIE_MARGIN = 0.01  # utilities closer than a hundredth of the scale are a tie
@@ -196,7 +195,7 @@ def _wins(cells: Cells, method: str) -> Wins:
     prompts = np.array(cells.prompts)
     by_prompt = [float(verdicts[prompts == one].mean()) for one in dict.fromkeys(cells.prompts)]
     rates = win_rates(verdicts, **cells.clusters)
-    return Wins(rates, controlled.rate, sequential_test(by_prompt).n_to_decide)
+    return Wins(rates, controlled.rate, observations_to_decide(by_prompt))
 
 
 def _share(cells: Cells, method: str) -> BespokeShare | None:

@@ -1,9 +1,11 @@
-"""Percent of bespoke: how much of what a policy made for one user alone would give is reached.
+"""Percent of bespoke, and how the worst off users fare.
 
-Two numbers, since the literature seldom says which it means: the share of the *gain* over the base
-model, and the raw ratio of utilities.
+Percent of bespoke is how much users reach of what a policy for them alone would give. Two numbers,
+since the literature seldom says which it means: the share of the *gain* over the base model, and
+the raw ratio of utilities.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,17 +21,11 @@ N_RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class BespokeShare:
-    """What users reach of their ceiling.
+    """How much users reach of their ceiling."""
 
-    Attributes:
-        gain: Sum of gains over the base divided by the sum of the ceilings' gains.
-        raw: Sum of utilities divided by the sum of the ceilings' utilities.
-        worst: Lowest user's share of the gain, among those whose ceiling is above the base.
-    """
-
-    gain: Interval
-    raw: Interval
-    worst: float
+    gain: Interval  # sum of gains over the base, by the sum of the ceilings' gains
+    raw: Interval  # sum of utilities, by the sum of the ceilings' utilities
+    worst: float  # lowest user's share of the gain, among those whose ceiling is above the base
 
 
 def bespoke_share(
@@ -42,13 +38,13 @@ def bespoke_share(
 ) -> BespokeShare:
     """Shares of bespoke, with intervals over users.
 
-    A ratio of sums, so a user who can gain little counts little; the mean of the users' ratios
-    would be ruled by exactly those. Above 1 where the ceiling was not the best there is.
+    A ratio of sums, so a user who can gain little counts little. Above 1 where the ceiling was not
+    the best there is.
 
     Args:
-        utility: `[users]`, what each user gets; each the mean over that user's prompts.
-        base: `[users]`, with the base model.
-        ceiling: `[users]`, with a policy made for that user alone.
+        utility: Each user's mean over their prompts.
+        base: The same with the base model.
+        ceiling: The same with a policy for that user alone.
         generator: Source of the signs of more than a dozen users.
         confidence: Of the intervals.
 
@@ -56,13 +52,13 @@ def bespoke_share(
         InvalidInputError: lengths differ, fewer than two users, a value that is not finite, or
             the ceilings are not above the base on average.
     """
-    got, low, high = (
+    reached, low, high = (
         require_observations(values, name=name)
         for values, name in ((utility, "utility"), (base, "base"), (ceiling, "ceiling"))
     )
-    if not got.shape == low.shape == high.shape or len(got) < 2:
+    if not reached.shape == low.shape == high.shape or len(reached) < 2:
         raise InvalidInputError(
-            f"There are {len(got)} utilities, {len(low)} bases and {len(high)} ceilings; "
+            f"There are {len(reached)} utilities, {len(low)} bases and {len(high)} ceilings; "
             "give one of each for at least two users."
         )
     if float(np.sum(high - low)) <= 0:
@@ -72,9 +68,9 @@ def bespoke_share(
         )
     has_gain = high > low
     return BespokeShare(
-        gain=ratio_interval(got - low, high - low, generator=generator, confidence=confidence),
-        raw=ratio_interval(got, high, generator=generator, confidence=confidence),
-        worst=float(np.min((got - low)[has_gain] / (high - low)[has_gain])),
+        gain=ratio_interval(reached - low, high - low, generator=generator, confidence=confidence),
+        raw=ratio_interval(reached, high, generator=generator, confidence=confidence),
+        worst=float(np.min((reached - low)[has_gain] / (high - low)[has_gain])),
     )
 
 
@@ -85,7 +81,7 @@ def ratio_interval(
     generator: np.random.Generator,
     confidence: float = 0.95,
 ) -> Interval:
-    """Sum of the numerators over the sum of the denominators, by flipping users's signs.
+    """Sum of the numerators over the sum of the denominators, by flipping users' signs.
 
     Student's t where that refutes nothing: under six users, or denominators of both signs, where
     a ratio means little.
@@ -104,3 +100,23 @@ def ratio_interval(
     )
     low, high = ends or (estimate - half, estimate + half)
     return Interval(estimate, min(low, estimate), max(high, estimate), n_users, n_users)
+
+
+def worst_share_mean(values: Float[ndarray, " users"], *, share: float = 0.1) -> float:
+    """Mean of the lowest values that make up this share of the users (at least one user).
+
+    A description of the users listed, not an estimate for others: the worst tenth of a sample
+    looks worse the more its values are noise. `share` near zero gives the worst user.
+
+    Raises:
+        InvalidInputError: no values, a value is not finite, or `share` outside (0, 1].
+    """
+    users = np.sort(np.asarray(values, dtype=np.float64))
+    if users.ndim != 1 or not users.size or not np.all(np.isfinite(users)):
+        raise InvalidInputError(
+            f"The values of shape {users.shape} are not finite numbers of at least one user."
+        )
+    if not 0 < share <= 1:
+        raise InvalidInputError(f"The share {share} is out of range; use a number in (0, 1].")
+    # 0.1 * 30 is 3.0000000000000004: rounding must not add a user
+    return float(users[: max(1, math.ceil(share * len(users) - 1e-9))].mean())

@@ -34,15 +34,10 @@ BLOCK_ENTRIES = 4_000_000  # most signs held at once: 32 MB as numbers
 
 @dataclass(frozen=True)
 class StandardError:
-    """How far an estimate strays, and how well that is known.
+    """How far an estimate strays, and how well that is known."""
 
-    Attributes:
-        error: Standard deviation of the estimate.
-        degrees: Of freedom of Student's t.
-    """
-
-    error: float
-    degrees: float
+    error: float  # standard deviation of the estimate
+    degrees: float  # of freedom of Student's t
 
     def half_width(self, confidence: float) -> float:
         """Of the interval on either side of the estimate."""
@@ -75,8 +70,8 @@ def cluster_error(
 ) -> StandardError:
     """Error of `sum(sums) / sum(sizes)` when whole clusters are drawn, by leaving each out.
 
-    With clusters of one size it is that of the mean of the clusters' means, and Student's t is
-    exact for normal means; with few of very different size it is still too short.
+    With clusters of one size Student's t is exact for normal means; with few clusters of very
+    different size the error is still too short.
 
     Source:
         MacKinnon, Nielsen and Webb 2023, CV3 with one degree of freedom less than clusters.
@@ -95,18 +90,17 @@ def crossed_error(
     *,
     with_pooling: bool,
 ) -> StandardError:
-    """Error of the mean when rows and columns are both drawn from more of their kind.
+    """Error of the mean when rows and columns are both samples of more of their kind.
 
-    `V_rows + V_columns - V_cells`, where neither kind has less than `V_cells`. What is estimated
-    from few clusters makes nearly every interval too wide where they have no effect; pooling a
-    kind with the cells that an F test does not tell from them keeps 95 % intervals near 95 %. But
-    p-values of 0.0003, which adjusted tables rest on, would come ten times too often: tests go
-    without.
+    `V_rows + V_columns - V_cells`, where neither kind has less than `V_cells`. Variances from few
+    clusters make nearly every interval too wide where clusters have no effect. Pooling a kind with
+    the cells, where an F test finds no difference, keeps 95 % intervals near 95 %, but p-values of
+    0.0003, which adjusted tables rest on, would come ten times too often: tests go without.
 
     Args:
-        observations: `[observations]`.
-        rows: `[observations]`, from zero, such as users.
-        columns: `[observations]`, from zero, such as prompts.
+        observations: The values whose mean is estimated.
+        rows: Cluster numbers from zero, such as users.
+        columns: The same for the other kind, such as prompts.
         with_pooling: For an interval.
 
     Source:
@@ -121,17 +115,16 @@ def crossed_error(
     rest, _ = _totals(_additive_rest(observations, rows, columns), cells)
     noise = Term(float(n_cells / left * np.sum(rest**2) / len(observations) ** 2), left)
     kinds = [Term(kind.error**2, kind.degrees) for kind in by_kind]
-    kept = [
-        kind for kind in kinds if kind.is_above(noise, p_value=POOL_ABOVE if with_pooling else 1)
-    ]
+    threshold = POOL_ABOVE if with_pooling else 1
+    real = [kind for kind in kinds if kind.is_above(noise, p_value=threshold)]
     unsure = [*kinds, noise]
     if with_pooling:
-        pooled = [kind for kind in kinds if kind not in kept]
+        pooled = [kind for kind in kinds if kind not in real]
         degrees = left + sum(kind.degrees for kind in pooled)
         mean = sum(term.variance * term.degrees for term in [*pooled, noise]) / degrees
         noise = Term(mean, degrees)
-        unsure = [*kept, Term((1 - len(kept)) * mean, degrees)]
-    total = sum(kind.variance for kind in kept) + (1 - len(kept)) * noise.variance
+        unsure = [*real, Term((1 - len(real)) * mean, degrees)]
+    total = sum(kind.variance for kind in real) + (1 - len(real)) * noise.variance
     spread = sum(term.variance**2 / term.degrees for term in unsure)
     return StandardError(float(np.sqrt(total)), max(1.0, total**2 / spread) if spread else left)
 
@@ -147,9 +140,8 @@ def sign_ends(
     """Ends between which flipping the signs of whole clusters refutes no ratio of sum to size.
 
     A ratio is refuted where it lies outside the ratios of the two halves of the clusters for nearly
-    all ways of halving them. Exact where clusters are as likely as their mirror images about the
-    truth, whatever their sizes; longer on the side of a long tail, and never outside the range of
-    the observations.
+    all halvings. Exact where clusters are as likely as their mirror images about the truth,
+    whatever their sizes; longer on the side of a long tail.
 
     Returns:
         The ends; `None` where so few clusters cannot refute anything: under six at 95 %.
@@ -177,8 +169,8 @@ def sign_patterns(
 ) -> Iterator[Bool[ndarray, "flips clusters"]]:
     """Which clusters keep their sign, in blocks; the first pattern flips none.
 
-    All patterns with the first cluster kept, if there are no more than `n_flips`; otherwise that
-    many are drawn. Flipping every cluster at once changes nothing, so these are all there is.
+    All patterns in which the first cluster keeps its sign (flipping every cluster at once changes
+    nothing), if there are no more than `n_flips`; otherwise a sample of that many.
     """
     if 2 ** (n_clusters - 1) <= n_flips:
         numbers = np.arange(2 ** (n_clusters - 1))[:, None]

@@ -1,10 +1,11 @@
-"""Differences between two ways: paired on the same users and prompts, or unpaired.
+"""Differences between two methods on the same users and prompts, and p-values of a whole table.
 
-Two ways that answer the same prompts share what makes a prompt easy. Their paired difference is
-free of it, so it finds small differences that the unpaired one cannot.
+Two methods that answer the same prompts share what makes a prompt easy. Their paired difference is
+free of it, so it finds small differences that an unpaired one cannot.
 
 Source: Fisher 1935, "The Design of Experiments", section 21 (sign flips); Phipson and Smyth 2010,
-"Permutation P-values Should Never Be Zero"; Welch 1947, "The Generalization of Student's Problem".
+"Permutation P-values Should Never Be Zero"; Holm 1979, "A Simple Sequentially Rejective Multiple
+Test Procedure".
 
 Deviation: with two kinds of clusters no sign flip keeps both, so the p-value is that of Student's
 t with the crossed error of `palate.metrics.clusters` without pooling: pooling suits an interval at
@@ -19,14 +20,13 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.clusters import ROUNDING, StandardError, sign_patterns
+from palate.metrics.clusters import ROUNDING, sign_patterns
 from palate.metrics.intervals import (
     Interval,
     Labels,
     bootstrap_interval,
     cluster_index,
     mean_error,
-    require_confidence,
     require_observations,
 )
 
@@ -35,24 +35,15 @@ N_FLIPS = 4999  # random sign flips; the smallest p-value is then 1 / 5000
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the first way is, and how surprising that would be without a difference.
+    """How much better the first method is, and how surprising that would be if it were not."""
 
-    Attributes:
-        interval: Of the mean of first minus second.
-        p_value: Two-sided; at most 0.05 in at most 5 % of comparisons without a difference.
-    """
-
-    interval: Interval
-    p_value: float
+    interval: Interval  # of the mean of first minus second
+    p_value: float  # two-sided; at most 0.05 in at most 5 % of comparisons without a difference
 
     def is_significant(self, *, level: float = 0.05) -> bool:
-        """Whether the test and the interval both say that there is a difference.
+        """Whether the test (`p_value <= level`) and the interval both show a difference.
 
-        Asking both keeps a table free of p-values that its intervals contradict, and errs less
-        often than either.
-
-        Args:
-            level: Largest p-value; pass an adjusted p-value's own level for a whole table.
+        Asking both keeps a table free of p-values that its intervals contradict.
         """
         is_outside = self.interval.low > 0 or self.interval.high < 0
         return is_outside and self.p_value <= level
@@ -74,12 +65,12 @@ def paired_difference(
     """Mean of first minus second, observation by observation.
 
     The p-value is that of flipping the signs of whole clusters: exact when a cluster's differences
-    are as likely as their negatives, which holds when the two ways are exchangeable. With G
+    are as likely as their negatives, which holds when the two methods are exchangeable. With G
     clusters it cannot fall below `2 / 2^G`.
 
     Args:
-        first: `[observations]`, on the same users and prompts as `second`.
-        second: `[observations]`.
+        first: On the same users and prompts as `second`.
+        second: One value per observation, too.
         generator: Source of the flips; not used with two kinds of clusters.
         clusters: What an observation belongs to, such as its user.
         second_clusters: A second, crossed membership, such as its prompt.
@@ -87,9 +78,6 @@ def paired_difference(
 
     Raises:
         InvalidInputError: lengths differ, or as in `bootstrap_interval`.
-
-    Source:
-        Fisher 1935, section 21.
     """
     better = require_observations(first, name="first values")
     worse = require_observations(second, name="second values")
@@ -119,54 +107,13 @@ def paired_difference(
     return Difference(interval, error.p_value(interval.estimate))
 
 
-def unpaired_difference(
-    first: Float[ndarray, " observations"] | Sequence[float],
-    second: Float[ndarray, " observations"] | Sequence[float],
-    *,
-    confidence: float = 0.95,
-) -> Difference:
-    """Mean of first minus mean of second, for samples that share neither users nor prompts.
-
-    Use `paired_difference` whenever both ways answered the same prompts.
-
-    Raises:
-        InvalidInputError: fewer than two observations, a value that is not finite, or `confidence`
-            outside (0, 1).
-
-    Source:
-        Welch 1947.
-    """
-    require_confidence(confidence)
-    samples = [
-        require_observations(first, name="first values"),
-        require_observations(second, name="second values"),
-    ]
-    if min(len(sample) for sample in samples) < 2:
-        raise InvalidInputError("A sample of one has no spread; give at least two of each.")
-    parts = [float(sample.var(ddof=1)) / len(sample) for sample in samples]
-    estimate = float(samples[0].mean() - samples[1].mean())
-    below = sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, samples, strict=True))
-    degrees = sum(parts) ** 2 / below if below > 0 else 1.0
-    error = StandardError(float(np.sqrt(sum(parts))), degrees)
-    half = error.half_width(confidence)
-    n_clusters = min(len(sample) for sample in samples)
-    n = sum(len(sample) for sample in samples)
-    return Difference(
-        Interval(estimate, estimate - half, estimate + half, n, n_clusters),
-        error.p_value(estimate),
-    )
-
-
 def sign_flip_p_value(
     sums: Float[ndarray, " clusters"], *, generator: np.random.Generator, n_flips: int = N_FLIPS
 ) -> float:
     """Share of sign flips of the clusters' sums whose total is at least as far from zero.
 
-    All flips are counted when there are no more than `n_flips` of them; otherwise that many are
-    drawn and the observed one is counted among them.
-
-    Source:
-        Phipson and Smyth 2010.
+    All flips are counted when there are no more than `n_flips`; otherwise that many are sampled and
+    the observed one is counted among them (Phipson and Smyth 2010).
     """
     observed = abs(float(sums.sum())) * (1 - ROUNDING)
     is_as_far = [
@@ -174,3 +121,26 @@ def sign_flip_p_value(
         for flips in sign_patterns(len(sums), generator=generator, n_flips=n_flips)
     ]
     return float(np.concatenate(is_as_far).mean())
+
+
+def holm(p_values: Float[ndarray, " tests"] | Sequence[float]) -> Float[ndarray, " tests"]:
+    """Adjusted p-values: rejecting those below `level` errs at all with at most that probability.
+
+    Holds whatever the dependence between the tests.
+
+    Raises:
+        InvalidInputError: a p-value is not in [0, 1].
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03]).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
+        raise InvalidInputError(
+            f"The p-values {np.array2string(values, threshold=8)} are not a vector of numbers in "
+            "[0, 1]."
+        )
+    order = np.argsort(values, kind="stable")
+    steps = np.maximum.accumulate(np.arange(len(values), 0, -1) * values[order])
+    return np.minimum(1.0, steps)[np.argsort(order)]

@@ -7,9 +7,9 @@ number of tokens and self-BLEU rises with the number of texts: compare groups of
 Source: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models"
 (distinct-n); Zhu et al. 2018, "Texygen" (self-BLEU); Papineni et al. 2002, "BLEU".
 
-Deviation: an n-gram order in which nothing matches counts as half a match (Chen and Cherry 2014,
-smoothing 2 for zero counts only), so that short texts do not all score zero; orders longer than a
-text are left out.
+Deviation: an n-gram order without a match counts as half a match (Chen and Cherry 2014, smoothing 2
+for zero counts only), so that short texts do not all score zero; orders longer than a text are left
+out.
 """
 
 from collections import Counter
@@ -26,16 +26,10 @@ Text = Sequence[Hashable]
 
 
 def distinct_n(texts: Sequence[Text], *, n: int) -> float:
-    """Different n-grams divided by all n-grams of the texts together.
-
-    Returns:
-        In (0, 1]; 1 when no n-gram occurs twice. NaN when no text has `n` tokens.
+    """Different n-grams divided by all n-grams of the texts together; NaN without any.
 
     Raises:
         InvalidInputError: `n` is below one.
-
-    Source:
-        Li et al. 2016.
 
     Example:
         >>> distinct_n([["a", "b", "a", "b"]], n=2)
@@ -51,15 +45,8 @@ def distinct_n(texts: Sequence[Text], *, n: int) -> float:
 def self_bleu(texts: Sequence[Text], *, max_n: int = 4) -> float:
     """Mean BLEU of every text against all the others: 1 when all are the same.
 
-    Args:
-        texts: At least two, none empty.
-        max_n: Longest n-gram compared.
-
     Raises:
         InvalidInputError: fewer than two texts, or an empty one.
-
-    Source:
-        Zhu et al. 2018.
     """
     if len(texts) < 2 or any(len(text) == 0 for text in texts):
         raise InvalidInputError(
@@ -74,11 +61,7 @@ def self_bleu(texts: Sequence[Text], *, max_n: int = 4) -> float:
 
 
 def bleu(text: Text, *, references: Sequence[Text], max_n: int = 4) -> float:
-    """Share of the text's n-grams found in a reference, with a penalty for brevity.
-
-    Source:
-        Papineni et al. 2002.
-    """
+    """Share of the text's n-grams found in a reference, with a penalty for brevity."""
     logs: list[float] = []
     for n in range(1, min(max_n, len(text)) + 1):
         own = _n_grams(text, n=n)
@@ -96,11 +79,8 @@ def usage_perplexity(shares: Float[ndarray, "answers experts"]) -> float:
     """How many experts are in use, `exp(entropy of the mean shares)`.
 
     Args:
-        shares: `[answers, experts]`, non-negative, each row with a positive sum; rows are
-            normalised first. One row is a distribution itself.
-
-    Returns:
-        From 1 (one expert) to the number of experts (all alike).
+        shares: Non-negative, each row with a positive sum; rows are normalised first. One row is a
+            distribution itself.
 
     Raises:
         InvalidInputError: a share is negative or not finite, or a row is zero.
@@ -122,9 +102,6 @@ def pairwise_kl(log_probs: Float[ndarray, "policies contexts vocab"]) -> float:
     """Mean KL divergence between two different policies' next-token distributions, in nats.
 
     Infinite when a policy gives a token no probability that another gives some.
-
-    Args:
-        log_probs: `[policies, contexts, vocab]`, normalised, at the same contexts.
 
     Raises:
         InvalidInputError: fewer than two policies, or NaN.

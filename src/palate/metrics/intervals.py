@@ -41,7 +41,8 @@ def wilson_interval(
     """Interval of a rate from independent trials, by inverting the score test.
 
     It never leaves [0, 1] and has a width even when all trials agree. It does not know of clusters:
-    for repeated trials of the same user use `rate_interval`.
+    for repeated trials of the same user use `rate_interval`. (`scipy.stats.binomtest` has it for
+    whole numbers and the normal quantile only.)
 
     Args:
         successes: Between 0 and `n`; ties may count one half.
@@ -49,14 +50,8 @@ def wilson_interval(
         confidence: Share of repetitions in which the interval covers the rate.
         degrees: Of freedom with which the number of effective trials is known.
 
-    Returns:
-        Lower and upper end.
-
     Raises:
         InvalidInputError: `successes` lies outside [0, n], or `confidence` outside (0, 1).
-
-    Source:
-        Wilson 1927.
 
     Example:
         >>> low, high = wilson_interval(8, 10)
@@ -90,11 +85,11 @@ def rate_interval(
     """Interval of a rate: Wilson's, for as many independent trials as would err as much.
 
     Near 0 and 1 it covers where intervals of a mean do not, unless few clusters differ strongly.
-    Where resampling would show no doubt, because all values or all clusters agree, each cluster
-    counts as one trial; without clusters each value does, so that ties make it too wide.
+    Where all values or all clusters agree, each cluster counts as one trial; without clusters each
+    value does, so that ties make it too wide.
 
     Args:
-        values: `[observations]` in [0, 1]: won, lost, or half.
+        values: In [0, 1]: won, lost, or half.
         clusters: What an observation belongs to, such as its user.
         second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
         confidence: Share of repetitions in which the interval covers the rate.
@@ -102,9 +97,6 @@ def rate_interval(
     Raises:
         InvalidInputError: no observations, a value outside [0, 1], labels of another length, or
             `confidence` outside (0, 1).
-
-    Source:
-        Korn and Graubard 1998.
     """
     observations = require_observations(values)
     if observations.min() < 0 or observations.max() > 1:
@@ -122,9 +114,9 @@ def rate_interval(
     )
     trials, degrees = float(n_clusters), np.inf
     if clusters is not None and n_clusters > 1 and np.ptp(observations) > 0:
-        found, _ = mean_error(observations, clusters=clusters, second_clusters=second_clusters)
-        if found.error > ROUNDING:
-            trials, degrees = rate * (1 - rate) / found.error**2, found.degrees
+        spread, _ = mean_error(observations, clusters=clusters, second_clusters=second_clusters)
+        if spread.error > ROUNDING:
+            trials, degrees = rate * (1 - rate) / spread.error**2, spread.degrees
     low, high = wilson_interval(rate * trials, trials, confidence=confidence, degrees=degrees)
     return Interval(rate, min(low, rate), max(high, rate), n, n_clusters)
 
@@ -146,20 +138,17 @@ def bootstrap_interval(
     all of these are too short; rates near 0 or 1 are such, and have `rate_interval`.
 
     Args:
-        values: `[observations]`, finite.
+        values: Finite, one per observation.
         generator: Source of the signs; not used with two kinds of clusters, nor with so few
             clusters of one kind that all signs are counted.
         clusters: What an observation belongs to, such as its user; `None`: each stands alone.
         second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
         confidence: Share of repetitions in which the interval covers the mean.
-        n_resamples: Signs drawn.
+        n_resamples: Number of sampled signs.
 
     Raises:
         InvalidInputError: no observations, a value that is not finite, labels of another length,
             fewer than two clusters, too few resamples, or `confidence` outside (0, 1).
-
-    Source:
-        Roodman et al. 2019 for one kind; Searle, Casella and McCulloch 1992 for two.
     """
     require_confidence(confidence)
     if n_resamples * (1 - confidence) < 1:
@@ -174,15 +163,14 @@ def bootstrap_interval(
     ends = (estimate - half, estimate + half)
     if second_clusters is None:
         index, _ = cluster_index(clusters, n=len(observations), name="clusters")
-        sizes = np.bincount(index).astype(float)
-        found = sign_ends(
+        signed = sign_ends(
             np.bincount(index, weights=observations),
-            sizes,
+            np.bincount(index).astype(float),
             confidence=confidence,
             generator=generator,
             n_resamples=n_resamples,
         )
-        ends = found or ends
+        ends = signed or ends
     # the ends of constant data may differ from the mean by rounding
     return Interval(
         estimate, min(ends[0], estimate), max(ends[1], estimate), len(observations), n_clusters
@@ -198,11 +186,7 @@ def mean_error(
 ) -> tuple[StandardError, int]:
     """Standard error of the mean, and the smaller number of clusters.
 
-    Args:
-        observations: `[observations]`, finite.
-        clusters: What an observation belongs to; `None`: each stands alone.
-        second_clusters: A second, crossed membership; needs `clusters`.
-        with_pooling: With two kinds, as in `palate.metrics.clusters.crossed_error`.
+    Clusters are as in `bootstrap_interval`, pooling as in `palate.metrics.clusters.crossed_error`.
 
     Raises:
         InvalidInputError: labels of another length, or fewer than two clusters.

@@ -39,18 +39,10 @@ TOLERANCE = 1e-10
 
 @dataclass(frozen=True)
 class LengthControl:
-    """The rate at equal length, beside what length did.
+    """The rate at equal length, beside the effect of length."""
 
-    Attributes:
-        rate: Win rate of the first way at equal length, ties counting one half.
-        raw_rate: As judged.
-        length_effect: Log odds added when the first answer is much the longer; positive when the
-            judge likes length.
-    """
-
-    rate: Interval
-    raw_rate: float
-    length_effect: float
+    rate: Interval  # of wins of the first method at equal length, ties counting one half
+    length_effect: float  # log odds added when the first answer is much the longer
 
 
 def length_controlled_rate(
@@ -61,14 +53,14 @@ def length_controlled_rate(
     second_clusters: Labels | None = None,
     confidence: float = 0.95,
 ) -> LengthControl:
-    """Win rate of the first way at equal length.
+    """Win rate of the first method at equal length.
 
-    It assumes that length acts on the log odds through `tanh(difference / sd)` alone. Where one way
-    is always the longer, it extrapolates and the interval widens.
+    It assumes that length acts on the log odds through `tanh(difference / sd)` alone. Where one
+    method is always the longer, it extrapolates and the interval widens.
 
     Args:
-        verdicts: `[comparisons]`, 1, 0.5 or 0.
-        length_differences: `[comparisons]`, first minus second, tokens or characters.
+        verdicts: 1, 0.5 or 0 for each comparison.
+        length_differences: First minus second, tokens or characters.
         clusters: What a comparison belongs to, such as its prompt.
         second_clusters: A second, crossed membership, such as its user; needs `clusters`.
         confidence: Of the interval.
@@ -76,9 +68,6 @@ def length_controlled_rate(
     Raises:
         InvalidInputError: lengths differ, a verdict is outside [0, 1], fewer than two clusters.
         NotConvergedError: the fit stopped early.
-
-    Source:
-        Dubois et al. 2024, section 3.
     """
     require_confidence(confidence)
     won = require_observations(verdicts, name="verdicts")
@@ -94,13 +83,13 @@ def length_controlled_rate(
     inverse = np.linalg.inv(_curvature(design, fitted))
     # what each comparison moves the log odds by, times their number: the mean of these errs alike
     moves = len(won) * (won - expit(design @ fitted)) * (design @ inverse[0])
-    found, n_clusters = mean_error(moves, clusters=clusters, second_clusters=second_clusters)
-    error = StandardError(max(found.error, float(np.sqrt(inverse[0, 0]))), found.degrees)
+    clustered, n_clusters = mean_error(moves, clusters=clusters, second_clusters=second_clusters)
+    own_error = float(np.sqrt(inverse[0, 0]))
+    error = StandardError(max(clustered.error, own_error), clustered.degrees)
     half = error.half_width(confidence)
     low, rate, high = expit(fitted[0] + np.array([-half, 0.0, half]))
     return LengthControl(
         rate=Interval(float(rate), float(low), float(high), len(won), n_clusters),
-        raw_rate=float(won.mean()),
         length_effect=float(fitted[1]),
     )
 

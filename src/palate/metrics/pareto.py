@@ -1,33 +1,13 @@
-"""Pareto fronts: which policies nobody can beat in everything, and how much they dominate.
+"""Hypervolume: how much of the space of objectives a set of policies dominates.
 
-Source: While, Bradstreet and Barone 2012, "A Fast Way of Calculating Exact Hypervolumes".
+Source: While, Bradstreet and Barone 2012, "A Fast Way of Calculating Exact Hypervolumes" (WFG).
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-
-
-def pareto_front(values: Float[ndarray, "policies objectives"]) -> Bool[ndarray, " policies"]:
-    """True for every policy that no other dominates.
-
-    A policy dominates another when it is at least as good in every objective and better in one;
-    equal policies do not dominate each other. Higher is better.
-
-    Args:
-        values: `[policies, objectives]`.
-
-    Raises:
-        InvalidInputError: not a table, or a value is not finite.
-    """
-    table = _require_table(values)
-    is_on_front = np.ones(len(table), dtype=bool)
-    for index, own in enumerate(table):
-        as_good = np.all(table >= own, axis=1)
-        is_on_front[index] = not np.any(as_good & np.any(table > own, axis=1))
-    return is_on_front
 
 
 def hypervolume(
@@ -35,30 +15,26 @@ def hypervolume(
 ) -> float:
     """Volume that the policies dominate above the reference point.
 
-    Exact, by exclusive contributions; time grows exponentially in the objectives in the worst
-    case, and is milliseconds for tens of policies in up to six. It depends on the scale of the
-    objectives and on the reference: compare only values measured with the same.
+    Exact, by exclusive contributions; milliseconds for tens of policies in up to six objectives.
+    Compare only values measured with the same scales and reference.
 
     Args:
-        values: `[policies, objectives]`; higher is better. Policies that are not above the
-            reference in every objective add nothing.
-        reference: `[objectives]`, the worst that counts.
-
-    Returns:
-        In units of the product of the objectives' units.
+        values: Higher is better. Policies that are not above the reference in every objective add
+            nothing.
+        reference: The worst that counts.
 
     Raises:
         InvalidInputError: not a table, a value is not finite, or the lengths differ.
-
-    Source:
-        While, Bradstreet and Barone 2012, WFG.
 
     Example:
         >>> hypervolume(np.array([[2.0, 1.0], [1.0, 2.0]]), reference=np.zeros(2))
         3.0
     """
-    table = _require_table(values)
-    origin = np.asarray(reference, dtype=np.float64)
+    table, origin = np.asarray(values, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if table.ndim != 2 or not np.all(np.isfinite(table)):
+        raise InvalidInputError(
+            f"The values of shape {table.shape} are not a finite table of policies by objectives."
+        )
     if origin.shape != (table.shape[1],) or not np.all(np.isfinite(origin)):
         raise InvalidInputError(
             f"The reference {origin.tolist()} does not fit {table.shape[1]} objectives; "
@@ -85,15 +61,5 @@ def _undominated(
     heights: Float[ndarray, "policies objectives"],
 ) -> Float[ndarray, "front objectives"]:
     distinct = np.unique(heights, axis=0)
-    return distinct[pareto_front(distinct)] if len(distinct) else distinct
-
-
-def _require_table(
-    values: Float[ndarray, "policies objectives"],
-) -> Float[ndarray, "policies objectives"]:
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2 or not np.all(np.isfinite(table)):
-        raise InvalidInputError(
-            f"The values of shape {table.shape} are not a finite table of policies by objectives."
-        )
-    return table
+    is_as_good = np.all(distinct[:, None] >= distinct, axis=2)  # [other, own]
+    return distinct[is_as_good.sum(axis=0) == 1]

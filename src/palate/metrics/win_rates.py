@@ -1,11 +1,11 @@
-"""Win rates: how often the first way's answer is preferred to the second's.
+"""Win rates: how often the first method's answer is preferred to the second's.
 
-A verdict is 1 (first preferred), 0 (second preferred) or 0.5 (a tie). What a tie counts changes the
+A verdict is 1 (first preferred), 0 (second preferred) or 0.5 (a tie). How ties count changes the
 rate, so all three forms are given side by side.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -24,33 +24,22 @@ TIE = 0.5
 
 @dataclass(frozen=True)
 class WinRates:
-    """One comparison, with ties counted in three ways.
+    """One comparison, with ties counted in three ways."""
 
-    Attributes:
-        ties_out: Wins among decided verdicts; `None` when all are ties.
-        ties_half: A tie counts one half.
-        ties_lost: A tie counts as not won.
-        n_wins: Verdicts for the first way.
-        n_ties: Ties.
-        n_losses: Verdicts for the second way.
-    """
-
-    ties_out: Interval | None
-    ties_half: Interval
-    ties_lost: Interval
-    n_wins: int
+    ties_out: Interval | None  # wins among decided verdicts; `None` when all are ties
+    ties_half: Interval  # a tie counts one half
+    ties_lost: Interval  # a tie counts as not won
+    n_wins: int  # verdicts for the first method
     n_ties: int
     n_losses: int
 
     def to_json(self) -> dict[str, object]:
         """The rates as plain data."""
         return {
+            **asdict(self),
             "ties_out": self.ties_out and self.ties_out.to_json(),
             "ties_half": self.ties_half.to_json(),
             "ties_lost": self.ties_lost.to_json(),
-            "n_wins": self.n_wins,
-            "n_ties": self.n_ties,
-            "n_losses": self.n_losses,
         }
 
 
@@ -61,10 +50,10 @@ def win_rates(
     second_clusters: Labels | None = None,
     confidence: float = 0.95,
 ) -> WinRates:
-    """The three win rates of the first way against the second.
+    """The three win rates of the first method against the second.
 
     Args:
-        verdicts: `[comparisons]`, each 1, 0.5 or 0.
+        verdicts: Each 1, 0.5 or 0.
         clusters: What a comparison belongs to, such as its user.
         second_clusters: A second, crossed membership, such as its prompt.
         confidence: Of the intervals, which are those of `rate_interval`.
@@ -77,25 +66,23 @@ def win_rates(
     if strange.size:
         raise InvalidInputError(f"The verdict {strange[0]} is unknown; use 1, 0.5 (a tie) or 0.")
 
-    def rate(scores: Float[ndarray, " kept"], kept: ndarray) -> Interval:
-        labels = [
-            None
-            if each is None
-            else [label for label, is_in in zip(each, kept, strict=True) if is_in]
-            for each in (clusters, second_clusters)
-        ]
+    def rate(scores: Float[ndarray, " comparisons"], is_in: ndarray) -> Interval:
+        first, second = (
+            None if labels is None else [x for x, has in zip(labels, is_in, strict=True) if has]
+            for labels in (clusters, second_clusters)
+        )
         return rate_interval(
-            scores, clusters=labels[0], second_clusters=labels[1], confidence=confidence
+            scores[is_in], clusters=first, second_clusters=second, confidence=confidence
         )
 
-    everything = np.ones(len(values), dtype=bool)
-    decided = values != TIE
+    every = np.ones(len(values), dtype=bool)
+    is_decided = values != TIE
     return WinRates(
-        ties_out=rate(values[decided], decided) if decided.any() else None,
-        ties_half=rate(values, everything),
-        ties_lost=rate((values == 1.0).astype(float), everything),
+        ties_out=rate(values, is_decided) if is_decided.any() else None,
+        ties_half=rate(values, every),
+        ties_lost=rate((values == 1.0).astype(float), every),
         n_wins=int(np.sum(values == 1.0)),
-        n_ties=int(np.sum(~decided)),
+        n_ties=int(np.sum(~is_decided)),
         n_losses=int(np.sum(values == 0.0)),
     )
 
@@ -127,8 +114,8 @@ def verdicts_from_both_orders(
 ) -> Float[ndarray, " comparisons"]:
     """One verdict from two, asked with the answers in either order.
 
-    Both numbers speak of the same way. Where they contradict each other, or one is a tie and the
-    other is not, the position decided: their mean is rounded to a tie.
+    Both numbers are about the same method. Where they differ, the position decided, and the verdict
+    is a tie.
 
     Raises:
         InvalidInputError: lengths differ.
@@ -142,12 +129,9 @@ def verdicts_from_both_orders(
 
 
 def win_rate_matrix(
-    scores: Float[ndarray, "ways comparisons"], *, tie_margin: float = 0.0
-) -> Float[ndarray, "ways ways"]:
-    """Share of comparisons that the row's way wins against the column's; ties count one half.
-
-    Without intervals: take `win_rates` of the pairs that matter.
-    """
+    scores: Float[ndarray, "methods comparisons"], *, tie_margin: float = 0.0
+) -> Float[ndarray, "methods methods"]:
+    """Share of comparisons that the row's method wins against the column's; ties count one half."""
     rates = np.full((len(scores), len(scores)), 0.5)
     for row in range(len(scores)):
         for column in range(row):
