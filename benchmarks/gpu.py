@@ -1,6 +1,6 @@
 """The accelerator's lines of the performance goals, or the same at toy size.
 
-One decode step on random parameters, after a context: many users's rows on the bank against the
+One decode step on random parameters, after a context: many users' rows on the bank against the
 base with as many rows; all experts as rows of one user with their pool against the base with one
 row; experts on the head alone, which share one pass and one cache; and the state of ten thousand
 users. Without a GPU the same code runs on the CPU at toy size, in float32, and the result says so:
@@ -84,7 +84,7 @@ class GpuBench:
         is_gpu: Whether that is an accelerator.
         largest_difference: The gate's.
         timings: Seconds of a decode step, by contestant.
-        state_bytes: Of all users's coefficients.
+        state_bytes: Of all users' coefficients.
         not_measured: Goals that this command does not measure, with the reason.
     """
 
@@ -140,8 +140,8 @@ def bench_gpu(settings: GpuBenchSettings) -> GpuBench:
     size = settings.size if settings.size != "auto" else ("1b" if is_gpu else "toy")
     settings = settings.model_copy(update={"size": size})
     gap = max(
-        _gate(settings, device=device, targets=targets, n_lanes=n_lanes)
-        for targets, n_lanes in ((TARGETS, 4), (HEAD, 1))
+        _gate(settings, device=device, targets=targets, n_sequences=n_sequences)
+        for targets, n_sequences in ((TARGETS, 4), (HEAD, 1))
     )
     if gap > GATE:
         raise CheckFailedError(f"The bank's logits differ from the dense model's by {gap:.2e}.")
@@ -222,7 +222,7 @@ def _steps(
     )
     heads = AdapterBank(base, _adapters(base, settings, targets=HEAD))
     found["head experts, 1 user"] = racer.step(
-        tokens[:1], lambda: heads.applied(each, lanes=[0] * n_experts), pool
+        tokens[:1], lambda: heads.applied(each, sequences=[0] * n_experts), pool
     )
     return found
 
@@ -241,15 +241,15 @@ def _adapters(
 
 @torch.inference_mode()
 def _gate(
-    settings: GpuBenchSettings, *, device: str, targets: Sequence[str], n_lanes: int
+    settings: GpuBenchSettings, *, device: str, targets: Sequence[str], n_sequences: int
 ) -> float:
     """Largest difference of logits between four rows of the bank, in lanes, and dense models."""
     base = random_base(SIZES["toy"], seed=settings.seed, device=device)
     adapters = _adapters(base, settings, targets=targets)
     generator = torch.Generator().manual_seed(settings.seed)
     rows = torch.randn(4, settings.n_experts, generator=generator)
-    ids = torch.randint(1, SIZES["toy"].vocab, (n_lanes, 16), generator=generator).to(device)
-    lanes = [row % n_lanes for row in range(len(rows))]
+    ids = torch.randint(1, SIZES["toy"].vocab, (n_sequences, 16), generator=generator).to(device)
+    sequences = [row % n_sequences for row in range(len(rows))]
     dense = [copy.deepcopy(base.model) for _ in rows]
     for model, row in zip(dense, rows.tolist(), strict=True):
         layers = dict(model.named_modules())
@@ -259,11 +259,11 @@ def _gate(
                 layer: Any = layers[name]
                 layer.weight = torch.nn.Parameter(layer.weight + change.to(device))  # not if tied
     bank = AdapterBank(base, adapters)
-    with bank.applied(rows, lanes=None if n_lanes == len(rows) else lanes):
+    with bank.applied(rows, sequences=None if n_sequences == len(rows) else sequences):
         found = base.model(ids).logits
     gaps = [
-        (model(ids[lane : lane + 1]).logits[0] - said).abs().max()
-        for model, lane, said in zip(dense, lanes, found, strict=True)
+        (model(ids[sequence : sequence + 1]).logits[0] - said).abs().max()
+        for model, sequence, said in zip(dense, sequences, found, strict=True)
     ]
     return float(torch.stack(gaps).max())
 

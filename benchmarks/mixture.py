@@ -163,7 +163,7 @@ def _head_gate(
 ) -> float:
     """Largest difference of log-probabilities between rows of one lane and dense experts."""
     ids = context.unsqueeze(0)
-    with bank.applied(torch.eye(len(adapters)), lanes=[0] * len(adapters)):
+    with bank.applied(torch.eye(len(adapters)), sequences=[0] * len(adapters)):
         found = base.model(ids).logits[:, -1].log_softmax(dim=-1)
     dense = [_dense(bare, adapter)(ids).logits[0, -1] for adapter in adapters.values()]
     gap = float((torch.stack(dense).log_softmax(dim=-1) - found).abs().max())
@@ -201,7 +201,7 @@ def _decoders(
             return base.model(tokens, past_key_values=cache).logits[:, -1]
 
     def on_heads(tokens: Tensor, cache: Cache) -> Tensor:
-        with head_bank.applied(identity, lanes=[0] * n_experts):
+        with head_bank.applied(identity, sequences=[0] * n_experts):
             return base.model(tokens, past_key_values=cache).logits[:, -1]
 
     def step(run: Callable[[Tensor, Cache], Tensor], whole: Tensor) -> Callable[[], object]:

@@ -28,9 +28,9 @@ from palate.core.plan import Plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import Settings, load_settings
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.local import LocalEngine
-from palate.engine.prefill import Reading
+from palate.engine.prefill import PrefillSettings
 from palate.engine.session import Session
 from palate.models.cache import empty_kv
 from palate.models.load import Base
@@ -108,9 +108,9 @@ def bench_reading(settings: ReadingBenchSettings) -> ReadingBench:
     bank = AdapterBank(base, adapters)
     kept = 4 * settings.long_tokens
     plain = LocalEngine(base, bank)
-    together = LocalEngine(base, bank, reading=Reading(pass_tokens=TOGETHER))
-    keeping = LocalEngine(base, bank, reading=Reading(kept))
-    parted = LocalEngine(base, bank, reading=Reading(kept, settings.part_tokens))
+    together = LocalEngine(base, bank, prefill=PrefillSettings(pass_tokens=TOGETHER))
+    keeping = LocalEngine(base, bank, prefill=PrefillSettings(kept))
+    parted = LocalEngine(base, bank, prefill=PrefillSettings(kept, settings.part_tokens))
     asks = _Asks(settings)
     gap = _gate(plain, parted, asks)
     pauses, step = _pauses(plain, parted, asks)
@@ -151,10 +151,10 @@ class _Asks:
         ]
 
 
-def _finish(session: Session, lives: list[Live]) -> list[Live]:
+def _finish(session: Session, running_requests: list[RunningRequest]) -> list[RunningRequest]:
     while not session.is_idle:
         session.step()
-    return lives
+    return running_requests
 
 
 def _gate(plain: LocalEngine, parted: LocalEngine, asks: _Asks) -> float:
@@ -164,18 +164,20 @@ def _gate(plain: LocalEngine, parted: LocalEngine, asks: _Asks) -> float:
         asks.of(context, max_tokens=8)
         for context in (asks.long, asks.long, asks.long + asks.tokens(asks.settings.new_tokens))
     ]
-    session, lives = parted.session(), list[Live]()
-    lives.extend(session.submit(request) for request in others)
+    session, running_requests = parted.open_session(), list[RunningRequest]()
+    running_requests.extend(session.add_request(request) for request in others)
     for request in longs:
         session.step()
-        lives.append(session.submit(request))
-    _finish(session, lives)
-    expected = [_finish(s, [s.submit(r)])[0] for r in [*others, *longs] for s in [plain.session()]]
+        running_requests.append(session.add_request(request))
+    _finish(session, running_requests)
+    expected = [
+        _finish(s, [s.add_request(r)])[0] for r in [*others, *longs] for s in [plain.open_session()]
+    ]
     gap = max(
-        float(np.abs(np.subtract(live.log_probs, other.log_probs)).max())
-        if live.tokens == other.tokens
+        float(np.abs(np.subtract(running.log_probs, other.log_probs)).max())
+        if running.tokens == other.tokens
         else np.inf
-        for live, other in zip(lives, expected, strict=True)
+        for running, other in zip(running_requests, expected, strict=True)
     )
     if gap > GATE:
         raise CheckFailedError(
@@ -188,14 +190,14 @@ def _again(
     plain: LocalEngine, keeping: LocalEngine, asks: _Asks
 ) -> dict[str, Callable[[], object]]:
     """A prompt that begins with a long text, then new words: known, or read anew."""
-    session = keeping.session()
-    _finish(session, [session.submit(asks.of(asks.long))])
+    session = keeping.open_session()
+    _finish(session, [session.add_request(asks.of(asks.long))])
 
     def ask(session: Session) -> None:
         context = asks.long + asks.tokens(asks.settings.new_tokens)
-        _finish(session, [session.submit(asks.of(context))])
+        _finish(session, [session.add_request(asks.of(context))])
 
-    return {"known": lambda: ask(session), "read anew": lambda: ask(plain.session())}
+    return {"known": lambda: ask(session), "read anew": lambda: ask(plain.open_session())}
 
 
 def _lengths(
@@ -205,9 +207,9 @@ def _lengths(
     longest = asks.long[: len(asks.long) // 2]
 
     def ask(engine: LocalEngine) -> None:
-        session = engine.session()
+        session = engine.open_session()
         requests = [asks.of(longest), *asks.others(max_tokens=1)]
-        _finish(session, [session.submit(request) for request in requests])
+        _finish(session, [session.add_request(request) for request in requests])
 
     return {"by length": lambda: ask(plain), "all in one pass": lambda: ask(together)}
 
@@ -240,15 +242,15 @@ def _pauses(
     for _ in range(asks.settings.n_repeats):
         context = asks.tokens(asks.settings.long_tokens)  # nobody knows it
         for name, engine in (("in parts", parted), ("at once", plain)):
-            session = engine.session()
-            n_parts = -(-asks.settings.long_tokens // asks.settings.part_tokens)
-            for request in asks.others(max_tokens=n_parts + 12):
-                session.submit(request)
+            session = engine.open_session()
+            n_chunks = -(-asks.settings.long_tokens // asks.settings.part_tokens)
+            for request in asks.others(max_tokens=n_chunks + 12):
+                session.add_request(request)
             seconds = [_step(session) for _ in range(5)][1:]
             usual.extend(seconds)
-            live = session.submit(asks.of(context))
+            running = session.add_request(asks.of(context))
             seconds = [_step(session)]
-            while not live.tokens:
+            while not running.tokens:
                 seconds.append(_step(session))
             longest[name].append(max(seconds))
     timings = {

@@ -209,9 +209,9 @@ class FixedController:
     def start(self):
         return self
 
-    def shares(self, lives):
+    def shares(self, running_requests):
         rows = torch.eye(2)
-        return [rows[len(live.tokens) % 2] for live in lives]
+        return [rows[len(running.tokens) % 2] for running in running_requests]
 
 
 def test_a_controller_decides_the_shares_token_by_token(base: Base, bank: AdapterBank) -> None:

@@ -19,9 +19,9 @@ from palate.core.plan import (
 )
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.local import LocalEngine
-from palate.engine.prefill import Reading
+from palate.engine.prefill import PrefillSettings
 from palate.engine.session import Session
 from palate.models.load import Base
 
@@ -65,22 +65,22 @@ def passes(base: Base) -> Generator[list[tuple[int, int]]]:
     handle.remove()
 
 
-def run(session: Session, requests: list[Request]) -> list[Live]:
-    lives = [session.submit(request, is_traced=True) for request in requests]
+def run(session: Session, requests: list[Request]) -> list[RunningRequest]:
+    running_requests = [session.add_request(request, is_traced=True) for request in requests]
     while not session.is_idle:
         session.step()
-    return lives
+    return running_requests
 
 
-def require_same(found: list[Live], expected: list[Live]) -> None:
-    for live, other in zip(found, expected, strict=True):
-        assert live.tokens == other.tokens
-        assert np.allclose(live.log_probs, other.log_probs, atol=1e-4)
-        assert np.allclose(live.row_log_probs, other.row_log_probs, atol=1e-4)
+def require_same(found: list[RunningRequest], expected: list[RunningRequest]) -> None:
+    for running, other in zip(found, expected, strict=True):
+        assert running.tokens == other.tokens
+        assert np.allclose(running.log_probs, other.log_probs, atol=1e-4)
+        assert np.allclose(running.row_log_probs, other.row_log_probs, atol=1e-4)
 
 
 def engines(base: Base, bank: AdapterBank) -> tuple[LocalEngine, LocalEngine]:
-    return LocalEngine(base, bank), LocalEngine(base, bank, reading=Reading(4096))
+    return LocalEngine(base, bank), LocalEngine(base, bank, prefill=PrefillSettings(4096))
 
 
 PLANS = [
@@ -101,46 +101,46 @@ def test_answers_are_the_same_whatever_was_read_before(
         for prompt in (LONG, LONG[:40], LONG[:33] + " in winter, or when the wind is up", "Why?")
         for k, plan in enumerate(PLANS)
     ]
-    expected = [run(without.session(), [request])[0] for request in requests]
-    session = keeping.session()
+    expected = [run(without.open_session(), [request])[0] for request in requests]
+    session = keeping.open_session()
     require_same(run(session, requests), expected)
     again = run(session, requests)
     require_same(again, expected)
-    n_tokens = [len(live.prompt) for live in again]
+    n_tokens = [len(running.prompt) for running in again]
     assert n_tokens[::4] == [70, 40, 67, 4]
     # read together: as many tokens each as the one with most to read, 40 less two blocks
-    assert [live.n_reused for live in again[::4]] == [62, 32, 59, 0]
+    assert [running.n_cached_tokens for running in again[::4]] == [62, 32, 59, 0]
 
 
 def test_a_prompt_is_reused_by_the_same_coefficients_only(
     base: Base, banks: dict[str, AdapterBank]
 ) -> None:
-    session = engines(base, banks["all"])[1].session()
+    session = engines(base, banks["all"])[1].open_session()
     soups = [parameter_soup_plan((0.6, -0.2, 0.3)), parameter_soup_plan((0.6, -0.2, 0.4))]
     first = run(session, [Request(LONG, soups[0], SAMPLING)])
     other = run(session, [Request(LONG, soups[1], SAMPLING)])
     again = run(session, [Request(LONG, soups[0], SAMPLING)])
-    assert [live.n_reused for live in (*first, *other, *again)] == [0, 0, 64]
+    assert [running.n_cached_tokens for running in (*first, *other, *again)] == [0, 0, 64]
 
 
 @pytest.mark.parametrize("kind", ["head", "last"])
 def test_users_share_a_prompt_where_their_experts_leave_keys_and_values_alone(
     kind: str, base: Base, banks: dict[str, AdapterBank]
 ) -> None:
-    session = engines(base, banks[kind])[1].session()
+    session = engines(base, banks[kind])[1].open_session()
     soups = [parameter_soup_plan((0.6, -0.2, 0.1 * k)) for k in range(4)]
     first = run(session, [Request(LONG, soups[0], SAMPLING)])
     others = run(session, [Request(LONG, soup, SAMPLING) for soup in soups[1:]])
-    assert [live.n_reused for live in (*first, *others)] == [0, 64, 64, 64]
+    assert [running.n_cached_tokens for running in (*first, *others)] == [0, 64, 64, 64]
 
 
 def test_no_scope_gains_from_what_another_asked(base: Base, banks: dict[str, AdapterBank]) -> None:
-    session = engines(base, banks["head"])[1].session()
+    session = engines(base, banks["head"])[1].open_session()
     request = Request(LONG, PLANS[1], SAMPLING, scope="one")
     run(session, [request])
     (stranger,) = run(session, [replace(request, scope="two")])
     (known,) = run(session, [request])
-    assert (stranger.n_reused, known.n_reused) == (0, 64)
+    assert (stranger.n_cached_tokens, known.n_cached_tokens) == (0, 64)
     with passes(base) as seen:
         run(session, [replace(request, scope="three"), replace(request, scope="four")])
     assert seen[0] == (2, 70)  # not even within one step
@@ -148,15 +148,15 @@ def test_no_scope_gains_from_what_another_asked(base: Base, banks: dict[str, Ada
 
 def test_the_next_turn_reads_only_what_is_new(base: Base, banks: dict[str, AdapterBank]) -> None:
     without, keeping = engines(base, banks["all"])
-    session = keeping.session()
+    session = keeping.open_session()
     plan = mixture_plan(experts=(0, 2), n_experts=3)
     turn = Request(LONG, plan, SamplingParams(max_tokens=30, temperature=0.0))
     (first,) = run(session, [turn])
     ids = (*first.prompt, *first.tokens)
     follow = Plan(tuple(replace(row, context=(*ids, 70, 71, 72)) for row in plan.rows), plan.pool)
     (second,) = run(session, [Request("x", follow, SAMPLING)])
-    assert second.n_reused == (len(ids) - 1) // 16 * 16 >= 80
-    require_same([second], run(without.session(), [Request("x", follow, SAMPLING)]))
+    assert second.n_cached_tokens == (len(ids) - 1) // 16 * 16 >= 80
+    require_same([second], run(without.open_session(), [Request("x", follow, SAMPLING)]))
 
 
 def test_experts_on_the_head_cost_one_pass_however_many_they_are(
@@ -168,12 +168,12 @@ def test_experts_on_the_head_cost_one_pass_however_many_they_are(
     ]
     without, _ = engines(base, banks["head"])
     with passes(base) as seen:
-        lives = run(without.session(), requests)
-    assert [live.n_lanes for live in lives] == [1, 1]
+        running_requests = run(without.open_session(), requests)
+    assert [running.n_sequences for running in running_requests] == [1, 1]
     assert seen[0] == (1, 70)  # one reading for both
     assert set(seen[1:]) <= {(2, 1), (1, 1)}
     with passes(base) as seen:
-        run(LocalEngine(base, banks["all"]).session(), requests)
+        run(LocalEngine(base, banks["all"]).open_session(), requests)
     assert seen[:2] == [(4, 70), (7, 1)]  # the base and three experts; then every row its own
 
 
@@ -183,9 +183,9 @@ def test_experts_that_share_keys_and_values_read_a_prompt_once(
     request = Request(LONG, mixture_plan(experts=(0, 1, 2), n_experts=3), SAMPLING)
     without, keeping = engines(base, banks["last"])
     with passes(base) as seen:
-        (live,) = run(keeping.session(), [request])
+        (running,) = run(keeping.open_session(), [request])
     assert seen[:3] == [(1, 70), (2, 6), (3, 1)]
-    require_same([live], run(without.session(), [request]))
+    require_same([running], run(without.open_session(), [request]))
 
 
 def test_a_long_prompt_does_not_pad_short_ones(base: Base, banks: dict[str, AdapterBank]) -> None:
@@ -195,9 +195,9 @@ def test_a_long_prompt_does_not_pad_short_ones(base: Base, banks: dict[str, Adap
     ]
     requests = [replace(r, prompt=f"{k}{r.prompt}") for k, r in enumerate(requests)]
     with passes(base) as seen:
-        found = run(engine.session(), requests)
+        found = run(engine.open_session(), requests)
     assert seen[:2] == [(1, 161), (8, 5)]
-    require_same(found, [run(engine.session(), [request])[0] for request in requests])
+    require_same(found, [run(engine.open_session(), [request])[0] for request in requests])
 
 
 @pytest.mark.parametrize("kind", ["all", "head", "last"])
@@ -207,20 +207,20 @@ def test_a_long_prompt_is_read_in_parts_while_others_go_on(
     talk = Request("Why?", PLANS[1], SamplingParams(max_tokens=20), seed=1)
     long = Request(LONG * 2, PLANS[3], SAMPLING, seed=2)  # 140 tokens
     plain = engines(base, banks[kind])[0]
-    expected = [run(plain.session(), [request])[0] for request in (talk, long)]
-    session = LocalEngine(base, banks[kind], reading=Reading(4096, 48)).session()
-    first = session.submit(talk, is_traced=True)
+    expected = [run(plain.open_session(), [request])[0] for request in (talk, long)]
+    session = LocalEngine(base, banks[kind], prefill=PrefillSettings(4096, 48)).open_session()
+    first = session.add_request(talk, is_traced=True)
     session.step()
-    second = session.submit(long, is_traced=True)
+    second = session.add_request(long, is_traced=True)
     before: list[int] = []
     with passes(base) as seen:
         while not second.tokens:
             before.append(len(first.tokens))
             session.step()
     # three lanes share 48 tokens a part, one has them all; the rest is at most one part long
-    n_parts = {"all": 8, "head": 2, "last": 8}[kind]
-    assert before == list(range(1, n_parts + 2))
-    assert (second.n_parts, second.n_reused) == (n_parts, 0)
+    n_chunks = {"all": 8, "head": 2, "last": 8}[kind]
+    assert before == list(range(1, n_chunks + 2))
+    assert (second.n_chunks, second.n_cached_tokens) == (n_chunks, 0)
     assert max(width for _, width in seen) <= 48
     while not session.is_idle:
         session.step()
@@ -228,22 +228,22 @@ def test_a_long_prompt_is_read_in_parts_while_others_go_on(
 
 
 def test_who_is_alone_is_not_read_in_parts(base: Base, banks: dict[str, AdapterBank]) -> None:
-    engine = LocalEngine(base, banks["all"], reading=Reading(4096, 48))
+    engine = LocalEngine(base, banks["all"], prefill=PrefillSettings(4096, 48))
     with passes(base) as seen:
-        run(engine.session(), [Request(LONG * 2, PLANS[1], SAMPLING)])
+        run(engine.open_session(), [Request(LONG * 2, PLANS[1], SAMPLING)])
     assert seen[0] == (1, 140)
 
 
 def test_a_prompt_too_long_to_be_kept_is_read_at_once(
     base: Base, banks: dict[str, AdapterBank]
 ) -> None:
-    engine = LocalEngine(base, banks["all"], reading=Reading(100, 48))
-    session = engine.session()
-    session.submit(Request("Why?", PLANS[1], SamplingParams(max_tokens=20)))
+    engine = LocalEngine(base, banks["all"], prefill=PrefillSettings(100, 48))
+    session = engine.open_session()
+    session.add_request(Request("Why?", PLANS[1], SamplingParams(max_tokens=20)))
     session.step()
-    long = session.submit(Request(LONG * 2, PLANS[1], SAMPLING, seed=2))
+    long = session.add_request(Request(LONG * 2, PLANS[1], SAMPLING, seed=2))
     session.step()
-    assert (len(long.tokens), long.n_parts) == (1, 0)
+    assert (len(long.tokens), long.n_chunks) == (1, 0)
 
 
 def test_positions_count_passes_and_not_rows(base: Base, banks: dict[str, AdapterBank]) -> None:
@@ -255,6 +255,6 @@ def test_positions_count_passes_and_not_rows(base: Base, banks: dict[str, Adapte
 
 def test_fewer_than_no_prefix_tokens_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="max_prefix_tokens is -1; give 0"):
-        Reading(-1)
-    with pytest.raises(InvalidInputError, match="max_read_tokens is 0; give at least 1"):
-        Reading(1, 0)
+        PrefillSettings(-1)
+    with pytest.raises(InvalidInputError, match="prefill_chunk_tokens is 0; give at least 1"):
+        PrefillSettings(1, 0)

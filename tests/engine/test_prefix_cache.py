@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from palate.engine.prefix_cache import PrefixStore
+from palate.engine.prefix_cache import PrefixCache
 
 
 def states(tokens: list[int]) -> torch.Tensor:
@@ -13,11 +13,11 @@ def states(tokens: list[int]) -> torch.Tensor:
     return torch.stack([ids, ids.cumsum(0)], dim=1)
 
 
-def put(store: PrefixStore, key: str, tokens: list[int]) -> None:
+def put(store: PrefixCache, key: str, tokens: list[int]) -> None:
     store.put((key,), tokens, lambda start, stop: states(tokens)[start:stop])
 
 
-def known(store: PrefixStore, key: str, tokens: list[int]) -> int:
+def known(store: PrefixCache, key: str, tokens: list[int]) -> int:
     found = store.find((key,), tokens)
     if found:
         whole = torch.cat(found)
@@ -26,7 +26,7 @@ def known(store: PrefixStore, key: str, tokens: list[int]) -> int:
 
 
 def test_whole_blocks_of_the_longest_beginning_are_found() -> None:
-    store = PrefixStore(1000)
+    store = PrefixCache(1000)
     text = list(range(50))
     put(store, "a", text)
     assert store.n_tokens == 48
@@ -38,7 +38,7 @@ def test_whole_blocks_of_the_longest_beginning_are_found() -> None:
 
 
 def test_a_continued_text_is_asked_for_its_new_blocks_only() -> None:
-    store = PrefixStore(1000)
+    store = PrefixCache(1000)
     put(store, "a", list(range(40)))
     asked: list[tuple[int, int]] = []
 
@@ -53,7 +53,7 @@ def test_a_continued_text_is_asked_for_its_new_blocks_only() -> None:
 
 
 def test_what_was_not_used_for_longest_goes_first_and_never_under_what_stands_on_it() -> None:
-    store = PrefixStore(64)
+    store = PrefixCache(64)
     shared = list(range(16))
     put(store, "a", [*shared, *range(100, 116)])
     put(store, "a", [*shared, *range(200, 216)])
@@ -66,10 +66,10 @@ def test_what_was_not_used_for_longest_goes_first_and_never_under_what_stands_on
 
 
 def test_a_text_longer_than_the_store_is_kept_as_far_as_it_goes() -> None:
-    store = PrefixStore(40)
+    store = PrefixCache(40)
     put(store, "a", list(range(100)))
     assert (store.n_tokens, known(store, "a", list(range(100)))) == (32, 32)
-    small = PrefixStore(15)
+    small = PrefixCache(15)
     put(small, "a", list(range(100)))
     assert (small.n_tokens, known(small, "a", list(range(100)))) == (0, 0)
 
@@ -77,7 +77,7 @@ def test_a_text_longer_than_the_store_is_kept_as_far_as_it_goes() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_many_texts_are_found_as_far_as_a_list_of_all_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    store, told = PrefixStore(10**6), list[tuple[str, list[int]]]()
+    store, told = PrefixCache(10**6), list[tuple[str, list[int]]]()
     for _ in range(60):
         key = str(rng.choice(["a", "b"]))
         text = rng.integers(2, size=4).repeat(16)[: rng.integers(1, 65)].tolist()
@@ -96,7 +96,7 @@ def test_many_texts_are_found_as_far_as_a_list_of_all_says(seed: int) -> None:
 
 
 def test_what_is_kept_is_a_copy() -> None:
-    store, mine = PrefixStore(100), states(list(range(16)))
+    store, mine = PrefixCache(100), states(list(range(16)))
     store.put(("a",), list(range(16)), lambda start, stop: mine[start:stop])
     mine.zero_()
     assert known(store, "a", list(range(16))) == 16

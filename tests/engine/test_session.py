@@ -7,7 +7,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import mixture_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.local import LocalEngine
 from palate.engine.session import FAILED, Session
 from palate.models.load import Base
@@ -28,59 +28,68 @@ def engine(base: Base, bank: AdapterBank) -> LocalEngine:
     return LocalEngine(base, bank, max_num_seqs=12)
 
 
-def drained(session: Session) -> dict[Live, str]:
-    ends: dict[Live, str] = {}
+def drained(session: Session) -> dict[RunningRequest, str]:
+    ends: dict[RunningRequest, str] = {}
     while not session.is_idle:
-        for live, token in session.step():
+        for running, token in session.step():
             if token.finish:
-                ends[live] = token.finish
+                ends[running] = token.finish
     return ends
 
 
 def test_requests_that_join_a_running_batch_are_answered_as_alone(engine: LocalEngine) -> None:
     expected = engine.generate(REQUESTS)
-    session, lives = engine.session(), list[Live]()
+    session, running_requests = engine.open_session(), list[RunningRequest]()
     for request in REQUESTS:  # one more joins at every step
-        lives.append(session.submit(request))
+        running_requests.append(session.add_request(request))
         session.step()
     drained(session)
-    assert [tuple(live.tokens) for live in lives] == [answer.tokens for answer in expected]
-    assert [live.text.text for live in lives] == [answer.text for answer in expected]
+    assert [tuple(running.tokens) for running in running_requests] == [
+        answer.tokens for answer in expected
+    ]
+    assert [running.text.text for running in running_requests] == [
+        answer.text for answer in expected
+    ]
 
 
 def test_who_is_cancelled_leaves_at_once_and_the_others_go_on(engine: LocalEngine) -> None:
     expected = engine.generate(REQUESTS)
-    session = engine.session()
-    lives = [session.submit(request) for request in REQUESTS]
+    session = engine.open_session()
+    running_requests = [session.add_request(request) for request in REQUESTS]
     session.step()
     rows = session.n_rows
-    session.cancel(lives[2])
+    session.abort_request(running_requests[2])
     assert session.n_rows == rows - 3
-    session.cancel(lives[2])  # twice is once
-    waiting = session.submit(REQUESTS[0])
-    session.cancel(waiting)
+    session.abort_request(running_requests[2])  # twice is once
+    waiting = session.add_request(REQUESTS[0])
+    session.abort_request(waiting)
     ends = drained(session)
-    assert set(ends) == {lives[0], lives[1], lives[3], lives[4]}
+    assert set(ends) == {
+        running_requests[0],
+        running_requests[1],
+        running_requests[3],
+        running_requests[4],
+    }
     for k in (0, 1, 3, 4):
-        assert tuple(lives[k].tokens) == expected[k].tokens
-    assert len(lives[2].tokens) == 1
-    session.cancel(lives[0])  # ended long ago
+        assert tuple(running_requests[k].tokens) == expected[k].tokens
+    assert len(running_requests[2].tokens) == 1
+    session.abort_request(running_requests[0])  # ended long ago
     assert session.n_rows == 0
 
 
 def test_cancelling_the_only_request_leaves_an_idle_session(engine: LocalEngine) -> None:
-    session = engine.session()
-    live = session.submit(REQUESTS[4])
+    session = engine.open_session()
+    running = session.add_request(REQUESTS[4])
     session.step()
-    session.cancel(live)
+    session.abort_request(running)
     assert session.is_idle
     assert session.step() == []
 
 
 def test_a_request_that_breaks_ends_alone(engine: LocalEngine) -> None:
     expected = engine.generate(REQUESTS)
-    session = engine.session()
-    lives = [session.submit(request) for request in REQUESTS]
+    session = engine.open_session()
+    running_requests = [session.add_request(request) for request in REQUESTS]
     session.step()
     batch = session._batch
     assert batch is not None
@@ -88,47 +97,47 @@ def test_a_request_that_breaks_ends_alone(engine: LocalEngine) -> None:
     batch.logits = batch.logits.clone()
     batch.logits[first] = torch.nan
     ends = drained(session)
-    assert ends[lives[1]] == FAILED
-    assert "NaN" in lives[1].error
+    assert ends[running_requests[1]] == FAILED
+    assert "NaN" in running_requests[1].error
     for k in (0, 2, 3, 4):
-        assert tuple(lives[k].tokens) == expected[k].tokens, k
-    assert len(lives[1].tokens) == 1
+        assert tuple(running_requests[k].tokens) == expected[k].tokens, k
+    assert len(running_requests[1].tokens) == 1
 
 
 def test_a_batch_of_broken_requests_only_ends(engine: LocalEngine) -> None:
-    session = engine.session()
-    live = session.submit(REQUESTS[0])
+    session = engine.open_session()
+    running = session.add_request(REQUESTS[0])
     session.step()
     batch = session._batch
     assert batch is not None
     batch.logits = torch.full_like(batch.logits.clone(), torch.inf)
-    assert drained(session) == {live: FAILED}
+    assert drained(session) == {running: FAILED}
 
 
 def test_positions_are_bounded(base: Base, bank: AdapterBank) -> None:
     small = LocalEngine(base, bank, max_num_seqs=12, max_num_batched_tokens=100)
-    session = small.session()
+    session = small.open_session()
     long = SamplingParams(max_tokens=40)
     for k in range(6):
-        session.submit(Request("Why", PLANS[0], long, seed=k))
+        session.add_request(Request("Why", PLANS[0], long, seed=k))
     most = 0
     while not session.is_idle:
         session.step()
-        most = max(most, session.n_live * 44)  # bos and three bytes read, 40 written
-        assert session.n_live * 44 <= 100
+        most = max(most, session.n_running * 44)  # bos and three bytes read, 40 written
+        assert session.n_running * 44 <= 100
     assert most == 88
     with pytest.raises(InvalidInputError, match="holds at most 100"):
-        session.submit(Request("Why", PLANS[0], SamplingParams(max_tokens=98)))
+        session.add_request(Request("Why", PLANS[0], SamplingParams(max_tokens=98)))
     with pytest.raises(InvalidInputError, match="max_num_batched_tokens is 0"):
         LocalEngine(base, bank, max_num_batched_tokens=0)
 
 
 def test_the_most_probable_tokens_are_kept_for_those_who_ask(engine: LocalEngine) -> None:
-    session = engine.session()
-    asking = session.submit(
+    session = engine.open_session()
+    asking = session.add_request(
         Request("Why", PLANS[1], SamplingParams(temperature=0.0, max_tokens=6)), n_top=3
     )
-    other = session.submit(REQUESTS[0])
+    other = session.add_request(REQUESTS[0])
     drained(session)
     assert other.top == []
     assert [len(top) for top in asking.top] == [3] * len(asking.tokens)

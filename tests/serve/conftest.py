@@ -107,7 +107,7 @@ def listen() -> Callable[[Served], tuple[str, Callable[[], None]]]:
 
 
 @pytest.fixture(scope="module")
-def live(make_served: MakeServed, listen) -> Iterator[tuple[Served, str]]:
+def running(make_served: MakeServed, listen) -> Iterator[tuple[Served, str]]:
     """A server that listens, and its address."""
     served = make_served()
     address, stop = listen(served)
@@ -116,7 +116,7 @@ def live(make_served: MakeServed, listen) -> Iterator[tuple[Served, str]]:
 
 
 @pytest.fixture(scope="module")
-def openai_client(live: tuple[Served, str]) -> Iterator[OpenAI]:
-    client = OpenAI(base_url=f"{live[1]}/v1", api_key="none", max_retries=0)
+def openai_client(running: tuple[Served, str]) -> Iterator[OpenAI]:
+    client = OpenAI(base_url=f"{running[1]}/v1", api_key="none", max_retries=0)
     yield client
     client.close()

@@ -37,12 +37,12 @@ def log_probs(opened: Library, context: list[int], coefficients: list[float]) ->
 
 @pytest.mark.parametrize("name", list(PLANS))
 def test_shares_sum_to_one_and_name_those_who_take_part(opened: Library, name: str) -> None:
-    session = opened.engine.session()
+    session = opened.engine.open_session()
     request = Request("Why is it so?", PLANS[name], SamplingParams(max_tokens=10), seed=2)
-    live = session.submit(request, is_traced=True)
+    running = session.add_request(request, is_traced=True)
     while not session.is_idle:
         session.step()
-    story = explain(opened.base, opened.bank, live)
+    story = explain(opened.base, opened.bank, running)
     names = {
         "base": {"base"},
         "member": {"short"},
@@ -51,7 +51,7 @@ def test_shares_sum_to_one_and_name_those_who_take_part(opened: Library, name: s
         "mixture": {"kind", "plain"},
     }[name]
     assert story
-    for token, log_prob in zip(story, live.log_probs, strict=False):
+    for token, log_prob in zip(story, running.log_probs, strict=False):
         assert set(token.wrote) == names
         assert sum(token.wrote.values()) == pytest.approx(1.0)
         assert min(token.wrote.values()) >= 0.0

@@ -177,9 +177,9 @@ def test_errors_are_the_clients_own(openai_client: OpenAI) -> None:
     ids=["one candidate", "eight candidates"],
 )
 def test_an_answer_that_nobody_waits_for_is_let_go_of(
-    openai_client: OpenAI, live: tuple[Served, str], n: int, palate: dict[str, Any]
+    openai_client: OpenAI, running: tuple[Served, str], n: int, palate: dict[str, Any]
 ) -> None:
-    served = live[0]
+    served = running[0]
     before = served.metrics.registry.get_sample_value("palate_cancelled_total")
     stream = openai_client.chat.completions.create(
         model="palate",

@@ -73,7 +73,7 @@ class AdapterBank:
         """
         self.names: tuple[str, ...] = tuple(adapters)
         self._scales: dict[tuple[Signature, bool], _Scales] = {}
-        self._lanes: Int[Tensor, " rows"] | None = None
+        self._sequences: Int[Tensor, " rows"] | None = None
         self._device = base.device
         self._handles: list[RemovableHandle] = []
         modules = dict(base.model.named_modules())
@@ -133,7 +133,7 @@ class AdapterBank:
         self,
         coefficients: Sequence[Sequence[float]] | Tensor,
         *,
-        lanes: Sequence[int] | None = None,
+        sequences: Sequence[int] | None = None,
     ) -> Generator[None]:
         """While in force, row `b` of every batch runs with coefficients `coefficients[b]`.
 
@@ -154,13 +154,15 @@ class AdapterBank:
             )
         if not bool(torch.isfinite(matrix).all()):
             raise InvalidCoefficientsError("The coefficients hold a value that is not finite.")
-        before = self._scales, self._lanes
-        self._lanes = None if lanes is None else torch.tensor(lanes, device=self._device)
-        self._scales = self._scales_for(matrix, lanes)
+        before = self._scales, self._sequences
+        self._sequences = (
+            None if sequences is None else torch.tensor(sequences, device=self._device)
+        )
+        self._scales = self._scales_for(matrix, sequences)
         try:
             yield
         finally:
-            self._scales, self._lanes = before
+            self._scales, self._sequences = before
 
     def close(self) -> None:
         """Take the hooks off the base."""
@@ -169,20 +171,22 @@ class AdapterBank:
         self._handles.clear()
 
     def _scales_for(
-        self, rows: Float[Tensor, "rows experts"], lanes: Sequence[int] | None
+        self, rows: Float[Tensor, "rows experts"], sequences: Sequence[int] | None
     ) -> dict[tuple[Signature, bool], _Scales]:
         if not bool(rows.any()):
             return {}
-        in_lanes = rows
-        if lanes is not None:
-            in_lanes = rows[[lanes.index(lane) for lane in range(max(lanes) + 1)]]
+        by_sequence = rows
+        if sequences is not None:
+            by_sequence = rows[
+                [sequences.index(sequence) for sequence in range(max(sequences) + 1)]
+            ]
         has_one = bool(((rows != 0).sum(dim=1) <= 1).all())
         scales: dict[tuple[Signature, bool], _Scales] = {}
         for layer in self._layers.values():
             signature, key = layer.signature, (layer.signature, layer.is_head)
             if key in scales:
                 continue
-            matrix = rows if layer.is_head else in_lanes
+            matrix = rows if layer.is_head else by_sequence
             experts = torch.tensor([k for k, _, _ in signature])
             ranks = torch.tensor([rank for _, rank, _ in signature])
             factors = torch.tensor([scale for _, _, scale in signature], dtype=torch.float64)
@@ -200,7 +204,7 @@ class AdapterBank:
     def _spread(
         self, _module: nn.Module, _args: tuple[Tensor, ...], output: Tensor
     ) -> Tensor | None:
-        return None if self._lanes is None else output.index_select(0, self._lanes)
+        return None if self._sequences is None else output.index_select(0, self._sequences)
 
     def _hook(self, layer: _Layer):
         def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -208,8 +212,8 @@ class AdapterBank:
             if scale is None:
                 return None
             source = args[0]
-            if layer.is_head and self._lanes is not None:
-                source = source.index_select(0, self._lanes)
+            if layer.is_head and self._sequences is not None:
+                source = source.index_select(0, self._sequences)
             if scale.blocks is not None:
                 own = (len(layer.signature), -1)  # [rows, rank, d] below
                 down = layer.down.view(*own, layer.down.shape[1]).index_select(0, scale.blocks)

@@ -17,7 +17,7 @@ from palate.models.cache import RowCache
 
 
 @dataclass(eq=False)
-class Live:
+class RunningRequest:
     """A request that is being answered.
 
     Attributes:
@@ -51,9 +51,9 @@ class Live:
     contexts: list[tuple[int, ...]]
     uniforms: Float[ndarray, " tokens"]
     text: TextStream
-    lanes: tuple[int, ...] = (0,)
-    n_reused: int = 0
-    n_parts: int = 0
+    sequences: tuple[int, ...] = (0,)
+    n_cached_tokens: int = 0
+    n_chunks: int = 0
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     is_traced: bool = False
@@ -67,9 +67,9 @@ class Live:
     n_fallbacks: int = 0
 
     @property
-    def n_lanes(self) -> int:
+    def n_sequences(self) -> int:
         """Passes of the model for each token."""
-        return max(self.lanes) + 1
+        return max(self.sequences) + 1
 
     @property
     def most_tokens(self) -> int:
@@ -96,7 +96,7 @@ class Batch:
     """Live requests whose rows lie one after another, and their lanes in the cache likewise.
 
     Attributes:
-        lives: The requests.
+        running: The requests.
         cache: What their lanes have read.
         logits: `[rows, vocab]`, for the next token.
         rows: Which request each row belongs to.
@@ -105,14 +105,17 @@ class Batch:
     """
 
     def __init__(
-        self, lives: list[Live], cache: RowCache, logits: Float[Tensor, "rows vocab"]
+        self,
+        running_requests: list[RunningRequest],
+        cache: RowCache,
+        logits: Float[Tensor, "rows vocab"],
     ) -> None:
         """Take over requests that have been read."""
-        self.lives = lives
+        self.running_requests = running_requests
         self.cache = cache
         self.logits = logits
-        self.rows = RowMap.of([live.plan for live in lives], device=logits.device)
-        self.lanes = _lanes(lives)
+        self.rows = RowMap.of([running.plan for running in running_requests], device=logits.device)
+        self.sequences = _sequences(running_requests)
 
     @property
     def n_rows(self) -> int:
@@ -121,44 +124,56 @@ class Batch:
 
     def coefficients(self) -> list[tuple[float, ...]]:
         """`[rows][experts]`."""
-        return [row.coefficients for live in self.lives for row in live.plan.rows]
+        return [row.coefficients for running in self.running_requests for row in running.plan.rows]
 
     def last_tokens(self) -> list[list[int]]:
         """`[lanes][1]`: the token each lane reads next."""
-        return [[live.tokens[-1]] for live in self.lives for _ in range(live.n_lanes)]
+        return [
+            [running.tokens[-1]]
+            for running in self.running_requests
+            for _ in range(running.n_sequences)
+        ]
 
     def joined(self, other: "Batch") -> "Batch":
         """This batch with the other's requests below."""
         self.cache.join(other.cache)
-        return Batch(self.lives + other.lives, self.cache, torch.cat([self.logits, other.logits]))
+        return Batch(
+            self.running_requests + other.running_requests,
+            self.cache,
+            torch.cat([self.logits, other.logits]),
+        )
 
     def without(self, ended: set[int]) -> "Batch | None":
         """The batch without the requests of these indices, or `None` if none is left."""
         if not ended:
             return self
-        kept = [live for live in self.lives if live.index not in ended]
+        kept = [running for running in self.running_requests if running.index not in ended]
         if not kept:
             return None
-        stays = [live.index not in ended for live in self.lives]
-        rows, lanes = (
+        stays = [running.index not in ended for running in self.running_requests]
+        rows, sequences = (
             torch.tensor(
                 [place for place, owner in enumerate(owners) if stays[owner]],
                 device=self.logits.device,
             )
             for owners in (
-                [i for i, live in enumerate(self.lives) for _ in live.plan.rows],
-                [i for i, live in enumerate(self.lives) for _ in range(live.n_lanes)],
+                [i for i, running in enumerate(self.running_requests) for _ in running.plan.rows],
+                [
+                    i
+                    for i, running in enumerate(self.running_requests)
+                    for _ in range(running.n_sequences)
+                ],
             )
         )
-        self.cache.select(lanes)
+        self.cache.select(sequences)
         return Batch(kept, self.cache, self.logits[rows])
 
 
-def _lanes(lives: list[Live]) -> list[int] | None:
+def _sequences(running_requests: list[RunningRequest]) -> list[int] | None:
     """Each row's lane among those of all requests."""
     found: list[int] = []
     first = 0
-    for live in lives:
-        found.extend(first + lane for lane in live.lanes)
-        first += live.n_lanes
+    for running in running_requests:
+        found.extend(first + sequence for sequence in running.sequences)
+        first += running.n_sequences
     return None if first == len(found) else found

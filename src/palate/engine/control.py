@@ -6,13 +6,15 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor
 
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 
 
 class ControlRun(Protocol):
     """One controller during one run of the engine; it may keep what it has read of each request."""
 
-    def shares(self, lives: Sequence[Live]) -> Sequence[Float[Tensor, " rows"]]:
+    def shares(
+        self, running_requests: Sequence[RunningRequest]
+    ) -> Sequence[Float[Tensor, " rows"]]:
         """For the next token of each request one share per row, on the simplex.
 
         It is called once per step with every live request under this controller. A request that

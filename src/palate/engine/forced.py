@@ -16,7 +16,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.control import Controller
 from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.pool import RowMap, pool_coefficients, pool_log_probs
@@ -78,7 +78,7 @@ def _shares(
     if name not in controllers:
         raise InvalidInputError(f"The plan names the controller {name!r}, which is not loaded.")
     backend: Any = getattr(base.tokenizer, "backend_tokenizer", None)
-    live = Live(
+    running = RunningRequest(
         index=0,
         request=Request("", plan, SamplingParams(max_tokens=max(n_tokens, 1))),
         plan=plan,
@@ -90,6 +90,6 @@ def _shares(
     run = controllers[name].start()
     shares: list[Tensor] = []
     for token in item.answer:
-        shares.append(run.shares([live])[0].float())
-        live.tokens.append(token)
+        shares.append(run.shares([running])[0].float())
+        running.tokens.append(token)
     return torch.stack(shares) if shares else torch.zeros(0, len(plan.rows))

@@ -21,7 +21,7 @@ from torch import Tensor
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import SamplingParams
 from palate.core.seeds import generator_for
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.pool import RowMap
 from palate.soup.rejection import rejection_sampler, sample_implicit
 
@@ -48,7 +48,7 @@ def require_untruncated(sampling: SamplingParams) -> None:
 
 def redraw(
     tokens: Tensor,
-    lives: Sequence[Live],
+    running_requests: Sequence[RunningRequest],
     *,
     logits: Float[Tensor, "rows vocab"],
     log_probs: Float[Tensor, "requests vocab"],
@@ -58,34 +58,34 @@ def redraw(
 
     Args:
         tokens: `[requests]`, drawn from the pooled distributions.
-        lives: The requests.
+        running: The requests.
         logits: `[rows, vocab]`, next-token logits of every row.
         log_probs: `[requests, vocab]`, pooled, nats.
         rows: Which request each row belongs to.
     """
-    for place, live in enumerate(lives):
-        if live.plan.pool.is_implicit and live.request.sampling.temperature > 0:
+    for place, running in enumerate(running_requests):
+        if running.plan.pool.is_implicit and running.request.sampling.temperature > 0:
             own = logits[rows.owner == place]
-            proposal = torch.log_softmax(own[_proposer(live)].double(), dim=-1)
+            proposal = torch.log_softmax(own[_proposer(running)].double(), dim=-1)
             tilt = log_probs[place].double() - proposal
             found = sample_implicit(
                 rejection_sampler(
                     proposal.cpu().numpy(),
                     np.nan_to_num(tilt.cpu().numpy(), nan=-np.inf, posinf=np.inf, neginf=-np.inf),
-                    temperature=live.request.sampling.temperature,
+                    temperature=running.request.sampling.temperature,
                 ),
                 n_draws=1,
-                generator=generator_for(live.request.seed, "implicit", len(live.tokens)),
+                generator=generator_for(running.request.seed, "implicit", len(running.tokens)),
             )
-            live.n_proposals += int(found.n_proposals[0])
-            live.n_fallbacks += found.n_fallbacks
+            running.n_proposals += int(found.n_proposals[0])
+            running.n_fallbacks += found.n_fallbacks
             tokens[place] = int(found.tokens[0])
     return tokens
 
 
-def _proposer(live: Live) -> int:
+def _proposer(running: RunningRequest) -> int:
     """The reference's row, or else the row of the largest coefficient."""
-    for place, row in enumerate(live.plan.rows):
+    for place, row in enumerate(running.plan.rows):
         if not any(row.coefficients):
             return place
-    return int(np.argmax(live.plan.pool.coefficients))
+    return int(np.argmax(running.plan.pool.coefficients))

@@ -24,13 +24,13 @@ from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, Token
 from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.control import Controller
-from palate.engine.prefill import Reading
+from palate.engine.prefill import PrefillSettings
 from palate.engine.session import FAILED, Parts, Session
 from palate.models.load import Base
 
-DEFAULT_READING = Reading()
+DEFAULT_PREFILL = PrefillSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class LocalEngine:
         *,
         max_num_seqs: int = 128,
         max_num_batched_tokens: int | None = None,
-        reading: Reading = DEFAULT_READING,
+        prefill: PrefillSettings = DEFAULT_PREFILL,
         controllers: Mapping[str, Controller] | None = None,
     ) -> None:
         """Keep the parts.
@@ -87,10 +87,10 @@ class LocalEngine:
         self.bank = bank
         self.max_num_seqs = max_num_seqs
         self.max_num_batched_tokens = max_num_batched_tokens
-        self.reading = reading
+        self.prefill = prefill
         self.controllers = dict(controllers or {})
 
-    def session(self) -> Session:
+    def open_session(self) -> Session:
         """An open-ended run; sessions of one engine take turns, never step at the same time."""
         return Session(
             Parts(
@@ -98,7 +98,7 @@ class LocalEngine:
                 self.bank,
                 self.max_num_seqs,
                 self.max_num_batched_tokens,
-                self.reading,
+                self.prefill,
                 self.controllers,
             )
         )
@@ -116,7 +116,7 @@ class LocalEngine:
             InvalidInputError: a plan does not fit the bank, or a request needs more than `max_num_seqs`
                 rows.
         """
-        return [completion_of(live, end) for live, end in self._finished(requests)]
+        return [completion_of(running, end) for running, end in self._finished(requests)]
 
     def trace(self, requests: Sequence[Request]) -> list[Traced]:
         """As `generate`, with every row's log-probability of every token.
@@ -128,11 +128,11 @@ class LocalEngine:
         """
         return [
             Traced(
-                completion_of(live, end),
-                np.array(live.shares, dtype=np.float64),
-                np.array(live.row_log_probs, dtype=np.float64),
+                completion_of(running, end),
+                np.array(running.shares, dtype=np.float64),
+                np.array(running.row_log_probs, dtype=np.float64),
             )
-            for live, end in self._finished(requests, is_traced=True)
+            for running, end in self._finished(requests, is_traced=True)
         ]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
@@ -147,35 +147,35 @@ class LocalEngine:
 
     def _finished(
         self, requests: Sequence[Request], *, is_traced: bool = False
-    ) -> list[tuple[Live, Token]]:
+    ) -> list[tuple[RunningRequest, Token]]:
         """Every request with its last token, in order."""
         ends = {
-            live.index: (live, token)
-            for live, token in self._run(requests, is_traced=is_traced)
+            running.index: (running, token)
+            for running, token in self._run(requests, is_traced=is_traced)
             if token.finish
         }
         return [ends[index] for index in range(len(requests))]
 
     def _run(
         self, requests: Sequence[Request], *, is_traced: bool = False
-    ) -> Iterator[tuple[Live, Token]]:
-        session = self.session()
+    ) -> Iterator[tuple[RunningRequest, Token]]:
+        session = self.open_session()
         for request in requests:
-            session.submit(request, is_traced=is_traced)
+            session.add_request(request, is_traced=is_traced)
         while not session.is_idle:
             drawn = session.step()
-            for live, token in drawn:
+            for running, token in drawn:
                 if token.finish == FAILED:
-                    raise InvalidInputError(live.error)
+                    raise InvalidInputError(running.error)
             yield from drawn
 
 
-def completion_of(live: Live, end: Token) -> Completion:
+def completion_of(running: RunningRequest, end: Token) -> Completion:
     """The answer to a request, given its last token."""
     return Completion(
-        prompt=live.request.prompt,
-        text=live.text.text,
-        tokens=tuple(live.tokens),
-        log_probs=tuple(live.log_probs),
+        prompt=running.request.prompt,
+        text=running.text.text,
+        tokens=tuple(running.tokens),
+        log_probs=tuple(running.log_probs),
         finish="stop" if end.finish == "stop" else "length",
     )

@@ -22,26 +22,26 @@ from torch import Tensor
 
 from palate.core.errors import InvalidInputError
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Batch, Live
-from palate.engine.prefix_cache import BLOCK_TOKENS, PrefixStore
+from palate.engine.batch import Batch, RunningRequest
+from palate.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
 from palate.models.cache import RowCache, empty_kv
 from palate.models.load import Base
 
 
 @dataclass(frozen=True)
-class Reading:
+class PrefillSettings:
     """How prompts are read.
 
     Attributes:
         max_prefix_tokens: Most tokens whose keys and values a session keeps for later prompts.
-        max_read_tokens: Most tokens of one prompt that are read between two steps of others, where
+        prefill_chunk_tokens: Most tokens of one prompt that are read between two steps of others, where
             prefixes are kept; `None` reads every prompt at once.
         pass_tokens: Tokens whose reading costs as much as starting another pass; prompts of unlike
             length are read apart where that saves more.
     """
 
     max_prefix_tokens: int = 0
-    max_read_tokens: int | None = None
+    prefill_chunk_tokens: int | None = None
     pass_tokens: int = 512
 
     def __post_init__(self) -> None:
@@ -51,17 +51,17 @@ class Reading:
                 f"The setting max_prefix_tokens is {self.max_prefix_tokens}; give 0 to keep "
                 "nothing."
             )
-        if self.max_read_tokens is not None and self.max_read_tokens < 1:
+        if self.prefill_chunk_tokens is not None and self.prefill_chunk_tokens < 1:
             raise InvalidInputError(
-                f"The setting max_read_tokens is {self.max_read_tokens}; give at least 1."
+                f"The setting prefill_chunk_tokens is {self.prefill_chunk_tokens}; give at least 1."
             )
 
 
-LaneKey = tuple[Hashable, tuple[float, ...], tuple[int, ...]]
+SequenceKey = tuple[Hashable, tuple[float, ...], tuple[int, ...]]
 
 
 @dataclass(eq=False)
-class _Lane:
+class _PrefillSequence:
     """A context to be read.
 
     Attributes:
@@ -76,7 +76,7 @@ class _Lane:
     owner: Hashable
     rows: list[tuple[tuple[float, ...], int]] = field(default_factory=list)
     known: list[Float[Tensor, "tokens width"]] = field(default_factory=list)
-    n_reused: int = 0
+    n_cached_tokens: int = 0
 
     @property
     def n_to_read(self) -> int:
@@ -88,23 +88,23 @@ class _Lane:
 class Reader:
     """Makes batches and moves them on."""
 
-    def __init__(self, base: Base, bank: AdapterBank, reading: Reading) -> None:
+    def __init__(self, base: Base, bank: AdapterBank, prefill: PrefillSettings) -> None:
         """Start with nothing known."""
         self._base = base
         self._bank = bank
-        n_kept = reading.max_prefix_tokens
-        self._store = PrefixStore(n_kept) if n_kept > 0 else None
-        self._max_read_tokens = reading.max_read_tokens
-        self._pass_tokens = reading.pass_tokens
+        n_kept = prefill.max_prefix_tokens
+        self._store = PrefixCache(n_kept) if n_kept > 0 else None
+        self._max_read_tokens = prefill.prefill_chunk_tokens
+        self._pass_tokens = prefill.pass_tokens
         self._shapes: list[tuple[int, int]] = []
 
     @torch.inference_mode()
-    def read(self, lives: list[Live]) -> Batch:
+    def read(self, running_requests: list[RunningRequest]) -> Batch:
         """A batch of requests whose prompts have been read."""
-        lanes, lane_of = self._lanes(lives)
-        done: list[_Lane] = []
+        sequences, sequence_of = self._sequences(running_requests)
+        done: list[_PrefillSequence] = []
         parts: list[tuple[RowCache, Tensor]] = []
-        for wave in self._waves(lanes):
+        for wave in self._waves(sequences):
             for group in _groups(wave, pass_tokens=self._pass_tokens):
                 parts.append(self._read_group(group))
                 done.extend(group)
@@ -112,20 +112,20 @@ class Reader:
         for other, _ in parts[1:]:
             cache.join(other)
         logits = torch.cat([said for _, said in parts])
-        place_of = {lane: place for place, lane in enumerate(done)}
-        places = [place_of[lane] for lane in lane_of]
+        place_of = {sequence: place for place, sequence in enumerate(done)}
+        places = [place_of[sequence] for sequence in sequence_of]
         if places != list(range(len(done))):
             cache.select(torch.tensor(places, device=self._base.device))
-        order = torch.tensor([row for lane in done for _, row in lane.rows])
+        order = torch.tensor([row for sequence in done for _, row in sequence.rows])
         first = 0
-        for live in lives:
-            if live.n_parts == 0:
-                live.n_reused = lane_of[first].n_reused
-            first += live.n_lanes
-        return Batch(lives, cache, logits[order.argsort().to(self._base.device)])
+        for running in running_requests:
+            if running.n_chunks == 0:
+                running.n_cached_tokens = sequence_of[first].n_cached_tokens
+            first += running.n_sequences
+        return Batch(running_requests, cache, logits[order.argsort().to(self._base.device)])
 
     @torch.inference_mode()
-    def read_part(self, live: Live) -> bool:
+    def read_part(self, running: RunningRequest) -> bool:
         """Read some of a request whose prompts are too long to be read at once.
 
         Returns:
@@ -134,25 +134,29 @@ class Reader:
         limit = self._max_read_tokens
         if self._store is None or limit is None:
             return False
-        lanes, lane_of = self._lanes([live])
-        size = max(limit // len(lanes), BLOCK_TOKENS)
-        most = sum(len(lane.context) for lane in lanes)
-        if most > self._store.max_tokens or live.n_parts * size > most:
+        sequences, sequence_of = self._sequences([running])
+        size = max(limit // len(sequences), BLOCK_TOKENS)
+        most = sum(len(sequence.context) for sequence in sequences)
+        if most > self._store.max_tokens or running.n_chunks * size > most:
             return False  # it would not all be kept, or others push it out as fast as it is read
-        parts: list[_Lane] = []
-        for lane in lanes:
-            known = self._store.find(lane.owner, lane.context)
+        parts: list[_PrefillSequence] = []
+        for sequence in sequences:
+            known = self._store.find(sequence.owner, sequence.context)
             n_known = sum(len(block) for block in known)
             end = n_known + size
-            if live.n_parts == 0 and lane is lane_of[0]:
-                live.n_reused = n_known  # before any of it was read for this request
-            if end < len(lane.context):
-                coefficients, _ = lane.rows[0]
-                parts.append(_Lane(lane.context[:end], lane.owner, [(coefficients, 0)], known))
+            if running.n_chunks == 0 and sequence is sequence_of[0]:
+                running.n_cached_tokens = n_known  # before any of it was read for this request
+            if end < len(sequence.context):
+                coefficients, _ = sequence.rows[0]
+                parts.append(
+                    _PrefillSequence(
+                        sequence.context[:end], sequence.owner, [(coefficients, 0)], known
+                    )
+                )
         different = list({(part.owner, part.context): part for part in parts}.values())
         for group in _groups(different, pass_tokens=self._pass_tokens):
             self._read_group(group)
-        live.n_parts += bool(parts)
+        running.n_chunks += bool(parts)
         return bool(parts)
 
     @torch.inference_mode()
@@ -160,7 +164,7 @@ class Reader:
         """Read the token that was drawn last in every request."""
         batch.cache.extend()
         batch.logits = self._forward(
-            batch.last_tokens(), batch.cache, batch.coefficients(), batch.lanes
+            batch.last_tokens(), batch.cache, batch.coefficients(), batch.sequences
         )
 
     @torch.inference_mode()
@@ -169,70 +173,89 @@ class Reader:
         if self._store is None:
             return
         indices, place = set(ended), 0
-        for live in batch.lives:
-            if live.index in indices:
-                for lane in range(live.n_lanes):
-                    row = live.lanes.index(lane)
-                    tokens = live.contexts[row] + tuple(live.tokens[:-1])
-                    owner = self._owner(live, live.plan.rows[row].coefficients)
-                    self._put(owner, tokens, batch.cache, place + lane)
-            place += live.n_lanes
+        for running in batch.running_requests:
+            if running.index in indices:
+                for sequence in range(running.n_sequences):
+                    row = running.sequences.index(sequence)
+                    tokens = running.contexts[row] + tuple(running.tokens[:-1])
+                    owner = self._owner(running, running.plan.rows[row].coefficients)
+                    self._put(owner, tokens, batch.cache, place + sequence)
+            place += running.n_sequences
 
-    def _lanes(self, lives: list[Live]) -> tuple[list[_Lane], list[_Lane]]:
+    def _sequences(
+        self, running_requests: list[RunningRequest]
+    ) -> tuple[list[_PrefillSequence], list[_PrefillSequence]]:
         """The different lanes, and the lane of each lane of each request in turn."""
-        unique: dict[LaneKey, _Lane] = {}
-        lane_of: list[_Lane] = []
+        unique: dict[SequenceKey, _PrefillSequence] = {}
+        sequence_of: list[_PrefillSequence] = []
         row = 0
-        for live in lives:
+        for running in running_requests:
             n_seen = 0
-            for part, context, place in zip(live.plan.rows, live.contexts, live.lanes, strict=True):
-                key = (live.request.scope, self._bank.before_head(part.coefficients), context)
-                lane = unique.setdefault(key, _Lane(context, self._owner(live, part.coefficients)))
-                lane.rows.append((part.coefficients, row))
+            for part, context, place in zip(
+                running.plan.rows, running.contexts, running.sequences, strict=True
+            ):
+                key = (running.request.scope, self._bank.before_head(part.coefficients), context)
+                sequence = unique.setdefault(
+                    key, _PrefillSequence(context, self._owner(running, part.coefficients))
+                )
+                sequence.rows.append((part.coefficients, row))
                 row += 1
                 if place == n_seen:  # lanes are counted in the order of their first rows
-                    lane_of.append(lane)
+                    sequence_of.append(sequence)
                     n_seen += 1
-        return list(unique.values()), lane_of
+        return list(unique.values()), sequence_of
 
-    def _owner(self, live: Live, coefficients: tuple[float, ...]) -> Hashable:
-        return (live.request.scope, self._bank.in_cache(coefficients))
+    def _owner(self, running: RunningRequest, coefficients: tuple[float, ...]) -> Hashable:
+        return (running.request.scope, self._bank.in_cache(coefficients))
 
-    def _waves(self, lanes: list[_Lane]) -> Iterable[list[_Lane]]:
+    def _waves(self, sequences: list[_PrefillSequence]) -> Iterable[list[_PrefillSequence]]:
         """Lanes to be read together; of those with the same states one first, then the others."""
         if self._store is None:
-            yield lanes
+            yield sequences
             return
-        firsts = list({(lane.owner, lane.context): lane for lane in reversed(lanes)}.values())
-        for wave in (firsts[::-1], [lane for lane in lanes if lane not in firsts]):
-            for lane in wave:
-                lane.known = self._store.find(lane.owner, lane.context)
+        firsts = list(
+            {
+                (sequence.owner, sequence.context): sequence for sequence in reversed(sequences)
+            }.values()
+        )
+        for wave in (firsts[::-1], [sequence for sequence in sequences if sequence not in firsts]):
+            for sequence in wave:
+                sequence.known = self._store.find(sequence.owner, sequence.context)
             if wave:
                 yield wave
 
-    def _read_group(self, lanes: list[_Lane]) -> tuple[RowCache, Float[Tensor, "rows vocab"]]:
+    def _read_group(
+        self, sequences: list[_PrefillSequence]
+    ) -> tuple[RowCache, Float[Tensor, "rows vocab"]]:
         device = self._base.device
-        n_new = max(lane.n_to_read for lane in lanes)
-        width = max(n_new, *(len(lane.context) for lane in lanes))
+        n_new = max(sequence.n_to_read for sequence in sequences)
+        width = max(n_new, *(len(sequence.context) for sequence in sequences))
         filler = int(str(self._base.tokenizer.pad_token_id or 0))
         mask = torch.tensor(
-            [[0] * (width - len(lane.context)) + [1] * len(lane.context) for lane in lanes],
+            [
+                [0] * (width - len(sequence.context)) + [1] * len(sequence.context)
+                for sequence in sequences
+            ],
             device=device,
         )
         ids: list[list[int]] = []
-        for lane in lanes:
-            new = lane.context[-n_new:]
+        for sequence in sequences:
+            new = sequence.context[-n_new:]
             ids.append([filler] * (n_new - len(new)) + list(new))
-            lane.n_reused = len(lane.context) - len(new)
+            sequence.n_cached_tokens = len(sequence.context) - len(new)
         if width > n_new:
-            cache = RowCache.of_states(_states(lanes, width - n_new), mask, self._shapes)
+            cache = RowCache.of_states(_states(sequences, width - n_new), mask, self._shapes)
         else:
             cache = RowCache(empty_kv(), mask)
-        rows = [(coefficients, k) for k, lane in enumerate(lanes) for coefficients, _ in lane.rows]
-        own = None if len(rows) == len(lanes) else [k for _, k in rows]
+        rows = [
+            (coefficients, k)
+            for k, sequence in enumerate(sequences)
+            for coefficients, _ in sequence.rows
+        ]
+        own = None if len(rows) == len(sequences) else [k for _, k in rows]
         logits = self._forward(ids, cache, [coefficients for coefficients, _ in rows], own)
-        for k, lane in enumerate(lanes):
-            self._put(lane.owner, lane.context, cache, k)
+        for k, sequence in enumerate(sequences):
+            self._put(sequence.owner, sequence.context, cache, k)
         return cache, logits
 
     def _put(self, owner: Hashable, tokens: tuple[int, ...], cache: RowCache, row: int) -> None:
@@ -249,11 +272,11 @@ class Reader:
         ids: Sequence[Sequence[int]],
         cache: RowCache,
         coefficients: Sequence[Sequence[float]],
-        lanes: Sequence[int] | None,
+        sequences: Sequence[int] | None,
     ) -> Float[Tensor, "rows vocab"]:
         tokens = torch.tensor(ids, device=self._base.device)
         positions = (cache.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        with self._bank.applied(coefficients, lanes=lanes):
+        with self._bank.applied(coefficients, sequences=sequences):
             output = self._base.model(
                 input_ids=tokens,
                 attention_mask=cache.mask,
@@ -265,26 +288,32 @@ class Reader:
         return output.logits[:, -1]
 
 
-def _groups(lanes: Sequence[_Lane], *, pass_tokens: int) -> list[list[_Lane]]:
+def _groups(
+    sequences: Sequence[_PrefillSequence], *, pass_tokens: int
+) -> list[list[_PrefillSequence]]:
     """Lanes in groups to be read together, those with most to read first.
 
     Another group begins where it saves more than a pass costs.
     """
-    groups: list[list[_Lane]] = []
-    order = sorted(lanes, key=lambda lane: -lane.n_to_read)
-    for place, lane in enumerate(order):
-        saved = groups[-1][0].n_to_read - lane.n_to_read if groups else 0
+    groups: list[list[_PrefillSequence]] = []
+    order = sorted(sequences, key=lambda sequence: -sequence.n_to_read)
+    for place, sequence in enumerate(order):
+        saved = groups[-1][0].n_to_read - sequence.n_to_read if groups else 0
         if not groups or saved * (len(order) - place) > pass_tokens:
             groups.append([])
-        groups[-1].append(lane)
+        groups[-1].append(sequence)
     return groups
 
 
-def _states(lanes: Sequence[_Lane], n_columns: int) -> Float[Tensor, "rows tokens width"]:
+def _states(
+    sequences: Sequence[_PrefillSequence], n_columns: int
+) -> Float[Tensor, "rows tokens width"]:
     """What the lanes take over, ending together."""
-    some = next(lane.known[0] for lane in lanes if lane.n_reused)
-    states = some.new_zeros(len(lanes), n_columns, some.shape[1])
-    for row, lane in enumerate(lanes):
-        if lane.n_reused:
-            states[row, -lane.n_reused :] = torch.cat(lane.known)[: lane.n_reused]
+    some = next(sequence.known[0] for sequence in sequences if sequence.n_cached_tokens)
+    states = some.new_zeros(len(sequences), n_columns, some.shape[1])
+    for row, sequence in enumerate(sequences):
+        if sequence.n_cached_tokens:
+            states[row, -sequence.n_cached_tokens :] = torch.cat(sequence.known)[
+                : sequence.n_cached_tokens
+            ]
     return states

@@ -22,7 +22,7 @@ class _Block:
     states: Float[Tensor, "tokens width"]
 
 
-class PrefixStore:
+class PrefixCache:
     """What was read, up to a number of tokens.
 
     Attributes:

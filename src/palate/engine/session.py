@@ -20,11 +20,11 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Batch, Live
+from palate.engine.batch import Batch, RunningRequest
 from palate.engine.control import Controller, ControlRun
 from palate.engine.implicit import redraw, require_untruncated
 from palate.engine.pool import RowMap, pool_coefficients, pool_log_probs
-from palate.engine.prefill import Reader, Reading
+from palate.engine.prefill import Reader, PrefillSettings
 from palate.engine.sample import draw, uniforms
 from palate.engine.stream import TextStream
 from palate.models.chat import encode_prompt
@@ -33,7 +33,7 @@ from palate.models.load import Base
 FAILED = "failed"
 JOIN_SHARE = 0.25  # of the rows that must be free before waiting requests are read
 
-Drawn = list[tuple[Live, Token]]
+Drawn = list[tuple[RunningRequest, Token]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Parts:
     bank: AdapterBank
     max_num_seqs: int
     max_num_batched_tokens: int | None
-    reading: Reading
+    prefill: PrefillSettings
     controllers: Mapping[str, Controller]
 
 
@@ -63,8 +63,8 @@ class Session:
     def __init__(self, parts: Parts) -> None:
         """Start with nobody."""
         self._parts = parts
-        self._reader = Reader(parts.base, parts.bank, parts.reading)
-        self._waiting: deque[Live] = deque()
+        self._reader = Reader(parts.base, parts.bank, parts.prefill)
+        self._waiting: deque[RunningRequest] = deque()
         self._batch: Batch | None = None
         self._runs: dict[str, ControlRun] = {}
         self._count = 0
@@ -75,9 +75,9 @@ class Session:
         return len(self._waiting)
 
     @property
-    def n_live(self) -> int:
+    def n_running(self) -> int:
         """Requests that are being answered."""
-        return len(self._batch.lives) if self._batch is not None else 0
+        return len(self._batch.running_requests) if self._batch is not None else 0
 
     @property
     def n_rows(self) -> int:
@@ -89,7 +89,9 @@ class Session:
         """Whether nothing waits and nothing runs."""
         return self._batch is None and not self._waiting
 
-    def submit(self, request: Request, *, is_traced: bool = False, n_top: int = 0) -> Live:
+    def add_request(
+        self, request: Request, *, is_traced: bool = False, n_top: int = 0
+    ) -> RunningRequest:
         """Let a request wait for its turn.
 
         Args:
@@ -100,22 +102,22 @@ class Session:
         Raises:
             InvalidInputError: the plan does not fit the bank, or needs more than the engine holds.
         """
-        live = self._admit(request)
-        live.is_traced, live.n_top = is_traced, n_top
+        running = self._admit(request)
+        running.is_traced, running.n_top = is_traced, n_top
         self._count += 1
-        self._waiting.append(live)
-        return live
+        self._waiting.append(running)
+        return running
 
-    def cancel(self, live: Live) -> None:
+    def abort_request(self, running: RunningRequest) -> None:
         """Let go of a request at once; one that has ended is no error."""
-        if live in self._waiting:
-            self._waiting.remove(live)
+        if running in self._waiting:
+            self._waiting.remove(running)
         elif self._batch is not None:
-            self._batch = self._batch.without({live.index})
+            self._batch = self._batch.without({running.index})
 
-    def account(self, live: Live) -> None:
+    def account(self, running: RunningRequest) -> None:
         """What is to be said of how an answer was executed: nothing, it was exact."""
-        del live
+        del running
 
     def step(self) -> Drawn:
         """One token for every live request; the last token of a request says why it ended."""
@@ -128,20 +130,20 @@ class Session:
             log_probs = pool_log_probs(batch.logits, rows)
         except InvalidInputError as error:
             broken = _broken(batch, rows, error)
-            batch, rows = _without(batch, rows, {live.index for live, _ in broken})
+            batch, rows = _without(batch, rows, {running.index for running, _ in broken})
             if batch is None:
                 self._batch = None
                 return broken
             log_probs = pool_log_probs(batch.logits, rows)
         drawn = self._draw(batch, rows, log_probs)
-        ended = {live.index for live, token in drawn if token.finish}
+        ended = {running.index for running, token in drawn if token.finish}
         self._reader.keep(batch, ended)
         self._batch = batch.without(ended)
         if self._batch is not None:
             self._reader.advance(self._batch)
         return broken + drawn
 
-    def _admit(self, request: Request) -> Live:
+    def _admit(self, request: Request) -> RunningRequest:
         parts, plan = self._parts, request.plan.normal_form()
         if plan.n_experts != parts.bank.n_experts:
             raise InvalidInputError(
@@ -162,7 +164,7 @@ class Session:
         prompt = tuple(encode_prompt(parts.base, request.prompt))
         contexts = [prompt if row.context is None else row.context for row in plan.rows]
         backend: Any = getattr(parts.base.tokenizer, "backend_tokenizer", None)
-        live = Live(
+        running = RunningRequest(
             index=self._count,
             request=request,
             plan=plan,
@@ -170,22 +172,24 @@ class Session:
             contexts=contexts,
             uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
             text=TextStream(backend, stop=request.sampling.stop),
-            lanes=_lanes(parts.bank, plan, contexts),
+            sequences=_sequences(parts.bank, plan, contexts),
         )
-        if not self._has_room([live]):
+        if not self._has_room([running]):
             raise InvalidInputError(
-                f"The request needs {live.n_lanes} x {live.most_tokens} positions, but the "
+                f"The request needs {running.n_sequences} x {running.most_tokens} positions, but the "
                 f"engine holds at most {parts.max_num_batched_tokens}; shorten the prompt or the answer."
             )
-        return live
+        return running
 
-    def _has_room(self, lives: Sequence[Live]) -> bool:
+    def _has_room(self, running_requests: Sequence[RunningRequest]) -> bool:
         """Whether rows and positions suffice for these requests to run together to their ends."""
-        n_rows = sum(len(live.plan.rows) for live in lives)
-        n_lanes = sum(live.n_lanes for live in lives)
-        width = max(live.most_tokens for live in lives)
+        n_rows = sum(len(running.plan.rows) for running in running_requests)
+        n_sequences = sum(running.n_sequences for running in running_requests)
+        width = max(running.most_tokens for running in running_requests)
         limit = self._parts.max_num_batched_tokens
-        return n_rows <= self._parts.max_num_seqs and (limit is None or n_lanes * width <= limit)
+        return n_rows <= self._parts.max_num_seqs and (
+            limit is None or n_sequences * width <= limit
+        )
 
     def _join(self) -> Batch | None:
         batch = self._batch
@@ -195,8 +199,8 @@ class Session:
             self._runs = {name: c.start() for name, c in self._parts.controllers.items()}
         elif self._parts.max_num_seqs - batch.n_rows < JOIN_SHARE * self._parts.max_num_seqs:
             return batch
-        running = list(batch.lives) if batch is not None else []
-        fresh: list[Live] = []
+        running = list(batch.running_requests) if batch is not None else []
+        fresh: list[RunningRequest] = []
         while self._waiting and self._has_room([*running, *fresh, self._waiting[0]]):
             if running and self._reader.read_part(self._waiting[0]):
                 break  # the others' next tokens first
@@ -212,33 +216,39 @@ class Session:
     ) -> Drawn:
         tokens = draw(
             log_probs,
-            sampling=[live.request.sampling for live in batch.lives],
-            prompts=[live.contexts[0] for live in batch.lives],
-            answers=[live.tokens for live in batch.lives],
-            uniform=torch.tensor([live.uniforms[len(live.tokens)] for live in batch.lives]),
+            sampling=[running.request.sampling for running in batch.running_requests],
+            prompts=[running.contexts[0] for running in batch.running_requests],
+            answers=[running.tokens for running in batch.running_requests],
+            uniform=torch.tensor(
+                [running.uniforms[len(running.tokens)] for running in batch.running_requests]
+            ),
         )
-        if any(live.plan.pool.is_implicit for live in batch.lives):
+        if any(running.plan.pool.is_implicit for running in batch.running_requests):
             tokens = redraw(
-                tokens, batch.lives, logits=batch.logits, log_probs=log_probs, rows=rows
+                tokens, batch.running_requests, logits=batch.logits, log_probs=log_probs, rows=rows
             )
         chosen = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
-        if any(live.is_traced for live in batch.lives):
+        if any(running.is_traced for running in batch.running_requests):
             _keep_rows(batch, rows, tokens)
-        if any(live.n_top for live in batch.lives):
+        if any(running.n_top for running in batch.running_requests):
             _keep_top(batch, log_probs)
         stop_ids = self._parts.base.stop_ids
         return [
-            (live, live.take(token, log_prob, stop_ids=stop_ids))
-            for live, token, log_prob in zip(batch.lives, tokens.tolist(), chosen, strict=True)
+            (running, running.take(token, log_prob, stop_ids=stop_ids))
+            for running, token, log_prob in zip(
+                batch.running_requests, tokens.tolist(), chosen, strict=True
+            )
         ]
 
 
-def _lanes(bank: AdapterBank, plan: Plan, contexts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def _sequences(
+    bank: AdapterBank, plan: Plan, contexts: Sequence[tuple[int, ...]]
+) -> tuple[int, ...]:
     """The pass that each row's logits come from: rows share one if only the head differs."""
-    lanes: dict[tuple[tuple[float, ...], tuple[int, ...]], int] = {}
+    sequences: dict[tuple[tuple[float, ...], tuple[int, ...]], int] = {}
     both = zip(plan.rows, contexts, strict=True)
     return tuple(
-        lanes.setdefault((bank.before_head(row.coefficients), context), len(lanes))
+        sequences.setdefault((bank.before_head(row.coefficients), context), len(sequences))
         for row, context in both
     )
 
@@ -246,7 +256,7 @@ def _lanes(bank: AdapterBank, plan: Plan, contexts: Sequence[tuple[int, ...]]) -
 def _broken(batch: Batch, rows: RowMap, error: InvalidInputError) -> Drawn:
     """The requests whose own distribution is not finite, each with its last token."""
     found: Drawn = []
-    for place, live in enumerate(batch.lives):
+    for place, running in enumerate(batch.running_requests):
         own = rows.owner == place
         alone = RowMap(
             rows.owner[own] - place, rows.coefficient[own], rows.is_linear[place : place + 1]
@@ -254,14 +264,16 @@ def _broken(batch: Batch, rows: RowMap, error: InvalidInputError) -> Drawn:
         try:
             pool_log_probs(batch.logits[own], alone)
         except InvalidInputError:
-            live.error = str(error)
-            found.append((live, Token(live.index, -1, live.text.flush(), 0.0, FAILED)))
+            running.error = str(error)
+            found.append((running, Token(running.index, -1, running.text.flush(), 0.0, FAILED)))
     return found
 
 
 def _without(batch: Batch, rows: RowMap, ended: set[int]) -> tuple[Batch | None, RowMap]:
     """Batch and row map without some requests, before a token was drawn."""
-    stays = torch.tensor([live.index not in ended for live in batch.lives]).to(rows.owner.device)
+    stays = torch.tensor([running.index not in ended for running in batch.running_requests]).to(
+        rows.owner.device
+    )
     kept = rows.coefficient[stays[rows.owner]]
     left = batch.without(ended)
     if left is None:
@@ -273,40 +285,42 @@ def _keep_rows(batch: Batch, rows: RowMap, tokens: Tensor) -> None:
     """Note in each traced request what its rows said of the token that was drawn."""
     log_probs = torch.log_softmax(batch.logits.float(), dim=-1)
     own = log_probs.gather(1, tokens[rows.owner].unsqueeze(1)).squeeze(1)
-    sizes = [len(live.plan.rows) for live in batch.lives]
+    sizes = [len(running.plan.rows) for running in batch.running_requests]
     both = zip(own.split(sizes), rows.coefficient.split(sizes), strict=True)
-    for live, (said, shares) in zip(batch.lives, both, strict=True):
-        if live.is_traced:
-            live.row_log_probs.append(said.tolist())
-            live.shares.append(shares.tolist())
+    for running, (said, shares) in zip(batch.running_requests, both, strict=True):
+        if running.is_traced:
+            running.row_log_probs.append(said.tolist())
+            running.shares.append(shares.tolist())
 
 
 def _keep_top(batch: Batch, log_probs: Float[Tensor, "requests vocab"]) -> None:
     """Note the most probable tokens in each request that wants them."""
-    n_top = min(max(live.n_top for live in batch.lives), log_probs.shape[1])
+    n_top = min(max(running.n_top for running in batch.running_requests), log_probs.shape[1])
     values, ids = log_probs.topk(n_top, dim=-1)
-    pairs = zip(batch.lives, ids.tolist(), values.tolist(), strict=True)
-    for live, tokens, said in pairs:
-        if live.n_top:
-            live.top.append(list(zip(tokens, said, strict=True))[: live.n_top])
+    pairs = zip(batch.running_requests, ids.tolist(), values.tolist(), strict=True)
+    for running, tokens, said in pairs:
+        if running.n_top:
+            running.top.append(list(zip(tokens, said, strict=True))[: running.n_top])
 
 
 @torch.inference_mode()
 def _controlled(batch: Batch, runs: Mapping[str, ControlRun]) -> RowMap:
     """The row map with every controller's shares for the next token."""
-    groups: dict[str, list[Live]] = {}
-    for live in batch.lives:
-        if live.plan.pool.controller is not None:
-            groups.setdefault(live.plan.pool.controller, []).append(live)
+    groups: dict[str, list[RunningRequest]] = {}
+    for running in batch.running_requests:
+        if running.plan.pool.controller is not None:
+            groups.setdefault(running.plan.pool.controller, []).append(running)
     if not groups:
         return batch.rows
     shares_of: dict[int, Tensor] = {}
-    for name, lives in groups.items():
-        shares = runs[name].shares(lives)
-        shares_of |= {live.index: row for live, row in zip(lives, shares, strict=True)}
+    for name, running_requests in groups.items():
+        shares = runs[name].shares(running_requests)
+        shares_of |= {
+            running.index: row for running, row in zip(running_requests, shares, strict=True)
+        }
     parts = [
-        shares_of.get(live.index, torch.tensor(pool_coefficients(live.plan))).float()
-        for live in batch.lives
+        shares_of.get(running.index, torch.tensor(pool_coefficients(running.plan))).float()
+        for running in batch.running_requests
     ]
     coefficient = torch.cat([part.to(batch.logits.device) for part in parts])
     return RowMap(batch.rows.owner, coefficient, batch.rows.is_linear)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
 from palate.core.types import Completion
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.local import LocalEngine, completion_of
 
 
@@ -46,14 +46,14 @@ def draw_counted(engine: LocalEngine, requests: Sequence[Request]) -> Counted:
     Raises:
         InvalidInputError: as `LocalEngine.generate`.
     """
-    session = engine.session()
-    lives = [session.submit(request) for request in requests]
-    ends: dict[int, tuple[Live, Token]] = {}
+    session = engine.open_session()
+    running_requests = [session.add_request(request) for request in requests]
+    ends: dict[int, tuple[RunningRequest, Token]] = {}
     while not session.is_idle:
-        ends |= {live.index: (live, token) for live, token in session.step() if token.finish}
+        ends |= {running.index: (running, token) for running, token in session.step() if token.finish}
     return Counted(
-        completions=tuple(completion_of(*ends[live.index]) for live in lives),
-        n_tokens=sum(len(live.tokens) for live in lives),
-        n_proposals=sum(live.n_proposals for live in lives),
-        n_fallbacks=sum(live.n_fallbacks for live in lives),
+        completions=tuple(completion_of(*ends[running.index]) for running in running_requests),
+        n_tokens=sum(len(running.tokens) for running in running_requests),
+        n_proposals=sum(running.n_proposals for running in running_requests),
+        n_fallbacks=sum(running.n_fallbacks for running in running_requests),
     )

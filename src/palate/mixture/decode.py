@@ -16,7 +16,7 @@ from torch import Tensor
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import Plan
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.mixture.bounds import skip_small
 from palate.mixture.controller import PreferenceController
 from palate.mixture.pooling import Floor, shares_of
@@ -94,9 +94,9 @@ class DecodeRun:
     _cache: RowCache | None = None
 
     @torch.inference_mode()
-    def shares(self, lives: Sequence[Live]) -> list[Float[Tensor, " rows"]]:
+    def shares(self, running_requests: Sequence[RunningRequest]) -> list[Float[Tensor, " rows"]]:
         """One share per row of each request; see `palate.engine.control.ControlRun`."""
-        by_index = {live.index: live for live in lives}
+        by_index = {running.index: running for running in running_requests}
         self._forget({index for index in self._order if index not in by_index})
         parts: list[Tensor] = []
         if self._cache is not None:
@@ -105,28 +105,28 @@ class DecodeRun:
             parts.append(
                 self.controller.trunk.advance(tokens.to(device), self._cache, self._strengths)
             )
-        fresh = [live for live in lives if live.index not in self._experts]
+        fresh = [running for running in running_requests if running.index not in self._experts]
         if fresh:
             parts.append(self._read(fresh))
         scores = self.controller.head(torch.cat(parts))
         shares = self._shares(scores)
-        return [self._rows(live.index, shares) for live in lives]
+        return [self._rows(running.index, shares) for running in running_requests]
 
-    def _read(self, fresh: Sequence[Live]) -> Tensor:
+    def _read(self, fresh: Sequence[RunningRequest]) -> Tensor:
         strengths = torch.zeros(len(fresh), len(self.controller.experts))
-        for place, live in enumerate(fresh):
-            experts = experts_of(live.plan)
-            self._experts[live.index] = experts
-            strengths[place, experts] = torch.tensor(row_strengths(live.plan))
+        for place, running in enumerate(fresh):
+            experts = experts_of(running.plan)
+            self._experts[running.index] = experts
+            strengths[place, experts] = torch.tensor(row_strengths(running.plan))
         strengths = strengths.to(self.controller.head.weight.device)
-        contexts = [live.plan.pool.context or live.prompt for live in fresh]
+        contexts = [running.plan.pool.context or running.prompt for running in fresh]
         hidden, cache = self.controller.trunk.read(contexts, strengths)
         if self._cache is None:
             self._cache, self._strengths = cache, strengths
         else:
             self._cache.join(cache)
             self._strengths = torch.cat([self._strengths, strengths])
-        self._order += [live.index for live in fresh]
+        self._order += [running.index for running in fresh]
         return hidden
 
     def _forget(self, ended: set[int]) -> None:

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from palate.core.decision import Decision, Messages
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, SamplingParams
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.library.candidates import candidate_requests
 from palate.library.generate import answer_seed
 from palate.serve.auth import Caller
@@ -97,24 +97,26 @@ class Answering:
         return self.decision.n_candidates
 
     @property
-    def candidates(self) -> list[Live]:
+    def candidates(self) -> list[RunningRequest]:
         """What the engine knows of every candidate that was admitted."""
-        return [job.live for job in self.jobs if job.live is not None]
+        return [job.running for job in self.jobs if job.running is not None]
 
     @property
-    def answers(self) -> list[Live]:
+    def answers(self) -> list[RunningRequest]:
         """What the engine knows of the answers that are given; all have ended."""
         if self.n_candidates == 1:
             return self.candidates
         jobs = [self.jobs[self.kept[answer]] for answer in sorted(self.kept)]
-        return [job.live for job in jobs if job.live is not None]
+        return [job.running for job in jobs if job.running is not None]
 
     def usage(self) -> Usage:
         """Tokens read and sampled so far, those of candidates that are not kept included."""
-        lives = self.candidates
-        read = len(lives[0].prompt) if lives else 0
-        written = sum(len(live.tokens) for live in lives)
-        cached = PromptTokensDetails(cached_tokens=lives[0].n_reused if lives else 0)
+        running_requests = self.candidates
+        read = len(running_requests[0].prompt) if running_requests else 0
+        written = sum(len(running.tokens) for running in running_requests)
+        cached = PromptTokensDetails(
+            cached_tokens=running_requests[0].n_cached_tokens if running_requests else 0
+        )
         return Usage(
             prompt_tokens=read,
             completion_tokens=written,
@@ -182,19 +184,21 @@ async def begin_decided(
 
 async def finish(served: Served, answering: Answering) -> list[Explained | None]:
     """Keep what was shown, so that feedback can refer to it; say who wrote what, if asked."""
-    ask, lives = answering.ask, answering.answers
+    ask, running_requests = answering.ask, answering.answers
     if ask.palate.user is not None:
         await keep(served, answering, ask.palate.user)
     if not ask.palate.explain:
-        return [None] * len(lives)
+        return [None] * len(running_requests)
     base, bank = served.engine.base, served.engine.bank
-    stories = await served.worker.call(lambda: [explain(base, bank, live) for live in lives])
+    stories = await served.worker.call(
+        lambda: [explain(base, bank, running) for running in running_requests]
+    )
     return [Explained(tokens=story) for story in stories]
 
 
 def accounted(served: Served, answering: Answering) -> PalateOut:
     """How the answers came about, with what another engine approximated and what was ranked."""
-    found = [served.worker.account(live) for live in answering.candidates]
+    found = [served.worker.account(running) for running in answering.candidates]
     accounts = [account for account in found if account is not None]
     changes: dict[str, object] = {}
     if accounts:
@@ -225,17 +229,17 @@ async def keep(served: Served, answering: Answering, user: str) -> None:
     The prompt is the user's own, so that answers by different methods can be compared and their
     features speak of the same question.
     """
-    lives, decision = answering.answers, answering.decision
+    running_requests, decision = answering.answers, answering.decision
     response = Response(
         id=answering.id,
         user=user,
         prompt=answering.prompt,
-        shown=tuple(live.text.text for live in lives),
+        shown=tuple(running.text.text for running in running_requests),
         features=(),
         method=decision.method,
         coefficients=dict(decision.coefficients),
         seed=answering.out.seed,
-        tokens=tuple(tuple(live.tokens) for live in lives),
+        tokens=tuple(tuple(running.tokens) for running in running_requests),
     )
     tenant = answering.caller.tenant
     await served.in_database(lambda: record_response(served.database, response, tenant=tenant))

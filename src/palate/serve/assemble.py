@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.engine.local import LocalEngine
-from palate.engine.prefill import Reading
+from palate.engine.prefill import PrefillSettings
 from palate.library.library import Library
 from palate.library.opening import ServeOptions
 from palate.library.store import library_identity
@@ -156,7 +156,7 @@ def _own_engine(library: Library, settings: ServeSettings) -> AnswerEngine:
         library.bank,
         max_num_seqs=settings.max_num_seqs,
         max_num_batched_tokens=settings.max_num_batched_tokens,
-        reading=Reading(settings.max_prefix_tokens, settings.max_read_tokens),
+        prefill=PrefillSettings(settings.max_prefix_tokens, settings.prefill_chunk_tokens),
         controllers=library.controllers,
     )
 

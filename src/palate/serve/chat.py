@@ -74,12 +74,12 @@ async def _whole(
     choices = [
         ChatChoice(
             index=index,
-            message=AnswerMessage(content=live.text.text),
+            message=AnswerMessage(content=running.text.text),
             logprobs=_logprobs(served, answering, index) if asked.logprobs else None,
             finish_reason="stop" if ends[index] == "stop" else "length",
             palate=explained[index],
         )
-        for index, live in enumerate(answering.answers)
+        for index, running in enumerate(answering.answers)
     ]
     return ChatOut(
         id=answering.id,
@@ -151,15 +151,15 @@ def _openings(served: Served, answering: Answering, asked: ChatIn) -> list[Chunk
 def _drawn_choice(served: Served, drawn: Drawn, *, has_logprobs: bool) -> dict[str, Any]:
     base, choice = served.engine.base, _choice(drawn.index, {"content": drawn.token.text})
     if has_logprobs and drawn.token.token not in base.stop_ids:
-        said = chat_logprob(base, drawn.live, place=drawn.place)
+        said = chat_logprob(base, drawn.running, place=drawn.place)
         choice["logprobs"] = {"content": [said], "refusal": None}
     return choice
 
 
 def _logprobs(served: Served, answering: Answering, index: int) -> ChatLogprobs:
-    base, live = served.engine.base, answering.answers[index]
+    base, running = served.engine.base, answering.answers[index]
     return ChatLogprobs(
-        content=[chat_logprob(base, live, place=place) for place in shown_places(base, live)]
+        content=[chat_logprob(base, running, place=place) for place in shown_places(base, running)]
     )
 
 

@@ -52,14 +52,16 @@ async def _whole(
             ends[drawn.index] = drawn.token.finish
     explained = await finish(served, answering)
     base, choices = served.engine.base, list[CompletionChoice]()
-    for index, live in enumerate(answering.answers):
+    for index, running in enumerate(answering.answers):
         said = None
         if asked.logprobs is not None:
-            said, _ = completion_logprobs(base, live, places=shown_places(base, live), offset=0)
+            said, _ = completion_logprobs(
+                base, running, places=shown_places(base, running), offset=0
+            )
         choices.append(
             CompletionChoice(
                 index=index,
-                text=live.text.text,
+                text=running.text.text,
                 logprobs=said,
                 finish_reason="stop" if ends[index] == "stop" else "length",
                 palate=explained[index],
@@ -105,7 +107,9 @@ async def _chunks(
 
 def _drawn_logprobs(served: Served, drawn: Drawn, *, offset: int) -> tuple[dict[str, Any], int]:
     places = range(drawn.place, drawn.place + 1)
-    found, after = completion_logprobs(served.engine.base, drawn.live, places=places, offset=offset)
+    found, after = completion_logprobs(
+        served.engine.base, drawn.running, places=places, offset=offset
+    )
     return found.model_dump(), after
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from palate.core.protocols import Request
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.session import Drawn
 from palate.engine.vllm.parts import Account
 from palate.models.load import Base
@@ -20,7 +20,7 @@ class AnswerSession(Protocol):
     """An open-ended run that answers join and leave; it belongs to one thread."""
 
     @property
-    def n_live(self) -> int:
+    def n_running(self) -> int:
         """Answers under way."""
         ...
 
@@ -34,7 +34,9 @@ class AnswerSession(Protocol):
         """Whether nothing waits and nothing runs."""
         ...
 
-    def submit(self, request: Request, *, is_traced: bool = False, n_top: int = 0) -> Live:
+    def add_request(
+        self, request: Request, *, is_traced: bool = False, n_top: int = 0
+    ) -> RunningRequest:
         """Begin an answer.
 
         Raises:
@@ -42,7 +44,7 @@ class AnswerSession(Protocol):
         """
         ...
 
-    def cancel(self, live: Live) -> None:
+    def abort_request(self, running: RunningRequest) -> None:
         """Let go of an answer; one that has ended is no error."""
         ...
 
@@ -50,7 +52,7 @@ class AnswerSession(Protocol):
         """Tokens that have come; the last one of an answer says why it ended."""
         ...
 
-    def account(self, live: Live) -> Account | None:
+    def account(self, running: RunningRequest) -> Account | None:
         """What was approximated in an answer; `None` where nothing ever is. Any thread may ask."""
         ...
 
@@ -73,7 +75,7 @@ class AnswerEngine(Protocol):
         """What it runs at a time, for whoever estimates waiting times."""
         ...
 
-    def session(self) -> AnswerSession:
+    def open_session(self) -> AnswerSession:
         """An open-ended run."""
         ...
 

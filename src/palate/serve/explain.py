@@ -6,7 +6,7 @@ from numpy import ndarray
 
 from palate.core.plan import Plan
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.detokenize import token_texts
 from palate.engine.logprobs import Scored
 from palate.models.load import Base
@@ -14,12 +14,12 @@ from palate.serve.scoring import REFERENCE, mixture_authors, soup_authors
 from palate.serve.wire.palate import TokenOut
 
 
-def explain(base: Base, bank: AdapterBank, live: Live) -> list[TokenOut]:
+def explain(base: Base, bank: AdapterBank, running: RunningRequest) -> list[TokenOut]:
     """Every token with the shares of those who wrote it; the end token is left out."""
-    names, shares = _authors(base, bank, live)
+    names, shares = _authors(base, bank, running)
     ends = base.stop_ids
-    texts = token_texts(base, live.tokens)
-    rows = zip(live.tokens, texts, live.log_probs, shares, strict=True)
+    texts = token_texts(base, running.tokens)
+    rows = zip(running.tokens, texts, running.log_probs, shares, strict=True)
     return [
         TokenOut(
             text=text,
@@ -32,16 +32,16 @@ def explain(base: Base, bank: AdapterBank, live: Live) -> list[TokenOut]:
 
 
 def _authors(
-    base: Base, bank: AdapterBank, live: Live
+    base: Base, bank: AdapterBank, running: RunningRequest
 ) -> tuple[list[str], Float[ndarray, "tokens names"]]:
-    plan, n_tokens = live.plan, len(live.tokens)
+    plan, n_tokens = running.plan, len(running.tokens)
     if plan.pool.kind == "linear":
-        shares = mixture_authors(np.array(live.shares), np.array(live.row_log_probs))
+        shares = mixture_authors(np.array(running.shares), np.array(running.row_log_probs))
         return [_name(row.coefficients, bank) for row in plan.rows], shares
     sole = _sole(plan)
     if sole is not None:
         return [bank.names[sole]], np.ones((n_tokens, 1))
-    item = Scored(live.contexts[0], tuple(live.tokens))
+    item = Scored(running.contexts[0], tuple(running.tokens))
     active, shares = soup_authors(base, bank, plan=plan, item=item)
     names = [REFERENCE, *(bank.names[k] for k in active)]
     return names, np.column_stack([1.0 - shares.sum(axis=1), shares])

@@ -1,6 +1,6 @@
 """Log-probabilities in OpenAI's two forms."""
 
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.detokenize import token_text
 from palate.models.load import Base
 from palate.serve.wire.chat import CompletionLogprobs, TokenLogprob, TopLogprob
@@ -8,10 +8,10 @@ from palate.serve.wire.chat import CompletionLogprobs, TokenLogprob, TopLogprob
 LEAST = -9999.0  # stands for minus infinity, which JSON cannot hold
 
 
-def chat_logprob(base: Base, live: Live, *, place: int) -> TokenLogprob:
+def chat_logprob(base: Base, running: RunningRequest, *, place: int) -> TokenLogprob:
     """One token of a chat completion."""
-    top = live.top[place] if live.n_top else []
-    said = _top(base, live.tokens[place], live.log_probs[place], is_first=not place)
+    top = running.top[place] if running.n_top else []
+    said = _top(base, running.tokens[place], running.log_probs[place], is_first=not place)
     return TokenLogprob(
         token=said.token,
         logprob=said.logprob,
@@ -21,37 +21,37 @@ def chat_logprob(base: Base, live: Live, *, place: int) -> TokenLogprob:
 
 
 def completion_logprobs(
-    base: Base, live: Live, *, places: range, offset: int
+    base: Base, running: RunningRequest, *, places: range, offset: int
 ) -> tuple[CompletionLogprobs, int]:
     """Some tokens of a completion, and where the text after them begins."""
     words: list[str] = []
     offsets: list[int] = []
     for place in places:
-        words.append(token_text(base, live.tokens[place], is_first=not place))
+        words.append(token_text(base, running.tokens[place], is_first=not place))
         offsets.append(offset)
         offset += len(words[-1])
     top = None
-    if live.n_top:
+    if running.n_top:
         top = [
             {
                 token_text(base, other, is_first=not place): _finite(value)
-                for other, value in live.top[place]
+                for other, value in running.top[place]
             }
             for place in places
         ]
     found = CompletionLogprobs(
         tokens=words,
-        token_logprobs=[_finite(live.log_probs[place]) for place in places],
+        token_logprobs=[_finite(running.log_probs[place]) for place in places],
         top_logprobs=top,
         text_offset=offsets,
     )
     return found, offset
 
 
-def shown_places(base: Base, live: Live) -> range:
+def shown_places(base: Base, running: RunningRequest) -> range:
     """Places of the tokens that are not the end token."""
-    n_tokens = len(live.tokens)
-    has_end = n_tokens > 0 and live.tokens[-1] in base.stop_ids
+    n_tokens = len(running.tokens)
+    has_end = n_tokens > 0 and running.tokens[-1] in base.stop_ids
     return range(n_tokens - has_end)
 
 

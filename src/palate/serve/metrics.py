@@ -27,16 +27,17 @@ class Metrics:
         self.requests = self._counter("requests", "Requests by route and status.", "route status")
         self.answers = self._counter("answers", "Answers by method.", "method")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens read.")
-        self.reused_tokens = self._counter(
-            "prompt_tokens_reused", "Tokens of prompts that were known and not read again."
+        self.cached_tokens = self._counter(
+            "prompt_tokens_cached",
+            "Tokens of prompts whose keys and values were in the prefix cache.",
         )
         self.completion_tokens = self._counter("completion_tokens", "Tokens written.")
         self.refused = self._counter("refused", "Requests refused by reason.", "reason")
         self.cancelled = self._counter("cancelled", "Answers let go of: client gone or deadline.")
         self.feedback = self._counter("feedback", "Items of feedback kept, by kind.", "kind")
         self.beliefs = self._counter("beliefs_used", "Answers by what was learned.", "learning")
-        self.waiting = self._gauge("queue", "Answers that wait for their first token.")
-        self.live = self._gauge("live_answers", "Answers in the running batch.")
+        self.waiting = self._gauge("requests_waiting", "Answers that wait for their first token.")
+        self.running = self._gauge("requests_running", "Answers in the running batch.")
         self.rows = self._gauge("batch_rows", "Rows of the running batch.")
         self.first_token = self._histogram(
             "first_token_seconds", "From request to first token.", SECONDS

@@ -64,10 +64,10 @@ async def _asked(served: Served, caller: KnownCaller, asked: QuestionIn) -> Ques
     answering = await begin_decided(served, caller, wanted, [d for _, d in candidates], seed=seed)
     async for _ in tokens(served, answering):
         pass
-    lives = answering.answers
-    texts = [live.text.text for live in lives]
-    context, base, bank = lives[0].prompt, served.engine.base, served.engine.bank
-    answers = [tuple(live.tokens) for live in lives]
+    running_requests = answering.answers
+    texts = [running.text.text for running in running_requests]
+    context, base, bank = running_requests[0].prompt, served.engine.base, served.engine.bank
+    answers = [tuple(running.tokens) for running in running_requests]
     beta = served.library.manifest.beta
     features = await served.worker.call(
         lambda: features_of(base, bank, beta=beta, context=context, answers=answers)
@@ -92,7 +92,7 @@ async def _asked(served: Served, caller: KnownCaller, asked: QuestionIn) -> Ques
         user=asked.user,
         answers=[AnswerOut(text=texts[k], source=candidates[k][0]) for k in pair],
         information_nats=gain,
-        n_candidates=len(lives),
+        n_candidates=len(running_requests),
         seed=seed,
     )
 

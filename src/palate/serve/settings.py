@@ -22,7 +22,7 @@ class ServeSettings(Settings):
         max_num_batched_tokens: Most lanes times tokens the key-value cache may come to hold.
         max_prefix_tokens: Most tokens whose keys and values are kept for later prompts that begin
             alike, of the same tenant and the same coefficients where these reach them; 0 is none.
-        max_read_tokens: Most tokens of one prompt that are read between two steps of others; longer
+        prefill_chunk_tokens: Most tokens of one prompt that are read between two steps of others; longer
             prompts are read in parts, as far as prefixes are kept.
         max_queue: Requests that may wait for their first token; more are refused with 429.
         max_open: Requests of all kinds in progress; more are refused with 429.
@@ -47,7 +47,7 @@ class ServeSettings(Settings):
     max_num_seqs: int = Field(default=64, ge=1)
     max_num_batched_tokens: int = Field(default=262_144, ge=1)
     max_prefix_tokens: int = Field(default=32_768, ge=0)
-    max_read_tokens: int = Field(default=256, ge=16)
+    prefill_chunk_tokens: int = Field(default=256, ge=16)
     max_queue: int = Field(default=256, ge=1)
     max_open: int = Field(default=1024, ge=1)
     default_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=1)

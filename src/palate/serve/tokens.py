@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from starlette.concurrency import run_in_threadpool
 
 from palate.core.protocols import Token
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.library.candidates import Best, best_candidate
 from palate.serve.answers import Answering
 from palate.serve.errors import ApiError
@@ -27,13 +27,13 @@ class Drawn:
     Attributes:
         index: Of the answer.
         place: Of the token in it.
-        live: What the engine knows; it may be tokens ahead.
+        running: What the engine knows; it may be tokens ahead.
         token: The token.
     """
 
     index: int
     place: int
-    live: Live
+    running: RunningRequest
     token: Token
 
 
@@ -84,13 +84,13 @@ async def _all(served: Served, answering: Answering) -> AsyncGenerator[Drawn]:
         job, event = await _next(queue, answering.deadline - loop.time())
         if isinstance(event, Exception):
             raise event
-        index, (live, token) = place[job], event
+        index, (running, token) = place[job], event
         first.setdefault(index, loop.time())
         if token.finish is not None:
             n_left -= 1
-            _count(served, answering, live, first[index], loop.time())
+            _count(served, answering, running, first[index], loop.time())
         counts[index] += 1
-        yield Drawn(index, counts[index] - 1, live, token)
+        yield Drawn(index, counts[index] - 1, running, token)
 
 
 async def _is_kept(
@@ -105,18 +105,20 @@ async def _is_kept(
     places = range(answer * n, answer * n + n)
     if not all(held[place] and held[place][-1].token.finish for place in places):
         return False
-    lives = [held[place][0].live for place in places]
-    best = await _best(served, answering, lives)
+    running_requests = [held[place][0].running for place in places]
+    best = await _best(served, answering, running_requests)
     answering.kept[answer] = places[best.index]
     answering.leads[answer] = best.lead
     return True
 
 
-async def _best(served: Served, answering: Answering, lives: list[Live]) -> Best:
+async def _best(
+    served: Served, answering: Answering, running_requests: list[RunningRequest]
+) -> Best:
     """The best candidate; the engine's own thread ranks where experts do."""
     library, decision = served.library, answering.decision
-    texts = [live.text.text for live in lives]
-    written = [tuple(live.tokens) for live in lives]
+    texts = [running.text.text for running in running_requests]
+    written = [tuple(running.tokens) for running in running_requests]
 
     def rank() -> Best:
         return best_candidate(library, decision, texts=texts, tokens=written)
@@ -143,11 +145,13 @@ def _late() -> ApiError:
     return ApiError(504, message, code="deadline_exceeded")
 
 
-def _count(served: Served, answering: Answering, live: Live, first: float, now: float) -> None:
+def _count(
+    served: Served, answering: Answering, running: RunningRequest, first: float, now: float
+) -> None:
     """Let the metrics know of a candidate that ended."""
-    metrics, n_tokens = served.metrics, len(live.tokens)
-    metrics.prompt_tokens.inc(len(live.prompt))
-    metrics.reused_tokens.inc(live.n_reused)
+    metrics, n_tokens = served.metrics, len(running.tokens)
+    metrics.prompt_tokens.inc(len(running.prompt))
+    metrics.cached_tokens.inc(running.n_cached_tokens)
     metrics.completion_tokens.inc(n_tokens)
     metrics.first_token.observe(first - answering.started)
     metrics.seconds.observe(now - answering.started)

@@ -49,9 +49,9 @@ class VllmAnswers:
         """Answers in flight."""
         return self.engine.max_num_seqs
 
-    def session(self) -> VllmSession:
+    def open_session(self) -> VllmSession:
         """An open-ended run."""
-        return self.engine.session()
+        return self.engine.open_session()
 
     def require_ready(self) -> None:
         """Return when the vLLM says that it works.

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, Token
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.session import FAILED
 from palate.engine.vllm.parts import Account
 from palate.serve.engine import AnswerEngine
@@ -23,7 +23,7 @@ from palate.serve.logs import LOGGER
 from palate.serve.metrics import Metrics
 
 Found = TypeVar("Found")
-Event = tuple[Live, Token] | Exception
+Event = tuple[RunningRequest, Token] | Exception
 
 
 @dataclass(eq=False)
@@ -36,14 +36,14 @@ class Job:
         n_top: Most probable tokens to keep.
         events: Tokens as they come, each with its job, for several answers may share them; an
             exception ends an answer.
-        live: What the engine knows of it, once it was admitted.
+        running: What the engine knows of it, once it was admitted.
     """
 
     request: Request
     is_traced: bool = False
     n_top: int = 0
     events: "asyncio.Queue[tuple[Job, Event]]" = field(default_factory=asyncio.Queue)
-    live: Live | None = None
+    running: RunningRequest | None = None
     is_pending: bool = True  # no token has come
     is_done: bool = False
 
@@ -64,8 +64,8 @@ class EngineWorker:
         self.metrics = metrics
         self._max_queue = max_queue
         self._max_prompt_tokens = max_prompt_tokens
-        self._session = engine.session()
-        self._jobs: dict[Live, Job] = {}
+        self._session = engine.open_session()
+        self._jobs: dict[RunningRequest, Job] = {}
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="palate-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,9 +121,9 @@ class EngineWorker:
         self.metrics.cancelled.inc()
         self._commands.put(lambda: self._drop(job))
 
-    def account(self, live: Live) -> Account | None:
+    def account(self, running: RunningRequest) -> Account | None:
         """What the engine says of how an answer is executed; `None` where it is exact."""
-        return self._session.account(live)
+        return self._session.account(running)
 
     async def call(self, function: Callable[[], Found]) -> Found:
         """What the function returns, run between two steps."""
@@ -175,8 +175,8 @@ class EngineWorker:
         while True:
             self._obey()
             if self._is_stopping:
-                for live in self._jobs:
-                    self._session.cancel(live)
+                for running in self._jobs:
+                    self._session.abort_request(running)
                 self._fail_all(ApiError(503, "The server stops.", code="stopping"))
                 return
             if self._session.is_idle:
@@ -187,15 +187,15 @@ class EngineWorker:
             except Exception:  # noqa: BLE001  one bad step must not end the thread
                 LOGGER.exception("a step of the engine failed")
                 self._fail_all(ApiError(500, "The engine failed; try again.", code="failed"))
-                self._session = self.engine.session()
+                self._session = self.engine.open_session()
                 continue
             self.metrics.step.observe(time.perf_counter() - started)
-            self.metrics.live.set(self._session.n_live)
+            self.metrics.running.set(self._session.n_running)
             self.metrics.rows.set(self._session.n_rows)
-            events = [(self._jobs[live], _event(live, token)) for live, token in drawn]
-            for live, token in drawn:
+            events = [(self._jobs[running], _event(running, token)) for running, token in drawn]
+            for running, token in drawn:
                 if token.finish is not None:
-                    del self._jobs[live]
+                    del self._jobs[running]
             self._send(events)
 
     def _obey(self) -> None:
@@ -209,30 +209,32 @@ class EngineWorker:
         if job.is_done:
             return
         try:
-            live = self._session.submit(job.request, is_traced=job.is_traced, n_top=job.n_top)
+            running = self._session.add_request(
+                job.request, is_traced=job.is_traced, n_top=job.n_top
+            )
         except Exception as error:  # noqa: BLE001  it is the caller's to see
             self._send([(job, error)])
             return
-        refused = self._too_long(live)
+        refused = self._too_long(running)
         if refused is not None:
-            self._session.cancel(live)
+            self._session.abort_request(running)
             self._send([(job, refused)])
             return
-        job.live = live
-        self._jobs[live] = job
+        job.running = running
+        self._jobs[running] = job
 
-    def _too_long(self, live: Live) -> ApiError | None:
-        n_tokens, n_positions = len(live.prompt), self.engine.base.n_positions
+    def _too_long(self, running: RunningRequest) -> ApiError | None:
+        n_tokens, n_positions = len(running.prompt), self.engine.base.n_positions
         message = ""
         if n_tokens > self._max_prompt_tokens:
             message = (
                 f"The prompt has {n_tokens} tokens, but at most {self._max_prompt_tokens} are "
                 "read; shorten it."
             )
-        elif n_positions is not None and live.most_tokens > n_positions:
-            n_answer = live.request.sampling.max_tokens
+        elif n_positions is not None and running.most_tokens > n_positions:
+            n_answer = running.request.sampling.max_tokens
             message = (
-                f"The prompt has {live.most_tokens - n_answer} tokens and the answer may have "
+                f"The prompt has {running.most_tokens - n_answer} tokens and the answer may have "
                 f"{n_answer}, but the model reads {n_positions} in all; shorten the prompt or ask "
                 "for fewer tokens."
             )
@@ -241,8 +243,8 @@ class EngineWorker:
         return ApiError(400, message, code="context_length_exceeded", param="messages")
 
     def _drop(self, job: Job) -> None:
-        if job.live is not None and self._jobs.pop(job.live, None) is not None:
-            self._session.cancel(job.live)
+        if job.running is not None and self._jobs.pop(job.running, None) is not None:
+            self._session.abort_request(job.running)
 
     def _fail_all(self, error: ApiError) -> None:
         self._send([(job, error) for job in self._jobs.values()])
@@ -254,7 +256,7 @@ class EngineWorker:
             loop.call_soon_threadsafe(self._deliver, events)
 
 
-def _event(live: Live, token: Token) -> Event:
+def _event(running: RunningRequest, token: Token) -> Event:
     if token.finish == FAILED:
-        return live.failure or InvalidInputError(live.error)
-    return (live, token)
+        return running.failure or InvalidInputError(running.error)
+    return (running, token)

@@ -95,10 +95,13 @@ def test_a_controllers_shares_are_asked_for_at_every_token(connected, local: Loc
         def start(self) -> "Alternating":
             return self
 
-        def shares(self, lives):
+        def shares(self, running_requests):
             import torch
 
-            return [torch.tensor([0.2, 0.8] if len(e.tokens) % 2 else [0.9, 0.1]) for e in lives]
+            return [
+                torch.tensor([0.2, 0.8] if len(e.tokens) % 2 else [0.9, 0.1])
+                for e in running_requests
+            ]
 
     plan = mixture_plan(experts=(0, 1), n_experts=3, controller="turns")
     request = Request("A cat", plan, GREEDY)
@@ -197,23 +200,23 @@ def test_streams_of_two_requests_hold_the_same_text_as_their_answers(connected) 
 
 
 def test_a_cancelled_request_sends_no_more_tokens_and_the_session_becomes_idle(connected) -> None:
-    session = connected().session()
-    live = session.submit(Request("A cat", PLANS["member"], SamplingParams(max_tokens=200)))
-    session.cancel(live)
+    session = connected().open_session()
+    running = session.add_request(Request("A cat", PLANS["member"], SamplingParams(max_tokens=200)))
+    session.abort_request(running)
     assert session.is_idle
     assert session.step() == []
     session.close()
 
 
 def test_top_lists_are_kept_for_those_who_ask(connected, local: LocalEngine) -> None:
-    session = connected().session()
-    live = session.submit(Request("A cat", PLANS["member"], GREEDY), n_top=3)
+    session = connected().open_session()
+    running = session.add_request(Request("A cat", PLANS["member"], GREEDY), n_top=3)
     list(session.run())
-    own = local.session()
-    twin = own.submit(Request("A cat", PLANS["member"], GREEDY), n_top=3)
+    own = local.open_session()
+    twin = own.add_request(Request("A cat", PLANS["member"], GREEDY), n_top=3)
     while not own.is_idle:
         own.step()
-    assert [[t for t, _ in top] for top in live.top] == [[t for t, _ in top] for top in twin.top]
+    assert [[t for t, _ in top] for top in running.top] == [[t for t, _ in top] for top in twin.top]
 
 
 SMOOTH = SamplingParams(temperature=0.0, repetition_penalty=1.3)
@@ -249,19 +252,19 @@ def test_what_it_cannot_do_is_refused_in_a_sentence(
 
 def test_what_every_row_said_is_kept_for_those_who_ask(connected, local: LocalEngine) -> None:
     request = Request("A cat", PLANS["mixture"], GREEDY)
-    session = connected(top_k=40, budget=1.0).session()  # whole lists all the same
-    live = session.submit(request, is_traced=True)
+    session = connected(top_k=40, budget=1.0).open_session()  # whole lists all the same
+    running = session.add_request(request, is_traced=True)
     list(session.run())
     own = local.trace([request])[0]
-    assert np.allclose(live.shares, own.shares)
-    assert np.allclose(live.row_log_probs, own.row_log_probs, atol=1e-4)
+    assert np.allclose(running.shares, own.shares)
+    assert np.allclose(running.row_log_probs, own.row_log_probs, atol=1e-4)
 
 
 def test_traces_of_mixtures_are_refused_where_lists_are_short(connected) -> None:
-    session = connected(top_k=20, max_top_k=20).session()
-    session.submit(Request("A", PLANS["member"], GREEDY), is_traced=True)
+    session = connected(top_k=20, max_top_k=20).open_session()
+    session.add_request(Request("A", PLANS["member"], GREEDY), is_traced=True)
     with pytest.raises(InvalidInputError, match="leave explain out"):
-        session.submit(Request("A", PLANS["mixture"]), is_traced=True)
+        session.add_request(Request("A", PLANS["mixture"]), is_traced=True)
     session.close()
 
 
@@ -315,14 +318,16 @@ def test_a_failing_server_ends_its_answer_alone_and_says_whether_to_try_again(
     connected, server: StandIn
 ) -> None:
     engine = connected(max_concurrent=1)
-    session = engine.session()
+    session = engine.open_session()
     server.faults = [503]
-    lives = [session.submit(Request("A cat", PLANS["member"], GREEDY)) for _ in range(2)]
+    running_requests = [
+        session.add_request(Request("A cat", PLANS["member"], GREEDY)) for _ in range(2)
+    ]
     ends = {}
     while not session.is_idle:
-        ends |= {live: token.finish for live, token in session.step() if token.finish}
-    assert [ends[live] for live in lives] == [FAILED, "length"]
-    assert "status 503" in lives[0].error
+        ends |= {running: token.finish for running, token in session.step() if token.finish}
+    assert [ends[running] for running in running_requests] == [FAILED, "length"]
+    assert "status 503" in running_requests[0].error
     server.faults = [503]
     with pytest.raises(ProviderError, match="status 503") as failure:
         engine.generate([Request("A cat", PLANS["member"], GREEDY)])

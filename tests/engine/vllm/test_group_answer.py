@@ -67,13 +67,13 @@ def test_what_the_rows_said_and_the_pools_most_probable_tokens_are_kept(
     connected, local: LocalEngine
 ) -> None:
     request = Request("A cat", MIXTURE, GREEDY)
-    session = connected(pools="server").session()
-    live = session.submit(request, is_traced=True, n_top=3)
+    session = connected(pools="server").open_session()
+    running = session.add_request(request, is_traced=True, n_top=3)
     list(session.run())
     own = local.trace([request])[0]
-    assert np.allclose(live.row_log_probs, own.row_log_probs, atol=1e-4)
-    assert [token for token, _ in (top[0] for top in live.top)] == list(own.completion.tokens)
-    assert {len(top) for top in live.top} == {3}
+    assert np.allclose(running.row_log_probs, own.row_log_probs, atol=1e-4)
+    assert [token for token, _ in (top[0] for top in running.top)] == list(own.completion.tokens)
+    assert {len(top) for top in running.top} == {3}
 
 
 def test_what_the_plugin_cannot_do_is_pooled_here(connected, server: StandIn) -> None:

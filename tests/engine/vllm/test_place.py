@@ -14,6 +14,7 @@ from palate.core.errors import FormatError, InvalidInputError, ProviderError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
+from palate.engine.vllm import place as place_module
 from palate.engine.vllm.place import share_of, take_place
 from palate.engine.vllm.wire import VllmSettings
 from vllm_stand_in import StandIn
@@ -60,7 +61,7 @@ def test_two_engines_at_work_answer_as_this_process_and_leave_each_others_soups_
 def test_one_process_more_than_was_said_is_refused_until_another_one_ends(
     connected, server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_place, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(place_module, "WAIT_SECONDS", 0.1)
     use = {"adapters_folder": tmp_path / "shared", "n_processes": 2}
     first, _second = (connected(**use) for _ in range(2))
     with pytest.raises(InvalidInputError, match=r"All 2 places on the vLLM .* n_processes"):
@@ -73,7 +74,7 @@ def test_one_process_more_than_was_said_is_refused_until_another_one_ends(
 def test_a_server_that_opens_badly_lets_its_place_go(
     connected, server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_place, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(place_module, "WAIT_SECONDS", 0.1)
     engine = connected(adapters_folder=tmp_path / "shared")
     engine.generate([SOUP])
     engine.parts.place.release()  # its soup stays on the server
@@ -112,10 +113,10 @@ def test_a_place_is_free_as_soon_as_its_process_is_killed(
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
-            monkeypatch.setattr(vllm_place, "WAIT_SECONDS", 0.1)
+            monkeypatch.setattr(place_module, "WAIT_SECONDS", 0.1)
             with pytest.raises(InvalidInputError, match="All 1 places"):
                 take_place(tmp_path, n_places=1)
-            monkeypatch.setattr(vllm_place, "WAIT_SECONDS", 10.0)
+            monkeypatch.setattr(place_module, "WAIT_SECONDS", 10.0)
             with ThreadPoolExecutor(1) as thread:
                 waiting = thread.submit(take_place, tmp_path, n_places=1)
                 time.sleep(0.3)

@@ -15,7 +15,7 @@ import torch
 from palate.core.errors import NotCertifiedError, ProviderError
 from palate.core.plan import Plan, Pool, Row
 from palate.core.protocols import SamplingParams, Token
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.control import ControlRun
 from palate.engine.sample import draw
 from palate.engine.vllm.group_answer import GroupStep, group_steps, linear_log_prob
@@ -39,14 +39,14 @@ class Answer:
 
     Attributes:
         parts: What it runs on.
-        live: What is known of it; of one row, its plan becomes the one that is served.
+        running: What is known of it; of one row, its plan becomes the one that is served.
         source: Where its tokens are drawn.
         emit: Told of every token.
         rounded: Rows' coefficients as they are served.
     """
 
     parts: VllmParts
-    live: Live
+    running: RunningRequest
     source: Source
     emit: Emit
     rounded: tuple[Rounded, ...] = ()
@@ -63,11 +63,11 @@ class Answer:
         Raises:
             InvalidInputError: a soup is larger than the server's adapters may be.
         """
-        rows = self.live.plan.rows
+        rows = self.running.plan.rows
         if len(rows) == 1:
             self.rounded = (self.parts.rounding.rounded(rows[0].coefficients),)
             served = replace(rows[0], coefficients=self.rounded[0].coefficients)
-            self.live.plan = replace(self.live.plan, rows=(served,))
+            self.running.plan = replace(self.running.plan, rows=(served,))
         else:
             self.rounded = tuple(Rounded(row.coefficients, 0.0, 0.0) for row in rows)
         found = [self.parts.model_of(row.coefficients) for row in self.rounded]
@@ -84,7 +84,7 @@ class Answer:
             rounding_bound=None if None in row_bounds else max(b or 0.0 for b in row_bounds),
             list_bounds=tuple(self.bounds[:n_tokens]),
             leads=tuple(self.leads[:n_tokens]),
-            is_greedy=self.live.request.sampling.temperature == 0.0,
+            is_greedy=self.running.request.sampling.temperature == 0.0,
             n_calls=self.n_calls,
         )
 
@@ -99,7 +99,7 @@ class Answer:
             try:
                 self._write()
             except UnknownModel as error:
-                if self.live.tokens or not self._writers:
+                if self.running.tokens or not self._writers:
                     raise self._gone(error) from error
                 self.parts.cache.again(self._writers)  # the server forgot them: it was restarted
                 try:
@@ -123,17 +123,17 @@ class Answer:
     # --- whole from the server
 
     def _from_server(self, model: str) -> Iterator[None]:
-        live, sampling = self.live, self.live.request.sampling
+        running, sampling = self.running, self.running.request.sampling
         self.n_calls += 1
         pieces = self.parts.client.stream(
             RowAsked(
                 model,
-                live.contexts[0],
+                running.contexts[0],
                 sampling,
-                seed=live.request.seed,
+                seed=running.request.seed,
                 stop_ids=sorted(self.parts.base.stop_ids),
-                n_top=max(2, live.n_top),
-                scope=live.request.scope,
+                n_top=max(2, running.n_top),
+                scope=running.request.scope,
             )
         )
         last: str | None = None
@@ -147,7 +147,7 @@ class Answer:
                 yield
         raise ProviderError(
             f"The server {self.parts.client.settings.url!r} ended an answer after "
-            f"{len(live.tokens)} of {sampling.max_tokens} tokens without an end token "
+            f"{len(running.tokens)} of {sampling.max_tokens} tokens without an end token "
             f"(reason {last!r}); start it with a larger --max-model-len or ask for fewer tokens.",
             is_retryable=last is None,
         )
@@ -155,22 +155,22 @@ class Answer:
     # --- whole from the server, which mixes the rows
 
     def _from_group(self) -> Iterator[None]:
-        live = self.live
-        is_whole = needs_lists(live.plan, n_top=live.n_top)
-        n_listed = self.parts.n_vocab if is_whole else max(2, live.n_top)
+        running = self.running
+        is_whole = needs_lists(running.plan, n_top=running.n_top)
+        n_listed = self.parts.n_vocab if is_whole else max(2, running.n_top)
         self.n_calls += len(self._models)
-        for step in group_steps(self.parts, live, self._models, n_listed=n_listed):
+        for step in group_steps(self.parts, running, self._models, n_listed=n_listed):
             log_prob, listed = self._said(step, is_whole=is_whole)
             self.bounds.append(0.0)
             self._note(listed)
-            self._trace(live.plan.pool, step.said)
+            self._trace(running.plan.pool, step.said)
             if self._accept(step.token, log_prob):
                 return
             yield
 
     def _said(self, step: GroupStep, *, is_whole: bool) -> tuple[float, Mapping[int, float]]:
         """The token's pooled log-probability, and the list that is known of the pool."""
-        pool = self.live.plan.pool
+        pool = self.running.plan.pool
         if pool.kind == "single":
             return step.said[0], step.lists[0]
         if not is_whole:
@@ -181,18 +181,18 @@ class Answer:
     # --- token by token from lists
 
     def _from_lists(self) -> Iterator[None]:
-        live, settings = self.live, self.parts.client.settings
-        name = live.plan.pool.controller
+        running, settings = self.running, self.parts.client.settings
+        name = running.plan.pool.controller
         run = self.parts.controllers[name].start() if name is not None else None
         while True:
-            pool = _pool_of(live, run)
-            n_listed = settings.max_top_k if live.is_traced else settings.top_k
+            pool = _pool_of(running, run)
+            n_listed = settings.max_top_k if running.is_traced else settings.top_k
             lists, pooled = self._pooled(pool, n_listed)
             if pooled.bound > settings.budget and settings.max_top_k > settings.top_k:
                 lists, pooled = self._pooled(pool, settings.max_top_k)
             if pooled.bound > settings.budget:
                 raise NotCertifiedError(
-                    f"Token {len(live.tokens) + 1} is known only within {pooled.bound:.3f} total "
+                    f"Token {len(running.tokens) + 1} is known only within {pooled.bound:.3f} total "
                     f"variation from lists of {settings.max_top_k}, but the budget is "
                     f"{settings.budget}; raise max_top_k (and the server's --max-logprobs) or the "
                     "budget."
@@ -206,11 +206,11 @@ class Answer:
             yield
 
     def _pooled(self, pool: Pool, top_k: int) -> tuple[RowLists, Pooled]:
-        contexts = [[*context, *self.live.tokens] for context in self.live.contexts]
+        contexts = [[*context, *self.running.tokens] for context in self.running.contexts]
         client = self.parts.client
         futures = [
             self.parts.rows.submit(
-                client.next_log_probs, model, context, top_k=top_k, scope=self.live.request.scope
+                client.next_log_probs, model, context, top_k=top_k, scope=self.running.request.scope
             )
             for model, context in zip(self._models, contexts, strict=True)
         ]
@@ -231,13 +231,13 @@ class Answer:
         scores[0, [token for token, _ in listed]] = torch.tensor(
             [value for _, value in listed], dtype=torch.float64
         )
-        live = self.live
+        running = self.running
         drawn = draw(
             scores,
-            sampling=[live.request.sampling],
-            prompts=[live.contexts[0]],
-            answers=[live.tokens],
-            uniform=torch.tensor([live.uniforms[len(live.tokens)]]),
+            sampling=[running.request.sampling],
+            prompts=[running.contexts[0]],
+            answers=[running.tokens],
+            uniform=torch.tensor([running.uniforms[len(running.tokens)]]),
         )
         return int(drawn[0])
 
@@ -249,18 +249,18 @@ class Answer:
         ordered = sorted(listed.items(), key=lambda item: -item[1])
         best = [math.exp(value) for _, value in ordered[:2]]
         self.leads.append(best[0] - best[1] if len(best) > 1 else 0.0)
-        if self.live.n_top:
-            self.live.top.append(ordered[: self.live.n_top])
+        if self.running.n_top:
+            self.running.top.append(ordered[: self.running.n_top])
 
     def _trace(self, pool: Pool, said: Sequence[float]) -> None:
         """Keep what the rows said of the token, if that was asked for."""
-        if self.live.is_traced and pool.kind == "linear":
-            self.live.shares.append(list(pool.coefficients))
-            self.live.row_log_probs.append(list(said))
+        if self.running.is_traced and pool.kind == "linear":
+            self.running.shares.append(list(pool.coefficients))
+            self.running.row_log_probs.append(list(said))
 
     def _accept(self, token: int, log_prob: float) -> bool:
         """Add a token to the answer; whether it was the last."""
-        taken = self.live.take(token, log_prob, stop_ids=self.parts.base.stop_ids)
+        taken = self.running.take(token, log_prob, stop_ids=self.parts.base.stop_ids)
         self.emit(taken)
         return taken.finish is not None
 
@@ -301,10 +301,10 @@ def row_contexts(plan: Plan, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [prompt if row.context is None else row.context for row in rows]
 
 
-def _pool_of(live: Live, run: ControlRun | None) -> Pool:
+def _pool_of(running: RunningRequest, run: ControlRun | None) -> Pool:
     if run is None:
-        return live.plan.pool
-    shares = run.shares([live])[0].double()
+        return running.plan.pool
+    shares = run.shares([running])[0].double()
     return Pool("linear", tuple((shares / shares.sum()).tolist()))
 
 

@@ -60,7 +60,7 @@ class VllmEngine:
         self.parts = parts
         self.max_num_seqs = parts.client.settings.max_concurrent
 
-    def session(self) -> VllmSession:
+    def open_session(self) -> VllmSession:
         """An open-ended run."""
         return VllmSession(self.parts)
 
@@ -76,21 +76,21 @@ class VllmEngine:
 
     def serve(self, requests: Sequence[Request]) -> list[Served]:
         """As `generate`, with what every answer is off by at most."""
-        session = self.session()
-        lives = [session.submit(request) for request in requests]
+        session = self.open_session()
+        running_requests = [session.add_request(request) for request in requests]
         ends = {token.request: token for token in session.run()}
         return [
             Served(
                 Completion(
-                    prompt=live.request.prompt,
-                    text=live.text.text,
-                    tokens=tuple(live.tokens),
-                    log_probs=tuple(live.log_probs),
-                    finish="stop" if ends[live.index].finish == "stop" else "length",
+                    prompt=running.request.prompt,
+                    text=running.text.text,
+                    tokens=tuple(running.tokens),
+                    log_probs=tuple(running.log_probs),
+                    finish="stop" if ends[running.index].finish == "stop" else "length",
                 ),
-                cast(Account, session.account(live)),  # none was let go
+                cast(Account, session.account(running)),  # none was let go
             )
-            for live in lives
+            for running in running_requests
         ]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
@@ -99,9 +99,9 @@ class VllmEngine:
         Raises:
             InvalidInputError: as `generate`; so for the other errors.
         """
-        session = self.session()
+        session = self.open_session()
         for request in requests:
-            session.submit(request)
+            session.add_request(request)
         yield from session.run()
 
     def next_log_probs(

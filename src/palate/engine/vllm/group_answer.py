@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from palate.core.errors import ProviderError
 from palate.core.protocols import SamplingParams
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.vllm.groups import GUARD, GroupTag, Kind
 from palate.engine.vllm.parts import VllmParts
 from palate.engine.vllm.pieces import Piece
@@ -43,13 +43,13 @@ class _Split(Exception):  # noqa: N818 - never leaves this file
 
 
 def group_steps(
-    parts: VllmParts, live: Live, models: Sequence[str], *, n_listed: int
+    parts: VllmParts, running: RunningRequest, models: Sequence[str], *, n_listed: int
 ) -> Generator[GroupStep]:
     """The tokens of a plan with fixed coefficients, mixed inside the server.
 
     Args:
         parts: What it runs on.
-        live: The request.
+        running: The request.
         models: The server's name of every row's model.
         n_listed: Log-probabilities to list for each row and token.
 
@@ -59,14 +59,14 @@ def group_steps(
     """
     settings = parts.client.settings
     for attempt in range(settings.n_retries + 1):
-        found = _attempt(parts, live, models, n_listed=n_listed)
+        found = _attempt(parts, running, models, n_listed=n_listed)
         try:
             yield from found
         except _Split as split:
-            if live.tokens or attempt == settings.n_retries:
+            if running.tokens or attempt == settings.n_retries:
                 raise ProviderError(
                     f"The server {settings.url!r} split the {len(models)} rows of an answer after "
-                    f"{len(live.tokens)} tokens ({split}; its log says why), so the answer was "
+                    f"{len(running.tokens)} tokens ({split}; its log says why), so the answer was "
                     "ended rather than left unmixed; start it with --scheduler-cls "
                     "palate.engine.vllm.scheduler.GroupScheduler, more seats (--max-num-seqs), "
                     "adapter slots (--max-loras) or memory, or ask again.",
@@ -78,22 +78,22 @@ def group_steps(
 
 
 def _attempt(
-    parts: VllmParts, live: Live, models: Sequence[str], *, n_listed: int
+    parts: VllmParts, running: RunningRequest, models: Sequence[str], *, n_listed: int
 ) -> Generator[GroupStep]:
-    tag = _tag(parts, live)
+    tag = _tag(parts, running)
     streams: list[Pieces] = []
     try:
-        for row, (model, context) in enumerate(zip(models, live.contexts, strict=True)):
+        for row, (model, context) in enumerate(zip(models, running.contexts, strict=True)):
             asked = RowAsked(
                 model,
                 context,
-                SamplingParams(temperature=0.0, max_tokens=live.request.sampling.max_tokens),
+                SamplingParams(temperature=0.0, max_tokens=running.request.sampling.max_tokens),
                 seed=0,
                 stop_ids=sorted({*parts.base.stop_ids, tag.abort}),
                 n_top=n_listed,
                 bias={tag.abort: GUARD},
                 xargs=replace(tag, row=row).to_xargs(),
-                scope=live.request.scope,
+                scope=running.request.scope,
             )
             streams.append(parts.client.stream(asked))
         readers = [_singly(stream) for stream in streams]
@@ -104,8 +104,8 @@ def _attempt(
             stream.close()
 
 
-def _tag(parts: VllmParts, live: Live) -> GroupTag:
-    pool, sampling = live.plan.pool, live.request.sampling
+def _tag(parts: VllmParts, running: RunningRequest) -> GroupTag:
+    pool, sampling = running.plan.pool, running.request.sampling
     kind: Kind = "log_linear" if pool.kind == "log_linear" else "linear"
     is_drawn = sampling.temperature > 0
     return GroupTag(
@@ -115,7 +115,7 @@ def _tag(parts: VllmParts, live: Live) -> GroupTag:
         kind=kind,
         abort=parts.abort_id,
         temperature=sampling.temperature,
-        uniforms=tuple(live.uniforms.tolist()) if is_drawn else (),
+        uniforms=tuple(running.uniforms.tolist()) if is_drawn else (),
     )
 
 

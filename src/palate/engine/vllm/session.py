@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from palate.core.errors import InvalidInputError, PalateError, ProviderError
 from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.engine.sample import uniforms
 from palate.engine.session import FAILED, Drawn
 from palate.engine.stream import TextStream
@@ -37,32 +37,34 @@ class VllmSession:
         self._threads = ThreadPoolExecutor(
             parts.client.settings.max_concurrent, thread_name_prefix="palate-answer"
         )
-        self._events: queue.SimpleQueue[tuple[Live, Token]] = queue.SimpleQueue()
-        self._answers: dict[Live, Answer] = {}
-        self._ended: WeakKeyDictionary[Live, Account] = WeakKeyDictionary()
+        self._events: queue.SimpleQueue[tuple[RunningRequest, Token]] = queue.SimpleQueue()
+        self._answers: dict[RunningRequest, Answer] = {}
+        self._ended: WeakKeyDictionary[RunningRequest, Account] = WeakKeyDictionary()
         self._count = 0
 
     @property
     def n_waiting(self) -> int:
         """Requests without a token."""
-        return sum(not live.tokens for live in self._answers)
+        return sum(not running.tokens for running in self._answers)
 
     @property
-    def n_live(self) -> int:
+    def n_running(self) -> int:
         """Requests that are being answered."""
         return len(self._answers)
 
     @property
     def n_rows(self) -> int:
         """Rows of the requests that are being answered."""
-        return sum(len(live.plan.rows) for live in self._answers)
+        return sum(len(running.plan.rows) for running in self._answers)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs."""
         return not self._answers
 
-    def submit(self, request: Request, *, is_traced: bool = False, n_top: int = 0) -> Live:
+    def add_request(
+        self, request: Request, *, is_traced: bool = False, n_top: int = 0
+    ) -> RunningRequest:
         """Begin an answer as soon as a thread is free.
 
         An implicit soup is executed as the explicit one, which has the same distribution.
@@ -81,7 +83,7 @@ class VllmSession:
         self._require_possible(request, plan, source=source, is_traced=is_traced)
         prompt = tuple(encode_prompt(self._parts.base, request.prompt))
         backend: Any = getattr(self._parts.base.tokenizer, "backend_tokenizer", None)
-        live = Live(
+        running = RunningRequest(
             index=self._count,
             request=request,
             plan=plan,
@@ -92,16 +94,18 @@ class VllmSession:
             is_traced=is_traced,
             n_top=n_top,
         )
-        self._require_room(live)
-        answer = Answer(self._parts, live, source, lambda token: self._events.put((live, token)))
+        self._require_room(running)
+        answer = Answer(
+            self._parts, running, source, lambda token: self._events.put((running, token))
+        )
         self._count += 1
-        self._answers[live] = answer
+        self._answers[running] = answer
         self._threads.submit(self._write, answer)
-        return live
+        return running
 
-    def cancel(self, live: Live) -> None:
+    def abort_request(self, running: RunningRequest) -> None:
         """Let go of a request; one that has ended is no error."""
-        answer = self._answers.pop(live, None)
+        answer = self._answers.pop(running, None)
         if answer is not None:
             answer.is_cancelled.set()
 
@@ -114,11 +118,11 @@ class VllmSession:
                 found.append(self._events.get_nowait())
         except queue.Empty:
             pass
-        found = [(live, token) for live, token in found if live in self._answers]
-        for live, token in found:
+        found = [(running, token) for running, token in found if running in self._answers]
+        for running, token in found:
             if token.finish is not None:
-                self._ended[live] = self._answers[live].account()
-                del self._answers[live]  # after that, so that whoever asks finds one of the two
+                self._ended[running] = self._answers[running].account()
+                del self._answers[running]  # after that, so that whoever asks finds one of the two
         return found
 
     def run(self) -> Iterator[Token]:
@@ -129,44 +133,44 @@ class VllmSession:
         """
         try:
             while not self.is_idle:
-                for live, token in self.step():
+                for running, token in self.step():
                     if token.finish == FAILED:
-                        raise live.failure or ProviderError(live.error)
+                        raise running.failure or ProviderError(running.error)
                     yield token
         finally:
             self.close()
 
-    def account(self, live: Live) -> Account | None:
+    def account(self, running: RunningRequest) -> Account | None:
         """What an answer is off by, at most; `None` of one that was let go."""
-        answer = self._answers.get(live)
-        return self._ended.get(live) if answer is None else answer.account()
+        answer = self._answers.get(running)
+        return self._ended.get(running) if answer is None else answer.account()
 
     def close(self) -> None:
         """Let go of everybody."""
-        for live in list(self._answers):
-            self.cancel(live)
+        for running in list(self._answers):
+            self.abort_request(running)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _write(self, answer: Answer) -> None:
-        live = answer.live
+        running = answer.running
         if answer.is_cancelled.is_set():
             return
         try:
             answer.write()
         except PalateError as error:
-            self._fail(live, error)
+            self._fail(running, error)
         except Exception as error:  # noqa: BLE001  a thread's failure is its answer's
-            self._fail(live, ProviderError(f"The answer failed: {error!r}"))
+            self._fail(running, ProviderError(f"The answer failed: {error!r}"))
 
-    def _fail(self, live: Live, error: PalateError) -> None:
-        live.error, live.failure = str(error), error
-        self._events.put((live, Token(live.index, -1, live.text.flush(), 0.0, FAILED)))
+    def _fail(self, running: RunningRequest, error: PalateError) -> None:
+        running.error, running.failure = str(error), error
+        self._events.put((running, Token(running.index, -1, running.text.flush(), 0.0, FAILED)))
 
-    def _require_room(self, live: Live) -> None:
+    def _require_room(self, running: RunningRequest) -> None:
         limit = self._parts.max_tokens
-        if limit is not None and live.most_tokens > limit:
+        if limit is not None and running.most_tokens > limit:
             raise InvalidInputError(
-                f"Prompt and answer may come to {live.most_tokens} tokens, but the server reads at "
+                f"Prompt and answer may come to {running.most_tokens} tokens, but the server reads at "
                 f"most {limit}; shorten one of them or start it with a larger --max-model-len."
             )
 
