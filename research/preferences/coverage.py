@@ -22,7 +22,7 @@ from palate.core.types import Belief, Feedback
 from palate.metrics.intervals import wilson_interval
 from palate.preferences.belief import Learner
 from palate.preferences.noise import LOG_SD
-from research.command_line import IsJson, Seed, print_figures, run, whole_numbers
+from research.command_line import IsJson, Seed, print_result, run, whole_numbers
 
 INTERVAL_LEVEL = 0.95  # of the interval of one coefficient
 REGION_LEVEL = 0.9  # of the region of all of them
@@ -39,7 +39,7 @@ def study_coverage(
         n_coefficients: Length of a user's vector.
         comparisons: Numbers of comparisons, each with users of its own.
         n_users: At each of them.
-        seed: Of everything.
+        seed: Random seed of the study.
 
     Raises:
         InvalidInputError: no comparisons are asked for, or a number is below one.
@@ -115,7 +115,7 @@ def main(
         n_users=users,
         seed=seed,
     )
-    print_figures(found, is_json=is_json)
+    print_result(found, is_json=is_json)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What looking for changes of taste gains and costs, on simulated users who change theirs."""
+"""What looking for changes of preference gains and costs, on simulated users who change theirs."""
 
 from typing import Annotated
 
 import typer
 
-from research.command_line import IsJson, Seed, print_figures, run
+from research.command_line import IsJson, Seed, print_result, run
 from research.preferences.study import Study, study_drift
 
 
@@ -16,9 +16,9 @@ def main(
     seed: Seed = 0,
     is_json: IsJson = False,
 ) -> None:
-    """Simulated users who change their taste: recovery, and what looking for changes costs."""
+    """Simulated users who change their preference: recovery, and what looking for changes costs."""
     chosen = Study(n_objectives=objectives, n_users=users, change_at=change_at, seed=seed)
-    print_figures(study_drift(chosen), is_json=is_json)
+    print_result(study_drift(chosen), is_json=is_json)
 
 
 if __name__ == "__main__":

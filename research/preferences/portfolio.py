@@ -22,16 +22,16 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 from palate.core.seeds import generator_for
 from palate.metrics.intervals import bootstrap_interval
-from palate.preferences.answer_sets import (
+from palate.preferences.factors import fit_coefficients, fit_factors
+from palate.preferences.votes import VoteTable, load_votes
+from research.command_line import DataFolder, IsJson, Seed, Topics, run
+from research.preferences.answer_sets import (
     select_greedy,
     select_medoids,
     select_sets,
     select_single,
     tail_utility,
 )
-from palate.preferences.factors import fit_factors, fit_tastes
-from palate.preferences.votes import VoteTable, load_votes
-from research.command_line import DataFolder, IsJson, Seed, Topics, run
 
 SET_SIZE = 10  # statements of an answer set
 MAX_CANDIDATES = 200  # training users whose favourites are candidates
@@ -115,19 +115,19 @@ def _serve(
     generator: np.random.Generator,
 ) -> dict[str, Float[ndarray, " users"]]:
     factors = fit_factors(training, generator=generator)
-    tastes = fit_tastes(factors, training)[0]
+    coefficients = fit_coefficients(factors, training)[0]
     picked = generator.permutation(len(training))[:MAX_CANDIDATES]
-    favourites = np.argsort(-factors.predict(tastes[picked]), axis=1)[:, :SET_SIZE]
+    favourites = np.argsort(-factors.predict(coefficients[picked]), axis=1)[:, :SET_SIZE]
     sets, first = np.unique(np.sort(favourites, axis=1), axis=0, return_index=True)
     size = min(size, len(sets))
-    utilities = _utilities(training, factors.predict(tastes), sets)
+    utilities = _utilities(training, factors.predict(coefficients), sets)
     chosen = {
         "best single": select_single(utilities),
-        "k-medoids": select_medoids(tastes, tastes[picked][first], size=size),
+        "k-medoids": select_medoids(coefficients, coefficients[picked][first], size=size),
         "greedy": select_greedy(utilities, size=size),
         "ours": select_sets(utilities, size=size),
     }
-    own = _utilities(held, factors.predict(fit_tastes(factors, held)[0]), sets)
+    own = _utilities(held, factors.predict(fit_coefficients(factors, held)[0]), sets)
     return {name: own[:, members].max(axis=1) for name, members in chosen.items()}
 
 

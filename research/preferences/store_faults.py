@@ -31,7 +31,7 @@ from palate.preferences.belief import Learner
 from palate.store.database import Database, open_database
 from palate.store.rows import lock_user, write_feedback
 from palate.store.store import SqlProfileStore
-from research.command_line import DatabaseUrl, IsJson, Seed, print_figures, run
+from research.command_line import DatabaseUrl, IsJson, Seed, print_result, run
 
 N_FEATURES = 8
 N_TIMED = 1500  # rows of each throughput figure, in turns of 100
@@ -262,7 +262,7 @@ def main(  # noqa: PLR0913  a command's options are its parameters
 ) -> None:
     """Writers on a new database are killed; no acknowledged row may be lost."""
     found = run_drill(Drill(database, processes, rows, users, kills, seed))
-    print_figures(found, is_json=is_json)
+    print_result(found, is_json=is_json)
     require_passed(found)
 
 

@@ -28,9 +28,9 @@ from palate.metrics.intervals import bootstrap_interval
 from palate.preferences.bradley_terry import fit_batch
 from palate.preferences.drift import change_discounts
 from palate.preferences.newton import moderate
-from palate.preferences.preference import normal_on_plane, rooted_on_plane
-from palate.preferences.simplex_draws import preference_draws_batch
-from research.command_line import IsJson, Seed, print_figures, run
+from research.command_line import IsJson, Seed, print_result, run
+from research.preferences.simplex_draws import preference_draws_batch
+from research.preferences.simplex_mode import normal_on_plane, rooted_on_plane
 
 Asking = Literal["random", "chosen"]
 GOAL = 0.95  # of the achievable utility
@@ -49,9 +49,9 @@ class Study:
         n_questions: Of each user, at most.
         n_pool: Pairs that can be asked.
         gain: How sharply users answer; 10 makes 4 of 5 answers to random pairs right.
-        change_at: Comparisons after which everybody's taste is drawn anew.
-        is_drift_expected: Whether changes of taste are looked for.
-        seed: Of everything.
+        change_at: Comparisons after which everybody's preference is sampled anew.
+        is_drift_expected: Whether changes of preference are looked for.
+        seed: Random seed of the study.
     """
 
     n_objectives: int = 4
@@ -97,13 +97,13 @@ def follow_users(study: Study, *, asking: Asking) -> Path:
     covariances = np.tile(prior.covariance, (study.n_users, 1, 1))
     steps: list[tuple[Float[ndarray, " users"], ...]] = []
     for number in range(study.n_questions):
-        tastes = world.tastes_at(number)
+        preferences = world.preferences_at(number)
         if asking == "random":
             picked = world.random_pairs[:, number]
         else:
             picked = _most_informative(means, covariances, world.pool, gain=study.gain)
         features[:, number] = world.pool[picked]
-        margins = study.gain * (features[:, number] * tastes).sum(axis=1)
+        margins = study.gain * (features[:, number] * preferences).sum(axis=1)
         labels[:, number] = world.chances[:, number] < expit(margins)
         said = slice(0, number + 1)
         fits = fit_batch(
@@ -116,7 +116,9 @@ def follow_users(study: Study, *, asking: Asking) -> Path:
         )
         means, covariances = fits.mean, fits.covariance
         draws = preference_draws_batch(means, covariances, seed=number, n_chains=N_CHAINS)
-        steps.append(_scores(draws, means, covariances, tastes, is_checked=number + 1 in CHECKED))
+        steps.append(
+            _scores(draws, means, covariances, preferences, is_checked=number + 1 in CHECKED)
+        )
     gained, possible, utility, best, covered = (np.array(part) for part in zip(*steps, strict=True))
     return Path(gained, possible, utility.mean(axis=1) / best.mean(axis=1), covered)
 
@@ -174,7 +176,7 @@ def study_questions(study: Study, *, n_random: int) -> dict[str, Any]:
 
 
 def study_drift(study: Study, *, n_after: int = 20) -> dict[str, Any]:
-    """Utility before and after everybody changes taste, and what looking for changes costs.
+    """Utility before and after everybody changes preference, and what looking for changes costs.
 
     Args:
         study: The population; `change_at` says when.
@@ -207,7 +209,7 @@ def study_drift(study: Study, *, n_after: int = 20) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _World:
-    tastes: Float[ndarray, "users objectives"]
+    preferences: Float[ndarray, "users objectives"]
     later: Float[ndarray, "users objectives"]
     change_at: int | None
     pool: Float[ndarray, "pairs objectives"]
@@ -219,7 +221,7 @@ class _World:
         def draws(name: str) -> np.random.Generator:
             return generator_for(study.seed, "users study", study.n_objectives, name)
 
-        def tastes(name: str) -> Float[ndarray, "users objectives"]:
+        def preferences(name: str) -> Float[ndarray, "users objectives"]:
             return sample_simplex(
                 n_points=study.n_users, n_objectives=study.n_objectives, generator=draws(name)
             )
@@ -227,17 +229,17 @@ class _World:
         shape = (study.n_users, study.n_questions)
         pool = draws("pool").random((2, study.n_pool, study.n_objectives))
         return cls(
-            tastes=tastes("tastes"),
-            later=tastes("later tastes"),
+            preferences=preferences("t"),
+            later=preferences("later t"),
             change_at=study.change_at,
             pool=pool[0] - pool[1],
             random_pairs=draws("random pairs").integers(study.n_pool, size=shape),
             chances=draws("answers").random(shape),
         )
 
-    def tastes_at(self, n_answers: int) -> Float[ndarray, "users objectives"]:
+    def preferences_at(self, n_answers: int) -> Float[ndarray, "users objectives"]:
         is_later = self.change_at is not None and n_answers >= self.change_at
-        return self.later if is_later else self.tastes
+        return self.later if is_later else self.preferences
 
 
 def _discounts(
@@ -274,23 +276,23 @@ def _scores(
     draws: Float[ndarray, "users draws objectives"],
     means: Float[ndarray, "users objectives"],
     covariances: Float[ndarray, "users objectives objectives"],
-    tastes: Float[ndarray, "users objectives"],
+    preferences: Float[ndarray, "users objectives"],
     *,
     is_checked: bool,
 ) -> tuple[Float[ndarray, " users"], ...]:
     estimates = draws.mean(axis=1)
     served = estimates / np.linalg.norm(estimates, axis=1, keepdims=True)
-    equal = np.full(tastes.shape[1], tastes.shape[1] ** -0.5)
+    equal = np.full(preferences.shape[1], preferences.shape[1] ** -0.5)
     utility, best, cold = (
-        (tastes * served).sum(axis=1),
-        np.linalg.norm(tastes, axis=1),
-        tastes @ equal,
+        (preferences * served).sum(axis=1),
+        np.linalg.norm(preferences, axis=1),
+        preferences @ equal,
     )
-    covered = np.full(len(tastes), np.nan)
+    covered = np.full(len(preferences), np.nan)
     if is_checked:
         precisions = np.linalg.pinv(covariances, hermitian=True)
         squares = _squares(draws - means[:, None], precisions)
-        own = _squares((tastes - means)[:, None], precisions)[:, 0]
+        own = _squares((preferences - means)[:, None], precisions)[:, 0]
         covered = (own <= np.quantile(squares, LEVEL, axis=1)).astype(np.float64)
     return utility - cold, best - cold, utility, best, covered
 
@@ -315,7 +317,7 @@ def main(
         Study(n_objectives=objectives, n_users=users, n_questions=questions, seed=seed),
         n_random=random_questions,
     )
-    print_figures(found, is_json=is_json)
+    print_result(found, is_json=is_json)
 
 
 if __name__ == "__main__":

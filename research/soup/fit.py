@@ -1,4 +1,4 @@
-"""The study's basis, and what users's votes make of it."""
+"""The study's basis, and what users' votes make of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from palate.soup.plans import SoupMethod
 from palate.soup.settings import SoupSettings, settings_for
 from palate.soup.trust import expert_kls
 from palate.training.anchors import Anchor
-from palate.world.objectives import OBJECTIVE_NAMES
+from research.world.objectives import OBJECTIVE_NAMES
 from research.soup.library import training_tastes
 from research.soup.pool import AnswerPool, Votes, simulate_votes
 
@@ -73,7 +73,7 @@ def make_basis(
     beta: float,
     seed: int,
 ) -> StudyBasis:
-    """The basis of the experts at these places, its prior from the training users's votes.
+    """The basis of the experts at these places, its prior from the training users' votes.
 
     Args:
         pool: What users are shown; also what features are scaled on.
@@ -94,7 +94,7 @@ def make_basis(
         generator=generator_for(seed, "soup study", "training votes"),
     )
     prior = population_prior(
-        fit_population(votes.differences(features), votes.labels).prior,
+        fit_population(votes.differences(features), votes.labels),
         calibration=features,
         scales=scales,
     )

@@ -1,4 +1,6 @@
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +9,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Feedback, FeedbackKind
 from palate.preferences.belief import Learner
 from palate.preferences.bradley_terry import fit
-from palate.preferences.preference import normal_on_plane
-from palate.preferences.ratings import fit_ratings
 from palate.preferences.settings import LearningSettings
-from palate.preferences.simplex_draws import preference_mean
 from palate.preferences.simulated import SimulatedUser
 
 
@@ -65,15 +64,60 @@ def test_a_refit_of_comparisons_is_the_batch_fit() -> None:
 
 def test_ratings_one_by_one_equal_ridge_regression_centred_within_groups() -> None:
     history = items(20, kinds=("rating",))
-    teacher = Learner(Belief(np.zeros(3), np.eye(3)))
-    wanted = fit_ratings(
-        np.array([item.features for item in history]),
-        np.array([item.label for item in history]),
-        groups=[item.group for item in history],
+    groups = np.array([int(item.group) for item in history])
+    same = (groups[:, None] == groups).astype(float)
+    centre = np.eye(20) - same / same.sum(axis=1)
+    features = centre @ np.array([item.features for item in history])
+    precision = features.T @ features + np.eye(3)
+    got = learn_all(Learner(Belief(np.zeros(3), np.eye(3))), history)
+    wanted = np.linalg.solve(precision, features.T @ [item.label for item in history])
+    assert got.mean == pytest.approx(wanted, abs=1e-10)
+    assert got.covariance == pytest.approx(np.linalg.inv(precision), abs=1e-10)
+
+
+def rated(
+    features: np.ndarray, ratings: np.ndarray, *, groups: Sequence[object], **settings: object
+) -> Belief:
+    """The belief after these ratings, from a prior of variance noise^2: ridge regression."""
+    chosen = LearningSettings.checked(settings, source="test")
+    width = features.shape[1]
+    teacher = Learner(Belief(np.zeros(width), chosen.rating_noise**2 * np.eye(width)), chosen)
+    rows = zip(features.tolist(), ratings.tolist(), groups, strict=True)
+    return teacher.refit([Feedback("p", "rating", tuple(x), y, str(g)) for x, y, g in rows])
+
+
+def test_ratings_equal_the_recorded_ridge_estimate(shared_folder: Path) -> None:
+    path = shared_folder / "methods" / "cases" / "bradley_terry.json"
+    case = json.loads(path.read_text())["ratings"]
+    # a ridge other than one is a prior of variance 1 / ridge, here by the features' scale
+    root = np.sqrt(case["ridge"])
+    belief = rated(
+        np.array(case["features"]) / root, np.array(case["ratings"]), groups=case["prompt_ids"]
     )
-    got = learn_all(teacher, history)
-    assert got.mean == pytest.approx(wanted.mean, abs=1e-10)
-    assert got.covariance == pytest.approx(wanted.covariance, abs=1e-10)
+    assert belief.mean / root == pytest.approx(np.array(case["coefficients"]), abs=1e-8)
+
+
+def test_a_constant_for_each_prompt_changes_nothing() -> None:
+    generator = np.random.default_rng(0)
+    features, ratings = generator.normal(size=(12, 3)), generator.normal(size=12)
+    groups = [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3]
+    shift = np.array([5.0, -2.0, 0.0, 9.0])[groups]
+    first = rated(features, ratings, groups=groups)
+    second = rated(features + shift[:, None], ratings - shift, groups=groups)
+    assert first.mean == pytest.approx(second.mean, abs=1e-10)
+
+
+def test_the_covariance_of_ratings_is_that_of_linear_regression() -> None:
+    features = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+    belief = rated(features, np.zeros(4), groups=[0, 0, 0, 0], rating_noise=3.0)
+    # X'X = diag(2, 8), so the covariance is 9 diag(1/3, 1/9)
+    assert belief.covariance == pytest.approx(np.diag([3.0, 1.0]))
+    assert belief.n_observations == 4
+
+
+def test_one_rating_for_each_prompt_returns_the_prior() -> None:
+    belief = rated(np.eye(3), np.array([1.0, 2.0, 3.0]), groups=["a", "b", "c"])
+    assert belief.mean.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_the_first_rating_of_a_group_says_nothing() -> None:
@@ -105,11 +149,11 @@ def test_contradictions_lower_the_gain_and_leave_the_belief_finite() -> None:
 
 def test_a_random_voter_gets_a_lower_gain_than_a_careful_one() -> None:
     generator = np.random.default_rng(0)
-    taste = np.array([1.5, -1.0, 0.5])
+    coefficients = np.array([1.5, -1.0, 0.5])
     gains: dict[float, list[float]] = {0.0: [], 1.0: []}
     for lapse in gains:
         for _ in range(10):
-            user = SimulatedUser(taste, gain=1.0, lapse_share=lapse)
+            user = SimulatedUser(coefficients, gain=1.0, lapse_share=lapse)
             features = generator.normal(size=(75, 3))
             history = [
                 Feedback("p", "comparison", tuple(x), user.compare(x, generator=generator))
@@ -120,12 +164,12 @@ def test_a_random_voter_gets_a_lower_gain_than_a_careful_one() -> None:
     assert np.median(gains[1.0]) < 0.5 * np.median(gains[0.0])
 
 
-def test_an_adversary_is_learned_as_a_user_of_the_opposite_taste() -> None:
+def test_an_adversary_is_learned_as_a_user_of_the_opposite_preference() -> None:
     generator = np.random.default_rng(1)
-    user = SimulatedUser(np.array([1.0, -1.0, 0.0]), gain=3.0, is_adversary=True)
+    user = SimulatedUser(np.array([1.0, -1.0, 0.0]), gain=3.0)
     features = generator.normal(size=(100, 3))
     history = [
-        Feedback("p", "comparison", tuple(x.tolist()), user.compare(x, generator=generator))
+        Feedback("p", "comparison", tuple(x.tolist()), 1.0 - user.compare(x, generator=generator))
         for x in features
     ]
     mean = Learner(Belief(np.zeros(3), np.eye(3))).rebuild(history).mean
@@ -153,25 +197,6 @@ def test_thumbs_up_only_is_held_by_the_prior() -> None:
     after = Learner(Belief(np.zeros(3), np.eye(3))).rebuild(history)
     assert (after.mean > 0).all()  # drawn towards what was shown
     assert np.linalg.norm(after.mean) < 4.0
-
-
-def test_a_preference_is_learned_on_the_simplex() -> None:
-    generator = np.random.default_rng(3)
-    taste = np.array([0.7, 0.2, 0.1, 0.0])
-    user = SimulatedUser(taste, gain=10.0)
-    teacher = Learner(
-        normal_on_plane(n_objectives=4),
-        is_preference=True,
-        settings=LearningSettings(gain=10.0),
-    )
-    features = generator.random((150, 4)) - generator.random((150, 4))
-    history = [
-        Feedback("p", "comparison", tuple(x.tolist()), user.compare(x, generator=generator))
-        for x in features
-    ]
-    belief = teacher.rebuild(history)
-    assert belief.mean.sum() == pytest.approx(1.0)
-    assert preference_mean(belief) == pytest.approx(taste, abs=0.15)
 
 
 def test_feedback_of_another_width_is_refused() -> None:

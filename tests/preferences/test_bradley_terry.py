@@ -15,10 +15,10 @@ from palate.preferences.bradley_terry import (
     Fit,
     fit,
     fit_batch,
-    predict,
     update,
     update_batch,
 )
+from palate.preferences.newton import moderate
 
 NAMES = [
     "ridge",
@@ -65,11 +65,12 @@ def test_fit_equals_the_recorded_mode_covariance_and_evidence(
         np.array(case["standard_errors"]), abs=1e-8
     )
     wanted = case["prediction"]
-    got = predict(result.belief(), np.array(wanted["feature"]), gain=case["gain"])
-    assert got.margin_mean == pytest.approx(wanted["margin_mean"], abs=1e-8)
-    assert got.margin_variance == pytest.approx(wanted["margin_variance"], abs=1e-8)
-    assert got.probability == pytest.approx(wanted["probability_moderated"], abs=1e-8)
-    assert expit(got.margin_mean) == pytest.approx(wanted["probability_plug_in"], abs=1e-8)
+    feature = case["gain"] * np.array(wanted["feature"])
+    margin, variance = feature @ result.mean, feature @ result.covariance @ feature
+    assert margin == pytest.approx(wanted["margin_mean"], abs=1e-8)
+    assert variance == pytest.approx(wanted["margin_variance"], abs=1e-8)
+    assert moderate(margin, variance) == pytest.approx(wanted["probability_moderated"], abs=1e-8)
+    assert expit(margin) == pytest.approx(wanted["probability_plug_in"], abs=1e-8)
 
 
 def test_every_recorded_case_is_tested(cases: dict[str, Any]) -> None:
@@ -128,15 +129,13 @@ def test_the_evidence_is_the_integral_of_likelihood_and_prior(gain: float) -> No
     assert found == pytest.approx(expected, abs=2e-3)
 
 
-def test_a_prediction_averages_over_the_belief() -> None:
+def test_a_moderated_probability_averages_over_the_belief() -> None:
     belief = Belief(np.array([0.5, -1.0]), np.array([[0.6, 0.2], [0.2, 0.9]]))
     feature, gain = np.array([0.8, -0.4]), 1.7
-    found = predict(belief, feature, gain=gain)
-    assert found.margin_mean == pytest.approx(1.7 * (0.4 + 0.4))
     # 0.64 * 0.6 - 2 * 0.32 * 0.2 + 0.16 * 0.9 = 0.4
-    assert found.margin_variance == pytest.approx(1.7**2 * 0.4)
+    probability = moderate(gain * (0.4 + 0.4), gain**2 * 0.4)
     draws = np.random.default_rng(0).multivariate_normal(belief.mean, belief.covariance, 200_000)
-    assert found.probability == pytest.approx(expit(gain * draws @ feature).mean(), abs=0.01)
+    assert probability == pytest.approx(expit(gain * draws @ feature).mean(), abs=0.01)
 
 
 def test_a_batch_answers_each_user_as_alone() -> None:

@@ -10,11 +10,11 @@ from palate.preferences.drift import change_discounts, forget, steady_discounts
 PRIOR = Belief(np.zeros(3), np.eye(3))
 
 
-def voter(tastes: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def voter(coefficients: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
-    features = generator.normal(size=tastes.shape)
-    chance = expit(3.0 * (features * tastes).sum(axis=1))
-    return features, (generator.random(len(tastes)) < chance).astype(float)
+    features = generator.normal(size=coefficients.shape)
+    chance = expit(3.0 * (features * coefficients).sum(axis=1))
+    return features, (generator.random(len(coefficients)) < chance).astype(float)
 
 
 def test_steady_discounts_are_powers_of_the_factor() -> None:
@@ -41,9 +41,9 @@ def test_forgetting_adds_precisions_in_proportion() -> None:
 
 
 def test_without_a_change_little_is_forgotten() -> None:
-    taste = np.array([1.0, -1.0, 0.5])
+    coefficients = np.array([1.0, -1.0, 0.5])
     kept = [
-        change_discounts(*voter(np.tile(taste, (80, 1)), seed=seed), prior=PRIOR, gain=3.0)
+        change_discounts(*voter(np.tile(coefficients, (80, 1)), seed=seed), prior=PRIOR, gain=3.0)
         for seed in range(20)
     ]
     assert np.mean([discounts.mean() for discounts in kept]) > 0.8
@@ -53,15 +53,15 @@ def test_without_a_change_little_is_forgotten() -> None:
 
 
 def test_after_a_reversal_the_past_is_forgotten_within_twenty_comparisons() -> None:
-    taste = np.array([1.0, -1.0, 0.5])
-    before, after = np.tile(taste, (50, 1)), np.tile(-taste, (20, 1))
+    coefficients = np.array([1.0, -1.0, 0.5])
+    before, after = np.tile(coefficients, (50, 1)), np.tile(-coefficients, (20, 1))
     for seed in range(10):
         features, labels = voter(np.concatenate([before, after]), seed=seed)
         discounts = change_discounts(features, labels, prior=PRIOR, gain=3.0)
         assert discounts[:45].max() < 0.1
         assert discounts[56:].min() > 0.8
         mean = fit(features, labels, prior=PRIOR, gain=3.0, discounts=discounts).mean
-        assert mean @ -taste > 0
+        assert mean @ -coefficients > 0
 
 
 def test_one_or_no_comparison_is_kept() -> None:

@@ -6,8 +6,9 @@ from scipy.stats import chi2
 
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
-from palate.preferences.bradley_terry import RootedPrior, fit
-from palate.preferences.gaussian_posterior import average_fit, average_fits
+from palate.preferences.bradley_terry import fit
+from palate.preferences.comparisons import RootedPrior
+from palate.preferences.gaussian_posterior import average_fit, average_fits, logistic_averages
 from palate.preferences.noise import average_over_gain
 from palate.preferences.settings import LearningSettings
 
@@ -166,3 +167,28 @@ def test_everybody_can_have_a_gain_of_their_own() -> None:
         alone = average_fit(features[place], labels[place], prior=prior, gain=gain)
         assert np.allclose(both.mean[place], alone.mean, atol=1e-9)
         assert np.allclose(both.covariance[place], alone.covariance, atol=1e-9)
+
+
+def test_without_spread_they_are_the_curves() -> None:
+    margins = np.linspace(-40.0, 40.0, 4001)
+    found = logistic_averages(margins, np.zeros_like(margins))
+    chance = expit(margins)
+    assert np.abs(found.sigmoid - chance).max() < 5e-9
+    assert np.abs(found.softplus - np.logaddexp(0.0, margins)).max() < 1e-8
+    assert np.abs(found.slope - chance * (1.0 - chance)).max() < 2e-8
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.7, 0.5), (-3.0, 2.0), (40.0, 60.0)])
+def test_averages_agree_with_integration_at_any_width(mean: float, deviation: float) -> None:
+    def average(curve) -> float:
+        def weighted(m: float) -> float:
+            z = (m - mean) / deviation
+            return float(curve(m) * np.exp(-0.5 * z * z) / (deviation * np.sqrt(2 * np.pi)))
+
+        ends = (mean - 12 * deviation, mean + 12 * deviation)
+        return quad(weighted, *ends, points=[0.0, mean], limit=500)[0]
+
+    found = logistic_averages(np.array(mean), np.array(deviation**2))
+    assert found.sigmoid == pytest.approx(average(expit), abs=2e-8)
+    assert found.slope == pytest.approx(average(lambda m: expit(m) * expit(-m)), abs=2e-8)
+    assert found.softplus == pytest.approx(average(lambda m: np.logaddexp(0.0, m)), abs=1e-7)

@@ -4,7 +4,7 @@ from scipy.special import expit
 
 from palate.core.types import Belief
 from palate.preferences.gaussian_posterior import average_fit
-from palate.preferences.noise import LOG_SD, average_over_gain, fit_gain, fit_gains
+from palate.preferences.noise import LOG_SD, average_over_gain, fit_gain
 from palate.preferences.population import fit_population
 
 PRIOR = Belief(np.zeros(4), np.eye(4))
@@ -15,10 +15,14 @@ def voters(
     n: int, *, gain: float, seed: int, n_comparisons: int = 60
 ) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
-    tastes = generator.normal(size=(n, 4))
+    coefficients = generator.normal(size=(n, 4))
     features = generator.normal(size=(n, n_comparisons, 4))
-    chance = expit(gain * np.einsum("pnf,pf->pn", features, tastes))
+    chance = expit(gain * np.einsum("pnf,pf->pn", features, coefficients))
     return features, (generator.random(chance.shape) < chance).astype(float)
+
+
+def fit_gains(features: np.ndarray, labels: np.ndarray, *, prior: Belief) -> np.ndarray:
+    return np.array([fit_gain(x, y, prior=prior) for x, y in zip(features, labels, strict=True)])
 
 
 def test_without_labels_a_user_is_an_average_one() -> None:
@@ -28,7 +32,7 @@ def test_without_labels_a_user_is_an_average_one() -> None:
 
 
 @pytest.mark.parametrize("gain", [0.25, 1.0, 3.0])
-def test_the_gain_of_careful_and_careless_users_is_told_apart(gain: float) -> None:
+def test_the_gain_of_careful_and_careless_users_differs(gain: float) -> None:
     features, labels = voters(40, gain=gain, seed=0)
     typical = float(np.exp(np.log(fit_gains(features, labels, prior=PRIOR)).mean()))
     assert gain / 1.8 < typical < gain * 1.8
@@ -43,18 +47,18 @@ def test_random_voters_get_next_to_no_gain() -> None:
 
 def test_with_own_gains_random_voters_spoil_the_population_less() -> None:
     generator = np.random.default_rng(2)
-    tastes = generator.multivariate_normal([1.5, -1.0, 0.0, 0.0], 0.2 * np.eye(4), size=60)
+    coefficients = generator.multivariate_normal([1.5, -1.0, 0.0, 0.0], 0.2 * np.eye(4), size=60)
     features = generator.normal(size=(120, 40, 4))
     labels = generator.integers(0, 2, size=(120, 40)).astype(
         float
     )  # the second half votes at random
-    chance = expit(np.einsum("pnf,pf->pn", features[:60], tastes))
+    chance = expit(np.einsum("pnf,pf->pn", features[:60], coefficients))
     labels[:60] = generator.random((60, 40)) < chance
     plain = fit_population(features, labels)
     gains = fit_gains(features, labels, prior=Belief(np.zeros(4), 2.0 * np.eye(4)))
     aware = fit_population(features, labels, gain=gains)
     true_mean = np.array([1.5, -1.0, 0.0, 0.0])
-    away = [float(np.linalg.norm(p.prior.mean - true_mean)) for p in (plain, aware)]
+    away = [float(np.linalg.norm(p.mean - true_mean)) for p in (plain, aware)]
     assert away[1] < 0.9 * away[0]
 
 
@@ -88,15 +92,15 @@ def test_the_average_over_gains_agrees_with_sampling_of_gain_and_vector() -> Non
 
 def test_intervals_cover_when_the_gain_is_averaged_over_and_not_when_it_is_fitted() -> None:
     features, labels = voters(150, gain=1.0, seed=7)
-    tastes = np.random.default_rng(7).normal(size=(150, 4))  # the first draws of `voters`
+    coefficients = np.random.default_rng(7).normal(size=(150, 4))  # the first draws of `voters`
     hits = {"fitted": 0, "averaged": 0}
-    for x, y, taste in zip(features, labels, tastes, strict=True):
+    for x, y, vector in zip(features, labels, coefficients, strict=True):
         fitted = average_fit(x, y, prior=PRIOR, gain=fit_gain(x, y, prior=PRIOR))
         for name, belief in (
             ("fitted", fitted),
             ("averaged", average_over_gain(x, y, prior=PRIOR)),
         ):
             half = 1.96 * np.sqrt(np.diag(belief.covariance))
-            hits[name] += int((np.abs(taste - belief.mean) <= half).sum())
+            hits[name] += int((np.abs(vector - belief.mean) <= half).sum())
     # 600 coefficients: two standard errors are 2 points, somewhat more as gains are shared
     assert hits["averaged"] / 600 > 0.93 > 0.9 > hits["fitted"] / 600

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from palate.preferences.replay import METHODS, replay_votes
+from palate.preferences.replay import (
+    METHODS,
+    RidgeTable,
+    fit_ridge_table,
+    predict_ridge,
+    replay_votes,
+)
 from palate.preferences.votes import VoteTable
 
 
@@ -20,7 +26,7 @@ def means(table: VoteTable, n_votes: list[int]) -> dict[str, list[float]]:
     return {name: np.nanmean(rows, axis=1).tolist() for name, rows in replay.scores.items()}
 
 
-def test_votes_of_users_with_tastes_foretell_others_and_strangers_do_not() -> None:
+def test_votes_of_users_with_factors_predict_others_and_strangers_do_not() -> None:
     found = means(simulated_table(), [0, 5, 10])
     for name in ("ridge", "ours, random", "ours, chosen"):
         assert found[name][2] > found["population"][2] + 0.05
@@ -29,7 +35,7 @@ def test_votes_of_users_with_tastes_foretell_others_and_strangers_do_not() -> No
     assert found["ours, chosen"][0] == pytest.approx(found["population"][0], abs=0.02)
 
 
-def test_users_without_tastes_cannot_be_foretold_better_than_the_population() -> None:
+def test_users_without_factors_cannot_be_predicted_better_than_the_population() -> None:
     found = means(simulated_table(is_structured=False), [10])
     for name in METHODS:
         assert found[name][0] <= found["population"][0] + 0.015
@@ -49,3 +55,26 @@ def test_the_same_seed_gives_the_same_scores() -> None:
     first, second = (replay_votes(table, n_votes=[5], n_folds=3, rank=2, seed=4) for _ in range(2))
     for name in METHODS:
         assert np.array_equal(first.scores[name], second.scores[name], equal_nan=True)
+
+
+def test_new_users_are_ridge_regressions_on_the_items() -> None:
+    generator = np.random.default_rng(0)
+    table = RidgeTable(generator.normal(size=5), generator.normal(size=(5, 2)), 3.0)
+    votes = generator.normal(size=(1, 5))
+    votes[0, 2] = np.nan
+    seen = np.isfinite(votes[0])
+    x, y = table.loadings[seen], (votes[0] - table.offset)[seen]
+    coefficients = np.linalg.solve(x.T @ x + 3.0 * np.eye(2), x.T @ y)
+    assert predict_ridge(table, votes)[0] == pytest.approx(
+        table.offset + table.loadings @ coefficients
+    )
+
+
+def test_the_baseline_fills_a_low_rank_table() -> None:
+    generator = np.random.default_rng(1)
+    expected = generator.normal(size=(150, 2)) @ generator.normal(size=(2, 30))
+    votes = expected + 0.3 * generator.normal(size=expected.shape)
+    votes[generator.random(votes.shape) > 0.5] = np.nan
+    table = fit_ridge_table(votes, rank=2, ridge=1.0, generator=generator)
+    error = (predict_ridge(table, votes) - expected)[np.isnan(votes)]
+    assert error.std() < 0.4 * expected.std()

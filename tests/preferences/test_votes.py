@@ -61,6 +61,6 @@ def test_lines_of_another_schema_are_refused(
 
 
 def test_the_developers_votes_are_read_without_flagged_statements(shared_folder: Path) -> None:
-    tables = load_votes(shared_folder / "data" / "users" / "polis")
+    tables = load_votes(shared_folder / "data" / "people" / "polis")
     assert len(tables) == 9
     assert sum(len(table.items) for table in tables) <= 2301 - 742

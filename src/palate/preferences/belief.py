@@ -2,17 +2,17 @@
 
 A `Learner` knows the prior and the settings; the belief of a user is a function of the user's
 feedback in order. The first 25 items and then every 25th (or every item, with adaptive drift) are
-refitted from the log, with the user's own noise; between refits an item costs O(features^2).
+refitted from the log, with the user's own gain; between refits an item costs O(features^2).
 `rebuild` goes the same way from the log alone, so a stored belief can be checked, or thrown away.
 
-What each kind of feedback says:
+How each kind of feedback enters:
 
 - a comparison: the label of the difference of two answers (ties and probabilities included);
 - thumbs: a comparison with a typical answer, whose features are zero; give features less those of
-  what is usually shown. A user who only ever gives thumbs up is drawn towards what was shown,
+  what is usually shown. A user who only ever gives thumbs up drifts towards what was shown,
   and held by the prior;
-- a rating: a number in units of the margin, compared within its group only; the first of a group
-  says nothing.
+- a rating: a number in units of the margin, compared with the mean of the earlier ratings of its
+  group, since users use scales differently; the first rating of a group changes nothing.
 
 Source: Spectral Souping, arXiv 2605.20408, online coefficients; refit every 25 comparisons.
 """
@@ -27,30 +27,26 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_bytes
 from palate.core.types import Belief, Feedback
-from palate.preferences.bradley_terry import RootedPrior, fit, update
-from palate.preferences.comparisons import require_root
+from palate.preferences.bradley_terry import fit, update
 from palate.preferences.drift import change_discounts, forget, steady_discounts
 from palate.preferences.gaussian_posterior import average_fit
 from palate.preferences.noise import average_over_gain, fit_gain
-from palate.preferences.preference import rooted_on_plane
-from palate.preferences.ratings import update_rating
 from palate.preferences.settings import LearningSettings
 
 ALGORITHM = 1  # to be raised when the same feedback leads to other beliefs
+NEGLIGIBLE = 1e-9  # discounts below it leave a rating out
 
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """How beliefs come from feedback.
+    """Fits beliefs to feedback.
 
     Attributes:
-        prior: Of a user never seen before; on the plane of sum one for a preference.
-        is_preference: The vector is a preference, else coefficients.
+        prior: Belief about a user never seen before.
         settings: Gains, drift, refits.
     """
 
     prior: Belief
-    is_preference: bool = False
     settings: LearningSettings = field(default_factory=LearningSettings)
 
     @property
@@ -58,11 +54,10 @@ class Learner:
         """Changes with the prior and the settings, and so with any belief they lead to."""
         parts = [self.prior.mean, self.prior.covariance]
         arrays = [np.ascontiguousarray(part, dtype="<f8").tobytes() for part in parts]
-        settings = f"{ALGORITHM} {self.is_preference} {self.settings.model_dump_json()}"
-        return hash_bytes(*arrays, settings.encode())
+        return hash_bytes(*arrays, f"{ALGORITHM} {self.settings.model_dump_json()}".encode())
 
     def start(self) -> Belief:
-        """The belief of a user who has said nothing."""
+        """The belief about a user without feedback."""
         return replace(self.prior, n_observations=0, gain=self.settings.gain)
 
     def learn(
@@ -84,9 +79,8 @@ class Learner:
             return self.refit([*earlier(), feedback])
         if self.settings.drift == "steady":
             belief = forget(belief, prior=self.prior, factor=self.settings.forgetting)
-        feature = np.array(feedback.features)
         if feedback.kind != "rating":
-            return update(belief, feature, feedback.label, gain=belief.gain)
+            return update(belief, np.array(feedback.features), feedback.label, gain=belief.gain)
         group = [
             item for item in earlier() if item.kind == "rating" and item.group == feedback.group
         ]
@@ -107,40 +101,46 @@ class Learner:
         return belief
 
     def refit(self, history: Sequence[Feedback]) -> Belief:
-        """Exact mode of all comparisons, with all ratings in the prior, drift and own noise.
+        """Exact mode of all comparisons, with all ratings in the prior, drift and own gain.
 
         Raises:
             InvalidInputError: an item's features are not as long as the prior.
         """
-        told = self._told(history, is_gain_needed=True)
+        data = self._comparisons(history)
+        gain = self.settings.gain
+        if self.settings.is_gain_fitted and len(data.labels) >= self.settings.fit_gain_from:
+            gain = fit_gain(
+                data.features, data.labels, prior=data.prior, gain=gain, discounts=data.discounts
+            )
         fitted = fit(
-            told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
+            data.features, data.labels, prior=data.prior, gain=gain, discounts=data.discounts
         )
-        return Belief(fitted.mean, fitted.covariance, len(history), told.gain)
+        return Belief(fitted.mean, fitted.covariance, len(history), gain)
 
     def posterior(self, history: Sequence[Feedback]) -> Belief:
-        """Posterior mean and covariance after the whole history: for regions that cover.
+        """Posterior mean and covariance after the whole history: for intervals that cover.
 
         A belief is a mode with its curvature, quick to keep up to date but too sure of itself;
         this is the normal distribution closest to the posterior. Where users have gains of their
-        own, it is averaged over all gains, from the first comparison on. Ratings are read with
-        the population's gain, and a history with drift as its discounts have it.
+        own, it is averaged over all gains, from the first comparison on. Ratings enter with the
+        population's gain, and a history with drift as its discounts have it.
 
         Raises:
             InvalidInputError: an item's features are not as long as the prior.
         """
-        told = self._told(history, is_gain_needed=False)
+        data = self._comparisons(history)
         average = average_over_gain if self.settings.is_gain_fitted else average_fit
-        found = average(
-            told.features, told.labels, prior=told.prior, gain=told.gain, discounts=told.discounts
+        posterior = average(
+            data.features,
+            data.labels,
+            prior=data.prior,
+            gain=self.settings.gain,
+            discounts=data.discounts,
         )
-        return replace(found, n_observations=len(history))
+        return replace(posterior, n_observations=len(history))
 
-    def _told(self, history: Sequence[Feedback], *, is_gain_needed: bool) -> "_Told":
-        """The history as comparisons under a prior that has taken in the ratings.
-
-        The gain is the user's own where it is needed and known, else the population's.
-        """
+    def _comparisons(self, history: Sequence[Feedback]) -> "_Comparisons":
+        """The history as comparisons under a prior that has taken in the ratings."""
         for item in history:
             self._require_width(item)
         is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
@@ -150,22 +150,17 @@ class Learner:
         discounts = np.ones(len(history))
         if self.settings.drift == "steady":
             discounts = steady_discounts(len(history), factor=self.settings.forgetting)
-        gain = self.settings.gain
         if self.settings.drift == "adaptive":
-            kept = change_discounts(
+            unchanged = change_discounts(
                 features,
                 labels,
-                prior=self._rooted(self.prior),
-                gain=gain,
+                prior=self.prior,
+                gain=self.settings.gain,
                 hazard=self.settings.hazard,
             )
-            discounts = _spread_over_ratings(kept, is_rating)
+            discounts = _spread_over_ratings(unchanged, is_rating)
         prior = self._with_ratings(history, discounts)
-        rooted, counted = self._rooted(prior), discounts[~is_rating]
-        is_known = self.settings.is_gain_fitted and len(pairs) >= self.settings.fit_gain_from
-        if is_gain_needed and is_known:
-            gain = fit_gain(features, labels, prior=rooted, gain=gain, discounts=counted)
-        return _Told(features, labels, rooted, gain, counted)
+        return _Comparisons(features, labels, prior, discounts[~is_rating])
 
     def _last_refit(self, count: int) -> int:
         """The number of items at the last refit, when there are `count`."""
@@ -173,11 +168,6 @@ class Learner:
         if self.settings.drift == "adaptive" or count <= every:
             return count
         return count - count % every
-
-    def _rooted(self, prior: Belief) -> RootedPrior:
-        if self.is_preference:
-            return rooted_on_plane(prior)
-        return RootedPrior(prior.mean, require_root(prior.covariance))
 
     def _with_ratings(
         self, history: Sequence[Feedback], discounts: Float[ndarray, " items"]
@@ -204,15 +194,23 @@ class Learner:
         *,
         discounts: Float[ndarray, " group_and_item"],
     ) -> Belief:
-        """One rating against the mean of the earlier ones of its group."""
-        weight, own = float(discounts[:-1].sum()), float(discounts[-1])
-        if weight < 1e-9 or own < 1e-9:
+        """One rating less the mean of the earlier ones of its group; equals ridge regression."""
+        earlier, own = float(discounts[:-1].sum()), float(discounts[-1])
+        if earlier < NEGLIGIBLE or own < NEGLIGIBLE:
             return replace(belief, n_observations=belief.n_observations + 1)
-        share = discounts[:-1] / weight
+        share = discounts[:-1] / earlier
         feature = np.array(item.features) - share @ np.array([other.features for other in group])
+        feature = self.settings.gain * feature
         value = item.label - float(share @ np.array([other.label for other in group]))
-        variance = self.settings.rating_noise**2 * (1.0 / own + 1.0 / weight)
-        return update_rating(belief, self.settings.gain * feature, value, variance=variance)
+        direction = belief.covariance @ feature
+        variance = self.settings.rating_noise**2 * (1.0 / own + 1.0 / earlier)
+        total = float(feature @ direction) + variance
+        return Belief(
+            belief.mean + direction * ((value - float(feature @ belief.mean)) / total),
+            belief.covariance - np.outer(direction, direction) / total,
+            belief.n_observations + 1,
+            belief.gain,
+        )
 
     def _require_width(self, item: Feedback) -> None:
         if len(item.features) != len(self.prior.mean):
@@ -223,11 +221,10 @@ class Learner:
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
+class _Comparisons:
     features: Float[ndarray, "comparisons features"]
     labels: Float[ndarray, " comparisons"]
-    prior: RootedPrior
-    gain: float
+    prior: Belief
     discounts: Float[ndarray, " comparisons"]
 
 

@@ -1,14 +1,39 @@
-"""Comparisons as arrays: the checks that every fit makes of them.
+"""Comparisons and priors as arrays, and the checks that every fit makes of them.
 
 A comparison is a feature difference, a label in [0, 1] (1 first preferred, 0 second, 0.5 a tie) and
 a discount in [0, 1] (0 leaves it out, as padding).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.types import Belief
+
+
+@dataclass(frozen=True, eq=False)
+class RootedPrior:
+    """A normal prior that may be flat: some directions of the vector can be known exactly.
+
+    Attributes:
+        mean: `[features]`.
+        root: `[features, free]`, full column rank; the covariance is `root @ root.T`.
+    """
+
+    mean: Float[ndarray, " features"]
+    root: Float[ndarray, "features free"]
+
+
+def root_of(prior: Belief | RootedPrior) -> Float[ndarray, "features free"]:
+    """The prior's root; of a covariance, the Cholesky factor.
+
+    Raises:
+        InvalidCoefficientsError: the covariance is not symmetric positive definite.
+    """
+    return prior.root if isinstance(prior, RootedPrior) else require_root(prior.covariance)
 
 
 def checked_comparisons(
@@ -30,7 +55,7 @@ def checked_comparisons(
     features = np.asarray(features, dtype=np.float64)
     labels = np.asarray(labels, dtype=np.float64)
     counted = np.ones(labels.shape) if discounts is None else np.asarray(discounts, np.float64)
-    if features.ndim == 3 and features.shape[1] == 0:  # nobody said anything: any width will do
+    if features.ndim == 3 and features.shape[1] == 0:  # without comparisons any width will do
         features = features.reshape(len(features), 0, n_features)
     if features.shape != (*labels.shape, n_features) or counted.shape != labels.shape:
         raise InvalidInputError(

@@ -1,9 +1,9 @@
-"""Tastes that change: how much of the past to forget.
+"""Users who change: how much of the past to forget.
 
 Steady forgetting discounts a comparison by `factor` to the power of its age. Adaptive forgetting
 asks, after each comparison, whether and when the user last changed: every moment splits the
-comparisons in two, and the evidence of the two parts as of two different users is weighed against
-that of the whole as of one. A comparison's discount is the probability that the last change came
+comparisons in two, and the evidence of the two parts from two different users is weighed against
+that of the whole from one. A comparison's discount is the probability that the last change came
 before it. Without a change little is forgotten; after one, what came before goes within a few
 comparisons.
 
@@ -11,7 +11,7 @@ Source: Spectral Souping, arXiv 2605.20408, forgetting; Adams & MacKay 2007, "Ba
 changepoint detection".
 
 Limits: one change within the last 128 comparisons is looked for at a time, at no more than 32
-moments; of a longer history the part before is kept or forgotten as a whole with the first of them.
+moments; the part of a longer history before them is forgotten as a whole with the first of them.
 """
 
 import numpy as np
@@ -21,7 +21,8 @@ from scipy.special import softmax
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.preferences.bradley_terry import RootedPrior, fit_batch
+from palate.preferences.bradley_terry import fit_batch
+from palate.preferences.comparisons import RootedPrior
 
 WINDOW = 128
 MAX_MOMENTS = 32
@@ -65,15 +66,14 @@ def change_discounts(
 ) -> Float[ndarray, " comparisons"]:
     """For each comparison, the probability that the user has not changed since.
 
+    It never falls from older to newer; the newest has 1.
+
     Args:
-        features: `[comparisons, features]`, oldest first.
-        labels: `[comparisons]` in [0, 1].
-        prior: What is believed of a user before the first comparison, and after a change.
+        features: First answer's minus second's, oldest first.
+        labels: In [0, 1].
+        prior: Belief before the first comparison, and after a change.
         gain: How sharply labels follow margins.
         hazard: Probability of a change between two comparisons.
-
-    Returns:
-        `[comparisons]` in [0, 1], never falling from older to newer; the newest has 1.
 
     Raises:
         InvalidInputError: the hazard lies outside (0, 1).

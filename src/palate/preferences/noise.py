@@ -1,12 +1,12 @@
 """How noisy a user is: the gain with which labels follow margins.
 
-A careful user's labels follow large margins almost always; a careless or contradictory one's
-hardly; a random voter's not at all. The gain is found by the evidence of the user's labels over a
-grid, under a log-normal prior around the population's gain, so that a user with few labels is
-taken as an average one. Contradictions lower the gain; they are never an error.
+The labels of a careful user follow large margins almost always, those of a random voter not at
+all. The gain is fitted by the evidence of the user's labels over a grid, under a log-normal prior
+around the population's gain, so that a user with few labels has nearly the population's.
+Contradictions lower the gain; they are never an error.
 
-One gain serves (`fit_gain`), all gains are averaged over where an interval is shown
-(`average_over_gain`): labels say more of the product of gain and vector than of either, so an
+Answers are served with one gain (`fit_gain`), intervals average over all gains
+(`average_over_gain`): labels determine the product of gain and vector better than either, so an
 interval that takes the fitted gain for the true one is too narrow, and the more so the more labels
 there are.
 
@@ -21,12 +21,11 @@ from scipy.interpolate import PchipInterpolator
 from scipy.special import softmax
 
 from palate.core.types import Belief
-from palate.preferences.bradley_terry import RootedPrior, fit_batch
-from palate.preferences.comparisons import require_root
+from palate.preferences.bradley_terry import fit_batch
 from palate.preferences.gaussian_posterior import average_fits
 
 STEPS = np.arange(-12, 5) / 2.0  # grid of the gain, in powers of two around the population's
-LOG_SD = np.log(3.0)  # users's gains spread by about this factor; of the log-normal prior
+LOG_SD = np.log(3.0)  # users' gains spread by about this factor (log-normal prior)
 LOG_RATIOS = np.log(2.0) * STEPS
 N_FINE = 512  # places at which the grid's evidence is interpolated
 N_NODES = 11  # gains that are averaged over
@@ -37,18 +36,18 @@ def fit_gain(
     features: Float[ndarray, "comparisons features"],
     labels: Float[ndarray, " comparisons"],
     *,
-    prior: Belief | RootedPrior,
+    prior: Belief,
     gain: float = 1.0,
     discounts: Float[ndarray, " comparisons"] | None = None,
 ) -> float:
     """One user's gain: geometric mean of the posterior over the grid.
 
     Args:
-        features: `[comparisons, features]`.
-        labels: `[comparisons]` in [0, 1].
-        prior: Of the user's vector; its scale gives the gain its meaning.
+        features: First answer's minus second's.
+        labels: In [0, 1].
+        prior: Prior of the user's vector; its scale gives the gain its meaning.
         gain: The population's.
-        discounts: `[comparisons]` in [0, 1]; 1 where absent.
+        discounts: In [0, 1]; 1 where absent.
 
     Returns:
         Between 1/64 and 4 times the population's; exactly the population's without labels.
@@ -65,23 +64,22 @@ def average_over_gain(
     features: Float[ndarray, "comparisons features"],
     labels: Float[ndarray, " comparisons"],
     *,
-    prior: Belief | RootedPrior,
+    prior: Belief,
     gain: float = 1.0,
     discounts: Float[ndarray, " comparisons"] | None = None,
 ) -> Belief:
     """Posterior mean and covariance of one user whose gain is not known either.
 
-    The posterior is the mixture, over gains, of the closest normals of
-    `palate.preferences.gaussian_posterior`, each counted by its bound on the evidence and by the prior
-    of gains; mean and covariance are the mixture's. The gains are equally spaced in the logarithm,
-    where the grid's evidence puts them.
+    The posterior is a mixture over gains of the closest normals (`gaussian_posterior`), each
+    counted by its bound on the evidence and by the prior of gains; mean and covariance are the
+    mixture's. The gains are equally spaced in the logarithm, where the grid's evidence puts them.
 
     Args:
-        features: `[comparisons, features]`.
-        labels: `[comparisons]` in [0, 1].
-        prior: Of the user's vector; its scale gives the gain its meaning.
+        features: First answer's minus second's.
+        labels: In [0, 1].
+        prior: Prior of the user's vector; its scale gives the gain its meaning.
         gain: The population's.
-        discounts: `[comparisons]` in [0, 1]; 1 where absent.
+        discounts: In [0, 1]; 1 where absent.
 
     Returns:
         The prior without labels. Its gain is the geometric mean.
@@ -90,57 +88,36 @@ def average_over_gain(
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
         NotConvergedError: a fit did not settle.
     """
-    rooted = prior
-    if isinstance(prior, Belief):
-        rooted = RootedPrior(prior.mean, require_root(prior.covariance))
     nodes = np.zeros(1)
     if np.size(labels):
         nodes = _nodes(
-            _log_posterior(features, labels, prior=rooted, gain=gain, discounts=discounts)
+            _log_posterior(features, labels, prior=prior, gain=gain, discounts=discounts)
         )
     copies = (len(nodes), 1, 1)
-    found = average_fits(
+    fits = average_fits(
         np.tile(np.asarray(features, dtype=np.float64), copies),
         np.tile(np.asarray(labels, dtype=np.float64), copies[:2]),
-        prior=rooted,
+        prior=prior,
         gain=gain * np.exp(nodes),
         discounts=None if discounts is None else np.tile(discounts, copies[:2]),
     )
-    share = softmax(found.bound - 0.5 * (nodes / LOG_SD) ** 2)
-    mean = share @ found.mean
-    away = found.mean - mean
-    within = np.einsum("g,gij->ij", share, found.covariance)
+    share = softmax(fits.bound - 0.5 * (nodes / LOG_SD) ** 2)
+    mean = share @ fits.mean
+    away = fits.mean - mean
+    within = np.einsum("g,gij->ij", share, fits.covariance)
     between = (away.T * share) @ away
     return Belief(mean, within + between, int(np.size(labels)), float(gain * np.exp(share @ nodes)))
-
-
-def fit_gains(
-    features: Float[ndarray, "users comparisons features"],
-    labels: Float[ndarray, "users comparisons"],
-    *,
-    prior: Belief | RootedPrior,
-    gain: float = 1.0,
-    discounts: Float[ndarray, "users comparisons"] | None = None,
-) -> Float[ndarray, " users"]:
-    """`fit_gain` for many users."""
-    counted = np.ones(np.shape(labels)) if discounts is None else np.asarray(discounts)
-    return np.array(
-        [
-            fit_gain(x[c > 0], y[c > 0], prior=prior, gain=gain, discounts=c[c > 0])
-            for x, y, c in zip(features, labels, counted, strict=True)
-        ]
-    )
 
 
 def _log_posterior(
     features: Float[ndarray, "comparisons features"],
     labels: Float[ndarray, " comparisons"],
     *,
-    prior: Belief | RootedPrior,
+    prior: Belief,
     gain: float,
     discounts: Float[ndarray, " comparisons"] | None,
 ) -> Float[ndarray, " gains"]:
-    """Of each gain of the grid, up to a constant, in nats; evidence by Laplace's approximation."""
+    """Log posterior of each gain of the grid, up to a constant, nats; evidence by Laplace."""
     x, y = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     counted = np.ones(len(y)) if discounts is None else np.asarray(discounts, dtype=np.float64)
     n_gains = len(LOG_RATIOS)
@@ -156,10 +133,7 @@ def _log_posterior(
 
 
 def _nodes(log_posterior: Float[ndarray, " gains"]) -> Float[ndarray, " nodes"]:
-    """Log ratios to the population's gain, equally spaced over where the posterior has its mass.
-
-    The more features there are, the better the gain is known: the grid alone would be too coarse.
-    """
+    """Log ratios to the population's gain, equally spaced over where the posterior has its mass."""
     fine = np.linspace(LOG_RATIOS[0], LOG_RATIOS[-1], N_FINE)
     share = softmax(PchipInterpolator(LOG_RATIOS, log_posterior)(fine))
     mean = float(share @ fine)

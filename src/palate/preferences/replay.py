@@ -1,15 +1,17 @@
-"""Replay of real voters: how well unseen votes are foretold after a few votes of a new user.
+"""Replay of real voters: how well a new user's hidden votes are predicted after a few votes.
 
-Users are held out in folds: what is known of items comes from the other folds. Of each held-out
-user a third of the votes (at least eight) is hidden; from the rest, votes are shown either at
-random or as chosen by `palate.preferences.item_questions`. The score is the share of pairs of hidden
-votes that differ in which the more favourable one is foretold (half for a tie), per user, so that
-every user counts once.
+Users are held out in folds: items are fitted on the other folds. Of each held-out user a third of
+the votes (at least eight) is hidden; from the rest, votes are shown either at random or as
+`select_items` orders them. The score is the share of pairs of hidden votes that differ in which the
+more favourable one is predicted (half for a tie), per user, so that every user counts once.
 
-Blind sides: only items a user chose to vote on can be asked or scored, so nothing is said of
-items that users skip; a third of a few votes makes a noisy score for each user.
+The baseline is what a practitioner would build first: a low-rank table and ridge regressions
+(Koren, Bell & Volinsky 2009, "Matrix factorization techniques for recommender systems"), its rank
+and ridge chosen by cross-validation over training users. The control gives each user the answers of
+a stranger: it must not beat the population's mean.
 
-The control gives each user the answers of a stranger: it must not beat the population's mean.
+Blind sides: only items a user chose to vote on can be asked or scored, so nothing holds for items
+that users skip; a third of a few votes makes a noisy score for each user.
 """
 
 from collections.abc import Sequence
@@ -21,9 +23,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from palate.core.seeds import generator_for
-from palate.preferences.factors import Factors, fit_factors, fit_tastes
-from palate.preferences.item_questions import select_items
-from palate.preferences.ridge_tastes import RidgeTable, fit_ridge_table, predict_ridge
+from palate.preferences.factors import VoteFactors, fit_coefficients, fit_factors, select_items
 from palate.preferences.votes import VoteTable
 
 METHODS = ("population", "ridge", "ours, random", "ours, chosen", "ridge, chosen", "control")
@@ -31,6 +31,8 @@ MIN_HIDDEN = 8
 RIDGE_RANKS = (2, 4, 8)
 RIDGE_PENALTIES = (2.0, 5.0, 15.0)
 TUNING_VOTES = 10  # votes shown when the baseline's settings are chosen
+OFFSET_VOTES = 2.0  # an item's mean is shrunk towards zero as by this many votes of zero
+N_ROUNDS = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class Replay:
     Attributes:
         topic: Its name.
         n_votes: Votes shown, `[counts]`.
-        scores: For each method `[counts, users]`, share of pairs foretold; NaN for users with too
+        scores: For each method `[counts, users]`, share of pairs predicted; NaN for users with too
             few votes.
     """
 
@@ -63,8 +65,8 @@ def replay_votes(
         table: Votes of one topic.
         n_votes: Numbers of votes shown.
         n_folds: Folds of users.
-        rank: Largest number of tastes.
-        seed: Of folds, hidden votes, random orders and first loadings.
+        rank: Largest number of factors.
+        seed: Random seed of folds, hidden votes, orders and first loadings.
     """
     n_users = len(table.votes)
     hidden = _hide(table.seen, generator=generator_for(seed, table.topic, "hidden"))
@@ -85,11 +87,55 @@ def replay_votes(
         }
         for row, count in enumerate(n_votes):
             shown = {name: held.shown(order, count) for name, order in orders.items()}
-            foretold = _foretell(factors, ridge, shown)
+            predicted = _predictions(factors, ridge, shown)
             enough = held.open.sum(axis=1) >= count
-            for name, expected in foretold.items():
+            for name, expected in predicted.items():
                 scores[name][row, users[enough]] = _pair_scores(expected, held)[enough]
     return Replay(table.topic, tuple(n_votes), scores)
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeTable:
+    """Items of the baseline: a low-rank table by alternating ridge regressions.
+
+    Attributes:
+        offset: Shrunk mean vote.
+        loadings: Change of the vote by one unit of each factor.
+        ridge: Penalty of coefficients and of loadings.
+    """
+
+    offset: Float[ndarray, " items"]
+    loadings: Float[ndarray, "items factors"]
+    ridge: float
+
+
+def fit_ridge_table(
+    votes: Float[ndarray, "users items"],
+    *,
+    rank: int,
+    ridge: float,
+    generator: np.random.Generator,
+) -> RidgeTable:
+    """The baseline's items, from training users; NaN where there is no vote."""
+    seen = np.isfinite(votes).astype(np.float64)
+    filled = np.where(seen > 0, votes, 0.0)
+    offset = filled.sum(axis=0) / (seen.sum(axis=0) + OFFSET_VOTES)
+    centred = seen * (filled - offset)
+    loadings = 0.1 * generator.standard_normal((votes.shape[1], rank))
+    for _ in range(N_ROUNDS):
+        coefficients = _ridge(seen, centred, loadings, ridge=ridge)
+        loadings = _ridge(seen.T, centred.T, coefficients, ridge=ridge)
+    return RidgeTable(offset, loadings, ridge)
+
+
+def predict_ridge(
+    table: RidgeTable, votes: Float[ndarray, "users items"]
+) -> Float[ndarray, "users items"]:
+    """Expected votes on all items, from the votes given."""
+    seen = np.isfinite(votes).astype(np.float64)
+    centred = np.where(seen > 0, votes - table.offset, 0.0)
+    coefficients = _ridge(seen, centred, table.loadings, ridge=table.ridge)
+    return table.offset + coefficients @ table.loadings.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +156,17 @@ class _Held:
         return votes
 
 
-def _foretell(
-    factors: Factors, ridge: RidgeTable, shown: dict[str, Float[ndarray, "users items"]]
+def _predictions(
+    factors: VoteFactors, ridge: RidgeTable, shown: dict[str, Float[ndarray, "users items"]]
 ) -> dict[str, Float[ndarray, "users items"]]:
     stranger = np.roll(shown["random"], 1, axis=0)
     return {
         "population": np.broadcast_to(ridge.offset, shown["random"].shape),
         "ridge": predict_ridge(ridge, shown["random"]),
-        "ours, random": factors.predict(fit_tastes(factors, shown["random"])[0]),
-        "ours, chosen": factors.predict(fit_tastes(factors, shown["chosen"])[0]),
+        "ours, random": factors.predict(fit_coefficients(factors, shown["random"])[0]),
+        "ours, chosen": factors.predict(fit_coefficients(factors, shown["chosen"])[0]),
         "ridge, chosen": predict_ridge(ridge, shown["chosen"]),
-        "control": factors.predict(fit_tastes(factors, stranger)[0]),
+        "control": factors.predict(fit_coefficients(factors, stranger)[0]),
     }
 
 
@@ -146,7 +192,7 @@ def _random_order(
 
 
 def _pair_scores(expected: Float[ndarray, "users items"], held: _Held) -> Float[ndarray, " p"]:
-    """Share of each user's differing hidden pairs foretold; NaN where all hidden votes agree."""
+    """Share of each user's differing hidden pairs predicted; NaN where all hidden votes agree."""
     scores = np.full(len(expected), np.nan)
     for user, row in enumerate(held.hidden):
         votes, guess = held.votes[user, row], expected[user, row]
@@ -174,3 +220,16 @@ def _tuned_ridge(
         if score > best:
             best, settings = score, (rank, ridge)
     return fit_ridge_table(votes, rank=settings[0], ridge=settings[1], generator=generator)
+
+
+def _ridge(
+    seen: Float[ndarray, "rows columns"],
+    values: Float[ndarray, "rows columns"],
+    loadings: Float[ndarray, "columns factors"],
+    *,
+    ridge: float,
+) -> Float[ndarray, "rows factors"]:
+    rank = loadings.shape[1]
+    outer = (loadings[:, :, None] * loadings[:, None, :]).reshape(-1, rank * rank)
+    gram = (seen @ outer).reshape(-1, rank, rank) + ridge * np.eye(rank)
+    return np.linalg.solve(gram, (values @ loadings)[..., None])[..., 0]

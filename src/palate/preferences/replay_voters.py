@@ -1,4 +1,4 @@
-"""Real voters, replayed: what a few votes of a new user foretell of the others."""
+"""Real voters, replayed: what a few votes of a new user predict of the others."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +30,9 @@ def replay_users(
     Args:
         folder: Holds `items.jsonl` and `votes.jsonl` (`palate.preferences.votes`).
         n_votes: Numbers of votes shown.
-        n_repeats: Times that folds and hidden votes are drawn anew; users stay the clusters.
+        n_repeats: Times that folds and hidden votes are sampled anew; users stay the clusters.
         topics: Which topics; all where empty.
-        seed: Of everything drawn.
+        seed: Random seed of the study.
 
     Returns:
         `topics`: one row for each topic and number of votes; `mean`: averages over the topics with
@@ -63,7 +63,7 @@ def replay_users(
     return {
         "kind": "users-replay",
         "metric": "share of pairs of hidden votes of a new user in which the more favourable one "
-        "is foretold; mean over users",
+        "is predicted; mean over users",
         "interval": "95 %, bootstrap of users",
         "seed": seed,
         "n_repeats": n_repeats,
@@ -101,23 +101,23 @@ def _topic_rows(table: VoteTable, repeats: Sequence[Replay], *, seed: int) -> li
 def _interval(
     values: Float[ndarray, " users"], clusters: ndarray, *, seed: int
 ) -> dict[str, float | int]:
-    kept = np.isfinite(values)
+    is_scored = np.isfinite(values)
     return bootstrap_interval(
-        values[kept], clusters=clusters[kept], generator=generator_for(seed, "bootstrap")
+        values[is_scored], clusters=clusters[is_scored], generator=generator_for(seed, "bootstrap")
     ).to_json()
 
 
 def _mean_row(rows: Sequence[dict[str, Any]], count: int) -> dict[str, Any] | None:
     """Averages over topics with enough users; half-widths as of independent topics."""
-    kept = [row for row in rows if row["votes"] == count and row["is_enough"]]
-    if not kept:
+    counted = [row for row in rows if row["votes"] == count and row["is_enough"]]
+    if not counted:
         return None
-    mean: dict[str, Any] = {"votes": count, "topics": len(kept)}
-    names = [key for key, value in kept[0].items() if isinstance(value, dict)]
+    mean: dict[str, Any] = {"votes": count, "topics": len(counted)}
+    names = [key for key, value in counted[0].items() if isinstance(value, dict)]
     for name in names:
-        estimates = np.array([row[name]["estimate"] for row in kept])
-        widths = np.array([row[name]["high"] - row[name]["low"] for row in kept]) / 2.0
-        half = float(np.sqrt((widths**2).sum())) / len(kept)
+        estimates = np.array([row[name]["estimate"] for row in counted])
+        widths = np.array([row[name]["high"] - row[name]["low"] for row in counted]) / 2.0
+        half = float(np.sqrt((widths**2).sum())) / len(counted)
         estimate = float(estimates.mean())
         mean[name] = {"estimate": estimate, "low": estimate - half, "high": estimate + half}
     return mean

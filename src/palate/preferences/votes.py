@@ -64,9 +64,9 @@ def load_votes(folder: Path) -> list[VoteTable]:
                 f"Line {number} of votes.jsonl votes on the item {missing!r}, which items.jsonl "
                 "does not list; add it or remove the vote."
             )
-        kept = {columns[item]: vote for item, vote in votes.items() if item in columns}
-        if kept:
-            users[topic].append(kept)
+        counted = {columns[item]: vote for item, vote in votes.items() if item in columns}
+        if counted:
+            users[topic].append(counted)
     return [_table(topic, known[topic], rows) for topic, rows in users.items()]
 
 

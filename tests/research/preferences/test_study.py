@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from palate.core.types import Belief
-from palate.preferences.preference import normal_on_plane
 from palate.preferences.questions import select_informative
+from research.preferences.simplex_mode import normal_on_plane
 from research.preferences.study import (
     Path,
     Study,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.preferences.answer_sets import (
+from research.preferences.answer_sets import (
     mean_utility,
     select_greedy,
     select_medoids,
@@ -52,6 +52,6 @@ def test_a_minority_is_served_where_greedy_leaves_it_behind() -> None:
 
 def test_medoids_are_the_centres_of_groups() -> None:
     generator = np.random.default_rng(0)
-    tastes = np.concatenate([generator.normal(c, 0.1, size=(20, 2)) for c in (0.0, 5.0, 9.0)])
+    coefficients = np.concatenate([generator.normal(c, 0.1, size=(20, 2)) for c in (0.0, 5.0, 9.0)])
     candidates = np.array([[0.0, 0.0], [2.5, 2.5], [5.0, 5.0], [9.0, 9.0], [7.0, 7.0]])
-    assert sorted(select_medoids(tastes, candidates, size=3)) == [0, 2, 3]
+    assert sorted(select_medoids(coefficients, candidates, size=3)) == [0, 2, 3]

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
 from palate.preferences.bradley_terry import update
-from palate.preferences.preference import (
+from research.preferences.simplex_mode import (
     fit_plane,
     fit_preference,
     normal_on_plane,

@@ -2,8 +2,8 @@
 
 Everybody is served the best of K sets. `select_sets` raises the mean utility of the worst-served
 tenth of users together with the mean of all, by exchanging one set at a time until none helps. The
-peers: the single set best on average, K-medoids of the users's tastes, and the greedy choice by
-mean utility (within 1 - 1/e of the best mean).
+peers: the single set best on average, K-medoids of the users' coefficients, and the greedy choice
+by mean utility (within 1 - 1/e of the best mean).
 
 Source: Kaufman & Rousseeuw 1990 (PAM exchanges, medoids); Nemhauser, Wolsey & Fisher 1978 (greedy);
 Rockafellar & Uryasev 2000 (mean of the worst tail).
@@ -72,17 +72,17 @@ def select_sets(utilities: Float[ndarray, "users sets"], *, size: int) -> list[i
 
 
 def select_medoids(
-    tastes: Float[ndarray, "users features"],
+    coefficients: Float[ndarray, "users features"],
     candidates: Float[ndarray, "sets features"],
     *,
     size: int,
 ) -> list[int]:
-    """Sets whose tastes are nearest to users's, by exchanges on the sum of distances (PAM).
+    """Sets whose coefficients are nearest to users', by exchanges on the sum of distances (PAM).
 
     Raises:
         InvalidInputError: the size is not between 1 and the number of sets.
     """
-    distances = np.linalg.norm(tastes[:, None] - candidates[None], axis=2)
+    distances = np.linalg.norm(coefficients[:, None] - candidates[None], axis=2)
     _require_size(distances, size)
     return _exchange(
         -distances,

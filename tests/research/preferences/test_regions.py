@@ -5,8 +5,8 @@ from scipy.special import expit
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
 from palate.preferences.bradley_terry import fit_batch
-from palate.preferences.preference import normal_on_plane, rooted_on_plane
-from palate.preferences.regions import credible_region
+from research.preferences.regions import credible_region
+from research.preferences.simplex_mode import normal_on_plane, rooted_on_plane
 
 
 def test_a_normal_region_is_the_chi_square_ellipsoid() -> None:
@@ -33,8 +33,8 @@ def test_regions_cover_simulated_preferences_at_their_level() -> None:
     prior = rooted_on_plane(normal_on_plane(n_objectives=4))
     fits = fit_batch(features, labels, prior=prior, gain=10.0)
     inside = [
-        credible_region(Belief(mean, covariance), is_preference=True).contains(taste)
-        for mean, covariance, taste in zip(fits.mean, fits.covariance, users, strict=True)
+        credible_region(Belief(mean, covariance), is_preference=True).contains(preference)
+        for mean, covariance, preference in zip(fits.mean, fits.covariance, users, strict=True)
     ]
     # 150 users: two standard errors are five points
     assert 0.82 <= np.mean(inside) <= 0.97

@@ -3,8 +3,8 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.preferences.preference import normal_on_plane
-from palate.preferences.simplex_draws import preference_draws, preference_mean
+from research.preferences.simplex_draws import preference_draws, preference_mean
+from research.preferences.simplex_mode import normal_on_plane
 
 
 def test_draws_of_a_flat_belief_have_the_moments_of_the_uniform_distribution() -> None:

@@ -7,7 +7,7 @@ The belief is normal on the plane `sum w = 1` (a covariance that is zero along t
 - `fit_preference` is the mode on the simplex, by Newton steps on the current face, adding and
   releasing one edge at a time (active set); prior and loss are convex, so it is unique.
 
-Where the belief reaches over the edges, see `palate.preferences.simplex_draws`.
+Where the belief reaches over the edges, see `research.preferences.simplex_draws`.
 
 Source: Spectral Souping, arXiv 2605.20408, preference belief; Nocedal & Wright 2006, chapter 16
 (active sets).
@@ -23,10 +23,15 @@ from scipy.special import expit
 from palate.core.errors import InvalidInputError, NotConvergedError
 from palate.core.simplex import require_simplex
 from palate.core.types import Belief
-from palate.preferences.bradley_terry import Fit, RootedPrior, fit
-from palate.preferences.comparisons import checked_comparisons, require_gain, require_root
+from palate.preferences.bradley_terry import Fit, fit
+from palate.preferences.comparisons import (
+    RootedPrior,
+    checked_comparisons,
+    require_gain,
+    require_root,
+)
 from palate.preferences.newton import softplus_loss
-from palate.preferences.simplex_draws import plane_basis
+from research.preferences.simplex_draws import plane_basis
 
 MAX_ROUNDS = 500
 DEFAULT_SD = 0.4  # a prior of this width is nearly flat over the simplex
@@ -98,9 +103,9 @@ def fit_preference(
     return Fit(
         mean=mode,
         covariance=basis @ inverse @ basis.T,
-        objective=objective,
+        objective=np.asarray(objective),
         log_evidence=-objective - 0.5 * prior_log_det + 0.5 * np.linalg.slogdet(inverse)[1],
-        n_observations=int(np.count_nonzero(c)),
+        n_observations=np.asarray(np.count_nonzero(c)),
     )
 
 

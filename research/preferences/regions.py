@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.preferences.simplex_draws import preference_draws
+from research.preferences.simplex_draws import preference_draws
 
 
 @dataclass(frozen=True, eq=False)
