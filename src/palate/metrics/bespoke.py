@@ -41,12 +41,9 @@ def bespoke_share(
     A ratio of sums, so a user who can gain little counts little. Above 1 where the ceiling was not
     the best there is.
 
-    Args:
-        utility: Each user's mean over their prompts.
-        base: The same with the base model.
-        ceiling: The same with a policy for that user alone.
-        generator: Source of the signs of more than a dozen users.
-        confidence: Of the intervals.
+    Each number is a user's mean over their prompts: with the method, with the base model, and with
+    a policy for that user alone. The generator is the source of the signs of more than a dozen
+    users.
 
     Raises:
         InvalidInputError: lengths differ, fewer than two users, a value that is not finite, or
@@ -88,9 +85,6 @@ def ratio_interval(
     """
     n_users = len(numerators)
     estimate = float(numerators.sum() / denominators.sum())
-    shares = np.full(n_users, float(denominators.mean()))
-    error = cluster_error(numerators - estimate * denominators, shares)  # of the linear part
-    half = error.half_width(confidence)
     ends = sign_ends(
         numerators,
         denominators,
@@ -98,15 +92,19 @@ def ratio_interval(
         generator=generator,
         n_resamples=N_RESAMPLES,
     )
-    low, high = ends or (estimate - half, estimate + half)
-    return Interval(estimate, min(low, estimate), max(high, estimate), n_users, n_users)
+    if ends is None:
+        shares = np.full(n_users, float(denominators.mean()))
+        error = cluster_error(numerators - estimate * denominators, shares)  # of the linear part
+        half = error.half_width(confidence)
+        ends = (estimate - half, estimate + half)
+    return Interval(estimate, min(ends[0], estimate), max(ends[1], estimate), n_users, n_users)
 
 
 def worst_share_mean(values: Float[ndarray, " users"], *, share: float = 0.1) -> float:
     """Mean of the lowest values that make up this share of the users (at least one user).
 
     A description of the users listed, not an estimate for others: the worst tenth of a sample
-    looks worse the more its values are noise. `share` near zero gives the worst user.
+    looks worse the more its values are noise.
 
     Raises:
         InvalidInputError: no values, a value is not finite, or `share` outside (0, 1].

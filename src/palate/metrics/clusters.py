@@ -2,20 +2,18 @@
 
 Source: MacKinnon, Nielsen and Webb 2023, "Fast and Reliable Jackknife and Bootstrap Methods for
 Cluster-Robust Inference" (jackknife variance); Searle, Casella and McCulloch 1992, "Variance
-Components", chapter 4 (two crossed kinds); Satterthwaite 1946, "An Approximate Distribution of
-Estimates of Variance Components" (degrees of freedom); Bozivich, Bancroft and Hartley 1956,
-"Power of Analysis of Variance Test Procedures for Certain Incompletely Specified Models"
-(pooling at 25 %); Cameron, Gelbach and Miller 2008, "Bootstrap-Based Improvements for Inference
-with Clustered Errors", and Roodman et al. 2019, "Fast and Wild" (signs of clusters, inverted);
-Hartigan 1969, "Using Subsample Values as Typical Values" (the inversion in closed form).
+Components", chapter 4 (two crossed kinds); Satterthwaite 1946 (degrees of freedom); Bozivich,
+Bancroft and Hartley 1956 (pooling at 25 %); Roodman et al. 2019, "Fast and Wild" (signs of
+clusters, inverted); Hartigan 1969, "Using Subsample Values as Typical Values" (the inversion in
+closed form).
 
 Deviations:
 1. Where cells are missing or of unequal size, the variance of either kind is its jackknife and that
-   of the cells is taken from what an additive fit leaves; for whole designs these are the mean
-   squares of the analysis of variance.
+   of the cells comes from the rest of an additive fit; for whole designs these are the mean squares
+   of the analysis of variance.
 2. A kind that shows less variance than the cells counts as none: variances are not negative.
 3. Without pooling the degrees of freedom are those of all three terms, also of those that were cut
-   off at zero: what looks like no effect is not known to be none.
+   off at zero: a kind without a visible effect is not known to have none.
 """
 
 from collections.abc import Iterator
@@ -96,15 +94,6 @@ def crossed_error(
     clusters make nearly every interval too wide where clusters have no effect. Pooling a kind with
     the cells, where an F test finds no difference, keeps 95 % intervals near 95 %, but p-values of
     0.0003, which adjusted tables rest on, would come ten times too often: tests go without.
-
-    Args:
-        observations: The values whose mean is estimated.
-        rows: Cluster numbers from zero, such as users.
-        columns: The same for the other kind, such as prompts.
-        with_pooling: For an interval.
-
-    Source:
-        Searle, Casella and McCulloch 1992; Satterthwaite 1946; Bozivich et al. 1956.
     """
     by_kind = [cluster_error(*_totals(observations, index)) for index in (rows, columns)]
     _, cells = np.unique(rows * (int(columns.max()) + 1) + columns, return_inverse=True)
@@ -145,9 +134,6 @@ def sign_ends(
 
     Returns:
         The ends; `None` where so few clusters cannot refute anything: under six at 95 %.
-
-    Source:
-        Roodman et al. 2019; Hartigan 1969.
     """
     lows: list[Float[ndarray, " halvings"]] = []
     highs: list[Float[ndarray, " halvings"]] = []

@@ -25,7 +25,7 @@ from palate.metrics.intervals import (
     Interval,
     Labels,
     bootstrap_interval,
-    cluster_index,
+    cluster_indices,
     mean_error,
     require_observations,
 )
@@ -68,13 +68,8 @@ def paired_difference(
     are as likely as their negatives, which holds when the two methods are exchangeable. With G
     clusters it cannot fall below `2 / 2^G`.
 
-    Args:
-        first: On the same users and prompts as `second`.
-        second: One value per observation, too.
-        generator: Source of the flips; not used with two kinds of clusters.
-        clusters: What an observation belongs to, such as its user.
-        second_clusters: A second, crossed membership, such as its prompt.
-        confidence: Of the interval.
+    Both need the same users and prompts in one order. Clusters and confidence are those of
+    `bootstrap_interval`; the generator is the source of the flips.
 
     Raises:
         InvalidInputError: lengths differ, or as in `bootstrap_interval`.
@@ -94,16 +89,11 @@ def paired_difference(
         second_clusters=second_clusters,
         confidence=confidence,
     )
-    if second_clusters is None:
-        index, _ = cluster_index(clusters, n=len(differences), name="clusters")
-        sums = np.bincount(index, weights=differences)
+    indices = cluster_indices(clusters, second_clusters, n=len(differences))
+    if len(indices) == 1:
+        sums = np.bincount(indices[0], weights=differences)
         return Difference(interval, sign_flip_p_value(sums, generator=generator))
-    error, _ = mean_error(
-        differences,
-        clusters=clusters,
-        second_clusters=second_clusters,
-        with_pooling=False,
-    )
+    error = mean_error(differences, indices, with_pooling=False)
     return Difference(interval, error.p_value(interval.estimate))
 
 

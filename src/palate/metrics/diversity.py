@@ -18,6 +18,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.stats import entropy
 
 from palate.core.errors import InvalidInputError
 
@@ -42,7 +43,7 @@ def distinct_n(texts: Sequence[Text], *, n: int) -> float:
     return len(counts) / total if total else float("nan")
 
 
-def self_bleu(texts: Sequence[Text], *, max_n: int = 4) -> float:
+def self_bleu(texts: Sequence[Text]) -> float:
     """Mean BLEU of every text against all the others: 1 when all are the same.
 
     Raises:
@@ -50,14 +51,12 @@ def self_bleu(texts: Sequence[Text], *, max_n: int = 4) -> float:
     """
     if len(texts) < 2 or any(len(text) == 0 for text in texts):
         raise InvalidInputError(
-            f"Self-BLEU compares texts with each other; give at least two that are not empty, "
-            f"not {len(texts)}."
+            f"Self-BLEU needs at least two texts that are not empty, not {len(texts)}."
         )
-    scores = [
-        bleu(text, references=[*texts[:index], *texts[index + 1 :]], max_n=max_n)
-        for index, text in enumerate(texts)
-    ]
-    return float(np.mean(scores))
+    rest = ([*texts[:index], *texts[index + 1 :]] for index in range(len(texts)))
+    return float(
+        np.mean([bleu(text, references=others) for text, others in zip(texts, rest, strict=True)])
+    )
 
 
 def bleu(text: Text, *, references: Sequence[Text], max_n: int = 4) -> float:
@@ -93,9 +92,7 @@ def usage_perplexity(shares: Float[ndarray, "answers experts"]) -> float:
     totals = table.sum(axis=1, keepdims=True)
     if np.any(totals == 0):
         raise InvalidInputError("A row of shares is zero; leave answers without an expert out.")
-    mean = (table / totals).mean(axis=0)
-    used = mean[mean > 0]
-    return float(np.exp(-np.sum(used * np.log(used))))
+    return float(np.exp(entropy((table / totals).mean(axis=0))))
 
 
 def pairwise_kl(log_probs: Float[ndarray, "policies contexts vocab"]) -> float:
@@ -111,14 +108,14 @@ def pairwise_kl(log_probs: Float[ndarray, "policies contexts vocab"]) -> float:
             f"Log-probabilities of shape {log_probs.shape} do not compare policies; "
             "give [policies, contexts, vocab] with at least two policies and no NaN."
         )
+    n_policies, n_contexts, _ = log_probs.shape
     total = 0.0
-    n_policies = len(log_probs)
     for own in log_probs:
         probabilities = np.exp(own)
         with np.errstate(invalid="ignore"):
             terms = np.where(probabilities > 0, probabilities * (own - log_probs), 0.0)
-        total += float(terms.sum(axis=2).mean(axis=1).sum())
-    return total / (n_policies * (n_policies - 1))
+        total += float(terms.sum())
+    return total / (n_contexts * n_policies * (n_policies - 1))
 
 
 def _n_grams(text: Text, *, n: int) -> Counter[tuple[Hashable, ...]]:

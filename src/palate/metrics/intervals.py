@@ -1,9 +1,8 @@
-"""Intervals: how far a rate or a mean may be from the truth, given what was sampled.
+"""Intervals: how far a rate or a mean may be from the truth.
 
 Observations of one user, or on one prompt, resemble each other. An interval that takes them for
 independent is too short: whole clusters have to be resampled, or the error taken over users and
-prompts both. How often the intervals cover, by shape and size:
-`python -m research.statistics.check`.
+prompts both. `python -m research.statistics.check` measures how often the intervals cover.
 
 Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference"; Korn
 and Graubard 1998, "Confidence Intervals for Proportions With Small Expected Number of Positive
@@ -23,16 +22,12 @@ from scipy.special import stdtrit
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Interval
-from palate.metrics.clusters import (
-    ROUNDING,
-    StandardError,
-    cluster_error,
-    crossed_error,
-    sign_ends,
-)
+from palate.metrics.clusters import ROUNDING, StandardError, cluster_error, crossed_error, sign_ends
 
 Labels = Sequence[Hashable] | ndarray[Any, Any]
 """One cluster name per observation: a user, a prompt."""
+Indices = list[Int[ndarray, " observations"]]
+"""Clusters as numbers from zero in order of appearance, for one or two kinds."""
 
 
 def wilson_interval(
@@ -88,11 +83,8 @@ def rate_interval(
     Where all values or all clusters agree, each cluster counts as one trial; without clusters each
     value does, so that ties make it too wide.
 
-    Args:
-        values: In [0, 1]: won, lost, or half.
-        clusters: What an observation belongs to, such as its user.
-        second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
-        confidence: Share of repetitions in which the interval covers the rate.
+    Values lie in [0, 1]: won, lost, or half. Clusters and confidence are those of
+    `bootstrap_interval`.
 
     Raises:
         InvalidInputError: no observations, a value outside [0, 1], labels of another length, or
@@ -104,17 +96,12 @@ def rate_interval(
             f"The values reach from {observations.min():.6g} to {observations.max():.6g}; a rate "
             "needs them in [0, 1]."
         )
-    _require_first(clusters, second_clusters)
     rate, n = float(observations.mean()), len(observations)
-    kinds = {"clusters": clusters, "second_clusters": second_clusters}
-    n_clusters = min(
-        int(_numbered(labels, n=n, name=name).max()) + 1
-        for name, labels in kinds.items()
-        if labels is not None or name == "clusters"
-    )
+    indices = cluster_indices(clusters, second_clusters, n=n, least=1)
+    n_clusters = fewest_clusters(indices)
     trials, degrees = float(n_clusters), np.inf
     if clusters is not None and n_clusters > 1 and np.ptp(observations) > 0:
-        spread, _ = mean_error(observations, clusters=clusters, second_clusters=second_clusters)
+        spread = mean_error(observations, indices)
         if spread.error > ROUNDING:
             trials, degrees = rate * (1 - rate) / spread.error**2, spread.degrees
     low, high = wilson_interval(rate * trials, trials, confidence=confidence, degrees=degrees)
@@ -132,15 +119,14 @@ def bootstrap_interval(
 ) -> Interval:
     """Interval of the mean, by resampling the signs of whole clusters, or from both kinds' errors.
 
-    One kind of clusters: what flipping signs does not refute. Under six clusters, which refute
-    nothing at 95 %, Student's t with the error of leaving each cluster out. Two kinds: Student's t
-    with the crossed error. With fewer than about ten clusters that differ strongly and are skewed
-    all of these are too short; rates near 0 or 1 are such, and have `rate_interval`.
+    One kind of clusters: what flipping signs does not refute; under six clusters, which refute
+    nothing at 95 %, Student's t. Two kinds: Student's t with the crossed error. Too short with
+    fewer than about ten skewed clusters; rates near 0 or 1 are such, and have `rate_interval`.
 
     Args:
         values: Finite, one per observation.
-        generator: Source of the signs; not used with two kinds of clusters, nor with so few
-            clusters of one kind that all signs are counted.
+        generator: Source of the signs; not used with two kinds of clusters or where all signs are
+            counted.
         clusters: What an observation belongs to, such as its user; `None`: each stands alone.
         second_clusters: A second, crossed membership, such as its prompt; needs `clusters`.
         confidence: Share of repetitions in which the interval covers the mean.
@@ -157,57 +143,62 @@ def bootstrap_interval(
             f"{1 - confidence:.3g}; draw at least {ceil(1 / (1 - confidence))}."
         )
     observations = require_observations(values)
-    error, n_clusters = mean_error(observations, clusters=clusters, second_clusters=second_clusters)
+    n = len(observations)
+    indices = cluster_indices(clusters, second_clusters, n=n)
     estimate = float(observations.mean())
-    half = error.half_width(confidence)
+    half = mean_error(observations, indices).half_width(confidence)
     ends = (estimate - half, estimate + half)
     if second_clusters is None:
-        index, _ = cluster_index(clusters, n=len(observations), name="clusters")
         signed = sign_ends(
-            np.bincount(index, weights=observations),
-            np.bincount(index).astype(float),
+            np.bincount(indices[0], weights=observations),
+            np.bincount(indices[0]).astype(float),
             confidence=confidence,
             generator=generator,
             n_resamples=n_resamples,
         )
         ends = signed or ends
-    # the ends of constant data may differ from the mean by rounding
-    return Interval(
-        estimate, min(ends[0], estimate), max(ends[1], estimate), len(observations), n_clusters
-    )
+    low, high = min(ends[0], estimate), max(ends[1], estimate)  # may differ by rounding
+    return Interval(estimate, low, high, n, fewest_clusters(indices))
 
 
 def mean_error(
-    observations: Float[ndarray, " observations"],
-    *,
-    clusters: Labels | None = None,
-    second_clusters: Labels | None = None,
-    with_pooling: bool = True,
-) -> tuple[StandardError, int]:
-    """Standard error of the mean, and the smaller number of clusters.
+    observations: Float[ndarray, " observations"], indices: Indices, *, with_pooling: bool = True
+) -> StandardError:
+    """Standard error of the mean over one kind of clusters or two crossed ones."""
+    if len(indices) == 2:
+        return crossed_error(observations, *indices, with_pooling=with_pooling)
+    sums = np.bincount(indices[0], weights=observations)
+    return cluster_error(sums, np.bincount(indices[0]).astype(float))
 
-    Clusters are as in `bootstrap_interval`, pooling as in `palate.metrics.clusters.crossed_error`.
+
+def cluster_indices(
+    clusters: Labels | None, second_clusters: Labels | None, *, n: int, least: int = 2
+) -> Indices:
+    """The clusters of `n` observations as numbers; without labels each stands alone.
 
     Raises:
-        InvalidInputError: labels of another length, or fewer than two clusters.
+        InvalidInputError: not one label per observation, fewer than `least` clusters, or a second
+            kind without a first.
     """
-    _require_first(clusters, second_clusters)
-    n = len(observations)
-    index, n_rows = cluster_index(clusters, n=n, name="clusters")
-    if second_clusters is None:
-        sums = np.bincount(index, weights=observations)
-        return cluster_error(sums, np.bincount(index).astype(float)), n_rows
-    columns, n_columns = cluster_index(second_clusters, n=n, name="second_clusters")
-    error = crossed_error(observations, index, columns, with_pooling=with_pooling)
-    return error, min(n_rows, n_columns)
+    if clusters is None and second_clusters is not None:
+        raise InvalidInputError("A second kind of clusters needs a first; give `clusters` too.")
+    indices = [np.arange(n) if clusters is None else _numbered(clusters, n=n, name="clusters")]
+    if second_clusters is not None:
+        indices.append(_numbered(second_clusters, n=n, name="second_clusters"))
+    if fewest_clusters(indices) < least:
+        raise InvalidInputError(
+            "The labels hold one cluster, and one says nothing of the spread; give at least two."
+        )
+    return indices
+
+
+def fewest_clusters(indices: Indices) -> int:
+    """The number of clusters of the kind that has the fewest."""
+    return min(int(index.max()) + 1 for index in indices)
 
 
 def require_confidence(confidence: float) -> None:
-    """Refuse a confidence outside (0, 1).
-
-    Raises:
-        InvalidInputError: it is.
-    """
+    """Refuse a confidence outside (0, 1) with InvalidInputError."""
     if not 0 < confidence < 1:
         raise InvalidInputError(
             f"The confidence {confidence} is out of range; use a number between 0 and 1."
@@ -217,11 +208,7 @@ def require_confidence(confidence: float) -> None:
 def require_observations(
     values: Float[ndarray, " observations"] | Sequence[float], *, name: str = "values"
 ) -> Float[ndarray, " observations"]:
-    """The values as a vector of finite numbers, at least one.
-
-    Raises:
-        InvalidInputError: they are not.
-    """
+    """The values as a vector of finite numbers, at least one; otherwise InvalidInputError."""
     observations = np.asarray(values, dtype=np.float64)
     if observations.ndim != 1 or observations.size == 0:
         raise InvalidInputError(
@@ -232,34 +219,10 @@ def require_observations(
     return observations
 
 
-def cluster_index(
-    labels: Labels | None, *, n: int, name: str
-) -> tuple[Int[ndarray, " observations"], int]:
-    """Labels as numbers `0..G-1` in order of appearance, and `G`.
-
-    Raises:
-        InvalidInputError: not one label per observation, or fewer than two clusters.
-    """
-    index = _numbered(labels, n=n, name=name)
-    n_clusters = int(index.max()) + 1
-    if n_clusters < 2:
-        raise InvalidInputError(
-            f"The {name} hold one cluster, and one says nothing of the spread; give at least two."
-        )
-    return index, n_clusters
-
-
-def _require_first(clusters: Labels | None, second_clusters: Labels | None) -> None:
-    if clusters is None and second_clusters is not None:
-        raise InvalidInputError("A second kind of clusters needs a first; give `clusters` too.")
-
-
-def _numbered(labels: Labels | None, *, n: int, name: str) -> Int[ndarray, " observations"]:
-    index = np.arange(n)
-    if labels is not None:
-        numbers: dict[Hashable, int] = {}
-        plain = labels.tolist() if isinstance(labels, ndarray) else labels
-        index = np.array([numbers.setdefault(label, len(numbers)) for label in plain], dtype=int)
+def _numbered(labels: Labels, *, n: int, name: str) -> Int[ndarray, " observations"]:
+    numbers: dict[Hashable, int] = {}
+    plain = labels.tolist() if isinstance(labels, ndarray) else labels
+    index = np.array([numbers.setdefault(label, len(numbers)) for label in plain], dtype=int)
     if index.shape != (n,):
         raise InvalidInputError(f"There are {len(index)} {name} for {n} values; give one each.")
     return index

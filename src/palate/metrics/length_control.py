@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.optimize import root
 from scipy.special import expit
 
 from palate.core.errors import InvalidInputError, NotConvergedError
@@ -27,13 +28,14 @@ from palate.metrics.clusters import StandardError
 from palate.metrics.intervals import (
     Interval,
     Labels,
+    cluster_indices,
+    fewest_clusters,
     mean_error,
     require_confidence,
     require_observations,
 )
 
 PRIOR_SD = 5.0
-MAX_STEPS = 100
 TOLERANCE = 1e-10
 
 
@@ -58,12 +60,8 @@ def length_controlled_rate(
     It assumes that length acts on the log odds through `tanh(difference / sd)` alone. Where one
     method is always the longer, it extrapolates and the interval widens.
 
-    Args:
-        verdicts: 1, 0.5 or 0 for each comparison.
-        length_differences: First minus second, tokens or characters.
-        clusters: What a comparison belongs to, such as its prompt.
-        second_clusters: A second, crossed membership, such as its user; needs `clusters`.
-        confidence: Of the interval.
+    Verdicts are 1, 0.5 or 0; length differences are first minus second, in tokens or characters;
+    clusters and confidence are those of `rate_interval`.
 
     Raises:
         InvalidInputError: lengths differ, a verdict is outside [0, 1], fewer than two clusters.
@@ -83,13 +81,14 @@ def length_controlled_rate(
     inverse = np.linalg.inv(_curvature(design, fitted))
     # what each comparison moves the log odds by, times their number: the mean of these errs alike
     moves = len(won) * (won - expit(design @ fitted)) * (design @ inverse[0])
-    clustered, n_clusters = mean_error(moves, clusters=clusters, second_clusters=second_clusters)
+    indices = cluster_indices(clusters, second_clusters, n=len(won))
+    clustered = mean_error(moves, indices)
     own_error = float(np.sqrt(inverse[0, 0]))
     error = StandardError(max(clustered.error, own_error), clustered.degrees)
     half = error.half_width(confidence)
     low, rate, high = expit(fitted[0] + np.array([-half, 0.0, half]))
     return LengthControl(
-        rate=Interval(float(rate), float(low), float(high), len(won), n_clusters),
+        rate=Interval(float(rate), float(low), float(high), len(won), fewest_clusters(indices)),
         length_effect=float(fitted[1]),
     )
 
@@ -97,20 +96,19 @@ def length_controlled_rate(
 def _fit_logistic(
     design: Float[ndarray, "comparisons terms"], won: Float[ndarray, " comparisons"]
 ) -> Float[ndarray, " terms"]:
-    fitted = np.zeros(design.shape[1])
-    step = fitted
-    for _ in range(MAX_STEPS):
-        gradient = design.T @ (won - expit(design @ fitted)) - fitted / PRIOR_SD**2
-        step = np.linalg.solve(_curvature(design, fitted), gradient)
-        step *= min(1.0, 2.0 / float(np.abs(step).max() + TOLERANCE))  # damped: at most 2 in odds
-        fitted = fitted + step
-        if np.abs(step).max() < TOLERANCE:
-            return fitted
-    raise NotConvergedError(
-        f"The length model did not settle in {MAX_STEPS} steps; check the verdicts.",
-        last=fitted,
-        gap=float(np.abs(step).max()),
+    """Where the gradient of the penalised log-likelihood is zero."""
+    solution = root(
+        lambda terms: design.T @ (won - expit(design @ terms)) - terms / PRIOR_SD**2,
+        np.zeros(design.shape[1]),
+        jac=lambda terms: -_curvature(design, terms),
+        tol=TOLERANCE,
     )
+    if not solution.success:
+        raise NotConvergedError(
+            f"The length model did not settle ({solution.message}); check the verdicts.",
+            last=solution.x,
+        )
+    return solution.x
 
 
 def _curvature(

@@ -12,12 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.intervals import (
-    Interval,
-    Labels,
-    rate_interval,
-    require_observations,
-)
+from palate.metrics.intervals import Interval, Labels, rate_interval, require_observations
 
 TIE = 0.5
 
@@ -35,12 +30,7 @@ class WinRates:
 
     def to_json(self) -> dict[str, object]:
         """The rates as plain data."""
-        return {
-            **asdict(self),
-            "ties_out": self.ties_out and self.ties_out.to_json(),
-            "ties_half": self.ties_half.to_json(),
-            "ties_lost": self.ties_lost.to_json(),
-        }
+        return asdict(self)
 
 
 def win_rates(
@@ -52,11 +42,7 @@ def win_rates(
 ) -> WinRates:
     """The three win rates of the first method against the second.
 
-    Args:
-        verdicts: Each 1, 0.5 or 0.
-        clusters: What a comparison belongs to, such as its user.
-        second_clusters: A second, crossed membership, such as its prompt.
-        confidence: Of the intervals, which are those of `rate_interval`.
+    Clusters and confidence are those of `rate_interval`.
 
     Raises:
         InvalidInputError: a verdict is none of 1, 0.5 and 0, or as in `rate_interval`.
@@ -75,13 +61,12 @@ def win_rates(
             scores[is_in], clusters=first, second_clusters=second, confidence=confidence
         )
 
-    every = np.ones(len(values), dtype=bool)
-    is_decided = values != TIE
+    is_any, is_decided, is_won = values >= 0.0, values != TIE, values == 1.0
     return WinRates(
         ties_out=rate(values, is_decided) if is_decided.any() else None,
-        ties_half=rate(values, every),
-        ties_lost=rate((values == 1.0).astype(float), every),
-        n_wins=int(np.sum(values == 1.0)),
+        ties_half=rate(values, is_any),
+        ties_lost=rate(is_won.astype(float), is_any),
+        n_wins=int(is_won.sum()),
         n_ties=int(np.sum(~is_decided)),
         n_losses=int(np.sum(values == 0.0)),
     )
@@ -105,17 +90,15 @@ def verdicts_from_scores(
             f"{len(left)} first and {len(right)} second scores with tie margin {tie_margin} cannot "
             "be compared; give one of each per comparison and a margin of zero or more."
         )
-    gap = left - right
-    return np.where(np.abs(gap) <= tie_margin, TIE, (gap > 0).astype(float))
+    return _verdicts(left - right, tie_margin)
 
 
 def verdicts_from_both_orders(
     shown_first: Float[ndarray, " comparisons"], shown_second: Float[ndarray, " comparisons"]
 ) -> Float[ndarray, " comparisons"]:
-    """One verdict from two, asked with the answers in either order.
+    """One verdict from two in either order of the answers; a tie where they differ.
 
-    Both numbers are about the same method. Where they differ, the position decided, and the verdict
-    is a tie.
+    Both numbers are about the same method.
 
     Raises:
         InvalidInputError: lengths differ.
@@ -132,10 +115,8 @@ def win_rate_matrix(
     scores: Float[ndarray, "methods comparisons"], *, tie_margin: float = 0.0
 ) -> Float[ndarray, "methods methods"]:
     """Share of comparisons that the row's method wins against the column's; ties count one half."""
-    rates = np.full((len(scores), len(scores)), 0.5)
-    for row in range(len(scores)):
-        for column in range(row):
-            verdicts = verdicts_from_scores(scores[row], scores[column], tie_margin=tie_margin)
-            rates[row, column] = verdicts.mean()
-            rates[column, row] = 1.0 - rates[row, column]
-    return rates
+    return _verdicts(scores[:, None] - scores[None], tie_margin).mean(axis=2)
+
+
+def _verdicts(gaps: Float[ndarray, "*shape"], tie_margin: float) -> Float[ndarray, "*shape"]:
+    return np.where(np.abs(gaps) <= tie_margin, TIE, (gaps > 0).astype(float))
