@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from call_graph import unreached
-from figures import measure
-from words import banned_words
+from house.call_graph import unreached
+from house.figures import measure
+from house.words import banned_words
 
 root = Path(__file__).parents[2]
 house = measure(root)

@@ -1,21 +1,23 @@
 """Which functions of the package anybody can reach, by walking the names that bodies use.
 
-A node is a function, a class or a method at the top of a module. What a body names leads on: through
-the module's own names, its imports, and, for attributes, to every method of that name of a class that
-is reached. Roots are what runs without a caller in the package: statements of modules, decorated
-functions (commands, routes, validators), the face, entry points, and the imports that documents show.
-The walk knows names, not types: it may call something reached that is not, never the other way round.
+A node is a function, a class or a method at the top of a module. The names in its body lead on:
+through the module's own names, its imports, and, for attributes, to every method of that name of a
+class that is reached. Roots run without a caller in the package: statements of modules, decorated
+functions (commands, routes, validators), the face, entry points, and what documents import and
+call. The walk knows names, not types: it may reach a method that only shares another's name, but it
+never misses one that is called.
 """
 
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 DOCUMENTED = re.compile(r"from (palate[\w.]*) import \(?([\w\s,]+)")
+PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 @dataclass
@@ -23,172 +25,187 @@ class Node:
     """A function, class or method.
 
     Attributes:
+        module: Name of its module.
         tree: Its definition.
-        owner: The class of a method, by key; empty for what is at the top of a module.
+        owner: Key of a method's class; empty for what is at the top of a module.
     """
 
+    module: str
     tree: Function | ast.ClassDef
     owner: str = ""
 
 
 @dataclass
 class Module:
-    """One module: what it defines, and where its imported names come from."""
+    """One module, and where its imported names come from."""
 
     tree: ast.Module
     imports: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class Walk:
+    """What is reached so far.
+
+    Attributes:
+        modules: By name.
+        nodes: By key, `module.name` or `module.Class.name`.
+        attributes: Every attribute that something reached uses.
+        reached: Keys.
+    """
+
+    modules: dict[str, Module]
+    nodes: dict[str, Node]
+    attributes: set[str]
+    reached: set[str] = field(default_factory=set)
+
+    def run(self, keys: Iterable[str]) -> None:
+        """Reach the keys and everything that they lead to."""
+        waiting = [key for key in keys if key in self.nodes]
+        while waiting:
+            while waiting:
+                key = waiting.pop()
+                if key not in self.reached:
+                    self.reached.add(key)
+                    waiting += [k for k in self._leads_to(key) if k in self.nodes]
+            waiting = [
+                key
+                for key, node in self.nodes.items()
+                if node.owner in self.reached
+                and key not in self.reached
+                and key.rsplit(".", 1)[1] in self.attributes
+            ]
+
+    def used(self, module: str, tree: ast.AST) -> Iterator[str]:
+        """Keys that a piece of a module may name."""
+        imports = self.modules[module].imports
+        for part in ast.walk(tree):
+            if isinstance(part, ast.Name):
+                yield imports.get(part.id, f"{module}.{part.id}")
+            elif isinstance(part, ast.Attribute):
+                self.attributes.add(part.attr)
+                if isinstance(part.value, ast.Name) and part.value.id in imports:
+                    yield f"{imports[part.value.id]}.{part.attr}"
+            elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield f"{module}.{part.value}"  # a quoted annotation
+
+    def _leads_to(self, key: str) -> Iterator[str]:
+        node = self.nodes[key]
+        if not isinstance(node.tree, ast.ClassDef):
+            yield from self.used(node.module, node.tree)
+            return
+        is_called_from_outside = self._has_foreign_base(node)
+        for part in [*node.tree.bases, *node.tree.decorator_list, *node.tree.keywords]:
+            yield from self.used(node.module, part)
+        for part in node.tree.body:
+            if not isinstance(part, Function):
+                yield from self.used(node.module, part)
+            elif part.name.startswith("__") or _is_registered(part) or is_called_from_outside:
+                yield f"{key}.{part.name}"
+
+    def _has_foreign_base(self, node: Node) -> bool:
+        """Whether a base is another library's, which may call any method that is overridden."""
+        assert isinstance(node.tree, ast.ClassDef)
+        bases = [ast.unparse(base).split("[")[0].split(".")[0] for base in node.tree.bases]
+        imports = self.modules[node.module].imports
+        return any(base in imports and not imports[base].startswith("palate") for base in bases)
+
+    def is_protocol(self, node: Node) -> bool:
+        """Whether it is a method that a protocol asks for."""
+        owner = self.nodes[node.owner].tree if node.owner else node.tree
+        bases = owner.bases if isinstance(owner, ast.ClassDef) else []
+        return any(ast.unparse(base).split("[")[0].endswith("Protocol") for base in bases)
+
+
 def unreached(root: Path) -> list[str]:
     """Public functions and methods that nothing reaches, as `module.name`, sorted."""
-    modules = dict(_modules(root))
+    modules = dict(_modules(root / "src"))
     nodes = {key: node for name, module in modules.items() for key, node in _nodes(name, module)}
-    methods: dict[str, list[str]] = {}
-    for key, node in nodes.items():
-        if node.owner:
-            methods.setdefault(key.rsplit(".", 1)[1], []).append(key)
-    reached: set[str] = set()
-    waiting = [key for key in _roots(root, modules) if key in nodes]
-    attributes = _documented_attributes(root)
-    for name, module in modules.items():
-        for statement in module.tree.body:
-            if not isinstance(statement, Function | ast.ClassDef):
-                waiting += [k for k in _used(name, module, statement, attributes) if k in nodes]
-    while waiting:
-        key = waiting.pop()
-        if key in reached:
-            continue
-        reached.add(key)
-        node = nodes[key]
-        name = _module_of(key, modules)
-        body = node.tree
-        if isinstance(body, ast.ClassDef):
-            parts: list[ast.AST] = [s for s in body.body if not isinstance(s, Function)]
-            parts += [*body.bases, *body.decorator_list]
-            inherits = bool(body.bases)
-            waiting += [
-                f"{key}.{s.name}"
-                for s in body.body
-                if isinstance(s, Function)
-                and (s.name.startswith("__") or s.decorator_list and not _is_property(s))
-            ]
-            if inherits:  # a base's method may call it; what the base is of is not known here
-                waiting += [
-                    f"{key}.{s.name}"
-                    for s in body.body
-                    if isinstance(s, Function) and _is_of_library(name, modules, body)
-                ]
-        else:
-            parts = [body]
-        for part in parts:
-            waiting += [k for k in _used(name, modules[name], part, attributes) if k in nodes]
-        waiting += [k for a in attributes for k in methods.get(a, ()) if nodes[k].owner in reached]
+    walk = Walk(modules, nodes, attributes=_documented_attributes(root))
+    walk.run([*_roots_of_modules(walk), *_face(modules), *_entry_points(root), *_documented(root)])
     return sorted(
         key
         for key, node in nodes.items()
-        if key not in reached
+        if key not in walk.reached
         and not key.rsplit(".", 1)[1].startswith("_")
         and isinstance(node.tree, Function)
-        and "migrations" not in key
-        and not _is_protocol(nodes, node)
+        and ".migrations." not in key
+        and not walk.is_protocol(node)
     )
 
 
-def _modules(root: Path) -> Iterator[tuple[str, Module]]:
-    source = root / "src"
+def _modules(source: Path) -> Iterator[tuple[str, Module]]:
     for path in sorted(source.rglob("*.py")):
         parts = path.relative_to(source).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         module = Module(ast.parse(path.read_text()))
-        for statement in ast.walk(module.tree):
-            if isinstance(statement, ast.ImportFrom) and statement.module:
-                for alias in statement.names:
-                    module.imports[alias.asname or alias.name] = (
-                        f"{statement.module}.{alias.name}"
-                    )
-            elif isinstance(statement, ast.Import):
-                for alias in statement.names:
+        for part in ast.walk(module.tree):
+            if isinstance(part, ast.ImportFrom) and part.module:
+                for alias in part.names:
+                    module.imports[alias.asname or alias.name] = f"{part.module}.{alias.name}"
+            elif isinstance(part, ast.Import):
+                for alias in part.names:
                     module.imports[alias.asname or alias.name.split(".")[0]] = alias.name
-        yield name, module
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), module
 
 
 def _nodes(name: str, module: Module) -> Iterator[tuple[str, Node]]:
-    for statement in module.tree.body:
-        if isinstance(statement, Function | ast.ClassDef):
-            key = f"{name}.{statement.name}"
-            yield key, Node(statement)
-            if isinstance(statement, ast.ClassDef):
-                for inner in statement.body:
+    for part in module.tree.body:
+        if isinstance(part, Function | ast.ClassDef):
+            key = f"{name}.{part.name}"
+            yield key, Node(name, part)
+            if isinstance(part, ast.ClassDef):
+                for inner in part.body:
                     if isinstance(inner, Function):
-                        yield f"{key}.{inner.name}", Node(inner, owner=key)
+                        yield f"{key}.{inner.name}", Node(name, inner, owner=key)
 
 
-def _roots(root: Path, modules: dict[str, Module]) -> Iterator[str]:
-    for name, module in modules.items():
-        for statement in module.tree.body:
-            if isinstance(statement, Function) and statement.decorator_list:
-                yield f"{name}.{statement.name}"
-        for constant in ast.walk(module.tree):  # "palate.library.library:Library", "palate.core.x"
-            if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
-                yield constant.value.replace(":", ".")
-    face = modules["palate"].tree
-    strings = [c.value for c in ast.walk(face) if isinstance(c, ast.Constant)]
-    texts = [s for s in strings if isinstance(s, str)]
+def _roots_of_modules(walk: Walk) -> Iterator[str]:
+    for name, module in walk.modules.items():
+        for part in module.tree.body:
+            if isinstance(part, Function) and part.decorator_list:
+                yield f"{name}.{part.name}"
+            elif not isinstance(part, Function | ast.ClassDef):
+                yield from walk.used(name, part)
+        for part in ast.walk(module.tree):  # "palate.library.library:Library", "palate.core.x"
+            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                yield part.value.replace(":", ".")
+
+
+def _face(modules: dict[str, Module]) -> Iterator[str]:
+    """Every name in the strings of `palate/__init__.py`, in every module that it names."""
+    texts = [
+        part.value
+        for part in ast.walk(modules["palate"].tree)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    ]
     yield from (f"{a}.{b}" for a in texts if a.startswith("palate") for b in texts)
-    yield from (f"palate.{n}" for n in ("__getattr__", "__dir__"))
+    yield from ("palate.__getattr__", "palate.__dir__")
+
+
+def _entry_points(root: Path) -> Iterator[str]:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    for target in [
-        *project["scripts"].values(),
-        *(t for group in project.get("entry-points", {}).values() for t in group.values()),
-    ]:
-        yield target.replace(":", ".")
-    documents = [root / "README.md", *(root / "docs").rglob("*.md"), *(root / "examples").rglob("*")]
-    for path in documents:
-        if path.suffix in {".md", ".py"}:
-            for module_name, names in DOCUMENTED.findall(path.read_text()):
-                yield from (f"{module_name}.{n}" for n in re.findall(r"\w+", names))
+    for group in [project["scripts"], *project.get("entry-points", {}).values()]:
+        yield from (target.replace(":", ".") for target in group.values())
+
+
+def _documented(root: Path) -> Iterator[str]:
+    for text in _documents(root):
+        for module, names in DOCUMENTED.findall(text):
+            yield from (f"{module}.{name}" for name in re.findall(r"\w+", names))
 
 
 def _documented_attributes(root: Path) -> set[str]:
     """Attributes that the documents' Python uses: methods of what a user holds."""
-    documents = [root / "README.md", *(root / "docs").rglob("*.md")]
-    code = [b for d in documents for b in re.findall(r"```python\n(.*?)```", d.read_text(), re.DOTALL)]
-    code += [path.read_text() for path in (root / "examples").rglob("*.py")]
-    return {name for block in code for name in re.findall(r"\.(\w+)", block)}
+    return {name for text in _documents(root) for name in re.findall(r"\.(\w+)", text)}
 
 
-def _used(name: str, module: Module, tree: ast.AST, attributes: set[str]) -> Iterator[str]:
-    for part in ast.walk(tree):
-        if isinstance(part, ast.Name):
-            yield module.imports.get(part.id, f"{name}.{part.id}")
-        elif isinstance(part, ast.Attribute):
-            attributes.add(part.attr)
-            if isinstance(part.value, ast.Name) and part.value.id in module.imports:
-                yield f"{module.imports[part.value.id]}.{part.attr}"
-        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
-            yield f"{name}.{part.value}"  # a quoted annotation
+def _documents(root: Path) -> Iterator[str]:
+    """The Python of README, docs and examples."""
+    for path in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        yield from PYTHON_BLOCK.findall(path.read_text())
+    yield from (path.read_text() for path in sorted((root / "examples").rglob("*.py")))
 
 
-def _module_of(key: str, modules: dict[str, Module]) -> str:
-    name = key
-    while name not in modules:
-        name = name.rsplit(".", 1)[0]
-    return name
-
-
-def _is_property(function: Function) -> bool:
-    return any("property" in ast.unparse(d) for d in function.decorator_list)
-
-
-def _is_of_library(name: str, modules: dict[str, Module], tree: ast.ClassDef) -> bool:
-    """Whether a base is another library's, which may call any method that we override."""
-    bases = [ast.unparse(base).split("[")[0].split(".")[0] for base in tree.bases]
-    imports = modules[name].imports
-    return any(base in imports and not imports[base].startswith("palate") for base in bases)
-
-
-def _is_protocol(nodes: dict[str, Node], node: Node) -> bool:
-    owner = nodes.get(node.owner)
-    return isinstance(owner and owner.tree, ast.ClassDef) and any(
-        ast.unparse(base).split("[")[0].endswith("Protocol") for base in owner.tree.bases
-    )
+def _is_registered(function: Function) -> bool:
+    """Whether a decorator hands it to a library; a property waits for its name to be used."""
+    return any("property" not in ast.unparse(d) for d in function.decorator_list)
