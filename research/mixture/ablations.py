@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from palate.mixture.fit import fit
 
 from palate import Library
 from palate.build.mixture_fit import (
@@ -23,13 +24,10 @@ from palate.build.mixture_fit import (
 )
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
-from palate.core.settings import load_settings
 from palate.library.controller import wording_of
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.mixture.controller import PreferenceController, load_controller
 from palate.mixture.decode import ControlledDecoding
-from palate.mixture.fit import fit
-from palate.world.objectives import USERS
 from research.mixture.rivals import Entrant, controlled_entrant, uniform_entrant
 from research.mixture.verdicts import Compared, rates_of, verdicts, wanted_mean
 from research.mixture.win_rates import (
@@ -41,6 +39,8 @@ from research.mixture.win_rates import (
     library_of,
     seeded,
 )
+from research.world.objectives import USERS
+from research.world.settings import world_mixture
 
 HELD_OUT = ("Bilal", "Goro")  # opposite corners: every objective is still wanted by three others
 REBEL, UNIFORM = "rebel", "uniform"
@@ -194,10 +194,7 @@ def _runs(
         for user in USERS
         if user.name in HELD_OUT
     ]
-    found = {
-        name: load_settings(MixtureRun, overrides=[*overrides, *own])
-        for name, own in {**VARIANTS, **sizes}.items()
-    }
+    found = {name: world_mixture([*overrides, *own]) for name, own in {**VARIANTS, **sizes}.items()}
     six = found["six-of-eight"].model_copy(update={"held_out": tuple(held_out)})
     return {**found, "six-of-eight": six}
 

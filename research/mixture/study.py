@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from palate.build.mixture_fit import WORLD_OVERRIDES
 from palate.core.errors import CheckFailedError
 from palate.core.files import dump_json
 from research.command_line import IsJson, Overrides, Seeds, run, whole_numbers
@@ -31,7 +30,7 @@ def main(  # noqa: PLR0913  a command's options are its parameters
     """The trained controller against its rivals in the small world, gold as judge; resumes."""
     settings = MixtureStudySettings(
         work=work,
-        overrides=(*WORLD_OVERRIDES, *(overrides or ())),
+        overrides=tuple(overrides or ()),
         seeds=whole_numbers(seeds, what="seeds"),
         n_prompts=n_prompts,
     )

@@ -14,35 +14,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from palate.mixture.fit import CURVES
 
 from palate import Library
 from palate.build.library import build_library
 from palate.build.mixture_fit import (
     TRAINING_FOLDER,
-    WORLD_OVERRIDES,
     MixtureRun,
     fit_mixture,
-    fit_static,
 )
-from palate.build.morl import fair_share, train_morl
-from palate.build.world_run import world_run
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, read_jsonl, write_json
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
-from palate.core.settings import load_settings
 from palate.library.controller import has_controller, wording_of
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.metrics.win_rates import WinRates
 from palate.mixture.controller import load_controller
 from palate.mixture.decode import ControlledDecoding
-from palate.mixture.fit import CURVES
-from palate.mixture.static import StaticController, StaticDecoding
 from palate.models.adapter import load_adapter
-from palate.world.gold import gold_rewards
-from palate.world.grammar import parse
-from palate.world.objectives import OBJECTIVE_NAMES, USERS
-from palate.world.prompts import held_out_prompts, train_prompts
 from research.mixture.rivals import (
     BESIDE,
     MORL,
@@ -53,6 +43,7 @@ from research.mixture.rivals import (
     morl_entrant,
     rivals,
 )
+from research.mixture.static import StaticController, StaticDecoding, fit_static
 from research.mixture.verdicts import (
     Average,
     Compared,
@@ -62,6 +53,12 @@ from research.mixture.verdicts import (
     verdicts,
     wanted_mean,
 )
+from research.world.conditioned import fair_share, train_morl
+from research.world.gold import gold_rewards
+from research.world.grammar import parse
+from research.world.objectives import OBJECTIVE_NAMES, USERS
+from research.world.prompts import held_out_prompts, train_prompts
+from research.world.settings import world_mixture, world_run
 
 OURS = "controller"
 EVERY_WAY = (OURS, *RIVALS, *BESIDE)
@@ -74,13 +71,13 @@ class MixtureStudySettings:
 
     Attributes:
         work: Folder for libraries, adapters and answers; what is there is not made again.
-        overrides: How controllers are trained, as `key=value`; the seed is set per library.
+        overrides: `key=value` beside `WORLD_FIT`; the seed is set per library.
         seeds: One library each.
         n_prompts: Held-out prompts; all by default.
     """
 
     work: Path
-    overrides: tuple[str, ...] = WORLD_OVERRIDES
+    overrides: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     n_prompts: int = len(held_out_prompts())
 
@@ -99,7 +96,7 @@ class MixtureStudySettings:
     @property
     def run(self) -> MixtureRun:
         """The settings of a training run."""
-        return load_settings(MixtureRun, overrides=self.overrides)
+        return world_mixture(self.overrides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +175,7 @@ class MixtureStudy:
         return {
             "seeds": list(self.settings.seeds),
             "n_prompts": self.settings.n_prompts,
-            "run": self.settings.run.model_dump(mode="json"),
+            "run": self.settings.run.model_dump(mode="json", exclude={"prompts"}),
             "ways": {name: method.to_json() for name, method in self.ways.items()},
             "average": self.average.to_json(),
             "round_robin": self.round_robin,
@@ -256,7 +253,7 @@ def study_of(
 def library_of(settings: MixtureStudySettings, seed: int) -> Library:
     """The seed's library with its controller, built and trained if it is not there."""
     folder = settings.work / f"seed-{seed}"
-    build_library(world_run(seed=seed), out=folder)
+    build_library(world_run(settings.work, seed=seed), out=folder)
     opened = Library.load(folder)
     if not has_controller(opened.files):
         run = seeded(settings.run, seed)

@@ -22,7 +22,6 @@ from palate.build.grow import without_errors
 from palate.build.oracles import ModelOracle, Prices, maker
 from palate.build.payoff_estimator import PayoffEstimator
 from palate.build.run_file import RunSettings
-from palate.build.world_run import world_run
 from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
@@ -31,10 +30,11 @@ from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.oracle import Oracle
 from palate.portfolio.payoffs import Measurements, Payoffs
 from palate.training.train import deterministic
-from palate.world.gold import gold_rewards
-from palate.world.objectives import OBJECTIVE_NAMES
-from palate.world.prompts import further_prompts, held_out_prompts
 from research.portfolio.baselines import random_anchors, uniform_anchors
+from research.world.gold import gold_rewards
+from research.world.objectives import OBJECTIVE_NAMES
+from research.world.prompts import further_prompts, held_out_prompts
+from research.world.settings import world_run
 
 OBJECTIVES = ("elementary", "expert", "friendly")  # two that pull against each other, one beside
 GOLD_KEY = "gold rules"
@@ -144,9 +144,9 @@ class Estimates:
         return without_errors(self.oracle.payoffs(policies))
 
 
-def study_run(objectives: Sequence[str] = OBJECTIVES, *, seed: int) -> RunSettings:
-    """The world's run file with some of its objectives."""
-    settings = world_run(seed=seed)
+def study_run(folder: Path, objectives: Sequence[str] = OBJECTIVES, *, seed: int) -> RunSettings:
+    """The world's run file with some of its objectives; its inputs lie in `folder`."""
+    settings = world_run(folder, seed=seed)
     kept = tuple(row for row in settings.objectives if row.name in objectives)
     return settings.model_copy(update={"objectives": kept})
 
@@ -160,7 +160,7 @@ def study_prompts(n_prompts: int, *, seed: int) -> tuple[str, ...]:
 
 def trained_policies(settings: WorldStudySettings, *, seed: int, work: Path) -> Trained:
     """Train and measure one seed's policies, or read those that are there."""
-    run = study_run(settings.objectives, seed=seed)
+    run = study_run(work, settings.objectives, seed=seed)
     with deterministic(n_threads=run.training.n_threads):
         builder = open_builder(run, out=work / f"seed-{seed}")
         seen = Prices(builder, _seen_estimator(builder, settings), work / f"seed-{seed}/policies")
@@ -238,7 +238,7 @@ def _seen_estimator(builder: Builder, settings: WorldStudySettings) -> PayoffEst
         reward=builder.reward,
         reward_key=builder.reward_key,
         n_answers=1,
-        max_tokens=builder.settings.rollouts.max_tokens,
+        max_tokens=builder.settings.rollouts.max_completion_length,
         seed=derive_seed(builder.settings.seed, "seen"),
     )
 
@@ -250,6 +250,6 @@ def _gold_estimator(builder: Builder, settings: WorldStudySettings) -> PayoffEst
         reward=GoldRules(builder.settings.objective_names),
         reward_key=GOLD_KEY,
         n_answers=settings.n_answers,
-        max_tokens=builder.settings.rollouts.max_tokens,
+        max_tokens=builder.settings.rollouts.max_completion_length,
         seed=derive_seed(builder.settings.seed, "gold"),
     )

@@ -20,13 +20,13 @@ from numpy import ndarray
 
 from palate.build.library import build_library
 from palate.build.run_file import RunSettings
-from palate.build.world_run import world_run
 from palate.core.seeds import generator_for
 from palate.core.simplex import sample_simplex
 from palate.library.folder import LibraryFolder
 from palate.training.anchors import Anchor, AnchorSettings, objective_anchors
-from palate.world.objectives import OBJECTIVE_NAMES
-from palate.world.prompts import train_prompts
+from research.world.objectives import OBJECTIVE_NAMES
+from research.world.prompts import train_prompts
+from research.world.settings import Annotation, world_run
 
 N_BASIS = 24  # six objectives, nine preferences, nine signed directions
 N_USERS = 24
@@ -69,18 +69,13 @@ def feedback_prompts() -> tuple[str, ...]:
     return train_prompts()[:N_FEEDBACK_PROMPTS]
 
 
-def study_run(anchors: tuple[Anchor, ...], *, seed: int) -> RunSettings:
-    """The world's own run with these anchors and fewer rollout prompts."""
+def study_run(folder: Path, anchors: tuple[Anchor, ...], *, seed: int) -> RunSettings:
+    """The world's own run with these anchors and fewer prompts; its inputs lie in `folder`."""
     listed = {
         anchor.name: dict(zip(OBJECTIVE_NAMES, anchor.direction, strict=True)) for anchor in anchors
     }
-    run = world_run(seed=seed)
-    return run.model_copy(
-        update={
-            "anchors": AnchorSettings(kind="list", listed=listed),
-            "rollouts": run.rollouts.model_copy(update={"n_prompts": N_ROLLOUT_PROMPTS}),
-        }
-    )
+    run = world_run(folder, seed=seed, annotation=Annotation(n_prompts=N_ROLLOUT_PROMPTS))
+    return run.model_copy(update={"anchors": AnchorSettings(kind="list", listed=listed)})
 
 
 def build_study_library(folder: Path, *, seed: int) -> LibraryFolder:
@@ -91,7 +86,7 @@ def build_study_library(folder: Path, *, seed: int) -> LibraryFolder:
         FormatError: it holds a library of another base.
     """
     anchors = basis_anchors(seed=seed) + development_users(seed=seed) + reported_users(seed=seed)
-    return build_library(study_run(anchors, seed=seed), out=folder).library
+    return build_library(study_run(folder.parent, anchors, seed=seed), out=folder).library
 
 
 def _tastes(

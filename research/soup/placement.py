@@ -22,20 +22,20 @@ from palate.models.chat import encode_prompt
 from palate.models.load import Base
 from palate.training.anchors import objective_anchors
 from palate.training.placement import AdapterSettings
-from palate.world.objectives import OBJECTIVE_NAMES
-from palate.world.prompts import format_prompt
 from research.soup.judge import answer_cell
 from research.soup.library import study_run
 from research.soup.study_users import Seed
+from research.world.objectives import OBJECTIVE_NAMES
+from research.world.prompts import format_prompt
 
 OBJECTIVES = ("elementary", "informative", "friendly")
 PLACEMENTS: dict[str, AdapterSettings] = {
-    "all layers": AdapterSettings(rank=8),
-    "last two blocks without keys, values": AdapterSettings(rank=8, placement="top_no_kv"),
+    "all layers": AdapterSettings(r=8),
+    "last two blocks without keys, values": AdapterSettings(r=8, target_modules="top_no_kv"),
     "last block without keys, values": AdapterSettings(
-        rank=8, placement="top_no_kv", n_top_blocks=1
+        r=8, target_modules="top_no_kv", n_top_blocks=1
     ),
-    "head": AdapterSettings(rank=8, placement="head"),
+    "head": AdapterSettings(r=8, target_modules="lm_head"),
 }
 N_ROUNDS = 7
 N_TIMED = 24
@@ -50,7 +50,7 @@ def measure_placements(seed: Seed, work: Path) -> list[dict[str, Any]]:
         folders = _experts(seed, work, adapter)
         cell = answer_cell(
             seed.judge,
-            f"placement-{adapter.placement}-{adapter.n_top_blocks}",
+            f"placement-{adapter.target_modules}-{adapter.n_top_blocks}",
             [member_plan(index=k, n_experts=len(OBJECTIVES)) for k in range(len(OBJECTIVES))],
             experts=folders,
         )
@@ -74,11 +74,12 @@ def measure_placements(seed: Seed, work: Path) -> list[dict[str, Any]]:
 
 
 def _experts(seed: Seed, work: Path, adapter: AdapterSettings) -> dict[str, Path]:
-    if adapter.placement == "all":
+    if adapter.target_modules == "all-linear":
         return seed.experts(OBJECTIVES)
     anchors = tuple(a for a in objective_anchors(OBJECTIVE_NAMES) if a.name in OBJECTIVES)
-    run = study_run(anchors, seed=seed.number).model_copy(update={"adapter": adapter})
-    folder = work / f"placement-{adapter.placement}-{adapter.n_top_blocks}"
+    run = study_run(seed.library.folder.parent, anchors, seed=seed.number)
+    run = run.model_copy(update={"adapter": adapter})
+    folder = work / f"placement-{adapter.target_modules}-{adapter.n_top_blocks}"
     if not folder.is_dir():  # the same rollouts and rewards; the build replaces the experts
         copytree(seed.library.folder, folder)
     library = build_library(run, out=folder).library

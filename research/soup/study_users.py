@@ -35,15 +35,12 @@ from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.evaluate.implicit_counts import draw_counted, implicit_plan
 from palate.library.folder import LibraryFolder
-from palate.library.opening import WORLD, base_path
 from palate.models.load import load_base
 from palate.soup.coefficients import reward_space_coefficients
-from palate.soup.normalised import States
+from palate.soup.states import States
 from palate.soup.plans import soup_plan
 from palate.soup.settings import SoupSettings
 from palate.soup.trust import trust_region
-from palate.world.objectives import OBJECTIVE_NAMES
-from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt, held_out_prompts
 from research.soup.candidates import Candidates, make_candidates
 from research.soup.fit import (
     StudyBasis,
@@ -64,6 +61,8 @@ from research.soup.rivals import (
     instructions,
     save_factor_means,
 )
+from research.world.objectives import OBJECTIVE_NAMES
+from research.world.prompts import MAX_ANSWER_TOKENS, base_folder, format_prompt, held_out_prompts
 
 N_EXPERTS = 12
 N_VOTES = (3, 5, 10, 30, 100)
@@ -116,7 +115,7 @@ class Seed:
 def open_seed(work: Path, number: int) -> Seed:
     """The seed's library, pool, states and votes, made where they are not there yet."""
     folder = work / f"seed-{number}"
-    base = load_base(base_path(WORLD))
+    base = load_base(base_folder())
     library = build_study_library(folder / "library", seed=number)
     names = tuple(anchor.name for anchor in basis_anchors(seed=number))
     pool = make_pool(folder / "pool.json", base=base, library=library, experts=names, seed=number)

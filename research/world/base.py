@@ -12,10 +12,10 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import write_folder_atomic, write_text_atomic
 from palate.core.progress import progress_of
 from palate.models.load import load_base
-from palate.world.card import model_card
-from palate.world.measure import Measurement, measure
-from palate.world.pretrain import Pretrained, PretrainSettings, pretrain
-from palate.world.topics import TOPICS
+from research.world.card import model_card
+from research.world.measurement import Measurement, measure
+from research.world.pretrain import Pretrained, PretrainSettings, pretrain
+from research.world.topics import TOPICS
 
 
 @dataclass(frozen=True)

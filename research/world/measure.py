@@ -7,9 +7,9 @@ import typer
 from rich.console import Console
 
 from palate.core.files import dump_json
-from palate.world.prompts import base_folder
 from research.command_line import IsJson, Seed, run
 from research.world.base import measure_world
+from research.world.prompts import base_folder
 from research.world.show import NAnswers, show_measurement
 
 

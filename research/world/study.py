@@ -1,7 +1,7 @@
 """What experts and soups of the small world are worth: several builds, judged on held-out prompts.
 
 For every seed the world's library is built anew (base rollouts, annotators, rewards, experts).
-Base, experts and the eight users's soups answer the held-out prompts at temperature 1 with common
+Base, experts and the eight users' soups answer the held-out prompts at temperature 1 with common
 seeds, and the gold rules, which taught nobody, judge. Differences from the base are paired by
 prompt and seed; intervals resample whole prompts.
 
@@ -22,17 +22,17 @@ from numpy import ndarray
 
 from palate import Library
 from palate.build.library import build_library
-from palate.build.world_run import world_run
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.core.files import dump_json, write_json, write_text_atomic
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
-from palate.demo.judged import Judged, judge_entries
-from palate.demo.run import BASE_NAME, demo_entries, wanted_by
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.world.objectives import OBJECTIVE_NAMES, USERS
-from palate.world.prompts import held_out_prompts
 from research.command_line import IsJson, Seeds, run, whole_numbers
+from research.world.demo import BASE_NAME, demo_entries, wanted_by
+from research.world.judged import Judged, judge_entries
+from research.world.objectives import OBJECTIVE_NAMES, USERS
+from research.world.prompts import held_out_prompts
+from research.world.settings import world_run
 
 LEAST_GAIN = 0.30
 LEAST_WELL_FORMED = 0.95
@@ -158,7 +158,7 @@ def study_world(settings: StudySettings) -> StudyReport:
     judged: list[dict[str, Judged]] = []
     for seed in settings.seeds:
         folder = settings.work / f"seed-{seed}"
-        build_library(world_run(seed=seed), out=folder)
+        build_library(world_run(settings.work, seed=seed), out=folder)
         opened = Library.load(folder)
         entries = demo_entries(opened, method="soup")
         with progress_of(f"judge seed {seed}, entries") as report:
@@ -351,7 +351,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports"),
     is_json: IsJson = False,
 ) -> None:
-    """Six experts and eight users's soups against the base, on held-out prompts, gold as judge."""
+    """Six experts and eight users' soups against the base, on held-out prompts, gold as judge."""
     chosen = whole_numbers(seeds, what="seeds")
     report = study_world(StudySettings(work=work, seeds=chosen, n_per_prompt=n_per_prompt))
     write_study(report, out)

@@ -8,9 +8,9 @@ from rich.console import Console
 
 from palate.core.files import dump_json
 from palate.core.settings import load_settings
-from palate.world.pretrain import PretrainSettings
 from research.command_line import IsJson, Overrides, run
 from research.world.base import train_world
+from research.world.pretrain import PretrainSettings
 from research.world.show import NAnswers, show_measurement
 
 

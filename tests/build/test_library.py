@@ -45,7 +45,7 @@ def run_file(tmp_path):
     ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     content = {
-        "base": str(tmp_path / "base"),
+        "model_name_or_path": str(tmp_path / "base"),
         "prompts": str(tmp_path / "prompts.jsonl"),
         "objectives": [
             {"name": "polite", "reward": {"pairs": str(tmp_path / "pairs.jsonl")}},
@@ -63,10 +63,10 @@ def run_file(tmp_path):
                 },
             },
         ],
-        "rollouts": {"n_completions": 3, "max_tokens": 10, "chunk_prompts": 2},
+        "rollouts": {"num_generations": 3, "max_completion_length": 10, "chunk_prompts": 2},
         "anchors": {"kind": "signed", "n_random": 1},
-        "adapter": {"rank": 4},
-        "training": {"n_steps": 3, "batch_pairs": 4, "learning_rate": 0.01},
+        "adapter": {"r": 4},
+        "training": {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 0.01},
         "seed": 11,
     }
     path = tmp_path / "run.yaml"
@@ -114,7 +114,7 @@ def test_building_again_makes_only_what_is_missing(run_file, tmp_path):
     more = build_library(settings_of(run_file, "anchors.n_random=2"), out=tmp_path / "lib")
     assert more.trained == ("signed-001",)
     assert {name: parameters(tmp_path / "lib")[name] for name in before} == before
-    other = build_library(settings_of(run_file, "training.n_steps=4"), out=tmp_path / "lib")
+    other = build_library(settings_of(run_file, "training.max_steps=4"), out=tmp_path / "lib")
     assert other.trained == ("polite", "short", "signed-000")
     assert set(parameters(tmp_path / "lib")) == set(before)
     assert parameters(tmp_path / "lib") != before
@@ -129,8 +129,8 @@ def test_every_method_builds(run_file, tmp_path, method):
             f"training.method={method}",
             f"objectives=[{{name: polite, reward: {{pairs: {pairs}}}}}]",
             "anchors={kind: objectives}",
-            "training.n_generations=4",
-            "training.answer_tokens=8",
+            "training.num_generations=4",
+            "training.max_completion_length=8",
         ),
         out=tmp_path / "lib",
     )
@@ -221,7 +221,7 @@ def test_another_base_is_refused(run_file, tmp_path):
     build_library(settings_of(run_file), out=tmp_path / "lib")
     other = save_tiny_llama(tmp_path / "other", seed=1)
     with pytest.raises(FormatError, match="belongs to the base"):
-        build_library(settings_of(run_file, f"base={other}"), out=tmp_path / "lib")
+        build_library(settings_of(run_file, f"model_name_or_path={other}"), out=tmp_path / "lib")
     assert LibraryFolder.open(tmp_path / "lib").manifest.expert_names[0] == "polite"
     assert (
         load_base(other).fingerprint
@@ -235,8 +235,8 @@ def test_another_base_is_refused(run_file, tmp_path):
         ("bases=x", "'bases' .* unknown"),
         ("training.betta=0.1", r"'training\.betta' .* unknown"),
         ("training.beta=-1", r"'training\.beta'"),
-        ("training.batch_pairs=7", None),
-        ("training={batch_pairs: 4, accumulate: 3}", "no multiple of accumulate=3"),
+        ("training.per_device_train_batch_size=7", None),
+        ("training.batch_pairs=4", "now called 'per_device_train_batch_size'"),
         ("objectives=[]", "'objectives'"),
         ("objectives=[{name: a, reward: {}}]", "exactly one of pairs, folder, rule, function"),
         ("objectives=[{name: a/b, reward: {rule: {kind: words}}}]", "not allowed"),
@@ -255,7 +255,7 @@ def test_a_wrong_run_file_is_refused_in_one_sentence(run_file, override, sentenc
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["base=./nowhere"], "does not exist"),
+        (["model_name_or_path=./nowhere"], "does not exist"),
         (["prompts=nowhere.jsonl"], "does not exist"),
         (["objectives=[{name: polite, reward: {pairs: nowhere.jsonl}}]"], "does not exist"),
         (["objectives=[{name: polite, reward: {folder: nowhere}}]"], "does not exist"),
@@ -285,17 +285,17 @@ def test_experts_that_other_settings_make_again_are_named_with_what_changed(
     build_library(settings_of(run_file), out=tmp_path / "lib")
     build_library(settings_of(run_file), out=tmp_path / "lib")
     assert "made otherwise" not in capsys.readouterr().err
-    changed = settings_of(run_file, "training.n_steps=4")
+    changed = settings_of(run_file, "training.max_steps=4")
     names = build_library(changed, out=tmp_path / "lib").trained
     said = capsys.readouterr().err
-    before = settings_of(run_file).training.n_steps
-    assert f"{len(names)} experts made otherwise (training.n_steps {before}, now 4)" in said
+    before = settings_of(run_file).training.max_steps
+    assert f"{len(names)} experts made otherwise (training.max_steps {before}, now 4)" in said
     assert f"asked for: {', '.join(names)}." in said
 
 
 def test_no_more_than_three_changes_are_named():
-    settings = {"training": {"n_steps": 1, "seed": 2, "rank": 3, "beta": 4}, "seed": 5}
-    others = {"training": {"n_steps": 9, "seed": 9, "rank": 9, "beta": 9}, "seed": 5}
+    settings = {"training": {"max_steps": 1, "seed": 2, "rank": 3, "beta": 4}, "seed": 5}
+    others = {"training": {"max_steps": 9, "seed": 9, "rank": 9, "beta": 9}, "seed": 5}
     base = BaseRecord("b", None, "f", "t")
     record = ExpertRecord(Anchor("kind", ("kind",), (1.0,)), key="k", files={})
     before, after = (
@@ -304,7 +304,7 @@ def test_no_more_than_three_changes_are_named():
     )
     (sentence,) = dropped_experts_note(replace(before, experts=(record,)), after)
     assert sentence == (
-        "1 expert made otherwise (training.beta 4, now 9; training.n_steps 1, now 9; "
+        "1 expert made otherwise (training.beta 4, now 9; training.max_steps 1, now 9; "
         "training.rank 3, now 9; and 1 more) will be made again where they are asked for: kind."
     )
     assert dropped_experts_note(before, after) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.build.reward_sources import add_reward, functions_of, human_pairs, require_sources
-from palate.build.run_file import RunSettings
+from palate.build.run_file import RunSettings, present_keys
 from palate.build.run_prompts import run_prompts
 from palate.core.files import hash_value
 from palate.core.progress import note, progress_of
@@ -191,12 +191,12 @@ def open_builder(
     functions = functions_of(settings.objectives, given=reward_funcs or {}, folder=out)
     require_sources(settings.objectives, seed=settings.seed, functions=functions)
     base = load_base(
-        settings.base,
+        settings.model_name_or_path,
         revision=settings.revision,
         dtype=settings.dtype,
         device=settings.device,
     )
-    require_room_for_answers(base, settings.rollouts.max_tokens, key="rollouts.max_tokens")
+    require_room_for_answers(base, answer_tokens, key="rollouts.max_completion_length")
     before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None
     library = LibraryFolder.create(out, _manifest(settings, base))
     builder = Builder(settings, base, replace(library, reward_funcs=functions))
@@ -212,7 +212,7 @@ def dropped_experts_note(before: Manifest, after: Manifest) -> list[str]:
     if not dropped:
         return []
     old, new = (
-        dict(_flat({**manifest.config, "versions": dict(manifest.versions)}))
+        dict(_flat({**present_keys(manifest.config), "versions": dict(manifest.versions)}))
         for manifest in (before, after)
     )
     changes = [
@@ -238,7 +238,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def _manifest(settings: RunSettings, base: Base) -> Manifest:
     return Manifest(
-        base=base_record(settings.base, base),
+        base=base_record(settings.model_name_or_path, base),
         objectives=settings.named_objectives(),
         beta=settings.training.beta,
         seed=settings.seed,

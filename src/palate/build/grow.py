@@ -179,7 +179,7 @@ def _estimator(
         reward=builder.reward,
         reward_key=builder.reward_key,
         n_answers=settings.n_answers,
-        max_tokens=builder.settings.rollouts.max_tokens,
+        max_tokens=builder.settings.rollouts.max_completion_length,
         seed=derive_seed(builder.settings.seed, "portfolio"),
     )
 

@@ -1,5 +1,6 @@
 """`palate mixture fit`: train a library's controller, and put it into the library."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy import ndarray
 from pydantic import Field
 
 from palate.build.measure import measure_again
-from palate.build.run_file import read_prompts
+from palate.build.run_file import Prompts, read_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_versioned
 from palate.core.protocols import Reward, SamplingParams
@@ -28,43 +29,19 @@ from palate.library.controller import (
 )
 from palate.library.library import Library
 from palate.library.manifest import experts_key
-from palate.library.opening import WORLD
 from palate.library.rewards import library_rewards
 from palate.mixture.controller import PreferenceController, new_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.fit import Task, fit
 from palate.mixture.monitors import Summary, summarise, warnings_of
-from palate.mixture.rollout import CONTROLLER, Judge, References, Sample, sample
+from palate.mixture.rollout import CONTROLLER, Judge, References, sample
 from palate.mixture.settings import FitSettings
-from palate.mixture.static import StaticController, StaticDecoding
 from palate.mixture.wording import Asked, Wording
 from palate.models.processes import is_first, join_launch
 from palate.rewards.reward import LearnedReward
-from palate.world.objectives import USERS
-from palate.world.prompts import train_prompts
+from palate.training.rollouts import read_rollouts
 
 TRAINING_FOLDER = "controller-training"
-
-WORLD_OVERRIDES = (  # a fresh trunk of 0.2 M parameters that learns in minutes on one core
-    "fit.prompts=full",  # better than each expert's own sentence on training prompts, docs/log.md
-    "fit.blend=0.5",  # rows of one objective alone follow one wish per token, docs/mixture.md
-    "fit.loss.eta=32.0",
-    "fit.loss.price=0.03125",
-    "fit.loss.is_replayed=true",
-    "fit.trunk.hidden=64",
-    "fit.trunk.layers=1",
-    "fit.trunk.heads=2",
-    "fit.trunk.feed_forward=128",
-    "fit.n_updates=8",
-    "fit.n_pairs=128",  # few large updates: small ones make the shares follow noise, docs/log.md
-    "fit.n_epochs=2",
-    "fit.batch_pairs=16",
-    "fit.body_rate=1.0e-3",
-    "fit.head_rate=3.0e-3",
-    "fit.judge_temperature=4.0",
-    "fit.max_tokens=80",
-    "fit.checkpoint_every=1",
-)
 
 Shares = dict[str, float]  # objective to share
 
@@ -73,16 +50,16 @@ class MixtureRun(Settings):
     """What a controller is trained on.
 
     Attributes:
-        prompts: JSONL with a column `prompt`, or `world`: the small world's training prompts.
-        combinations: Preferences to train on, each a mapping of objectives to shares; empty are the
-            small world's eight users.
+        prompts: File or list of prompts; by default the library's own training prompts.
+        combinations: Preferences to train on, each a mapping of objectives to shares; by default
+            every objective alone and every two in equal shares.
         held_out: Preferences that are measured and never trained on; they are taken out of
             `combinations`.
         n_measured: Answers per measurement, before and after.
         fit: Sizes and rates.
     """
 
-    prompts: str = WORLD
+    prompts: Prompts | None = None
     combinations: tuple[Shares, ...] = ()
     held_out: tuple[Shares, ...] = ()
     n_measured: int = Field(default=96, ge=2)
@@ -178,9 +155,8 @@ def fit_mixture(
         folder=opened.files.folder / TRAINING_FOLDER,
         on_update=lambda done, _row: on_update(done, run.fit.n_updates),
     )
-    even = task_for(opened, run, StaticDecoding(StaticController(trained + held_out)), trained)
     sets = {"trained": trained, **({"held_out": held_out} if held_out else {})}
-    before = {name: _measured(even, rows, run) for name, rows in sets.items()}
+    before = {name: _measured(task, rows, run, is_uniform=True) for name, rows in sets.items()}
     after = {name: _measured(task, rows, run) for name, rows in sets.items()}
     library = opened.files
     if is_first():
@@ -243,7 +219,7 @@ def task_for(
         temperature=run.fit.judge_temperature,
         is_raw=run.fit.reward == "raw",
     )
-    return Task(engine, wording, judge, _prompts(run.prompts), combinations)
+    return Task(engine, wording, judge, _prompts(opened, run), combinations)
 
 
 def _wording(opened: Library, run: MixtureRun) -> Wording:
@@ -266,9 +242,11 @@ def combinations_of(
         InvalidInputError: none is left to train on.
     """
     manifest = opened.manifest
+    names = manifest.objective_names
     listed = run.combinations or tuple(
-        {objective.name: 1.0 / len(user.objectives) for objective in user.objectives}
-        for user in USERS
+        dict.fromkeys(some, 1.0 / len(some))
+        for n in (1, 2)
+        for some in itertools.combinations(names, n)
     )
     held_out = tuple(strengths_for(manifest, shares) for shares in run.held_out)
     trained = tuple(strengths_for(manifest, shares) for shares in listed)
@@ -280,35 +258,36 @@ def combinations_of(
     return kept, held_out
 
 
-def fit_static(opened: Library, run: MixtureRun, *, folder: Path) -> StaticController:
-    """The best constant shares for every combination, learned by the same loss and updates."""
-    trained, held_out = combinations_of(opened, run)
-    everything = trained + held_out
-    controller = StaticController(everything)
-    settings = run.fit.model_copy(update={"head_rate": 0.1})
-    task = task_for(opened, run, StaticDecoding(controller), everything)
-    fit(controller, task, settings, folder=folder)
-    return controller
-
-
-def _measured(task: Task, combinations: Sequence[tuple[float, ...]], run: MixtureRun) -> Summary:
+def _measured(
+    task: Task,
+    combinations: Sequence[tuple[float, ...]],
+    run: MixtureRun,
+    *,
+    is_uniform: bool = False,
+) -> Summary:
+    """Answers are sampled with the same seeds under the controller and under equal shares."""
     asked = [
         Asked(task.prompts[place % len(task.prompts)], combinations[place % len(combinations)])
         for place in range(run.n_measured)
     ]
-    return summarise(measure(task, asked, run))
-
-
-def measure(task: Task, asked: Sequence[Asked], run: MixtureRun) -> list[Sample]:
-    """Answers under the task's controller, judged; the same seeds for every controller."""
-    sampling = SamplingParams(temperature=1.0, max_tokens=run.fit.max_tokens)
-    return sample(
-        task.engine, task.wording, task.judge, asked, sampling=sampling, seed=run.fit.seed
+    samples = sample(
+        task.engine,
+        task.wording,
+        task.judge,
+        asked,
+        sampling=SamplingParams(temperature=1.0, max_tokens=run.fit.max_tokens),
+        seed=run.fit.seed,
+        is_uniform=is_uniform,
     )
+    return summarise(samples)
 
 
-def _prompts(source: str) -> tuple[str, ...]:
-    return train_prompts() if source == WORLD else read_prompts(Path(source))
+def _prompts(opened: Library, run: MixtureRun) -> tuple[str, ...]:
+    if run.prompts is not None:
+        return read_prompts(run.prompts)
+    names = opened.manifest.objective_names
+    rows = read_rollouts(opened.files.rollouts_path, objectives=names)
+    return tuple(dict.fromkeys(row.prompt for row in rows))
 
 
 def _fill(

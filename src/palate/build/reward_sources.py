@@ -1,4 +1,4 @@
-"""Rewards for a library: learned from pairs or annotators, from a folder, a rule, or a function.
+"""Rewards for a library: learned from pairs, from a folder, a rule, or a function.
 
 A learned reward is calibrated on the base's own answers, once, and written into the library with
 its card; from then on it is read from there. So an interrupted build scores with the same reward as
@@ -22,6 +22,7 @@ from palate.rewards.fit import fit_reward
 from palate.rewards.functions import (
     RewardFunction,
     fit_function,
+    function_at,
     identity_of,
     require_functions,
     stored_function,
@@ -33,8 +34,6 @@ from palate.rewards.rules import rule_from
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import trunk_settings
 from palate.training.rollouts import Rollout
-from research.world.annotators import annotate, pair_up, sample_annotators
-from research.world.objectives import OBJECTIVE_NAMES
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
 VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back
@@ -48,7 +47,7 @@ def add_reward(
     Args:
         library: Where to put it; it knows the functions of objectives that have one.
         objective: Name and source.
-        answers: Of the base; scales are fitted on them, annotators judge them.
+        answers: Of the base; scales are fitted on them.
         seed: Of the whole build.
 
     Raises:
@@ -57,7 +56,7 @@ def add_reward(
         FormatError: the reward folder is another objective's or holds something else.
     """
     function = library.reward_funcs.get(objective.name)
-    if function is not None and objective.reward is None:
+    if function is not None:
         key = _function_key(function, objective, answers)
         if library.has_reward(objective.name, key=key):
             return library
@@ -110,12 +109,21 @@ def functions_of(
         folder: Of the library; functions of an earlier build that can be imported go on there.
 
     Raises:
-        InvalidInputError: a function is of an unknown objective, or cannot be called.
+        InvalidInputError: a function is of an unknown objective, cannot be imported or called, or
+            belongs to an objective that has a reward in the run file.
     """
     require_functions(given, objectives=[objective.name for objective in objectives])
     found = dict(given)
     for objective in objectives:
-        if objective.reward is None and objective.name not in found:
+        address = None if objective.reward is None else objective.reward.function
+        if objective.reward is not None and objective.name in given:
+            raise InvalidInputError(
+                f"The objective {objective.name!r} has a reward in the run file and a function; "
+                "leave one of them out."
+            )
+        if address is not None:
+            found[objective.name] = function_at(address)
+        elif objective.reward is None and objective.name not in found:
             stored = stored_function(folder / "rewards" / objective.name)
             found |= {} if stored is None else {objective.name: stored}
     return found
@@ -136,7 +144,6 @@ def require_sources(
     """
     for objective in objectives:
         if objective.name in (functions or {}):
-            _require_no_source(objective)
             continue
         source = _source_of(objective)
         if source.rule is not None:
@@ -159,18 +166,10 @@ def _source_of(objective: ObjectiveSettings) -> RewardSource:
     if objective.reward is None:
         raise InvalidInputError(
             f"The objective {objective.name!r} has no reward; give it `reward` with pairs, folder, "
-            f"rule or annotators in the run file, or a function in `palate.build(..., "
+            f"rule or function in the run file, or a function in `palate.build(..., "
             f"reward_funcs={{{objective.name!r}: function}})`."
         )
     return objective.reward
-
-
-def _require_no_source(objective: ObjectiveSettings) -> None:
-    if objective.reward is not None:
-        raise InvalidInputError(
-            f"The objective {objective.name!r} has a reward in the run file and a function; leave "
-            "one of them out."
-        )
 
 
 def _function_key(
@@ -202,7 +201,7 @@ def _fill_of(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: 
         return lambda folder: write_versioned(
             folder / RULE, kind=RULE_KIND, version=RULE_VERSION, content=content
         )
-    reward, held_back = _learned(objective, answers, seed=seed)
+    reward, held_back = _learned(objective, seed=seed)
     if reward.objective != objective.name:
         raise FormatError(
             f"The reward folder {str(source.folder)!r} is of the objective {reward.objective!r}, "
@@ -231,7 +230,7 @@ def _calibrated(
 
 
 def _learned(
-    objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int
+    objective: ObjectiveSettings, *, seed: int
 ) -> tuple[LearnedReward, LearnedReward | None]:
     """The reward that teaches, and one fitted on the pairs that it never saw.
 
@@ -241,10 +240,7 @@ def _learned(
     source = _source_of(objective)
     if source.folder is not None:
         return load_reward(_require_folder(source.folder)), None
-    if source.pairs is not None:
-        train, validation = _read(objective, seed=seed)
-    else:
-        train, validation = _annotated(objective, answers, seed=seed)
+    train, validation = _read(objective, seed=seed)
     settings = trunk_settings(source.trunk, overrides=source.trunk_settings)
     sides = [("reward", train, validation)]
     if len(set(validation.groups)) >= MIN_HELD_BACK:
@@ -278,32 +274,6 @@ def _read(objective: ObjectiveSettings, *, seed: int) -> tuple[PairSet, PairSet]
         for path in files
     ]
     return (sets[0], sets[1]) if len(sets) == 2 else split_groups(sets[0], seed=seed)
-
-
-def _annotated(
-    objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int
-) -> tuple[PairSet, PairSet]:
-    """Pairs of the base's answers, labelled by simulated annotators."""
-    settings = _source_of(objective).annotators
-    if settings is None or objective.name not in OBJECTIVE_NAMES:
-        raise InvalidInputError(
-            f"Annotators can judge only {', '.join(OBJECTIVE_NAMES)}, not {objective.name!r}; give "
-            "pairs, a folder or a rule."
-        )
-    generator = generator_for(seed, "annotators", objective.name)
-    texts: dict[str, list[str]] = {}
-    for row in answers:
-        texts.setdefault(row.prompt, []).append(row.completion)
-    comparisons = pair_up(prompts=list(texts), answers=list(texts.values()))
-    shown = generator.permutation(len(comparisons))[: settings.n_pairs]
-    pairs = annotate(
-        objective.name,
-        [comparisons[index] for index in shown],
-        annotators=sample_annotators(settings.n_annotators, generator=generator),
-        generator=generator,
-    )
-    made = pair_set(pairs, objective=objective.name, source="simulated annotators")
-    return split_groups(made, seed=seed)
 
 
 def split_groups(pairs: PairSet, *, seed: int) -> tuple[PairSet, PairSet]:

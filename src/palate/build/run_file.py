@@ -1,5 +1,6 @@
 """The run file of `palate build`: what to build from what."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,32 +9,23 @@ from pydantic import Field, model_validator
 from palate.build.calibration import CalibrationSettings
 from palate.build.portfolio_settings import PortfolioSettings
 from palate.core.errors import InvalidInputError
-from palate.core.settings import Settings
+from palate.core.files import dump_json
+from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
 from palate.rewards.rows import read_rows
 from palate.rewards.scale import ScaleKind
+from palate.rewards.settings import TransformerSettings
 from palate.training.anchors import AnchorSettings, require_name
 from palate.training.job import TrainSettings
 from palate.training.placement import AdapterSettings
 from palate.training.rollouts import RolloutSettings
 
-_SOURCES = ("pairs", "folder", "rule", "annotators")
-
-
-class AnnotatorSettings(Settings):
-    """Simulated users who label answers of the small world; only for its six objectives.
-
-    Attributes:
-        n_annotators: How many.
-        n_pairs: Labelled pairs, of which a fifth of the prompts is for validation.
-    """
-
-    n_annotators: int = Field(default=20, ge=1)
-    n_pairs: int = Field(default=2000, ge=20)
+_SOURCES = ("pairs", "folder", "rule", "function")
+Prompts = str | tuple[str, ...]  # a file, or the prompts themselves
 
 
 class RewardSource(Settings):
-    """Where an objective's reward comes from: exactly one of pairs, folder, rule, annotators.
+    """Where an objective's reward comes from: exactly one of pairs, folder, rule, function.
 
     Attributes:
         pairs: JSONL of preference pairs, on which a reward is trained.
@@ -41,8 +33,8 @@ class RewardSource(Settings):
         folder: A reward folder of `palate rewards train`; calibrated here if it is not yet.
         rule: A rule of `palate.rewards.rules`, such as `{kind: length, low: 8, high: 50, prefer:
             shorter}`.
-        annotators: Simulated users of the small world.
-        trunk: For pairs and annotators: `light`, or the folder or hub id of a Hugging Face model.
+        function: `module:function` of `(prompts, completions, **columns)`, as in `reward_funcs`.
+        trunk: For pairs: `light`, or the folder or hub id of a Hugging Face model.
         trunk_settings: `key=value` of the trunk.
         group_by: For pairs: column whose equal values belong together.
         is_swapped: For pairs: exchange chosen and rejected.
@@ -53,7 +45,7 @@ class RewardSource(Settings):
     validation: Path | None = None
     folder: Path | None = None
     rule: dict[str, Any] | None = None
-    annotators: AnnotatorSettings | None = None
+    function: str | None = None
     trunk: str = "light"
     trunk_settings: tuple[str, ...] = ()
     group_by: str | None = None
@@ -89,28 +81,30 @@ class RunSettings(Settings):
     """Everything that determines a library.
 
     Attributes:
-        base: Folder or hub id of the base model, or `world`, the one that comes with palate.
+        model_name_or_path: Folder or hub id of the base model.
         revision: Hub revision of the base.
-        dtype: Of the base's parameters.
-        device: As torch names devices.
+        dtype: Type of the base's parameters.
+        device: A torch device.
         objectives: At least one, all different.
-        prompts: JSONL with a column `prompt`, or `world`: the small world's training prompts.
+        prompts: JSONL or parquet file with a column `prompt`, or a list of prompts.
         rollouts: How the base is sampled.
         anchors: Which experts.
         adapter: Shape of every expert.
         training: How every expert is trained.
         calibration: How methods are measured at the end.
         portfolio: A certified portfolio, for which further experts are trained; `None` for none.
-        seed: Of everything random.
+        seed: Random seed of the run.
         report_to: Where TRL reports training: `none`, `tensorboard`, `wandb` or `trackio`.
     """
 
-    base: str
+    RENAMED = {"base": "model_name_or_path"}  # noqa: RUF012  (a ClassVar of the base)
+
+    model_name_or_path: str
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "cpu"
     objectives: Annotated[tuple[ObjectiveSettings, ...], Field(min_length=1)]
-    prompts: str
+    prompts: Prompts
     rollouts: RolloutSettings = RolloutSettings()
     anchors: AnchorSettings = AnchorSettings()
     adapter: AdapterSettings = AdapterSettings()
@@ -143,12 +137,59 @@ class RunSettings(Settings):
         )
 
 
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """The column `prompt` of a JSONL or parquet file, each prompt once, in order.
+def stored_run(config: Mapping[str, Any], *, overrides: Sequence[str] = ()) -> RunSettings:
+    """The run file that a library stores, also one of an earlier version, with overrides.
+
+    Raises:
+        InvalidInputError: the library was not built by a run file, or an override is wrong.
+    """
+    content = {key: value for key, value in present_keys(config).items() if value is not None}
+    texts = [f"{key}={dump_json(value, indent=None)}" for key, value in content.items()]
+    return load_settings(RunSettings, overrides=[*texts, *overrides])
+
+
+def present_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a stored run file with the present names of keys."""
+    content = RunSettings.renamed(config)
+    training = dict(content.get("training") or {})
+    if "batch_pairs" in training:  # a whole step's; for grpo half of a step's answers
+        per_pair = 2 if training.get("method") == "grpo" else 1
+        training["batch_pairs"] = training["batch_pairs"] * per_pair // training["accumulate"]
+    adapter = dict(content.get("adapter") or {})
+    if "placement" in adapter:
+        names = {"all": "all-linear", "head": "lm_head"}
+        adapter["placement"] = names.get(adapter["placement"], adapter["placement"])
+    sections = {
+        "rollouts": RolloutSettings.renamed(content.get("rollouts") or {}),
+        "adapter": AdapterSettings.renamed(adapter),
+        "training": TrainSettings.renamed(training),
+    }
+    objectives = [_present_objective(row) for row in content.get("objectives", ())]
+    return content | {name: part for name, part in sections.items() if part} | {
+        "objectives": objectives
+    }
+
+
+def _present_objective(row: Mapping[str, Any]) -> dict[str, Any]:
+    source = dict(row.get("reward") or {})
+    if source.get("annotators", 0) is None:
+        del source["annotators"]
+    pairs = (text.partition("=") for text in source.get("trunk_settings", ()))
+    if source.get("trunk", "light") != "light":
+        names = TransformerSettings.RENAMED
+        source["trunk_settings"] = [f"{names.get(key, key)}={value}" for key, _, value in pairs]
+    return {**row, "reward": source or None}
+
+
+def read_prompts(source: Path | Prompts) -> tuple[str, ...]:
+    """Each prompt once, in order: of a list, or of the column `prompt` of a JSONL or parquet file.
 
     Raises:
         InvalidInputError: the file is missing or empty, or a row has no prompt.
     """
+    if isinstance(source, tuple):
+        return tuple(dict.fromkeys(source))
+    path = Path(source)
     rows, places = read_rows(path, what="prompts file")
     for row, place in zip(rows, places, strict=True):
         if not isinstance(row.get("prompt"), str):

@@ -16,13 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate.build.run_file import RunSettings
+from palate.build.run_file import stored_run
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_json
 from palate.core.seeds import derive_seed
 from palate.library.folder import LibraryFolder
 from palate.models.load import load_base
-from palate.models.processes import is_first, join_launch, n_together, own_device, summed
+from palate.models.processes import (
+    is_first,
+    join_launch,
+    n_launched,
+    n_together,
+    own_device,
+    summed,
+)
 from palate.training.anchors import Anchor
 from palate.training.job import ExpertJob, TrainSettings
 from palate.training.pair_trainer import whole_parameters
@@ -63,8 +70,8 @@ def train_anchor(
     name: str,
     *,
     out: Path,
-    n_steps: int | None = None,
-    accumulate: int | None = None,
+    max_steps: int | None = None,
+    gradient_accumulation_steps: int | None = None,
 ) -> Trained:
     """Train the library's expert of this name anew, into the folder `out`.
 
@@ -72,9 +79,9 @@ def train_anchor(
         folder: A library that `palate build` wrote, with base, rollouts and settings.
         name: An expert's or an objective's.
         out: New folder for the adapter.
-        n_steps: Instead of the library's number of steps.
-        accumulate: Passes of a step, instead of the library's; a step reads as many pairs, in
-            another order.
+        max_steps: Instead of the library's number of steps.
+        gradient_accumulation_steps: Passes of a step, instead of the library's; a step has as many
+            pairs, in another order.
 
     Raises:
         InvalidInputError: FSDP is asked for and not in force, the library lacks rollouts or the
@@ -83,22 +90,22 @@ def train_anchor(
     library = LibraryFolder.open(folder)
     if out.exists():
         raise InvalidInputError(f"The folder {str(out)!r} exists; give a new one.")
-    settings = RunSettings.model_validate(dict(library.manifest.config))
+    settings = stored_run(library.manifest.config)
     if settings.training.method not in ("rebel", "dpo"):
         raise InvalidInputError(
             f"The library's method is {settings.training.method!r}; only rebel and dpo are trained "
             "from its rollouts alone."
         )
-    changes = {"n_steps": n_steps, "accumulate": accumulate}
-    training = TrainSettings.checked(
-        settings.training.model_dump() | {k: v for k, v in changes.items() if v is not None},
-        source="the library's training",
+    training = _split(
+        settings.training,
+        max_steps=max_steps or settings.training.max_steps,
+        n_passes=gradient_accumulation_steps or settings.training.gradient_accumulation_steps,
     )
     job = ExpertJob(
         _anchor(library, name), settings.adapter, training, derive_seed(settings.seed, "experts")
     )
     base = load_base(
-        settings.base,
+        settings.model_name_or_path,
         revision=settings.revision,
         dtype=settings.dtype,
         device=own_device(settings.device),
@@ -107,7 +114,7 @@ def train_anchor(
     rollouts = read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
     passes: list[Tensor] = []
     model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
-    losses = _whole_batches(torch.stack(passes).double(), accumulate=training.accumulate)
+    losses = _whole_batches(torch.stack(passes).double(), n_passes=training.gradient_accumulation_steps)
     parameters = whole_parameters(model)
     trained = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
     if trained.is_first:
@@ -117,6 +124,23 @@ def train_anchor(
         fill_expert_folder(out, model=model, base_path=origin, card=card, parameters=parameters)
         write_json(out / LOSSES, trained.to_json())
     return trained
+
+
+def _split(training: TrainSettings, *, max_steps: int, n_passes: int) -> TrainSettings:
+    """The training with the library's whole batch, split between the passes of all processes."""
+    whole = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    n_parts = n_passes * n_launched()
+    if whole % n_parts:
+        raise InvalidInputError(
+            f"The library's batch of {whole} pairs cannot be split into {n_passes} passes of "
+            f"{n_launched()} processes; give other --gradient-accumulation-steps."
+        )
+    changes = {
+        "max_steps": max_steps,
+        "per_device_train_batch_size": whole // n_parts,
+        "gradient_accumulation_steps": n_passes,
+    }
+    return training.model_copy(update=changes)
 
 
 def _anchor(library: LibraryFolder, name: str) -> Anchor:
@@ -133,6 +157,6 @@ def _anchor(library: LibraryFolder, name: str) -> Anchor:
     return Anchor(name, names, tuple(float(other == name) for other in names))
 
 
-def _whole_batches(passes: Tensor, *, accumulate: int) -> Tensor:
+def _whole_batches(passes: Tensor, *, n_passes: int) -> Tensor:
     """`[steps]`: the mean over a step's passes and over all processes' shares of them."""
-    return (summed(passes) / n_together()).view(-1, accumulate).mean(dim=1)
+    return (summed(passes) / n_together()).view(-1, n_passes).mean(dim=1)

@@ -17,10 +17,10 @@ from palate.engine.logprobs import Scored, answer_log_probs
 from palate.evaluate.entrants import Entrant, Sources, make_entrant
 from palate.evaluate.learned_users import Comparisons
 from palate.evaluate.suite import WORLD, Suite, UserSettings
-from palate.evaluate.world import Libraries, world_users
+from research.world.board import Libraries, world_users
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
-from palate.world.prompts import held_out_prompts
+from research.world.prompts import held_out_prompts
 
 MAX_ROWS = 128  # that are read at a time
 

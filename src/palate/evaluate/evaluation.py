@@ -29,7 +29,7 @@ from palate.evaluate.process_pool import Job, run_jobs
 from palate.evaluate.report_files import Evaluation, write_report
 from palate.evaluate.rows import RESULTS, Results, Row, open_results
 from palate.evaluate.suite import WORLD, Suite, UserSettings
-from palate.evaluate.world import Libraries
+from research.world.board import Libraries
 from palate.library.library import Library
 from palate.library.rewards import held_back_rewards
 from palate.rewards.functions import identity_of

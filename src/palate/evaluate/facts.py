@@ -24,9 +24,9 @@ from palate.library.candidates import candidate_requests
 from palate.library.library import Library
 from palate.metrics.diversity import pairwise_kl
 from palate.models.chat import encode_answer, encode_prompt
-from palate.world.grammar import sample_answer, sample_style
-from palate.world.prompts import prompts_about
-from palate.world.topics import HELD_OUT_TOPICS
+from research.world.grammar import sample_answer, sample_style
+from research.world.prompts import prompts_about
+from research.world.topics import HELD_OUT_TOPICS
 
 N_NEUTRAL = 16  # texts that retention is measured on
 N_CONTEXTS = 2  # answers of the base along which policies are compared

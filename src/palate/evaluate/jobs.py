@@ -27,7 +27,7 @@ from palate.evaluate.judges import suite_judge
 from palate.evaluate.process_pool import Job
 from palate.evaluate.rows import Results, Row
 from palate.evaluate.suite import WORLD, Suite
-from palate.evaluate.world import (
+from research.world.board import (
     Libraries,
     build_part,
     world_libraries,

@@ -21,7 +21,7 @@ from palate.library.features import features_of, scored_text
 from palate.library.library import Library
 from palate.preferences.simulated import SimulatedUser
 from palate.training.rollouts import Rollout, read_rollouts
-from palate.world.gold import gold_rewards
+from research.world.gold import gold_rewards
 
 GAIN = 10.0  # one over the temperature of the user's choices, per unit of utility
 LAPSE = 0.1

@@ -31,7 +31,7 @@ from palate.evaluate.judges import suite_judge
 from palate.evaluate.markdown import change_text, range_text, table_of
 from palate.evaluate.rows import AnswerRow, open_results
 from palate.evaluate.suite import DEFAULT_METHODS, WORLD, Suite
-from palate.evaluate.world import Libraries, build_part, world_libraries, world_parts
+from research.world.board import Libraries, build_part, world_libraries, world_parts
 from palate.library.controller import own_experts
 from palate.library.folder import LibraryFolder
 from palate.library.knowledge import can_serve

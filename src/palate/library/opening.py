@@ -12,9 +12,6 @@ from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.manifest import Manifest
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction, require_functions
-from palate.world.prompts import base_folder
-
-WORLD = "world"  # in place of a path: the base that comes with palate
 
 
 class ServeOptions(TypedDict, total=False):
@@ -66,9 +63,7 @@ def open_parts(
     files = replace(LibraryFolder.open(folder), reward_funcs=reward_funcs or {})
     require_functions(files.reward_funcs, objectives=files.manifest.objective_names)
     record = files.manifest.base
-    loaded = load_base(
-        base_path(base or record.path), revision=record.revision, device=device, dtype=dtype
-    )
+    loaded = load_base(base or record.path, revision=record.revision, device=device, dtype=dtype)
     if loaded.fingerprint != record.fingerprint:
         raise FormatError(
             f"The library {str(folder)!r} belongs to the base {record.path!r} (hash "
@@ -76,11 +71,6 @@ def open_parts(
             "give the base it was built on."
         )
     return files, loaded, AdapterBank.load(loaded, files.expert_folders())
-
-
-def base_path(name: str) -> str:
-    """The folder or hub id behind a base's name; `world` is the base that comes with palate."""
-    return str(base_folder()) if name == WORLD else name
 
 
 def base_record(name: str, base: Base) -> BaseRecord:

@@ -223,6 +223,21 @@ def require_functions(
             )
 
 
+def function_at(address: str) -> RewardFunction:
+    """The callable at `module:name`.
+
+    Raises:
+        InvalidInputError: it cannot be imported, or is no callable.
+    """
+    function = _imported(address)
+    if function is None:
+        raise InvalidInputError(
+            f"{address!r} cannot be imported or called; write 'module:function', and put the "
+            "module's folder on PYTHONPATH."
+        )
+    return function
+
+
 def _imported(address: str) -> RewardFunction | None:
     module, _, name = address.partition(":")
     try:

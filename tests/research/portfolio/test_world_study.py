@@ -8,8 +8,6 @@ import pytest
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
 from palate.portfolio.payoffs import Measurements
-from palate.world.gold import gold_reward
-from palate.world.prompts import held_out_prompts, train_prompts
 from research.portfolio.baselines import uniform_anchors
 from research.portfolio.tabular import TabularOracle, measured, yardstick
 from research.portfolio.world_losses import (
@@ -25,9 +23,10 @@ from research.portfolio.world_policies import (
     Trained,
     WorldStudySettings,
     study_prompts,
-    study_run,
 )
 from research.portfolio.world_report import render_world_study, write_world_study
+from research.world.gold import gold_reward
+from research.world.prompts import held_out_prompts, train_prompts
 
 N_PROMPTS = 40
 
@@ -139,7 +138,7 @@ def test_no_prompt_that_chooses_or_judges_was_trained_on():
 
 def test_the_judge_is_the_gold_rules_of_the_three_objectives():
     texts = ["It is a small animal.", "nonsense"]
-    rules = GoldRules(study_run(seed=0).objective_names)
+    rules = GoldRules(OBJECTIVES)
     found = rules.score(["", ""], texts)
     for column, name in enumerate(rules.objectives):
         assert np.array_equal(found[:, column], gold_reward(name, texts))

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from palate.core.types import Belief
-from palate.soup.normalised import States
-from palate.soup.pool import log_softmax
-from palate.world.objectives import OBJECTIVE_NAMES
-from palate.world.prompts import held_out_prompts, train_prompts
+from palate.soup.states import States
+from palate.soup.states import log_softmax
 from research.soup.candidates import N_CANDIDATES, Candidates
 from research.soup.fit import (
     StudyBasis,
@@ -19,18 +17,20 @@ from research.soup.fit import (
 )
 from research.soup.library import (
     N_BASIS,
+    N_ROLLOUT_PROMPTS,
     basis_anchors,
     development_prompts,
     development_users,
     feedback_prompts,
     reported_users,
-    study_run,
     training_tastes,
 )
 from research.soup.pool import AnswerPool, Votes, simulate_votes
 from research.soup.report import failures, findings, render
 from research.soup.rivals import instructions, wanted_poles
 from research.soup.study_users import N_EXPERTS
+from research.world.objectives import OBJECTIVE_NAMES
+from research.world.prompts import held_out_prompts, train_prompts
 
 BETA = 0.1
 
@@ -75,12 +75,10 @@ def test_groups_of_users_differ_and_half_of_each_is_signed():
 
 
 def test_no_prompt_serves_two_purposes():
-    run = study_run(basis_anchors(seed=0), seed=0)
-    trained = set(train_prompts()[: run.rollouts.n_prompts])
+    trained = set(train_prompts()[:N_ROLLOUT_PROMPTS])
     assert not trained & set(development_prompts())
     assert not set(train_prompts()) & set(held_out_prompts())
     assert set(feedback_prompts()) <= trained
-    assert run.anchors.listed["elementary"]["elementary"] == 1.0
 
 
 def test_the_wanted_poles_are_the_clear_axes_net_of_their_opposites():

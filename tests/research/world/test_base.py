@@ -2,8 +2,8 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.models.load import load_base
-from palate.world.pretrain import PretrainSettings
 from research.world.base import measure_world, train_world
+from research.world.pretrain import PretrainSettings
 
 TINY = PretrainSettings(
     steps=4,

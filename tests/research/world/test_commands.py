@@ -4,9 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.core.errors import InvalidInputError
-from palate.world.objectives import OBJECTIVE_NAMES
 from research.command_line import program
 from research.world import measure, train
+from research.world.objectives import OBJECTIVE_NAMES
 
 TINY = ("steps=2", "vocabulary=300", "tokenizer_documents=50", "hidden=16", "layers=1", "heads=2")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.demo.judged import Judged
-from palate.demo.run import BASE_NAME
-from palate.world.objectives import OBJECTIVE_NAMES, USERS
+from research.world.demo import BASE_NAME
+from research.world.judged import Judged
+from research.world.objectives import OBJECTIVE_NAMES, USERS
 from research.world.study import (
     StudySettings,
     render_study,

@@ -1,0 +1,134 @@
+"""One policy for everybody: an adapter that reads the preference in the prompt.
+
+The rival of a mixture that needs no mixing: the base is asked with a user's three preference
+sentences, answers twice, and one adapter is trained by REBEL on all users' pairs at once. Its
+budget is that of all experts together: as many sampled answers, and as many optimizer steps as six
+experts take.
+
+Source:
+    The multi-objective baseline of MoPE (arXiv 2407.04181) and Personalized Soups (arXiv
+    2310.11564): one policy, rewarded by the mean of the wanted rewards, conditioned in words.
+
+Deviations from the papers:
+    1. REBEL from samples of the base instead of PPO, as for our experts.
+    2. The reward is the mean of three, and the KL price is the experts'. At a third of it, so that
+       each reward counts as it does for its own expert, 53 % of the answers were broken.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from palate.core.files import write_folder_atomic
+from palate.core.plan import reference_plan
+from palate.core.progress import progress_of
+from palate.core.protocols import Request, SamplingParams
+from palate.core.seeds import derive_seed, generator_for
+from palate.core.types import Objective
+from palate.library.library import Library
+from palate.library.rewards import library_rewards
+from palate.mixture.wording import Asked, Wording
+from palate.models.chat import encode_prompt
+from palate.training.anchors import Anchor
+from palate.training.job import ExpertJob, TrainingData
+from palate.training.pairs import Sequences
+from palate.training.rollouts import Rollout, read_rollouts
+from palate.training.save import fill_expert_folder
+from palate.training.train import deterministic, sequence_log_probs, train_expert
+from research.world.prompts import MAX_ANSWER_TOKENS
+
+NAME = "morl"
+WIDER = 2  # times the rank of an expert, at the same scale
+_WANTED = Objective("wanted", "What the user of the prompt wants.")
+
+
+def train_morl(
+    opened: Library,
+    wording: Wording,
+    asked: Sequence[Asked],
+    folder: Path,
+    *,
+    seed: int,
+) -> None:
+    """Train the adapter on two answers to each of these, and write it as a PEFT folder.
+
+    Args:
+        opened: Base and rewards; the experts are not used.
+        wording: Says how a preference is told.
+        asked: Training prompts with strengths over the experts, which stand for the objectives.
+        folder: Written when training is done.
+        seed: Of answers and adapter.
+    """
+    stored = stored_run(opened.manifest.config)
+    own, shape = stored.training, stored.adapter
+    n_experts = len(opened.manifest.experts)
+    training = own.model_copy(update={"max_steps": own.max_steps * n_experts})
+    job = ExpertJob(
+        Anchor(NAME, (_WANTED.name,), (1.0,)),
+        shape.model_copy(update={"r": WIDER * shape.r, "lora_alpha": WIDER * shape.lora_alpha}),
+        training,
+        derive_seed(seed, NAME),
+    )
+    data = _data(opened, wording, asked, seed=seed)
+    with progress_of(f"{NAME}, steps") as report:
+        model = train_expert(opened.base, job, data, on_step=report)
+    base_path = opened.manifest.base.path
+    write_folder_atomic(
+        folder,
+        lambda target: fill_expert_folder(
+            target, model=model, base_path=base_path, card=f"# {NAME}\n"
+        ),
+    )
+
+
+def fair_share(opened: Library, everything: Sequence[Asked]) -> list[Asked]:
+    """So many of these, drawn at random, as make the answers that the experts were trained on.
+
+    Args:
+        opened: A library with its rollouts.
+        everything: Every training prompt with every preference.
+    """
+    library = opened.files
+    n_answers = len(
+        read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
+    )
+    chosen = generator_for(0, NAME).permutation(len(everything))[: n_answers // 2]
+    return [everything[place] for place in sorted(chosen.tolist())]
+
+
+def _data(opened: Library, wording: Wording, asked: Sequence[Asked], *, seed: int) -> TrainingData:
+    """Two answers of the base that is told the preference, to everything that is asked."""
+    plan = reference_plan(n_experts=len(opened.manifest.experts))
+    twice = [item for item in asked for _ in range(2)]
+    requests = [
+        Request(
+            wording.full_text(item),
+            plan,
+            SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
+            seed=derive_seed(seed, NAME, place),
+        )
+        for place, item in enumerate(twice)
+    ]
+    answers = opened.engine.generate(requests)
+    prompts = [item.text for item in twice]
+    scores = library_rewards(opened.files).score(prompts, [a.text for a in answers])
+    wanted = (scores * np.array([item.strengths for item in twice])).sum(axis=1)
+    rollouts = [
+        Rollout(
+            prompt=f"{place // 2}",
+            completion=answer.text,
+            tokens=answer.tokens,
+            log_prob=float(sum(answer.log_probs)),
+            rewards=(float(reward),),
+            finish=answer.finish,
+        )
+        for place, (answer, reward) in enumerate(zip(answers, wanted, strict=True))
+    ]
+    sequences = Sequences(
+        tuple(tuple(encode_prompt(opened.base, request.prompt)) for request in requests),
+        tuple(answer.tokens for answer in answers),
+    )
+    with deterministic(n_threads=1):
+        reference = sequence_log_probs(opened.base.model, sequences)
+    return TrainingData(rollouts=rollouts, sequences=sequences, reference=reference)

@@ -1,1 +1,0 @@
-"""The embedded default: a small assistant world with known rewards."""
