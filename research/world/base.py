@@ -1,6 +1,6 @@
 """The small world's base: make it from nothing, and measure it.
 
-Source of the design: `docs/world.md`.
+Source of the design: `research/world/README.md`.
 """
 
 import time

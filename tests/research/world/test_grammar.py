@@ -159,7 +159,7 @@ def test_a_terse_answer_has_no_neutral_phrases():
 
 
 def test_the_answers_quoted_in_the_document_are_well_formed(project_root):
-    text = (project_root / "docs" / "world.md").read_text(encoding="utf-8")
+    text = (project_root / "research/world/README.md").read_text(encoding="utf-8")
     quotes = [
         " ".join(line.removeprefix("> ") for line in block.splitlines())
         for block in text.split("\n\n")
