@@ -1,7 +1,7 @@
-"""Every way of finding members, on problems whose answer is known.
+"""Every method of finding members, on problems whose answer is known.
 
-Four tables: what portfolios of a size lose, by the way their members were found and the policies it
-cost; what re-centring gains; how many policies PALM's grid and the adaptive search make for the
+Four tables: what portfolios of a size lose, by the method that found their members and the policies
+it cost; what re-centring gains; how many policies PALM's grid and the adaptive search make for the
 same certified gap; and in how many simulated experiments a certificate from sampled values holds.
 """
 
@@ -27,7 +27,7 @@ from palate.portfolio.payoffs import payoffs_from_measurements
 from palate.portfolio.terms import Terms
 from research.command_line import IsJson, run
 from research.portfolio.recentre import recentred
-from research.portfolio.study_methods import TEST_DENOMINATORS, WayRow, way_rows
+from research.portfolio.study_methods import TEST_DENOMINATORS, MethodRow, method_rows
 from research.portfolio.tabular import TabularOracle, measured, yardstick
 from research.portfolio.tradeoff import users_losses
 
@@ -98,20 +98,20 @@ class Study:
 
     first_seed: int
     n_seeds: int
-    ways: tuple[WayRow, ...]
+    methods: tuple[MethodRow, ...]
     recentring: tuple[RecentringRow, ...]
     equal_gap: tuple[EqualGapRow, ...]
     coverage: tuple[CoverageRow, ...]
 
     def markdown(self) -> str:
         """The tables as a document."""
-        ways = _table(
+        methods = _table(
             "objectives|beta|members|way|policies made|multiplicative|additive|mean|certified",
             (
                 f"{r.n_objectives}|{r.beta:g}|{r.size}|{r.method}|{r.n_calls:g}|{r.multiplicative:.4f}"
                 f"|{r.additive:.4f}|{r.mean:.4f}|"
                 + ("" if r.certified is None else f"{r.certified:.4f}")
-                for r in self.ways
+                for r in self.methods
             ),
         )
         recentring = _table(
@@ -145,7 +145,7 @@ class Study:
             "Losses against the exact best value; means over problems, seeds "
             f"{self.first_seed} to {self.first_seed + self.n_seeds - 1}. Made by `palate portfolio "
             f"study --seeds {self.n_seeds} --first-seed {self.first_seed}`.\n\n"
-            f"## What a portfolio loses, by the way it was found\n\n{ways}\n"
+            f"## What a portfolio loses, by the way it was found\n\n{methods}\n"
             f"## Re-centring after adaptive search and pruning (2 objectives, 5 members)\n\n"
             f"{recentring}\n## Policies made for the same certified gap\n\n{equal}\n"
             f"## Certificates from sampled values\n\n{coverage}"
@@ -158,7 +158,7 @@ def study_portfolios(settings: StudySettings) -> Study:
     return Study(
         first_seed=settings.first_seed,
         n_seeds=settings.n_seeds,
-        ways=tuple(row for kind in KINDS for row in way_rows(*kind, seeds=seeds)),
+        methods=tuple(row for kind in KINDS for row in method_rows(*kind, seeds=seeds)),
         recentring=tuple(
             recentring_row(beta, n_sweeps=n, seeds=seeds) for beta in (0.02, 0.1) for n in (2, 4)
         ),
@@ -286,7 +286,7 @@ def main(
     first_seed: Annotated[int, typer.Option(help="Of the yardstick problems.")] = 0,
     is_json: IsJson = False,
 ) -> None:
-    """Measure every way of finding members on problems whose answer is known exactly."""
+    """Measure every method of finding members on problems whose answer is known exactly."""
     found = study_portfolios(StudySettings(n_seeds=n_seeds, first_seed=first_seed))
     if out is not None:
         out.write_text(found.markdown(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What portfolios of a size lose on the yardstick problems, by the way their members were found."""
+"""What portfolios of a size lose on the yardstick problems, by the method that found them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Values = Float[ndarray, "members objectives"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a way found on one problem.
+    """What a method found on one problem.
 
     Attributes:
         portfolios: Values of each portfolio's members; several where it was drawn at random.
@@ -39,8 +39,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class WayRow:
-    """What one way loses on one kind of problem: means over problems."""
+class MethodRow:
+    """What one method loses on one kind of problem: means over problems."""
 
     n_objectives: int
     beta: float
@@ -53,14 +53,14 @@ class WayRow:
     certified: float | None
 
 
-def way_rows(
+def method_rows(
     n_objectives: int, beta: float, size: int, *, seeds: Sequence[int]
-) -> Iterator[WayRow]:
-    """What every way loses on one kind of problem."""
+) -> Iterator[MethodRow]:
+    """What every method loses on one kind of problem."""
     users = lattice(n_objectives=n_objectives, denominator=TEST_DENOMINATORS[n_objectives])
     problems = [yardstick(seed=s, n_objectives=n_objectives, beta=beta) for s in seeds]
     truths = [problem.best_values(users) for problem in problems]
-    for method, run in _ways(n_objectives, size).items():
+    for method, run in _methods(n_objectives, size).items():
         found = [run(problem, seed) for problem, seed in zip(problems, seeds, strict=True)]
         losses = [
             users_losses(values, users=users, best_values=truth)
@@ -68,7 +68,7 @@ def way_rows(
             for values in outcome.portfolios
         ]
         certificates = [outcome.certified for outcome in found if outcome.certified is not None]
-        yield WayRow(
+        yield MethodRow(
             n_objectives=n_objectives,
             beta=beta,
             size=size,
@@ -84,8 +84,8 @@ def way_rows(
 Run = Callable[[TabularProblem, int], Outcome]
 
 
-def _ways(n_objectives: int, size: int) -> dict[str, Run]:
-    """Each way as a function of problem and seed."""
+def _methods(n_objectives: int, size: int) -> dict[str, Run]:
+    """Each method as a function of problem and seed."""
     return {
         "random": _random(size),
         "uniform": _named("uniform", n_objectives, size),

@@ -1,7 +1,7 @@
-"""Trade-off: how much a portfolio of each size loses, by the way its members were found.
+"""Trade-off: how much a portfolio of each size loses, by the method that found its members.
 
-Ways: `uniform` and `random` anchors, one oracle call per member; `adaptive` search stopped at the
-size; `planned` search with twice as many calls; `palm`, a ratio grid pruned to the size; and
+Methods: `uniform` and `random` anchors, one oracle call per member; `adaptive` search stopped at
+the size; `planned` search with twice as many calls; `palm`, a ratio grid pruned to the size; and
 `pool`, the best members of a fine pool, as a reference for what is possible.
 
 Source:
@@ -31,10 +31,10 @@ METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 @dataclass(frozen=True, kw_only=True)
 class TradeoffSettings:
-    """How the ways are run.
+    """How the methods are run.
 
     Attributes:
-        criterion: By which members are chosen where a way chooses.
+        criterion: By which members are chosen where a method chooses.
         epsilon: Of the ratio grid.
         delta: Of the ratio grid.
         pool: `[anchors, objectives]`, the fine pool.
@@ -48,7 +48,7 @@ class TradeoffSettings:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A portfolio that a way found.
+    """A portfolio that a method found.
 
     Attributes:
         members: Their payoffs.
@@ -86,7 +86,7 @@ def find(
     settings: TradeoffSettings,
     generator: np.random.Generator,
 ) -> Found:
-    """The portfolio of this size that a way finds; fewer members where a way needs no more.
+    """The portfolio of this size that a method finds; fewer members where a method needs no more.
 
     Raises:
         InvalidInputError: a size or setting out of range.
@@ -105,8 +105,8 @@ def find(
         return _pruned(_made(oracle, anchors), size=size, criterion=settings.criterion)
     if method == "pool":
         return _pruned(_made(oracle, settings.pool), size=size, criterion=settings.criterion)
-    search_way: Callable[..., Found] = _adaptive if method == "adaptive" else _planned
-    return search_way(oracle, size=size, settings=settings)
+    run_search: Callable[..., Found] = _adaptive if method == "adaptive" else _planned
+    return run_search(oracle, size=size, settings=settings)
 
 
 def users_losses(

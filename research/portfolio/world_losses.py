@@ -1,4 +1,4 @@
-"""What portfolios of learned experts lose, by size and by the way their members were found.
+"""What portfolios of learned experts lose, by size and by the method that found them.
 
 Losses are differences in `J = w @ R - beta KL` to the best of all policies trained for the seed, so
 a gap is relative to those: a policy that nobody trained may be better. R comes from the gold rules
@@ -6,7 +6,7 @@ and KL is measured, both on held-out prompts; the members were chosen by the lib
 on other prompts. All policies answer the same prompts with the same seeds; intervals resample whole
 prompts, the same for all policies and seeds.
 
-Ways:
+Methods:
     uniform     one expert per uniform anchor, as many as members
     random      the same for anchors drawn from the simplex; mean over draws
     adaptive    adaptive search stopped at the size; below three the best of the objectives' experts
@@ -37,7 +37,7 @@ N_DRAWS = 20  # random portfolios of a size, at most
 LEVEL = 0.95
 DIVERSITY_SIZE = 5  # members whose texts are compared
 
-Members = Mapping[tuple[str, int], tuple[tuple[int, ...], ...]]  # way and size -> portfolios
+Members = Mapping[tuple[str, int], tuple[tuple[int, ...], ...]]  # method and size -> portfolios
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class GapRow:
-    """What one way loses at one size.
+    """What one method loses at one size.
 
     Attributes:
         method: See the module's text.
@@ -97,8 +97,8 @@ class WorldStudy:
         n_policies: Trained, by seed.
         n_calls: That adaptive search made, by seed.
         n_prompts: Held out.
-        rows: By way and size.
-        diversity: By way.
+        rows: By method and size.
+        diversity: By method.
         oracle_failures: Policies beaten at their own preference by more than two standard errors
             on the prompts that choices are made on, by seed.
     """
@@ -112,20 +112,20 @@ class WorldStudy:
     oracle_failures: tuple[tuple[str, ...], ...]
 
     def row(self, method: str, size: int) -> GapRow:
-        """The row of this way and size."""
+        """The row of this method and size."""
         return next(row for row in self.rows if (row.method, row.size) == (method, size))
 
 
 def study_world_portfolios(settings: WorldStudySettings, *, work: Path) -> WorldStudy:
     """Train, measure and compare; goes on where an interrupted study stopped."""
     found = [trained_policies(settings, seed=seed, work=work) for seed in settings.seeds]
-    return compare_ways(found, settings=settings)
+    return compare_methods(found, settings=settings)
 
 
-def compare_ways(found: Sequence[Trained], *, settings: WorldStudySettings) -> WorldStudy:
+def compare_methods(found: Sequence[Trained], *, settings: WorldStudySettings) -> WorldStudy:
     """The findings in measured policies."""
     sizes = range(1, settings.max_size + 1)
-    members = [members_by_way(one, sizes=sizes) for one in found]
+    members = [members_by_method(one, sizes=sizes) for one in found]
     samples = _resampled(found, members, n_resamples=settings.n_resamples)
     rows = tuple(
         _row(samples, method, size, perplexity=_perplexity(found, members, method, size))
@@ -144,8 +144,8 @@ def compare_ways(found: Sequence[Trained], *, settings: WorldStudySettings) -> W
     )
 
 
-def members_by_way(one: Trained, *, sizes: Sequence[int]) -> Members:
-    """Indices of every way's members, chosen on what the library's rewards say."""
+def members_by_method(one: Trained, *, sizes: Sequence[int]) -> Members:
+    """Indices of every method's members, chosen on what the library's rewards say."""
     names = list(one.seen.policies)
     values = _values(one.seen).mean(axis=1)
     search = [names.index(name) for name in one.adaptive]
@@ -231,7 +231,7 @@ Samples = dict[tuple[str, int, str], Float[ndarray, "resamples seeds"]]
 def _resampled(
     found: Sequence[Trained], members: Sequence[Members], *, n_resamples: int
 ) -> Samples:
-    """Losses by way, size and kind; the first sample is of all prompts as they are."""
+    """Losses by method, size and kind; the first sample is of all prompts as they are."""
     users = lattice(n_objectives=found[0].gold.rewards.shape[2], denominator=DENOMINATOR)
     n_prompts = found[0].gold.kl.shape[1]
     generator = generator_for(0, "portfolio study", n_prompts)

@@ -2,7 +2,7 @@
 
 For every seed a library of three objectives is built anew. Experts are trained for uniform anchors,
 for random anchors, and where adaptive search asks for them. Each is measured on prompts about the
-training topics with the library's own rewards, which is all that any way of choosing members sees,
+training topics with the library's own rewards, which is all that a method of choosing members sees,
 and on the held-out prompts with the gold rules, which taught nobody and are the judge. A study that
 was interrupted goes on where it stopped.
 """

@@ -6,7 +6,7 @@ from research.portfolio.study import (
     equal_gap_row,
     recentring_row,
 )
-from research.portfolio.study_methods import way_rows
+from research.portfolio.study_methods import method_rows
 
 # means over seeds 0 to 4 as other implementations recorded them: multiplicative, additive, mean
 RECORDED = {
@@ -18,7 +18,7 @@ CERTIFIED = {(2, 0.02): 0.0269, (2, 0.1): 0.0191}
 
 @pytest.mark.parametrize("beta", [0.02, 0.1])
 def test_two_objectives_reproduce_the_recorded_yardstick_and_beat_its_best(beta):
-    rows = {row.method: row for row in way_rows(2, beta, 5, seeds=range(5))}
+    rows = {row.method: row for row in method_rows(2, beta, 5, seeds=range(5))}
     for method, recorded in RECORDED[2, beta].items():
         found = (rows[method].multiplicative, rows[method].additive, rows[method].mean)
         assert found == pytest.approx(recorded, rel=0.05)
@@ -39,7 +39,7 @@ def test_two_objectives_reproduce_the_recorded_yardstick_and_beat_its_best(beta)
 def test_three_objectives_reproduce_the_recorded_yardstick_and_beat_its_best(
     beta, uniform, best_at_seven, best_at_fourteen
 ):
-    rows = {row.method: row for row in way_rows(3, beta, 7, seeds=range(5))}
+    rows = {row.method: row for row in method_rows(3, beta, 7, seeds=range(5))}
     assert rows["uniform"].multiplicative == pytest.approx(uniform, rel=0.05)
     assert rows["planned"].multiplicative <= best_at_seven
     assert rows["planned, pruned"].multiplicative <= best_at_fourteen

@@ -8,7 +8,7 @@ from research.portfolio.tradeoff import METHODS, TradeoffSettings, find, kl_betw
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [1, 3])
-def test_every_way_finds_a_portfolio_of_the_size(small_problem, method, size):
+def test_every_method_finds_a_portfolio_of_the_size(small_problem, method, size):
     settings = TradeoffSettings(pool=lattice(n_objectives=2, denominator=20), epsilon=0.8)
     found = find(
         method,

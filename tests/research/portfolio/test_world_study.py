@@ -12,13 +12,14 @@ from research.portfolio.baselines import uniform_anchors
 from research.portfolio.tabular import TabularOracle, measured, yardstick
 from research.portfolio.world_losses import (
     METHODS,
-    compare_ways,
+    compare_methods,
     losses_of,
-    members_by_way,
+    members_by_method,
     oracle_failures,
     study_json,
 )
 from research.portfolio.world_policies import (
+    OBJECTIVES,
     GoldRules,
     Trained,
     WorldStudySettings,
@@ -69,10 +70,10 @@ def test_losses_are_those_of_the_worst_and_the_mean_user_by_hand():
     assert losses_of(worth, believed, [0, 1])["routed"] == pytest.approx(0.8)
 
 
-def test_members_are_the_best_there_are_of_what_each_way_may_choose_from(trained):
+def test_members_are_the_best_there_are_of_what_each_method_may_choose_from(trained):
     one = trained[0]
     values = one.seen.rewards.mean(axis=1) - 0.1 * one.seen.kl.mean(axis=1)[:, None]
-    found = members_by_way(one, sizes=[1, 2, 3, 4])
+    found = members_by_method(one, sizes=[1, 2, 3, 4])
     users = lattice(n_objectives=3, denominator=60)
     pool = [one.seen.policies.index(name) for name in one.adaptive]
     best = (users @ values[pool].T).max(axis=1)
@@ -91,7 +92,7 @@ def test_members_are_the_best_there_are_of_what_each_way_may_choose_from(trained
 
 def test_more_members_lose_less_and_intervals_hold_the_estimate(trained, tmp_path):
     settings = WorldStudySettings(seeds=(0, 1), max_size=4, n_resamples=50)
-    study = compare_ways(trained, settings=settings)
+    study = compare_methods(trained, settings=settings)
     assert study.n_policies == tuple(len(one.seen.policies) for one in trained)
     for method in ("PALM", "any"):
         gaps = [study.row(method, size).mean.value for size in (1, 2, 4)]
@@ -105,9 +106,9 @@ def test_more_members_lose_less_and_intervals_hold_the_estimate(trained, tmp_pat
     )
     assert study.row("uniform", 1).perplexity == pytest.approx(1.0)
     assert all(1.0 <= study.row(method, 4).perplexity <= 4.0 + 1e-9 for method in METHODS)
-    by_way = {row.method: row for row in study.diversity}
+    by_method = {row.method: row for row in study.diversity}
     # every answer is "NAME says P P": of its bigrams only (says, P) and (P, P) recur
-    assert by_way["uniform"].distinct_2 == pytest.approx((4 + 2) / 12)
+    assert by_method["uniform"].distinct_2 == pytest.approx((4 + 2) / 12)
     write_world_study(study, tmp_path)
     assert (tmp_path / "portfolio-world.png").stat().st_size > 10_000
     text = render_world_study(study)
@@ -162,7 +163,7 @@ def test_a_study_of_other_objectives_has_files_of_its_own(trained: list[Trained]
     settings = WorldStudySettings(
         seeds=(0, 1), max_size=2, n_resamples=3, objectives=("elementary", "concise", "friendly")
     )
-    write_world_study(compare_ways(trained, settings=settings), tmp_path)
+    write_world_study(compare_methods(trained, settings=settings), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == {
         "portfolio-world-elementary-concise-friendly"
     }
