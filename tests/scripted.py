@@ -12,7 +12,14 @@ import torch
 from transformers import LlamaForCausalLM
 
 from fakes import byte_tokenizer, save_tiny_llama
+from palate.engine.bank import AdapterBank
+from palate.engine.control import Controller
+from palate.engine.local import LocalEngine
+from palate.mixture.reward import Judge, References
+from palate.mixture.rollout import CONTROLLER, Task
+from palate.mixture.wording import Wording
 from palate.models.adapter import Factor, save_adapter
+from palate.models.load import Base
 
 TOKENS = {"digit": "7", "turn": ":", "letter": "a", "end": "</s>"}
 EXPERTS = {  # what each expert writes: probabilities of digit, turn, letter, end
@@ -67,3 +74,37 @@ def value_of_static(share: float, *, max_tokens: int, n_answers: int, seed: int)
         text = "".join(letters[row])
         values.append(worth(text[: text.index(".")]) if "." in text else 0.0)
     return float(np.mean(values))
+
+
+REFERENCE = "reference"
+
+
+class Worth:
+    """Log-odds so that the win probability against the reference answer is the answer's worth."""
+
+    def log_odds(self, prompts, answers):
+        worths = np.clip(
+            [0.5 if answer == REFERENCE else worth(answer) for answer in answers], 0.01, 0.99
+        )
+        return np.stack([np.log(worths / (1 - worths))] * len(EXPERTS), axis=1)
+
+
+class NoReferences(References):
+    """The same reference answer to everything, which `Worth` gives even odds."""
+
+    def __init__(self) -> None:
+        pass
+
+    def answers(self, requests):
+        return [REFERENCE] * len(requests)
+
+
+def scripted_task(base: Base, bank: AdapterBank, decoding: Controller) -> Task:
+    """Both experts in equal shares, worth as reward."""
+    return Task(
+        engine=LocalEngine(base, bank, controllers={CONTROLLER: decoding}),
+        wording=Wording(base, ("", ""), prompts="none"),
+        judge=Judge(Worth(), NoReferences()),
+        prompts=("Go", "On"),
+        combinations=((0.5, 0.5),),
+    )

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from palate.mixture.fit import fit
 
 from palate import Library
 from palate.build.mixture_fit import (
@@ -28,6 +27,7 @@ from palate.library.controller import wording_of
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.mixture.controller import PreferenceController, load_controller
 from palate.mixture.decode import ControlledDecoding
+from palate.mixture.mope import fit
 from research.mixture.rivals import Entrant, controlled_entrant, uniform_entrant
 from research.mixture.verdicts import Compared, rates_of, verdicts, wanted_mean
 from research.mixture.win_rates import (

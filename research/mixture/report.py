@@ -8,10 +8,10 @@ from palate.core.files import write_json, write_text_atomic
 from palate.evaluate.plots.panels import curve_panels, interval_rows
 from palate.evaluate.plots.theme import save_png
 from palate.metrics.intervals import Interval
-from palate.world.objectives import OBJECTIVE_NAMES
 from research.mixture.ablations import Ablations
 from research.mixture.rivals import BESIDE, RIVALS
 from research.mixture.win_rates import TARGET, MixtureStudy
+from research.world.objectives import OBJECTIVE_NAMES
 
 NAME = "mixture-world"
 

@@ -31,10 +31,10 @@ from palate.library.controller import LibraryController, strengths_for
 from palate.library.generate import generate_all
 from palate.library.merge import factor_means
 from palate.methods.mixture import MixtureMethod
-from palate.mixture.wording import Asked, Wording
+from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.adapter import Adapter, load_adapter
-from palate.world.objectives import USERS
-from palate.world.prompts import MAX_ANSWER_TOKENS
+from research.world.objectives import USERS
+from research.world.prompts import MAX_ANSWER_TOKENS
 
 MORL, P_SOUPS = "morl", "p-soups"
 PROMPTED = ("p-soups", "soup-1", "soup-2", "prompting", "morl")  # rivals that read all sentences
@@ -42,7 +42,7 @@ RIVALS = ("uniform", "static", *PROMPTED)  # what the headline averages over
 PLAIN = "uniform-plain"
 BESIDE = (PLAIN, "base", "soup-1-silent", "soup-2-silent")
 
-PlanOf = Callable[[Asked], Plan]
+PlanOf = Callable[[MixtureRequest], Plan]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class StudyMethod:
 
     def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
         """The plan for the strengths that the preference comes to."""
-        asked = Asked(messages, strengths_for(library.manifest, known.preference or {}))
+        asked = MixtureRequest(messages, strengths_for(library.manifest, known.preference or {}))
         sentence = "" if self.wording is None else self.wording.preference(asked)
         return Decision(with_instruction(messages, sentence), self.plan_of(asked), self.name)
 
@@ -78,7 +78,7 @@ class Entrant:
     library: Library
     method: StudyMethod | MixtureMethod
 
-    def answers(self, items: list[Asked], *, seed: int) -> list[str]:
+    def answers(self, items: list[MixtureRequest], *, seed: int) -> list[str]:
         """One answer per item; a prompt has one seed per user, the same for all methods."""
         names = self.library.manifest.objective_names
         owners = self.library.manifest.anchors().argmax(axis=1)
@@ -92,14 +92,14 @@ class Entrant:
         return [output.text for output in outputs]
 
 
-def everybody(opened: Library, prompts: tuple[str, ...]) -> list[Asked]:
+def everybody(opened: Library, prompts: tuple[str, ...]) -> list[MixtureRequest]:
     """Every prompt for every user, prompt by prompt."""
     manifest = opened.manifest
     wanted = [
         strengths_for(manifest, {objective.name: 1 / 3 for objective in user.objectives})
         for user in USERS
     ]
-    return [Asked(prompt, strengths) for prompt in prompts for strengths in wanted]
+    return [MixtureRequest(prompt, strengths) for prompt in prompts for strengths in wanted]
 
 
 def controlled_entrant(opened: Library, wording: Wording, decoding: Controller) -> Entrant:
@@ -130,10 +130,10 @@ def rivals(opened: Library, wording: Wording) -> dict[str, Entrant]:
     def soup(strength: float) -> PlanOf:
         return lambda item: parameter_soup_plan([strength * s for s in item.strengths])
 
-    def reference(_item: Asked) -> Plan:
+    def reference(_item: MixtureRequest) -> Plan:
         return reference_plan(n_experts=n_experts)
 
-    def mean(item: Asked) -> Plan:
+    def mean(item: MixtureRequest) -> Plan:
         return member_plan(index=places[_mean_name(item)], n_experts=len(extra))
 
     plain = Wording(wording.base, wording.instructions, wording.prompts, wording.pool, blend=0.0)
@@ -164,7 +164,7 @@ def _mean_adapters(opened: Library) -> Mapping[str, Adapter]:
     }
 
 
-def _mean_name(item: Asked) -> str:
+def _mean_name(item: MixtureRequest) -> str:
     return "mean-" + "-".join(map(str, item.wanted))
 
 

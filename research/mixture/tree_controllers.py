@@ -19,11 +19,11 @@ from scipy.special import expit
 from torch import Tensor
 
 from palate.core.seeds import derive_seed, generator_for
+from palate.mixture.losses import rebel_loss
 from palate.mixture.pooling import shares_of, token_log_probs
-from palate.mixture.rebel import rebel_loss
-from palate.mixture.tabular import ControlProblem, Shares
-from palate.soup.trees import Policy, optimal_policy, sample_answers
+from research.mixture.tabular import ControlProblem, Shares
 from research.soup.token_trees import yardstick as token_tree
+from research.soup.trees import Policy, optimal_policy, sample_answers
 
 BETA = 0.08  # KL price of the experts
 STEEPNESS = 1.5  # of the rewards sigmoid(1.5 attribute)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from palate.mixture.fit import CURVES
 
 from palate import Library
 from palate.build.library import build_library
@@ -30,6 +29,7 @@ from palate.core.seeds import generator_for
 from palate.library.controller import has_controller, wording_of
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.metrics.win_rates import WinRates
+from palate.mixture.checkpoint import CURVES
 from palate.mixture.controller import load_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.models.adapter import load_adapter

@@ -13,9 +13,8 @@ from rich.table import Table
 from palate.core.errors import CheckFailedError
 from palate.core.files import dump_json, write_text_atomic
 from palate.core.progress import progress_of
-from palate.mixture.tabular import share_entropy
-from palate.soup.trees import answer_log_probs, soup_policy
 from research.command_line import IsJson, run
+from research.mixture.tabular import share_entropy
 from research.mixture.tree_controllers import (
     RebelSettings,
     Yardstick,
@@ -23,6 +22,7 @@ from research.mixture.tree_controllers import (
     two_halves,
     yardstick,
 )
+from research.soup.trees import answer_log_probs, soup_policy
 
 N_TREES = 5
 CHECKPOINTS = (20, 100, 300)  # updates of REBEL after which its value is listed

@@ -19,7 +19,7 @@ from palate.core.types import BaseRecord, Objective
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import ExpertRecord, Manifest
-from palate.mixture import learn
+from palate.mixture import mope
 from palate.models.load import load_base
 from palate.training.anchors import Anchor
 from scripted import save_scripted
@@ -139,6 +139,6 @@ def test_ppo_on_several_processes_is_refused_with_a_sentence(
 ) -> None:
     copy = Path(shutil.copytree(library, tmp_path / "library"))
     run = load_settings(MixtureRun, run_file, overrides=["fit.loss.method=ppo"])
-    monkeypatch.setattr(learn, "n_together", lambda: 2)
+    monkeypatch.setattr(mope, "n_together", lambda: 2)
     with pytest.raises(InvalidInputError, match="2 processes cannot share a step of PPO"):
         fit_mixture(Library.load(copy), run)

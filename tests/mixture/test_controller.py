@@ -35,7 +35,6 @@ def test_saved_and_loaded_it_scores_as_before_to_the_bit(
     controller.save(tmp_path)
     again = load_controller(tmp_path)
     assert torch.equal(read_something(again), read_something(controller))
-    assert again.fingerprint == controller.fingerprint
     assert again.experts == controller.experts
 
 

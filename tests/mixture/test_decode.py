@@ -15,15 +15,15 @@ from palate.mixture.controller import PreferenceController, new_controller
 from palate.mixture.decode import ControlledDecoding, DecodeSettings, experts_of
 from palate.mixture.pooling import Floor, shares_of
 from palate.mixture.rollout import CONTROLLER
-from palate.mixture.wording import Asked, Wording
+from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.load import Base
 from palate.models.trunk import TrunkSettings
 
 ASKED = [
-    Asked("What is rain?", (0.5, 0.5, 0.0, 0.0)),
-    Asked("Why", (0.0, 0.2, 0.3, 0.5)),
-    Asked("Tell me about the old harbour.", (0.25, 0.25, 0.25, 0.25)),
-    Asked("How do bees find home?", (0.0, 0.0, 0.0, 1.0)),
+    MixtureRequest("What is rain?", (0.5, 0.5, 0.0, 0.0)),
+    MixtureRequest("Why", (0.0, 0.2, 0.3, 0.5)),
+    MixtureRequest("Tell me about the old harbour.", (0.25, 0.25, 0.25, 0.25)),
+    MixtureRequest("How do bees find home?", (0.0, 0.0, 0.0, 1.0)),
 ]
 HOT = SamplingParams(max_tokens=12)
 
@@ -176,7 +176,9 @@ def test_skipped_experts_get_nothing_and_the_bound_is_their_sum(
 
 def test_a_blended_row_is_its_expert_and_a_share_of_what_else_is_wanted(base: Base) -> None:
     wording = Wording(base, ("be kind", "be short", "be exact", ""), "none", blend=0.5)
-    plan = wording.plan(Asked("hi", (0.5, 0.5, 0.0, 0.0)), controller=CONTROLLER, extra=(3,))
+    plan = wording.plan(
+        MixtureRequest("hi", (0.5, 0.5, 0.0, 0.0)), controller=CONTROLLER, extra=(3,)
+    )
     assert [row.coefficients for row in plan.rows] == [
         (1.0, 0.5, 0.0, 0.0),
         (0.5, 1.0, 0.0, 0.0),

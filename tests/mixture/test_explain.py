@@ -1,6 +1,7 @@
 """Explanations: Bayes' rule by hand, and pages that no text can break out of."""
 
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,9 +45,21 @@ def test_responsibilities_follow_bayes_rule() -> None:
     total = 0.25 * 0.6 + 0.75 * 0.2
     assert np.allclose(first.responsibilities, [0.25 * 0.6 / total, 0.75 * 0.2 / total])
     assert first.log_prob == pytest.approx(np.log(total))
-    assert first.surprise == pytest.approx(0.25)
     assert second.responsibilities == (1.0, 0.0)
     assert story().to_json()["mean_responsibilities"]["warm"] == pytest.approx(0.75)
+
+
+def test_responsibilities_meet_the_exact_cases(mope_cases: dict[str, Any]) -> None:
+    for case in mope_cases["cases"]:
+        probs = np.array(mope_cases["expert_probs"])[:, case["token"]]
+        (token,) = story(
+            experts=("a", "b", "c"),
+            texts=["one"],
+            shares=np.array([case["alpha"]]),
+            expert_log_probs=np.log([probs]),
+        ).tokens
+        assert np.allclose(token.responsibilities, case["rho"], atol=1e-10)
+        assert token.log_prob == pytest.approx(case["log_prob"], abs=1e-10)
 
 
 def test_no_text_can_break_out_of_the_page() -> None:

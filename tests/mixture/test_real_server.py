@@ -24,11 +24,11 @@ from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.openai.endpoint import EndpointExpert, EndpointSettings, connect
-from palate.mixture.bounds import Listed, pool_listed, total_variation
+from palate.mixture.bounds import Listed, pool_listed
 from palate.mixture.remote import FixedShares, RemoteMixture, RemoteSettings
 from palate.models.chat import encode_prompt
 from palate.models.load import Base, load_base
-from palate.world.prompts import base_folder, format_prompt, held_out_prompts
+from research.world.prompts import base_folder, format_prompt, held_out_prompts
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,6 +37,13 @@ pytestmark = [
         reason="PALATE_ENDPOINT names no server; docs/mixture.md says how to start one",
     ),
 ]
+
+
+def total_variation(left: dict[int, float], right: dict[int, float]) -> float:
+    tokens = left.keys() | right.keys()
+    return 0.5 * math.fsum(abs(left.get(t, 0.0) - right.get(t, 0.0)) for t in tokens)
+
+
 EXPERTS = ("elementary", "concise", "friendly")
 SHARES = (0.5, 0.3, 0.2)
 N_TOKENS = 200

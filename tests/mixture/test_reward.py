@@ -7,16 +7,18 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.mixture.reward import (
+    Judge,
+    References,
     combined_reward,
     raw_reward,
-    unsaturated_fraction,
     win_probabilities,
 )
+from palate.mixture.wording import MixtureRequest
 
 
 def test_the_exact_case_is_met(mope_cases: dict[str, Any]) -> None:
     case = mope_cases["win_probability_reward"]
-    wins = win_probabilities(np.array([case["r"]]), np.array([case["r_reference"]]))
+    wins = win_probabilities(np.array([case["r"]]) - np.array([case["r_reference"]]))
     assert np.allclose(wins[0], case["win_probability"], atol=1e-12)
     for asked in case["requested"]:
         strengths = np.zeros((1, 3))
@@ -29,39 +31,57 @@ def test_the_exact_case_is_met(mope_cases: dict[str, Any]) -> None:
     assert found[0] == pytest.approx(case["slider"]["R"], abs=1e-12)
 
 
+class Scores:
+    """Log-odds by text."""
+
+    def __init__(self, **scores: list[float]) -> None:
+        self.scores = scores
+
+    def log_odds(self, prompts, answers):
+        return np.array([self.scores[answer] for answer in answers])
+
+
+class OneReference(References):
+    """The same reference answer to everything."""
+
+    def __init__(self) -> None:
+        pass
+
+    def answers(self, requests):
+        return ["reference"] * len(requests)
+
+
+REQUEST = MixtureRequest("Why?", (0.5, 0.5))
+
+
+def margins(*, shift: float = 0.0, temperature: float = 1.0, **scores: list[float]) -> np.ndarray:
+    shifted = {name: [value + shift for value in row] for name, row in scores.items()}
+    judge = Judge(Scores(**shifted), OneReference(), temperature=temperature)
+    return judge.margins([REQUEST], ["own"])
+
+
 def test_shifting_the_scores_of_a_prompt_changes_nothing_and_equal_answers_get_half() -> None:
-    scores, reference = np.array([[1.0, -3.0]]), np.array([[0.2, 4.0]])
-    shifted = win_probabilities(scores + 7.5, reference + 7.5)
-    assert np.allclose(shifted, win_probabilities(scores, reference), atol=1e-12)
-    assert win_probabilities(scores, scores).tolist() == [[0.5, 0.5]]
+    scores = {"own": [1.0, -3.0], "reference": [0.2, 4.0]}
+    assert np.allclose(margins(**scores, shift=7.5), margins(**scores), atol=1e-12)
+    assert np.allclose(margins(**scores, temperature=2.0), [[0.4, -3.5]])
+    assert win_probabilities(np.zeros((1, 2))).tolist() == [[0.5, 0.5]]
+
+
+def test_a_score_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="not finite"):
+        margins(own=[np.inf, 0.0], reference=[0.0, 0.0])
 
 
 def test_objectives_that_are_not_requested_are_not_read() -> None:
     wins, strengths = np.array([[0.4, np.nan]]), np.array([[1.0, 0.0]])
     assert combined_reward(wins, strengths, is_ended=np.array([True])).tolist() == [0.4]
-    with pytest.raises(InvalidInputError, match="give its reward model"):
-        combined_reward(wins, np.array([[0.5, 0.5]]), is_ended=np.array([True]))
-
-
-def test_saturated_wins_are_counted() -> None:
-    wins, strengths = np.array([[0.5, 0.99], [0.01, 0.9]]), np.array([[0.5, 0.5], [0.5, 0.5]])
-    assert unsaturated_fraction(wins, strengths) == 0.5
-
-
-def test_bad_input_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="same objectives"):
-        win_probabilities(np.zeros((1, 2)), np.zeros((1, 3)))
-    with pytest.raises(InvalidInputError, match="not finite"):
-        win_probabilities(np.array([[np.inf]]), np.zeros((1, 1)))
-    with pytest.raises(InvalidInputError, match="simplex"):
-        combined_reward(np.ones((1, 2)), np.array([[0.5, 0.4]]), is_ended=np.array([True]))
 
 
 def test_the_raw_reward_is_the_tangent_of_the_win_probability_and_cut_answers_earn_least() -> None:
     margins = np.array([[0.01, -0.02, 9.0], [8.0, -4.0, 9.0], [-1.0, -1.0, 9.0]])
     strengths = np.tile([0.5, 0.5, 0.0], (3, 1))
     found = raw_reward(margins, strengths, is_ended=np.array([True, True, True]))
-    wins = win_probabilities(margins, np.zeros_like(margins))
+    wins = win_probabilities(margins)
     squashed = combined_reward(wins, strengths, is_ended=np.array([True] * 3))
     assert found[0] == pytest.approx(squashed[0], abs=1e-6)
     assert found.tolist() == pytest.approx([0.49875, 1.0, 0.25])

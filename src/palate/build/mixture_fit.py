@@ -32,11 +32,12 @@ from palate.library.manifest import experts_key
 from palate.library.rewards import library_rewards
 from palate.mixture.controller import PreferenceController, new_controller
 from palate.mixture.decode import ControlledDecoding
-from palate.mixture.fit import Task, fit
 from palate.mixture.monitors import Summary, summarise, warnings_of
-from palate.mixture.rollout import CONTROLLER, Judge, References, sample
+from palate.mixture.mope import fit
+from palate.mixture.reward import Judge, References
+from palate.mixture.rollout import CONTROLLER, Task, sample
 from palate.mixture.settings import FitSettings
-from palate.mixture.wording import Asked, Wording
+from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.processes import is_first, join_launch
 from palate.rewards.reward import LearnedReward
 from palate.training.rollouts import read_rollouts
@@ -266,15 +267,15 @@ def _measured(
     is_uniform: bool = False,
 ) -> Summary:
     """Answers are sampled with the same seeds under the controller and under equal shares."""
-    asked = [
-        Asked(task.prompts[place % len(task.prompts)], combinations[place % len(combinations)])
+    requests = [
+        MixtureRequest(
+            task.prompts[place % len(task.prompts)], combinations[place % len(combinations)]
+        )
         for place in range(run.n_measured)
     ]
     samples = sample(
-        task.engine,
-        task.wording,
-        task.judge,
-        asked,
+        task,
+        requests,
         sampling=SamplingParams(temperature=1.0, max_tokens=run.fit.max_tokens),
         seed=run.fit.seed,
         is_uniform=is_uniform,

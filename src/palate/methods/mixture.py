@@ -17,7 +17,7 @@ from palate.core.plan import coefficients_from_mapping
 from palate.library.controller import require_controller, strengths_for
 from palate.library.library import Library
 from palate.mixture.rollout import CONTROLLER
-from palate.mixture.wording import Asked
+from palate.mixture.wording import MixtureRequest
 
 
 class MixtureMethod:
@@ -35,9 +35,9 @@ class MixtureMethod:
         """
         controller = require_controller(library.controller, library.files)
         strengths = _strengths(library, known)
-        asked = Asked(messages, strengths)
+        request = MixtureRequest(messages, strengths)
         floor = () if library.floor is None else (library.floor.expert,)
-        plan = controller.wording.plan(asked, controller=CONTROLLER, extra=floor)
+        plan = controller.wording.plan(request, controller=CONTROLLER, extra=floor)
         was = "was" if controller.is_trained_on(strengths) else "was not"
         reason = (
             "The library's controller gives the shares, new at every token; it "
@@ -49,8 +49,8 @@ class MixtureMethod:
             for name, share in zip(library.bank.names, strengths, strict=True)
             if share > 0
         }
-        told = controller.wording.full_messages(asked)
-        return Decision(told, plan, self.name, named, reason=reason)
+        prompted = controller.wording.full_messages(request)
+        return Decision(prompted, plan, self.name, named, reason=reason)
 
 
 def _strengths(library: Library, known: Known) -> tuple[float, ...]:

@@ -1,11 +1,11 @@
-"""What approximations of a mixture can cost, in total variation: lists, skipping, coefficients.
+"""Approximations of a mixture with bounds on their total variation: top-k lists and skipping.
 
 A mixture of experts that are known only by their top-k lists, or of which some are left out, is
-another distribution than the one asked for. Each function gives that distribution and a bound on
-its distance; by summing over tokens a bound on every reward in [0, 1] follows (methods C10).
+another distribution than the exact one. Each function gives that distribution and a bound on its
+distance; by summing over tokens a bound on every reward in [0, 1] follows (methods C10).
 
 Source:
-    methods mope M2-M5 (ours, with proofs there).
+    mope.md M3 to M5 (ours, with proofs there).
 """
 
 import math
@@ -23,13 +23,9 @@ MASS_TOLERANCE = 1e-4  # lists may sum to this much more than one, from rounding
 
 @dataclass(frozen=True)
 class Listed:
-    """The tokens that an expert listed.
+    """The tokens that an expert listed; the rest to one is on tokens that are not listed."""
 
-    Attributes:
-        probs: Probability by token id; what is missing to one is on tokens that are not listed.
-    """
-
-    probs: Mapping[int, float]
+    probs: Mapping[int, float]  # probability by token id
 
     def __post_init__(self) -> None:
         """Refuse what is no part of a distribution."""
@@ -53,15 +49,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class Bounded:
-    """A distribution over some tokens, and how far it can be from the exact one.
+    """A distribution over some tokens, and a bound on its distance to the exact one."""
 
-    Attributes:
-        probs: Probability by token id, sum one.
-        bound: At least the total variation to the exact distribution, in [0, 1].
-    """
-
-    probs: Mapping[int, float]
-    bound: float
+    probs: Mapping[int, float]  # probability by token id, sum one
+    bound: float  # at least the total variation to the exact distribution, in [0, 1]
 
 
 def pool_listed(lists: Sequence[Listed], shares: Sequence[float]) -> Bounded:
@@ -69,13 +60,13 @@ def pool_listed(lists: Sequence[Listed], shares: Sequence[float]) -> Bounded:
 
     Args:
         lists: One per expert.
-        shares: One per expert, on the simplex; a list of share zero is not read.
+        shares: One per expert, on the simplex; a list of share zero does not matter.
 
     Raises:
         InvalidInputError: no listed token has any probability.
 
     Source:
-        methods mope M3.
+        mope.md M3.
     """
     pooled: dict[int, float] = {}
     missing = 0.0
@@ -103,7 +94,7 @@ def pool_listed_log_linear(lists: Sequence[Listed], coefficients: Sequence[float
         InvalidInputError: a coefficient is negative, or no token is listed by all rows.
 
     Source:
-        methods mope M4.
+        mope.md M4.
     """
     if any(c < 0.0 for c in coefficients):
         raise InvalidInputError(
@@ -118,8 +109,8 @@ def pool_listed_log_linear(lists: Sequence[Listed], coefficients: Sequence[float
     }
     rest = [max(0.0, 1.0 - math.fsum(probs[t] for t in common)) for probs, _ in rows]
     excluded = math.exp(math.fsum(c * _log(r) for r, (_, c) in zip(rest, rows, strict=True)))
-    kept = math.fsum(pooled.values())
-    return Bounded(_normalised(pooled), excluded / (excluded + kept))
+    listed = math.fsum(pooled.values())
+    return Bounded(_normalised(pooled), excluded / (excluded + listed))
 
 
 def skip_small(
@@ -139,67 +130,14 @@ def skip_small(
         The new shares, and the total variation that it costs at most: the sum of those left out.
 
     Source:
-        methods mope M5.
+        mope.md M5.
     """
-    kept = np.where(shares >= threshold, shares, 0.0)
-    if not kept.any():
-        kept[int(np.argmax(shares))] = shares.max()
+    rest = np.where(shares >= threshold, shares, 0.0)
+    if not rest.any():
+        rest[int(np.argmax(shares))] = shares.max()
     if floor is not None:
-        kept[floor] = shares[floor]
-    return kept / kept.sum(), float(max(0.0, 1.0 - kept.sum() / shares.sum()))
-
-
-def kl_to_uniform_bound(shares: Float[ndarray, " experts"], *, n_active: int) -> float:
-    """`log n - entropy(shares)`: bounds KL(mixture || uniform mixture), in nats per token.
-
-    Source:
-        methods mope M2.
-    """
-    positive = shares[shares > 0]
-    return math.log(n_active) + float((positive * np.log(positive)).sum())
-
-
-def within_budget(
-    shares: Float[ndarray, " experts"], *, active: Sequence[bool], budget: float
-) -> Float[ndarray, " experts"]:
-    """The shares, moved towards uniform just so far that their bound is within the budget.
-
-    `(1 - t) shares + t / n` with the smallest `t` in [0, 1] for which
-    `log n - entropy <= budget`, found by bisection to 1e-9.
-
-    Args:
-        shares: On the simplex.
-        active: Which experts take part in the uniform mixture.
-        budget: Nats per token, zero or more.
-
-    Source:
-        methods mope 15.8.
-    """
-    uniform = np.asarray(active, dtype=np.float64) / sum(active)
-    n_active = sum(active)
-    low, high = 0.0, 1.0
-    if kl_to_uniform_bound(shares, n_active=n_active) <= budget:
-        return shares
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        moved = (1 - middle) * shares + middle * uniform
-        if kl_to_uniform_bound(moved, n_active=n_active) <= budget:
-            high = middle
-        else:
-            low = middle
-    return (1 - high) * shares + high * uniform
-
-
-def spread_missing(listed: Listed, *, n_vocab: int) -> float:
-    """Probability of each unlisted token if the missing mass lay evenly on all of them."""
-    n_unlisted = n_vocab - len(listed.probs)
-    return listed.missing / n_unlisted if n_unlisted > 0 else 0.0
-
-
-def total_variation(left: Mapping[int, float], right: Mapping[int, float]) -> float:
-    """Half the L1 distance of two distributions over token ids."""
-    tokens = left.keys() | right.keys()
-    return 0.5 * math.fsum(abs(left.get(t, 0.0) - right.get(t, 0.0)) for t in tokens)
+        rest[floor] = shares[floor]
+    return rest / rest.sum(), float(max(0.0, 1.0 - rest.sum() / shares.sum()))
 
 
 def _normalised(probs: Mapping[int, float]) -> dict[int, float]:

@@ -1,80 +1,123 @@
-"""Checkpoints of a training run: parameters, optimizer and the number of updates done.
+"""The folder of a training run: curves, answers and a checkpoint, so that a run can be resumed.
 
 Random numbers are derived from the seed and the number of the update, so a resumed run goes on as
-if it had not been interrupted. Only safetensors and JSON; the folder is replaced as a whole.
+if it had not been interrupted. Only safetensors and JSON; the checkpoint is replaced as a whole.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palate.core.errors import FormatError
-from palate.core.files import read_versioned, write_folder_atomic, write_versioned
+from palate.core.files import (
+    append_jsonl,
+    read_jsonl,
+    read_versioned,
+    write_folder_atomic,
+    write_jsonl,
+    write_versioned,
+)
+from palate.mixture.answers import Answers
+from palate.models.processes import is_first
 
 KIND = "palate.controller-checkpoint"
 SCHEMA_VERSION = 1
+CURVES = "curves.jsonl"
+_CHECKPOINT, _ANSWERS = "checkpoint", "answers"
 _STATE, _ABOUT = "state.safetensors", "checkpoint.json"
 
 
-def save_checkpoint(
-    folder: Path,
-    controller: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    n_updates: int,
-    key: str,
-) -> None:
-    """Write the state after so many updates; a checkpoint that was there is replaced.
+class TrainingFolder:
+    """What a run has done so far; of several processes the first one writes.
 
-    Args:
-        folder: Made anew.
-        controller: Its parameters.
-        optimizer: Its moments.
-        n_updates: Done.
-        key: Hash of everything that determines the run.
+    Attributes:
+        n_done: Updates that the checkpoint has.
+        curves: One row per update.
     """
-    tensors = {f"controller.{name}": value for name, value in controller.state_dict().items()}
-    for place, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{place}.{name}": value for name, value in state.items()}
 
-    def fill(target: Path) -> None:
-        save_file({name: _plain(value) for name, value in tensors.items()}, target / _STATE)
-        about = {"n_updates": n_updates, "key": key}
+    def __init__(
+        self, folder: Path, controller: nn.Module, optimizer: torch.optim.Optimizer, *, key: str
+    ) -> None:
+        """Put controller and optimizer into the state of the folder's checkpoint, if it has one.
+
+        Args:
+            folder: May be missing.
+            controller: Trained in place.
+            optimizer: The controller's.
+            key: Hash of everything that determines the run.
+
+        Raises:
+            FormatError: the checkpoint belongs to another run.
+        """
+        self._folder, self._key = folder, key
+        self._controller, self._optimizer = controller, optimizer
+        self.n_done = self._load()
+        self.curves = self._read_curves()
+        self._answers: list[Answers] = []
+
+    def with_earlier(self, answers: Answers, *, update: int) -> Answers:
+        """The answers of all updates so far; `answers` are stored as those of this update."""
+        if not self._answers:
+            device = answers.ids.device
+            self._answers = [Answers.load(self._part(u), device=device) for u in range(update)]
+        if is_first():
+            self._part(update).parent.mkdir(parents=True, exist_ok=True)
+            answers.save(self._part(update))
+        self._answers.append(answers)
+        return Answers.joined(self._answers)
+
+    def record(self, row: dict[str, Any], *, is_due: bool) -> None:
+        """Append an update's row to the curves, and replace the checkpoint if it is due."""
+        self.curves.append(row)
+        if is_first():
+            append_jsonl(self._folder / CURVES, [row])
+            if is_due:
+                write_folder_atomic(self._folder / _CHECKPOINT, self._fill)
+
+    def _part(self, update: int) -> Path:
+        return self._folder / _ANSWERS / f"{update:04d}.safetensors"
+
+    def _read_curves(self) -> list[dict[str, Any]]:
+        """The rows of the updates that the checkpoint has; later ones are cut off the file."""
+        path = self._folder / CURVES
+        if not path.is_file():
+            return []
+        rows = read_jsonl(path, what="curves file", is_torn_end_dropped=True)
+        rows = [row for row in rows if row["update"] <= self.n_done]
+        if is_first():
+            write_jsonl(path, rows)
+        return rows
+
+    def _fill(self, target: Path) -> None:
+        tensors = {f"controller.{name}": t for name, t in self._controller.state_dict().items()}
+        for place, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{place}.{name}": value for name, value in state.items()}
+        plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        save_file(plain, target / _STATE)
+        about = {"n_updates": self.curves[-1]["update"], "key": self._key}
         write_versioned(target / _ABOUT, kind=KIND, version=SCHEMA_VERSION, content=about)
 
-    write_folder_atomic(folder, fill)
-
-
-def load_checkpoint(
-    folder: Path, controller: nn.Module, optimizer: torch.optim.Optimizer, *, key: str
-) -> int:
-    """Put controller and optimizer into the state of the checkpoint; updates done, 0 without one.
-
-    Raises:
-        FormatError: the checkpoint belongs to another run.
-    """
-    if not (folder / _ABOUT).is_file():
-        return 0
-    about = read_versioned(folder / _ABOUT, kind=KIND, version=SCHEMA_VERSION)
-    if about["key"] != key:
-        raise FormatError(
-            f"The checkpoint {str(folder)!r} belongs to a run with other settings or data (key "
-            f"{about['key'][:12]}, not {key[:12]}); remove it or use another folder."
-        )
-    tensors = load_file(folder / _STATE)
-    controller.load_state_dict(_with_prefix(tensors, "controller."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _with_prefix(tensors, "optimizer.").items():
-        place, _, key_name = name.partition(".")
-        state.setdefault(int(place), {})[key_name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return int(about["n_updates"])
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous().clone()
+    def _load(self) -> int:
+        folder = self._folder / _CHECKPOINT
+        if not (folder / _ABOUT).is_file():
+            return 0
+        about = read_versioned(folder / _ABOUT, kind=KIND, version=SCHEMA_VERSION)
+        if about["key"] != self._key:
+            raise FormatError(
+                f"The checkpoint {str(folder)!r} belongs to a run with other settings or data (key "
+                f"{about['key'][:12]}, not {self._key[:12]}); remove it or use another folder."
+            )
+        tensors = load_file(folder / _STATE)
+        self._controller.load_state_dict(_with_prefix(tensors, "controller."))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _with_prefix(tensors, "optimizer.").items():
+            place, _, key_name = name.partition(".")
+            state.setdefault(int(place), {})[key_name] = value
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
+        return int(about["n_updates"])
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,9 +1,8 @@
-"""The preference control model (PCM): a small decoder that says, token by token, who is to write.
+"""The preference control model (PCM): a small decoder that scores the experts at every token.
 
-It reads the preference in words and the prompt as text, the answer so far, and the strengths of the
-preference as a vector; a linear head gives one score per expert, and a softmax over the experts
-that were asked for makes shares of them. The head starts at zero, so training starts at the uniform
-mixture, exactly.
+Its input is the prompt with the preference in words, the answer so far, and the strengths of the
+preference as a vector; a linear head gives one score per expert. The head starts at zero, so
+training starts at the uniform mixture, exactly.
 
 Source:
     MoPE, arXiv 2407.04181: a decoder of about 2 % of the base with a linear layer of n outputs.
@@ -19,6 +18,7 @@ Deviations from the paper:
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from palate.core.files import (
     write_bytes_atomic,
     write_versioned,
 )
+from palate.mixture.settings import FitSettings
 from palate.models.trunk import Trunk, TrunkSettings, new_trunk, trunk_of
 
 KIND = "palate.controller"
@@ -39,13 +40,7 @@ CONFIG, PARAMETERS = "config.json", "model.safetensors"
 
 
 class PreferenceController(nn.Module):
-    """Scores over the experts after every token, and a value for PPO.
-
-    Attributes:
-        trunk: The decoder.
-        experts: Names, in bank order; one score each.
-        tokenizer_fingerprint: Of the base whose token ids it reads.
-    """
+    """Scores over the experts after every token, and a value for PPO."""
 
     def __init__(
         self,
@@ -69,13 +64,8 @@ class PreferenceController(nn.Module):
 
     @property
     def n_parameters(self) -> int:
-        """All that is trained; the embedding is the larger part of a small trunk."""
+        """Number of trained parameters; the embedding is the larger part of a small trunk."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of every parameter."""
-        return hash_bytes(save(self._tensors()))
 
     def forward(
         self,
@@ -89,7 +79,7 @@ class PreferenceController(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` into the folder."""
-        tensors = save(self._tensors())
+        tensors = save({name: t.detach().contiguous() for name, t in self.state_dict().items()})
         content = {
             "experts": list(self.experts),
             "tokenizer_fingerprint": self.tokenizer_fingerprint,
@@ -98,9 +88,6 @@ class PreferenceController(nn.Module):
         }
         write_bytes_atomic(folder / PARAMETERS, tensors)
         write_versioned(folder / CONFIG, kind=KIND, version=SCHEMA_VERSION, content=content)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value.detach().contiguous() for name, value in self.state_dict().items()}
 
 
 def new_controller(
@@ -116,9 +103,9 @@ def new_controller(
     Args:
         settings: The trunk's shape.
         experts: Names, in bank order.
-        n_vocab: Token ids of the base.
-        tokenizer_fingerprint: Of the base.
-        seed: Of the trunk's parameters.
+        n_vocab: Number of the base's token ids.
+        tokenizer_fingerprint: Hash of the base's tokenizer.
+        seed: Random seed of the trunk's parameters.
 
     Raises:
         InvalidInputError: the shape is not possible, or there is nothing at the trunk's path.
@@ -128,6 +115,32 @@ def new_controller(
     return PreferenceController(
         trunk, config, experts=experts, tokenizer_fingerprint=tokenizer_fingerprint
     )
+
+
+def new_optimizer(controller: nn.Module, settings: FitSettings) -> torch.optim.AdamW:
+    """AdamW with one rate for the decoder's body and one for everything else.
+
+    At a body rate of zero the whole trunk is frozen, and only the heads are trained.
+    """
+    frozen = "trunk." if settings.body_rate == 0.0 else None
+    body: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in controller.named_parameters():
+        parameter.requires_grad_(frozen is None or not name.startswith(frozen))
+        if parameter.requires_grad:
+            (body if name.startswith("trunk.decoder") else rest).append(parameter)
+    groups = [
+        {"params": parameters, "lr": rate, "initial_lr": rate}
+        for parameters, rate in ((body, settings.body_rate), (rest, settings.head_rate))
+        if parameters
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def decay_rates(optimizer: torch.optim.Optimizer, *, remaining: float) -> None:
+    """Set every learning rate to this fraction of its initial value."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * remaining
 
 
 def load_controller(folder: Path) -> PreferenceController:

@@ -1,9 +1,9 @@
-"""Decoding under control: the controller reads along while the engine writes.
+"""Decoding under control: the controller scores the experts while the engine generates.
 
-For every live request the controller keeps its own key-value cache, in the order in which requests
-joined; each step costs one token of the small trunk for the whole batch. What it reads of a plan:
-the pool's context (token ids with the preference in words) and strengths, and which expert each row
-is. A request's shares depend on its own tokens only.
+For every running request the controller keeps its own key-value cache, in the order in which
+requests joined; each step costs one token of the small trunk for the whole batch. It uses a plan's
+pool context (token ids with the preference in words) and strengths, and which expert each row is.
+A request's shares depend on its own tokens only.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ from palate.mixture.pooling import Floor, shares_of
 from palate.models.cache import RowCache
 from palate.models.load import Base, require_same_tokenizer
 
-MOST_REMEMBERED = 1024  # ended requests whose left-out shares can still be asked for
+MAX_ENDED = 1024  # ended requests whose skipped shares stay available
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How shares are made of scores when answering; training uses the defaults.
+    """How scores become shares when answering; training uses the defaults.
 
     Attributes:
-        floor: A least share of one expert, also where it was not asked for (its row must be in the
+        floor: A least share of one expert, also where it is not wanted (its row must be in the
             plan, with strength zero).
         skip_below: Experts with smaller shares are left out of a token; the largest and the
             floor's always stay.
@@ -50,7 +50,7 @@ class DecodeSettings:
 
 
 class ControlledDecoding:
-    """A controller as the engine knows it."""
+    """A controller in the form that the engine takes."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ControlledDecoding:
         """Join a controller to the base whose experts it mixes.
 
         Raises:
-            FormatError: the controller reads another tokenizer's ids.
+            FormatError: the controller was made for another tokenizer.
         """
         require_same_tokenizer(
             left=("controller", controller.tokenizer_fingerprint),
@@ -72,17 +72,17 @@ class ControlledDecoding:
         self.settings = settings or DecodeSettings()
 
     def start(self) -> "DecodeRun":
-        """What serves one run of the engine."""
+        """The state of one run of the engine."""
         return DecodeRun(self.controller, self.settings)
 
 
 @dataclass(eq=False)
 class DecodeRun:
-    """What the controller has read of the live requests of one run.
+    """The controller's cache of the running requests.
 
     Attributes:
-        skipped: Largest share left out so far by request, summed over its tokens: a bound on the
-            total variation of whole answers. Of ended requests the last ones are remembered.
+        skipped: By request, the skipped shares summed over its tokens: a bound on the total
+            variation of whole answers. Only the last ended requests are kept.
     """
 
     controller: PreferenceController
@@ -96,7 +96,7 @@ class DecodeRun:
     @torch.inference_mode()
     def shares(self, running_requests: Sequence[RunningRequest]) -> list[Float[Tensor, " rows"]]:
         """One share per row of each request; see `palate.engine.control.ControlRun`."""
-        by_index = {running.index: running for running in running_requests}
+        by_index = {request.index: request for request in running_requests}
         self._forget({index for index in self._order if index not in by_index})
         parts: list[Tensor] = []
         if self._cache is not None:
@@ -105,57 +105,60 @@ class DecodeRun:
             parts.append(
                 self.controller.trunk.advance(tokens.to(device), self._cache, self._strengths)
             )
-        fresh = [running for running in running_requests if running.index not in self._experts]
+        fresh = [request for request in running_requests if request.index not in self._experts]
         if fresh:
-            parts.append(self._read(fresh))
-        scores = self.controller.head(torch.cat(parts))
-        shares = self._shares(scores)
-        return [self._rows(running.index, shares) for running in running_requests]
+            parts.append(self._prefill(fresh))
+        shares = self._shares(self.controller.head(torch.cat(parts)))
+        return [self._rows(request.index, shares) for request in running_requests]
 
-    def _read(self, fresh: Sequence[RunningRequest]) -> Tensor:
+    def _prefill(self, fresh: Sequence[RunningRequest]) -> Tensor:
         strengths = torch.zeros(len(fresh), len(self.controller.experts))
-        for place, running in enumerate(fresh):
-            experts = experts_of(running.plan)
-            self._experts[running.index] = experts
-            strengths[place, experts] = torch.tensor(row_strengths(running.plan))
+        for place, request in enumerate(fresh):
+            experts = experts_of(request.plan)
+            self._experts[request.index] = experts
+            strengths[place, experts] = torch.tensor(row_strengths(request.plan))
         strengths = strengths.to(self.controller.head.weight.device)
-        contexts = [running.plan.pool.context or running.prompt for running in fresh]
+        contexts = [request.plan.pool.context or request.prompt for request in fresh]
         hidden, cache = self.controller.trunk.read(contexts, strengths)
         if self._cache is None:
             self._cache, self._strengths = cache, strengths
         else:
             self._cache.join(cache)
             self._strengths = torch.cat([self._strengths, strengths])
-        self._order += [running.index for running in fresh]
+        self._order += [request.index for request in fresh]
         return hidden
 
     def _forget(self, ended: set[int]) -> None:
         if not ended or self._cache is None:
             return
-        kept = [place for place, index in enumerate(self._order) if index not in ended]
-        self._order = [self._order[place] for place in kept]
+        running = [place for place, index in enumerate(self._order) if index not in ended]
+        self._order = [self._order[place] for place in running]
         for index in ended:
             del self._experts[index]
         past = [index for index in self.skipped if index not in self._experts]
-        for index in past[:-MOST_REMEMBERED]:  # a server's run does not end
+        for index in past[:-MAX_ENDED]:  # a server's run does not end
             del self.skipped[index]
-        if not kept:
+        if not running:
             self._cache = None
             return
-        places = torch.tensor(kept, device=self._strengths.device)
+        places = torch.tensor(running, device=self._strengths.device)
         self._cache.select(places)
         self._strengths = self._strengths[places]
 
     def _shares(self, scores: Tensor) -> Float[Tensor, "requests experts"]:
-        shares = shares_of(scores, self._strengths > 0, floor=self.settings.floor).cpu()
+        floor = self.settings.floor
+        shares = shares_of(scores, self._strengths > 0, floor=floor).cpu()
         if self.settings.skip_below == 0.0:
             return shares
-        floor = None if self.settings.floor is None else self.settings.floor.expert
         rows: list[np.ndarray] = []
         for index, row in zip(self._order, shares.double().numpy(), strict=True):
-            kept, bound = skip_small(row, threshold=self.settings.skip_below, floor=floor)
+            rest, bound = skip_small(
+                row,
+                threshold=self.settings.skip_below,
+                floor=None if floor is None else floor.expert,
+            )
             self.skipped[index] = self.skipped.get(index, 0.0) + bound
-            rows.append(kept)
+            rows.append(rest)
         return torch.tensor(np.stack(rows), dtype=torch.float32)
 
     def _rows(self, index: int, shares: Tensor) -> Tensor:
@@ -170,12 +173,12 @@ class DecodeRun:
 
 
 def experts_of(plan: Plan) -> list[int]:
-    """The expert that each row of a controlled plan is, or is above all others.
+    """The expert of each row of a controlled plan: the one of coefficient 1.
 
     Raises:
         InvalidCoefficientsError: a row is led by no expert, or two rows by the same one.
     """
-    found: list[int] = []
+    experts: list[int] = []
     for row in plan.rows:
         leading = [k for k, c in enumerate(row.coefficients) if c == 1.0]
         if len(leading) != 1 or not all(0.0 <= c <= 1.0 for c in row.coefficients):
@@ -183,14 +186,14 @@ def experts_of(plan: Plan) -> list[int]:
                 f"The row {list(row.coefficients)} of a controlled plan is not led by one expert; "
                 "give it coefficient 1 for one expert and 0, or less than 1, for all others."
             )
-        found.append(leading[0])
-    if len(set(found)) != len(found):
+        experts.append(leading[0])
+    if len(set(experts)) != len(experts):
         raise InvalidCoefficientsError(
-            f"The controlled plan has two rows for one expert (experts {found}); give one each."
+            f"The controlled plan has two rows for one expert (experts {experts}); give one each."
         )
-    return found
+    return experts
 
 
 def row_strengths(plan: Plan) -> tuple[float, ...]:
-    """What is wanted of each row; uniform where the plan does not say."""
+    """How much is wanted of each row; uniform where the plan does not say."""
     return plan.pool.strengths or (1.0 / len(plan.rows),) * len(plan.rows)

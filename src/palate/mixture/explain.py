@@ -1,13 +1,13 @@
-"""Who wrote what: shares and responsibilities of every token, as data and as a page.
+"""Which expert wrote what: shares and responsibilities of every token, as data and as a page.
 
-The share says who was asked, the responsibility who wrote: `rho_i = share_i p_i(v) / pi(v)` is the
-probability, given the token, that it was expert i's. Where experts agree both are the same; where
-they differ the token was decided.
+The share `alpha_i` is the prior of expert i, the responsibility `rho_i = alpha_i p_i(v) / pi(v)`
+its posterior given the token v. Where experts agree both are the same.
 
 Source:
-    methods mope 15.5, M1.
+    mope.md 15.5, M1.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -41,36 +41,17 @@ td:first-child,th:first-child{text-align:left;font-family:monospace;white-space:
 
 @dataclass(frozen=True)
 class TokenStory:
-    """One token.
-
-    Attributes:
-        text: As it stands in the answer.
-        log_prob: Under the mixture, nats.
-        shares: By expert: who was asked.
-        responsibilities: By expert: who wrote it.
-    """
+    """One token of an answer."""
 
     text: str
-    log_prob: float
-    shares: tuple[float, ...]
-    responsibilities: tuple[float, ...]
-
-    @property
-    def surprise(self) -> float:
-        """Half the L1 distance of responsibilities and shares: how much the token told of who."""
-        pairs = zip(self.shares, self.responsibilities, strict=True)
-        return 0.5 * sum(abs(a - b) for a, b in pairs)
+    log_prob: float  # under the mixture, nats
+    shares: tuple[float, ...]  # by expert, before the token
+    responsibilities: tuple[float, ...]  # by expert, given the token
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answer, token by token.
-
-    Attributes:
-        prompt: What was asked.
-        experts: Names of the rows.
-        tokens: In order.
-    """
+    """An answer, token by token."""
 
     prompt: str
     experts: tuple[str, ...]
@@ -109,13 +90,13 @@ def explain(
     shares: Float[ndarray, "tokens experts"],
     expert_log_probs: Float[ndarray, "tokens experts"],
 ) -> Explanation:
-    """The story of an answer.
+    """The responsibilities of an answer's tokens, by Bayes' rule.
 
     Args:
-        prompt: What was asked.
+        prompt: The prompt that was answered.
         experts: Names, one per column.
         texts: One per token.
-        shares: With which each token was drawn.
+        shares: Shares that each token was sampled with.
         expert_log_probs: Log-probability of each token under each expert; columns of experts whose
             share is zero throughout may hold anything finite.
 
@@ -172,18 +153,18 @@ def render_tokens(explanation: Explanation) -> str:
 
 
 def _colours(explanation: Explanation) -> dict[str, tuple[int, int, int]]:
-    return dict(zip(explanation.experts, _palette(len(explanation.experts)), strict=True))
+    return dict(zip(explanation.experts, itertools.cycle(_COLOURS), strict=False))
 
 
 def _token(token: TokenStory, colours: Mapping[str, tuple[int, int, int]]) -> str:
     mixed = np.array(token.responsibilities) @ np.array(list(colours.values()))
     names = list(colours)
-    asked = colours[names[int(np.argmax(token.shares))]]
+    largest = colours[names[int(np.argmax(token.shares))]]
     numbers = "; ".join(
         f"{name}: asked {share:.0%}, wrote {wrote:.0%}"
         for name, share, wrote in zip(names, token.shares, token.responsibilities, strict=True)
     )
-    style = f"background:{_rgb(mixed)};border-color:{_rgb(asked, alpha=1.0)}"
+    style = f"background:{_rgb(mixed)};border-color:{_rgb(largest, alpha=1.0)}"
     return f'<span style="{style}" title="{escape(numbers)}">{escape(token.text)}</span>'
 
 
@@ -202,10 +183,6 @@ def _table(explanation: Explanation) -> str:
         f"<details><summary>Numbers</summary><table><tr><th>token</th><th>log p</th>{heads}</tr>"
         f"{rows}</table></details>"
     )
-
-
-def _palette(n_experts: int) -> list[tuple[int, int, int]]:
-    return [_COLOURS[place % len(_COLOURS)] for place in range(n_experts)]
 
 
 def _rgb(colour: Sequence[float] | ndarray, *, alpha: float = 0.45) -> str:

@@ -1,20 +1,19 @@
-"""Pooling under control: scores to shares, shares and experts to one distribution, and back.
+"""From scores to shares, and from shares to the probability of a token.
 
-    share_i   = softmax of the scores over the active experts; with a floor f for expert s
+    alpha_i   = softmax of the scores over the active experts; with a floor f for expert s
                 (1 - f) * softmax + f * e_s
-    pi(v)     = sum_i share_i p_i(v)
-    rho_i     = share_i p_i(v) / pi(v)                          who wrote token v
-    gradient  = d log pi(v) / d score_i = rho_i - share_i       (M1; zero for masked experts)
+    pi(v)     = sum_i alpha_i p_i(v)
+    gradient  = d log pi(v) / d score_i = alpha_i p_i(v) / pi(v) - alpha_i          (M1)
 
 Everything is differentiable, in float32 or better. An expert that is not active has share zero
-exactly, and nothing about its probabilities is read. The floor's expert need not be active.
+exactly, and its probabilities do not matter. The floor's expert need not be active.
 
 Source:
-    MoPE, arXiv 2407.04181 (probabilities are pooled, not logits); methods mope 4 and M1, M10.
+    MoPE, arXiv 2407.04181 (probabilities are pooled, not logits); mope.md 4, M1, M7 and M10.
 
 Deviations from the paper:
     1. The map from controller outputs to shares is unknown; ours is a masked softmax.
-    2. The floor is ours.
+    2. The floor and the log-linear pool are ours.
 """
 
 import math
@@ -31,15 +30,10 @@ LOWEST_LOG_PROB = -50.0  # log-probabilities of experts are cut here, so that -i
 
 @dataclass(frozen=True)
 class Floor:
-    """An expert that always has a say: `pi(v) >= share * p_expert(v)`; not a veto.
+    """A least share of one expert: `pi(v) >= share * p_expert(v)`; not a veto."""
 
-    Attributes:
-        expert: Its place among the experts.
-        share: Least share, in (0, 1).
-    """
-
-    expert: int
-    share: float
+    expert: int  # its place among the experts
+    share: float  # in (0, 1)
 
     def __post_init__(self) -> None:
         """Refuse shares that leave nothing to one side."""
@@ -85,30 +79,20 @@ def token_log_probs(
     scores: Float[Tensor, "... experts"],
     expert_log_probs: Float[Tensor, "... experts"],
     active: Bool[Tensor, "... experts"],
-    *,
-    floor: Floor | None = None,
 ) -> Float[Tensor, "..."]:
     """Log-probability of given tokens under the mixture, from one number per expert and token.
 
-    `log pi(y_t) = logsumexp_i(log share_i + log p_i(y_t))`: the experts enter only through
-    `p_i(y_t)`, so training can keep these and never run the experts again (M7).
+    `log pi(y_t) = logsumexp_i(log alpha_i + log p_i(y_t))`: the experts enter only through
+    `p_i(y_t)`, so training keeps these and never runs the experts again (M7).
 
     Args:
         scores: `[..., experts]`, the controller's.
-        expert_log_probs: `[..., experts]`, `log p_i(y_t)`; entries of inactive experts are not
-            read, and entries below `LOWEST_LOG_PROB` are lifted to it.
+        expert_log_probs: `[..., experts]`, `log p_i(y_t)`; entries of inactive experts do not
+            matter, and entries below `LOWEST_LOG_PROB` are lifted to it.
         active: `[..., experts]`.
-        floor: A least share of one expert.
-
-    Source:
-        methods mope 5.2, M7, M10.
     """
     cut = expert_log_probs.clamp(min=LOWEST_LOG_PROB)
-    mixed = torch.logsumexp(log_softmax_over(scores, active) + cut, dim=-1)
-    if floor is None:
-        return mixed
-    lifted = cut[..., floor.expert] + math.log(floor.share)
-    return torch.logaddexp(mixed + math.log1p(-floor.share), lifted)
+    return torch.logsumexp(log_softmax_over(scores, active) + cut, dim=-1)
 
 
 def log_linear_log_probs(
@@ -118,7 +102,7 @@ def log_linear_log_probs(
 ) -> Float[Tensor, "..."]:
     """Log-probability of given tokens under the log-linear pool.
 
-    `sum_i share_i log p_i(y_t) - log sum_v exp(sum_i share_i log p_i(v))`: the normaliser needs the
+    `sum_i alpha_i log p_i(y_t) - log sum_v exp(sum_i alpha_i log p_i(v))`: the normaliser needs the
     whole distributions, so one number per expert and token is not enough here (M7).
 
     Args:
@@ -128,61 +112,3 @@ def log_linear_log_probs(
     """
     pooled = torch.einsum("...n,...nv->...v", shares, log_probs)
     return (shares * token_log_probs).sum(dim=-1) - torch.logsumexp(pooled, dim=-1)
-
-
-def mixture(
-    shares: Float[Tensor, "... experts"], probs: Float[Tensor, "... experts vocab"]
-) -> Float[Tensor, "... vocab"]:
-    """`sum_i share_i p_i(v)`; experts of share zero do not count even where they are not finite."""
-    used = torch.where((shares > 0).unsqueeze(-1), probs, 0.0)
-    return torch.einsum("...n,...nv->...v", shares, used)
-
-
-def responsibilities(
-    shares: Float[Tensor, "... experts"], token_probs: Float[Tensor, "... experts"]
-) -> Float[Tensor, "... experts"]:
-    """Posterior probability of each expert having written the token: `share_i p_i / pi`.
-
-    Args:
-        shares: `[..., experts]`, on the simplex.
-        token_probs: `[..., experts]`, `p_i` of the token that was drawn.
-
-    Raises:
-        InvalidInputError: a token has probability zero under the mixture.
-    """
-    joint = torch.where(shares > 0, shares * token_probs, 0.0)
-    total = joint.sum(dim=-1, keepdim=True)
-    if bool((total <= 0).any()):
-        raise InvalidInputError(
-            "A token has probability zero under the mixture, so nobody can have written it."
-        )
-    return joint / total
-
-
-def score_gradient(
-    scores: Float[Tensor, "... experts"],
-    token_probs: Float[Tensor, "... experts"],
-    active: Bool[Tensor, "... experts"],
-    *,
-    floor: Floor | None = None,
-) -> Float[Tensor, "... experts"]:
-    """`d log pi(y_t) / d score` in closed form.
-
-    Without a floor `rho - share`; with one `(1 - f) a_j (p_j - m) / pi`, where `a` is the softmax
-    and `m` the mixture without the floor.
-
-    Source:
-        methods mope M1.
-    """
-    soft = shares_of(scores, active)
-    probs = torch.where(active, token_probs, 0.0)
-    plain = (soft * probs).sum(dim=-1, keepdim=True)
-    if floor is None:
-        return soft * (probs - plain) / plain
-    total = (1.0 - floor.share) * plain + floor.share * token_probs[..., [floor.expert]]
-    return (1.0 - floor.share) * soft * (probs - plain) / total
-
-
-def entropy(shares: Float[Tensor, "... experts"]) -> Float[Tensor, "..."]:
-    """Entropy in nats of points of the simplex; zero shares contribute nothing."""
-    return torch.special.entr(shares).sum(dim=-1)

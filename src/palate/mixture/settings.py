@@ -13,12 +13,12 @@ class LossSettings(Settings):
     """REBEL and PPO.
 
     Attributes:
-        method: Which of the two.
+        method: The loss.
         eta: For REBEL: nats of log-ratio per unit of reward.
         price: Reward units per nat of KL to the uniform mixture.
         clip: For PPO: ratios outside `1 +- clip` earn nothing more.
-        smoothing: For PPO: of the advantages.
-        value_share: For PPO: weight of the value loss.
+        smoothing: For PPO: lambda of the generalised advantages.
+        value_share: For PPO: coefficient of the value loss.
         is_replayed: For REBEL: every update learns from all answers so far. The price must be
             `1 / eta`: then the target is `pi_uniform exp(eta R)` whoever wrote an answer (M11), so
             old answers are as good as new ones.
@@ -46,9 +46,9 @@ class FitSettings(Settings):
     """Sizes and rates of a training run.
 
     Attributes:
-        loss: What is minimised.
+        loss: REBEL or PPO, and their numbers.
         trunk: Shape of the controller.
-        prompts: What the experts read: their own sentence, all wanted ones, or none.
+        prompts: Sentences in the experts' prompts: their own, all wanted ones (`full`), or none.
         pool: Probabilities are averaged (`linear`) or log-probabilities (`log_linear`); the latter
             needs the experts' whole distributions in training.
         blend: Coefficient of every other wanted expert in an expert's row; 0 is the paper's
@@ -60,13 +60,13 @@ class FitSettings(Settings):
         n_epochs: Passes over them.
         batch_pairs: Pairs per optimizer step.
         body_rate: Learning rate of the trunk, decaying linearly to zero; 0 freezes it, so that only
-            the heads learn from what it reads.
+            the heads are trained.
         head_rate: The same of the heads and the strengths.
         max_grad_norm: Gradients are clipped to this length.
         max_tokens: Longest answer.
         judge_temperature: Log-odds are divided by it before they become win probabilities.
         checkpoint_every: Updates between checkpoints.
-        seed: Of parameters, prompts and answers.
+        seed: Random seed of the run.
     """
 
     loss: LossSettings = LossSettings()

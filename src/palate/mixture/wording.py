@@ -1,14 +1,14 @@
-"""Which words every part of a mixture reads: the experts, the controller, the reference answer.
+"""The texts of a mixture: what experts, controller and reference answer are prompted with.
 
     expert i     the prompt, with its own preference sentence, all wanted ones, or none
     controller   the prompt with all wanted sentences; the strengths reach it as numbers
 
-Source:
-    methods mope 4: whether an expert sees its own sentence or all of them is unknown; the default
-    is its own, the others are options.
-
 Shares in words ("Be brief. (70%)") were tried and dropped: no model here was taught to read them,
 and on the small world they broke half of the answers (docs/log.md).
+
+Source:
+    mope.md 4: whether an expert sees its own sentence or all of them is unknown; the default is its
+    own, the others are options.
 
 Beyond the paper:
     1. With `blend` above zero a row is one expert with a share of the other wanted ones added to
@@ -31,11 +31,11 @@ Pooling = Literal["linear", "log_linear"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class MixtureRequest:
     """A prompt, and how much of each expert is wanted.
 
     Attributes:
-        prompt: As users write it: a text, or the messages of a conversation.
+        prompt: A text, or the messages of a conversation.
         strengths: One share per expert of the bank, on the simplex; zero is not wanted.
     """
 
@@ -49,7 +49,7 @@ class Asked:
 
     @property
     def text(self) -> str:
-        """What the user said last: what rewards read as the prompt."""
+        """The user's last message, which rewards take as the prompt."""
         return last_user_text(self.prompt)
 
     @property
@@ -60,88 +60,73 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Wording:
-    """Turns what is asked into texts and plans.
+    """Turns requests into texts and plans."""
 
-    Attributes:
-        base: Gives template and token ids.
-        instructions: The preference sentence of each expert, in bank order.
-        prompts: What the experts read.
-        pool: How the experts' distributions become one.
-        blend: Coefficient of every other wanted expert in an expert's row, from 0 to below 1.
-    """
-
-    base: Base
-    instructions: tuple[str, ...]
-    prompts: Prompts = "own"
+    base: Base  # gives template and token ids
+    instructions: tuple[str, ...]  # the preference sentence of each expert, in bank order
+    prompts: Prompts = "own"  # the sentences in the experts' prompts
     pool: Pooling = "linear"
-    blend: float = 0.0
+    blend: float = 0.0  # coefficient of every other wanted expert in an expert's row, below 1
 
-    def preference(self, asked: Asked) -> str:
-        """The wanted sentences; how much of each is wanted, the controller reads as numbers.
+    def preference(self, request: MixtureRequest) -> str:
+        """The wanted sentences, without their strengths.
 
         Raises:
             InvalidInputError: there is not one strength per expert.
         """
-        if len(asked.strengths) != len(self.instructions):
+        if len(request.strengths) != len(self.instructions):
             raise InvalidInputError(
-                f"There are {len(asked.strengths)} strengths for {len(self.instructions)} experts; "
-                "give one for each."
+                f"There are {len(request.strengths)} strengths for {len(self.instructions)} "
+                "experts; give one for each."
             )
-        return " ".join(self.instructions[k] for k in asked.wanted if self.instructions[k])
+        return " ".join(self.instructions[k] for k in request.wanted if self.instructions[k])
 
-    def full_text(self, asked: Asked) -> str:
-        """The prompt with the whole preference, as the base reads it."""
-        return self._text(asked.prompt, self.preference(asked))
-
-    def full_messages(self, asked: Asked) -> Messages:
+    def full_messages(self, request: MixtureRequest) -> Messages:
         """The prompt with the whole preference, as messages."""
-        return with_instruction(asked.prompt, self.preference(asked))
+        return with_instruction(request.prompt, self.preference(request))
+
+    def full_text(self, request: MixtureRequest) -> str:
+        """The prompt with the whole preference, in the base's template."""
+        return self._text(request, self.preference(request))
 
     def plan(
-        self,
-        asked: Asked,
-        *,
-        controller: str | None = None,
-        shares: Sequence[float] | None = None,
-        extra: Sequence[int] = (),
+        self, request: MixtureRequest, *, controller: str | None = None, extra: Sequence[int] = ()
     ) -> Plan:
         """One row per wanted expert, and the wording's pool.
 
         Args:
-            asked: Prompt and strengths.
-            controller: Name of the controller that gives the shares.
-            shares: Fixed shares, one per wanted expert; without both the mixture is uniform.
-            extra: Experts that get a row though they were not asked for, as a floor needs.
+            request: Prompt and strengths.
+            controller: Name of the controller that gives the shares; without one they are equal.
+            extra: Experts that get a row though they are not wanted, as a floor needs.
 
         Raises:
             InvalidInputError: there is not one strength per expert.
         """
-        preference = self.preference(asked)
-        experts = [*asked.wanted, *(k for k in extra if k not in asked.wanted)]
-        rows = tuple(
-            Row(self._coefficients(asked, k), self._context(asked, k, preference)) for k in experts
-        )
+        preference = self.preference(request)
+        experts = [*request.wanted, *(k for k in extra if k not in request.wanted)]
+        rows = tuple(Row(*self._row(request, k, preference)) for k in experts)
         if controller is None:
-            even = (1.0 / len(rows),) * len(rows)
-            return Plan(rows, Pool(self.pool, tuple(shares) if shares is not None else even))
-        context = tuple(encode_prompt(self.base, self._text(asked.prompt, preference)))
-        strengths = tuple(asked.strengths[k] for k in experts)
+            return Plan(rows, Pool(self.pool, (1.0 / len(rows),) * len(rows)))
+        context = self._encode(request, preference)
+        strengths = tuple(request.strengths[k] for k in experts)
         pool = Pool(self.pool, controller=controller, context=context, strengths=strengths)
         return Plan(rows, pool)
 
-    def _coefficients(self, asked: Asked, expert: int) -> tuple[float, ...]:
-        plain = one_hot(index=expert, n_experts=len(self.instructions))
-        if expert not in asked.wanted:
-            return plain
-        return tuple(
-            self.blend if k in asked.wanted and k != expert else c for k, c in enumerate(plain)
-        )
-
-    def _context(self, asked: Asked, expert: int, preference: str) -> tuple[int, ...]:
+    def _row(
+        self, request: MixtureRequest, expert: int, preference: str
+    ) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """Coefficients and context of the expert's row."""
+        coefficients = list(one_hot(index=expert, n_experts=len(self.instructions)))
+        if expert in request.wanted:
+            for other in request.wanted:
+                coefficients[other] = 1.0 if other == expert else self.blend
         sentences = {"own": self.instructions[expert], "full": preference, "none": ""}
-        return tuple(encode_prompt(self.base, self._text(asked.prompt, sentences[self.prompts])))
+        return tuple(coefficients), self._encode(request, sentences[self.prompts])
 
-    def _text(self, prompt: Messages, instruction: str) -> str:
-        messages = with_instruction(prompt, instruction)
+    def _encode(self, request: MixtureRequest, instruction: str) -> tuple[int, ...]:
+        return tuple(encode_prompt(self.base, self._text(request, instruction)))
+
+    def _text(self, request: MixtureRequest, instruction: str) -> str:
+        messages = with_instruction(request.prompt, instruction)
         plain = messages if isinstance(messages, str) else [dict(m) for m in messages]
         return format_messages(self.base, plain)

@@ -9,14 +9,14 @@ from palate.core.decision import Known
 from palate.core.plan import reference_plan
 from palate.library.library import Library
 from palate.library.merge import factor_means
-from palate.mixture.wording import Asked, Wording
+from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.adapter import Factor
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
 from research.mixture import rivals as mixture_rivals
 from research.mixture.rivals import morl_entrant
 
-ASKED = Asked("Why?", (0.5, 0.5, 0.0))
+ASKED = MixtureRequest("Why?", (0.5, 0.5, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_prompt_has_one_seed_per_user_whatever_the_method(
     for name in ("base", "soup-1"):
         entrant = rivals_without_means(opened, wording)[name]
         for strengths in ((0.5, 0.5, 0.0), (0.0, 0.5, 0.5)):
-            entrant.answers([Asked("Why?", strengths)], seed=3)
+            entrant.answers([MixtureRequest("Why?", strengths)], seed=3)
     assert seen[:2] == seen[2:]
     assert seen[0] != seen[1]
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.world.objectives import USERS
 from research.mixture.ablations import REBEL, UNIFORM, _found
 from research.mixture.report import render_study, study_json, write_study
 from research.mixture.win_rates import (
@@ -19,6 +18,7 @@ from research.mixture.win_rates import (
     seeded,
     study_of,
 )
+from research.world.objectives import USERS
 
 N_PROMPTS = 4
 SETTINGS = MixtureStudySettings(Path("work"), seeds=(0, 1), n_prompts=N_PROMPTS)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from palate.soup.trees import answer_log_probs
 from research.mixture.tree_controllers import (
     RebelSettings,
     Yardstick,
@@ -11,6 +10,7 @@ from research.mixture.tree_controllers import (
     two_halves,
     yardstick,
 )
+from research.soup.trees import answer_log_probs
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The control problem on token trees, where every controller's value is exact.
 
-Experts are policies on one tree (`palate.soup.trees`); a controller gives shares over the experts
+Experts are policies on one tree (`research.soup.trees`); a controller gives shares over the experts
 in every state, one table `[states, experts]` per depth. Expected reward is linear in the shares of
 one state, so backward recursion finds the best controller, and it is one-hot everywhere (M9): it
 switches experts and never mixes.
@@ -20,7 +20,7 @@ from scipy.special import log_softmax, softmax
 
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
-from palate.soup.trees import Policy, Values, answer_log_probs
+from research.soup.trees import Policy, Values, answer_log_probs
 
 Shares = tuple[Float[ndarray, "states experts"], ...]
 """One table per depth, each row on the simplex."""

@@ -1,4 +1,4 @@
-"""Samples as padded tensors, and the controller's log-probabilities of them in one pass."""
+"""Sampled answers as padded tensors, which can be selected, joined and stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,28 +8,27 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_bytes_atomic
-from palate.mixture.pooling import log_linear_log_probs, shares_of, token_log_probs
 from palate.mixture.rollout import Sample
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Answers under control, padded on the right.
+    """Answers of a controlled mixture, padded on the right.
 
     Attributes:
-        ids: `[answers, seq]`, the controller's context and the answer but its last token.
-        mask: `[answers, seq]`, one where there is a token.
-        places: `[answers, tokens]`, where in `ids` the scores for each answer token stand.
-        is_token: `[answers, tokens]`, false for padding.
-        strengths: `[answers, experts]`; zero is not wanted.
-        expert_log_probs: `[answers, tokens, experts]`.
-        rewards: `[answers]`.
-        wanted: `[answers, wanted]`, the wanted experts of each answer, if the pool is log-linear.
-        tables: `[answers, tokens, wanted, vocab]`, their log-probabilities, or `None`.
+        ids: The controller's context, then the answer but its last token.
+        mask: One where `ids` has a token.
+        places: Where in `ids` the scores for each answer token stand.
+        is_token: False for padding.
+        strengths: Zero for experts that are not wanted.
+        expert_log_probs: `log p_i(y_t)`.
+        rewards: Rewards of whole answers.
+        wanted: The wanted experts of each answer, if the pool is log-linear.
+        tables: Their log-probabilities of the whole vocabulary, if the pool is log-linear.
     """
 
     ids: Int[Tensor, "answers seq"]
@@ -44,20 +43,18 @@ class Answers:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], *, device: torch.device | None = None) -> "Answers":
-        """The samples, in order, where the controller is.
+        """The samples, in order, on the controller's device.
 
         Raises:
-            InvalidInputError: there are none.
+            InvalidInputError: the pool is log-linear and answers want different numbers of experts.
         """
-        if not samples:
-            raise InvalidInputError("There are no samples to learn from; sample at least one.")
         texts = [(*s.context, *s.completion.tokens[:-1]) for s in samples]
         lengths = [len(s.completion.tokens) for s in samples]
         ids = torch.zeros(len(samples), max(map(len, texts)), dtype=torch.long)
         mask = torch.zeros_like(ids)
         places = torch.zeros(len(samples), max(lengths), dtype=torch.long)
         is_token = torch.zeros_like(places, dtype=torch.bool)
-        log_probs = torch.zeros(*places.shape, len(samples[0].asked.strengths))
+        log_probs = torch.zeros(*places.shape, len(samples[0].request.strengths))
         for row, (one, text, n_tokens) in enumerate(zip(samples, texts, lengths, strict=True)):
             ids[row, : len(text)] = torch.tensor(text)
             mask[row, : len(text)] = 1
@@ -65,24 +62,21 @@ class Answers:
             places[row, :n_tokens] = torch.arange(first, first + n_tokens)
             is_token[row, :n_tokens] = True
             log_probs[row, :n_tokens] = torch.from_numpy(one.expert_log_probs).float()
-        strengths = torch.tensor([s.asked.strengths for s in samples])
+        strengths = torch.tensor([s.request.strengths for s in samples])
         rewards = torch.tensor([s.reward for s in samples])
         parts = (ids, mask, places, is_token, strengths, log_probs, rewards)
         tables = _tables(samples, n_tokens=max(lengths))
-        return cls(*(part.to(device) for part in parts), *(part.to(device) for part in tables))
+        return cls(*(part.to(device) for part in (*parts, *tables)))
 
     @classmethod
     def joined(cls, parts: Sequence["Answers"]) -> "Answers":
         """All parts, in order, padded alike."""
-        if len(parts) == 1:
-            return parts[0]
         columns: dict[str, Tensor] = {}
         for one in fields(cls):
             tensors = [getattr(part, one.name) for part in parts]
-            if tensors[0] is None:
-                continue
-            width = max(t.shape[1] if t.ndim > 1 else 0 for t in tensors)
-            columns[one.name] = torch.cat([_widened(t, width) for t in tensors])
+            if tensors[0] is not None:
+                width = max(t.shape[1] if t.ndim > 1 else 0 for t in tensors)
+                columns[one.name] = torch.cat([_widened(t, width) for t in tensors])
         return cls(**columns)
 
     def save(self, path: Path) -> None:
@@ -94,16 +88,16 @@ class Answers:
 
     @classmethod
     def load(cls, path: Path, *, device: torch.device | None = None) -> "Answers":
-        """What `save` wrote."""
+        """The answers that `save` wrote."""
         return cls(**{name: tensor.to(device) for name, tensor in load_file(path).items()})
 
     def __len__(self) -> int:
         """Number of answers."""
         return len(self.rewards)
 
-    def select(self, rows: Sequence[int] | np.ndarray) -> "Answers":
-        """The answers of these places, cut to the longest of them."""
-        index = torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.ids.device)
+    def select(self, rows: np.ndarray) -> "Answers":
+        """The answers of these rows, cut to the longest of them."""
+        index = torch.as_tensor(rows, device=self.ids.device)
         n_seq = int(self.mask[index].sum(dim=1).max())
         n_tokens = int(self.is_token[index].sum(dim=1).max())
         return Answers(
@@ -119,48 +113,6 @@ class Answers:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a controller says of answers.
-
-    Attributes:
-        scores: `[answers, tokens, experts]`.
-        log_probs: `[answers, tokens]`, of each token under the mixture; zero for padding.
-        values: `[answers, tokens]`, before each token; zero for padding.
-    """
-
-    scores: Float[Tensor, "answers tokens experts"]
-    log_probs: Float[Tensor, "answers tokens"]
-    values: Float[Tensor, "answers tokens"]
-
-
-def outcome(controller: nn.Module, answers: Answers) -> Outcome:
-    """One teacher-forced pass of the controller; the experts are not run."""
-    every, values = controller(answers.ids, answers.mask, answers.strengths)
-    index = answers.places.unsqueeze(-1).expand(-1, -1, every.shape[-1])
-    scores = every.gather(1, index)
-    log_probs = mixed_log_probs(scores, answers)
-    own_values = torch.where(answers.is_token, values.gather(1, answers.places), 0.0)
-    return Outcome(scores, log_probs, own_values)
-
-
-def mixed_log_probs(
-    scores: Float[Tensor, "answers tokens experts"], answers: Answers
-) -> Float[Tensor, "answers tokens"]:
-    """Log-probability of each token under the mixture with these scores; zero for padding."""
-    active = (answers.strengths > 0).unsqueeze(1).expand_as(scores)
-    if answers.tables is None or answers.wanted is None:
-        mixed = token_log_probs(scores, answers.expert_log_probs, active)
-    else:
-        index = answers.wanted.unsqueeze(1).expand(-1, scores.shape[1], -1)
-        mixed = log_linear_log_probs(
-            shares_of(scores, active).gather(2, index),
-            answers.expert_log_probs.gather(2, index),
-            answers.tables,
-        )
-    return torch.where(answers.is_token, mixed, 0.0)
-
-
 def _widened(tensor: Tensor, width: int) -> Tensor:
     """Zeros on the right of the second dimension, up to the width."""
     if tensor.ndim < 2 or tensor.shape[1] == width:
@@ -170,15 +122,11 @@ def _widened(tensor: Tensor, width: int) -> Tensor:
 
 
 def _tables(samples: Sequence[Sample], *, n_tokens: int) -> tuple[Tensor, ...]:
-    """Wanted experts and their tables, padded; nothing unless the pool is log-linear.
-
-    Raises:
-        InvalidInputError: answers want different numbers of experts.
-    """
+    """Wanted experts and their tables, padded; nothing unless the pool is log-linear."""
     first = samples[0].tables
     if first is None:
         return ()
-    wanted = [one.asked.wanted for one in samples]
+    wanted = [one.request.wanted for one in samples]
     if len({len(row) for row in wanted}) != 1:
         raise InvalidInputError(
             "Under a log-linear pool all combinations must want equally many experts; train others "

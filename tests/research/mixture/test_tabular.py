@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.mixture.tabular import ControlProblem, share_entropy
+from research.mixture.tabular import ControlProblem, share_entropy
 
 
 @pytest.fixture(scope="module")

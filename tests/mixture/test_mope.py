@@ -11,23 +11,21 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import read_jsonl
 from palate.core.protocols import SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.engine.local import LocalEngine
+from palate.mixture.answers import Answers
 from palate.mixture.controller import new_controller
 from palate.mixture.decode import ControlledDecoding
-from palate.mixture.fit import Task, fit
 from palate.mixture.monitors import summarise
-from palate.mixture.rollout import CONTROLLER, Judge, References, sample
+from palate.mixture.mope import fit
+from palate.mixture.policy import outcome
+from palate.mixture.rollout import Task, sample
 from palate.mixture.settings import FitSettings, LossSettings
-from palate.mixture.static import StaticController, StaticDecoding
-from palate.mixture.tensors import Answers, outcome
-from palate.mixture.wording import Asked, Wording
+from palate.mixture.wording import MixtureRequest
 from palate.models.load import Base, load_base
 from palate.models.trunk import TrunkSettings
-from scripted import EXPERTS, save_scripted, value_of_static, worth
+from scripted import save_scripted, scripted_task, value_of_static
 
 MAX_TOKENS = 24
 BOTH = (0.5, 0.5)
-REFERENCE = "reference"
 SETTINGS = FitSettings(
     loss=LossSettings(eta=4.0),
     trunk=TrunkSettings(hidden=16, layers=1, heads=2, feed_forward=32),
@@ -42,26 +40,6 @@ SETTINGS = FitSettings(
 )
 
 
-class Worth:
-    """Log-odds so that the win probability against the reference answer is the answer's worth."""
-
-    def log_odds(self, prompts, answers):
-        worths = np.clip(
-            [0.5 if answer == REFERENCE else worth(answer) for answer in answers], 0.01, 0.99
-        )
-        return np.stack([np.log(worths / (1 - worths))] * len(EXPERTS), axis=1)
-
-
-class NoReferences(References):
-    """The same reference answer to everything, which `Worth` gives even odds."""
-
-    def __init__(self) -> None:
-        pass
-
-    def answers(self, asked):
-        return [REFERENCE] * len(asked)
-
-
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Base, AdapterBank]:
     base_folder, adapters = save_scripted(tmp_path_factory.mktemp("scripted"))
@@ -71,17 +49,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Base, AdapterBan
 
 def task_for(scripted, controller) -> Task:
     base, bank = scripted
-    if isinstance(controller, StaticController):
-        decoding = StaticDecoding(controller)
-    else:
-        decoding = ControlledDecoding(controller, base)
-    return Task(
-        engine=LocalEngine(base, bank, controllers={CONTROLLER: decoding}),
-        wording=Wording(base, ("", ""), prompts="none"),
-        judge=Judge(Worth(), NoReferences()),
-        prompts=("Go", "On"),
-        combinations=(BOTH,),
-    )
+    return scripted_task(base, bank, ControlledDecoding(controller, base))
 
 
 def new(scripted, settings: FitSettings = SETTINGS):
@@ -97,10 +65,8 @@ def new(scripted, settings: FitSettings = SETTINGS):
 
 def measured(task: Task, *, n_answers: int = 400) -> float:
     samples = sample(
-        task.engine,
-        task.wording,
-        task.judge,
-        [Asked("Go", BOTH)] * n_answers,
+        task,
+        [MixtureRequest("Go", BOTH)] * n_answers,
         sampling=SamplingParams(max_tokens=MAX_TOKENS),
         seed=99,
     )
@@ -147,10 +113,8 @@ def test_under_a_log_linear_pool_answers_are_as_likely_recomputed_as_drawn_and_i
     with pytest.raises(InvalidInputError, match="equally many experts"):
         Answers.of(
             sample(
-                pooled.engine,
-                pooled.wording,
-                pooled.judge,
-                [Asked("Go", BOTH), Asked("Go", (1.0, 0.0))],
+                pooled,
+                [MixtureRequest("Go", BOTH), MixtureRequest("Go", (1.0, 0.0))],
                 sampling=SamplingParams(max_tokens=4),
                 seed=1,
             )
@@ -235,27 +199,13 @@ def test_answers_are_as_likely_recomputed_as_they_were_drawn(scripted) -> None:
         controller.head.weight.normal_(generator=torch.Generator().manual_seed(0))
     task = task_for(scripted, controller)
     samples = sample(
-        task.engine,
-        task.wording,
-        task.judge,
-        [Asked("Go", BOTH), Asked("On", (0.3, 0.7))] * 6,
+        task,
+        [MixtureRequest("Go", BOTH), MixtureRequest("On", (0.3, 0.7))] * 6,
         sampling=SamplingParams(max_tokens=MAX_TOKENS),
         seed=1,
     )
     found = outcome(controller, Answers.of(samples)).log_probs.sum(dim=1)
     assert np.allclose(found.detach(), [one.log_prob for one in samples], atol=1e-3)
-
-
-def test_a_static_controller_finds_the_best_constant_share(scripted, tmp_path: Path) -> None:
-    controller = StaticController((BOTH,))
-    settings = SETTINGS.model_copy(update={"head_rate": 0.2, "n_updates": 15})
-    fit(controller, task_for(scripted, controller), settings, folder=tmp_path)
-    share = float(controller.shares(BOTH)[0])
-    value = value_of_static(share, max_tokens=MAX_TOKENS, n_answers=4000, seed=5)
-    assert value > best_static() - 0.03
-    assert float(controller.shares(BOTH).sum()) == pytest.approx(1.0)
-    with pytest.raises(InvalidInputError, match="no shares"):
-        controller.shares((0.3, 0.7))
 
 
 def test_the_curves_say_what_happened(scripted, tmp_path: Path) -> None:
@@ -271,25 +221,17 @@ def test_the_curves_say_what_happened(scripted, tmp_path: Path) -> None:
 
 
 def test_a_task_without_prompts_is_refused(scripted) -> None:
-    base, bank = scripted
+    task = task_for(scripted, new(scripted))
     with pytest.raises(InvalidInputError, match="0 prompts"):
-        Task(
-            LocalEngine(base, bank),
-            Wording(base, ("", "")),
-            Judge(Worth(), NoReferences()),
-            (),
-            (BOTH,),
-        )
+        replace(task, prompts=())
 
 
 def test_the_summary_counts_by_combination(scripted) -> None:
     controller = new(scripted)
     task = task_for(scripted, controller)
     samples = sample(
-        task.engine,
-        task.wording,
-        task.judge,
-        [Asked("Go", (1.0, 0.0)), Asked("Go", BOTH)],
+        task,
+        [MixtureRequest("Go", (1.0, 0.0)), MixtureRequest("Go", BOTH)],
         sampling=SamplingParams(max_tokens=MAX_TOKENS),
         seed=4,
     )
@@ -299,3 +241,21 @@ def test_the_summary_counts_by_combination(scripted) -> None:
     assert summary.mean_shares[0] == pytest.approx(expected)
     assert summary.mean_shares[1] == pytest.approx(0.5)
     assert summary.entropy_fraction == pytest.approx(1.0)
+    wins = np.concatenate([samples[0].wins[:1], samples[1].wins])  # those that were wanted
+    expected = np.mean((wins >= 0.02) & (wins <= 0.98))
+    assert summary.unsaturated_fraction == pytest.approx(expected)
+
+
+def test_the_uniform_mixture_is_a_new_controllers_token_for_token(scripted) -> None:
+    controller = new(scripted)
+    task = task_for(scripted, controller)
+    requests = [MixtureRequest("Go", BOTH), MixtureRequest("On", (0.3, 0.7))] * 3
+    sampling = SamplingParams(max_tokens=MAX_TOKENS)
+    fresh = sample(task, requests, sampling=sampling, seed=1)
+    with torch.no_grad():
+        controller.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    uniform = sample(task, requests, sampling=sampling, seed=1, is_uniform=True)
+    for one, other in zip(fresh, uniform, strict=True):
+        assert one.completion.tokens == other.completion.tokens
+        assert one.reward == other.reward
+        assert np.allclose(one.shares, other.shares)

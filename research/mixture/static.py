@@ -5,14 +5,18 @@ controller: the baseline that tells what the controller's reading is worth.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from palate import Library
+from palate.build.mixture_fit import MixtureRun, combinations_of, task_for
 from palate.core.errors import InvalidInputError
-from palate.engine.batch import Live
+from palate.engine.batch import RunningRequest
 from palate.mixture.decode import experts_of, row_strengths
+from palate.mixture.mope import fit
 from palate.mixture.pooling import shares_of
 
 Strengths = tuple[float, ...]
@@ -76,13 +80,24 @@ class StaticDecoding:
         """Nothing is kept between tokens, so every run is the same."""
         return self
 
-    def shares(self, lives: Sequence[Live]) -> list[Float[Tensor, " rows"]]:
+    def shares(self, running_requests: Sequence[RunningRequest]) -> list[Float[Tensor, " rows"]]:
         """The combination's shares, for the rows of each request."""
         found: list[Tensor] = []
-        for live in lives:
-            experts = experts_of(live.plan)
+        for running in running_requests:
+            experts = experts_of(running.plan)
             whole = [0.0] * self.controller.head.shape[1]
-            for expert, strength in zip(experts, row_strengths(live.plan), strict=True):
+            for expert, strength in zip(experts, row_strengths(running.plan), strict=True):
                 whole[expert] = strength
             found.append(self.controller.shares(tuple(whole))[experts])
         return found
+
+
+def fit_static(opened: Library, run: MixtureRun, *, folder: Path) -> StaticController:
+    """The best constant shares for every combination, learned by the same loss and updates."""
+    trained, held_out = combinations_of(opened, run)
+    everything = trained + held_out
+    controller = StaticController(everything)
+    settings = run.fit.model_copy(update={"head_rate": 0.1})
+    task = task_for(opened, run, StaticDecoding(controller), everything)
+    fit(controller, task, settings, folder=folder)
+    return controller

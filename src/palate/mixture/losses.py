@@ -1,0 +1,124 @@
+"""REBEL and PPO on the log-probabilities of sampled answers.
+
+    REBEL = mean over pairs ( [log pi(y)/pi_old(y) - log pi(y')/pi_old(y')] - eta (R(y) - R(y')) )^2
+    PPO   = -mean over tokens min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A)
+
+At zero loss REBEL's policy is `pi_old exp(eta R)`, normalised: one step of mirror descent.
+
+Source:
+    REBEL: Gao et al. 2024, arXiv 2404.16767, and the public code ZhaolinGao/REBEL. PPO: Schulman et
+    al. 2017, arXiv 1707.06347, equations 7 and 11, with advantages from arXiv 1506.02438. MoPE,
+    arXiv 2407.04181, trains with either; mope.md 5.2 and M11.
+
+Deviations from the papers:
+    1. REBEL's published formula divides the log-ratio by eta; that loss is this one over eta^2.
+    2. In PPO the reward comes with the last token of the answer; earlier tokens earn nothing but,
+       if a price is set, the KL term.
+    3. PPO's advantages are standardised over the tokens of an update, and not discounted.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def rebel_loss(
+    log_ratios: Float[Tensor, "pairs two"], rewards: Float[Tensor, "pairs two"], *, eta: float
+) -> Float[Tensor, ""]:
+    """Mean squared residual of the pairs; it does not change when the sides are swapped.
+
+    Args:
+        log_ratios: `[pairs, 2]`, `log pi(y) - log pi_old(y)` summed over tokens, in nats.
+        rewards: `[pairs, 2]`; higher is better.
+        eta: Nats of log-ratio per unit of reward.
+    """
+    ratio_gap = log_ratios[:, 0] - log_ratios[:, 1]
+    reward_gap = rewards[:, 0] - rewards[:, 1]
+    return torch.mean((ratio_gap - eta * reward_gap) ** 2)
+
+
+def regularised_reward(
+    rewards: Float[Tensor, "..."],
+    *,
+    log_prob_old: Float[Tensor, "..."],
+    log_prob_uniform: Float[Tensor, "..."],
+    price: float,
+) -> Float[Tensor, "..."]:
+    """`R - price * (log pi_old - log pi_uniform)`: KL to the uniform mixture has a price.
+
+    The fixed point is `pi_uniform exp(R / price)`, reached for `0 < eta * price < 2` (M11).
+
+    Args:
+        rewards: Rewards of whole answers.
+        log_prob_old: Their log-probabilities under the policy that wrote them, nats.
+        log_prob_uniform: The same under the uniform mixture of the same experts.
+        price: Reward units per nat; zero or more.
+    """
+    return rewards - price * (log_prob_old - log_prob_uniform)
+
+
+def advantages(
+    token_rewards: Float[Tensor, "answers tokens"],
+    values: Float[Tensor, "answers tokens"],
+    mask: Bool[Tensor, "answers tokens"],
+    *,
+    smoothing: float,
+) -> Float[Tensor, "answers tokens"]:
+    """Generalised advantages `sum_l smoothing^l delta_(t+l)`; zero where masked.
+
+    `delta_t = r_t + V_(t+1) - V_t`, the value after the last token being zero.
+
+    Args:
+        token_rewards: `[answers, tokens]`, earned by writing the token.
+        values: `[answers, tokens]`, expected sum from before the token on.
+        mask: `[answers, tokens]`, true for the answer's tokens; padding follows them.
+        smoothing: Lambda in the paper; 1 is Monte Carlo, 0 one step.
+    """
+    result = torch.zeros_like(values)
+    following = torch.zeros_like(values[:, 0])
+    running = torch.zeros_like(following)
+    for place in range(values.shape[1] - 1, -1, -1):
+        is_token = mask[:, place]
+        delta = token_rewards[:, place] + following - values[:, place]
+        running = torch.where(is_token, delta + smoothing * running, 0.0)
+        result[:, place] = running
+        following = torch.where(is_token, values[:, place], 0.0)
+    return result
+
+
+def standardised(
+    values: Float[Tensor, "answers tokens"], mask: Bool[Tensor, "answers tokens"]
+) -> Float[Tensor, "answers tokens"]:
+    """Mean zero and variance one over the tokens that count; zero elsewhere."""
+    counted = values[mask]
+    spread = counted.std(unbiased=False).clamp(min=1e-8)
+    return torch.where(mask, (values - counted.mean()) / spread, 0.0)
+
+
+def clipped_loss(
+    log_ratios: Float[Tensor, "answers tokens"],
+    gains: Float[Tensor, "answers tokens"],
+    mask: Bool[Tensor, "answers tokens"],
+    *,
+    clip: float,
+) -> Float[Tensor, ""]:
+    """PPO's clipped surrogate, averaged over the tokens that count.
+
+    Args:
+        log_ratios: `[answers, tokens]`, `log pi - log pi_old` of each token.
+        gains: `[answers, tokens]`, advantages, A in the paper.
+        mask: Which tokens count.
+        clip: Epsilon in the paper.
+    """
+    ratios = torch.where(mask, log_ratios, 0.0).exp()
+    bounded = ratios.clamp(1.0 - clip, 1.0 + clip)
+    return -torch.minimum(ratios * gains, bounded * gains)[mask].mean()
+
+
+def value_loss(
+    values: Float[Tensor, "answers tokens"],
+    returns: Float[Tensor, "answers tokens"],
+    mask: Bool[Tensor, "answers tokens"],
+) -> Float[Tensor, ""]:
+    """Half the mean squared error of the values over the tokens that count."""
+    return 0.5 * ((values - returns) ** 2)[mask].mean()
