@@ -26,14 +26,14 @@ from palate.build.run_prompts import calibration_prompts, run_prompts
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed
 from palate.core.settings import load_settings
-from palate.evaluate.entrant_name import BESPOKE, MIXTURE, PORTFOLIO, parse_name
+from palate.evaluate.catalogue import BESPOKE, MIXTURE, PORTFOLIO, parse_name
 from palate.evaluate.rivals import CONDITIONED
 from palate.evaluate.suite import Suite, UserSettings
 from palate.library.controller import has_controller, strengths_for, wording_of
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.portfolio import PORTFOLIO as PORTFOLIO_FILE
-from palate.mixture.wording import Asked
+from palate.mixture.wording import MixtureRequest
 from palate.portfolio.choice import PortfolioRequest
 from palate.portfolio.payoff_file import save_payoffs
 from palate.portfolio.select import select
@@ -218,6 +218,6 @@ def _train_conditioned(suite: Suite, seed: int, work: Path) -> None:
     users = suite.users or world_users()
     wishes = [strengths_for(manifest, user.preference) for user in users]
     prompts = run_prompts(_run(suite, seed=seed))
-    asked = fair_share(library, [Asked(prompt, wish) for prompt in prompts for wish in wishes])
+    asked = fair_share(library, [MixtureRequest(prompt, wish) for prompt in prompts for wish in wishes])
     wording = wording_of(manifest, library.base, prompts="full")
     train_morl(library, wording, asked, folder, seed=seed)

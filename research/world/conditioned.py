@@ -28,7 +28,7 @@ from palate.core.seeds import derive_seed, generator_for
 from palate.core.types import Objective
 from palate.library.library import Library
 from palate.library.rewards import library_rewards
-from palate.mixture.wording import Asked, Wording
+from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.chat import encode_prompt
 from palate.training.anchors import Anchor
 from palate.training.job import ExpertJob, TrainingData
@@ -46,7 +46,7 @@ _WANTED = Objective("wanted", "What the user of the prompt wants.")
 def train_morl(
     opened: Library,
     wording: Wording,
-    asked: Sequence[Asked],
+    asked: Sequence[MixtureRequest],
     folder: Path,
     *,
     seed: int,
@@ -82,7 +82,7 @@ def train_morl(
     )
 
 
-def fair_share(opened: Library, everything: Sequence[Asked]) -> list[Asked]:
+def fair_share(opened: Library, everything: Sequence[MixtureRequest]) -> list[MixtureRequest]:
     """So many of these, drawn at random, as make the answers that the experts were trained on.
 
     Args:
@@ -97,7 +97,7 @@ def fair_share(opened: Library, everything: Sequence[Asked]) -> list[Asked]:
     return [everything[place] for place in sorted(chosen.tolist())]
 
 
-def _data(opened: Library, wording: Wording, asked: Sequence[Asked], *, seed: int) -> TrainingData:
+def _data(opened: Library, wording: Wording, asked: Sequence[MixtureRequest], *, seed: int) -> TrainingData:
     """Two answers of the base that is told the preference, to everything that is asked."""
     plan = reference_plan(n_experts=len(opened.manifest.experts))
     twice = [item for item in asked for _ in range(2)]

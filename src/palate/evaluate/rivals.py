@@ -7,24 +7,22 @@
 | mod | log-linear pool of the experts, no reference (Shi et al. 2024) | the library |
 | mixture-even | the wanted experts pooled evenly: MoPE without its controller | the library |
 | personalised-soup | mean of LoRA factors (Jang et al. 2023) | one merged adapter per user |
-| conditioned | one policy trained with the preference in the prompt | its adapter |
 | bespoke | an expert trained for this user alone: costs one training each | its experts |
 
-The last three have a library of their own, on the same base. Coefficients of a sum of one are what
+The last two have a library of their own, on the same base. Coefficients of a sum of one are what
 these papers serve; palate's soups have the library's own strength.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.decision import Decision, Known, Messages, Method, with_instruction
+from palate.core.decision import Decision, Known, Messages, Method
 from palate.core.errors import InvalidInputError
-from palate.core.files import hash_files, hash_value
+from palate.core.files import hash_value
 from palate.core.plan import Plan, member_plan
 from palate.engine.bank import AdapterBank
 from palate.evaluate.suite import UserSettings
@@ -33,14 +31,13 @@ from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import ExpertRecord
 from palate.library.merge import as_factor, as_factors
-from palate.mixture.wording import Asked
+from palate.mixture.wording import MixtureRequest
 from palate.models.adapter import Adapter, load_adapter
 from palate.soup.merge import factor_mean
 from palate.soup.plans import mod_plan, rewarded_soup_plan
 from palate.training.anchors import Anchor
-from palate.training.save import PARAMETERS
 
-CONDITIONED, PERSONALISED, BESPOKE = "conditioned", "personalised-soup", "bespoke"
+PERSONALISED = "personalised-soup"
 
 
 class BestExpert:
@@ -106,11 +103,11 @@ class EvenMixture:
             if library.controller is None
             else library.controller.wording
         )
-        asked = Asked(messages, strengths)
+        request = MixtureRequest(messages, strengths)
         return _decided(
             library,
-            wording.full_messages(asked),
-            wording.plan(asked),
+            wording.full_messages(request),
+            wording.plan(request),
             strengths,
             self.name,
             "The wanted experts' probabilities in even shares.",
@@ -119,11 +116,7 @@ class EvenMixture:
 
 @dataclass(frozen=True)
 class OwnExpert:
-    """The expert that stands for exactly this user's preference.
-
-    Attributes:
-        name: As it is asked for.
-    """
+    """The expert that stands for exactly this user's preference."""
 
     name: str
 
@@ -146,35 +139,9 @@ class OwnExpert:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Conditioned:
-    """One policy for everybody, trained with the preference in the prompt.
-
-    Attributes:
-        source: The library of experts, whose objectives' sentences the policy was trained with.
-    """
-
-    source: Library
-    name: str = CONDITIONED
-
-    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
-        """The policy's row, prompted with the preference as in training."""
-        manifest = self.source.manifest
-        wording = wording_of(manifest, self.source.base, prompts="full")
-        asked = Asked(messages, strengths_for(manifest, dict(known.preference or {})))
-        sentence = wording.preference(asked)
-        return Decision(
-            with_instruction(messages, sentence),
-            member_plan(index=0, n_experts=library.bank.n_experts),
-            self.name,
-            reason=f"One policy for everybody, prompted: {sentence!r}.",
-        )
-
-
 RIVALS: dict[str, Method] = {
     method.name: method for method in (BestExpert(), RewardedSoup(), Mod(), EvenMixture())
 }
-WITH_OWN_LIBRARY = (PERSONALISED, CONDITIONED, BESPOKE)
 
 
 def personalised_library(library: Library, users: Sequence[UserSettings]) -> Library:
@@ -198,40 +165,26 @@ def personalised_library(library: Library, users: Sequence[UserSettings]) -> Lib
         }
         directions[name] = tuple(_shares(library, known).tolist())
     keys = [record.key for record in library.manifest.experts]
-    return _derived(
+    return derived_library(
         library, merged, directions, key=hash_value([PERSONALISED, keys, list(directions.values())])
     )
 
 
-def conditioned_library(library: Library, folder: Path | None) -> Library:
-    """The library of one policy trained with the preference in the prompt.
-
-    Raises:
-        InvalidInputError: there is none.
-    """
-    if folder is None:
-        raise InvalidInputError(
-            "There is no policy trained with the preference in the prompt; leave out the method "
-            f"{CONDITIONED!r}."
-        )
-    n_objectives = len(library.manifest.objective_names)
-    even = (1.0 / n_objectives,) * n_objectives
-    return _derived(
-        library,
-        {CONDITIONED: load_adapter(folder)},
-        {CONDITIONED: even},
-        key=hash_files([folder / PARAMETERS]),
-    )
-
-
-def _derived(
+def derived_library(
     library: Library,
     adapters: Mapping[str, Adapter],
     directions: Mapping[str, tuple[float, ...]],
     *,
     key: str,
 ) -> Library:
-    """A library of other adapters on the same base; it is nowhere on disk and has no floor."""
+    """A library of other adapters on the same base; it is nowhere on disk and has no floor.
+
+    Args:
+        library: Whose base and objectives it has.
+        adapters: By name.
+        directions: By name, the objectives' shares that each stands for.
+        key: Hash of everything that the adapters depend on.
+    """
     objectives = library.manifest.objective_names
     records = tuple(
         ExpertRecord(Anchor(name, objectives, direction), key=key, files={})

@@ -3,7 +3,7 @@
 import pytest
 
 from palate.evaluate.suite import DEFAULT_METHODS, Suite
-from palate.mixture.wording import Asked, Wording
+from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.load import load_base
 from research.world.board import (
     SHAPES,
@@ -64,4 +64,4 @@ def test_a_user_of_even_shares_is_put_into_the_same_words_by_all_methods_that_re
     wording = Wording(base, tuple(objective.instruction for objective in OBJECTIVES), "full")
     for user, user in zip(world_users(), USERS, strict=False):
         strengths = tuple(user.preference.get(name, 0.0) for name in OBJECTIVE_NAMES)
-        assert wording.preference(Asked("any", strengths)) == user.instruction
+        assert wording.preference(MixtureRequest("any", strengths)) == user.instruction
