@@ -11,9 +11,9 @@ import yaml
 from fakes import save_tiny_llama
 
 TRAINING = {
-    "rollouts": {"n_completions": 3, "max_tokens": 8, "chunk_prompts": 4},
-    "adapter": {"rank": 4},
-    "training": {"n_steps": 2, "batch_pairs": 4, "learning_rate": 0.05},
+    "rollouts": {"num_generations": 3, "max_completion_length": 8, "chunk_prompts": 4},
+    "adapter": {"r": 4},
+    "training": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.05},
     "seed": 5,
 }
 SHELL = {"bash", "sh", "console"}
@@ -65,7 +65,7 @@ def _by_length(name: str, prefer: str) -> dict[str, Any]:
 
 def _write_run(folder: Path, name: str, objectives: list[dict[str, Any]]) -> None:
     content = {
-        "base": str(folder / "base"),
+        "model_name_or_path": str(folder / "base"),
         "prompts": str(folder / "prompts.jsonl"),
         "objectives": objectives,
         **TRAINING,

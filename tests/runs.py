@@ -22,15 +22,15 @@ def write_portfolio_run(folder: Path, **changes: object) -> Path:
     rows = [{"prompt": f"prompt {index}"} for index in range(8)]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     content = {
-        "base": str(folder / "base"),
+        "model_name_or_path": str(folder / "base"),
         "prompts": str(folder / "prompts.jsonl"),
         "objectives": [
             {"name": "short", "reward": length_rule("shorter")},
             {"name": "long", "reward": length_rule("longer")},
         ],
-        "rollouts": {"n_completions": 3, "max_tokens": 8, "chunk_prompts": 4},
-        "adapter": {"rank": 4},
-        "training": {"n_steps": 2, "batch_pairs": 4, "learning_rate": 0.05},
+        "rollouts": {"num_generations": 3, "max_completion_length": 8, "chunk_prompts": 4},
+        "adapter": {"r": 4},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.05},
         "portfolio": PORTFOLIO,
         "seed": 5,
         **changes,

@@ -23,15 +23,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> RunSettings:
     rule = {"kind": "length", "low": 2, "high": 8}
     return RunSettings.model_validate(
         {
-            "base": str(base),
+            "model_name_or_path": str(base),
             "prompts": str(root / "prompts.jsonl"),
             "objectives": [
                 {"name": name, "reward": {"rule": {**rule, "prefer": prefer}}}
                 for name, prefer in (("long", "longer"), ("short", "shorter"))
             ],
-            "rollouts": {"n_completions": 3, "max_tokens": 8},
-            "adapter": {"rank": 2},
-            "training": {"n_steps": 2, "batch_pairs": 4, "learning_rate": 0.01},
+            "rollouts": {"num_generations": 3, "max_completion_length": 8},
+            "adapter": {"r": 2},
+            "training": {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01},
         }
     )
 
@@ -80,7 +80,7 @@ def test_experts_of_other_settings_and_unknown_names_are_refused(
     settings: RunSettings, jobs: dict[str, Path], tmp_path: Path
 ) -> None:
     target = Path(shutil.copytree(jobs["long"], tmp_path / "library"))
-    training = settings.training.model_copy(update={"n_steps": 1})
+    training = settings.training.model_copy(update={"max_steps": 1})
     other = Path(shutil.copytree(jobs["library"], tmp_path / "other"))
     build_library(settings.model_copy(update={"training": training}), out=other, only=["long"])
     with pytest.raises(FormatError, match=r"'long' of .* was made with other settings"):

@@ -149,7 +149,7 @@ def test_a_search_that_was_cut_short_goes_on_to_the_same_bytes(grown, tmp_path, 
     _, _, folder = grown
     whole = contents(folder)
     run_file = write_portfolio_run(tmp_path)
-    settings = settings_of(run_file, f"base={folder.parent / 'base'}").model_copy(
+    settings = settings_of(run_file, f"model_name_or_path={folder.parent / 'base'}").model_copy(
         update={"prompts": str(folder.parent / "prompts.jsonl")}
     )
     measured = palm_oracles.Prices._measured
@@ -174,7 +174,7 @@ def test_a_retrained_expert_makes_the_certificate_void(grown, tmp_path):
     run_file = write_portfolio_run(tmp_path)
     build_library(settings_of(run_file), out=tmp_path / "lib")
     build_library(
-        settings_of(run_file, "portfolio=null", "training.n_steps=3"), out=tmp_path / "lib"
+        settings_of(run_file, "portfolio=null", "training.max_steps=3"), out=tmp_path / "lib"
     )
     with pytest.raises(FormatError, match=r"another expert|is no expert"):
         open_portfolio(LibraryFolder.open(tmp_path / "lib"))

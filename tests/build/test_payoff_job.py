@@ -39,15 +39,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rule = {"kind": "length", "low": 2, "high": 8}
     settings = RunSettings.model_validate(
         {
-            "base": str(base),
+            "model_name_or_path": str(base),
             "prompts": str(root / "prompts.jsonl"),
             "objectives": [
                 {"name": name, "reward": {"rule": {**rule, "prefer": prefer}}}
                 for name, prefer in (("long", "longer"), ("short", "shorter"))
             ],
-            "rollouts": {"n_completions": 2, "max_tokens": 10},
-            "adapter": {"rank": 2},
-            "training": {"n_steps": 1, "batch_pairs": 4, "learning_rate": 0.05},
+            "rollouts": {"num_generations": 2, "max_completion_length": 10},
+            "adapter": {"r": 2},
+            "training": {"max_steps": 1, "per_device_train_batch_size": 4, "learning_rate": 0.05},
         }
     )
     shop = open_builder(settings, out=root / "library")

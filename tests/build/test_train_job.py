@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from fakes import save_tiny_llama
 from palate.build.builder import open_builder
 from palate.build.run_file import RunSettings
-from palate.build.train_job import Trained, train_anchor
+from palate.build.train_job import Trained, _split, train_anchor
 from palate.core.errors import InvalidInputError
 from palate.models.processes import n_launched
-from palate.training.job import TrainSettings, process_batch
+from palate.training.job import TrainSettings, pass_pairs
 from palate.training.pair_trainer import require_sharded
 
 BIN = Path(sys.executable).parent
@@ -34,15 +34,20 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rule = {"kind": "length", "low": 2, "high": 8}
     settings = RunSettings.model_validate(
         {
-            "base": str(base),
+            "model_name_or_path": str(base),
             "prompts": str(root / "prompts.jsonl"),
             "objectives": [
                 {"name": name, "reward": {"rule": {**rule, "prefer": prefer}}}
                 for name, prefer in (("long", "longer"), ("short", "shorter"))
             ],
-            "rollouts": {"n_completions": 4, "max_tokens": 12},
-            "adapter": {"rank": 4},
-            "training": {"n_steps": 6, "batch_pairs": 8, "accumulate": 2, "learning_rate": 0.01},
+            "rollouts": {"num_generations": 4, "max_completion_length": 12},
+            "adapter": {"r": 4},
+            "training": {
+                "max_steps": 6,
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 2,
+                "learning_rate": 0.01,
+            },
         }
     )
     open_builder(settings, out=root / "library")
@@ -140,16 +145,16 @@ def test_a_launch_that_asks_for_sharding_must_get_it(monkeypatch: pytest.MonkeyP
 def test_a_step_can_be_split_into_other_passes_than_the_librarys(
     library: Path, alone: Trained, tmp_path: Path
 ) -> None:
-    found = train_anchor(library, "long", out=tmp_path / "four", accumulate=4)
+    found = train_anchor(library, "long", out=tmp_path / "four", gradient_accumulation_steps=4)
     assert len(found.losses) == len(alone.losses) == 6
     assert found.losses != alone.losses  # like lengths are put together pass by pass: another order
-    with pytest.raises(InvalidInputError, match="batch_pairs=8 is no multiple of accumulate=3"):
-        train_anchor(library, "long", out=tmp_path / "three", accumulate=3)
+    with pytest.raises(InvalidInputError, match="batch of 8 pairs cannot be split into 3 passes"):
+        train_anchor(library, "long", out=tmp_path / "three", gradient_accumulation_steps=3)
 
 
 def test_a_run_is_written_once_and_repeats_itself(library: Path, tmp_path: Path) -> None:
-    first = train_anchor(library, "short", out=tmp_path / "a", n_steps=2)
-    second = train_anchor(library, "short", out=tmp_path / "b", n_steps=2)
+    first = train_anchor(library, "short", out=tmp_path / "a", max_steps=2)
+    second = train_anchor(library, "short", out=tmp_path / "b", max_steps=2)
     assert first.losses == second.losses
     assert json.loads((tmp_path / "a/losses.json").read_text())["losses"] == list(first.losses)
     with pytest.raises(InvalidInputError, match="exists"):
@@ -161,12 +166,14 @@ def test_a_run_is_written_once_and_repeats_itself(library: Path, tmp_path: Path)
 def test_processes_share_the_batch_and_an_uneven_share_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = TrainSettings(batch_pairs=12, accumulate=2)
-    assert (n_launched(), process_batch(settings)) == (1, 6)
+    settings = TrainSettings(per_device_train_batch_size=6, gradient_accumulation_steps=2)
+    assert (n_launched(), pass_pairs(settings)) == (1, 6)
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert n_launched() == 1  # the variable alone is no launch
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(InvalidInputError, match="6 pairs cannot be split between 4"):
-        process_batch(settings)
+    with pytest.raises(InvalidInputError, match="12 pairs cannot be split into 2 passes of 4"):
+        _split(settings, max_steps=1, n_passes=2)
+    assert _split(settings, max_steps=1, n_passes=1).per_device_train_batch_size == 3
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert process_batch(settings) == 2
+    split = _split(settings, max_steps=1, n_passes=2)
+    assert (split.per_device_train_batch_size, pass_pairs(split)) == (2, 6)

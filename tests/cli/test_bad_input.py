@@ -11,7 +11,7 @@ from palate.cli import app as program
 
 PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "No.", "objective": "kind"}
 RUN = """
-base: {base}
+model_name_or_path: {base}
 prompts: {prompts}
 objectives:
   - name: kind
@@ -136,6 +136,6 @@ def test_build_refuses(
     base = tiny_library.parent / "base"
     run_file.write_text(RUN.format(base=base, prompts=prompts, reward=reward))
     options = [word for override in overrides for word in ("--set", override)]
-    options += ["--set", "rollouts.max_tokens=4", "--set", "rollouts.n_completions=2"]
+    options += ["--set", "rollouts.max_completion_length=4", "--set", "rollouts.num_generations=2"]
     found = palate("build", run_file, "--out", tmp_path / "library", *options)
     require_one_sentence(found, words)

@@ -24,11 +24,12 @@ def run(arguments, monkeypatch, capsys):
     ("content", "sentence"),
     [
         (
-            "base: b\nprompts: p\nobjectives: [{name: a, reward: {folder: f}}]\ncolour: red\n",
+            "model_name_or_path: b\nprompts: p\ncolour: red\n"
+            "objectives: [{name: a, reward: {folder: f}}]\n",
             "'colour'",
         ),
-        ("base: [\n", "not valid YAML"),
-        ("base: ./nowhere\nprompts: p.jsonl\n", "'objectives'"),
+        ("model_name_or_path: [\n", "not valid YAML"),
+        ("model_name_or_path: ./nowhere\nprompts: p.jsonl\n", "'objectives'"),
     ],
 )
 def test_a_bad_run_file_is_one_sentence_and_exit_code_two(
@@ -63,7 +64,8 @@ def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
     monkeypatch.setattr("palate.build.library.build_library", fake)
     path = tmp_path / "small.yaml"
     path.write_text(
-        "base: b\nprompts: p\nobjectives: [{name: a, reward: {rule: {kind: words, words: [x]}}}]\n"
+        "model_name_or_path: b\nprompts: p\n"
+        "objectives: [{name: a, reward: {rule: {kind: words, words: [x]}}}]\n"
     )
     app = typer.Typer()
     app.command()(build)
@@ -77,7 +79,8 @@ def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
     content = {"library": "lib", "rewards": {"a": told}, "experts": [], "portfolio": None}
     monkeypatch.setattr(Outcome, "to_json", lambda _self: {**content, "seconds": 1.0})
     said = " ".join(CliRunner().invoke(app, [str(path)]).stdout.split())
-    assert "reward a: 0.750 [0.500, 0.900] of 16 held-out pairs right" in said
-    assert "by length alone 0.750: no better than length" in said
+    assert "accuracy by length is above length" in said
+    assert "a 0.75 [0.5, 0.9] 0.75 no" in said.replace("│ ", "")
+    assert "warning: the reward a is no better than length alone" in said
     asked.pop()
     assert asked == [(7, "small", None), (0, "small", []), (0, "small", ["a"])]

@@ -53,7 +53,7 @@ def test_a_function_without_an_address_must_be_given_again(
         story / "brief.yaml",
         output_dir=folder,
         reward_funcs={"brief": local},
-        overrides=["training.n_steps=1"],
+        overrides=["training.max_steps=1"],
     )
     opened = palate.Library.load(folder)
     with pytest.raises(palate.FormatError, match=r"reward_funcs=\{'brief': function\}"):
@@ -90,9 +90,9 @@ def test_a_run_can_be_a_mapping_or_settings_and_take_overrides(story: Path) -> N
 
     path = story / "brief.yaml"
     mapping = yaml.safe_load(path.read_text())
-    wanted = load_settings(RunSettings, path, overrides=["training.n_steps=1"])
+    wanted = load_settings(RunSettings, path, overrides=["training.max_steps=1"])
     for run in (path, str(path), mapping, RunSettings.checked(mapping, source="test")):
-        assert _run_settings(run, overrides=["training.n_steps=1"]) == wanted
+        assert _run_settings(run, overrides=["training.max_steps=1"]) == wanted
     with pytest.raises(palate.InvalidInputError, match="'odd'"):
         _run_settings({**mapping, "odd": 1}, overrides=[])
 

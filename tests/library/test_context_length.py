@@ -29,9 +29,9 @@ def test_answers_as_long_as_the_base_reads_are_refused_by_their_key(tmp_path: Pa
     base = load_base(save_tiny_llama(tmp_path / "base"))
     most = base.n_positions
     assert most is not None
-    require_room_for_answers(base, most - 1, key="rollouts.max_tokens")
-    with pytest.raises(InvalidInputError, match=f"'rollouts.max_tokens' has the value {most}"):
-        require_room_for_answers(base, most, key="rollouts.max_tokens")
+    require_room_for_answers(base, most - 1, key="rollouts.max_completion_length")
+    with pytest.raises(InvalidInputError, match=f"'rollouts.max_completion_length' has the value {most}"):
+        require_room_for_answers(base, most, key="rollouts.max_completion_length")
 
 
 def test_a_base_that_does_not_say_how_much_it_reads_takes_all(

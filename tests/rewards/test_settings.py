@@ -6,8 +6,8 @@ from palate.rewards.settings import LightSettings, TransformerSettings, trunk_se
 
 def test_light_is_a_word_and_everything_else_is_a_model() -> None:
     assert trunk_settings("light", overrides=["least_texts=3"]) == LightSettings(least_texts=3)
-    assert trunk_settings("models/12", overrides=["epochs=2"]) == TransformerSettings(
-        trunk="models/12", epochs=2
+    assert trunk_settings("models/12", overrides=["num_train_epochs=2"]) == TransformerSettings(
+        trunk="models/12", num_train_epochs=2
     )
 
 
@@ -15,7 +15,9 @@ def test_a_trunk_that_looks_like_a_number_stays_a_name() -> None:
     assert trunk_settings("12") == TransformerSettings(trunk="12")
 
 
-@pytest.mark.parametrize("override", ["epoch=3", "epochs=0", "learning_rate=-1", "epochs=many"])
+@pytest.mark.parametrize(
+    "override", ["epoch=3", "num_train_epochs=0", "learning_rate=-1", "num_train_epochs=many"]
+)
 def test_wrong_settings_are_refused(override: str) -> None:
     with pytest.raises(InvalidInputError, match=override.split("=")[0]):
         trunk_settings("a/model", overrides=[override])

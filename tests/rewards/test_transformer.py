@@ -30,7 +30,11 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def settings(trunk: Path) -> TransformerSettings:
     return TransformerSettings(
-        trunk=str(trunk), epochs=4, batch_pairs=8, learning_rate=1e-2, max_tokens=128
+        trunk=str(trunk),
+        num_train_epochs=4,
+        per_device_train_batch_size=8,
+        learning_rate=1e-2,
+        max_length=128,
     )
 
 
@@ -80,7 +84,9 @@ def test_training_leaves_the_global_generators_as_they_were(
     expected = torch.rand(3)
     torch.manual_seed(5)
     fit_transformer(
-        friendly_pairs(4, seed=1), settings=settings.model_copy(update={"epochs": 1}), seed=0
+        friendly_pairs(4, seed=1),
+        settings=settings.model_copy(update={"num_train_epochs": 1}),
+        seed=0,
     )
     assert torch.equal(torch.rand(3), expected)
 
@@ -89,7 +95,7 @@ def test_progress_is_told_step_by_step(settings: TransformerSettings) -> None:
     told: list[tuple[int, int]] = []
     fit_transformer(
         friendly_pairs(16, seed=1),
-        settings=settings.model_copy(update={"epochs": 2}),
+        settings=settings.model_copy(update={"num_train_epochs": 2}),
         on_step=lambda done, of_all: told.append((done, of_all)),
     )
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -101,12 +107,12 @@ def test_a_folder_comes_back_and_is_an_ordinary_classifier(
     validation_pairs: PairSet,
     tmp_path: Path,
 ) -> None:
-    few = settings.model_copy(update={"epochs": 1})
+    few = settings.model_copy(update={"num_train_epochs": 1})
     reward = fit_reward(train_pairs, validation=validation_pairs, settings=few)
     reward.save(tmp_path / "kind")
     again = load_reward(tmp_path / "kind")
     assert again.card == reward.card
-    assert (again.card.trunk, again.card.settings["epochs"]) == ("transformer", 1)
+    assert (again.card.trunk, again.card.settings["num_train_epochs"]) == ("transformer", 1)
     texts = validation_pairs.prompts, validation_pairs.chosen
     assert (again.raw(*texts) == reward.raw(*texts)).all()
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "kind")
@@ -146,7 +152,9 @@ def test_an_encoder_can_be_the_trunk(train_pairs: PairSet, tmp_path: Path) -> No
     )
     BertModel(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    settings = TransformerSettings(trunk=str(tmp_path), epochs=1, batch_pairs=20)
+    settings = TransformerSettings(
+        trunk=str(tmp_path), num_train_epochs=1, per_device_train_batch_size=20
+    )
     model = fit_transformer(train_pairs, settings=settings)
     assert model.tokenizer.model_max_length == 128
     assert np.isfinite(model.raw(["p"], ["a"])).all()

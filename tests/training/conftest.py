@@ -42,7 +42,7 @@ def tiny_engine(tiny_base):
 
 @pytest.fixture(scope="session")
 def tiny_job():
-    settings = RolloutSettings(n_completions=4, max_tokens=12, chunk_prompts=2)
+    settings = RolloutSettings(num_generations=4, max_completion_length=12, chunk_prompts=2)
     return RolloutJob(tuple(f"prompt {index}" for index in range(5)), settings, seed=1)
 
 

@@ -11,7 +11,7 @@ from palate.training.placement import AdapterSettings
 
 def test_the_card_has_front_matter_and_the_facts():
     anchor = Anchor("mild", ("kind", "loud", "short"), (0.75, -0.25, 0.0))
-    job = ExpertJob(anchor, AdapterSettings(rank=4), TrainSettings(n_steps=12), seed=9)
+    job = ExpertJob(anchor, AdapterSettings(r=4), TrainSettings(max_steps=12), seed=9)
     base = BaseRecord("org/base", "abc", "f" * 64, "t" * 64)
     text = render_card(job, base=base, tilt=(-0.125, 0.5, 64), versions={"trl": "1.16.0"})
     _, front, body = text.split("---\n", 2)

@@ -196,7 +196,8 @@ def open_builder(
         dtype=settings.dtype,
         device=settings.device,
     )
-    require_room_for_answers(base, answer_tokens, key="rollouts.max_completion_length")
+    most = settings.rollouts.max_completion_length
+    require_room_for_answers(base, most, key="rollouts.max_completion_length")
     before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None
     library = LibraryFolder.create(out, _manifest(settings, base))
     builder = Builder(settings, base, replace(library, reward_funcs=functions))

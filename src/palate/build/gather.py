@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from palate.build.measure import measure_library
-from palate.build.run_file import RunSettings
+from palate.build.run_file import stored_run
 from palate.core.errors import FormatError
 from palate.library.folder import LibraryFolder
 from palate.training.anchors import make_anchors
@@ -41,7 +41,7 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
                 )
             library = library.with_expert(record, partial(_copy, other.expert_folder(name)))
             gathered.append((name, path))
-    settings = RunSettings.model_validate(dict(library.manifest.config))
+    settings = stored_run(library.manifest.config)
     anchors = make_anchors(
         settings.anchors, objectives=settings.objective_names, seed=settings.seed
     )

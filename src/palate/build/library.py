@@ -17,10 +17,9 @@ from palate.build.builder import open_builder
 from palate.build.grow import Grown, grow, require_growable
 from palate.build.measure import MeasuredLibrary, measure_library
 from palate.build.reward_sources import held_out_of
-from palate.build.run_file import RunSettings
+from palate.build.run_file import RunSettings, stored_run
 from palate.build.run_prompts import calibration_prompts
 from palate.core.errors import InvalidInputError
-from palate.core.files import dump_json
 from palate.core.settings import load_settings
 from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.library import Library
@@ -162,7 +161,7 @@ def _run_settings(
     settings = run if isinstance(run, RunSettings) else RunSettings.checked(dict(run), source="run")
     if not overrides:
         return settings
-    return _overridden(settings.model_dump(mode="json", exclude_none=True), overrides)
+    return stored_run(settings.model_dump(mode="json"), overrides=overrides)
 
 
 def grow_portfolio(
@@ -194,13 +193,8 @@ def stored_settings(library: LibraryFolder, *, overrides: Sequence[str] = ()) ->
     Raises:
         InvalidInputError: the library was not built by a run file, or an override is wrong.
     """
-    config = {key: value for key, value in library.manifest.config.items() if value is not None}
-    return _overridden({"portfolio": {}} | config, overrides)
-
-
-def _overridden(content: Mapping[str, Any], overrides: Sequence[str]) -> RunSettings:
-    texts = [f"{key}={dump_json(value, indent=None)}" for key, value in content.items()]
-    return load_settings(RunSettings, overrides=[*texts, *overrides])
+    config = dict(library.manifest.config)
+    return stored_run({**config, "portfolio": config.get("portfolio") or {}}, overrides=overrides)
 
 
 def _selected(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.build.calibration import MEASURED, Entry, calibrate_methods
-from palate.build.run_file import RunSettings
+from palate.build.run_file import RunSettings, stored_run
 from palate.build.run_prompts import calibration_prompts
 from palate.build.soup_basis import kept_floor, write_soup
 from palate.build.strength import measure_strength
@@ -83,7 +83,8 @@ def measure_library(
         return MeasuredLibrary(library.strength, None)
     if library.basis.strength is None:
         seed = derive_seed(settings.seed, "strength")
-        measure_strength(library, prompts, max_tokens=settings.rollouts.max_tokens, seed=seed)
+        max_tokens = settings.rollouts.max_completion_length
+        measure_strength(library, prompts, max_tokens=max_tokens, seed=seed)
     return MeasuredLibrary(library.strength, _calibrated(library, prompts, settings, MEASURED))
 
 
@@ -100,7 +101,7 @@ def measure_again(before: Library, *, entries: Sequence[Entry]) -> MethodTable |
     if library.method_table is None:
         return None
     try:
-        settings = RunSettings.checked(dict(library.manifest.config), source="library.json")
+        settings = stored_run(library.manifest.config)
         prompts = calibration_prompts(settings)
     except InvalidInputError as error:
         note(f"The methods were not measured again: {error}")
@@ -115,7 +116,7 @@ def _calibrated(
         library,
         prompts,
         settings=settings.calibration,
-        max_tokens=settings.rollouts.max_tokens,
+        max_tokens=settings.rollouts.max_completion_length,
         entries=entries,
         seed=derive_seed(settings.seed, "calibration"),
     )

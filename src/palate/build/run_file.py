@@ -165,9 +165,11 @@ def present_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         "training": TrainSettings.renamed(training),
     }
     objectives = [_present_objective(row) for row in content.get("objectives", ())]
-    return content | {name: part for name, part in sections.items() if part} | {
-        "objectives": objectives
-    }
+    return (
+        content
+        | {name: part for name, part in sections.items() if part}
+        | {"objectives": objectives}
+    )
 
 
 def _present_objective(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,8 @@ def train_anchor(
     rollouts = read_rollouts(library.rollouts_path, objectives=library.manifest.objective_names)
     passes: list[Tensor] = []
     model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
-    losses = _whole_batches(torch.stack(passes).double(), n_passes=training.gradient_accumulation_steps)
+    n_passes = training.gradient_accumulation_steps
+    losses = _whole_batches(torch.stack(passes).double(), n_passes=n_passes)
     parameters = whole_parameters(model)
     trained = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
     if trained.is_first:

@@ -1,27 +1,49 @@
 """Settings: YAML, strictly typed, every key settable from the command line.
 
 A settings class derives from `Settings`; its fields and defaults are declared once, beside the
-algorithm
-they belong to. An unknown key is an error that names it.
+algorithm they belong to. An unknown key is an error that names it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_text
 
 SettingsType = TypeVar("SettingsType", bound="Settings")
+_RENAMED = "renamed_key"
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, no unknown keys."""
+    """Base of all settings: frozen, no unknown keys.
+
+    Attributes:
+        RENAMED: Earlier name of a key to its present one, which is TRL's; earlier names are refused
+            with the present one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_present_names(cls, values: Any) -> Any:
+        names = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+        for name in names:
+            if name in cls.RENAMED:
+                context = {"old": name, "new": cls.RENAMED[name]}
+                raise PydanticCustomError(_RENAMED, "{old} is now {new}", context)
+        return values
+
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain data of an earlier version with the present names of keys."""
+        return {cls.RENAMED.get(name, name): value for name, value in values.items()}
 
     @classmethod
     def checked(cls, values: object, *, source: str) -> Self:
@@ -87,6 +109,10 @@ def _sentence(error: ValidationError, *, source: str) -> str:
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"The key {key!r} in {source} is unknown; remove it or correct its name{more}."
+    if first["type"] == _RENAMED:
+        names = first.get("ctx", {})
+        old = ".".join(filter(None, (key, names["old"])))
+        return f"The key {old!r} in {source} is now called {names['new']!r} as in TRL; rename it."
     if first["type"] == "missing":
         return f"The key {key!r} in {source} is missing; add it{more}."
     reason = first["msg"].removeprefix("Value error, ").rstrip(".")

@@ -43,22 +43,29 @@ class TransformerSettings(Settings):
 
     Attributes:
         trunk: Folder or hub id of a causal model or an encoder.
-        epochs: Passes over the pairs.
-        batch_pairs: Pairs per step.
+        num_train_epochs: Passes over the pairs.
+        per_device_train_batch_size: Pairs per step.
         learning_rate: Peak of a linear schedule.
-        warmup_fraction: Share of steps in which it rises.
+        warmup_ratio: Share of steps in which it rises.
         weight_decay: AdamW's.
-        max_tokens: Most tokens of prompt and answer together; the trunk may allow fewer.
+        max_length: Most tokens of prompt and answer together; the trunk may allow fewer.
     """
+
+    RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
+        "epochs": "num_train_epochs",
+        "batch_pairs": "per_device_train_batch_size",
+        "warmup_fraction": "warmup_ratio",
+        "max_tokens": "max_length",
+    }
 
     trunk: str
     revision: str | None = None
-    epochs: int = Field(default=3, ge=1)
-    batch_pairs: int = Field(default=16, ge=1)
+    num_train_epochs: int = Field(default=3, ge=1)
+    per_device_train_batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0)
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
-    max_tokens: int = Field(default=512, ge=8)
+    max_length: int = Field(default=512, ge=8)
     device: str = "cpu"
 
 

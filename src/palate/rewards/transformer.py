@@ -49,7 +49,7 @@ def fit_transformer(
     """
     with _seeded(seed), TemporaryDirectory() as scratch:
         model, tokenizer = load_trunk(settings.trunk, revision=settings.revision)
-        tokenizer.model_max_length = min(settings.max_tokens, tokenizer.model_max_length)
+        tokenizer.model_max_length = min(settings.max_length, tokenizer.model_max_length)
         rows = {
             "chosen_ids": [encode(tokenizer, pair.prompt, pair.chosen) for pair in pairs.pairs],
             "rejected_ids": [encode(tokenizer, pair.prompt, pair.rejected) for pair in pairs.pairs],
@@ -74,11 +74,11 @@ def fit_transformer(
 
 def _arguments(settings: TransformerSettings, *, seed: int) -> dict[str, Any]:
     return {
-        "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.batch_pairs,
+        "num_train_epochs": settings.num_train_epochs,
+        "per_device_train_batch_size": settings.per_device_train_batch_size,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": settings.warmup_fraction,  # below one: a share of the steps
+        "warmup_steps": settings.warmup_ratio,  # below one: a share of the steps
         "weight_decay": settings.weight_decay,
         "max_length": None,  # texts are cut already; TRL would leave pairs out
         "seed": seed % 2**32,

@@ -25,9 +25,9 @@ mixes per user.
 | | |
 |---|---|
 | wants | {wants} |
-| method | {method}, {n_steps} steps of {batch_pairs} pairs, learning rate {learning_rate:g} |
+| method | {method}, {max_steps} steps of {step_size} {unit}, learning rate {learning_rate:g} |
 | KL price (beta) | {beta:g} reward units per nat |
-| adapter | rank {rank}, lora_alpha {lora_alpha:g}{rslora}, placement `{placement}` |
+| adapter | rank {r}, lora_alpha {lora_alpha:g}{rslora}, target modules `{target_modules}` |
 | seed | {seed} |
 | mean tilt on rollouts | {tilt_mean:.4f} reward units (sd {tilt_sd:.4f}, {n_tilts} answers) |
 | base, SHA-256 | `{fingerprint}` |
@@ -54,15 +54,18 @@ def render_card(
         tilt: Mean and standard deviation of the tilt in reward units, and number of answers.
         versions: Package to version.
     """
+    training, modules = job.training, job.adapter.target_modules
     fields: dict[str, Any] = {
         "base": base.path,
         "revision": f" at revision `{base.revision}`" if base.revision else "",
         "name": job.anchor.name,
         "wants": _wants(job),
-        "rank": job.adapter.rank,
+        "r": job.adapter.r,
+        "step_size": training.per_device_train_batch_size * training.gradient_accumulation_steps,
+        "unit": "answers" if training.method == "grpo" else "pairs",
         "lora_alpha": job.adapter.lora_alpha,
-        "rslora": " (rsLoRA)" if job.adapter.is_rslora else "",
-        "placement": job.adapter.placement,
+        "rslora": " (rsLoRA)" if job.adapter.use_rslora else "",
+        "target_modules": modules if isinstance(modules, str) else ", ".join(modules),
         "seed": job.seed,
         "tilt_mean": tilt[0],
         "tilt_sd": tilt[1],
@@ -70,7 +73,7 @@ def render_card(
         "fingerprint": base.fingerprint,
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
-    return _CARD.format(**job.training.model_dump(), **fields)
+    return _CARD.format(**training.model_dump(), **fields)
 
 
 def _wants(job: ExpertJob) -> str:

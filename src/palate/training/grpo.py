@@ -61,20 +61,19 @@ def train_grpo(
     settings = job.training
     if not data.prompts or data.reward is None:
         raise InvalidInputError("The method 'grpo' needs prompts and rewards; give both.")
-    if job.adapter.placement == "head":
+    if job.adapter.adapts_head:
         raise InvalidInputError(
             "The method 'grpo' cannot train an adapter on the unembedding (TRL reads that matrix "
-            "directly); use method 'rebel' or 'dpo', or another placement."
+            "directly); use method 'rebel' or 'dpo', or other target_modules."
         )
-    n_answers = 2 * settings.batch_pairs
-    if n_answers % settings.n_generations:
+    n_answers = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    if n_answers % settings.num_generations:
         raise InvalidInputError(
             f"The method 'grpo' takes {n_answers} answers a step, which is no multiple of "
-            f"n_generations={settings.n_generations}; make it one."
+            f"num_generations={settings.num_generations}; make it one."
         )
     as_written = {format_messages(base, prompt): prompt for prompt in data.prompts}
     arguments = trainer_arguments(base, job, tracking)
-    arguments["per_device_train_batch_size"] = n_answers // settings.accumulate
     with tracking.output() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
         model: Any = deepcopy(base.model)
@@ -85,8 +84,8 @@ def train_grpo(
                 folder,
                 beta=settings.beta,
                 reward_weights=list(job.anchor.direction),
-                num_generations=settings.n_generations,
-                max_completion_length=settings.answer_tokens,
+                num_generations=settings.num_generations,
+                max_completion_length=settings.max_completion_length,
                 temperature=1.0,
                 scale_rewards="none",
                 loss_type="dr_grpo",

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.errors import MissingExtraError
 from palate.core.settings import Settings
 from palate.core.types import PreferencePair
 from palate.models.load import Base
@@ -32,42 +32,44 @@ class TrainSettings(Settings):
     Attributes:
         method: See `palate.training.train`.
         beta: Reward units per nat of KL.
-        n_steps: Optimizer steps.
-        batch_pairs: Pairs per step (prompts' answers for `grpo`: twice as many answers).
-        accumulate: Passes a step is split into, to save memory.
+        max_steps: Optimizer steps.
+        per_device_train_batch_size: Pairs of one pass on one process; for `grpo` answers.
+        gradient_accumulation_steps: Passes of a step.
         learning_rate: Of AdamW, after a linear warm-up and before a linear decay to zero.
-        warmup_fraction: Share of the steps that warm up.
+        warmup_ratio: Share of the steps that warm up.
         max_grad_norm: Gradients are clipped to this length.
         pairs_per_prompt: Pairs drawn from each prompt's rollouts.
         label_gain: For `dpo`: log-odds of a label per reward unit.
-        max_tokens: For `dpo_human`: longest prompt and answer together.
-        n_generations: For `grpo`: answers per prompt and step.
-        answer_tokens: For `grpo`: longest answer.
+        max_length: For `dpo_human`: most tokens of prompt and answer together.
+        num_generations: For `grpo`: answers per prompt and step.
+        max_completion_length: For `grpo`: most tokens of an answer.
         n_threads: CPU threads; part of what determines the result.
     """
 
+    RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
+        "n_steps": "max_steps",
+        "batch_pairs": "per_device_train_batch_size",
+        "accumulate": "gradient_accumulation_steps",
+        "warmup_fraction": "warmup_ratio",
+        "max_tokens": "max_length",
+        "n_generations": "num_generations",
+        "answer_tokens": "max_completion_length",
+    }
+
     method: Literal["dpo", "rebel", "dpo_human", "grpo"] = "rebel"
     beta: float = Field(default=0.1, gt=0)
-    n_steps: int = Field(default=100, ge=1)
-    batch_pairs: int = Field(default=16, ge=1)
-    accumulate: int = Field(default=1, ge=1)
+    max_steps: int = Field(default=100, ge=1)
+    per_device_train_batch_size: int = Field(default=16, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)
-    warmup_fraction: float = Field(default=0.1, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     pairs_per_prompt: int = Field(default=8, ge=1)
     label_gain: float = Field(default=10.0, gt=0)
-    max_tokens: int = Field(default=512, ge=2)
-    n_generations: int = Field(default=8, ge=2)
-    answer_tokens: int = Field(default=64, ge=1)
+    max_length: int = Field(default=512, ge=2)
+    num_generations: int = Field(default=8, ge=2)
+    max_completion_length: int = Field(default=64, ge=1)
     n_threads: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _is_split_evenly(self) -> "TrainSettings":
-        if self.batch_pairs % self.accumulate:
-            raise ValueError(
-                f"batch_pairs={self.batch_pairs} is no multiple of accumulate={self.accumulate}"
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -146,31 +148,21 @@ def require_tracker(report_to: str) -> None:
         )
 
 
-def process_batch(settings: TrainSettings) -> int:
-    """Pairs of one pass on one process: all processes together read the whole batch.
-
-    Raises:
-        InvalidInputError: the batch cannot be split evenly.
-    """
-    whole, parts = settings.batch_pairs // settings.accumulate, n_launched()
-    if whole % parts:
-        raise InvalidInputError(
-            f"A pass of {whole} pairs cannot be split between {parts} processes; make batch_pairs "
-            "a multiple of accumulate times the processes."
-        )
-    return whole // parts
+def pass_pairs(settings: TrainSettings) -> int:
+    """Pairs of one pass of all processes together."""
+    return settings.per_device_train_batch_size * n_launched()
 
 
 def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[str, Any]:
     """What all of TRL's trainers are given alike."""
     settings = job.training
     return {
-        "max_steps": settings.n_steps,
-        "per_device_train_batch_size": process_batch(settings),
-        "gradient_accumulation_steps": settings.accumulate,
+        "max_steps": settings.max_steps,
+        "per_device_train_batch_size": settings.per_device_train_batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": round(settings.warmup_fraction * settings.n_steps),
+        "warmup_steps": round(settings.warmup_ratio * settings.max_steps),
         "max_grad_norm": settings.max_grad_norm,
         "weight_decay": 0.0,
         "seed": job.seed % 2**32,

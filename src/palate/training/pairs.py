@@ -55,7 +55,7 @@ class Pairs:
         first: `[pairs]`, index of the first answer.
         second: `[pairs]`, index of the second answer to the same prompt.
         reward_gaps: `[pairs]`, the anchor's reward of the first minus the second, reward units; NaN
-            where only users's labels are known.
+            where only users' labels are known.
     """
 
     first: ndarray

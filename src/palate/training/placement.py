@@ -1,9 +1,9 @@
 """Which layers of the base an expert adapts, and with what rank.
 
-Placements:
+Target modules, named as in PEFT, or a list of names of layers:
 
-    all         every linear layer of attention and MLP: the most freedom
-    head        the unembedding alone: then parameter soup and output soup are the same linear map
+    all-linear  every linear layer of attention and MLP: the most freedom
+    lm_head     the unembedding alone: then parameter soup and output soup are the same linear map
     top_no_kv   queries, attention outputs and MLP of the last blocks: keys and values stay the
                 base's, so users can share one cache of the prompt
 
@@ -12,10 +12,9 @@ Source:
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from peft import LoraConfig
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -24,6 +23,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.settings import Settings
 from palate.models.reach import BLOCK, is_after_keys
 
+ALL, HEAD, TOP = "all-linear", "lm_head", "top_no_kv"
 _FUSED = ("c_attn", "qkv_proj", "query_key_value", "qkv", "Wqkv", "W_pack", "in_proj")
 
 
@@ -31,31 +31,49 @@ class AdapterSettings(Settings):
     """The shape of an adapter; the same for every expert of a library.
 
     Attributes:
-        rank: Rows of A and columns of B.
-        lora_alpha: The update is scaled by `lora_alpha / rank`.
-        is_rslora: Scale by `lora_alpha / sqrt(rank)` instead.
-        placement: Which layers are adapted; see the module's text.
+        r: Rank: rows of A and columns of B.
+        lora_alpha: The update is scaled by `lora_alpha / r`.
+        use_rslora: Scale by `lora_alpha / sqrt(r)` instead.
+        target_modules: `all-linear`, `lm_head`, `top_no_kv`, or a list of names of layers.
         n_top_blocks: For `top_no_kv`: how many of the last blocks.
     """
 
-    rank: int = Field(default=16, ge=1)
+    RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
+        "rank": "r",
+        "is_rslora": "use_rslora",
+        "placement": "target_modules",
+    }
+
+    r: int = Field(default=16, ge=1)
     lora_alpha: float = Field(default=32.0, gt=0)
-    is_rslora: bool = False
-    placement: Literal["all", "head", "top_no_kv"] = "all"
+    use_rslora: bool = False
+    target_modules: str | tuple[str, ...] = ALL
     n_top_blocks: int = Field(default=2, ge=1)
+
+    @field_validator("target_modules")
+    @classmethod
+    def _is_known(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value or (isinstance(value, str) and value not in (ALL, HEAD, TOP)):
+            raise ValueError(f"use {ALL}, {HEAD}, {TOP} or a list of names of layers")
+        return value
+
+    @property
+    def adapts_head(self) -> bool:
+        """Whether the unembedding is among the layers."""
+        return HEAD in (self.target_modules, *self.target_modules)
 
 
 def lora_config(model: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
     """The PEFT configuration of an expert on this base.
 
     Raises:
-        InvalidInputError: the base has no layers of the kind that the placement adapts.
+        InvalidInputError: the base has no layers that target_modules names.
     """
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=settings.rank,
+        r=settings.r,
         lora_alpha=settings.lora_alpha,  # pyright: ignore[reportArgumentType]  (annotated int, used as a number)
-        use_rslora=settings.is_rslora,
+        use_rslora=settings.use_rslora,
         lora_dropout=0.0,
         bias="none",
         target_modules=target_modules(model, settings),
@@ -63,17 +81,18 @@ def lora_config(model: PreTrainedModel, settings: AdapterSettings) -> LoraConfig
 
 
 def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[str]:
-    """Names of the adapted layers: endings for `all`, full names for the other placements.
+    """Names of the adapted layers: endings for `all-linear` and a list, else full names.
 
     Raises:
-        InvalidInputError: the base has no layers of the kind that the placement adapts.
+        InvalidInputError: the base has no such layers.
     """
     head = model.get_output_embeddings()
     names = [name for name, module in model.named_modules() if module is head]
-    if settings.placement == "head":
+    if settings.target_modules == HEAD:
         if not names:
             raise InvalidInputError(
-                f"The base {model.name_or_path!r} has no unembedding layer; use placement 'all'."
+                f"The base {model.name_or_path!r} has no unembedding layer; use target_modules "
+                f"{ALL!r}."
             )
         return names
     linear = [
@@ -81,25 +100,38 @@ def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[st
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head and BLOCK.search(name)
     ]
-    if settings.placement == "top_no_kv":
+    if not isinstance(settings.target_modules, str):
+        endings = {name.rpartition(".")[2] for name in (*linear, *names)}
+        return _listed(settings.target_modules, endings)
+    if settings.target_modules == TOP:
         linear = _top_without_keys(linear, n_blocks=settings.n_top_blocks)
         found = linear
     else:
         found = sorted({name.rpartition(".")[2] for name in linear})
     if not found:
         raise InvalidInputError(
-            f"The base {model.name_or_path!r} has no linear layers for the placement "
-            f"{settings.placement!r}; use another placement."
+            f"The base {model.name_or_path!r} has no linear layers for target_modules "
+            f"{settings.target_modules!r}; use others."
         )
     return found
+
+
+def _listed(names: Sequence[str], endings: set[str]) -> list[str]:
+    unknown = [name for name in names if name not in endings]
+    if unknown:
+        raise InvalidInputError(
+            f"The base has no linear layer {unknown[0]!r}, which target_modules names; it has "
+            f"{', '.join(sorted(endings))}."
+        )
+    return list(names)
 
 
 def _top_without_keys(names: Sequence[str], *, n_blocks: int) -> list[str]:
     fused = [name for name in names if name.rpartition(".")[2] in _FUSED]
     if fused:
         raise InvalidInputError(
-            f"The layer {fused[0]!r} makes queries, keys and values at once, so the placement "
-            "'top_no_kv' cannot leave keys and values alone; use placement 'all' or 'head'."
+            f"The layer {fused[0]!r} makes queries, keys and values at once, so "
+            f"target_modules {TOP!r} cannot leave keys and values alone; use {ALL!r} or {HEAD!r}."
         )
     block_of = {name: int(match[1]) for name in names if (match := BLOCK.search(name))}
     first = max(block_of.values(), default=-1) + 1 - n_blocks

@@ -1,6 +1,6 @@
 """Rollouts: the base's own answers, sampled and scored once, labelled for any taste afterwards.
 
-Every prompt is answered `n_completions` times by the base. Rewards come after sampling, because
+Every prompt is answered `num_generations` times by the base. Rewards come after sampling, because
 their scales are fitted on these answers; then each anchor's reward is a dot product and no expert
 needs sampling of its own.
 
@@ -71,17 +71,22 @@ class RolloutSettings(Settings):
     """How the base is sampled.
 
     Attributes:
-        n_completions: Answers per prompt; at least two make a pair.
+        num_generations: Answers per prompt; at least two make a pair.
         n_prompts: Use the first so many prompts; 0 uses all.
         temperature: One samples the base itself, which the KL price refers to.
-        max_tokens: Most tokens of an answer.
+        max_completion_length: Most tokens of an answer.
         chunk_prompts: Prompts sampled and stored at a time.
     """
 
-    n_completions: int = Field(default=8, ge=2)
+    RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
+        "n_completions": "num_generations",
+        "max_tokens": "max_completion_length",
+    }
+
+    num_generations: int = Field(default=8, ge=2)
     n_prompts: int = Field(default=0, ge=0)
     temperature: float = Field(default=1.0, gt=0)
-    max_tokens: int = Field(default=64, ge=1)
+    max_completion_length: int = Field(default=64, ge=1)
     chunk_prompts: int = Field(default=16, ge=1)
 
 
@@ -134,7 +139,7 @@ def sample_answers(
     """
     step = job.settings.chunk_prompts
     found = _finished(path, job)
-    for start in range(len(found) // job.settings.n_completions, len(job.prompts), step):
+    for start in range(len(found) // job.settings.num_generations, len(job.prompts), step):
         rows = _chunk(engine, job, job.prompts[start : start + step], as_read)
         append_jsonl(path, (_to_json(row) for row in rows))
         found += rows
@@ -187,7 +192,7 @@ def _finished(path: Path, job: RolloutJob) -> list[Rollout]:
         _from_json(row, path=path)
         for row in read_jsonl(path, what="rollouts file", is_torn_end_dropped=True)
     ]
-    per_prompt, n_chunk = job.settings.n_completions, job.settings.chunk_prompts
+    per_prompt, n_chunk = job.settings.num_generations, job.settings.chunk_prompts
     n_prompts = len(rows) // per_prompt
     n_whole = n_prompts if n_prompts == len(job.prompts) else n_prompts // n_chunk * n_chunk
     rows = rows[: n_whole * per_prompt]
@@ -205,9 +210,10 @@ def _chunk(
     engine: Engine, job: RolloutJob, prompts: Sequence[str], as_read: Format
 ) -> list[Rollout]:
     settings = job.settings
-    sampling = SamplingParams(temperature=settings.temperature, max_tokens=settings.max_tokens)
+    most = settings.max_completion_length
+    sampling = SamplingParams(temperature=settings.temperature, max_tokens=most)
     plan = reference_plan(n_experts=job.n_experts)
-    asked = [(prompt, place) for prompt in prompts for place in range(settings.n_completions)]
+    asked = [(prompt, place) for prompt in prompts for place in range(settings.num_generations)]
     answers = engine.generate(
         [
             Request(

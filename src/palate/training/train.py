@@ -3,7 +3,7 @@
 Methods:
     dpo         pairs of rollouts, labelled with log-odds `label_gain * (reward gap)`; TRL's DPO
     rebel       the same pairs, the log-ratio gap regressed on the reward gap: no labels to sample
-    dpo_human   TRL's DPO on users's own pairs
+    dpo_human   TRL's DPO on users' own pairs
     grpo        TRL's GRPO: the adapter answers the prompts itself and is scored by the reward
                 vector
 
@@ -17,7 +17,7 @@ Source:
 
 Deviations:
     1. Labels are drawn with a stated gain and TRL is given `label_gain * beta`, so that the optimum
-       has the KL price `beta` whatever the gain; the papers' gain and beta are unknown. Of users's
+       has the KL price `beta` whatever the gain; the papers' gain and beta are unknown. Of users'
        labels the gain is unknown; it is taken to be one.
     2. REBEL's reference stays the frozen base, see `palate.training.losses`.
 """
@@ -50,6 +50,7 @@ from palate.training.job import (
     ExpertJob,
     Tracking,
     TrainingData,
+    pass_pairs,
     trainer_arguments,
 )
 from palate.training.pair_trainer import (
@@ -234,13 +235,14 @@ def _train_pairs(
     on_loss: OnLoss | None,
 ) -> PeftModel:
     settings = job.training
+    n_batches = settings.max_steps * settings.gradient_accumulation_steps
     if settings.method == "dpo_human":
         sequences, pairs = encode_human_pairs(
             base,
             data.human_pairs,
             job.anchor,
-            n_pairs=settings.n_steps * settings.batch_pairs,
-            max_tokens=settings.max_tokens,
+            n_pairs=n_batches * pass_pairs(settings),
+            max_tokens=settings.max_length,
             seed=job.seed,
         )
         reference = sequence_log_probs(base.model, sequences)
@@ -255,8 +257,8 @@ def _train_pairs(
         )
     order = training_order(
         pair_lengths(sequences, pairs),
-        n_batches=settings.n_steps * settings.accumulate,
-        batch=settings.batch_pairs // settings.accumulate,
+        n_batches=n_batches,
+        batch=pass_pairs(settings),
         generator=generator_for(job.seed, "order"),
     )
     with tracking.output() as folder, warnings.catch_warnings():

@@ -22,6 +22,7 @@ from research.serving.model_sizes import (
     shape_of,
     training_bytes,
 )
+from research.serving.plan_of_run import PLACEMENTS
 
 SMALL = ModelShape(8, 12, 3, 4, 2, 5, 20, is_tied=False)
 
@@ -80,11 +81,14 @@ def test_listed_models_have_the_parameters_that_their_makers_publish(
     assert shape_of(name).n_parameters == published
 
 
+TARGETS = {placement: modules for modules, placement in PLACEMENTS.items()}
+
+
 @pytest.mark.parametrize("placement", ["all", "head", "top_no_kv"])
 def test_an_adapter_has_the_parameters_that_peft_makes(placement: Placement) -> None:
     shape = replace(SMALL, head_dim=6)  # transformers wants it even
     model = as_model(shape)
-    settings = AdapterSettings(rank=3, placement=placement, n_top_blocks=2)
+    settings = AdapterSettings(r=3, target_modules=TARGETS[placement], n_top_blocks=2)
     with torch.device("meta"):
         adapted = get_peft_model(model, lora_config(model, settings))  # type: ignore[arg-type]
     n = sum(p.numel() for name, p in adapted.named_parameters() if "lora_" in name)

@@ -16,7 +16,7 @@ import pytest
 from palate.core.errors import CheckFailedError
 from palate.core.types import Belief
 from palate.serve.replicas import REPLICA
-from research.preferences.store_faults import require_passed
+from research.preferences.store_faults import is_same, require_passed
 from research.serving.replicas_under_load import (
     AWAY,
     BEFORE,
@@ -24,7 +24,6 @@ from research.serving.replicas_under_load import (
     Load,
     ReplicaDrillSettings,
     drill_replicas,
-    is_same,
     phase_rates,
 )
 
