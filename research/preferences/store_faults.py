@@ -29,7 +29,7 @@ from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
 from palate.store.database import Database, open_database
-from palate.store.rows import lock_user, write_feedback
+from palate.store.rows import find_number, lock_user, read_belief, write_feedback
 from palate.store.store import SqlProfileStore
 from research.command_line import DatabaseUrl, IsJson, Seed, print_result, run
 
@@ -179,8 +179,7 @@ def _check(store: SqlProfileStore, drill: Drill, acknowledged: Counter[str]) -> 
     n_equal, names = 0, store.users()
     for name in names:
         kept.update(item.key for item in store.history(name))
-        stored, rebuilt = store.rebuilt(name)
-        n_equal += stored is not None and _is_same(stored, rebuilt)
+        n_equal += is_same(*stored_and_rebuilt(store, name))
     wanted = {
         f"{worker}-{row}" for worker in range(drill.n_processes) for row in range(drill.n_rows)
     }
@@ -197,50 +196,54 @@ def _check(store: SqlProfileStore, drill: Drill, acknowledged: Counter[str]) -> 
     }
 
 
-def _is_same(first: Belief, second: Belief) -> bool:
+def stored_and_rebuilt(store: SqlProfileStore, user: str) -> tuple[Belief | None, Belief]:
+    """A user's belief as it is stored (`None` where absent or stale), and rebuilt from the log."""
+    with store.database.reading() as connection:
+        number = find_number(connection, tenant=store.tenant, name=user)
+        belief, learner = (None, "") if number is None else read_belief(connection, number)
+        is_current = learner == store.learner.digest
+        return belief if is_current else None, store.learner.rebuild(store.history(user))
+
+
+def is_same(stored: Belief | None, rebuilt: Belief) -> bool:
+    """Whether a stored belief is the rebuilt one, bit for bit."""
     return (
-        np.array_equal(first.mean, second.mean)
-        and np.array_equal(first.covariance, second.covariance)
-        and first.n_observations == second.n_observations
-        and first.gain == second.gain
+        stored is not None
+        and np.array_equal(stored.mean, rebuilt.mean)
+        and np.array_equal(stored.covariance, rebuilt.covariance)
+        and stored.n_observations == rebuilt.n_observations
+        and stored.gain == rebuilt.gain
     )
 
 
 def _throughput(database: Database, seed: int) -> dict[str, float]:
     """Rows a second of one process, and how much of a bare insert's speed learning leaves."""
     timing = Drill(url="", n_users=N_TIMED_USERS, seed=seed + 1)
-    store, batched = _store(database, tenant="timed"), _store(database, tenant="timed in batches")
+    store = _store(database, tenant="timed")
 
     def bare(items: list[Feedback]) -> None:
         for item in items:
             with database.writing() as connection:
-                user = lock_user(connection, tenant="bare", name=item.user, now=0.0)
-                position = int(item.key.split("-")[1])
-                write_feedback(connection, user, [item], after=position, now=0.0)
+                user = lock_user(connection, tenant="bare", name=item.user)
+                write_feedback(connection, user, item)
 
     def one_by_one(items: list[Feedback]) -> None:
         for item in items:
             store.append(item)
 
-    seconds: dict[str, list[float]] = {"bare": [], "one by one": [], "batched": []}
+    seconds: dict[str, list[float]] = {"bare": [], "one by one": []}
     for turn in range(N_TIMED // TIMED_BATCH):
         rows = range(turn * TIMED_BATCH, (turn + 1) * TIMED_BATCH)
         items = [drill_item(timing, 0, row) for row in rows]
-        for name, write in (
-            ("bare", bare),
-            ("one by one", one_by_one),
-            ("batched", batched.append_many),
-        ):
+        for name, write in (("bare", bare), ("one by one", one_by_one)):
             started = time.perf_counter()
             write(items)
             seconds[name].append(time.perf_counter() - started)
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     return {
         "rows_per_second": TIMED_BATCH / median["one by one"],
-        "rows_per_second_in_batches_of_100": TIMED_BATCH / median["batched"],
         "rows_per_second_inserted_without_learning": TIMED_BATCH / median["bare"],
         "speed_over_insert_without_learning": median["bare"] / median["one by one"],
-        "batched_speed_over_one_by_one": median["one by one"] / median["batched"],
     }
 
 

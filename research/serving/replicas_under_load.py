@@ -29,12 +29,13 @@ from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
-from palate.core.types import Belief
 from palate.metrics.intervals import wilson_interval
 from palate.serve.assemble import assemble
 from palate.serve.replicas import REPLICA, require_shared
 from palate.serve.settings import ServeSettings
-from palate.store.administration import list_users
+from palate.store.database import open_database
+from palate.store.users import list_users
+from research.preferences.store_faults import is_same, stored_and_rebuilt
 from research.serving.server_process import FREE, ServerProcess
 
 RETRY_SECONDS = 0.1
@@ -177,7 +178,9 @@ def drill_replicas(library: Path, database: str, settings: ReplicaDrillSettings)
     """
     require_ray()
     require_shared(database)
-    if list_users(database):
+    with closing(open_database(database)) as opened:
+        has_users = bool(list_users(opened, tenant="default"))
+    if has_users:
         raise InvalidInputError("The drill needs a database without users; give a new one.")
     words = ("scale", "serve", "--replicas", str(settings.n_replicas))
     server = ServerProcess(library, database, FREE, words=words)
@@ -300,7 +303,7 @@ def _checked(library: Path, database: str, load: Load) -> dict[str, Any]:
     store = served.store("default")
     try:
         kept = {name: [item.key for item in store.history(name)] for name in store.users()}
-        beliefs = [store.rebuilt(name) for name in kept]
+        beliefs = [stored_and_rebuilt(store, name) for name in kept]
     finally:
         served.database.close()
     acknowledged = {key for keys in load.acknowledged.values() for key in keys}
@@ -320,17 +323,6 @@ def _checked(library: Path, database: str, load: Load) -> dict[str, Any]:
             "feedback is taken by replicas that did not answer": load.n_across > 0,
         },
     }
-
-
-def is_same(stored: Belief | None, rebuilt: Belief) -> bool:
-    """Whether a stored belief is the rebuilt one, bit for bit."""
-    return (
-        stored is not None
-        and np.array_equal(stored.mean, rebuilt.mean)
-        and np.array_equal(stored.covariance, rebuilt.covariance)
-        and stored.n_observations == rebuilt.n_observations
-        and stored.gain == rebuilt.gain
-    )
 
 
 def _send(port: int, path: str, body: Mapping[str, Any]) -> tuple[str, str, Any]:

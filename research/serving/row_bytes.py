@@ -126,8 +126,8 @@ def _show(database: Database, names: list[str], s: RowSettings) -> None:
 def _judge(store: SqlProfileStore, names: list[str], s: RowSettings) -> None:
     generator = generator_for(s.seed, "rows", "feedback")
     for name in names:
-        store.append_many(
-            [
+        for _ in range(s.n_feedback):
+            store.append(
                 Feedback(
                     user=name,
                     kind="comparison",
@@ -135,9 +135,7 @@ def _judge(store: SqlProfileStore, names: list[str], s: RowSettings) -> None:
                     label=float(generator.integers(2)),
                     key=f"chatcmpl-{generator.bytes(16).hex()}/comparison/0",
                 )
-                for _ in range(s.n_feedback)
-            ]
-        )
+            )
 
 
 def _text(generator: np.random.Generator, n_tokens: int) -> str:

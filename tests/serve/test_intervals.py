@@ -11,6 +11,7 @@ from palate.core.types import Feedback
 from palate.preferences.comparisons import require_root
 from palate.preferences.noise import LOG_SD
 from palate.serve.auth import OPEN
+from store_steps import append_all
 
 LEAST, MOST = 0.93, 0.97  # share of 95 % intervals that may hold the truth
 COUNTS = (5, 20, 60)
@@ -41,7 +42,7 @@ def taught(
             Feedback(name, "comparison", tuple(row), float(win), key=str(number))
             for number, (row, win) in enumerate(zip(features.tolist(), wins, strict=True))
         ]
-    served.store(OPEN.tenant).append_many(items)
+    append_all(served.store(OPEN.tenant), items)
     return truth
 
 
@@ -99,8 +100,8 @@ def test_600_simulated_users_find_themselves_in_19_of_20_intervals(
 def test_what_is_shown_is_of_the_feedback_that_counts_and_made_once(web: TestClient) -> None:
     served = web.app.state.served
     store = served.store(OPEN.tenant)
-    store.append_many(
-        [Feedback("vi", "comparison", (1.0, 0.5, -1.0), 1.0, key=str(k)) for k in range(3)]
+    append_all(
+        store, [Feedback("vi", "comparison", (1.0, 0.5, -1.0), 1.0, key=str(k)) for k in range(3)]
     )
     first = web.get("/v1/users/vi").json()["belief"]
     posterior = served.believer.learner().posterior(store.history("vi"))

@@ -14,6 +14,7 @@ from palate.store.erase import erase_user
 from palate.store.export import export_user
 from palate.store.responses import Response, record_response
 from palate.store.store import SqlProfileStore
+from store_steps import append_all
 
 MakeItems = Callable[..., list[Feedback]]
 USER = "zyxwv-unmistakable-user"
@@ -22,8 +23,8 @@ SAID = "a-sentence-that-only-this-user-saw"
 
 def fill(store: SqlProfileStore, database: Database, make_items: MakeItems) -> None:
     for number in range(3):
-        store.append_many(make_items(f"neighbour {number}", 20, seed=number))
-    store.append_many(make_items(USER, 60, seed=9))
+        append_all(store, make_items(f"neighbour {number}", 20, seed=number))
+    append_all(store, make_items(USER, 60, seed=9))
     record_response(
         database, Response("response-1", USER, SAID, ("a" * 5000,), ((0.0, 0.0, 1.0),), "soup")
     )
@@ -83,7 +84,7 @@ def test_the_receipt_says_when_a_reader_kept_the_log_open(
     monkeypatch.setattr(erase, "CLEAR_ATTEMPTS", 2)
     database = open_database(str(tmp_path / "users.db"))
     store = SqlProfileStore(database, Learner(Belief(np.zeros(3), np.eye(3))))
-    store.append_many(make_items(USER, 3))
+    append_all(store, make_items(USER, 3))
     reader = database.engine.connect()
     reader.execute(text("SELECT count(*) FROM feedback"))
     receipt = erase_user(database, tenant="default", user=USER)
@@ -103,8 +104,8 @@ def test_feedback_after_erasure_is_of_a_new_user(
     store: SqlProfileStore, make_items: MakeItems
 ) -> None:
     items = make_items(USER, 5)
-    store.append_many(items)
-    assert store.erase(USER) == 7
+    append_all(store, items)
+    assert erase_user(store.database, user=USER).n_rows == 7
     assert store.append(items[0])  # its old key is forgotten too
     assert store.history(USER) == items[:1]
 

@@ -14,6 +14,7 @@ from palate.store.export import export_user
 from palate.store.responses import Response, record_response
 from palate.store.store import SqlProfileStore
 from palate.store.users import add_user
+from store_steps import append_all
 
 MakeItems = Callable[..., list[Feedback]]
 
@@ -23,8 +24,8 @@ def test_users_of_one_name_in_two_tenants_get_each_their_own(
 ) -> None:
     database, learner = store.database, store.learner
     items = make_items("ann", 3)
-    SqlProfileStore(database, learner, tenant="a").append_many(items[:2])
-    SqlProfileStore(database, learner, tenant="b").append_many(items[2:])
+    append_all(SqlProfileStore(database, learner, tenant="a"), items[:2])
+    append_all(SqlProfileStore(database, learner, tenant="b"), items[2:])
     for tenant, kept in (("a", items[:2]), ("b", items[2:])):
         found = export_user(database, tenant=tenant, user="ann")
         assert found["tenant"] == tenant

@@ -7,12 +7,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from palate.core.errors import InvalidInputError
-from palate.core.protocols import ProfileStore
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
 from palate.store.database import Database
+from palate.store.erase import erase_user
 from palate.store.store import SqlProfileStore
+from research.preferences.store_faults import stored_and_rebuilt
+from store_steps import append_all
 
 MakeItems = Callable[..., list[Feedback]]
 
@@ -20,10 +22,9 @@ MakeItems = Callable[..., list[Feedback]]
 def test_a_store_gives_back_what_it_got_in_order(
     store: SqlProfileStore, make_items: MakeItems
 ) -> None:
-    kept: ProfileStore = store
     items = make_items("ann", 30)
-    assert all(kept.append(item) for item in items)
-    assert kept.history("ann") == items
+    assert all(store.append(item) for item in items)
+    assert store.history("ann") == items
     assert store.users() == ["ann"]
 
 
@@ -32,7 +33,7 @@ def test_the_stored_belief_is_the_one_rebuilt_from_the_log(
 ) -> None:
     for item in make_items("ann", 57):
         store.append(item)
-    stored, rebuilt = store.rebuilt("ann")
+    stored, rebuilt = stored_and_rebuilt(store, "ann")
     assert stored is not None
     assert np.array_equal(stored.mean, rebuilt.mean)
     assert np.array_equal(stored.covariance, rebuilt.covariance)
@@ -60,31 +61,10 @@ def test_feedback_without_a_key_is_always_new(
     assert len(store.history("ann")) == 2
 
 
-def test_many_items_in_one_transaction_equal_one_by_one(
-    store: SqlProfileStore, make_items: MakeItems
-) -> None:
-    items = [
-        *make_items("ann", 40, seed=1),
-        *make_items("bob", 3, seed=2),
-        *make_items("ann", 40, seed=1),
-    ]
-    assert store.append_many(items) == [True] * 43 + [False] * 40
-    other = replace(store, tenant="other")
-    for item in items:
-        other.append(item)
-    for user in ("ann", "bob"):
-        first, second = store.belief(user), other.belief(user)
-        assert first is not None
-        assert second is not None
-        assert np.array_equal(first.mean, second.mean)
-        assert store.history(user) == other.history(user)
-
-
-def test_a_failed_item_leaves_nothing_behind(store: SqlProfileStore, make_items: MakeItems) -> None:
-    good = make_items("ann", 2)
+def test_a_refused_item_leaves_nothing_behind(store: SqlProfileStore) -> None:
     wrong = Feedback("ann", "comparison", (1.0,), 1.0, key="wrong")
     with pytest.raises(InvalidInputError, match="1 features"):
-        store.append_many([*good, wrong])
+        store.append(wrong)
     assert store.history("ann") == []
     assert store.users() == []
 
@@ -96,7 +76,7 @@ def test_tenants_share_nothing(store: SqlProfileStore, make_items: MakeItems) ->
     assert other.belief("ann") is None
     assert other.history("ann") == []
     assert other.append(item)
-    assert other.erase("ann") == 3
+    assert erase_user(store.database, tenant="other", user="ann").n_rows == 3
     assert len(store.history("ann")) == 1
 
 
@@ -104,7 +84,7 @@ def test_a_new_prior_rebuilds_beliefs_from_the_log(
     store: SqlProfileStore, make_items: MakeItems
 ) -> None:
     items = make_items("ann", 10)
-    store.append_many(items[:9])
+    append_all(store, items[:9])
     changed = replace(
         store,
         learner=Learner(Belief(np.ones(3), 2.0 * np.eye(3)), settings=LearningSettings(gain=2.0)),
@@ -114,17 +94,17 @@ def test_a_new_prior_rebuilds_beliefs_from_the_log(
     assert found is not None
     assert np.array_equal(found.mean, wanted.mean)
     changed.append(items[9])
-    stored, rebuilt = changed.rebuilt("ann")
+    stored, rebuilt = stored_and_rebuilt(changed, "ann")
     assert stored is not None
     assert np.array_equal(stored.mean, rebuilt.mean)
-    assert store.rebuilt("ann")[0] is None  # stale for the old prior
+    assert stored_and_rebuilt(store, "ann")[0] is None  # stale for the old prior
 
 
 def test_a_lost_belief_comes_back_from_the_log(
     store: SqlProfileStore, make_items: MakeItems, database: Database
 ) -> None:
     items = make_items("ann", 30)
-    store.append_many(items)
+    append_all(store, items)
     before = store.belief("ann")
     with database.writing() as connection:
         connection.execute(text("DELETE FROM beliefs"))
@@ -137,7 +117,7 @@ def test_a_lost_belief_comes_back_from_the_log(
 def test_feedback_cannot_be_changed(
     store: SqlProfileStore, make_items: MakeItems, database: Database
 ) -> None:
-    store.append_many(make_items("ann", 2))
+    append_all(store, make_items("ann", 2))
     with pytest.raises(DBAPIError, match="only ever appended"), database.writing() as connection:
         connection.execute(text("UPDATE feedback SET label = 0.5"))
 
@@ -145,7 +125,7 @@ def test_feedback_cannot_be_changed(
 def test_an_unknown_user_has_no_belief(store: SqlProfileStore) -> None:
     assert store.belief("nobody") is None
     assert store.history("nobody") == []
-    assert store.rebuilt("nobody")[0] is None
+    assert stored_and_rebuilt(store, "nobody")[0] is None
 
 
 def test_a_user_needs_an_identifier(store: SqlProfileStore) -> None:
@@ -165,10 +145,10 @@ def test_a_stale_belief_is_not_learned_on_but_rebuilt(
 ) -> None:
     """At the thirty-first item a learner takes the belief as it is, if it is its own."""
     items = make_items("ann", 31)
-    store.append_many(items[:30])
+    append_all(store, items[:30])
     other = Learner(Belief(np.full(3, 2.0), 0.1 * np.eye(3)))
     later = SqlProfileStore(store.database, other)
     assert later.append(items[30])
-    found, rebuilt = later.rebuilt("ann")
+    found, rebuilt = stored_and_rebuilt(later, "ann")
     assert found is not None
     assert np.array_equal(found.mean, rebuilt.mean)

@@ -15,12 +15,13 @@ from palate.store.responses import Response, find_response, keep_features, recor
 from palate.store.store import SqlProfileStore
 from palate.store.users import (
     add_user,
-    find,
+    change_user,
+    find_user,
     list_users,
     require_mark,
     start_afresh,
-    state_preference,
 )
+from store_steps import append_all
 
 MakeItems = Callable[..., list[Feedback]]
 
@@ -28,19 +29,19 @@ MakeItems = Callable[..., list[Feedback]]
 def test_a_user_is_made_once_and_belongs_to_one_tenant(database: Database) -> None:
     assert add_user(database, tenant="a", name="ann", preference={"short": 1.0})
     assert not add_user(database, tenant="a", name="ann", preference={"kind": 1.0})
-    kept = find(database, tenant="a", name="ann")
+    kept = find_user(database, tenant="a", name="ann")
     assert kept is not None
     assert kept.preference == {"short": 1.0}
-    assert find(database, tenant="b", name="ann") is None
-    assert not state_preference(database, tenant="b", name="ann", preference=None)
+    assert find_user(database, tenant="b", name="ann") is None
+    assert not change_user(database, tenant="b", name="ann", preference=None)
     assert not start_afresh(database, tenant="b", name="ann")
 
 
 def test_a_stated_preference_can_be_changed_and_taken_back(database: Database) -> None:
     add_user(database, tenant="a", name="ann")
     for stated in ({"short": 0.5, "kind": 0.5}, None):
-        assert state_preference(database, tenant="a", name="ann", preference=stated)
-        kept = find(database, tenant="a", name="ann")
+        assert change_user(database, tenant="a", name="ann", preference=stated)
+        kept = find_user(database, tenant="a", name="ann")
         assert kept is not None
         assert kept.preference == stated
 
@@ -59,7 +60,7 @@ def test_after_a_fresh_start_only_new_feedback_is_learned_from_and_the_log_is_wh
     store: SqlProfileStore, database: Database, make_items: MakeItems
 ) -> None:
     old, new = make_items("ann", 7), make_items("ann", 4, seed=1)
-    store.append_many(old)
+    append_all(store, old)
     assert start_afresh(database, tenant="default", name="ann")
     fresh = store.belief("ann")
     assert fresh is not None

@@ -21,13 +21,7 @@ from palate.store.database import Database, open_database
 from palate.store.erase import Receipt, erase_user
 from palate.store.export import export_user
 from palate.store.store import SqlProfileStore
-from palate.store.users import (
-    add_user,
-    find,
-    require_mark,
-    state_instruction,
-    state_preference,
-)
+from palate.store.users import add_user, change_user, require_mark
 
 TENANT = "default"  # whose users they are, as the server has it where no keys are needed
 APPLY_AFTER = 3  # verdicts from which on a belief is used; before, it is only learned
@@ -56,13 +50,7 @@ class UserStore:
 
         A belief goes before a stated preference once it rests on three verdicts.
         """
-        found = find(self._database, tenant=TENANT, name=user)
-        if found is None:
-            return Known()
-        belief = self._store.belief(user)
-        if belief is not None and belief.n_observations >= APPLY_AFTER:
-            return Known(belief=belief, instruction=found.instruction)
-        return Known(preference=found.preference, instruction=found.instruction)
+        return self._store.known(user, apply_after=APPLY_AFTER)[0]
 
     def users(self) -> list[str]:
         """Names of all users, in the order of their arrival."""
@@ -89,7 +77,7 @@ class UserStore:
         """
         self._add(user)
         words = text.strip() or None
-        state_instruction(self._database, tenant=TENANT, name=user, instruction=words)
+        change_user(self._database, tenant=TENANT, name=user, instruction=words)
 
     def set_preference(self, user: str, preference: Mapping[str, float] | None) -> None:
         """Keep a user's preference, shares by objective; `None` takes it back.
@@ -101,7 +89,7 @@ class UserStore:
         if preference is not None:
             Preference.from_mapping(preference, objectives=self._library.manifest.objective_names)
         self._add(user)
-        state_preference(self._database, tenant=TENANT, name=user, preference=preference)
+        change_user(self._database, tenant=TENANT, name=user, preference=preference)
 
     def record(self, user: str, *, chosen: Output, rejected: Output, key: str = "") -> bool:
         """Keep that a user prefers one answer to another, and learn from it.

@@ -1,8 +1,7 @@
-"""The database: opened by URL, of the schema this version knows, SQLite or PostgreSQL.
+"""The database of users: a file of SQLite or a PostgreSQL server, of the newest schema.
 
-SQLite writes ahead (WAL), waits for other writers, flushes every commit to disk, and overwrites
-what is deleted. Every writing transaction takes the write lock at its start, so two writers never
-meet half-way.
+SQLite writes ahead (WAL), flushes every commit to disk, and overwrites what is deleted. Every
+writing transaction takes the write lock at its start, so writers follow each other.
 """
 
 from collections.abc import Generator
@@ -11,34 +10,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from palate.core.errors import FormatError, InvalidInputError, MissingExtraError, ProviderError
 
-from palate.core.errors import FormatError, InvalidInputError, ProviderError
+try:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, OperationalError
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        f"Databases of users need {error.name}; install palate[serve]."
+    ) from error
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-WAIT_SECONDS = 60  # that a writer waits for the others
+WAIT_SECONDS = 60  # a writer waits so long for the others
 MIGRATION_LOCK = 727_072_001  # any number that nobody else locks on in PostgreSQL
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
 
 
 @dataclass(frozen=True, eq=False)
 class Database:
-    """An open database of the newest schema.
-
-    Attributes:
-        engine: SQLAlchemy's.
-    """
+    """An open database."""
 
     engine: Engine
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file of SQLite, else it is a PostgreSQL server."""
+        """Whether it is a file of SQLite; otherwise it is a PostgreSQL server."""
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
@@ -74,12 +75,18 @@ def open_database(url: str) -> Database:
         ProviderError: the server cannot be reached.
         FormatError: the schema is newer than this palate, or older (migrate first).
     """
-    database = connect(url)
+    database, newest = connect(url), known_revisions()[0]
     try:
-        _require_newest(database)
+        revision = schema_revision(database) or migrate(database)
     except BaseException:
         database.close()
         raise
+    if revision != newest:
+        database.close()
+        raise FormatError(
+            f"The database has schema {revision}, older than schema {newest} of this palate; run "
+            "`palate users migrate` first."
+        )
     return database
 
 
@@ -95,26 +102,23 @@ def connect(url: str) -> Database:
     except ArgumentError as error:
         raise InvalidInputError(f"The database URL cannot be read ({error}).") from error
     kind = parsed.get_backend_name()
-    if kind == "sqlite":
-        if parsed.database in (None, "", ":memory:"):
-            raise InvalidInputError("A SQLite database needs a file; give sqlite:///FILE.")
-        folder = Path(parsed.database).parent
-        if not folder.is_dir():
-            raise InvalidInputError(
-                f"The folder {str(folder)!r} of the database does not exist; make it first."
-            )
-        engine = create_engine(parsed, connect_args={"timeout": WAIT_SECONDS})
-        _prepare_sqlite(engine)
-        return Database(engine)
     if kind == "postgresql":
-        return Database(
-            create_engine(
-                parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=10
-            )
+        server = parsed.set(drivername="postgresql+psycopg")
+        return Database(create_engine(server, pool_pre_ping=True, pool_timeout=10))
+    if kind != "sqlite":
+        raise InvalidInputError(
+            f"The database kind {kind!r} is unknown; use sqlite:///FILE or postgresql://..."
         )
-    raise InvalidInputError(
-        f"The database kind {kind!r} is unknown; use sqlite:///FILE or postgresql://..."
-    )
+    if parsed.database in (None, "", ":memory:"):
+        raise InvalidInputError("A SQLite database needs a file; give sqlite:///FILE.")
+    folder = Path(parsed.database).parent
+    if not folder.is_dir():
+        raise InvalidInputError(
+            f"The folder {str(folder)!r} of the database does not exist; make it first."
+        )
+    engine = create_engine(parsed, connect_args={"timeout": WAIT_SECONDS})
+    _prepare_sqlite(engine)
+    return Database(engine)
 
 
 def schema_revision(database: Database) -> str | None:
@@ -126,81 +130,52 @@ def schema_revision(database: Database) -> str | None:
     """
     try:
         with database.reading() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            revision = MigrationContext.configure(connection).get_current_revision()
             tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
     except OperationalError as error:
         raise ProviderError(
             f"The database cannot be opened ({error.orig}); check its URL and that it runs.",
             is_retryable=True,
         ) from error
-    if found is None and tables:
+    if revision is None and tables:
         raise FormatError(
             f"The database holds the table {sorted(tables)[0]!r} but no schema of palate; "
             "give a database of its own."
         )
-    if found is not None and found not in _known_revisions():
+    if revision is not None and revision not in known_revisions():
         raise FormatError(
-            f"The database has schema {found}, but this palate knows schemas up to "
-            f"{newest_revision()}; use the newer palate that wrote it."
+            f"The database has schema {revision}, but this palate knows schemas up to "
+            f"{known_revisions()[0]}; use the newer palate that wrote it."
         )
-    return found
-
-
-def newest_revision() -> str:
-    """The newest schema that this palate knows."""
-    return _known_revisions()[0]
+    return revision
 
 
 def migrate(database: Database, *, revision: str = "head") -> str | None:
-    """Bring the database to a schema, up or down; all or nothing.
+    """Bring the database to a schema, up or down, all or nothing; the schema it has now.
 
     Args:
-        database: From `connect`.
+        database: From `connect`, of any schema.
         revision: A schema's number, `head` for the newest, `base` for none.
-
-    Returns:
-        The schema the database has now.
 
     Raises:
         InvalidInputError: there is no such schema.
         FormatError: the database's schema is unknown to this palate.
     """
-    known = _known_revisions()
-    if revision not in {*known, "head", "base"}:
-        raise InvalidInputError(
-            f"The schema {revision!r} is unknown; known are {', '.join(reversed(known))}."
-        )
+    places = [*known_revisions(), "base"]  # newest first
+    target = places[0] if revision == "head" else revision
+    if target not in places:
+        known = ", ".join(reversed(places[:-1]))
+        raise InvalidInputError(f"The schema {revision!r} is unknown; known are {known}.")
     schema_revision(database)
     with database.writing() as connection:
         if not database.is_sqlite:
             connection.execute(
                 text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK}
             )
-        found = MigrationContext.configure(connection).get_current_revision()
-        config = _alembic(connection)
-        if _is_down(found, revision, known):
-            command.downgrade(config, revision)
-        else:
-            command.upgrade(config, revision)
+        current = MigrationContext.configure(connection).get_current_revision() or "base"
+        is_down = target == "base" or places.index(target) > places.index(current)
+        (command.downgrade if is_down else command.upgrade)(_alembic(connection), target)
     return schema_revision(database)
-
-
-def _require_newest(database: Database) -> None:
-    found = schema_revision(database)
-    if found is None:
-        migrate(database)
-    elif found != newest_revision():
-        raise FormatError(
-            f"The database has schema {found}, older than schema {newest_revision()} of this "
-            "palate; run `palate users migrate` first."
-        )
-
-
-def _is_down(found: str | None, revision: str, known: list[str]) -> bool:
-    if revision == "base":
-        return True
-    target = 0 if revision == "head" else known.index(revision)
-    return found is not None and target > known.index(found)
 
 
 def _alembic(connection: Connection | None = None) -> Config:
@@ -211,8 +186,8 @@ def _alembic(connection: Connection | None = None) -> Config:
     return config
 
 
-def _known_revisions() -> list[str]:
-    """Newest first."""
+def known_revisions() -> list[str]:
+    """Schemas that this palate knows, newest first."""
     script = ScriptDirectory.from_config(_alembic())
     return [revision.revision for revision in script.walk_revisions()]
 
@@ -221,12 +196,7 @@ def _prepare_sqlite(engine: Engine) -> None:
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "secure_delete=ON",
-        ):
+        for pragma in PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

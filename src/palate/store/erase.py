@@ -1,21 +1,21 @@
 """Forgetting a user, with a receipt that does not name the user.
 
 All rows of the user go in one transaction. What a database leaves behind is then cleared: SQLite
-overwrites deleted content with zeros and the write-ahead log is emptied into the file; PostgreSQL's
-dead rows are vacuumed away. Backups, replicas and PostgreSQL's own log segments are outside the
+overwrites deleted content with zeros and empties the write-ahead log into the file; PostgreSQL
+vacuums dead rows away. Backups, replicas and PostgreSQL's own log segments are outside the
 database and age out by their own rules.
 """
 
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import delete, func, insert, select, text
 
 from palate.core.errors import InvalidInputError
 from palate.store.database import Database
+from palate.store.rows import find_number
 from palate.store.tables import beliefs, erasures, feedback, responses, users
 
 CLEAR_ATTEMPTS = 50  # readers may hold the write-ahead log for a while
@@ -24,14 +24,11 @@ CLEAR_PAUSE_SECONDS = 0.1  # that each attempt waits for them
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof of an erasure that says nothing of who was erased.
+    """Proof of an erasure that does not name the user: counts of erased rows.
 
     Attributes:
         id: Kept in the table `erasures`.
-        tenant: Whose user it was.
-        n_feedback: Items of feedback that went.
-        n_responses: Responses that went.
-        n_rows: All rows that went.
+        n_rows: Rows of all tables.
         erased_at: Seconds since 1970.
         is_cleared: Whether the deleted content was also cleared from the database's files; false
             when another connection kept the write-ahead log open all the while.
@@ -44,15 +41,15 @@ class Receipt:
     n_rows: int
     erased_at: float
     is_cleared: bool
+    kind: Literal["erasure-receipt"] = "erasure-receipt"
+    schema_version: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The receipt as plain data."""
-        return {"kind": "erasure-receipt", "schema_version": 1, **asdict(self)}
+        return asdict(self)
 
 
-def erase_user(
-    database: Database, *, tenant: str, user: str, clock: Callable[[], float] = time.time
-) -> Receipt:
+def erase_user(database: Database, *, tenant: str = "default", user: str) -> Receipt:
     """Erase everything about one user.
 
     An unknown user is no error: the receipt counts zero rows. Feedback that arrives afterwards
@@ -63,24 +60,18 @@ def erase_user(
     """
     if not user:
         raise InvalidInputError("Erasing needs the user's identifier; it is empty.")
-    now = clock()
+    now, receipt = time.time(), str(uuid.uuid4())
     with database.writing() as connection:
-        number = connection.execute(
-            select(users.c.id)
-            .where(users.c.tenant == tenant, users.c.name == user)
-            .with_for_update()
-        ).scalar()
-        counts = {table.name: 0 for table in (feedback, responses, beliefs)}
-        if number is not None:
-            for table in (feedback, responses, beliefs):
-                where = table.c.user == number
-                counts[table.name] = connection.execute(
-                    select(func.count()).select_from(table).where(where)
-                ).scalar_one()
-                connection.execute(delete(table).where(where))
-            connection.execute(delete(users).where(users.c.id == number))
+        number = find_number(connection, tenant=tenant, name=user, is_locked=True)
+        counts: dict[str, int] = {}
+        for table in (feedback, responses, beliefs):
+            own = table.c.user == number
+            counts[table.name] = connection.execute(
+                select(func.count()).select_from(table).where(own)
+            ).scalar_one()
+            connection.execute(delete(table).where(own))
+        connection.execute(delete(users).where(users.c.id == number))
         n_rows = sum(counts.values()) + (number is not None)
-        receipt = str(uuid.uuid4())
         connection.execute(
             insert(erasures).values(id=receipt, tenant=tenant, n_rows=n_rows, erased_at=now)
         )
@@ -98,9 +89,8 @@ def erase_user(
 def _clear(database: Database) -> bool:
     """Clear deleted content from the files; false if others kept the write-ahead log open."""
     if not database.is_sqlite:
-        with database.engine.connect().execution_options(
-            isolation_level="AUTOCOMMIT"
-        ) as connection:
+        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        with connection:
             connection.execute(text("VACUUM users, beliefs, feedback, responses"))
         return True
     raw = database.engine.raw_connection()

@@ -1,6 +1,5 @@
 """Everything about one user, as JSON."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -8,31 +7,30 @@ from sqlalchemy import select
 
 from palate.core.errors import InvalidInputError
 from palate.store.database import Database
-from palate.store.responses import response_from_row
-from palate.store.rows import find_user, read_belief, read_log
-from palate.store.tables import responses, users
+from palate.store.responses import response_of
+from palate.store.rows import feedback_of, find_number, read_belief
+from palate.store.tables import feedback, responses, users
 
 
 def export_user(database: Database, *, tenant: str = "default", user: str) -> dict[str, Any]:
-    """All that is kept of the user: log, belief, what was shown; times are seconds since 1970.
+    """All data about the user: log, belief, answers; times are seconds since 1970.
 
     Raises:
         InvalidInputError: the user is unknown.
     """
     with database.reading() as connection:
-        number = find_user(connection, tenant=tenant, name=user)
+        number = find_number(connection, tenant=tenant, name=user)
         if number is None:
             raise InvalidInputError(
                 f"The user {user!r} is unknown to the tenant {tenant!r}; see who is known "
                 "with `palate users list`."
             )
-        history = [
-            {"created_at": time, **asdict(item)}
-            for time, item in read_log(connection, number, user)
-        ]
-        kept = connection.execute(select(users).where(users.c.id == number)).one()
-        stored = read_belief(connection, number)
-        shown = connection.execute(
+        row = connection.execute(select(users).where(users.c.id == number)).one()
+        belief, learner = read_belief(connection, number)
+        log = connection.execute(
+            select(feedback).where(feedback.c.user == number).order_by(feedback.c.position)
+        )
+        answers = connection.execute(
             select(responses).where(responses.c.user == number).order_by(responses.c.created_at)
         )
         return {
@@ -40,22 +38,24 @@ def export_user(database: Database, *, tenant: str = "default", user: str) -> di
             "schema_version": 1,
             "tenant": tenant,
             "user": user,
-            "created_at": kept.created_at,
-            "preference": None if kept.preference is None else json.loads(kept.preference),
-            "instruction": kept.instruction,
-            "n_forgotten": kept.forgotten,
+            "created_at": row.created_at,
+            "preference": row.preference,
+            "instruction": row.instruction,
+            "n_forgotten": row.forgotten,
             "belief": None
-            if stored is None
+            if belief is None
             else {
-                "mean": stored.belief.mean.tolist(),
-                "covariance": stored.belief.covariance.tolist(),
-                "n_observations": stored.belief.n_observations,
-                "gain": stored.belief.gain,
-                "learner": stored.learner,
+                "mean": belief.mean.tolist(),
+                "covariance": belief.covariance.tolist(),
+                "n_observations": belief.n_observations,
+                "gain": belief.gain,
+                "learner": learner,
             },
-            "feedback": history,
+            "feedback": [
+                {"created_at": one.created_at, **asdict(feedback_of(one, name=user))} for one in log
+            ],
             "responses": [
-                {"created_at": row.created_at, **asdict(response_from_row(row, user=user))}
-                for row in shown
+                {"created_at": one.created_at, **asdict(response_of(one, user=user))}
+                for one in answers
             ],
         }

@@ -1,4 +1,4 @@
-"""API keys: who may speak for a tenant. Only a digest is kept.
+"""API keys: who may speak for a tenant. The database holds only a digest of each.
 
 A key is `pk_PREFIX_SECRET`. The secret has 256 random bits, so a plain SHA-256 of it cannot be
 guessed back; the key is shown once, when it is issued.
@@ -8,10 +8,10 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.store.database import Database
@@ -27,11 +27,8 @@ class ApiKey:
 
     Attributes:
         prefix: Names the key.
-        tenant: For whom it speaks.
-        label: What users call it.
         created_at: Seconds since 1970.
-        is_revoked: Whether it has stopped working.
-        role: `admin` may also list, export and erase users.
+        role: `admin` may also list, export and erase users and read metrics.
         expires_at: Seconds since 1970 from which on it does not work; `None` for never.
     """
 
@@ -44,16 +41,19 @@ class ApiKey:
     expires_at: float | None = None
 
 
+_COLUMNS = tuple(api_keys.c[field.name] for field in fields(ApiKey))
+
+
 def issue_key(
     database: Database,
     *,
     tenant: str = "default",
     label: str = "",
-    role: Role = "user",
+    role: str = "user",
     lasts_seconds: float | None = None,
     clock: Callable[[], float] = time.time,
 ) -> str:
-    """A new key of the tenant; the only time that it is seen.
+    """A new key of the tenant; it can be seen only now.
 
     Raises:
         InvalidInputError: the role is unknown, or the key would end before it begins.
@@ -66,7 +66,7 @@ def issue_key(
     key = f"pk_{prefix}_{secret}"
     with database.writing() as connection:
         now = clock()
-        require_tenant(connection, tenant=tenant, now=now)
+        require_tenant(connection, tenant=tenant)
         connection.execute(
             insert(api_keys).values(
                 prefix=prefix,
@@ -86,25 +86,24 @@ def find_key(
     database: Database, key: str, *, clock: Callable[[], float] = time.time
 ) -> ApiKey | None:
     """The key, if it was issued, not revoked and has not expired."""
+    is_it = (api_keys.c.digest == _digest(key)) & api_keys.c.is_revoked.is_(False)
     with database.reading() as connection:
-        row = connection.execute(
-            select(api_keys).where(
-                api_keys.c.digest == _digest(key), api_keys.c.is_revoked.is_(False)
-            )
-        ).first()
+        row = connection.execute(select(*_COLUMNS).where(is_it)).first()
     if row is None or (row.expires_at is not None and clock() >= row.expires_at):
         return None
-    return _from_row(row)
+    return ApiKey(*row)
 
 
-def list_keys(database: Database, *, tenant: str | None = None) -> list[ApiKey]:
-    """Keys, oldest first, of one tenant or all."""
-    statement = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.prefix)
-    if tenant is not None:
-        statement = statement.where(api_keys.c.tenant == tenant)
+def list_keys(database: Database) -> list[ApiKey]:
+    """All keys, oldest first."""
+    ordered = select(*_COLUMNS).order_by(api_keys.c.created_at, api_keys.c.prefix)
     with database.reading() as connection:
-        rows = connection.execute(statement).all()
-    return [_from_row(row) for row in rows]
+        return [ApiKey(*row) for row in connection.execute(ordered)]
+
+
+def has_keys(database: Database) -> bool:
+    """Whether a key was issued and not revoked, so that every request needs one."""
+    return any(not key.is_revoked for key in list_keys(database))
 
 
 def revoke_key(database: Database, *, prefix: str) -> None:
@@ -114,25 +113,13 @@ def revoke_key(database: Database, *, prefix: str) -> None:
         InvalidInputError: no key has this prefix.
     """
     with database.writing() as connection:
-        done = connection.execute(
+        result = connection.execute(
             update(api_keys).where(api_keys.c.prefix == prefix).values(is_revoked=True)
         )
-        if done.rowcount == 0:
+        if result.rowcount == 0:
             raise InvalidInputError(
-                f"No key has the prefix {prefix!r}; see the keys with `palate users keys list`."
+                f"No key has the prefix {prefix!r}; see the keys with `palate keys list`."
             )
-
-
-def _from_row(row: Row[Any]) -> ApiKey:
-    return ApiKey(
-        prefix=row.prefix,
-        tenant=row.tenant,
-        label=row.label,
-        created_at=row.created_at,
-        is_revoked=row.is_revoked,
-        role=cast(Role, row.role),
-        expires_at=row.expires_at,
-    )
 
 
 def _digest(key: str) -> str:

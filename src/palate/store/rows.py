@@ -1,7 +1,5 @@
 """Rows of one user, read and written within a transaction."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -10,55 +8,39 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Feedback, FeedbackKind
-from palate.store.tables import beliefs, feedback, pack, tenants, unpack, users
+from palate.store.tables import beliefs, feedback, tenants, users
 
 
-@dataclass(frozen=True, eq=False)
-class StoredBelief:
-    """A belief as it was stored.
-
-    Attributes:
-        belief: It.
-        learner: Digest of the learner it comes from.
-    """
-
-    belief: Belief
-    learner: str
+def find_number(
+    connection: Connection, *, tenant: str, name: str, is_locked: bool = False
+) -> int | None:
+    """The user's number, or `None`; locked, nobody changes the user until the transaction ends."""
+    query = select(users.c.id).where(users.c.tenant == tenant, users.c.name == name)
+    if is_locked:
+        query = query.with_for_update()  # SQLite has no row locks: there a writer holds all
+    return connection.execute(query).scalar()
 
 
-def find_user(connection: Connection, *, tenant: str, name: str) -> int | None:
-    """The user's number, or `None`."""
-    return connection.execute(
-        select(users.c.id).where(users.c.tenant == tenant, users.c.name == name)
-    ).scalar()
-
-
-def lock_user(connection: Connection, *, tenant: str, name: str, now: float) -> int:
-    """The user's number, held until the transaction ends; made if there is none.
+def lock_user(connection: Connection, *, tenant: str, name: str) -> int:
+    """The user's number, locked until the transaction ends; added if there is none.
 
     Raises:
         InvalidInputError: the identifier is empty.
     """
     if not name or not tenant:
         raise InvalidInputError("A user and a tenant need an identifier that is not empty.")
-    require_tenant(connection, tenant=tenant, now=now)
-    held = (
-        select(users.c.id)
-        .where(users.c.tenant == tenant, users.c.name == name)
-        .with_for_update()  # SQLite has no row locks: there the whole database is held
-    )
-    while True:  # a user found may be erased by another before it is held
-        number = connection.execute(held).scalar()
+    require_tenant(connection, tenant=tenant)
+    while True:  # another may erase the user just before the lock
+        number = find_number(connection, tenant=tenant, name=name, is_locked=True)
         if number is not None:
             return number
-        insert_if_absent(connection, users, tenant=tenant, name=name, created_at=now, forgotten=0)
+        insert_if_absent(connection, users, tenant=tenant, name=name, forgotten=0)
 
 
-def require_tenant(connection: Connection, *, tenant: str, now: float) -> None:
-    """Make the tenant if there is none."""
-    found = connection.execute(select(tenants.c.id).where(tenants.c.id == tenant)).scalar()
-    if found is None:
-        insert_if_absent(connection, tenants, id=tenant, created_at=now)
+def require_tenant(connection: Connection, *, tenant: str) -> None:
+    """Add the tenant if there is none."""
+    if connection.execute(select(tenants.c.id).where(tenants.c.id == tenant)).scalar() is None:
+        insert_if_absent(connection, tenants, id=tenant)
 
 
 def read_history(connection: Connection, user: int, name: str) -> list[Feedback]:
@@ -69,21 +51,13 @@ def read_history(connection: Connection, user: int, name: str) -> list[Feedback]
         .where(feedback.c.user == user, feedback.c.position > users.c.forgotten)
         .order_by(feedback.c.position)
     )
-    return [_feedback(row, name=name) for row in rows]
-
-
-def read_log(connection: Connection, user: int, name: str) -> list[tuple[float, Feedback]]:
-    """All feedback with its time, also from before a fresh start, oldest first."""
-    rows = connection.execute(
-        select(feedback).where(feedback.c.user == user).order_by(feedback.c.position)
-    )
-    return [(row.created_at, _feedback(row, name=name)) for row in rows]
+    return [feedback_of(row, name=name) for row in rows]
 
 
 def last_position(connection: Connection, user: int) -> int:
     """Position of the newest feedback; 0 when there is none."""
-    statement = select(func.max(feedback.c.position)).where(feedback.c.user == user)
-    return connection.execute(statement).scalar() or 0
+    newest = select(func.max(feedback.c.position)).where(feedback.c.user == user)
+    return connection.execute(newest).scalar() or 0
 
 
 def is_known(connection: Connection, user: int, item: Feedback) -> bool:
@@ -97,84 +71,50 @@ def is_known(connection: Connection, user: int, item: Feedback) -> bool:
     row = connection.execute(
         select(feedback).where(feedback.c.user == user, feedback.c.key == item.key)
     ).first()
-    if row is None:
-        return False
-    require_same(item, _feedback(row, name=item.user))
-    return True
-
-
-def require_same(item: Feedback, earlier: Feedback) -> None:
-    """Refuse other content under a key that was used.
-
-    Raises:
-        InvalidInputError: kind, features, label or group differ.
-    """
-    if (item.kind, item.features, item.label, item.group) != (
-        earlier.kind,
-        earlier.features,
-        earlier.label,
-        earlier.group,
-    ):
+    if row is not None and feedback_of(row, name=item.user) != item:
         raise InvalidInputError(
             f"The key {item.key!r} was used for other feedback of this user; use a new key."
         )
+    return row is not None
 
 
-def write_feedback(
-    connection: Connection, user: int, items: Sequence[Feedback], *, after: int, now: float
-) -> None:
-    """Append the items to a log that holds `after` items."""
+def write_feedback(connection: Connection, user: int, item: Feedback) -> None:
+    """Append the item to the log."""
     connection.execute(
-        insert(feedback),
-        [
-            {
-                "user": user,
-                "position": after + number,
-                "key": item.key or None,
-                "kind": item.kind,
-                "features": pack(np.array(item.features)),
-                "label": float(item.label),
-                "group": item.group,
-                "created_at": now,
-            }
-            for number, item in enumerate(items, start=1)
-        ],
+        insert(feedback).values(
+            user=user,
+            position=last_position(connection, user) + 1,
+            key=item.key or None,
+            kind=item.kind,
+            features=np.array(item.features),
+            label=float(item.label),
+            group=item.group,
+        )
     )
 
 
-def read_belief(connection: Connection, user: int) -> StoredBelief | None:
-    """The stored belief, or `None`."""
+def feedback_of(row: Row[Any], *, name: str) -> Feedback:
+    """The item in a row of the log."""
+    features = tuple(row.features.tolist())
+    kind = cast(FeedbackKind, row.kind)
+    return Feedback(name, kind, features, row.label, group=row.group, key=row.key or "")
+
+
+def read_belief(connection: Connection, user: int) -> tuple[Belief | None, str]:
+    """The stored belief or `None`, and the digest of the learner that it comes from."""
     row = connection.execute(select(beliefs).where(beliefs.c.user == user)).first()
     if row is None:
-        return None
-    mean = unpack(row.mean)
-    covariance = unpack(row.covariance).reshape(len(mean), len(mean))
-    return StoredBelief(Belief(mean, covariance, row.n_observations, row.gain), row.learner)
+        return None, ""
+    covariance = row.covariance.reshape(len(row.mean), len(row.mean))
+    return Belief(row.mean, covariance, row.n_observations, row.gain), row.learner
 
 
 def write_belief(connection: Connection, user: int, belief: Belief, *, learner: str) -> None:
     """Store the belief in place of the one before."""
-    values = {
-        "mean": pack(belief.mean),
-        "covariance": pack(belief.covariance),
-        "n_observations": belief.n_observations,
-        "gain": belief.gain,
-        "learner": learner,
-    }
+    values = {**vars(belief), "learner": learner}
     statement = _dialect_insert(connection, beliefs).values(user=user, **values)
     connection.execute(
         statement.on_conflict_do_update(index_elements=[beliefs.c.user], set_=values)
-    )
-
-
-def _feedback(row: Row[Any], *, name: str) -> Feedback:
-    return Feedback(
-        user=name,
-        kind=cast(FeedbackKind, row.kind),
-        features=tuple(unpack(row.features).tolist()),
-        label=row.label,
-        group=row.group,
-        key=row.key or "",
     )
 
 
@@ -185,6 +125,6 @@ def insert_if_absent(connection: Connection, table: Table, **values: object) -> 
 
 
 def _dialect_insert(connection: Connection, table: Table) -> Any:
-    """An insert that can say what to do on a conflict, in the database's own words."""
-    kind = sqlite if connection.dialect.name == "sqlite" else postgresql
-    return kind.insert(table)
+    """An insert with the database's own clause for conflicts."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table)

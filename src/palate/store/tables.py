@@ -1,13 +1,15 @@
 """The tables of the newest schema; `migrations` says how to get there.
 
-Vectors are kept as little-endian float64, so that what is read is bit for bit what was written.
+Vectors are kept as little-endian float64, so that they are read bit for bit as they were written.
 `users.name` is the only place of a user's identifier; every other table refers to it by number,
 and goes with it.
 """
 
+import json
+import time
+from typing import Any
+
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,8 +22,42 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
+
+from palate.core.files import dump_json
+
+
+class _Json(TypeDecorator[Any]):
+    """A column of JSON text; lists are read as tuples."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> str | None:  # noqa: ARG002
+        return None if value is None else dump_json(value, indent=None)
+
+    def process_result_value(self, value: str | None, dialect: object) -> Any:  # noqa: ARG002
+        return None if value is None else _tuples(json.loads(value))
+
+
+class _Vector(TypeDecorator[Any]):
+    """A column of numbers: read flat, whatever shape was written, and free to change."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> bytes:  # noqa: ARG002
+        return np.ascontiguousarray(value, dtype="<f8").tobytes()
+
+    def process_result_value(self, value: Any, dialect: object) -> np.ndarray:  # noqa: ARG002
+        return np.frombuffer(value, dtype="<f8").astype(np.float64)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
 
 metadata = MetaData()
 Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by INTEGER only
@@ -30,7 +66,7 @@ tenants = Table(
     "tenants",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("created_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False, default=time.time),
 )
 users = Table(
     "users",
@@ -38,19 +74,26 @@ users = Table(
     Column("id", Key, primary_key=True, autoincrement=True),
     Column("tenant", String(64), ForeignKey("tenants.id"), nullable=False),
     Column("name", Text, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("preference", Text),  # JSON, as the user stated it
+    Column("created_at", Double, nullable=False, default=time.time),
+    Column("preference", _Json),  # as the user stated it
     Column("instruction", Text),  # in the user's own words
     Column("forgotten", Integer, nullable=False, default=0),  # feedback up to here is not learned
     UniqueConstraint("tenant", "name"),
     sqlite_autoincrement=True,  # the number of an erased user is never given again
 )
+
+
+def _owner(**options: bool) -> Column[int]:
+    """The user whom a row belongs to and with whom it is erased."""
+    return Column("user", Key, ForeignKey("users.id", ondelete="CASCADE"), **options)
+
+
 beliefs = Table(
     "beliefs",
     metadata,
-    Column("user", Key, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
-    Column("mean", LargeBinary, nullable=False),
-    Column("covariance", LargeBinary, nullable=False),
+    _owner(primary_key=True),
+    Column("mean", _Vector, nullable=False),
+    Column("covariance", _Vector, nullable=False),
     Column("n_observations", Integer, nullable=False),
     Column("gain", Double, nullable=False),
     Column("learner", String(64), nullable=False),  # digest of prior and settings
@@ -58,29 +101,29 @@ beliefs = Table(
 feedback = Table(
     "feedback",
     metadata,
-    Column("user", Key, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    _owner(primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("key", Text),
     Column("kind", String(16), nullable=False),
-    Column("features", LargeBinary, nullable=False),
+    Column("features", _Vector, nullable=False),
     Column("label", Double, nullable=False),
     Column("group", Text, nullable=False),
-    Column("created_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False, default=time.time),
     UniqueConstraint("user", "key"),
 )
 responses = Table(
     "responses",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("user", Key, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    _owner(nullable=False, index=True),
     Column("prompt", Text, nullable=False),
-    Column("shown", Text, nullable=False),  # JSON list of answers
-    Column("features", Text, nullable=False),  # JSON list of vectors, one for each answer
+    Column("shown", _Json, nullable=False),  # answers
+    Column("features", _Json, nullable=False),  # one vector for each answer, or none yet
     Column("method", String(64), nullable=False),
-    Column("coefficients", Text, nullable=False),  # JSON
+    Column("coefficients", _Json, nullable=False),
     Column("seed", BigInteger, nullable=False),
-    Column("tokens", Text, nullable=False),  # JSON list of token ids, one list for each answer
-    Column("created_at", Double, nullable=False),
+    Column("tokens", _Json, nullable=False),  # token ids of each answer
+    Column("created_at", Double, nullable=False, default=time.time),
 )
 api_keys = Table(
     "api_keys",
@@ -89,7 +132,7 @@ api_keys = Table(
     Column("tenant", String(64), ForeignKey("tenants.id"), nullable=False),
     Column("label", Text, nullable=False),
     Column("digest", String(64), nullable=False, unique=True),
-    Column("created_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False, default=time.time),
     Column("is_revoked", Boolean, nullable=False),
     Column("role", String(16), nullable=False),
     Column("expires_at", Double),
@@ -108,13 +151,3 @@ marks = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
-
-
-def pack(values: Float[ndarray, "*shape"]) -> bytes:
-    """Numbers as little-endian float64."""
-    return np.ascontiguousarray(values, dtype="<f8").tobytes()
-
-
-def unpack(content: bytes) -> Float[ndarray, " values"]:
-    """The numbers written by `pack`, flat and free to change."""
-    return np.frombuffer(content, dtype="<f8").astype(np.float64)

@@ -1,5 +1,7 @@
 """People, beliefs, feedback that is only ever appended, responses, keys, tenants."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -14,48 +16,38 @@ def upgrade() -> None:
     op.create_table(
         "tenants",
         sa.Column("id", sa.String(64), primary_key=True),
-        sa.Column("created_at", sa.Double, nullable=False),
+        *_required(created_at=sa.Double),
     )
     op.create_table(
         "people",
         sa.Column("id", KEY, primary_key=True, autoincrement=True),
         sa.Column("tenant", sa.String(64), sa.ForeignKey("tenants.id"), nullable=False),
         sa.Column("name", sa.Text, nullable=False),
-        sa.Column("created_at", sa.Double, nullable=False),
+        *_required(created_at=sa.Double),
         sa.UniqueConstraint("tenant", "name"),
         sqlite_autoincrement=True,
     )
     op.create_table(
         "beliefs",
         _person(is_key=True),
-        sa.Column("mean", sa.LargeBinary, nullable=False),
-        sa.Column("covariance", sa.LargeBinary, nullable=False),
-        sa.Column("n_observations", sa.Integer, nullable=False),
-        sa.Column("gain", sa.Double, nullable=False),
+        *_required(mean=sa.LargeBinary, covariance=sa.LargeBinary),
+        *_required(n_observations=sa.Integer, gain=sa.Double),
     )
     op.create_table(
         "feedback",
         _person(is_key=True),
         sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("key", sa.Text),
-        sa.Column("kind", sa.String(16), nullable=False),
-        sa.Column("features", sa.LargeBinary, nullable=False),
-        sa.Column("label", sa.Double, nullable=False),
-        sa.Column("group", sa.Text, nullable=False),
-        sa.Column("created_at", sa.Double, nullable=False),
+        *_required(kind=sa.String(16), features=sa.LargeBinary, label=sa.Double, group=sa.Text),
+        *_required(created_at=sa.Double),
         sa.UniqueConstraint("person", "key"),
     )
     op.create_table(
         "responses",
         sa.Column("id", sa.String(64), primary_key=True),
         _person(is_key=False),
-        sa.Column("prompt", sa.Text, nullable=False),
-        sa.Column("shown", sa.Text, nullable=False),
-        sa.Column("features", sa.Text, nullable=False),
-        sa.Column("way", sa.String(64), nullable=False),
-        sa.Column("coefficients", sa.Text, nullable=False),
-        sa.Column("seed", sa.BigInteger, nullable=False),
-        sa.Column("created_at", sa.Double, nullable=False),
+        *_required(prompt=sa.Text, shown=sa.Text, features=sa.Text, way=sa.String(64)),
+        *_required(coefficients=sa.Text, seed=sa.BigInteger, created_at=sa.Double),
     )
     op.create_index("ix_responses_person", "responses", ["person"])
     op.create_table(
@@ -64,8 +56,7 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(64), sa.ForeignKey("tenants.id"), nullable=False),
         sa.Column("label", sa.Text, nullable=False),
         sa.Column("digest", sa.String(64), nullable=False, unique=True),
-        sa.Column("created_at", sa.Double, nullable=False),
-        sa.Column("is_revoked", sa.Boolean, nullable=False),
+        *_required(created_at=sa.Double, is_revoked=sa.Boolean),
     )
     _forbid_changes_of_feedback()
 
@@ -77,6 +68,11 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION feedback_append_only()")
     for table in ("api_keys", "responses", "feedback", "beliefs", "people", "tenants"):
         op.drop_table(table)
+
+
+def _required(**kinds: Any) -> "list[sa.Column[Any]]":
+    """Columns that always hold a value."""
+    return [sa.Column(name, kind, nullable=False) for name, kind in kinds.items()]
 
 
 def _person(*, is_key: bool) -> "sa.Column[int]":
