@@ -1,4 +1,4 @@
-"""Anchors: names, directions, and the laws of signed tastes."""
+"""Anchors: names, directions, and the laws of signed preferences."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,6 @@ from palate.training.anchors import (
     AnchorSettings,
     make_anchors,
     objective_anchors,
-    sample_anchors,
-    sample_signed_anchors,
 )
 
 NAMES = ("short", "kind", "safe")
@@ -38,7 +36,6 @@ def test_a_signed_anchor_rewards_the_lack_of_what_it_dislikes():
     # 0.5 * 0.4 + 0.3 * (1 - 0.6) + 0.2 * 1.0 = 0.2 + 0.12 + 0.2
     assert anchor.scalarise(np.array([[0.4, 0.6, 1.0]])) == pytest.approx([0.52], abs=1e-12)
     assert anchor.is_signed
-    assert anchor.preference is None
 
 
 @given(rewards=rewards_in_range, direction=directions)
@@ -59,17 +56,20 @@ def test_differences_between_texts_are_those_of_the_direction_itself(rewards, di
     assert np.allclose(found - found[0], (rewards - rewards[0]) @ direction, atol=1e-6)
 
 
+def sampled(kind: str, *, n: int, seed: int = 0) -> tuple[Anchor, ...]:
+    settings = AnchorSettings(kind=kind, n_random=n, is_with_objectives=False)
+    return make_anchors(settings, objectives=NAMES, seed=seed)
+
+
 def test_anchors_survive_plain_data():
-    for anchor in sample_signed_anchors(NAMES, n_anchors=4, generator=np.random.default_rng(0)):
+    for anchor in sampled("signed", n=4):
         again = Anchor.from_json(anchor.to_json(), objectives=NAMES)
         assert again.name == anchor.name
         assert np.allclose(again.direction, anchor.direction, atol=1e-15)
 
 
 def test_random_anchors_have_length_one_and_signed_ones_both_signs():
-    generator = np.random.default_rng(1)
-    plain = sample_anchors(NAMES, n_anchors=50, generator=generator)
-    signed = sample_signed_anchors(NAMES, n_anchors=50, generator=generator)
+    plain, signed = sampled("random", n=50, seed=1), sampled("signed", n=50, seed=1)
     for anchor in (*plain, *signed):
         assert np.abs(anchor.vector()).sum() == pytest.approx(1)
     assert not any(anchor.is_signed for anchor in plain)

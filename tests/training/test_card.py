@@ -4,9 +4,9 @@ import yaml
 
 from palate.core.types import BaseRecord
 from palate.training.anchors import Anchor
-from palate.training.card import render_card
 from palate.training.job import ExpertJob, TrainSettings
 from palate.training.placement import AdapterSettings
+from palate.training.save import render_card
 
 
 def test_the_card_has_front_matter_and_the_facts():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from palate.training.losses import dpo_loss, rebel_loss
+from palate.training.pair_trainer import dpo_loss, rebel_loss
 
 
 def test_dpo_of_an_untrained_adapter_is_log_two():

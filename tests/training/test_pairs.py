@@ -11,7 +11,6 @@ from palate.training.pairs import (
     Sequences,
     encode_human_pairs,
     label_pairs,
-    pair_lengths,
     pairs_of_rollouts,
     training_order,
 )
@@ -80,7 +79,7 @@ def test_a_training_order_may_end_within_a_pass():
 def test_the_length_of_a_pair_is_that_of_its_longer_sequence():
     sequences = Sequences(((1, 2), (1,), (1, 2)), ((5,), (5, 5, 5, 5), (5, 5)))
     pairs = Pairs(np.array([0, 2]), np.array([1, 0]), np.zeros(2))
-    assert pair_lengths(sequences, pairs).tolist() == [5, 4]
+    assert pairs.lengths(sequences).tolist() == [5, 4]
 
 
 def test_human_pairs_are_drawn_in_proportion_and_turned_for_what_is_disliked(tiny_base):

@@ -30,7 +30,6 @@ from palate.models.chat import format_messages
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction
 from palate.training.anchors import Anchor
-from palate.training.card import render_card
 from palate.training.job import UNTRACKED, ExpertJob, Tracking, TrainingData, require_tracker
 from palate.training.pairs import Sequences
 from palate.training.rollouts import (
@@ -42,7 +41,7 @@ from palate.training.rollouts import (
     score_rollouts,
     write_rollouts,
 )
-from palate.training.save import fill_expert_folder
+from palate.training.save import fill_expert_folder, render_card
 from palate.training.train import require_trl, rollout_data, tilt_of, train_expert
 
 _PACKAGES = ("palate", "torch", "transformers", "peft", "trl")

@@ -30,7 +30,7 @@ from palate.library.manifest import (
 )
 from palate.rewards.functions import RewardFunction
 from palate.training.anchors import require_name
-from palate.training.card import CARD
+from palate.training.save import CARD
 
 MANIFEST = "library.json"
 ROLLOUTS = "rollouts.jsonl"

@@ -1,9 +1,8 @@
-"""Anchors: the tastes for which experts are trained.
+"""Anchors: the preferences for which experts are trained.
 
 An anchor is a direction `u` over the objectives whose absolute entries sum to one. A non-negative
-direction is a
-preference. A signed one wants less of the objectives with a negative entry; up to a constant and a
-scale it is a preference over the `2d` objectives `(r, 1 - r)`.
+direction is a preference. A signed one wants less of the objectives with a negative entry; up to a
+constant and a scale it is a preference over the `2d` objectives `(r, 1 - r)`.
 
 Source:
     methods README C11; Spectral Souping, arXiv 2605.20408, section 4.1 (random signed unit vectors
@@ -24,7 +23,6 @@ from palate.core.errors import InvalidInputError, InvalidPreferenceError
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.core.simplex import require_simplex, sample_simplex
-from palate.core.types import Preference
 from palate.rewards.scale import require_rewards as require_objective_rewards
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -64,28 +62,17 @@ class Anchor:
         """Whether less is wanted of some objective."""
         return any(value < 0.0 for value in self.direction)
 
-    @property
-    def preference(self) -> Preference | None:
-        """The preference over the objectives, or `None` for a signed direction."""
-        return None if self.is_signed else Preference(self.objectives, self.direction)
-
     def vector(self) -> Float[ndarray, " objectives"]:
         """The direction as an array."""
         return np.array(self.direction)
 
     def scalarise(self, rewards: Float[ndarray, "texts objectives"]) -> Float[ndarray, " texts"]:
-        """What the anchor's taste gives to each text, in [0, 1]; higher is better.
+        """The anchor's reward of each text, in [0, 1]; higher is better.
 
         `sum_i max(u_i, 0) r_i + max(-u_i, 0) (1 - r_i)`, which is `u . r` plus a constant.
 
-        Args:
-            rewards: `[texts, objectives]`, each in [0, 1].
-
         Raises:
             InvalidInputError: the shape is wrong, or a reward is not a number in [0, 1].
-
-        Source:
-            methods README C11.
         """
         require_rewards(rewards, objectives=self.objectives)
         direction = self.vector()
@@ -120,12 +107,12 @@ class AnchorSettings(Settings):
     """Which experts to train.
 
     Attributes:
-        kind: `objectives`: one per objective; `random`: drawn from the simplex; `signed`: random
+        kind: `objectives`: one per objective; `random`: sampled from the simplex; `signed`: random
             signed directions; `list`: those given.
-        n_random: How many to draw for `random` and `signed`.
-        concentration: Of the symmetric Dirichlet distribution of `random`; below one prefers few
-            objectives.
-        is_with_objectives: Put one anchor per objective before the drawn ones.
+        n_random: Number of sampled anchors for `random` and `signed`.
+        concentration: Parameter of the symmetric Dirichlet distribution of `random`; below one
+            prefers few objectives.
+        is_with_objectives: Put one anchor per objective before the sampled ones.
         listed: For `list`: name to `{objective: share}`, absolute shares summing to one.
     """
 
@@ -145,27 +132,22 @@ def make_anchors(
         InvalidInputError: there would be none, or a listed direction is not allowed.
     """
     names = tuple(objectives)
-    generator = generator_for(seed, "anchors", settings.kind)
-    axes = objective_anchors(names) if settings.is_with_objectives else ()
+    axes = objective_anchors(names)
     if settings.kind == "objectives":
-        anchors = objective_anchors(names)
-    elif settings.kind == "random":
-        anchors = axes + sample_anchors(
-            names,
-            n_anchors=settings.n_random,
-            generator=generator,
-            concentration=settings.concentration,
-        )
-    elif settings.kind == "signed":
-        anchors = axes + sample_signed_anchors(
-            names, n_anchors=settings.n_random, generator=generator
-        )
-    else:
+        anchors = axes
+    elif settings.kind == "list":
         listed = settings.listed.items()
         anchors = tuple(
             Anchor.from_json({"name": name, "direction": direction}, objectives=names)
             for name, direction in listed
         )
+    else:
+        points = _sample_directions(settings, n_objectives=len(names), seed=seed)
+        sampled = tuple(
+            Anchor(f"{settings.kind}-{index:03d}", names, tuple(point))
+            for index, point in enumerate(points.tolist())
+        )
+        anchors = axes + sampled if settings.is_with_objectives else sampled
     if not anchors:
         raise InvalidInputError(
             f"The anchors of kind {settings.kind!r} are none; set 'n_random' or 'listed'."
@@ -182,30 +164,20 @@ def objective_anchors(objectives: Sequence[str]) -> tuple[Anchor, ...]:
     )
 
 
-def sample_anchors(
-    objectives: Sequence[str],
-    *,
-    n_anchors: int,
-    generator: np.random.Generator,
-    concentration: float = 1.0,
-) -> tuple[Anchor, ...]:
-    """Preferences drawn from the symmetric Dirichlet distribution."""
-    points = sample_simplex(
-        n_points=n_anchors,
-        n_objectives=len(objectives),
-        generator=generator,
-        concentration=concentration,
-    )
-    return _numbered("random", objectives, points)
-
-
-def sample_signed_anchors(
-    objectives: Sequence[str], *, n_anchors: int, generator: np.random.Generator
-) -> tuple[Anchor, ...]:
-    """Directions drawn uniformly from the sphere, scaled to absolute sum one."""
-    points = generator.normal(size=(n_anchors, len(objectives)))
-    points /= np.abs(points).sum(axis=1, keepdims=True)
-    return _numbered("signed", objectives, points)
+def _sample_directions(
+    settings: AnchorSettings, *, n_objectives: int, seed: int
+) -> Float[ndarray, "anchors objectives"]:
+    """Dirichlet points for `random`; for `signed` directions uniform on the sphere."""
+    generator = generator_for(seed, "anchors", settings.kind)
+    if settings.kind == "random":
+        return sample_simplex(
+            n_points=settings.n_random,
+            n_objectives=n_objectives,
+            generator=generator,
+            concentration=settings.concentration,
+        )
+    points = generator.normal(size=(settings.n_random, n_objectives))
+    return points / np.abs(points).sum(axis=1, keepdims=True)
 
 
 def require_name(name: str, *, what: str) -> str:
@@ -237,12 +209,3 @@ def require_rewards(
         )
     for column, objective in zip(rewards.T, objectives, strict=True):
         require_objective_rewards(column, objective=objective)
-
-
-def _numbered(
-    stem: str, objectives: Sequence[str], points: Float[ndarray, "anchors objectives"]
-) -> tuple[Anchor, ...]:
-    return tuple(
-        Anchor(f"{stem}-{index:03d}", tuple(objectives), tuple(point))
-        for index, point in enumerate(points.tolist())
-    )

@@ -1,8 +1,8 @@
 """Training on the adapter's own answers, through TRL's GRPO trainer.
 
-Each objective is one reward function and the anchor's direction gives TRL's reward coefficients: a
-constant that a signed
-direction lacks against `Anchor.scalarise` cancels in the group's mean.
+Each objective is one reward function and the anchor's direction gives TRL's reward coefficients.
+The constant by which a signed direction differs from `Anchor.scalarise` cancels in the group's
+mean.
 
 Deviations from TRL's defaults:
     1. Advantages are not divided by the group's standard deviation, and every token has the same
@@ -30,7 +30,7 @@ from palate.training.job import (
     TrainingData,
     trainer_arguments,
 )
-from palate.training.pair_trainer import OnStep, StepReport, trained_adapter
+from palate.training.pair_trainer import OnStep, trained_adapter
 from palate.training.placement import lora_config
 from palate.training.rollouts import RewardScores
 
@@ -95,17 +95,15 @@ def train_grpo(
             processing_class=base.tokenizer,
             peft_config=lora_config(base.model, job.adapter),
         )
-        if on_step is not None:
-            trainer.add_callback(StepReport(on_step))
-        return trained_adapter(trainer)
+        return trained_adapter(trainer, on_step=on_step)
 
 
 def reward_functions(reward: RewardScores, *, as_written: dict[str, str]) -> list[RewardFunction]:
-    """One of TRL's reward functions per objective.
+    """One of TRL's reward functions per objective; they share one scoring of a batch.
 
     Args:
-        reward: The reward vector; a batch is scored once and shared by the functions.
-        as_written: The prompt as users write it, by the prompt as the base reads it.
+        reward: The reward vector.
+        as_written: The user's prompt by the formatted prompt.
     """
     last: dict[tuple[str, ...], Any] = {}
 

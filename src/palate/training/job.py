@@ -35,7 +35,7 @@ class TrainSettings(Settings):
         max_steps: Optimizer steps.
         per_device_train_batch_size: Pairs of one pass on one process; for `grpo` answers.
         gradient_accumulation_steps: Passes of a step.
-        learning_rate: Of AdamW, after a linear warm-up and before a linear decay to zero.
+        learning_rate: AdamW's, after a linear warm-up and before a linear decay to zero.
         warmup_ratio: Share of the steps that warm up.
         max_grad_norm: Gradients are clipped to this length.
         pairs_per_prompt: Pairs drawn from each prompt's rollouts.
@@ -74,53 +74,32 @@ class TrainSettings(Settings):
 
 @dataclass(frozen=True)
 class ExpertJob:
-    """What determines an expert, besides base and data.
-
-    Attributes:
-        anchor: The taste it is trained for.
-        adapter: Its shape.
-        training: How it is trained.
-        seed: Common to all experts of a library, so that they start from the same A.
-    """
+    """What determines an expert, besides base and data."""
 
     anchor: Anchor
     adapter: AdapterSettings
     training: TrainSettings
-    seed: int
+    seed: int  # common to all experts of a library, so that they start from the same A
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What experts learn from; a method uses the part it needs.
+    """What experts learn from; a method uses the part it needs."""
 
-    Attributes:
-        rollouts: The base's scored answers, for `dpo` and `rebel`.
-        sequences: The rollouts' token ids; made by `prepare`.
-        reference: `[rollouts]`, their log-probabilities under the base; made by `prepare`.
-        human_pairs: By objective, for `dpo_human`.
-        prompts: For `grpo`.
-        reward: For `grpo`.
-    """
-
-    rollouts: Sequence[Rollout] = ()
-    sequences: Sequences = field(default_factory=lambda: Sequences((), ()))
-    reference: Float[ndarray, " rollouts"] = field(default_factory=lambda: np.zeros(0))
-    human_pairs: Mapping[str, Sequence[PreferencePair]] = field(default_factory=dict)
-    prompts: Sequence[str] = ()
-    reward: RewardScores | None = None
+    rollouts: Sequence[Rollout] = ()  # the base's scored answers, for `dpo` and `rebel`
+    sequences: Sequences = field(default_factory=lambda: Sequences((), ()))  # their token ids
+    reference: Float[ndarray, " rollouts"] = field(default_factory=lambda: np.zeros(0))  # log p
+    human_pairs: Mapping[str, Sequence[PreferencePair]] = field(default_factory=dict)  # `dpo_human`
+    prompts: Sequence[str] = ()  # for `grpo`
+    reward: RewardScores | None = None  # for `grpo`
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where training is reported; it does not change the expert.
+    """Where training is reported; it does not change the expert."""
 
-    Attributes:
-        report_to: `none`, `tensorboard`, `wandb` or `trackio`.
-        folder: For the tracker's files; a temporary one by default.
-    """
-
-    report_to: str = "none"
-    folder: Path | None = None
+    report_to: str = "none"  # or `tensorboard`, `wandb`, `trackio`
+    folder: Path | None = None  # for the tracker's files; a temporary one by default
 
     @contextmanager
     def output(self) -> Generator[str]:
@@ -154,7 +133,7 @@ def pass_pairs(settings: TrainSettings) -> int:
 
 
 def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[str, Any]:
-    """What all of TRL's trainers are given alike."""
+    """The arguments that all of TRL's trainers share."""
     settings = job.training
     return {
         "max_steps": settings.max_steps,

@@ -1,22 +1,30 @@
-"""Training on pairs of answers, through TRL's DPO trainer.
+"""DPO and REBEL on pairs of answers, through TRL's DPO trainer.
 
-`PairTrainer` is TRL's `DPOTrainer` given token ids and reference log-probabilities instead of
-text, so that what was sampled is what is trained on and the reference is read once for all experts.
+`PairTrainer` is TRL's `DPOTrainer` on token ids and reference log-probabilities instead of text, so
+that the sampled tokens are trained on and the reference is computed once for all experts. Its
+losses take the log-ratio gap `log pi(y)/pi_0(y) - log pi(y')/pi_0(y')` of two answers to one
+prompt, summed over tokens including the end token, in nats.
 
-Deviations from TRL:
-    1. Data is already tokenized, has its reference log-probabilities and stands in the order of
-       training: two preparing methods return it as it is, and it is read in order.
-    2. The loss is computed here from log-ratio gaps, for DPO as for REBEL. For DPO it equals TRL's
-       own (a test compares them), which on a CPU takes four times as long for its metrics.
-    3. TRL refuses an adapter on the unembedding because its own loss reads that matrix directly.
-       This one reads the model's logits, so such an adapter is put on after TRL's constructor.
-    4. No telemetry is sent.
+Source:
+    DPO: arXiv 2305.18290, equation 7. REBEL: arXiv 2404.16767, algorithm 1, as in MoPE, arXiv
+    2407.04181.
+
+Deviations from the papers and from TRL:
+    1. REBEL writes `((1/eta) gap - (r - r'))^2` and moves `pi_0` along with the policy; ours has
+       `beta = 1/eta` and keeps `pi_0` at the frozen base, so that its optimum is
+       `pi_0 exp(r / beta)` and not a step on the way.
+    2. Data is already tokenized, has its reference log-probabilities and stands in the order of
+       training: two preparing methods return it unchanged, and the sampler is sequential.
+    3. The loss is computed here from log-ratio gaps. For DPO it equals TRL's own (a test compares
+       them), which on a CPU takes four times as long for its metrics.
+    4. TRL refuses an adapter on the unembedding because its own loss uses that matrix directly.
+       This one uses the model's logits, so such an adapter is added after TRL's constructor.
+    5. No telemetry is sent.
 """
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,16 +33,39 @@ from jaxtyping import Float
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn import functional
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from palate.core.errors import InvalidInputError
-from palate.training.losses import dpo_loss, rebel_loss
 
 OnStep = Callable[[int, int], None]  # (optimizer steps done, of all)
 OnLoss = Callable[[Tensor], None]  # the loss of one pass, on this process's share of the batch
+
+
+def dpo_loss(log_ratio_gaps: Float[Tensor, " pairs"], *, beta: float) -> Float[Tensor, ""]:
+    """Mean of `-log sigmoid(beta * gap)`, the gap being chosen minus rejected.
+
+    It is log 2 for the untrained adapter. At its optimum `beta * gap` are the log-odds of the
+    label.
+    """
+    return -functional.logsigmoid(beta * log_ratio_gaps).mean()
+
+
+def rebel_loss(
+    log_ratio_gaps: Float[Tensor, " pairs"],
+    reward_gaps: Float[Tensor, " pairs"],
+    *,
+    beta: float,
+) -> Float[Tensor, ""]:
+    """Mean of `(beta * gap - reward gap)^2`, in squared reward units.
+
+    Gaps are first answer minus second; `beta` is in reward units per nat. It is zero for the
+    untrained adapter when rewards tie, and does not change when the two answers are swapped.
+    """
+    return (beta * log_ratio_gaps - reward_gaps).square().mean()
 
 
 class PairTrainer(DPOTrainer):
@@ -55,7 +86,7 @@ class PairTrainer(DPOTrainer):
         Args:
             model: The base; it is changed, so give a copy.
             args: With `precompute_ref_log_probs`, whose values the data already holds.
-            train_dataset: Columns of `pair_rows`.
+            train_dataset: Columns of `train.pair_rows`.
             tokenizer: The base's.
             peft_config: The adapter; initialised from `args.seed`.
             is_rebel: Regress on reward gaps instead of classifying the chosen answer.
@@ -70,7 +101,7 @@ class PairTrainer(DPOTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=PairCollator(DataCollatorForPreference(tokenizer.pad_token_id), is_rebel),
+            data_collator=PairCollator(tokenizer.pad_token_id),
             train_dataset=train_dataset,
             processing_class=tokenizer,
             peft_config=None if is_on_head else peft_config,
@@ -110,26 +141,20 @@ class PairTrainer(DPOTrainer):
         return loss
 
 
-@dataclass(frozen=True)
-class PairCollator:
-    """TRL's batch of pairs, with the reward gaps where they are needed."""
+class PairCollator(DataCollatorForPreference):
+    """TRL's batch `[first answers; second answers]`, padded on the right, with the reward gaps."""
 
-    inner: DataCollatorForPreference
-    has_reward_gaps: bool
-
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """`[first answers; second answers]`, padded on the right."""
-        batch = self.inner(list(examples))
-        if self.has_reward_gaps:
-            batch["reward_gaps"] = torch.tensor([row["reward_gap"] for row in examples])
-        return batch
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The batch of these rows."""
+        gaps = torch.tensor([row["reward_gap"] for row in examples])
+        return {**super().torch_call(examples), "reward_gaps": gaps}
 
 
 class StepReport(TrainerCallback):
-    """Tells how far training is."""
+    """Reports the progress of training."""
 
     def __init__(self, on_step: OnStep) -> None:
-        """Keep whom to tell."""
+        """Report to this function."""
         self._on_step = on_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_named: Any) -> None:  # noqa: ARG002  the library's signature
@@ -144,18 +169,13 @@ def completion_log_probs(
     attention_mask: Float[Tensor, "sequences seq"],
     completion_mask: Float[Tensor, "sequences seq"],
 ) -> Float[Tensor, " sequences"]:
-    """Log-probability of each sequence's completion tokens given what stands before them, in nats.
-
-    Summed over tokens, in float32; padding is on the right.
-    """
+    """Log-probability of each sequence's completion, in nats, in float32; padded on the right."""
     logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    chosen = completion_mask[:, 1:].bool()
-    rows = logits[:, :-1][
-        chosen
-    ].float()  # [completion tokens, vocab]: prompts and padding cost nothing
-    picked = rows.gather(1, input_ids[:, 1:][chosen].unsqueeze(1)).squeeze(1)
-    per_token = picked - rows.logsumexp(dim=1)
-    owner = torch.nonzero(chosen)[:, 0]
+    mask = completion_mask[:, 1:].bool()
+    rows = logits[:, :-1][mask].float()  # [completion tokens, vocab]: prompts cost nothing
+    own_logits = rows.gather(1, input_ids[:, 1:][mask].unsqueeze(1)).squeeze(1)
+    per_token = own_logits - rows.logsumexp(dim=1)
+    owner = torch.nonzero(mask)[:, 0]
     return per_token.new_zeros(len(input_ids)).index_add(0, owner, per_token)
 
 
@@ -188,18 +208,20 @@ def whole_parameters(model: Any) -> dict[str, Tensor] | None:
 
     All processes must call it at once.
     """
-    found = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    if not any(isinstance(value, DTensor) for value in found.values()):
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if not any(isinstance(value, DTensor) for value in trained.values()):
         return None
     return {
         name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
-        for name, value in found.items()
+        for name, value in trained.items()
     }
 
 
-def trained_adapter(trainer: Any) -> PeftModel:
-    """Runs the trainer, quietly, and returns its model in evaluation mode."""
+def trained_adapter(trainer: Any, *, on_step: OnStep | None) -> PeftModel:
+    """The trainer's model after training, in evaluation mode."""
     trainer.remove_callback(PrinterCallback)
+    if on_step is not None:
+        trainer.add_callback(StepReport(on_step))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
         trainer.train()

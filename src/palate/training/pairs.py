@@ -1,8 +1,7 @@
 """Pairs of answers as token ids, ready for training.
 
 From rollouts: pairs of answers to one prompt, with the gap of the anchor's reward. From users:
-chosen and
-rejected answers of the objectives that the anchor speaks of.
+chosen and rejected answers of the objectives that the anchor names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,48 +26,41 @@ _SORTED_BATCHES = 8  # sorted by length together: few enough that batches stay m
 
 @dataclass(frozen=True)
 class Sequences:
-    """Answers in context, as the base reads them.
+    """Token ids of answers in context."""
 
-    Attributes:
-        prompts: Token ids of each prompt, with its beginning token.
-        answers: Token ids of each answer, with its end token when it ended by itself.
-    """
-
-    prompts: tuple[Tokens, ...]
-    answers: tuple[Tokens, ...]
+    prompts: tuple[Tokens, ...]  # each with its beginning token
+    answers: tuple[Tokens, ...]  # each with its end token when it ended by itself
 
     def __len__(self) -> int:
         """Number of answers."""
         return len(self.answers)
 
     def lengths(self) -> Int[ndarray, " answers"]:
-        """`[answers]`: tokens of prompt and answer together."""
+        """Tokens of prompt and answer together."""
         pairs = zip(self.prompts, self.answers, strict=True)
         return np.array([len(prompt) + len(answer) for prompt, answer in pairs])
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Two answers each, by index into `Sequences`; the first is the chosen one for DPO.
+    """Two answers to one prompt each; the first is the chosen one for DPO."""
 
-    Attributes:
-        first: `[pairs]`, index of the first answer.
-        second: `[pairs]`, index of the second answer to the same prompt.
-        reward_gaps: `[pairs]`, the anchor's reward of the first minus the second, reward units; NaN
-            where only users' labels are known.
-    """
-
-    first: ndarray
-    second: ndarray
-    reward_gaps: Float[ndarray, " pairs"]
+    first: Int[ndarray, " pairs"]  # index into `Sequences`
+    second: Int[ndarray, " pairs"]
+    reward_gaps: Float[ndarray, " pairs"]  # of the anchor, first minus second; NaN if unknown
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.first)
 
+    def lengths(self, sequences: Sequences) -> Int[ndarray, " pairs"]:
+        """Tokens of the longer of the two, prompt included."""
+        sizes = sequences.lengths()
+        return np.maximum(sizes[self.first], sizes[self.second])
+
 
 def encode_rollouts(base: Base, rollouts: Sequence[Rollout]) -> Sequences:
-    """The rollouts as the base read and wrote them."""
+    """The rollouts' token ids."""
     prompts = {
         row.prompt: tuple(encode_prompt(base, format_messages(base, row.prompt)))
         for row in rollouts
@@ -86,8 +78,8 @@ def pairs_of_rollouts(
     Args:
         rollouts: Several per prompt, with rewards.
         anchor: Gives the scalar reward.
-        n_per_prompt: At most this many pairs of each prompt, drawn without replacement.
-        seed: Of the draw.
+        n_per_prompt: Most pairs of one prompt, sampled without replacement.
+        seed: Random seed of the sampling.
 
     Raises:
         InvalidInputError: no prompt has two different answers, or a reward is not in [0, 1].
@@ -96,7 +88,7 @@ def pairs_of_rollouts(
     of_prompt: dict[str, list[int]] = {}
     for index, row in enumerate(rollouts):
         of_prompt.setdefault(row.prompt, []).append(index)
-    kept: list[tuple[int, int]] = []
+    places: list[tuple[int, int]] = []
     for prompt, indices in of_prompt.items():
         every = [
             pair
@@ -104,13 +96,13 @@ def pairs_of_rollouts(
             if rollouts[pair[0]].tokens != rollouts[pair[1]].tokens
         ]
         order = generator_for(seed, "pairs", prompt).permutation(len(every))[:n_per_prompt]
-        kept += [every[index] for index in sorted(order)]
-    if not kept:
+        places += [every[index] for index in sorted(order)]
+    if not places:
         raise InvalidInputError(
             f"The {len(rollouts)} rollouts hold no two different answers to one prompt; sample "
             "more completions per prompt."
         )
-    first, second = np.array(kept).T
+    first, second = np.array(places).T
     return Pairs(first, second, rewards[first] - rewards[second])
 
 
@@ -120,11 +112,11 @@ def label_pairs(pairs: Pairs, *, gain: float, generator: np.random.Generator) ->
     The first answer wins with probability `sigmoid(gain * reward gap)`.
     """
     probability = 1.0 / (1.0 + np.exp(-gain * pairs.reward_gaps))
-    is_kept = generator.random(len(pairs)) < probability
+    is_first = generator.random(len(pairs)) < probability
     return Pairs(
-        np.where(is_kept, pairs.first, pairs.second),
-        np.where(is_kept, pairs.second, pairs.first),
-        np.where(is_kept, pairs.reward_gaps, -pairs.reward_gaps),
+        np.where(is_first, pairs.first, pairs.second),
+        np.where(is_first, pairs.second, pairs.first),
+        np.where(is_first, pairs.reward_gaps, -pairs.reward_gaps),
     )
 
 
@@ -137,10 +129,10 @@ def training_order(
     eight batches is sorted by length before it is cut. Pairs are visited in whole passes.
 
     Args:
-        lengths: `[pairs]`, tokens of the longer of the two sequences.
-        n_batches: How many batches.
+        lengths: Tokens of the longer of the two sequences.
+        n_batches: Number of batches.
         batch: Pairs in each.
-        generator: Source of chance.
+        generator: Source of random numbers.
 
     Returns:
         `[n_batches * batch]`, indices of pairs.
@@ -157,12 +149,6 @@ def training_order(
     return np.concatenate(batches)
 
 
-def pair_lengths(sequences: Sequences, pairs: Pairs) -> Int[ndarray, " pairs"]:
-    """`[pairs]`: tokens of the longer of the two, prompt included."""
-    sizes = sequences.lengths()
-    return np.maximum(sizes[pairs.first], sizes[pairs.second])
-
-
 def encode_human_pairs(
     base: Base,
     pairs: Mapping[str, Sequence[PreferencePair]],
@@ -172,7 +158,7 @@ def encode_human_pairs(
     max_tokens: int,
     seed: int,
 ) -> tuple[Sequences, Pairs]:
-    """Pairs of the objectives that the anchor speaks of, in proportion to its absolute direction.
+    """Pairs of the objectives that the anchor names, in proportion to its absolute direction.
 
     Pairs of an objective that the anchor wants less of are turned round. A prompt too long for
     `max_tokens` loses its beginning, an answer its end.
@@ -180,10 +166,10 @@ def encode_human_pairs(
     Args:
         base: Gives tokenizer and template.
         pairs: By objective.
-        anchor: Says which objectives, and how much.
-        n_pairs: How many to draw, in whole passes through an objective's pairs.
+        anchor: Gives the objectives and their shares.
+        n_pairs: Number of pairs, in whole passes through an objective's pairs.
         max_tokens: Most tokens of prompt and answer together.
-        seed: Of the draw.
+        seed: Random seed of the sampling.
 
     Raises:
         InvalidInputError: an objective of the anchor has no pairs.
@@ -194,7 +180,11 @@ def encode_human_pairs(
     for objective, share in zip(anchor.objectives, anchor.direction, strict=True):
         if share == 0.0:
             continue
-        rows = require_pairs(pairs.get(objective, ()), what=f"objective {objective!r}")
+        rows = pairs.get(objective, ())
+        if not rows:
+            raise InvalidInputError(
+                f"The objective {objective!r} has no preference pairs; give at least one."
+            )
         n_rows = max(1, round(abs(share) * n_pairs))
         passes = [generator.permutation(len(rows)) for _ in range(-(-n_rows // len(rows)))]
         for index in np.concatenate(passes)[:n_rows]:
@@ -208,17 +198,6 @@ def encode_human_pairs(
     return Sequences(tuple(prompts), tuple(answers)), Pairs(
         first, first + 1, np.full(len(first), np.nan)
     )
-
-
-def require_pairs(pairs: Sequence[PreferencePair], *, what: str) -> Sequence[PreferencePair]:
-    """The pairs, if there are any.
-
-    Raises:
-        InvalidInputError: there are none.
-    """
-    if not pairs:
-        raise InvalidInputError(f"The {what} has no preference pairs; give at least one.")
-    return pairs
 
 
 def _cut(base: Base, prompt: str, answer: str, *, max_tokens: int) -> tuple[Tokens, Tokens]:

@@ -104,16 +104,15 @@ def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[st
         endings = {name.rpartition(".")[2] for name in (*linear, *names)}
         return _listed(settings.target_modules, endings)
     if settings.target_modules == TOP:
-        linear = _top_without_keys(linear, n_blocks=settings.n_top_blocks)
-        found = linear
+        layers = _top_without_keys(linear, n_blocks=settings.n_top_blocks)
     else:
-        found = sorted({name.rpartition(".")[2] for name in linear})
-    if not found:
+        layers = sorted({name.rpartition(".")[2] for name in linear})
+    if not layers:
         raise InvalidInputError(
             f"The base {model.name_or_path!r} has no linear layers for target_modules "
             f"{settings.target_modules!r}; use others."
         )
-    return found
+    return layers
 
 
 def _listed(names: Sequence[str], endings: set[str]) -> list[str]:

@@ -1,16 +1,16 @@
-"""Rollouts: the base's own answers, sampled and scored once, labelled for any taste afterwards.
+"""Rollouts: the base's own answers, sampled and scored once, labelled for any preference.
 
 Every prompt is answered `num_generations` times by the base. Rewards come after sampling, because
 their scales are fitted on these answers; then each anchor's reward is a dot product and no expert
 needs sampling of its own.
 
-Sampling goes in chunks of prompts. A finished chunk is appended to a file and flushed; after an
-interruption the whole chunks are kept and the rest is sampled again. Seeds depend on the prompt and
-the number of the answer alone, so the finished file has the same bytes as without the interruption.
+Finished chunks of prompts are appended to a file; after an interruption the rest is sampled again.
+Seeds depend on the prompt and the number of the answer alone, so the finished file has the same
+bytes as without the interruption.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,23 +48,14 @@ class RewardScores(Protocol):
 
 @dataclass(frozen=True)
 class Rollout:
-    """One answer of the base.
-
-    Attributes:
-        prompt: As users write it.
-        completion: The answer's text.
-        tokens: Its token ids, with the end token when it ended by itself.
-        log_prob: Natural logarithm of its probability under the base.
-        rewards: `[objectives]` in [0, 1]; empty before scoring.
-        finish: `stop` when it ended by itself, `length` when it was cut.
-    """
+    """One answer of the base; the fields are the columns of a rollouts file."""
 
     prompt: str
     completion: str
-    tokens: tuple[int, ...]
-    log_prob: float
-    rewards: tuple[float, ...]
-    finish: str
+    tokens: tuple[int, ...]  # with the end token when it ended by itself
+    log_prob: float  # under the base, nats
+    rewards: tuple[float, ...]  # `[objectives]` in [0, 1]; empty before scoring
+    finish: str  # `stop` when it ended by itself, `length` when it was cut
 
 
 class RolloutSettings(Settings):
@@ -92,19 +83,11 @@ class RolloutSettings(Settings):
 
 @dataclass(frozen=True)
 class RolloutJob:
-    """Everything that determines a rollout file, but for the base.
+    """Everything that determines a rollouts file, but for the base."""
 
-    Attributes:
-        prompts: As users write them, all different.
-        settings: How to sample.
-        seed: Of the whole job.
-        n_experts: Size of the engine's bank; the base answers all the same.
-    """
-
-    prompts: tuple[str, ...]
+    prompts: tuple[str, ...]  # all different
     settings: RolloutSettings
     seed: int
-    n_experts: int = 0
 
     def __post_init__(self) -> None:
         """Refuse no prompts and prompts that occur twice."""
@@ -138,14 +121,14 @@ def sample_answers(
         FormatError: `path` holds answers to other prompts.
     """
     step = job.settings.chunk_prompts
-    found = _finished(path, job)
-    for start in range(len(found) // job.settings.num_generations, len(job.prompts), step):
+    rollouts = _finished(path, job)
+    for start in range(len(rollouts) // job.settings.num_generations, len(job.prompts), step):
         rows = _chunk(engine, job, job.prompts[start : start + step], as_read)
         append_jsonl(path, (_to_json(row) for row in rows))
-        found += rows
+        rollouts += rows
         if on_progress is not None:
             on_progress(min(start + step, len(job.prompts)), len(job.prompts))
-    return found
+    return rollouts
 
 
 def score_rollouts(answers: Sequence[Rollout], reward: RewardScores) -> list[Rollout]:
@@ -210,11 +193,12 @@ def _chunk(
     engine: Engine, job: RolloutJob, prompts: Sequence[str], as_read: Format
 ) -> list[Rollout]:
     settings = job.settings
-    most = settings.max_completion_length
-    sampling = SamplingParams(temperature=settings.temperature, max_tokens=most)
-    plan = reference_plan(n_experts=job.n_experts)
-    asked = [(prompt, place) for prompt in prompts for place in range(settings.num_generations)]
-    answers = engine.generate(
+    sampling = SamplingParams(
+        temperature=settings.temperature, max_tokens=settings.max_completion_length
+    )
+    plan = reference_plan(n_experts=0)
+    items = [(prompt, place) for prompt in prompts for place in range(settings.num_generations)]
+    completions = engine.generate(
         [
             Request(
                 prompt=as_read(prompt),
@@ -222,43 +206,24 @@ def _chunk(
                 sampling=sampling,
                 seed=derive_seed(job.seed, "rollout", prompt, place),
             )
-            for prompt, place in asked
+            for prompt, place in items
         ]
     )
     return [
-        Rollout(
-            prompt=prompt,
-            completion=answer.text,
-            tokens=answer.tokens,
-            log_prob=float(sum(answer.log_probs)),
-            rewards=(),
-            finish=answer.finish,
-        )
-        for (prompt, _), answer in zip(asked, answers, strict=True)
+        Rollout(prompt, one.text, one.tokens, float(sum(one.log_probs)), (), one.finish)
+        for (prompt, _), one in zip(items, completions, strict=True)
     ]
 
 
 def _to_json(row: Rollout, *, objectives: Sequence[str] = ()) -> dict[str, Any]:
-    return {
-        "prompt": row.prompt,
-        "completion": row.completion,
-        "tokens": list(row.tokens),
-        "log_prob": row.log_prob,
-        "rewards": dict(zip(objectives, row.rewards, strict=True)),
-        "finish": row.finish,
-    }
+    return {**asdict(row), "rewards": dict(zip(objectives, row.rewards, strict=True))}
 
 
 def _from_json(row: dict[str, Any], *, objectives: Sequence[str] = (), path: Path) -> Rollout:
     try:
-        return Rollout(
-            prompt=row["prompt"],
-            completion=row["completion"],
-            tokens=tuple(row["tokens"]),
-            log_prob=float(row["log_prob"]),
-            rewards=tuple(float(row["rewards"][name]) for name in objectives),
-            finish=row["finish"],
-        )
+        tokens = tuple(row.pop("tokens"))
+        rewards = row.pop("rewards")
+        return Rollout(**row, tokens=tokens, rewards=tuple(float(rewards[n]) for n in objectives))
     except (KeyError, TypeError) as error:
         raise FormatError(
             f"A row of {str(path)!r} is not a rollout of these objectives ({error!r}); "

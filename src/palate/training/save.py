@@ -1,4 +1,4 @@
-"""A trained adapter as a PEFT folder whose bytes depend on the adapter alone."""
+"""A trained adapter as a PEFT folder with its model card; its bytes depend on the adapter alone."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,46 @@ from peft import PeftModel
 from torch import Tensor
 
 from palate.core.files import read_json, write_json, write_text_atomic
-from palate.training.card import CARD
+from palate.core.types import BaseRecord
+from palate.training.job import ExpertJob
 
 CONFIG = "adapter_config.json"
 PARAMETERS = "adapter_model.safetensors"
+CARD = "README.md"
+_CARD = """---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+tags:
+- palate
+- lora
+- {method}
+---
+
+# Expert `{name}`
+
+A LoRA adapter of `{base}`{revision}, one of a library of experts that `palate` blends, routes and
+mixes per user.
+
+| | |
+|---|---|
+| wants | {wants} |
+| method | {method}, {max_steps} steps of {step_size} {unit}, learning rate {learning_rate:g} |
+| KL price (beta) | {beta:g} reward units per nat |
+| adapter | rank {r}, lora_alpha {lora_alpha:g}{rslora}, target modules `{target_modules}` |
+| seed | {seed} |
+| mean tilt on rollouts | {tilt_mean:.4f} reward units (sd {tilt_sd:.4f}, {n_tilts} answers) |
+| base, SHA-256 | `{fingerprint}` |
+| made with | {versions} |
+
+The tilt is `beta * log(expert / base)` of a whole answer. A mean far below zero says that the
+expert has moved far from the base.
+
+## Limits
+
+Trained on reward models, which err: an expert can raise its reward by answers that users would not
+prefer. It is meant for the base named above and no other. Nothing here measures safety.
+"""
 
 
 def fill_expert_folder(
@@ -44,3 +80,45 @@ def fill_expert_folder(
     config["target_modules"] = sorted(config["target_modules"])
     write_json(folder / CONFIG, dict(sorted(config.items())))
     write_text_atomic(folder / CARD, card)
+
+
+def render_card(
+    job: ExpertJob, *, base: BaseRecord, tilt: tuple[float, float, int], versions: dict[str, str]
+) -> str:
+    """The card as Markdown with the Hub's front matter.
+
+    Args:
+        job: What the expert was trained for, and how.
+        base: The base model.
+        tilt: Mean and standard deviation of the tilt in reward units, and number of answers.
+        versions: Package to version.
+    """
+    training, modules = job.training, job.adapter.target_modules
+    fields: dict[str, Any] = {
+        "base": base.path,
+        "revision": f" at revision `{base.revision}`" if base.revision else "",
+        "name": job.anchor.name,
+        "wants": _wants(job),
+        "r": job.adapter.r,
+        "step_size": training.per_device_train_batch_size * training.gradient_accumulation_steps,
+        "unit": "answers" if training.method == "grpo" else "pairs",
+        "lora_alpha": job.adapter.lora_alpha,
+        "rslora": " (rsLoRA)" if job.adapter.use_rslora else "",
+        "target_modules": modules if isinstance(modules, str) else ", ".join(modules),
+        "seed": job.seed,
+        "tilt_mean": tilt[0],
+        "tilt_sd": tilt[1],
+        "n_tilts": tilt[2],
+        "fingerprint": base.fingerprint,
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+    }
+    return _CARD.format(**training.model_dump(), **fields)
+
+
+def _wants(job: ExpertJob) -> str:
+    parts = [
+        f"{'less' if share < 0 else 'more'} {name} ({abs(share):.3g})"
+        for name, share in zip(job.anchor.objectives, job.anchor.direction, strict=True)
+        if share != 0.0
+    ]
+    return ", ".join(parts)

@@ -4,22 +4,21 @@ Methods:
     dpo         pairs of rollouts, labelled with log-odds `label_gain * (reward gap)`; TRL's DPO
     rebel       the same pairs, the log-ratio gap regressed on the reward gap: no labels to sample
     dpo_human   TRL's DPO on users' own pairs
-    grpo        TRL's GRPO: the adapter answers the prompts itself and is scored by the reward
-                vector
+    grpo        TRL's GRPO: the adapter answers the prompts itself and the reward vector scores it
 
 `beta` is the price of a nat of KL in reward units, one number for a whole library, so that `dpo`,
-`rebel` and `grpo` aim at
-the same policy `pi_0 exp(reward / beta)` and soups of experts mean something. Every expert starts
-from the same A (and B = 0) and sees the same pairs in the same order.
+`rebel` and `grpo` aim at the same policy `pi_0 exp(reward / beta)` and soups of experts mean
+something. Every expert starts from the same A (and B = 0) and sees the same pairs in the same
+order.
 
 Source:
     Spectral Souping, arXiv 2605.20408, section 4.1; REBEL in MoPE, arXiv 2407.04181, section 5.2.
 
 Deviations:
-    1. Labels are drawn with a stated gain and TRL is given `label_gain * beta`, so that the optimum
-       has the KL price `beta` whatever the gain; the papers' gain and beta are unknown. Of users'
-       labels the gain is unknown; it is taken to be one.
-    2. REBEL's reference stays the frozen base, see `palate.training.losses`.
+    1. Labels are sampled with a stated gain and TRL is given `label_gain * beta`, so that the
+       optimum has the KL price `beta` whatever the gain; the papers' gain and beta are unknown. The
+       gain of users' labels is unknown, too; it is taken to be one.
+    2. REBEL's reference stays the frozen base, see `palate.training.pair_trainer`.
 """
 
 import os
@@ -57,7 +56,6 @@ from palate.training.pair_trainer import (
     OnLoss,
     OnStep,
     PairTrainer,
-    StepReport,
     completion_log_probs,
     trained_adapter,
 )
@@ -67,7 +65,6 @@ from palate.training.pairs import (
     encode_human_pairs,
     encode_rollouts,
     label_pairs,
-    pair_lengths,
     pairs_of_rollouts,
     training_order,
 )
@@ -75,6 +72,7 @@ from palate.training.placement import lora_config
 from palate.training.rollouts import Rollout
 
 TRL_MAJOR = 1  # `PairTrainer` replaces methods of TRL 1.16; its tests run against the installed one
+_BATCH = 32  # answers in one pass
 _NEEDED = ("_prepare_dataset", "_precompute_ref_logps", "_compute_loss")
 
 
@@ -123,34 +121,27 @@ def train_expert(
     return model
 
 
-def sequence_log_probs(
-    model: Any, sequences: Sequences, *, batch: int = 32
-) -> Float[ndarray, " answers"]:
+def sequence_log_probs(model: Any, sequences: Sequences) -> Float[ndarray, " answers"]:
     """`[answers]`: log-probability of each answer under the model, nats.
 
     The reference comes from the same lines as the log-probabilities in training, so an untrained
-    adapter has log-ratios of zero. Answers are read in order of length, to pad little.
-
-    Args:
-        model: The base, or the base with an adapter.
-        sequences: What was read and answered.
-        batch: Answers in one pass.
+    adapter has log-ratios of zero.
     """
     lengths = sequences.lengths()
-    order = np.argsort(lengths, kind="stable")
-    found = np.zeros(len(sequences))
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        ids, is_read, is_answer = _padded(sequences, rows, width=int(lengths[rows].max()))
+    order = np.argsort(lengths, kind="stable")  # batches of like length need little padding
+    result = np.zeros(len(sequences))
+    for start in range(0, len(order), _BATCH):
+        rows = order[start : start + _BATCH]
+        ids, mask, is_answer = _padded(sequences, rows, width=int(lengths[rows].max()))
         with torch.inference_mode():
             log_probs = completion_log_probs(
                 model,
                 input_ids=ids.to(model.device),
-                attention_mask=is_read.to(model.device),
+                attention_mask=mask.to(model.device),
                 completion_mask=is_answer.to(model.device),
             )
-        found[rows] = log_probs.double().cpu().numpy()
-    return found
+        result[rows] = log_probs.double().cpu().numpy()
+    return result
 
 
 def tilt_of(
@@ -168,23 +159,16 @@ def pair_rows(
     order: Int[ndarray, " steps"],
 ) -> Dataset:
     """The pairs of this order, in the columns of TRL's preference trainers."""
-    rows: list[dict[str, Any]] = [
-        {
-            "prompt_ids": list(sequences.prompts[first]),
-            "chosen_ids": list(sequences.answers[first]),
-            "rejected_ids": list(sequences.answers[second]),
-            "ref_chosen_logps": float(reference[first]),
-            "ref_rejected_logps": float(reference[second]),
-            "reward_gap": float(gap),
-        }
-        for first, second, gap in zip(
-            pairs.first[order].tolist(),
-            pairs.second[order].tolist(),
-            pairs.reward_gaps[order].tolist(),
-            strict=True,
-        )
-    ]
-    return Dataset.from_list(rows)
+    first, second = pairs.first[order], pairs.second[order]
+    columns: dict[str, Any] = {
+        "prompt_ids": [list(sequences.prompts[place]) for place in first],
+        "chosen_ids": [list(sequences.answers[place]) for place in first],
+        "rejected_ids": [list(sequences.answers[place]) for place in second],
+        "ref_chosen_logps": reference[first].tolist(),
+        "ref_rejected_logps": reference[second].tolist(),
+        "reward_gap": pairs.reward_gaps[order].tolist(),
+    }
+    return Dataset.from_dict(columns)
 
 
 def require_trl() -> str:
@@ -256,16 +240,15 @@ def _train_pairs(
             pairs, gain=settings.label_gain, generator=generator_for(job.seed, "labels")
         )
     order = training_order(
-        pair_lengths(sequences, pairs),
+        pairs.lengths(sequences),
         n_batches=n_batches,
         batch=pass_pairs(settings),
         generator=generator_for(job.seed, "order"),
     )
     with tracking.output() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
-        model: Any = deepcopy(base.model)
         trainer = PairTrainer(
-            model=model,
+            model=deepcopy(base.model),
             args=DPOConfig(
                 folder,
                 beta=settings.beta * (settings.label_gain if settings.method == "dpo" else 1.0),
@@ -279,24 +262,22 @@ def _train_pairs(
             is_rebel=settings.method == "rebel",
         )
         trainer.on_loss = on_loss
-        if on_step is not None:
-            trainer.add_callback(StepReport(on_step))
-        return trained_adapter(trainer)
+        return trained_adapter(trainer, on_step=on_step)
 
 
 def _padded(
     sequences: Sequences, rows: Int[ndarray, " rows"], *, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, which of them are read, and which are the answer's; padding on the right."""
+    """Token ids, which of them are no padding, and which are the answer's."""
     ids = torch.zeros((len(rows), width), dtype=torch.long)
-    is_read, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
+    mask, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
     for place, row in enumerate(rows.tolist()):
         prompt, answer = sequences.prompts[row], sequences.answers[row]
         end = len(prompt) + len(answer)
         ids[place, :end] = torch.tensor([*prompt, *answer])
-        is_read[place, :end] = 1
+        mask[place, :end] = 1
         is_answer[place, len(prompt) : end] = 1
-    return ids, is_read, is_answer
+    return ids, mask, is_answer
 
 
 def _require_finite(model: PeftModel, *, name: str) -> None:
