@@ -14,19 +14,18 @@ from typing import Annotated
 import typer
 
 from palate.cli.exits import run_program
-from palate.cli.figures import print_figures
-from palate.cli.parse import FileOverrides, IsJson, Overrides, whole_numbers
+from palate.cli.options import IsJson, Overrides, whole_numbers
+from palate.cli.printing import print_result
 
 __all__ = [
     "DataFolder",
     "DatabaseUrl",
-    "FileOverrides",
     "IsJson",
     "Overrides",
     "Seed",
     "Seeds",
     "Topics",
-    "print_figures",
+    "print_result",
     "program",
     "run",
     "whole_numbers",

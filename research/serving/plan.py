@@ -10,7 +10,7 @@ from rich.table import Table
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 from palate.core.settings import load_settings
-from research.command_line import FileOverrides, IsJson, run
+from research.command_line import IsJson, Overrides, run
 from research.serving.plan_counts import PlanSettings, plan
 from research.serving.plan_of_run import settings_of_run
 
@@ -27,7 +27,7 @@ def main(
         typer.Option("--run", help="Run file of palate build, for base, experts, training."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of the plan's settings.")] = None,
-    overrides: FileOverrides = None,
+    overrides: Overrides = None,
     is_json: IsJson = False,
 ) -> None:
     """What a thousand to a billion users need, and what breaks first; nothing is run."""

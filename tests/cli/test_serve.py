@@ -1,6 +1,5 @@
-"""`palate serve` and `palate scale serve`: which options belong together."""
+"""`palate serve`, in one process and as replicas: which options belong together."""
 
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import pytest
 
 from palate.cli import app as program
-from palate.cli import scale
-from palate.cli.serve import serve
 from palate.engine.vllm.wire import VllmSettings
 
 VLLM = ("--engine", "vllm", "--url", "http://x/v1")
@@ -26,7 +23,10 @@ WRONG = {
 }
 COMMANDS = {
     "serve": ("serve",),
-    "scale serve": ("scale", "serve", "--database", "postgresql://nobody@127.0.0.1:1/none"),
+    "replicas": (
+        *("serve", "--replicas", "2"),
+        *("--database", "postgresql://nobody@127.0.0.1:1/none"),
+    ),
 }
 
 
@@ -35,9 +35,9 @@ def refusal(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert ended.value.code == 2
-    found = capsys.readouterr().err
-    assert found.count("\n") == 1
-    return found
+    refused = capsys.readouterr().err
+    assert refused.count("\n") == 1
+    return refused
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
@@ -57,38 +57,39 @@ def test_options_that_do_not_fit_are_refused(
 def test_replicas_that_are_not_counted_or_have_no_share_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
 ) -> None:
-    words = (*COMMANDS["scale serve"], str(tmp_path), *VLLM, "--replicas")
-    found = refusal((*words, "3", "--engine-set", "n_processes=2"), monkeypatch, capsys)
-    assert "n_processes is 2, but 3 replicas use the vLLM" in found
-    found = refusal((*words, "9"), monkeypatch, capsys)
-    assert "max_adapters is 8 for 9 processes" in found
+    words = (*COMMANDS["replicas"], str(tmp_path), *VLLM, "--replicas")
+    refused = refusal((*words, "3", "--engine-set", "n_processes=2"), monkeypatch, capsys)
+    assert "n_processes is 2, but 3 replicas use the vLLM" in refused
+    refused = refusal((*words, "9"), monkeypatch, capsys)
+    assert "max_adapters is 8 for 9 processes" in refused
 
 
 def test_every_replica_uses_the_vllm_with_its_share_and_paths_that_hold_anywhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     def answers(use: VllmSettings, **options: Any) -> str:
-        told.update(options, use=use)
+        given.update(options, use=use)
         return "engine"
 
     def serve_replicas(job: Any, **options: Any) -> None:
-        told.update(options, job=job)
+        given.update(options, job=job)
 
     monkeypatch.setattr("palate.serve.vllm_answers.answers_from", answers)
     monkeypatch.setattr("palate.serve.replicas.serve_replicas", serve_replicas)
-    words = (*COMMANDS["scale serve"], str(tmp_path), *VLLM, "--replicas", "3", "--no-rates")
+    words = (*COMMANDS["replicas"], str(tmp_path), *VLLM, "--replicas", "3", "--no-rates")
     monkeypatch.setattr(sys, "argv", ["palate", *words, "--engine-set", "pools=server"])
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert not ended.value.code
-    assert (told["use"].n_processes, told["use"].pools, told["is_rated"]) == (3, "server", False)
-    assert (told["job"].engine_of, told["n_replicas"]) == ("engine", 3)
+    assert (given["use"].n_processes, given["use"].pools, given["is_rated"]) == (3, "server", False)
+    assert (given["job"].engine_of, given["n_replicas"]) == ("engine", 3)
 
 
-def test_whatever_one_server_can_be_told_replicas_can_be_told_too() -> None:
-    one, many = (inspect.signature(command).parameters for command in (serve, scale.serve))
-    for name in one.keys() - {"database"}:  # which replicas must share, and so must be given
-        assert many[name] == one[name].replace(kind=many[name].kind), name
-    assert many.keys() - one.keys() == {"replicas", "address", "gpus"}
+def test_options_of_replicas_need_replicas(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    for option in (("--gpus", "0.5"), ("--address", "auto")):
+        refused = refusal(("serve", str(tmp_path), *option), monkeypatch, capsys)
+        assert "belong to --replicas N" in refused

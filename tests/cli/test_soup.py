@@ -21,7 +21,9 @@ def test_fitted_coefficients_answer_and_merge(tiny_soup_library, tmp_path, monke
     found = json.loads(result.stdout)
     assert set(found["coefficients"]) == {"kind", "short", "plain"}
     assert "predicted_gain_per_token" in found
-    assert "credible interval" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    text = CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert "confidence: 0.95" in text
+    assert all(column in text for column in ("served", "believed", "low", "high"))
 
     def run(*options):
         monkeypatch.setattr("sys.argv", ["palate", *map(str, options)])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from palate.cli.users import app
+from palate.cli.app import app
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
@@ -37,45 +37,49 @@ def kept(tmp_path: Path) -> str:
 
 
 def test_voters_are_replayed(voters: str) -> None:
-    found = json.loads(run("replay", voters, "--votes", "0,5", "--json"))
+    found = json.loads(run("users", "replay", voters, "--votes", "0,5", "--json"))
     assert [row["votes"] for row in found["topics"]] == [0, 5]
     first, later = found["topics"]
     assert later["ours, chosen"]["estimate"] > first["population"]["estimate"] + 0.03
     assert later["ours, chosen"]["low"] < later["ours, chosen"]["estimate"]
     assert later["users"] == later["ours, chosen"]["n"]
-    assert "few" in run("replay", voters, "--votes", "5")  # users, for the mean over topics
+    assert "few" in run(
+        "users", "replay", voters, "--votes", "5"
+    )  # users, for the mean over topics
 
 
 def test_bad_numbers_and_topics_are_refused(voters: str) -> None:
     for arguments in (
-        ["replay", voters, "--votes", "five"],
-        ["replay", voters, "--votes", "-1"],
-        ["replay", voters, "--topic", "absent"],
-        ["replay", str(Path(voters) / "absent")],
+        ["users", "replay", voters, "--votes", "five"],
+        ["users", "replay", voters, "--votes", "-1"],
+        ["users", "replay", voters, "--topic", "absent"],
+        ["users", "replay", str(Path(voters) / "absent")],
     ):
         with pytest.raises(InvalidInputError):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def test_users_are_listed_exported_and_erased(kept: str, tmp_path: Path) -> None:
-    assert [row["user"] for row in json.loads(run("list", "--database", kept, "--json"))] == [
+    assert [
+        row["user"] for row in json.loads(run("users", "list", "--database", kept, "--json"))
+    ] == [
         "ann",
         "bob",
     ]
-    assert "ann" in run("list", "--database", kept)
+    assert "ann" in run("users", "list", "--database", kept)
     out = tmp_path / "ann.json"
-    run("export", "ann", "--database", kept, "--out", str(out))
+    run("users", "export", "ann", "--database", kept, "--out", str(out))
     assert json.loads(out.read_text())["feedback"][0]["label"] == 1.0
-    assert json.loads(run("export", "bob", "--database", kept))["user"] == "bob"
-    receipt = json.loads(run("erase", "ann", "--database", kept, "--yes", "--json"))
+    assert json.loads(run("users", "export", "bob", "--database", kept))["user"] == "bob"
+    receipt = json.loads(run("users", "erase", "ann", "--database", kept, "--yes", "--json"))
     assert receipt["n_feedback"] == 1
-    assert "ann" not in run("list", "--database", kept)
+    assert "ann" not in run("users", "list", "--database", kept)
 
 
 def test_erasing_asks_first(kept: str) -> None:
-    refused = CliRunner().invoke(app, ["erase", "ann", "--database", kept], input="n\n")
+    refused = CliRunner().invoke(app, ["users", "erase", "ann", "--database", kept], input="n\n")
     assert refused.exit_code != 0
-    assert "ann" in run("list", "--database", kept)
+    assert "ann" in run("users", "list", "--database", kept)
 
 
 def test_databases_are_migrated(kept: str) -> None:
@@ -83,10 +87,10 @@ def test_databases_are_migrated(kept: str) -> None:
     migrate(database, revision="0001")
     database.close()
     with pytest.raises(FormatError, match="palate users migrate"):
-        CliRunner().invoke(app, ["list", "--database", kept], catch_exceptions=False)
-    found = json.loads(run("migrate", "--database", kept, "--json"))
-    assert (found["before"], found["after"]) == ("0001", "0004")
-    assert "bob" in run("list", "--database", kept)
+        CliRunner().invoke(app, ["users", "list", "--database", kept], catch_exceptions=False)
+    found = json.loads(run("users", "migrate", "--database", kept, "--json"))
+    assert (found["before"], found["after"]) == ("0001", "0005")
+    assert "bob" in run("users", "list", "--database", kept)
 
 
 def test_keys_are_issued_listed_and_revoked(kept: str) -> None:
@@ -94,4 +98,4 @@ def test_keys_are_issued_listed_and_revoked(kept: str) -> None:
     (row,) = json.loads(run("keys", "list", "--database", kept, "--json"))
     assert key.startswith(f"pk_{row['prefix']}_")
     run("keys", "revoke", row["prefix"], "--database", kept)
-    assert "True" in run("keys", "list", "--database", kept)
+    assert "yes" in run("keys", "list", "--database", kept)

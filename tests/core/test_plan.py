@@ -1,5 +1,6 @@
 """Plans: the normal form keeps the distribution, and what breaks a rule is refused."""
 
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.files import dump_json
 from palate.core.plan import (
     Plan,
     Pool,
@@ -94,13 +96,14 @@ def test_what_breaks_a_rule_is_refused_in_a_sentence(make, words: str) -> None:
 
 
 def test_a_plan_is_plain_data() -> None:
-    data = mixture_plan(experts=(0, 1), n_experts=2).to_json()
+    data = json.loads(dump_json(mixture_plan(experts=(0, 1), n_experts=2).to_json()))
     assert data["pool"] == {
         "kind": "linear",
         "coefficients": [0.5, 0.5],
         "controller": None,
         "context": None,
         "strengths": [],
+        "is_implicit": False,
     }
 
 
@@ -108,7 +111,7 @@ def test_a_controlled_plan_carries_what_its_controller_reads() -> None:
     pool = Pool("linear", controller="pcm", context=(5, 6), strengths=(0.25, 0.75))
     plan = Plan((Row((1.0, 0.0)), Row((0.0, 1.0))), pool)
     assert plan.normal_form() is plan
-    data = plan.to_json()["pool"]
+    data = json.loads(dump_json(plan.to_json()))["pool"]
     assert data["context"] == [5, 6]
     assert data["strengths"] == [0.25, 0.75]
 
@@ -116,8 +119,8 @@ def test_a_controlled_plan_carries_what_its_controller_reads() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Pool("linear", (0.5, 0.5), strengths=(0.5, 0.5)), "read by a controller"),
-        (lambda: Pool("linear", (0.5, 0.5), context=(1,)), "read by a controller"),
+        (lambda: Pool("linear", (0.5, 0.5), strengths=(0.5, 0.5)), "belong to a controller"),
+        (lambda: Pool("linear", (0.5, 0.5), context=(1,)), "belong to a controller"),
         (lambda: Pool("linear", controller="pcm", context=()), "context is empty"),
         (lambda: Pool("linear", controller="pcm", strengths=(0.5, 0.4)), "sums to 0.9"),
         (

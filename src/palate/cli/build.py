@@ -4,64 +4,105 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from palate.cli.parse import IsJson, Overrides
+from palate.cli import options
 from palate.cli.portfolio import print_grown
-from palate.core.files import dump_json
+from palate.cli.printing import print_result
+from palate.core.errors import InvalidInputError
 
 
 def build(
-    run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="What to build from what.")],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN.yaml|LIBRARY", help="A run file; for --expert and --gather, a library."
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the library; default: out/ and the file's name.")
+        Path | None,
+        typer.Option(
+            help="Folder of the library, by default out/ and the run file's name; with --expert, "
+            "of the adapter."
+        ),
     ] = None,
-    overrides: Overrides = None,
+    overrides: options.Overrides = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Train this expert alone, as one of several jobs.")
     ] = None,
     is_prepared_only: Annotated[
         bool, typer.Option("--prepare", help="Make rollouts and rewards, and no expert.")
     ] = False,
-    is_json: IsJson = False,
+    gather: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="COPY", help="Take the experts that another job trained in this copy."
+        ),
+    ] = None,
+    expert: Annotated[
+        str | None,
+        typer.Option(help="Train this expert anew on all processes of `accelerate launch`."),
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="With --expert, instead of the library's.")
+    ] = None,
+    gradient_accumulation_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --expert: passes of a step; more processes need fewer."),
+    ] = None,
+    is_json: options.IsJson = False,
 ) -> None:
     """Build a library of experts; run it again after an interruption and it goes on."""
-    from palate.build.library import build_library
-    from palate.build.run_file import RunSettings
-    from palate.core.settings import load_settings
-
-    settings = load_settings(RunSettings, run_file, overrides=overrides or ())
-    chosen = only or ([] if is_prepared_only else None)
-    folder = out or Path("out") / run_file.stem
-    found = build_library(settings, out=folder, only=chosen).to_json()
-    if is_json:
-        typer.echo(dump_json(found))
-        return
-    console = Console()
-    _print_rewards(console, found["rewards"])
-    table = Table("expert", "wants", "mean tilt", "sd", "trained now")
-    for expert in found["experts"]:
-        wants = [f"{share:+.2f} {name}" for name, share in expert["direction"].items() if share]
-        table.add_row(
-            expert["name"],
-            ", ".join(wants),
-            f"{expert['tilt_mean']:.3f}",
-            f"{expert['tilt_sd']:.3f}",
-            "yes" if expert["is_trained_now"] else "no",
+    modes = {"--gather": gather, "--expert": expert, "--only": only, "--prepare": is_prepared_only}
+    named = [option for option, value in modes.items() if value]
+    if len(named) > 1:
+        raise InvalidInputError(f"The options {' and '.join(named)} exclude each other; give one.")
+    if expert is None and (max_steps or gradient_accumulation_steps):
+        raise InvalidInputError(
+            "The options --max-steps and --gradient-accumulation-steps belong to --expert NAME."
         )
-    console.print(table)
-    if found["portfolio"] is not None:
-        print_grown(found["portfolio"])
-    console.print(f"{found['library']}: {len(found['experts'])} experts, {found['seconds']} s")
+    if gather:
+        from palate.build.gather import gather_experts
 
-
-def _print_rewards(console: Console, rewards: dict[str, Any]) -> None:
-    for name, found in rewards.items():
-        right = found["accuracy"]
-        doubt = "" if found["is_above_length"] else ": no better than length, beware"
-        console.print(
-            f"reward {name}: {right['estimate']:.3f} [{right['low']:.3f}, {right['high']:.3f}] of "
-            f"{right['n']} held-out pairs right, by length alone {found['by_length']:.3f}{doubt}",
-            markup=False,
+        for name, folder in gather_experts(target, gather):
+            typer.echo(f"{name}: from {folder}")
+    elif expert is not None:
+        _train(
+            target,
+            expert,
+            out=out,
+            max_steps=max_steps,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            is_json=is_json,
         )
+    else:
+        from palate.build.library import build_library
+        from palate.build.run_file import RunSettings
+        from palate.core.settings import load_settings
+
+        settings = load_settings(RunSettings, target, overrides=overrides or ())
+        experts = only or ([] if is_prepared_only else None)
+        built = build_library(settings, out=out or Path("out") / target.stem, only=experts)
+        if is_json:
+            print_result(built.to_json(), is_json=True)
+        else:
+            _print_built(built.to_json())
+
+
+def _train(library: Path, expert: str, *, out: Path | None, is_json: bool, **steps: Any) -> None:
+    from palate.build.train_job import train_anchor
+
+    if out is None:
+        raise InvalidInputError("The option --expert needs a new folder; give --out.")
+    trained = train_anchor(library, expert, out=out, **steps)
+    if trained.is_first:
+        print_result(trained.to_json(), is_json=is_json)
+
+
+def _print_built(built: dict[str, Any]) -> None:
+    portfolio = built.get("portfolio")
+    print_result({**built, "portfolio": portfolio and portfolio["members"]}, is_json=False)
+    for name, reward in built.get("rewards", {}).items():
+        if not reward["is_above_length"]:
+            typer.echo(f"warning: the reward {name} is no better than length alone")
+    if portfolio is not None:
+        print_grown(portfolio)

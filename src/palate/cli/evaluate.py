@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from palate.cli.parse import IsJson, Overrides
+from palate.cli import options
 from palate.core.files import dump_json
 
 
@@ -14,7 +14,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder of results, libraries and report.")] = Path(
         "out/report"
     ),
-    overrides: Overrides = None,
+    overrides: options.Overrides = None,
     is_quick: Annotated[
         bool, typer.Option("--quick", help="One seed, few prompts: shows that everything runs.")
     ] = False,
@@ -26,7 +26,7 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Processes; by default one per core for the world, else one."),
     ] = None,
-    is_json: IsJson = False,
+    is_json: options.IsJson = False,
 ) -> None:
     """Users x prompts x methods x seeds, judged and compared: results.jsonl and report.html."""
     from palate.core.settings import load_settings
@@ -34,13 +34,13 @@ def evaluate(
     from palate.evaluate.safety_floor import evaluate_floor, render_floor
     from palate.evaluate.suite import Suite
 
-    chosen = load_settings(Suite, suite, overrides=overrides or ())
-    chosen = chosen.quick() if is_quick else chosen
+    settings = load_settings(Suite, suite, overrides=overrides or ())
+    settings = settings.quick() if is_quick else settings
     if safety is not None:
-        study = evaluate_floor(chosen, safety, out=out)
+        study = evaluate_floor(settings, safety, out=out)
         typer.echo(dump_json(study.to_json()) if is_json else render_floor(study))
         return
-    found = run(chosen, out=out, n_workers=workers)
-    for note in found.results.notes:
+    report = run(settings, out=out, n_workers=workers)
+    for note in report.results.notes:
         typer.echo(f"palate: {note}", err=True)
-    typer.echo(dump_json(found.to_json()) if is_json else found.evaluation.markdown)
+    typer.echo(dump_json(report.to_json()) if is_json else report.evaluation.markdown)

@@ -32,7 +32,7 @@ def exit_code(error: PalateError) -> int:
 def run_program(app: typer.Typer, *, name: str) -> None:
     """Run a program; an error of ours is one sentence on standard error and an exit code."""
     try:
-        require_text(sys.argv)
+        _require_text(sys.argv)
         app(prog_name=name)
     except PalateError as error:
         _leave(error)
@@ -56,7 +56,9 @@ def _leave(error: PalateError) -> NoReturn:
 def unusable_path(error: OSError) -> InvalidInputError | None:
     """The error that names the path that cannot be used, or `None` where no path is to blame."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InvalidInputError(f"Nothing more can be written ({error.strerror}); make room.")
+        return InvalidInputError(
+            f"Nothing more can be written ({error.strerror}); free some space."
+        )
     if not isinstance(error.filename, str | bytes):
         return None
     path = Path(os.fsdecode(error.filename))
@@ -67,16 +69,12 @@ def unusable_path(error: OSError) -> InvalidInputError | None:
     )
 
 
-def require_text(words: Sequence[str]) -> None:
-    """Nothing, if all words of the command line are UTF-8 text.
-
-    Raises:
-        InvalidInputError: a word holds other bytes, which no answer and no file could repeat.
-    """
-    for word in words:
+def _require_text(arguments: Sequence[str]) -> None:
+    """Refuse arguments of other bytes than UTF-8, which no answer and no file could repeat."""
+    for argument in arguments:
         try:
-            word.encode()
+            argument.encode()
         except UnicodeEncodeError as error:
             raise InvalidInputError(
-                f"The argument {word!r} is not UTF-8 text; convert it."
+                f"The argument {argument!r} is not UTF-8 text; convert it."
             ) from error

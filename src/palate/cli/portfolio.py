@@ -6,8 +6,8 @@ from typing import Annotated, Any, cast
 import typer
 from rich.console import Console
 
-from palate.cli.parse import IsJson, LibraryFolder, Overrides, PreferenceText, numbers_by_name
-from palate.cli.printing import print_result, print_table
+from palate.cli import options
+from palate.cli.printing import print_result
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
@@ -47,7 +47,7 @@ def select_members(
     report_on: Annotated[
         Path | None, typer.Option(help="Same policies on other prompts, for the certificate.")
     ] = None,
-    is_json: IsJson = False,
+    is_json: options.IsJson = False,
 ) -> None:
     """Choose members and certify what users lose at most."""
     from palate.portfolio.choice import PortfolioRequest
@@ -71,11 +71,11 @@ def select_members(
     record = select(
         payoff_file, request=request, terms=terms, users=users, report_on=report_on, out=out
     )
-    print_result(summary(record), _print_record, is_json=is_json)
+    _print_record(summary(record), is_json=is_json)
 
 
 @app.command()
-def verify(portfolio_file: PortfolioFile, is_json: IsJson = False) -> None:
+def verify(portfolio_file: PortfolioFile, is_json: options.IsJson = False) -> None:
     """Compute the certificate again from the stored table; exit code 1 if a number differs."""
     from palate.portfolio.record import verify_record
     from palate.portfolio.select import summary
@@ -83,43 +83,46 @@ def verify(portfolio_file: PortfolioFile, is_json: IsJson = False) -> None:
     verified = {"verified": True, **summary(verify_record(portfolio_file))}
     if not is_json:
         Console().print("Every number follows from the stored payoff table.")
-    print_result(verified, _print_record, is_json=is_json)
+    _print_record(verified, is_json=is_json)
 
 
 @app.command()
 def route(
     portfolio_file: PortfolioFile,
-    preference: PreferenceText = None,
+    preference: options.PreferenceText = None,
     draws: Annotated[
         Path | None, typer.Option(help="Or: JSONL of equally likely preferences.")
     ] = None,
-    is_json: IsJson = False,
+    is_json: options.IsJson = False,
 ) -> None:
     """Say which member serves a user, and what they lose at most."""
     from palate.portfolio import select as files
 
-    shares = numbers_by_name(preference, what="preference")
+    shares = options.numbers_by_name(preference, what="preference")
     if (shares is None) == (draws is None):
         raise InvalidInputError("Give either --preference or --draws.")
-    if draws is not None:
+    losses: dict[str, float | None] = {}
+    if draws is None:
+        served = files.route(portfolio_file, preference=shares or {})
+    else:
         uncertain = files.route_uncertain(portfolio_file, draws=draws)
         served = uncertain.route
         losses = {
             "expected_loss": uncertain.expected_loss,
             "avoidable_loss": uncertain.avoidable_loss,
         }
-    else:
-        served = files.route(portfolio_file, preference=shares or {})
-        losses: dict[str, float] = {}
-    content = {
+    content: dict[str, Any] = {
         "member": served.member,
         "value": served.value,
         "margin": served.margin if served.margin < float("inf") else None,
         "loss": served.loss,
         **losses,
-        "plan": served.plan.to_json(),
     }
-    print_result(content, _print_route, is_json=is_json)
+    if is_json:
+        content["plan"] = served.plan.to_json()
+    print_result(content, is_json=is_json)
+    if served.loss is None and not is_json:
+        typer.echo("The loss is unknown: all listed policies are members.")
 
 
 @app.command()
@@ -132,7 +135,7 @@ def grow(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="As in portfolio.tolerance=0.05."),
     ] = None,
-    is_json: IsJson = False,
+    is_json: options.IsJson = False,
 ) -> None:
     """Train experts where the certificate asks for them, until a tolerance or a budget; resumes."""
     from palate.build.library import grow_portfolio
@@ -148,11 +151,11 @@ def grow(
 
 @app.command()
 def measure(
-    library: LibraryFolder,
+    library: options.LibraryFolder,
     prompts: Annotated[Path, typer.Option(help="JSONL with a column prompt.")],
     out: Annotated[Path, typer.Option(help="File for the payoff table.")],
-    overrides: Overrides = None,
-    is_json: IsJson = False,
+    overrides: options.Overrides = None,
+    is_json: options.IsJson = False,
 ) -> None:
     """Price the base and all experts; with --set workers=N on N Ray workers, digit for digit."""
     from palate.build.payoff_job import PayoffJobSettings, measure_payoffs
@@ -164,11 +167,8 @@ def measure(
     run = measure_payoffs(library, read_prompts(prompts), settings)
     save_payoffs(out, run.payoffs)
     table = run.payoffs.table
-    if is_json:
-        values = dict(zip(table.policies, table.values.tolist(), strict=True))
-        typer.echo(dump_json({"objectives": table.objectives, "values": values}))
-        return
-    typer.echo(f"{out}: {len(table.policies)} policies from {run.n_cells} cells")
+    values = dict(zip(table.policies, table.values.tolist(), strict=True))
+    print_result({"objectives": table.objectives, "values": values}, is_json=is_json)
 
 
 def print_grown(grown: dict[str, Any]) -> None:
@@ -192,7 +192,7 @@ def print_grown(grown: dict[str, Any]) -> None:
 
 
 def _floor(text: str | None) -> tuple[str, float] | None:
-    floors = numbers_by_name(text, what="floor")
+    floors = options.numbers_by_name(text, what="floor")
     if floors is None:
         return None
     if len(floors) != 1:
@@ -200,16 +200,10 @@ def _floor(text: str | None) -> tuple[str, float] | None:
     return next(iter(floors.items()))
 
 
-def _print_route(route: dict[str, Any]) -> None:
-    margin = "-" if route["margin"] is None else f"{route['margin']:.4f}"
-    loss = "unknown" if route["loss"] is None else f"{route['loss']:.4f}"
-    columns = ("member", "worth at least", "better than the second by", "loses at most")
-    print_table(*columns, rows=[(route["member"], f"{route['value']:.4f}", margin, loss)])
-    if route["loss"] is None:
-        Console().print("All listed policies are members; nothing is known beyond them.")
-
-
-def _print_record(record: dict[str, Any]) -> None:
+def _print_record(record: dict[str, Any], *, is_json: bool) -> None:
+    if is_json:
+        typer.echo(dump_json(record))
+        return
     console = Console()
     console.print(f"members: {', '.join(record['members'])}", highlight=False)
     console.print(f"{record['kind']}: {record['statement']}", soft_wrap=True)

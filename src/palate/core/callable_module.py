@@ -1,7 +1,7 @@
 """A package that can be called: `palate.build` and `palate.evaluate` are folders and functions.
 
 Importing anything below a package binds the package's name in its parent, in place of a function of
-that name. So the package itself takes the call; nothing is imported before it is made.
+that name. So the package itself takes the call, and imports the function then.
 """
 
 import sys
@@ -16,7 +16,7 @@ class CallableModule(ModuleType):
     """A module whose call is that of a function elsewhere."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """What the function returns."""
+        """Call the function."""
         return self.__function__(*arguments, **named)
 
     @property
@@ -37,12 +37,7 @@ class CallableModule(ModuleType):
 
 
 def make_callable(package: str, *, calls: str) -> None:
-    """Let calls of a package go to a function.
-
-    Args:
-        package: Its `__name__`, from its `__init__.py`.
-        calls: `module:function`.
-    """
+    """Let calls of a package, given by its `__name__`, go to the function `module:function`."""
     module = sys.modules[package]
     module.__dict__["__calls__"] = calls
     module.__class__ = CallableModule

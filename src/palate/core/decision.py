@@ -1,13 +1,12 @@
-"""What is known of a user goes in, a decision comes out; every door passes the decision on.
+"""What is known of a user goes in, a decision comes out.
 
 A *method* is a function from `Known` to a `Decision`. `palate.library.library.Library.decide` calls
-it and then applies the safety floor; nothing else in the package turns what is known of a user into
-a plan.
+it and then applies the safety floor; nothing else turns what is known of a user into a plan.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
@@ -19,36 +18,26 @@ if TYPE_CHECKING:
 Messages = str | Sequence[Mapping[str, str]]
 """A prompt, or messages `{"role", "content"}` with the roles system, user and assistant."""
 
+AUTO = "auto"  # the method that chooses among the others
 MAX_CANDIDATES = 16  # of best of n; the KL to the plan grows with log n only, the cost with n
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """All that is known of a user: one record from the wire to the method.
+    """All that is known of a user: one record from the wire to the method."""
 
-    Attributes:
-        preference: Shares by objective, on the simplex.
-        coefficients: Coefficients by expert; they take precedence over a preference.
-        belief: Learned from feedback, over the experts' coefficients.
-        instruction: The user's own words.
-        strength: Multiplies coefficients that follow from a preference; `None` is the library's
-            own, measured when it was built.
-        max_passes: Passes of the base per sampled token that `auto` may spend; `None` is its
-            default.
-    """
-
-    preference: Mapping[str, float] | None = None
-    coefficients: Mapping[str, float] | None = None
-    belief: Belief | None = None
-    instruction: str | None = None
-    strength: float | None = None
-    max_passes: float | None = None
+    preference: Mapping[str, float] | None = None  # shares by objective, on the simplex
+    coefficients: Mapping[str, float] | None = None  # by expert; they go before a preference
+    belief: Belief | None = None  # learned from feedback, over the experts' coefficients
+    instruction: str | None = None  # the user's own words
+    strength: float | None = None  # of a preference's coefficients; `None` is the library's own
+    max_passes: float | None = None  # of the base per token that `auto` may spend
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing says what the user wants."""
-        told = (self.preference, self.coefficients, self.belief, self.instruction)
-        return all(part is None for part in told)
+        fields = (self.preference, self.coefficients, self.belief, self.instruction)
+        return all(value is None for value in fields)
 
 
 @dataclass(frozen=True)
@@ -56,17 +45,16 @@ class Decision:
     """All that was decided for one request: one record from the method to the wire.
 
     Attributes:
-        messages: As the rows read them; a method may have added a system sentence.
+        messages: The prompt of the rows; a method may have added a system sentence.
         plan: For the engine.
         method: Name of the method that decided; never `auto`.
         coefficients: By expert: of a soup's row, shares of a mixture, 1 for a portfolio's member.
-        n_candidates: Best of n draws that many answers and keeps the one its ranking prefers.
-        ranking: What candidates are ranked by: shares by objective, for the library's rewards.
-        learned_ranking: Or coefficients by expert, for the reward fitted to the user's feedback;
-            used where `ranking` is empty.
+        n_candidates: Best of n samples that many answers and returns the one ranked first.
+        ranking: Candidates are ranked by the library's rewards with these shares by objective,
+        learned_ranking: or, where `ranking` is empty, by the reward fitted to the user's feedback,
+            coefficients by expert.
         reason: One or two sentences.
-        predicted_utility: Gain over the base for this preference, measured when the library was
-            built; `None` where it was not measured.
+        predicted_utility: Gain over the base for this preference, if the library has measured it.
         certified_loss: Upper bound on what the user loses by the portfolio's member, reward units.
         prompt: The user's own conversation, without what a method added; set by the library.
     """
@@ -88,18 +76,35 @@ class Decision:
         """Passes of the base per sampled token, candidates included."""
         return float(len(self.plan.normal_form().rows) * self.n_candidates)
 
+    def to_json(self) -> dict[str, Any]:
+        """The decision as plain data, without the messages."""
+        predicted = self.predicted_utility
+        return {
+            "method": self.method,
+            "coefficients": dict(self.coefficients),
+            "reason": self.reason,
+            "n_candidates": self.n_candidates,
+            "n_passes": self.n_passes,
+            "predicted_utility": None if predicted is None else predicted.to_json(),
+            "certified_loss": self.certified_loss,
+            "plan": self.plan.to_json(),
+        }
+
 
 @runtime_checkable
 class Method(Protocol):
     """Turns what is known of a user into a decision.
 
     A method of your own is a class with these two members; give an object of it wherever a method's
-    name is accepted, or add it to `Library.methods`.
+    name is accepted, or add it to `Library.methods`. It may also have
+
+    - `can_serve(library) -> bool`: false where the library lacks a part that the method needs;
+    - `part_key(files) -> str`: hash of the part of a library's folder that only this method reads.
     """
 
     @property
     def name(self) -> str:
-        """As it is asked for."""
+        """What requests call it."""
         ...
 
     def decide(self, library: "Library", messages: Messages, known: Known) -> Decision:
@@ -112,7 +117,7 @@ class Method(Protocol):
 
 
 def with_instruction(messages: Messages, sentence: str) -> Messages:
-    """The conversation with a sentence added to its system message; one is made if there is none.
+    """The conversation with a sentence added to its system message, or to a new one.
 
     Example:
         >>> with_instruction("Why?", "Be brief.")
@@ -126,18 +131,18 @@ def with_instruction(messages: Messages, sentence: str) -> Messages:
         else [dict(message) for message in messages]
     )
     if plain and plain[0].get("role") == "system":
-        said = plain[0]["content"].strip()
-        content = f"{said}\n\n{sentence}" if said else sentence
+        system = plain[0]["content"].strip()
+        content = f"{system}\n\n{sentence}" if system else sentence
         return [{"role": "system", "content": content}, *plain[1:]]
     return [{"role": "system", "content": sentence}, *plain]
 
 
 def last_user_text(messages: Messages) -> str:
-    """What the user said last: what rewards read as the prompt."""
+    """The last user message: what rewards take as the prompt."""
     if isinstance(messages, str):
         return messages
-    said = [message["content"] for message in messages if message.get("role") == "user"]
-    return said[-1] if said else messages[-1]["content"]
+    texts = [message["content"] for message in messages if message.get("role") == "user"]
+    return texts[-1] if texts else messages[-1]["content"]
 
 
 def require_messages(messages: Messages) -> None:

@@ -1,8 +1,7 @@
 """The closed tree of errors.
 
-Every message is one sentence: what is wrong, which value, what to do. The command line maps the
-tree
-to exit codes in `palate.cli.exits`; the server maps it to HTTP in one function.
+Every message is one sentence: what is wrong, which value, what to do. `palate.cli.exits` maps the
+tree to exit codes, and the server maps it to HTTP in one function.
 """
 
 
@@ -34,16 +33,16 @@ class ProviderError(PalateError):
     """An endpoint failed."""
 
     def __init__(self, message: str, *, is_retryable: bool = False) -> None:
-        """Keep whether trying again can help."""
+        """Note whether a retry can help."""
         super().__init__(message)
         self.is_retryable = is_retryable
 
 
 class NotConvergedError(PalateError):
-    """An iteration stopped early; carries the last value and the remaining gap."""
+    """An iteration stopped early."""
 
     def __init__(self, message: str, *, last: object = None, gap: float = float("nan")) -> None:
-        """Keep the last value and the gap for callers that can live with them."""
+        """Carry the last value and the gap for callers that can use them."""
         super().__init__(message)
         self.last = last
         self.gap = gap

@@ -1,4 +1,4 @@
-"""Which extra of the package brings which module."""
+"""Which extra of the package installs which module."""
 
 from palate.core.errors import MissingExtraError
 
@@ -23,18 +23,13 @@ EXTRA_OF = {
     "jinja2": "plots",
     "ray": "scale",
     "lm_eval": "harness",
-}  # which extra brings a module
+}
 
 
 def missing_extra(
     error: ModuleNotFoundError, *, what: str = "This command"
 ) -> MissingExtraError | None:
-    """The error that names the extra to install, or `None` when no extra brings the module.
-
-    Args:
-        error: Of an import.
-        what: What needs the module.
-    """
+    """The error that names the extra to install, or `None` when no extra has the module."""
     module = (error.name or "").partition(".")[0]
     if module not in EXTRA_OF:
         return None

@@ -1,9 +1,7 @@
 """Files that are whole or absent: atomic writes, versioned JSON, JSONL, hashes.
 
 A file is written beside its target and renamed over it, so a reader sees the old content or the
-new,
-never half of either. JSONL logs that are appended to may end in a torn line after a crash;
-`read_jsonl` drops such a last line only when asked to.
+new, never half of either. JSONL logs that are appended to may end in a torn line after a crash.
 """
 
 import hashlib
@@ -29,17 +27,14 @@ def require_file(path: Path, *, what: str) -> Path:
     Raises:
         InvalidInputError: there is no such file.
     """
-    if path.is_dir():
-        raise InvalidInputError(f"The {what} {str(path)!r} is a folder; give the path of a file.")
     if not path.is_file():
-        raise InvalidInputError(
-            f"The {what} {str(path)!r} does not exist; give the path of a file."
-        )
+        fault = "is a folder" if path.is_dir() else "does not exist"
+        raise InvalidInputError(f"The {what} {str(path)!r} {fault}; give the path of a file.")
     return path
 
 
 def read_text(path: Path, *, what: str) -> str:
-    """The text of a UTF-8 file, without the mark that some editors put before it.
+    """The text of a UTF-8 file, without a byte order mark.
 
     Raises:
         InvalidInputError: the file is missing or not UTF-8.
@@ -53,16 +48,13 @@ def read_text(path: Path, *, what: str) -> str:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write UTF-8 text so that `path` holds all of it or what it held before."""
+    """Write UTF-8 text, all of it or nothing."""
     write_bytes_atomic(path, text.encode())
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write bytes so that `path` holds all of them or what it held before.
-
-    A device or pipe, such as `/dev/stdout`, is written to; it cannot be replaced by a file.
-    """
-    if path.exists() and not path.is_file():
+    """Write bytes, all of them or nothing."""
+    if path.exists() and not path.is_file():  # a device or pipe, such as /dev/stdout
         path.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +94,7 @@ def dump_json(value: object, *, indent: int | None = 2) -> str:
     """JSON text; numpy values become plain ones.
 
     Raises:
-        InvalidInputError: a number is not finite (JSON has no word for it).
+        InvalidInputError: a number is not finite.
     """
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
@@ -177,7 +169,7 @@ def read_jsonl(
 
     Args:
         path: The file.
-        what: What to call it in messages.
+        what: The file's name in messages.
         is_torn_end_dropped: Leave out a last line that is cut off, as after a crash.
 
     Raises:

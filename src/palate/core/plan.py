@@ -1,23 +1,19 @@
 """A plan is data: rows of the adapter bank and a pool.
 
-Every personalised answer is produced by a `Plan`. A row is one pass of the base model with a
-coefficient
-per expert of the bank; a pool turns the rows' next-token distributions into one:
+A row is one pass of the base model with a coefficient per expert of the bank; a pool turns the
+rows' next-token distributions into one:
 
     single                        p = p_1
     log_linear(a), sum a = 1      log p(v) = sum_m a_m log p_m(v) - log Z
     linear(alpha), simplex        p(v) = sum_m alpha_m p_m(v)
 
-    A controller may give a and alpha token by token; then they lie on the simplex.
-
-A method is a function from what is known of a user to a `Plan`; one engine executes plans. Two
-plans with the
-same normal form give the same distribution.
+A controller may give a and alpha token by token; then they lie on the simplex. Plans with the same
+normal form give the same distribution.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from palate.core.errors import InvalidCoefficientsError
@@ -34,7 +30,7 @@ class Row:
 
     Attributes:
         coefficients: One number per expert, in bank order; all zero is the reference.
-        context: Token ids this row reads instead of the request's prompt, or `None` for the prompt.
+        context: Token ids to condition on instead of the request's prompt.
     """
 
     coefficients: tuple[float, ...]
@@ -58,11 +54,11 @@ class Pool:
         kind: `single`, `log_linear` or `linear`.
         coefficients: One number per row; empty for `single` and for a controlled pool.
         controller: Name of the controller that gives the coefficients at every token, or `None`.
-        context: For a controller: token ids it reads first, or `None` for the request's prompt.
-        strengths: For a controller: how much is wanted of each row, on the simplex; empty is all
-            alike. A row of strength zero was not asked for and gets no more than a floor.
-        is_implicit: Draw tokens by rejection: one row proposes, the pooled distribution accepts.
-            The distribution is the same as without; only for `log_linear` with fixed coefficients.
+        context: For a controller: token ids to condition on instead of the request's prompt.
+        strengths: For a controller: the preference for each row, on the simplex; empty is uniform.
+            A row of strength zero gets no more than a floor.
+        is_implicit: Sample by rejection: one row proposes, the pooled distribution accepts. The
+            distribution is the same; only for `log_linear` with fixed coefficients.
     """
 
     kind: PoolKind
@@ -76,21 +72,15 @@ class Pool:
         """Refuse coefficients that the kind does not allow."""
         object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
         object.__setattr__(self, "strengths", tuple(float(s) for s in self.strengths))
-        _require_pool_coefficients(self)
-        _require_control(self)
+        _require_pool(self)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows and the pool that joins them; see the module's text.
-
-    Attributes:
-        rows: At least one.
-        pool: `single` with exactly one row; otherwise one coefficient per row, or a controller.
-    """
+    """Rows and the pool that joins them; see the module's text."""
 
     rows: tuple[Row, ...]
-    pool: Pool
+    pool: Pool  # `single` with one row; otherwise one coefficient per row, or a controller
 
     def __post_init__(self) -> None:
         """Refuse a pool that does not fit the rows."""
@@ -107,17 +97,13 @@ class Plan:
             raise InvalidCoefficientsError(
                 f"The pool 'single' takes one row, but the plan has {len(self.rows)}."
             )
-        if self.pool.coefficients and len(self.pool.coefficients) != len(self.rows):
-            raise InvalidCoefficientsError(
-                f"The pool has {len(self.pool.coefficients)} coefficients for {len(self.rows)} "
-                f"rows; "
-                "give one per row."
-            )
-        if self.pool.strengths and len(self.pool.strengths) != len(self.rows):
-            raise InvalidCoefficientsError(
-                f"The pool has {len(self.pool.strengths)} strengths for {len(self.rows)} rows; "
-                "give one per row."
-            )
+        for name in ("coefficients", "strengths"):
+            values = getattr(self.pool, name)
+            if values and len(values) != len(self.rows):
+                raise InvalidCoefficientsError(
+                    f"The pool has {len(values)} {name} for {len(self.rows)} rows; give one per "
+                    "row."
+                )
 
     @property
     def n_experts(self) -> int:
@@ -126,29 +112,12 @@ class Plan:
 
     def to_json(self) -> dict[str, object]:
         """The plan as plain data."""
-        return {
-            "rows": [
-                {
-                    "coefficients": list(row.coefficients),
-                    "context": row.context and list(row.context),
-                }
-                for row in self.rows
-            ],
-            "pool": {
-                "kind": self.pool.kind,
-                "coefficients": list(self.pool.coefficients),
-                "controller": self.pool.controller,
-                "context": self.pool.context and list(self.pool.context),
-                "strengths": list(self.pool.strengths),
-                **({"is_implicit": True} if self.pool.is_implicit else {}),
-            },
-        }
+        return asdict(self)
 
     def normal_form(self) -> "Plan":
         """The plan with equal rows merged and rows of coefficient zero dropped.
 
-        A pool left with one row of coefficient one becomes `single`. A controlled pool stays as it
-        is.
+        A pool of one row becomes `single`; a controlled pool stays as it is.
 
         Example:
             >>> row = Row((1.0, 0.0))
@@ -160,10 +129,10 @@ class Plan:
         merged: dict[Row, float] = {}
         for row, coefficient in zip(self.rows, self.pool.coefficients, strict=True):
             merged[row] = merged.get(row, 0.0) + coefficient
-        kept = {row: coefficient for row, coefficient in merged.items() if coefficient != 0.0}
-        if len(kept) == 1:
-            return Plan(tuple(kept), Pool("single"))
-        return Plan(tuple(kept), replace(self.pool, coefficients=tuple(kept.values())))
+        active = {row: coefficient for row, coefficient in merged.items() if coefficient != 0.0}
+        if len(active) == 1:
+            return Plan(tuple(active), Pool("single"))
+        return Plan(tuple(active), replace(self.pool, coefficients=tuple(active.values())))
 
 
 def reference_plan(*, n_experts: int) -> Plan:
@@ -172,11 +141,7 @@ def reference_plan(*, n_experts: int) -> Plan:
 
 
 def member_plan(*, index: int, n_experts: int) -> Plan:
-    """One expert of the bank, as a portfolio serves it.
-
-    Raises:
-        InvalidCoefficientsError: the index is not an expert's.
-    """
+    """One expert of the bank, as a portfolio serves it."""
     return Plan((Row(one_hot(index=index, n_experts=n_experts)),), Pool("single"))
 
 
@@ -202,6 +167,18 @@ def output_soup_plan(coefficients: Sequence[float]) -> Plan:
     return Plan(tuple(rows), pool).normal_form()
 
 
+def implicit_plan(plan: Plan) -> Plan:
+    """The plan, to be sampled by rejection where several rows are pooled log-linearly.
+
+    Source:
+        Spectral Souping, arXiv 2605.20408, implicit rule.
+    """
+    normal = plan.normal_form()
+    if normal.pool.kind != "log_linear":
+        return normal
+    return replace(normal, pool=replace(normal.pool, is_implicit=True))
+
+
 def mixture_plan(
     *,
     experts: Sequence[int],
@@ -212,11 +189,10 @@ def mixture_plan(
     """One row per active expert, pooled linearly: MoPE.
 
     Args:
-        experts: Indices of the active experts, all different.
+        experts: Indices of the active experts.
         n_experts: Size of the bank.
-        shares: One share per active expert, on the simplex; `None` is uniform, or leaves it to
-            `controller`.
-        controller: Name of the controller that gives the shares at every token.
+        shares: One per active expert, on the simplex; `None` is uniform.
+        controller: Name of a controller that gives the shares instead, token by token.
 
     Source:
         MoPE, arXiv 2407.04181.
@@ -258,45 +234,48 @@ def coefficients_from_mapping(
     return Row(tuple(float(named.get(name, 0.0)) for name in experts)).coefficients
 
 
-def _require_pool_coefficients(pool: Pool) -> None:
-    values = pool.coefficients
-    if not all(math.isfinite(value) for value in values):
-        raise InvalidCoefficientsError(
-            f"The pool coefficients {list(values)} hold a value that is not finite."
-        )
-    if pool.kind == "single" and values:
-        raise InvalidCoefficientsError("The pool 'single' takes no coefficients; leave them out.")
-    if pool.controller is not None and (pool.kind == "single" or values):
-        raise InvalidCoefficientsError(
+def _require_pool(pool: Pool) -> None:
+    values, total = list(pool.coefficients), math.fsum(pool.coefficients)
+    is_controlled = pool.controller is not None
+    is_fixed = pool.kind != "single" and not is_controlled
+    rules = (
+        (
+            all(math.isfinite(value) for value in values),
+            f"The pool coefficients {values} hold a value that is not finite.",
+        ),
+        (
+            pool.kind != "single" or not values,
+            "The pool 'single' takes no coefficients; leave them out.",
+        ),
+        (
+            not is_controlled or (pool.kind != "single" and not values),
             "A controller belongs to a 'linear' or 'log_linear' pool without fixed coefficients; "
-            "give one or the other."
-        )
-    if pool.kind == "single" or pool.controller is not None:
-        return
-    total = math.fsum(values)
-    if abs(total - 1.0) > SUM_TOLERANCE:
-        raise InvalidCoefficientsError(
-            f"The {pool.kind} pool coefficients {list(values)} sum to {total:.6g}, not 1."
-        )
-    if pool.kind == "linear" and any(value < 0.0 for value in values):
-        raise InvalidCoefficientsError(
-            f"The linear pool coefficients {list(values)} hold a negative share; use shares >= 0."
-        )
-
-
-def _require_control(pool: Pool) -> None:
-    if pool.is_implicit and (pool.kind != "log_linear" or pool.controller is not None):
-        raise InvalidCoefficientsError(
-            "Only a log_linear pool with fixed coefficients can be drawn from by rejection; leave "
-            "is_implicit out."
-        )
-    if pool.controller is None and (pool.context is not None or pool.strengths):
-        raise InvalidCoefficientsError(
-            "A pool's context and strengths are read by a controller; name one or leave them out."
-        )
-    if pool.context is not None and not pool.context:
-        raise InvalidCoefficientsError(
-            "The controller's context is empty; give token ids, or leave it out for the prompt."
-        )
+            "give one or the other.",
+        ),
+        (
+            not is_fixed or abs(total - 1.0) <= SUM_TOLERANCE,
+            f"The {pool.kind} pool coefficients {values} sum to {total:.6g}, not 1.",
+        ),
+        (
+            pool.kind != "linear" or all(value >= 0.0 for value in values),
+            f"The linear pool coefficients {values} hold a negative share; use shares >= 0.",
+        ),
+        (
+            not pool.is_implicit or (pool.kind == "log_linear" and not is_controlled),
+            "Only a log_linear pool with fixed coefficients can be sampled by rejection; leave "
+            "is_implicit out.",
+        ),
+        (
+            is_controlled or (pool.context is None and not pool.strengths),
+            "A pool's context and strengths belong to a controller; name one or leave them out.",
+        ),
+        (
+            pool.context is None or bool(pool.context),
+            "The controller's context is empty; give token ids, or leave it out for the prompt.",
+        ),
+    )
+    for holds, sentence in rules:
+        if not holds:
+            raise InvalidCoefficientsError(sentence)
     if pool.strengths:
         require_simplex(pool.strengths, name="pool's strengths")

@@ -1,4 +1,4 @@
-"""How far long work is: a bar with an estimate on a terminal, plain lines otherwise."""
+"""Progress of long work: a bar with an estimate on a terminal, plain lines otherwise."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -19,26 +19,21 @@ _PLAIN_SHARE = 0.25  # a plain line each time so much more is done
 
 
 @contextmanager
-def progress_of(name: str, *, console: Console | None = None) -> Generator[Report]:
-    """A function to be told how far the named work is.
-
-    Args:
-        name: What is being done, in a few words.
-        console: Standard error by default.
-    """
-    target = console or Console(stderr=True)
+def progress_of(name: str) -> Generator[Report]:
+    """A function that reports how far the named work is, on standard error."""
+    target = Console(stderr=True)
     if target.is_terminal:
         with _bar(target) as progress:
             task = progress.add_task(name, total=None)
             yield lambda done, of_all: progress.update(task, completed=done, total=of_all)
         return
-    start, told = monotonic(), [-_PLAIN_SHARE]
+    start, reported = monotonic(), [-_PLAIN_SHARE]
 
     def report(done: int, of_all: int) -> None:
         share = done / max(of_all, 1)
-        if share < told[0] + _PLAIN_SHARE and done < of_all:
+        if share < reported[0] + _PLAIN_SHARE and done < of_all:
             return
-        told[0] = share
+        reported[0] = share
         seconds = monotonic() - start
         left = seconds * (1 - share) / share if share > 0 else 0.0
         target.print(f"{name}: {done} of {of_all}, {seconds:.0f} s, about {left:.0f} s left")
@@ -46,9 +41,9 @@ def progress_of(name: str, *, console: Console | None = None) -> Generator[Repor
     yield report
 
 
-def note(sentence: str, *, console: Console | None = None) -> None:
-    """Tell whoever waits something that is no progress, on standard error by default."""
-    (console or Console(stderr=True)).print(sentence, highlight=False, soft_wrap=True)
+def note(sentence: str) -> None:
+    """Print a sentence on standard error."""
+    Console(stderr=True).print(sentence, highlight=False, soft_wrap=True)
 
 
 def _bar(console: Console) -> Progress:

@@ -1,4 +1,4 @@
-"""The seams: what a reward, an engine and a store of users must do."""
+"""The seams: what a reward and an engine must do."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,33 +9,24 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
-from palate.core.types import Belief, Completion, Feedback
+from palate.core.types import Completion
 
 DEFAULT_MAX_TOKENS = 128  # of an answer, at every door
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are drawn from the pooled distribution; applied in the order of the fields.
+    """How tokens are sampled from the pooled distribution; applied in the order of the fields."""
 
-    Attributes:
-        repetition_penalty: Divides (or multiplies, where negative) pooled logits of tokens already
-            seen.
-        no_repeat_ngram_size: No n-gram of this many tokens occurs twice in an answer; 0 is off.
-        temperature: 0 is greedy.
-        top_k: Keep the most probable tokens; 0 keeps all.
-        top_p: Keep the smallest set of this probability.
-        max_tokens: Most tokens of an answer.
-        stop: The answer ends before the first of these strings.
-    """
-
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_tokens: int = DEFAULT_MAX_TOKENS
-    stop: tuple[str, ...] = ()
+    repetition_penalty: float = (
+        1.0  # divides positive logits of earlier tokens, multiplies negative
+    )
+    no_repeat_ngram_size: int = 0  # no n-gram of this many tokens occurs twice; 0 is off
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # keep the most probable tokens; 0 keeps all
+    top_p: float = 1.0  # keep the smallest set of this probability
+    max_tokens: int = DEFAULT_MAX_TOKENS  # of an answer
+    stop: tuple[str, ...] = ()  # the answer ends before the first of these strings
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -60,13 +51,12 @@ class Request:
     """One answer to be generated.
 
     Attributes:
-        prompt: Text as the model reads it (a chat template already applied).
-        plan: Which rows, which pool.
-        sampling: How tokens are drawn.
+        prompt: Text with the chat template applied.
+        plan: Rows and pool.
+        sampling: How tokens are sampled.
         seed: The same seed gives the same answer, whatever else is in the batch.
-        scope: What an engine keeps of the prompt to save reading it again serves requests of the
-            same scope only; a server gives each tenant its own, so that no time taken tells one
-            what another asked.
+        scope: The prefix cache is shared by requests of one scope only. A server gives each tenant
+            its own, so that response times tell no tenant what another one asked.
     """
 
     prompt: str
@@ -78,22 +68,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """One token of a stream.
+    """One token of a stream."""
 
-    Attributes:
-        request: Index of the request within the batch.
-        token: Token id.
-        text: Text this token adds; may be empty until a character is whole.
-        log_prob: Natural logarithm of its probability under the pooled distribution before
-            truncation by temperature, top-k or top-p.
-        finish: `stop` or `length` on the last token, otherwise `None`.
-    """
-
-    request: int
-    token: int
-    text: str
-    log_prob: float
-    finish: str | None = None
+    request: int  # index of the request within the batch
+    token: int  # token id
+    text: str  # that this token adds; may be empty until a character is whole
+    log_prob: float  # nats, under the pooled distribution before temperature, top-k and top-p
+    finish: str | None = None  # `stop` or `length` on the last token
 
 
 class Reward(Protocol):
@@ -113,29 +94,9 @@ class Engine(Protocol):
     """Executes batches of plans."""
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they are drawn."""
+        """Tokens of all requests as they are sampled."""
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order."""
-        ...
-
-
-class ProfileStore(Protocol):
-    """Keeps what is known of users; loses no feedback that it acknowledged."""
-
-    def append(self, feedback: Feedback) -> bool:
-        """Keep the feedback; false when its key was already there."""
-        ...
-
-    def belief(self, user: str) -> Belief | None:
-        """The stored belief, or `None` for an unknown user."""
-        ...
-
-    def history(self, user: str) -> list[Feedback]:
-        """All feedback of a user, oldest first."""
-        ...
-
-    def erase(self, user: str) -> int:
-        """Forget the user; returns how many rows went."""
         ...

@@ -1,8 +1,7 @@
 """Seeds: every random choice takes a generator, and every generator has a name.
 
-A seed for one step of a larger job is derived from the job's seed and the step's name, so that
-adding a
-step, or resuming in the middle, leaves the other steps' numbers as they were.
+The seed of a step is derived from the job's seed and the step's name, so that adding a step, or
+resuming in the middle, leaves the other steps' numbers unchanged.
 """
 
 import hashlib

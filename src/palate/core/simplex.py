@@ -1,7 +1,4 @@
-"""The simplex of preferences: checks, lattices and samples.
-
-A point lies on the simplex when its entries are non-negative and sum to one.
-"""
+"""The simplex of preferences (non-negative shares that sum to one): checks, lattices, samples."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -19,14 +16,11 @@ SUM_TOLERANCE = 1e-6  # sums within this of one are renormalised
 def require_simplex(
     values: Sequence[float] | Float[ndarray, " objectives"], *, name: str = "preference"
 ) -> Float[ndarray, " objectives"]:
-    """The point, renormalised to sum exactly to one within rounding.
+    """`[objectives]`: the point, non-negative, renormalised to sum to one.
 
     Args:
         values: `[objectives]`, shares; each at least -1e-9, sum within 1e-6 of one.
-        name: What to call the value in the message.
-
-    Returns:
-        `[objectives]`, non-negative, sum one.
+        name: Its name in messages.
 
     Raises:
         InvalidPreferenceError: not a vector, not finite, a negative entry, or a sum other than one.
@@ -74,11 +68,7 @@ def vector_from_mapping(
 
 
 def lattice(*, n_objectives: int, denominator: int) -> Float[ndarray, "points objectives"]:
-    """All points whose entries are multiples of `1/denominator`, in descending lexicographic order.
-
-    Returns:
-        `[C(denominator + n_objectives - 1, n_objectives - 1), n_objectives]`.
-    """
+    """All points of multiples of `1/denominator`, in descending lexicographic order."""
     bars = combinations(range(denominator + n_objectives - 1), n_objectives - 1)
     rows = [np.diff(np.array([-1, *bar, denominator + n_objectives - 1])) - 1 for bar in bars]
     counts = np.array(rows, dtype=np.float64)[::-1]

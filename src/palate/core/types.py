@@ -1,10 +1,10 @@
 """The nouns: objectives, preferences, pairs, completions, feedback, beliefs, payoff tables.
 
-Plain frozen data that everything imports. `Plan` has its own file, `palate.core.plan`.
+Plain frozen data that everything imports. `Plan` is in `palate.core.plan`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,47 +19,29 @@ FeedbackKind = Literal["comparison", "rating", "thumbs"]
 
 @dataclass(frozen=True)
 class Objective:
-    """Something a user can want more or less of.
+    """Something a user can want more or less of."""
 
-    Attributes:
-        name: Short identifier, used as a key everywhere.
-        description: One sentence for users.
-        instruction: The preference in words, as it is put to a model; may be empty.
-    """
-
-    name: str
-    description: str = ""
-    instruction: str = ""
+    name: str  # identifier, used as a key everywhere
+    description: str = ""  # one sentence for users
+    instruction: str = ""  # a sentence for the model, such as "Keep it short."; may be empty
 
 
 @dataclass(frozen=True)
 class BaseRecord:
-    """Which base the library belongs to.
+    """Which base the library belongs to."""
 
-    Attributes:
-        path: Folder or hub id as it was given, or a name of a base that palate brings (`world`).
-        revision: Hub revision, or `None`.
-        fingerprint: Hash of parameters, configuration and tokenizer.
-        tokenizer_fingerprint: Hash of the vocabulary and special tokens.
-    """
-
-    path: str
-    revision: str | None
-    fingerprint: str
-    tokenizer_fingerprint: str
+    path: str  # folder or hub id, as the run file has it
+    revision: str | None  # on the hub
+    fingerprint: str  # hash of parameters, configuration and tokenizer
+    tokenizer_fingerprint: str  # hash of the vocabulary and special tokens
 
 
 @dataclass(frozen=True)
 class Preference:
-    """How much a user wants of each objective: a point of the simplex.
+    """How much a user wants of each objective: a point of the simplex."""
 
-    Attributes:
-        objectives: Names, in the library's order.
-        shares: One share per objective, non-negative, sum one.
-    """
-
-    objectives: tuple[str, ...]
-    shares: tuple[float, ...]
+    objectives: tuple[str, ...]  # names, in the library's order
+    shares: tuple[float, ...]  # one per objective, non-negative, sum one
 
     def __post_init__(self) -> None:
         """Refuse shares off the simplex."""
@@ -86,51 +68,28 @@ class Preference:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and where the truth may be.
-
-    Attributes:
-        estimate: The mean of the observations.
-        low: Lower end.
-        high: Upper end.
-        n: Observations.
-        n_clusters: Independent clusters the interval rests on; the smaller number when there are
-            two kinds; `n` when there are none.
-    """
+    """A mean of observations with its confidence interval."""
 
     estimate: float
     low: float
     high: float
-    n: int
-    n_clusters: int
+    n: int  # observations
+    n_clusters: int  # independent clusters: the smaller number of two kinds, `n` without clusters
 
     def to_json(self) -> dict[str, float | int]:
         """The interval as plain data."""
-        return {
-            "estimate": self.estimate,
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "n_clusters": self.n_clusters,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two answers to one prompt, of which one was preferred.
-
-    Attributes:
-        prompt: What was asked.
-        chosen: The preferred answer; differs from `rejected`.
-        rejected: The other answer.
-        objective: What it was preferred for; may be empty.
-        id: Identifier in its file; may be empty.
-    """
+    """Two different answers to one prompt, of which one was preferred."""
 
     prompt: str
     chosen: str
     rejected: str
-    objective: str = ""
-    id: str = ""
+    objective: str = ""  # by which it was preferred; may be empty
+    id: str = ""  # in its file; may be empty
 
     def __post_init__(self) -> None:
         """Refuse a pair that says nothing."""
@@ -142,46 +101,28 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer, with what was measured of it.
-
-    Attributes:
-        prompt: What was asked.
-        text: The answer.
-        tokens: Token ids of the answer, including an end token when it ended by itself.
-        log_probs: Natural logarithm of the probability of each token under the plan that produced
-            it.
-        rewards: `[objectives]` in [0, 1], or empty when not scored.
-        finish: `stop` when it ended by itself, `length` when it was cut.
-    """
+    """An answer, with what was measured of it."""
 
     prompt: str
     text: str
-    tokens: tuple[int, ...] = ()
-    log_probs: tuple[float, ...] = ()
-    rewards: tuple[float, ...] = ()
-    finish: Literal["stop", "length"] = "stop"
+    tokens: tuple[int, ...] = ()  # including the end token, unless it was cut
+    log_probs: tuple[float, ...] = ()  # of each token under its plan, nats
+    rewards: tuple[float, ...] = ()  # `[objectives]` in [0, 1], or empty when not scored
+    finish: Literal["stop", "length"] = "stop"  # `length` where it was cut
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a user said of one or two answers.
-
-    Attributes:
-        user: Identifier.
-        kind: `comparison` of two answers, `rating` or `thumbs` of one.
-        features: `[features]`; for a comparison the first answer's minus the second's.
-        label: Comparison: 1 first preferred, 0 second, 0.5 a tie. Thumbs: 1 up, 0 down. Rating: a
-            number.
-        group: For ratings: the prompt within which ratings are centred; otherwise unused.
-        key: Idempotency key; the same key twice is the same feedback.
-    """
+    """A user's judgment of one or two answers."""
 
     user: str
-    kind: FeedbackKind
-    features: tuple[float, ...]
-    label: float
-    group: str = ""
-    key: str = ""
+    kind: FeedbackKind  # `comparison` of two answers, `rating` or `thumbs` of one
+    features: tuple[
+        float, ...
+    ]  # `[features]`; of a comparison the first answer's less the second's
+    label: float  # comparison: 1 first preferred, 0 second, 0.5 a tie; thumbs: 1 up; or a rating
+    group: str = ""  # of a rating: the prompt within which ratings are centred
+    key: str = ""  # the same key twice is the same feedback
 
     def __post_init__(self) -> None:
         """Refuse numbers that are not finite and labels out of range."""
@@ -197,34 +138,24 @@ class Feedback:
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """A normal belief over a vector: coefficients, or a preference's free coordinates.
-
-    Attributes:
-        mean: `[features]`.
-        covariance: `[features, features]`, symmetric positive definite.
-        n_observations: Feedback items it rests on.
-        gain: How sharply this user's labels follow margins; low for contradictory users.
-    """
+    """A normal belief over a vector, such as coefficients."""
 
     mean: Float[ndarray, " features"]
-    covariance: Float[ndarray, "features features"]
-    n_observations: int = 0
-    gain: float = 1.0
+    covariance: Float[ndarray, "features features"]  # positive definite
+    n_observations: int = 0  # items of feedback
+    gain: float = 1.0  # how sharply the user's labels follow margins; low where they contradict
 
 
 @dataclass(frozen=True, eq=False)
 class PayoffTable:
-    """What every policy is worth to everybody: `V_i = R_i - beta KL`.
+    """The value of every policy in every objective: `V_i = R_i - beta KL`.
 
     Attributes:
-        objectives: Names, `[objectives]`.
-        policies: Names, `[policies]`, all different.
-        values: `[policies, objectives]`, in reward units; higher is better.
-        standard_errors: `[policies, objectives]`, of the values; zero when exact.
+        values: Reward units; higher is better.
+        standard_errors: Of the values; zero when exact.
         beta: Price of one nat of KL to the reference, in reward units.
-        kl: `[policies]`, nats per answer; NaN where unknown.
-        preferences: `[policies, objectives]`, what each policy was trained for; NaN rows where
-            unknown.
+        kl: Nats per answer; NaN where unknown.
+        preferences: What each policy was trained for; NaN rows where unknown.
     """
 
     objectives: tuple[str, ...]
@@ -244,8 +175,7 @@ class Certificate:
 
     Attributes:
         additive_gap: Upper bound on `J* - max_member J`, reward units, over the whole simplex;
-            `None` where every listed policy is a member and nothing bounds the others: nothing is
-            known beyond the listed policies, which is not a gap of zero.
+            `None` where all listed policies are members and nothing bounds the others.
         multiplicative_gap: Upper bound on `1 - max_member J / J*`; `None` where J* may be negative,
             and without an additive gap.
         worst_preference: Where the additive gap is attained; empty without one.

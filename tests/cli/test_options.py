@@ -2,7 +2,7 @@
 
 import pytest
 
-from palate.cli.parse import numbers_by_name, whole_numbers
+from palate.cli.options import numbers_by_name, whole_numbers
 from palate.core.errors import InvalidInputError
 
 

@@ -3,21 +3,25 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from palate.core.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from palate.core.decision import Known
+    from palate.library.library import Library
+
 LibraryFolder = Annotated[Path, typer.Argument(help="Folder of a library.")]
+LibraryOrBase = Annotated[
+    Path, typer.Argument(help="Folder of a library, or of a bare base model.")
+]
 BasePath = Annotated[
     str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-]
-FileOverrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the file.")
 ]
 IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PreferenceText = Annotated[
@@ -33,6 +37,58 @@ CoefficientsText = Annotated[
         help="Coefficients by expert, any sign; or @FILE of palate soup fit.",
     ),
 ]
+MethodName = Annotated[
+    str,
+    typer.Option(
+        help="auto, base, prompt, best-of-n, portfolio, soup, prompted-soup, output-soup, "
+        "implicit-soup or mixture."
+    ),
+]
+InstructionText = Annotated[
+    str | None, typer.Option(help="The user's own words, such as 'Keep it short.'")
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(help="Multiplies coefficients from a preference; by default the library's own."),
+]
+MaxPasses = Annotated[
+    float | None, typer.Option(help="Passes of the base per token that auto may spend.")
+]
+Seed = Annotated[int, typer.Option(help="Random seed of the run.")]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer.")]
+
+
+def open_for_user(
+    library: Path,
+    *,
+    base: str | None,
+    preference: str | None,
+    coefficients: str | None,
+    instruction: str | None,
+    strength: float | None,
+    max_passes: float | None = None,
+) -> tuple["Library", "Known"]:
+    """The opened library, and what the options say of a user.
+
+    Raises:
+        InvalidInputError: an option's text is not of its form, there is no library, or the
+            coefficients are of another base.
+        FormatError: the library is damaged.
+    """
+    from palate.core.decision import Known
+    from palate.library.library import Library
+
+    known = Known(
+        preference=numbers_by_name(preference, what="preference"),
+        coefficients=coefficients_by_name(coefficients),
+        instruction=instruction,
+        strength=strength,
+        max_passes=max_passes,
+    )
+    opened = Library.load(library, base=base)
+    coefficients_by_name(coefficients, base=opened.manifest.base.fingerprint)
+    return opened, known
 
 
 def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | None:
@@ -44,7 +100,7 @@ def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | Non
     """
     if text is None:
         return None
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for part in text.split(","):
         name, sign, number = (piece.strip() for piece in part.partition("="))
         try:
@@ -56,14 +112,20 @@ def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | Non
                 f"The {what} {text!r} has the part {part.strip()!r}, which is not of the form "
                 "name=number."
             )
-        if name in found:
+        if name in numbers:
             raise InvalidInputError(f"The {what} {text!r} names {name!r} twice; name it once.")
-        found[name] = value
-    return found
+        numbers[name] = value
+    return numbers
 
 
-def coefficients_by_name(text: str | None) -> Mapping[str, float] | None:
+def coefficients_by_name(
+    text: str | None, *, base: str | None = None
+) -> Mapping[str, float] | None:
     """Coefficients given in the text, or in the file that it names after an `@`.
+
+    Args:
+        text: The option's.
+        base: Fingerprint of the base that a file must be of.
 
     Raises:
         InvalidInputError: a part is not of the form name=number, or the file is missing or wrong.
@@ -73,7 +135,7 @@ def coefficients_by_name(text: str | None) -> Mapping[str, float] | None:
         return numbers_by_name(text, what="coefficients")
     from palate.soup.coefficients_file import load_coefficients
 
-    return load_coefficients(Path(text[1:])).coefficients
+    return load_coefficients(Path(text[1:]), base=base).coefficients
 
 
 def whole_numbers(text: str, *, what: str) -> tuple[int, ...]:

@@ -1,0 +1,83 @@
+"""How results are printed: one JSON object with `--json`, otherwise lines and tables of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from palate.core.files import dump_json
+
+
+def print_result(result: Any, *, is_json: bool) -> None:
+    """Print plain data as JSON, or a value a line and then a table for everything that has rows.
+
+    Rows are a list of mappings, or mappings by name. An interval is one value.
+    """
+    if is_json:
+        typer.echo(dump_json(result))
+        return
+    if not isinstance(result, Mapping):
+        _print_table(result)
+        return
+    named = _flat(cast(Mapping[str, Any], result))
+    for name, value in named.items():
+        if not _has_rows(value):
+            line = f"{name}: {_text_of(value)}"
+            Console(highlight=False).print(line, markup=False, soft_wrap=True)
+    for name, value in named.items():
+        if _has_rows(value):
+            _print_table(value, title=name)
+
+
+def _text_of(value: Any) -> str:
+    """A value in a line or a cell; an interval as in `0.25 [0.1, 0.4]`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        named = cast(Mapping[str, Any], value)
+        if _is_interval(named):
+            return "{estimate:.4g} [{low:.4g}, {high:.4g}]".format(**named)
+        return ", ".join(f"{name} {_text_of(one)}" for name, one in named.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_text_of(one) for one in cast(Sequence[Any], value))
+    return "-" if value is None else str(value)
+
+
+def _print_table(rows: Any, *, title: str | None = None) -> None:
+    by_name = isinstance(rows, Mapping)
+    named = rows.items() if isinstance(rows, Mapping) else enumerate(rows, start=1)
+    listed = [({"": name} if by_name else {}) | row for name, row in named]
+    columns = list(dict.fromkeys(column for row in listed for column in row))
+    table = Table(*(_label(column) for column in columns), title=title)
+    for row in listed:
+        table.add_row(*(_text_of(row.get(column)) for column in columns))
+    Console().print(table, markup=False)
+
+
+def _flat(named: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their names in words, nested names joined."""
+    flat: dict[str, Any] = {}
+    for name, value in named.items():
+        label = f"{prefix}{_label(name)}"
+        is_inner = isinstance(value, Mapping) and not _is_interval(value) and not _has_rows(value)
+        flat |= _flat(value, f"{label}: ") if is_inner else {label: value}
+    return flat
+
+
+def _has_rows(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        rows = list(cast(Mapping[str, Any], value).values())
+        return not _is_interval(value) and bool(rows) and all(isinstance(r, Mapping) for r in rows)
+    return isinstance(value, list) and bool(value) and all(isinstance(r, Mapping) for r in value)
+
+
+def _is_interval(value: Mapping[str, Any]) -> bool:
+    return {"estimate", "low", "high"} <= value.keys()
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
