@@ -3,9 +3,10 @@
 A node is a function, a class or a method at the top of a module. The names in its body lead on:
 through the module's own names, its imports, and, for attributes, to every method of that name of a
 class that is reached. Roots run without a caller in the package: statements of modules, decorated
-functions (commands, routes, validators), the face, entry points, and what documents import and
-call. The walk knows names, not types: it may reach a method that only shares another's name, but it
-never misses one that is called.
+functions (commands, routes, validators), the face, entry points, what documents import and call,
+and what the laboratory imports from the light folders, which are open to every user. The walk knows
+names, not types: it may reach a method that only shares another's name, but it never misses one
+that is called.
 """
 
 import ast
@@ -16,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-DOCUMENTED = re.compile(r"from (palate[\w.]*) import \(?([\w\s,]+)")
+IMPORT = re.compile(r"from (palate[\w.]*) import \(?([\w\s,]+)")
+OPEN = re.compile(r"palate\.(core|metrics|portfolio|soup|preferences)\b")
 PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
@@ -189,9 +191,16 @@ def _entry_points(root: Path) -> Iterator[str]:
 
 
 def _documented(root: Path) -> Iterator[str]:
-    for text in _documents(root):
-        for module, names in DOCUMENTED.findall(text):
-            yield from (f"{module}.{name}" for name in re.findall(r"\w+", names))
+    laboratory = [p for name in ("research", "benchmarks") for p in (root / name).rglob("*.py")]
+    imports = [found for text in _documents(root) for found in IMPORT.findall(text)]
+    imports += [
+        found
+        for path in laboratory
+        for found in IMPORT.findall(path.read_text())
+        if OPEN.match(found[0])
+    ]
+    for module, names in imports:
+        yield from (f"{module}.{name}" for name in re.findall(r"\w+", names))
 
 
 def _documented_attributes(root: Path) -> set[str]:

@@ -6,7 +6,6 @@ from palate.core.types import PayoffTable
 from palate.portfolio.payoffs import (
     Measurements,
     exact_payoffs,
-    halves,
     payoffs_from_measurements,
     shifted,
 )
@@ -82,16 +81,6 @@ def test_policies_without_a_shared_prompt_are_refused():
     rewards = np.array([[[0.2], [np.nan]], [[np.nan], [0.8]]])
     with pytest.raises(InvalidInputError, match="share no prompt"):
         payoffs_from_measurements(measurements(rewards, np.zeros((2, 2))))
-
-
-def test_halves_hold_every_prompt_once():
-    rewards = np.arange(7, dtype=float).reshape(1, 7, 1) / 10
-    given = measurements(rewards, np.zeros((1, 7)))
-    first, second = halves(given, generator=np.random.default_rng(0))
-    assert first.kl.shape == (1, 3)
-    assert second.kl.shape == (1, 4)
-    seen = np.concatenate([first.rewards.ravel(), second.rewards.ravel()])
-    np.testing.assert_allclose(np.sort(seen), rewards.ravel())
 
 
 def test_an_offset_moves_values_optima_and_range_together():

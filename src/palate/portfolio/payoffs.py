@@ -146,20 +146,6 @@ def exact_payoffs(table: PayoffTable) -> Payoffs:
     return payoffs
 
 
-def halves(
-    measurements: Measurements, *, generator: np.random.Generator
-) -> tuple[Measurements, Measurements]:
-    """The prompts split at random: one half to select on, the other to report on."""
-    n_prompts = measurements.kl.shape[1]
-    order = generator.permutation(n_prompts)
-    parts = (np.sort(order[: n_prompts // 2]), np.sort(order[n_prompts // 2 :]))
-    first, second = (
-        replace(measurements, rewards=measurements.rewards[:, part], kl=measurements.kl[:, part])
-        for part in parts
-    )
-    return first, second
-
-
 def shifted(payoffs: Payoffs, offset: float) -> Payoffs:
     """Every value and optimum plus `offset`: moves multiplicative gaps only (palm.md P10)."""
     low_high = payoffs.reward_range

@@ -38,27 +38,16 @@ class Surrogate:
     loadings: Float[ndarray, " observations"]  # of the kernel at heights, then slopes
     length: float  # of the kernel, in the units of `points`
 
-    def best_values(
-        self, preferences: Float[ndarray, "users objectives"]
-    ) -> Float[ndarray, " users"]:
-        """The predicted `J*`."""
-        return self._predicted(preferences)[0]
-
     def values(
         self, preferences: Float[ndarray, "anchors objectives"]
     ) -> Float[ndarray, "anchors objectives"]:
-        """Predicted value vectors of policies made for these preferences."""
-        return self._predicted(preferences)[1]
-
-    def _predicted(
-        self, preferences: Float[ndarray, "anchors objectives"]
-    ) -> tuple[Float[ndarray, " anchors"], Float[ndarray, "anchors objectives"]]:
+        """Predicted value vectors of policies made for these preferences; `w @ values` is `J*`."""
         points = preferences @ self.directions
         cross = _kernel(points, self.points, length=self.length) @ self.loadings
         heights, slopes = cross[: len(points)], cross[len(points) :].reshape(points.shape)
         full = slopes @ self.directions.T
         tangent = heights[:, None] - np.sum(full * preferences, axis=1)[:, None] + full
-        return heights + preferences @ self.mean, tangent + self.mean
+        return tangent + self.mean
 
 
 def fit_surrogate(table: PayoffTable) -> Surrogate:
