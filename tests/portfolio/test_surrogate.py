@@ -8,6 +8,11 @@ from palate.portfolio.surrogate import fit_surrogate
 from research.portfolio.tabular import TabularOracle
 
 
+def heights(surrogate, preferences):
+    """The predicted best values: each preference times the values predicted for it."""
+    return np.sum(surrogate.values(preferences) * preferences, axis=1)
+
+
 def table_at(problem, preferences):
     oracle = TabularOracle(problem)
     return oracle.payoffs([oracle.policy(w) for w in preferences]).table
@@ -20,9 +25,7 @@ def test_it_goes_through_every_policy(small_problem, d):
     table = table_at(small_problem(0, d, 0.3), preferences)
     found = fit_surrogate(table)
     best = np.sum(preferences * table.values, axis=1)
-    np.testing.assert_allclose(
-        np.sum(found.values(preferences) * preferences, axis=1), best, atol=1e-4
-    )
+    np.testing.assert_allclose(heights(found, preferences), best, atol=1e-4)
     np.testing.assert_allclose(found.values(preferences), table.values, atol=1e-3)
 
 
@@ -32,9 +35,7 @@ def test_it_foresees_policies_in_between_far_better_than_the_proven_bounds(small
     preferences = np.vstack([np.eye(3), np.full((1, 3), 1 / 3), rng.dirichlet(np.ones(3), size=4)])
     found = fit_surrogate(table_at(problem, preferences))
     others = rng.dirichlet(np.ones(3), size=50)
-    error = np.abs(
-        np.sum(found.values(others) * others, axis=1) - problem.best_values(others)
-    ).max()
+    error = np.abs(heights(found, others) - problem.best_values(others)).max()
     assert error < 0.002
     assert np.abs(found.values(others) - problem.optimal_values(others)).max() < 0.02
 
@@ -54,9 +55,7 @@ def test_a_linear_best_value_is_foreseen_exactly():
     )
     found = fit_surrogate(table)
     others = np.array([[0.5, 0.5], [0.9, 0.1]])
-    np.testing.assert_allclose(
-        np.sum(found.values(others) * others, axis=1), others @ [0.4, 0.9], atol=1e-9
-    )
+    np.testing.assert_allclose(heights(found, others), others @ [0.4, 0.9], atol=1e-9)
     np.testing.assert_allclose(found.values(others), np.tile([0.4, 0.9], (2, 1)), atol=1e-9)
 
 
