@@ -16,10 +16,10 @@ from palate.core.seeds import derive_seed
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.library.features import log_ratios, scored_text
-from palate.world.gold import gold_rewards
-from palate.world.grammar import parse
-from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt
 from research.soup.judge import Cell, Judge
+from research.world.gold import gold_rewards
+from research.world.grammar import parse
+from research.world.prompts import MAX_ANSWER_TOKENS, format_prompt
 
 N_CANDIDATES = 8
 

@@ -12,18 +12,19 @@ from palate.build.soup_fit import learner_of
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
 from palate.preferences.population import fit_population
-from palate.soup.basis import EffectiveRank, effective_rank, select_experts, tilt_matrix
+from palate.soup.basis import effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis
 from palate.soup.learning import feature_scales, plain_prior, population_prior
-from palate.soup.normalised import States
-from palate.soup.personal import PersonalSoup, personal_soup
+from palate.soup.personal import PersonalSoup
 from palate.soup.plans import SoupMethod
 from palate.soup.settings import SoupSettings, settings_for
+from palate.soup.spectral import personal_soup
+from palate.soup.states import States
 from palate.soup.trust import expert_kls
 from palate.training.anchors import Anchor
-from research.world.objectives import OBJECTIVE_NAMES
-from research.soup.library import training_tastes
+from research.soup.library import training_preferences
 from research.soup.pool import AnswerPool, Votes, simulate_votes
+from research.world.objectives import OBJECTIVE_NAMES
 
 N_TRAINING_VOTES = 60  # of each training user
 
@@ -44,7 +45,7 @@ class StudyBasis:
     soup: SoupBasis
     states: States
     features: Float[ndarray, "answers experts"]
-    rank: EffectiveRank
+    rank: dict[float, int]
 
     def with_plain_prior(self) -> "StudyBasis":
         """The same without what is known of the population but its gain."""
@@ -89,7 +90,7 @@ def make_basis(
     features = beta * ratios / scales
     votes = simulate_votes(
         pool,
-        training_tastes(seed=seed),
+        training_preferences(seed=seed),
         n_comparisons=N_TRAINING_VOTES,
         generator=generator_for(seed, "soup study", "training votes"),
     )
@@ -110,7 +111,7 @@ def make_basis(
         beta=beta,
         feature_means=means,
         feature_scales=scales,
-        effective_rank={str(share): count for share, count in rank.at.items()},
+        effective_rank={str(share): count for share, count in rank.items()},
         prior=prior,
         settings=SoupSettings.checked(measured, source="the study"),
     )

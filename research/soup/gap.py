@@ -1,7 +1,7 @@
 """Output soup against parameter soup on one bank, and implicit against explicit draws.
 
 Along answers of the base, mixtures of the basis experts are pooled by outputs and by parameters;
-how far the two next-token distributions are apart is told by strength, the sum of absolute
+how far the two next-token distributions are apart is shown by strength, the sum of absolute
 coefficients. Mixtures are points of the simplex, and signed directions whose absolute entries sum
 to one, both multiplied by the strength.
 """
@@ -21,8 +21,9 @@ from palate.core.simplex import sample_simplex
 from palate.engine.bank import AdapterBank
 from palate.engine.logprobs import row_distributions
 from palate.library.features import scored_text
-from palate.soup.pool import kl_divergence, pool_log_linear
 from palate.soup.rejection import rejection_sampler, sample_implicit
+from palate.soup.states import kl_divergence
+from research.soup.explicit import pool_log_linear
 from research.soup.fit import StudyBasis
 from research.soup.study_users import N_EXPERTS, Seed
 

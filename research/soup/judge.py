@@ -1,4 +1,4 @@
-"""Answers of many users's plans to held-out prompts, judged by the gold rules, kept on disk.
+"""Answers of many users' plans to held-out prompts, judged by the gold rules, kept on disk.
 
 Every cell of the study is one way of answering everybody. All cells answer the same prompts with
 the same seeds, so differences are paired. A cell on disk is used again when its key, a hash of
@@ -26,9 +26,9 @@ from palate.engine.logprobs import Scored
 from palate.library.features import log_probs
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
-from palate.world.gold import gold_rewards
-from palate.world.grammar import parse
-from palate.world.prompts import MAX_ANSWER_TOKENS, format_prompt
+from research.world.gold import gold_rewards
+from research.world.grammar import parse
+from research.world.prompts import MAX_ANSWER_TOKENS, format_prompt
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,11 @@ class Cell:
     kl: Float[ndarray, "users prompts"]
     n_tokens: Float[ndarray, "users prompts"]
 
-    def utilities(self, tastes: Float[ndarray, "users objectives"]) -> Float[ndarray, " users"]:
+    def utilities(
+        self, preferences: Float[ndarray, "users objectives"]
+    ) -> Float[ndarray, " users"]:
         """`[users]`: mean utility of each user over the prompts."""
-        return np.einsum("pqo,po->pq", self.gold, tastes).mean(axis=1)
+        return np.einsum("pqo,po->pq", self.gold, preferences).mean(axis=1)
 
     def first(self, n_prompts: int) -> "Cell":
         """The same on the first prompts."""
@@ -114,14 +116,14 @@ def answer_cell(
         name: Of the cell, and of its file.
         plans: `[users]`; equal plans are answered once.
         experts: Adapter folders in the plans' bank order.
-        instructions: `[users]`, wishes put before the prompt.
+        instructions: `[users]`, sentences put before the prompt.
     """
-    wishes = list(instructions) if instructions is not None else [""] * len(plans)
-    asked = list(zip(plans, wishes, strict=True))
-    unique = list(dict.fromkeys(asked))
+    sentences = list(instructions) if instructions is not None else [""] * len(plans)
+    requested = list(zip(plans, sentences, strict=True))
+    unique = list(dict.fromkeys(requested))
     key = hash_value(
         {
-            "plans": [[plan.to_json(), wish] for plan, wish in unique],
+            "plans": [[plan.to_json(), sentence] for plan, sentence in unique],
             "experts": {
                 k: (v / "adapter_model.safetensors").stat().st_size for k, v in experts.items()
             },
@@ -135,7 +137,7 @@ def answer_cell(
     if content.get("key") != key:
         content = {"key": key, **_answered(judge, name, unique, experts)}
         write_json(path, content)
-    places = [unique.index(pair) for pair in asked]
+    places = [unique.index(pair) for pair in requested]
     return cell_of(content, judge.prompts, places=places)
 
 
@@ -157,7 +159,7 @@ def cell_of(content: Mapping[str, Any], prompts: Sequence[str], *, places: Seque
 def _answered(
     judge: Judge,
     name: str,
-    asked: Sequence[tuple[Plan, str]],
+    requested: Sequence[tuple[Plan, str]],
     experts: Mapping[str, Path],
 ) -> dict[str, Any]:
     bank = AdapterBank.load(judge.base, experts)
@@ -166,12 +168,12 @@ def _answered(
     try:
         with progress_of(f"cell {name}, plans") as report:
             step = max(1, 256 // len(judge.prompts))
-            for start in range(0, len(asked), step):
-                part = asked[start : start + step]
+            for start in range(0, len(requested), step):
+                part = requested[start : start + step]
                 found = engine.generate(_requests(judge, part))
                 n = len(judge.prompts)
                 rows += [found[at * n : (at + 1) * n] for at in range(len(part))]
-                report(len(rows), len(asked))
+                report(len(rows), len(requested))
     finally:
         bank.close()
     kl = _kl(judge, rows)
@@ -182,15 +184,15 @@ def _answered(
     }
 
 
-def _requests(judge: Judge, asked: Sequence[tuple[Plan, str]]) -> list[Request]:
+def _requests(judge: Judge, requested: Sequence[tuple[Plan, str]]) -> list[Request]:
     return [
         Request(
-            format_prompt(prompt, wish),
+            format_prompt(prompt, sentence),
             plan,
             SamplingParams(max_tokens=MAX_ANSWER_TOKENS),
             seed=derive_seed(judge.seed, "soup study", "judged", prompt),
         )
-        for plan, wish in asked
+        for plan, sentence in requested
         for prompt in judge.prompts
     ]
 

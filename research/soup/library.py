@@ -2,14 +2,15 @@
 
 For every seed one library holds the basis, from which soups are made, and the bespoke experts, each
 trained for one user with the same rewards, rollouts, steps and initialisation; bespoke experts
-are the ceiling and never part of a soup. Three groups of users share one distribution of tastes:
+are the ceiling and never part of a soup. Three groups of users share one distribution of
+preferences:
 
 - reported: what the study's figures are about;
 - development: whatever was chosen, was chosen on them and on training prompts;
 - training: their simulated feedback makes the population prior; nobody trains an expert for them.
 
-A taste is a direction over the six objectives whose absolute entries sum to one: half of the users
-have a preference (Dirichlet, concentration 0.5), half a signed direction, drawn from the sphere.
+A preference is a direction over the six objectives whose absolute entries sum to one: half of the
+users have one on the simplex (Dirichlet, concentration 0.5), half a signed one, from the sphere.
 """
 
 from pathlib import Path
@@ -54,8 +55,8 @@ def development_users(*, seed: int) -> tuple[Anchor, ...]:
     return _anchors("development", _tastes(N_DEVELOPMENT, seed=seed, group="development"))
 
 
-def training_tastes(*, seed: int) -> Float[ndarray, "users objectives"]:
-    """Tastes of the users whose feedback makes the population prior."""
+def training_preferences(*, seed: int) -> Float[ndarray, "users objectives"]:
+    """Preferences of the users whose feedback makes the population prior."""
     return _tastes(N_TRAINING, seed=seed, group="training")
 
 
@@ -107,8 +108,8 @@ def _tastes(
     return np.where(is_signed[:, None], signed, shares)
 
 
-def _anchors(stem: str, tastes: Float[ndarray, "users objectives"]) -> tuple[Anchor, ...]:
+def _anchors(stem: str, preferences: Float[ndarray, "users objectives"]) -> tuple[Anchor, ...]:
     return tuple(
-        Anchor(f"{stem}-{place:02d}", OBJECTIVE_NAMES, tuple(taste))
-        for place, taste in enumerate(tastes.tolist())
+        Anchor(f"{stem}-{place:02d}", OBJECTIVE_NAMES, tuple(preference))
+        for place, preference in enumerate(preferences.tolist())
     )

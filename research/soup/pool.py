@@ -25,10 +25,10 @@ from palate.library.folder import LibraryFolder
 from palate.models.chat import format_messages
 from palate.models.load import Base
 from palate.preferences.simulated import SimulatedUser
-from palate.soup.normalised import States
-from palate.world.gold import gold_rewards
-from palate.world.prompts import MAX_ANSWER_TOKENS
+from palate.soup.states import States
 from research.soup.library import feedback_prompts
+from research.world.gold import gold_rewards
+from research.world.prompts import MAX_ANSWER_TOKENS
 
 N_ANSWERS = 4  # per prompt
 N_STATES = 300
@@ -140,7 +140,7 @@ def pool_states(base: Base, bank: AdapterBank, pool: AnswerPool, *, seed: int) -
 
 def simulate_votes(
     pool: AnswerPool,
-    tastes: Float[ndarray, "users objectives"],
+    preferences: Float[ndarray, "users objectives"],
     *,
     n_comparisons: int,
     generator: np.random.Generator,
@@ -149,22 +149,22 @@ def simulate_votes(
 
     Args:
         pool: What can be shown.
-        tastes: `[users, objectives]`; the utility of an answer is `taste . gold`.
+        preferences: `[users, objectives]`; the utility of an answer is `preference . gold`.
         n_comparisons: Per user.
         generator: Source of what is shown and of labels.
     """
     answers_of = [np.flatnonzero(pool.prompt_index == at) for at in np.unique(pool.prompt_index)]
     answers_of = [found for found in answers_of if len(found) > 1]
-    first = np.zeros((len(tastes), n_comparisons), dtype=int)
+    first = np.zeros((len(preferences), n_comparisons), dtype=int)
     second = np.zeros_like(first)
     labels = np.zeros(first.shape)
-    for user, taste in enumerate(tastes):
-        somebody = SimulatedUser(taste, gain=LABEL_GAIN)
+    for user, preference in enumerate(preferences):
+        somebody = SimulatedUser(preference, gain=LABEL_GAIN)
         for place in range(n_comparisons):
             answers = answers_of[generator.integers(len(answers_of))]
             one, other = generator.choice(answers, size=2, replace=False)
             first[user, place], second[user, place] = one, other
             labels[user, place] = somebody.compare(
-                pool.gold[one] - pool.gold[other], n_answers=place, generator=generator
+                pool.gold[one] - pool.gold[other], generator=generator
             )
     return Votes(first, second, labels)

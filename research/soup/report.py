@@ -14,7 +14,7 @@ from palate.metrics.bespoke import BespokeShare, bespoke_share
 from palate.metrics.intervals import Interval, bootstrap_interval
 
 AT_MANY, AT_TEN = 0.90, 0.60  # targets: shares of bespoke after 100 and, with the prior, 10 votes
-TOLD = (
+GIVEN_PREFERENCE = (
     "prompting",
     "rewarded soup",
     "rewarded soup to the budget",
@@ -24,7 +24,7 @@ TOLD = (
 )
 MAIN = "parameter soup"
 PRIORS = {"prior": "population", "plain": "no", "": "-"}
-BASELINES = (*TOLD, "uniform soup", "best single expert", "best of 8 by fitted reward")
+BASELINES = (*GIVEN_PREFERENCE, "uniform soup", "best single expert", "best of 8 by fitted reward")
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -71,8 +71,8 @@ def failures(found: Sequence[Mapping[str, Any]]) -> list[str]:
             wrong.append(f"the {MAIN} after {n} votes reaches {share:.1%}, not {target:.0%}")
     best = by_key.get((MAIN, "prior", 100), 0.0)
     wrong += [
-        f"{method}{f' after {n} votes' if n >= 0 else ''} reaches {share:.1%}, the {MAIN} after 100 "
-        f"votes {best:.1%}"
+        f"{method}{f' after {n} votes' if n >= 0 else ''} reaches {share:.1%}, the {MAIN} after "
+        f"100 votes {best:.1%}"
         for (method, _, n), share in by_key.items()
         if share > best and method in BASELINES
     ]
@@ -106,7 +106,7 @@ def render(found: Sequence[Mapping[str, Any]], parts: Mapping[str, Any], *, comm
         "token. A cell that is empty was not measured.",
         "",
         *_learned_table(found),
-        *_way_table(found),
+        *_method_table(found),
         *_sweep_table(parts.get("sweep") or []),
         *_gap_table(parts.get("gap") or {}),
         *_placement_table(parts.get("placement") or []),
@@ -145,14 +145,15 @@ def _learned_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _way_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def _method_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
-        "## Ways that do not learn",
+        "## Methods that do not learn",
         "",
-        "All but base and uniform soup are told the taste; no vote is used. Learners after 100 "
-        "votes stand below them.",
+        "All but base and uniform soup are given the preference; no vote is used. Learners after "
+        "100 votes stand below them.",
         "",
-        "| way | prompts | gain, % of bespoke | raw, % of bespoke | KL per token | well-formed |",
+        "| method | prompts | gain, % of bespoke | raw, % of bespoke | KL per token "
+        "| well-formed |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
@@ -297,8 +298,12 @@ def _figure(found: Sequence[Mapping[str, Any]]) -> Any:
                     [100 * gain["high"] for gain in gains],
                 )
             )
-    told = {row["way"]: 100 * row["gain"]["estimate"] for row in found if row["n"] < 0}
-    levels = [(f"{method} (told the taste)", told[method]) for method in TOLD[:2] if method in told]
+    known = {row["way"]: 100 * row["gain"]["estimate"] for row in found if row["n"] < 0}
+    levels = [
+        (f"{method} (given the preference)", known[method])
+        for method in GIVEN_PREFERENCE[:2]
+        if method in known
+    ]
     return lines_figure(
         lines,
         x_label="comparisons of the user",

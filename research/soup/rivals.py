@@ -1,6 +1,6 @@
-"""Baselines of the study: the instruction that a taste comes to, and adapters of mean factors.
+"""Baselines of the study: the instruction that a preference comes to, and adapters of mean factors.
 
-Oracles are told the user's taste; learners have the same votes as the soups.
+Oracles are given the user's preference; learners have the same votes as the soups.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,17 @@ from numpy import ndarray
 
 from palate.library.merge import factor_means
 from palate.models.adapter import load_adapter, save_adapter
-from palate.world.objectives import AXES, OBJECTIVE_NAMES, Objective
+from research.world.objectives import AXES, OBJECTIVE_NAMES, Objective
 
 CLEAR_SHARE = 1 / 3  # an axis counts as wanted if it matters so much as the most wanted one
 
 
-def wanted_poles(taste: Float[ndarray, " objectives"]) -> list[Objective]:
+def wanted_poles(preference: Float[ndarray, " objectives"]) -> list[Objective]:
     """One pole of every axis that matters to the user, what is wanted less netted out."""
     nets = {
         axis: float(
-            taste[OBJECTIVE_NAMES.index(one.name)] - taste[OBJECTIVE_NAMES.index(other.name)]
+            preference[OBJECTIVE_NAMES.index(one.name)]
+            - preference[OBJECTIVE_NAMES.index(other.name)]
         )
         for axis, (one, other) in AXES.items()
     }
@@ -32,14 +33,17 @@ def wanted_poles(taste: Float[ndarray, " objectives"]) -> list[Objective]:
     ]
 
 
-def instructions(tastes: Float[ndarray, "users objectives"]) -> list[str]:
-    """`[users]`: the preference in words, as the base was taught to read wishes."""
-    return [" ".join(pole.instruction for pole in wanted_poles(taste)) for taste in tastes]
+def instructions(preferences: Float[ndarray, "users objectives"]) -> list[str]:
+    """`[users]`: the preference in words, in the sentences that the base was taught."""
+    return [
+        " ".join(pole.instruction for pole in wanted_poles(preference))
+        for preference in preferences
+    ]
 
 
 def save_factor_means(
     folder: Path,
-    tastes: Float[ndarray, "users objectives"],
+    preferences: Float[ndarray, "users objectives"],
     *,
     axis_folders: Sequence[Path],
     base_path: str,
@@ -48,18 +52,18 @@ def save_factor_means(
 
     Args:
         folder: Gets one adapter folder per user; those that are there are kept.
-        tastes: `[users, objectives]`.
+        preferences: `[users, objectives]`.
         axis_folders: Of the axis experts, in the order of the objectives.
         base_path: Of the base.
     """
     adapters = [load_adapter(path) for path in axis_folders]
     found: dict[str, Path] = {}
-    for user, taste in enumerate(tastes):
+    for user, preference in enumerate(preferences):
         path = folder / f"user-{user:02d}"
         found[path.name] = path
         if path.is_dir():
             continue
-        wanted = [OBJECTIVE_NAMES.index(pole.name) for pole in wanted_poles(taste)]
+        wanted = [OBJECTIVE_NAMES.index(pole.name) for pole in wanted_poles(preference)]
         shares = [1 / len(wanted)] * len(wanted)
         merged = factor_means([adapters[at] for at in wanted], shares)
         save_adapter(merged, path, base_path=base_path)

@@ -24,6 +24,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json
 from palate.core.plan import (
     Plan,
+    implicit_plan,
     member_plan,
     output_soup_plan,
     parameter_soup_plan,
@@ -33,13 +34,13 @@ from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
-from palate.evaluate.implicit_counts import draw_counted, implicit_plan
+from palate.evaluate.facts import generate_counted
 from palate.library.folder import LibraryFolder
 from palate.models.load import load_base
 from palate.soup.coefficients import reward_space_coefficients
-from palate.soup.states import States
 from palate.soup.plans import soup_plan
 from palate.soup.settings import SoupSettings
+from palate.soup.states import States
 from palate.soup.trust import trust_region
 from research.soup.candidates import Candidates, make_candidates
 from research.soup.fit import (
@@ -79,7 +80,7 @@ class Seed:
         folder: Of its stages.
         library: Basis and bespoke experts.
         judge: Base, held-out prompts.
-        tastes: `[users, objectives]`.
+        preferences: `[users, objectives]`.
         pool: What users are shown.
         states: States of the base with the tilts of all basis experts.
         order: All basis experts, most telling first.
@@ -90,7 +91,7 @@ class Seed:
     folder: Path
     library: LibraryFolder
     judge: Judge
-    tastes: Float[ndarray, "users objectives"]
+    preferences: Float[ndarray, "users objectives"]
     pool: AnswerPool
     states: States
     order: tuple[int, ...]
@@ -124,16 +125,16 @@ def open_seed(work: Path, number: int) -> Seed:
         states = pool_states(base, bank, pool, seed=number)
     finally:
         bank.close()
-    tastes = np.array([user.direction for user in reported_users(seed=number)])
+    preferences = np.array([user.direction for user in reported_users(seed=number)])
     votes = simulate_votes(
         pool,
-        tastes,
+        preferences,
         n_comparisons=max(N_VOTES),
         generator=generator_for(number, "soup study", "votes"),
     )
     judge = Judge(base, folder / "cells", held_out_prompts()[:N_PROMPTS], number)
     order = select_places(states)
-    return Seed(number, folder, library, judge, tastes, pool, states, order, votes)
+    return Seed(number, folder, library, judge, preferences, pool, states, order, votes)
 
 
 def run_seed(work: Path, number: int) -> list[dict[str, Any]]:
@@ -148,7 +149,7 @@ def run_seed(work: Path, number: int) -> list[dict[str, Any]]:
     table.add("bespoke", table.bespoke)
     table.add("bespoke to the budget", table.raised)
     _learned(table, basis, prior="prior")
-    _told(table, basis)
+    _given_preferences(table, basis)
     _learned(table, basis.with_plain_prior(), prior="plain")
     _by_outputs(table, basis, prior="prior")
     _by_outputs(table, basis.with_plain_prior(), prior="plain")
@@ -182,7 +183,7 @@ class Table:
         """Answer with the base and with everybody's own expert."""
         self.seed = seed
         self.rows: list[dict[str, Any]] = []
-        n_users = len(seed.tastes)
+        n_users = len(seed.preferences)
         bare = [reference_plan(n_experts=0)] * n_users
         users = [user.name for user in reported_users(seed=seed.number)]
         experts = seed.experts(users)
@@ -195,7 +196,7 @@ class Table:
     def add(self, method: str, cell: Cell, *, prior: str = "", n: int = -1, **more: Any) -> None:
         """One row; `n` is -1 for ways that learn nothing."""
         n_prompts = cell.gold.shape[1]
-        tastes = self.seed.tastes
+        preferences = self.seed.preferences
         self.rows.append(
             {
                 "seed": self.seed.number,
@@ -203,10 +204,10 @@ class Table:
                 "prior": prior,
                 "n": n,
                 "n_prompts": n_prompts,
-                "utility": cell.utilities(tastes).tolist(),
-                "base": self.base.first(n_prompts).utilities(tastes).tolist(),
-                "ceiling": self.bespoke.first(n_prompts).utilities(tastes).tolist(),
-                "raised_ceiling": self.raised.first(n_prompts).utilities(tastes).tolist(),
+                "utility": cell.utilities(preferences).tolist(),
+                "base": self.base.first(n_prompts).utilities(preferences).tolist(),
+                "ceiling": self.bespoke.first(n_prompts).utilities(preferences).tolist(),
+                "raised_ceiling": self.raised.first(n_prompts).utilities(preferences).tolist(),
                 "kl_per_token": cell.kl_per_token,
                 "kl_per_answer": np.mean(cell.kl, axis=1).tolist(),
                 "well_formed": float(np.mean(cell.is_well_formed)),
@@ -234,31 +235,33 @@ def _raised_bespoke(seed: Seed, experts: dict[str, Path], settings: SoupSettings
     return [parameter_soup_plan(row) for row in read_json(path)]
 
 
-def _told(table: Table, basis: StudyBasis) -> None:
-    """Ways that are told the taste, and the one soup for everybody."""
-    seed, judge, tastes = table.seed, table.seed.judge, table.seed.tastes
-    n_users = len(tastes)
+def _given_preferences(table: Table, basis: StudyBasis) -> None:
+    """Methods that are given the preference, and the one soup for everybody."""
+    seed, judge, preferences = table.seed, table.seed.judge, table.seed.preferences
+    n_users = len(preferences)
     axes = seed.experts(OBJECTIVE_NAMES)
     chosen = seed.experts(basis.soup.experts)
-    wished = [reference_plan(n_experts=0)] * n_users
-    wishes = instructions(tastes)
-    table.add("prompting", answer_cell(judge, "prompting", wished, experts={}, instructions=wishes))
-    rewarded = [parameter_soup_plan(taste.tolist()) for taste in tastes]
+    bare = [reference_plan(n_experts=0)] * n_users
+    sentences = instructions(preferences)
+    table.add(
+        "prompting", answer_cell(judge, "prompting", bare, experts={}, instructions=sentences)
+    )
+    rewarded = [parameter_soup_plan(preference.tolist()) for preference in preferences]
     table.add("rewarded soup", answer_cell(judge, "rewarded", rewarded, experts=axes))
     places = tuple(range(len(OBJECTIVE_NAMES)))  # the axes come first among all experts
     own = States(seed.states.reference, seed.states.tilts[:, :, places])
     settings = basis.soup.settings
     raised = [
         trust_region(
-            taste, own, budget=settings.budget, largest_scale=settings.largest_scale
+            preference, own, budget=settings.budget, largest_scale=settings.largest_scale
         ).coefficients
-        for taste in tastes
+        for preference in preferences
     ]
     plans = [parameter_soup_plan(row.tolist()) for row in raised]
     table.add("rewarded soup to the budget", answer_cell(judge, "raised", plans, experts=axes))
     means = save_factor_means(
         seed.folder / "factor-means",
-        tastes,
+        preferences,
         axis_folders=list(axes.values()),
         base_path=seed.library.manifest.base.path,
     )
@@ -267,11 +270,13 @@ def _told(table: Table, basis: StudyBasis) -> None:
     share = [1 / N_EXPERTS] * N_EXPERTS
     uniform = [parameter_soup_plan(share)] * n_users
     table.add("uniform soup", answer_cell(judge, "uniform", uniform, experts=chosen))
-    solved = [reward_space_coefficients(t, anchors=basis.soup.anchors).tolist() for t in tastes]
+    solved = [
+        reward_space_coefficients(t, anchors=basis.soup.anchors).tolist() for t in preferences
+    ]
     plans = [parameter_soup_plan(row) for row in solved]
     table.add("reward-space coefficients", answer_cell(judge, "solved", plans, experts=chosen))
     few = Judge(judge.base, judge.folder, judge.prompts[:N_OUTPUT_PROMPTS], judge.seed)
-    pooled = [output_soup_plan(taste.tolist()) for taste in tastes]
+    pooled = [output_soup_plan(preference.tolist()) for preference in preferences]
     table.add("MOD", answer_cell(few, "mod", pooled, experts=axes))
 
 
@@ -282,8 +287,8 @@ def _learned(table: Table, basis: StudyBasis, *, prior: str) -> None:
     candidates = make_candidates(
         seed.folder / "candidates.json", judge=judge, experts=experts, seed=seed.number
     )
-    mean = basis.soup.coefficients(basis.soup.prior.mean).tolist()
-    nobody = [parameter_soup_plan(mean)] * len(seed.tastes)
+    mean = basis.soup.unscaled(basis.soup.prior).mean.tolist()
+    nobody = [parameter_soup_plan(mean)] * len(seed.preferences)
     cell = answer_cell(judge, f"{prior}-0", nobody, experts=experts)
     table.add("parameter soup", cell, prior=prior, n=0)
     for n in N_VOTES:
@@ -292,7 +297,7 @@ def _learned(table: Table, basis: StudyBasis, *, prior: str) -> None:
         cell = answer_cell(judge, f"{prior}-{n}", [soup.plan for soup in soups], experts=experts)
         scale = float(np.mean([soup.scale for soup in soups]))
         table.add("parameter soup", cell, prior=prior, n=n, scale=scale)
-        rewards = np.array([basis.soup.coefficients(belief.mean) for belief in beliefs])
+        rewards = np.array([basis.soup.unscaled(belief).mean for belief in beliefs])
         best = _best_of_n(candidates, rewards)
         table.add("best of 8 by fitted reward", best, prior=prior, n=n)
     if prior == "prior":
@@ -315,9 +320,9 @@ def _by_outputs(table: Table, basis: StudyBasis, *, prior: str) -> None:
     judge = Judge(whole.base, whole.folder, whole.prompts[:N_OUTPUT_PROMPTS], whole.seed)
     experts = seed.experts(basis.soup.experts)
     stem = "" if prior == "prior" else f"{prior}-"
-    mean = basis.soup.coefficients(basis.soup.prior.mean)
+    mean = basis.soup.unscaled(basis.soup.prior).mean
     for n in (0, *N_VOTES):
-        coefficients = np.stack([mean] * len(seed.tastes))
+        coefficients = np.stack([mean] * len(seed.preferences))
         if n:
             beliefs = fit_users(basis, seed.votes, n_comparisons=n)
             soups = serve_users(basis, beliefs, method="output-soup")
@@ -352,7 +357,7 @@ def _implicit(
             for user, row in enumerate(coefficients)
             for prompt in judge.prompts
         ]
-        counted = draw_counted(LocalEngine(judge.base, bank), requests)
+        counted = generate_counted(LocalEngine(judge.base, bank), requests)
         found = counted.completions
         bank.close()
         rows = [slice(at, at + n_prompts) for at in range(0, len(found), n_prompts)]

@@ -17,7 +17,7 @@ def measure_sweep(seed: Seed) -> list[dict[str, Any]]:
     judge = Judge(whole.base, whole.folder, whole.prompts[:N_PROMPTS], whole.seed)
     table = Table(seed, seed.basis(N_EXPERTS).soup.settings)
     base, ceiling = (
-        part.first(N_PROMPTS).utilities(seed.tastes).tolist()
+        part.first(N_PROMPTS).utilities(seed.preferences).tolist()
         for part in (table.base, table.bespoke)
     )
     rows: list[dict[str, Any]] = []
@@ -40,7 +40,7 @@ def measure_sweep(seed: Seed) -> list[dict[str, Any]]:
                 "effective_rank": basis.soup.effective_rank,
                 "budget": basis.soup.settings.budget,
                 "n_prompts": N_PROMPTS,
-                "utility": cell.utilities(seed.tastes).tolist(),
+                "utility": cell.utilities(seed.preferences).tolist(),
                 "base": base,
                 "ceiling": ceiling,
                 "kl_per_token": cell.kl_per_token,

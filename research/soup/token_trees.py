@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import expit
 
-from palate.soup.trees import (
+from research.soup.trees import (
     Policy,
     answer_log_probs,
     answer_tokens,
@@ -31,7 +31,7 @@ N_TRAINING = 200
 N_USERS = 6
 N_COMPARISONS = 300
 BETA = 0.5
-GAIN = 3.0  # of users's labels, known to the fits
+GAIN = 3.0  # of users' labels, known to the fits
 
 
 @dataclass(frozen=True, eq=False)

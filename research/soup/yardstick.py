@@ -1,7 +1,8 @@
-"""Yardstick B, told as a report: what coefficients reach of a user's gain, by way and by n."""
+"""Yardstick B as a report: the share of a user's possible gain, by method and comparisons."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,24 +17,16 @@ from scipy.sparse import csr_array
 from palate.core.files import dump_json, write_text_atomic
 from palate.core.types import Belief
 from palate.preferences.bradley_terry import fit
-from palate.soup.basis import effective_rank, tree_tilt_matrix
-from palate.soup.coefficients import (
-    reward_space_coefficients,
-    simplex_coefficients,
-    tilt_coefficients,
-)
-from palate.soup.futures import corrected_soup, divergence_from_policies
-from palate.soup.normalised import (
-    Comparisons,
-    Fold,
-    Margin,
-    States,
-    fit_normalised,
-    fold_masks,
-    gate,
-)
-from palate.soup.pool import log_softmax
-from palate.soup.trees import (
+from palate.soup.basis import effective_rank
+from palate.soup.coefficients import reward_space_coefficients
+from palate.soup.normalised import Comparisons, fit_gated
+from palate.soup.states import States, log_softmax
+from palate.soup.trust import trust_region
+from research.command_line import IsJson, run
+from research.soup.ceilings import simplex_coefficients, tilt_coefficients
+from research.soup.futures import corrected_soup, divergence_from_policies
+from research.soup.token_trees import BETA, GAIN, LENGTH, VOCAB, Votes, Yardstick, votes, yardstick
+from research.soup.trees import (
     Policy,
     answer_log_probs,
     answer_sums,
@@ -42,10 +35,8 @@ from palate.soup.trees import (
     soft_values,
     state_log_probs,
     tilts,
+    tree_tilt_matrix,
 )
-from palate.soup.trust import trust_region
-from research.command_line import IsJson, run
-from research.soup.token_trees import BETA, GAIN, LENGTH, VOCAB, Votes, Yardstick, votes, yardstick
 from research.soup.yardstick_report import Row, YardstickReport, make_report
 
 SEEDS = tuple(range(6))
@@ -71,7 +62,7 @@ class Bench:
         basis: `[pairs, anchors]`, the tilt matrix.
         states: Of all depths, one after the other.
         shares: `[states]`, how often the reference reaches them, divided by the answers' length.
-        imitations: `[pairs, training]`, tilts of the training users's optimal policies.
+        imitations: `[pairs, training]`, tilts of the training users' optimal policies.
     """
 
     world: Yardstick
@@ -112,7 +103,7 @@ def run_yardstick(
     ranks: list[dict[float, int]] = []
     for done, seed in enumerate(SEEDS, start=1):
         bench = make_bench(yardstick(seed))
-        ranks.append(effective_rank(bench.basis).at)
+        ranks.append(effective_rank(bench.basis))
         priors = {n_experts: _priors(bench, n_experts) for n_experts in SIZES}
         for user in range(len(bench.world.users)):
             said = votes(bench.world, user=user)
@@ -211,25 +202,22 @@ def _with_votes(bench: Bench, user: int, said: Votes, priors: dict[str, Belief])
 def _stage_two(
     bench: Bench, user: int, said: Votes, priors: dict[int, dict[str, Belief]]
 ) -> Iterator[Row]:
-    margin = Margin(BETA, GAIN)
     for (method, n_experts), counts in STAGE_TWO.items():
         prior = priors[n_experts][method]
         known = comparisons(bench.first(n_experts), bench, said)
         for n in counts:
-            index = np.arange(n)
-
-            def both(
-                used: Int[ndarray, " used"], prior: Belief = prior, said_of: Comparisons = known
-            ) -> tuple[ndarray, ndarray]:
-                one = _stage_one(bench, said, used, prior)
-                part = said_of.part(used)
-                return one, fit_normalised(part, start=one, prior=prior, margin=margin)
-
-            folds = [Fold(*both(index[~out]), known.part(index[out])) for out in fold_masks(n)]
-            one, two = both(index)
-            gated = two if gate(folds, margin=margin).is_second else one
-            found = {"stage 1": one, "stage 2": two, "gated": gated}
-            for stage, coefficients in found.items():
+            fitted = fit_gated(
+                known.part(np.arange(n)),
+                first=partial(_stage_one, bench, said, prior=prior),
+                prior=prior,
+                scale=BETA * GAIN,
+            )
+            stages = {
+                "stage 1": fitted.first,
+                "stage 2": fitted.second,
+                "gated": fitted.coefficients,
+            }
+            for stage, coefficients in stages.items():
                 recovered = bench.recovered(bench.soup(coefficients), user)
                 yield Row(bench.world.seed, f"{method}, {stage}", n_experts, n, recovered)
 

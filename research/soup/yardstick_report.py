@@ -197,8 +197,8 @@ def make_report(rows: Sequence[Row], ranks: Sequence[dict[float, int]]) -> Yards
 
 def _failures(cells: dict[Cell, Interval], worst: dict[Cell, float]) -> list[str]:
     wrong = [
-        f"{method} with {size} experts and {n} comparisons is {cells[method, size, n].estimate:.1f}, not "
-        f"{value:g} within {TOLERANCE:g}."
+        f"{method} with {size} experts and {n} comparisons is "
+        f"{cells[method, size, n].estimate:.1f}, not {value:g} within {TOLERANCE:g}."
         for (method, size, n), value in RECORDED.items()
         if abs(cells[method, size, n].estimate - value) > TOLERANCE
     ]

@@ -51,7 +51,9 @@ def test_features_are_scaled_and_coefficients_scaled_back(basis):
     assert features == pytest.approx(0.1 * ratios / [2.0, 0.5])
     mean = np.array([0.7, -0.4])
     # the margin is the same, computed either way
-    assert features @ mean == pytest.approx(0.1 * ratios @ basis.coefficients(mean))
+    assert features @ mean == pytest.approx(
+        0.1 * ratios @ basis.unscaled(Belief(mean, np.eye(len(mean)))).mean
+    )
     with pytest.raises(InvalidInputError, match="2 experts"):
         basis.features(np.ones((1, 3)))
     with pytest.raises(InvalidInputError, match="finite"):

@@ -41,7 +41,7 @@ def test_a_population_as_large_as_the_experts_has_its_true_gain():
     assert prior.n_observations == 50
 
 
-def test_a_population_without_a_taste_has_no_gain():
+def test_a_population_without_preferences_has_no_gain():
     population = Belief(np.zeros(1), np.zeros((1, 1)), 50)
     with pytest.raises(InvalidInputError, match="move no calibration answer"):
         population_prior(population, calibration=np.array([[0.0], [1.0]]), scales=np.ones(1))

@@ -7,20 +7,16 @@ from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
 from palate.soup.normalised import (
     Comparisons,
-    Fold,
-    Margin,
-    States,
+    fit_gated,
     fit_normalised,
-    fold_masks,
-    gate,
     log_likelihood,
     margins,
     normalised_loss,
-    soup_moments,
 )
-from palate.soup.pool import log_softmax, pool_log_linear
-from palate.soup.trees import policy_from_logits, soup_policy, tilts
-from soup.problems import random_problem
+from palate.soup.states import States, log_softmax, soup_moments
+from research.soup.explicit import pool_log_linear
+from research.soup.trees import policy_from_logits, soup_policy, tilts
+from token_problems import random_problem
 
 
 def _comparisons(draws, *, n=40, n_states=12, vocab=4, n_experts=3):
@@ -59,21 +55,19 @@ def test_the_log_ratio_and_gradient_of_the_case_file(soup_cases):
     assert ratios == pytest.approx(tree["sequence"]["expert_log_ratios"], abs=1e-10)
     # compared with an answer that passes no state at all, so that the margin is G itself
     one = Comparisons(ratios[None], csr_array(np.ones((1, 3))), np.ones(1), States(base, tilt))
-    values, slopes = margins(tree["coefficients"], one, margin=Margin(beta=1.0))
+    values, slopes = margins(tree["coefficients"], one, scale=1.0)
     assert values[0] == pytest.approx(tree["sequence"]["soup_log_ratio"], abs=1e-10)
     assert slopes[0] == pytest.approx(tree["sequence"]["gradient"], abs=1e-10)
 
 
-@pytest.mark.parametrize("is_normalised", [False, True])
-def test_the_gradient_agrees_with_central_differences(generator, is_normalised):
+def test_the_gradient_agrees_with_central_differences(generator):
     comparisons = _comparisons(generator)
     prior = Belief(np.array([0.1, -0.2, 0.3]), np.diag([0.5, 1.0, 2.0]))
-    margin = Margin(beta=0.4, gain=2.5, is_normalised=is_normalised)
-    discounts = generator.random(40)
+    scale = 0.4 * 2.5
     lam = generator.normal(size=3)
 
     def loss(x):
-        return normalised_loss(x, comparisons, prior=prior, margin=margin, discounts=discounts)
+        return normalised_loss(x, comparisons, prior=prior, scale=scale)
 
     numeric = [(loss(lam + 1e-5 * e)[0] - loss(lam - 1e-5 * e)[0]) / 2e-5 for e in np.eye(3)]
     assert loss(lam)[1] == pytest.approx(numeric, abs=1e-8)
@@ -90,31 +84,11 @@ def test_moments_are_those_of_the_pooled_distribution(generator):
     assert means == pytest.approx(expected, abs=1e-10)
 
 
-def test_the_linear_margin_is_the_dot_product_and_the_fit_its_logistic_optimum(generator):
-    comparisons = _comparisons(generator)
-    margin = Margin(beta=0.5, gain=2.0, is_normalised=False)
-    found = fit_normalised(comparisons, start=np.zeros(3), prior=STANDARD, margin=margin)
-    values = comparisons.features @ found
-    residual = comparisons.features.T @ (expit(values) - comparisons.labels) + found
-    assert np.abs(residual).max() < 1e-4
-
-
-def test_two_starts_and_any_order_give_the_same_linear_fit(generator):
-    comparisons = _comparisons(generator)
-    margin = Margin(beta=0.5, is_normalised=False)
-    one = fit_normalised(comparisons, start=np.zeros(3), prior=STANDARD, margin=margin)
-    shuffled = comparisons.part(generator.permutation(40))
-    two = fit_normalised(shuffled, start=np.full(3, 3.0), prior=STANDARD, margin=margin)
-    assert one == pytest.approx(two, abs=1e-4)
-
-
-@pytest.mark.parametrize("is_normalised", [False, True])
-def test_no_data_returns_the_prior_and_separable_data_stays_finite(generator, is_normalised):
-    margin = Margin(beta=1.0, is_normalised=is_normalised)
+def test_no_data_returns_the_prior_and_separable_data_stays_finite(generator):
     comparisons = _comparisons(generator)
     prior = Belief(np.array([0.3, 0.1, -0.5]), np.eye(3))
-    nothing = comparisons.part(np.zeros(40, dtype=bool))
-    found = fit_normalised(nothing, start=np.zeros(3), prior=prior, margin=margin)
+    nothing = comparisons.part(np.arange(0))
+    found = fit_normalised(nothing, start=np.zeros(3), prior=prior, scale=1.0)
     assert found == pytest.approx(prior.mean, abs=1e-5)
     separable = Comparisons(
         comparisons.features,
@@ -122,14 +96,12 @@ def test_no_data_returns_the_prior_and_separable_data_stays_finite(generator, is
         (comparisons.features[:, 0] > 0).astype(float),
         comparisons.states,
     )
-    found = fit_normalised(separable, start=np.zeros(3), prior=STANDARD, margin=margin)
+    found = fit_normalised(separable, start=np.zeros(3), prior=STANDARD, scale=1.0)
     assert np.all(np.isfinite(found))
     assert found[0] > 0
 
 
-@pytest.mark.parametrize("is_normalised", [False, True])
-def test_a_duplicated_expert_gets_half_and_a_permuted_bank_permutes(generator, is_normalised):
-    margin = Margin(beta=1.0, is_normalised=is_normalised)
+def test_a_duplicated_expert_gets_half_and_a_permuted_bank_permutes(generator):
     comparisons = _comparisons(generator)
 
     def take(index, variance):
@@ -139,7 +111,7 @@ def test_a_duplicated_expert_gets_half_and_a_permuted_bank_permutes(generator, i
             comparisons.features[:, index], comparisons.visits, comparisons.labels, states
         )
         prior = Belief(np.zeros(len(index)), np.diag(np.array(variance)))
-        return fit_normalised(part, start=np.zeros(len(index)), prior=prior, margin=margin)
+        return fit_normalised(part, start=np.zeros(len(index)), prior=prior, scale=1.0)
 
     alone = take([0, 1, 2], [1.0, 1.0, 1.0])
     # each copy with half the variance: their sum has the prior of the one
@@ -150,11 +122,10 @@ def test_a_duplicated_expert_gets_half_and_a_permuted_bank_permutes(generator, i
 
 def test_stage_two_never_ends_above_its_start(generator):
     comparisons = _comparisons(generator)
-    margin = Margin(beta=1.0, gain=3.0)
     start = generator.normal(size=3)
-    found = fit_normalised(comparisons, start=start, prior=STANDARD, margin=margin)
-    before, _ = normalised_loss(start, comparisons, prior=STANDARD, margin=margin)
-    after, slope = normalised_loss(found, comparisons, prior=STANDARD, margin=margin)
+    found = fit_normalised(comparisons, start=start, prior=STANDARD, scale=3.0)
+    before, _ = normalised_loss(start, comparisons, prior=STANDARD, scale=3.0)
+    after, slope = normalised_loss(found, comparisons, prior=STANDARD, scale=3.0)
     assert after < before
     assert np.abs(slope).max() < 1e-3
 
@@ -173,58 +144,57 @@ def test_contradictory_duplicates_are_kept_and_lower_the_fit(generator):
         np.concatenate([sure.labels, 1 - sure.labels[:20]]),
         sure.states,
     )
-    margin = Margin(beta=1.0)
-    certain = fit_normalised(sure, start=np.zeros(3), prior=STANDARD, margin=margin)
-    doubtful = fit_normalised(both, start=np.zeros(3), prior=STANDARD, margin=margin)
+    certain = fit_normalised(sure, start=np.zeros(3), prior=STANDARD, scale=1.0)
+    doubtful = fit_normalised(both, start=np.zeros(3), prior=STANDARD, scale=1.0)
     assert 0 < doubtful[1] < certain[1]
 
 
 def test_the_log_likelihood_by_hand(generator):
     comparisons = _comparisons(generator).part(np.arange(2))
-    values, _ = margins([0.5, 0.1, -0.3], comparisons, margin=Margin(beta=1.0))
+    values, _ = margins([0.5, 0.1, -0.3], comparisons, scale=1.0)
     chance = expit(values)
     y = comparisons.labels
     expected = np.mean(y * np.log(chance) + (1 - y) * np.log(1 - chance))
-    found = log_likelihood([0.5, 0.1, -0.3], comparisons, margin=Margin(beta=1.0))
+    found = log_likelihood([0.5, 0.1, -0.3], comparisons, scale=1.0)
     assert found == pytest.approx(expected)
 
 
-def test_the_gate_keeps_stage_two_only_if_held_out_labels_do_not_suffer(generator):
+def test_stage_two_is_served_only_if_held_out_labels_do_not_suffer(generator):
     comparisons = _comparisons(generator, n=200)
-    margin = Margin(beta=1.0)
     truth = np.array([1.0, -1.0, 0.5])
-    values, _ = margins(truth, comparisons, margin=margin)
-    held_out = Comparisons(
+    values, _ = margins(truth, comparisons, scale=1.0)
+    clear = Comparisons(
         comparisons.features, comparisons.visits, (values > 0).astype(float), comparisons.states
     )
-    better = gate([Fold(np.zeros(3), truth, held_out)], margin=margin)
+    better = fit_gated(clear, first=lambda _: np.zeros(3), prior=STANDARD, scale=1.0)
     assert better.is_second
     assert better.second_log_likelihood > better.first_log_likelihood
-    assert better.n == 200
-    worse = gate([Fold(truth, -truth, held_out)], margin=margin)
+    assert better.coefficients is better.second
+    # a prior that is wrong and sure of itself draws stage 2 away from the truth
+    wrong = Belief(-truth, 1e-3 * np.eye(3))
+    worse = fit_gated(clear, first=lambda _: truth, prior=wrong, scale=1.0)
     assert not worse.is_second
-    assert gate([Fold(truth, truth, held_out)], margin=margin).is_second
-    nothing = Fold(truth, truth, held_out.part(np.arange(0)))
-    with pytest.raises(InvalidInputError, match="held out"):
-        gate([nothing], margin=margin)
+    assert worse.coefficients is worse.first
+    with pytest.raises(InvalidInputError, match="leave none"):
+        fit_gated(clear.part(np.arange(1)), first=lambda _: truth, prior=STANDARD, scale=1.0)
 
 
-def test_folds_are_judged_together_each_comparison_once(generator):
-    comparisons = _comparisons(generator, n=23)
-    margin = Margin(beta=1.0)
-    one, two = generator.normal(size=(2, 3))
-    masks = fold_masks(23, n_folds=5)
-    assert np.sum(masks, axis=0).tolist() == [1] * 23
-    folds = [Fold(one, two, comparisons.part(mask)) for mask in masks]
-    judged = gate(folds, margin=margin)
-    assert judged.n == 23
-    assert judged.first_log_likelihood == pytest.approx(
-        log_likelihood(one, comparisons, margin=margin)
-    )
-    assert judged.second_log_likelihood == pytest.approx(
-        log_likelihood(two, comparisons, margin=margin)
-    )
-    assert len(fold_masks(3)) == 3
+@pytest.mark.parametrize("n", [3, 23])
+def test_folds_are_judged_together_each_comparison_held_out_once(generator, n):
+    comparisons = _comparisons(generator, n=n)
+    one = generator.normal(size=3)
+    used: list[list[int]] = []
+
+    def first(index):
+        used.append(index.tolist())
+        return one
+
+    judged = fit_gated(comparisons, first=first, prior=STANDARD, scale=1.0)
+    *folds, whole = used
+    assert whole == list(range(n))
+    assert sorted(k for fold in folds for k in set(range(n)) - set(fold)) == whole
+    assert len(folds) == min(5, n)
+    assert judged.first_log_likelihood == pytest.approx(log_likelihood(one, comparisons, scale=1.0))
 
 
 def test_a_normalised_fit_finds_the_soup_that_made_the_labels():
@@ -246,10 +216,8 @@ def test_a_normalised_fit_finds_the_soup_that_made_the_labels():
         np.add.at(visits, (np.arange(4000), 1 + top), sign)
     comparisons = Comparisons(features, csr_array(visits), labels, States(base, tilt))
     wide = Belief(np.zeros(3), 100 * np.eye(3))
-    found = fit_normalised(
-        comparisons, start=np.zeros(3), prior=wide, margin=Margin(beta=1.0, gain=2.0)
-    )
-    values, _ = margins(found, comparisons, margin=Margin(beta=1.0))
+    found = fit_normalised(comparisons, start=np.zeros(3), prior=wide, scale=2.0)
+    values, _ = margins(found, comparisons, scale=1.0)
     assert np.corrcoef(values, sums[first] - sums[second])[0, 1] > 0.98
 
 
@@ -266,4 +234,4 @@ def test_bad_comparisons_are_refused(generator):
     with pytest.raises(InvalidInputError, match="feature"):
         Comparisons(good.features * np.nan, good.visits, good.labels, good.states)
     with pytest.raises(InvalidCoefficientsError):
-        margins([1.0], good, margin=Margin(beta=1.0))
+        margins([1.0], good, scale=1.0)

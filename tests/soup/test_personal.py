@@ -5,10 +5,11 @@ from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import reference_plan
 from palate.core.types import Belief
 from palate.soup.basis_file import SoupBasis
-from palate.soup.normalised import States
-from palate.soup.personal import personal_soup, predicted_gain, shown_soup
-from palate.soup.pool import kl_divergence, log_softmax, pool_log_linear
+from palate.soup.personal import predicted_gain, shown_soup
 from palate.soup.settings import SoupSettings
+from palate.soup.spectral import personal_soup
+from palate.soup.states import States, kl_divergence, log_softmax
+from research.soup.explicit import pool_log_linear
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_without_feedback_the_base_model_answers(basis, states):
     assert (soup.kl, soup.gain.estimate) == (pytest.approx(0.0), pytest.approx(0.0))
 
 
-def test_a_small_taste_is_served_as_it_is_believed(basis, states):
+def test_a_small_preference_is_served_as_it_is_believed(basis, states):
     belief = Belief(np.array([0.1, -0.2, 0.05]), 0.04 * np.eye(3), 30)
     soup = personal_soup(belief, basis=basis, states=states, method="soup")
     assert soup.scale == 1.0
@@ -55,7 +56,7 @@ def test_a_small_taste_is_served_as_it_is_believed(basis, states):
 
 
 @pytest.mark.parametrize(("n", "budget"), [(3, 0.1), (30, 0.2)])
-def test_a_large_taste_is_shrunk_more_while_little_was_said(basis, states, n, budget):
+def test_a_large_preference_is_shrunk_more_after_little_feedback(basis, states, n, budget):
     belief = Belief(np.array([3.0, -2.0, 1.0]), np.eye(3), n)
     soup = personal_soup(belief, basis=basis, states=states, method="output-soup")
     assert soup.kl == pytest.approx(budget, abs=1e-9)
@@ -104,15 +105,17 @@ def test_what_is_shown_is_the_posterior_and_what_is_served_stays(basis, states):
 
 
 def test_the_predicted_gain_is_the_soups_advantage_less_its_kl(states):
-    served, taste = np.array([0.3, -0.2, 0.1]), np.array([1.0, 0.5, -0.4])
-    believed = Belief(taste, np.diag([0.1, 0.2, 0.3]))
+    served, coefficients = np.array([0.3, -0.2, 0.1]), np.array([1.0, 0.5, -0.4])
+    believed = Belief(coefficients, np.diag([0.1, 0.2, 0.3]))
     gain = predicted_gain(served, states, believed=believed, beta=0.2)
     soup, base = np.exp(_pooled(states, served)), np.exp(states.reference)
-    value = 0.2 * states.tilts @ taste
+    value = 0.2 * states.tilts @ coefficients
     kl = kl_divergence(np.log(soup), states.reference).mean()
     expected = np.mean(np.sum((soup - base) * value, axis=1)) - 0.2 * kl
     assert gain.estimate == pytest.approx(expected)
-    draws = np.random.default_rng(1).multivariate_normal(taste, believed.covariance, size=20_000)
+    draws = np.random.default_rng(1).multivariate_normal(
+        coefficients, believed.covariance, size=20_000
+    )
     gains = [
         np.mean(np.sum((soup - base) * (0.2 * states.tilts @ row), axis=1)) - 0.2 * kl
         for row in draws[:2000]
@@ -122,10 +125,10 @@ def test_the_predicted_gain_is_the_soups_advantage_less_its_kl(states):
     )
 
 
-def test_no_soup_is_believed_to_gain_more_than_the_taste_itself(states, generator):
-    taste = np.array([0.6, -0.3, 0.5])
-    believed = Belief(taste, np.eye(3))
-    best = predicted_gain(taste, states, believed=believed, beta=0.2).estimate
+def test_no_soup_is_believed_to_gain_more_than_what_is_believed(states, generator):
+    coefficients = np.array([0.6, -0.3, 0.5])
+    believed = Belief(coefficients, np.eye(3))
+    best = predicted_gain(coefficients, states, believed=believed, beta=0.2).estimate
     for _ in range(50):
         other = predicted_gain(generator.normal(size=3), states, believed=believed, beta=0.2)
         assert other.estimate <= best

@@ -2,15 +2,14 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError, InvalidPreferenceError
-from palate.core.plan import Plan, member_plan, reference_plan
+from palate.core.plan import Plan
 from palate.soup.plans import (
-    dera_plan,
     mod_plan,
-    reward_space_plan,
     rewarded_soup_plan,
     soup_plan,
 )
-from palate.soup.pool import log_softmax, pool_log_linear
+from palate.soup.states import log_softmax
+from research.soup.explicit import pool_log_linear
 
 
 def _execute(plan: Plan, reference, experts):
@@ -55,27 +54,11 @@ def test_mod_never_runs_the_reference(shares):
     assert all(any(row.coefficients) for row in plan.rows)
 
 
-def test_dera_is_the_expert_at_one_and_the_base_model_at_zero():
-    assert dera_plan(expert=1, strength=1.0, n_experts=3) == member_plan(index=1, n_experts=3)
-    assert dera_plan(expert=1, strength=0.0, n_experts=3) == reference_plan(n_experts=3)
-    stronger = dera_plan(expert=1, strength=2.0, n_experts=3)
-    assert stronger.pool.coefficients == (-1.0, 2.0)
-    with pytest.raises(InvalidCoefficientsError):
-        dera_plan(expert=3, strength=1.0, n_experts=3)
-
-
 def test_a_rewarded_soup_is_a_parameter_soup_on_the_simplex():
     assert rewarded_soup_plan([0.25, 0.75]) == soup_plan([0.25, 0.75], method="soup")
     for make in (rewarded_soup_plan, mod_plan):
         with pytest.raises(InvalidPreferenceError):
             make([0.5, 0.7])
-    with pytest.raises(InvalidPreferenceError):
-        reward_space_plan([1.5, -0.5], method="soup")
-
-
-def test_a_stated_preference_becomes_the_coefficients():
-    plan = reward_space_plan([0.25, 0.75], method="soup")
-    assert plan.rows[0].coefficients == (0.25, 0.75)
 
 
 def test_coefficients_that_are_not_finite_are_refused():

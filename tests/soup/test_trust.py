@@ -4,10 +4,10 @@ from scipy.optimize import minimize
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
-from palate.soup.normalised import States
-from palate.soup.pool import kl_divergence, log_softmax, pool_log_linear
 from palate.soup.settings import settings_for
+from palate.soup.states import States, kl_divergence, log_softmax
 from palate.soup.trust import expert_kls, mode_within, trust_region
+from research.soup.explicit import pool_log_linear
 
 
 def _states(draws, *, n_states=8, vocab=5, n_experts=3):
@@ -133,26 +133,26 @@ def test_the_mode_within_is_what_a_general_optimiser_finds() -> None:
 
         start = np.clip(belief.mean, 0.1, 1.4)
         found = minimize(away, start, bounds=[(0, 1.5)] * 4, tol=1e-12)
-        assert away(mode_within(belief, least=0.0, most=1.5)) <= found.fun + 1e-8
-        within = mode_within(belief, least=0.0, most=1.5)
+        assert away(mode_within(belief, 0.0, 1.5)) <= found.fun + 1e-8
+        within = mode_within(belief, 0.0, 1.5)
         assert np.all((within >= 0) & (within <= 1.5))
 
 
 def test_a_belief_within_the_bounds_is_its_own_mode() -> None:
     belief = Belief(np.array([0.5, 1.2]), np.array([[1.0, 0.3], [0.3, 0.5]]))
-    assert mode_within(belief, least=0.0, most=1.5) == pytest.approx(belief.mean)
+    assert mode_within(belief, 0.0, 1.5) == pytest.approx(belief.mean)
 
 
 def test_giving_up_a_negative_coefficient_moves_what_goes_with_it() -> None:
     # by hand: with correlation 0.9, cutting the second at 0 moves the first by 0.9 * 1 = 0.9
     belief = Belief(np.array([0.5, -1.0]), np.array([[1.0, 0.9], [0.9, 1.0]]))
-    assert mode_within(belief, least=0.0, most=1.5) == pytest.approx([1.4, 0.0])
+    assert mode_within(belief, 0.0, 1.5) == pytest.approx([1.4, 0.0])
 
 
 def test_without_bounds_the_mode_is_the_mean() -> None:
     belief = Belief(np.array([5.0, -9.0]), np.eye(2))
-    assert mode_within(belief, least=None, most=None) == pytest.approx([5.0, -9.0])
-    assert mode_within(belief, least=None, most=2.0) == pytest.approx([2.0, -9.0])
+    assert mode_within(belief, None, None) == pytest.approx([5.0, -9.0])
+    assert mode_within(belief, None, 2.0) == pytest.approx([2.0, -9.0])
 
 
 def test_without_a_population_experts_of_one_objective_are_bounded_and_may_all_act_in_full() -> (
@@ -167,12 +167,12 @@ def test_without_a_population_experts_of_one_objective_are_bounded_and_may_all_a
         "least_coefficient": 0.0,
         "most_coefficient": 1.0,
     }
-    tastes = settings_for(np.array([[0.5, 0.5], [1.0, 0.0]]), kls, has_population=False)
-    assert tastes == {
+    of_experts = settings_for(np.array([[0.5, 0.5], [1.0, 0.0]]), kls, has_population=False)
+    assert of_experts == {
         "budget": pytest.approx(0.2),
         "early_budget": pytest.approx(0.1),
         "largest_scale": 2.0,
     }
     signed = np.array([[-1.0, 0.0], [1.0, 0.0]])
-    assert settings_for(signed, kls, has_population=False) == tastes
-    assert settings_for(np.eye(2), kls, has_population=True) == tastes
+    assert settings_for(signed, kls, has_population=False) == of_experts
+    assert settings_for(np.eye(2), kls, has_population=True) == of_experts

@@ -19,10 +19,10 @@ from palate.library.manifest import experts_key
 from palate.library.soup import SOUP, calibration_answers, has_own_basis, measured_settings
 from palate.models.load import Base
 from palate.preferences.population import fit_population
-from palate.soup.basis import effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis, load_basis, save_basis
-from palate.soup.learning import feature_scales, plain_prior, population_prior
+from palate.soup.learning import plain_prior, population_prior
 from palate.soup.settings import SoupSettings
+from palate.soup.spectral import measure_spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +77,8 @@ def write_soup(
     answers = calibration_answers(opened.files, opened.base)
     with progress_of("score calibration answers, experts") as report:
         ratios = log_ratios(opened.base, opened.files.expert_folders(), answers, on_expert=report)
-    means, scales = feature_scales(ratios, beta=manifest.beta)
-    states = opened.states
-    matrix = tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0))
-    rank = effective_rank(matrix)
-    measured = measured_settings(manifest, states, has_population=population is not None)
+    spectrum = measure_spectrum(opened.states, ratios, beta=manifest.beta)
+    measured = measured_settings(manifest, opened.states, has_population=population is not None)
     defaults = [f"{key}={value!r}" for key, value in measured.items()]
     basis = SoupBasis(
         base=manifest.base.fingerprint,
@@ -89,9 +86,9 @@ def write_soup(
         objectives=manifest.objective_names,
         anchors=manifest.anchors(),
         beta=manifest.beta,
-        feature_means=means,
-        feature_scales=scales,
-        effective_rank={str(share): count for share, count in rank.at.items()},
+        feature_means=spectrum.feature_means,
+        feature_scales=spectrum.feature_scales,
+        effective_rank={str(share): n for share, n in spectrum.effective_rank.items()},
         prior=plain_prior(n_experts=len(manifest.expert_names)),
         floor=None if floor is None else next(iter(floor.items())),
         settings=load_settings(SoupSettings, overrides=(*defaults, *overrides)),
@@ -103,11 +100,10 @@ def write_soup(
     save_basis(folder / SOUP, basis)
     for name in ("basis", "soups", "strength", "floor", "controller", "engine", "method_table"):
         opened.__dict__.pop(name, None)  # read anew from the file
-    order = select_experts(matrix, n_experts=len(basis.experts))
-    return SoupWritten(folder / SOUP, basis, tuple(basis.experts[k] for k in order))
+    return SoupWritten(folder / SOUP, basis, tuple(basis.experts[k] for k in spectrum.order))
 
 
-def kept_floor(files: LibraryFolder) -> dict[str, float] | None:
+def stored_floor(files: LibraryFolder) -> dict[str, float] | None:
     """The safety floor of the present `soup.json`, for one that is written anew.
 
     Raises:

@@ -13,6 +13,7 @@ from scipy.special import ndtri
 
 from palate.build.soup_basis import shown_log_ratios
 from palate.build.soup_feedback import Observation, Shown, of_user, read_feedback, shown_answers
+from palate.build.soup_normalised import with_normalisers
 from palate.core.types import Belief, Feedback
 from palate.library.library import Library
 from palate.library.soup import open_basis
@@ -20,10 +21,11 @@ from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis
 from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
-from palate.soup.explain import SoupReport, length_correlation, report_soup
-from palate.soup.normalised import States
-from palate.soup.personal import PersonalSoup, personal_soup, shown_soup
+from palate.soup.personal import PersonalSoup, shown_soup
 from palate.soup.plans import SoupMethod
+from palate.soup.report import SoupReport, length_correlation, report_soup
+from palate.soup.spectral import personal_soup
+from palate.soup.states import States
 
 LENGTH_CORRELATION = 0.5  # above it the fit may be of length
 LOW_GAIN = 0.5  # of the population's: below it a user contradicts themselves
@@ -45,6 +47,8 @@ class FittedSoup:
         report: Numbers of the served soup on calibration states.
         warnings: One sentence each.
         base: Hash of the base model's files.
+        is_normalised: The fit with normalisers (stage 2) is served, since held-out comparisons
+            were no less likely under it.
     """
 
     soup: PersonalSoup
@@ -55,6 +59,7 @@ class FittedSoup:
     report: SoupReport
     warnings: tuple[str, ...]
     base: str
+    is_normalised: bool
 
     @property
     def intervals(self) -> Float[ndarray, "experts ends"]:
@@ -81,6 +86,7 @@ class FittedSoup:
             "confidence": self.confidence,
             "n_feedback": self.counts,
             "gain_of_population": self.gain,
+            "is_normalised": self.is_normalised,
             "scale": soup.scale,
             "kl_per_token": self.report.kl_per_token,
             "entropy_ratio": self.report.entropy_ratio,
@@ -124,9 +130,17 @@ def fit_soup(
     items = _as_feedback(observations, features, basis=basis)
     learner = learner_of(basis)
     belief = learner.rebuild(items)
+    normalised = with_normalisers(
+        belief,
+        library=opened,
+        learner=learner,
+        observations=observations,
+        items=items,
+        ratios=dict(zip(shown, ratios, strict=True)),
+    )
     states = opened.states
     soup = personal_soup(
-        belief,
+        normalised or belief,
         basis=basis,
         states=states,
         method=method,
@@ -147,6 +161,7 @@ def fit_soup(
             *report.warnings,
         ),
         base=basis.base,
+        is_normalised=normalised is not None,
     )
     if out is not None:
         save_coefficients(out, fitted.coefficients_file())
@@ -185,9 +200,7 @@ def _as_feedback(
 
 def _report(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis, states: States) -> SoupReport:
     """Numbers and warnings of the served soup on calibration states."""
-    settings = basis.settings
-    is_early = belief.n_observations < settings.n_early
-    budget = settings.early_budget if is_early else settings.budget
+    budget = basis.settings.budget_after(belief.n_observations)
     return report_soup(
         soup.coefficients,
         states,

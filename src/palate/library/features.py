@@ -23,7 +23,7 @@ from palate.engine.logprobs import (
 )
 from palate.models.chat import encode_answer, encode_prompt, format_messages
 from palate.models.load import Base
-from palate.soup.normalised import States
+from palate.soup.states import States
 
 STATE_TOKENS = 128  # of the base's most probable tokens; the soup's normaliser is taken over these
 STATES_PER_ANSWER = 8
@@ -133,21 +133,29 @@ def sample_states(
     if not items:
         raise InvalidInputError("There are no answers to take states from; give at least one.")
     plan = _every_row(bank.n_experts)
-    reference: list[ndarray] = []
-    tilts: list[ndarray] = []
-    n_found = 0
+    cuts: list[ndarray] = []
+    n_states_left = n_states
     for place in generator.permutation(len(items)):
         item = items[int(place)]
         rows = row_distributions(base, bank, plan=plan, item=item)  # [rows, tokens, vocab]
-        n_wanted = min(STATES_PER_ANSWER, len(item.answer), n_states - n_found)
+        n_wanted = min(STATES_PER_ANSWER, len(item.answer), n_states_left)
         at = np.sort(generator.choice(len(item.answer), size=n_wanted, replace=False))
-        cut = _cut(rows[:, torch.as_tensor(at)])
-        reference.append(cut[0])
-        tilts.append(np.moveaxis(cut[1:] - cut[0], 0, -1))
-        n_found += n_wanted
-        if n_found >= n_states:
+        cuts.append(_cut(rows[:, torch.as_tensor(at)]))
+        n_states_left -= n_wanted
+        if n_states_left <= 0:
             break
-    return States(np.concatenate(reference), np.concatenate(tilts))
+    return _as_states(cuts)
+
+
+def states_along(base: Base, bank: AdapterBank, items: Sequence[Scored]) -> States:
+    """Every state that whole answers pass through, one answer after the other; cut the same way."""
+    plan = _every_row(bank.n_experts)
+    return _as_states([_cut(row_distributions(base, bank, plan=plan, item=item)) for item in items])
+
+
+def _as_states(cuts: Sequence[Float[ndarray, "rows states tokens"]]) -> States:
+    rows = np.concatenate(cuts, axis=1)
+    return States(rows[0], np.moveaxis(rows[1:] - rows[0], 0, -1))
 
 
 def _every_row(n_experts: int) -> Plan:

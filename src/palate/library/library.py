@@ -55,7 +55,7 @@ from palate.models.load import Base
 from palate.rewards.functions import RewardFunction
 from palate.rewards.reward import RewardVector
 from palate.soup.basis_file import SoupBasis
-from palate.soup.normalised import States
+from palate.soup.states import States
 
 DEFAULT_STRENGTH = 1.0  # as trained, where a library has not measured its own
 MAX_ROWS = 128

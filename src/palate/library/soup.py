@@ -28,9 +28,10 @@ from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis, load_basis
 from palate.soup.learning import plain_prior
-from palate.soup.normalised import States
-from palate.soup.personal import PersonalSoup, personal_soup
+from palate.soup.personal import PersonalSoup
 from palate.soup.settings import SoupSettings, settings_for
+from palate.soup.spectral import personal_soup
+from palate.soup.states import States
 from palate.soup.trust import expert_kls
 from palate.training.rollouts import read_rollouts
 
@@ -121,13 +122,16 @@ def calibration_answers(files: LibraryFolder, base: Base) -> list[Scored]:
 
 def library_states(files: LibraryFolder, base: Base, bank: AdapterBank) -> States:
     """States that the base passes through in its own answers, the same at every call."""
-    answers = (
-        calibration_answers(files, base)
-        if files.has_rollouts(key=None)
-        else _own_answers(files.manifest, base, bank)
-    )
+    answers = answers_to_measure(files, base, bank)
     generator = generator_for(0, "soup states", base.fingerprint)
     return sample_states(base, bank, answers, n_states=N_STATES, generator=generator)
+
+
+def answers_to_measure(files: LibraryFolder, base: Base, bank: AdapterBank) -> list[Scored]:
+    """The library's own rollouts, or else the base's answers to the objectives' words."""
+    if files.has_rollouts(key=None):
+        return calibration_answers(files, base)
+    return _own_answers(files.manifest, base, bank)
 
 
 def _own_answers(manifest: Manifest, base: Base, bank: AdapterBank) -> list[Scored]:

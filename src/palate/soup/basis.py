@@ -5,7 +5,7 @@ Every (state, token) pair sampled from the reference is a row of the tilt matrix
     M[(s, a), k] = sqrt(reference(a | s)) (tilt_k(s, a) - E_reference tilt_k(s, .)),
 
 so that the squared norm of a column is the expert's mean squared tilt. If few singular values carry
-the energy, few experts suffice; which ones is chosen greedily by determinant.
+the energy, few experts suffice; which ones is decided greedily by determinant.
 
 Source: Spectral Souping, arXiv 2605.20408 (tilts of optimal policies are low-dimensional); Fedorov
 1972, "Theory of Optimal Experiments", for D-optimality.
@@ -13,31 +13,15 @@ Source: Spectral Souping, arXiv 2605.20408 (tilts of optimal policies are low-di
 Deviation: the paper's features are unknown to us; low dimension is measured here, not assumed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.soup.pool import Coefficients, require_coefficients
-from palate.soup.trees import Policy, state_log_probs, tilts
+from palate.soup.states import Coefficients, require_coefficients
 
 ENERGIES = (0.9, 0.99, 0.999)
-
-
-@dataclass(frozen=True)
-class EffectiveRank:
-    """How many directions carry a share of the tilts' energy.
-
-    Attributes:
-        at: Number of leading singular values that carry each share of `ENERGIES`.
-        singular_values: All of them, largest first.
-    """
-
-    at: dict[float, int]
-    singular_values: tuple[float, ...]
+RIDGE = 1e-6  # part of the largest squared norm below which an expert counts as explained already
 
 
 def tilt_matrix(
@@ -49,12 +33,9 @@ def tilt_matrix(
     """The tilt matrix of sampled states.
 
     Args:
-        reference: `[states, vocab]`, normalised log-probabilities.
-        expert_tilts: `[experts, states, vocab]`, `log p_k - log p_0`; ignored where forbidden.
-        state_shares: `[states]`, how much each state counts; equal when states are samples.
-
-    Returns:
-        `[states * vocab, experts]`.
+        reference: Normalised log-probabilities.
+        expert_tilts: `log p_k - log p_0`; ignored where forbidden.
+        state_shares: How much each state counts; equal when states are samples.
 
     Raises:
         InvalidInputError: shapes disagree, or a tilt of an allowed token is not finite.
@@ -74,28 +55,10 @@ def tilt_matrix(
     return scaled.reshape(len(expert_tilts), -1).T
 
 
-def tree_tilt_matrix(
-    reference: Policy, policies: Sequence[Policy]
-) -> Float[ndarray, "pairs policies"]:
-    """The tilt matrix over all states of a token tree, each counted as often as it is reached."""
-    tables = [tilts(policy, reference=reference) for policy in policies]
-    reached = state_log_probs(reference)
-    return np.concatenate(
-        [
-            tilt_matrix(
-                base,
-                np.stack([table[depth] for table in tables]),
-                state_shares=np.exp(reached[depth]),
-            )
-            for depth, base in enumerate(reference)
-        ]
-    )
+def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> dict[float, int]:
+    """Numbers of leading singular values that carry 90, 99 and 99.9 % of the energy.
 
-
-def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> EffectiveRank:
-    """Numbers of singular values that carry 90, 99 and 99.9 % of the energy.
-
-    It speaks of the experts given: a family trained alike looks low-dimensional, whatever users
+    It holds for the experts given: a family trained alike looks low-dimensional, whatever users
     want.
 
     Raises:
@@ -108,49 +71,43 @@ def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> EffectiveRank:
     values = np.linalg.svd(matrix, compute_uv=False)
     energy = np.cumsum(values**2)
     total = float(energy[-1])
-    at = {
+    return {
         share: int(np.searchsorted(energy, share * total) + 1) if total > 0 else 0
         for share in ENERGIES
     }
-    return EffectiveRank(at, tuple(values.tolist()))
 
 
-def select_experts(
-    matrix: Float[ndarray, "pairs experts"], *, n_experts: int, ridge: float = 1e-6
-) -> tuple[int, ...]:
+def select_experts(matrix: Float[ndarray, "pairs experts"], *, n_experts: int) -> tuple[int, ...]:
     """Indices of experts that span most, added one at a time by the determinant they add.
 
     Greedy D-optimality: each step takes the expert with the largest part not yet explained by those
-    chosen. The result of a smaller `n_experts` is a prefix of that of a larger one.
+    before it. The result of a smaller `n_experts` is a prefix of that of a larger one. Fewer come
+    back when they explain the others already.
 
     Args:
-        matrix: `[pairs, experts]`, a tilt matrix.
-        n_experts: How many to choose.
-        ridge: Part of the largest squared norm below which the rest counts as explained already.
-
-    Returns:
-        In order of choice; fewer than `n_experts` when the others are explained by these.
+        matrix: A tilt matrix.
+        n_experts: How many to select.
 
     Raises:
-        InvalidInputError: more experts are asked for than there are, or none.
+        InvalidInputError: the number lies outside 1 to all.
     """
     if not 1 <= n_experts <= matrix.shape[1]:
         raise InvalidInputError(
-            f"{n_experts} experts cannot be chosen from {matrix.shape[1]}; ask for 1 to all."
+            f"{n_experts} experts cannot be selected from {matrix.shape[1]}; ask for 1 to all."
         )
     rest = matrix.copy()
-    floor = ridge * float(np.max(np.sum(matrix**2, axis=0), initial=0.0))
-    chosen: list[int] = []
+    least = RIDGE * float(np.max(np.sum(matrix**2, axis=0), initial=0.0))
+    selected: list[int] = []
     for _ in range(n_experts):
         norms = np.sum(rest**2, axis=0)
-        norms[chosen] = -1.0
+        norms[selected] = -1.0
         best = int(np.argmax(norms))
-        if norms[best] <= floor:
+        if norms[best] <= least:
             break
-        chosen.append(best)
+        selected.append(best)
         direction = rest[:, best] / np.sqrt(norms[best])
         rest = rest - np.outer(direction, direction @ rest)
-    return tuple(chosen)
+    return tuple(selected)
 
 
 def expert_spread(matrix: Float[ndarray, "pairs experts"]) -> Float[ndarray, " experts"]:
@@ -159,12 +116,12 @@ def expert_spread(matrix: Float[ndarray, "pairs experts"]) -> Float[ndarray, " e
 
 
 def active_experts(
-    coefficients: Coefficients, *, spread: Float[ndarray, " experts"], threshold: float = 0.02
+    coefficients: Coefficients, *, spread: Float[ndarray, " experts"], threshold: float
 ) -> Float[ndarray, " experts"]:
     """The coefficients, with those of experts that hardly act set to zero.
 
     An expert is kept when `|lambda_k| spread_k >= threshold`; each one dropped saves a pass of the
-    model per token. `palate.soup.bounds.dropping_bound` says what that costs.
+    model per token. `research.soup.bounds.dropping_bound` says what that costs.
     """
     values = require_coefficients(coefficients, n_experts=len(spread))
     return np.where(np.abs(values) * spread >= threshold, values, 0.0)

@@ -4,7 +4,7 @@ The experts' order, the common beta, the scale of every feature, how many direct
 spans, what coefficients users had so far, the safety floor, and how far a soup may go.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from numpy import ndarray
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.files import JsonObject, read_versioned, write_versioned
 from palate.core.types import Belief
-from palate.soup.pool import Coefficients, require_coefficients
 from palate.soup.settings import SoupSettings
+from palate.soup.states import require_coefficients
 
 KIND = "palate soup"
 VERSION = 3
@@ -28,21 +28,21 @@ class SoupBasis:
 
     Attributes:
         base: Hash of the base model's files.
-        experts: Names, `[experts]`, in bank order, all different.
-        objectives: Names, `[objectives]`.
-        anchors: `[experts, objectives]`, what each expert was trained for; rows may be signed.
+        experts: Names in bank order, all different.
+        objectives: Names.
+        anchors: What each expert was trained for; rows may be signed.
         beta: The KL price all experts were trained with.
-        feature_means: `[experts]`, mean of `beta * tilt_k(answer)` on calibration answers.
-        feature_scales: `[experts]`, standard deviation of the same, above zero: features are
-            divided by it before a fit with gain 1.
+        feature_means: Mean of `beta * tilt_k(answer)` on calibration answers.
+        feature_scales: Standard deviation of the same, above zero: features are divided by it
+            before a fit with gain 1.
         effective_rank: Share of energy (`"0.9"` ...) to number of directions.
-        prior: Population prior of the coefficients of scaled features, with the gain that labels
-            follow margins by; see `palate.soup.learning`.
+        prior: Population prior of the coefficients of scaled features, with the population's gain;
+            see `palate.soup.learning`.
         floor: Name and coefficient of a safety expert that feedback cannot lower, or `None`.
         settings: Trust region and thresholds.
         strength: Multiplies coefficients that follow from a stated preference; `None` while it has
             not been measured.
-        experts_key: Hash of the experts' parameters; empty where it was not kept.
+        experts_key: Hash of the experts' parameters; empty in files of before.
     """
 
     base: str
@@ -69,10 +69,10 @@ class SoupBasis:
             "prior mean": (np.shape(self.prior.mean), (n_experts,)),
             "prior covariance": (np.shape(self.prior.covariance), (n_experts, n_experts)),
         }
-        for name, (found, wanted) in shapes.items():
-            if found != wanted:
+        for name, (shape, wanted) in shapes.items():
+            if shape != wanted:
                 raise InvalidInputError(
-                    f"The soup's {name} have shape {found}, but {wanted} is needed."
+                    f"The soup's {name} have shape {shape}, but {wanted} is needed."
                 )
         if len(set(self.experts)) != n_experts or not n_experts:
             raise InvalidInputError(
@@ -119,10 +119,12 @@ class SoupBasis:
             )
         return self.beta * values / self.feature_scales
 
-    def coefficients(self, belief_mean: Coefficients) -> Float[ndarray, " experts"]:
-        """Coefficients over experts from a mean over scaled features: `mean / scale`."""
-        mean = require_coefficients(belief_mean, n_experts=len(self.experts))
-        return mean / self.feature_scales
+    def unscaled(self, belief: Belief) -> Belief:
+        """The belief over coefficients of experts, from one over scaled features."""
+        mean = require_coefficients(belief.mean, n_experts=len(self.experts))
+        scales = self.feature_scales
+        covariance = belief.covariance / np.outer(scales, scales)
+        return replace(belief, mean=mean / scales, covariance=covariance)
 
 
 def save_basis(path: Path, basis: SoupBasis) -> None:
@@ -162,8 +164,7 @@ def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:
         base: Hash of the base model in use; `None` skips the comparison.
 
     Raises:
-        InvalidInputError: the file is missing, or a field is missing, of another type, or breaks a
-            rule.
+        InvalidInputError: the file is missing, or a field is missing, of another type or wrong.
         FormatError: it is of another kind or version, or for another base model.
     """
     content = read_versioned(path, kind=KIND, version=VERSION)

@@ -1,4 +1,4 @@
-"""From answers and votes to the basis that users's coefficients are learned in.
+"""Scales of features, and the prior that users' coefficients are learned from.
 
 Features are scaled to a standard deviation of one over calibration answers. Labels identify only
 the product of gain and coefficients; the gain is fixed by taking the users of the population to
@@ -20,7 +20,7 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
 
-SCALE_FLOOR = 1e-6  # of a feature; an expert that says nothing of any answer is not divided by zero
+SCALE_FLOOR = 1e-6  # of a feature; an expert that changes no answer is not divided by zero
 
 
 def feature_scales(
@@ -55,8 +55,8 @@ def population_prior(
 
     Args:
         population: Mean and covariance over scaled features, fitted with gain one.
-        calibration: `[answers, experts]`, scaled features of calibration answers.
-        scales: `[experts]`, what the features were divided by, in reward units.
+        calibration: Scaled features of calibration answers.
+        scales: What the features were divided by, in reward units.
 
     Returns:
         The same margins: mean and covariance divided by the gain and its square, and the gain.
@@ -69,8 +69,8 @@ def population_prior(
     wanted = float(np.sum(spread * second))  # E[m' spread m]
     if not wanted > 0:
         raise InvalidInputError(
-            "The population's tastes move no calibration answer, so its gain is unknown; give "
-            "answers that differ."
+            "The population's coefficients move no calibration answer, so its gain is unknown; "
+            "give answers that differ."
         )
     gain = float(np.sqrt(wanted / np.mean(scales**2)))
     return Belief(

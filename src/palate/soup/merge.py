@@ -6,8 +6,7 @@ is again low-rank and exactly a single adapter of the summed rank:
     sum_k lambda_k s_k B_k A_k = [lambda_1 s_1 B_1 | ... | lambda_K s_K B_K] [A_1; ...; A_K].
 
 Summing the `A`s and the `B`s apart is something else: it adds the products of every expert's `B`
-with every other's `A`. It is kept here under its own name as a baseline, since published work uses
-it.
+with every other's `A`. It is here under its own name as a baseline, since published work uses it.
 
 Source: Spectral Souping, arXiv 2605.20408, parameter soup; Hu et al. 2021, "LoRA"; Kalajdzievski
 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"; Personalized Soups, arXiv
@@ -25,7 +24,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
-from palate.soup.pool import Coefficients, require_coefficients
+from palate.soup.states import Coefficients, require_coefficients
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +99,11 @@ def merge(adapters: Sequence[Factors], coefficients: Coefficients) -> Factors:
         FormatError: the adapters are of maps of different sizes.
     """
     weighted = _require_same_map(adapters, coefficients)
-    kept = [(c, f) for c, f in zip(weighted, adapters, strict=True) if c != 0.0]
-    if not kept:
+    active = [(c, f) for c, f in zip(weighted, adapters, strict=True) if c != 0.0]
+    if not active:
         return Factors(np.zeros_like(adapters[0].A[:1]), np.zeros_like(adapters[0].B[:, :1]), 1.0)
-    A = np.concatenate([factors.A for _, factors in kept], axis=0)
-    B = np.concatenate([c * factors.scale * factors.B for c, factors in kept], axis=1)
+    A = np.concatenate([factors.A for _, factors in active], axis=0)
+    B = np.concatenate([c * factors.scale * factors.B for c, factors in active], axis=1)
     return Factors(A, B, float(len(A)))
 
 
@@ -154,13 +153,15 @@ def compress(factors: Factors, *, rank: int) -> Compressed:
     left, left_core = np.linalg.qr(factors.scale * factors.B)
     right, right_core = np.linalg.qr(factors.A.T)
     U, values, Vt = np.linalg.svd(left_core @ right_core.T)
-    kept = min(rank, len(values))
-    root = np.sqrt(values[:kept])
+    rank = min(rank, len(values))
+    root = np.sqrt(values[:rank])
     total = float(np.sum(values**2))
-    lost = float(np.sum(values[kept:] ** 2))
+    lost = float(np.sum(values[rank:] ** 2))
     return Compressed(
         factors=Factors(
-            A=root[:, None] * (Vt[:kept] @ right.T), B=(left @ U[:, :kept]) * root, lora_alpha=kept
+            A=root[:, None] * (Vt[:rank] @ right.T),
+            B=(left @ U[:, :rank]) * root,
+            lora_alpha=rank,
         ),
         relative_error=float(np.sqrt(lost / total)) if total > 0 else 0.0,
         singular_values=tuple(values.tolist()),
@@ -198,22 +199,6 @@ def factor_mean(adapters: Sequence[Factors], coefficients: Coefficients) -> Fact
         lora_alpha=first.lora_alpha,
         is_rank_stabilised=first.is_rank_stabilised,
     )
-
-
-def factor_mean_error(coefficients: Coefficients) -> float:
-    """Expected relative error of the factor mean for independent random adapters of one scale.
-
-    `sqrt((sum_{j != k} lambda_j^2 lambda_k^2 + sum_k (lambda_k^2 - lambda_k)^2) / sum lambda_k^2)`.
-
-    Raises:
-        InvalidCoefficientsError: all coefficients are zero.
-    """
-    values = require_coefficients(coefficients, n_experts=len(coefficients))
-    squares = values**2
-    if not squares.sum() > 0:
-        raise InvalidCoefficientsError("The coefficients are all zero, so there is no soup.")
-    crossed = squares.sum() ** 2 - np.sum(squares**2)
-    return float(np.sqrt((crossed + np.sum((squares - values) ** 2)) / squares.sum()))
 
 
 def _require_same_map(

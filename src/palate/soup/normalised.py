@@ -6,69 +6,43 @@ uses the soup's own log-ratio
     G(y) = sum_t [ tilt_lambda(s_t, a_t) - log Z_lambda(s_t) ],
     dG / d lambda_k = sum_t [ tilt_k(s_t, a_t) - E_{soup(. | s_t)} tilt_k(s_t, .) ],
 
-and margins `gain * beta * (G(first) - G(second))`. It removes the ceiling that reward space puts on
-stage 1, from about a hundred comparisons on; below that it can hurt. The loss is not convex: start
-from stage 1, and keep the result only if comparisons that were held out become no less likely
-(`gate`).
+and margins `scale * (G(first) - G(second))`, `scale` the product of gain and beta. It removes the
+ceiling that reward space puts on stage 1, from about a hundred comparisons on; below that it can
+hurt. The loss is not convex: it starts from stage 1, and is used only if comparisons that were held
+out become no less likely (`fit_gated`).
 
-Source: ours, an extension of Spectral Souping, arXiv 2605.20408.
+Source: ours, an extension of Spectral Souping, arXiv 2605.20408 (methods 4.2, S8).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.soup.pool import Coefficients, require_coefficients
+from palate.soup.states import Coefficients, States, require_coefficients, soup_moments
 
 MAX_STEPS = 500
-
-
-@dataclass(frozen=True, eq=False)
-class States:
-    """The states that compared answers passed through, each once.
-
-    For a language model the vocabulary axis may be cut to the reference's most probable tokens;
-    normalisers are then those of the cut soup.
-
-    Attributes:
-        reference: `[states, vocab]`, normalised log-probabilities.
-        tilts: `[states, vocab, experts]`, `log p_k - log p_0`, finite; zero where forbidden.
-    """
-
-    reference: Float[ndarray, "states vocab"]
-    tilts: Float[ndarray, "states vocab experts"]
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that disagree and tilts that are not finite."""
-        if self.tilts.ndim != 3 or self.tilts.shape[:2] != self.reference.shape:
-            raise InvalidInputError(
-                f"Tilts of shape {self.tilts.shape} do not fit a reference of shape "
-                f"{self.reference.shape}; give [states, vocab, experts]."
-            )
-        if not np.all(np.isfinite(self.tilts)) or np.any(np.isnan(self.reference)):
-            raise InvalidInputError("The states hold a tilt that is not finite; clip tilts first.")
+N_FOLDS = 5  # one held-out part was not enough to judge by (docs/soup.md)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparisons:
-    """Pairs of answers, and which was preferred.
+    """Pairs of answers with their labels, and the states they passed through.
 
     Attributes:
-        features: `[comparisons, experts]`, summed tilts of the first answer minus the second's
-            (not multiplied by beta).
+        features: Summed tilts of the first answer minus the second's, not multiplied by beta.
         visits: `[comparisons, states]`, how often the first answer passed a state minus how often
             the second did; sparse.
-        labels: `[comparisons]`, 1 first preferred, 0 second, 0.5 a tie.
-        states: The states that `visits` speaks of.
+        labels: 1 first preferred, 0 second, 0.5 a tie.
+        states: The states that `visits` counts, each once.
     """
 
     features: Float[ndarray, "comparisons experts"]
@@ -80,115 +54,100 @@ class Comparisons:
         """Refuse shapes that disagree and labels out of range."""
         wanted = (len(self.labels), len(self.states.reference))
         n_experts = self.states.tilts.shape[2]
-        found = cast(tuple[int, int], self.visits.shape)  # scipy leaves it untyped
-        if found != wanted or self.features.shape != (len(self.labels), n_experts):
+        shape = cast(tuple[int, int], self.visits.shape)  # scipy leaves it untyped
+        if shape != wanted or self.features.shape != (len(self.labels), n_experts):
             raise InvalidInputError(
-                f"Features {self.features.shape} and visits {found} do not fit "
+                f"Features {self.features.shape} and visits {shape} do not fit "
                 f"{wanted[0]} labels, {wanted[1]} states and {n_experts} experts."
             )
         is_good = (self.labels >= 0) & (self.labels <= 1)
         if not np.all(is_good) or not np.all(np.isfinite(self.features)):
             raise InvalidInputError("A label lies outside [0, 1], or a feature is not finite.")
 
-    def part(self, kept: ndarray) -> "Comparisons":
-        """Only the comparisons with these indices or where the mask is true."""
-        index = np.arange(len(self.labels))[kept]
+    def part(self, index: Int[ndarray, " part"]) -> "Comparisons":
+        """Only the comparisons at these places."""
         return Comparisons(
             self.features[index], self.visits[index], self.labels[index], self.states
         )
 
 
-@dataclass(frozen=True)
-class Margin:
-    """How comparisons follow from the log-ratio.
+@dataclass(frozen=True, eq=False)
+class GatedFit:
+    """Both stages, and how likely each makes comparisons that it was not fitted to.
 
     Attributes:
-        beta: Price of one nat of KL: turns log-ratios into rewards.
-        gain: How sharply labels follow rewards.
-        is_normalised: Subtract the normalisers (stage 2); otherwise tilts alone (stage 1).
+        first: Coefficients of stage 1.
+        second: Coefficients of stage 2.
+        first_log_likelihood: Mean over held-out labels under stage 1, with normalisers, nats.
+        second_log_likelihood: The same under stage 2.
     """
 
-    beta: float
-    gain: float = 1.0
-    is_normalised: bool = True
+    first: Float[ndarray, " experts"]
+    second: Float[ndarray, " experts"]
+    first_log_likelihood: float
+    second_log_likelihood: float
+
+    @property
+    def is_second(self) -> bool:
+        """Whether held-out labels are no less likely under stage 2."""
+        return self.second_log_likelihood >= self.first_log_likelihood
+
+    @property
+    def coefficients(self) -> Float[ndarray, " experts"]:
+        """Those of the stage to serve."""
+        return self.second if self.is_second else self.first
 
 
-def margins(
-    coefficients: Coefficients, comparisons: Comparisons, *, margin: Margin
-) -> tuple[Float[ndarray, " comparisons"], Float[ndarray, "comparisons experts"]]:
-    """Margins `[comparisons]` and their derivatives `[comparisons, experts]`.
-
-    Raises:
-        InvalidCoefficientsError: not one finite coefficient per expert.
-    """
-    weighted = require_coefficients(coefficients, n_experts=comparisons.features.shape[1])
-    scale = margin.gain * margin.beta
-    slopes = comparisons.features
-    values = slopes @ weighted
-    if margin.is_normalised:
-        log_normaliser, means = soup_moments(weighted, comparisons.states)
-        values = values - comparisons.visits @ log_normaliser
-        slopes = slopes - comparisons.visits @ means
-    return scale * values, scale * slopes
-
-
-def soup_moments(
-    coefficients: Float[ndarray, " experts"], states: States
-) -> tuple[Float[ndarray, " states"], Float[ndarray, "states experts"]]:
-    """`log Z_lambda(s)` and `E_soup[tilt_k(s, .)]` for every state."""
-    scores = states.reference + states.tilts @ coefficients
-    log_normaliser = np.asarray(logsumexp(scores, axis=1))
-    chances = np.exp(scores - log_normaliser[:, None])
-    return log_normaliser, np.einsum("sv,svk->sk", chances, states.tilts)
-
-
-def normalised_loss(
-    coefficients: Float[ndarray, " experts"],
+def fit_gated(
     comparisons: Comparisons,
     *,
+    first: Callable[[Int[ndarray, " used"]], Float[ndarray, " experts"]],
     prior: Belief,
-    margin: Margin,
-    discounts: Float[ndarray, " comparisons"] | None = None,
-) -> tuple[float, Float[ndarray, " experts"]]:
-    """Negative log posterior in nats, and its gradient `[experts]`.
+    scale: float,
+) -> GatedFit:
+    """Stage 2 on all comparisons, judged by five folds that hold out every comparison once.
 
     Args:
-        coefficients: `[experts]`.
-        comparisons: What the user said.
+        comparisons: At least two.
+        first: Stage 1 on the comparisons at given places.
         prior: Normal prior of the coefficients.
-        margin: Beta, gain, and whether normalisers count.
-        discounts: `[comparisons]` in [0, 1]; older feedback may count less.
+        scale: Gain times beta.
 
     Raises:
-        InvalidCoefficientsError: lengths disagree.
+        InvalidInputError: there are fewer than two comparisons, so none can be held out.
     """
-    counted = np.ones(len(comparisons.labels)) if discounts is None else discounts
-    values, slopes = margins(coefficients, comparisons, margin=margin)
-    labels = comparisons.labels
-    misses = labels * np.logaddexp(0, -values) + (1 - labels) * np.logaddexp(0, values)
-    pull = np.linalg.solve(prior.covariance, coefficients - prior.mean)
-    loss = float(counted @ misses + 0.5 * (coefficients - prior.mean) @ pull)
-    return loss, slopes.T @ (counted * (expit(values) - labels)) + pull
+    index = np.arange(len(comparisons.labels))
+    if len(index) < 2:
+        raise InvalidInputError(
+            f"{len(index)} comparisons leave none to judge stage 2 by; keep stage 1 instead."
+        )
+
+    def both(used: Int[ndarray, " used"]) -> tuple[ndarray, ndarray]:
+        start = first(used)
+        return start, fit_normalised(comparisons.part(used), start=start, prior=prior, scale=scale)
+
+    totals = np.zeros(2)
+    for fold in range(min(N_FOLDS, len(index))):
+        is_out = index % N_FOLDS == fold
+        held_out = comparisons.part(index[is_out])
+        stages = both(index[~is_out])
+        totals += [is_out.sum() * log_likelihood(c, held_out, scale=scale) for c in stages]
+    before, after = (totals / len(index)).tolist()
+    return GatedFit(*both(index), before, after)
 
 
 def fit_normalised(
-    comparisons: Comparisons,
-    *,
-    start: Coefficients,
-    prior: Belief,
-    margin: Margin,
-    discounts: Float[ndarray, " comparisons"] | None = None,
+    comparisons: Comparisons, *, start: Coefficients, prior: Belief, scale: float
 ) -> Float[ndarray, " experts"]:
     """Coefficients that minimise `normalised_loss`, from a warm start.
 
     A local minimum: the loss never ends above where it started.
 
     Args:
-        comparisons: What the user said; none gives the prior mean back.
-        start: `[experts]`, the stage-1 mode.
+        comparisons: A user's; none gives the prior mean back.
+        start: The stage-1 mode.
         prior: Normal prior of the coefficients.
-        margin: Beta, gain, and whether normalisers count.
-        discounts: `[comparisons]` in [0, 1].
+        scale: Gain times beta.
 
     Raises:
         InvalidCoefficientsError: lengths disagree.
@@ -196,88 +155,50 @@ def fit_normalised(
     first = require_coefficients(start, n_experts=comparisons.features.shape[1])
 
     def loss(coefficients: Float[ndarray, " experts"]) -> tuple[float, ndarray]:
-        return normalised_loss(
-            coefficients, comparisons, prior=prior, margin=margin, discounts=discounts
-        )
+        return normalised_loss(coefficients, comparisons, prior=prior, scale=scale)
 
-    found = minimize(
+    best = minimize(
         loss, first, jac=True, method="L-BFGS-B", options={"maxiter": MAX_STEPS, "ftol": 1e-12}
     )
-    return np.asarray(found.x) if found.fun <= loss(first)[0] else first
+    return np.asarray(best.x) if best.fun <= loss(first)[0] else first
 
 
-def log_likelihood(
-    coefficients: Coefficients, comparisons: Comparisons, *, margin: Margin
-) -> float:
-    """Mean log-probability of the labels, in nats; the higher the better."""
-    values, _ = margins(coefficients, comparisons, margin=margin)
-    labels = comparisons.labels
-    return float(
-        -np.mean(labels * np.logaddexp(0, -values) + (1 - labels) * np.logaddexp(0, values))
-    )
+def normalised_loss(
+    coefficients: Float[ndarray, " experts"],
+    comparisons: Comparisons,
+    *,
+    prior: Belief,
+    scale: float,
+) -> tuple[float, Float[ndarray, " experts"]]:
+    """Negative log posterior in nats, and its gradient; arguments as in `fit_normalised`."""
+    values, slopes = margins(coefficients, comparisons, scale=scale)
+    pull = np.linalg.solve(prior.covariance, coefficients - prior.mean)
+    misses = float(_misses(values, comparisons.labels).sum())
+    loss = misses + 0.5 * float((coefficients - prior.mean) @ pull)
+    return loss, slopes.T @ (expit(values) - comparisons.labels) + pull
 
 
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """Both stages fitted without some comparisons, and those comparisons.
-
-    Attributes:
-        first: `[experts]`, of stage 1.
-        second: `[experts]`, of stage 2.
-        held_out: Comparisons that neither was fitted to.
-    """
-
-    first: Float[ndarray, " experts"]
-    second: Float[ndarray, " experts"]
-    held_out: Comparisons
-
-
-@dataclass(frozen=True, eq=False)
-class Gate:
-    """Which stage to use, and why.
-
-    Attributes:
-        is_second: Whether stage 2 is to be used.
-        first_log_likelihood: Of held-out labels under stage 1, nats per comparison.
-        second_log_likelihood: Under stage 2.
-        n: Held-out comparisons.
-    """
-
-    is_second: bool
-    first_log_likelihood: float
-    second_log_likelihood: float
-    n: int
-
-
-def fold_masks(n_comparisons: int, *, n_folds: int = 5) -> list[Bool[ndarray, " comparisons"]]:
-    """Masks of the held-out comparisons, one per fold: every `n_folds`-th, each held out once."""
-    index = np.arange(n_comparisons)
-    return [index % n_folds == fold for fold in range(min(n_folds, n_comparisons))]
-
-
-def gate(folds: Sequence[Fold], *, margin: Margin) -> Gate:
-    """Whether held-out labels are no less likely under stage 2 than under stage 1.
-
-    Both are judged as the policies they would be served as, with normalisers.
-
-    Args:
-        folds: At least one; five that hold out every comparison once are far safer than one.
-        margin: Beta and gain.
+def margins(
+    coefficients: Coefficients, comparisons: Comparisons, *, scale: float
+) -> tuple[Float[ndarray, " comparisons"], Float[ndarray, "comparisons experts"]]:
+    """Margins and their derivatives by the coefficients.
 
     Raises:
-        InvalidInputError: nothing was held out.
+        InvalidCoefficientsError: not one finite coefficient per expert.
     """
-    counts = [len(fold.held_out.labels) for fold in folds]
-    if not sum(counts):
-        raise InvalidInputError("Nothing was held out to judge stage 2 by; keep stage 1 instead.")
-    served = Margin(margin.beta, margin.gain, is_normalised=True)
-    before, after = (
-        sum(
-            n * log_likelihood(found, fold.held_out, margin=served)
-            for n, fold, found in zip(counts, folds, stage, strict=True)
-            if n
-        )
-        / sum(counts)
-        for stage in ([fold.first for fold in folds], [fold.second for fold in folds])
-    )
-    return Gate(after >= before, before, after, sum(counts))
+    values = require_coefficients(coefficients, n_experts=comparisons.features.shape[1])
+    log_normaliser, means = soup_moments(values, comparisons.states)
+    ratios = comparisons.features @ values - comparisons.visits @ log_normaliser
+    return scale * ratios, scale * (comparisons.features - comparisons.visits @ means)
+
+
+def log_likelihood(coefficients: Coefficients, comparisons: Comparisons, *, scale: float) -> float:
+    """Mean log-probability of the labels, in nats; the higher the better."""
+    values, _ = margins(coefficients, comparisons, scale=scale)
+    return -float(np.mean(_misses(values, comparisons.labels)))
+
+
+def _misses(
+    margins: Float[ndarray, " comparisons"], labels: Float[ndarray, " comparisons"]
+) -> Float[ndarray, " comparisons"]:
+    return labels * np.logaddexp(0, -margins) + (1 - labels) * np.logaddexp(0, margins)

@@ -1,6 +1,6 @@
-"""The implicit output soup: draw from the reference, accept by the experts' tilts.
+"""The implicit output soup: propose from the reference, accept by the experts' tilts.
 
-With `t(a) = sum_k lambda_k tilt_k(a)` over the allowed tokens and `M` its maximum, a draw from the
+With `t(a) = sum_k lambda_k tilt_k(a)` over the allowed tokens and `M` its maximum, a token of the
 reference is accepted with probability `exp(t(a) - M)`. The accepted mass is proportional to
 `reference(a) exp(t(a))`: the distribution is that of the explicit soup, exactly.
 
@@ -8,30 +8,30 @@ Source: Spectral Souping, arXiv 2605.20408, implicit rule.
 
 Deviations:
 1. The acceptance probability is ours; the paper's is not known to us.
-2. After `cap` proposals the token is drawn from the explicit soup and the fallback counted; the
+2. After `cap` proposals the token is sampled from the explicit soup and the fallback counted; the
    distribution stays exact.
 3. Temperature T: propose from `reference^(1/T)`, accept with `exp((t - M) / T)`. Top-p needs the
-   explicit soup: the kept set depends on the pooled distribution.
+   explicit soup: the set of tokens depends on the pooled distribution.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
-from palate.core.errors import InvalidInputError, NotConvergedError
-from palate.soup.pool import log_softmax
+from palate.core.errors import InvalidInputError
+from palate.soup.states import log_softmax
 
 PROPOSALS_CAP = 32
 
 
 @dataclass(frozen=True, eq=False)
 class RejectionSampler:
-    """Everything that is needed to draw tokens at one state.
+    """Proposal and acceptance at one state.
 
     Attributes:
-        proposal: `[vocab]`, log-probabilities proposed from: the reference, masked and tempered.
+        proposal: `[vocab]`, log-probabilities proposed from: the reference, tempered.
         accept: `[vocab]`, probability of accepting each token; zero where forbidden.
         expected_proposals: Mean number of proposals per token without a cap.
     """
@@ -43,12 +43,12 @@ class RejectionSampler:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Tokens drawn implicitly.
+    """Tokens sampled implicitly.
 
     Attributes:
         tokens: `[draws]`, token ids.
         n_proposals: `[draws]`, proposals each took, at most the cap.
-        n_fallbacks: Draws that reached the cap and were taken from the explicit soup.
+        n_fallbacks: Tokens that reached the cap and were sampled from the explicit soup.
     """
 
     tokens: Int[ndarray, " draws"]
@@ -60,7 +60,6 @@ def rejection_sampler(
     reference: Float[ndarray, " vocab"],
     tilt: Float[ndarray, " vocab"],
     *,
-    allowed: Bool[ndarray, " vocab"] | None = None,
     temperature: float = 1.0,
 ) -> RejectionSampler:
     """The sampler of one state.
@@ -68,9 +67,8 @@ def rejection_sampler(
     Args:
         reference: `[vocab]`, logits or log-probabilities of the reference.
         tilt: `[vocab]`, `sum_k lambda_k (log p_k - log p_0)` from normalised log-probabilities;
-            minus infinity is a veto; ignored where the reference forbids.
-        allowed: `[vocab]`; the maximum is taken over allowed tokens only, so that a mask costs no
-            rejections.
+            minus infinity is a veto; ignored where the reference forbids, so that a mask of the
+            reference costs no rejections.
         temperature: Above zero.
 
     Raises:
@@ -82,10 +80,7 @@ def rejection_sampler(
             f"Reference {np.shape(reference)}, tilt {np.shape(tilt)} and temperature {temperature} "
             "do not make a sampler; give two vectors of one length and a temperature above 0."
         )
-    is_open = ~np.isneginf(reference)
-    if allowed is not None:
-        is_open &= np.asarray(allowed, dtype=bool)
-    is_open &= ~np.isneginf(tilt)
+    is_open = ~np.isneginf(reference) & ~np.isneginf(tilt)
     if not is_open.any() or not np.all(np.isfinite(tilt[is_open])):
         raise InvalidInputError(
             "No token is left, or a tilt is NaN or plus infinity; loosen the mask or clip tilts."
@@ -102,21 +97,17 @@ def sample_implicit(
     n_draws: int,
     generator: np.random.Generator,
     cap: int = PROPOSALS_CAP,
-    with_fallback: bool = True,
 ) -> Draws:
-    """Tokens from the soup, all draws proposing at once, round by round.
+    """Tokens from the soup, all proposing at once, round by round.
 
     Args:
-        sampler: Of the state.
-        n_draws: Tokens to draw.
+        sampler: The state's.
+        n_draws: How many tokens to sample.
         generator: Source of proposals and acceptances.
         cap: Most proposals per token, at least one.
-        with_fallback: Draw from the explicit soup after `cap` proposals; otherwise fail.
 
     Raises:
         InvalidInputError: the cap is below one.
-        NotConvergedError: a draw reached the cap and no fallback is allowed; carries the tokens,
-            -1 where missing.
     """
     if cap < 1:
         raise InvalidInputError(f"The cap of {cap} proposals allows none; use one or more.")
@@ -132,13 +123,6 @@ def sample_implicit(
         tokens[waiting[is_accepted]] = proposed[is_accepted]
         n_proposals[waiting] += 1
     waiting = np.flatnonzero(tokens < 0)
-    if waiting.size and not with_fallback:
-        raise NotConvergedError(
-            f"{waiting.size} of {n_draws} draws were not accepted within {cap} proposals "
-            f"({sampler.expected_proposals:.3g} are expected); use the explicit soup.",
-            last=tokens,
-            gap=waiting.size / n_draws,
-        )
     if waiting.size:
         explicit = chances * sampler.accept
         tokens[waiting] = generator.choice(

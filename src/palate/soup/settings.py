@@ -13,14 +13,16 @@ class SoupSettings(Settings):
 
     Attributes:
         budget: Largest mean KL to the base model, nats per token.
-        early_budget: The same while a user has said little.
+        early_budget: The same while there are fewer than `n_early` feedback items.
         largest_scale: How many times the believed coefficients may be enlarged to spend the
             budget; 1 only shrinks. Never beyond the two bounds below.
-        least_coefficient: Below zero an expert is turned round; `None` does not bound.
+        least_coefficient: Below zero an expert is subtracted; `None` does not bound.
         most_coefficient: 1 is an expert as it was trained; `None` does not bound.
-        n_early: Feedback items below which `early_budget` holds.
+        n_early: Number of feedback items below which `early_budget` holds.
         active_threshold: An expert takes part when `|coefficient| * sd of its tilt` reaches this.
-        confidence: Of intervals and of the predicted gain.
+        confidence: Confidence of intervals and of the predicted gain.
+        normalised_from: Comparisons from which `palate soup fit` tries stage 2, the fit with the
+            soup's normalisers (100 is a good number); `None` never does.
     """
 
     budget: float = Field(default=0.2, gt=0)
@@ -31,6 +33,11 @@ class SoupSettings(Settings):
     n_early: int = Field(default=10, ge=0)
     active_threshold: float = Field(default=0.02, ge=0)
     confidence: float = Field(default=0.95, gt=0, lt=1)
+    normalised_from: int | None = Field(default=None, ge=2)
+
+    def budget_after(self, n_observations: int) -> float:
+        """The budget that holds after so many feedback items."""
+        return self.early_budget if n_observations < self.n_early else self.budget
 
 
 def settings_for(
@@ -39,13 +46,13 @@ def settings_for(
     *,
     has_population: bool,
 ) -> dict[str, float]:
-    """The trust region that `soup.json` has unless told otherwise.
+    """The default trust region of `soup.json`.
 
-    Where many users's feedback gave the prior, size and sign of coefficients are learned, and a
+    Where many users' feedback gave the prior, size and sign of coefficients are learned, and a
     soup may go as far from the base as an expert does. Without it, experts of one objective each
     are building blocks: whoever wants three objectives gets three experts in full, which cost about
-    the sum of their KL, and none is turned round, for which nothing was trained and texts break
-    within any budget (docs/log.md). Half as far while little is known.
+    the sum of their KL, and none is subtracted, for which nothing was trained and texts break
+    within any budget (docs/log.md). Half as far while there is little feedback.
 
     Args:
         anchors: What each expert was trained for.

@@ -20,8 +20,13 @@ from scipy.optimize import lsq_linear
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
-from palate.soup.normalised import States
-from palate.soup.pool import Coefficients, kl_divergence, log_softmax, require_coefficients
+from palate.soup.states import (
+    Coefficients,
+    States,
+    kl_divergence,
+    log_softmax,
+    require_coefficients,
+)
 
 BISECTIONS = 60
 
@@ -62,10 +67,10 @@ def trust_region(
     states may have more.
 
     Args:
-        coefficients: `[experts]`.
+        coefficients: One an expert.
         states: Where KL is measured.
         budget: Largest mean KL to the reference, nats per token.
-        state_shares: `[states]`, how much each state counts; equal by default.
+        state_shares: How much each state counts; equal by default.
         floor: Index and coefficient of a safety expert that feedback cannot lower. Its coefficient
             becomes at least this, what is above is shrunk like the rest.
         largest_scale: Above zero; at one coefficients are never enlarged.
@@ -104,7 +109,7 @@ def trust_region(
 
 
 def mode_within(
-    belief: Belief, *, least: float | None, most: float | None
+    belief: Belief, least: float | None, most: float | None
 ) -> Float[ndarray, " experts"]:
     """The most probable coefficients between two bounds, by bounded least squares.
 
@@ -114,8 +119,18 @@ def mode_within(
     if np.all((belief.mean >= low) & (belief.mean <= high)):
         return belief.mean
     root = np.linalg.inv(np.linalg.cholesky(belief.covariance))
-    found = lsq_linear(root, root @ belief.mean, bounds=(low, high), method="bvls", tol=1e-12)
-    return np.clip(found.x, low, high)  # the solver oversteps by rounding
+    mode = lsq_linear(root, root @ belief.mean, bounds=(low, high), method="bvls", tol=1e-12)
+    return np.clip(mode.x, low, high)  # the solver oversteps by rounding
+
+
+def headroom(
+    coefficients: Float[ndarray, " experts"], least: float | None, most: float | None
+) -> float:
+    """How many times the coefficients may be enlarged before one leaves the bounds."""
+    bounds = np.where(coefficients > 0, np.inf if most is None else most, np.inf)
+    bounds = np.where(coefficients < 0, -np.inf if least is None else least, bounds)
+    inside = coefficients != 0
+    return float(np.min(bounds[inside] / coefficients[inside], initial=np.inf))
 
 
 def expert_kls(states: States) -> Float[ndarray, " experts"]:

@@ -1,11 +1,10 @@
-"""The study of soups: who its users are, how they vote, and how shares are told."""
+"""The study of soups: who its users are, how they vote, and how shares are reported."""
 
 import numpy as np
 import pytest
 
 from palate.core.types import Belief
-from palate.soup.states import States
-from palate.soup.states import log_softmax
+from palate.soup.states import States, log_softmax
 from research.soup.candidates import N_CANDIDATES, Candidates
 from research.soup.fit import (
     StudyBasis,
@@ -23,7 +22,7 @@ from research.soup.library import (
     development_users,
     feedback_prompts,
     reported_users,
-    training_tastes,
+    training_preferences,
 )
 from research.soup.pool import AnswerPool, Votes, simulate_votes
 from research.soup.report import failures, findings, render
@@ -64,7 +63,7 @@ def test_groups_of_users_differ_and_half_of_each_is_signed():
     users = np.array([user.direction for user in reported_users(seed=0)])
     others = (
         np.array([user.direction for user in development_users(seed=0)]),
-        training_tastes(seed=0),
+        training_preferences(seed=0),
         np.array([user.direction for user in reported_users(seed=1)]),
     )
     assert np.abs(users).sum(axis=1) == pytest.approx(np.ones(len(users)))
@@ -82,21 +81,25 @@ def test_no_prompt_serves_two_purposes():
 
 
 def test_the_wanted_poles_are_the_clear_axes_net_of_their_opposites():
-    taste = np.array([0.5, 0.1, 0.0, 0.3, 0.05, 0.05])  # elementary +.4, informative +.3, style 0
-    assert [pole.name for pole in wanted_poles(taste)] == ["elementary", "informative"]
-    assert [pole.name for pole in wanted_poles(-taste)] == ["expert", "concise"]
-    assert instructions(taste[None]) == ["Use simple words that a child knows. Tell me many facts."]
+    preference = np.array(
+        [0.5, 0.1, 0.0, 0.3, 0.05, 0.05]
+    )  # elementary +.4, informative +.3, style 0
+    assert [pole.name for pole in wanted_poles(preference)] == ["elementary", "informative"]
+    assert [pole.name for pole in wanted_poles(-preference)] == ["expert", "concise"]
+    assert instructions(preference[None]) == [
+        "Use simple words that a child knows. Tell me many facts."
+    ]
 
 
 def test_users_vote_on_two_answers_to_one_prompt_by_their_utility():
     generator = np.random.default_rng(0)
     pool, _ = _pool(generator)
-    tastes = np.array([[1.0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, -1.0]])
-    votes = simulate_votes(pool, tastes, n_comparisons=400, generator=generator)
+    preferences = np.array([[1.0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, -1.0]])
+    votes = simulate_votes(pool, preferences, n_comparisons=400, generator=generator)
     assert np.array_equal(pool.prompt_index[votes.first], pool.prompt_index[votes.second])
     assert np.all(votes.first != votes.second)
-    for user, taste in enumerate(tastes):
-        gaps = (pool.gold[votes.first[user]] - pool.gold[votes.second[user]]) @ taste
+    for user, preference in enumerate(preferences):
+        gaps = (pool.gold[votes.first[user]] - pool.gold[votes.second[user]]) @ preference
         expected = 1 / (1 + np.exp(-10 * gaps))
         assert votes.labels[user].mean() == pytest.approx(expected.mean(), abs=0.06)
         sure = np.abs(gaps) > 0.6
@@ -108,18 +111,20 @@ def test_perfect_experts_give_back_the_users_utility_and_the_prior_helps_at_few_
     generator = np.random.default_rng(1)
     pool, anchors = _pool(generator)
     basis = _basis(generator, pool)
-    tastes = training_tastes(seed=5)[:30]
-    votes = simulate_votes(pool, tastes, n_comparisons=200, generator=generator)
+    preferences = training_preferences(seed=5)[:30]
+    votes = simulate_votes(pool, preferences, n_comparisons=200, generator=generator)
 
     def agreement(own: StudyBasis, n: int) -> float:
         beliefs = fit_users(own, votes, n_comparisons=n)
         wanted = (
             anchors[list(own.places)].T
-            @ np.array([own.soup.coefficients(belief.mean) for belief in beliefs]).T
+            @ np.array([own.soup.unscaled(belief).mean for belief in beliefs]).T
         )
-        rewards, utility = pool.gold @ wanted, pool.gold @ tastes.T
+        rewards, utility = pool.gold @ wanted, pool.gold @ preferences.T
         return float(
-            np.mean([np.corrcoef(rewards[:, p], utility[:, p])[0, 1] for p in range(len(tastes))])
+            np.mean(
+                [np.corrcoef(rewards[:, p], utility[:, p])[0, 1] for p in range(len(preferences))]
+            )
         )
 
     assert agreement(basis, 200) > 0.95
@@ -143,8 +148,8 @@ def test_the_best_single_expert_is_the_one_whose_reward_is_the_users():
     generator = np.random.default_rng(3)
     pool, anchors = _pool(generator)
     basis = _basis(generator, pool)
-    tastes = anchors[list(basis.places)]
-    votes = simulate_votes(pool, tastes, n_comparisons=600, generator=generator)
+    preferences = anchors[list(basis.places)]
+    votes = simulate_votes(pool, preferences, n_comparisons=600, generator=generator)
     picked = best_single_experts(basis, votes, n_comparisons=600)
     axes = [k for k, place in enumerate(basis.places) if place < len(OBJECTIVE_NAMES)]
     assert [picked[k] for k in axes] == axes
@@ -183,17 +188,17 @@ def test_shares_are_sums_of_gains_over_users_of_all_seeds():
         _row("parameter soup", [0.5, 0.2], prior="prior", n=100, seed=1),
         _row("prompting", [0.5, 0.5]),
     ]
-    soup, told = findings(rows)
+    soup, oracle = findings(rows)
     assert soup["gain"]["estimate"] == pytest.approx((0.3 + 0.1 + 0.4 + 0.0) / 1.2)
     assert soup["gain_at_budget"]["estimate"] == pytest.approx(0.8 / 1.6)
     assert soup["raw"]["estimate"] == pytest.approx(1.4 / 1.8)
     assert (soup["n_users"], soup["worst"]) == (4, pytest.approx(0.0))
-    assert told["gain"]["estimate"] == pytest.approx(0.7 / 0.6)
-    missed = failures([soup, told])
+    assert oracle["gain"]["estimate"] == pytest.approx(0.7 / 0.6)
+    missed = failures([soup, oracle])
     assert len(missed) == 2
     assert "after 100 votes reaches 66.7%, not 90%" in missed[0]
     assert "prompting reaches 116.7%" in missed[1]
-    text = render([soup, told], {}, command="python -m research.soup.study")
+    text = render([soup, oracle], {}, command="python -m research.soup.study")
     assert "| parameter soup | population | 67 [" in text
     assert "Missed: " in text
 

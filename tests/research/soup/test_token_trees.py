@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import expit, log_softmax
 
-from palate.soup.trees import answer_log_probs
 from research.soup.token_trees import BETA, GAIN, votes, yardstick
+from research.soup.trees import answer_log_probs
 
 
 @pytest.fixture(scope="module")

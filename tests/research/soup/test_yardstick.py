@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from palate.core.errors import CheckFailedError
-from palate.soup.normalised import Margin, margins
-from palate.soup.trees import answer_sums, optimal_policy, soup_policy, tilts
+from palate.soup.normalised import margins
 from research.soup.token_trees import BETA, votes, yardstick
+from research.soup.trees import answer_sums, optimal_policy, soup_policy, tilts
 from research.soup.yardstick import (
     comparisons,
     make_bench,
@@ -38,9 +38,7 @@ def test_the_fast_soup_is_the_pooled_one(bench):
 def test_comparisons_have_the_margins_of_the_soups_log_ratio(bench):
     said = votes(bench.world, user=1)
     lam = np.array([0.7, -0.3, 1.1])
-    found, _ = margins(
-        lam, comparisons(bench.first(3), bench, said), margin=Margin(beta=1.0, gain=1.0)
-    )
+    found, _ = margins(lam, comparisons(bench.first(3), bench, said), scale=1.0)
     ratio = answer_sums(tilts(bench.soup(lam), reference=bench.world.reference))
     assert found == pytest.approx(ratio[said.first] - ratio[said.second], abs=1e-10)
 

@@ -1,11 +1,12 @@
-"""Log-linear pooling of next-token distributions: the explicit output soup.
+"""Log-linear pooling of next-token distributions in numpy: the explicit output soup, as an oracle.
 
     log p(v) = (1 - sum_k lambda_k) log p_0(v) + sum_k lambda_k log p_k(v) - log Z
 
 Rules for forbidden tokens (log-probability minus infinity): a row with coefficient zero is left
 out, never multiplied; a token the reference forbids stays forbidden while the reference takes part;
 an expert's minus infinity is a veto when its coefficient is positive and an error when it is
-negative, unless tilts are clipped. Masks act after pooling.
+negative, unless tilts are clipped. Masks act after pooling. Answers are sampled by
+`palate.engine`, which pools on the accelerator.
 
 Source: Spectral Souping, arXiv 2605.20408, explicit rule; DeRa, arXiv 2402.02992, for one expert;
 MOD, arXiv 2406.18853, for coefficients that sum to one.
@@ -14,7 +15,6 @@ Deviation: tilts are clipped only when asked to; the exact rule is the default.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.special import logsumexp
 
-from palate.core.errors import InvalidCoefficientsError, InvalidInputError
-
-Coefficients = Float[ndarray, " experts"] | Sequence[float]
+from palate.core.errors import InvalidInputError
+from palate.soup.states import Coefficients, log_softmax, require_coefficients
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,21 +41,6 @@ class Pooled:
     n_clipped: int = 0
 
 
-def log_softmax(logits: Float[ndarray, "*states vocab"]) -> Float[ndarray, "*states vocab"]:
-    """Normalised logarithms, `[..., vocab]`; minus infinity stays.
-
-    Raises:
-        InvalidInputError: a logit is NaN or plus infinity, or a state has no allowed token.
-    """
-    values = np.asarray(logits, dtype=np.float64)
-    if np.any(np.isnan(values)) or np.any(values == np.inf):
-        raise InvalidInputError("The logits hold NaN or plus infinity; only minus infinity may be.")
-    totals = np.asarray(logsumexp(values, axis=-1, keepdims=True))
-    if not np.all(np.isfinite(totals)):
-        raise InvalidInputError("A state has no allowed token left; loosen the mask or the vetoes.")
-    return values - totals
-
-
 def pool_log_linear(
     reference: Float[ndarray, "*states vocab"],
     experts: Float[ndarray, "experts *states vocab"],
@@ -71,7 +55,7 @@ def pool_log_linear(
         reference: `[..., vocab]`, logits or log-probabilities; constants per state do not matter.
         experts: `[experts, ..., vocab]`, the same.
         coefficients: `[experts]`, any real numbers.
-        allowed: `[..., vocab]`, true for tokens that may be drawn; applied after pooling.
+        allowed: `[..., vocab]`, true for tokens that may be sampled; applied after pooling.
         clip: Largest absolute tilt of an expert in nats; `None` is exact.
 
     Raises:
@@ -104,40 +88,6 @@ def pool_log_linear(
     if allowed is not None:
         pooled = np.where(allowed, pooled, -np.inf)
     return Pooled(log_softmax(pooled), np.asarray(log_normaliser), n_clipped)
-
-
-def require_coefficients(
-    coefficients: Coefficients, *, n_experts: int
-) -> Float[ndarray, " experts"]:
-    """The coefficients as a vector, one finite number per expert.
-
-    Raises:
-        InvalidCoefficientsError: they are not.
-    """
-    values = np.asarray(coefficients, dtype=np.float64)
-    if values.shape != (n_experts,) or not np.all(np.isfinite(values)):
-        raise InvalidCoefficientsError(
-            f"The coefficients {values.tolist()} do not fit; give one finite number for each of "
-            f"the {n_experts} experts."
-        )
-    return values
-
-
-def kl_divergence(
-    first: Float[ndarray, "*states vocab"], second: Float[ndarray, "*states vocab"]
-) -> Float[ndarray, "*states"]:
-    """`KL(first || second)` in nats, per state, of normalised log-probabilities."""
-    probabilities = np.exp(first)
-    with np.errstate(invalid="ignore"):
-        terms = np.where(probabilities > 0, probabilities * (first - second), 0.0)
-    return np.asarray(terms.sum(axis=-1))
-
-
-def entropy(log_probs: Float[ndarray, "*states vocab"]) -> Float[ndarray, "*states"]:
-    """Entropy in nats, per state, of normalised log-probabilities."""
-    probabilities = np.exp(log_probs)
-    terms = np.where(probabilities > 0, probabilities * np.maximum(log_probs, -1e300), 0.0)
-    return np.asarray(-terms.sum(axis=-1))
 
 
 def _sum_of_rows(

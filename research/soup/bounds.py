@@ -16,8 +16,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.soup.pool import Coefficients, kl_divergence, require_coefficients
-from palate.soup.trees import Policy, Values, state_log_probs
+from palate.soup.states import Coefficients, kl_divergence, require_coefficients
+from research.soup.trees import Policy, Values, state_log_probs
 
 Ranges = Sequence[Float[ndarray, " states"]]
 """Range of the remaining return at every state, per depth."""

@@ -1,4 +1,4 @@
-"""Which expert wrote which token, and signs that a soup has gone wrong.
+"""Numbers of a soup, and signs that it has gone wrong.
 
 Source: ours, extensions of Spectral Souping, arXiv 2605.20408.
 """
@@ -10,9 +10,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.core.types import Belief
-from palate.soup.normalised import States, soup_moments
-from palate.soup.pool import Coefficients, entropy, kl_divergence, log_softmax, require_coefficients
+from palate.soup.states import (
+    Coefficients,
+    States,
+    entropy,
+    kl_divergence,
+    log_softmax,
+    require_coefficients,
+    soup_moments,
+)
 
 PEAKED_ENTROPY_RATIO = 0.5
 FLAT_ENTROPY_RATIO = 1.2
@@ -23,7 +29,7 @@ CONDITION_NUMBER = 1e6
 
 @dataclass(frozen=True)
 class SoupReport:
-    """What is known of a soup on some states.
+    """Numbers of a soup on some states.
 
     Attributes:
         kl_per_token: Mean KL to the reference, nats.
@@ -42,23 +48,6 @@ class SoupReport:
     warnings: tuple[str, ...]
 
 
-def contributions(
-    coefficients: Coefficients, states: States
-) -> Float[ndarray, "states vocab experts"]:
-    """How much each expert raised each token: `lambda_k (tilt_k - E_soup tilt_k)`, in nats.
-
-    Their sum over the experts is `log soup - log reference` up to a constant of the state, namely
-    the state's KL from the reference. Positive: the expert made the token likelier than tokens of
-    the soup on average.
-
-    Raises:
-        InvalidCoefficientsError: not one finite coefficient per expert.
-    """
-    weighted = require_coefficients(coefficients, n_experts=states.tilts.shape[2])
-    _, means = soup_moments(weighted, states)
-    return weighted * (states.tilts - means[:, None, :])
-
-
 def report_soup(
     coefficients: Coefficients,
     states: States,
@@ -69,7 +58,7 @@ def report_soup(
     """Numbers and warnings of a soup on the given states.
 
     Args:
-        coefficients: `[experts]`.
+        coefficients: One an expert.
         states: Recent states of the conversation, at least one.
         budget: Mean KL per token beyond which a soup counts as too peaked, nats.
         curvature: Of the fit, to see whether experts are near duplicates; `None` if unknown.
@@ -97,8 +86,8 @@ def report_soup(
         f"Opposite giants: absolute coefficients sum to {size:.3g}, {negative:.0%} of it negative, "
         f"condition number {condition:.2g}; drop near-duplicate experts.": size > GIANT_SUM
         or condition > CONDITION_NUMBER,
-        f"Mostly negative: {negative:.0%} of the absolute coefficients take experts away; more "
-        "feedback, or an expert for what is wanted, would say more.": negative > NEGATIVE_SHARE,
+        f"Mostly negative: {negative:.0%} of the absolute coefficients take experts away; give "
+        "more feedback, or train an expert for what is wanted.": negative > NEGATIVE_SHARE,
     }
     return SoupReport(
         kl_per_token=kl,
@@ -115,12 +104,12 @@ def length_correlation(
 ) -> float:
     """Correlation of believed margins with differences of length: above 0.5 the fit is of length.
 
-    Log-ratios are sums over tokens, so a fit can mistake length for taste. Zero when either does
-    not vary.
+    Log-ratios are sums over tokens, so a fit can mistake length for preference. Zero when
+    either does not vary.
 
     Args:
-        margins: `[comparisons]`, believed margin of the first answer.
-        length_differences: `[comparisons]`, first minus second, in tokens.
+        margins: Believed margins of the first answers.
+        length_differences: First minus second, in tokens.
 
     Raises:
         InvalidInputError: lengths differ, or there are fewer than two comparisons.
@@ -133,31 +122,3 @@ def length_correlation(
     if np.ptp(margins) == 0 or np.ptp(length_differences) == 0:
         return 0.0
     return float(np.corrcoef(margins, length_differences)[0, 1])
-
-
-def top_token_agreement(
-    belief: Belief, states: States, *, generator: np.random.Generator, n_draws: int = 200
-) -> float:
-    """Share of draws from the belief whose likeliest token is that of its mean, over the states.
-
-    Near one: the answer would hardly change if the user were known better.
-
-    Args:
-        belief: Over coefficients of experts.
-        states: At least one.
-        generator: Source of the draws.
-        n_draws: Draws of coefficients.
-
-    Raises:
-        InvalidCoefficientsError: the belief does not speak of the states' experts.
-        InvalidInputError: there are no states.
-    """
-    mean = require_coefficients(belief.mean, n_experts=states.tilts.shape[2])
-    if not len(states.reference):
-        raise InvalidInputError("Agreement is measured on states; give at least one.")
-    top = np.argmax(states.reference + states.tilts @ mean, axis=1)
-    draws = generator.multivariate_normal(mean, belief.covariance, size=n_draws, method="cholesky")
-    agreed = [
-        np.mean(np.argmax(states.reference + states.tilts @ draw, axis=1) == top) for draw in draws
-    ]
-    return float(np.mean(agreed))

@@ -22,8 +22,8 @@ from numpy import ndarray
 from scipy.special import logsumexp
 
 from palate.core.errors import InvalidInputError
-from palate.soup.pool import Coefficients, log_softmax, require_coefficients
-from palate.soup.trees import Policy, Values, soup_policy
+from palate.soup.states import Coefficients, log_softmax, require_coefficients
+from research.soup.trees import Policy, Values, soup_policy
 
 
 def divergence_from_values(

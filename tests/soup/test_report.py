@@ -2,15 +2,9 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.core.types import Belief
-from palate.soup.explain import (
-    contributions,
-    length_correlation,
-    report_soup,
-    top_token_agreement,
-)
-from palate.soup.normalised import States
-from palate.soup.pool import entropy, kl_divergence, log_softmax, pool_log_linear
+from palate.soup.report import length_correlation, report_soup
+from palate.soup.states import States, entropy, kl_divergence, log_softmax
+from research.soup.explicit import pool_log_linear
 
 
 @pytest.fixture
@@ -23,22 +17,6 @@ def states(generator):
 def _soup(states, lam):
     experts = np.moveaxis(states.tilts, -1, 0) + states.reference
     return pool_log_linear(states.reference, experts, lam).log_probs
-
-
-def test_contributions_sum_to_the_log_ratio_less_the_states_kl(states):
-    lam = np.array([0.8, -0.5, 0.3])
-    soup = _soup(states, lam)
-    ratio = soup - states.reference
-    kl = kl_divergence(soup, states.reference)
-    total = contributions(lam, states).sum(axis=-1)
-    assert total == pytest.approx(ratio - kl[:, None], abs=1e-10)
-    # what the soup's own tokens owe to each expert cancels on average
-    means = np.einsum("sv,svk->sk", np.exp(soup), contributions(lam, states))
-    assert means == pytest.approx(np.zeros((5, 3)), abs=1e-12)
-
-
-def test_an_expert_without_a_coefficient_contributes_nothing(states):
-    assert np.abs(contributions([0.5, 0.0, 1.0], states)[:, :, 1]).max() == 0.0
 
 
 def test_the_reported_numbers_are_those_of_the_soup(states):
@@ -72,8 +50,8 @@ def test_peaked_flat_and_giant_soups_are_named(states):
 
 
 def test_small_negative_coefficients_are_no_giants(states):
-    (said,) = report_soup([-0.3, 0.1, 0], states, budget=9.0).warnings
-    assert said.startswith("Mostly negative: 75% of the absolute coefficients")
+    (warning,) = report_soup([-0.3, 0.1, 0], states, budget=9.0).warnings
+    assert warning.startswith("Mostly negative: 75% of the absolute coefficients")
 
 
 def test_a_report_needs_states(states):
@@ -88,22 +66,3 @@ def test_a_fit_of_length_is_seen_as_such(generator):
     assert length_correlation(np.ones(50), lengths) == 0.0
     with pytest.raises(InvalidInputError, match="two vectors"):
         length_correlation(np.ones(3), np.ones(2))
-
-
-def test_a_certain_belief_agrees_with_itself_and_a_wild_one_does_not(states, generator):
-    mean = np.array([0.5, -0.2, 0.1])
-    sure = top_token_agreement(Belief(mean, 1e-12 * np.eye(3)), states, generator=generator)
-    wild = top_token_agreement(Belief(mean, 25 * np.eye(3)), states, generator=generator)
-    assert sure == 1.0
-    assert wild < 0.6
-
-
-def test_agreement_between_two_tokens_is_a_normal_tail(generator):
-    # the first token leads by 1 and the draw moves the lead by a standard normal: P(z > -1)
-    reference = log_softmax(np.array([[1.0, 0.0]]))
-    states = States(reference, np.array([[[1.0], [0.0]]]))
-    belief = Belief(np.zeros(1), np.eye(1))
-    found = top_token_agreement(belief, states, generator=generator, n_draws=20_000)
-    assert found == pytest.approx(0.8413, abs=0.01)
-    with pytest.raises(InvalidInputError, match="at least one"):
-        top_token_agreement(belief, States(reference[:0], states.tilts[:0]), generator=generator)

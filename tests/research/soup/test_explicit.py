@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
-from palate.soup.pool import entropy, kl_divergence, log_softmax, pool_log_linear
+from palate.soup.states import entropy, kl_divergence, log_softmax
+from research.soup.explicit import pool_log_linear
 
 SEEDS = st.integers(0, 10_000)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.soup.trees import (
+from palate.soup.basis import effective_rank
+from research.soup.trees import (
     answer_log_probs,
     answer_sums,
     answer_tokens,
@@ -14,9 +15,11 @@ from palate.soup.trees import (
     sample_answers,
     soft_values,
     soup_policy,
+    state_log_probs,
     tilts,
+    tree_tilt_matrix,
 )
-from soup.problems import random_problem
+from token_problems import random_problem
 
 
 @pytest.fixture
@@ -125,3 +128,27 @@ def test_bad_trees_are_refused(generator):
         soft_values(problem.reference, np.zeros(26), beta=1.0)
     with pytest.raises(InvalidInputError, match="beta"):
         soft_values(problem.reference, np.zeros(27), beta=0.0)
+
+
+def test_states_of_a_tree_count_as_often_as_they_are_reached(generator):
+    problem = random_problem(generator)
+    matrix = tree_tilt_matrix(problem.reference, problem.experts)
+    reached = state_log_probs(problem.reference)
+    expected = 0.0
+    for depth, tilt in enumerate(tilts(problem.experts[1], reference=problem.reference)):
+        chances = np.exp(problem.reference[depth])
+        mean = np.sum(chances * tilt, axis=1, keepdims=True)
+        expected += np.exp(reached[depth]) @ np.sum(chances * (tilt - mean) ** 2, axis=1)
+    assert np.sum(matrix[:, 1] ** 2) == pytest.approx(expected)
+    assert len(matrix) == 3 + 9 + 27
+
+
+def test_a_family_of_rewards_in_two_dimensions_has_few_directions(generator):
+    problem = random_problem(generator, n_experts=2)
+    directions = generator.normal(size=(12, 2))
+    experts = [
+        optimal_policy(problem.reference, row @ problem.returns, beta=20.0) for row in directions
+    ]
+    # for a high price of KL tilts are linear in the reward
+    rank = effective_rank(tree_tilt_matrix(problem.reference, experts))
+    assert rank[0.99] == 2

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palate.soup.trees import Policy, optimal_policy, policy_from_logits, soft_values
+from research.soup.trees import Policy, optimal_policy, policy_from_logits, soft_values
 
 
 @dataclass

@@ -19,7 +19,9 @@ from numpy import ndarray
 from scipy.special import logsumexp
 
 from palate.core.errors import InvalidInputError
-from palate.soup.pool import kl_divergence, log_softmax, pool_log_linear
+from palate.soup.basis import tilt_matrix
+from palate.soup.states import kl_divergence, log_softmax
+from research.soup.explicit import pool_log_linear
 
 Policy = tuple[Float[ndarray, "states vocab"], ...]
 """One table of log-probabilities per depth."""
@@ -164,6 +166,24 @@ def answer_tokens(policy: Policy) -> Int[ndarray, "answers length"]:
     vocab = policy[0].shape[1]
     shape = (vocab,) * len(policy)
     return np.stack(np.unravel_index(np.arange(vocab ** len(policy)), shape), axis=1)
+
+
+def tree_tilt_matrix(
+    reference: Policy, policies: Sequence[Policy]
+) -> Float[ndarray, "pairs policies"]:
+    """The tilt matrix over all states of a token tree, each counted as often as it is reached."""
+    tables = [tilts(policy, reference=reference) for policy in policies]
+    reached = state_log_probs(reference)
+    return np.concatenate(
+        [
+            tilt_matrix(
+                base,
+                np.stack([table[depth] for table in tables]),
+                state_shares=np.exp(reached[depth]),
+            )
+            for depth, base in enumerate(reference)
+        ]
+    )
 
 
 def _require_returns(policy: Policy, returns: Float[ndarray, " answers"], *, beta: float) -> None:

@@ -3,14 +3,14 @@ import pytest
 from scipy.special import logsumexp
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
-from palate.soup.futures import (
+from research.soup.futures import (
     corrected_soup,
     divergence_from_policies,
     divergence_from_values,
     satisfy_any_policy,
 )
-from palate.soup.trees import optimal_policy, policy_from_logits, soft_values, soup_policy
-from soup.problems import random_problem
+from research.soup.trees import optimal_policy, policy_from_logits, soft_values, soup_policy
+from token_problems import random_problem
 
 
 def _divergence(problem):

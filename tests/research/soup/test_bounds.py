@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.soup.bounds import (
+from palate.soup.states import log_softmax
+from research.soup.bounds import (
     divergence_lower_bound,
     divergence_spread_bound,
     divergence_upper_bound,
@@ -13,16 +14,15 @@ from palate.soup.bounds import (
     remaining_range,
     three_term_bound,
 )
-from palate.soup.futures import divergence_from_policies, divergence_from_values
-from palate.soup.pool import log_softmax
-from palate.soup.trees import (
+from research.soup.futures import divergence_from_policies, divergence_from_values
+from research.soup.trees import (
     objective,
     optimal_policy,
     policy_from_logits,
     soft_values,
     soup_policy,
 )
-from soup.problems import random_problem
+from token_problems import random_problem
 
 
 def _solved(problem):

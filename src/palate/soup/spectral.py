@@ -1,0 +1,143 @@
+"""Spectral Souping from beginning to end: basis, coefficients, plan.
+
+Offline, once for a library (methods 4.1):
+
+    tilts         tau_k(s, a) = log p_k(a | s) - log p_0(a | s)          `palate.soup.states`
+    tilt matrix   M[(s, a), k] = sqrt(p_0) (tau_k - E_0 tau_k)           `basis.tilt_matrix`
+    rank, order   singular values of M; greedy determinant               `measure_spectrum`
+    prior         lambda ~ N(mu, S) over users                           `learning`
+
+Online, for each user (methods 4.2):
+
+    features      u_i = beta (tau(y_i) - tau(y'_i)) / scale              `SoupBasis.features`
+    stage 1       logistic fit of lambda to labels, convex               `palate.preferences`
+    stage 2       the same with the soup's normalisers, n >= 100         `normalised`
+    trust region  t lambda with mean KL per token <= budget (S8)         `trust`
+    plan          W + sum lambda_k Delta_k, or log p_0 + sum lambda_k tau_k pooled   `plans`
+
+Without feedback the base model answers (and the safety expert, if there is a floor): the mean of a
+population is no user's preference.
+
+Source: Spectral Souping, arXiv 2605.20408. Deviations: the low dimension is measured, not assumed;
+trust region, bounds and safety floor are ours.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import Belief
+from palate.soup.basis import (
+    active_experts,
+    effective_rank,
+    expert_spread,
+    select_experts,
+    tilt_matrix,
+)
+from palate.soup.basis_file import SoupBasis
+from palate.soup.learning import feature_scales
+from palate.soup.personal import PersonalSoup, predicted_gain
+from palate.soup.plans import SoupMethod, soup_plan
+from palate.soup.settings import SoupSettings
+from palate.soup.states import States
+from palate.soup.trust import headroom, mode_within, trust_region
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """What is measured of the experts as a basis.
+
+    Attributes:
+        feature_means: Mean of `beta * tilt_k(answer)` over calibration answers.
+        feature_scales: Standard deviation of the same.
+        effective_rank: Number of directions that carry 90, 99 and 99.9 % of the energy.
+        order: Experts in the order in which they add most to what the others span.
+    """
+
+    feature_means: Float[ndarray, " experts"]
+    feature_scales: Float[ndarray, " experts"]
+    effective_rank: dict[float, int]
+    order: tuple[int, ...]
+
+
+def measure_spectrum(
+    states: States, log_ratios: Float[ndarray, "answers experts"], *, beta: float
+) -> Spectrum:
+    """The offline phase, after training: scales, effective rank and order of the experts.
+
+    Args:
+        states: Sampled from the reference, with all experts' tilts.
+        log_ratios: `log p_k(answer) - log p_0(answer)` of calibration answers, nats.
+        beta: The KL price all experts were trained with.
+
+    Raises:
+        InvalidInputError: fewer than two answers, no states, or a number that is not finite.
+    """
+    means, scales = feature_scales(log_ratios, beta=beta)
+    M = tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0))  # [pairs, experts]
+    order = select_experts(M, n_experts=M.shape[1])
+    return Spectrum(means, scales, effective_rank(M), order)
+
+
+def personal_soup(
+    belief: Belief,
+    *,
+    basis: SoupBasis,
+    states: States,
+    method: SoupMethod,
+    settings: SoupSettings | None = None,
+    floor: tuple[int, float] | None = None,
+) -> PersonalSoup:
+    """The online phase, after the fit: the soup that serves a belief.
+
+    Args:
+        belief: Over scaled features, as fitted with `basis.features`.
+        basis: The library's `soup.json`.
+        states: Recent or calibration states with all experts' tilts, at least one.
+        method: `soup` or `output-soup`.
+        settings: Bounds, budgets and thresholds; by default `SoupSettings()`.
+        floor: Index and coefficient of a safety expert that feedback cannot lower.
+
+    Raises:
+        InvalidInputError: the states or the belief are of other experts, or there are no states.
+        InvalidCoefficientsError: the floor names no expert, or the belief is not finite.
+    """
+    settings, n_experts = settings or SoupSettings(), len(basis.experts)
+    if states.tilts.shape[2] != n_experts or len(belief.mean) != n_experts:
+        raise InvalidInputError(
+            f"The belief is over {len(belief.mean)} experts, the states have "
+            f"{states.tilts.shape[2]} and the basis {n_experts}; use one library's."
+        )
+    believed = basis.unscaled(belief)
+    bounds = settings.least_coefficient, settings.most_coefficient
+    allowed = mode_within(believed, *bounds)
+    wanted = allowed if belief.n_observations else np.zeros(n_experts)
+    trusted = trust_region(  # t lambda with mean KL <= budget, by bisection (S8)
+        wanted,
+        states,
+        budget=settings.budget_after(belief.n_observations),
+        floor=floor,
+        largest_scale=min(settings.largest_scale, headroom(wanted, *bounds)),
+    )
+    spread = expert_spread(tilt_matrix(states.reference, np.moveaxis(states.tilts, -1, 0)))
+    served = active_experts(
+        trusted.coefficients, spread=spread, threshold=settings.active_threshold
+    )
+    if floor is not None:
+        served[floor[0]] = trusted.coefficients[floor[0]]
+    return PersonalSoup(
+        coefficients=served,
+        believed=believed.mean,
+        allowed=allowed,
+        standard_errors=np.sqrt(np.diag(believed.covariance)),
+        scale=trusted.scale,
+        kl=trusted.kl,
+        gain=predicted_gain(
+            served, states, believed=believed, beta=basis.beta, confidence=settings.confidence
+        ),
+        n_observations=belief.n_observations,
+        plan=soup_plan(served, method=method),
+    )
