@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palate.build.soup_basis import kept_floor, write_soup
+from palate.build.soup_basis import stored_floor, write_soup
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidCoefficientsError
 from palate.core.protocols import SamplingParams
@@ -37,16 +37,16 @@ def test_a_basis_of_other_parameters_is_no_longer_the_librarys(folder: Path) -> 
     library = retrained(folder)
     assert library.manifest.expert_names == ("kind", "short", "plain")
     assert not has_own_basis(library.files)
-    write_soup(library, floor=kept_floor(library.files))
+    write_soup(library, floor=stored_floor(library.files))
     assert has_own_basis(library.files)
     assert library.basis.strength is None  # to be measured again
 
 
 def test_the_safety_floor_survives_other_experts(folder: Path) -> None:
     fewer = LibraryFolder.open(folder).with_experts_of(("kind", "plain"))
-    assert kept_floor(fewer) == {"plain": 0.3}
+    assert stored_floor(fewer) == {"plain": 0.3}
     library = Library.load(folder)
-    write_soup(library, floor=kept_floor(library.files))
+    write_soup(library, floor=stored_floor(library.files))
     assert library.floor is not None
     assert (library.floor.name, library.floor.coefficient) == ("plain", 0.3)
 
@@ -54,7 +54,7 @@ def test_the_safety_floor_survives_other_experts(folder: Path) -> None:
 def test_a_floor_on_an_expert_that_is_gone_stops_the_build(folder: Path) -> None:
     without = LibraryFolder.open(folder).with_experts_of(("kind", "short"))
     with pytest.raises(InvalidCoefficientsError, match="is on the expert 'plain'"):
-        kept_floor(without)
+        stored_floor(without)
 
 
 def test_a_stale_controller_stops_the_mixture_and_nothing_else(

@@ -10,6 +10,7 @@ import torch
 
 from palate.build.oracles import ModelOracle, Prices, maker, preference_name
 from palate.build.payoff_estimator import PayoffEstimator
+from palate.build.portfolio_settings import PortfolioSettings
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.plan import Plan, Pool, Row, member_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
@@ -111,9 +112,9 @@ def test_combined_policies_take_the_shares_as_coefficients_of_the_objectives_exp
     assert policy.coefficients == {"kind": 0.75, "plain": 0.25}
 
 
-def test_an_unknown_oracle_is_refused(builder):
-    with pytest.raises(InvalidInputError, match="trained, decoding, soup"):
-        maker("oracle", builder)
+def test_an_unknown_oracle_is_refused():
+    with pytest.raises(InvalidInputError, match=r"'oracle' in run\.yaml .*trained.*decoding.*soup"):
+        PortfolioSettings.checked({"oracle": "magic"}, source="run.yaml")
 
 
 def test_rewards_are_means_over_answers_and_kl_agrees_with_log_ratios(builder):

@@ -130,7 +130,7 @@ def test_two_ray_workers_write_the_file_that_one_process_writes(
                 sys.executable,
                 "-c",
                 "from palate.cli.app import main; main()",
-                *("scale", "payoff", library, "--prompts", prompts),
+                *("portfolio", "measure", library, "--prompts", prompts),
                 *("--out", tmp_path / f"{workers}.json"),
                 *("--set", "chunk_prompts=4", "--set", "max_tokens=10"),
                 *("--set", f"workers={workers}"),

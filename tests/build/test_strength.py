@@ -37,12 +37,13 @@ def test_preferences_are_of_one_two_or_three_objectives_in_equal_parts() -> None
 
 
 def test_the_measured_strength_is_written_and_used_at_once(library: Library) -> None:
-    found = measure_strength(library, CALIBRATION, max_tokens=6)
-    assert found.strength in module.CANDIDATES
-    assert load_basis(library.files.folder / "soup.json").strength == found.strength
-    assert library.strength == found.strength
+    rows = measure_strength(library, CALIBRATION, max_tokens=6)
+    strength = load_basis(library.files.folder / "soup.json").strength
+    assert strength in module.CANDIDATES
+    assert strength in rows
+    assert library.strength == strength
     again = Library.load(library.files.folder)
-    expected = found.strength * np.array([1.0, 0.0, 0.0])
+    expected = strength * np.array([1.0, 0.0, 0.0])
     coefficients = again.decide("a", method="soup", known=known()).coefficients
     assert list(coefficients.values()) == pytest.approx(expected.tolist())
 
@@ -58,9 +59,9 @@ def test_a_budget_that_nothing_keeps_gives_the_smallest_candidate(
 ) -> None:
     settings = library.basis.settings.model_copy(update={"budget": 1e-9})
     library.__dict__["basis"] = replace(library.basis, settings=settings)
-    found = measure_strength(library, CALIBRATION, max_tokens=4)
-    assert found.strength == module.CANDIDATES[0]
-    assert len(found.rows) == 1
+    rows = measure_strength(library, CALIBRATION, max_tokens=4)
+    assert library.strength == module.CANDIDATES[0]
+    assert len(rows) == 1
 
 
 def test_repeats_are_counted_within_an_answer() -> None:

@@ -60,7 +60,7 @@ def alone(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def launched(config: Path, out: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """`scale train` of the expert `long` on two processes of this machine."""
+    """`build --expert` of the expert `long` on two processes of this machine."""
     return subprocess.run(
         [
             *(BIN / "accelerate", "launch", "--config_file", config, "--num_processes", "2"),
@@ -96,7 +96,7 @@ def test_two_processes_have_the_losses_and_the_adapter_of_one(
     library: Path, alone: Trained, tmp_path: Path, project_root: Path
 ) -> None:
     config = project_root / "examples/accelerate/ddp-cpu.yaml"
-    words = ("--no_python", BIN / "palate", "scale", "train", library)
+    words = ("--no_python", BIN / "palate", "build", library, "--expert")
     done = launched(config, tmp_path / "two", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     require_same_run(alone, tmp_path / "two")
@@ -108,7 +108,7 @@ def test_two_processes_that_shard_have_the_losses_and_the_adapter_of_one(
     library: Path, alone: Trained, tmp_path: Path, project_root: Path
 ) -> None:
     config = project_root / "examples/accelerate/fsdp.yaml"
-    words = (project_root / "tests/fsdp_on_cpus.py", "scale", "train", library)
+    words = (project_root / "tests/fsdp_on_cpus.py", "build", library, "--expert")
     done = launched(config, tmp_path / "two", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     require_same_run(alone, tmp_path / "two")
@@ -121,7 +121,7 @@ def test_fsdp_on_cpus_is_refused_since_accelerate_would_shard_nothing(
 ) -> None:
     config = project_root / "examples/accelerate/fsdp.yaml"
     done = launched(
-        config, tmp_path / "two", "--no_python", BIN / "palate", "scale", "train", library
+        config, tmp_path / "two", "--no_python", BIN / "palate", "build", library, "--expert"
     )
     assert done.returncode != 0
     assert "accelerate runs DistributedType.MULTI_CPU on cpu and would shard" in done.stderr

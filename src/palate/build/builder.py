@@ -75,7 +75,7 @@ class Builder:
         return hash_value({name: part.key for name, part in self.library.manifest.rewards.items()})
 
     def has(self, anchor: Anchor) -> bool:
-        """Whether the library has this anchor's expert, made with these settings."""
+        """Whether the library has this anchor's expert with these settings."""
         return self.library.has_expert(anchor.name, key=self._key(self._job(anchor)))
 
     def make(self, anchor: Anchor, *, title: str) -> None:

@@ -93,7 +93,7 @@ def grow(builder: Builder, settings: PortfolioSettings) -> Grown:
         NotCertifiedError: a slack is given and the table does not carry it.
     """
     require_growable(builder.settings, settings)
-    prompts = portfolio_prompts(builder.settings, settings)
+    prompts = _prompts(builder.settings, settings)
     folder = builder.library.folder
     oracle = ModelOracle(
         maker(settings.oracle, builder),
@@ -150,7 +150,7 @@ def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
                 f"preferences, more than portfolio.max_policies={settings.max_policies}; allow "
                 "more, widen the tolerances, or search adaptively."
             )
-    n_prompts = len(portfolio_prompts(run, settings))
+    n_prompts = len(_prompts(run, settings))
     if n_prompts < LEAST_PROMPTS:
         raise InvalidInputError(
             f"{n_prompts} prompts cannot choose and certify a portfolio; give at least "
@@ -158,7 +158,7 @@ def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
         )
 
 
-def portfolio_prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[str, ...]:
+def _prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[str, ...]:
     """The prompts that policies are measured on.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 from palate.build.calibration import MEASURED, Entry, calibrate_methods
 from palate.build.run_file import RunSettings, stored_run
 from palate.build.run_prompts import calibration_prompts
-from palate.build.soup_basis import kept_floor, write_soup
+from palate.build.soup_basis import stored_floor, write_soup
 from palate.build.strength import measure_strength
 from palate.core.errors import InvalidInputError
 from palate.core.progress import note
@@ -73,7 +73,7 @@ def measure_library(
     if not library.manifest.experts:
         return None
     if not has_own_basis(library.files):
-        write_soup(library, floor=kept_floor(library.files))
+        write_soup(library, floor=stored_floor(library.files))
     prompts = calibration_prompts(settings)
     if not prompts:
         note(

@@ -37,7 +37,7 @@ from palate.mixture.mope import fit
 from palate.mixture.reward import Judge, References
 from palate.mixture.rollout import CONTROLLER, Task, sample
 from palate.mixture.settings import FitSettings
-from palate.mixture.wording import MixtureRequest, Wording
+from palate.mixture.wording import MixtureRequest
 from palate.models.processes import is_first, join_launch
 from palate.rewards.reward import LearnedReward
 from palate.training.rollouts import read_rollouts
@@ -97,16 +97,16 @@ class LibraryLogOdds:
 
 @dataclass(frozen=True, eq=False)
 class FittedMixture:
-    """A controller in its library, and what came of it.
+    """A trained controller in its library.
 
     Attributes:
-        folder: Of the controller.
+        folder: The controller's folder.
         curves: One row per update.
         before: Summaries of the uniform mixture: `trained` and, if any, `held_out` combinations.
         after: The same of the controller.
-        warnings: One sentence per monitor that speaks up.
+        warnings: One sentence per monitor that is out of range.
         seconds: Wall clock.
-        n_parameters: Of the controller.
+        n_parameters: Size of the controller.
         is_first: Whether this process wrote the files; under a launch of several one does.
     """
 
@@ -207,31 +207,27 @@ def task_for(
     decoding: Controller,
     combinations: tuple[tuple[float, ...], ...],
 ) -> Task:
-    """What a controller of this library is trained on, with the given decoding in the engine."""
+    """The training task of a controller of this library, with its decoding in the engine."""
     manifest = opened.manifest
-    wording = _wording(opened, run)
+    settings = run.fit
+    wording = wording_of(
+        manifest,
+        opened.base,
+        prompts=settings.prompts,
+        pool=settings.pool,
+        blend=settings.blend,
+    )
     engine = LocalEngine(
         opened.base, opened.bank, max_num_seqs=256, controllers={CONTROLLER: decoding}
     )
     rewards = library_rewards(opened.files).rewards
     judge = Judge(
         LibraryLogOdds(rewards, manifest.anchors()),
-        References(engine, wording, max_tokens=run.fit.max_tokens),
-        temperature=run.fit.judge_temperature,
-        is_raw=run.fit.reward == "raw",
+        References(engine, wording, max_tokens=settings.max_tokens),
+        temperature=settings.judge_temperature,
+        is_raw=settings.reward == "raw",
     )
     return Task(engine, wording, judge, _prompts(opened, run), combinations)
-
-
-def _wording(opened: Library, run: MixtureRun) -> Wording:
-    fit_settings = run.fit
-    return wording_of(
-        opened.manifest,
-        opened.base,
-        prompts=fit_settings.prompts,
-        pool=fit_settings.pool,
-        blend=fit_settings.blend,
-    )
 
 
 def combinations_of(
@@ -251,12 +247,12 @@ def combinations_of(
     )
     held_out = tuple(strengths_for(manifest, shares) for shares in run.held_out)
     trained = tuple(strengths_for(manifest, shares) for shares in listed)
-    kept = tuple(row for row in trained if not any(np.allclose(row, other) for other in held_out))
-    if not kept:
+    trained = tuple(row for row in trained if not any(np.allclose(row, o) for o in held_out))
+    if not trained:
         raise InvalidInputError(
             "Every combination is held out, so none is left to train on; hold out fewer."
         )
-    return kept, held_out
+    return trained, held_out
 
 
 def _measured(

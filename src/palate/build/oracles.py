@@ -17,8 +17,9 @@ Source:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,7 +28,6 @@ from numpy import ndarray
 from palate.build.builder import Builder
 from palate.build.payoff_estimator import PayoffEstimator
 from palate.build.portfolio_settings import OracleKind
-from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.simplex import require_simplex
 from palate.engine.bank import AdapterBank
@@ -155,18 +155,10 @@ def some_prompts(measurements: Measurements, part: Int[ndarray, " prompts"]) -> 
 
 
 def maker(kind: OracleKind, builder: Builder) -> Make:
-    """How policies of this kind are made.
-
-    Raises:
-        InvalidInputError: the kind is unknown.
-    """
+    """The function from preferences to policies of this kind."""
     if kind == "trained":
-        return lambda preference: _trained(builder, preference)
-    if kind in get_args(OracleKind):
-        return lambda preference: _combined(kind, builder, preference)
-    raise InvalidInputError(
-        f"The oracle {kind!r} is unknown; use {', '.join(get_args(OracleKind))}."
-    )
+        return partial(_trained, builder)
+    return partial(_combined, kind, builder)
 
 
 def _trained(builder: Builder, preference: Shares) -> Policy:
@@ -176,7 +168,7 @@ def _trained(builder: Builder, preference: Shares) -> Policy:
     return Policy(anchor.name, "expert", anchor.direction, {anchor.name: 1.0})
 
 
-def _combined(kind: OracleKind, builder: Builder, preference: Shares) -> Policy:
+def _combined(kind: Literal["decoding", "soup"], builder: Builder, preference: Shares) -> Policy:
     """The objectives' own experts, with the shares as coefficients."""
     shares = require_simplex(preference)
     units = objective_anchors(builder.settings.objective_names)
@@ -188,9 +180,8 @@ def _combined(kind: OracleKind, builder: Builder, preference: Shares) -> Policy:
         for expert, share in zip(experts, shares, strict=True)
         if share != 0.0
     }
-    method = "decoding" if kind == "decoding" else "soup"
-    name = f"{method}-{preference_name(shares)}"
-    return Policy(name, method, tuple(float(share) for share in shares), coefficients)
+    name = f"{kind}-{preference_name(shares)}"
+    return Policy(name, kind, tuple(shares.tolist()), coefficients)
 
 
 def _anchor_for(builder: Builder, shares: Shares) -> Anchor:

@@ -63,15 +63,8 @@ class PayoffJobSettings(Settings):
     dtype: str = "float32"
 
 
+Cell = tuple[str, Sequence[str]]  # a policy and a few prompts
 Payoff = dict[str, Any]  # the fields of `Measured` as lists
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One policy on a few prompts."""
-
-    policy: str
-    prompts: tuple[str, ...]
 
 
 class CellWorker:
@@ -85,15 +78,16 @@ class CellWorker:
 
     def measure(self, cell: Cell) -> Payoff:
         """Rewards, KL and texts of the policy's answers to the cell's prompts."""
+        policy, prompts = cell
         names = self._opened.bank.names
-        if cell.policy == BASE:
+        if policy == BASE:
             plan = reference_plan(n_experts=len(names))
         else:
-            plan = member_plan(index=names.index(cell.policy), n_experts=len(names))
+            plan = member_plan(index=names.index(policy), n_experts=len(names))
         s = self._settings
         estimator = PayoffEstimator(
             base=self._opened.base,
-            prompts=cell.prompts,
+            prompts=tuple(prompts),
             reward=self._reward,
             reward_key="cell",
             n_answers=s.n_answers,
@@ -112,8 +106,7 @@ class CellWorker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row of a Ray dataset: a cell in, its payoff out, both as JSON (exact floats)."""
-        cell = json.loads(row["cell"])
-        payoff = self.measure(Cell(cell["policy"], tuple(cell["prompts"])))
+        payoff = self.measure(json.loads(row["cell"]))
         return {"place": row["place"], "payoff": json.dumps(payoff)}
 
 
@@ -144,7 +137,7 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
     manifest = LibraryFolder.open(folder).manifest  # workers open the base
     policies = (BASE, *manifest.expert_names)
     chunks = _chunks(prompts, settings.chunk_prompts)
-    cells = [Cell(policy, chunk) for policy in policies for chunk in chunks]
+    cells: list[Cell] = [(policy, chunk) for policy in policies for chunk in chunks]
     run = _through_ray if settings.workers else _here
     payoffs_of_cells = run(folder, cells, settings)
     n = len(chunks)
@@ -207,9 +200,7 @@ def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -
         n_gpus = gpus_of(
             settings.device, n=settings.workers, each=1.0, address=settings.address, ray=ray
         )
-        items = [
-            {"place": place, "cell": json.dumps(vars(cell))} for place, cell in enumerate(cells)
-        ]
+        items = [{"place": place, "cell": json.dumps(cell)} for place, cell in enumerate(cells)]
         dataset = data.from_items(items, override_num_blocks=len(items))
         rows = dataset.map(
             CellWorker,

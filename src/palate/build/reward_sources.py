@@ -6,6 +6,7 @@ an uninterrupted one.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from palate.rewards.functions import (
     stored_function,
 )
 from palate.rewards.held_out import HeldOut
-from palate.rewards.pairs import PairSet, pair_set, read_pairs
+from palate.rewards.pairs import PairSet, read_pairs
 from palate.rewards.reward import LearnedReward, calibrate, load_reward
 from palate.rewards.rules import rule_from
 from palate.rewards.scale import ScaleKind
@@ -42,29 +43,33 @@ VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the 
 def add_reward(
     library: LibraryFolder, objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int
 ) -> LibraryFolder:
-    """The library with the objective's reward in it; one that is there already is kept.
+    """The library with the objective's reward, which is made unless it is there.
 
     Args:
-        library: Where to put it; it knows the functions of objectives that have one.
+        library: The library; it knows the functions of objectives that have one.
         objective: Name and source.
-        answers: Of the base; scales are fitted on them.
-        seed: Of the whole build.
+        answers: Answers of the base, which scales are fitted on.
+        seed: Random seed of the build.
 
     Raises:
         InvalidInputError: the pairs are empty or wrong, or a setting is, or a function does not
-            give what it must.
+            give one number for each answer.
         FormatError: the reward folder is another objective's or holds something else.
     """
-    function = library.reward_funcs.get(objective.name)
+    name, function = objective.name, library.reward_funcs.get(objective.name)
+    prompts, texts = [row.prompt for row in answers], [row.completion for row in answers]
     if function is not None:
-        key = _function_key(function, objective, answers)
-        if library.has_reward(objective.name, key=key):
-            return library
-        return library.with_reward(objective.name, _function(function, objective, answers), key=key)
-    key = reward_key(objective, answers, seed=seed)
-    if library.has_reward(objective.name, key=key):
+        facts = {"objective": name, "function": identity_of(function), "answers": _hash(answers)}
+        key = hash_value(facts)
+    else:
+        key = _key(objective, answers, seed=seed)
+    if library.has_reward(name, key=key):
         return library
-    return library.with_reward(objective.name, _fill_of(objective, answers, seed=seed), key=key)
+    if function is not None:
+        fill = fit_function(function, objective=name, prompts=prompts, answers=texts).save
+    else:
+        fill = _fill_of(objective, answers, seed=seed)
+    return library.with_reward(name, fill, key=key)
 
 
 def held_out_of(library: LibraryFolder) -> dict[str, HeldOut]:
@@ -77,19 +82,19 @@ def held_out_of(library: LibraryFolder) -> dict[str, HeldOut]:
     }
 
 
-def reward_key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int) -> str:
-    """Hash of everything that determines the objective's reward, of one that is no function.
+def _hash(answers: Sequence[Rollout]) -> str:
+    return hash_value([[row.prompt, row.completion] for row in answers])
 
-    Raises:
-        InvalidInputError: a file or folder of the source is missing or wrong.
-    """
+
+def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int) -> str:
+    """Hash of everything that determines a reward that is no function."""
     source = _source_of(objective)
     facts: dict[str, Any] = {
         "objective": objective.name,
         "source": source.model_dump(mode="json", exclude={"pairs", "validation", "folder"}),
     }
     if source.rule is None:
-        facts["answers"] = hash_value([[row.prompt, row.completion] for row in answers])
+        facts["answers"] = _hash(answers)
         facts["seed"] = seed
     if source.pairs is not None:
         facts["pairs"] = [pairs.fingerprint for pairs in _read(objective, seed=seed)]
@@ -104,16 +109,16 @@ def functions_of(
     """The functions of a build, by objective.
 
     Args:
-        objectives: Of the run.
-        given: In this call.
-        folder: Of the library; functions of an earlier build that can be imported go on there.
+        objectives: The run's objectives.
+        given: Functions of this call.
+        folder: The library's; functions that an earlier build stored there are imported.
 
     Raises:
         InvalidInputError: a function is of an unknown objective, cannot be imported or called, or
             belongs to an objective that has a reward in the run file.
     """
     require_functions(given, objectives=[objective.name for objective in objectives])
-    found = dict(given)
+    functions = dict(given)
     for objective in objectives:
         address = None if objective.reward is None else objective.reward.function
         if objective.reward is not None and objective.name in given:
@@ -122,20 +127,17 @@ def functions_of(
                 "leave one of them out."
             )
         if address is not None:
-            found[objective.name] = function_at(address)
-        elif objective.reward is None and objective.name not in found:
+            functions[objective.name] = function_at(address)
+        elif objective.reward is None and objective.name not in functions:
             stored = stored_function(folder / "rewards" / objective.name)
-            found |= {} if stored is None else {objective.name: stored}
-    return found
+            functions |= {} if stored is None else {objective.name: stored}
+    return functions
 
 
 def require_sources(
-    objectives: Sequence[ObjectiveSettings],
-    *,
-    seed: int,
-    functions: Mapping[str, RewardFunction] | None = None,
+    objectives: Sequence[ObjectiveSettings], *, seed: int, functions: Mapping[str, RewardFunction]
 ) -> None:
-    """Return when every source can be read, so that a wrong one is refused before work is done.
+    """Refuse sources that cannot be read, before any work is done.
 
     Raises:
         InvalidInputError: a file, folder, rule or trunk setting is missing or wrong, or an
@@ -143,7 +145,7 @@ def require_sources(
         FormatError: a reward folder holds something else.
     """
     for objective in objectives:
-        if objective.name in (functions or {}):
+        if objective.name in functions:
             continue
         source = _source_of(objective)
         if source.rule is not None:
@@ -170,27 +172,6 @@ def _source_of(objective: ObjectiveSettings) -> RewardSource:
             f"reward_funcs={{{objective.name!r}: function}})`."
         )
     return objective.reward
-
-
-def _function_key(
-    function: RewardFunction, objective: ObjectiveSettings, answers: Sequence[Rollout]
-) -> str:
-    """Hash of the function's code and of the answers that its scale is fitted on."""
-    texts = hash_value([[row.prompt, row.completion] for row in answers])
-    return hash_value(
-        {"objective": objective.name, "function": identity_of(function), "answers": texts}
-    )
-
-
-def _function(
-    function: RewardFunction, objective: ObjectiveSettings, answers: Sequence[Rollout]
-) -> Fill:
-    return fit_function(
-        function,
-        objective=objective.name,
-        prompts=[row.prompt for row in answers],
-        answers=[row.completion for row in answers],
-    ).save
 
 
 def _fill_of(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int) -> Fill:
@@ -222,7 +203,7 @@ def _fill_of(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: 
 def _calibrated(
     reward: LearnedReward, kind: ScaleKind, answers: Sequence[Rollout]
 ) -> LearnedReward:
-    """The reward with its scale fitted on the base's answers; a scale it has is kept."""
+    """The reward with its own scale, or one fitted on the base's answers."""
     if reward.card.calibration is not None:
         return reward
     prompts, texts = [row.prompt for row in answers], [row.completion for row in answers]
@@ -232,11 +213,7 @@ def _calibrated(
 def _learned(
     objective: ObjectiveSettings, *, seed: int
 ) -> tuple[LearnedReward, LearnedReward | None]:
-    """The reward that teaches, and one fitted on the pairs that it never saw.
-
-    Each is measured on the other's pairs. A finished reward folder brings no pairs and a small
-    validation set too few, so there is no second one.
-    """
+    """The reward that teaches, and one fitted on the other's held-out pairs if they suffice."""
     source = _source_of(objective)
     if source.folder is not None:
         return load_reward(_require_folder(source.folder)), None
@@ -247,15 +224,10 @@ def _learned(
         sides.append(("held-back reward", validation, train))
     fitted: list[LearnedReward] = []
     for name, own, other in sides:
+        own_seed = derive_seed(seed, name, objective.name)
         with progress_of(f"{name} {objective.name}") as report:
             fitted.append(
-                fit_reward(
-                    own,
-                    validation=other,
-                    settings=settings,
-                    seed=derive_seed(seed, name, objective.name),
-                    on_step=report,
-                )
+                fit_reward(own, validation=other, settings=settings, seed=own_seed, on_step=report)
             )
     return fitted[0], fitted[1] if len(fitted) > 1 else None
 
@@ -264,13 +236,9 @@ def _read(objective: ObjectiveSettings, *, seed: int) -> tuple[PairSet, PairSet]
     """Training and validation pairs of the objective's files."""
     source = _source_of(objective)
     files = [path for path in (source.pairs, source.validation) if path is not None]
+    group_by, is_swapped = source.group_by, source.is_swapped
     sets = [
-        read_pairs(
-            path,
-            objective=objective.name,
-            group_by=source.group_by,
-            is_swapped=source.is_swapped,
-        )
+        read_pairs(path, objective=objective.name, group_by=group_by, is_swapped=is_swapped)
         for path in files
     ]
     return (sets[0], sets[1]) if len(sets) == 2 else split_groups(sets[0], seed=seed)
@@ -293,17 +261,9 @@ def split_groups(pairs: PairSet, *, seed: int) -> tuple[PairSet, PairSet]:
     held_out = {groups[index] for index in order[:n_held_out]}
 
     def side(*, is_held_out: bool) -> PairSet:
-        rows = [
-            (pair, group)
-            for pair, group in zip(pairs.pairs, pairs.groups, strict=True)
-            if (group in held_out) == is_held_out
-        ]
-        return pair_set(
-            [pair for pair, _ in rows],
-            objective=pairs.objective,
-            groups=[group for _, group in rows],
-            source=pairs.source,
-        )
+        places = [k for k, group in enumerate(pairs.groups) if (group in held_out) == is_held_out]
+        rows = tuple(pairs.pairs[k] for k in places)
+        return replace(pairs, pairs=rows, groups=tuple(pairs.groups[k] for k in places))
 
     return side(is_held_out=False), side(is_held_out=True)
 

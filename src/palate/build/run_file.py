@@ -154,7 +154,9 @@ def present_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     training = dict(content.get("training") or {})
     if "batch_pairs" in training:  # a whole step's; for grpo half of a step's answers
         per_pair = 2 if training.get("method") == "grpo" else 1
-        training["batch_pairs"] = training["batch_pairs"] * per_pair // training["accumulate"]
+        training["batch_pairs"] = (
+            training["batch_pairs"] * per_pair // training.get("accumulate", 1)
+        )
     adapter = dict(content.get("adapter") or {})
     if "placement" in adapter:
         names = {"all": "all-linear", "head": "lm_head"}
@@ -165,11 +167,8 @@ def present_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         "training": TrainSettings.renamed(training),
     }
     objectives = [_present_objective(row) for row in content.get("objectives", ())]
-    return (
-        content
-        | {name: part for name, part in sections.items() if part}
-        | {"objectives": objectives}
-    )
+    present = {name: part for name, part in sections.items() if part}
+    return {**content, **present, "objectives": objectives}
 
 
 def _present_objective(row: Mapping[str, Any]) -> dict[str, Any]:

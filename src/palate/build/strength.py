@@ -68,31 +68,19 @@ class Wholeness:
         )
 
 
-@dataclass(frozen=True)
-class MeasuredStrength:
-    """The measured strength.
-
-    Attributes:
-        strength: The largest that passed; the smallest candidate where none did.
-        base: Wholeness of the base's own answers.
-        rows: Wholeness by candidate, up to the first that failed.
-    """
-
-    strength: float
-    base: Wholeness
-    rows: dict[float, Wholeness]
-
-
 def measure_strength(
     library: Library, prompts: Sequence[str], *, max_tokens: int, seed: int = 0
-) -> MeasuredStrength:
-    """The library's strength, written into its `soup.json`.
+) -> dict[float, Wholeness]:
+    """Write the largest candidate that passes into `soup.json`; the smallest where none does.
 
     Args:
         library: A library with a `soup.json`.
         prompts: Calibration prompts.
         max_tokens: Longest answer.
         seed: Random seed of preferences and answers.
+
+    Returns:
+        Wholeness by candidate, up to the first that failed.
     """
     work = _Work(library, tuple(prompts), SamplingParams(max_tokens=max_tokens), seed)
     preferences = _preferences(len(library.manifest.objectives), seed=seed)
@@ -116,7 +104,7 @@ def measure_strength(
     save_basis(library.files.folder / SOUP, replace(library.basis, strength=strength))
     for name in ("basis", "soups", "strength", "method_table"):
         library.__dict__.pop(name, None)  # read anew from the file
-    return MeasuredStrength(strength, base, rows)
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
