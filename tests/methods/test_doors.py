@@ -14,6 +14,7 @@ from batteries import PREFERENCE, PROMPT, SAMPLING
 from palate.cli.app import app as command_line
 from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import InvalidInputError
+from palate.core.files import dump_json
 from palate.evaluate.evaluation import evaluate_library
 from palate.evaluate.rows import AnswerRow
 from palate.library.library import Library
@@ -104,7 +105,7 @@ def test_python_command_line_and_http_decide_and_answer_alike(
         assert found["reason"] == decision.reason
         assert found["n_candidates"] == decision.n_candidates
         assert found["n_passes"] == decision.n_passes
-    assert typed["plan"] == decision.plan.to_json()
+    assert typed["plan"] == json.loads(dump_json(decision.plan.to_json()))
     assert typed["answers"][0]["text"] == ours.text
     assert sent["choices"][0]["message"]["content"] == ours.text
 

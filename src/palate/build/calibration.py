@@ -26,12 +26,11 @@ from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
 from palate.core.simplex import lattice
 from palate.library.generate import generate_all
-from palate.library.knowledge import can_serve
+from palate.library.knowledge import can_serve, part_key
 from palate.library.library import Library
 from palate.library.method_table import (
     MethodRow,
     MethodTable,
-    part_key,
     save_method_table,
     table_key,
 )
@@ -240,7 +239,7 @@ def _measured(
         gains=utility.mean(axis=1),
         standard_errors=utility.std(axis=1, ddof=1) / np.sqrt(utility.shape[1]),
         rewards=differences.mean(axis=1),
-        part=part_key(work.library.files, entry[0]),
+        part=part_key(work.library, entry[0]),
     )
 
 

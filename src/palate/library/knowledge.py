@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.decision import MAX_CANDIDATES, Decision, Known
-from palate.core.errors import InvalidInputError, PalateError
+from palate.core.errors import InvalidInputError
 from palate.core.plan import coefficients_from_mapping
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Preference
@@ -243,23 +243,15 @@ def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
 
 
 def can_serve(library: "Library", method: str) -> bool:
-    """Whether the library has the part that a method needs; methods of one's own need none."""
-    if method == "best-of-n":
-        return _has_rewards(library)
-    if method == "portfolio":
-        return library.portfolio is not None
-    if method == "mixture":
-        return library.controller is not None
-    needs_experts = ("soup", "prompted-soup", "output-soup", "implicit-soup")
-    return method not in needs_experts or bool(library.manifest.experts)
+    """Whether the library has the part that the method of this name needs, if it needs any."""
+    check = getattr(library.methods.get(method), "can_serve", None)
+    return check is None or check(library)
 
 
-def _has_rewards(library: "Library") -> bool:
-    """Whether every objective has a reward that can be read."""
-    try:
-        return bool(library.rewards.objectives)
-    except PalateError:
-        return False
+def part_key(library: "Library", method: str) -> str:
+    """Hash of the part of the library that only this method reads; empty if there is none."""
+    read = getattr(library.methods.get(method), "part_key", None)
+    return "" if read is None else read(library.files)
 
 
 def _require_rewards(library: "Library") -> None:

@@ -6,7 +6,7 @@ an engine executes what it returns.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Unpack
 
@@ -19,6 +19,7 @@ from palate.core.protocols import SamplingParams
 from palate.engine.bank import AdapterBank
 from palate.engine.control import Controller
 from palate.engine.local import LocalEngine
+from palate.engine.protocol import Engine
 from palate.library.controller import LibraryController, open_controller
 from palate.library.folder import LibraryFolder
 from palate.library.generate import (
@@ -34,6 +35,7 @@ from palate.library.knowledge import (
     coefficients_of,
     instruction_of,
     known_from,
+    part_key,
     predicted,
     preference_of,
     ranked,
@@ -193,6 +195,7 @@ class Library:
         n_candidates: int | None = None,
         sampling: SamplingParams | None = None,
         seed: int = 0,
+        engine: Engine | None = None,
         **known: Unpack[KnownFields],
     ) -> Output | list[Output]:
         """An answer to a prompt or conversation, or a list of answers to several, in order.
@@ -203,6 +206,8 @@ class Library:
             n_candidates: As in `decide`.
             sampling: How tokens are sampled.
             seed: The same seed gives the same answer, alone or in a batch.
+            engine: Executes the plans, such as one of `palate.library.engines.open_engine`; this
+                process by default.
             **known: The fields of `Known`; `user` and `store` for what a store knows of a user.
 
         Raises:
@@ -214,7 +219,9 @@ class Library:
             self.decide(one, told, method=method, n_candidates=n_candidates) for one in asked
         ]
         seeds = [answer_seed(seed)] * len(decisions)
-        outputs = generate_all(self, decisions, sampling=sampling or SamplingParams(), seeds=seeds)
+        outputs = generate_all(
+            self, decisions, sampling=sampling or SamplingParams(), seeds=seeds, engine=engine
+        )
         return outputs[0] if is_one else outputs
 
     def score(
@@ -393,6 +400,5 @@ class Library:
         Raises:
             FormatError: it was measured with other experts or objectives.
         """
-        return load_method_table(
-            self.files, key=table_key(self.manifest, self.strength, self.floor)
-        )
+        key = table_key(self.manifest, self.strength, self.floor)
+        return load_method_table(self.files, key=key, part_key=partial(part_key, self))

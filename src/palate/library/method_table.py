@@ -11,7 +11,7 @@ and it was measured for stated preferences, not for learned beliefs.
 Source: methods beyond.md, section 4.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ from numpy import ndarray
 from scipy.special import stdtrit
 
 from palate.core.errors import FormatError
-from palate.core.files import hash_bytes, hash_value, read_versioned, write_versioned
+from palate.core.files import hash_value, read_versioned, write_versioned
 from palate.core.simplex import lattice
 from palate.core.types import Interval
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
-from palate.library.portfolio import PORTFOLIO
 from palate.library.safety_floor import Floor
 from palate.portfolio.grid import kuhn_cell
 
@@ -219,23 +218,17 @@ def table_key(manifest: Manifest, strength: float, floor: Floor | None) -> str:
     return hash_value([experts_key(manifest), strength, kept, sentences])
 
 
-def part_key(files: LibraryFolder, method: str) -> str:
-    """Hash of the part that only this method reads; empty for methods that read no more."""
-    if method == "portfolio" and (files.folder / PORTFOLIO).is_file():
-        return hash_bytes((files.folder / PORTFOLIO).read_bytes())
-    if method == "mixture" and files.manifest.controller is not None:
-        return hash_value(dict(files.manifest.controller.files))
-    return ""
-
-
-def load_method_table(files: LibraryFolder, *, key: str) -> MethodTable | None:
+def load_method_table(
+    files: LibraryFolder, *, key: str, part_key: Callable[[str], str]
+) -> MethodTable | None:
     """The library's `methods.json`; `None` where there is none or the library has changed since.
 
     Rows of methods whose own part has changed are left out.
 
     Args:
         files: The library's folder.
-        key: Of the library as it is now (`table_key`).
+        key: Hash of the library as it is now (`table_key`).
+        part_key: By method, the hash of its own part now.
 
     Raises:
         InvalidInputError: the file is not JSON.
@@ -267,7 +260,7 @@ def load_method_table(files: LibraryFolder, *, key: str) -> MethodTable | None:
                     part=str(row["part"]),
                 )
                 for row in content["rows"]
-                if row["part"] == part_key(files, str(row["method"]))
+                if row["part"] == part_key(str(row["method"]))
             ),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -3,118 +3,118 @@
 Every affordable row of `methods.json`, the system prompt and the base included, is compared by the
 lower end of its utility's interval for the stated preference; for a belief, by its expectation over
 draws. With nothing known the choice is the minimax one. A certificate is never compared with a
-utility: it speaks of single policies.
+utility, since it is about single policies.
 
 Source: methods beyond.md, section 4.
 """
 
 from dataclasses import replace
 
-from palate.core.decision import Decision, Known, Messages
+from palate.core.decision import AUTO, Decision, Known, Messages
 from palate.core.errors import InvalidInputError
 from palate.library.knowledge import CLEAR, can_serve, preference_draws
 from palate.library.library import Library
 from palate.library.method_table import MethodRow, MethodTable, Prediction
 
-DEFAULT_PASSES = 1.5  # one pass, and room for what takes a little more
+DEFAULT_PASSES = 1.5  # one pass, and a margin for methods that take a little more
 
 
 class AutoMethod:
     """The best measured method."""
 
-    name = "auto"
+    name = AUTO
 
     def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
-        """The decision of the method that was taken, with the reason and the runner-up."""
+        """The decision of the method that `auto` selects, with the reason and the runner-up."""
+
+        def use(method: str, why: str, known: Known = known) -> Decision:
+            decision = library.methods[method].decide(library, messages, known)
+            return replace(decision, reason=f"{why} {decision.reason}".strip())
+
+        table = library.method_table
         if known.coefficients is not None:
             method = "prompted-soup" if known.instruction else "soup"
-            return _taken(library, messages, known, method, "Coefficients are served as a soup.")
+            return use(method, "Coefficients are served as a soup.")
         if not library.manifest.experts:
             method = "base" if known.is_empty or not library.instruction(known) else "prompt"
-            return _taken(library, messages, known, method, "The library has no experts.")
-        if known.preference is None and (known.belief is None or not known.belief.n_observations):
-            return self._unknown(library, messages, known)
-        table = library.method_table
+            return use(method, "The library has no experts.")
+        if known.preference is not None or (known.belief and known.belief.n_observations):
+            if table is None:
+                why = "The library's methods were not measured (methods.json)."
+                return use("prompted-soup", why)
+            why = "No measured method can serve this user within the passes allowed."
+            return self._best(library, table, messages, known) or use("soup", why)
+        if known.instruction:
+            return use("prompt", "Only the user's own instruction is known.")
         if table is None:
-            why = "The library's methods were not measured (methods.json)."
-            return _taken(library, messages, known, "prompted-soup", why)
-        return self._best(library, table, messages, known)
+            why = "Nothing is known of the user, and the library's methods were not measured."
+            return use("base" if library.portfolio is None else "portfolio", why, Known())
+        decision = self._minimax(library, table, messages, known)
+        return decision or use("base", "Nothing is known of the user.", Known())
 
     def _best(
         self, library: Library, table: MethodTable, messages: Messages, known: Known
-    ) -> Decision:
-        limit = DEFAULT_PASSES if known.max_passes is None else known.max_passes
+    ) -> Decision | None:
+        """The first by lower bound that can serve this user."""
+        limit = known.max_passes or DEFAULT_PASSES
         draws = preference_draws(library, known)
         assert draws is not None  # noqa: S101  a preference or a belief is known
-        found = [
+        predictions = [
             one
             for one in table.predictions(draws, max_passes=limit)
             if one.row.method in library.methods and can_serve(library, one.row.method)
         ]
-        for place, best in enumerate(found):
-            decision = _followed(library, messages, known, best.row)
-            if decision is None or decision.n_passes > limit + CLEAR:
-                continue
-            return replace(
-                decision,
-                predicted_utility=best.utility,
-                reason=f"{_why(best, found[place + 1 :], limit)} {decision.reason}".strip(),
-            )
-        why = f"No measured method follows this user within {limit:g} passes."
-        return _taken(library, messages, known, "soup", why)
+        for place, best in enumerate(predictions):
+            decision = _decision_of(library, messages, known, best.row)
+            if decision is not None and decision.n_passes <= limit + CLEAR:
+                why = _why(best, predictions[place + 1 :], limit)
+                return replace(
+                    decision,
+                    predicted_utility=best.utility,
+                    reason=f"{why} {decision.reason}".strip(),
+                )
+        return None
 
-    def _unknown(self, library: Library, messages: Messages, known: Known) -> Decision:
-        """Nothing says what the user wants beyond, perhaps, their own words."""
-        if known.instruction:
-            why = "Only the user's own words are known."
-            return _taken(library, messages, known, "prompt", why)
-        table = library.method_table
-        if table is None:
-            why = "Nothing is known of the user, and the library's methods were not measured."
-            method = "base" if library.portfolio is None else "portfolio"
-            return _taken(library, messages, Known(), method, why)
-        limit = DEFAULT_PASSES if known.max_passes is None else known.max_passes
+    def _minimax(
+        self, library: Library, table: MethodTable, messages: Messages, known: Known
+    ) -> Decision | None:
+        """The smallest largest regret, where nothing is known of the user."""
+        limit = known.max_passes or DEFAULT_PASSES
         servable = [name for name in library.methods if can_serve(library, name)]
         choice = table.minimax(max_passes=limit, methods=servable)
         if choice is None:
-            return _taken(library, messages, Known(), "base", "Nothing is known of the user.")
+            return None
         row, point, regret = choice
-        shares = table.points[point]
         named = {
             name: float(share)
-            for name, share in zip(table.objectives, shares, strict=True)
+            for name, share in zip(table.objectives, table.points[point], strict=True)
             if share > CLEAR
         }
         stand_in = replace(known, preference=named, belief=None)
-        decision = _followed(library, messages, stand_in, row)
+        decision = _decision_of(library, messages, stand_in, row)
         if decision is None:
-            return _taken(library, messages, Known(), "base", "Nothing is known of the user.")
-        shown = ", ".join(f"{name} {share:.2g}" for name, share in named.items())
+            return None
+        preference = ", ".join(f"{name} {share:.2g}" for name, share in named.items())
         why = (
-            f"Nothing is known of the user; {row.method!r} for {shown} has the smallest largest "
-            f"regret over all preferences, {regret:.3f}."
+            f"Nothing is known of the user; {row.method!r} for {preference} has the smallest "
+            f"largest regret over all preferences, {regret:.3f}."
         )
         ranking = named if row.n_candidates > 1 else {}
         return replace(decision, ranking=ranking, reason=f"{why} {decision.reason}")
 
 
-def _followed(
+def _decision_of(
     library: Library, messages: Messages, known: Known, row: MethodRow
 ) -> Decision | None:
-    """The decision of a measured method; `None` where it cannot follow this user.
+    """A measured method's decision; `None` where it cannot serve this user.
 
-    A belief that comes to nothing to put into words cannot be prompted, for example.
+    A belief without words for it cannot be prompted, for example.
     """
     try:
         decision = library.methods[row.method].decide(library, messages, known)
     except InvalidInputError:
         return None
     return replace(decision, n_candidates=row.n_candidates)
-
-
-def _taken(library: Library, messages: Messages, known: Known, method: str, why: str) -> Decision:
-    decision = library.methods[method].decide(library, messages, known)
-    return replace(decision, reason=f"{why} {decision.reason}".strip())
 
 
 def _why(best: Prediction, others: list[Prediction], limit: float) -> str:

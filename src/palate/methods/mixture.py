@@ -1,20 +1,22 @@
 """`mixture`: experts pooled token by token under the library's controller.
 
-Every expert reads the conversation with its own sentence, the controller with all of them.
+Every expert is prompted with its own objective's sentence, the controller with all of them.
 
 Source: MoPE, arXiv 2407.04181.
 
 Deviations:
-    1. The user's own words are not read; the rows read the objectives' sentences, as the controller
-       was trained to.
+    1. The user's own instruction is not used: the controller was trained with the objectives'
+       sentences.
 """
 
 import numpy as np
 
 from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.files import hash_value
 from palate.core.plan import coefficients_from_mapping
 from palate.library.controller import require_controller, strengths_for
+from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.mixture.rollout import CONTROLLER
 from palate.mixture.wording import MixtureRequest
@@ -24,6 +26,15 @@ class MixtureMethod:
     """The mixture under the library's controller."""
 
     name = "mixture"
+
+    def can_serve(self, library: Library) -> bool:
+        """Whether there is a controller of the library's experts."""
+        return library.controller is not None
+
+    def part_key(self, files: LibraryFolder) -> str:
+        """Hash of the controller."""
+        part = files.manifest.controller
+        return "" if part is None else hash_value(dict(part.files))
 
     def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
         """One row per wanted expert, shares new at every token.
@@ -41,7 +52,7 @@ class MixtureMethod:
         was = "was" if controller.is_trained_on(strengths) else "was not"
         reason = (
             "The library's controller gives the shares, new at every token; it "
-            f"{was} trained on this combination. The coefficients are what is wanted of each "
+            f"{was} trained on this combination. The coefficients are the preference for each "
             "expert."
         )
         named = {
@@ -54,7 +65,7 @@ class MixtureMethod:
 
 
 def _strengths(library: Library, known: Known) -> tuple[float, ...]:
-    """What is wanted of each expert: given as shares, or from the preference."""
+    """The preference for each expert: given as shares, or from the objectives'."""
     if known.coefficients is not None:
         given = np.array(coefficients_from_mapping(known.coefficients, experts=library.bank.names))
         if np.any(given < 0) or given.sum() <= 0:

@@ -1,16 +1,14 @@
-"""The table of methods: every method that ships, by name. A new one is one file and one line."""
+"""The table of methods that ship, by name. A new method is one file and one line."""
 
 from palate.core.decision import Method
+from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.library.knowledge import can_serve
 from palate.library.library import Library
 from palate.methods.auto import AutoMethod
-from palate.methods.base import BaseMethod
-from palate.methods.best_of_n import BestOfNMethod
 from palate.methods.mixture import MixtureMethod
-from palate.methods.output_soup import ImplicitSoupMethod, OutputSoupMethod
 from palate.methods.portfolio import PortfolioMethod
-from palate.methods.prompt import PromptMethod
-from palate.methods.soup import PromptedSoupMethod, SoupMethod
+from palate.methods.prompt import BaseMethod, BestOfNMethod, PromptMethod
+from palate.methods.soup import SoupMethod, implicit_soup_plan
 
 ALL: tuple[Method, ...] = (
     AutoMethod(),
@@ -18,10 +16,10 @@ ALL: tuple[Method, ...] = (
     PromptMethod(),
     BestOfNMethod(),
     PortfolioMethod(),
-    SoupMethod(),
-    PromptedSoupMethod(),
-    OutputSoupMethod(),
-    ImplicitSoupMethod(),
+    SoupMethod("soup", parameter_soup_plan),
+    SoupMethod("prompted-soup", parameter_soup_plan, is_prompted=True),
+    SoupMethod("output-soup", output_soup_plan),
+    SoupMethod("implicit-soup", implicit_soup_plan),
     MixtureMethod(),
 )
 
