@@ -35,7 +35,7 @@ from palate.metrics.intervals import bootstrap_interval
 from palate.mixture.explain import explain
 from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.gap import additive_gap
-from palate.portfolio.payoffs import Measurements, halves, payoffs_from_measurements
+from palate.portfolio.payoffs import Measurements, payoffs_from_measurements
 from palate.portfolio.terms import Terms
 from palate.preferences.belief import Learner
 from palate.preferences.questions import select_informative
@@ -83,7 +83,7 @@ def portfolio_story(opened: Library, *, seed: int) -> PortfolioStory:
         beta=manifest.beta,
     )
     chosen_on, reported = (
-        payoffs_from_measurements(part) for part in halves(measurements, generator=generator)
+        payoffs_from_measurements(part) for part in _halves(measurements, generator=generator)
     )
     estimates, terms = without_errors(chosen_on), Terms(criterion="additive")
     records = [
@@ -241,3 +241,17 @@ def _utility(judged: Judged, user: User, *, seed: int) -> Cell:
         generator=generator_for(seed, "demo", "utility"),
     )
     return Cell(found.estimate, found.low, found.high, is_wanted=True)
+
+
+def _halves(
+    measurements: Measurements, *, generator: np.random.Generator
+) -> tuple[Measurements, Measurements]:
+    """The prompts split at random: one half to select on, the other to report on."""
+    n_prompts = measurements.kl.shape[1]
+    order = generator.permutation(n_prompts)
+    parts = (np.sort(order[: n_prompts // 2]), np.sort(order[n_prompts // 2 :]))
+    first, second = (
+        replace(measurements, rewards=measurements.rewards[:, part], kl=measurements.kl[:, part])
+        for part in parts
+    )
+    return first, second
