@@ -10,6 +10,7 @@ Each part is one paper's, on the library that the demo has just built:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
