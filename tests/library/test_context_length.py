@@ -8,7 +8,7 @@ import pytest
 from fakes import save_tiny_llama
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import SamplingParams
-from palate.library.context_length import require_room_for_answers, require_room_for_prompt
+from palate.library.context_length import require_answers_fit, require_prompt_fits
 from palate.library.library import Library
 from palate.models.load import load_base
 
@@ -29,9 +29,9 @@ def test_answers_as_long_as_the_base_reads_are_refused_by_their_key(tmp_path: Pa
     base = load_base(save_tiny_llama(tmp_path / "base"))
     most = base.n_positions
     assert most is not None
-    require_room_for_answers(base, most - 1, key="rollouts.max_completion_length")
+    require_answers_fit(base, most - 1, key="rollouts.max_completion_length")
     with pytest.raises(InvalidInputError, match=f"'rollouts.max_completion_length' has the value {most}"):
-        require_room_for_answers(base, most, key="rollouts.max_completion_length")
+        require_answers_fit(base, most, key="rollouts.max_completion_length")
 
 
 def test_a_base_that_does_not_say_how_much_it_reads_takes_all(
@@ -40,5 +40,5 @@ def test_a_base_that_does_not_say_how_much_it_reads_takes_all(
     base = Library.load(tiny_library).base
     monkeypatch.setattr(base.model, "config", SimpleNamespace())
     assert base.n_positions is None
-    require_room_for_prompt(base, "why " * 5000)
-    require_room_for_answers(base, 10**9, key="x")
+    require_prompt_fits(base, "why " * 5000)
+    require_answers_fit(base, 10**9, key="x")

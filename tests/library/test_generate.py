@@ -74,7 +74,7 @@ def test_scores_are_the_log_probabilities_of_the_merged_model(
         assert torch.allclose(torch.tensor(scored["log_probs"]), expected, atol=1e-5)
         assert scored["log_prob"] == pytest.approx(expected.sum().item(), abs=1e-4)
     assert found.rows[0]["id"] == 7
-    assert found.n_tokens == sum(row["n_tokens"] for row in found.rows)
+    assert found.to_json()["n_tokens"] == sum(row["n_tokens"] for row in found.rows)
 
 
 def test_a_bare_base_is_scored_without_experts(opened: Library, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_bare_base_is_scored_without_experts(opened: Library, tmp_path: Path) 
     path.write_text('{"prompt": "Why?", "completion": " So."}\n')
     bare = score_file(Library.load(opened.base.path), path)
     with_library = score_file(opened, path, method="base")
-    assert bare.log_prob == pytest.approx(with_library.log_prob, abs=1e-6)
+    assert bare.to_json()["log_prob"] == pytest.approx(with_library.to_json()["log_prob"], abs=1e-6)
 
 
 def test_a_controlled_mixture_is_scored_with_its_own_shares(tiny_full_library: Path) -> None:

@@ -21,7 +21,7 @@ from palate.core.seeds import derive_seed
 from palate.core.types import PreferencePair
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
-from palate.library.context_length import require_room_for_answers
+from palate.library.context_length import require_answers_fit
 from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.manifest import ExpertRecord, Manifest
 from palate.library.opening import base_record
@@ -196,7 +196,7 @@ def open_builder(
         device=settings.device,
     )
     most = settings.rollouts.max_completion_length
-    require_room_for_answers(base, most, key="rollouts.max_completion_length")
+    require_answers_fit(base, most, key="rollouts.max_completion_length")
     before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None
     library = LibraryFolder.create(out, _manifest(settings, base))
     builder = Builder(settings, base, replace(library, reward_funcs=functions))

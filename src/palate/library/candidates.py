@@ -1,10 +1,11 @@
-"""Best of n: how candidates of one answer are drawn, ranked, and which one is kept.
+"""Best of n: how the candidates of an answer are sampled and ranked.
 
 A stated preference ranks by the library's own rewards, `w . r`. Coefficients, given or learned,
-rank by the reward whose soup they are: `sum_k c_k beta (log p_k(answer) - log p_0(answer))`.
+rank by the reward of the soup with these coefficients: `sum_k c_k beta (log p_k - log p_0)` of the
+answer.
 
-Either way answers are read after the user's own conversation, without what a method added, as
-feedback is: so a reward does not depend on the method.
+Both score answers to the user's own conversation, without what a method added to it, so that a
+score does not depend on the method.
 
 Source: methods beyond.md, section 3.
 """
@@ -29,23 +30,26 @@ if TYPE_CHECKING:
     from palate.library.library import Library
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of one answer."""
+
+    decision: Decision  # with its ranking
+    texts: Sequence[str]  # `[candidates]`
+    tokens: Sequence[Sequence[int]]  # `[candidates]`, token ids
+
+
 @dataclass(frozen=True, eq=False)
 class Best:
-    """Which candidate is kept.
-
-    Attributes:
-        index: Of the candidate; the first of equals.
-        scores: `[candidates]`, by the user's reward.
-        lead: How far the kept one leads the second, in the reward's units; 0 with one candidate.
-    """
+    """The candidate ranked first, the earliest of equals."""
 
     index: int
-    scores: tuple[float, ...]
-    lead: float
+    scores: tuple[float, ...]  # `[candidates]`, by the user's reward
+    lead: float  # over the second, in the reward's units; 0 with one candidate
 
 
 def candidate_requests(request: Request, *, n: int) -> list[Request]:
-    """`n` requests like this one, each with a seed of its own; one is the request itself."""
+    """`n` requests like this one, each with its own seed; one is the request itself."""
     if n == 1:
         return [request]
     return [
@@ -53,67 +57,36 @@ def candidate_requests(request: Request, *, n: int) -> list[Request]:
     ]
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The candidates of one answer.
-
-    Attributes:
-        decision: With its ranking.
-        texts: `[candidates]`, the answers.
-        tokens: `[candidates]`, their token ids.
-    """
-
-    decision: Decision
-    texts: Sequence[str]
-    tokens: Sequence[Sequence[int]]
-
-
-def best_candidate(
-    library: "Library",
-    decision: Decision,
-    *,
-    texts: Sequence[str],
-    tokens: Sequence[Sequence[int]],
-) -> Best:
+def best_candidate(library: "Library", candidates: Candidates) -> Best:
     """The candidate that the user's reward prefers.
-
-    Args:
-        library: Whose rewards and experts rank.
-        decision: With its ranking.
-        texts: `[candidates]`, the answers.
-        tokens: `[candidates]`, their token ids.
 
     Raises:
         FormatError: the ranking needs a reward that the library does not have.
     """
-    return best_candidates(library, [Candidates(decision, texts, tokens)])[0]
+    return best_candidates(library, [candidates])[0]
 
 
 def best_candidates(library: "Library", groups: Sequence[Candidates]) -> list[Best]:
-    """The kept candidate of every answer; rewards read all candidates of all answers at once.
+    """The best candidate of every answer; rewards score all candidates in one batch.
 
     Raises:
         FormatError: a ranking needs a reward that the library does not have.
     """
-    stated = [one for one in groups if len(one.texts) > 1 and one.decision.ranking]
-    rewards: Float[ndarray, "texts objectives"] | None = None
-    if stated:
-        prompts = [_prompt(one.decision) for one in stated for _ in one.texts]
-        rewards = library.rewards.score(prompts, [text for one in stated for text in one.texts])
-    start = 0
-    kept: list[Best] = []
+    by_rewards = [one for one in groups if len(one.texts) > 1 and one.decision.ranking]
+    prompts = [_prompt(one) for one in by_rewards for _ in one.texts]
+    texts = [text for one in by_rewards for text in one.texts]
+    rewards = iter(library.rewards.score(prompts, texts) if texts else ())  # of one text each
+    best: list[Best] = []
     for one in groups:
         if len(one.texts) == 1:
-            kept.append(Best(0, (0.0,), 0.0))
-        elif rewards is not None and one.decision.ranking:
-            end = start + len(one.texts)
+            best.append(Best(0, (0.0,), 0.0))
+        elif one.decision.ranking:
             names = library.manifest.objective_names
             shares = vector_from_mapping(one.decision.ranking, objectives=names)
-            kept.append(_best(rewards[start:end] @ shares))
-            start = end
+            best.append(_best(np.array([next(rewards) for _ in one.texts]) @ shares))
         else:
-            kept.append(_best(_learned_scores(library, one)))
-    return kept
+            best.append(_best(_learned_scores(library, one)))
+    return best
 
 
 def _best(scores: Float[ndarray, " candidates"]) -> Best:
@@ -122,21 +95,20 @@ def _best(scores: Float[ndarray, " candidates"]) -> Best:
     return Best(index, tuple(scores.tolist()), float(scores[index]) - second)
 
 
-def _prompt(decision: Decision) -> str:
-    return last_user_text(decision.prompt or decision.messages)
+def _prompt(candidates: Candidates) -> str:
+    return last_user_text(candidates.decision.prompt or candidates.decision.messages)
 
 
 def _learned_scores(library: "Library", one: Candidates) -> Float[ndarray, " candidates"]:
-    """By the reward whose soup the coefficients are."""
+    """By the reward of the soup with the learned coefficients."""
     decision = one.decision
-    values = coefficients_from_mapping(
-        decision.learned_ranking, experts=library.manifest.expert_names
-    )
+    names = library.manifest.expert_names
+    text = library.format(decision.prompt or decision.messages)
     features = features_of(
         library.base,
         library.bank,
         beta=library.manifest.beta,
-        context=encode_prompt(library.base, library.format(decision.prompt or decision.messages)),
+        context=encode_prompt(library.base, text),
         answers=one.tokens,
     )
-    return np.array(features) @ np.array(values)
+    return np.array(features) @ coefficients_from_mapping(decision.learned_ranking, experts=names)

@@ -1,32 +1,29 @@
-"""Whether a text fits into what the base can read."""
+"""Checks against the context length of the base."""
 
 from palate.core.errors import InvalidInputError
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
 
 
-def require_room_for_prompt(base: Base, prompt: str) -> None:
-    """Return if the prompt, as the base reads it, leaves room for an answer.
+def require_prompt_fits(base: Base, prompt: str) -> None:
+    """Return if the formatted prompt leaves positions for an answer.
 
     Raises:
         InvalidInputError: it has as many tokens as the base has positions, or more.
     """
     most = base.n_positions
-    if most is None:
-        return
-    n_tokens = len(encode_prompt(base, prompt))
-    if n_tokens >= most:
+    if most is not None and (n_tokens := len(encode_prompt(base, prompt))) >= most:
         raise InvalidInputError(
             f"The prompt has {n_tokens} tokens, but the base reads {most} with the answer; "
             "shorten it."
         )
 
 
-def require_room_for_answers(base: Base, max_tokens: int, *, key: str) -> None:
-    """Return if answers of so many tokens fit.
+def require_answers_fit(base: Base, max_tokens: int, *, key: str) -> None:
+    """Return if answers of so many tokens fit; `key` is the name of the setting.
 
     Raises:
-        InvalidInputError: they are as long as what the base reads, or longer.
+        InvalidInputError: they have as many tokens as the base has positions, or more.
     """
     most = base.n_positions
     if most is not None and max_tokens >= most:

@@ -1,4 +1,4 @@
-"""A library's controller, read from its folder: what it mixes, what experts and controller read."""
+"""A library's controller, loaded from its folder, with the prompts of experts and controller."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,35 +24,24 @@ RUN_KIND, RUN_VERSION = "palate.mixture-run", 1
 
 @dataclass(frozen=True, eq=False)
 class LibraryController:
-    """What is needed to answer under a library's controller.
+    """What is needed to answer under a library's controller."""
 
-    Attributes:
-        wording: What experts and controller read.
-        decoding: The controller as an engine knows it, keeping the safety floor.
-        trained: Combinations it was trained on: strengths over the experts.
-    """
-
-    wording: Wording
-    decoding: Controller
-    trained: tuple[tuple[float, ...], ...]
+    wording: Wording  # the prompts of experts and controller
+    decoding: Controller  # for engines, with the safety floor
+    trained: tuple[tuple[float, ...], ...]  # combinations: strengths over the experts
 
     def is_trained_on(self, strengths: tuple[float, ...]) -> bool:
-        """Whether the combination was trained on, or is new to the controller."""
+        """Whether the controller was trained on the combination."""
         return any(np.allclose(strengths, row, atol=1e-4) for row in self.trained)
 
 
 def open_controller(
     files: LibraryFolder, base: Base, *, floor: Floor | None = None
 ) -> LibraryController | None:
-    """The controller that `palate mixture fit` put into the library.
+    """The controller that `palate mixture fit` put into the library, with the safety floor.
 
-    `None` where it has none, or one that was trained for other experts (`require_controller` says
-    which): everything but the mixture goes on without it.
-
-    Args:
-        files: The library's folder.
-        base: Loaded.
-        floor: The safety expert, whose share decoding keeps.
+    `None` where there is none, or one of other experts (`require_controller` says which): all other
+    methods work without it.
     """
     if not has_controller(files):
         return None
@@ -79,7 +68,7 @@ def open_controller(
 def require_controller(
     controller: LibraryController | None, files: LibraryFolder
 ) -> LibraryController:
-    """The controller.
+    """The controller, if there is one.
 
     Raises:
         InvalidInputError: the library has none.
@@ -121,21 +110,21 @@ def wording_of(
 
 
 def own_experts(manifest: Manifest) -> dict[str, int]:
-    """Objective to the place of the expert that was trained for it alone."""
-    found: dict[str, int] = {}
+    """By objective, the place of the expert that was trained for it alone."""
+    places: dict[str, int] = {}
     for place, record in enumerate(manifest.experts):
         for name, share in zip(manifest.objective_names, record.anchor.direction, strict=True):
             if share == 1.0:
-                found.setdefault(name, place)
-    return found
+                places.setdefault(name, place)
+    return places
 
 
 def strengths_for(manifest: Manifest, shares: Mapping[str, float]) -> tuple[float, ...]:
     """Shares by objective as strengths over the experts.
 
     Raises:
-        InvalidPreferenceError: the shares are off the simplex or name an unknown objective.
-        InvalidInputError: an objective that is wanted has no expert of its own.
+        InvalidPreferenceError: the shares are off the simplex, name an unknown objective, or one
+            without an expert of its own.
     """
     wanted = Preference.from_mapping(shares, objectives=manifest.objective_names)
     owners = own_experts(manifest)

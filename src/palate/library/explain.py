@@ -1,4 +1,4 @@
-"""`palate mixture explain`: one answer under the controller, and who wrote each of its tokens."""
+"""`palate mixture explain`: one answer under the controller, with each expert's share of tokens."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,20 +32,17 @@ def explain_answer(
     text = library.format(decision.messages)
     request = Request(text, decision.plan, sampling, seed=answer_seed(seed))
     (traced,) = library.engine.trace([request])
+    tokens = traced.completion.tokens
     explanation = explain(
         prompt=prompt,
         experts=[library.bank.names[expert] for expert in experts_of(request.plan)],
-        texts=_texts(library, traced.completion.tokens),
+        texts=[
+            "⏹" if token in library.base.stop_ids else text
+            for token, text in zip(tokens, token_texts(library.base, tokens), strict=True)
+        ],
         shares=traced.shares,
         expert_log_probs=traced.row_log_probs,
     )
     if out is not None:
         write_text_atomic(out, render_page(explanation))
     return explanation
-
-
-def _texts(library: Library, tokens: tuple[int, ...]) -> list[str]:
-    """What each token adds; a token in the middle of a character shows its replacement sign."""
-    base = library.base
-    texts = zip(tokens, token_texts(base, tokens), strict=True)
-    return ["⏹" if token in base.stop_ids else text for token, text in texts]

@@ -1,6 +1,6 @@
-"""What the experts say of given answers: features that a user's coefficients are learned from.
+"""Log-ratios of experts to the base on given answers: features that coefficients are learned from.
 
-Every expert is read alone: a bank of all of them carries everybody's factors through every pass.
+`log_ratios` loads one expert at a time: a bank of all experts would run all factors in every pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ from palate.models.chat import encode_answer, encode_prompt, format_messages
 from palate.models.load import Base
 from palate.soup.states import States
 
-STATE_TOKENS = 128  # of the base's most probable tokens; the soup's normaliser is taken over these
+STATE_TOKENS = 128  # most probable tokens of the base; normalisers are sums over these
 STATES_PER_ANSWER = 8
 MAX_TILT = 30.0  # nats; beyond, a token was impossible for one side
 
 
 def scored_text(base: Base, prompt: str, answer: str) -> Scored:
-    """A prompt as users write it and a whole answer, as the base reads them."""
+    """A prompt, formatted, and a whole answer as token ids."""
     text = format_messages(base, prompt)
     tokens = encode_answer(base, text, answer, is_ended=True)
     return Scored(tuple(encode_prompt(base, text)), tuple(tokens))
@@ -40,13 +40,13 @@ def scored_text(base: Base, prompt: str, answer: str) -> Scored:
 def log_probs(
     base: Base, bank: AdapterBank, *, plan: Plan, items: Sequence[Scored]
 ) -> Float[ndarray, " answers"]:
-    """`[answers]`: log-probability of whole answers under one plan, nats; read by length."""
+    """`[answers]`: log-probability of whole answers under one plan, nats; batched by length."""
     order = np.argsort([len(item.context) + len(item.answer) for item in items], kind="stable")
-    found = answer_log_probs(
+    rows = answer_log_probs(
         base, bank, plans=[plan] * len(items), items=[items[place] for place in order]
     )
     sums = np.zeros(len(items))
-    sums[order] = [float(row.double().sum()) for row in found]
+    sums[order] = [float(row.double().sum()) for row in rows]
     return sums
 
 
@@ -62,8 +62,8 @@ def log_ratios(
     Args:
         base: The base model.
         folders: Adapter folder by expert, in bank order.
-        items: What was read and answered.
-        on_expert: Told how many experts have been read, of all.
+        items: Contexts and answers.
+        on_expert: Reports how many experts are done, of all.
     """
     bare = AdapterBank(base, {})
     reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
@@ -81,10 +81,9 @@ def log_ratios(
 
 
 def expert_rows(*, n_experts: int, experts: Sequence[int] | None = None) -> Plan:
-    """The reference and these experts (all of them by default), one row each."""
-    chosen = range(n_experts) if experts is None else experts
-    rows = [Row((0.0,) * n_experts)]
-    rows += [Row(one_hot(index=k, n_experts=n_experts)) for k in chosen]
+    """The reference and these experts (all by default), one row each; only rows are used."""
+    places = range(n_experts) if experts is None else experts
+    rows = [Row((0.0,) * n_experts), *(Row(one_hot(index=k, n_experts=n_experts)) for k in places)]
     return Plan(tuple(rows), Pool("linear", (1.0 / len(rows),) * len(rows)))
 
 
@@ -98,13 +97,13 @@ def features_of(
 ) -> list[list[float]]:
     """For each answer, `beta * (log p_k - log p_0)` for every expert, in reward units."""
     plan = expert_rows(n_experts=bank.n_experts)
-    found: list[list[float]] = []
+    features: list[list[float]] = []
     for tokens in answers:
         item = Scored(tuple(context), tuple(tokens))
-        said = row_log_probs(base, bank, plan=plan, item=item).double().numpy(force=True)
-        tilts = np.clip(np.nan_to_num(said[:, 1:] - said[:, :1]), -MAX_TILT, MAX_TILT)
-        found.append((beta * tilts.sum(axis=0)).tolist())
-    return found
+        rows = row_log_probs(base, bank, plan=plan, item=item).double().numpy(force=True)
+        tilts = np.clip(np.nan_to_num(rows[:, 1:] - rows[:, :1]), -MAX_TILT, MAX_TILT)
+        features.append((beta * tilts.sum(axis=0)).tolist())
+    return features
 
 
 def sample_states(
@@ -123,16 +122,16 @@ def sample_states(
     Args:
         base: The base model.
         bank: The experts.
-        items: Answers sampled from the base; some of them are read.
+        items: Answers sampled from the base, of which some are used.
         n_states: How many; fewer when the answers have fewer tokens.
-        generator: Which answers, and where in them.
+        generator: Samples answers and places in them.
 
     Raises:
         InvalidInputError: there are no answers.
     """
     if not items:
         raise InvalidInputError("There are no answers to take states from; give at least one.")
-    plan = _every_row(bank.n_experts)
+    plan = expert_rows(n_experts=bank.n_experts)
     cuts: list[ndarray] = []
     n_states_left = n_states
     for place in generator.permutation(len(items)):
@@ -149,7 +148,7 @@ def sample_states(
 
 def states_along(base: Base, bank: AdapterBank, items: Sequence[Scored]) -> States:
     """Every state that whole answers pass through, one answer after the other; cut the same way."""
-    plan = _every_row(bank.n_experts)
+    plan = expert_rows(n_experts=bank.n_experts)
     return _as_states([_cut(row_distributions(base, bank, plan=plan, item=item)) for item in items])
 
 
@@ -158,19 +157,11 @@ def _as_states(cuts: Sequence[Float[ndarray, "rows states tokens"]]) -> States:
     return States(rows[0], np.moveaxis(rows[1:] - rows[0], 0, -1))
 
 
-def _every_row(n_experts: int) -> Plan:
-    """The reference and every expert alone; only its rows are read, never pooled."""
-    rows = [Row((0.0,) * n_experts)]
-    rows += [Row(one_hot(index=k, n_experts=n_experts)) for k in range(n_experts)]
-    shares = (1.0, *(0.0 for _ in range(n_experts)))
-    return Plan(tuple(rows), Pool("log_linear", shares))
-
-
 def _cut(
     rows: Float[torch.Tensor, "rows states vocab"],
 ) -> Float[ndarray, "rows states tokens"]:
     """The reference's most probable tokens, renormalised in every row."""
     n_tokens = min(STATE_TOKENS, rows.shape[-1])
-    kept = rows[0].topk(n_tokens, dim=-1).indices
-    picked = rows.double().gather(2, kept.unsqueeze(0).expand(len(rows), -1, -1))
+    top = rows[0].topk(n_tokens, dim=-1).indices
+    picked = rows.double().gather(2, top.unsqueeze(0).expand(len(rows), -1, -1))
     return torch.log_softmax(picked, dim=-1).cpu().numpy()

@@ -1,21 +1,22 @@
 """The library: experts, rewards and rollouts of one base, as a folder.
 
-    library.json      the manifest: what is finished, with the hash of every file
+    library.json      the manifest: finished parts, with the hash of every file
     experts/NAME/     a PEFT adapter folder and its model card
     rewards/NAME/     a reward model and its card
     rollouts.jsonl    the base's scored answers
-    controller/       what mixes the experts token by token, if it was trained
+    controller/       the controller of the mixture, if it was trained
 
-A part is first written as a whole and then entered into the manifest; what the manifest does not
-name does not
-exist, and what it names is compared with its hash before it is used. So a build may be killed at
-any moment: nothing half-written is read, and the next build goes on after the last finished part.
+A part is first written as a whole and then entered into the manifest. A part that the manifest does
+not name does not exist, and one that it names is compared with its hash before it is used. So a
+build may be killed at any moment: nothing half-written is loaded, and the next build resumes after
+the last finished part.
 """
 
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_bytes, read_versioned, write_folder_atomic, write_versioned
@@ -42,13 +43,12 @@ Fill = Callable[[Path], None]  # writes a part's files into the folder it is giv
 
 @dataclass(frozen=True)
 class LibraryFolder:
-    """A library folder and what its manifest says.
+    """A library folder and its manifest.
 
     Attributes:
-        folder: Where it is.
-        manifest: What is finished.
-        reward_funcs: Rewards by objective that are Python functions, for those that cannot be
-            imported again.
+        folder: Its path.
+        manifest: The finished parts.
+        reward_funcs: By objective, Python functions that cannot be imported again.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class LibraryFolder:
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> "LibraryFolder":
-        """A library in `folder`: the one that is there, if it is of this job, or an empty one.
+        """The library in `folder`, if it is of this job, or an empty one.
 
         Args:
             folder: Made if it does not exist.
@@ -75,29 +75,27 @@ class LibraryFolder:
                 raise InvalidInputError(
                     f"The folder {str(folder)!r} is not a library and not empty; use another one."
                 )
-            library = cls(folder, manifest)
-            library._write()
-            return library
-        found = cls.open(folder)
-        found.require_base(manifest.base)
-        if found.manifest.objective_names != manifest.objective_names:
+            return cls(folder, manifest)._with()
+        library = cls.open(folder)
+        earlier = library.manifest
+        library.require_base(manifest.base)
+        if earlier.objective_names != manifest.objective_names:
             raise FormatError(
                 f"The library {str(folder)!r} is for the objectives "
-                f"{', '.join(found.manifest.objective_names)}, but "
+                f"{', '.join(earlier.objective_names)}, but "
                 f"{', '.join(manifest.objective_names)} are asked for; use another folder."
             )
         _remove_unfinished(folder)
-        is_comparable = found.manifest.beta == manifest.beta  # experts of another beta are not
-        kept = replace(
-            manifest,
-            experts=found.manifest.experts if is_comparable else (),
-            rewards=found.manifest.rewards,
-            rollouts=found.manifest.rollouts,
-            controller=found.manifest.controller if is_comparable else None,
+        is_comparable = earlier.beta == manifest.beta  # experts of another beta are not
+        return library._with(
+            **{
+                **vars(manifest),
+                "experts": earlier.experts if is_comparable else (),
+                "rewards": earlier.rewards,
+                "rollouts": earlier.rollouts,
+                "controller": earlier.controller if is_comparable else None,
+            }
         )
-        library = cls(folder, kept)
-        library._write()
-        return library
 
     @classmethod
     def open(cls, folder: Path) -> "LibraryFolder":
@@ -114,10 +112,8 @@ class LibraryFolder:
             )
         value = read_versioned(folder / MANIFEST, kind=KIND, version=SCHEMA_VERSION)
         library = cls(folder, Manifest.from_json(value, source=str(folder / MANIFEST)))
-        for name, record in zip(
-            library.manifest.expert_names, library.manifest.experts, strict=True
-        ):
-            _require_files(library.expert_folder(name), record.files)
+        for record in library.manifest.experts:
+            _require_files(library.expert_folder(record.anchor.name), record.files)
         for name, part in library.manifest.rewards.items():
             _require_files(library.reward_folder(name), part.files)
         if library.manifest.controller is not None:
@@ -166,9 +162,7 @@ class LibraryFolder:
 
     def has_expert(self, name: str, *, key: str) -> bool:
         """Whether there is a finished expert of this key."""
-        return any(
-            record.anchor.name == name and record.key == key for record in self.manifest.experts
-        )
+        return any((r.anchor.name, r.key) == (name, key) for r in self.manifest.experts)
 
     def require_base(self, base: BaseRecord) -> None:
         """Return when the base is the library's.
@@ -185,96 +179,76 @@ class LibraryFolder:
             )
 
     def with_expert(self, record: ExpertRecord, fill: Fill) -> "LibraryFolder":
-        """The library with the expert in it; one of the same name is replaced.
+        """The library with the expert in it, in place of one of the same name.
 
         Args:
-            record: Anchor and key; `files` are filled in here.
+            record: Anchor and key; `files` are set here.
             fill: Writes the PEFT folder, with its card.
         """
         name = record.anchor.name
-        library = self._without_expert(name)
-        write_folder_atomic(library.expert_folder(name), fill)
-        record = replace(record, files=hash_folder(library.expert_folder(name)))
-        experts = (*library.manifest.experts, record)
-        return library._written(replace(library.manifest, experts=experts))
+        others = tuple(r for r in self.manifest.experts if r.anchor.name != name)
+        library = self if len(others) == len(self.manifest.experts) else self._with(experts=others)
+        write_folder_atomic(self.expert_folder(name), fill)
+        record = replace(record, files=hash_folder(self.expert_folder(name)))
+        return library._with(experts=(*others, record))
 
     def with_experts_of(self, names: tuple[str, ...]) -> "LibraryFolder":
         """The library with only these experts, in this order; the others' folders are removed."""
-        kept = tuple(
-            record
-            for name in names
-            for record in self.manifest.experts
-            if record.anchor.name == name
-        )
-        dropped = [name for name in self.manifest.expert_names if name not in names]
-        library = self._written(replace(self.manifest, experts=kept))
-        for name in dropped:
+        experts = {record.anchor.name: record for record in self.manifest.experts}
+        library = self._with(experts=tuple(experts[name] for name in names if name in experts))
+        for name in experts.keys() - set(names):
             shutil.rmtree(self.expert_folder(name), ignore_errors=True)
         return library
 
     def with_reward(self, objective: str, fill: Fill, *, key: str) -> "LibraryFolder":
         """The library with the objective's reward folder in it."""
         others = {name: part for name, part in self.manifest.rewards.items() if name != objective}
-        library = self._written(replace(self.manifest, rewards=others))
+        library = self._with(rewards=others)
         write_folder_atomic(library.reward_folder(objective), fill)
         files = hash_folder(library.reward_folder(objective))
         rewards = {**others, objective: PartRecord(key, files)}
         ordered = {name: rewards[name] for name in self.manifest.objective_names if name in rewards}
-        return library._written(replace(library.manifest, rewards=ordered))
+        return library._with(rewards=ordered)
 
     def with_controller(self, fill: Fill, *, key: str) -> "LibraryFolder":
-        """The library with a controller in it; one that was there is replaced.
-
-        Args:
-            fill: Writes the folder.
-            key: Hash of the experts that it mixes.
-        """
-        library = self._written(replace(self.manifest, controller=None))
+        """The library with a new controller in it; `key` is the hash of its experts."""
+        library = self._with(controller=None)
         write_folder_atomic(library.controller_folder, fill)
-        part = PartRecord(key, hash_folder(library.controller_folder))
-        return library._written(replace(library.manifest, controller=part))
+        return library._with(controller=PartRecord(key, hash_folder(library.controller_folder)))
 
     def with_rollouts_begun(self, *, key: str) -> "LibraryFolder":
-        """The library about to sample the rollouts of this key; those of others are forgotten."""
+        """The library ready to sample the rollouts of this key; others are removed."""
         part = self.manifest.rollouts
         if part is not None and part.key == key:
             return self
-        library = self._written(replace(self.manifest, rollouts=PartRecord(key)))
+        library = self._with(rollouts=PartRecord(key))
         for path in (self.unfinished_rollouts, self.folder / ROLLOUTS):
             path.unlink(missing_ok=True)
         return library
 
     @property
     def unfinished_rollouts(self) -> Path:
-        """The file that sampling appends to, before there are rewards."""
+        """The file that sampling appends to, without rewards."""
         return self.folder / UNFINISHED_ROLLOUTS
 
     def with_rollouts(self, *, key: str, write: Fill) -> "LibraryFolder":
         """The library with its rollouts; `write` makes the file at the path it is given."""
         write(self.folder / ROLLOUTS)
         files = {ROLLOUTS: hash_bytes((self.folder / ROLLOUTS).read_bytes())}
-        library = self._written(replace(self.manifest, rollouts=PartRecord(key, files)))
+        library = self._with(rollouts=PartRecord(key, files))
         self.unfinished_rollouts.unlink(missing_ok=True)
         return library
 
-    def _without_expert(self, name: str) -> "LibraryFolder":
-        if name not in self.manifest.expert_names:
-            return self
-        kept = tuple(r for r in self.manifest.experts if r.anchor.name != name)
-        return self._written(replace(self.manifest, experts=kept))
-
-    def _written(self, manifest: Manifest) -> "LibraryFolder":
-        library = LibraryFolder(self.folder, manifest, self.reward_funcs)
-        library._write()
-        return library
-
-    def _write(self) -> None:
+    def _with(self, **parts: Any) -> "LibraryFolder":
+        """The library with these fields of the manifest, written."""
+        library = replace(self, manifest=replace(self.manifest, **parts))
         write_versioned(
             self.folder / MANIFEST,
             kind=KIND,
             version=SCHEMA_VERSION,
-            content=self.manifest.to_json(),
+            content=library.manifest.to_json(),
         )
+        return library
 
 
 def hash_folder(folder: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Answers and scores from a library: decide, execute, and keep the best candidate."""
+"""Answers and scores of decisions: executed in one batch, the best candidate of each returned."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from palate.core.decision import Decision, Messages
@@ -11,8 +12,9 @@ from palate.core.seeds import derive_seed
 from palate.core.types import Completion
 from palate.engine.forced import plan_log_probs
 from palate.engine.logprobs import Scored, answer_log_probs
+from palate.engine.protocol import Engine
 from palate.library.candidates import Candidates, best_candidates, candidate_requests
-from palate.library.context_length import require_room_for_prompt
+from palate.library.context_length import require_prompt_fits
 from palate.models.chat import encode_answer, encode_prompt
 
 if TYPE_CHECKING:
@@ -21,21 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """One answer, and how it came about.
-
-    Attributes:
-        text: The answer.
-        decision: Method, plan, coefficients, reason.
-        completion: Token ids, log-probabilities under the plan, why it ended.
-        lead: Best of n: how far the kept candidate led the second, in the ranking's units.
-        seed: That gives this answer again.
-    """
+    """One answer, with its decision."""
 
     text: str
-    decision: Decision
-    completion: Completion
-    lead: float = 0.0
-    seed: int = 0
+    decision: Decision  # method, plan, coefficients, reason
+    completion: Completion  # token ids, log-probabilities under the plan, why it ended
+    lead: float = 0.0  # best of n: lead over the second candidate, in the ranking's units
+    seed: int = 0  # that gives this answer again
 
     @property
     def prompt(self) -> Messages:
@@ -44,12 +38,12 @@ class Output:
 
     @property
     def method(self) -> str:
-        """The method that was taken; never `auto`."""
+        """The method that decided; never `auto`."""
         return self.decision.method
 
     @property
     def reason(self) -> str:
-        """Why, in a sentence or two."""
+        """Why, in one or two sentences."""
         return self.decision.reason
 
     def to_json(self) -> dict[str, Any]:
@@ -64,26 +58,20 @@ class Output:
 
 @dataclass(frozen=True)
 class Score:
-    """The probability of a given answer.
+    """The probability of a given answer."""
 
-    Attributes:
-        log_probs: One per token, nats.
-        tokens: Token ids of the answer.
-        decision: Under which plan.
-    """
-
-    log_probs: tuple[float, ...]
-    tokens: tuple[int, ...]
-    decision: Decision
+    log_probs: tuple[float, ...]  # one per token, nats
+    tokens: tuple[int, ...]  # ids
+    decision: Decision  # whose plan was scored
 
     @property
     def log_prob(self) -> float:
-        """Of the whole answer, nats."""
+        """Log-probability of the whole answer, nats."""
         return float(sum(self.log_probs))
 
 
 def answer_seed(seed: int, *, place: int = 0) -> int:
-    """The seed of the answer at this place among several answers to one prompt, at every door."""
+    """Seed of the answer at this place among several to one prompt, at every door."""
     return derive_seed(seed, "answer", place)
 
 
@@ -93,41 +81,39 @@ def generate_all(
     *,
     sampling: SamplingParams,
     seeds: Sequence[int],
+    engine: Engine | None = None,
 ) -> list[Output]:
     """One answer for each decision, all in one batch.
 
     Args:
-        library: Base, bank and engine.
-        decisions: What was decided.
+        library: Its rewards rank candidates.
+        decisions: With the plans.
         sampling: How tokens are sampled.
         seeds: One for each decision.
+        engine: Executes the plans; the library's own by default.
 
     Raises:
-        InvalidInputError: a prompt is longer than what the base reads.
+        InvalidInputError: a prompt is longer than the base's context length, or the engine
+            cannot execute a plan.
         FormatError: best of n needs a reward that the library does not have.
     """
     requests: list[Request] = []
     for decision, seed in zip(decisions, seeds, strict=True):
         text = library.format(decision.messages)
-        require_room_for_prompt(library.base, text)
+        require_prompt_fits(library.base, text)
         request = Request(text, decision.plan, sampling, seed)
         requests += candidate_requests(request, n=decision.n_candidates)
-    completions = library.engine.generate(requests)
-    groups: list[Sequence[Completion]] = []
-    start = 0
-    for decision in decisions:
-        groups.append(completions[start : start + decision.n_candidates])
-        start += decision.n_candidates
-    kept = best_candidates(
-        library,
-        [
-            Candidates(decision, [one.text for one in own], [one.tokens for one in own])
-            for decision, own in zip(decisions, groups, strict=True)
-        ],
-    )
+    completions = (engine or library.engine).generate(requests)
+    rest = iter(completions)
+    groups = [list(islice(rest, decision.n_candidates)) for decision in decisions]
+    candidates = [
+        Candidates(decision, [one.text for one in own], [one.tokens for one in own])
+        for decision, own in zip(decisions, groups, strict=True)
+    ]
+    ranked = zip(decisions, groups, best_candidates(library, candidates), seeds, strict=True)
     return [
         Output(own[best.index].text, decision, own[best.index], best.lead, seed)
-        for decision, own, best, seed in zip(decisions, groups, kept, seeds, strict=True)
+        for decision, own, best, seed in ranked
     ]
 
 
@@ -140,12 +126,11 @@ def score_all(
 ) -> list[Score]:
     """Log-probabilities of given answers, each under its decision's plan.
 
-    Best of n has no tractable probability; its plan, from which the candidates are drawn, is
-    scored.
+    Best of n has no tractable probability: the plan that its candidates are sampled from is scored.
 
     Args:
         library: Base and bank.
-        decisions: One for each answer's prompt.
+        decisions: One for each answer.
         completions: The answers.
         is_ended: Count the end token as part of an answer.
     """
@@ -157,20 +142,20 @@ def score_all(
         items.append(Scored(tuple(encode_prompt(base, text)), tuple(tokens)))
     plans = [decision.plan for decision in decisions]
     if any(plan.pool.controller is not None for plan in plans):
-        found = [
+        scored = [
             plan_log_probs(base, bank, plan=plan, item=item, controllers=library.controllers)
             for plan, item in zip(plans, items, strict=True)
         ]
     else:
-        found = answer_log_probs(base, bank, plans=plans, items=items)
+        scored = answer_log_probs(base, bank, plans=plans, items=items)
     return [
         Score(tuple(float(value) for value in values), item.answer, decision)
-        for values, item, decision in zip(found, items, decisions, strict=True)
+        for values, item, decision in zip(scored, items, decisions, strict=True)
     ]
 
 
 def conversations(prompts: Messages | Sequence[Messages]) -> tuple[list[Messages], bool]:
-    """The conversations that are meant, and whether it is just one.
+    """The conversations, and whether there is just one, not in a list.
 
     A string is one prompt; a list of mappings is one conversation; any other list is a batch.
 

@@ -1,4 +1,4 @@
-"""From what is known of a user to what methods work with: shares, coefficients, words, ranking."""
+"""From what is known of a user to what methods use: shares, coefficients, instruction, ranking."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class KnownOf(Protocol):
-    """A store of users, as a library reads it."""
+    """A store of users, for a library."""
 
     def known(self, user: str) -> Known:
         """All that is known of a user."""
@@ -28,7 +28,7 @@ class KnownOf(Protocol):
 
 
 class KnownFields(TypedDict, total=False):
-    """What can be said of a user in a call: the fields of `Known`, or a user of a store."""
+    """Keywords of a call: the fields of `Known`, or a user of a store."""
 
     preference: Mapping[str, float] | None
     coefficients: Mapping[str, float] | None
@@ -41,12 +41,12 @@ class KnownFields(TypedDict, total=False):
 
 
 CLEAR = 1e-9  # shares below are zero
-N_DRAWS = 64  # of a belief
-CLEAR_SHARE = 0.2  # of the largest share: smaller ones are not put into words
+N_DRAWS = 64  # samples of a belief
+CLEAR_SHARE = 0.2  # objectives with less than this part of the largest share are not put into words
 
 
 def known_from(fields: KnownFields) -> Known:
-    """The record behind a call's fields; what the call states goes before what a store knows.
+    """The record behind a call's keywords; they go before what a store knows.
 
     Raises:
         InvalidInputError: a user is named without a store, or a store without a user.
@@ -62,20 +62,20 @@ def known_from(fields: KnownFields) -> Known:
     return given if user is None or store is None else merged(given, store.known(str(user)))
 
 
-def merged(given: Known, kept: Known) -> Known:
-    """What a request says, completed by what a store knows of the user; the same at every door.
+def merged(given: Known, stored: Known) -> Known:
+    """A request's `Known` completed by a store's; the same at every door.
 
-    A preference, coefficients or a belief in the request go before those that are stored; so do its
-    words, and stored words are read where it has none.
+    A preference, coefficients or a belief in the request go before those that are stored, and its
+    instruction before the stored one.
     """
     is_stated = not (given.preference is None and given.coefficients is None)
-    source = given if is_stated or given.belief is not None else kept
+    source = given if is_stated or given.belief is not None else stored
     return replace(
         given,
         preference=source.preference,
         coefficients=source.coefficients,
         belief=source.belief,
-        instruction=given.instruction or kept.instruction,
+        instruction=given.instruction or stored.instruction,
     )
 
 
@@ -103,7 +103,7 @@ def require_known(library: "Library", known: Known) -> None:
 
 
 def require_candidates(n: int | None) -> None:
-    """Return when so many candidates may be asked for; `None` leaves it to the method.
+    """Return when the number of candidates is in range; `None` leaves it to the method.
 
     Raises:
         InvalidInputError: the number is out of range.
@@ -115,22 +115,19 @@ def require_candidates(n: int | None) -> None:
 
 
 def settled(known: Known | None) -> Known:
-    """What is known, without what does not count: given coefficients go before everything else.
+    """The record without fields that do not count: coefficients go before preference and belief.
 
-    Words of blanks are no words.
+    An instruction of blanks is none.
     """
     known = known or Known()
-    words = (known.instruction or "").strip() or None
+    instruction = (known.instruction or "").strip() or None
     if known.coefficients is not None:
-        return replace(known, preference=None, belief=None, instruction=words)
-    return replace(known, instruction=words)
+        return replace(known, preference=None, belief=None, instruction=instruction)
+    return replace(known, instruction=instruction)
 
 
 def preference_of(library: "Library", known: Known) -> Float[ndarray, " objectives"] | None:
-    """`[objectives]`: the stated preference, or the one that coefficients or a belief come to.
-
-    `None` where nothing is known, or nothing is asked for.
-    """
+    """`[objectives]`: the stated preference, or that of coefficients or a belief, if any."""
     if known.coefficients is not None:
         names = library.manifest.expert_names
         given = np.array(coefficients_from_mapping(known.coefficients, experts=names))
@@ -147,9 +144,8 @@ def preference_of(library: "Library", known: Known) -> Float[ndarray, " objectiv
 def preference_draws(library: "Library", known: Known) -> Float[ndarray, "draws objectives"] | None:
     """`[draws, objectives]`: the stated preference alone, or draws from the belief.
 
-    A draw of coefficients becomes the preference that its anchors add up to; what is negative
-    counts as not wanted. The draws depend on the belief alone, so a decision does too. `None` where
-    neither is known.
+    A draw of coefficients becomes the preference that its anchors add up to, clipped at zero. The
+    draws depend on the belief alone. `None` where neither is known.
     """
     if known.preference is None and known.belief is not None and library.manifest.experts:
         return belief_draws(known.belief, anchors=library.anchors)
@@ -172,13 +168,7 @@ def belief_draws(
 
 
 def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " experts"], str]:
-    """`[experts]`: coefficients of a soup, and where they come from in a sentence.
-
-    Given coefficients take precedence over a stated preference, and that over a belief.
-
-    Raises:
-        InvalidInputError: there are no experts, or too little is known of the user.
-    """
+    """`[experts]`: coefficients of a soup, and their source in a sentence; see `Library`."""
     names = library.require_experts()
     if known.coefficients is not None:
         given = coefficients_from_mapping(known.coefficients, experts=names)
@@ -189,8 +179,9 @@ def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " 
         )
         strength = library.strength if known.strength is None else known.strength
         reason = f"The anchors' combination equal to the preference, at strength {strength:g}."
-        found = reward_space_coefficients(wanted.vector(), anchors=library.anchors)
-        return strength * found, reason
+        return strength * reward_space_coefficients(
+            wanted.vector(), anchors=library.anchors
+        ), reason
     if known.belief is not None:
         learned = library.soups.soup(known.belief).coefficients
         return learned, "The coefficients were learned from the user's feedback."
@@ -201,10 +192,10 @@ def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " 
 
 
 def instruction_of(library: "Library", known: Known) -> str:
-    """What the user wants in words: their own, or the sentences of the objectives they want.
+    """The user's own instruction, or the sentences of the objectives of their preference.
 
-    Objectives with less than a fifth of the largest share are left out: a sentence says the same
-    however small the share behind it is. Empty where nothing is known.
+    Objectives with less than a fifth of the largest share are left out, since a sentence does not
+    say how large its share is. Empty where nothing is known.
     """
     if known.instruction:
         return known.instruction.strip()
@@ -220,7 +211,7 @@ def instruction_of(library: "Library", known: Known) -> str:
 
 
 def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
-    """The decision with what its candidates are ranked by, where it asks for several.
+    """The decision with the ranking of its candidates, where there are several.
 
     Raises:
         InvalidInputError: nothing is known that answers could be ranked by.
@@ -236,7 +227,7 @@ def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
         learned = dict(zip(names, known.belief.mean.tolist(), strict=True))
     if learned is None:
         raise InvalidInputError(
-            "Best of n ranks answers by what the user wants; give a preference, coefficients or "
+            "Best of n ranks answers by the user's preference; give a preference, coefficients or "
             "feedback, or ask for one candidate."
         )
     return replace(decision, learned_ranking=dict(learned))
@@ -264,17 +255,16 @@ def _require_rewards(library: "Library") -> None:
 
 
 def predicted(library: "Library", decision: Decision, known: Known) -> Decision:
-    """The decision with what its method was measured to be worth, where it is that method.
+    """The decision with its method's measured utility.
 
-    Nothing is promised for what was not measured: coefficients, a strength or words of the user's
-    own, another number of candidates.
+    Given coefficients, strengths and instructions and other numbers of candidates were not
+    measured.
     """
     table = library.method_table
     own = (known.coefficients, known.strength, known.instruction)
-    if table is None or any(part is not None for part in own):
+    if table is None or any(value is not None for value in own):
         return replace(decision, predicted_utility=None)
     row = table.row(decision.method, n_candidates=decision.n_candidates)
     draws = preference_draws(library, known)
-    if row is None or draws is None:
-        return replace(decision, predicted_utility=None)
-    return replace(decision, predicted_utility=table.expected(row, draws))
+    utility = None if row is None or draws is None else table.expected(row, draws)
+    return replace(decision, predicted_utility=utility)

@@ -1,6 +1,5 @@
 """Log-probabilities of the answers in a file, each under the plan decided for its prompt."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,23 @@ from palate.rewards.rows import read_rows
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """Log-probabilities of given answers.
+    """Log-probabilities of given answers, nats."""
 
-    Attributes:
-        rows: The file's rows, each with `log_prob`, `n_tokens` and `log_probs` added; nats.
-        decision: For the first row; the others differ in their prompt alone.
-    """
-
-    rows: list[dict[str, Any]]
-    decision: Decision
-
-    @property
-    def log_prob(self) -> float:
-        """Sum over all tokens, nats."""
-        return float(sum(row["log_prob"] for row in self.rows))
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all answers."""
-        return sum(row["n_tokens"] for row in self.rows)
+    rows: list[dict[str, Any]]  # the file's, with `log_prob`, `n_tokens` and `log_probs` added
+    decision: Decision  # for the first row; the others differ in their prompt alone
 
     def to_json(self) -> dict[str, Any]:
         """The scores as plain data."""
+        log_prob = float(sum(row["log_prob"] for row in self.rows))
+        n_tokens = sum(row["n_tokens"] for row in self.rows)
         return {
             "method": self.decision.method,
             "coefficients": dict(self.decision.coefficients),
             "reason": self.decision.reason,
             "rows": self.rows,
-            "log_prob": self.log_prob,
-            "n_tokens": self.n_tokens,
-            "mean_log_prob": self.log_prob / max(self.n_tokens, 1),
+            "log_prob": log_prob,
+            "n_tokens": n_tokens,
+            "mean_log_prob": log_prob / max(n_tokens, 1),
         }
 
 
@@ -58,11 +44,11 @@ def score_file(
     """Log-probabilities of the answers in a file.
 
     Args:
-        library: Decides, and reads the answers.
+        library: Decides and scores.
         path: Rows with `prompt` and `completion` (or `answer`), strings.
-        known: What is known of the user.
+        known: All that is known of the user.
         method: A name in `library.methods`.
-        is_ended: Whether the end token counts as part of each answer.
+        is_ended: Count the end token as part of each answer.
 
     Raises:
         InvalidInputError: the file is missing or empty, a row lacks a prompt or a completion, or
@@ -73,9 +59,9 @@ def score_file(
         raise InvalidInputError(
             f"The file of answers {str(path)!r} is empty; give at least one row."
         )
-    pairs = [_pair(row, number, path) for number, row in enumerate(rows, start=1)]
-    decisions = [library.decide(prompt, known, method=method) for prompt, _ in pairs]
-    scores = score_all(library, decisions, [text for _, text in pairs], is_ended=is_ended)
+    prompts, texts = zip(*(_pair(row, n, path) for n, row in enumerate(rows, start=1)), strict=True)
+    decisions = [library.decide(prompt, known, method=method) for prompt in prompts]
+    scores = score_all(library, decisions, texts, is_ended=is_ended)
     scored = [
         {
             **row,
@@ -88,7 +74,7 @@ def score_file(
     return ScoredFile(scored, decisions[0])
 
 
-def _pair(row: Mapping[str, Any], number: int, path: Path) -> tuple[str, str]:
+def _pair(row: dict[str, Any], number: int, path: Path) -> tuple[str, str]:
     prompt, text = row.get("prompt"), row.get("completion", row.get("answer"))
     if not isinstance(prompt, str) or not isinstance(text, str):
         raise InvalidInputError(
