@@ -6,7 +6,7 @@ import pytest
 from palate.core.errors import FormatError, InvalidInputError
 from palate.rewards.fit import fit_reward
 from palate.rewards.pairs import PairSet
-from palate.rewards.reward import LearnedReward, calibrate, calibrate_against, load_reward
+from palate.rewards.reward import LearnedReward, calibrate, load_reward
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +28,6 @@ def test_a_reward_comes_back_with_its_card_and_its_bits(
     assert again.card == reward.card
     assert again.fingerprint == reward.fingerprint
     assert (again.score(prompts, answers) == reward.score(prompts, answers)).all()
-
-
-def test_a_win_scale_comes_back(
-    train_pairs: PairSet, validation_pairs: PairSet, tmp_path: Path
-) -> None:
-    made = fit_reward(train_pairs, validation=validation_pairs)
-    made = calibrate_against(made, prompts=["p", "q"], references=["So.", "It is as follows."])
-    made.save(tmp_path / "kind")
-    again = load_reward(tmp_path / "kind")
-    assert (again.score(["q"], ["Thank you."]) == made.score(["q"], ["Thank you."])).all()
 
 
 def test_the_folder_holds_neither_pickle_nor_anything_unknown(

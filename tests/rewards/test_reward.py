@@ -9,7 +9,7 @@ from palate.core.errors import InvalidInputError
 from palate.rewards.card import load_card, save_card
 from palate.rewards.fit import fit_reward
 from palate.rewards.pairs import PairSet
-from palate.rewards.reward import LearnedReward, RewardVector, calibrate, calibrate_against
+from palate.rewards.reward import LearnedReward, RewardVector, calibrate
 from palate.rewards.settings import LightSettings
 
 ANSWERS = ["Thank you, dear friend.", "It is as follows.", "See below.", "A lovely question."]
@@ -60,12 +60,6 @@ def test_calibration_keeps_the_order_and_gives_numbers_in_the_unit_interval(
     assert calibrated.card.calibration_raw is not None
     assert calibrated.card.calibration_raw.n == 4
     assert reward.card.calibration is None  # the first reward is as it was
-
-
-def test_the_reference_answer_itself_wins_half_the_time(reward: LearnedReward) -> None:
-    against = calibrate_against(reward, prompts=PROMPTS, references=ANSWERS)
-    np.testing.assert_allclose(against.score(PROMPTS, ANSWERS), 0.5)
-    assert against.score(["b"], ["Thank you, dear friend."])[0] > 0.5
 
 
 def test_a_scale_is_fitted_once(reward: LearnedReward) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.core.errors import InvalidInputError
-from palate.rewards.scale import fit_scale, fit_win_scale, require_rewards
+from palate.rewards.scale import fit_scale, require_rewards
 
 finite = st.floats(-1e6, 1e6)
 
@@ -13,18 +13,18 @@ def test_logistic_puts_the_mean_at_one_half_and_uses_the_standard_deviation() ->
     scale = fit_scale(np.array([1.0, 3.0]))  # mean 2, sd 1
     logit = np.pi / np.sqrt(3)  # one standard deviation of a logistic distribution
     expected = [0.5, 1 / (1 + np.exp(-logit))]
-    np.testing.assert_allclose(scale.apply(["", ""], np.array([2.0, 3.0])), expected)
+    np.testing.assert_allclose(scale.apply(np.array([2.0, 3.0])), expected)
 
 
 def test_a_logistic_sample_becomes_uniform() -> None:
     raw = np.random.default_rng(0).logistic(5.0, 2.0, size=200_000)
-    rewards = fit_scale(raw).apply([""] * len(raw), raw)
+    rewards = fit_scale(raw).apply(raw)
     np.testing.assert_allclose(np.quantile(rewards, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.01)
 
 
 def test_clip_is_straight_between_its_quantiles_and_flat_beyond() -> None:
     scale = fit_scale(np.arange(101.0), kind="clip")  # quantiles 5 and 95
-    found = scale.apply([""] * 5, np.array([-50.0, 5.0, 50.0, 95.0, 200.0]))
+    found = scale.apply(np.array([-50.0, 5.0, 50.0, 95.0, 200.0]))
     np.testing.assert_allclose(found, [0.0, 0.0, 0.5, 1.0, 1.0], atol=1e-12)
 
 
@@ -38,7 +38,7 @@ def test_scales_are_monotone_and_stay_in_the_unit_interval(
     except InvalidInputError as error:
         assert "no spread" in str(error)  # noqa: PT017
         return
-    rewards = scale.apply([""] * len(raw), np.sort(raw))
+    rewards = scale.apply(np.sort(raw))
     assert ((rewards >= 0) & (rewards <= 1)).all()
     assert (np.diff(rewards) >= 0).all()
 
@@ -53,24 +53,6 @@ def test_equal_rollouts_carry_no_scale() -> None:
 def test_rollouts_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(InvalidInputError, match="text 1 of the base rollouts"):
         fit_scale(np.array([0.0, bad, 1.0]))
-
-
-def test_winning_depends_on_the_difference_to_the_reference_only() -> None:
-    scale = fit_win_scale(["p", "q"], np.array([1.0, -2.0]))
-    found = scale.apply(["p", "p", "q"], np.array([1.0, 1.0 + np.log(3), -2.0 + np.log(3)]))
-    np.testing.assert_allclose(found, [0.5, 0.75, 0.75], atol=1e-12)
-    shifted = fit_win_scale(["p", "q"], np.array([8.0, -2.0]))  # prompt p's rewards moved by 7
-    np.testing.assert_allclose(shifted.apply(["p"], np.array([8.0 + np.log(3)])), [0.75])
-
-
-def test_a_prompt_without_reference_cannot_be_won() -> None:
-    with pytest.raises(InvalidInputError, match="'elsewhere' has no reference answer"):
-        fit_win_scale(["p"], np.array([1.0])).apply(["elsewhere"], np.array([0.0]))
-
-
-def test_a_prompt_has_one_reference() -> None:
-    with pytest.raises(InvalidInputError, match="exactly one for each"):
-        fit_win_scale(["p", "p"], np.array([1.0, 2.0]))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1e-5, 1.00001])

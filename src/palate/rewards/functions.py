@@ -64,7 +64,7 @@ class FunctionReward:
         Raises:
             InvalidInputError: the function does not give one finite number or `None` for each text.
         """
-        scores = self.scale.apply(prompts, self.raw(prompts, answers))
+        scores = self.scale.apply(self.raw(prompts, answers))
         return require_rewards(scores, objective=self.objective)
 
     def save(self, folder: Path) -> None:

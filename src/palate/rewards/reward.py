@@ -18,7 +18,7 @@ from palate.core.files import hash_value, write_folder_atomic
 from palate.core.protocols import Reward
 from palate.rewards.card import RewardCard, Trunk, load_card, save_card, statistics_of
 from palate.rewards.light import load_light
-from palate.rewards.scale import Scale, ScaleKind, fit_scale, fit_win_scale, require_rewards
+from palate.rewards.scale import ScaleKind, fit_scale, require_rewards
 from palate.rewards.texts import require_equally_many
 
 
@@ -79,7 +79,7 @@ class LearnedReward:
                 f"The reward {self.objective!r} is not calibrated, so it has no scale in [0, 1]; "
                 "calibrate it on answers of the base model first."
             )
-        scores = scale.apply(prompts, self.raw(prompts, answers))
+        scores = scale.apply(self.raw(prompts, answers))
         return require_rewards(scores, objective=self.objective)
 
     def save(self, folder: Path) -> None:
@@ -181,33 +181,11 @@ def calibrate(
     Raises:
         InvalidInputError: the reward is calibrated already, or the answers do not carry a scale.
     """
-    raw = _uncalibrated_raw(reward, prompts, answers)
-    return _on_scale(reward, fit_scale(raw, kind=kind), raw)
-
-
-def calibrate_against(
-    reward: LearnedReward, *, prompts: Sequence[str], references: Sequence[str]
-) -> LearnedReward:
-    """The reward as a probability of beating one reference answer per prompt.
-
-    Raises:
-        InvalidInputError: the reward is calibrated already, or not one reference for each prompt.
-    """
-    raw = _uncalibrated_raw(reward, prompts, references)
-    return _on_scale(reward, fit_win_scale(prompts, raw), raw)
-
-
-def _uncalibrated_raw(
-    reward: LearnedReward, prompts: Sequence[str], answers: Sequence[str]
-) -> Float[ndarray, " texts"]:
     if reward.card.calibration is not None:
         raise InvalidInputError(
             f"The reward {reward.objective!r} is calibrated already; a scale is fitted once, so "
             "that rewards stay comparable. Train the reward anew to give it another."
         )
-    return reward.raw(prompts, answers)
-
-
-def _on_scale(reward: LearnedReward, scale: Scale, raw: Float[ndarray, " texts"]) -> LearnedReward:
-    update = {"calibration": scale, "calibration_raw": statistics_of(raw)}
+    raw = reward.raw(prompts, answers)
+    update = {"calibration": fit_scale(raw, kind=kind), "calibration_raw": statistics_of(raw)}
     return replace(reward, card=reward.card.model_copy(update=update))

@@ -2,18 +2,13 @@
 
 Raw scores of different reward models are in different units. A scale is fitted on answers of the
 frozen base model, stored with the reward, and never fitted again: rewards before and after
-training are then comparable. Three kinds:
+training are then comparable. Two kinds:
 
 - `logistic`: `sigmoid((raw - centre) / spread)`; answers of the base have about mean 1/2, and
   better answers still differ;
-- `clip`: straight between two quantiles of the base, flat outside: easy to read, blind beyond;
-- `win`: `sigmoid(raw - raw of a reference answer to the same prompt)`, the modelled probability
-  of beating it; defined only for prompts that have a reference answer.
-
-Source: the last is the reward of "On Orchestrating Personalized LLMs" (OpenReview nKVYQOgD0q).
+- `clip`: straight between two quantiles of the base, flat outside: easy to read, blind beyond.
 """
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -59,9 +54,8 @@ class LogisticScale(FittedScale):
     centre: float
     spread: float = Field(gt=0)
 
-    def apply(self, prompts: Sequence[str], raw: Texts) -> Texts:
-        """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
-        del prompts
+    def apply(self, raw: Texts) -> Texts:
+        """Rewards in [0, 1], `[texts]`."""
         return expit((raw - self.centre) / self.spread)
 
 
@@ -72,41 +66,12 @@ class ClipScale(FittedScale):
     low: float
     high: float
 
-    def apply(self, prompts: Sequence[str], raw: Texts) -> Texts:
-        """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
-        del prompts
+    def apply(self, raw: Texts) -> Texts:
+        """Rewards in [0, 1], `[texts]`."""
         return np.clip((raw - self.low) / (self.high - self.low), 0.0, 1.0)
 
 
-class WinScale(FittedScale):
-    """`sigmoid(raw - raw of the reference answer)`: probability of beating it.
-
-    Attributes:
-        references: Hash of a prompt to the raw score of its reference answer.
-    """
-
-    kind: Literal["win"] = "win"
-    references: dict[str, float]
-
-    def apply(self, prompts: Sequence[str], raw: Texts) -> Texts:
-        """Rewards in [0, 1], `[texts]`.
-
-        Raises:
-            InvalidInputError: a prompt has no reference answer.
-        """
-        return expit(raw - np.array([self._reference(prompt) for prompt in prompts]))
-
-    def _reference(self, prompt: str) -> float:
-        key = _prompt_key(prompt)
-        if key not in self.references:
-            raise InvalidInputError(
-                f"The prompt {prompt[:40]!r} has no reference answer in this win scale; calibrate "
-                "with one, or use a logistic scale."
-            )
-        return self.references[key]
-
-
-Scale = Annotated[LogisticScale | ClipScale | WinScale, Field(discriminator="kind")]
+Scale = Annotated[LogisticScale | ClipScale, Field(discriminator="kind")]
 
 
 def fit_scale(raw: Texts, *, kind: ScaleKind = "logistic") -> LogisticScale | ClipScale:
@@ -128,26 +93,6 @@ def fit_scale(raw: Texts, *, kind: ScaleKind = "logistic") -> LogisticScale | Cl
     _require_spread(deviation - 1e-12 * max(1.0, float(np.abs(scores).max())), scores)
     content = {"centre": float(scores.mean()), "spread": deviation * np.sqrt(3) / np.pi, **identity}
     return LogisticScale.checked(content, source="logistic scale")
-
-
-def fit_win_scale(prompts: Sequence[str], raw: Float[ndarray, " prompts"]) -> WinScale:
-    """The scale against one reference answer per prompt, from their raw scores.
-
-    Raises:
-        InvalidInputError: a score is not finite, or a prompt occurs twice.
-    """
-    scores = _require_finite(raw, what="reference answers")
-    keys = [_prompt_key(prompt) for prompt in prompts]
-    if len(set(keys)) != len(scores) or len(keys) != len(scores):
-        raise InvalidInputError(
-            f"There are {len(scores)} reference answers for {len(set(keys))} different prompts; "
-            "give exactly one for each."
-        )
-    return WinScale(
-        references=dict(zip(keys, scores.tolist(), strict=True)),
-        n_texts=len(scores),
-        data_hash=hash_bytes(scores.tobytes()),
-    )
 
 
 def require_rewards(values: Texts, *, objective: str) -> Texts:
@@ -184,7 +129,3 @@ def _require_spread(spread: float, scores: Texts) -> None:
             f"The {len(scores)} base rollouts have no spread in raw score, so there is no scale to "
             "fit; give more and different rollouts."
         )
-
-
-def _prompt_key(prompt: str) -> str:
-    return hash_bytes(prompt.encode())[:24]
