@@ -20,7 +20,7 @@ def library(tiny_soup_library):
 
 @pytest.fixture(scope="module")
 def users(library):
-    return Comparisons(library, seed=3, is_world=False)
+    return Comparisons(library, seed=3)
 
 
 def test_more_comparisons_hold_the_first_ones_again(users):
@@ -52,7 +52,7 @@ def test_the_learner_is_the_servers(library):
     from palate.serve.settings import ServeSettings
 
     believer = Believer(library.soups, ServeSettings())
-    assert library.soups.learner().digest == believer.learner().digest
+    assert library.soups.learner().digest == believer.learner.digest
 
 
 def test_the_belief_is_that_of_the_whole_history(library, users):
@@ -66,7 +66,7 @@ def test_the_belief_is_that_of_the_whole_history(library, users):
 
 
 def test_a_user_whose_rewards_differ_says_so(library, monkeypatch):
-    users = Comparisons(library, seed=0, is_world=False)
+    users = Comparisons(library, seed=0)
     monkeypatch.setattr(
         Comparisons,
         "_rewards",
@@ -90,6 +90,6 @@ def test_a_user_whose_rewards_differ_says_so(library, monkeypatch):
 
 
 def test_a_library_without_rollouts_is_refused(tiny_library):
-    users = Comparisons(Library.load(tiny_library), seed=0, is_world=False)
+    users = Comparisons(Library.load(tiny_library), seed=0)
     with pytest.raises(FormatError, match="no rollouts"):
         users.belief(ANA, n_comparisons=3)

@@ -16,8 +16,8 @@ from palate.serve import assemble as recipe
 from palate.serve.assemble import ServeJob, assemble, serve_library
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
-from palate.store.administration import issue_kept_key
 from palate.store.database import open_database
+from palate.store.keys import issue_key
 from palate.store.users import require_mark
 
 
@@ -38,7 +38,9 @@ def test_a_database_belongs_to_one_library(opened: Library, tmp_path: Path) -> N
 def test_keys_that_work_are_needed_once_they_exist(opened: Library, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'users.db'}"
     assert not assemble(opened, ServeSettings(), database=url).has_keys
-    issue_kept_key(url, label="site", role="admin", days=1.0)
+    database = open_database(url)
+    issue_key(database, label="site", role="admin", lasts_seconds=86_400.0)
+    database.close()
     assert assemble(opened, ServeSettings(), database=url).has_keys
 
 
@@ -108,14 +110,14 @@ def test_store_engine_and_settings_of_an_open_library_are_taken_in_every_form(
     class Store:
         url = f"sqlite:///{tmp_path}/object.db"
 
-    class Face:
-        def answers(self, library: Library) -> LocalEngine:
+    class Choice:
+        def open(self, library: Library) -> LocalEngine:
             return LocalEngine(library.base, library.bank, max_num_seqs=3)
 
     def made(library: Library) -> LocalEngine:
         return LocalEngine(library.base, library.bank, max_num_seqs=5)
 
-    opened.serve(store=Store(), engine=Face(), settings={"max_num_seqs": 2}, port=9)
+    opened.serve(store=Store(), engine=Choice(), settings={"max_num_seqs": 2}, port=9)
     opened.serve(store=tmp_path / "path.db", engine=made, settings=ServeSettings(max_num_seqs=2))
     opened.serve(store=f"sqlite:///{tmp_path}/url.db", settings={"max_num_seqs": 2})
     assert [one.served.engine.max_num_seqs for one in started] == [3, 5, 2]

@@ -166,7 +166,7 @@ def test_candidates_of_nobody_known_cannot_be_ranked(web: TestClient) -> None:
     body = {"model": "palate", "messages": TALK, "palate": {"n_candidates": 2}}
     found = web.post(CHAT, json=body)
     assert found.status_code == 400
-    assert "ranks answers by what the user wants" in found.json()["error"]["message"]
+    assert "ranks answers by the user's preference" in found.json()["error"]["message"]
 
 
 def test_candidates_that_are_late_are_let_go_of(client_of: Callable[..., TestClient]) -> None:

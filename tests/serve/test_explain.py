@@ -16,8 +16,7 @@ from palate.engine.logprobs import Scored
 from palate.library.features import features_of
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
-from palate.serve.explain import explain
-from palate.serve.scoring import mixture_authors, soup_authors
+from palate.serve.explain import explain, mixture_authors, soup_authors
 
 PLANS = {
     "base": reference_plan(n_experts=3),
@@ -52,10 +51,10 @@ def test_shares_sum_to_one_and_name_those_who_take_part(opened: Library, name: s
     }[name]
     assert story
     for token, log_prob in zip(story, running.log_probs, strict=False):
-        assert set(token.wrote) == names
-        assert sum(token.wrote.values()) == pytest.approx(1.0)
-        assert min(token.wrote.values()) >= 0.0
-        assert token.log_prob == log_prob
+        assert set(token["wrote"]) == names
+        assert sum(token["wrote"].values()) == pytest.approx(1.0)
+        assert min(token["wrote"].values()) >= 0.0
+        assert token["log_prob"] == log_prob
 
 
 def test_of_a_mixture_the_share_is_the_probability_that_a_row_wrote_the_token() -> None:

@@ -64,11 +64,40 @@ def test_an_unknown_method_is_refused_in_the_librarys_sentence(
 
 
 def test_the_old_name_of_the_field_is_refused_by_naming_the_new_one(web: TestClient) -> None:
-    found = ask(web, method="soup")
-    assert found.status_code == 400
-    assert found.json()["error"]["message"] == (
-        "The key 'palate.method' is unknown; it is 'palate.method' now."
-    )
+    for old, new in (("way", "method"), ("person", "user")):
+        refused = ask(web, **{old: "soup"})
+        assert refused.status_code == 400
+        assert refused.json()["error"] == {
+            "message": f"The key 'palate.{old}' is unknown; it is 'palate.{new}' now.",
+            "type": "invalid_request_error",
+            "param": f"palate.{old}",
+            "code": "unknown_parameter",
+        }
+    question = web.post("/v1/questions", json={"person": "ana", "messages": TALK})
+    assert "it is 'user' now" in question.json()["error"]["message"]
+    for path in ("/v1/people", "/v1/people/ana", "/v1/people/ana/reset"):
+        for method in ("GET", "POST", "DELETE"):
+            refused = web.request(method, path, json={})
+            assert refused.status_code == 404, (method, path)
+            message = refused.json()["error"]["message"]
+            assert message == "The address /v1/people is unknown; it is /v1/users now."
+    assert "is unknown" not in web.get("/v1/peoples").json()["error"]["message"]
+
+
+def test_openais_own_field_names_the_user_too(web: TestClient) -> None:
+    body = {"model": "palate", "messages": TALK, "max_tokens": 2, "user": "owen"}
+    for palate in ({}, {"user": "owen"}):
+        answer = web.post(CHAT, json={**body, "palate": palate}).json()
+        assert answer["palate"]["user"] == "owen"
+        assert answer["palate"]["response"] == answer["id"]
+    text = {"model": "palate", "prompt": "Once", "max_tokens": 2, "user": "owen"}
+    assert web.post("/v1/completions", json=text).json()["palate"]["user"] == "owen"
+    assert len(web.get("/v1/users/owen/export").json()["responses"]) == 3
+    for address, other in ((CHAT, body), ("/v1/completions", text)):
+        refused = web.post(address, json={**other, "palate": {"user": "ana"}})
+        assert refused.status_code == 400
+        assert "name different users; give one of them" in refused.json()["error"]["message"]
+    assert web.post(CHAT, json={**body, "user": "a b"}).status_code == 400
 
 
 def test_a_model_and_a_method_that_disagree_are_refused(web: TestClient) -> None:

@@ -78,7 +78,8 @@ def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(
         ({"palate": {"coefficients": {"nobody": 1.0}}}, None),
         ({"palate": {"method": "soup"}}, None),
         ({"palate": {"method": "best"}}, "palate.method"),
-        ({"palate": {"way": "soup"}}, "palate.method"),
+        ({"palate": {"way": "soup"}}, "palate.way"),
+        ({"palate": {"person": "ana"}}, "palate.person"),
         ({"palate": {"instruction": "x" * 2001}}, "palate.instruction"),
         ({"palate": {"instruction": 5}}, "palate.instruction"),
         ({"palate": {"n_candidates": 1.5}}, "palate.n_candidates"),
@@ -186,5 +187,5 @@ def test_an_answer_that_the_model_cannot_hold_is_refused(
     talk = {**TALK, "messages": [{"role": "user", "content": "x" * 60}]}
     found = web.post(CHAT, json={**talk, "max_tokens": 240})
     refused(found, 400, "context_length_exceeded")
-    assert "but the model reads 256 in all" in found.json()["error"]["message"]
+    assert "the model's context length is 256" in found.json()["error"]["message"]
     assert web.post(CHAT, json={**talk, "max_tokens": 20}).status_code == 200

@@ -1,7 +1,7 @@
-"""Answering: from a request to a decision to jobs of the engine, for chats and completions alike.
+"""Answers under way: from a request to a decision to jobs of the engine, and to what is recorded.
 
 `Library.decide` makes the decision. Every answer is one job, or as many as the decision has
-candidates; `palate.serve.tokens` yields what they write and keeps the best candidate.
+candidates; `palate.serve.tokens` yields their tokens and ranks the candidates.
 """
 
 import asyncio
@@ -9,92 +9,68 @@ import secrets
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
 
-from palate.core.decision import Decision, Messages
+from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, SamplingParams
-from palate.engine.batch import RunningRequest
-from palate.library.candidates import candidate_requests
+from palate.engine.request import RunningRequest
+from palate.library.candidates import Best, candidate_requests
 from palate.library.generate import answer_seed
-from palate.serve.auth import Caller
+from palate.library.knowledge import merged
 from palate.serve.engine import engine_out
 from palate.serve.errors import ApiError
 from palate.serve.explain import explain
-from palate.serve.known import known_of
-from palate.serve.model_names import with_model
+from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
-from palate.serve.wire.chat import PromptTokensDetails, Usage
-from palate.serve.wire.palate import Explained, PalateIn, PalateOut, UtilityOut
+from palate.serve.wire.chat import ChatIn, CompletionIn, Usage
+from palate.serve.wire.palate import (
+    Explained,
+    LearningState,
+    PalateIn,
+    PalateOut,
+    UtilityOut,
+)
 from palate.serve.worker import Event, Job
 from palate.store.responses import Response, record_response
 
 CHARACTERS_A_TOKEN = 16  # a prompt with more characters than this for each allowed token is refused
 MAX_SEED = 2**63
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One request for answers.
-
-    Attributes:
-        messages: A text, or a conversation.
-        model: As it was named.
-        palate: What is known of the user.
-        sampling: How tokens are drawn.
-        n: Answers.
-        seed: Of all of them, or `None` for any.
-        n_top: Most probable tokens to keep.
-        prefix: Of the response's identifier.
-    """
-
-    messages: Messages
-    model: str
-    palate: PalateIn
-    sampling: SamplingParams
-    n: int = 1
-    seed: int | None = None
-    n_top: int = 0
-    prefix: str = "chatcmpl"
+MODEL, AUTO = "palate", "auto"  # `palate` lets the request name a method, `palate/METHOD` fixes it
 
 
 @dataclass(eq=False)
 class Answering:
-    """Answers under way.
+    """The answers to one request: the one record from the decision to the end of the response.
 
     Attributes:
-        id: Of the response.
-        created: Seconds since 1970.
-        ask: The request.
-        caller: Who asks.
+        id: Identifier of the response.
         decision: The first answer's; all of one request have the same number of candidates.
+        learning: How answers use what was learned of the user.
+        n_feedback: Items of feedback that the belief rests on.
         prompt: The request's own messages as text, without what a method added to them.
-        out: For the client.
         jobs: One for each candidate, the candidates of an answer side by side.
-        deadline: On the loop's clock.
-        kept: Place in `jobs` by answer, of the candidate that is kept.
-        leads: How far it led the second, by answer.
+        best: The best candidate, by answer, where there are several.
+        started: On the loop's clock, as `deadline`.
+        created: Seconds since 1970.
     """
 
     id: str
-    created: int
-    ask: Ask
-    caller: Caller
+    tenant: str
+    user: str | None
+    messages: Messages
     decision: Decision
-    prompt: str
-    out: PalateOut
-    jobs: list[Job]
-    started: float
-    deadline: float
-    kept: dict[int, int] = field(default_factory=dict[int, int])
-    leads: dict[int, float] = field(default_factory=dict[int, float])
-
-    @property
-    def n_candidates(self) -> int:
-        """Jobs of each answer."""
-        return self.decision.n_candidates
+    seed: int
+    learning: LearningState = "nothing"
+    n_feedback: int = 0
+    prompt: str = ""
+    jobs: list[Job] = field(default_factory=list[Job])
+    best: dict[int, Best] = field(default_factory=dict[int, Best])
+    started: float = 0.0
+    deadline: float = 0.0
+    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def candidates(self) -> list[RunningRequest]:
@@ -104,173 +80,124 @@ class Answering:
     @property
     def answers(self) -> list[RunningRequest]:
         """What the engine knows of the answers that are given; all have ended."""
-        if self.n_candidates == 1:
-            return self.candidates
-        jobs = [self.jobs[self.kept[answer]] for answer in sorted(self.kept)]
-        return [job.running for job in jobs if job.running is not None]
-
-    def usage(self) -> Usage:
-        """Tokens read and sampled so far, those of candidates that are not kept included."""
-        running_requests = self.candidates
-        read = len(running_requests[0].prompt) if running_requests else 0
-        written = sum(len(running.tokens) for running in running_requests)
-        cached = PromptTokensDetails(
-            cached_tokens=running_requests[0].n_cached_tokens if running_requests else 0
-        )
-        return Usage(
-            prompt_tokens=read,
-            completion_tokens=written,
-            total_tokens=read + written,
-            prompt_tokens_details=cached,
-        )
+        n, candidates = self.decision.n_candidates, self.candidates
+        if n == 1:
+            return candidates
+        return [candidates[place * n + best.index] for place, best in sorted(self.best.items())]
 
 
-async def begin(served: Served, caller: Caller, ask: Ask) -> Answering:
+def model_names(methods: Sequence[str]) -> list[str]:
+    """What can be given as `model`."""
+    return [MODEL, *(f"{MODEL}/{method}" for method in methods if method != AUTO)]
+
+
+async def begin(
+    served: Served, tenant: str, request: ChatIn | CompletionIn, *, prefix: str
+) -> Answering:
     """Decide, and let the answers join the batch.
 
     Raises:
-        ApiError: the model or the method are refused, or too many wait.
+        ApiError: the model, the method or a length are refused, or too many wait.
         InvalidInputError: what is known of the user does not fit the library or the method.
     """
-    palate = with_model(ask.palate, ask.model, methods=served.methods)
-    _require_method(served, palate.method)
-    _require_short(served, ask.messages)
-    known, learning, n_feedback = await known_of(served, caller, palate)
+    palate, messages = request.palate, request.conversation
+    sampling = _sampling_of(request, served.settings)
+    method = _method_of(served, request.model, palate.method)
+    _require_short(served, messages)
+    known, learning, n_feedback = await _known_of(served, tenant, request.user_name, palate)
     decision = await run_in_threadpool(
         lambda: served.library.decide(
-            ask.messages, known, method=palate.method, n_candidates=palate.n_candidates
+            messages, known, method=method, n_candidates=palate.n_candidates
         )
     )
-    seed = secrets.randbits(53) if ask.seed is None else ask.seed % MAX_SEED
-    answering = await begin_decided(
-        served, caller, replace(ask, palate=palate), [decision] * ask.n, seed=seed
+    answering = Answering(
+        id=new_id(prefix),
+        tenant=tenant,
+        user=request.user_name,
+        messages=messages,
+        decision=decision,
+        seed=seed_of(request.seed),
+        learning=learning,
+        n_feedback=n_feedback,
     )
-    served.metrics.beliefs.labels(learning).inc(ask.n)
-    out = answering.out.model_copy(update={"learning": learning, "n_feedback": n_feedback})
-    return replace(answering, out=out)
+    decisions = [decision] * (request.n or 1)
+    await submit(
+        served, answering, decisions, sampling, n_top=request.n_top, is_traced=palate.explain
+    )
+    served.metrics.beliefs.labels(learning).inc(len(decisions))
+    return answering
 
 
-async def begin_decided(
-    served: Served, caller: Caller, ask: Ask, decisions: Sequence[Decision], *, seed: int
-) -> Answering:
+async def submit(
+    served: Served,
+    answering: Answering,
+    decisions: Sequence[Decision],
+    sampling: SamplingParams,
+    *,
+    n_top: int = 0,
+    is_traced: bool = False,
+) -> None:
     """Let one answer for each decision join the batch.
 
     Raises:
         ApiError: too many wait.
         InvalidInputError: the base has no form for the conversation.
     """
-    started = asyncio.get_running_loop().time()
-    prompt, *texts = await run_in_threadpool(
-        lambda: [served.library.format(m) for m in (ask.messages, *(d.messages for d in decisions))]
+    answering.started = asyncio.get_running_loop().time()
+    answering.deadline = answering.started + served.settings.deadline_seconds
+    conversations = [answering.messages, *(decision.messages for decision in decisions)]
+    answering.prompt, *texts = await run_in_threadpool(
+        lambda: [served.library.format(messages) for messages in conversations]
     )
-    jobs = _jobs(caller, ask, list(zip(texts, decisions, strict=True)), seed=seed)
-    served.worker.submit(jobs)
-    first = decisions[0]
-    served.metrics.answers.labels(first.method).inc(len(decisions))
-    identifier = f"{ask.prefix}-{uuid.uuid4().hex}"
-    return Answering(
-        id=identifier,
-        created=int(time.time()),
-        ask=ask,
-        caller=caller,
-        decision=first,
-        prompt=prompt,
-        out=_out(first, ask, response=identifier if ask.palate.user else None, seed=seed),
-        jobs=jobs,
-        started=started,
-        deadline=started + served.settings.deadline_seconds,
-    )
-
-
-async def finish(served: Served, answering: Answering) -> list[Explained | None]:
-    """Keep what was shown, so that feedback can refer to it; say who wrote what, if asked."""
-    ask, running_requests = answering.ask, answering.answers
-    if ask.palate.user is not None:
-        await keep(served, answering, ask.palate.user)
-    if not ask.palate.explain:
-        return [None] * len(running_requests)
-    base, bank = served.engine.base, served.engine.bank
-    stories = await served.worker.call(
-        lambda: [explain(base, bank, running) for running in running_requests]
-    )
-    return [Explained(tokens=story) for story in stories]
-
-
-def accounted(served: Served, answering: Answering) -> PalateOut:
-    """How the answers came about, with what another engine approximated and what was ranked."""
-    found = [served.worker.account(running) for running in answering.candidates]
-    accounts = [account for account in found if account is not None]
-    changes: dict[str, object] = {}
-    if accounts:
-        changes["engine"] = engine_out(accounts, names=served.engine.bank.names)
-    if answering.leads:
-        changes["lead"] = min(answering.leads.values())
-    return answering.out.model_copy(update=changes)
-
-
-def waiting(served: Served, answering: Answering) -> PalateOut:
-    """As `accounted`, for the first chunk of a stream: it says whether candidates are drawn."""
-    is_waiting = answering.n_candidates > 1
-    return accounted(served, answering).model_copy(update={"is_waiting": is_waiting})
-
-
-def headers_of(answering: Answering) -> dict[str, str]:
-    """How the answers came about, for whoever sees the response but not its body."""
-    out = answering.out
-    found = {"X-Palate-Method": out.method, "X-Palate-Learning": out.learning}
-    if out.certified_loss is not None:
-        found["X-Palate-Certified-Loss"] = f"{out.certified_loss:.6g}"
-    return found
-
-
-async def keep(served: Served, answering: Answering, user: str) -> None:
-    """Record the response.
-
-    The prompt is the user's own, so that answers by different methods can be compared and their
-    features speak of the same question.
-    """
-    running_requests, decision = answering.answers, answering.decision
-    response = Response(
-        id=answering.id,
-        user=user,
-        prompt=answering.prompt,
-        shown=tuple(running.text.text for running in running_requests),
-        features=(),
-        method=decision.method,
-        coefficients=dict(decision.coefficients),
-        seed=answering.out.seed,
-        tokens=tuple(tuple(running.tokens) for running in running_requests),
-    )
-    tenant = answering.caller.tenant
-    await served.in_database(lambda: record_response(served.database, response, tenant=tenant))
-
-
-def _jobs(
-    caller: Caller, ask: Ask, answers: Sequence[tuple[str, Decision]], *, seed: int
-) -> list[Job]:
-    """One job for each candidate of each answer, the answer's text beside its decision."""
-    events: asyncio.Queue[tuple[Job, Event]] = asyncio.Queue()
     requests: list[Request] = []
-    for place, (text, decision) in enumerate(answers):
-        request = Request(
-            text,
-            decision.plan,
-            ask.sampling,
-            answer_seed(seed, place=place),
-            scope=caller.tenant,
-        )
+    for place, (text, decision) in enumerate(zip(texts, decisions, strict=True)):
+        seed = answer_seed(answering.seed, place=place)
+        request = Request(text, decision.plan, sampling, seed, scope=answering.tenant)
         requests += candidate_requests(request, n=decision.n_candidates)
-    return [
-        Job(request, is_traced=ask.palate.explain, n_top=ask.n_top, events=events)
-        for request in requests
+    events: asyncio.Queue[tuple[Job, Event]] = asyncio.Queue()
+    answering.jobs = [
+        Job(request, is_traced=is_traced, n_top=n_top, events=events) for request in requests
     ]
+    served.worker.submit(answering.jobs)
+    served.metrics.answers.labels(answering.decision.method).inc(len(decisions))
 
 
-def _out(decision: Decision, ask: Ask, *, response: str | None, seed: int) -> PalateOut:
-    utility = decision.predicted_utility
+async def finish(
+    served: Served, answering: Answering, *, is_explained: bool
+) -> list[Explained | None]:
+    """Record the answers to a named user, for feedback; the tokens' authors, if wanted."""
+    answers, decision = answering.answers, answering.decision
+    if answering.user is not None:
+        response = Response(
+            id=answering.id,
+            user=answering.user,
+            prompt=answering.prompt,  # the user's own, so that methods can be compared
+            shown=tuple(running.text.text for running in answers),
+            features=(),
+            method=decision.method,
+            coefficients=dict(decision.coefficients),
+            seed=answering.seed,
+            tokens=tuple(tuple(running.tokens) for running in answers),
+        )
+        await served.in_database(
+            lambda: record_response(served.database, response, tenant=answering.tenant)
+        )
+    if not is_explained:
+        return [None] * len(answers)
+    base, bank = served.library.base, served.library.bank
+    return await served.worker.call(
+        lambda: [Explained(tokens=explain(base, bank, running)) for running in answers]
+    )
+
+
+def palate_out(served: Served, answering: Answering, *, is_waiting: bool = False) -> PalateOut:
+    """How the answers came about, as far as it is known by now."""
+    decision, utility = answering.decision, answering.decision.predicted_utility
+    accounts = [served.worker.report(running) for running in answering.candidates]
+    reports = [report for report in accounts if report is not None]
     return PalateOut(
-        response=response,
-        user=ask.palate.user,
+        response=answering.id if answering.user else None,
+        user=answering.user,
         method=decision.method,
         members=[name for name, value in decision.coefficients.items() if value != 0.0],
         coefficients=dict(decision.coefficients),
@@ -280,27 +207,93 @@ def _out(decision: Decision, ask: Ask, *, response: str | None, seed: int) -> Pa
         if utility is None
         else UtilityOut(estimate=utility.estimate, low=utility.low, high=utility.high),
         n_candidates=decision.n_candidates,
+        lead=min((best.lead for best in answering.best.values()), default=None),
         n_passes=decision.n_passes,
-        learning="nothing",
-        n_feedback=0,
-        seed=seed,
+        is_waiting=is_waiting and decision.n_candidates > 1,
+        learning=answering.learning,
+        n_feedback=answering.n_feedback,
+        seed=answering.seed,
+        engine=engine_out(served.engine.name, reports, experts=served.library.bank.names)
+        if reports
+        else None,
     )
 
 
-def _require_method(served: Served, name: str) -> None:
-    """Refuse a method that the library does not know, before anything is looked up.
+def usage_of(answering: Answering) -> Usage:
+    """Tokens of the prompt and of all answers so far, of all candidates."""
+    candidates = answering.candidates
+    n_read = len(candidates[0].prompt) if candidates else 0
+    n_written = sum(len(running.tokens) for running in candidates)
+    return Usage(
+        prompt_tokens=n_read,
+        completion_tokens=n_written,
+        total_tokens=n_read + n_written,
+        prompt_tokens_details={"cached_tokens": candidates[0].n_cached_tokens if candidates else 0},
+    )
+
+
+def headers_of(answering: Answering) -> dict[str, str]:
+    """How the answers came about, for whoever sees the response but not its body."""
+    decision = answering.decision
+    headers = {"X-Palate-Method": decision.method, "X-Palate-Learning": answering.learning}
+    if decision.certified_loss is not None:
+        headers["X-Palate-Certified-Loss"] = f"{decision.certified_loss:.6g}"
+    return headers
+
+
+def new_id(prefix: str) -> str:
+    """A new identifier of a response."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def seed_of(seed: int | None) -> int:
+    """The seed that was given, or a new one."""
+    return secrets.randbits(53) if seed is None else seed % MAX_SEED
+
+
+def require_tokens(n_tokens: int | None, settings: ServeSettings) -> None:
+    """Refuse answers longer than the server allows.
 
     Raises:
-        ApiError: it is refused, in the library's own sentence.
+        ApiError: they are.
     """
+    if n_tokens is not None and n_tokens > settings.max_tokens:
+        raise ApiError(
+            400,
+            f"{n_tokens} tokens are too many: an answer has at most {settings.max_tokens}.",
+            code="invalid_value",
+            param="max_tokens",
+        )
+
+
+def _sampling_of(request: ChatIn | CompletionIn, settings: ServeSettings) -> SamplingParams:
+    require_tokens(request.n_tokens, settings)
+    stated = {
+        name: value
+        for name in ("repetition_penalty", "temperature", "top_k", "top_p")
+        if (value := getattr(request, name)) is not None
+    }
+    n_tokens = request.n_tokens or min(settings.default_tokens, settings.max_tokens)
+    return SamplingParams(max_tokens=n_tokens, stop=request.stops, **stated)
+
+
+def _method_of(served: Served, model: str, method: str) -> str:
+    """The method that the model's name fixes, or else the request's."""
+    if model not in model_names(served.methods):
+        message = f"The model {model[:80]!r} does not exist; see /v1/models."
+        raise ApiError(404, message, code="model_not_found", param="model")
+    _, _, fixed = model.partition("/")
+    if fixed and method not in (AUTO, fixed):
+        message = f"The model {model!r} and the method {method[:80]!r} disagree; give one of them."
+        raise ApiError(400, message, code="invalid_value", param="palate.method")
     try:
-        served.library.method_named(name)
+        return served.library.method_named(fixed or method).name
     except InvalidInputError as error:
         raise ApiError(400, str(error), code="invalid_value", param="palate.method") from error
 
 
 def _require_short(served: Served, messages: Messages) -> None:
-    """Refuse prompts that are too long before they are read token by token."""
+    """Refuse prompts that are too long before they are tokenised."""
     texts = [messages] if isinstance(messages, str) else [m["content"] for m in messages]
     n_characters, limit = sum(map(len, texts)), served.settings.max_prompt_tokens
     if n_characters > CHARACTERS_A_TOKEN * limit:
@@ -310,3 +303,26 @@ def _require_short(served: Served, messages: Messages) -> None:
             code="context_length_exceeded",
             param="messages",
         )
+
+
+async def _known_of(
+    served: Served, tenant: str, user: str | None, palate: PalateIn
+) -> tuple[Known, LearningState, int]:
+    """What a method may decide from, whether a belief is in it, and the feedback it rests on."""
+    given = Known(
+        preference=palate.preference,
+        coefficients=palate.coefficients,
+        instruction=(palate.instruction or "").strip() or None,
+        strength=palate.strength,
+        max_passes=palate.max_passes,
+    )
+    if user is None:
+        return given, "nothing", 0
+    believer, store = served.believer, served.store(tenant)
+    stored, belief = await served.in_database(
+        lambda: store.known(user, apply_after=believer.apply_after)
+    )
+    learning = believer.learning(belief)
+    if learning == "applied" and not (given.preference is given.coefficients is None):
+        learning = "observing"  # what the request states goes before
+    return merged(given, stored), learning, 0 if belief is None else belief.n_observations

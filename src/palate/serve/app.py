@@ -1,6 +1,6 @@
 """The application: routes, errors, the page."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +27,7 @@ from palate.serve.errors import (
     render,
 )
 from palate.serve.logs import LOGGER
-from palate.serve.middleware import Edge
+from palate.serve.middleware import Middleware
 from palate.serve.state import Served
 
 WEB = Path(__file__).parent / "web"
@@ -54,7 +54,7 @@ def make_app(served: Served) -> FastAPI:
 
     app = FastAPI(
         title="palate",
-        summary="Answers in each user's taste; OpenAI-compatible.",
+        summary="Answers by each user's preference; OpenAI-compatible.",
         version=version("palate"),
         lifespan=lifespan,
         docs_url=None,
@@ -74,12 +74,12 @@ def make_app(served: Served) -> FastAPI:
     app.mount("/", _Page(directory=WEB, html=True), name="page")
     _handle_errors(app)
     app.openapi_schema = _schema(app)
-    app.add_middleware(Edge, served=served)
+    app.add_middleware(Middleware, served=served)
     return app
 
 
 class _Page(StaticFiles):
-    """The page's files; an address of the API that is asked by a wrong method is told so."""
+    """The page's files; an address of the API answers a wrong HTTP method with 405."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         methods = {
@@ -95,30 +95,24 @@ class _Page(StaticFiles):
 
 
 def _handle_errors(app: FastAPI) -> None:
-    async def on_api(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, ApiError)  # noqa: S101  the handler's own type
-        return render(error)
+    def rendered(to_api: Callable[..., ApiError]) -> Callable[[Request, Any], Awaitable[Response]]:
+        async def handle(_request: Request, error: Any) -> Response:
+            return render(to_api(error))
 
-    async def on_palate(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, PalateError)  # noqa: S101  the same
-        return render(from_palate(error))
+        return handle
 
-    async def on_validation(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101  the same
-        return render(from_validation(error))
-
-    async def on_http(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101  the same
+    async def on_http(request: Request, error: Any) -> Response:
         cause = error.__cause__  # of a body that could not be read
-        return render(cause if isinstance(cause, ApiError) else from_http(error))
+        path = request.scope["path"]
+        return render(cause if isinstance(cause, ApiError) else from_http(error, path))
 
     async def on_any(_request: Request, error: Exception) -> Response:
         LOGGER.error("a request failed", exc_info=error)
         return render(ApiError(500, "The server failed; try again.", code="failed"))
 
-    app.add_exception_handler(ApiError, on_api)
-    app.add_exception_handler(PalateError, on_palate)
-    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(ApiError, rendered(lambda error: error))
+    app.add_exception_handler(PalateError, rendered(from_palate))
+    app.add_exception_handler(RequestValidationError, rendered(from_validation))
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_any)
 

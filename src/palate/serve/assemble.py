@@ -1,6 +1,7 @@
 """`palate serve` and `Library.serve`: a library, a database of users, and a server over both."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -8,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.engine.local import LocalEngine
 from palate.engine.prefill import PrefillSettings
+from palate.engine.protocol import Engine
 from palate.library.library import Library
 from palate.library.opening import ServeOptions
 from palate.library.store import library_identity
@@ -15,12 +17,11 @@ from palate.library.store import library_identity
 try:
     from palate.serve.auth import require_safe_host
     from palate.serve.believed import Believer
-    from palate.serve.engine import AnswerEngine
     from palate.serve.run import serve
     from palate.serve.settings import ServeSettings
     from palate.serve.state import Served
-    from palate.store.database import Database, open_database
-    from palate.store.keys import list_keys
+    from palate.store.database import open_database
+    from palate.store.keys import has_keys
     from palate.store.users import require_mark
 except ModuleNotFoundError as error:
     raise MissingExtraError(f"The server needs {error.name}; install palate[serve].") from error
@@ -28,32 +29,30 @@ except ModuleNotFoundError as error:
 DATABASE = "users.db"  # where nothing else is said
 HOST, PORT = "127.0.0.1", 8000
 
-EngineOf = Callable[[Library], AnswerEngine]
+EngineOf = Callable[[Library], Engine]
 
 
 @runtime_checkable
-class AnswersOf(Protocol):
-    """An object that makes the engine of a server."""
+class OpensEngine(Protocol):
+    """A choice of an engine, such as `palate.library.engines.EngineChoice`."""
 
-    def answers(self, library: Library) -> AnswerEngine:
-        """What writes the library's answers."""
+    def open(self, library: Library) -> Engine:
+        """The engine that answers from the library."""
         ...
 
 
 @dataclass(frozen=True)
 class ServeJob:
-    """What is served, and where.
+    """A library to be served, and where.
 
     Attributes:
         library: Its folder.
         database: URL, or path of a SQLite file.
         host: Address to listen on.
-        port: To listen on.
         base: Where the base is now, if it has moved.
         device: As torch names devices.
         dtype: Of the base's parameters.
-        settings: Of the server.
-        engine_of: Makes what answers from the opened library; `None` answers in this process.
+        engine_of: Opens the engine for the library; `None` answers in this process.
     """
 
     library: Path
@@ -78,7 +77,7 @@ def serve_library(job: ServeJob) -> None:
     _require_safe(job.database, host=job.host)
     library = Library.load(job.library, base=job.base, device=job.device, dtype=job.dtype)
     served = assemble(library, job.settings, database=job.database, engine_of=job.engine_of)
-    _listen(served, host=job.host, port=job.port)
+    serve(served, host=job.host, port=job.port)
 
 
 def serve_opened(library: Library, options: ServeOptions) -> None:
@@ -102,7 +101,7 @@ def serve_opened(library: Library, options: ServeOptions) -> None:
         database=database,
         engine_of=_engine_of(options.get("engine")),
     )
-    _listen(served, host=host, port=options.get("port", PORT))
+    serve(served, host=host, port=options.get("port", PORT))
 
 
 def assemble(
@@ -139,18 +138,18 @@ def assemble(
         engine=engine,
         believer=Believer(library.soups, settings),
         database=opened,
-        has_keys=_has_keys(opened),
+        has_keys=has_keys(opened),
         fingerprint=f"palate-{identity[:12]}",
     )
 
 
 def _read_parts(library: Library) -> None:
-    """Read what decisions need while nothing answers yet; states are read with the model itself."""
+    """Read what decisions need while nothing answers yet: states are measured with the model."""
     _ = library.soups.states, library.floor, library.strength
     _ = library.portfolio, library.controller, library.method_table
 
 
-def _own_engine(library: Library, settings: ServeSettings) -> AnswerEngine:
+def _own_engine(library: Library, settings: ServeSettings) -> Engine:
     return LocalEngine(
         library.base,
         library.bank,
@@ -161,64 +160,38 @@ def _own_engine(library: Library, settings: ServeSettings) -> AnswerEngine:
     )
 
 
-def _listen(served: Served, *, host: str, port: int) -> None:
-    try:
-        serve(served, host=host, port=port)
-    finally:
-        served.database.close()
-
-
 def _require_safe(url: str, *, host: str) -> None:
     """Refuse a public address without keys, before anything large is loaded."""
-    database = open_database(url)
-    try:
-        require_safe_host(host, has_keys=_has_keys(database))
-    finally:
-        database.close()
-
-
-def _has_keys(database: Database) -> bool:
-    return any(not key.is_revoked for key in list_keys(database))
+    with closing(open_database(url)) as database:
+        require_safe_host(host, has_keys=has_keys(database))
 
 
 def _database_of(store: Any) -> str:
-    """The URL or path behind what was given as `store`.
-
-    Raises:
-        InvalidInputError: it is neither, and has no `url`.
-    """
+    """The URL or path behind the option `store`."""
     if store is None:
         return DATABASE
-    found = store if isinstance(store, str | Path) else getattr(store, "url", None)
-    if not isinstance(found, str | Path):
+    address = store if isinstance(store, str | Path) else getattr(store, "url", None)
+    if not isinstance(address, str | Path):
         raise InvalidInputError(
             f"The store is a {type(store).__name__}, which names no database; give a URL, a path, "
             "or an object with `url`."
         )
-    return str(found)
+    return str(address)
 
 
 def _settings_of(settings: Any) -> ServeSettings:
-    """The server's settings, from themselves or from a mapping.
-
-    Raises:
-        InvalidInputError: a key is unknown or a value is out of range.
-    """
+    """The server's settings, from themselves or from a mapping."""
     if isinstance(settings, ServeSettings):
         return settings
     return ServeSettings.checked({} if settings is None else settings, source="settings")
 
 
 def _engine_of(engine: Any) -> EngineOf | None:
-    """What makes the engine; `None` answers in this process.
-
-    Raises:
-        InvalidInputError: what was given makes none.
-    """
+    """Opens the engine; `None` answers in this process."""
     if engine is None:
         return None
-    if isinstance(engine, AnswersOf):
-        return engine.answers
+    if isinstance(engine, OpensEngine):
+        return engine.open
     if callable(engine):
         return cast(EngineOf, engine)
     raise InvalidInputError(

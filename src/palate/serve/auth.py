@@ -1,11 +1,10 @@
-"""Who calls: the key's tenant and role.
+"""Who calls: an API key, with its tenant and role.
 
 Where no key was ever issued and the server listens on a loopback address only, everybody on the
 machine is the administrator of the tenant `default`; requests must then name a loopback host, so
 that a page of another site cannot reach the server through a name that leads here.
 """
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from starlette.requests import HTTPConnection
@@ -13,28 +12,11 @@ from starlette.requests import HTTPConnection
 from palate.core.errors import InvalidInputError
 from palate.serve.errors import ApiError
 from palate.store.database import Database
-from palate.store.keys import ApiKey, Role, find_key
+from palate.store.keys import ApiKey, find_key
 
 LOOPBACK_NAMES = frozenset({"localhost", "testserver"})
 MAX_KEY = 256
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who calls.
-
-    Attributes:
-        tenant: Whose users may be spoken for.
-        role: `admin` may also list, export and erase users and read metrics.
-        name: Of the bucket that limits the rate: the key's prefix.
-    """
-
-    tenant: str
-    role: Role
-    name: str
-
-
-OPEN = Caller("default", "admin", "open")
+OPEN = ApiKey("open", "default", "without a key", 0.0, is_revoked=False, role="admin")
 
 
 def is_loopback(host: str) -> bool:
@@ -57,14 +39,8 @@ def require_safe_host(host: str, *, has_keys: bool) -> None:
     if not has_keys and not is_loopback(host):
         raise InvalidInputError(
             f"The address {host!r} can be reached from other machines, but no key was issued; "
-            "make one with `palate users keys issue`, or use --host 127.0.0.1."
+            "make one with `palate keys issue`, or use --host 127.0.0.1."
         )
-
-
-def bearer(connection: HTTPConnection) -> str | None:
-    """The key that the request carries."""
-    kind, _, key = connection.headers.get("authorization", "").partition(" ")
-    return key.strip() if kind.lower() == "bearer" and key.strip() else None
 
 
 def require_loopback_name(connection: HTTPConnection) -> None:
@@ -82,12 +58,16 @@ def require_loopback_name(connection: HTTPConnection) -> None:
         )
 
 
-def caller_of(key: ApiKey | None) -> Caller:
-    """Who the key speaks for.
+def require_key(connection: HTTPConnection, database: Database) -> ApiKey:
+    """The key that the request carries.
 
     Raises:
         ApiError: there is no such key, or it was revoked or has expired.
     """
+    kind, _, text = connection.headers.get("authorization", "").partition(" ")
+    text = text.strip()
+    is_strange = kind.lower() != "bearer" or not text.isascii() or not 0 < len(text) <= MAX_KEY
+    key = None if is_strange else find_key(database, text)
     if key is None:
         raise ApiError(
             401,
@@ -95,17 +75,10 @@ def caller_of(key: ApiKey | None) -> Caller:
             "'Authorization: Bearer KEY'.",
             code="invalid_api_key",
         )
-    return Caller(key.tenant, key.role, key.prefix)
+    return key
 
 
-def look_up(database: Database, key: str | None) -> ApiKey | None:
-    """The key in the database; a strange text is none."""
-    if key is None or len(key) > MAX_KEY or not key.isascii():
-        return None
-    return find_key(database, key)
-
-
-def require_admin(caller: Caller) -> None:
+def require_admin(caller: ApiKey) -> None:
     """Refuse what only administrators may do.
 
     Raises:

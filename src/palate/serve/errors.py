@@ -1,6 +1,7 @@
 """From the tree of errors to HTTP, in OpenAI's form."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fastapi.exceptions import RequestValidationError
@@ -29,21 +30,21 @@ KINDS = {
     504: "timeout_error",
 }
 STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503, 504)
-RENAMED = {"palate.method": "palate.method"}
+RENAMED = {"palate.way": "palate.method", "palate.person": "palate.user", "person": "user"}
+MOVED = {"/v1/people": "/v1/users"}
 MAX_SHOWN = 80  # characters of a value that a message repeats
 UNION_MEMBERS = ("constrained-", "list[")  # how pydantic calls the members of a union; no keys
 
 
 @dataclass
 class ApiError(Exception):
-    """An answer of status 400 and above.
+    """A response of HTTP status 400 and above.
 
     Attributes:
-        status: HTTP status.
         message: One sentence: what, which value, what to do.
         code: For programs.
         param: Which part of the request.
-        retry_seconds: After which trying again can help, or `None`.
+        retry_seconds: After which trying again can help.
     """
 
     status: int
@@ -71,9 +72,8 @@ def from_palate(error: PalateError) -> ApiError:
 
 def from_validation(error: RequestValidationError) -> ApiError:
     """The first broken rule, in one sentence; the values of a user's texts are not repeated."""
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"] if part != "body"]
-    place = ".".join(part for part in parts if not part.startswith(UNION_MEMBERS))
+    broken = [(_place(rule["loc"]), rule) for rule in error.errors()]
+    place, first = next((one for one in broken if one[0] in RENAMED), broken[0])
     kind = first["type"]
     if kind == "json_invalid":
         return ApiError(400, "The body is not valid JSON; send one JSON object.", "invalid_json")
@@ -89,8 +89,18 @@ def from_validation(error: RequestValidationError) -> ApiError:
     return ApiError(400, message, code="invalid_value", param=place or None)
 
 
-def from_http(error: HTTPException) -> ApiError:
+def _place(parts: Sequence[object]) -> str:
+    """The key that a rule is about."""
+    keys = [str(part) for part in parts if part != "body"]
+    return ".".join(key for key in keys if not key.startswith(UNION_MEMBERS))
+
+
+def from_http(error: HTTPException, path: str = "") -> ApiError:
     """What the router itself refuses."""
+    for old, new in MOVED.items():
+        if path == old or path.startswith(f"{old}/"):
+            message = f"The address {old} is unknown; it is {new} now."
+            return ApiError(404, message, code="not_found")
     codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     messages = {
         400: "The body cannot be read; send one JSON object in UTF-8.",

@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: what a user said of answers, kept before it is acknowledged."""
+"""`POST /v1/feedback`: a user's verdicts on answers, on disk before they are acknowledged."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -22,20 +22,10 @@ KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x
 
 @router.post("/v1/feedback")
 async def give(
-    asked: FeedbackIn, served: Parts, caller: KnownCaller, idempotency_key: KeyHeader = None
+    body: FeedbackIn, served: Parts, caller: KnownCaller, idempotency_key: KeyHeader = None
 ) -> FeedbackOut:
     """Keep the feedback and learn from it; the next answer uses the new belief."""
-    shown = await scored(served, caller.tenant, asked.response)
-    key = asked.key or idempotency_key or ""
-    if asked.kind == "comparison" and asked.against is not None:
-        other = await scored(served, caller.tenant, asked.against)
-        item = _across(shown, other, label=_label(asked), key=key)
-    else:
-        item = shown.feedback(asked.kind, _label(asked), answer=asked.answer or 0, key=key)
-        if asked.kind == "thumbs":
-            usual = served.believer.basis.feature_means
-            centred = np.array(item.features) - usual
-            item = replace(item, features=tuple(centred.tolist()))
+    item = await _feedback_of(served, caller.tenant, body, key=body.key or idempotency_key or "")
     store = served.store(caller.tenant)
     try:
         is_new = await served.in_database(lambda: store.append(item))
@@ -43,29 +33,38 @@ async def give(
         if "was used for other feedback" not in str(error):
             raise
         raise ApiError(409, str(error), code="key_reused", param="key") from error
-    belief = await served.in_database(lambda: store.belief(item.user))
     if is_new:
-        served.metrics.feedback.labels(asked.kind).inc()
-    found = belief if belief is not None else served.believer.start()
-    return FeedbackOut(
-        is_new=is_new,
-        user=item.user,
-        belief=await served.in_database(
-            lambda: served.believer.out(found, lambda: store.history(item.user))
-        ),
-    )
+        served.metrics.feedback.labels(body.kind).inc()
+
+    def read() -> FeedbackOut:
+        belief = served.believer.out(store.belief(item.user), lambda: store.history(item.user))
+        return FeedbackOut(is_new=is_new, user=item.user, belief=belief)
+
+    return await served.in_database(read)
 
 
-async def scored(served: Served, tenant: str, identifier: str) -> Response:
-    """The response with its features; they are computed when first needed.
+async def _feedback_of(served: Served, tenant: str, body: FeedbackIn, *, key: str) -> Feedback:
+    """The verdict with the features of what was shown."""
+    response = await _scored(served, tenant, body.response)
+    if body.kind == "comparison" and body.preferred is not None:
+        label = LABELS[body.preferred]
+        if body.against is None:
+            return response.feedback("comparison", label, key=key)
+        return _across(response, await _scored(served, tenant, body.against), label=label, key=key)
+    label = float(body.thumbs == "up") if body.kind == "thumbs" else float(body.rating or 0.0)
+    item = response.feedback(body.kind, label, answer=body.answer or 0, key=key)
+    if body.kind == "rating":
+        return item
+    typical = served.library.soups.basis.feature_means
+    return replace(item, features=tuple((np.array(item.features) - typical).tolist()))
 
-    Raises:
-        ApiError: the tenant has no such response.
-    """
-    found = await served.in_database(
+
+async def _scored(served: Served, tenant: str, identifier: str) -> Response:
+    """The response with its features, which are computed when they are first needed."""
+    response = await served.in_database(
         lambda: find_response(served.database, identifier, tenant=tenant)
     )
-    if found is None:
+    if response is None:
         raise ApiError(
             404,
             f"The response {identifier!r} is not known; only answers to a named user can be "
@@ -73,30 +72,24 @@ async def scored(served: Served, tenant: str, identifier: str) -> Response:
             code="response_not_found",
             param="response",
         )
-    if found.features:
-        return found
-    features = await served.worker.call(lambda: _features(served, found))
-    await served.in_database(lambda: keep_features(served.database, identifier, features))
-    return replace(found, features=tuple(tuple(row) for row in features))
-
-
-def _features(served: Served, response: Response) -> list[list[float]]:
-    engine = served.engine
-    return features_of(
-        engine.base,
-        engine.bank,
-        beta=served.library.manifest.beta,
-        context=encode_prompt(engine.base, response.prompt),
-        answers=response.tokens,
+    if response.features:
+        return response
+    library = served.library
+    features = await served.worker.call(
+        lambda: features_of(
+            library.base,
+            library.bank,
+            beta=library.manifest.beta,
+            context=encode_prompt(library.base, response.prompt),
+            answers=response.tokens,
+        )
     )
+    await served.in_database(lambda: keep_features(served.database, identifier, features))
+    return replace(response, features=tuple(tuple(row) for row in features))
 
 
 def _across(first: Response, second: Response, *, label: float, key: str) -> Feedback:
-    """A comparison of the first answers of two responses.
-
-    Raises:
-        ApiError: they are of different users or prompts, or the same.
-    """
+    """A comparison of the first answers of two responses to one prompt of one user."""
     is_same = first.user == second.user and first.prompt == second.prompt
     if not is_same or first.id == second.id:
         raise ApiError(
@@ -106,19 +99,6 @@ def _across(first: Response, second: Response, *, label: float, key: str) -> Fee
             code="invalid_value",
             param="against",
         )
-    pairs = zip(first.features[0], second.features[0], strict=True)
-    return Feedback(
-        user=first.user,
-        kind="comparison",
-        features=tuple(a - b for a, b in pairs),
-        label=label,
-        key=key or f"{first.id}/{second.id}",
-    )
-
-
-def _label(asked: FeedbackIn) -> float:
-    if asked.kind == "comparison" and asked.preferred is not None:
-        return LABELS[asked.preferred]
-    if asked.kind == "thumbs":
-        return float(asked.thumbs == "up")
-    return float(asked.rating or 0.0)
+    features = tuple(a - b for a, b in zip(first.features[0], second.features[0], strict=True))
+    key = key or f"{first.id}/{second.id}"
+    return Feedback(first.user, "comparison", features, label, key=key)

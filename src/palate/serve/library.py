@@ -1,5 +1,6 @@
-"""`/v1/models`, `/v1/library`, `/v1/regret`: what is on offer, and what anybody loses by it."""
+"""`/v1/models`, `/v1/library`, `/v1/regret`: what is offered, and what users lose by it at most."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,11 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
 from palate.core.decision import MAX_CANDIDATES
-from palate.core.errors import InvalidInputError
-from palate.core.simplex import require_simplex
+from palate.core.simplex import vector_from_mapping
 from palate.library.portfolio import LibraryPortfolio
+from palate.serve.answers import model_names
 from palate.serve.errors import ApiError
-from palate.serve.model_names import model_names
-from palate.serve.state import KnownCaller, Parts, Served
+from palate.serve.state import KnownCaller, Parts
 from palate.serve.wire.chat import MAX_ANSWERS, ModelOut, ModelsOut
 from palate.serve.wire.library import (
     CertificateOut,
@@ -21,7 +21,6 @@ from palate.serve.wire.library import (
     LibraryOut,
     LimitsOut,
     MemberOut,
-    ObjectiveOut,
     PortfolioOut,
     RegretIn,
     RegretOut,
@@ -36,7 +35,9 @@ async def models(served: Parts, caller: KnownCaller) -> ModelsOut:
     """Names that can be given as `model`: `palate` takes `method`, `palate/METHOD` fixes it."""
     del caller
     names = model_names(served.methods)
-    return ModelsOut(data=[ModelOut(id=name, created=served.started_at) for name in names])
+    created = served.started_at
+    models = [ModelOut(id=n, object="model", created=created, owned_by="palate") for n in names]
+    return ModelsOut(object="list", data=models)
 
 
 @router.get("/v1/library")
@@ -49,10 +50,7 @@ async def library(served: Parts, caller: KnownCaller) -> LibraryOut:
         base=_shown_base(manifest.base.path),
         fingerprint=served.fingerprint,
         beta=manifest.beta,
-        objectives=[
-            ObjectiveOut(name=o.name, description=o.description, instruction=o.instruction)
-            for o in manifest.objectives
-        ],
+        objectives=list(manifest.objectives),
         experts=[
             ExpertOut(
                 name=record.anchor.name,
@@ -77,7 +75,7 @@ async def library(served: Parts, caller: KnownCaller) -> LibraryOut:
 
 
 @router.post("/v1/regret")
-async def regret(asked: RegretIn, served: Parts, caller: KnownCaller) -> RegretOut:
+async def regret(body: RegretIn, served: Parts, caller: KnownCaller) -> RegretOut:
     """Which member serves each preference, and what that costs at most."""
     del caller
     portfolio = served.library.portfolio
@@ -87,23 +85,13 @@ async def regret(asked: RegretIn, served: Parts, caller: KnownCaller) -> RegretO
             "The library has no portfolio.json; make one with `palate portfolio select`.",
             code="no_portfolio",
         )
-    return await run_in_threadpool(_points, served, portfolio, asked)
-
-
-def _points(served: Served, portfolio: LibraryPortfolio, asked: RegretIn) -> RegretOut:
     names = served.library.manifest.objective_names
-    known = frozenset(names)
-    for row in asked.preferences:
-        unknown = [name for name in row if name not in known]
-        if unknown:
-            raise InvalidInputError(
-                f"A preference names the unknown objective {unknown[0][:80]!r}; known are "
-                f"{', '.join(names)}."
-            )
-    points = np.array([[row.get(name, 0.0) for name in names] for row in asked.preferences])
-    for point in points:
-        require_simplex(point)
-    routes = [portfolio.route(point) for point in points]
+    return await run_in_threadpool(_points, names, portfolio, body)
+
+
+def _points(names: Sequence[str], portfolio: LibraryPortfolio, body: RegretIn) -> RegretOut:
+    points = [vector_from_mapping(p, objectives=names) for p in body.preferences]
+    routes = [portfolio.router.route(point) for point in points]
     return RegretOut(
         points=[
             RegretPoint(
@@ -140,5 +128,5 @@ def _portfolio(portfolio: LibraryPortfolio) -> PortfolioOut:
 
 
 def _shown_base(path: str) -> str:
-    """A hub id as it is; of a folder the last part, since the rest is the server's own affair."""
+    """A hub id as it is; of a folder only the name, since its path is nobody else's business."""
     return Path(path).name if Path(path).is_absolute() else path

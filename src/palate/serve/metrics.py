@@ -1,4 +1,4 @@
-"""What Prometheus reads. No label holds anything of a user or of a tenant."""
+"""Series for Prometheus. No label holds anything of a user or of a tenant."""
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,16 +26,13 @@ class Metrics:
         GCCollector(registry=self.registry)
         self.requests = self._counter("requests", "Requests by route and status.", "route status")
         self.answers = self._counter("answers", "Answers by method.", "method")
-        self.prompt_tokens = self._counter("prompt_tokens", "Tokens read.")
-        self.cached_tokens = self._counter(
-            "prompt_tokens_cached",
-            "Tokens of prompts whose keys and values were in the prefix cache.",
-        )
-        self.completion_tokens = self._counter("completion_tokens", "Tokens written.")
+        self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.")
+        self.cached_tokens = self._counter("prompt_tokens_cached", "Of them, in the prefix cache.")
+        self.completion_tokens = self._counter("completion_tokens", "Sampled tokens.")
         self.refused = self._counter("refused", "Requests refused by reason.", "reason")
-        self.cancelled = self._counter("cancelled", "Answers let go of: client gone or deadline.")
-        self.feedback = self._counter("feedback", "Items of feedback kept, by kind.", "kind")
-        self.beliefs = self._counter("beliefs_used", "Answers by what was learned.", "learning")
+        self.cancelled = self._counter("cancelled", "Answers aborted: disconnect or deadline.")
+        self.feedback = self._counter("feedback", "Items of feedback stored, by kind.", "kind")
+        self.beliefs = self._counter("beliefs_used", "Answers by use of a belief.", "learning")
         self.waiting = self._gauge("requests_waiting", "Answers that wait for their first token.")
         self.running = self._gauge("requests_running", "Answers in the running batch.")
         self.rows = self._gauge("batch_rows", "Rows of the running batch.")

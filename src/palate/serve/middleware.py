@@ -1,4 +1,4 @@
-"""What every request passes: an identifier, limits of size and number, safe headers, one log line.
+"""Every request gets an identifier, limits of size and number, safe headers and one log line.
 
 Plain ASGI, so that streams and cancellations go through untouched.
 """
@@ -26,11 +26,11 @@ PAGE_POLICY = (
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
-class Edge:
+class Middleware:
     """Wraps the application."""
 
     def __init__(self, app: ASGIApp, served: Served) -> None:
-        """Keep what is wrapped."""
+        """Wrap the application."""
         self.app = app
         self.served = served
 
@@ -43,7 +43,7 @@ class Edge:
         request_id = headers.get("x-request-id", "")
         if not REQUEST_ID.match(request_id):
             request_id = uuid.uuid4().hex
-        started, status = time.perf_counter(), [0]
+        started, status = time.perf_counter(), [499]  # until a response starts
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -90,14 +90,14 @@ class Edge:
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         template = _template(scope)
-        self.served.metrics.requests.labels(template, str(status or 499)).inc()
+        self.served.metrics.requests.labels(template, str(status)).inc()
         LOGGER.info(
             "request",
             extra={
                 "request_id": request_id,
                 "method": scope["method"],
                 "route": template,
-                "status": status or 499,
+                "status": status,
                 "seconds": round(seconds, 4),
             },
         )
@@ -135,7 +135,4 @@ def _mark(headers: MutableHeaders, path: str, request_id: str) -> None:
     headers["Referrer-Policy"] = "no-referrer"
     is_api = path.startswith("/v1/") or path in ("/health", "/ready", "/metrics", "/openapi.json")
     headers["Content-Security-Policy"] = API_POLICY if is_api else PAGE_POLICY
-    if is_api:
-        headers.setdefault("Cache-Control", "no-store")
-    else:
-        headers.setdefault("Cache-Control", "no-cache")
+    headers.setdefault("Cache-Control", "no-store" if is_api else "no-cache")

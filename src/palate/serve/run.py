@@ -5,13 +5,12 @@ import gc
 import uvicorn
 
 from palate.serve.app import make_app
-from palate.serve.auth import require_safe_host
 from palate.serve.logs import LOGGER, set_up_logs
 from palate.serve.state import Served
 
 
 class _Draining(uvicorn.Server):
-    """Tells the application when it is asked to stop."""
+    """Lets the application know when it shall stop."""
 
     served: Served
 
@@ -23,12 +22,7 @@ class _Draining(uvicorn.Server):
 
 
 def serve(served: Served, *, host: str, port: int) -> None:
-    """Listen until SIGTERM or SIGINT; running answers may end first.
-
-    Raises:
-        InvalidInputError: the address is public and there are no keys.
-    """
-    require_safe_host(host, has_keys=served.has_keys)
+    """Listen until SIGTERM or SIGINT; running answers may end first."""
     set_up_logs(served.settings.log_level)
     config = uvicorn.Config(
         make_app(served),
@@ -44,4 +38,7 @@ def serve(served: Served, *, host: str, port: int) -> None:
     server.served = served
     gc.collect()
     gc.freeze()  # model and libraries stay: going through them again stops every answer for 0.3 s
-    server.run()
+    try:
+        server.run()
+    finally:
+        served.database.close()

@@ -1,4 +1,4 @@
-"""What bounds the server, and how it learns."""
+"""Settings of the server: its limits, and how it learns."""
 
 from typing import Any, Literal
 
@@ -8,38 +8,39 @@ from palate.core.protocols import DEFAULT_MAX_TOKENS
 from palate.core.settings import Settings
 from palate.preferences.settings import LearningSettings
 
-GONE = {
+REMOVED = {
     "strength": "the library's own strength is used (soup.json), and a request may give another",
     "auto_tolerance": "`auto` compares the methods by their measured utility (methods.json)",
 }
 
 
 class ServeSettings(Settings):
-    """Settings of the server; one home for each.
+    """Settings of the server.
 
     Attributes:
-        max_num_seqs: Most rows of the running batch; one at a time is `1`.
-        max_num_batched_tokens: Most lanes times tokens the key-value cache may come to hold.
-        max_prefix_tokens: Most tokens whose keys and values are kept for later prompts that begin
-            alike, of the same tenant and the same coefficients where these reach them; 0 is none.
-        prefill_chunk_tokens: Most tokens of one prompt that are read between two steps of others; longer
-            prompts are read in parts, as far as prefixes are kept.
-        max_queue: Requests that may wait for their first token; more are refused with 429.
+        max_num_seqs: Most rows of the running batch; 1 answers one request at a time.
+        max_num_batched_tokens: Most tokens that the key-value cache may come to hold, over all
+            sequences.
+        max_prefix_tokens: Size of the prefix cache in tokens; 0 caches nothing. A prefix serves
+            later prompts of the same tenant and, where coefficients reach keys and values, of the
+            same coefficients.
+        prefill_chunk_tokens: Most tokens of one prompt that are prefilled between two steps of
+            others, as far as the prefix cache holds its chunks.
+        max_queue: Answers that may wait for their first token; more are refused with 429.
         max_open: Requests of all kinds in progress; more are refused with 429.
         default_tokens: Longest answer where the request does not say.
         max_tokens: Longest answer that may be asked for.
         max_prompt_tokens: Longest prompt.
         max_body_bytes: Longest body of a request.
-        deadline_seconds: A request that has not ended by then is let go of with 504.
-        requests_per_minute: Of each key (of each tenant where no keys are needed).
+        deadline_seconds: A request that has not ended by then is aborted with 504.
+        requests_per_minute: Of each key (of all callers where no keys are needed).
         burst: Requests that a key may send at once before that rate counts.
         drain_seconds: For which running requests may go on after SIGTERM.
         apply_after: Items of feedback from which on a belief is used; before, it is only learned.
         is_observing: Never use a belief, only learn it.
-        n_candidates: Answers from which a question's two are chosen.
+        n_candidates: Answers from which a question's two are selected.
         question_tokens: Longest answer of a question where the request does not say.
         learning: How beliefs follow from feedback; a population's gain in `soup.json` goes before.
-        log_level: Of the structured log.
         is_traced: Send OpenTelemetry spans to the global provider (set up by environment
             variables).
     """
@@ -68,8 +69,8 @@ class ServeSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _require_no_gone_key(cls, values: Any) -> Any:
-        for key, instead in GONE.items():
+    def _require_no_removed_key(cls, values: Any) -> Any:
+        for key, instead in REMOVED.items():
             if isinstance(values, dict) and key in values:
                 raise ValueError(f"the key {key!r} is gone, remove it; {instead}")
         return values

@@ -11,27 +11,21 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from palate.engine.protocol import Engine
 from palate.library.library import Library
 from palate.methods.table import available_methods
-from palate.serve.auth import (
-    OPEN,
-    Caller,
-    bearer,
-    caller_of,
-    look_up,
-    require_loopback_name,
-)
+from palate.serve.auth import OPEN, require_key, require_loopback_name
 from palate.serve.believed import Believer
-from palate.serve.engine import AnswerEngine
 from palate.serve.errors import ApiError
 from palate.serve.limits import RateLimit
 from palate.serve.metrics import Metrics
 from palate.serve.settings import ServeSettings
 from palate.serve.worker import EngineWorker
 from palate.store.database import Database
+from palate.store.keys import ApiKey
 from palate.store.store import SqlProfileStore
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -41,7 +35,7 @@ class Served:
     Attributes:
         settings: Of the server.
         library: Turns what is known of a user into decisions.
-        engine: Writes answers; its base and bank read them in this process.
+        engine: Writes answers.
         believer: Turns beliefs into what users can read.
         database: Of users.
         has_keys: Whether requests need a key.
@@ -51,7 +45,7 @@ class Served:
 
     settings: ServeSettings
     library: Library
-    engine: AnswerEngine
+    engine: Engine
     believer: Believer
     database: Database
     has_keys: bool
@@ -62,17 +56,17 @@ class Served:
     n_open: int = 0
 
     def __post_init__(self) -> None:
-        """Make what follows from the parts."""
+        """Make the parts that follow from the others."""
         self.worker = EngineWorker(
             self.engine,
             max_queue=self.settings.max_queue,
             max_prompt_tokens=self.settings.max_prompt_tokens,
+            context_length=self.library.base.n_positions,
             metrics=self.metrics,
         )
         self.limit = RateLimit(
             per_minute=self.settings.requests_per_minute, burst=self.settings.burst
         )
-        self._learner = self.believer.learner()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -81,10 +75,10 @@ class Served:
 
     def store(self, tenant: str) -> SqlProfileStore:
         """The tenant's users."""
-        return SqlProfileStore(self.database, self._learner, tenant=tenant)
+        return SqlProfileStore(self.database, self.believer.learner, tenant=tenant)
 
-    async def in_database(self, function: Callable[[], Found]) -> Found:
-        """What the function returns, run off the event loop; a lost database is 503.
+    async def in_database(self, function: Callable[[], Result]) -> Result:
+        """The function's result, run off the event loop.
 
         Raises:
             ApiError: the database cannot be reached.
@@ -95,36 +89,29 @@ class Served:
             self.metrics.refused.labels("database").inc()
             raise ApiError(
                 503,
-                "The database cannot be reached; nothing was kept, try again in a moment.",
+                "The database cannot be reached; nothing was stored, try again in a moment.",
                 code="database_unavailable",
                 retry_seconds=1.0,
             ) from error
 
 
-def served_of(request: Request) -> Served:
-    """The server's parts."""
-    found: Any = request.app.state.served
-    return found
+def _served_of(request: Request) -> Any:
+    return request.app.state.served
 
 
-Parts = Annotated[Served, Depends(served_of)]
+Parts = Annotated[Served, Depends(_served_of)]
 
 
-async def require_caller(request: Request, served: Parts) -> Caller:
-    """Who calls, within the rate that is allowed.
-
-    Raises:
-        ApiError: no or a wrong key, too many calls, or the server stops.
-    """
+async def _require_caller(request: Request, served: Parts) -> ApiKey:
+    """Who calls, within the rate that is allowed."""
     if served.is_draining:
         raise ApiError(503, "The server stops; ask another.", "draining", retry_seconds=5.0)
     if served.has_keys:
-        key = bearer(request)
-        caller = caller_of(await served.in_database(lambda: look_up(served.database, key)))
+        caller = await served.in_database(lambda: require_key(request, served.database))
     else:
         require_loopback_name(request)
         caller = OPEN
-    wait = served.limit.take(caller.name)
+    wait = served.limit.take(caller.prefix)
     if wait > 0:
         served.metrics.refused.labels("rate").inc()
         raise ApiError(
@@ -136,4 +123,4 @@ async def require_caller(request: Request, served: Parts) -> Caller:
     return caller
 
 
-KnownCaller = Annotated[Caller, Depends(require_caller)]
+KnownCaller = Annotated[ApiKey, Depends(_require_caller)]

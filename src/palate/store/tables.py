@@ -83,7 +83,7 @@ users = Table(
 )
 
 
-def _owner(**options: bool) -> Column[int]:
+def _owner(**options: Any) -> Column[int]:
     """The user whom a row belongs to and with whom it is erased."""
     return Column("user", Key, ForeignKey("users.id", ondelete="CASCADE"), **options)
 

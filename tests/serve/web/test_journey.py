@@ -110,7 +110,7 @@ def test_each_method_answers_and_says_why(page: Page, label: str, method: str) -
     assert len(page.locator(".reason p").inner_text()) > 10
 
 
-def test_own_words_and_best_of_n_are_sent_and_told(page: Page) -> None:
+def test_own_words_and_best_of_n_are_sent_and_reported(page: Page) -> None:
     page.locator(".settings summary").click()
     page.get_by_label("In your own words").fill("Be brief.")
     page.get_by_label("Best of").fill("3")
@@ -158,16 +158,16 @@ def test_thumbs_and_stars_are_learned_from(page: Page) -> None:
     expect(page.locator(".star.lit")).to_have_count(4)
 
 
-def test_a_wish_is_kept_and_there_again_after_a_reload(page: Page) -> None:
+def test_a_stated_preference_is_stored_and_there_again_after_a_reload(page: Page) -> None:
     name = create_user(page)
     drag_to(page, 0.5, 0.2)
-    wish = shares(page)
-    page.get_by_role("button", name=f"Keep as {name}'s wish").click()
-    expect(page.get_by_role("button", name=f"Kept as {name}'s wish")).to_be_disabled()
+    stated = shares(page)
+    page.get_by_role("button", name=f"Store as {name}'s preference").click()
+    expect(page.get_by_role("button", name=f"Stored as {name}'s preference")).to_be_disabled()
     page.reload()
     expect(page.locator("#user-name")).to_have_text(name)
     expect(page.locator("table.bars")).to_be_visible()
-    assert shares(page) == wish
+    assert shares(page) == stated
 
 
 def test_what_was_learned_is_forgotten_on_request(page: Page) -> None:

@@ -3,10 +3,13 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
-from palate.serve.wire.palate import Explained, PalateIn, PalateOut, WireIn, WireOut
+from palate.core.decision import Messages
+from palate.serve.wire.palate import Explained, PalateIn, PalateOut, UserId, WireIn
 
 MAX_ANSWERS = 8
+LEAST_LOG_PROB = -9999.0  # stands for minus infinity, which JSON cannot hold
 Finish = Literal["stop", "length"]
 
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -36,6 +39,12 @@ class Message(WireIn):
         return "".join(part.text for part in self.content)
 
 
+def plain(messages: list[Message]) -> list[dict[str, str]]:
+    """Messages as the model's template takes them; `developer` is `system`."""
+    roles = {"developer": "system"}
+    return [{"role": roles.get(m.role, m.role), "content": m.text} for m in messages]
+
+
 class StreamOptions(WireIn):
     """What a stream ends with."""
 
@@ -46,8 +55,9 @@ class StreamOptions(WireIn):
 class _Sampled(WireIn):
     """What both kinds of request share.
 
-    `frequency_penalty`, `presence_penalty` and `logit_bias` are accepted at their neutral values
-    only; `user`, `metadata`, `store` and `service_tier` are accepted and not used.
+    `user` names the user as `palate.user` does. `frequency_penalty`, `presence_penalty` and
+    `logit_bias` are accepted at their neutral values only; `metadata`, `store` and `service_tier`
+    are accepted and not used.
     """
 
     model: Annotated[
@@ -72,7 +82,7 @@ class _Sampled(WireIn):
     frequency_penalty: Annotated[float, Field(ge=0.0, le=0.0, allow_inf_nan=False)] | None = None
     presence_penalty: Annotated[float, Field(ge=0.0, le=0.0, allow_inf_nan=False)] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    user: Annotated[str, Field(max_length=512)] | None = None
+    user: UserId | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     store: bool | None = None
     service_tier: Annotated[str, Field(max_length=64)] | None = None
@@ -83,6 +93,17 @@ class _Sampled(WireIn):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options are for streams; set stream to true or leave them out")
         return self
+
+    @model_validator(mode="after")
+    def _require_one_user(self) -> "_Sampled":
+        if None not in (self.user, self.palate.user) and self.user != self.palate.user:
+            raise ValueError("user and palate.user name different users; give one of them")
+        return self
+
+    @property
+    def user_name(self) -> str | None:
+        """The user who is answered, if any."""
+        return self.palate.user or self.user
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -118,6 +139,21 @@ class ChatIn(_Sampled):
             raise ValueError("top_logprobs need logprobs; set logprobs to true")
         return self
 
+    @property
+    def conversation(self) -> Messages:
+        """The messages as the model's template takes them."""
+        return plain(self.messages)
+
+    @property
+    def n_top(self) -> int:
+        """Most probable tokens to report."""
+        return self.top_logprobs or 0
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Longest answer."""
+        return self.max_completion_tokens or self.max_tokens
+
 
 class CompletionIn(_Sampled):
     """A completion of a text."""
@@ -129,19 +165,29 @@ class CompletionIn(_Sampled):
     suffix: Annotated[str, Field(max_length=0)] | None = None
 
     @property
-    def text(self) -> str:
-        """The prompt as one string."""
+    def conversation(self) -> Messages:
+        """The prompt as one text."""
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
+    @property
+    def n_top(self) -> int:
+        """Most probable tokens to report."""
+        return self.logprobs or 0
 
-class PromptTokensDetails(WireOut):
-    """Of the prompt's tokens, how many were known and not read again."""
+    @property
+    def n_tokens(self) -> int | None:
+        """Longest answer."""
+        return self.max_tokens
+
+
+class PromptTokensDetails(TypedDict):
+    """Tokens of the prompt that came from the prefix cache."""
 
     cached_tokens: int
 
 
-class Usage(WireOut):
-    """Tokens read and written; a prompt counts once, whatever `n`."""
+class Usage(TypedDict):
+    """Tokens of the prompt, which counts once whatever `n`, and of all answers and candidates."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -149,8 +195,8 @@ class Usage(WireOut):
     prompt_tokens_details: PromptTokensDetails
 
 
-class TopLogprob(WireOut):
-    """A token that might have been."""
+class TopLogprob(TypedDict):
+    """A token and its log-probability, nats."""
 
     token: str
     logprob: float
@@ -158,41 +204,41 @@ class TopLogprob(WireOut):
 
 
 class TokenLogprob(TopLogprob):
-    """The token that was, and the most probable ones."""
+    """The sampled token, and the most probable ones."""
 
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(WireOut):
+class ChatLogprobs(TypedDict):
     """Log-probabilities under the plan, before temperature, top-k and top-p."""
 
     content: list[TokenLogprob]
-    refusal: None = None
+    refusal: None
 
 
-class AnswerMessage(WireOut):
-    """What the model says."""
+class AnswerMessage(TypedDict):
+    """The answer as a message."""
 
-    role: Literal["assistant"] = "assistant"
+    role: Literal["assistant"]
     content: str
-    refusal: None = None
+    refusal: None
 
 
-class ChatChoice(WireOut):
+class ChatChoice(TypedDict):
     """One answer."""
 
     index: int
     message: AnswerMessage
     logprobs: ChatLogprobs | None
     finish_reason: Finish
-    palate: Explained | None = None
+    palate: Explained | None
 
 
-class ChatOut(WireOut):
+class ChatOut(TypedDict):
     """A whole chat completion."""
 
     id: str
-    object: Literal["chat.completion"] = "chat.completion"
+    object: Literal["chat.completion"]
     created: int
     model: str
     choices: list[ChatChoice]
@@ -201,7 +247,7 @@ class ChatOut(WireOut):
     palate: PalateOut
 
 
-class CompletionLogprobs(WireOut):
+class CompletionLogprobs(TypedDict):
     """The older form of log-probabilities."""
 
     tokens: list[str]
@@ -210,21 +256,21 @@ class CompletionLogprobs(WireOut):
     text_offset: list[int]
 
 
-class CompletionChoice(WireOut):
+class CompletionChoice(TypedDict):
     """One answer."""
 
     index: int
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: Finish | None
-    palate: Explained | None = None
+    palate: Explained | None
 
 
-class CompletionOut(WireOut):
+class CompletionOut(TypedDict):
     """A whole completion of a text."""
 
     id: str
-    object: Literal["text_completion"] = "text_completion"
+    object: Literal["text_completion"]
     created: int
     model: str
     choices: list[CompletionChoice]
@@ -233,19 +279,19 @@ class CompletionOut(WireOut):
     palate: PalateOut
 
 
-class ModelOut(WireOut):
+class ModelOut(TypedDict):
     """A name that can be given as `model`."""
 
     id: str
-    object: Literal["model"] = "model"
+    object: Literal["model"]
     created: int
-    owned_by: str = "palate"
+    owned_by: str
 
 
-class ModelsOut(WireOut):
+class ModelsOut(TypedDict):
     """All of them."""
 
-    object: Literal["list"] = "list"
+    object: Literal["list"]
     data: list[ModelOut]
 
 

@@ -1,38 +1,32 @@
-"""`/v1/library` and `/v1/regret`: what is on offer, and what anybody loses by it."""
+"""`/v1/library` and `/v1/regret`: what is offered, and what users lose by it at most."""
 
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
-from palate.serve.wire.palate import Preference, WireIn, WireOut
+from palate.core.types import Objective
+from palate.serve.wire.palate import Preference, WireIn
 
 MAX_POINTS = 5000
 
 
-class ObjectiveOut(WireOut):
-    """Something a user can want."""
-
-    name: str
-    description: str
-    instruction: str
-
-
-class ExpertOut(WireOut):
-    """One adapter, and what it was trained for."""
+class ExpertOut(TypedDict):
+    """One adapter, and the preference that it was trained for."""
 
     name: str
     wanted: dict[str, float]
 
 
-class MemberOut(WireOut):
-    """A member of the portfolio: what it is worth to each objective at least, reward units."""
+class MemberOut(TypedDict):
+    """A member of the portfolio; `values` are lower bounds by objective, reward units."""
 
     name: str
     values: dict[str, float]
 
 
-class CertificateOut(WireOut):
-    """What nobody loses more than.
+class CertificateOut(TypedDict):
+    """An upper bound on what users lose by having only the portfolio.
 
     Attributes:
         additive_gap: Reward units, over the whole simplex; `None` where every listed policy is a
@@ -52,15 +46,15 @@ class CertificateOut(WireOut):
     assumptions: list[str]
 
 
-class PortfolioOut(WireOut):
-    """The portfolio and its certificate."""
+class PortfolioOut(TypedDict):
+    """The portfolio."""
 
     members: list[MemberOut]
     certificate: CertificateOut
 
 
-class LimitsOut(WireOut):
-    """What the server allows."""
+class LimitsOut(TypedDict):
+    """Largest requests that the server takes."""
 
     max_tokens: int
     max_prompt_tokens: int
@@ -71,20 +65,20 @@ class LimitsOut(WireOut):
     requests_per_minute: int
 
 
-class FloorOut(WireOut):
+class FloorOut(TypedDict):
     """The safety floor that every method keeps."""
 
     expert: str
     coefficient: float
 
 
-class LibraryOut(WireOut):
-    """What is on offer."""
+class LibraryOut(TypedDict):
+    """What the server offers."""
 
     base: str
     fingerprint: str
     beta: float
-    objectives: list[ObjectiveOut]
+    objectives: list[Objective]
     experts: list[ExpertOut]
     methods: list[str]
     floor: FloorOut | None
@@ -99,14 +93,13 @@ class RegretIn(WireIn):
     preferences: Annotated[list[Preference], Field(min_length=1, max_length=MAX_POINTS)]
 
 
-class RegretPoint(WireOut):
+class RegretPoint(TypedDict):
     """Which member serves a preference, and what that costs at most.
 
     Attributes:
-        member: Name.
         loss: Certified bound, reward units; `None` where nothing is known beyond the listed
             policies.
-        value: What the member is worth at least.
+        value: Lower bound on what the member is worth.
         margin: Over the second best member; `None` with one member.
     """
 
@@ -116,13 +109,7 @@ class RegretPoint(WireOut):
     margin: float | None
 
 
-class RegretOut(WireOut):
+class RegretOut(TypedDict):
     """One point for each preference, in order."""
 
     points: list[RegretPoint]
-
-
-class HealthOut(WireOut):
-    """Alive, or ready for requests."""
-
-    status: str

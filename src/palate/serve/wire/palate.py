@@ -1,8 +1,13 @@
-"""The `palate` object: what is known of a user going in, how the answer came about going out."""
+"""The `palate` object: what is known of a user going in, how the answer came about going out.
+
+What comes in is a pydantic model, which checks it. What goes out is a plain dictionary, typed here
+and described by the same types in the OpenAPI schema.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict  # pydantic reads this one on Python 3.11, too
 
 LearningState = Literal["nothing", "observing", "applied"]
 
@@ -10,10 +15,11 @@ MAX_COEFFICIENT = 20.0  # far beyond what any expert was trained for; more only 
 MAX_INSTRUCTION = 2000  # characters
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
+USER_ID = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"
 UserId = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
+        pattern=USER_ID,
         description="Letters, digits and . _ @ + -, at most 128, starting with a letter or digit.",
         examples=["ana"],
     ),
@@ -47,24 +53,17 @@ class WireIn(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class WireOut(BaseModel):
-    """Base of what goes out."""
-
-    model_config = ConfigDict(frozen=True)
-
-
 class PalateIn(WireIn):
     """What is known of a user, and how to answer.
 
     Attributes:
-        user: The user who is answered; made if there is none of that name. What was learned of
+        user: The user who is answered; added if there is none of that name. What was learned of
             the user is used where neither preference nor coefficients are given.
-        preference: Shares by objective.
-        coefficients: Coefficients by expert; they take precedence over a preference.
-        instruction: What the user wants, in words; read by the methods that prompt the model.
+        coefficients: They take precedence over a preference.
+        instruction: The preference in words; read by the methods that prompt the model.
         method: One of the library's methods (see /v1/library); `auto` takes the one that was
             measured to be worth most to this user, and says why.
-        n_candidates: Draw so many answers, 16 at most, and keep the one that this user's reward
+        n_candidates: Sample so many answers, 16 at most, and give the one that this user's reward
             prefers; a stream then waits for all of them. By default the method decides.
         max_passes: Passes of the base per sampled token that `auto` may spend.
         strength: Multiplies coefficients that follow from a preference; by default the library's
@@ -83,11 +82,10 @@ class PalateIn(WireIn):
     explain: bool = False
 
 
-class EngineOut(WireOut):
+class EngineOut(TypedDict):
     """How far an answer of another engine may be from the exact one; nothing else was approximated.
 
     Attributes:
-        name: Of the engine.
         coefficients: By expert, as they were served, where one pass of the model answers;
             `None` where several are pooled, whose coefficients are never rounded.
         parameter_change: Frobenius norm of what rounding the coefficients changed of the
@@ -96,11 +94,12 @@ class EngineOut(WireOut):
             `None` is not known.
         list_bound: The same from lists of probable tokens, the largest of all tokens so far.
         is_exact: Whether all tokens so far are exact but for rounding errors of numbers.
-        n_certified: Tokens that the exact engine, having read the same, takes, too.
+        n_certified: Tokens that the exact engine takes, too, after the same context.
         n_calls: Requests that this took.
+        notes: One sentence for each expert that failed and was left out.
     """
 
-    name: Literal["vllm"]
+    name: str
     coefficients: dict[str, float] | None
     parameter_change: float
     rounding_bound: float | None
@@ -108,9 +107,10 @@ class EngineOut(WireOut):
     is_exact: bool
     n_certified: int
     n_calls: int
+    notes: list[str]
 
 
-class UtilityOut(WireOut):
+class UtilityOut(TypedDict):
     """Gain over the base for this preference, reward units, with its 95 % interval."""
 
     estimate: float
@@ -118,24 +118,23 @@ class UtilityOut(WireOut):
     high: float
 
 
-class PalateOut(WireOut):
+class PalateOut(TypedDict):
     """How an answer came about.
 
     Attributes:
         response: Identifier that feedback refers to; `None` where no user was named.
-        user: The user who was answered.
-        method: The method that was taken; never `auto`.
+        method: Never `auto`.
         members: Experts that took part.
         coefficients: By expert: of a soup, shares of a mixture, one for a portfolio's member.
         reason: One or two sentences.
         certified_loss: Upper bound on what this user loses by the portfolio's member, reward units;
             `None` where nothing is certified.
         predicted_utility: Measured when the library was built; `None` where it was not.
-        n_candidates: Answers drawn for each answer that is given.
-        lead: How far the kept candidate led the second, in the units of the reward that ranked
+        n_candidates: Answers sampled for each answer that is given.
+        lead: How far the best candidate led the second, in the units of the reward that ranked
             them; the smallest of several answers; `None` with one candidate, or while waiting.
         n_passes: Passes of the base per token of an answer, candidates included.
-        is_waiting: Whether candidates are still being drawn: the first chunk of a stream says so,
+        is_waiting: Whether candidates are still being sampled: the first chunk of a stream says so,
             and the text comes once they are ranked.
         learning: `applied` when the belief was used, `observing` when it is being learned only.
         n_feedback: Items the belief rests on.
@@ -153,20 +152,19 @@ class PalateOut(WireOut):
     certified_loss: float | None
     predicted_utility: UtilityOut | None
     n_candidates: int
-    lead: float | None = None
+    lead: float | None
     n_passes: float
-    is_waiting: bool = False
+    is_waiting: bool
     learning: LearningState
     n_feedback: int
     seed: int
-    engine: EngineOut | None = None
+    engine: EngineOut | None
 
 
-class TokenOut(WireOut):
-    """One token, and who wrote it.
+class TokenOut(TypedDict):
+    """One token of an answer, and who wrote it.
 
     Attributes:
-        text: As it stands in the answer.
         log_prob: Under the plan, nats.
         wrote: Shares that sum to one, over experts and `base`: of a mixture the probability that
             the expert wrote the token; of a soup the part of the token's probability that the
@@ -178,22 +176,22 @@ class TokenOut(WireOut):
     wrote: dict[str, float]
 
 
-class Explained(WireOut):
+class Explained(TypedDict):
     """Who wrote an answer, token by token; with the last chunk of a stream."""
 
     tokens: list[TokenOut]
 
 
-class ErrorBody(WireOut):
-    """As OpenAI's clients read it."""
+class ErrorBody(TypedDict):
+    """The error as OpenAI's clients read it."""
 
     message: str
     type: str
-    param: str | None = None
-    code: str | None = None
+    param: str | None
+    code: str | None
 
 
-class ErrorOut(WireOut):
+class ErrorOut(TypedDict):
     """Every answer of status 400 and above."""
 
     error: ErrorBody

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
 from palate.serve.wire.chat import Message, Seed
 from palate.serve.wire.palate import (
@@ -11,14 +12,13 @@ from palate.serve.wire.palate import (
     ResponseId,
     UserId,
     WireIn,
-    WireOut,
 )
 
 Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["answer-17"])]
 
 
 class FeedbackIn(WireIn):
-    """What a user said of one answer, or of two.
+    """A user's verdict on one answer, or on two.
 
     Attributes:
         response: Identifier of the answer or question.
@@ -26,9 +26,8 @@ class FeedbackIn(WireIn):
             one of `against`; a rating and thumbs are of one answer.
         preferred: Comparison: 0 for the first, 1 for the second (or `against`), `tie`.
         against: Comparison: identifier of the other response, to the same prompt.
-        rating: Rating: a number; only differences between ratings of one prompt count.
-        thumbs: Thumbs: up or down.
-        answer: Which answer a rating or thumbs are of.
+        rating: Only differences between ratings of one prompt count.
+        answer: Index of the answer that a rating or thumbs are of.
         key: The same key twice is the same feedback. The header `Idempotency-Key` does the same.
     """
 
@@ -54,7 +53,7 @@ class FeedbackIn(WireIn):
         return self
 
 
-class Estimate(WireOut):
+class Estimate(TypedDict):
     """A believed number: the posterior's mean and 95 % credible interval."""
 
     name: str
@@ -63,8 +62,8 @@ class Estimate(WireOut):
     high: float
 
 
-class SoupOut(WireOut):
-    """What the belief is served as.
+class SoupOut(TypedDict):
+    """The soup that serves a belief.
 
     Attributes:
         coefficients: By expert, within the trust region.
@@ -81,18 +80,17 @@ class SoupOut(WireOut):
     gain: Estimate
 
 
-class BeliefOut(WireOut):
+class BeliefOut(TypedDict):
     """What is believed of a user.
 
     Attributes:
         learning: `applied` when answers use it, `observing` while it is only learned.
         n_feedback: Items it rests on.
-        experts: Coefficients over experts, as believed: of the posterior of all feedback, the
-            user's unknown gain averaged over. The soup serves the most probable ones instead.
-        objectives: What these coefficients ask of each objective.
-        preference: The preference that they come to: positive parts, sum one; `None` when nothing
-            is asked for.
-        soup: What the belief is served as.
+        experts: Posterior of the coefficients over experts after all feedback, the user's unknown
+            gain averaged over. The soup serves the most probable coefficients instead.
+        objectives: The same coefficients, as they add up to each objective.
+        preference: The preference that they come to: positive parts, sum one; `None` where no part
+            is positive.
     """
 
     learning: LearningState
@@ -103,14 +101,8 @@ class BeliefOut(WireOut):
     soup: SoupOut
 
 
-class FeedbackOut(WireOut):
-    """Kept on disk.
-
-    Attributes:
-        is_new: False when the key was there already.
-        user: Whose it is.
-        belief: After it.
-    """
+class FeedbackOut(TypedDict):
+    """The feedback is on disk; `is_new` is false when its key was there already."""
 
     is_new: bool
     user: str
@@ -127,26 +119,19 @@ class QuestionIn(WireIn):
     seed: Seed | None = None
 
 
-class AnswerOut(WireOut):
-    """One of two answers.
-
-    Attributes:
-        text: It.
-        source: How it was made, for users who want to know afterwards.
-    """
+class AnswerOut(TypedDict):
+    """One of two answers; `source` says how it came about, to be shown after the verdict."""
 
     text: str
     source: str
 
 
-class QuestionOut(WireOut):
+class QuestionOut(TypedDict):
     """Two answers; the verdict goes to `/v1/feedback` as a comparison of this response.
 
     Attributes:
-        response: Identifier for the feedback.
-        answers: Two.
-        information_nats: How much the verdict is expected to tell; log 2 = 0.693 at most.
-        n_candidates: Answers the two were chosen from.
+        information_nats: Expected information of the verdict; log 2 = 0.693 at most.
+        n_candidates: Answers that the two were selected from.
         seed: With which the same request gives the same question while the belief is the same.
     """
 
@@ -166,12 +151,12 @@ class UserIn(WireIn):
 
 
 class UserChange(WireIn):
-    """What is to be changed; `null` takes the stated preference back."""
+    """A new stated preference; `null` takes it back."""
 
     preference: Preference | None
 
 
-class UserRow(WireOut):
+class UserRow(TypedDict):
     """One line of the list."""
 
     user: str
@@ -179,38 +164,20 @@ class UserRow(WireOut):
     n_feedback: int
 
 
-class UsersOut(WireOut):
+class UsersOut(TypedDict):
     """A page of the list; `after` of the next page, or `None` at the end."""
 
     users: list[UserRow]
     next_after: int | None
 
 
-class UserOut(WireOut):
-    """One user.
-
-    Attributes:
-        preference: As stated by the user; it is used until feedback is applied.
-    """
+class UserOut(TypedDict):
+    """One user; the preference is as the user stated it, and used until feedback is applied."""
 
     user: str
     created_at: float
     preference: dict[str, float] | None
     belief: BeliefOut
-
-
-class ReceiptOut(WireOut):
-    """Proof of an erasure; does not name the user."""
-
-    kind: Literal["erasure-receipt"]
-    schema_version: int
-    id: str
-    tenant: str
-    n_feedback: int
-    n_responses: int
-    n_rows: int
-    erased_at: float
-    is_cleared: bool
 
 
 Export = dict[str, Any]  # as `palate users export` writes it

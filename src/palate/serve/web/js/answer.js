@@ -133,7 +133,7 @@ function quietLabels(origin) {
   if (loss !== null) labels.push(`loses at most ${fixed(loss, 3)}`);
   if (lead !== null) labels.push(`best of ${origin.n_candidates}, ahead by ${fixed(lead, 3)}`);
   if (origin.learning !== "nothing") {
-    labels.push(origin.learning === "applied" ? "learned taste used" : "learning, not used yet");
+    labels.push(origin.learning === "applied" ? "learned preference used" : "learning, not used yet");
   }
   return labels;
 }

@@ -14,11 +14,11 @@ const SAMPLES = ["What is a desert fox?", "Explain the steam engine."];
 const METHODS = {
   auto: ["Auto", "The method measured to be worth most for this preference"],
   base: ["Base", "The base model, nothing personal"],
-  prompt: ["Prompt", "The base model, told in words what is wanted"],
+  prompt: ["Prompt", "The base model, prompted with the preference in words"],
   "best-of-n": ["Best of n", "The best of several answers of the prompted base"],
   portfolio: ["Portfolio", "The one member that serves the preference best"],
   soup: ["Soup", "Experts blended in their parameters"],
-  "prompted-soup": ["Prompted soup", "A soup that is also told in words what is wanted"],
+  "prompted-soup": ["Prompted soup", "A soup, prompted with the preference in words, too"],
   "output-soup": ["Output soup", "Experts blended in their next-token scores"],
   "implicit-soup": ["Implicit soup", "The output soup, drawn by rejection"],
   mixture: ["Mixture", "Experts mixed token by token"],

@@ -62,7 +62,7 @@ function nobody(choose) {
   button.addEventListener("click", choose);
   return el("div", { class: "empty" },
     el("p", { class: "empty-title" }, "Nobody chosen"),
-    el("p", {}, "With a user chosen, palate keeps what they tell it and answers in their taste."),
+    el("p", {}, "With a user chosen, palate stores their feedback and answers by their preference."),
     button);
 }
 
@@ -165,7 +165,7 @@ function renderLearned(host, belief) {
     });
     box?.replaceChildren(
       el("p", {}, el("span", { class: "learned-sign", "aria-hidden": "true" }, "◇ "),
-        isUsed ? "Learned taste: " : "Leaning so far: ", el("b", {}, sharesInWords(preference, 4) || "even")),
+        isUsed ? "Learned preference: " : "Leaning so far: ", el("b", {}, sharesInWords(preference, 4) || "even")),
       button,
     );
   } else {

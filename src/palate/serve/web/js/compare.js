@@ -116,14 +116,14 @@ function reveal(question, cards, preferred) {
 }
 
 /**
- * Where an answer came from: what the user would get now, or a taste drawn from the belief.
+ * Where an answer came from: what the user would get now, or a soup sampled from the belief.
  *
  * @param {string} source
  */
 function inWords(source) {
   if (source === "now") return "What you would get now.";
   const draw = /^draw (\d+)$/.exec(source);
-  return draw ? `A taste that is possible by the belief (draw ${draw[1]}).` : source;
+  return draw ? `A soup sampled from the belief (draw ${draw[1]}).` : source;
 }
 
 /** @param {Next} next */

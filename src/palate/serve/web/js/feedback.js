@@ -43,17 +43,17 @@ export function feedbackRow(response) {
 /** @param {Send} send */
 function thumbs(send) {
   const group = el("div", { class: "thumbs", role: "group", "aria-label": "Thumbs" });
-  const buttons = ["up", "down"].map((way) => {
+  const buttons = ["up", "down"].map((thumb) => {
     const button = el("button", {
       type: "button",
       class: "plain",
-      "aria-label": way === "up" ? "A good answer" : "A bad answer",
-      title: way === "up" ? "A good answer" : "A bad answer",
+      "aria-label": thumb === "up" ? "A good answer" : "A bad answer",
+      title: thumb === "up" ? "A good answer" : "A bad answer",
       "aria-pressed": "false",
     });
-    button.append(icon(way));
+    button.append(icon(thumb));
     button.addEventListener("click", async () => {
-      if (!(await send({ kind: "thumbs", thumbs: way, answer: 0 }))) return;
+      if (!(await send({ kind: "thumbs", thumbs: thumb, answer: 0 }))) return;
       for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
     });
     return button;

@@ -1,5 +1,5 @@
 /**
- * The heat map of who wrote what: each token by the expert with the largest part in it, told by hue,
+ * The heat map of who wrote what: each token by the expert with the largest part in it, shown by hue,
  * underline and words. What the base wrote alone stays plain.
  */
 

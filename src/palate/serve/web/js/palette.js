@@ -1,5 +1,5 @@
 /**
- * One look per name, told apart without colour too: a hue of Okabe and Ito, a hatch and an underline.
+ * One look per name, to be distinguished without colour, too: a hue of Okabe and Ito, a hatch and an underline.
  *
  * The hues are read from the style sheet (`--hue-0` ... `--hue-7`), so light and dark have their own.
  */

@@ -1,4 +1,4 @@
-/** What the page knows, in one object; parts of the page are told when a field changes. */
+/** What the page knows, in one object; parts of the page watch its fields. */
 
 /**
  * @typedef {object} State
@@ -35,7 +35,7 @@ const listeners = [];
 export const get = () => state;
 
 /**
- * Change fields; everybody who watches one of them is told once.
+ * Change fields; everybody who watches one of them is called once.
  *
  * @param {Partial<State>} changes
  */
@@ -47,7 +47,7 @@ export function set(changes) {
 }
 
 /**
- * Be told when one of the fields changes.
+ * Be called when one of the fields changes.
  *
  * @param {(keyof State)[]} fields
  * @param {(state: Readonly<State>) => void} tell

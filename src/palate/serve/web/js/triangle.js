@@ -78,7 +78,7 @@ function makeHandle() {
 function drawAll() {
   const { corners } = get();
   byId("triangle").hidden = corners.length !== 3;
-  byId("taste-hint").hidden = corners.length !== 3;
+  byId("preference-hint").hidden = corners.length !== 3;
   refresh(redraw);
   if (corners.length !== 3) return;
   drawRegions();

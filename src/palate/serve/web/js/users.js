@@ -146,7 +146,7 @@ function renderStated() {
   button.hidden = user === null;
   const isKept = stated !== null && JSON.stringify(sorted(stated)) === JSON.stringify(sorted(preference()));
   button.disabled = isKept;
-  button.textContent = isKept ? `Kept as ${user}'s wish` : `Keep as ${user}'s wish`;
+  button.textContent = isKept ? `Stored as ${user}'s preference` : `Store as ${user}'s preference`;
 }
 
 /** @param {Record<string, number>} shares */
@@ -188,7 +188,7 @@ export async function resetData() {
   if (!user) return;
   const isSure = await confirmed({
     title: `Forget what ${user} taught?`,
-    text: "The belief starts afresh. The user and the stated wish stay.",
+    text: "The belief starts afresh. The user and the stated preference stay.",
     yes: "Forget it",
   });
   if (!isSure) return;
