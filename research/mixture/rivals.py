@@ -29,10 +29,10 @@ from palate.engine.bank import AdapterBank
 from palate.engine.control import Controller
 from palate.library.controller import LibraryController, strengths_for
 from palate.library.generate import generate_all
-from palate.library.merge import factor_means
 from palate.methods.mixture import MixtureMethod
 from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.adapter import Adapter, load_adapter
+from research.soup.rivals import factor_means
 from research.world.objectives import USERS
 from research.world.prompts import MAX_ANSWER_TOKENS
 
@@ -105,7 +105,9 @@ def everybody(opened: Library, prompts: tuple[str, ...]) -> list[MixtureRequest]
 def controlled_entrant(opened: Library, wording: Wording, decoding: Controller) -> Entrant:
     """The mixture under a controller, trained or constant."""
     controller = LibraryController(wording, decoding, trained=())
-    return Entrant(opened.with_parts(controller=controller), MixtureMethod())
+    other = Library(opened.files, opened.base, opened.bank, methods=opened.methods)
+    other.__dict__["controller"] = controller  # in place of the cached one
+    return Entrant(other, MixtureMethod())
 
 
 def uniform_entrant(opened: Library, wording: Wording, *, name: str = "uniform") -> Entrant:
@@ -117,14 +119,16 @@ def morl_entrant(opened: Library, wording: Wording, adapter: Adapter) -> Entrant
     """The one adapter for everybody."""
     bank = AdapterBank(opened.base, {MORL: adapter})
     plan = member_plan(index=0, n_experts=1)
-    return Entrant(opened.with_parts(bank=bank), StudyMethod(MORL, wording, lambda _: plan))
+    return Entrant(
+        Library(opened.files, opened.base, bank), StudyMethod(MORL, wording, lambda _: plan)
+    )
 
 
 def rivals(opened: Library, wording: Wording) -> dict[str, Entrant]:
     """All entrants but those that are trained for the study, by name."""
     n_experts = opened.bank.n_experts
     extra = _mean_adapters(opened)
-    means = opened.with_parts(bank=AdapterBank(opened.base, extra))
+    means = Library(opened.files, opened.base, AdapterBank(opened.base, extra))
     places = {name: place for place, name in enumerate(extra)}
 
     def soup(strength: float) -> PlanOf:

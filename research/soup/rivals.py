@@ -3,14 +3,15 @@
 Oracles are given the user's preference; learners have the same votes as the soups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.library.merge import factor_means
-from palate.models.adapter import load_adapter, save_adapter
+from palate.library.merge import as_factor, as_factors
+from palate.models.adapter import Factor, load_adapter, save_adapter
+from palate.soup.merge import factor_mean
 from research.world.objectives import AXES, OBJECTIVE_NAMES, Objective
 
 CLEAR_SHARE = 1 / 3  # an axis counts as wanted if it matters so much as the most wanted one
@@ -68,3 +69,24 @@ def save_factor_means(
         merged = factor_means([adapters[at] for at in wanted], shares)
         save_adapter(merged, path, base_path=base_path)
     return found
+
+
+def factor_means(
+    adapters: Sequence[Mapping[str, Factor]], shares: Sequence[float]
+) -> dict[str, Factor]:
+    """Personalized Soups: means of the `A` and of the `B` factors, which no plan expresses.
+
+    It is not the mean of the products `B A`, which a parameter soup is.
+
+    Args:
+        adapters: Layer to factors, of one rank; all with the same layers.
+        shares: `[adapters]`, on the simplex.
+
+    Source:
+        Jang et al. 2023, arXiv 2310.11564, as published: parameters of the adapters are averaged.
+    """
+    parts = [{layer: as_factors(factor) for layer, factor in one.items()} for one in adapters]
+    return {
+        layer: as_factor(factor_mean([one[layer] for one in parts], list(shares)))
+        for layer in parts[0]
+    }

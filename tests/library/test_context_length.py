@@ -30,7 +30,9 @@ def test_answers_as_long_as_the_base_reads_are_refused_by_their_key(tmp_path: Pa
     most = base.n_positions
     assert most is not None
     require_answers_fit(base, most - 1, key="rollouts.max_completion_length")
-    with pytest.raises(InvalidInputError, match=f"'rollouts.max_completion_length' has the value {most}"):
+    with pytest.raises(
+        InvalidInputError, match=f"'rollouts.max_completion_length' has the value {most}"
+    ):
         require_answers_fit(base, most, key="rollouts.max_completion_length")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from palate.core.types import Interval
 from palate.library.method_table import MethodRow, MethodTable
 
 
@@ -20,15 +21,20 @@ def table(*rows: MethodRow) -> MethodTable:
     return MethodTable(("a", "b"), denominator=2, n_prompts=9, rows=rows)
 
 
+def utility(measured: MethodTable, method: str, preference: np.ndarray) -> Interval | None:
+    own = measured.row(method)
+    return None if own is None else measured.expected(own, preference[None, :])
+
+
 def test_between_grid_points_the_gain_is_barycentric_and_the_error_the_largest() -> None:
     one = row("soup", [0.4, 0.0, 0.2])
     one.standard_errors[1] = 0.2
-    found = table(one).utility("soup", np.array([0.75, 0.25]))
+    found = utility(table(one), "soup", np.array([0.75, 0.25]))
     assert found is not None
     assert found.estimate == pytest.approx(0.2)
     half = student.ppf(0.975, df=8) * 0.2
     assert (found.low, found.high) == pytest.approx((0.2 - half, 0.2 + half))
-    at_corner = table(one).utility("soup", np.array([0.0, 1.0]))
+    at_corner = utility(table(one), "soup", np.array([0.0, 1.0]))
     assert at_corner is not None
     assert at_corner.estimate == pytest.approx(0.2)
     assert at_corner.estimate - at_corner.low == pytest.approx(student.ppf(0.975, df=8) * 0.1)
@@ -56,9 +62,9 @@ def test_a_beliefs_utility_is_the_mean_over_its_draws() -> None:
 
 def test_a_preference_that_was_not_measured_has_no_utility() -> None:
     one = row("soup", [0.4, np.nan, 0.2])
-    assert table(one).utility("soup", np.array([0.75, 0.25])) is None
-    assert table(one).utility("soup", np.array([1.0, 0.0])) is not None
-    assert table(one).utility("other", np.array([1.0, 0.0])) is None
+    assert utility(table(one), "soup", np.array([0.75, 0.25])) is None
+    assert utility(table(one), "soup", np.array([1.0, 0.0])) is not None
+    assert utility(table(one), "other", np.array([1.0, 0.0])) is None
 
 
 def test_with_nothing_known_the_largest_regret_is_least() -> None:

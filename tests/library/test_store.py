@@ -1,5 +1,6 @@
 """Users of a library: what is stated, what is learned, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,11 +146,8 @@ def test_the_database_is_the_servers_and_belongs_to_one_library(
     served.database.close()
     assert ServeSettings().apply_after == APPLY_AFTER
     other = Library.load(tiny_library)
-    narrowed = other.with_parts()
-    narrowed.files = other.files.__class__(
-        other.files.folder,
-        other.manifest.__class__(**{**vars(other.manifest), "experts": other.manifest.experts[:2]}),
-    )
+    two = replace(other.manifest, experts=other.manifest.experts[:2])
+    narrowed = Library(replace(other.files, manifest=two), other.base, other.bank)
     with pytest.raises(FormatError, match="belongs to the library"):
         open_store(store.url, narrowed)
 

@@ -142,7 +142,7 @@ def test_certified_losses_are_the_best_policys_worth_less_the_members(certified:
     values = certified.portfolio.record.payoffs.table.values
     points = np.random.default_rng(0).dirichlet(np.ones(3), size=50)
     for point in points:
-        found = certified.portfolio.route(point)
+        found = certified.portfolio.router.route(point)
         worth = values @ point
         assert found.value == pytest.approx(worth[:2].max())
         assert found.member == NAMES[int(worth[:2].argmax())]

@@ -1,7 +1,7 @@
 """A library, opened: the one place where what is known of a user becomes a decision.
 
-Every door (Python, command line, HTTP, evaluation, bridges, studies) calls `Library.decide`, and
-an engine executes what it returns.
+Every door (Python, command line, HTTP, evaluation, bridges) calls `Library.decide`, and an engine
+executes the plan.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Unpack
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.decision import Decision, Known, Messages, Method, require_messages
+from palate.core.decision import AUTO, Decision, Known, Messages, Method, require_messages
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import SamplingParams
 from palate.engine.bank import AdapterBank
@@ -68,7 +68,7 @@ class Library:
 
     Attributes:
         files: The folder and its manifest.
-        base: Loaded and compared with the manifest.
+        base: The base model.
         bank: The experts, in the manifest's order.
         methods: By name; add an object of your own to serve and evaluate it under its name.
     """
@@ -103,11 +103,11 @@ class Library:
         """The library in a folder, ready to answer; a bare base model is a library of no experts.
 
         Args:
-            folder: Made by `palate build` or `palate demo`, or the folder of a base model.
+            folder: Made by `palate build`, or the folder of a base model.
             base: Where the base is now, if not where the library says.
             device: As torch names devices.
             dtype: Data type of the base's parameters.
-            reward_funcs: By objective, Python functions that taught and cannot be imported again.
+            reward_funcs: By objective, Python functions that cannot be imported again.
 
         Raises:
             InvalidInputError: there is no library, or its base cannot be found.
@@ -119,24 +119,15 @@ class Library:
         return library
 
     def reloaded(self) -> "Library":
-        """The library of the same folder as it is now, opened in the same way."""
+        """The library of the same folder, opened again with the same options."""
         return Library.load(self.files.folder, **self._options)
-
-    def with_parts(
-        self, *, bank: AdapterBank | None = None, controller: LibraryController | None = None
-    ) -> "Library":
-        """The same library with other experts or another controller, as rivals and studies need."""
-        other = Library(self.files, self.base, bank or self.bank, methods=self.methods)
-        if controller is not None:
-            other.__dict__["controller"] = controller  # in place of the cached one
-        return other
 
     def decide(
         self,
         messages: Messages,
         known: Known | None = None,
         *,
-        method: str | Method = "auto",
+        method: str | Method = AUTO,
         n_candidates: int | None = None,
     ) -> Decision:
         """The decision for a conversation: the method's, then the safety floor, always.
@@ -145,12 +136,12 @@ class Library:
             messages: A prompt, or a conversation.
             known: All that is known of the user; nothing by default.
             method: A name in `methods`, or an object of your own.
-            n_candidates: Draw so many answers and keep the one the user's reward prefers; `None`
-                leaves it to the method.
+            n_candidates: Best of n: sample so many answers and return the one that the user's
+                reward prefers; `None` leaves it to the method.
 
         Raises:
-            InvalidInputError: the method is unknown, cannot be served by this library, or knows
-                too little; or the number of candidates is out of range.
+            InvalidInputError: the method is unknown, the library lacks a part that it needs, or too
+                little is known; or the number of candidates is out of range.
             InvalidPreferenceError: the preference is off the simplex or names an unknown objective.
             InvalidCoefficientsError: coefficients name an unknown expert or do not fit the method.
         """
@@ -158,11 +149,12 @@ class Library:
         require_known(self, known)
         require_candidates(n_candidates)
         require_messages(messages)
-        chosen = self.method_named(method) if isinstance(method, str) else method
-        decision = chosen.decide(self, messages, known)
+        if isinstance(method, str):
+            method = self.method_named(method)
+        decision = method.decide(self, messages, known)
         n = decision.n_candidates if n_candidates is None else n_candidates
         decision = ranked(self, replace(decision, n_candidates=n, prompt=messages), known)
-        if chosen.name != "auto" or n_candidates is not None:
+        if method.name != AUTO or n_candidates is not None:
             decision = predicted(self, decision, known)
         return floored(decision, self.floor)
 
@@ -179,7 +171,7 @@ class Library:
         return self.methods[name]
 
     def format(self, messages: Messages) -> str:
-        """The conversation as the base reads it, ending where the answer begins.
+        """The conversation with the base's chat template applied.
 
         Raises:
             InvalidInputError: no messages, an unknown role, or a content that is not text.
@@ -191,7 +183,7 @@ class Library:
         self,
         prompts: Messages | Sequence[Messages],
         *,
-        method: str | Method = "auto",
+        method: str | Method = AUTO,
         n_candidates: int | None = None,
         sampling: SamplingParams | None = None,
         seed: int = 0,
@@ -211,12 +203,12 @@ class Library:
             **known: The fields of `Known`; `user` and `store` for what a store knows of a user.
 
         Raises:
-            InvalidInputError: see `decide`; or a prompt is longer than what the base reads.
+            InvalidInputError: see `decide`; or a prompt is longer than the base's context length.
         """
-        asked, is_one = conversations(prompts)
-        told = known_from(known)
+        listed, is_one = conversations(prompts)
+        user = known_from(known)
         decisions = [
-            self.decide(one, told, method=method, n_candidates=n_candidates) for one in asked
+            self.decide(one, user, method=method, n_candidates=n_candidates) for one in listed
         ]
         seeds = [answer_seed(seed)] * len(decisions)
         outputs = generate_all(
@@ -229,7 +221,7 @@ class Library:
         prompt: Messages,
         completion: str,
         *,
-        method: str | Method = "auto",
+        method: str | Method = AUTO,
         is_ended: bool = True,
         **known: Unpack[KnownFields],
     ) -> Score:
@@ -251,12 +243,12 @@ class Library:
     def export_adapter(
         self, preference: Mapping[str, float], out: str | Path, *, rank: int | None = None
     ) -> Merged:
-        """One PEFT adapter for a preference, which peft, vLLM and LoRAX load as it is.
+        """One PEFT adapter for a preference, for peft, vLLM and LoRAX.
 
         Args:
             preference: Shares by objective.
             out: New folder.
-            rank: Largest rank to keep; `None` is exact.
+            rank: Largest rank of the result; `None` is exact.
 
         Raises:
             InvalidInputError: `out` exists, or the preference is off the simplex.
@@ -265,7 +257,7 @@ class Library:
         return merge_soup(self.files.folder, decision.coefficients, out=Path(out), rank=rank)
 
     def serve(self, **options: Unpack[ServeOptions]) -> None:
-        """Serve the library to OpenAI's clients until told to stop.
+        """Serve the library to OpenAI's clients until a signal ends it.
 
         Args:
             **options: `store`, `host`, `port`, `engine` and `settings`; see `ServeOptions`.
@@ -279,11 +271,13 @@ class Library:
         serve_opened(self, options)
 
     def preference(self, known: Known) -> Float[ndarray, " objectives"] | None:
-        """`[objectives]`: the stated preference, or the one that the belief comes to."""
+        """`[objectives]`: the stated preference, or that of coefficients or a belief, if any."""
         return preference_of(self, known)
 
     def coefficients(self, known: Known) -> tuple[Float[ndarray, " experts"], str]:
-        """`[experts]`: coefficients of a soup, and where they come from in a sentence.
+        """`[experts]`: coefficients of a soup, and their source in a sentence.
+
+        Given coefficients go before a stated preference, and that before a belief.
 
         Raises:
             InvalidInputError: there are no experts, or too little is known of the user.
@@ -291,7 +285,7 @@ class Library:
         return coefficients_of(self, known)
 
     def instruction(self, known: Known) -> str:
-        """What the user wants in words: their own, or those of the objectives; or empty."""
+        """The user's own instruction, or that of their objectives; or empty."""
         return instruction_of(self, known)
 
     def require_experts(self) -> tuple[str, ...]:
@@ -309,12 +303,12 @@ class Library:
 
     @property
     def manifest(self) -> Manifest:
-        """What the folder says of itself."""
+        """The content of `library.json`."""
         return self.files.manifest
 
     @cached_property
     def anchors(self) -> Float[ndarray, "experts objectives"]:
-        """`[experts, objectives]`: what each expert was trained for."""
+        """`[experts, objectives]`: the preferences that the experts were trained for."""
         return self.manifest.anchors()
 
     @cached_property
@@ -335,16 +329,12 @@ class Library:
 
     @cached_property
     def controller(self) -> LibraryController | None:
-        """What mixes the experts token by token; `None` where it was not trained.
-
-        Raises:
-            FormatError: it was trained for other experts.
-        """
+        """The controller of the mixture; `None` where there is none of these experts."""
         return open_controller(self.files, self.base, floor=self.floor)
 
     @property
     def controllers(self) -> dict[str, Controller]:
-        """The controller as engines take it, by the name that plans use."""
+        """The controller for engines, by its name in plans."""
         return {} if self.controller is None else {CONTROLLER: self.controller.decoding}
 
     @cached_property
@@ -357,7 +347,7 @@ class Library:
 
     @cached_property
     def states(self) -> States:
-        """States along the base's own answers, where the trust region is measured."""
+        """States along the base's own answers, on which the trust region is measured."""
         return library_states(self.files, self.base, self.bank)
 
     @cached_property
@@ -368,7 +358,7 @@ class Library:
 
     @cached_property
     def floor(self) -> Floor | None:
-        """The safety floor that `soup.json` names; `None` where it names none."""
+        """The safety floor of `soup.json`, if it has one."""
         if not self.manifest.experts or not (self.files.folder / SOUP).is_file():
             return None
         basis = open_basis(self.files)
@@ -379,14 +369,14 @@ class Library:
 
     @cached_property
     def strength(self) -> float:
-        """Multiplies coefficients that follow from a stated preference; measured at build time."""
+        """Multiplies coefficients from a stated preference; measured when the library was built."""
         if not (self.files.folder / SOUP).is_file():
             return DEFAULT_STRENGTH
         return open_basis(self.files).strength or DEFAULT_STRENGTH
 
     @cached_property
     def rewards(self) -> RewardVector:
-        """The rewards that taught the experts; they rank candidates and judge nothing.
+        """The rewards that trained the experts; they rank candidates.
 
         Raises:
             FormatError: an objective has none.
@@ -395,7 +385,7 @@ class Library:
 
     @cached_property
     def method_table(self) -> MethodTable | None:
-        """What each method is worth (`methods.json`); `None` where it was not measured.
+        """The measured utility of each method (`methods.json`); `None` where it was not measured.
 
         Raises:
             FormatError: it was measured with other experts or objectives.

@@ -1,4 +1,4 @@
-"""What `library.json` says: base, objectives, experts, each with the hashes of its files."""
+"""The content of `library.json`: base, objectives, and parts with the hashes of their files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,66 +21,47 @@ Files = Mapping[str, str]  # path within its folder -> SHA-256
 
 @dataclass(frozen=True)
 class PartRecord:
-    """A reward or the rollouts.
+    """A reward, the rollouts or the controller."""
 
-    Attributes:
-        key: Hash of everything that determines the part.
-        files: Path within the part's folder -> SHA-256; empty while the part is not finished.
-    """
+    key: str  # hash of everything that determines the part
+    files: Files = field(default_factory=dict)  # empty while the part is not finished
 
-    key: str
-    files: Files = field(default_factory=dict)
+    def to_json(self) -> dict[str, Any]:
+        """The part as plain data."""
+        return {"key": self.key, "files": dict(self.files)}
 
 
 @dataclass(frozen=True)
 class ExpertRecord:
-    """One expert, finished.
+    """One expert, finished."""
 
-    Attributes:
-        anchor: The taste it was trained for; its name is the expert's.
-        key: Hash of everything that determines its parameters.
-        files: Of its folder, but for the card.
-        tilt_mean: Mean over rollouts of `beta * log pi/pi_0`, reward units.
-        tilt_sd: Standard deviation of the same.
-        n_tilts: Rollouts these two rest on.
-    """
-
-    anchor: Anchor
-    key: str
-    files: Files
-    tilt_mean: float = 0.0
+    anchor: Anchor  # with the expert's name
+    key: str  # hash of everything that determines its parameters
+    files: Files  # of its folder, without the card
+    tilt_mean: float = 0.0  # mean over rollouts of `beta * log pi/pi_0`, reward units
     tilt_sd: float = 0.0
-    n_tilts: int = 0
+    n_tilts: int = 0  # rollouts
+
+    def to_json(self) -> dict[str, Any]:
+        """The expert as plain data."""
+        tilt = {"mean": self.tilt_mean, "sd": self.tilt_sd, "n_rollouts": self.n_tilts}
+        return {**self.anchor.to_json(), "key": self.key, "files": dict(self.files), "tilt": tilt}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `library.json`.
-
-    Attributes:
-        base: Which base model.
-        objectives: In the order of rewards and preferences.
-        beta: Reward units per nat of KL, common to all experts.
-        seed: Of the whole build.
-        experts: Finished experts, in bank order.
-        rewards: Finished reward folders, by objective.
-        rollouts: The rollouts; without files while they are being sampled.
-        controller: What mixes the experts token by token; its key is the hash of the experts that
-            it was trained for.
-        versions: Of the packages that made it.
-        config: The settings as resolved.
-    """
+    """The content of `library.json`."""
 
     base: BaseRecord
-    objectives: tuple[Objective, ...]
-    beta: float
-    seed: int
-    experts: tuple[ExpertRecord, ...] = ()
-    rewards: Mapping[str, PartRecord] = field(default_factory=dict)
-    rollouts: PartRecord | None = None
-    controller: PartRecord | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
+    objectives: tuple[Objective, ...]  # in the order of rewards and preferences
+    beta: float  # reward units per nat of KL, common to all experts
+    seed: int  # of the build
+    experts: tuple[ExpertRecord, ...] = ()  # finished, in bank order
+    rewards: Mapping[str, PartRecord] = field(default_factory=dict)  # finished, by objective
+    rollouts: PartRecord | None = None  # without files while they are being sampled
+    controller: PartRecord | None = None  # its key is the hash of its experts
+    versions: Mapping[str, str] = field(default_factory=dict)  # of packages
+    config: Mapping[str, Any] = field(default_factory=dict)  # resolved settings
 
     @property
     def objective_names(self) -> tuple[str, ...]:
@@ -117,22 +98,10 @@ class Manifest:
             "objectives": [vars(objective).copy() for objective in self.objectives],
             "beta": self.beta,
             "seed": self.seed,
-            "experts": [
-                {
-                    **record.anchor.to_json(),
-                    "key": record.key,
-                    "files": dict(record.files),
-                    "tilt": {
-                        "mean": record.tilt_mean,
-                        "sd": record.tilt_sd,
-                        "n_rollouts": record.n_tilts,
-                    },
-                }
-                for record in self.experts
-            ],
-            "rewards": {name: _part(record) for name, record in self.rewards.items()},
-            "rollouts": self.rollouts and _part(self.rollouts),
-            **({"controller": _part(self.controller)} if self.controller else {}),
+            "experts": [record.to_json() for record in self.experts],
+            "rewards": {name: record.to_json() for name, record in self.rewards.items()},
+            "rollouts": self.rollouts and self.rollouts.to_json(),
+            **({"controller": self.controller.to_json()} if self.controller else {}),
             "versions": dict(self.versions),
             "config": dict(self.config),
         }
@@ -164,10 +133,6 @@ class Manifest:
                 f"The library file {source!r} lacks or garbles a field ({error!r}); build the "
                 "library again."
             ) from error
-
-
-def _part(record: PartRecord) -> dict[str, Any]:
-    return {"key": record.key, "files": dict(record.files)}
 
 
 def _expert(row: Mapping[str, Any], *, objectives: Sequence[str]) -> ExpertRecord:

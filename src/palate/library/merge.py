@@ -1,6 +1,6 @@
-"""Merge a user's soup into one adapter that peft, vLLM and LoRAX load as it is."""
+"""Merge a user's soup into one adapter for peft, vLLM and LoRAX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,24 +10,17 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import coefficients_from_mapping
 from palate.library.folder import LibraryFolder
 from palate.models.adapter import Factor, load_adapter, save_adapter
-from palate.soup.merge import Factors, compress, factor_mean, merge_modules
+from palate.soup.merge import Factors, compress, merge_modules
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged adapter on disk.
-
-    Attributes:
-        folder: Where it is.
-        rank: Largest rank of any layer.
-        n_layers: Layers it changes.
-        relative_error: Largest relative error of a layer after compression; zero without.
-    """
+    """A merged adapter on disk."""
 
     folder: Path
-    rank: int
-    n_layers: int
-    relative_error: float
+    rank: int  # largest of any layer
+    n_layers: int  # that it changes
+    relative_error: float  # largest of a layer after compression; zero without
 
 
 def merge_soup(
@@ -35,17 +28,14 @@ def merge_soup(
 ) -> Merged:
     """The parameter soup of a library's experts as one PEFT adapter.
 
-    The sum is exact: factors are concatenated, `[c_1 s_1 B_1 | ...] [A_1; ...]`, so that any signs,
-    ranks and scales
-    may be joined. Asking for a rank compresses every layer to the closest matrix of that rank, and
-    says
-    what that cost.
+    The sum is exact: factors are concatenated, `[c_1 s_1 B_1 | ...] [A_1; ...]`, for any signs,
+    ranks and scales. A rank compresses every layer to the closest matrix of that rank.
 
     Args:
         folder: A library.
         named: Coefficients by expert; others are zero.
         out: New folder for the adapter.
-        rank: Largest rank to keep, or `None` to stay exact.
+        rank: Largest rank of the result; `None` is exact.
 
     Raises:
         InvalidInputError: `out` exists, the rank is below one, or there is no library.
@@ -77,27 +67,6 @@ def merge_soup(
         base_path=library.manifest.base.path,
     )
     return Merged(out, max(f.rank for f in merged.values()), len(merged), error)
-
-
-def factor_means(
-    adapters: Sequence[Mapping[str, Factor]], shares: Sequence[float]
-) -> dict[str, Factor]:
-    """Personalized Soups: means of the `A` and of the `B` factors, which no plan expresses.
-
-    It is not the mean of the products `B A`, which a parameter soup is.
-
-    Args:
-        adapters: Layer to factors, of one rank; all with the same layers.
-        shares: `[adapters]`, on the simplex.
-
-    Source:
-        Jang et al. 2023, arXiv 2310.11564, as published: parameters of the adapters are averaged.
-    """
-    parts = [{layer: as_factors(factor) for layer, factor in one.items()} for one in adapters]
-    return {
-        layer: as_factor(factor_mean([one[layer] for one in parts], list(shares)))
-        for layer in parts[0]
-    }
 
 
 def as_factors(factor: Factor) -> Factors:

@@ -2,8 +2,8 @@
 
 For a method m and a preference w of the grid the gain is `g_m(w) = w . (R_m(w) - R_base)`: mean
 rewards of the method's answers for w less the base's, on prompts that no expert was trained on,
-judged by rewards that taught nobody (`palate.library.rewards`). Between grid points the gain is the
-barycentric mean of the cell's vertices and the standard error the largest of theirs.
+judged by rewards that trained no expert (`palate.library.rewards`). Between grid points the gain is
+the barycentric mean of the cell's vertices and the standard error the largest of theirs.
 
 What it does not say: the utility is in the units of these rewards, a user may see it otherwise;
 and it was measured for stated preferences, not for learned beliefs.
@@ -37,36 +37,20 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class MethodRow:
-    """One method, with a number of candidates, over the grid.
-
-    Attributes:
-        method: Name.
-        n_candidates: Of best of n; 1 draws one answer.
-        n_passes: Passes of the base per sampled token, candidates included; mean over the grid.
-        gains: `[points]`, utility less the base's, reward units; NaN where it was not measured.
-        standard_errors: `[points]`, of the gains, prompts resampled.
-        rewards: `[points, objectives]`, mean rewards less the base's.
-        part: Hash of the part of the library that only this method reads (the portfolio, the
-            controller); a row of another part is not read.
-    """
+    """One method, with a number of candidates, over the grid."""
 
     method: str
-    n_candidates: int
-    n_passes: float
-    gains: Float[ndarray, " points"]
-    standard_errors: Float[ndarray, " points"]
-    rewards: Float[ndarray, "points objectives"]
-    part: str = ""
+    n_candidates: int  # of best of n; 1 samples one answer
+    n_passes: float  # of the base per sampled token, candidates included; mean over the grid
+    gains: Float[ndarray, " points"]  # utility less the base's; NaN where it was not measured
+    standard_errors: Float[ndarray, " points"]  # of the gains, prompts resampled
+    rewards: Float[ndarray, "points objectives"]  # means less the base's
+    part: str = ""  # hash of the part of the library that only this method reads
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What one row promises to one preference, or to the draws of a belief.
-
-    Attributes:
-        row: Of the table.
-        utility: Gain over the base with its interval.
-    """
+    """A row with its predicted gain over the base, for a preference or the draws of a belief."""
 
     row: MethodRow
     utility: Interval
@@ -74,27 +58,16 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class MethodTable:
-    """What is known of the methods of a library.
+    """The measured methods of a library."""
 
-    Attributes:
-        objectives: Names, in order.
-        denominator: The grid is the lattice of the simplex with this denominator.
-        n_prompts: Calibration prompts behind every number.
-        rows: One per method and number of candidates.
-        seed: Of the answers.
-        self_judged: Objectives that are judged by the reward that taught.
-        key: Hash of the library that was measured (`table_key`).
-        settings_key: Hash of prompts, grid, length and seed.
-    """
-
-    objectives: tuple[str, ...]
-    denominator: int
-    n_prompts: int
-    rows: tuple[MethodRow, ...]
-    seed: int = 0
-    self_judged: tuple[str, ...] = ()
-    key: str = ""
-    settings_key: str = ""
+    objectives: tuple[str, ...]  # names, in order
+    denominator: int  # of the grid, a lattice of the simplex
+    n_prompts: int  # calibration prompts behind every number
+    rows: tuple[MethodRow, ...]  # one per method and number of candidates
+    seed: int = 0  # of the answers
+    self_judged: tuple[str, ...] = ()  # objectives that are judged by the reward of training
+    key: str = ""  # hash of the library that was measured (`table_key`)
+    settings_key: str = ""  # hash of prompts, grid, length and seed
 
     @property
     def points(self) -> Float[ndarray, "points objectives"]:
@@ -108,13 +81,6 @@ class MethodTable:
                 return row
         return None
 
-    def utility(
-        self, method: str, preference: Float[ndarray, " objectives"], *, n_candidates: int = 1
-    ) -> Interval | None:
-        """Gain over the base of a method for one preference; `None` where it was not measured."""
-        row = self.row(method, n_candidates=n_candidates)
-        return None if row is None else self.expected(row, preference[None, :])
-
     def predictions(
         self, draws: Float[ndarray, "draws objectives"], *, max_passes: float
     ) -> list[Prediction]:
@@ -125,8 +91,8 @@ class MethodTable:
             max_passes: Most passes of the base per sampled token.
         """
         affordable = [row for row in self.rows if row.n_passes <= max_passes + 1e-9]
-        found = [(row, self.expected(row, draws)) for row in affordable]
-        known = [Prediction(row, utility) for row, utility in found if utility is not None]
+        rows = [(row, self.expected(row, draws)) for row in affordable]
+        known = [Prediction(row, utility) for row, utility in rows if utility is not None]
         return sorted(known, key=lambda one: (-one.utility.low, one.row.n_passes))
 
     def expected(
@@ -151,7 +117,7 @@ class MethodTable:
     def minimax(
         self, *, max_passes: float, methods: Collection[str] | None = None
     ) -> tuple[MethodRow, int, float] | None:
-        """What to do for a user of whom nothing is known: least largest regret over the grid.
+        """The action of least largest regret over the grid, for a user of whom nothing is known.
 
         An action is a method with one preference of the grid in place of the unknown one. Its
         regret for a user with preference w is the best measured gain at w less `w @` the action's
@@ -159,7 +125,7 @@ class MethodTable:
 
         Args:
             max_passes: Most passes of the base per sampled token.
-            methods: Names that may be taken; all by default.
+            methods: Names of the methods to compare; all by default.
 
         Returns:
             Row, grid point and largest regret in reward units; `None` where nothing is affordable.
@@ -212,10 +178,10 @@ def save_method_table(files: LibraryFolder, table: MethodTable) -> Path:
 
 
 def table_key(manifest: Manifest, strength: float, floor: Floor | None) -> str:
-    """Hash of what all methods read of a library: experts, strength, floor, sentences."""
-    kept = None if floor is None else [floor.name, floor.coefficient]
+    """Hash of the parts of a library that all methods use: experts, strength, floor, sentences."""
+    safety = None if floor is None else [floor.name, floor.coefficient]
     sentences = [[one.name, one.instruction] for one in manifest.objectives]
-    return hash_value([experts_key(manifest), strength, kept, sentences])
+    return hash_value([experts_key(manifest), strength, safety, sentences])
 
 
 def load_method_table(

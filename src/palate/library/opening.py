@@ -1,11 +1,10 @@
-"""Opening a library's folder: manifest, base and bank, compared with each other."""
+"""Opens a library's folder: manifest, base and bank, compared with each other."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from palate.core.errors import FormatError
 from palate.core.types import BaseRecord
 from palate.engine.bank import AdapterBank
 from palate.library.folder import MANIFEST, LibraryFolder
@@ -15,21 +14,13 @@ from palate.rewards.functions import RewardFunction, require_functions
 
 
 class ServeOptions(TypedDict, total=False):
-    """How a library is served.
+    """How a library is served; everything has a default."""
 
-    Attributes:
-        store: From `palate.open_store`, or the URL of a database; `users.db` here by default.
-        host: Address to listen on; public ones need keys.
-        port: To listen on; 8000 by default.
-        engine: What writes the answers, such as `palate.VLLMEngine`; this process by default.
-        settings: `palate.serve.settings.ServeSettings`, or a mapping of its keys.
-    """
-
-    store: Any
-    host: str
-    port: int
-    engine: Any
-    settings: Any
+    store: Any  # from `palate.open_store`, or the URL of a database; `users.db` here by default
+    host: str  # address to listen on; public ones need keys
+    port: int  # to listen on; 8000 by default
+    engine: Any  # that executes plans, such as `palate.VLLMEngine`; this process by default
+    settings: Any  # `palate.serve.settings.ServeSettings`, or a mapping of its keys
 
 
 class LoadOptions(TypedDict, total=False):
@@ -64,12 +55,7 @@ def open_parts(
     require_functions(files.reward_funcs, objectives=files.manifest.objective_names)
     record = files.manifest.base
     loaded = load_base(base or record.path, revision=record.revision, device=device, dtype=dtype)
-    if loaded.fingerprint != record.fingerprint:
-        raise FormatError(
-            f"The library {str(folder)!r} belongs to the base {record.path!r} (hash "
-            f"{record.fingerprint[:12]}), but {loaded.path!r} has hash {loaded.fingerprint[:12]}; "
-            "give the base it was built on."
-        )
+    files.require_base(base_record(loaded.path, loaded))
     return files, loaded, AdapterBank.load(loaded, files.expert_folders())
 
 

@@ -1,7 +1,7 @@
-"""Policies of a library, and what was measured of them: one file each.
+"""Policies of a library with their measured rewards: one file each.
 
-A policy is made of the library's experts. Its file says how, what its answers to fixed prompts were
-worth, and which experts it was measured with, so that a retrained expert is noticed.
+A policy is made of the library's experts. Its file has its coefficients, the rewards of its answers
+to fixed prompts, and the experts' keys, so that a retrained expert is noticed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,24 +28,17 @@ from palate.portfolio.slack import Answers
 KIND, VERSION = "palate-policy", 1
 BASE = "base"
 
-PolicyWay = Literal["base", "expert", "soup", "decoding"]
+PolicyMethod = Literal["base", "expert", "soup", "decoding"]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Something that answers prompts, made of experts.
+    """A policy made of experts."""
 
-    Attributes:
-        name: Letters, digits, `.`, `_`, `-`.
-        method: The base alone; one expert; experts added as parameters; or pooled log-linearly.
-        preference: Shares that it was made for; `None` for the base.
-        coefficients: By expert; those not named count zero.
-    """
-
-    name: str
-    method: PolicyWay
-    preference: tuple[float, ...] | None
-    coefficients: Mapping[str, float]
+    name: str  # letters, digits, `.`, `_`, `-`
+    method: PolicyMethod  # soups add parameters, decoding pools outputs log-linearly
+    preference: tuple[float, ...] | None  # shares that it was made for; `None` for the base
+    coefficients: Mapping[str, float]  # by expert; others are zero
 
     def plan(self, experts: Sequence[str]) -> Plan:
         """The policy on a bank of these experts.
@@ -63,58 +56,39 @@ class Policy:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a policy's answers are worth, prompt by prompt.
+    """Rewards of a policy's answers, prompt by prompt; means over each prompt's answers."""
 
-    Attributes:
-        rewards: `[prompts, objectives]`, means over the prompt's answers, in [0, 1].
-        kl: `[prompts]`, nats per answer to the base, means over the prompt's answers.
-        texts: `[prompts][answers]`, the answers.
-        answers: What each answer is worth and its log-ratio to the base; `None` with one answer to
-            each prompt, which says nothing of the policy's slack.
-    """
-
-    rewards: Float[ndarray, "prompts objectives"]
-    kl: Float[ndarray, " prompts"]
-    texts: tuple[tuple[str, ...], ...]
-    answers: Answers | None = None
+    rewards: Float[ndarray, "prompts objectives"]  # in [0, 1]
+    kl: Float[ndarray, " prompts"]  # to the base, nats per answer
+    texts: tuple[tuple[str, ...], ...]  # `[prompts][answers]`
+    answers: Answers | None = None  # one by one, where there are several to each prompt
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyFile:
-    """A policy as it is kept.
-
-    Attributes:
-        policy: How it is made.
-        measured: What it is worth.
-        key: Of the measurement: prompts, rewards, experts.
-        experts: Key of every expert that it is made of, by name.
-    """
+    """The content of a policy's file."""
 
     policy: Policy
     measured: Measured
-    key: str
-    experts: Mapping[str, str]
+    key: str  # of the measurement: prompts, rewards, experts
+    experts: Mapping[str, str]  # key of every expert that the policy is made of
 
 
-def save_policy(path: Path, kept: PolicyFile) -> None:
+def save_policy(path: Path, file: PolicyFile) -> None:
     """Write a policy with its measurement, atomically."""
-    policy, measured = kept.policy, kept.measured
+    policy, measured, answers = file.policy, file.measured, file.measured.answers
     content: dict[str, Any] = {
-        "key": kept.key,
-        "experts": dict(kept.experts),
+        "key": file.key,
+        "experts": dict(file.experts),
         "name": policy.name,
         "method": policy.method,
         "preference": None if policy.preference is None else list(policy.preference),
         "coefficients": dict(policy.coefficients),
         "rewards": measured.rewards.tolist(),
         "kl": measured.kl.tolist(),
-        "texts": [list(answers) for answers in measured.texts],
-        "answers": None
-        if measured.answers is None
-        else {
-            "rewards": measured.answers.rewards.tolist(),
-            "log_ratios": measured.answers.log_ratios.tolist(),
-        },
+        "texts": measured.texts,
+        "answers": answers
+        and {"rewards": answers.rewards.tolist(), "log_ratios": answers.log_ratios.tolist()},
     }
     write_versioned(path, kind=KIND, version=VERSION, content=content)
 

@@ -1,4 +1,4 @@
-"""The portfolio of a library: read, compared with the experts that are there, ready to route."""
+"""The portfolio of a library, compared with its experts, ready to route."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from numpy import ndarray
 
 from palate.core.errors import FormatError
 from palate.library.folder import LibraryFolder
-from palate.library.manifest import Manifest
 from palate.library.policy import BASE, Policy, load_policy
 from palate.portfolio.certificate import NOTHING_KNOWN, alternatives
 from palate.portfolio.payoffs import shifted
@@ -22,24 +21,14 @@ POLICIES, PORTFOLIO = "policies", "portfolio.json"
 
 @dataclass(frozen=True, eq=False)
 class LibraryPortfolio:
-    """A library's certified members.
+    """A library's certified members."""
 
-    Attributes:
-        record: Members and certificate.
-        router: Preference to member.
-        policies: How each member is made, by name.
-    """
-
-    record: Record
-    router: Router
-    policies: Mapping[str, Policy]
-
-    def route(self, preference: Float[ndarray, " objectives"]) -> Route:
-        """The member that serves a preference, with what is lost by it."""
-        return self.router.route(preference)
+    record: Record  # members and certificate
+    router: Router  # from a preference to a member
+    policies: Mapping[str, Policy]  # by member
 
     def lone_losses(self) -> Float[ndarray, " members"]:
-        """`[members]`: what anybody loses at most by each member, if it alone served everybody.
+        """`[members]`: the largest loss of any user, if this member alone served all users.
 
         The loss of one member is convex in the preference, so it is largest at a corner of the
         simplex. Relative to the listed policies where the certificate is.
@@ -52,7 +41,7 @@ class LibraryPortfolio:
         return np.maximum((np.array(most) - record.certified.lower_values).max(axis=1), 0.0)
 
     def reason(self, route: Route) -> str:
-        """Who serves and what the certificate says of it, in one sentence."""
+        """The member and its certificate in one sentence."""
         certificate = self.record.certified.certificate
         n_policies = self.record.payoffs.n_policies
         serves = f"Member {route.member!r} of {len(self.record.members)} serves"
@@ -95,7 +84,7 @@ def open_portfolio(library: LibraryFolder) -> LibraryPortfolio | None:
 
 
 def _policy(library: LibraryFolder, name: str) -> Policy:
-    """How a member is made: from its file, the expert of that name, or the base alone."""
+    """A member: from its file, the expert of that name, or the base alone."""
     path = library.folder / POLICIES / f"{name}.json"
     manifest = library.manifest
     if not path.is_file():
@@ -109,15 +98,11 @@ def _policy(library: LibraryFolder, name: str) -> Policy:
             f"The portfolio of the library {str(library.folder)!r} has the member {name!r}, which "
             "is no expert of the library; build it again with its portfolio, or select anew."
         )
-    kept = load_policy(path)
-    _require_same_experts(kept.experts, manifest, member=name)
-    return kept.policy
-
-
-def _require_same_experts(known: Mapping[str, str], manifest: Manifest, *, member: str) -> None:
-    for expert, key in known.items():
+    stored = load_policy(path)
+    for expert, key in stored.experts.items():
         if expert not in manifest.expert_names or manifest.expert(expert).key != key:
             raise FormatError(
-                f"The portfolio's member {member!r} was certified with another expert {expert!r} "
+                f"The portfolio's member {name!r} was certified with another expert {expert!r} "
                 "than the library has; build the library again with its portfolio."
             )
+    return stored.policy

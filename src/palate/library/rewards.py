@@ -1,8 +1,8 @@
-"""A library's rewards, read from its folder: those that taught the experts and those that did not.
+"""A library's rewards, loaded from its folder: for training and for judging.
 
-A learned reward is fitted twice, on two halves of its pairs. The first teaches experts and ranks
-candidates; the second, in `rewards/NAME/held_back/`, saw the other half only and judges what the
-methods are worth (`methods.json`). A rule has no second half and judges itself.
+A learned reward is fitted twice, on two halves of its pairs. The first trains experts and ranks
+candidates; the second, in `rewards/NAME/held_back/`, judges the methods (`methods.json`). A rule
+has no second half and judges itself.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ HELD_BACK = "held_back"
 
 
 def library_rewards(files: LibraryFolder) -> RewardVector:
-    """The rewards that taught the experts, in the order of the objectives.
+    """The rewards that trained the experts, in the order of the objectives.
 
     Raises:
         FormatError: an objective has no reward, its folder was changed, or it is a Python function
@@ -38,7 +38,7 @@ def held_back_rewards(files: LibraryFolder) -> tuple[RewardVector, tuple[str, ..
     """Rewards fitted on the other half of the pairs, and the objectives that have none.
 
     An objective without one (a rule, a callable, a finished reward folder) is judged by the reward
-    that taught, which flatters what was trained or ranked by it.
+    of training, which flatters answers that were trained or ranked by it.
 
     Raises:
         FormatError: an objective has no reward at all, or its folder was changed.
@@ -55,8 +55,8 @@ def held_back_rewards(files: LibraryFolder) -> tuple[RewardVector, tuple[str, ..
 
 
 def _folders(files: LibraryFolder) -> dict[str, Path]:
-    names, found = files.manifest.objective_names, files.manifest.rewards
-    missing = [name for name in names if name not in found]
+    names, finished = files.manifest.objective_names, files.manifest.rewards
+    missing = [name for name in names if name not in finished]
     if missing or not names:
         what = repr(missing[0]) if missing else "any objective"
         raise FormatError(

@@ -1,6 +1,6 @@
-"""The safety floor: one expert that always has a say, whatever method decided.
+"""The safety floor: one expert with a least coefficient in every answer, whatever method decided.
 
-The plan is changed last, after whatever was asked or learned, so no request can go below:
+The plan is changed last, so that no request and no feedback can go below:
 
 - one pass of the model: the expert's coefficient is at least the floor;
 - outputs pooled log-linearly: the expert's coefficient is at least the floor, the reference gives
@@ -19,22 +19,16 @@ from palate.core.decision import Decision
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import Plan, Row, one_hot
 
-MAX_SHARE = 0.95  # something must be left for what the user wants
+MAX_SHARE = 0.95  # the rest is left for the user's preference
 
 
 @dataclass(frozen=True)
 class Floor:
-    """An expert and the least coefficient that it has in every answer.
+    """An expert and its least coefficient."""
 
-    Attributes:
-        name: The expert's.
-        expert: Its place in the bank.
-        coefficient: Above 0; of a linear mixture at most `MAX_SHARE` is kept.
-    """
-
-    name: str
-    expert: int
-    coefficient: float
+    name: str  # of the expert
+    expert: int  # its place in the bank
+    coefficient: float  # above 0; a linear mixture has at most `MAX_SHARE` of it
 
     def __post_init__(self) -> None:
         """Refuse coefficients out of range."""
@@ -51,7 +45,7 @@ class Floor:
 
 
 def floored(decision: Decision, floor: Floor | None) -> Decision:
-    """The decision with the floor kept and named; the same decision where it is kept already.
+    """The decision above the floor, with its reason; the same decision where it is so already.
 
     Raises:
         InvalidCoefficientsError: a controlled mixture has no row of the floor's expert.
@@ -72,7 +66,7 @@ def floored(decision: Decision, floor: Floor | None) -> Decision:
 
 
 def with_floor(plan: Plan, floor: Floor | None) -> Plan:
-    """The plan with the floor kept; the same plan where it is kept already.
+    """The plan above the floor; the same plan where it is so already.
 
     Raises:
         InvalidCoefficientsError: a controlled mixture has no row of the floor's expert.
@@ -111,8 +105,8 @@ def _pooled(plan: Plan, floor: Floor) -> Plan:
     if missing <= 0:
         return plan
     if plan.pool.kind == "linear":
-        kept = (1.0 - least) / (1.0 - shares.get(safe, 0.0))
-        shares = {row: share * kept for row, share in shares.items()}
+        shrink = (1.0 - least) / (1.0 - shares.get(safe, 0.0))
+        shares = {row: share * shrink for row, share in shares.items()}
     else:
         reference = Row((0.0,) * plan.n_experts)
         shares[reference] = shares.get(reference, 0.0) - missing

@@ -1,6 +1,6 @@
-"""A library's soups: basis, trust region, and the coefficients that serve a belief.
+"""A library's soups: basis, trust region, and the coefficients of a belief.
 
-The belief is over the experts' coefficients themselves. An answer's features are
+The belief is over the experts' coefficients. An answer's features are
 `beta * (log p_k(answer) - log p_0(answer))`, one for each expert; the basis gives the prior.
 """
 
@@ -36,11 +36,11 @@ from palate.soup.trust import expert_kls
 from palate.training.rollouts import read_rollouts
 
 SOUP = "soup.json"
-N_CALIBRATION = 256  # rollouts that features are scaled on
-N_STATES = 300  # along these, where the trust region is measured
-N_OWN = 16  # answers of the base that give states where a library has no rollouts
+N_CALIBRATION = 256  # rollouts for the scales of features
+N_STATES = 300  # states along these, for the trust region
+N_OWN = 16  # answers of the base instead, where a library has no rollouts
 LEAST_KL = 1e-6  # nats per token, of experts that do nothing
-MAX_SOUPS = 10_000  # soups of users that are held ready
+MAX_SOUPS = 10_000  # cached
 
 
 def open_basis(files: LibraryFolder) -> SoupBasis:
@@ -83,7 +83,7 @@ def has_own_basis(files: LibraryFolder) -> bool:
 
 
 def plain_basis(manifest: Manifest, states: States) -> SoupBasis:
-    """Where there is no `soup.json`: a plain prior over features scaled by the rollouts."""
+    """Without a `soup.json`: a plain prior over features scaled by the rollouts."""
     experts = manifest.experts
     scales = [record.tilt_sd if record.tilt_sd > 0 else 1.0 for record in experts]
     return SoupBasis(
@@ -105,13 +105,13 @@ def plain_basis(manifest: Manifest, states: States) -> SoupBasis:
 def measured_settings(
     manifest: Manifest, states: States, *, has_population: bool
 ) -> dict[str, float]:
-    """The library's trust region, from its anchors and how far its experts go on these states."""
+    """The library's trust region, from its anchors and its experts' KL on these states."""
     kls = np.maximum(expert_kls(states), LEAST_KL)
     return settings_for(manifest.anchors(), kls, has_population=has_population)
 
 
 def calibration_answers(files: LibraryFolder, base: Base) -> list[Scored]:
-    """Rollouts of the library as the base read them, at most `N_CALIBRATION`, evenly spread."""
+    """At most `N_CALIBRATION` rollouts of the library, evenly spread."""
     rows = read_rollouts(files.rollouts_path, objectives=files.manifest.objective_names)
     every = max(1, len(rows) // N_CALIBRATION)
     return [
@@ -128,24 +128,20 @@ def library_states(files: LibraryFolder, base: Base, bank: AdapterBank) -> State
 
 
 def answers_to_measure(files: LibraryFolder, base: Base, bank: AdapterBank) -> list[Scored]:
-    """The library's own rollouts, or else the base's answers to the objectives' words."""
+    """The library's own rollouts, or else the base's answers to the objectives' sentences."""
     if files.has_rollouts(key=None):
         return calibration_answers(files, base)
     return _own_answers(files.manifest, base, bank)
 
 
 def _own_answers(manifest: Manifest, base: Base, bank: AdapterBank) -> list[Scored]:
-    """Answers of the base to the objectives' own words."""
+    """Answers of the base to the objectives' sentences."""
     prompts = [o.instruction or o.description or o.name for o in manifest.objectives]
     plan = reference_plan(n_experts=bank.n_experts)
+    sampling = SamplingParams(max_tokens=16)
     requests = [
-        Request(
-            format_messages(base, prompts[place % len(prompts)]),
-            plan,
-            SamplingParams(max_tokens=16),
-            seed=place,
-        )
-        for place in range(N_OWN)
+        Request(format_messages(base, prompts[k % len(prompts)]), plan, sampling, seed=k)
+        for k in range(N_OWN)
     ]
     answers = LocalEngine(base, bank).generate(requests)
     return [Scored(tuple(encode_prompt(base, a.prompt)), a.tokens) for a in answers]
@@ -153,17 +149,11 @@ def _own_answers(manifest: Manifest, base: Base, bank: AdapterBank) -> list[Scor
 
 @dataclass(eq=False)
 class Soups:
-    """Turns beliefs into coefficients that are served, within the library's trust region.
-
-    Attributes:
-        basis: Experts, anchors, prior.
-        read_states: Gives the states where the trust region is measured; called once.
-        floor: Place and coefficient of the safety expert, or `None`.
-    """
+    """Turns beliefs into coefficients, within the library's trust region."""
 
     basis: SoupBasis
-    read_states: Callable[[], States]
-    floor: tuple[int, float] | None = None
+    read_states: Callable[[], States]  # for the trust region; called once
+    floor: tuple[int, float] | None = None  # place and coefficient of the safety expert
     _states: States | None = None
     _soups: OrderedDict[bytes, PersonalSoup] = field(
         default_factory=OrderedDict[bytes, PersonalSoup]
@@ -172,14 +162,14 @@ class Soups:
 
     @property
     def states(self) -> States:
-        """Where the trust region is measured."""
+        """States on which the trust region is measured."""
         with self._lock:
             if self._states is None:
                 self._states = self.read_states()
             return self._states
 
     def soup(self, belief: Belief) -> PersonalSoup:
-        """The soup that serves the belief, within the trust region and above the floor."""
+        """The soup of the belief, within the trust region and above the floor."""
         key = belief.mean.tobytes() + belief.covariance.tobytes()
         n = belief.n_observations
         key += bytes([n > 0, n >= self.basis.settings.n_early])
@@ -188,7 +178,7 @@ class Soups:
             if key in self._soups:
                 self._soups.move_to_end(key)
                 return self._soups[key]
-        made = personal_soup(
+        soup = personal_soup(
             self.scaled(belief),
             basis=self.basis,
             states=states,
@@ -197,13 +187,13 @@ class Soups:
             floor=self.floor,
         )
         with self._lock:
-            self._soups[key] = made
+            self._soups[key] = soup
             while len(self._soups) > MAX_SOUPS:
                 self._soups.popitem(last=False)
-        return made
+        return soup
 
     def scaled(self, belief: Belief) -> Belief:
-        """The belief over scaled features, as `personal_soup` reads it."""
+        """The belief over scaled features, for `personal_soup`."""
         scales = self.basis.feature_scales
         return Belief(
             belief.mean * scales,
@@ -213,7 +203,7 @@ class Soups:
         )
 
     def prior(self) -> Belief:
-        """The belief about a user who has said nothing, over raw features."""
+        """The belief about a user without feedback, over raw features."""
         scales, prior = self.basis.feature_scales, self.basis.prior
         return Belief(prior.mean / scales, prior.covariance / np.outer(scales, scales))
 
@@ -231,7 +221,7 @@ class Soups:
         return dict(zip(self.basis.experts, values, strict=True))
 
     def preference(self, belief: Belief) -> dict[str, float] | None:
-        """The preference that the belief comes to; `None` where nothing is asked for."""
+        """The preference of the belief; `None` where it has none."""
         wanted = np.maximum(self.basis.anchors.T @ self.soup(belief).allowed, 0.0)
         if belief.n_observations == 0 or wanted.sum() <= 1e-9:
             return None

@@ -1,17 +1,16 @@
-"""Users of a library, kept in a database: what they state, and what their feedback teaches.
+"""Users of a library in a database: preferences, instructions, feedback and beliefs.
 
-It is the database that `palate serve` works with, and beliefs follow by the same learner: feedback
-given here counts there, and the other way round.
+`palate serve` uses the same database and the same learner, so feedback given here counts there, and
+the other way round.
 """
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
-from palate.core.types import Feedback, FeedbackKind, Preference
+from palate.core.types import Feedback, Preference
 from palate.library.features import features_of
 from palate.library.generate import Output
 from palate.library.library import Library
@@ -23,17 +22,17 @@ from palate.store.export import export_user
 from palate.store.store import SqlProfileStore
 from palate.store.users import add_user, change_user, require_mark
 
-TENANT = "default"  # whose users they are, as the server has it where no keys are needed
-APPLY_AFTER = 3  # verdicts from which on a belief is used; before, it is only learned
+TENANT = "default"  # the server's, where no keys are needed
+APPLY_AFTER = 3  # items of feedback from which on a belief is used
 
 
 class UserStore:
-    """What is known of a library's users.
+    """A library's users.
 
     Give it to `Library.generate(..., user=NAME, store=store)` and `Library.serve(store=store)`.
 
     Attributes:
-        url: Of the database.
+        url: URL of the database.
     """
 
     def __init__(self, url: str, library: Library, database: Database) -> None:
@@ -43,12 +42,10 @@ class UserStore:
         self._database = database
         self._store = SqlProfileStore(database, library.soups.learner(), tenant=TENANT)
 
-    # what is known
-
     def known(self, user: str) -> Known:
-        """All that is known of a user; nothing of one who was never heard of.
+        """All that is known of a user; nothing of an unknown one.
 
-        A belief goes before a stated preference once it rests on three verdicts.
+        A belief goes before a stated preference once it rests on three items of feedback.
         """
         return self._store.known(user, apply_after=APPLY_AFTER)[0]
 
@@ -57,30 +54,27 @@ class UserStore:
         return self._store.users()
 
     def export(self, user: str) -> dict[str, Any]:
-        """Everything that is kept of a user, as plain data.
+        """Everything that the database holds of a user, as plain data.
 
         Raises:
             InvalidInputError: the user is unknown.
         """
         return export_user(self._database, tenant=TENANT, user=user)
 
-    # what users say
-
     def describe(self, user: str, text: str) -> None:
-        """Keep what a user wants in the user's own words; empty words take them back.
+        """Store a user's own instruction; an empty text removes it.
 
-        Methods that read instructions (`prompt`, `prompted-soup`, `best-of-n`) put them to the
-        model.
+        Methods with system prompts (`prompt`, `prompted-soup`, `best-of-n`) use it.
 
         Raises:
             InvalidInputError: the user's name is empty.
         """
-        self._add(user)
+        add_user(self._database, tenant=TENANT, name=user)
         words = text.strip() or None
         change_user(self._database, tenant=TENANT, name=user, instruction=words)
 
     def set_preference(self, user: str, preference: Mapping[str, float] | None) -> None:
-        """Keep a user's preference, shares by objective; `None` takes it back.
+        """Store a user's preference, shares by objective; `None` removes it.
 
         Raises:
             InvalidInputError: the user's name is empty.
@@ -88,24 +82,24 @@ class UserStore:
         """
         if preference is not None:
             Preference.from_mapping(preference, objectives=self._library.manifest.objective_names)
-        self._add(user)
+        add_user(self._database, tenant=TENANT, name=user)
         change_user(self._database, tenant=TENANT, name=user, preference=preference)
 
     def record(self, user: str, *, chosen: Output, rejected: Output, key: str = "") -> bool:
-        """Keep that a user prefers one answer to another, and learn from it.
+        """Store that a user prefers one answer to another, and learn from it.
 
         Args:
             user: Name; a new one is added.
             chosen: The answer that the user prefers.
             rejected: Another answer to the same prompt.
-            key: The same key twice is the same verdict; empty for none.
+            key: The same key twice is the same feedback; empty for none.
 
         Returns:
-            False when the key was there already.
+            False when the key was stored already.
 
         Raises:
             InvalidInputError: the answers are equal or answer different prompts, or the key was
-                used for another verdict.
+                used for other feedback.
         """
         if self._prompt(chosen) != self._prompt(rejected):
             raise InvalidInputError(
@@ -118,10 +112,10 @@ class UserStore:
             )
         first, second = self._features(chosen, rejected)
         difference = tuple(a - b for a, b in zip(first, second, strict=True))
-        return self._append(user, "comparison", difference, 1.0, key=key)
+        return self._store.append(Feedback(user, "comparison", difference, 1.0, key=key))
 
     def rate(self, user: str, output: Output, rating: float, *, key: str = "") -> bool:
-        """Keep a user's rating of an answer, and learn from it.
+        """Store a user's rating of an answer, and learn from it.
 
         Only differences between ratings of answers to one prompt count, so the first teaches
         nothing by itself.
@@ -130,54 +124,45 @@ class UserStore:
             user: Name; a new one is added.
             output: The answer.
             rating: A number; higher is better.
-            key: The same key twice is the same verdict; empty for none.
+            key: The same key twice is the same feedback; empty for none.
 
         Returns:
-            False when the key was there already.
+            False when the key was stored already.
 
         Raises:
-            InvalidInputError: the rating is not finite, or the key was used for another verdict.
+            InvalidInputError: the rating is not finite, or the key was used for other feedback.
         """
         (features,) = self._features(output)
         group = self._prompt(output)
-        return self._append(user, "rating", tuple(features), float(rating), group=group, key=key)
+        rated = Feedback(user, "rating", tuple(features), float(rating), group=group, key=key)
+        return self._store.append(rated)
 
     def erase(self, user: str) -> Receipt:
-        """Erase everything that is kept of a user; the receipt does not name the user.
+        """Erase everything about a user; the receipt does not name the user.
 
         Raises:
             InvalidInputError: the user's name is empty.
         """
         return erase_user(self._database, tenant=TENANT, user=user)
 
-    # the database
-
     def close(self) -> None:
-        """Give the database's connections back."""
+        """Close the database's connections."""
         self._database.close()
 
     def __enter__(self) -> Self:
         """The store itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
 
-    def _add(self, user: str) -> None:
-        add_user(self._database, tenant=TENANT, name=user)
-
     def _prompt(self, output: Output) -> str:
-        """The user's own conversation as the base reads it."""
+        """The user's own conversation, formatted."""
         return self._library.format(output.prompt)
 
     def _features(self, *outputs: Output) -> list[list[float]]:
-        """`[outputs][experts]`, in reward units; all are answers to one prompt."""
+        """`[outputs][experts]`, reward units, of answers to one prompt."""
         library = self._library
         return features_of(
             library.base,
@@ -187,23 +172,13 @@ class UserStore:
             answers=[output.completion.tokens for output in outputs],
         )
 
-    def _append(
-        self,
-        user: str,
-        kind: FeedbackKind,
-        features: tuple[float, ...],
-        label: float,
-        **named: str,
-    ) -> bool:
-        return self._store.append(Feedback(user, kind, features, label, **named))
-
 
 def open_store(url: str, library: Library) -> UserStore:
-    """The users in a database; an empty one is made ready, and belongs to the library from then on.
+    """The users in a database; a new one belongs to the library from then on.
 
     Args:
         url: `sqlite:///FILE`, a path, or `postgresql://...`.
-        library: Whose users they are: feedback speaks of one library's experts.
+        library: Feedback is about one library's experts.
 
     Raises:
         InvalidInputError: the URL is of another kind, its folder does not exist, or the library has

@@ -8,13 +8,13 @@ import torch
 from palate.core.decision import Known
 from palate.core.plan import reference_plan
 from palate.library.library import Library
-from palate.library.merge import factor_means
 from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.adapter import Factor
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
 from research.mixture import rivals as mixture_rivals
 from research.mixture.rivals import morl_entrant
+from research.soup.rivals import factor_means
 
 ASKED = MixtureRequest("Why?", (0.5, 0.5, 0.0))
 
