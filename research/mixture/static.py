@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from palate import Library
 from palate.build.mixture_fit import MixtureRun, combinations_of, task_for
 from palate.core.errors import InvalidInputError
-from palate.engine.batch import RunningRequest
+from palate.engine.request import RunningRequest
 from palate.mixture.decode import experts_of, row_strengths
 from palate.mixture.mope import fit
 from palate.mixture.pooling import shares_of

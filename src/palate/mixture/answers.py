@@ -17,29 +17,17 @@ from palate.mixture.rollout import Sample
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Answers of a controlled mixture, padded on the right.
+    """Answers of a controlled mixture, padded on the right."""
 
-    Attributes:
-        ids: The controller's context, then the answer but its last token.
-        mask: One where `ids` has a token.
-        places: Where in `ids` the scores for each answer token stand.
-        is_token: False for padding.
-        strengths: Zero for experts that are not wanted.
-        expert_log_probs: `log p_i(y_t)`.
-        rewards: Rewards of whole answers.
-        wanted: The wanted experts of each answer, if the pool is log-linear.
-        tables: Their log-probabilities of the whole vocabulary, if the pool is log-linear.
-    """
-
-    ids: Int[Tensor, "answers seq"]
-    mask: Int[Tensor, "answers seq"]
-    places: Int[Tensor, "answers tokens"]
-    is_token: Bool[Tensor, "answers tokens"]
-    strengths: Float[Tensor, "answers experts"]
-    expert_log_probs: Float[Tensor, "answers tokens experts"]
+    ids: Int[Tensor, "answers seq"]  # the controller's context and the answer but its last token
+    mask: Int[Tensor, "answers seq"]  # one where `ids` has a token
+    places: Int[Tensor, "answers tokens"]  # where in `ids` the scores for each token stand
+    is_token: Bool[Tensor, "answers tokens"]  # false for padding
+    strengths: Float[Tensor, "answers experts"]  # zero for experts that are not wanted
+    expert_log_probs: Float[Tensor, "answers tokens experts"]  # `log p_i(y_t)`
     rewards: Float[Tensor, " answers"]
-    wanted: Int[Tensor, "answers wanted"] | None = None
-    tables: Float[Tensor, "answers tokens wanted vocab"] | None = None
+    wanted: Int[Tensor, "answers wanted"] | None = None  # experts, if the pool is log-linear
+    tables: Float[Tensor, "answers tokens wanted vocab"] | None = None  # log p of the wanted ones
 
     @classmethod
     def of(cls, samples: Sequence[Sample], *, device: torch.device | None = None) -> "Answers":

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import Plan
-from palate.engine.batch import RunningRequest
-from palate.mixture.bounds import skip_small
+from palate.engine.listed import skip_small
+from palate.engine.request import RunningRequest
 from palate.mixture.controller import PreferenceController
 from palate.mixture.pooling import Floor, shares_of
 from palate.models.cache import RowCache
@@ -28,17 +28,10 @@ MAX_ENDED = 1024  # ended requests whose skipped shares stay available
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How scores become shares when answering; training uses the defaults.
+    """How scores become shares when answering; training uses the defaults."""
 
-    Attributes:
-        floor: A least share of one expert, also where it is not wanted (its row must be in the
-            plan, with strength zero).
-        skip_below: Experts with smaller shares are left out of a token; the largest and the
-            floor's always stay.
-    """
-
-    floor: Floor | None = None
-    skip_below: float = 0.0
+    floor: Floor | None = None  # its expert needs a row, with strength zero where it is not wanted
+    skip_below: float = 0.0  # smaller shares are left out, but for the largest and the floor's
 
     def __post_init__(self) -> None:
         """Refuse thresholds out of range."""
@@ -109,12 +102,16 @@ class DecodeRun:
         if fresh:
             parts.append(self._prefill(fresh))
         shares = self._shares(self.controller.head(torch.cat(parts)))
-        return [self._rows(request.index, shares) for request in running_requests]
+        return [
+            shares[self._order.index(request.index)][self._experts[request.index]]
+            for request in running_requests
+        ]
 
     def _prefill(self, fresh: Sequence[RunningRequest]) -> Tensor:
         strengths = torch.zeros(len(fresh), len(self.controller.experts))
         for place, request in enumerate(fresh):
             experts = experts_of(request.plan)
+            _require_floor(self.settings.floor, experts)
             self._experts[request.index] = experts
             strengths[place, experts] = torch.tensor(row_strengths(request.plan))
         strengths = strengths.to(self.controller.head.weight.device)
@@ -161,16 +158,6 @@ class DecodeRun:
             rows.append(rest)
         return torch.tensor(np.stack(rows), dtype=torch.float32)
 
-    def _rows(self, index: int, shares: Tensor) -> Tensor:
-        experts = self._experts[index]
-        floor = self.settings.floor
-        if floor is not None and floor.expert not in experts:
-            raise InvalidCoefficientsError(
-                f"The floor is for expert {floor.expert}, of which the plan has no row; add it "
-                "with strength zero."
-            )
-        return shares[self._order.index(index)][experts]
-
 
 def experts_of(plan: Plan) -> list[int]:
     """The expert of each row of a controlled plan: the one of coefficient 1.
@@ -192,6 +179,14 @@ def experts_of(plan: Plan) -> list[int]:
             f"The controlled plan has two rows for one expert (experts {experts}); give one each."
         )
     return experts
+
+
+def _require_floor(floor: Floor | None, experts: Sequence[int]) -> None:
+    if floor is not None and floor.expert not in experts:
+        raise InvalidCoefficientsError(
+            f"The floor is for expert {floor.expert}, of which the plan has no row; add it "
+            "with strength zero."
+        )
 
 
 def row_strengths(plan: Plan) -> tuple[float, ...]:

@@ -67,19 +67,20 @@ class Explanation:
                 {
                     "text": token.text,
                     "log_prob": token.log_prob,
-                    "shares": dict(zip(self.experts, token.shares, strict=True)),
-                    "responsibilities": dict(
-                        zip(self.experts, token.responsibilities, strict=True)
-                    ),
+                    "shares": self._named(token.shares),
+                    "responsibilities": self._named(token.responsibilities),
                 }
                 for token in self.tokens
             ],
         }
 
+    def _named(self, values: Sequence[float]) -> dict[str, float]:
+        return dict(zip(self.experts, values, strict=True))
+
     def mean_responsibilities(self) -> dict[str, float]:
         """Share of the tokens that each expert wrote, in expectation."""
         rows = np.array([token.responsibilities for token in self.tokens])
-        return dict(zip(self.experts, rows.mean(axis=0).tolist(), strict=True))
+        return self._named(rows.mean(axis=0).tolist())
 
 
 def explain(
@@ -112,15 +113,12 @@ def explain(
     total = joint.sum(axis=1, keepdims=True)
     if shares.shape[1] != len(experts) or np.any(total <= 0):
         raise InvalidInputError("A token has no expert who can have written it.")
-    stories = zip(texts, np.log(total[:, 0]), shares, joint / total, strict=True)
-    return Explanation(
-        prompt,
-        tuple(experts),
-        tuple(
-            TokenStory(text, float(log_prob), tuple(own.tolist()), tuple(wrote.tolist()))
-            for text, log_prob, own, wrote in stories
-        ),
+    columns = zip(texts, np.log(total[:, 0]), shares, joint / total, strict=True)
+    tokens = tuple(
+        TokenStory(text, float(log_prob), tuple(own.tolist()), tuple(wrote.tolist()))
+        for text, log_prob, own, wrote in columns
     )
+    return Explanation(prompt, tuple(experts), tokens)
 
 
 def render_page(explanation: Explanation, *, title: str = "Who wrote what") -> str:

@@ -69,9 +69,9 @@ def advantages(
     `delta_t = r_t + V_(t+1) - V_t`, the value after the last token being zero.
 
     Args:
-        token_rewards: `[answers, tokens]`, earned by writing the token.
-        values: `[answers, tokens]`, expected sum from before the token on.
-        mask: `[answers, tokens]`, true for the answer's tokens; padding follows them.
+        token_rewards: Earned by writing the token.
+        values: Expected sum of rewards from before the token on.
+        mask: True for the answer's tokens; padding follows them.
         smoothing: Lambda in the paper; 1 is Monte Carlo, 0 one step.
     """
     result = torch.zeros_like(values)
@@ -104,11 +104,7 @@ def clipped_loss(
 ) -> Float[Tensor, ""]:
     """PPO's clipped surrogate, averaged over the tokens that count.
 
-    Args:
-        log_ratios: `[answers, tokens]`, `log pi - log pi_old` of each token.
-        gains: `[answers, tokens]`, advantages, A in the paper.
-        mask: Which tokens count.
-        clip: Epsilon in the paper.
+    `log_ratios` are `log pi - log pi_old` in nats, `gains` the advantages A, `clip` is epsilon.
     """
     ratios = torch.where(mask, log_ratios, 0.0).exp()
     bounded = ratios.clamp(1.0 - clip, 1.0 + clip)

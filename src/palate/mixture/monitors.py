@@ -16,7 +16,7 @@ Source:
     mope.md 14.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -139,18 +139,16 @@ def _own_signs(summary: Summary) -> Sequence[tuple[bool, str]]:
 
 
 def _relative_signs(summary: Summary, uniform: Summary, experts: Sequence[str]) -> list[str]:
-    pairs = zip(experts, summary.wins, uniform.wins, strict=True)
     warnings = [
         f"The objective of expert {name!r} is sacrificed: its win probability is {own:.3f}, under "
         f"the uniform mixture {other:.3f}; raise its strength or give it a floor."
-        for name, own, other in pairs
+        for name, own, other in zip(experts, summary.wins, uniform.wins, strict=True)
         if own is not None and other is not None and own < other - SACRIFICE
     ]
-    measures: Mapping[str, tuple[float, float]] = {
-        "mean length": (summary.tokens, uniform.tokens),
-        "share of ended answers": (summary.ended_fraction, uniform.ended_fraction),
-    }
-    for name, (own, other) in measures.items():
+    for name, own, other in (
+        ("mean length", summary.tokens, uniform.tokens),
+        ("share of ended answers", summary.ended_fraction, uniform.ended_fraction),
+    ):
         if abs(own - other) > DRIFT_FRACTION * other:
             warnings.append(
                 f"The {name} drifted from {other:.2f} under the uniform mixture to {own:.2f}; look "

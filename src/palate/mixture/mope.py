@@ -58,7 +58,7 @@ def fit(
     folder: Path,
     on_update: Callable[[int, dict[str, Any]], None] = lambda _update, _row: None,
 ) -> list[dict[str, Any]]:
-    """Train the controller in place; goes on from the folder's checkpoint if there is one.
+    """The curves of training the controller in place; resumes from the folder's checkpoint.
 
     Args:
         controller: Called as `PreferenceController`; the task's engine uses it.
@@ -66,9 +66,6 @@ def fit(
         settings: Sizes and rates.
         folder: For `curves.jsonl` and the checkpoint.
         on_update: Called after each update with its number, from one, and its row.
-
-    Returns:
-        The curves: one row per update, as in the file.
 
     Raises:
         FormatError: the folder holds a checkpoint of another run.

@@ -25,7 +25,8 @@ from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import reference_plan
-from palate.core.protocols import Engine, Request, SamplingParams
+from palate.core.protocols import Request, SamplingParams
+from palate.engine.protocol import Engine
 from palate.mixture.wording import MixtureRequest, Wording
 
 

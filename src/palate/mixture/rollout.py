@@ -31,21 +31,13 @@ CONTROLLER = "preference"  # the name under which a controller is given to the e
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a controller is trained on.
+    """What a controller is trained on."""
 
-    Attributes:
-        engine: Has the controller that is trained under the name `CONTROLLER`.
-        wording: The texts of experts, controller and reference answers.
-        judge: Gives the rewards.
-        prompts: Training prompts.
-        combinations: Strengths over the experts, one row per training combination.
-    """
-
-    engine: LocalEngine
+    engine: LocalEngine  # has the controller under the name `CONTROLLER`
     wording: Wording
     judge: Judge
     prompts: tuple[str, ...]
-    combinations: tuple[tuple[float, ...], ...]
+    combinations: tuple[tuple[float, ...], ...]  # strengths over the experts
 
     def __post_init__(self) -> None:
         """Refuse a task with nothing to answer."""
@@ -65,28 +57,16 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One answer of the mixture.
-
-    Attributes:
-        request: Prompt and strengths.
-        context: Token ids that stand before the answer in the controller's input.
-        completion: The answer.
-        shares: The shares it was sampled with, over the whole bank.
-        expert_log_probs: `log p_i(y_t)`; zero where an expert had no row.
-        wins: Probability of beating the reference answer, by expert.
-        reward: The judge's reward.
-        tables: Log-probabilities of the whole vocabulary under the wanted experts, in order; only
-            where the pool is log-linear, whose normaliser needs them.
-    """
+    """One answer of the mixture."""
 
     request: MixtureRequest
-    context: tuple[int, ...]
+    context: tuple[int, ...]  # token ids before the answer in the controller's input
     completion: Completion
-    shares: Float[ndarray, "tokens experts"]
-    expert_log_probs: Float[ndarray, "tokens experts"]
-    wins: Float[ndarray, " experts"]
+    shares: Float[ndarray, "tokens experts"]  # that it was sampled with, over the whole bank
+    expert_log_probs: Float[ndarray, "tokens experts"]  # `log p_i(y_t)`; zero without a row
+    wins: Float[ndarray, " experts"]  # probability of beating the reference answer
     reward: float
-    tables: Float[ndarray, "tokens wanted vocab"] | None = None
+    tables: Float[ndarray, "tokens wanted vocab"] | None = None  # log p, if log-linear
 
     @property
     def log_prob(self) -> float:
