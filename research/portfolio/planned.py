@@ -178,7 +178,7 @@ def _foreseen_losses(
     excess = np.max(table.preferences @ foreseen.T - known[:, None], axis=0)
     foreseen -= np.clip(excess, 0.0, None)[:, None]  # none beats the best where that is known
     made = users @ table.values.T
-    best = np.maximum(surrogate.best_values(users), made.max(axis=1))
+    best = np.maximum(np.sum(surrogate.values(users) * users, axis=1), made.max(axis=1))
     worth = np.column_stack([made, users @ foreseen.T])
     if criterion == "additive":
         return best[:, None] - worth, fresh
@@ -225,7 +225,7 @@ def _is_foreseen(before: Proposal, after: Proposal) -> bool:
     table = before.payoffs.table
     newest = after.payoffs.table
     at = newest.preferences[-1]
-    error = abs(float(fit_surrogate(table).best_values(at[None, :])[0] - at @ newest.values[-1]))
+    error = abs(float(at @ fit_surrogate(table).values(at[None, :])[0] - at @ newest.values[-1]))
     upper = np.sum(table.preferences * table.values, axis=1)
     ceiling = ceiling_rows(preferences=table.preferences, upper_values=upper)
     distance = float(np.max(ceiling @ at) - np.max(table.values @ at))

@@ -38,13 +38,7 @@ TIE = 1e-9  # a corner belongs to every member within this of the best
 
 
 class Foresight(Protocol):
-    """Predicts best values and value vectors of policies not made."""
-
-    def best_values(
-        self, preferences: Float[ndarray, "users objectives"]
-    ) -> Float[ndarray, " users"]:
-        """`J*` at each preference."""
-        ...
+    """Predicts value vectors of policies not made; `w @ values` is the best value `J*`."""
 
     def values(
         self, preferences: Float[ndarray, "anchors objectives"]
@@ -130,7 +124,7 @@ def centre(
         return own
     n_objectives = values.shape[1]
     anchors = lattice(n_objectives=n_objectives, denominator=DENOMINATORS.get(n_objectives, 5))
-    losses = model.best_values(cell)[:, None] - cell @ model.values(anchors).T
+    losses = _heights(model, cell)[:, None] - cell @ model.values(anchors).T
     return anchors[int(np.argmin(losses.max(axis=0)))]
 
 
@@ -144,7 +138,7 @@ def foreseen_losses(
     values = payoffs.table.values
     corners = corner_preferences(values[list(members)])
     worth = corners @ values.T
-    best = np.maximum(model.best_values(corners), worth.max(axis=1))
+    best = np.maximum(_heights(model, corners), worth.max(axis=1))
     losses = best - worth[:, list(members)].max(axis=1)
     if criterion == "multiplicative":
         losses = losses / np.maximum(best, 1e-300)
@@ -179,3 +173,9 @@ def mean_centres(
         for member in range(len(values))
     ]
     return np.array(means)
+
+
+def _heights(
+    model: Foresight, preferences: Float[ndarray, "users objectives"]
+) -> Float[ndarray, " users"]:
+    return np.sum(model.values(preferences) * preferences, axis=1)

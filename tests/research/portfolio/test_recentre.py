@@ -14,9 +14,6 @@ from research.portfolio.tabular import TabularOracle, TabularProblem
 class Exact:
     problem: TabularProblem
 
-    def best_values(self, preferences):
-        return self.problem.best_values(preferences)
-
     def values(self, preferences):
         return self.problem.optimal_values(preferences)
 
