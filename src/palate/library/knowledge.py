@@ -12,6 +12,7 @@ from palate.core.decision import MAX_CANDIDATES, Decision, Known
 from palate.core.errors import InvalidInputError
 from palate.core.plan import coefficients_from_mapping
 from palate.core.seeds import generator_for
+from palate.core.simplex import vector_from_mapping
 from palate.core.types import Belief, Preference
 from palate.soup.coefficients import reward_space_coefficients
 
@@ -89,7 +90,7 @@ def require_known(library: "Library", known: Known) -> None:
     """
     manifest = library.manifest
     if known.preference is not None:
-        Preference.from_mapping(known.preference, objectives=manifest.objective_names)
+        vector_from_mapping(known.preference, objectives=manifest.objective_names)
     if known.coefficients is not None:
         coefficients_from_mapping(known.coefficients, experts=manifest.expert_names)
     if known.strength is not None and not 0.0 <= known.strength < np.inf:
@@ -123,6 +124,8 @@ def settled(known: Known | None) -> Known:
     instruction = (known.instruction or "").strip() or None
     if known.coefficients is not None:
         return replace(known, preference=None, belief=None, instruction=instruction)
+    if instruction == known.instruction:
+        return known
     return replace(known, instruction=instruction)
 
 
@@ -262,9 +265,11 @@ def predicted(library: "Library", decision: Decision, known: Known) -> Decision:
     """
     table = library.method_table
     own = (known.coefficients, known.strength, known.instruction)
-    if table is None or any(value is not None for value in own):
-        return replace(decision, predicted_utility=None)
-    row = table.row(decision.method, n_candidates=decision.n_candidates)
-    draws = preference_draws(library, known)
-    utility = None if row is None or draws is None else table.expected(row, draws)
+    utility = None
+    if table is not None and all(value is None for value in own):
+        row = table.row(decision.method, n_candidates=decision.n_candidates)
+        draws = preference_draws(library, known)
+        utility = None if row is None or draws is None else table.expected(row, draws)
+    if utility is None and decision.predicted_utility is None:
+        return decision
     return replace(decision, predicted_utility=utility)

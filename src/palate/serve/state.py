@@ -54,6 +54,7 @@ class Served:
     metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
     n_open: int = 0
+    _stores: dict[str, SqlProfileStore] = field(default_factory=dict[str, SqlProfileStore])
 
     def __post_init__(self) -> None:
         """Make the parts that follow from the others."""
@@ -75,7 +76,9 @@ class Served:
 
     def store(self, tenant: str) -> SqlProfileStore:
         """The tenant's users."""
-        return SqlProfileStore(self.database, self.believer.learner, tenant=tenant)
+        if tenant not in self._stores:
+            self._stores[tenant] = SqlProfileStore(self.database, self.believer.learner, tenant)
+        return self._stores[tenant]
 
     async def in_database(self, function: Callable[[], Result]) -> Result:
         """The function's result, run off the event loop.

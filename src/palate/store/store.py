@@ -9,7 +9,7 @@ was stored, it is rebuilt from the log before it is used.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from palate.core.decision import Known
 from palate.core.types import Belief, Feedback
@@ -23,7 +23,8 @@ from palate.store.rows import (
     write_belief,
     write_feedback,
 )
-from palate.store.users import find_user, list_users
+from palate.store.tables import users
+from palate.store.users import list_users
 
 if TYPE_CHECKING:
     from palate.preferences.belief import Learner  # beliefs come with it; nothing is imported
@@ -79,13 +80,17 @@ class SqlProfileStore:
         preference; `None` is never.
         """
         belief = self.belief(user)
-        stored = find_user(self.database, tenant=self.tenant, name=user)
-        if stored is None:
-            return Known(), belief
+        with self.database.reading() as connection:
+            row = connection.execute(
+                select(users.c.preference, users.c.instruction).where(
+                    users.c.tenant == self.tenant, users.c.name == user
+                )
+            ).first()
+        preference, instruction = (None, None) if row is None else row
         n_items = 0 if belief is None else belief.n_observations
         if apply_after is not None and n_items >= apply_after:
-            return Known(belief=belief, instruction=stored.instruction), belief
-        return Known(preference=stored.preference, instruction=stored.instruction), belief
+            return Known(belief=belief, instruction=instruction), belief
+        return Known(preference=preference, instruction=instruction), belief
 
     def history(self, user: str) -> list[Feedback]:
         """Feedback that is learned from, oldest first; empty for an unknown user."""

@@ -1,12 +1,12 @@
 """`/v1/chat/completions` and `/v1/completions`, as OpenAI's clients speak them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_validator, with_config
 from typing_extensions import TypedDict
 
 from palate.core.decision import Messages
-from palate.serve.wire.palate import Explained, PalateIn, PalateOut, UserId, WireIn
+from palate.serve.wire.palate import STRICT, Explained, PalateIn, PalateOut, UserId, WireIn
 
 MAX_ANSWERS = 8
 LEAST_LOG_PROB = -9999.0  # stands for minus infinity, which JSON cannot hold
@@ -17,32 +17,32 @@ Text = Annotated[str, Field(max_length=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
-class TextPart(WireIn):
+@with_config(STRICT)
+class TextPart(TypedDict):
     """One part of a message's content."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(WireIn):
+@with_config(STRICT)
+class Message(TypedDict):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
-    name: Annotated[str, Field(max_length=64)] | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as one string."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
+    name: NotRequired[Annotated[str, Field(max_length=64)] | None]
 
 
 def plain(messages: list[Message]) -> list[dict[str, str]]:
     """Messages as the model's template takes them; `developer` is `system`."""
     roles = {"developer": "system"}
-    return [{"role": roles.get(m.role, m.role), "content": m.text} for m in messages]
+    conversation: list[dict[str, str]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        text = content if isinstance(content, str) else "".join(part["text"] for part in content)
+        conversation.append({"role": roles.get(role, role), "content": text})
+    return conversation
 
 
 class StreamOptions(WireIn):

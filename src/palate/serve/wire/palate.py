@@ -47,10 +47,13 @@ Coefficients = Annotated[
 ]
 
 
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
 class WireIn(BaseModel):
     """Base of what comes in: unknown keys are errors, so is NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class PalateIn(WireIn):
