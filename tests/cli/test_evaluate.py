@@ -18,24 +18,33 @@ def refused(*arguments: str) -> str:
     return str(done.exception)
 
 
+SUITE = """
+users: [{name: a, preference: {kind: 1.0}}]
+prompts: ["Why?"]
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("methods: [base, magic]", "magic"),
-        ("ways: [base]", "now called 'methods'"),
-        ("strength: 2", "the library's own"),
+        ("methods: [soup]", "must hold 'base'"),
+        ("seeds: [1, 1]", "1 occurs twice in 'seeds'"),
+        ("prompts: []", "prompts"),
         ("colour: red", "colour"),
-        ("users: [{name: a, preference: {x: 0.4}}]", "0.4"),
+        ("users: [{name: a, preference: {kind: 0.4}}]", "0.4"),
     ],
 )
 def test_a_suite_that_cannot_run_is_refused_before_anything_is_built(
-    tmp_path: Path, text: str, words: str
+    tiny_library: Path, tmp_path: Path, text: str, words: str
 ) -> None:
     path = tmp_path / "suite.yaml"
-    path.write_text(text)
-    assert words in refused("evaluate", str(path), "--out", str(tmp_path / "out"))
+    own = [line for line in SUITE.splitlines() if not line.startswith(text.split(":")[0])]
+    path.write_text("\n".join([*own, text]))
+    found = refused("evaluate", str(tiny_library), str(path), "--out", str(tmp_path / "out"))
+    assert words in found
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_suite_is_refused(tmp_path: Path) -> None:
-    assert "does not exist" in refused("evaluate", str(tmp_path / "none.yaml"))
+    assert "does not exist" in refused("evaluate", "library", str(tmp_path / "none.yaml"))

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from palate.cli import app as program
-from palate.engine.vllm.wire import VllmSettings
 
 VLLM = ("--engine", "vllm", "--url", "http://x/v1")
 WRONG = {
     "an address without its engine": (("--url", "http://x/v1"), "belong to --engine vllm"),
-    "a setting without its engine": (("--engine-set", "top_k=3"), "belong to --engine vllm"),
+    "a setting without its engine": (("--engine-set", "top_k=3"), "than local; name one"),
     "an engine without its address": (("--engine", "vllm"), "give --url"),
     "an unknown setting": ((*VLLM, "--engine-set", "topk=3"), "topk"),
     "an empty folder of adapters": ((*VLLM, "--adapters", "."), "holds no adapters"),
@@ -59,7 +58,7 @@ def test_replicas_that_are_not_counted_or_have_no_share_are_refused(
 ) -> None:
     words = (*COMMANDS["replicas"], str(tmp_path), *VLLM, "--replicas")
     refused = refusal((*words, "3", "--engine-set", "n_processes=2"), monkeypatch, capsys)
-    assert "n_processes is 2, but 3 replicas use the vLLM" in refused
+    assert "n_processes is 2, but 3 replicas use the vllm" in refused
     refused = refusal((*words, "9"), monkeypatch, capsys)
     assert "max_adapters is 8 for 9 processes" in refused
 
@@ -69,22 +68,19 @@ def test_every_replica_uses_the_vllm_with_its_share_and_paths_that_hold_anywhere
 ) -> None:
     given: dict[str, Any] = {}
 
-    def answers(use: VllmSettings, **options: Any) -> str:
-        given.update(options, use=use)
-        return "engine"
-
     def serve_replicas(job: Any, **options: Any) -> None:
         given.update(options, job=job)
 
-    monkeypatch.setattr("palate.serve.vllm_answers.answers_from", answers)
     monkeypatch.setattr("palate.serve.replicas.serve_replicas", serve_replicas)
     words = (*COMMANDS["replicas"], str(tmp_path), *VLLM, "--replicas", "3", "--no-rates")
     monkeypatch.setattr(sys, "argv", ["palate", *words, "--engine-set", "pools=server"])
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert not ended.value.code
-    assert (given["use"].n_processes, given["use"].pools, given["is_rated"]) == (3, "server", False)
-    assert (given["job"].engine_of, given["n_replicas"]) == ("engine", 3)
+    use = given["job"].engine_of.__self__.settings
+    assert (use.n_processes, use.pools, use.is_rated) == (3, "server", False)
+    assert use.adapters_folder.is_absolute()
+    assert given["n_replicas"] == 3
 
 
 def test_options_of_replicas_need_replicas(

@@ -40,7 +40,9 @@ class LazyGroup(TyperGroup):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         target = getattr(import_module(module), name)
         if isinstance(target, typer.Typer):
-            return typer.main.get_group(target)
+            group = typer.main.get_group(target)
+            group.name = cmd_name
+            return group
         alone = typer.Typer(add_completion=False)
         alone.command(cmd_name)(target)
         return typer.main.get_command(alone)

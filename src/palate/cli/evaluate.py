@@ -1,4 +1,4 @@
-"""`palate evaluate`: methods on one scoreboard."""
+"""`palate evaluate`: methods of a library on one scoreboard."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,22 +10,17 @@ from palate.core.files import dump_json
 
 
 def evaluate(
-    suite: Annotated[Path | None, typer.Argument(help="YAML; without it, the world's.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of results, libraries and report.")] = Path(
-        "out/report"
-    ),
+    library: options.LibraryFolder,
+    suite: Annotated[
+        Path, typer.Argument(metavar="SUITE.yaml", help="Users, prompts, methods and judge.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of results and report.")] = Path("out/report"),
     overrides: options.Overrides = None,
-    is_quick: Annotated[
-        bool, typer.Option("--quick", help="One seed, few prompts: shows that everything runs.")
-    ] = False,
     safety: Annotated[
         str | None,
         typer.Option(help="Objective: what a safety floor on its expert does to every method."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes; by default one per core for the world, else one."),
-    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with the base.")] = 1,
     is_json: options.IsJson = False,
 ) -> None:
     """Users x prompts x methods x seeds, judged and compared: results.jsonl and report.html."""
@@ -35,12 +30,11 @@ def evaluate(
     from palate.evaluate.suite import Suite
 
     settings = load_settings(Suite, suite, overrides=overrides or ())
-    settings = settings.quick() if is_quick else settings
     if safety is not None:
-        study = evaluate_floor(settings, safety, out=out)
+        study = evaluate_floor(library, settings, safety, out=out)
         typer.echo(dump_json(study.to_json()) if is_json else render_floor(study))
         return
-    report = run(settings, out=out, n_workers=workers)
+    report = run(library, settings, out=out, n_workers=workers)
     for note in report.results.notes:
         typer.echo(f"palate: {note}", err=True)
     typer.echo(dump_json(report.to_json()) if is_json else report.evaluation.markdown)

@@ -32,6 +32,9 @@ def generate(
     temperature: options.Temperature = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep the most probable tokens of this mass.")] = 1.0,
     max_tokens: options.MaxTokens = 128,
+    engine: options.Engine = "local",
+    engine_config: options.EngineConfig = None,
+    engine_set: options.EngineSet = None,
     base: options.BasePath = None,
     is_json: options.IsJson = False,
 ) -> None:
@@ -42,6 +45,7 @@ def generate(
     if n < 1:
         raise InvalidInputError(f"{n} answers were asked for; ask for at least one.")
     sampling = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    choice = options.chosen_engine(engine, engine_config, engine_set or [])
     opened, known = options.open_for_user(
         library,
         base=base,
@@ -53,7 +57,13 @@ def generate(
     )
     decision = opened.decide(prompt, known, method=method, n_candidates=n_candidates)
     seeds = [answer_seed(seed, place=place) for place in range(n)]
-    outputs = generate_all(opened, [decision] * n, sampling=sampling, seeds=seeds)
+    writer = opened.engine if choice is None else choice.open(opened)
+    try:
+        outputs = generate_all(
+            opened, [decision] * n, sampling=sampling, seeds=seeds, engine=writer
+        )
+    finally:
+        writer.close()
     if is_json:
         answers = [output.to_json() for output in outputs]
         typer.echo(dump_json({**decision.to_json(), "answers": answers}))

@@ -1,7 +1,7 @@
 """Options that several commands share, and how their text is read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ from palate.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from palate.core.decision import Known
+    from palate.library.engines import EngineChoice
     from palate.library.library import Library
 
 LibraryFolder = Annotated[Path, typer.Argument(help="Folder of a library.")]
@@ -22,6 +23,16 @@ BasePath = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+]
+Engine = Annotated[
+    str, typer.Option(help="What writes the answers: local (this process), vllm or openai.")
+]
+EngineConfig = Annotated[
+    Path | None, typer.Option("--engine-config", help="YAML of the engine's settings.")
+]
+EngineSet = Annotated[
+    list[str] | None,
+    typer.Option("--engine-set", metavar="KEY=VALUE", help="A setting of the engine."),
 ]
 IsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PreferenceText = Annotated[
@@ -89,6 +100,26 @@ def open_for_user(
     opened = Library.load(library, base=base)
     coefficients_by_name(coefficients, base=opened.manifest.base.fingerprint)
     return opened, known
+
+
+def chosen_engine(
+    engine: str, config: Path | None, overrides: Sequence[str]
+) -> "EngineChoice | None":
+    """The engine that the options name; `None` for this process.
+
+    Raises:
+        InvalidInputError: there is no such engine, or its settings are wrong.
+    """
+    if engine == "local":
+        if config is not None or overrides:
+            raise InvalidInputError(
+                "The options --engine-config and --engine-set belong to another --engine than "
+                "local; name one, or leave them out."
+            )
+        return None
+    from palate.library.engines import load_engine
+
+    return load_engine(engine, config, overrides=overrides)
 
 
 def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | None:

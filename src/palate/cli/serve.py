@@ -1,6 +1,5 @@
 """`palate serve`: the HTTP server and its page, in this process or as replicas on Ray."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +10,6 @@ from palate.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from palate.serve.assemble import EngineOf
-
-
-class Engines(StrEnum):
-    """What writes the answers."""
-
-    local = "local"
-    vllm = "vllm"
 
 
 def serve(
@@ -40,9 +32,9 @@ def serve(
     base: options.BasePath = None,
     device: Annotated[str, typer.Option(help="As torch names devices.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Data type of the base's parameters.")] = "float32",
-    engine: Annotated[
-        Engines, typer.Option(help="What writes the answers: the server itself, or a running vLLM.")
-    ] = Engines.local,
+    engine: options.Engine = "local",
+    engine_config: options.EngineConfig = None,
+    engine_set: options.EngineSet = None,
     url: Annotated[
         str | None, typer.Option(help="URL of the vLLM, such as http://127.0.0.1:8123/v1.")
     ] = None,
@@ -54,10 +46,6 @@ def serve(
         bool,
         typer.Option(help="Measure at the start what bounds the rounding of soups on a vLLM."),
     ] = True,
-    engine_set: Annotated[
-        list[str] | None,
-        typer.Option("--engine-set", metavar="KEY=VALUE", help="A setting of the engine."),
-    ] = None,
     replicas: Annotated[
         int | None, typer.Option(min=1, help="Serve as so many processes on Ray Serve.")
     ] = None,
@@ -82,10 +70,9 @@ def serve(
     settings = load_settings(ServeSettings, config, overrides=overrides or ())
     engine_of = _engine_from(
         engine,
-        url=url,
-        adapters=adapters,
-        rates=rates,
-        engine_set=engine_set,
+        engine_config,
+        engine_set=engine_set or [],
+        vllm=_vllm_settings(url=url, adapters=adapters, rates=rates),
         n_replicas=replicas or 1,
     )
     job = ServeJob(library, database, host, port, base, device, dtype, settings, engine_of)
@@ -98,33 +85,37 @@ def serve(
 
 
 def _engine_from(
-    engine: Engines,
+    engine: str,
+    config: Path | None,
     *,
-    url: str | None,
-    adapters: Path | None,
-    rates: bool,
-    engine_set: list[str] | None,
+    engine_set: list[str],
+    vllm: list[str],
     n_replicas: int,
 ) -> "EngineOf | None":
-    """What makes the engine of each server; `None` where they answer themselves."""
-    if engine is Engines.local:
-        if url is not None or adapters is not None or engine_set:
-            raise InvalidInputError(
-                "The options --url, --adapters and --engine-set belong to --engine vllm; add it or "
-                "leave them out."
-            )
-        return None
-    from palate.core.settings import load_settings
-    from palate.engine.vllm.wire import VllmSettings
-    from palate.serve.vllm_answers import answers_from
-
-    if url is None:
-        raise InvalidInputError("The engine vllm needs the address of a server; give --url.")
-    given = [f"url={url}", f"n_processes={n_replicas}", *(engine_set or [])]
-    use = load_settings(VllmSettings, overrides=given)
-    if use.n_processes < n_replicas:
+    """Opens the engine of each server; `None` where they answer themselves."""
+    if vllm and engine != "vllm":
         raise InvalidInputError(
-            f"n_processes is {use.n_processes}, but {n_replicas} replicas use the vLLM; leave it "
+            "The options --url, --adapters and --no-rates belong to --engine vllm; add it or leave "
+            "them out."
+        )
+    if engine == "vllm":
+        if config is None and not any(one.startswith("url=") for one in [*vllm, *engine_set]):
+            raise InvalidInputError("The engine vllm needs the address of a server; give --url.")
+        vllm = [f"n_processes={n_replicas}", *vllm]
+    choice = options.chosen_engine(engine, config, [*vllm, *engine_set])
+    if choice is None:
+        return None
+    n_processes = getattr(choice.settings, "n_processes", n_replicas)
+    if n_processes < n_replicas:
+        raise InvalidInputError(
+            f"n_processes is {n_processes}, but {n_replicas} replicas use the {engine}; leave it "
             "out, or count all that use it."
         )
-    return answers_from(use, adapters=adapters, is_rated=rates)
+    return choice.open
+
+
+def _vllm_settings(*, url: str | None, adapters: Path | None, rates: bool) -> list[str]:
+    """The settings of a vLLM that have options of their own."""
+    given = [] if url is None else [f"url={url}"]
+    given += [] if adapters is None else [f"server_experts={adapters}"]
+    return given if rates else [*given, "is_rated=false"]
