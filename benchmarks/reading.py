@@ -28,10 +28,10 @@ from palate.core.plan import Plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import Settings, load_settings
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import RunningRequest
+from palate.engine.request import RunningRequest
 from palate.engine.local import LocalEngine
 from palate.engine.prefill import PrefillSettings
-from palate.engine.session import Session
+from palate.engine.local import LocalSession as Session
 from palate.models.cache import empty_kv
 from palate.models.load import Base
 from research.command_line import IsJson, Overrides, run

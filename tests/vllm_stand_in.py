@@ -143,6 +143,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("_lora_adapter"):
             self.adapter(body)
             return
+        if isinstance(body["prompt"], str):
+            body["prompt"] = self.server.base.tokenizer(body["prompt"])["input_ids"]
         self.server.calls.append(body)
         fault = self.server.faults.pop(0) if self.server.faults else 200
         try:
@@ -157,7 +159,13 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self.stream(body)
         else:
-            self.reply(200, {"choices": [next(self.choices({**body, "max_tokens": 1}))]})
+            choice, n_prompt = next(self.choices({**body, "max_tokens": 1})), len(body["prompt"])
+            usage = {
+                "prompt_tokens": n_prompt,
+                "completion_tokens": 1,
+                "total_tokens": n_prompt + 1,
+            }
+            self.reply(200, {"choices": [choice], "usage": usage})
 
     def adapter(self, body: dict) -> None:
         server, name = self.server, body["lora_name"]

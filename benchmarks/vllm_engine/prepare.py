@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from palate.core.types import BaseRecord, Objective
-from palate.engine.vllm.widen import widen_adapters, widen_base
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import ExpertRecord, Manifest
 from palate.models.adapter import Factor, save_adapter
 from palate.models.load import load_base
 from palate.training.anchors import Anchor
+from research.serving.widen import widen_adapters, widen_base
 
 EXPERTS = {"bright": (8, 16.0), "short": (8, 8.0), "gentle": (4, 6.0)}  # rank, lora_alpha
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

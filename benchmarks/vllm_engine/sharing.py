@@ -25,10 +25,8 @@ from palate.core.errors import PalateError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import load_settings
-from palate.engine.vllm.engine import VllmEngine
-from palate.engine.vllm.wire import VllmSettings
-from palate.serve.vllm import connect
-from palate.serve.vllm_answers import folders_of
+from palate.engine.vllm.client import VllmSettings
+from palate.engine.vllm.engine import VllmEngine, connect, expert_folders_in
 
 SOUPS = [(0.05 * k, 0.5, -0.25) for k in range(1, 7)]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=20)
@@ -62,13 +60,13 @@ def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         said = [f"url={given.url}", f"adapters_folder={folder}", "n_retries=0", *USE]
         settings = load_settings(VllmSettings, overrides=[*said, *given.engine_set])
-        adapters = folders_of(given.work / "wide/experts")
-        engines = [connect(opened, settings, adapters=adapters) for _ in range(2)]
+        experts = expert_folders_in(given.work / "wide/experts")
+        engines = [connect(settings, opened.base, experts) for _ in range(2)]
         started = time.monotonic()
         with ThreadPoolExecutor(4) as threads:
             turns = threads.map(partial(ask, own, given.n), engines * 2, range(4))
             found = sum(turns, Counter[str]())
-        caches = [engine.parts.cache for engine in engines]
+        caches = [engine.context.cache for engine in engines]
         shown = {
             **found,
             "seconds": round(time.monotonic() - started, 1),

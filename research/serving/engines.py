@@ -1,6 +1,6 @@
 """Is a running vLLM the same engine? Every way, side by side, with bounds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,16 +18,21 @@ from palate.core.files import dump_json
 from palate.core.plan import reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import load_settings
+from palate.engine.bank import AdapterBank
 from palate.engine.logprobs import Scored
-from palate.engine.vllm.rounding import Rounding, gram_of
-from palate.engine.vllm.wire import VllmSettings
+from palate.engine.vllm.client import VllmSettings
+from palate.engine.vllm.rounding import Rounding, gram_of, rates_of, soup_probs, users_points
 from palate.models.adapter import load_adapter
 from palate.models.chat import encode_prompt
-from palate.serve.vllm import open_vllm
-from palate.serve.vllm_answers import folders_of
-from palate.serve.vllm_rates import RateCheck, check_rates, rounding_rates, users_points
+from palate.models.load import Base
 from research.command_line import IsJson, Overrides, run
-from research.serving.engines_compare import compare, failures, requests_of_all_ways, to_json
+from research.serving.engines_compare import (
+    compare,
+    failures,
+    open_vllm,
+    requests_of_all_ways,
+    to_json,
+)
 
 CALIBRATION = (
     "The little boy wanted to play with the",
@@ -38,6 +43,23 @@ CALIBRATION = (
 CHECKED = ("A small fish swam in the", "Mom said it was time to", "The frog jumped over the")
 N_POINTS = 12
 SHORT_LIST = 20
+
+
+@dataclass(frozen=True)
+class RateCheck:
+    """How the bound of rounding did on texts and coefficients it was not made from.
+
+    Attributes:
+        n_tokens: Next-token distributions compared.
+        n_outside: Those that changed by more than the bound.
+        largest: Largest total variation that rounding caused.
+        mean_bound: Of the bounds.
+    """
+
+    n_tokens: int
+    n_outside: int
+    largest: float
+    mean_bound: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +78,6 @@ def compare_engines(
     n: int = 200,
     max_tokens: int = 24,
     seed: int = 0,
-    adapters: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """The comparison as plain data; `failures` in it is empty when the engines agree.
 
@@ -70,10 +91,9 @@ def compare_engines(
         n: Requests.
         max_tokens: Of an answer.
         seed: Of plans and draws.
-        adapters: Other folders of the same experts, for a server with a rewritten base.
     """
     calibrated = calibrate(Library.load(folder), step=settings.coefficient_step, seed=seed)
-    opened = open_vllm(folder, settings, adapters=adapters, rates=calibrated.rates)
+    opened = open_vllm(folder, settings, rates=calibrated.rates)
     asked = requests_of_all_ways(
         n=n,
         n_experts=opened.opened.bank.n_experts,
@@ -82,14 +102,14 @@ def compare_engines(
         seed=seed,
     )
     whole = compare(opened, asked)
-    cache = opened.engine.parts.cache
+    cache = opened.engine.context.cache
     found = to_json(whole)
     found["adapters"] = {"loads": cache.n_loads, "evictions": cache.n_evictions}
     opened.engine.close()
     short = settings.model_copy(
         update={"top_k": SHORT_LIST, "max_top_k": SHORT_LIST, "budget": 1.0, "pools": "lists"}
     )
-    listed = open_vllm(folder, short, adapters=adapters, rates=calibrated.rates)
+    listed = open_vllm(folder, short, rates=calibrated.rates)
     unsigned = [
         one
         for one in asked
@@ -113,7 +133,7 @@ def calibrate(opened: Library, *, step: float, seed: int) -> Calibrated:
     bank = opened.bank
     items = _answers(opened, CALIBRATION, seed=seed)
     points = users_points(n_experts=bank.n_experts, n_points=N_POINTS, seed=seed)
-    rates = rounding_rates(opened.base, bank, items=items, points=points)
+    rates = rates_of(opened.base, bank, items=items, points=points)
     adapters = [load_adapter(path) for path in opened.files.expert_folders().values()]
     rounding = Rounding(step, gram_of(adapters), rates)
     others = users_points(n_experts=bank.n_experts, n_points=4 * N_POINTS, seed=seed + 1)
@@ -125,6 +145,29 @@ def calibrate(opened: Library, *, step: float, seed: int) -> Calibrated:
         points=_off_grid(others, step=step),
     )
     return Calibrated(rates, check, rounding.worst_bound() or 0.0)
+
+
+def check_rates(
+    base: Base,
+    bank: AdapterBank,
+    rounding: Rounding,
+    *,
+    items: Sequence[Scored],
+    points: Float[ndarray, "points experts"],
+) -> RateCheck:
+    """How often rounding these coefficients stayed within its bound on these texts."""
+    gaps_seen: list[float] = []
+    bounds: list[float] = []
+    for item in items:
+        for point in points:
+            near = rounding.rounded(point.tolist())
+            exact = soup_probs(base, bank, point, item)
+            moved = soup_probs(base, bank, np.array(near.coefficients), item)
+            gaps = 0.5 * (exact - moved).abs().sum(dim=1)
+            gaps_seen += gaps.tolist()
+            bounds += [1.0 if near.bound is None else near.bound] * len(gaps)
+    outside = sum(gap > bound + 1e-9 for gap, bound in zip(gaps_seen, bounds, strict=True))
+    return RateCheck(len(gaps_seen), outside, max(gaps_seen), float(np.mean(bounds)))
 
 
 def _answers(opened: Library, openings: Sequence[str], *, seed: int) -> list[Scored]:
@@ -160,8 +203,8 @@ def main(
 ) -> None:
     """The same requests, all ways, through the engine here and through a running vLLM."""
     settings = load_settings(VllmSettings, overrides=[f"url={url}", *(overrides or ())])
-    folders = None if adapters is None else folders_of(adapters)
-    found = compare_engines(library, settings, n=n, adapters=folders)
+    settings = settings.model_copy(update={"server_experts": adapters})
+    found = compare_engines(library, settings, n=n)
     if is_json:
         typer.echo(dump_json(found))
     else:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palate import Library
 from palate.core.plan import (
     Plan,
     member_plan,
@@ -31,10 +33,16 @@ from palate.core.seeds import generator_for
 from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
 from palate.engine.logprobs import Scored, row_distributions
-from palate.engine.vllm.engine import Served
+from palate.engine.protocol import ExecutionReport, finished
+from palate.engine.vllm.client import VllmSettings
+from palate.engine.vllm.engine import (
+    VllmEngine,
+    connect,
+    expert_folders_in,
+    require_same_models,
+)
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
-from palate.serve.vllm import OpenedVllm
 
 TIE = 2e-3  # nats between two tokens that rounding of numbers may swap
 GAP = 1e-3  # nats, of a token's log-probability between two float32 implementations
@@ -50,6 +58,34 @@ OPENINGS = (
     "Ben was sad because his toy",
     "In the forest, a little bear",
 )
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedVllm:
+    """A library, and the server that answers from it."""
+
+    opened: Library
+    engine: VllmEngine
+
+
+def open_vllm(folder: Path, settings: VllmSettings, *, rates: Sequence[float] = ()) -> OpenedVllm:
+    """The library in `folder` with the server, after both gave the same distributions."""
+    opened = Library.load(folder)
+    folders = opened.files.expert_folders()
+    if settings.server_experts is not None:
+        served = expert_folders_in(settings.server_experts)
+        folders = {name: served[name] for name in folders}
+    engine = connect(settings, opened.base, folders, rates=rates, controllers=opened.controllers)
+    require_same_models(engine, opened.bank)
+    return OpenedVllm(opened, engine)
+
+
+@dataclass(frozen=True)
+class Served:
+    """An answer of the server, and the engine's report of it."""
+
+    completion: Completion
+    account: ExecutionReport
 
 
 @dataclass(frozen=True)
@@ -123,7 +159,12 @@ def requests_of_all_ways(
 def compare(vllm: OpenedVllm, asked: Sequence[Asked]) -> list[Compared]:
     """Both engines' answers to the same requests, way by way."""
     requests = [one.request for one in asked]
-    served = vllm.engine.serve(requests)
+    session = vllm.engine.open_session()
+    served: list[Served] = []
+    for running, completion in finished(session, requests):
+        report = session.report(running)
+        if report is not None:  # none was aborted
+            served.append(Served(completion, report))
     own = vllm.opened.engine.generate(requests)
     rows = [
         _compared(vllm.opened.base, vllm.opened.bank, one, theirs, ours)

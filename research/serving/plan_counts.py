@@ -188,8 +188,8 @@ class Limit:
 
 
 REMEDIES = {
-    "one device": "more replicas: palate scale serve --replicas, or vLLM on several GPUs",
-    "one server process": "more replicas, also in front of a vLLM: palate scale serve --replicas; "
+    "one device": "more replicas: palate serve --replicas, or vLLM on several GPUs",
+    "one server process": "more replicas, also in front of a vLLM: palate serve --replicas; "
     "their state is shared",
     "writers of feedback": "keep 100 items in a transaction (3 times the rate), more connections, "
     "then users spread over several databases by identifier",

@@ -182,7 +182,7 @@ def drill_replicas(library: Path, database: str, settings: ReplicaDrillSettings)
         has_users = bool(list_users(opened, tenant="default"))
     if has_users:
         raise InvalidInputError("The drill needs a database without users; give a new one.")
-    words = ("scale", "serve", "--replicas", str(settings.n_replicas))
+    words = ("serve", "--replicas", str(settings.n_replicas))
     server = ServerProcess(library, database, FREE, words=words)
     try:
         server.start()

@@ -28,11 +28,11 @@ from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
 from palate.metrics.intervals import bootstrap_interval
-from palate.world.gold import gold_rewards
-from palate.world.objectives import OBJECTIVE_NAMES, USERS, User
-from palate.world.prompts import held_out_prompts, train_prompts
 from research.command_line import IsJson, Seed, run, whole_numbers
 from research.serving.server_process import FREE, ServerProcess
+from research.world.gold import gold_rewards
+from research.world.objectives import OBJECTIVE_NAMES, USERS, User
+from research.world.prompts import held_out_prompts, train_prompts
 
 GAIN = 10.0  # odds of the user's verdicts: e to the gain times the difference of gold rewards
 N_TOGETHER = 12
@@ -55,7 +55,7 @@ class UserDrill:
     """One user's story.
 
     Attributes:
-        user: Index in `palate.world.objectives.USERS`.
+        user: Index in `research.world.objectives.USERS`.
         n_questions: That the user answers.
         n_prompts: Held-out prompts that are judged.
         seed: Of questions, verdicts and answers.
@@ -73,7 +73,7 @@ class DrillSettings(Settings):
     """Who teaches the server, and how it is tried.
 
     Attributes:
-        users: Indices in `palate.world.objectives.USERS`.
+        users: Indices in `research.world.objectives.USERS`.
         n_questions: That each answers.
         n_prompts: Held-out prompts that are judged.
         n_kills: Times that the server is killed (SIGKILL) while each user teaches it.

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     )
     from palate.core.protocols import SamplingParams as SamplingParams
     from palate.evaluate.evaluation import evaluate_library as evaluate
+    from palate.library.engines import VLLMEngine
     from palate.library.generate import Output, Score
     from palate.library.library import Library
     from palate.library.store import UserStore, open_store
-    from palate.serve.vllm_engine import VLLMEngine
 
 _PLACES = {
     "Decision": "palate.core.decision",
@@ -42,7 +42,7 @@ _PLACES = {
     "SamplingParams": "palate.core.protocols:SamplingParams",
     "Score": "palate.library.generate",
     "UserStore": "palate.library.store",
-    "VLLMEngine": "palate.serve.vllm_engine",
+    "VLLMEngine": "palate.library.engines",
     "build": "palate.build:",  # packages that can be called, see core/callable_module.py
     "evaluate": "palate.evaluate:",
     "open_store": "palate.library.store",

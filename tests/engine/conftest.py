@@ -1,17 +1,18 @@
 """A tiny random base and four adapters of different ranks, scales and layers; a server of them."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes import save_random_adapter, save_tiny_llama
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
-from palate.engine.vllm.engine import VllmEngine, open_engine
-from palate.engine.vllm.wire import VllmSettings, connect_client
+from palate.engine.vllm.client import VllmSettings
+from palate.engine.vllm.engine import VllmEngine, connect
 from palate.models.load import Base, load_base
-from palate.serve.vllm import pool_lists
 from vllm_stand_in import StandIn, standing_in
 
 ADAPTERS = {
@@ -26,6 +27,11 @@ ADAPTERS = {
     },
 }
 VLLM_NAMES = ("short", "wide", "head")
+
+
+@pytest.fixture(scope="session")
+def mope_cases(shared_folder: Path) -> dict[str, Any]:
+    return json.loads((shared_folder / "methods" / "cases" / "mope.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -69,16 +75,16 @@ def local(base: Base, adapter_folders: dict[str, Path]) -> Iterator[LocalEngine]
 def connected(server: StandIn, base: Base, adapter_folders: dict[str, Path], tmp_path: Path):
     opened: list[VllmEngine] = []
 
-    def connect(*, rates=(), pool=pool_lists, controllers=None, **changes) -> VllmEngine:
-        settings = {"max_top_k": 259, "top_k": 259, "n_retries": 0}
-        settings |= {"adapters_folder": tmp_path / f"adapters-{len(opened)}", **changes}
-        client = connect_client(VllmSettings(url=server.url, **settings))
+    def make(*, rates=(), controllers=None, **changes) -> VllmEngine:
+        values = {"max_top_k": 259, "top_k": 259, "n_retries": 0}
+        values |= {"adapters_folder": tmp_path / f"adapters-{len(opened)}", **changes}
+        settings = VllmSettings(url=server.url, **values)
         folders = {name: adapter_folders[name] for name in VLLM_NAMES}
-        engine = open_engine(base, folders, client, pool=pool, rates=rates, controllers=controllers)
+        engine = connect(settings, base, folders, rates=rates, controllers=controllers)
         opened.append(engine)
         return engine
 
-    yield connect
+    yield make
     for engine in opened:
         engine.close()
-        engine.parts.client.client.close()
+        engine.context.client.connection.client.close()

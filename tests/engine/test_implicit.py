@@ -10,6 +10,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import (
     Plan,
     Pool,
+    implicit_plan,
     mixture_plan,
     output_soup_plan,
     parameter_soup_plan,
@@ -18,7 +19,7 @@ from palate.core.plan import (
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored, answer_log_probs
-from palate.evaluate.implicit_counts import draw_counted, implicit_plan
+from palate.evaluate.facts import generate_counted
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
 
@@ -39,7 +40,7 @@ def engine(library):
 
 @pytest.fixture(scope="module")
 def drawn(engine):
-    return draw_counted(
+    return generate_counted(
         engine,
         [Request("a b c", PLAN, SamplingParams(max_tokens=2), seed=k) for k in range(N_REQUESTS)],
     )
@@ -108,7 +109,7 @@ def test_one_row_and_explicit_pools_propose_nothing(engine):
     plans = [reference_plan(n_experts=3), parameter_soup_plan((0.5, 0.0, 0.0)), EXPLICIT]
     for plan in plans[:2]:
         assert implicit_plan(plan) == plan
-    found = draw_counted(
+    found = generate_counted(
         engine, [Request("d e", plan, SamplingParams(max_tokens=4), seed=1) for plan in plans]
     )
     assert (found.n_proposals, found.n_fallbacks) == (0, 0)
@@ -124,7 +125,7 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(engine, drawn):
 
 def test_without_temperature_the_most_probable_token_is_taken(library, engine):
     greedy = SamplingParams(max_tokens=1, temperature=0.0)
-    found = draw_counted(engine, [Request("a b c", PLAN, greedy)])
+    found = generate_counted(engine, [Request("a b c", PLAN, greedy)])
     assert found.completions[0].tokens[0] == int(np.argmax(explicit(library, EXPLICIT, ())))
     assert found.n_proposals == 0
 

@@ -19,10 +19,10 @@ from palate.core.plan import (
 )
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import RunningRequest
 from palate.engine.local import LocalEngine
+from palate.engine.local import LocalSession as Session
 from palate.engine.prefill import PrefillSettings
-from palate.engine.session import Session
+from palate.engine.request import RunningRequest
 from palate.models.load import Base
 
 LONG = "The old harbour lies where the river meets the sea, and in the morning"  # 70 bytes

@@ -14,11 +14,11 @@ def states(tokens: list[int]) -> torch.Tensor:
 
 
 def put(store: PrefixCache, key: str, tokens: list[int]) -> None:
-    store.put((key,), tokens, lambda start, stop: states(tokens)[start:stop])
+    store.insert((key,), tokens, lambda start, stop: states(tokens)[start:stop])
 
 
 def known(store: PrefixCache, key: str, tokens: list[int]) -> int:
-    found = store.find((key,), tokens)
+    found = store.lookup((key,), tokens)
     if found:
         whole = torch.cat(found)
         assert torch.equal(whole, states(tokens)[: len(whole)])
@@ -47,7 +47,7 @@ def test_a_continued_text_is_asked_for_its_new_blocks_only() -> None:
         return states(list(range(70)))[start:stop]
 
     for _ in range(2):
-        store.put(("a",), list(range(70)), of)
+        store.insert(("a",), list(range(70)), of)
     assert asked == [(32, 64)]
     assert known(store, "a", list(range(70))) == 64
 
@@ -97,6 +97,6 @@ def test_many_texts_are_found_as_far_as_a_list_of_all_says(seed: int) -> None:
 
 def test_what_is_kept_is_a_copy() -> None:
     store, mine = PrefixCache(100), states(list(range(16)))
-    store.put(("a",), list(range(16)), lambda start, stop: mine[start:stop])
+    store.insert(("a",), list(range(16)), lambda start, stop: mine[start:stop])
     mine.zero_()
     assert known(store, "a", list(range(16))) == 16

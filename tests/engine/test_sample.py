@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.core.protocols import SamplingParams
-from palate.engine.sample import draw, uniforms
+from palate.engine.sample import sample_tokens, uniforms
 
 PROBS = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
 
 
 def one(u: float, *, probs: torch.Tensor = PROBS, **options: object) -> int:
     prompts, answers = options.pop("prompts", [()]), options.pop("answers", [[]])
-    drawn = draw(
+    drawn = sample_tokens(
         torch.log(probs),
         sampling=[SamplingParams(**options)],
         prompts=prompts,

@@ -7,9 +7,9 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import mixture_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import RunningRequest
 from palate.engine.local import LocalEngine
-from palate.engine.session import FAILED, Session
+from palate.engine.local import LocalSession as Session
+from palate.engine.request import FAILED, RunningRequest
 from palate.models.load import Base
 
 PLANS = [
@@ -98,7 +98,7 @@ def test_a_request_that_breaks_ends_alone(engine: LocalEngine) -> None:
     batch.logits[first] = torch.nan
     ends = drained(session)
     assert ends[running_requests[1]] == FAILED
-    assert "NaN" in running_requests[1].error
+    assert "NaN" in str(running_requests[1].error)
     for k in (0, 2, 3, 4):
         assert tuple(running_requests[k].tokens) == expected[k].tokens, k
     assert len(running_requests[1].tokens) == 1

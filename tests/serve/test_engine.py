@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,14 @@ import pytest
 from openai import OpenAI
 from starlette.testclient import TestClient
 
-from palate.engine.vllm.parts import Account
-from palate.engine.vllm.wire import VllmSettings
+from palate.engine.protocol import ExecutionReport
+from palate.library.engines import choose_engine
 from palate.library.library import Library
 from palate.serve.app import make_app
 from palate.serve.assemble import assemble
 from palate.serve.engine import engine_out
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
-from palate.serve.vllm_answers import answers_from
 from vllm_stand_in import StandIn, standing_in
 
 N_VOCAB = 259
@@ -47,12 +47,12 @@ def parts_beside(vllm: StandIn, opened: Library, tmp_path: Path) -> Callable[...
     def make(*, is_rated: bool = False, **changes: Any) -> Served:
         values = {"top_k": N_VOCAB, "max_top_k": N_VOCAB, "n_retries": 0, **changes}
         adapters = tmp_path / f"adapters-{time.monotonic_ns()}"  # of each process its own
-        use = VllmSettings(url=vllm.url, adapters_folder=adapters, **values)
+        use = {"url": vllm.url, "adapters_folder": adapters, "is_rated": is_rated, **values}
         return assemble(
             opened,
             ServeSettings(default_tokens=12, apply_after=1, max_prompt_tokens=150),
             database=f"sqlite:///{tmp_path}/{time.monotonic_ns()}.db",
-            engine_of=answers_from(use, adapters=None, is_rated=is_rated),
+            engine_of=choose_engine("vllm", use).open,
         )
 
     return make
@@ -263,14 +263,15 @@ def test_a_group_that_the_vllm_splits_is_an_error(beside, vllm: StandIn) -> None
     assert "rather than left unmixed" in split.json()["error"]["message"]
 
 
-def test_several_answers_are_told_by_their_worst() -> None:
-    exact = Account(((0.5, 0.0),), 0.0, 0.0, (0.0, 0.0), (0.1, 0.1), is_greedy=True, n_calls=1)
-    rounded = Account(((0.5, 0.0),), 0.3, 0.02, (0.0, 0.0), (0.1, 0.01), is_greedy=True, n_calls=1)
-    said = engine_out([exact, rounded], names=("a", "b"))
-    assert said.coefficients == {"a": 0.5, "b": 0.0}
-    assert (said.rounding_bound, said.list_bound, said.is_exact) == (0.02, 0.0, False)
-    assert (said.n_certified, said.n_calls) == (3, 2)  # a lead of .01 is within twice the bound
-    pooled = Account(((1.0, 0.0), (0.0, 1.0)), 0.0, None, (0.2,), (0.1,), is_greedy=True, n_calls=8)
-    found = engine_out([exact, pooled], names=("a", "b"))
-    assert (found.rounding_bound, found.list_bound) == (None, 0.2)
-    assert engine_out([pooled], names=("a", "b")).coefficients is None
+def test_several_answers_are_reported_by_their_worst() -> None:
+    one = ExecutionReport(((0.5, 0.0),), 0.0, 0.0, (0.0, 0.0), (0.1, 0.1), True, 1)
+    rounded = replace(one, parameter_change=0.3, rounding_bound=0.02, leads=(0.1, 0.01))
+    out = engine_out("vllm", [one, rounded], experts=("a", "b"))
+    assert out["coefficients"] == {"a": 0.5, "b": 0.0}
+    assert (out["rounding_bound"], out["list_bound"], out["is_exact"]) == (0.02, 0.0, False)
+    assert (out["n_certified"], out["n_calls"]) == (3, 2)  # a lead of .01 is within twice the bound
+    rows = ((1.0, 0.0), (0.0, 1.0))
+    pooled = replace(one, coefficients=rows, rounding_bound=None, list_bounds=(0.2,), leads=(0.1,))
+    both = engine_out("vllm", [one, pooled], experts=("a", "b"))
+    assert (both["rounding_bound"], both["list_bound"]) == (None, 0.2)
+    assert engine_out("vllm", [pooled], experts=("a", "b"))["coefficients"] is None

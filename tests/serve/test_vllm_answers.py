@@ -10,40 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from palate.core.errors import InvalidInputError
-from palate.core.plan import parameter_soup_plan
-from palate.engine.logprobs import Scored, row_distributions
-from palate.library.library import Library
-from palate.serve.vllm_answers import folders_of, rates_of
 from research.serving.server_process import FREE, ServerProcess
-
-
-def test_adapters_are_found_by_name_and_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="holds no adapters"):
-        folders_of(tmp_path)
-    (tmp_path / "short").mkdir()
-    (tmp_path / "notes.txt").touch()
-    assert folders_of(tmp_path) == {"short": tmp_path / "short"}
-
-
-def test_rates_bound_how_fast_a_librarys_own_texts_change(
-    tiny_library: Path, tiny_soup_library: Path
-) -> None:
-    for folder in (tiny_library, tiny_soup_library):  # without rollouts, and with
-        opened = Library.load(folder)
-        rates = rates_of(opened)
-        assert len(rates) == opened.bank.n_experts
-        assert all(0 < rate < np.inf for rate in rates)
-        item = Scored((1, 70, 71), (72, 73))
-        at, near = (
-            row_distributions(opened.base, opened.bank, plan=parameter_soup_plan(c), item=item)
-            for c in ((0.4, 0.2, 0.0), (0.4, 0.225, 0.0))
-        )
-        change = 0.5 * (at[0].exp() - near[0].exp()).abs().sum(dim=1).max()
-        assert float(change) <= 2 * 0.025 * rates[1]  # another text: near, not within
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""The seams: what a reward and an engine must do."""
+"""What a reward must do, and the requests and tokens of engines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,6 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
-from palate.core.types import Completion
 
 DEFAULT_MAX_TOKENS = 128  # of an answer, at every door
 
@@ -87,16 +86,4 @@ class Reward(Protocol):
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
         """`[texts]` in [0, 1], one for each prompt and answer."""
-        ...
-
-
-class Engine(Protocol):
-    """Executes batches of plans."""
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they are sampled."""
-        ...
-
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in order."""
         ...

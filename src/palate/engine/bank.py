@@ -11,7 +11,8 @@ sum without its zeros. The base is not changed: forward hooks add the second ter
 is in force, so a bank costs nothing when it is not used.
 
 Rows that differ only in what experts do to the unembedding can share one pass of everything before
-it: they lie in one lane, and the head's hook turns the lanes' hidden states into the rows' logits.
+it: they share a sequence, and the head's hook turns the sequences' hidden states into the rows'
+logits.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -42,7 +43,7 @@ class _Layer:
 
 @dataclass(frozen=True, eq=False)
 class _Scales:
-    """What a layer's inner products are multiplied by.
+    """The factors of a layer's inner products.
 
     Attributes:
         values: `[rows, 1, ranks]` of all blocks, or `[rows, 1, rank]` of the rows' own.
@@ -121,11 +122,11 @@ class AdapterBank:
         return len(self.names)
 
     def before_head(self, coefficients: Sequence[float]) -> tuple[float, ...]:
-        """What changes hidden states: rows equal in it and in their tokens can share a lane."""
+        """The coefficients that change hidden states: rows equal in them can share a sequence."""
         return tuple(coefficients[index] for index in self._before_head)
 
     def in_cache(self, coefficients: Sequence[float]) -> tuple[float, ...]:
-        """What changes keys or values: rows equal in it have the same of the same tokens."""
+        """The coefficients that change keys or values: rows equal in them can share a cache."""
         return tuple(coefficients[index] for index in self._in_cache)
 
     @contextmanager
@@ -139,9 +140,9 @@ class AdapterBank:
 
         Args:
             coefficients: `[rows, experts]`, any sign; one row per row of the batch.
-            lanes: `[rows]`, which row of the model's input each row reads, where that has fewer:
-                the logits then have a row for each. All of `0..lanes-1` occur, and rows of a lane
-                agree in `before_head`.
+            sequences: `[rows]`, row of the model's input that each row uses, where that has fewer:
+                the logits then have a row for each. All of `0..sequences-1` occur, and rows of a
+                sequence agree in `before_head`.
 
         Raises:
             InvalidCoefficientsError: the shape is not `[rows, experts]` or a value is not finite.
@@ -241,20 +242,18 @@ def _require_fit(
     matrix = getattr(module, "weight", None)
     if not isinstance(matrix, Tensor) or matrix.ndim != 2:
         raise FormatError(
-            f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} does "
-            f"not have; "
-            "use the base it was trained on."
+            f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} does not "
+            "have; use the base it was trained on."
         )
     if isinstance(module, nn.Embedding):
         raise FormatError(
             f"The expert {expert!r} adapts the embedding {layer!r}; only linear layers can be "
-            f"stacked."
+            "stacked."
         )
     d_out, d_in = matrix.shape if isinstance(module, nn.Linear) else matrix.shape[::-1]
-    found = (factor.up.shape[0], factor.down.shape[1])
-    if found != (d_out, d_in):
+    own = (factor.up.shape[0], factor.down.shape[1])
+    if own != (d_out, d_in):
         raise FormatError(
-            f"The expert {expert!r} adapts the layer {layer!r} with dimensions {found}, but the "
-            f"base "
+            f"The expert {expert!r} adapts the layer {layer!r} with dimensions {own}, but the base "
             f"{base!r} has {(d_out, d_in)}; use the base it was trained on."
         )

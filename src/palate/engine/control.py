@@ -6,20 +6,18 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor
 
-from palate.engine.batch import RunningRequest
+from palate.engine.request import RunningRequest
 
 
 class ControlRun(Protocol):
-    """One controller during one run of the engine; it may keep what it has read of each request."""
+    """One controller during one run of the engine; it may keep state for each request."""
 
-    def shares(
-        self, running_requests: Sequence[RunningRequest]
-    ) -> Sequence[Float[Tensor, " rows"]]:
+    def shares(self, requests: Sequence[RunningRequest], /) -> Sequence[Float[Tensor, " rows"]]:
         """For the next token of each request one share per row, on the simplex.
 
-        It is called once per step with every live request under this controller. A request that
-        was not there before has joined, with no token drawn; one that is missing has ended; all
-        others have exactly one token more than at the last call.
+        It is called once per step with every running request under this controller. A request that
+        was not there before has joined, without tokens; one that is missing has ended; all others
+        have exactly one token more than at the last call.
         """
         ...
 
@@ -28,5 +26,5 @@ class Controller(Protocol):
     """Gives the linear coefficients of controlled requests, token by token."""
 
     def start(self) -> ControlRun:
-        """What serves one run of the engine; runs do not know each other."""
+        """The state for one run of the engine; runs are independent."""
         ...

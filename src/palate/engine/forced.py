@@ -1,13 +1,11 @@
 """Distributions along given answers under any plan, one that leaves its shares to a controller too.
 
-`palate.engine.logprobs` reads fixed plans in large batches; a controller reads an answer token by
-token, so it is made to read the given one as if it had been drawn.
+`palate.engine.logprobs` scores fixed plans in large batches; a controller goes through an answer
+token by token, so it is given the tokens as if they had been sampled.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,10 +14,10 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import RunningRequest
 from palate.engine.control import Controller
 from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.pool import RowMap, pool_coefficients, pool_log_probs
+from palate.engine.request import RunningRequest
 from palate.engine.stream import TextStream
 from palate.models.load import Base
 
@@ -61,9 +59,9 @@ def plan_log_probs(
     controllers: Mapping[str, Controller] | None = None,
 ) -> Float[Tensor, " tokens"]:
     """`[tokens]`: log-probability of each token of the answer under the plan, nats."""
-    found = plan_distributions(base, bank, plan=plan, item=item, controllers=controllers)
-    answer = torch.tensor(item.answer, dtype=torch.long, device=found.device)
-    return found.gather(1, answer.unsqueeze(1)).squeeze(1)
+    log_probs = plan_distributions(base, bank, plan=plan, item=item, controllers=controllers)
+    answer = torch.tensor(item.answer, dtype=torch.long, device=log_probs.device)
+    return log_probs.gather(1, answer.unsqueeze(1)).squeeze(1)
 
 
 def _shares(
@@ -77,15 +75,13 @@ def _shares(
         return fixed.expand(n_tokens, -1)
     if name not in controllers:
         raise InvalidInputError(f"The plan names the controller {name!r}, which is not loaded.")
-    backend: Any = getattr(base.tokenizer, "backend_tokenizer", None)
     running = RunningRequest(
         index=0,
         request=Request("", plan, SamplingParams(max_tokens=max(n_tokens, 1))),
         plan=plan,
         prompt=item.context,
         contexts=[item.context if row.context is None else row.context for row in plan.rows],
-        uniforms=np.zeros(0),
-        text=TextStream(backend),
+        text=TextStream(base.tokenizer),
     )
     run = controllers[name].start()
     shares: list[Tensor] = []

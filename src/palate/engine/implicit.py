@@ -21,54 +21,49 @@ from torch import Tensor
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import SamplingParams
 from palate.core.seeds import generator_for
-from palate.engine.batch import RunningRequest
 from palate.engine.pool import RowMap
+from palate.engine.request import RunningRequest
+from palate.engine.sample import is_untruncated
 from palate.soup.rejection import rejection_sampler, sample_implicit
 
 
 def require_untruncated(sampling: SamplingParams) -> None:
-    """Return when tokens can be drawn by rejection under these settings.
+    """Return when tokens can be sampled by rejection under these settings.
 
     Raises:
         InvalidInputError: top-k, top-p or a repetition rule acts on the pooled distribution, which
             an implicit soup does not compute token by token.
     """
-    is_plain = (
-        sampling.top_k == 0
-        and sampling.top_p == 1.0
-        and sampling.repetition_penalty == 1.0
-        and sampling.no_repeat_ngram_size == 0
-    )
-    if not is_plain:
+    if not is_untruncated(sampling):
         raise InvalidInputError(
-            "An implicit soup draws by rejection, without top_k, top_p and repetition rules; leave "
-            "these out, or use the method 'output-soup', which has the same distribution."
+            "An implicit soup samples by rejection, without top_k, top_p and repetition rules; "
+            "leave these out, or use the method 'output-soup', which has the same distribution."
         )
 
 
-def redraw(
+def sample_by_rejection(
     tokens: Tensor,
-    running_requests: Sequence[RunningRequest],
+    requests: Sequence[RunningRequest],
     *,
     logits: Float[Tensor, "rows vocab"],
     log_probs: Float[Tensor, "requests vocab"],
     rows: RowMap,
 ) -> Tensor:
-    """The batch's next tokens, with those of implicit requests drawn by rejection.
+    """The batch's next tokens, with those of implicit requests sampled by rejection.
 
     Args:
-        tokens: `[requests]`, drawn from the pooled distributions.
-        running: The requests.
+        tokens: `[requests]`, sampled from the pooled distributions.
+        requests: The requests.
         logits: `[rows, vocab]`, next-token logits of every row.
         log_probs: `[requests, vocab]`, pooled, nats.
         rows: Which request each row belongs to.
     """
-    for place, running in enumerate(running_requests):
+    for place, running in enumerate(requests):
         if running.plan.pool.is_implicit and running.request.sampling.temperature > 0:
             own = logits[rows.owner == place]
             proposal = torch.log_softmax(own[_proposer(running)].double(), dim=-1)
             tilt = log_probs[place].double() - proposal
-            found = sample_implicit(
+            draws = sample_implicit(
                 rejection_sampler(
                     proposal.cpu().numpy(),
                     np.nan_to_num(tilt.cpu().numpy(), nan=-np.inf, posinf=np.inf, neginf=-np.inf),
@@ -77,9 +72,9 @@ def redraw(
                 n_draws=1,
                 generator=generator_for(running.request.seed, "implicit", len(running.tokens)),
             )
-            running.n_proposals += int(found.n_proposals[0])
-            running.n_fallbacks += found.n_fallbacks
-            tokens[place] = int(found.tokens[0])
+            running.n_proposals += int(draws.n_proposals[0])
+            running.n_fallbacks += draws.n_fallbacks
+            tokens[place] = int(draws.tokens[0])
     return tokens
 
 

@@ -1,45 +1,51 @@
-"""The engine: executes batches of plans on one base and one adapter bank.
+"""The engine in this process: executes batches of plans on one base and one adapter bank.
 
 Every request contributes the rows of its plan to one running batch: different users, methods and
-coefficients share
-each forward pass. Rows are read once (equal rows of a batch share their reading), decoded with a
-key-value cache,
-pooled per request, and every row of a request receives the token that was drawn. Requests join when
-rows are
-free and leave when they end, so a long answer does not hold up short ones.
+coefficients share each forward pass. Prompts are prefilled once, decoded with a key-value cache,
+pooled per request, and every row of a request receives the sampled token. Requests join when rows
+are free and leave when they end, so a long answer does not hold up short ones.
 
-A request's answer depends on its own prompt, plan, sampling and seed. What else is in the batch
-changes
-log-probabilities only by rounding (about 1e-6 in float32).
+A request's answer depends on its own prompt, plan, sampling and seed. Other requests in the batch
+change log-probabilities only by rounding (about 1e-6 in float32). A request whose distribution is
+not finite fails alone.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
 from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import RunningRequest
-from palate.engine.control import Controller
-from palate.engine.prefill import PrefillSettings
-from palate.engine.session import FAILED, Parts, Session
+from palate.engine.batch import Batch, rows_without
+from palate.engine.control import Controller, ControlRun
+from palate.engine.implicit import require_untruncated, sample_by_rejection
+from palate.engine.pool import RowMap, pool_log_probs
+from palate.engine.prefill import ModelRunner, PrefillSettings
+from palate.engine.protocol import StepOutput, finished, run
+from palate.engine.request import RunningRequest
+from palate.engine.sample import sample_tokens
 from palate.models.load import Base
 
 DEFAULT_PREFILL = PrefillSettings()
+JOIN_SHARE = 0.25  # share of the rows that must be free before waiting requests are prefilled
 
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """An answer with what every row said of it.
+    """An answer with every row's log-probabilities.
 
     Attributes:
         completion: The answer.
-        shares: `[tokens, rows]`, pool coefficients with which each token was drawn.
+        shares: `[tokens, rows]`, pool coefficients with which each token was sampled.
         row_log_probs: `[tokens, rows]`, log-probability of each token under each row.
     """
 
@@ -54,11 +60,15 @@ class LocalEngine:
     Attributes:
         base: The frozen base.
         bank: The experts; plans have one coefficient for each.
-        max_num_seqs: Most rows that run at a time.
-        max_num_batched_tokens: Most lanes times tokens that run at a time; `None` for no limit. A request
-            has a lane for each of its rows, but one for all that differ in the unembedding alone.
-        reading: How prompts are read; by default nothing of them is kept for later ones.
+        max_num_seqs: Most rows in the running batch.
+        max_num_batched_tokens: Most tokens that the key-value cache may come to hold, over all
+            sequences; `None` for no limit. A request has a sequence for each of its rows, but one
+            for all rows that differ in the unembedding alone.
+        prefill: How prompts are prefilled; by default nothing is cached for later prompts.
+        controllers: By name.
     """
+
+    name = "local"
 
     def __init__(
         self,
@@ -73,16 +83,14 @@ class LocalEngine:
         """Keep the parts.
 
         Raises:
-            InvalidInputError: no rows or positions are allowed.
+            InvalidInputError: a limit is below one.
         """
-        if max_num_seqs < 1:
-            raise InvalidInputError(
-                f"The engine's max_num_seqs is {max_num_seqs}; give at least 1."
-            )
-        if max_num_batched_tokens is not None and max_num_batched_tokens < 1:
-            raise InvalidInputError(
-                f"The engine's max_num_batched_tokens is {max_num_batched_tokens}; give at least 1."
-            )
+        for setting, value in (
+            ("max_num_seqs", max_num_seqs),
+            ("max_num_batched_tokens", max_num_batched_tokens),
+        ):
+            if value is not None and value < 1:
+                raise InvalidInputError(f"The engine's {setting} is {value}; give at least 1.")
         self.base = base
         self.bank = bank
         self.max_num_seqs = max_num_seqs
@@ -90,92 +98,219 @@ class LocalEngine:
         self.prefill = prefill
         self.controllers = dict(controllers or {})
 
-    def open_session(self) -> Session:
-        """An open-ended run; sessions of one engine take turns, never step at the same time."""
-        return Session(
-            Parts(
-                self.base,
-                self.bank,
-                self.max_num_seqs,
-                self.max_num_batched_tokens,
-                self.prefill,
-                self.controllers,
-            )
-        )
+    def open_session(self) -> "LocalSession":
+        """A new session; sessions of one engine take turns, never step at the same time."""
+        return LocalSession(self)
 
     def require_ready(self) -> None:
-        """Return: an engine in this process is there as long as the process."""
+        """Return: an engine in this process is always ready."""
 
     def close(self) -> None:
-        """Let go of what is elsewhere: nothing."""
+        """Nothing outside this process is held."""
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order.
 
         Raises:
-            InvalidInputError: a plan does not fit the bank, or a request needs more than `max_num_seqs`
-                rows.
+            InvalidInputError: a plan does not fit the bank or the engine's limits, or a
+                distribution is not finite.
         """
-        return [completion_of(running, end) for running, end in self._finished(requests)]
+        return [completion for _, completion in finished(self.open_session(), requests)]
 
     def trace(self, requests: Sequence[Request]) -> list[Traced]:
-        """As `generate`, with every row's log-probability of every token.
-
-        These numbers are all that training a controller needs of the experts.
-
-        Raises:
-            InvalidInputError: as `generate`.
-        """
+        """As `generate`, with every row's log-probability of every token."""
         return [
             Traced(
-                completion_of(running, end),
+                completion,
                 np.array(running.shares, dtype=np.float64),
                 np.array(running.row_log_probs, dtype=np.float64),
             )
-            for running, end in self._finished(requests, is_traced=True)
+            for running, completion in finished(self.open_session(), requests, is_traced=True)
         ]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they are drawn; each request's last token says why it ended.
-
-        Raises:
-            InvalidInputError: a plan does not fit the bank, or a request needs more than `max_num_seqs`
-                rows.
-        """
-        for _, token in self._run(requests):
+        """Tokens of all requests as they are sampled; raises as `generate`."""
+        for _, token in run(self.open_session(), requests):
             yield token
 
-    def _finished(
-        self, requests: Sequence[Request], *, is_traced: bool = False
-    ) -> list[tuple[RunningRequest, Token]]:
-        """Every request with its last token, in order."""
-        ends = {
-            running.index: (running, token)
-            for running, token in self._run(requests, is_traced=is_traced)
-            if token.finish
+
+class LocalSession:
+    """A running batch that requests join and leave at every step; one thread uses it."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        """An empty batch."""
+        self._engine = engine
+        self._runner = ModelRunner(engine.base, engine.bank, engine.prefill)
+        self._waiting: deque[RunningRequest] = deque()
+        self._batch: Batch | None = None
+        self._control_runs: dict[str, ControlRun] = {}
+        self._count = 0
+
+    @property
+    def n_running(self) -> int:
+        """Requests in the running batch."""
+        return len(self._batch.requests) if self._batch is not None else 0
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the running batch."""
+        return self._batch.n_rows if self._batch is not None else 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits or runs."""
+        return self._batch is None and not self._waiting
+
+    def add_request(
+        self, request: Request, *, is_traced: bool = False, n_top: int = 0
+    ) -> RunningRequest:
+        """Queue a request; see `palate.engine.protocol.Session`.
+
+        Raises:
+            InvalidInputError: the plan does not fit the bank or the engine's limits.
+        """
+        self._require_possible(request)
+        engine = self._engine
+        running = RunningRequest.start(
+            request, engine.base, index=self._count, is_traced=is_traced, n_top=n_top
+        )
+        running.sequences = _sequences(engine.bank, running.plan, running.contexts)
+        if not self._fits([running]):
+            raise InvalidInputError(
+                f"The request needs {running.n_sequences} x {running.most_tokens} positions, but "
+                f"the engine holds at most {engine.max_num_batched_tokens}; shorten the prompt or "
+                "the answer."
+            )
+        self._count += 1
+        self._waiting.append(running)
+        return running
+
+    def abort_request(self, running: RunningRequest) -> None:
+        """Drop a request at once; one that has ended is no error."""
+        if running in self._waiting:
+            self._waiting.remove(running)
+        elif self._batch is not None:
+            self._batch = self._batch.without({running.index})
+
+    def report(self, running: RunningRequest) -> None:
+        """Nothing: answers are exact."""
+        del running
+
+    def close(self) -> None:
+        """Abort all requests."""
+        self._waiting.clear()
+        self._batch = None
+
+    def step(self) -> StepOutput:
+        """One token for every running request; the last token of a request has a finish."""
+        batch = self._admit_waiting()
+        if batch is None:
+            return []
+        rows = batch.controlled_rows(self._control_runs)
+        failures: StepOutput = []
+        try:
+            log_probs = pool_log_probs(batch.logits, rows)
+        except InvalidInputError:
+            failures = [(running, running.fail(error)) for running, error in batch.failing(rows)]
+            batch, rows = rows_without(batch, rows, {running.index for running, _ in failures})
+            if batch is None or rows is None:
+                self._batch = None
+                return failures
+            log_probs = pool_log_probs(batch.logits, rows)
+        output = self._sample(batch, rows, log_probs)
+        ended = {running.index for running, token in output if token.finish}
+        self._runner.cache_prefixes(batch, ended)
+        self._batch = batch.without(ended)
+        if self._batch is not None:
+            self._runner.decode(self._batch)
+        return failures + output
+
+    def _require_possible(self, request: Request) -> None:
+        engine, plan = self._engine, request.plan.normal_form()
+        controller = plan.pool.controller
+        rules = {
+            f"The plan has {plan.n_experts} coefficients a row, but the bank has "
+            f"{engine.bank.n_experts} experts; give one coefficient per expert.": plan.n_experts
+            != engine.bank.n_experts,
+            f"The plan has {len(plan.rows)} rows, but the engine runs at most "
+            f"{engine.max_num_seqs}.": len(plan.rows) > engine.max_num_seqs,
+            f"The plan names the controller {controller!r}, which is not loaded.": controller
+            is not None
+            and controller not in engine.controllers,
         }
-        return [ends[index] for index in range(len(requests))]
+        for sentence, is_broken in rules.items():
+            if is_broken:
+                raise InvalidInputError(sentence)
+        if plan.pool.is_implicit:
+            require_untruncated(request.sampling)
 
-    def _run(
-        self, requests: Sequence[Request], *, is_traced: bool = False
-    ) -> Iterator[tuple[RunningRequest, Token]]:
-        session = self.open_session()
-        for request in requests:
-            session.add_request(request, is_traced=is_traced)
-        while not session.is_idle:
-            drawn = session.step()
-            for running, token in drawn:
-                if token.finish == FAILED:
-                    raise InvalidInputError(running.error)
-            yield from drawn
+    def _fits(self, requests: Sequence[RunningRequest]) -> bool:
+        """Whether these requests can run together to their ends."""
+        n_rows = sum(len(running.plan.rows) for running in requests)
+        n_sequences = sum(running.n_sequences for running in requests)
+        width = max(running.most_tokens for running in requests)
+        limit = self._engine.max_num_batched_tokens
+        return n_rows <= self._engine.max_num_seqs and (
+            limit is None or n_sequences * width <= limit
+        )
+
+    def _admit_waiting(self) -> Batch | None:
+        batch = self._batch
+        if not self._waiting:
+            return batch
+        max_num_seqs = self._engine.max_num_seqs
+        if batch is None:
+            controllers = self._engine.controllers
+            self._control_runs = {name: c.start() for name, c in controllers.items()}
+        elif max_num_seqs - batch.n_rows < JOIN_SHARE * max_num_seqs:
+            return batch
+        current = list(batch.requests) if batch is not None else []
+        fresh: list[RunningRequest] = []
+        while self._waiting and self._fits([*current, *fresh, self._waiting[0]]):
+            if current and self._runner.prefill_chunk(self._waiting[0]):
+                break  # the others' next tokens first
+            fresh.append(self._waiting.popleft())
+        if fresh:
+            prefilled = self._runner.prefill(fresh)
+            self._batch = prefilled if batch is None else batch.joined(prefilled)
+        return self._batch
+
+    @torch.inference_mode()
+    def _sample(
+        self, batch: Batch, rows: RowMap, log_probs: Float[Tensor, "requests vocab"]
+    ) -> StepOutput:
+        requests = batch.requests
+        tokens = sample_tokens(
+            log_probs,
+            sampling=[running.request.sampling for running in requests],
+            prompts=[running.contexts[0] for running in requests],
+            answers=[running.tokens for running in requests],
+            uniform=torch.tensor([running.uniforms[len(running.tokens)] for running in requests]),
+        )
+        if any(running.plan.pool.is_implicit for running in requests):
+            tokens = sample_by_rejection(
+                tokens, requests, logits=batch.logits, log_probs=log_probs, rows=rows
+            )
+        token_log_probs = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
+        if any(running.is_traced for running in requests):
+            batch.record_rows(rows, tokens)
+        if any(running.n_top for running in requests):
+            batch.record_top(log_probs)
+        stop_ids = self._engine.base.stop_ids
+        return [
+            (running, running.take(token, log_prob, stop_ids=stop_ids))
+            for running, token, log_prob in zip(
+                requests, tokens.tolist(), token_log_probs, strict=True
+            )
+        ]
 
 
-def completion_of(running: RunningRequest, end: Token) -> Completion:
-    """The answer to a request, given its last token."""
-    return Completion(
-        prompt=running.request.prompt,
-        text=running.text.text,
-        tokens=tuple(running.tokens),
-        log_probs=tuple(running.log_probs),
-        finish="stop" if end.finish == "stop" else "length",
+def _sequences(
+    bank: AdapterBank, plan: Plan, contexts: Sequence[tuple[int, ...]]
+) -> tuple[int, ...]:
+    """The sequence that each row's logits come from: rows share one if only the head differs."""
+    places: dict[tuple[tuple[float, ...], tuple[int, ...]], int] = {}
+    return tuple(
+        places.setdefault((bank.before_head(row.coefficients), context), len(places))
+        for row, context in zip(plan.rows, contexts, strict=True)
     )

@@ -16,7 +16,7 @@ from palate.models.load import Base
 
 @dataclass(frozen=True)
 class Scored:
-    """An answer to be scored: what was read before it, and its own token ids.
+    """An answer to be scored: token ids of its context, and its own.
 
     Attributes:
         context: Token ids of the prompt; at least one.
@@ -48,21 +48,19 @@ def answer_log_probs(
         base: The base model.
         bank: The experts.
         plans: One per item; a controlled pool is refused.
-        items: What was read and what was answered.
+        items: The contexts and answers.
         max_num_seqs: Most rows in one pass.
 
     Raises:
         InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a
             controller.
     """
-    if len(plans) != len(items):
-        raise InvalidInputError(
-            f"There are {len(plans)} plans for {len(items)} answers; give one each."
-        )
-    found: list[Tensor] = []
-    for part in _parts(plans, max_num_seqs=max_num_seqs):
-        found += _chunk(base, bank, plans=plans[part], items=items[part])
-    return found
+    _require_one_each(plans, items)
+    return [
+        log_probs
+        for part in _parts(plans, max_num_seqs=max_num_seqs)
+        for log_probs in _chunk(base, bank, plans=plans[part], items=items[part])
+    ]
 
 
 @torch.inference_mode()
@@ -83,7 +81,7 @@ def answer_divergences(
         base: The base model, which is the reference.
         bank: The experts.
         plans: One per item; a controlled pool is refused.
-        items: What was read and what was answered.
+        items: The contexts and answers.
         max_num_seqs: Most rows in one pass, the reference's among them.
 
     Raises:
@@ -93,13 +91,10 @@ def answer_divergences(
     Source:
         palm.md, section 8.
     """
-    if len(plans) != len(items):
-        raise InvalidInputError(
-            f"There are {len(plans)} plans for {len(items)} answers; give one each."
-        )
+    _require_one_each(plans, items)
     normal = _normal(plans)
     reference = reference_plan(n_experts=bank.n_experts)
-    found: list[Tensor] = []
+    divergences: list[Tensor] = []
     for part in _parts(normal, max_num_seqs=max_num_seqs // 2):
         paired = [plan for own in normal[part] for plan in (own, reference)]
         twice = [item for item in items[part] for _ in range(2)]
@@ -107,8 +102,15 @@ def answer_divergences(
         pooled = pool_log_probs(logits, RowMap.of(paired, device=base.device))
         own, other = pooled[::2], pooled[1::2]
         terms = torch.where(own > -torch.inf, own.exp() * (own - other), 0.0).sum(dim=2)
-        found += [terms[place, : len(item.answer)] for place, item in enumerate(items[part])]
-    return found
+        divergences += [terms[place, : len(item.answer)] for place, item in enumerate(items[part])]
+    return divergences
+
+
+def _require_one_each(plans: Sequence[Plan], items: Sequence[Scored]) -> None:
+    if len(plans) != len(items):
+        raise InvalidInputError(
+            f"There are {len(plans)} plans for {len(items)} answers; give one each."
+        )
 
 
 def _parts(plans: Sequence[Plan], *, max_num_seqs: int) -> Iterator[slice]:
@@ -169,7 +171,7 @@ def _chunk(
 def _row_logits(
     base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
 ) -> Float[Tensor, "rows answer vocab"]:
-    """Logits for every answer token of every row; what follows a shorter answer has no meaning."""
+    """Logits for every answer token of every row; padding follows shorter answers."""
     texts = [
         (row.context if row.context is not None else item.context, item.answer)
         for plan, item in zip(plans, items, strict=True)

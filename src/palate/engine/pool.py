@@ -1,8 +1,8 @@
 """Pooling in torch: many rows' next-token distributions become one per request.
 
 A batch may mix `single`, `log_linear` and `linear` requests with different numbers of rows; each
-kind is one scatter
-over the rows. Everything happens in float32 on log-probabilities, with maxima subtracted.
+kind is one scatter over the rows. Everything happens in float32 on log-probabilities, with maxima
+subtracted.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,6 @@ from torch import Tensor
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
-
-_LINEAR = "linear"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ class RowMap:
         return cls(
             torch.tensor(owner, device=device),
             torch.tensor(coefficient, dtype=torch.float32, device=device),
-            torch.tensor([plan.pool.kind == _LINEAR for plan in plans], device=device),
+            torch.tensor([plan.pool.kind == "linear" for plan in plans], device=device),
         )
 
 
@@ -100,8 +98,7 @@ def _maximum(log_probs: Tensor, owner: Tensor, shape: tuple[int, ...]) -> Tensor
 def _require_finite(log_probs: Tensor) -> Tensor:
     if bool(torch.isnan(log_probs).any() | torch.isposinf(log_probs).any()):
         raise InvalidInputError(
-            "The pooled logits hold NaN or +infinity: a row is not finite, or a token that a "
-            "row forbids "
-            "has a negative coefficient; check the adapters and coefficients."
+            "The pooled logits hold NaN or +infinity: a row is not finite, or a token that a row "
+            "forbids has a negative coefficient; check the adapters and coefficients."
         )
     return log_probs

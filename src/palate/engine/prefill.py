@@ -1,16 +1,16 @@
-"""The model's passes for a running batch: what is read of new requests, and one token more.
+"""The model's forward passes for a running batch: prefill of new requests, and decoding.
 
-Rows of a request that differ only behind the hidden states share a lane: one pass, one cache, their
-own logits. Equal lanes of different requests are read once. With a store of prefixes a lane takes
-over the keys and values of the longest beginning that was read under the same coefficients (as far
-as these reach keys and values), and what it reads is kept for later, its answer included, so that
-the next turn of a conversation reads only what is new.
+Rows of a request that differ only behind the hidden states share a sequence: one pass, one cache,
+their own logits. Equal sequences of different requests are prefilled once. With a prefix cache a
+sequence takes over the keys and values of its longest cached prefix under the same coefficients (as
+far as these reach keys and values), and its own, answer included, are cached for later, so that the
+next turn of a conversation prefills only its new tokens.
 
-A long prompt can be read in parts, between which others get their tokens: each part ends up in the
-store, until little enough is left to be read at once.
+A long prompt can be prefilled in chunks, between which other requests get their tokens: each chunk
+goes to the prefix cache, until little enough is left to be prefilled at once.
 
-Prompts of like length are read together, so that a long one does not pad short ones to its length.
-In a group every lane reads as many tokens as the one with most to read: the pass is a rectangle.
+Prompts of similar length are prefilled together, so that a long one does not pad short ones to its
+length. In a group every sequence passes as many tokens as the longest: the pass is a rectangle.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -22,22 +22,23 @@ from torch import Tensor
 
 from palate.core.errors import InvalidInputError
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Batch, RunningRequest
+from palate.engine.batch import Batch
 from palate.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
+from palate.engine.request import RunningRequest
 from palate.models.cache import RowCache, empty_kv
 from palate.models.load import Base
 
 
 @dataclass(frozen=True)
 class PrefillSettings:
-    """How prompts are read.
+    """How prompts are prefilled.
 
     Attributes:
-        max_prefix_tokens: Most tokens whose keys and values a session keeps for later prompts.
-        prefill_chunk_tokens: Most tokens of one prompt that are read between two steps of others, where
-            prefixes are kept; `None` reads every prompt at once.
-        pass_tokens: Tokens whose reading costs as much as starting another pass; prompts of unlike
-            length are read apart where that saves more.
+        max_prefix_tokens: Most tokens in a session's prefix cache; 0 caches nothing.
+        prefill_chunk_tokens: Most tokens of one prompt that are prefilled between two steps of
+            other requests, where there is a prefix cache; `None` prefills every prompt at once.
+        pass_tokens: Tokens whose prefill costs as much as starting another pass; prompts of unlike
+            length are prefilled in separate passes where that saves more.
     """
 
     max_prefix_tokens: int = 0
@@ -48,7 +49,7 @@ class PrefillSettings:
         """Refuse settings out of range."""
         if self.max_prefix_tokens < 0:
             raise InvalidInputError(
-                f"The setting max_prefix_tokens is {self.max_prefix_tokens}; give 0 to keep "
+                f"The setting max_prefix_tokens is {self.max_prefix_tokens}; give 0 to cache "
                 "nothing."
             )
         if self.prefill_chunk_tokens is not None and self.prefill_chunk_tokens < 1:
@@ -61,209 +62,186 @@ SequenceKey = tuple[Hashable, tuple[float, ...], tuple[int, ...]]
 
 
 @dataclass(eq=False)
-class _PrefillSequence:
-    """A context to be read.
+class _Prefill:
+    """A sequence to be prefilled.
 
     Attributes:
         context: Its tokens.
-        owner: Whose keys and values they become: scope and coefficients that reach them.
+        owner: Key of its states in the prefix cache: scope, and coefficients that reach them.
         rows: Coefficients of the rows it serves, and where each stands among all rows.
-        known: Blocks of states that need not be read.
-        n_reused: Tokens that were not read.
+        cached: Blocks of states from the prefix cache.
+        n_cached: Tokens that were not passed through the model.
     """
 
     context: tuple[int, ...]
     owner: Hashable
     rows: list[tuple[tuple[float, ...], int]] = field(default_factory=list)
-    known: list[Float[Tensor, "tokens width"]] = field(default_factory=list)
-    n_cached_tokens: int = 0
+    cached: list[Float[Tensor, "tokens width"]] = field(default_factory=list)
+    n_cached: int = 0
 
     @property
-    def n_to_read(self) -> int:
-        """Tokens that must be read: what is not known, and the last for its logits."""
-        n_known = sum(len(block) for block in self.known)
-        return max(len(self.context) - n_known, 1)
+    def n_new(self) -> int:
+        """Tokens to pass: all that are not cached, and the last one for its logits."""
+        return max(len(self.context) - sum(len(block) for block in self.cached), 1)
 
 
-class Reader:
-    """Makes batches and moves them on."""
+class ModelRunner:
+    """Prefills batches and decodes them, with one prefix cache."""
 
-    def __init__(self, base: Base, bank: AdapterBank, prefill: PrefillSettings) -> None:
-        """Start with nothing known."""
+    def __init__(self, base: Base, bank: AdapterBank, settings: PrefillSettings) -> None:
+        """Start with an empty prefix cache."""
         self._base = base
         self._bank = bank
-        n_kept = prefill.max_prefix_tokens
-        self._store = PrefixCache(n_kept) if n_kept > 0 else None
-        self._max_read_tokens = prefill.prefill_chunk_tokens
-        self._pass_tokens = prefill.pass_tokens
+        n_tokens = settings.max_prefix_tokens
+        self._prefixes = PrefixCache(n_tokens) if n_tokens > 0 else None
+        self._chunk_tokens = settings.prefill_chunk_tokens
+        self._pass_tokens = settings.pass_tokens
         self._shapes: list[tuple[int, int]] = []
 
     @torch.inference_mode()
-    def read(self, running_requests: list[RunningRequest]) -> Batch:
-        """A batch of requests whose prompts have been read."""
-        sequences, sequence_of = self._sequences(running_requests)
-        done: list[_PrefillSequence] = []
+    def prefill(self, requests: list[RunningRequest]) -> Batch:
+        """A batch of requests whose prompts have been prefilled."""
+        unique, of_sequence = self._sequences(requests)
+        done: list[_Prefill] = []
         parts: list[tuple[RowCache, Tensor]] = []
-        for wave in self._waves(sequences):
+        for wave in self._waves(unique):
             for group in _groups(wave, pass_tokens=self._pass_tokens):
-                parts.append(self._read_group(group))
+                parts.append(self._prefill_group(group))
                 done.extend(group)
         cache = parts[0][0]
         for other, _ in parts[1:]:
             cache.join(other)
-        logits = torch.cat([said for _, said in parts])
+        logits = torch.cat([group_logits for _, group_logits in parts])
         place_of = {sequence: place for place, sequence in enumerate(done)}
-        places = [place_of[sequence] for sequence in sequence_of]
+        places = [place_of[sequence] for sequence in of_sequence]
         if places != list(range(len(done))):
             cache.select(torch.tensor(places, device=self._base.device))
         order = torch.tensor([row for sequence in done for _, row in sequence.rows])
         first = 0
-        for running in running_requests:
+        for running in requests:
             if running.n_chunks == 0:
-                running.n_cached_tokens = sequence_of[first].n_cached_tokens
+                running.n_cached_tokens = of_sequence[first].n_cached
             first += running.n_sequences
-        return Batch(running_requests, cache, logits[order.argsort().to(self._base.device)])
+        return Batch(requests, cache, logits[order.argsort().to(self._base.device)])
 
     @torch.inference_mode()
-    def read_part(self, running: RunningRequest) -> bool:
-        """Read some of a request whose prompts are too long to be read at once.
+    def prefill_chunk(self, running: RunningRequest) -> bool:
+        """Prefill a chunk of a request whose prompts are too long to be prefilled at once.
 
         Returns:
-            Whether something was read; if not, the request is to be read.
+            Whether a chunk was prefilled; if not, the rest of the request is to be prefilled.
         """
-        limit = self._max_read_tokens
-        if self._store is None or limit is None:
+        limit = self._chunk_tokens
+        if self._prefixes is None or limit is None:
             return False
-        sequences, sequence_of = self._sequences([running])
-        size = max(limit // len(sequences), BLOCK_TOKENS)
-        most = sum(len(sequence.context) for sequence in sequences)
-        if most > self._store.max_tokens or running.n_chunks * size > most:
-            return False  # it would not all be kept, or others push it out as fast as it is read
-        parts: list[_PrefillSequence] = []
-        for sequence in sequences:
-            known = self._store.find(sequence.owner, sequence.context)
-            n_known = sum(len(block) for block in known)
-            end = n_known + size
-            if running.n_chunks == 0 and sequence is sequence_of[0]:
-                running.n_cached_tokens = n_known  # before any of it was read for this request
+        unique, of_sequence = self._sequences([running])
+        size = max(limit // len(unique), BLOCK_TOKENS)
+        most = sum(len(sequence.context) for sequence in unique)
+        if most > self._prefixes.max_tokens or running.n_chunks * size > most:
+            return False  # the cache cannot hold it, or others evict it as fast as it comes
+        chunks: dict[tuple[Hashable, tuple[int, ...]], _Prefill] = {}
+        for sequence in unique:
+            cached = self._prefixes.lookup(sequence.owner, sequence.context)
+            n_cached = sum(len(block) for block in cached)
+            end = n_cached + size
+            if running.n_chunks == 0 and sequence is of_sequence[0]:
+                running.n_cached_tokens = n_cached  # before this request's own chunks
             if end < len(sequence.context):
-                coefficients, _ = sequence.rows[0]
-                parts.append(
-                    _PrefillSequence(
-                        sequence.context[:end], sequence.owner, [(coefficients, 0)], known
-                    )
-                )
-        different = list({(part.owner, part.context): part for part in parts}.values())
-        for group in _groups(different, pass_tokens=self._pass_tokens):
-            self._read_group(group)
-        running.n_chunks += bool(parts)
-        return bool(parts)
+                chunk, owner = sequence.context[:end], sequence.owner
+                rows = [(sequence.rows[0][0], 0)]
+                chunks[owner, chunk] = _Prefill(chunk, owner, rows, cached)
+        for group in _groups(list(chunks.values()), pass_tokens=self._pass_tokens):
+            self._prefill_group(group)
+        running.n_chunks += bool(chunks)
+        return bool(chunks)
 
     @torch.inference_mode()
-    def advance(self, batch: Batch) -> None:
-        """Read the token that was drawn last in every request."""
+    def decode(self, batch: Batch) -> None:
+        """Pass the last token of every sequence; the batch has the next token's logits then."""
         batch.cache.extend()
         batch.logits = self._forward(
             batch.last_tokens(), batch.cache, batch.coefficients(), batch.sequences
         )
 
     @torch.inference_mode()
-    def keep(self, batch: Batch, ended: Iterable[int]) -> None:
-        """Keep what requests have read that end: the next turn of a conversation begins so."""
-        if self._store is None:
+    def cache_prefixes(self, batch: Batch, ended: Iterable[int]) -> None:
+        """Cache the sequences of requests that end: the next turn of a conversation begins so."""
+        if self._prefixes is None:
             return
-        indices, place = set(ended), 0
-        for running in batch.running_requests:
+        indices, first = set(ended), 0
+        for running in batch.requests:
             if running.index in indices:
                 for sequence in range(running.n_sequences):
                     row = running.sequences.index(sequence)
                     tokens = running.contexts[row] + tuple(running.tokens[:-1])
                     owner = self._owner(running, running.plan.rows[row].coefficients)
-                    self._put(owner, tokens, batch.cache, place + sequence)
-            place += running.n_sequences
+                    self._insert(owner, tokens, batch.cache, first + sequence)
+            first += running.n_sequences
 
-    def _sequences(
-        self, running_requests: list[RunningRequest]
-    ) -> tuple[list[_PrefillSequence], list[_PrefillSequence]]:
-        """The different lanes, and the lane of each lane of each request in turn."""
-        unique: dict[SequenceKey, _PrefillSequence] = {}
-        sequence_of: list[_PrefillSequence] = []
+    def _sequences(self, requests: list[RunningRequest]) -> tuple[list[_Prefill], list[_Prefill]]:
+        """The different sequences, and the one of each sequence of each request in turn."""
+        unique: dict[SequenceKey, _Prefill] = {}
+        of_sequence: list[_Prefill] = []
         row = 0
-        for running in running_requests:
+        for running in requests:
             n_seen = 0
             for part, context, place in zip(
                 running.plan.rows, running.contexts, running.sequences, strict=True
             ):
                 key = (running.request.scope, self._bank.before_head(part.coefficients), context)
-                sequence = unique.setdefault(
-                    key, _PrefillSequence(context, self._owner(running, part.coefficients))
-                )
+                owner = self._owner(running, part.coefficients)
+                sequence = unique.setdefault(key, _Prefill(context, owner))
                 sequence.rows.append((part.coefficients, row))
                 row += 1
-                if place == n_seen:  # lanes are counted in the order of their first rows
-                    sequence_of.append(sequence)
+                if place == n_seen:  # sequences are counted in the order of their first rows
+                    of_sequence.append(sequence)
                     n_seen += 1
-        return list(unique.values()), sequence_of
+        return list(unique.values()), of_sequence
 
     def _owner(self, running: RunningRequest, coefficients: tuple[float, ...]) -> Hashable:
         return (running.request.scope, self._bank.in_cache(coefficients))
 
-    def _waves(self, sequences: list[_PrefillSequence]) -> Iterable[list[_PrefillSequence]]:
-        """Lanes to be read together; of those with the same states one first, then the others."""
-        if self._store is None:
+    def _waves(self, sequences: list[_Prefill]) -> Iterable[list[_Prefill]]:
+        """Sequences to prefill together: one of those with equal states first, then the others."""
+        if self._prefixes is None:
             yield sequences
             return
-        firsts = list(
-            {
-                (sequence.owner, sequence.context): sequence for sequence in reversed(sequences)
-            }.values()
-        )
-        for wave in (firsts[::-1], [sequence for sequence in sequences if sequence not in firsts]):
+        firsts = list({(one.owner, one.context): one for one in reversed(sequences)}.values())
+        for wave in (firsts[::-1], [one for one in sequences if one not in firsts]):
             for sequence in wave:
-                sequence.known = self._store.find(sequence.owner, sequence.context)
+                sequence.cached = self._prefixes.lookup(sequence.owner, sequence.context)
             if wave:
                 yield wave
 
-    def _read_group(
-        self, sequences: list[_PrefillSequence]
-    ) -> tuple[RowCache, Float[Tensor, "rows vocab"]]:
+    def _prefill_group(self, group: list[_Prefill]) -> tuple[RowCache, Float[Tensor, "rows vocab"]]:
         device = self._base.device
-        n_new = max(sequence.n_to_read for sequence in sequences)
-        width = max(n_new, *(len(sequence.context) for sequence in sequences))
+        n_new = max(sequence.n_new for sequence in group)
+        width = max(n_new, *(len(sequence.context) for sequence in group))
         filler = int(str(self._base.tokenizer.pad_token_id or 0))
-        mask = torch.tensor(
-            [
-                [0] * (width - len(sequence.context)) + [1] * len(sequence.context)
-                for sequence in sequences
-            ],
-            device=device,
-        )
+        lengths = [len(sequence.context) for sequence in group]
+        mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=device)
         ids: list[list[int]] = []
-        for sequence in sequences:
+        for sequence in group:
             new = sequence.context[-n_new:]
             ids.append([filler] * (n_new - len(new)) + list(new))
-            sequence.n_cached_tokens = len(sequence.context) - len(new)
+            sequence.n_cached = len(sequence.context) - len(new)
         if width > n_new:
-            cache = RowCache.of_states(_states(sequences, width - n_new), mask, self._shapes)
+            cache = RowCache.of_states(_states(group, width - n_new), mask, self._shapes)
         else:
             cache = RowCache(empty_kv(), mask)
-        rows = [
-            (coefficients, k)
-            for k, sequence in enumerate(sequences)
-            for coefficients, _ in sequence.rows
-        ]
-        own = None if len(rows) == len(sequences) else [k for _, k in rows]
+        rows = [(c, k) for k, sequence in enumerate(group) for c, _ in sequence.rows]
+        own = None if len(rows) == len(group) else [k for _, k in rows]
         logits = self._forward(ids, cache, [coefficients for coefficients, _ in rows], own)
-        for k, sequence in enumerate(sequences):
-            self._put(sequence.owner, sequence.context, cache, k)
+        for k, sequence in enumerate(group):
+            self._insert(sequence.owner, sequence.context, cache, k)
         return cache, logits
 
-    def _put(self, owner: Hashable, tokens: tuple[int, ...], cache: RowCache, row: int) -> None:
-        if self._store is None:
+    def _insert(self, owner: Hashable, tokens: tuple[int, ...], cache: RowCache, row: int) -> None:
+        if self._prefixes is None:
             return
         first = cache.mask.shape[1] - len(tokens)
         self._shapes = self._shapes or cache.shapes()
-        self._store.put(
+        self._prefixes.insert(
             owner, tokens, lambda start, stop: cache.states(row, first + start, first + stop)
         )
 
@@ -288,32 +266,26 @@ class Reader:
         return output.logits[:, -1]
 
 
-def _groups(
-    sequences: Sequence[_PrefillSequence], *, pass_tokens: int
-) -> list[list[_PrefillSequence]]:
-    """Lanes in groups to be read together, those with most to read first.
+def _groups(sequences: Sequence[_Prefill], *, pass_tokens: int) -> list[list[_Prefill]]:
+    """Sequences in groups to prefill together, longest first.
 
     Another group begins where it saves more than a pass costs.
     """
-    groups: list[list[_PrefillSequence]] = []
-    order = sorted(sequences, key=lambda sequence: -sequence.n_to_read)
+    groups: list[list[_Prefill]] = []
+    order = sorted(sequences, key=lambda sequence: -sequence.n_new)
     for place, sequence in enumerate(order):
-        saved = groups[-1][0].n_to_read - sequence.n_to_read if groups else 0
+        saved = groups[-1][0].n_new - sequence.n_new if groups else 0
         if not groups or saved * (len(order) - place) > pass_tokens:
             groups.append([])
         groups[-1].append(sequence)
     return groups
 
 
-def _states(
-    sequences: Sequence[_PrefillSequence], n_columns: int
-) -> Float[Tensor, "rows tokens width"]:
-    """What the lanes take over, ending together."""
-    some = next(sequence.known[0] for sequence in sequences if sequence.n_cached_tokens)
+def _states(sequences: Sequence[_Prefill], n_columns: int) -> Float[Tensor, "rows tokens width"]:
+    """The cached states of the sequences, ending together."""
+    some = next(sequence.cached[0] for sequence in sequences if sequence.n_cached)
     states = some.new_zeros(len(sequences), n_columns, some.shape[1])
     for row, sequence in enumerate(sequences):
-        if sequence.n_cached_tokens:
-            states[row, -sequence.n_cached_tokens :] = torch.cat(sequence.known)[
-                : sequence.n_cached_tokens
-            ]
+        if sequence.n_cached:
+            states[row, -sequence.n_cached :] = torch.cat(sequence.cached)[: sequence.n_cached]
     return states

@@ -1,7 +1,7 @@
-"""Keys and values of what was read before, so that it need not be read again.
+"""Keys and values of earlier prompts and answers, so that a common prefix is prefilled once.
 
-Texts are kept in blocks of sixteen tokens, each under the block before it; the first lies under a
-key that says whose keys and values they are. What was not used for longest goes first, a block
+Tokens are cached in blocks of sixteen, each under the block before it; the first lies under a key
+that says whose keys and values they are. The least recently used block is evicted first, a block
 always before the one it stands on.
 """
 
@@ -23,10 +23,10 @@ class _Block:
 
 
 class PrefixCache:
-    """What was read, up to a number of tokens.
+    """States of prefixes, up to a number of tokens.
 
     Attributes:
-        max_tokens: Most tokens kept; rounded down to whole blocks.
+        max_tokens: Most tokens cached; rounded down to whole blocks.
     """
 
     def __init__(self, max_tokens: int) -> None:
@@ -37,35 +37,35 @@ class PrefixCache:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that are kept."""
+        """Tokens in the cache."""
         return len(self._blocks) * BLOCK_TOKENS
 
-    def find(self, key: Hashable, tokens: Sequence[int]) -> list[Float[Tensor, "tokens width"]]:
-        """The states of the longest known beginning of `tokens`, block by block."""
+    def lookup(self, key: Hashable, tokens: Sequence[int]) -> list[Float[Tensor, "tokens width"]]:
+        """The states of the longest cached prefix of `tokens`, block by block."""
         path = self._path(key, tokens)
         self._touch(path)
         return [self._blocks[place].states for place in path]
 
-    def put(
+    def insert(
         self,
         key: Hashable,
         tokens: Sequence[int],
         states_of: Callable[[int, int], Float[Tensor, "tokens width"]],
     ) -> None:
-        """Keep the whole blocks of a text that was read.
+        """Cache the whole blocks of `tokens`.
 
         Args:
             key: Whose keys and values they are: equal keys and tokens mean equal states.
-            tokens: What was read.
-            states_of: The states of the tokens from the first number up to the second; asked for
-                once, about blocks that are not known yet, and copied.
+            tokens: Token ids from the first one on.
+            states_of: The states of the tokens from the first number up to the second; called at
+                most once, for blocks that are not cached yet, and copied.
         """
         path = self._path(key, tokens)
-        n_known, n_whole = len(path), min(len(tokens), self.max_tokens) // BLOCK_TOKENS
-        if n_whole > n_known:
-            states = states_of(n_known * BLOCK_TOKENS, n_whole * BLOCK_TOKENS)
+        n_cached, n_whole = len(path), min(len(tokens), self.max_tokens) // BLOCK_TOKENS
+        if n_whole > n_cached:
+            states = states_of(n_cached * BLOCK_TOKENS, n_whole * BLOCK_TOKENS)
             before: Hashable = self._blocks[path[-1]].number if path else key
-            for place, part in enumerate(states.split(BLOCK_TOKENS), start=n_known):
+            for place, part in enumerate(states.split(BLOCK_TOKENS), start=n_cached):
                 at = (before, tuple(tokens[place * BLOCK_TOKENS : (place + 1) * BLOCK_TOKENS]))
                 before = next(self._numbers)
                 self._blocks[at] = _Block(before, part.clone())

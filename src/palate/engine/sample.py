@@ -1,10 +1,8 @@
-"""Drawing a token from the pooled distribution.
+"""Sampling of a token from the pooled distribution.
 
 All rules act on the pooled distribution, in this order: repetition penalty, n-gram ban,
-temperature, top-k, top-p.
-One uniform number per token decides by inversion, so a request's answer depends on its own seed and
-not on
-what else is in the batch.
+temperature, top-k, top-p. One uniform number per token decides by inversion, so a request's answer
+depends on its own seed and not on the rest of the batch.
 """
 
 from collections.abc import Sequence, Set
@@ -23,7 +21,17 @@ def uniforms(*, seed: int, n_tokens: int) -> Float[np.ndarray, " tokens"]:
     return generator_for(seed, "tokens").random(n_tokens)
 
 
-def draw(
+def has_repetition_rules(sampling: SamplingParams) -> bool:
+    """Whether earlier tokens change the distribution of the next one by a rule."""
+    return sampling.repetition_penalty != 1.0 or sampling.no_repeat_ngram_size > 0
+
+
+def is_untruncated(sampling: SamplingParams) -> bool:
+    """Whether only the temperature acts on the pooled distribution."""
+    return sampling.top_k == 0 and sampling.top_p == 1.0 and not has_repetition_rules(sampling)
+
+
+def sample_tokens(
     log_probs: Float[Tensor, "requests vocab"],
     *,
     sampling: Sequence[SamplingParams],
@@ -36,8 +44,8 @@ def draw(
     Args:
         log_probs: `[requests, vocab]`, pooled.
         sampling: Settings per request.
-        prompts: Token ids read, per request; they count for the repetition penalty.
-        answers: Token ids drawn so far, per request; they count for both repetition rules.
+        prompts: Token ids of the context, per request; they count for the repetition penalty.
+        answers: Token ids sampled so far, per request; they count for both repetition rules.
         uniform: `[requests]`, in [0, 1).
     """
     scores = log_probs.double()
@@ -56,9 +64,9 @@ def draw(
         scores = _truncate(scores, sampling)
     cumulative = torch.softmax(scores, dim=-1).cumsum(dim=-1)
     target = (uniform.to(cumulative) * cumulative[:, -1]).unsqueeze(1)
-    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    drawn = drawn.clamp(max=scores.shape[1] - 1)
-    return torch.where(heat > 0, drawn, greedy)
+    sampled = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    sampled = sampled.clamp(max=scores.shape[1] - 1)
+    return torch.where(heat > 0, sampled, greedy)
 
 
 def _penalise(scores: Tensor, seen: Set[int], penalty: float) -> None:

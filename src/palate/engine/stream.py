@@ -1,8 +1,8 @@
 """Text from tokens as they come: whole characters only, and nothing past a stop string."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import DecodeStream
 
 
@@ -14,16 +14,16 @@ class TextStream:
         is_stopped: Whether a stop string was met; `text` ends before it.
     """
 
-    def __init__(self, backend: Backend, *, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, *, stop: Sequence[str] = ()) -> None:
         """Start an empty answer.
 
         Args:
-            backend: The fast tokenizer.
+            tokenizer: A fast tokenizer of transformers or tokenizers.
             stop: Strings before which the answer ends.
         """
         self.text = ""
         self.is_stopped = False
-        self._backend = backend
+        self._backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._stop = [word for word in stop if word]
         self._held = ""

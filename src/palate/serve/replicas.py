@@ -1,12 +1,11 @@
-"""`palate scale serve`: the server as replicas on Ray Serve, all on one PostgreSQL.
+"""`palate serve`: the server as replicas on Ray Serve, all on one PostgreSQL.
 
 A replica is the whole server of `palate serve` in a process of its own: base, experts, engine,
 routes. What it knows of users lies in the database alone (feedback, beliefs, what was shown,
 keys), so any replica answers anybody, and one that dies takes nothing with it but the requests it
 was answering. Ray starts another.
 
-Where a vLLM writes the answers, every replica has a client of its own, with a place there and its
-share (`palate.engine.vllm.place`).
+Where another server writes the answers, every replica has an engine of its own there.
 
 Rates are kept by each replica for itself; every replica is given its share of the settings' rate,
 so that a key never gets more than was set.

@@ -9,20 +9,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from palate.core.errors import InvalidInputError
+from palate.core.errors import ProviderError
 from palate.core.protocols import Request, Token
-from palate.engine.batch import RunningRequest
-from palate.engine.session import FAILED
-from palate.engine.vllm.parts import Account
-from palate.serve.engine import AnswerEngine
+from palate.engine.protocol import Engine, ExecutionReport
+from palate.engine.request import FAILED, RunningRequest
 from palate.serve.errors import ApiError
 from palate.serve.logs import LOGGER
 from palate.serve.metrics import Metrics
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Event = tuple[RunningRequest, Token] | Exception
 
 
@@ -57,13 +56,20 @@ class EngineWorker:
     """
 
     def __init__(
-        self, engine: AnswerEngine, *, max_queue: int, max_prompt_tokens: int, metrics: Metrics
+        self,
+        engine: Engine,
+        *,
+        max_queue: int,
+        max_prompt_tokens: int,
+        context_length: int | None,
+        metrics: Metrics,
     ) -> None:
         """Keep the parts; `start` begins."""
         self.engine = engine
         self.metrics = metrics
         self._max_queue = max_queue
         self._max_prompt_tokens = max_prompt_tokens
+        self._context_length = context_length
         self._session = engine.open_session()
         self._jobs: dict[RunningRequest, Job] = {}
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -121,32 +127,23 @@ class EngineWorker:
         self.metrics.cancelled.inc()
         self._commands.put(lambda: self._drop(job))
 
-    def account(self, running: RunningRequest) -> Account | None:
-        """What the engine says of how an answer is executed; `None` where it is exact."""
-        return self._session.account(running)
+    def report(self, running: RunningRequest) -> ExecutionReport | None:
+        """What the engine approximated in an answer; `None` where it is exact."""
+        return self._session.report(running)
 
-    async def call(self, function: Callable[[], Found]) -> Found:
-        """What the function returns, run between two steps."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Found] = loop.create_future()
-
-        def settle(found: Found | None, error: Exception | None) -> None:
-            if done.cancelled():
-                return
-            if error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(found)  # type: ignore[arg-type]
+    async def call(self, function: Callable[[], Result]) -> Result:
+        """The function's result, computed between two steps."""
+        future: Future[Result] = Future()
 
         def run() -> None:
-            try:
-                found, error = function(), None
-            except Exception as caught:  # noqa: BLE001  it is the caller's to see
-                found, error = None, caught
-            loop.call_soon_threadsafe(settle, found, error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:  # noqa: BLE001  it is the caller's to see
+                    future.set_exception(error)
 
         self._commands.put(run)
-        return await done
+        return await asyncio.wrap_future(future)
 
     # --- on the event loop
 
@@ -175,15 +172,14 @@ class EngineWorker:
         while True:
             self._obey()
             if self._is_stopping:
-                for running in self._jobs:
-                    self._session.abort_request(running)
+                self._session.close()
                 self._fail_all(ApiError(503, "The server stops.", code="stopping"))
                 return
             if self._session.is_idle:
                 continue
             started = time.perf_counter()
             try:
-                drawn = self._session.step()
+                output = self._session.step()
             except Exception:  # noqa: BLE001  one bad step must not end the thread
                 LOGGER.exception("a step of the engine failed")
                 self._fail_all(ApiError(500, "The engine failed; try again.", code="failed"))
@@ -192,14 +188,14 @@ class EngineWorker:
             self.metrics.step.observe(time.perf_counter() - started)
             self.metrics.running.set(self._session.n_running)
             self.metrics.rows.set(self._session.n_rows)
-            events = [(self._jobs[running], _event(running, token)) for running, token in drawn]
-            for running, token in drawn:
+            events = [(self._jobs[running], _event(running, token)) for running, token in output]
+            for running, token in output:
                 if token.finish is not None:
                     del self._jobs[running]
             self._send(events)
 
     def _obey(self) -> None:
-        """Carry out what was asked for; wait for it if nothing runs."""
+        """Carry out the commands that came; wait for one if nothing runs."""
         if self._session.is_idle:
             self._commands.get()()
         while not self._commands.empty():
@@ -224,21 +220,20 @@ class EngineWorker:
         self._jobs[running] = job
 
     def _too_long(self, running: RunningRequest) -> ApiError | None:
-        n_tokens, n_positions = len(running.prompt), self.engine.base.n_positions
-        message = ""
+        n_tokens, n_answer = len(running.prompt), running.request.sampling.max_tokens
+        limit = self._context_length
         if n_tokens > self._max_prompt_tokens:
             message = (
                 f"The prompt has {n_tokens} tokens, but at most {self._max_prompt_tokens} are "
-                "read; shorten it."
+                "allowed; shorten it."
             )
-        elif n_positions is not None and running.most_tokens > n_positions:
-            n_answer = running.request.sampling.max_tokens
+        elif limit is not None and running.most_tokens > limit:
             message = (
                 f"The prompt has {running.most_tokens - n_answer} tokens and the answer may have "
-                f"{n_answer}, but the model reads {n_positions} in all; shorten the prompt or ask "
-                "for fewer tokens."
+                f"{n_answer}, but the model's context length is {limit}; shorten the prompt or "
+                "ask for fewer tokens."
             )
-        if not message:
+        else:
             return None
         return ApiError(400, message, code="context_length_exceeded", param="messages")
 
@@ -258,5 +253,5 @@ class EngineWorker:
 
 def _event(running: RunningRequest, token: Token) -> Event:
     if token.finish == FAILED:
-        return running.failure or InvalidInputError(running.error)
+        return running.error or ProviderError("The engine failed without an error.")
     return (running, token)

@@ -22,9 +22,10 @@ from pydantic import Field
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import append_jsonl, read_jsonl, write_jsonl
 from palate.core.plan import reference_plan
-from palate.core.protocols import Engine, Request, SamplingParams
+from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
+from palate.engine.protocol import Engine
 from palate.training.anchors import require_rewards
 
 Progress = Callable[[int, int], None]  # (done, of all)

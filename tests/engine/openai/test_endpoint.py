@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from palate.core.errors import FormatError, InvalidInputError, ProviderError
-from palate.engine.openai.endpoint import EndpointSettings, connect
+from palate.engine.openai.endpoint import Endpoint, EndpointSettings, OpenAISettings
 from palate.models.load import Base
 
 
@@ -100,8 +100,14 @@ def server(base: Base) -> Iterator[Server]:
     thread.join()
 
 
-def settings_for(server: Server, **changes) -> EndpointSettings:
-    return EndpointSettings(url=server.url, model="m", **{"timeout_seconds": 20, **changes})
+def expert_of(server: Server, base: Base, **changes) -> Endpoint:
+    """The endpoint, after its tokenizer was compared."""
+    own = {name: changes.pop(name) for name in ("tokenizer", "sends") if name in changes}
+    settings = EndpointSettings(url=server.url, model="m", **own)
+    use = OpenAISettings(endpoints={"m": settings}, **{"timeout_seconds": 20, **changes})
+    expert = Endpoint(settings, base, use)
+    expert.require_same_tokenizer()
+    return expert
 
 
 def own_log_probs(base: Base, context: list[int]) -> np.ndarray:
@@ -114,11 +120,11 @@ CONTEXT = [40, 41, 42, 43]
 
 
 def test_lists_are_the_models_most_probable_tokens(base: Base, server: Server) -> None:
-    found = connect(settings_for(server, top_k=7), base).next_log_probs(CONTEXT)
+    found = expert_of(server, base).next_log_probs(CONTEXT, top_k=7)
     expected = own_log_probs(base, CONTEXT)
     assert sorted(found) == sorted(np.argsort(-expected)[:7].tolist())
     assert all(value == pytest.approx(expected[i], abs=1e-5) for i, value in found.items())
-    longer = connect(settings_for(server), base).next_log_probs(CONTEXT, top_k=50)
+    longer = expert_of(server, base).next_log_probs(CONTEXT, top_k=50)
     assert len(longer) == 50
 
 
@@ -126,7 +132,7 @@ def test_tokens_named_by_text_are_mapped_back_and_ambiguous_ones_left_out(
     base: Base, server: Server
 ) -> None:
     server.names_ids = False
-    found = connect(settings_for(server, top_k=259), base).next_log_probs(CONTEXT)
+    found = expert_of(server, base).next_log_probs(CONTEXT, top_k=259)
     expected = own_log_probs(base, CONTEXT)
     assert 90 < len(found) < 259  # bytes that are no character of their own have no text
     assert all(value == pytest.approx(expected[i], abs=1e-5) for i, value in found.items())
@@ -135,35 +141,35 @@ def test_tokens_named_by_text_are_mapped_back_and_ambiguous_ones_left_out(
 def test_a_server_with_another_tokenizer_is_refused_naming_both(base: Base, server: Server) -> None:
     server.extra_tokens = 1
     with pytest.raises(FormatError, match=r"tokenizers of .*tiny.* and 'm at http.* differ"):
-        connect(settings_for(server), base)
+        expert_of(server, base)
 
 
 def test_a_declared_tokenizer_is_compared(base: Base, server: Server) -> None:
-    assert connect(settings_for(server, tokenizer=base.path), base)
+    assert expert_of(server, base, tokenizer=base.path)
     with pytest.raises(InvalidInputError, match="no tokenizer"):
-        connect(settings_for(server, tokenizer="/nowhere"), base)
+        expert_of(server, base, tokenizer="/nowhere")
 
 
 def test_overload_is_tried_again_with_pauses(base: Base, server: Server) -> None:
-    expert = connect(settings_for(server, n_retries=2), base)
+    expert = expert_of(server, base, n_retries=2)
     server.faults, before = [503, 429], server.n_requests
-    assert len(expert.next_log_probs(CONTEXT)) == 20
+    assert len(expert.next_log_probs(CONTEXT, top_k=20)) == 20
     assert server.n_requests - before == 3
 
 
 def test_what_stays_overloaded_is_an_error_that_may_pass(base: Base, server: Server) -> None:
-    expert = connect(settings_for(server, n_retries=0), base)
+    expert = expert_of(server, base, n_retries=0)
     server.faults = [503]
     with pytest.raises(ProviderError, match=r"status 503.*no luck") as caught:
-        expert.next_log_probs(CONTEXT)
+        expert.next_log_probs(CONTEXT, top_k=20)
     assert caught.value.is_retryable
 
 
 def test_a_refused_request_is_an_error_that_stays(base: Base, server: Server) -> None:
-    expert = connect(settings_for(server), base)
+    expert = expert_of(server, base)
     server.faults, before = [404], server.n_requests
     with pytest.raises(ProviderError, match="status 404") as caught:
-        expert.next_log_probs(CONTEXT)
+        expert.next_log_probs(CONTEXT, top_k=20)
     assert not caught.value.is_retryable
     assert server.n_requests - before == 1
 
@@ -171,37 +177,37 @@ def test_a_refused_request_is_an_error_that_stays(base: Base, server: Server) ->
 def test_a_server_that_hangs_or_is_not_there_is_an_error_that_may_pass(
     base: Base, server: Server
 ) -> None:
-    expert = connect(settings_for(server, n_retries=0), base)
-    slow = connect(settings_for(server, n_retries=0, timeout_seconds=0.3), base)
+    expert = expert_of(server, base, n_retries=0)
+    slow = expert_of(server, base, n_retries=0, timeout_seconds=0.3)
     server.faults = [0]
     with pytest.raises(ProviderError, match=r"within 0.3 seconds in 1 attempts") as caught:
-        slow.next_log_probs(CONTEXT)
+        slow.next_log_probs(CONTEXT, top_k=20)
     assert caught.value.is_retryable
     server.shutdown()
     server.server_close()
     with pytest.raises(ProviderError, match="did not answer"):
-        expert.next_log_probs(CONTEXT)
+        expert.next_log_probs(CONTEXT, top_k=20)
 
 
-def test_a_server_without_log_probabilities_can_only_be_drawn_from(
+def test_a_server_without_log_probabilities_can_only_be_sampled_from(
     base: Base, server: Server
 ) -> None:
     server.has_log_probs = False
-    expert = connect(settings_for(server), base)
-    with pytest.raises(ProviderError, match="only draws"):
-        expert.next_log_probs(CONTEXT)
+    expert = expert_of(server, base)
+    with pytest.raises(ProviderError, match="only sampled from"):
+        expert.next_log_probs(CONTEXT, top_k=20)
     best = int(own_log_probs(base, CONTEXT).argmax())
     text = base.tokenizer.decode([best])
     if base.tokenizer(text)["input_ids"] == [best]:
-        assert expert.draw(CONTEXT, n_tokens=1, seed=0).tokens == (best,)
+        assert expert.sample(CONTEXT, seed=0) == best
 
 
 def test_text_prompts_must_be_read_back_as_the_same_tokens(base: Base, server: Server) -> None:
-    expert = connect(settings_for(server, sends="text"), base)
+    expert = expert_of(server, base, sends="text")
     ids = base.tokenizer("Hello")["input_ids"]
     expected = own_log_probs(base, ids)
-    found = expert.next_log_probs(ids)
+    found = expert.next_log_probs(ids, top_k=20)
     assert all(value == pytest.approx(expected[i], abs=1e-5) for i, value in found.items())
     half = base.tokenizer("é")["input_ids"][:1]  # the first byte of two
     with pytest.raises(ProviderError, match="takes text only"):
-        expert.next_log_probs(half)
+        expert.next_log_probs(half, top_k=20)

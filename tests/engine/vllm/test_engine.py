@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine_battery import generate_reported
 from palate.core.errors import FormatError, InvalidInputError, NotCertifiedError, ProviderError
 from palate.core.plan import (
     Plan,
@@ -18,8 +19,14 @@ from palate.core.plan import (
 )
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
-from palate.engine.session import FAILED
+from palate.engine.request import FAILED
 from vllm_stand_in import StandIn
+
+
+def drain(session) -> None:
+    while not session.is_idle:
+        session.step()
+
 
 NAMES = ("short", "wide", "head")
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
@@ -39,13 +46,15 @@ def test_greedy_tokens_and_log_probs_are_those_of_the_engine_in_this_process(
     connected, local: LocalEngine, plan: Plan
 ) -> None:
     requests = [Request(prompt, plan, GREEDY) for prompt in ("A cat", "Why?")]
-    for served, own in zip(connected().serve(requests), local.generate(requests), strict=True):
+    for served, own in zip(
+        generate_reported(connected(), requests), local.generate(requests), strict=True
+    ):
         assert served.completion.tokens == own.tokens
         assert served.completion.text == own.text
         assert served.completion.finish == own.finish
         assert np.allclose(served.completion.log_probs, own.log_probs, atol=1e-4)
-        assert served.account.is_exact
-        assert all(served.account.certified)
+        assert served.report.is_exact
+        assert all(served.report.certified)
 
 
 @pytest.mark.parametrize("method", ["member", "output soup"])
@@ -115,41 +124,42 @@ def test_rounded_coefficients_are_served_and_their_bound_is_told(
 ) -> None:
     engine = connected(coefficient_step=0.1, rates=(1.0, 2.0, 0.5))
     users = [parameter_soup_plan(c) for c in ((0.52, -0.31, 0.0), (0.48, -0.29, 0.03))]
-    served = engine.serve([Request("A cat", plan, GREEDY) for plan in users])
+    served = generate_reported(engine, [Request("A cat", plan, GREEDY) for plan in users])
     near = local.generate([Request("A cat", parameter_soup_plan((0.5, -0.3, 0.0)), GREEDY)])[0]
     for one in served:
         assert one.completion.tokens == near.tokens
-        assert one.account.coefficients == ((0.5, -0.3, 0.0),)
-        assert not one.account.is_exact
-    assert served[0].account.rounding_bound == pytest.approx(0.02 * 1 + 0.01 * 2)
-    assert served[1].account.rounding_bound == pytest.approx(0.02 * 1 + 0.01 * 2 + 0.03 * 0.5)
+        assert one.report.coefficients == ((0.5, -0.3, 0.0),)
+        assert not one.report.is_exact
+    assert served[0].report.rounding_bound == pytest.approx(0.02 * 1 + 0.01 * 2)
+    assert served[1].report.rounding_bound == pytest.approx(0.02 * 1 + 0.01 * 2 + 0.03 * 0.5)
     assert len(server.loaded) == 1  # two users, one adapter
 
 
 def test_without_rates_rounding_is_told_by_its_norm_and_nothing_is_certified(connected) -> None:
-    served = connected(coefficient_step=0.1).serve(
-        [Request("A cat", parameter_soup_plan((0.52, 0.0, 0.2)), GREEDY)]
+    served = generate_reported(
+        connected(coefficient_step=0.1),
+        [Request("A cat", parameter_soup_plan((0.52, 0.0, 0.2)), GREEDY)],
     )[0]
-    assert served.account.rounding_bound is None
-    assert served.account.parameter_change > 0
-    assert not any(served.account.certified)
+    assert served.report.rounding_bound is None
+    assert served.report.parameter_change > 0
+    assert not any(served.report.certified)
 
 
 def test_short_lists_have_a_bound_that_holds_and_fails_above_the_budget(
     connected, local: LocalEngine
 ) -> None:
     request = Request("A cat", PLANS["mixture"], GREEDY)
-    served = connected(top_k=40, max_top_k=40, budget=1.0).serve([request])[0]
-    assert all(0.0 < bound < 1.0 for bound in served.account.list_bounds)
+    served = generate_reported(connected(top_k=40, max_top_k=40, budget=1.0), [request])[0]
+    assert all(0.0 < bound < 1.0 for bound in served.report.list_bounds)
     own = local.generate([request])[0]
-    for place, holds in enumerate(served.account.certified):
+    for place, holds in enumerate(served.report.certified):
         if served.completion.tokens[:place] == own.tokens[:place] and holds:
             assert served.completion.tokens[place] == own.tokens[place]
     with pytest.raises(NotCertifiedError, match=r"known only within .* raise max_top_k"):
         connected(top_k=5, max_top_k=10, budget=0.01).generate([request])
-    longer = connected(top_k=5, max_top_k=N_VOCAB, budget=0.01).serve([request])[0]
+    longer = generate_reported(connected(top_k=5, max_top_k=N_VOCAB, budget=0.01), [request])[0]
     assert longer.completion.tokens == own.tokens
-    assert max(longer.account.list_bounds) == 0.0
+    assert max(longer.report.list_bounds) == 0.0
 
 
 def test_more_soups_than_slots_are_loaded_in_turn_and_the_oldest_is_evicted(
@@ -161,7 +171,7 @@ def test_more_soups_than_slots_are_loaded_in_turn_and_the_oldest_is_evicted(
     served = engine.generate(requests)
     assert [a.tokens for a in served] == [a.tokens for a in local.generate(requests)]
     assert server.most_loaded <= 2
-    assert engine.parts.cache.n_evictions == engine.parts.cache.n_loads - 2
+    assert engine.context.cache.n_evictions == engine.context.cache.n_loads - 2
     engine.close()
     assert not any(name.startswith("palate-soup") for name in server.models)
 
@@ -211,7 +221,7 @@ def test_a_cancelled_request_sends_no_more_tokens_and_the_session_becomes_idle(c
 def test_top_lists_are_kept_for_those_who_ask(connected, local: LocalEngine) -> None:
     session = connected().open_session()
     running = session.add_request(Request("A cat", PLANS["member"], GREEDY), n_top=3)
-    list(session.run())
+    drain(session)
     own = local.open_session()
     twin = own.add_request(Request("A cat", PLANS["member"], GREEDY), n_top=3)
     while not own.is_idle:
@@ -223,7 +233,6 @@ SMOOTH = SamplingParams(temperature=0.0, repetition_penalty=1.3)
 REFUSED = {
     "expects another bank": (reference_plan(n_experts=2), GREEDY, {}, "2 coefficients a row"),
     "repetition rules": (PLANS["member"], SMOOTH, {}, "set draws: own"),
-    "no pool": (PLANS["mixture"], GREEDY, {"pool": None}, "nothing here pools"),
     "unknown controller": (
         mixture_plan(experts=(0, 1), n_experts=3, controller="boss"),
         GREEDY,
@@ -254,7 +263,7 @@ def test_what_every_row_said_is_kept_for_those_who_ask(connected, local: LocalEn
     request = Request("A cat", PLANS["mixture"], GREEDY)
     session = connected(top_k=40, budget=1.0).open_session()  # whole lists all the same
     running = session.add_request(request, is_traced=True)
-    list(session.run())
+    drain(session)
     own = local.trace([request])[0]
     assert np.allclose(running.shares, own.shares)
     assert np.allclose(running.row_log_probs, own.row_log_probs, atol=1e-4)
@@ -289,7 +298,7 @@ def test_an_engine_can_be_closed_when_its_server_is_gone(connected, server: Stan
 
 
 def test_a_server_says_whether_it_works(connected, server: StandIn) -> None:
-    client = connected().parts.client
+    client = connected().context.client
     client.require_alive()
     server.is_well = False
     with pytest.raises(ProviderError, match="status 503"):
@@ -327,7 +336,7 @@ def test_a_failing_server_ends_its_answer_alone_and_says_whether_to_try_again(
     while not session.is_idle:
         ends |= {running: token.finish for running, token in session.step() if token.finish}
     assert [ends[running] for running in running_requests] == [FAILED, "length"]
-    assert "status 503" in running_requests[0].error
+    assert "status 503" in str(running_requests[0].error)
     server.faults = [503]
     with pytest.raises(ProviderError, match="status 503") as failure:
         engine.generate([Request("A cat", PLANS["member"], GREEDY)])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from engine_battery import generate_reported
 from palate.core.errors import InvalidInputError, ProviderError
 from palate.core.plan import mixture_plan, output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
@@ -15,6 +16,8 @@ WARM = SamplingParams(temperature=1.0, max_tokens=10)
 MIXTURE = mixture_plan(experts=(0, 2), n_experts=3, shares=(0.3, 0.7))
 SOUP = output_soup_plan((0.5, -0.3, 0.9))
 
+ROUNDED = {"coefficient_step": 0.05, "rates": (0.1, 0.2, 0.1)}
+
 
 @pytest.mark.parametrize("plan", [MIXTURE, SOUP], ids=["mixture", "output soup"])
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "drawn"])
@@ -22,12 +25,12 @@ def test_tokens_and_log_probs_are_those_of_the_engine_in_this_process(
     connected, local: LocalEngine, server: StandIn, plan, sampling
 ) -> None:
     requests = [Request(prompt, plan, sampling, 3) for prompt in ("A cat", "Why?")]
-    served = connected(pools="server").serve(requests)
+    served = generate_reported(connected(pools="server"), requests)
     for one, own in zip(served, local.generate(requests), strict=True):
         assert one.completion.tokens == own.tokens
         assert np.allclose(one.completion.log_probs, own.log_probs, atol=1e-4)
-        assert one.account.is_exact
-        assert one.account.n_calls == len(plan.rows)
+        assert one.report.is_exact
+        assert one.report.n_calls == len(plan.rows)
 
 
 def test_one_row_drawn_by_the_plugin_has_the_draws_of_this_process(
@@ -36,11 +39,11 @@ def test_one_row_drawn_by_the_plugin_has_the_draws_of_this_process(
     requests = [
         Request("A cat", parameter_soup_plan((0.5, -0.3, 0.9)), WARM, seed) for seed in range(4)
     ]
-    served = connected(pools="server", draws="own").serve(requests)
+    served = generate_reported(connected(pools="server", draws="own"), requests)
     assert [one.completion.tokens for one in served] == [
         own.tokens for own in local.generate(requests)
     ]
-    assert all(one.account.n_calls == 1 for one in served)
+    assert all(one.report.n_calls == 1 for one in served)
 
 
 def test_a_linear_mixture_needs_no_lists(connected, local: LocalEngine, server: StandIn) -> None:
@@ -54,7 +57,9 @@ def test_a_linear_mixture_needs_no_lists(connected, local: LocalEngine, server: 
 def test_leads_certify_as_many_tokens_as_where_the_server_draws(connected) -> None:
     request = Request("A cat", parameter_soup_plan((0.52, -0.28, 0.9)), GREEDY)
     accounts = [
-        connected(coefficient_step=0.05, rates=(0.1, 0.2, 0.1), **how).serve([request])[0].account
+        generate_reported(
+            connected(coefficient_step=0.05, rates=(0.1, 0.2, 0.1), **how), [request]
+        )[0].report
         for how in ({}, {"pools": "server", "draws": "own"}, {"draws": "own"})
     ]
     assert min(accounts[0].leads) > 0
@@ -69,7 +74,8 @@ def test_what_the_rows_said_and_the_pools_most_probable_tokens_are_kept(
     request = Request("A cat", MIXTURE, GREEDY)
     session = connected(pools="server").open_session()
     running = session.add_request(request, is_traced=True, n_top=3)
-    list(session.run())
+    while not session.is_idle:
+        session.step()
     own = local.trace([request])[0]
     assert np.allclose(running.row_log_probs, own.row_log_probs, atol=1e-4)
     assert [token for token, _ in (top[0] for top in running.top)] == list(own.completion.tokens)

@@ -13,7 +13,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row
 from palate.core.protocols import SamplingParams
 from palate.engine.pool import RowMap, pool_log_probs
-from palate.engine.sample import draw
+from palate.engine.sample import sample_tokens
 from palate.engine.vllm.groups import (
     GUARD,
     PROBE,
@@ -21,8 +21,8 @@ from palate.engine.vllm.groups import (
     GroupMixer,
     GroupRow,
     GroupTag,
-    draw_token,
     pool_rows,
+    sample_token,
 )
 
 N_VOCAB = 20
@@ -48,8 +48,8 @@ def taken(mixer: GroupMixer, logits: torch.Tensor) -> list[int]:
     return found.argmax(dim=1).tolist()
 
 
-def rows_of(tag: GroupTag, *, n_drawn: int = 0) -> dict[int, GroupRow]:
-    return {k: GroupRow(replace(tag, row=k), [5] * n_drawn) for k in range(len(tag.shares))}
+def rows_of(tag: GroupTag, *, n_tokens: int = 0) -> dict[int, GroupRow]:
+    return {k: GroupRow(replace(tag, row=k), [5] * n_tokens) for k in range(len(tag.shares))}
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_pools_and_draws_are_those_of_the_engine_in_this_process(kind, shares) -
         tag = GroupTag("g", 0, shares, kind, ABORT, temperature, tuple(uniforms))
         pooled = pool_log_probs(logits, RowMap.of([plan], device=logits.device))
         assert torch.allclose(pool_rows(logits, tag), pooled[0], atol=1e-5)
-        own = draw(
+        own = sample_tokens(
             pooled,
             sampling=[SamplingParams(temperature=temperature)],
             prompts=[()],
             answers=[()],
             uniform=torch.tensor([uniforms[place]]),
         )
-        assert draw_token(pooled[0], tag, place=place) == int(own[0])
+        assert sample_token(pooled[0], tag, place=place) == int(own[0])
 
 
 def test_all_rows_of_a_whole_group_take_the_token_of_the_pool() -> None:
@@ -104,7 +104,7 @@ def test_rows_without_a_group_are_left_alone() -> None:
 @pytest.mark.parametrize("missing", range(3))
 def test_a_group_with_a_missing_row_is_ended_and_stays_so(missing: int) -> None:
     heard: list[str] = []
-    mixer = GroupMixer(told=heard.append)
+    mixer = GroupMixer(warn=heard.append)
     mixer.rows = rows_of(TAG)
     late = mixer.rows.pop(missing)
     found = mixer.apply(logits_of(3))
@@ -120,8 +120,8 @@ def test_a_group_with_a_missing_row_is_ended_and_stays_so(missing: int) -> None:
 
 def test_rows_at_different_places_are_ended() -> None:
     mixer = GroupMixer()
-    mixer.rows = rows_of(TAG, n_drawn=4)
-    mixer.rows[1] = replace(mixer.rows[1], drawn=[5] * 3)
+    mixer.rows = rows_of(TAG, n_tokens=4)
+    mixer.rows[1] = replace(mixer.rows[1], tokens=[5] * 3)
     assert taken(mixer, logits_of(3)) == [ABORT] * 3
 
 
@@ -149,7 +149,7 @@ def test_a_group_whose_pool_is_not_finite_is_ended() -> None:
 
 def test_a_group_without_numbers_left_is_ended() -> None:
     mixer = GroupMixer()
-    mixer.rows = rows_of(replace(TAG, temperature=1.0, uniforms=(0.1, 0.2)), n_drawn=2)
+    mixer.rows = rows_of(replace(TAG, temperature=1.0, uniforms=(0.1, 0.2)), n_tokens=2)
     assert taken(mixer, logits_of(3)) == [ABORT] * 3
 
 

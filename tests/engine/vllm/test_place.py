@@ -15,8 +15,8 @@ from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
 from palate.engine.vllm import place as place_module
+from palate.engine.vllm.client import VllmSettings
 from palate.engine.vllm.place import share_of, take_place
-from palate.engine.vllm.wire import VllmSettings
 from vllm_stand_in import StandIn
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
@@ -52,9 +52,9 @@ def test_two_engines_at_work_answer_as_this_process_and_leave_each_others_soups_
     for answers in (answers for turn in turns for answers in turn):
         assert [answer.tokens for answer in answers] == own
     assert server.most_loaded <= 4
-    assert all(engine.parts.cache.n_evictions > 0 for engine in engines)
+    assert all(engine.context.cache.n_evictions > 0 for engine in engines)
     engines[0].close()
-    assert soups_on(server) == set(engines[1].parts.cache.names)
+    assert soups_on(server) == set(engines[1].context.cache.names)
     assert [answer.tokens for answer in engines[1].generate(requests)] == own
 
 
@@ -77,7 +77,7 @@ def test_a_server_that_opens_badly_lets_its_place_go(
     monkeypatch.setattr(place_module, "WAIT_SECONDS", 0.1)
     engine = connected(adapters_folder=tmp_path / "shared")
     engine.generate([SOUP])
-    engine.parts.place.release()  # its soup stays on the server
+    engine.context.place.release()  # its soup stays on the server
     server.unload_status = 503
     with pytest.raises(ProviderError, match="status 503"):
         connected(adapters_folder=tmp_path / "shared")
@@ -95,11 +95,11 @@ def test_who_takes_the_place_of_one_that_died_takes_its_soups_off_and_no_others(
     dead, alive = (connected(**use) for _ in range(2))
     for engine in (dead, alive):
         engine.generate([SOUP])
-    left, kept = (engine.parts.cache.names[0] for engine in (dead, alive))
+    left, kept = (engine.context.cache.names[0] for engine in (dead, alive))
     assert left != kept  # one soup, each has it under a name of its own
-    dead.parts.place.release()  # as the end of its process does
+    dead.context.place.release()  # as the end of its process does
     heir = connected(**use)
-    assert heir.parts.place.folder == dead.parts.place.folder
+    assert heir.context.place.folder == dead.context.place.folder
     assert soups_on(server) == {kept}
     assert heir.generate([SOUP])[0].tokens == local.generate([SOUP])[0].tokens
     assert soups_on(server) == {kept, left}

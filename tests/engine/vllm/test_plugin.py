@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine_battery import generate_reported
 from palate.core.errors import ProviderError
 from palate.core.plan import member_plan, mixture_plan, output_soup_plan
 from palate.core.protocols import Request, SamplingParams
+from palate.engine.openai.connection import chunk_of
+from palate.engine.vllm.client import RowRequest, VllmClient, VllmSettings
 from palate.engine.vllm.groups import GUARD, GroupTag
-from palate.engine.vllm.wire import RowAsked, VllmClient, VllmSettings
-from palate.serve.vllm import OpenedVllm, open_vllm
-from palate.serve.vllm_answers import folders_of
+from research.serving.engines_compare import OpenedVllm, open_vllm
 
 URL = os.environ.get("PALATE_VLLM_URL", "")
 WORK = Path(os.environ.get("PALATE_VLLM_WORK", "."))
@@ -49,19 +50,20 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenedVllm]:
         n_retries=0,
         pools="server",
         draws="own",
+        server_experts=WORK / "wide/experts",
     )
-    opened = open_vllm(WORK / "library", settings, adapters=folders_of(WORK / "wide/experts"))
+    opened = open_vllm(WORK / "library", settings)
     yield opened
     opened.engine.close()
 
 
 @pytest.fixture(scope="module")
 def client(vllm: OpenedVllm) -> VllmClient:
-    return vllm.engine.parts.client
+    return vllm.engine.context.client
 
 
-def row_of(tag: GroupTag, *, max_tokens: int = 12, temperature: float = 0.0) -> RowAsked:
-    return RowAsked(
+def row_of(tag: GroupTag, *, max_tokens: int = 12, temperature: float = 0.0) -> RowRequest:
+    return RowRequest(
         "bright",
         PROMPT,
         SamplingParams(temperature=temperature, max_tokens=max_tokens),
@@ -78,13 +80,13 @@ def group_of(n_rows: int) -> list[GroupTag]:
     return [replace(tag, row=row) for row in range(n_rows)]
 
 
-def tokens_of(client: VllmClient, rows: list[RowAsked]) -> list[list[int]]:
+def tokens_of(client: VllmClient, rows: list[RowRequest]) -> list[list[int]]:
     """All rows' tokens, read at the same time."""
     found: list[list[int]] = [[] for _ in rows]
 
-    def read(place: int, row: RowAsked) -> None:
-        for piece in client.stream(row):
-            found[place] += piece.tokens
+    def read(place: int, row: RowRequest) -> None:
+        for chunk in map(chunk_of, client.stream(row)):
+            found[place] += chunk.tokens
 
     threads = [threading.Thread(target=read, args=each) for each in enumerate(rows)]
     for thread in threads:
@@ -107,11 +109,11 @@ def test_groups_give_the_tokens_and_log_probs_of_this_process(vllm: OpenedVllm) 
         for place, plan in enumerate(plans)
         for heat in (0.0, 1.0)
     ]
-    served = vllm.engine.serve(requests)
+    served = generate_reported(vllm.engine, requests)
     for one, own in zip(served, vllm.opened.engine.generate(requests), strict=True):
         assert one.completion.tokens == own.tokens
         assert np.allclose(one.completion.log_probs, own.log_probs, atol=1e-3)
-        assert one.account.n_calls <= 4
+        assert one.report.n_calls <= 4
 
 
 def test_a_group_with_more_rows_than_seats_is_split_by_the_scheduler_and_ended(
@@ -142,7 +144,7 @@ def test_when_one_row_leaves_the_others_are_ended(client: VllmClient) -> None:
 
 
 def test_groups_and_other_requests_share_a_batch_unharmed(client: VllmClient) -> None:
-    plain = RowAsked("short", PROMPT, SamplingParams(temperature=0.0, max_tokens=12), 0, [END], 1)
+    plain = RowRequest("short", PROMPT, SamplingParams(temperature=0.0, max_tokens=12), 0, [END], 1)
     alone = tokens_of(client, [plain])
     rows = [row_of(tag) for size in (2, 3, 4) for tag in group_of(size)]
     found = tokens_of(client, [*rows, plain, *rows[:0]])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palate.engine.vllm.wire import VllmSettings
+from palate.engine.vllm.client import VllmSettings
 from palate.library.library import Library
 from research.serving.engines import calibrate, compare_engines
 from research.serving.engines_compare import requests_of_all_ways
@@ -32,9 +32,9 @@ def test_a_real_vllm_answers_200_requests_as_this_process_does(tmp_path: Path) -
         max_top_k=512,
         max_lora_rank=32,
         max_concurrent=8,
+        server_experts=work / "wide/experts",
     )
-    adapters = {folder.name: folder for folder in (work / "wide/experts").iterdir()}
-    found = compare_engines(work / "library", settings, n=200, adapters=adapters)
+    found = compare_engines(work / "library", settings, n=200)
     assert found["failures"] == []
     by_way = {row["way"]: row for row in found["ways"]}
     assert sum(row["n"] for row in by_way.values()) == 200

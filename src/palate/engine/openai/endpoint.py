@@ -1,38 +1,35 @@
-"""Experts behind an OpenAI-compatible server: their next-token lists, or single draws.
+"""An expert behind an OpenAI-compatible server: its next-token lists, and its own completions.
 
-A server is asked for one token at a time, with the log-probabilities of its `top_k` most probable
-tokens. What it does not list stays unknown, and whoever pools the lists accounts for it
-(`palate.mixture.bounds`). Servers that give no log-probabilities can still be drawn from.
+For pools a server is called once a token, for the log-probabilities of its `top_k` most probable
+tokens. The rest of the distribution stays unknown, and the pool accounts for it
+(`palate.engine.listed`). Servers that give no log-probabilities can still be sampled from.
 
 Tokens come back as ids where the server can name them (vLLM), otherwise as text that is mapped
 back; text that belongs to no token, or to several, counts as not listed. A server with another
-tokenizer is refused: its declared tokenizer is compared, and the server itself is asked to count
-the tokens of some texts.
-
-Timeouts, connection failures and overload are tried again with growing pauses by the client; what
-remains is a `ProviderError` that knows whether trying later can help.
+tokenizer is refused: its declared tokenizer is compared, and the server itself has to count the
+tokens of some texts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from openai import APIConnectionError, APIError, APIStatusError, OpenAI
 from pydantic import Field
 
-from palate.core.errors import FormatError, ProviderError
+from palate.core.errors import FormatError, InvalidInputError, ProviderError
+from palate.core.protocols import SamplingParams
 from palate.core.settings import Settings
+from palate.engine.openai.connection import ID_MARK, NAMES_IDS, Connection, chunk_of
 from palate.models.load import Base, require_same_tokenizer, tokenizer_of
 
-Result = TypeVar("Result")
-_ID_MARK = "token_id:"  # vLLM's way to name tokens that have no text of their own
+Step = tuple[int, float, dict[int, float]]  # token, its log-probability, the list of probable ones
+
 _PROBES = (  # texts whose number of tokens differs between most tokenizers
     "Once upon a time, there was a little girl named Lily.",
     "It costs 1234567 EUR (or less) - isn't that unbelievable?!",
     "Grüße aus Köln: naïve façade, 12 °C.\n\n  x = f(y) # ok",
 )
-_RETRYABLE_STATUS = 500  # this and above: the server's fault, later may be better
 
 
 class EndpointSettings(Settings):
@@ -41,218 +38,240 @@ class EndpointSettings(Settings):
     Attributes:
         url: Up to and including `/v1`.
         model: Name on the server.
-        api_key: Sent with every request; servers of one's own ignore it.
         tokenizer: Folder or hub id of the server's tokenizer, compared with the base's if given.
-        top_k: How many log-probabilities to ask for; 0 is a server that gives none.
         sends: The prompt as token ids (exact) or as text (for servers that take no ids).
-        timeout_seconds: Of one attempt.
-        n_retries: Attempts after the first, with growing pauses.
     """
 
     url: str
     model: str
-    api_key: str = "none"
     tokenizer: str | None = None
-    top_k: int = Field(default=20, ge=0)
     sends: Literal["ids", "text"] = "ids"
+
+
+class OpenAISettings(Settings):
+    """Black-box experts and how they are used.
+
+    Attributes:
+        endpoints: By expert; `base` is the base, which some plans need.
+        api_key_env: Environment variable with the key that is sent with every request.
+        top_k: Log-probabilities requested for each row and token; 0 for servers that give none; the
+            log-probabilities of mixed answers are unknown then, and reported as 0.
+        max_top_k: Longest list requested when the bound is above the budget; at least `top_k`.
+        budget: Total variation per token above which a pooled answer fails; 1 only reports it.
+        skip_below: Experts with smaller shares are not called.
+        on_failure: Go on without a failed expert, or fail the answer.
+        max_concurrent: Answers in flight.
+        timeout_seconds: Time for one attempt.
+        n_retries: Attempts after the first, with growing pauses.
+    """
+
+    endpoints: dict[str, EndpointSettings] = Field(min_length=1)
+    api_key_env: str | None = None
+    top_k: int = Field(default=20, ge=0)
+    max_top_k: int = Field(default=0, ge=0)
+    budget: float = Field(default=1.0, ge=0, le=1)
+    skip_below: float = Field(default=0.0, ge=0, le=1)
+    on_failure: Literal["drop", "fail"] = "fail"
+    max_concurrent: int = Field(default=32, ge=1)
     timeout_seconds: float = Field(default=30.0, gt=0)
     n_retries: int = Field(default=2, ge=0)
 
+    @property
+    def api_key(self) -> str:
+        """The key to send.
 
-@dataclass(frozen=True)
-class Drawn:
-    """Tokens that a server drew by itself.
+        Raises:
+            InvalidInputError: the environment variable is not set.
+        """
+        if self.api_key_env is None:
+            return "none"
+        if self.api_key_env not in os.environ:
+            raise InvalidInputError(
+                f"The environment variable {self.api_key_env!r} of api_key_env is not set; set it "
+                "to the endpoints' key."
+            )
+        return os.environ[self.api_key_env]
 
-    Attributes:
-        tokens: Their ids; at least one.
-    """
 
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class EndpointExpert:
+class Endpoint:
     """An expert on a server, in the base's token ids.
 
     Attributes:
         settings: Where it is.
-        base: Whose tokenizer everybody shares.
-        client: The connection; made from the settings by `connect`.
+        name: Model and server, for messages.
     """
 
-    settings: EndpointSettings
-    base: Base
-    client: OpenAI = field(repr=False)
+    def __init__(self, settings: EndpointSettings, base: Base, use: OpenAISettings) -> None:
+        """Nothing is sent yet.
 
-    @property
-    def name(self) -> str:
-        """Model and server, for messages."""
-        return f"{self.settings.model} at {self.settings.url}"
+        Args:
+            settings: Where it is.
+            base: Its tokenizer is shared by all rows of a pool.
+            use: Key, timeout and retries.
+        """
+        self.settings = settings
+        self.name = f"{settings.model} at {settings.url}"
+        self._base = base
+        self._connection = Connection(
+            f"The server of {self.name!r}",
+            url=settings.url,
+            api_key=use.api_key,
+            timeout_seconds=use.timeout_seconds,
+            n_retries=use.n_retries,
+        )
+
+    def require_ready(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            ProviderError: it does not.
+        """
+        with self._connection.errors():
+            self._connection.client.models.list()
 
     def require_same_tokenizer(self) -> None:
-        """Return when the server reads texts as the base's tokenizer does.
+        """Return when the server's tokenizer agrees with the base's.
 
         Raises:
             FormatError: it does not; the message names both.
             ProviderError: the server fails.
         """
+        base = self._base
+        if self.settings.tokenizer is not None:
+            declared = tokenizer_of(self.settings.tokenizer)
+            require_same_tokenizer(
+                left=(base.path, base.tokenizer_fingerprint),
+                right=(self.settings.tokenizer, declared),
+            )
         for text in _PROBES:
             own = len(self._ids(text))
-            answer = self._call(lambda text=text: self._create(text, n_tokens=1))
-            found = getattr(answer.usage, "prompt_tokens", None)
-            if found != own:
+            answer = self._complete(text, max_tokens=1)
+            theirs = getattr(answer.usage, "prompt_tokens", None)
+            if theirs != own:
                 raise FormatError(
-                    f"The tokenizers of {self.base.path!r} and {self.name!r} differ: the text "
-                    f"{text[:24]!r} has {own} tokens for one and {found} for the other; rows that "
+                    f"The tokenizers of {base.path!r} and {self.name!r} differ: the text "
+                    f"{text[:24]!r} has {own} tokens for one and {theirs} for the other; rows that "
                     "are pooled must share token ids."
                 )
 
-    def next_log_probs(
-        self, context: Sequence[int], *, top_k: int | None = None
-    ) -> dict[int, float]:
-        """Log-probabilities of the most probable next tokens, by token id.
-
-        Args:
-            context: Token ids so far; at least one.
-            top_k: How many to ask for instead of the settings' number.
+    def next_log_probs(self, context: Sequence[int], *, top_k: int) -> dict[int, float]:
+        """Log-probabilities of the `top_k` most probable next tokens, by token id.
 
         Raises:
             ProviderError: the server fails, or gives no log-probabilities.
         """
-        n_listed = top_k or self.settings.top_k
-        answer = self._call(
-            lambda: self._create(self._prompt(context), n_tokens=1, n_listed=n_listed)
-        )
+        answer = self._complete(self._prompt(context), max_tokens=1, logprobs=top_k)
         listed: Any = answer.choices[0].logprobs
-        tops = getattr(listed, "top_logprobs", None)
-        if not tops:
+        if not getattr(listed, "top_logprobs", None):
             raise ProviderError(
                 f"The server of {self.name!r} gave no log-probabilities; start it with them, or "
-                "use it as one that only draws (top_k: 0)."
+                "use it as one that is only sampled from (top_k: 0)."
             )
-        return self._by_id(tops[0])
+        listed.tokens = []  # the sampled token may have no name of its own
+        return chunk_of(answer.choices[0], self._by_text).tops[0]
 
-    def draw(self, context: Sequence[int], *, n_tokens: int, seed: int) -> Drawn:
-        """Tokens that the server draws from its own distribution at temperature one.
+    def sample(self, context: Sequence[int], *, seed: int) -> int:
+        """The next token, sampled by the server at temperature one.
 
         Raises:
-            ProviderError: the server fails, or what it drew cannot be read as tokens.
+            ProviderError: the server fails, or its token is unknown here.
         """
-        answer = self._call(
-            lambda: self._create(
-                self._prompt(context), n_tokens=n_tokens, n_listed=1, seed=seed % 2**31
-            )
-        )
-        choice: Any = answer.choices[0]
-        names = getattr(choice.logprobs, "tokens", None)
-        if names and all(str(name).startswith(_ID_MARK) for name in names):
-            return Drawn(tuple(int(str(name).removeprefix(_ID_MARK)) for name in names))
-        ids = self._ids(choice.text, has_specials=False)[:n_tokens] if choice.text else []
-        if choice.finish_reason == "stop" and len(ids) < n_tokens:
-            ids = [*ids, *sorted(self.base.stop_ids)[:1]]
-        if not ids:
+        answer = self._complete(self._prompt(context), max_tokens=1, logprobs=1, seed=seed % 2**31)
+        tokens = [token for token, _, _ in self._steps(answer.choices[0])]
+        if not tokens and answer.choices[0].finish_reason == "stop":
+            tokens = self._end_tokens()
+        if not tokens:
             raise ProviderError(
-                f"The server of {self.name!r} drew a token without text; only servers that name "
-                "token ids can be drawn from here."
+                f"The server of {self.name!r} sampled a token without text; only servers that name "
+                "token ids can be sampled from here."
             )
-        return Drawn(tuple(ids))
+        return tokens[0]
 
-    def _create(
-        self, prompt: str | list[int], *, n_tokens: int, n_listed: int = 0, seed: int | None = None
-    ) -> Any:
-        extra: dict[str, Any] = {"return_tokens_as_token_ids": True}
-        if n_listed:
-            extra["logprobs"] = n_listed
-        if seed is not None:
-            extra["seed"] = seed
-        return self.client.completions.create(
+    def stream(
+        self, context: Sequence[int], sampling: SamplingParams, *, seed: int, n_top: int
+    ) -> Iterator[Step]:
+        """Tokens of a completion that the server samples, an end token included.
+
+        Args:
+            context: Token ids before it.
+            sampling: Temperature, top-p and length; stop strings are for the reader to watch.
+            seed: Seed of the server's generator.
+            n_top: Log-probabilities to list for each token; 0 for servers that give none.
+
+        Raises:
+            ProviderError: the server fails.
+        """
+        choices = self._connection.stream(
+            model=self.settings.model,
+            prompt=self._prompt(context),
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=seed % 2**31,
+            extra_body=NAMES_IDS,
+            **({"logprobs": n_top} if n_top else {}),
+        )
+        token = -1
+        finish: str | None = None
+        for choice in choices:
+            finish = choice.finish_reason or finish
+            for step in self._steps(choice):
+                token = step[0]
+                yield step
+        if finish == "stop" and token not in self._base.stop_ids:
+            for end in self._end_tokens():
+                yield end, 0.0, {}
+
+    def _steps(self, choice: Any) -> Iterator[Step]:
+        """The tokens of a choice: by their names, or else its text tokenized."""
+        listed: Any = choice.logprobs
+        names = [str(name) for name in getattr(listed, "tokens", None) or []]
+        if names and all(self._is_known(name) for name in names):
+            chunk = chunk_of(choice, self._by_text)
+            tops = chunk.tops or ({},) * len(names)
+            log_probs = chunk.log_probs or (0.0,) * len(names)
+            yield from zip(chunk.tokens, log_probs, tops, strict=True)
+            return
+        for token in self._ids(choice.text, has_specials=False) if choice.text else []:
+            yield token, 0.0, {}
+
+    def _is_known(self, name: str) -> bool:
+        return name.startswith(ID_MARK) or name in self._by_text
+
+    def _end_tokens(self) -> list[int]:
+        return sorted(self._base.stop_ids)[:1]
+
+    def _complete(self, prompt: str | list[int], **arguments: Any) -> Any:
+        return self._connection.complete(
             model=self.settings.model,
             prompt=prompt,
-            max_tokens=n_tokens,
             temperature=1.0,
-            extra_body=extra,
+            extra_body=NAMES_IDS,
+            **arguments,
         )
-
-    def _call(self, ask: Callable[[], Result]) -> Result:
-        try:
-            return ask()
-        except APIStatusError as error:
-            raise ProviderError(
-                f"The server of {self.name!r} refused the request with status "
-                f"{error.status_code} ({_reason(error)}).",
-                is_retryable=error.status_code >= _RETRYABLE_STATUS or error.status_code == 429,
-            ) from error
-        except APIConnectionError as error:  # a timeout is one, too
-            raise ProviderError(
-                f"The server of {self.name!r} did not answer within "
-                f"{self.settings.timeout_seconds:g} seconds in {self.settings.n_retries + 1} "
-                f"attempts ({_reason(error)}); start it or give it more time.",
-                is_retryable=True,
-            ) from error
-        except APIError as error:
-            raise ProviderError(
-                f"The server of {self.name!r} gave an answer that cannot be read "
-                f"({_reason(error)})."
-            ) from error
 
     def _prompt(self, context: Sequence[int]) -> str | list[int]:
         if self.settings.sends == "ids":
             return [int(token) for token in context]
-        start = self.base.tokenizer.bos_token_id
+        start = self._base.tokenizer.bos_token_id
         own = list(context)[1:] if context and context[0] == start else list(context)
-        text = str(self.base.tokenizer.decode(own, clean_up_tokenization_spaces=False))
+        text = str(self._base.tokenizer.decode(own, clean_up_tokenization_spaces=False))
         if self._ids(text) != list(context):
             raise ProviderError(
                 f"The server of {self.name!r} takes text only, and the answer so far cannot be "
-                "written as text that is read as the same tokens; use one that takes token ids."
+                "written as text with the same tokens; use one that takes token ids."
             )
         return text
 
     def _ids(self, text: str, *, has_specials: bool = True) -> list[int]:
-        found: Any = self.base.tokenizer(text, add_special_tokens=has_specials)["input_ids"]
-        return [int(token) for token in found]
-
-    def _by_id(self, listed: Mapping[str, float]) -> dict[int, float]:
-        found: dict[int, float] = {}
-        for name, log_prob in listed.items():
-            if name.startswith(_ID_MARK):
-                found[int(name.removeprefix(_ID_MARK))] = float(log_prob)
-            elif (token := self._by_text.get(name)) is not None:
-                found[token] = float(log_prob)
-        return found
+        ids: Any = self._base.tokenizer(text, add_special_tokens=has_specials)["input_ids"]
+        return [int(token) for token in ids]
 
     @cached_property
     def _by_text(self) -> dict[str, int]:
         """Token by its text, for texts that belong to one token only."""
-        owners: dict[str, list[int]] = {}
-        for token in range(len(self.base.tokenizer)):
-            text = str(self.base.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        tokenizer, owners = self._base.tokenizer, dict[str, list[int]]()
+        for token in range(len(tokenizer)):
+            text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
             owners.setdefault(text, []).append(token)
         return {text: tokens[0] for text, tokens in owners.items() if len(tokens) == 1}
-
-
-def connect(settings: EndpointSettings, base: Base) -> EndpointExpert:
-    """The expert, after its tokenizer has been compared with the base's.
-
-    Raises:
-        FormatError: the tokenizers differ; the message names both.
-        ProviderError: the server fails.
-    """
-    if settings.tokenizer is not None:
-        declared = tokenizer_of(settings.tokenizer)
-        require_same_tokenizer(
-            left=(base.path, base.tokenizer_fingerprint), right=(settings.tokenizer, declared)
-        )
-    client = OpenAI(
-        base_url=settings.url,
-        api_key=settings.api_key,
-        timeout=settings.timeout_seconds,
-        max_retries=settings.n_retries,
-    )
-    expert = EndpointExpert(settings, base, client)
-    expert.require_same_tokenizer()
-    return expert
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] or type(error).__name__

@@ -1,11 +1,10 @@
 """Merged soups on a running vLLM: loaded when they are needed, the least recently used one evicted.
 
-An adapter that an answer is using is never evicted; whoever needs room waits until one is free.
-The files of an evicted one stay until as many others were evicted: the server may still begin a
-request that was cancelled, and vLLM dies of an adapter whose files are missing. For the same reason
-the last files stay when the cache is closed.
-Names are made from the process's place and what the adapter holds, so the same soup has the same
-name for everybody whom this process serves, and no other process's soup has it.
+An adapter that an answer is using is never evicted; a request for another one waits for a free
+slot. The files of an evicted adapter stay until as many others were evicted: the server may still
+begin a request that was cancelled, and vLLM dies of an adapter whose files are missing. For the
+same reason the last files stay when the cache is closed. Names are hashes of the process's place,
+the experts and the coefficients, so users of one process share a soup, and processes do not.
 """
 
 import shutil
@@ -23,6 +22,8 @@ from palate.core.files import hash_value
 from palate.models.adapter import Adapter, Factor, save_adapter
 from palate.soup.merge import Factors, merge_modules
 
+END_SECONDS = 1.0  # in which threads of ended answers let go of their adapters
+
 
 @dataclass(frozen=True, eq=False)
 class SoupMaker:
@@ -31,8 +32,8 @@ class SoupMaker:
     Attributes:
         adapters: In bank order.
         base_path: For the adapter's configuration.
-        key: Identifies the experts in names.
-        prefix: Of all names.
+        key: Hash of the experts, for names.
+        prefix: Begins all names.
     """
 
     adapters: Sequence[Adapter]
@@ -66,7 +67,7 @@ class SoupMaker:
 
 
 class AdapterCache:
-    """What is loaded on the server by us.
+    """The adapters that this process has loaded.
 
     Attributes:
         capacity: Most adapters at a time.
@@ -84,7 +85,7 @@ class AdapterCache:
     ) -> None:
         """Start with none; `load` and `unload` speak to the server.
 
-        What lies in the folder, which nobody else uses, is kept like files of evicted ones.
+        Adapters that lie in the folder already are treated as evicted ones.
         """
         self.capacity = capacity
         self.n_loads = 0
@@ -100,13 +101,13 @@ class AdapterCache:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What is loaded, least recently used first."""
+        """The loaded adapters, least recently used first."""
         with self._changed:
             return tuple(self._users)
 
     @contextmanager
     def held(self, wanted: Mapping[str, Callable[[Path], None]]) -> Generator[None]:
-        """While in force, these adapters are on the server; waits for room.
+        """While in force, these adapters are on the server; waits for slots.
 
         Args:
             wanted: By name, what writes the adapter into a new folder.
@@ -121,7 +122,7 @@ class AdapterCache:
                 f"{self.capacity} are loaded; raise max_adapters."
             )
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room(wanted))
+            self._changed.wait_for(lambda: self._has_slots(wanted))
             for name, write in wanted.items():
                 if name not in self._users:
                     self._bring(name, write, wanted)
@@ -137,19 +138,20 @@ class AdapterCache:
                         self._users[name] -= 1
                 self._changed.notify_all()
 
-    def again(self, wanted: Mapping[str, Callable[[Path], None]]) -> None:
+    def reload(self, wanted: Mapping[str, Callable[[Path], None]]) -> None:
         """Load held adapters once more, after the server forgot them."""
         with self._changed:
             for name, write in wanted.items():
                 self._send(name, write)
 
     def close(self) -> None:
-        """Unload what nobody uses."""
+        """Unload the adapters that no answer uses."""
         with self._changed:
+            self._changed.wait_for(lambda: not any(self._users.values()), timeout=END_SECONDS)
             for name in [name for name, n in self._users.items() if n == 0]:
                 self._drop(name)
 
-    def _has_room(self, wanted: Mapping[str, object]) -> bool:
+    def _has_slots(self, wanted: Mapping[str, object]) -> bool:
         fixed = {name for name, n in self._users.items() if n > 0} | wanted.keys()
         return len(fixed) <= self.capacity
 

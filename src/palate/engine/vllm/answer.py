@@ -1,58 +1,47 @@
 """One answer through a vLLM.
 
-Whole from the server, whole from a group of rows that the server mixes, or token by token from
+Whole from the server, whole from a group of rows that the server pools, or token by token from
 lists.
 """
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
-
-from palate.core.errors import NotCertifiedError, ProviderError
-from palate.core.plan import Plan, Pool, Row
-from palate.core.protocols import SamplingParams, Token
-from palate.engine.batch import RunningRequest
-from palate.engine.control import ControlRun
-from palate.engine.sample import draw
+from palate.core.errors import InvalidInputError, ProviderError
+from palate.core.plan import Plan, Pool
+from palate.core.protocols import SamplingParams
+from palate.engine.listed import ListStep, answer_from_lists, needs_whole_lists, pool_lists
+from palate.engine.openai.connection import UnknownModelError, chunk_of
+from palate.engine.protocol import ExecutionReport
+from palate.engine.remote import AnswerLog
+from palate.engine.request import RunningRequest
+from palate.engine.sample import has_repetition_rules, is_untruncated
+from palate.engine.vllm.client import RowRequest
+from palate.engine.vllm.context import VllmContext, Writers
 from palate.engine.vllm.group_answer import GroupStep, group_steps, linear_log_prob
-from palate.engine.vllm.parts import (
-    Account,
-    Pooled,
-    RowLists,
-    VllmParts,
-    Writers,
-)
 from palate.engine.vllm.rounding import Rounded
-from palate.engine.vllm.wire import RowAsked, UnknownModel
 
-Emit = Callable[[Token], None]
-Source = Literal["server", "group", "lists"]  # where an answer's tokens are drawn
+Source = Literal["server", "group", "lists"]  # where an answer's tokens are sampled
 
 
 @dataclass(eq=False)
-class Answer:
-    """An answer under way; `write` runs on a thread of its own.
+class VllmAnswer:
+    """An answer under way; see `palate.engine.remote.RemoteAnswer`.
 
     Attributes:
-        parts: What it runs on.
-        running: What is known of it; of one row, its plan becomes the one that is served.
-        source: Where its tokens are drawn.
-        emit: Told of every token.
-        rounded: Rows' coefficients as they are served.
+        context: The engine's parts.
+        log: Its tokens so far; a plan of one row becomes the one with rounded coefficients.
+        source: Where its tokens are sampled.
+        rounded: Rows' coefficients as they are executed.
+        n_calls: Requests to the server.
     """
 
-    parts: VllmParts
-    running: RunningRequest
+    context: VllmContext
+    log: AnswerLog
     source: Source
-    emit: Emit
     rounded: tuple[Rounded, ...] = ()
-    is_cancelled: threading.Event = field(default_factory=threading.Event)
-    bounds: list[float] = field(default_factory=list[float])
-    leads: list[float] = field(default_factory=list[float])
     n_calls: int = 0
     _models: list[str] = field(default_factory=list[str])
     _writers: Writers = field(default_factory=dict)
@@ -63,252 +52,194 @@ class Answer:
         Raises:
             InvalidInputError: a soup is larger than the server's adapters may be.
         """
-        rows = self.running.plan.rows
+        running = self.log.running
+        rows = running.plan.rows
         if len(rows) == 1:
-            self.rounded = (self.parts.rounding.rounded(rows[0].coefficients),)
+            self.rounded = (self.context.rounding.rounded(rows[0].coefficients),)
             served = replace(rows[0], coefficients=self.rounded[0].coefficients)
-            self.running.plan = replace(self.running.plan, rows=(served,))
+            running.plan = replace(running.plan, rows=(served,))
         else:
             self.rounded = tuple(Rounded(row.coefficients, 0.0, 0.0) for row in rows)
-        found = [self.parts.model_of(row.coefficients) for row in self.rounded]
-        self._models = [model for model, _ in found]
-        self._writers = {name: write for _, writers in found for name, write in writers.items()}
+        models = [self.context.model_of(row.coefficients) for row in self.rounded]
+        self._models = [model for model, _ in models]
+        self._writers = {name: write for _, writers in models for name, write in writers.items()}
 
-    def account(self) -> Account:
-        """What the tokens so far are off by, at most."""
-        row_bounds = [row.bound for row in self.rounded]
-        n_tokens = len(self.leads)  # another thread may be adding to them
-        return Account(
+    def report(self) -> ExecutionReport:
+        """What was approximated so far."""
+        bounds = [row.bound for row in self.rounded]
+        n_tokens = len(self.log.leads)  # another thread may be adding to them
+        return ExecutionReport(
             coefficients=tuple(row.coefficients for row in self.rounded),
             parameter_change=max(row.parameter_change for row in self.rounded),
-            rounding_bound=None if None in row_bounds else max(b or 0.0 for b in row_bounds),
-            list_bounds=tuple(self.bounds[:n_tokens]),
-            leads=tuple(self.leads[:n_tokens]),
-            is_greedy=self.running.request.sampling.temperature == 0.0,
+            rounding_bound=None if None in bounds else max(b or 0.0 for b in bounds),
+            list_bounds=tuple(self.log.list_bounds[:n_tokens]),
+            leads=tuple(self.log.leads[:n_tokens]),
+            is_greedy=self.log.running.request.sampling.temperature == 0.0,
             n_calls=self.n_calls,
         )
 
     def write(self) -> None:
-        """All tokens, the last one with its reason.
+        """Emit all tokens, the last one with its finish.
 
         Raises:
             ProviderError: the server failed.
             NotCertifiedError: lists were too short for the budget.
         """
-        with self.parts.cache.held(self._writers):
+        with self.context.cache.held(self._writers):
             try:
                 self._write()
-            except UnknownModel as error:
-                if self.running.tokens or not self._writers:
-                    raise self._gone(error) from error
-                self.parts.cache.again(self._writers)  # the server forgot them: it was restarted
+            except UnknownModelError as error:
+                if self.log.running.tokens or not self._writers:
+                    raise self._lost(error) from error
+                self.context.cache.reload(self._writers)  # the server was restarted
                 try:
                     self._write()
-                except UnknownModel as second:
-                    raise self._gone(second) from second
+                except UnknownModelError as second:
+                    raise self._lost(second) from second
 
-    def _gone(self, error: UnknownModel) -> ProviderError:
-        url = self.parts.client.settings.url
+    def _lost(self, error: UnknownModelError) -> ProviderError:
+        url = self.context.settings.url
         return ProviderError(f"The server {url!r} lost a model ({error}).", is_retryable=True)
 
     def _write(self) -> None:
-        if self.source == "server":
-            steps = self._from_server(self._models[0])
-        else:
-            steps = self._from_group() if self.source == "group" else self._from_lists()
-        for _ in steps:
-            if self.is_cancelled.is_set():
+        sources = {
+            "server": self._from_server,
+            "group": self._from_group,
+            "lists": self._from_lists,
+        }
+        for _ in sources[self.source]():
+            if self.log.is_aborted.is_set():
                 return
 
-    # --- whole from the server
-
-    def _from_server(self, model: str) -> Iterator[None]:
-        running, sampling = self.running, self.running.request.sampling
+    def _from_server(self) -> Iterator[None]:
+        running, sampling = self.log.running, self.log.running.request.sampling
         self.n_calls += 1
-        pieces = self.parts.client.stream(
-            RowAsked(
-                model,
+        choices = self.context.client.stream(
+            RowRequest(
+                self._models[0],
                 running.contexts[0],
                 sampling,
                 seed=running.request.seed,
-                stop_ids=sorted(self.parts.base.stop_ids),
+                stop_ids=sorted(self.context.base.stop_ids),
                 n_top=max(2, running.n_top),
                 scope=running.request.scope,
             )
         )
         last: str | None = None
-        for piece in pieces:
-            last = piece.finish or last
-            for token, log_prob, top in zip(piece.tokens, piece.log_probs, piece.tops, strict=True):
-                self.bounds.append(0.0)
-                self._note(top)
-                if self._accept(token, log_prob):
+        for chunk in map(chunk_of, choices):
+            last = chunk.finish or last
+            for token, log_prob, top in zip(chunk.tokens, chunk.log_probs, chunk.tops, strict=True):
+                self.log.record(top)
+                if self.log.accept(token, log_prob):
                     return
                 yield
         raise ProviderError(
-            f"The server {self.parts.client.settings.url!r} ended an answer after "
+            f"The server {self.context.settings.url!r} ended an answer after "
             f"{len(running.tokens)} of {sampling.max_tokens} tokens without an end token "
             f"(reason {last!r}); start it with a larger --max-model-len or ask for fewer tokens.",
             is_retryable=last is None,
         )
 
-    # --- whole from the server, which mixes the rows
-
     def _from_group(self) -> Iterator[None]:
-        running = self.running
-        is_whole = needs_lists(running.plan, n_top=running.n_top)
-        n_listed = self.parts.n_vocab if is_whole else max(2, running.n_top)
+        running = self.log.running
+        is_whole = _group_needs_lists(running.plan, n_top=running.n_top)
+        n_listed = self.context.n_vocab if is_whole else max(2, running.n_top)
         self.n_calls += len(self._models)
-        for step in group_steps(self.parts, running, self._models, n_listed=n_listed):
-            log_prob, listed = self._said(step, is_whole=is_whole)
-            self.bounds.append(0.0)
-            self._note(listed)
-            self._trace(running.plan.pool, step.said)
-            if self._accept(step.token, log_prob):
+        for step in group_steps(self.context, running, self._models, n_listed=n_listed):
+            log_prob, listed = self._group_log_prob(step, is_whole=is_whole)
+            self.log.record(listed)
+            self.log.trace(running.plan.pool, step.log_probs)
+            if self.log.accept(step.token, log_prob):
                 return
             yield
 
-    def _said(self, step: GroupStep, *, is_whole: bool) -> tuple[float, Mapping[int, float]]:
-        """The token's pooled log-probability, and the list that is known of the pool."""
-        pool = self.running.plan.pool
+    def _group_log_prob(
+        self, step: GroupStep, *, is_whole: bool
+    ) -> tuple[float, Mapping[int, float]]:
+        """The token's pooled log-probability, and the known part of the pool."""
+        pool = self.log.running.plan.pool
         if pool.kind == "single":
-            return step.said[0], step.lists[0]
+            return step.log_probs[0], step.lists[0]
         if not is_whole:
-            return linear_log_prob(step.said, pool.coefficients), {}
-        pooled = self._pool(step.lists, pool).log_probs
+            return linear_log_prob(step.log_probs, pool.coefficients), {}
+        pooled = pool_lists(step.lists, pool, n_vocab=self.context.n_vocab).log_probs
         return pooled.get(step.token, -math.inf), pooled
 
-    # --- token by token from lists
-
     def _from_lists(self) -> Iterator[None]:
-        running, settings = self.running, self.parts.client.settings
-        name = running.plan.pool.controller
-        run = self.parts.controllers[name].start() if name is not None else None
-        while True:
-            pool = _pool_of(running, run)
-            n_listed = settings.max_top_k if running.is_traced else settings.top_k
-            lists, pooled = self._pooled(pool, n_listed)
-            if pooled.bound > settings.budget and settings.max_top_k > settings.top_k:
-                lists, pooled = self._pooled(pool, settings.max_top_k)
-            if pooled.bound > settings.budget:
-                raise NotCertifiedError(
-                    f"Token {len(running.tokens) + 1} is known only within {pooled.bound:.3f} total "
-                    f"variation from lists of {settings.max_top_k}, but the budget is "
-                    f"{settings.budget}; raise max_top_k (and the server's --max-logprobs) or the "
-                    "budget."
-                )
-            token = self._draw(pooled)
-            self.bounds.append(pooled.bound)
-            self._note(pooled.log_probs)
-            self._trace(pool, [row.get(token, -math.inf) for row in lists])
-            if self._accept(token, pooled.log_probs.get(token, -math.inf)):
-                return
-            yield
+        context = self.context
+        return answer_from_lists(self.log, context.settings, context.controllers, self._list_rows)
 
-    def _pooled(self, pool: Pool, top_k: int) -> tuple[RowLists, Pooled]:
-        contexts = [[*context, *self.running.tokens] for context in self.running.contexts]
-        client = self.parts.client
+    def _list_rows(self, pool: Pool, top_k: int) -> ListStep:
+        running = self.log.running
         futures = [
-            self.parts.rows.submit(
-                client.next_log_probs, model, context, top_k=top_k, scope=self.running.request.scope
+            self.context.row_threads.submit(
+                self.context.client.next_log_probs,
+                model,
+                [*context, *running.tokens],
+                top_k=top_k,
+                scope=running.request.scope,
             )
-            for model, context in zip(self._models, contexts, strict=True)
+            for model, context in zip(self._models, running.contexts, strict=True)
         ]
         self.n_calls += len(futures)
-        lists: RowLists = [future.result() for future in futures]
-        return lists, self._pool(lists, pool)
-
-    def _pool(self, lists: RowLists, pool: Pool) -> Pooled:
-        if pool.kind == "single":
-            return _single(lists[0], n_vocab=self.parts.n_vocab)
-        if self.parts.pool is None:  # refused when the request came
-            raise NotCertifiedError("Nothing pools the lists of several rows.")
-        return self.parts.pool(lists, pool, self.parts.n_vocab)
-
-    def _draw(self, pooled: Pooled) -> int:
-        scores = torch.full((1, self.parts.n_vocab), -torch.inf, dtype=torch.float64)
-        listed = list(pooled.log_probs.items())
-        scores[0, [token for token, _ in listed]] = torch.tensor(
-            [value for _, value in listed], dtype=torch.float64
-        )
-        running = self.running
-        drawn = draw(
-            scores,
-            sampling=[running.request.sampling],
-            prompts=[running.contexts[0]],
-            answers=[running.tokens],
-            uniform=torch.tensor([running.uniforms[len(running.tokens)]]),
-        )
-        return int(drawn[0])
-
-    def _note(self, listed: Mapping[int, float]) -> None:
-        """Keep the lead of the first token, and the list if it was asked for.
-
-        Of a list without a second token no lead is known: then it certifies nothing.
-        """
-        ordered = sorted(listed.items(), key=lambda item: -item[1])
-        best = [math.exp(value) for _, value in ordered[:2]]
-        self.leads.append(best[0] - best[1] if len(best) > 1 else 0.0)
-        if self.running.n_top:
-            self.running.top.append(ordered[: self.running.n_top])
-
-    def _trace(self, pool: Pool, said: Sequence[float]) -> None:
-        """Keep what the rows said of the token, if that was asked for."""
-        if self.running.is_traced and pool.kind == "linear":
-            self.running.shares.append(list(pool.coefficients))
-            self.running.row_log_probs.append(list(said))
-
-    def _accept(self, token: int, log_prob: float) -> bool:
-        """Add a token to the answer; whether it was the last."""
-        taken = self.running.take(token, log_prob, stop_ids=self.parts.base.stop_ids)
-        self.emit(taken)
-        return taken.finish is not None
+        return ListStep([future.result() for future in futures], pool)
 
 
-def with_rows(plan: Plan) -> bool:
-    """Whether the plan has several rows to pool."""
-    return len(plan.rows) > 1 or plan.pool.controller is not None
-
-
-def needs_lists(plan: Plan, *, n_top: int) -> bool:
-    """Whether a group must list whole vocabularies.
-
-    What the rows say of a token gives its log-probability in a linear pool, but not the sum over
-    all tokens by which a log-linear one is normalised, nor the pool's other probable tokens.
-    """
-    return len(plan.rows) > 1 and (plan.pool.kind == "log_linear" or n_top > 0)
-
-
-def source_of(plan: Plan, sampling: SamplingParams, parts: VllmParts, *, n_top: int) -> Source:
-    """Where the tokens of such an answer are drawn."""
-    settings = parts.client.settings
-    if not with_rows(plan) and settings.draws == "server":
+def source_of(plan: Plan, sampling: SamplingParams, context: VllmContext, *, n_top: int) -> Source:
+    """Where the tokens of such an answer are sampled."""
+    settings = context.settings
+    if not _is_pooled(plan) and settings.draws == "server":
         return "server"
-    is_plain = sampling.top_k == 0 and sampling.top_p == 1.0 and not has_rules(sampling)
-    is_listed = settings.max_top_k >= parts.n_vocab or not needs_lists(plan, n_top=n_top)
-    can_group = plan.pool.controller is None and is_plain and is_listed
+    is_listed = settings.max_top_k >= context.n_vocab or not _group_needs_lists(plan, n_top=n_top)
+    can_group = plan.pool.controller is None and is_untruncated(sampling) and is_listed
     return "group" if settings.pools == "server" and can_group else "lists"
 
 
-def has_rules(sampling: SamplingParams) -> bool:
-    """Whether what was drawn before changes what may be drawn."""
-    return sampling.repetition_penalty != 1.0 or sampling.no_repeat_ngram_size > 0
+def require_possible(context: VllmContext, running: RunningRequest, *, source: Source) -> None:
+    """Return when the engine can execute the request.
+
+    Raises:
+        InvalidInputError: it cannot; the message says why.
+    """
+    settings, plan, sampling = context.settings, running.plan, running.request.sampling
+    controller, limit = plan.pool.controller, context.context_length
+    is_listed = settings.max_top_k >= context.n_vocab
+    is_blind = running.is_traced and plan.pool.kind == "linear" and source == "lists"
+    rules = {
+        f"The plan has {plan.n_experts} coefficients a row, but the engine has "
+        f"{len(context.names)} experts; give one coefficient per expert.": plan.n_experts
+        != len(context.names),
+        f"Who wrote a token of a mixture is known from whole vocabularies only, but max_top_k "
+        f"is {settings.max_top_k} of {context.n_vocab}; set it and the server's --max-logprobs, "
+        "or leave explain out.": is_blind and not is_listed,
+        "The repetition rules of vLLM act on other numbers than ours; set draws: own, or leave "
+        "repetition_penalty and no_repeat_ngram_size out.": has_repetition_rules(sampling)
+        and source == "server",
+        f"The plan names the controller {controller!r}, which is not loaded.": controller
+        is not None
+        and controller not in context.controllers,
+        f"A log-linear pool with negative coefficients needs whole vocabularies, but "
+        f"max_top_k is {settings.max_top_k} of {context.n_vocab}; start the server with "
+        f"--max-logprobs {context.n_vocab} and set max_top_k to it.": needs_whole_lists(plan)
+        and not is_listed,
+        f"Prompt and answer may come to {running.most_tokens} tokens, but the server's context "
+        f"length is {limit}; shorten one of them or start it with a larger --max-model-len.": limit
+        is not None
+        and running.most_tokens > limit,
+    }
+    for sentence, is_broken in rules.items():
+        if is_broken:
+            raise InvalidInputError(sentence)
 
 
-def row_contexts(plan: Plan, prompt: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """What each row reads first."""
-    rows: tuple[Row, ...] = plan.rows
-    return [prompt if row.context is None else row.context for row in rows]
+def _is_pooled(plan: Plan) -> bool:
+    return len(plan.rows) > 1 or plan.pool.controller is not None
 
 
-def _pool_of(running: RunningRequest, run: ControlRun | None) -> Pool:
-    if run is None:
-        return running.plan.pool
-    shares = run.shares([running])[0].double()
-    return Pool("linear", tuple((shares / shares.sum()).tolist()))
+def _group_needs_lists(plan: Plan, *, n_top: int) -> bool:
+    """Whether a group must list whole vocabularies.
 
-
-def _single(listed: Mapping[int, float], *, n_vocab: int) -> Pooled:
-    if len(listed) >= n_vocab:
-        return Pooled(listed, 0.0)
-    return Pooled(listed, max(0.0, 1.0 - math.fsum(math.exp(v) for v in listed.values())))
+    The rows' log-probabilities of a token give its log-probability in a linear pool, but not the
+    sum over all tokens that normalises a log-linear one, nor the pool's other probable tokens.
+    """
+    return len(plan.rows) > 1 and (plan.pool.kind == "log_linear" or n_top > 0)

@@ -1,154 +1,208 @@
-"""An engine over a running vLLM, with the interface of the one in this process.
+"""An engine over a running vLLM, with the interface of the local one.
 
     one row, one expert       the expert's LoRA module, by name
     one row, a soup           the exact sum of experts as one adapter, loaded at run time; by
                               default coefficients are rounded so that users share adapters, and
-                              what that can cost is reported (`palate.engine.vllm.rounding`)
+                              the bound of that is reported (`palate.engine.vllm.rounding`)
     several rows              the rows' lists of log-probabilities, pooled here token by token, with
-                              a bound on what the lists left out; exact with whole lists; or mixed
+                              a bound on the missing part; exact with whole lists; or pooled
                               inside the server by palate's plugin (`pools: server`)
     an implicit soup          as the explicit one, which has the same distribution
 
-What it cannot do is refused: traces, whole-vocabulary pools with lists that are too short, and
-repetition rules while the server draws (vLLM applies them to other numbers, so answers would
-differ). While the server draws, tokens at a temperature above zero come from its generator: the
-same distribution, other draws than in this process.
-
-A session may be used by one thread; its answers are written by threads of its own.
+Traces and signed pools with lists that are too short are refused, and repetition rules while the
+server samples (vLLM applies them to other numbers, so answers would differ). While the server
+samples, tokens at a temperature above zero come from its generator: the same distribution, other
+tokens than in this process.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
-from palate.core.errors import FormatError, ProviderError
+import torch
+
+from palate.core.errors import FormatError, InvalidInputError, PalateError, ProviderError
 from palate.core.files import hash_files
+from palate.core.plan import member_plan, reference_plan
 from palate.core.protocols import Request, Token
 from palate.core.types import Completion
+from palate.engine.bank import AdapterBank
 from palate.engine.control import Controller
+from palate.engine.logprobs import Scored, row_distributions
+from palate.engine.parts import EngineParts
+from palate.engine.protocol import finished, run
+from palate.engine.remote import AnswerLog, Emit, RemoteSession
+from palate.engine.request import RunningRequest
 from palate.engine.vllm.adapters import AdapterCache, SoupMaker
-from palate.engine.vllm.parts import Account, PoolLists, VllmParts
+from palate.engine.vllm.answer import VllmAnswer, require_possible, source_of
+from palate.engine.vllm.client import VllmClient, VllmSettings
+from palate.engine.vllm.context import VllmContext
 from palate.engine.vllm.place import share_of, take_place
-from palate.engine.vllm.rounding import Rounding, gram_of
-from palate.engine.vllm.session import VllmSession
-from palate.engine.vllm.wire import VllmClient
+from palate.engine.vllm.rounding import Rounding, gram_of, rates_of
 from palate.models.adapter import load_adapter
+from palate.models.chat import encode_prompt
 from palate.models.load import Base
 
-
-@dataclass(frozen=True)
-class Served:
-    """An answer, and how far its tokens can be from exact ones."""
-
-    completion: Completion
-    account: Account
+PROBE = "Once upon a time, there was a little girl named Lily. She liked to"
+SETTINGS = VllmSettings
+SAME_MODEL = 0.02  # total variation between two implementations, also in half precision
 
 
 class VllmEngine:
-    """Executes plans on a running vLLM.
+    """Executes plans on a running vLLM; see `palate.engine.protocol.Engine`.
 
     Attributes:
-        parts: What sessions run on.
-        max_num_seqs: Answers in flight, for whoever estimates waiting times.
+        context: Its parts.
+        base: For its tokenizer.
+        max_num_seqs: Most answers at a time.
     """
 
-    def __init__(self, parts: VllmParts) -> None:
-        """Keep the parts; `open_engine` makes them."""
-        self.parts = parts
-        self.max_num_seqs = parts.client.settings.max_concurrent
+    name = "vllm"
 
-    def open_session(self) -> VllmSession:
-        """An open-ended run."""
-        return VllmSession(self.parts)
+    def __init__(self, context: VllmContext) -> None:
+        """Keep the parts; `open_engine` makes them."""
+        self.context = context
+        self.base = context.base
+        self.max_num_seqs = context.settings.max_concurrent
+
+    def open_session(self) -> RemoteSession:
+        """A new session."""
+        return RemoteSession(self)
+
+    def begin(self, running: RunningRequest, emit: Emit) -> VllmAnswer:
+        """The answer to a request; see `palate.engine.remote.AnswerMaker`."""
+        source = source_of(
+            running.plan, running.request.sampling, self.context, n_top=running.n_top
+        )
+        require_possible(self.context, running, source=source)
+        return VllmAnswer(self.context, AnswerLog(running, self.base, emit), source)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order.
 
         Raises:
-            InvalidInputError: a plan is one that this engine cannot execute.
+            InvalidInputError: this engine cannot execute a plan.
             ProviderError: the server failed.
             NotCertifiedError: lists were too short for the budget.
         """
-        return [served.completion for served in self.serve(requests)]
-
-    def serve(self, requests: Sequence[Request]) -> list[Served]:
-        """As `generate`, with what every answer is off by at most."""
-        session = self.open_session()
-        running_requests = [session.add_request(request) for request in requests]
-        ends = {token.request: token for token in session.run()}
-        return [
-            Served(
-                Completion(
-                    prompt=running.request.prompt,
-                    text=running.text.text,
-                    tokens=tuple(running.tokens),
-                    log_probs=tuple(running.log_probs),
-                    finish="stop" if ends[running.index].finish == "stop" else "length",
-                ),
-                cast(Account, session.account(running)),  # none was let go
-            )
-            for running in running_requests
-        ]
+        return [completion for _, completion in finished(self.open_session(), requests)]
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they come; each request's last token says why it ended.
+        """Tokens of all requests as they come; raises as `generate`."""
+        for _, token in run(self.open_session(), requests):
+            yield token
+
+    def require_ready(self) -> None:
+        """Return when the server says that it works.
 
         Raises:
-            InvalidInputError: as `generate`; so for the other errors.
+            ProviderError: it does not.
         """
-        session = self.open_session()
-        for request in requests:
-            session.add_request(request)
-        yield from session.run()
+        self.context.client.require_alive()
 
     def next_log_probs(
         self, coefficients: Sequence[float], context: Sequence[int]
     ) -> dict[int, float]:
-        """What the server lists for the next token of one row, exactly as answers are served."""
-        model, writers = self.parts.model_of(coefficients)
-        client = self.parts.client
-        with self.parts.cache.held(writers):
-            return client.next_log_probs(model, context, top_k=client.settings.top_k)
+        """The server's list for the next token of one row, exactly as answers are served."""
+        model, writers = self.context.model_of(coefficients)
+        with self.context.cache.held(writers):
+            return self.context.client.next_log_probs(
+                model, context, top_k=self.context.settings.top_k
+            )
 
     def close(self) -> None:
-        """Unload the soups, let threads and place go; a server that is gone has nothing of ours."""
+        """Unload the soups, end threads and leave the place, also after the server has ended."""
         with suppress(ProviderError):
-            self.parts.client.require_alive()
-            self.parts.cache.close()
-        self.parts.rows.shutdown(wait=False)
-        self.parts.place.release()
+            self.context.client.require_alive()
+            self.context.cache.close()
+        self.context.row_threads.shutdown(wait=False)
+        self.context.place.release()
 
 
-def open_engine(
+def check_settings(settings: VllmSettings) -> VllmSettings:
+    """The settings with absolute folders, after everything that needs no server was checked.
+
+    Raises:
+        InvalidInputError: there are no adapters in `server_experts`, or less of the vLLM than a
+            share for every process.
+    """
+    share_of(settings)
+    folder = settings.server_experts and settings.server_experts.resolve()
+    if folder is not None:
+        expert_folders_in(folder)
+    changes = {"adapters_folder": settings.adapters_folder.resolve(), "server_experts": folder}
+    return settings.model_copy(update=changes)  # another process may use it in another folder
+
+
+def expert_folders_in(folder: Path) -> dict[str, Path]:
+    """The experts' folders in a folder, by name.
+
+    Raises:
+        InvalidInputError: it holds none.
+    """
+    folders = {path.name: path for path in sorted(folder.glob("*/")) if path.is_dir()}
+    if not folders:
+        raise InvalidInputError(
+            f"The folder {str(folder)!r} holds no adapters; give the one that the server's "
+            "--lora-modules come from."
+        )
+    return folders
+
+
+def open_engine(settings: VllmSettings, parts: EngineParts) -> VllmEngine:
+    """The engine for a library's parts, after the server gave the same distributions.
+
+    Raises:
+        FormatError: the server has another base or other experts.
+        InvalidInputError: the plugin is missing, or `n_processes` others use the server already.
+        ProviderError: the server fails.
+    """
+    folders = dict(parts.expert_folders)
+    if settings.server_experts is not None:
+        served = expert_folders_in(settings.server_experts)
+        missing = [name for name in folders if name not in served]
+        if missing:
+            raise FormatError(
+                f"The adapters for the server lack the expert {missing[0]!r} of the library; give "
+                "a folder for every expert."
+            )
+        folders = {name: served[name] for name in folders}
+    is_rated = settings.is_rated and settings.coefficient_step > 0
+    rates = rates_of(parts.base, parts.bank, items=parts.texts()) if is_rated else ()
+    engine = connect(settings, parts.base, folders, rates=rates, controllers=parts.controllers)
+    try:
+        require_same_models(engine, parts.bank)
+    except PalateError:
+        engine.close()
+        raise
+    return engine
+
+
+def connect(
+    settings: VllmSettings,
     base: Base,
     experts: Mapping[str, Path],
-    client: VllmClient,
     *,
-    pool: PoolLists | None = None,
     rates: Sequence[float] = (),
     controllers: Mapping[str, Controller] | None = None,
 ) -> VllmEngine:
     """The engine on a server that has the base and every expert as a LoRA module of its name.
 
     Args:
+        settings: Where the server is, and how it is used.
         base: For its tokenizer.
         experts: PEFT folders by name, in bank order; soups are merged from them.
-        client: The connection.
-        pool: Pools lists of several rows.
-        rates: How fast distributions change with each coefficient, if that was measured.
+        rates: How fast distributions change with each coefficient; empty is unknown.
         controllers: By name.
 
     Raises:
         FormatError: the server lacks the base or an expert.
-        InvalidInputError: it is to mix rows, but has no plugin for that; or as many processes as
-            were said use it already.
+        InvalidInputError: the plugin is missing, or `n_processes` others use the server already.
         ProviderError: the server fails.
     """
-    settings = share_of(client.settings)
-    client = replace(client, settings=settings)
+    settings = share_of(settings)
+    client = VllmClient(settings)
     there = client.models()
     if settings.pools == "server":
         client.require_groups()
@@ -170,7 +224,7 @@ def open_engine(
         place.release()
         raise
     return VllmEngine(
-        VllmParts(
+        VllmContext(
             base=base,
             names=tuple(experts),
             client=client,
@@ -183,9 +237,34 @@ def open_engine(
             ),
             maker=SoupMaker(adapters, base.path, key, place.prefix),
             rounding=Rounding(settings.coefficient_step, gram_of(adapters), tuple(rates)),
-            pool=pool,
             controllers=dict(controllers or {}),
-            rows=ThreadPoolExecutor(settings.max_concurrent, thread_name_prefix="palate-row"),
-            max_tokens=there[settings.base_name],
+            row_threads=ThreadPoolExecutor(
+                settings.max_concurrent, thread_name_prefix="palate-row"
+            ),
+            context_length=there[settings.base_name],
         )
     )
+
+
+def require_same_models(engine: VllmEngine, bank: AdapterBank) -> None:
+    """Return when the server's base and experts give our distributions of the next token.
+
+    Raises:
+        FormatError: one differs, in total variation over the server's list.
+    """
+    base, n_experts = engine.base, bank.n_experts
+    context = tuple(encode_prompt(base, PROBE))
+    plans = [reference_plan(n_experts=n_experts)]
+    plans += [member_plan(index=index, n_experts=n_experts) for index in range(n_experts)]
+    names = (engine.context.settings.base_name, *engine.context.names)
+    for name, plan in zip(names, plans, strict=True):
+        listed = engine.next_log_probs(plan.rows[0].coefficients, context)
+        own = row_distributions(base, bank, plan=plan, item=Scored(context, (0,)))[0, 0]
+        values = torch.tensor(list(listed.values()), dtype=torch.float64)
+        gap = 0.5 * float((values.exp() - own.double().exp().cpu()[list(listed)]).abs().sum())
+        if gap > SAME_MODEL:
+            raise FormatError(
+                f"The server's model {name!r} is another one than ours: over a probe's "
+                f"{len(listed)} most probable next tokens they differ by {gap:.3f} in total "
+                "variation; start it on this library's base and experts."
+            )

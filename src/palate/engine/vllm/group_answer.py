@@ -1,9 +1,9 @@
-"""An answer of several rows that the server itself mixes: one call a row, read in step.
+"""An answer of several rows that the server itself pools: one call a row, in step.
 
-Every row is a stream of its own, and all of them must give the same tokens; a row that gives
+Every row is a stream of its own, and all of them must give the same tokens. A row that gives
 another one, the group's abort token or nothing any more has left its group, and so the answer ends
-with an error. Nothing that a broken group wrote is handed on. A group that broke before its first
-token is begun again a few times, since nothing was lost by that.
+with an error. No token of a broken group is emitted. A group that broke before its first token is
+begun again a few times, since nothing was lost by that.
 """
 
 import math
@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 
 from palate.core.errors import ProviderError
 from palate.core.protocols import SamplingParams
-from palate.engine.batch import RunningRequest
+from palate.engine.openai.connection import ChoiceStream, chunk_of
+from palate.engine.request import RunningRequest
+from palate.engine.vllm.client import RowRequest
+from palate.engine.vllm.context import VllmContext
 from palate.engine.vllm.groups import GUARD, GroupTag, Kind
-from palate.engine.vllm.parts import VllmParts
-from palate.engine.vllm.pieces import Piece
-from palate.engine.vllm.wire import Pieces, RowAsked
 
 PAUSE_SECONDS = 0.05  # before a group is begun again
+
+RowToken = tuple[int, float, dict[int, float]]  # token, its log-probability, the row's list
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,13 @@ class GroupStep:
     """One token of a group.
 
     Attributes:
-        token: That all rows took.
-        said: Each row's own log-probability of it.
+        token: The token of all rows.
+        log_probs: Each row's own log-probability of it.
         lists: Each row's list of log-probabilities.
     """
 
     token: int
-    said: tuple[float, ...]
+    log_probs: tuple[float, ...]
     lists: tuple[dict[int, float], ...]
 
 
@@ -43,25 +45,25 @@ class _Split(Exception):  # noqa: N818 - never leaves this file
 
 
 def group_steps(
-    parts: VllmParts, running: RunningRequest, models: Sequence[str], *, n_listed: int
+    context: VllmContext, running: RunningRequest, models: Sequence[str], *, n_listed: int
 ) -> Generator[GroupStep]:
-    """The tokens of a plan with fixed coefficients, mixed inside the server.
+    """The tokens of a plan with fixed coefficients, pooled inside the server.
 
     Args:
-        parts: What it runs on.
+        context: The engine's parts.
         running: The request.
         models: The server's name of every row's model.
         n_listed: Log-probabilities to list for each row and token.
 
     Raises:
         ProviderError: the group was split, or the server failed.
-        UnknownModel: the server has no model of a row.
+        UnknownModelError: the server has no model of a row.
     """
-    settings = parts.client.settings
+    settings = context.settings
     for attempt in range(settings.n_retries + 1):
-        found = _attempt(parts, running, models, n_listed=n_listed)
+        steps = _attempt(context, running, models, n_listed=n_listed)
         try:
-            yield from found
+            yield from steps
         except _Split as split:
             if running.tokens or attempt == settings.n_retries:
                 raise ProviderError(
@@ -74,77 +76,73 @@ def group_steps(
                 ) from split
             time.sleep(PAUSE_SECONDS * 2**attempt)
         finally:
-            found.close()
+            steps.close()
 
 
 def _attempt(
-    parts: VllmParts, running: RunningRequest, models: Sequence[str], *, n_listed: int
+    context: VllmContext, running: RunningRequest, models: Sequence[str], *, n_listed: int
 ) -> Generator[GroupStep]:
-    tag = _tag(parts, running)
-    streams: list[Pieces] = []
+    tag = _tag(context, running)
+    streams: list[ChoiceStream] = []
+    sampling = SamplingParams(temperature=0.0, max_tokens=running.request.sampling.max_tokens)
     try:
-        for row, (model, context) in enumerate(zip(models, running.contexts, strict=True)):
-            asked = RowAsked(
+        for row, (model, prompt) in enumerate(zip(models, running.contexts, strict=True)):
+            request = RowRequest(
                 model,
-                context,
-                SamplingParams(temperature=0.0, max_tokens=running.request.sampling.max_tokens),
+                prompt,
+                sampling,
                 seed=0,
-                stop_ids=sorted({*parts.base.stop_ids, tag.abort}),
+                stop_ids=sorted({*context.base.stop_ids, tag.abort}),
                 n_top=n_listed,
                 bias={tag.abort: GUARD},
                 xargs=replace(tag, row=row).to_xargs(),
                 scope=running.request.scope,
             )
-            streams.append(parts.client.stream(asked))
-        readers = [_singly(stream) for stream in streams]
+            streams.append(context.client.stream(request))
+        rows = [_tokens(stream) for stream in streams]
         while True:
-            yield _step(readers, abort=tag.abort)
+            yield _step(rows, abort=tag.abort)
     finally:
         for stream in streams:
             stream.close()
 
 
-def _tag(parts: VllmParts, running: RunningRequest) -> GroupTag:
+def _tag(context: VllmContext, running: RunningRequest) -> GroupTag:
     pool, sampling = running.plan.pool, running.request.sampling
     kind: Kind = "log_linear" if pool.kind == "log_linear" else "linear"
-    is_drawn = sampling.temperature > 0
     return GroupTag(
         group=uuid.uuid4().hex,
         row=0,
         shares=(1.0,) if pool.kind == "single" else pool.coefficients,
         kind=kind,
-        abort=parts.abort_id,
+        abort=context.abort_id,
         temperature=sampling.temperature,
-        uniforms=tuple(running.uniforms.tolist()) if is_drawn else (),
+        uniforms=tuple(running.uniforms.tolist()) if sampling.temperature > 0 else (),
     )
 
 
-def _step(
-    readers: Sequence[Iterator[tuple[int, float, dict[int, float]]]], *, abort: int
-) -> GroupStep:
-    """The next token of all rows, as soon as all of them gave it."""
-    found: list[tuple[int, float, dict[int, float]]] = []
-    for row, reader in enumerate(readers):
-        given = next(reader, None)
-        if given is None:
+def _step(rows: Sequence[Iterator[RowToken]], *, abort: int) -> GroupStep:
+    """The next token, as soon as all rows gave it."""
+    given: list[RowToken] = []
+    for row, tokens in enumerate(rows):
+        following = next(tokens, None)
+        if following is None:
             raise _Split(f"row {row} ended without a reason")
-        if given[0] == abort:
+        if following[0] == abort:
             raise _Split(f"row {row} was aborted")
-        if found and given[0] != found[0][0]:
+        if given and following[0] != given[0][0]:
             raise _Split(f"row {row} took another token than row 0")
-        found.append(given)
-    return GroupStep(
-        found[0][0], tuple(said for _, said, _ in found), tuple(top for _, _, top in found)
-    )
+        given.append(following)
+    _, log_probs, lists = zip(*given, strict=True)
+    return GroupStep(given[0][0], log_probs, lists)
 
 
-def _singly(stream: Pieces) -> Iterator[tuple[int, float, dict[int, float]]]:
-    piece: Piece
-    for piece in stream:
-        yield from zip(piece.tokens, piece.log_probs, piece.tops, strict=True)
+def _tokens(stream: ChoiceStream) -> Iterator[RowToken]:
+    for chunk in map(chunk_of, stream):
+        yield from zip(chunk.tokens, chunk.log_probs, chunk.tops, strict=True)
 
 
-def linear_log_prob(said: Sequence[float], shares: Sequence[float]) -> float:
+def linear_log_prob(log_probs: Sequence[float], shares: Sequence[float]) -> float:
     """`log sum_m share_m p_m` of one token from its log-probabilities under the rows."""
-    joint = math.fsum(share * math.exp(value) for share, value in zip(shares, said, strict=True))
+    joint = math.fsum(s * math.exp(value) for s, value in zip(shares, log_probs, strict=True))
     return math.log(joint) if joint > 0 else -math.inf

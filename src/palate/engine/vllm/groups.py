@@ -2,17 +2,16 @@
 
 This file also runs in vLLM's own environment, so it needs torch and nothing else.
 
-A row is one request to vLLM, with its own adapter and context. What it belongs to is told in
-`vllm_xargs` (`GroupTag`). At every step in which all rows of a group are present, each with the
-same number of tokens drawn, their next-token distributions are pooled, one token is drawn from the
-pool, and every row is made to take that token. At any other step the group is broken, for good: its
-rows are made to take the group's abort token, which is one of their stop tokens, so that all of
-them end at once and whoever reads them knows. A row is never left to its own distribution: every
-row asks for a bias of `GUARD` on its abort token, which this code takes back, so that on a server
-without it a row takes nothing else.
+A row is one request to vLLM, with its own adapter and context; `vllm_xargs` name its group
+(`GroupTag`). At every step in which all rows of a group are present, each with the same number of
+tokens, their next-token distributions are pooled, one token is sampled from the pool, and every row
+takes that token. At any other step the group is broken, for good: its rows take the group's abort
+token, which is one of their stop tokens, so that all of them end at once and the client knows. A
+row is never left to its own distribution: every row has a bias of `GUARD` on its abort token, which
+this code takes back, so that on a server without it a row takes nothing else.
 
-Pooling is that of `palate.engine.pool`, drawing that of `palate.engine.sample` without its
-truncation and repetition rules; the tests compare.
+Pooling is that of `palate.engine.pool`, sampling that of `palate.engine.sample` without truncation
+and repetition rules; the tests compare.
 """
 
 from collections import OrderedDict
@@ -36,16 +35,16 @@ Kind = Literal["linear", "log_linear"]
 
 @dataclass(frozen=True)
 class GroupTag:
-    """What a row says of itself and its group.
+    """A row and its group.
 
     Attributes:
         group: Name, new for every answer.
         row: Place of the row in the group.
-        shares: Pool coefficients of all rows.
+        shares: `[rows]`, pool coefficients of all rows.
         kind: How rows are pooled.
         abort: Token id that ends the rows of a broken group.
         temperature: 0 is greedy.
-        uniforms: In [0, 1), one for each token; not needed by greedy groups.
+        uniforms: In [0, 1), one for each token; greedy groups need none.
     """
 
     group: str
@@ -57,7 +56,7 @@ class GroupTag:
     uniforms: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is no group."""
+        """Refuse tags that make no group."""
         rules = {
             "palate_group must be a name": bool(self.group),
             "palate_row must be a place among palate_shares": 0 <= self.row < len(self.shares),
@@ -65,7 +64,7 @@ class GroupTag:
             "palate_shares of a linear pool must not be negative": self.kind == "log_linear"
             or min(self.shares, default=0.0) >= 0,
             "palate_temperature must not be negative": self.temperature >= 0,
-            "palate_uniforms must be given where tokens are drawn": bool(self.uniforms)
+            "palate_uniforms must be given where tokens are sampled": bool(self.uniforms)
             or self.temperature == 0,
         }
         for sentence, holds in rules.items():
@@ -73,8 +72,8 @@ class GroupTag:
                 raise InvalidInputError(f"{sentence}.")
 
     def to_xargs(self) -> dict[str, Any]:
-        """As it is sent."""
-        found: dict[str, Any] = {
+        """The tag as it is sent."""
+        xargs: dict[str, Any] = {
             "palate_group": self.group,
             "palate_row": self.row,
             "palate_shares": list(self.shares),
@@ -82,11 +81,11 @@ class GroupTag:
             "palate_abort": self.abort,
             "palate_temperature": self.temperature,
         }
-        return found | ({"palate_uniforms": list(self.uniforms)} if self.uniforms else {})
+        return xargs | ({"palate_uniforms": list(self.uniforms)} if self.uniforms else {})
 
     @classmethod
     def from_xargs(cls, xargs: Mapping[str, Any] | None) -> "GroupTag | None":
-        """What was sent; `None` for requests that are no rows of ours.
+        """The tag that was sent; `None` for requests that are no rows of ours.
 
         Raises:
             InvalidInputError: something is missing or wrong, or it is a probe.
@@ -111,7 +110,7 @@ class GroupTag:
 
     @property
     def common(self) -> tuple[Any, ...]:
-        """What all rows of the group must say alike."""
+        """The values that all rows of the group must share."""
         return (self.shares, self.kind, self.abort, self.temperature, self.uniforms)
 
 
@@ -121,32 +120,32 @@ class GroupRow:
 
     Attributes:
         tag: Its group.
-        drawn: Tokens so far; the engine's own list, which grows.
+        tokens: Tokens so far; the engine's own list, which grows.
     """
 
     tag: GroupTag
-    drawn: Sequence[int]
+    tokens: Sequence[int]
 
 
 class GroupMixer:
     """Mixes whole groups and breaks split ones.
 
     Attributes:
-        rows: By place in the batch; whoever drives it keeps it current.
+        rows: By place in the batch; the caller keeps it current.
         broken: Groups that were split once.
     """
 
-    def __init__(self, *, refusal: str = "", told: Callable[[str], None] = lambda _: None) -> None:
-        """Start with nobody.
+    def __init__(self, *, refusal: str = "", warn: Callable[[str], None] = lambda _: None) -> None:
+        """Start without rows.
 
         Args:
             refusal: Why no group can be mixed here; all are broken then.
-            told: Hears of every group that breaks, and why.
+            warn: Called with a sentence for every group that breaks.
         """
         self.rows: dict[int, GroupRow] = {}
         self.broken: OrderedDict[str, None] = OrderedDict()
         self._refusal = refusal
-        self._told = told
+        self._warn = warn
 
     def apply(self, logits: Tensor) -> Tensor:
         """The batch's logits `[rows, vocab]`, changed in place, so that groups take one token."""
@@ -173,12 +172,12 @@ class GroupMixer:
                 reason = "its pooled distribution is not finite"
         if reason and name not in self.broken:
             self.broken[name] = None
-            self._told(f"The group {name!r} is aborted: {reason}.")
+            self._warn(f"The group {name!r} is aborted: {reason}.")
             while len(self.broken) > MAX_BROKEN:
                 self.broken.popitem(last=False)
         if pooled is None or name in self.broken:
             return rows[0].tag.abort
-        return draw_token(pooled, rows[0].tag, place=len(rows[0].drawn))
+        return sample_token(pooled, rows[0].tag, place=len(rows[0].tokens))
 
 
 def _split(rows: Sequence[GroupRow]) -> str:
@@ -189,9 +188,9 @@ def _split(rows: Sequence[GroupRow]) -> str:
         return f"of its {n_rows} rows only {places} are in this step"
     if len({row.tag.common for row in rows}) > 1:
         return "its rows disagree on how they are pooled"
-    counts = [len(row.drawn) for row in rows]
+    counts = [len(row.tokens) for row in rows]
     if len(set(counts)) > 1:
-        return f"its rows have drawn {counts} tokens"
+        return f"its rows have {counts} tokens"
     if tag.temperature > 0 and counts[0] >= len(tag.uniforms):
         return f"it has numbers for {len(tag.uniforms)} tokens only"
     return ""
@@ -209,7 +208,7 @@ def pool_rows(logits: Tensor, tag: GroupTag) -> Tensor:
     return torch.log_softmax((log_probs * shares).sum(dim=0), dim=-1)
 
 
-def draw_token(pooled: Tensor, tag: GroupTag, *, place: int) -> int:
+def sample_token(pooled: Tensor, tag: GroupTag, *, place: int) -> int:
     """The most probable token, or the one that the place's number picks by inversion."""
     scores = pooled.double()
     if tag.temperature == 0:

@@ -2,11 +2,11 @@
 
 A place is a folder below `adapters_folder`, held by a lock that ends with the process, however that
 ends. The names of a place's soups carry the folder, which the server reads by the same path, so
-nobody meets, replaces or evicts an adapter of another process. Whoever takes a place takes off the
-server what one that died there left on it.
+no process meets, replaces or evicts an adapter of another one. A process that takes a place unloads
+the adapters that a dead process left there.
 
-The lock is `flock`: of processes on several machines it needs a file system that carries it between
-them, such as NFS 4.
+The lock is `flock`: processes on several machines need a file system that carries it between them,
+such as NFS 4.
 """
 
 import fcntl
@@ -18,10 +18,10 @@ from pathlib import Path
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
-from palate.engine.vllm.wire import VllmSettings
+from palate.engine.vllm.client import VllmSettings
 
 LOCK = "lock"
-WAIT_SECONDS = 10.0  # for one that is about to end, as a replica that another one replaces
+WAIT_SECONDS = 10.0  # for a process that is about to end, such as a replica being replaced
 LOOK_SECONDS = 0.2
 
 
@@ -31,7 +31,7 @@ class Place:
 
     Attributes:
         folder: For the soups' files.
-        prefix: Of the names of all soups that are loaded from there, by whichever process.
+        prefix: Begins the names of all soups that are loaded from there.
         release: Lets another process have it; a second call does nothing.
     """
 

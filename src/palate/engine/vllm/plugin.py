@@ -1,8 +1,8 @@
-"""The part of palate that vLLM loads: mixes the rows of a group inside its sampler.
+"""The part of palate that vLLM loads: pools the rows of a group inside its sampler.
 
 Entry point `vllm.logits_processors` (V1 model runner), found by vLLM once palate is installed in
-its environment with `pip install --no-deps`. What it does is `palate.engine.vllm.groups`; of
-palate nothing else but its errors is imported here. docs/engines.md says what the server needs.
+its environment with `pip install --no-deps`. The work is done in `palate.engine.vllm.groups`;
+nothing else of palate but its errors is imported. docs/engines.md says how to start the server.
 """
 
 from typing import Any
@@ -28,13 +28,13 @@ class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Refuse rows whose sampling asks for what a group does not do (answered with 400)."""
+        """Refuse sampling that a group does not support (answered with 400)."""
         tag = GroupTag.from_xargs(sampling_params.extra_args)
         if tag is None:
             return
         given = sampling_params
         rules = {
-            "temperature must be 0, since the group draws": given.temperature == 0,
+            "temperature must be 0, since the group samples": given.temperature == 0,
             "n must be 1": given.n == 1,
             "stop_token_ids must hold palate_abort": tag.abort in (given.stop_token_ids or ()),
             "min_tokens must be 0": not given.min_tokens,
@@ -56,9 +56,9 @@ class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: FBT001 - vLLM's
         """Start with no rows.
 
-        A long prompt that is read in chunks takes part in steps before it was read to its end, and
-        a logits processor cannot see that; so groups are mixed only where chunks are off. And rows
-        must list their own log-probabilities, not what is left of them when the group has drawn.
+        With chunked prefill a long prompt takes part in steps before its end, and a logits
+        processor cannot see that; so groups are pooled only where it is off. And rows must list
+        their own log-probabilities, not those after the group's token was forced.
         """
         del device, is_pin_memory
         scheduler, refusal = vllm_config.scheduler_config, ""
@@ -68,7 +68,7 @@ class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
             )
         elif vllm_config.model_config.logprobs_mode != "raw_logprobs":
             refusal = "lists do not hold raw log-probabilities; leave --logprobs-mode out"
-        self._mixer = GroupMixer(refusal=refusal, told=LOGGER.warning)
+        self._mixer = GroupMixer(refusal=refusal, warn=LOGGER.warning)
 
     def is_argmax_invariant(self) -> bool:
         """No: greedy tokens change, too."""
@@ -83,7 +83,7 @@ class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
         return self._mixer.apply(logits) if self._mixer.rows else logits
 
 
-def _row(params: Any, prompt: list[int] | None, drawn: list[int]) -> GroupRow | None:
+def _row(params: Any, prompt: list[int] | None, tokens: list[int]) -> GroupRow | None:
     del prompt
     tag = GroupTag.from_xargs(params.extra_args)
-    return None if tag is None else GroupRow(tag, drawn)
+    return None if tag is None else GroupRow(tag, tokens)

@@ -1,4 +1,4 @@
-"""Rounding of soups' coefficients: how users come to share adapters, and what that can cost.
+"""Rounding of soups' coefficients: users share adapters, and the loss is bounded.
 
 Coefficients are rounded to multiples of a step. With `d` the difference, the loss is bounded twice:
 
@@ -9,19 +9,31 @@ Coefficients are rounded to multiples of a step. With `d` the difference, the lo
 
 The second follows from `dp/dt = p (g - E g)` along the way from c to c + d, g the slope of the
 log-probabilities: `TV <= 1/2 int E|sum_k d_k (g_k - E g_k)| dt <= sum_k |d_k| max 1/2 E|g_k - E
-g_k|`. It holds where no state changes faster than `r_k`; these are measured on states of one's own
-(`palate.serve.vllm_rates`), so the bound is as good as those states are typical.
+g_k|`. It holds where no state changes faster than `r_k`. `rates_of` measures these on the states of
+some texts, at coefficients that users may have, as the largest
+`TV(p_{c + h e_k}, p_{c - h e_k}) / 2h` over all tokens and points, so the bound is as good as those
+states are typical.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.plan import parameter_soup_plan
+from palate.core.seeds import generator_for
+from palate.engine.bank import AdapterBank
+from palate.engine.logprobs import Scored, row_distributions
 from palate.models.adapter import Adapter
+from palate.models.load import Base
+
+RATE_STEP = 0.05  # of the central difference
+N_POINTS = 12  # at which rates are measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,3 +114,55 @@ def _inner(first: Adapter, second: Adapter, layer: str) -> float:
     down = left.down.double() @ right.down.double().T
     up = left.up.double().T @ right.up.double()
     return float(left.scale * right.scale * (down * up).sum())
+
+
+def rates_of(
+    base: Base,
+    bank: AdapterBank,
+    *,
+    items: Sequence[Scored],
+    points: Float[ndarray, "points experts"] | None = None,
+) -> tuple[float, ...]:
+    """`[experts]`: largest total variation per unit of each coefficient, over tokens and points.
+
+    Args:
+        base: In this process.
+        bank: The experts.
+        items: Texts whose answer tokens are the states.
+        points: `[points, experts]`, coefficients around which the change is measured; by default
+            `users_points`.
+
+    Raises:
+        InvalidInputError: there are no texts or points.
+    """
+    if points is None:
+        points = users_points(n_experts=bank.n_experts, n_points=N_POINTS, seed=0)
+    if not items or not len(points):
+        raise InvalidInputError("There are no texts or points to measure rates at; give some.")
+    rates = np.zeros(bank.n_experts)
+    for item in items:
+        for point in points:
+            for expert in range(bank.n_experts):
+                shift = np.zeros(bank.n_experts)
+                shift[expert] = RATE_STEP
+                above = soup_probs(base, bank, point + shift, item)
+                below = soup_probs(base, bank, point - shift, item)
+                speed = 0.5 * (above - below).abs().sum(dim=1).max() / (2 * RATE_STEP)
+                rates[expert] = max(rates[expert], float(speed))
+    return tuple(rates.tolist())
+
+
+def users_points(*, n_experts: int, n_points: int, seed: int) -> Float[ndarray, "points experts"]:
+    """Coefficients as users have them: half on the simplex, half of both signs in [-0.5, 1]."""
+    generator = generator_for(seed, "points")
+    simplex = generator.dirichlet(np.ones(n_experts), size=(n_points + 1) // 2)
+    signed = generator.uniform(-0.5, 1.0, size=(n_points // 2, n_experts))
+    return np.concatenate([simplex, signed])
+
+
+def soup_probs(
+    base: Base, bank: AdapterBank, coefficients: Float[ndarray, " experts"], item: Scored
+) -> Float[Tensor, "tokens vocab"]:
+    """The soup's next-token probabilities along an answer."""
+    plan = parameter_soup_plan(coefficients.tolist())
+    return torch.exp(row_distributions(base, bank, plan=plan, item=item)[0].double())

@@ -6,11 +6,36 @@ from pathlib import Path
 import pytest
 import torch
 
-from fakes import save_tiny_gpt2
+from fakes import save_random_adapter, save_tiny_gpt2, save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError
 from palate.engine.bank import AdapterBank
-from palate.engine.vllm.widen import Heads, widen_adapters, widen_base
 from palate.models.load import Base, load_base
+from research.serving.widen import Heads, widen_adapters, widen_base
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def base(base_folder: Path) -> Base:
+    return load_base(base_folder)
+
+
+@pytest.fixture(scope="module")
+def adapter_folders(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    parent = tmp_path_factory.mktemp("adapters")
+    options = {
+        "short": {"rank": 2, "lora_alpha": 4},
+        "wide": {"rank": 8, "lora_alpha": 8, "use_rslora": True},
+        "head": {"rank": 4, "lora_alpha": 8, "targets": ("lm_head",)},
+        "pattern": {"rank": 4, "rank_pattern": {"layers.0.self_attn.q_proj": 3}},
+    }
+    return {
+        name: save_random_adapter(base_folder, parent / name, seed=seed, **own)
+        for seed, (name, own) in enumerate(options.items())
+    }
 
 
 def test_the_widened_model_with_its_adapters_gives_the_same_logits(

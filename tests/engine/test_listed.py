@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.core.errors import InvalidInputError
-from palate.mixture.bounds import (
+from palate.engine.listed import (
     Listed,
     pool_listed,
     pool_listed_log_linear,

@@ -1,0 +1,195 @@
+"""A connection to an OpenAI-compatible server, whose failures are errors of ours.
+
+Timeouts, connection failures and overload are tried again with growing pauses by OpenAI's client;
+the rest is a `ProviderError` that knows whether trying later can help.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from openai import APIConnectionError, APIError, APIStatusError, OpenAI, Stream
+
+from palate.core.errors import PalateError, ProviderError
+
+ID_MARK = "token_id:"  # before a token's id, asked for by `return_tokens_as_token_ids`
+NAMES_IDS = {"return_tokens_as_token_ids": True}
+_NOT_FOUND = 404
+_TOO_MANY = 429
+_SERVER_FAULT = 500  # this and above: later may be better
+
+
+class UnknownModelError(ProviderError):
+    """The server knows no model of this name; it may have been restarted."""
+
+
+class Connection:
+    """A connection; nothing is sent before the first call.
+
+    Attributes:
+        who: The server, as messages name it.
+        client: OpenAI's client.
+    """
+
+    def __init__(
+        self, who: str, *, url: str, api_key: str, timeout_seconds: float, n_retries: int
+    ) -> None:
+        """Make the client.
+
+        Args:
+            who: The server, as messages name it.
+            url: Up to and including `/v1`.
+            api_key: Sent with every request.
+            timeout_seconds: Time for one attempt.
+            n_retries: Attempts after the first.
+        """
+        self.who = who
+        self.client = OpenAI(
+            base_url=url, api_key=api_key, timeout=timeout_seconds, max_retries=n_retries
+        )
+        self._patience = f"{timeout_seconds:g} seconds in {n_retries + 1} attempts"
+
+    def complete(self, **arguments: Any) -> Any:
+        """The completion of one request.
+
+        Raises:
+            ProviderError: the server fails.
+        """
+        with self.errors():
+            return self.client.completions.create(**arguments)
+
+    def stream(self, **arguments: Any) -> "ChoiceStream":
+        """A completion that the server streams, requested at once.
+
+        Raises:
+            ProviderError: the server fails.
+        """
+        with self.errors():
+            return ChoiceStream(self, self.client.completions.create(**arguments, stream=True))
+
+    @contextmanager
+    def errors(self) -> Generator[None]:
+        """Translate failures of the connection to `ProviderError`."""
+        try:
+            yield
+        except APIStatusError as error:
+            status = error.status_code
+            kind = UnknownModelError if status == _NOT_FOUND else ProviderError
+            raise kind(
+                f"{self.who} refused a request with status {status} ({_reason(error)}).",
+                is_retryable=status >= _SERVER_FAULT or status == _TOO_MANY,
+            ) from error
+        except APIConnectionError as error:  # a timeout is one, too
+            raise ProviderError(
+                f"{self.who} did not answer within {self._patience} ({_reason(error)}); start it "
+                "or give it more time.",
+                is_retryable=True,
+            ) from error
+        except APIError as error:
+            raise ProviderError(
+                f"{self.who} gave an answer that cannot be read ({_reason(error)}).",
+                is_retryable=True,
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceStream:
+    """The choices of a completion that a server is streaming."""
+
+    connection: Connection
+    stream: "Stream[Any]"
+
+    def __iter__(self) -> Iterator[Any]:
+        """Choices as they come; leaving the loop closes the stream.
+
+        Raises:
+            ProviderError: the server fails.
+        """
+        try:
+            with self.connection.errors():
+                yield from self._read()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading; the server stops writing."""
+        self.stream.close()
+
+    def _read(self) -> Iterator[Any]:
+        try:
+            for chunk in self.stream:
+                if chunk.choices:
+                    yield chunk.choices[0]
+        except PalateError:
+            raise
+        except Exception as error:  # some versions of openai hand on what their transport raises
+            if isinstance(error, APIError) and not isinstance(error, APIConnectionError):
+                raise
+            raise ProviderError(
+                f"{self.connection.who} went away or fell silent in the middle of an answer "
+                f"({_reason(error)}); ask again when it is back.",
+                is_retryable=True,
+            ) from error
+
+
+@dataclass(frozen=True)
+class CompletionChunk:
+    """Some tokens of a completion.
+
+    Attributes:
+        tokens: Their ids.
+        log_probs: Of each, before temperature and truncation.
+        tops: Per token, the listed log-probabilities by id.
+        finish: `stop` or `length` with the last one, otherwise `None`.
+    """
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    tops: tuple[dict[int, float], ...]
+    finish: str | None
+
+
+def chunk_of(choice: Any, by_text: Mapping[str, int] | None = None) -> CompletionChunk:
+    """The tokens of a choice of a completion, or of a chunk of one.
+
+    Args:
+        choice: With log-probabilities.
+        by_text: Token id by text, for servers that do not name ids; texts that are missing there
+            count as not listed.
+
+    Raises:
+        ProviderError: a token cannot be told from its name.
+    """
+    listed: Any = choice.logprobs
+    names = [str(name) for name in getattr(listed, "tokens", None) or []]
+    ids = [_token_id(name, by_text) for name in names]
+    tokens = tuple(token for token in ids if token is not None)
+    if len(tokens) < len(names):
+        raise ProviderError(
+            f"The server named the token {names[ids.index(None)]!r} by text, not by id; use vLLM "
+            "or another server that knows return_tokens_as_token_ids."
+        )
+    return CompletionChunk(
+        tokens,
+        tuple(float(value) for value in getattr(listed, "token_logprobs", None) or []),
+        tuple(
+            {
+                token: float(value)
+                for name, value in top.items()
+                if (token := _token_id(name, by_text)) is not None
+            }
+            for top in getattr(listed, "top_logprobs", None) or []
+        ),
+        choice.finish_reason,
+    )
+
+
+def _token_id(name: str, by_text: Mapping[str, int] | None) -> int | None:
+    if name.startswith(ID_MARK):
+        return int(name.removeprefix(ID_MARK))
+    return None if by_text is None else by_text.get(name)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300] or type(error).__name__

@@ -1,0 +1,198 @@
+"""What every engine does, whoever makes it: sessions that execute plans.
+
+An engine opens sessions. Requests are added to a session at any time, every `step` returns the
+tokens that have arrived since, and the last token of a request carries its finish. `generate` and
+`stream` below are the same for all engines.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from palate.core.errors import ProviderError
+from palate.core.protocols import Request, Token
+from palate.core.types import Completion
+from palate.engine.request import FAILED, RunningRequest
+
+EXACT = 1e-6  # bounds below this are rounding errors of floating-point numbers
+
+StepOutput = list[tuple[RunningRequest, Token]]
+
+
+@dataclass(frozen=True)
+class ExecutionReport:
+    """How far an answer's tokens can be from those of the exact plan.
+
+    Attributes:
+        coefficients: By row, as they were executed.
+        parameter_change: Frobenius norm by which rounding of coefficients changed the parameters.
+        rounding_bound: Bound on the total variation per token from that rounding; `None` where it
+            is not known.
+        list_bounds: Per token, bound on the total variation from truncated lists of
+            log-probabilities.
+        leads: Per token, probability by which the most probable token led the second.
+        is_greedy: Whether the most probable token was taken.
+        n_calls: Requests to other servers.
+        notes: One sentence for each expert that was dropped.
+    """
+
+    coefficients: tuple[tuple[float, ...], ...]
+    parameter_change: float
+    rounding_bound: float | None
+    list_bounds: tuple[float, ...]
+    leads: tuple[float, ...]
+    is_greedy: bool
+    n_calls: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing was approximated."""
+        return self.rounding_bound == 0.0 and not any(b > EXACT for b in self.list_bounds)
+
+    @property
+    def certified(self) -> tuple[bool, ...]:
+        """Per token, whether the exact plan takes the same token after the same context.
+
+        A list bound `b` is probability that is missing from the lists, so the lead of a greedy
+        token is at least `(1 - b) lead - b`; rounding of total variation `r` takes at most `2 r`
+        of it. Sampled tokens are certified where the plan is exact.
+        """
+        rounding = self.rounding_bound
+        if rounding is None:
+            return (False,) * len(self.leads)
+        return tuple(
+            b + rounding <= EXACT or (self.is_greedy and (1 - b) * lead - b > 2 * rounding)
+            for lead, b in zip(self.leads, self.list_bounds, strict=True)
+        )
+
+
+class Session(Protocol):
+    """An open-ended run that requests join and leave; one thread uses it."""
+
+    @property
+    def n_running(self) -> int:
+        """Requests that are being answered."""
+        ...
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the requests that are being answered."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits or runs."""
+        ...
+
+    def add_request(
+        self, request: Request, *, is_traced: bool = False, n_top: int = 0
+    ) -> RunningRequest:
+        """Queue a request.
+
+        Args:
+            request: Prompt, plan, sampling and seed.
+            is_traced: Record every row's log-probability of every token.
+            n_top: Most probable tokens to record at every step.
+
+        Raises:
+            InvalidInputError: the engine cannot execute the request; the message says why.
+        """
+        ...
+
+    def abort_request(self, running: RunningRequest) -> None:
+        """Drop a request at once; one that has ended is no error."""
+        ...
+
+    def step(self) -> StepOutput:
+        """Tokens that have arrived; the last token of a request has a finish."""
+        ...
+
+    def report(self, running: RunningRequest) -> ExecutionReport | None:
+        """What was approximated so far; `None` from engines that are exact. Any thread may ask."""
+        ...
+
+    def close(self) -> None:
+        """Abort all requests; the session is not used again."""
+        ...
+
+
+class Engine(Protocol):
+    """Executes plans."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the table of engines."""
+        ...
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Most requests or rows at a time, for estimates of waiting times."""
+        ...
+
+    def open_session(self) -> Session:
+        """A new session."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion per request, in order."""
+        ...
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
+        """Tokens of all requests as they are sampled."""
+        ...
+
+    def require_ready(self) -> None:
+        """Return when requests can be answered now.
+
+        Raises:
+            ProviderError: they cannot.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything outside this process; the engine is not used again."""
+        ...
+
+
+def run(
+    session: Session, requests: Sequence[Request], *, is_traced: bool = False
+) -> Iterator[tuple[RunningRequest, Token]]:
+    """Every token of the requests with its request; closes the session at the end.
+
+    Raises:
+        PalateError: a request failed; the others are aborted.
+    """
+    try:
+        for request in requests:
+            session.add_request(request, is_traced=is_traced)
+        while not session.is_idle:
+            for running, token in session.step():
+                if token.finish == FAILED:
+                    raise running.error or ProviderError("The engine failed without an error.")
+                yield running, token
+    finally:
+        session.close()
+
+
+def finished(
+    session: Session, requests: Sequence[Request], *, is_traced: bool = False
+) -> list[tuple[RunningRequest, Completion]]:
+    """Every request with its completion, in order; raises as `run`."""
+    ends = {
+        running.index: (running, completion_of(running, token))
+        for running, token in run(session, requests, is_traced=is_traced)
+        if token.finish
+    }
+    return [ends[index] for index in sorted(ends)]
+
+
+def completion_of(running: RunningRequest, last: Token) -> Completion:
+    """The completion of a request, given its last token."""
+    return Completion(
+        prompt=running.request.prompt,
+        text=running.text.text,
+        tokens=tuple(running.tokens),
+        log_probs=tuple(running.log_probs),
+        finish="stop" if last.finish == "stop" else "length",
+    )

@@ -1,0 +1,120 @@
+"""A request that an engine is answering."""
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from palate.core.errors import PalateError
+from palate.core.plan import Plan
+from palate.core.protocols import Request, Token
+from palate.engine.sample import uniforms
+from palate.engine.stream import TextStream
+from palate.models.chat import encode_prompt
+from palate.models.load import Base
+
+FAILED = "failed"  # finish of a request that ended with an error
+EMPTY = np.zeros(0)
+
+
+@dataclass(eq=False)
+class RunningRequest:
+    """A request under way; every engine keeps the same record of it.
+
+    Attributes:
+        index: Place among the requests of its session.
+        request: The request as it was added.
+        plan: Its plan in normal form, as it is executed.
+        prompt: Token ids of the prompt.
+        contexts: Token ids that each row is conditioned on.
+        text: Text so far.
+        uniforms: `[max_tokens]`, the numbers that decide its tokens.
+        is_traced: Whether `shares` and `row_log_probs` are recorded.
+        n_top: How many of the most probable tokens are recorded in `top`.
+        sequences: Index of the request's sequence that each row's logits come from.
+        n_cached_tokens: Tokens of the prompt that came from the prefix cache.
+        n_chunks: Chunks of the prompt that were prefilled before the rest.
+        tokens: Token ids so far.
+        log_probs: Pooled log-probability of each token, nats.
+        shares: Per token, the rows' pool coefficients.
+        row_log_probs: Per token, its log-probability under each row.
+        top: Per token, the most probable tokens with their pooled log-probabilities.
+        error: Why the request failed.
+        n_proposals: Tokens proposed so far, where they are sampled by rejection.
+        n_fallbacks: Tokens sampled from the pooled distribution after too many proposals.
+    """
+
+    index: int
+    request: Request
+    plan: Plan
+    prompt: tuple[int, ...]
+    contexts: list[tuple[int, ...]]
+    text: TextStream
+    uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)
+    is_traced: bool = False
+    n_top: int = 0
+    sequences: tuple[int, ...] = (0,)
+    n_cached_tokens: int = 0
+    n_chunks: int = 0
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    shares: list[list[float]] = field(default_factory=list)
+    row_log_probs: list[list[float]] = field(default_factory=list)
+    top: list[list[tuple[int, float]]] = field(default_factory=list)
+    error: PalateError | None = None
+    n_proposals: int = 0
+    n_fallbacks: int = 0
+
+    @classmethod
+    def start(
+        cls, request: Request, base: Base, *, index: int, is_traced: bool = False, n_top: int = 0
+    ) -> "RunningRequest":
+        """The record of a request whose first token has not been sampled.
+
+        Raises:
+            InvalidInputError: the prompt has no tokens.
+        """
+        plan, prompt = request.plan.normal_form(), tuple(encode_prompt(base, request.prompt))
+        return cls(
+            index=index,
+            request=request,
+            plan=plan,
+            prompt=prompt,
+            contexts=[prompt if row.context is None else row.context for row in plan.rows],
+            text=TextStream(base.tokenizer, stop=request.sampling.stop),
+            uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
+            is_traced=is_traced,
+            n_top=n_top,
+        )
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences in the key-value cache: forward passes for each token."""
+        return max(self.sequences) + 1
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that the longest row may come to have."""
+        return max(len(context) for context in self.contexts) + self.request.sampling.max_tokens
+
+    def take(self, token: int, log_prob: float, *, stop_ids: Container[int]) -> Token:
+        """Add a sampled token to the answer; the token to emit, with its finish if it is last."""
+        self.tokens.append(token)
+        self.log_probs.append(log_prob)
+        is_end = token in stop_ids
+        piece = "" if is_end else self.text.push(token)
+        finish = None
+        if is_end or self.text.is_stopped:
+            finish = "stop"
+        elif len(self.tokens) >= self.request.sampling.max_tokens:
+            finish = "length"
+        if finish is not None:
+            piece += self.text.flush()
+        return Token(self.index, token, piece, log_prob, finish)
+
+    def fail(self, error: PalateError) -> Token:
+        """End the request with an error; the token to emit."""
+        self.error = error
+        return Token(self.index, -1, self.text.flush(), 0.0, FAILED)
