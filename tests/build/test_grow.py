@@ -89,7 +89,7 @@ def test_a_user_is_served_the_member_worth_most_and_told_what_is_lost(grown):
     for share in (0.0, 0.35, 1.0):
         preference = np.array([share, 1.0 - share])
         best = record.members[int(np.argmax(lower @ preference))]
-        route = portfolio.route(preference)
+        route = portfolio.router.route(preference)
         assert route.member == best
         assert portfolio.policies[best].coefficients == ({} if best == "base" else {best: 1.0})
         reason = portfolio.reason(route)
@@ -126,7 +126,7 @@ def test_without_slack_or_with_one_answer_the_listed_policies_are_compared(tmp_p
     listed = open_portfolio(LibraryFolder.open(tmp_path / "lib"))
     n_policies = listed.record.payoffs.n_policies
     assert listed.record.certified.certificate.kind == "candidate-relative"
-    route = listed.route(np.array([0.5, 0.5]))
+    route = listed.router.route(np.array([0.5, 0.5]))
     assert f"relative to the {n_policies} listed policies" in listed.reason(route)
     one = build_library(
         settings_of(run_file, "portfolio.n_answers=1"), out=tmp_path / "lib"
@@ -187,7 +187,7 @@ def test_policies_can_be_made_from_the_objectives_own_experts_alone(tmp_path, ki
     assert built.trained == ("short", "long")
     assert all(name.startswith(kind) for name in built.portfolio.policies if name != "base")
     portfolio = open_portfolio(LibraryFolder.open(tmp_path / "lib"))
-    member = portfolio.route(np.array([0.5, 0.5])).member
+    member = portfolio.router.route(np.array([0.5, 0.5])).member
     assert set(portfolio.policies[member].coefficients) <= {"short", "long"}
 
 

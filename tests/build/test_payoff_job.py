@@ -85,7 +85,7 @@ def test_a_table_whose_members_include_the_base_can_be_served(library: Path) -> 
     assert opened.policies["base"] == Policy("base", "base", None, {})
     place = opened.router.names.index("base")
     assert opened.router.plans[place] == reference_plan(n_experts=2)
-    route = opened.route(np.array([0.5, 0.5]))
+    route = opened.router.route(np.array([0.5, 0.5]))
     assert route.loss is None
     assert "nothing is known beyond the listed policies" in opened.reason(route)
     (library / "portfolio.json").unlink()
