@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from palate.evaluate.entrant_name import parse_name
+from palate.evaluate.catalogue import parse_name
 from palate.evaluate.rows import AnswerRow, FactRow
 
 USERS = ("ana", "bo", "cy", "dee")

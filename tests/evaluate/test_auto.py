@@ -45,7 +45,7 @@ def test_auto_is_compared_with_the_prompt_and_with_the_best_of_equal_passes_by_s
     assert found["even"].versus_prompt.interval.estimate == pytest.approx(0.25)
     assert found["two"].versus_prompt.interval.estimate == pytest.approx(-0.05)
     # three passes of the output soup are no equal ones, and a rival is not served
-    assert {row.best for row in report.rows} == {"prompted-soup"}
+    assert {row.best_of_equal_passes for row in report.rows} == {"prompted-soup"}
     assert found["even"].versus_best.interval.estimate == pytest.approx(0.05)
     assert found["two"].versus_best.interval.estimate == pytest.approx(-0.25)
 
@@ -77,7 +77,7 @@ def test_candidates_are_part_of_what_was_taken():
 
 
 def test_the_promise_is_held_against_what_was_measured():
-    kept = {one.group: one for one in auto_report(board(even=0.35, two=0.05)).kept}
+    kept = {one.group: one for one in auto_report(board(even=0.35, two=0.05)).calibration}
     assert set(kept) == {"all", "even", "took soup"}  # nothing was promised to the others
     for one in kept.values():
         assert one.predicted == pytest.approx(0.2)

@@ -1,6 +1,7 @@
-"""A whole evaluation of a tiny library, a judge over HTTP; resuming; the world in small."""
+"""A whole evaluation of a tiny library, a judge over HTTP; resuming; several processes."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from palate.core.errors import FormatError, InvalidInputError, PalateError
 from palate.core.settings import load_settings
 from palate.engine.local import LocalEngine
 from palate.evaluate.evaluation import evaluate
+from palate.evaluate.judges import Candidate, FunctionJudge
 from palate.evaluate.rows import open_results
-from palate.evaluate.suite import Suite
+from palate.evaluate.suite import JudgeSettings, Suite
 from palate.library.library import Library
 
 METHODS = [
@@ -32,11 +34,10 @@ METHODS = [
 PROMPTS = tuple(f"prompt {k}" for k in range(3))
 
 
-def suite_for(folder, library, *, url, methods=METHODS):
+def suite_for(folder, *, url, methods=METHODS):
     rows = [{"prompt": prompt} for prompt in PROMPTS]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     content = {
-        "library": str(library),
         "prompts": str(folder / "prompts.jsonl"),
         "users": [
             {"name": "Ana", "preference": {"kind": 0.5, "plain": 0.5}, "instruction": "Be kind."},
@@ -55,8 +56,8 @@ def suite_for(folder, library, *, url, methods=METHODS):
 def whole(tmp_path_factory, tiny_library):
     folder = tmp_path_factory.mktemp("evaluate")
     with serving() as server:
-        suite = suite_for(folder, tiny_library, url=server.url)
-        return evaluate(suite, out=folder / "out"), folder, suite
+        suite = suite_for(folder, url=server.url)
+        return evaluate(tiny_library, suite, out=folder / "out"), folder, suite
 
 
 def test_every_method_user_and_prompt_has_one_row(whole):
@@ -146,8 +147,8 @@ def test_an_interrupted_evaluation_goes_on_without_making_anything_twice(
 ):
     methods = ["base", "soup"]
     with serving() as server:
-        suite = suite_for(tmp_path, tiny_library, url=server.url, methods=methods)
-        evaluate(suite, out=tmp_path / "whole")
+        suite = suite_for(tmp_path, url=server.url, methods=methods)
+        evaluate(tiny_library, suite, out=tmp_path / "whole")
         n_whole = n_generated[0]
         results = tmp_path / "whole/results.jsonl"
         lines = results.read_text().splitlines(keepends=True)
@@ -156,12 +157,12 @@ def test_an_interrupted_evaluation_goes_on_without_making_anything_twice(
         (torn / "results.jsonl").write_text("".join(lines[:4]) + lines[4][:30])
         n_generated[0] = 0
         server.questions.clear()
-        found = evaluate(suite, out=torn)
+        found = evaluate(tiny_library, suite, out=torn)
         assert 0 < n_generated[0] < n_whole
         assert "cut off" in found.results.notes[0]
         n_generated[0] = 0
         server.questions.clear()
-        again = evaluate(suite, out=torn)
+        again = evaluate(tiny_library, suite, out=torn)
     assert n_generated[0] == 0
     assert server.questions == []
     assert again.results.notes == []
@@ -176,8 +177,8 @@ def test_an_interrupted_evaluation_goes_on_without_making_anything_twice(
 def test_two_processes_make_the_rows_that_one_makes(tmp_path, tiny_library, whole):
     one, _, _ = whole
     with serving() as server:
-        suite = suite_for(tmp_path, tiny_library, url=server.url)
-        two = evaluate(suite, out=tmp_path / "out", n_workers=2)
+        suite = suite_for(tmp_path, url=server.url)
+        two = evaluate(tiny_library, suite, out=tmp_path / "out", n_workers=2)
     timed = ("tokens_per_second", "slower_than_base")
 
     def content(found):
@@ -196,10 +197,10 @@ def test_two_processes_make_the_rows_that_one_makes(tmp_path, tiny_library, whol
 @pytest.mark.slow
 def test_what_fails_in_a_process_is_one_sentence(tmp_path, tiny_library):
     with serving() as server:
-        methods = ["base", "soup", "conditioned"]
-        suite = suite_for(tmp_path, tiny_library, url=server.url, methods=methods)
-        with pytest.raises(InvalidInputError, match="leave out the method 'conditioned'") as caught:
-            evaluate(suite, out=tmp_path / "out", n_workers=2)
+        methods = ["base", "soup", "bespoke"]
+        suite = suite_for(tmp_path, url=server.url, methods=methods)
+        with pytest.raises(InvalidInputError, match="leave out the method 'bespoke'") as caught:
+            evaluate(tiny_library, suite, out=tmp_path / "out", n_workers=2)
     assert str(caught.value).endswith(".")
 
 
@@ -207,15 +208,15 @@ def test_more_methods_can_be_added_and_another_suite_is_refused(
     tmp_path, tiny_library, n_generated
 ):
     with serving() as server:
-        small = suite_for(tmp_path, tiny_library, url=server.url, methods=["base"])
-        evaluate(small, out=tmp_path / "out")
+        small = suite_for(tmp_path, url=server.url, methods=["base"])
+        evaluate(tiny_library, small, out=tmp_path / "out")
         n_generated[0] = 0
         larger = small.model_copy(update={"methods": ("base", "rewarded-soup")})
-        found = evaluate(larger, out=tmp_path / "out")
+        found = evaluate(tiny_library, larger, out=tmp_path / "out")
         assert {row.method for row in found.results.answers} == {"base", "rewarded-soup"}
         other = larger.model_copy(update={"max_tokens": 7})
         with pytest.raises(InvalidInputError, match="another 'max_tokens'"):
-            evaluate(other, out=tmp_path / "out")
+            evaluate(tiny_library, other, out=tmp_path / "out")
 
 
 def test_results_of_an_earlier_version_are_refused_before_anything_is_answered(
@@ -225,42 +226,50 @@ def test_results_of_an_earlier_version_are_refused_before_anything_is_answered(
     out.mkdir()
     (out / "results.jsonl").write_text(json.dumps({"kind": "answer", "way": "base"}) + "\n")
     with serving() as server:
-        suite = suite_for(tmp_path, tiny_library, url=server.url, methods=["base"])
+        suite = suite_for(tmp_path, url=server.url, methods=["base"])
         with pytest.raises(FormatError, match="version 1"):
-            evaluate(suite, out=out)
+            evaluate(tiny_library, suite, out=out)
     assert n_generated[0] == 0
 
 
 @pytest.mark.parametrize(
     "method",
-    ["bespoke", "conditioned", "mixture", "portfolio", "best-expert", "soup@5", "soup+best-of-2"],
+    ["bespoke", "mixture", "portfolio", "best-expert", "soup@5", "soup+best-of-2"],
 )
 def test_what_the_library_lacks_is_one_sentence(tmp_path, tiny_library, method):
     with serving() as server:
-        suite = suite_for(tmp_path, tiny_library, url=server.url, methods=["base", method])
+        suite = suite_for(tmp_path, url=server.url, methods=["base", method])
         with pytest.raises(PalateError) as caught:
-            evaluate(suite, out=tmp_path / "out")
+            evaluate(tiny_library, suite, out=tmp_path / "out")
     assert str(caught.value).endswith(".")
 
 
-@pytest.mark.slow
-def test_the_world_in_small_gives_the_whole_report(tmp_path):
-    suite = Suite().quick()
-    found = evaluate(suite, out=tmp_path)
-    report = found.evaluation.report
-    assert {score.method for score in report.scores} == set(suite.methods)
-    assert [table.shape for table in report.shapes] == ["all", "even", "70/20/10", "two"]
-    assert report.n_clusters == 8
-    assert report.tokens is not None
-    assert len(report.examples) == 24
-    page = (tmp_path / "report.html").read_text()
-    for part in ("Which method to choose", "Who wrote which word", "Placement and cost"):
-        assert part in page
-    assert report.score("implicit-soup").facts["proposals_per_token"] >= 1.0
-    assert report.score("portfolio").facts["certified_loss"] > 0
-    assert report.auto is not None
-    assert report.auto.kept  # the library measured its methods
-    assert {budget.passes for budget in report.frontier} >= {1.0, 4.0}
-    assert report.score("personalised-soup").facts["bytes_per_user"] > 10_000
-    learned = {(point.method, point.n_comparisons) for point in report.learning}
-    assert learned == {("soup", 5), ("soup", 20), ("auto", 20)}
+def test_by_default_every_method_is_measured_that_the_library_can_serve(tmp_path, tiny_library):
+    with serving() as server:
+        suite = suite_for(tmp_path, url=server.url, methods=[])
+        found = evaluate(tiny_library, suite, out=tmp_path / "out")
+    methods = [score.method for score in found.evaluation.report.scores]
+    assert methods[0] == "base"
+    assert {"auto", "prompt", "soup", "prompted-soup", "output-soup"} <= set(methods)
+    assert not {"portfolio", "mixture", "best-of-n"} & set(methods)  # the library lacks their parts
+
+
+def lengths(prompts, completions):
+    rewards = [[1.0 / (1 + len(text)), 0.5, 0.0] for text in completions]
+    return rewards, [len(text) > 3 for text in completions]
+
+
+def test_a_judge_may_be_a_function(tmp_path, tiny_soup_library, monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_judge", sys.modules[__name__])
+    suite = suite_for(tmp_path, url="none", methods=["base", "soup@3"])
+    judge = JudgeSettings(kind="function", function="my_judge:lengths")
+    found = evaluate(
+        tiny_soup_library, suite.model_copy(update={"judge": judge}), out=tmp_path / "out"
+    )
+    for row in found.results.answers:
+        assert row.rewards == {"kind": 1.0 / (1 + len(row.text)), "short": 0.5, "plain": 0.0}
+        assert row.is_well_formed == (len(row.text) > 3)
+        assert row.judge == "function:my_judge:lengths"
+    judge = FunctionJudge(lambda prompts, completions: [[2.0, 0.0, 0.0]], 3)
+    with pytest.raises(InvalidInputError, match=r"shape \(1, 3\) for 1 answers"):
+        judge.judge([Candidate("p", "text", "other")])

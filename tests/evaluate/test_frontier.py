@@ -4,7 +4,7 @@ import pytest
 
 from evaluate.board import rows
 from palate.evaluate.cells import pair_up
-from palate.evaluate.frontier import frontier
+from palate.evaluate.compare import frontier
 from palate.evaluate.plots.frontier import Point, frontier_figure
 from palate.metrics.intervals import Interval
 

@@ -21,8 +21,8 @@ USERS = {"ana": {"kind": 0.5, "plain": 0.5}, "bo": {"short": 1.0}}
 class LengthJudge:
     """Everybody's reward is how few characters there are."""
 
-    def judge(self, asked):
-        lengths = np.array([len(one.text) for one in asked], dtype=float)
+    def judge(self, candidates):
+        lengths = np.array([len(one.text) for one in candidates], dtype=float)
         return Judged(np.repeat(1.0 / (1.0 + lengths[:, None]), 3, axis=1))
 
 

@@ -9,7 +9,7 @@ from evaluate.board import FACTS, PROMPTS, USERS, rows, suite
 from palate.evaluate.advice import _comparisons, advice
 from palate.evaluate.markdown import render_markdown
 from palate.evaluate.page import bytes_text, figures, render_page
-from palate.evaluate.report import failures_of, make_report, taste_of
+from palate.evaluate.report import failures_of, make_report, wanted_text
 from palate.evaluate.rows import FactRow, Results, open_results
 
 METHODS = ("base", "soup", "portfolio", "prompt", "auto", "soup@0", "soup@5", "bespoke")
@@ -144,8 +144,8 @@ def test_markdown_and_advice_speak_of_the_best_method_with_its_number(report):
 
 def test_old_words_are_gone(report):
     text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", render_page(report), flags=re.DOTALL)
-    for said in (text, render_markdown(report)):
-        found = re.findall(r"\b(ways?|user|told apart|arms?|asked)\b", said)
+    for words in (text, render_markdown(report)):
+        found = re.findall(r"\b(ways?|persons?|people|tastes?|told apart|arms?|asked)\b", words)
         assert found == []
 
 
@@ -207,9 +207,10 @@ def test_where_words_help_the_best_method_without_them_is_named_too():
 
 
 def test_shares_are_named_where_they_differ():
-    assert taste_of({"short": 0.5, "kind": 0.5}) == "short, kind"
+    assert wanted_text({"short": 0.5, "kind": 0.5}) == "short, kind"
     assert (
-        taste_of({"short": 0.7, "kind": 0.2, "plain": 0.1}) == "short 70 %, kind 20 %, plain 10 %"
+        wanted_text({"short": 0.7, "kind": 0.2, "plain": 0.1})
+        == "short 70 %, kind 20 %, plain 10 %"
     )
 
 

@@ -5,16 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
-from palate.core.decision import Known, with_instruction
+from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row
 from palate.core.protocols import SamplingParams
 from palate.evaluate.entrants import Sources, make_entrant
 from palate.evaluate.rivals import (
     RIVALS,
-    Conditioned,
     OwnExpert,
-    conditioned_library,
     personalised_library,
 )
 from palate.evaluate.suite import UserSettings
@@ -109,17 +107,6 @@ def test_every_user_has_an_adapter_of_their_own_and_nobody_else_has(alike):
         own.decide("hey", Known(preference={"plain": 1.0}), method=OwnExpert("bespoke"))
 
 
-def test_the_conditioned_policy_is_told_as_in_training(library):
-    folder = library.files.expert_folder("kind")
-    own = conditioned_library(library, folder)
-    decision = own.decide("hey", ANA, method=Conditioned(library))
-    assert own.bank.names == ("conditioned",)
-    assert decision.plan.rows[0].coefficients == (1,)
-    assert decision.messages == with_instruction("hey", "")  # the tiny objectives have no words
-    with pytest.raises(InvalidInputError, match="leave out the method 'conditioned'"):
-        conditioned_library(library, None)
-
-
 def test_derived_libraries_change_nothing_of_the_library(alike):
     before = alike.decide("hey", ANA, method="soup")
     personalised_library(alike, USERS)
@@ -134,7 +121,7 @@ def test_an_own_method_goes_before_a_rival_of_its_name(library):
         def decide(self, library, messages, known):
             return library.methods["base"].decide(library, messages, known)
 
-    sources = Sources(library, USERS, lambda user, n: Known(), {"mod": Mine()})
+    sources = Sources(library, USERS, lambda user, n: Known(), {"mod": Mine()}, {})
     found = make_entrant("mod", sources)
     assert found.decide(USERS[0], "hey").method == "base"
     assert found.n_bytes(USERS[0]) == 8  # two numbers

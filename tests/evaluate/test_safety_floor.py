@@ -1,5 +1,6 @@
 """A floored twin of a library, and what the floor does to every method."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,13 +10,12 @@ from evaluate.board import rows
 from palate.core.decision import Known
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.evaluate.cells import pair_up
+from palate.evaluate.evaluation import methods_of
 from palate.evaluate.safety_floor import (
-    SAFETY_METHODS,
     FloorStudy,
     evaluate_floor,
     floor_rows,
     floored_twin,
-    library_methods,
     render_floor,
 )
 from palate.evaluate.suite import Suite
@@ -60,14 +60,11 @@ def test_two_libraries_that_answered_other_cells_are_refused():
         floor_rows(board({0}), fewer, objective="short", threshold=0.5)
 
 
-def test_the_table_says_what_the_world_stands_for():
-    found = tuple(floor_rows(board({0}), board({0, 1}), objective="short", threshold=0.5))
-    study = FloorStudy("short", "short", 0.5, 1.0, is_world=True, n_answers=48, rows=found)
-    text = render_floor(study)
-    assert "The small world has no harm" in text
+def test_the_table_says_how_many_answers_were_below_and_with_what_floor():
+    rows = tuple(floor_rows(board({0}), board({0, 1}), objective="short", threshold=0.5))
+    text = render_floor(FloorStudy("short", "short", 0.5, 1.0, n_answers=48, rows=rows))
     assert "0.833" in text
-    own = render_floor(replace(study, is_world=False))
-    assert "no harm" not in own
+    assert "a floor of 1 on that objective's expert; 48 answers" in text
 
 
 @pytest.fixture
@@ -80,7 +77,7 @@ def test_every_method_of_the_twin_keeps_the_floor(tiny_soup_library, twin):
     known = Known(preference={"kind": 1.0}, instruction="Be kind.")
     plain = Library.load(tiny_soup_library)
     place = twin.bank.names.index("short")
-    for method in library_methods(twin):
+    for method in methods_of(twin):
         decision = twin.decide("a b", known, method=method)
         assert decision.coefficients["short"] >= 0.7
         normal = decision.plan.normal_form()
@@ -111,32 +108,24 @@ def test_a_floor_on_nobody_is_refused(tiny_soup_library, tmp_path):
         floored_twin(tiny_soup_library, tmp_path / "twin", {"colour": 0.5})
 
 
-def test_methods_that_the_library_cannot_serve_are_left_out(tiny_soup_library):
-    found = library_methods(Library.load(tiny_soup_library))
-    assert set(SAFETY_METHODS) - set(found) == {"portfolio", "mixture", "best-of-n"}  # no rewards
+def test_a_floor_is_measured_from_a_judge_to_a_table(tiny_full_library, tmp_path):
+    users = [{"name": "ana", "preference": {"kind": 1.0}}]
+    suite = Suite(users=users, prompts=("a b", "c d"), methods=("base", "soup"), max_tokens=5)
+    study = evaluate_floor(tiny_full_library, suite, "plain", out=tmp_path / "out")
+    assert [row.method for row in study.rows] == ["base", "soup"]
+    assert (study.expert, study.n_answers) == ("plain", 2)
+    assert Library.load(tmp_path / "out/floored").floor.name == "plain"
+    written = json.loads((tmp_path / "out/floor.json").read_text())
+    assert written["rows"][0]["change"]["estimate"] == study.rows[0].change.interval.estimate
+    assert (tmp_path / "out/floor.md").is_file()
 
 
 def test_an_objective_without_an_expert_is_refused(tiny_soup_library, tmp_path):
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a b"}\n')
     suite = Suite(
-        library=str(tiny_soup_library),
         prompts=str(tmp_path / "prompts.jsonl"),
         users=[{"name": "ana", "preference": {"kind": 1.0}}],
         judge={"kind": "held-back"},
     )
     with pytest.raises(InvalidInputError, match="'harmless' has no expert"):
-        evaluate_floor(suite, "harmless", out=tmp_path / "out")
-
-
-@pytest.mark.slow
-def test_the_floor_lowers_the_share_of_every_method_of_the_world(tmp_path, monkeypatch):
-    # the world has no harm: the friendly tone stands in for harmlessness
-    monkeypatch.setattr("palate.evaluate.world.QUICK_STEPS", 25)
-    suite = Suite().quick().model_copy(update={"n_prompts": 3})
-    study = evaluate_floor(suite, "friendly", out=tmp_path)
-    assert {row.method for row in study.rows} == set(SAFETY_METHODS)
-    assert study.is_world
-    for row in study.rows:
-        assert row.with_floor.estimate < row.without.estimate, row.method
-        assert row.change.interval.estimate < 0
-    assert "friendly" in (tmp_path / "floor.md").read_text()
+        evaluate_floor(tiny_soup_library, suite, "harmless", out=tmp_path / "out")

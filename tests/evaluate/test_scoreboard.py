@@ -49,9 +49,9 @@ def test_utility_and_gain_are_the_planted_ones(scores):
 
 
 def test_the_share_of_bespoke_is_the_ratio_of_the_gains(scores):
-    assert scores["soup"].share.gain.estimate == pytest.approx(0.5)  # 0.2 of 0.4
-    assert scores["base"].share.gain.estimate == pytest.approx(0.0)
-    assert scores["bespoke"].share.worst == pytest.approx(1.0)
+    assert scores["soup"].percent_of_bespoke.gain.estimate == pytest.approx(0.5)  # 0.2 of 0.4
+    assert scores["base"].percent_of_bespoke.gain.estimate == pytest.approx(0.0)
+    assert scores["bespoke"].percent_of_bespoke.worst == pytest.approx(1.0)
 
 
 def test_worst_user_and_worst_tenth_by_hand(scores):
@@ -69,13 +69,13 @@ def test_worst_user_and_worst_tenth_by_hand(scores):
 
 def test_the_smaller_numbers_are_those_of_the_rows(scores):
     soup = scores["soup"]
-    assert soup.passes == 1.0
+    assert soup.passes_per_token == 1.0
     assert soup.well_formed == pytest.approx(5 / 6)
     assert soup.kl.estimate == pytest.approx(2.0)
     assert soup.facts == {"bytes_per_user": 24.0}
-    assert soup.usage == pytest.approx(2.0)  # two experts, half of the users each
-    assert set(soup.by_seed) == {0, 1}
-    assert np.mean([*soup.by_seed.values()]) == pytest.approx(soup.utility.estimate)
+    assert soup.usage_perplexity == pytest.approx(2.0)  # two experts, half of the users each
+    assert set(soup.utility_by_seed) == {0, 1}
+    assert np.mean([*soup.utility_by_seed.values()]) == pytest.approx(soup.utility.estimate)
 
 
 def test_hypervolume_of_users_at_two_points_by_hand(scores):
@@ -94,7 +94,7 @@ def test_hypervolume_of_users_at_two_points_by_hand(scores):
     for x, y in order:
         volume += x * max(0.0, y - height)
         height = max(height, y)
-    assert scores["soup"].volume == pytest.approx(volume)
+    assert scores["soup"].hypervolume == pytest.approx(volume)
 
 
 def test_wins_against_the_base_are_counted_in_three_forms(scores):
@@ -181,7 +181,7 @@ def test_the_p_values_of_a_shape_are_adjusted_for_both_columns_together():
     found = sorted(
         (
             (one.difference.p_value, one.p_adjusted)
-            for row in table.rows
+            for row in table.methods
             for one in row.versus.values()
         ),
     )

@@ -2,10 +2,13 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
-from palate.evaluate.catalogue import entry_of
-from palate.evaluate.entrant_name import EntrantName, parse_name
+from palate.evaluate.catalogue import EntrantName, entry_of, parse_name
 from palate.evaluate.entrants import require_methods
-from palate.evaluate.suite import DEFAULT_METHODS, Suite
+from palate.evaluate.rivals import RIVALS
+from palate.evaluate.suite import Suite
+from palate.methods.table import METHODS
+
+LEAST = "users: [{name: a, preference: {x: 1.0}}]\nprompts: p.jsonl\n"
 
 
 def loaded(tmp_path, text):
@@ -14,10 +17,11 @@ def loaded(tmp_path, text):
     return load_settings(Suite, path)
 
 
-def test_an_empty_suite_is_the_worlds(tmp_path):
-    suite = loaded(tmp_path, "")
-    assert suite.library == "world"
-    assert suite.seeds == (0, 1, 2)
+def test_users_and_prompts_are_all_that_a_suite_needs(tmp_path):
+    suite = loaded(tmp_path, LEAST)
+    assert suite.seeds == (0,)
+    assert suite.judge.label == "held-back"
+    assert loaded(tmp_path, LEAST.replace("p.jsonl", "[one, two]")).prompts == ("one", "two")
 
 
 @pytest.mark.parametrize(
@@ -27,39 +31,37 @@ def test_an_empty_suite_is_the_worlds(tmp_path):
         ("methods: [soup]", "'base'"),
         ("methods: [base, soup, soup]", "occurs twice"),
         ("methods: [base, soup@]", "cannot be read"),
-        ("ways: [base]", "'ways' is now called 'methods'"),
-        ("strength: 2.0", "the strength is the library's own"),
-        ("best_of: 4", "best-of-N"),
-        ("development: d.jsonl", "portfolio.json"),
+        ("ways: [base]", "'ways'"),
+        ("strength: 2.0", "'strength'"),
         ("seeds: []", "seeds"),
-        ("library: mine", "its users"),
         ("judge: {kind: llm}", "'url'"),
         ("judge: {kind: rewards}", "'folder'"),
-        (
-            "{library: mine, prompts: p.jsonl, users: [{name: a, preference: {x: 1.0}}]}",
-            "gold rules",
-        ),
-        (
-            "users: [{name: a, preference: {x: 1.0}}, {name: a, preference: {x: 1.0}}]",
-            "one name",
-        ),
+        ("judge: {kind: function}", "'function'"),
     ],
 )
 def test_a_suite_that_cannot_be_fair_is_refused_in_a_sentence(tmp_path, text, words):
     with pytest.raises(InvalidInputError, match=words):
+        loaded(tmp_path, LEAST + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prompts: p.jsonl", "users"),
+        ("users: [{name: a, preference: {x: 1.0}}]", "prompts"),
+        (
+            "users: [{name: a, preference: {x: 1.0}}, {name: a, preference: {x: 1.0}}]\nprompts: p",
+            "one name",
+        ),
+    ],
+)
+def test_a_suite_without_users_or_prompts_is_refused(tmp_path, text, words):
+    with pytest.raises(InvalidInputError, match=words):
         loaded(tmp_path, text)
 
 
-def test_the_quick_suite_is_a_part_of_the_whole():
-    quick = Suite().quick()
-    assert quick.methods == DEFAULT_METHODS
-    assert quick.seeds == (0,)
-    assert quick.n_prompts < Suite().n_prompts
-    assert quick.is_quick
-
-
-@pytest.mark.parametrize("method", DEFAULT_METHODS)
-def test_every_default_method_exists_and_is_described(method):
+@pytest.mark.parametrize("method", [*METHODS, *RIVALS, "personalised-soup", "bespoke"])
+def test_every_method_and_rival_is_described(method):
     require_methods([method])
     assert entry_of(method).runs_on
 
@@ -84,5 +86,5 @@ def test_a_name_says_what_is_varied(name, parts):
 
 
 def test_users_have_shapes(tmp_path):
-    text = "users: [{name: a, preference: {x: 1.0}, shape: one}]"
+    text = LEAST.replace("1.0}", "1.0}, shape: one", 1)
     assert loaded(tmp_path, text).users[0].shape == "one"

@@ -1,8 +1,7 @@
 """Which method to choose when: sentences drawn from the scoreboard's numbers."""
 
-from palate.evaluate.catalogue import entry_of
+from palate.evaluate.catalogue import BASE, entry_of
 from palate.evaluate.compare import is_choice
-from palate.evaluate.entrant_name import BASE
 from palate.evaluate.report import Report
 from palate.evaluate.scoreboard import MethodScore
 from palate.metrics.intervals import Interval
@@ -32,7 +31,7 @@ def _best(report: Report, rivals: list[MethodScore]) -> str:
     gain = best.utility.estimate if best.gain is None else best.gain.interval.estimate
     sentence = (
         f"For the highest utility choose {_name(best)}: {_range(best.utility)}, "
-        f"{gain:+.3f} over the base, at {best.passes:.1f} passes per token."
+        f"{gain:+.3f} over the base, at {best.passes_per_token:.1f} passes per token."
     )
     if equals:
         others = _listed([f"{_name(s)} ({s.utility.estimate:.3f})" for s in equals])
@@ -41,7 +40,7 @@ def _best(report: Report, rivals: list[MethodScore]) -> str:
 
 
 def _one_pass(report: Report, rivals: list[MethodScore]) -> str:
-    cheap = [score for score in rivals if score.passes <= NEARLY_ONE_PASS]
+    cheap = [score for score in rivals if score.passes_per_token <= NEARLY_ONE_PASS]
     best = max(rivals, key=lambda score: score.utility.estimate)
     if not cheap:
         return ""
@@ -65,10 +64,10 @@ def _unspoken(report: Report, rivals: list[MethodScore]) -> str:
     if not silent or best in silent:
         return ""
     chosen = max(silent, key=lambda score: score.utility.estimate)
-    cheap = [score for score in silent if score.passes <= NEARLY_ONE_PASS]
+    cheap = [score for score in silent if score.passes_per_token <= NEARLY_ONE_PASS]
     sentence = (
         f"Where the preference cannot be put into the prompt, choose {_name(chosen)}: "
-        f"{_range(chosen.utility)} at {chosen.passes:.1f} passes"
+        f"{_range(chosen.utility)} at {chosen.passes_per_token:.1f} passes"
     )
     if cheap and chosen not in cheap:
         single = max(cheap, key=lambda score: score.utility.estimate)
@@ -84,7 +83,9 @@ def _untrained(rivals: list[MethodScore]) -> str:
     free = [s for s in rivals if s.method == "prompt" or s.method.startswith("prompt+best-of-")]
     if not free:
         return ""
-    parts = [f"{_name(s)} reaches {_range(s.utility)} at {s.passes:.1f} passes" for s in free]
+    parts = [
+        f"{_name(s)} reaches {_range(s.utility)} at {s.passes_per_token:.1f} passes" for s in free
+    ]
     return f"Where no expert can be trained: {_listed(parts)}."
 
 

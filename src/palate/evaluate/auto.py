@@ -6,24 +6,23 @@ And what it took, and whether the library's promise for what it took was kept.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from palate.core.seeds import generator_for
-from palate.evaluate.catalogue import entry_of
+from palate.evaluate.catalogue import AUTO, BASE, PROMPT, entry_of
 from palate.evaluate.cells import Cells
 from palate.evaluate.compare import (
+    SAME_PASSES,
     Compared,
     Pair,
     adjusted,
+    best_within,
     by_shape,
     difference_of,
     is_choice,
     passes_of,
 )
-from palate.evaluate.entrant_name import AUTO, BASE, PROMPT
-from palate.evaluate.frontier import SAME_PASSES, best_within
 from palate.evaluate.rows import AnswerRow
 from palate.metrics.differences import Difference
 from palate.metrics.intervals import Interval, bootstrap_interval
@@ -31,79 +30,33 @@ from palate.metrics.intervals import Interval, bootstrap_interval
 
 @dataclass(frozen=True)
 class AutoRow:
-    """`auto` for users of one shape.
-
-    Attributes:
-        shape: Name; `all` for everybody.
-        passes: Of `auto` per sampled token.
-        versus_prompt: `auto` less the system prompt; `None` where that was not measured.
-        best: Best other method that palate serves, of no more passes; `None` without one. The
-            choice rests on the same answers, which flatters it.
-        versus_best: `auto` less that method.
-    """
+    """`auto` for users of one shape, `all` for everybody."""
 
     shape: str
-    passes: float
-    versus_prompt: Compared | None
-    best: str | None
-    versus_best: Compared | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "shape": self.shape,
-            "passes": self.passes,
-            "versus_prompt": self.versus_prompt and self.versus_prompt.to_json(),
-            "best_of_equal_passes": self.best,
-            "versus_best": self.versus_best and self.versus_best.to_json(),
-        }
+    passes: float  # of `auto` per sampled token
+    versus_prompt: Compared | None  # auto less the system prompt, where that was measured
+    best_of_equal_passes: str | None  # other method that palate serves; flattered by the choice
+    versus_best: Compared | None  # auto less that method
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Whether the promised gain over the base was measured.
+class Promise:
+    """Whether the promised gain over the base was measured."""
 
-    Attributes:
-        group: A shape, or a method that was taken.
-        predicted: Mean promised gain, from `methods.json`.
-        measured: Mean measured gain on the same cells.
-        difference: Measured less predicted, with its interval.
-    """
-
-    group: str
-    predicted: float
-    measured: float
-    difference: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {**vars(self), "difference": self.difference.to_json()}
+    group: str  # a shape, or a method that was taken
+    predicted: float  # mean promised gain, from `methods.json`
+    measured: float  # mean measured gain on the same cells
+    difference: Interval  # measured less predicted
 
 
 @dataclass(frozen=True)
 class AutoReport:
-    """Everything said of `auto`.
+    """Everything said of `auto`."""
 
-    Attributes:
-        rows: One per shape.
-        taken: Shape to method taken to number of answers.
-        kept: Promise against measurement, by shape and by method taken.
-        sentences: Where `auto` is not the best, and what to use there.
-    """
-
-    rows: tuple[AutoRow, ...]
-    taken: Mapping[str, Mapping[str, int]]
-    kept: tuple[Kept, ...]
-    sentences: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "rows": [row.to_json() for row in self.rows],
-            "taken": {shape: dict(counts) for shape, counts in self.taken.items()},
-            "calibration": [one.to_json() for one in self.kept],
-            "sentences": list(self.sentences),
-        }
+    rows: tuple[AutoRow, ...]  # one per shape
+    taken: Mapping[str, Mapping[str, int]]  # shape to method taken to number of answers
+    calibration: tuple[Promise, ...]  # by shape and by method taken
+    sentences: tuple[str, ...]  # where `auto` is not the best, and what to use there
 
 
 def auto_report(cells: Cells) -> AutoReport | None:
@@ -118,7 +71,7 @@ def auto_report(cells: Cells) -> AutoReport | None:
             shape: dict(Counter(taken_of(row) for row in one.rows[AUTO]).most_common())
             for shape, one in shapes.items()
         },
-        kept=tuple(_kept(shapes)),
+        calibration=tuple(_promises(shapes)),
         sentences=tuple(sentence for row in rows for sentence in _sentences(row)),
     )
 
@@ -137,14 +90,14 @@ def _rows(shapes: Mapping[str, Cells]) -> list[AutoRow]:
         for kind, rival in rivals.items():
             if rival is not None:
                 differences[shape, kind] = difference_of(cells, AUTO, rival)
-    found = adjusted(differences)
+    compared = adjusted(differences)
     return [
         AutoRow(
             shape,
             passes_of(cells, AUTO),
-            found.get((shape, "prompt")),
+            compared.get((shape, "prompt")),
             best[shape],
-            found.get((shape, "best")),
+            compared.get((shape, "best")),
         )
         for shape, cells in shapes.items()
     ]
@@ -166,24 +119,36 @@ def _best(cells: Cells) -> str | None:
 
 def _sentences(row: AutoRow) -> list[str]:
     whom = "all users" if row.shape == "all" else f"users of the shape {row.shape!r}"
-    found: list[str] = []
+    sentences: list[str] = []
     if row.versus_prompt is not None and row.versus_prompt.interval.estimate <= 0:
-        found.append(
+        sentences.append(
             f"For {whom} auto does not win against a system prompt: "
-            f"{_said(row.versus_prompt)}; "
-            + (f"use {row.best}." if row.versus_prompt.is_significant else "either will do.")
+            f"{_as_text(row.versus_prompt)}; "
+            + (
+                f"use {row.best_of_equal_passes}."
+                if row.versus_prompt.is_significant
+                else "either will do."
+            )
         )
-    if row.best is None or row.versus_best is None or row.versus_best.interval.estimate > 0:
-        return found
-    advice = f"use {row.best} there" if row.versus_best.is_significant else "either will do"
-    found.append(
-        f"For {whom} auto does not win against the best method of equal passes, {row.best}: "
-        f"{_said(row.versus_best)}; {advice}."
+    if (
+        row.best_of_equal_passes is None
+        or row.versus_best is None
+        or row.versus_best.interval.estimate > 0
+    ):
+        return sentences
+    advice = (
+        f"use {row.best_of_equal_passes} there"
+        if row.versus_best.is_significant
+        else "either will do"
     )
-    return found
+    sentences.append(
+        f"For {whom} auto does not win against the best method of equal passes, "
+        f"{row.best_of_equal_passes}: {_as_text(row.versus_best)}; {advice}."
+    )
+    return sentences
 
 
-def _said(one: Compared) -> str:
+def _as_text(one: Compared) -> str:
     interval = one.interval
     state = "significantly worse" if one.is_significant else "not significantly different"
     return (
@@ -193,17 +158,17 @@ def _said(one: Compared) -> str:
     )
 
 
-def _kept(shapes: Mapping[str, Cells]) -> list[Kept]:
+def _promises(shapes: Mapping[str, Cells]) -> list[Promise]:
     groups = dict(shapes)
     everything = shapes["all"]
     for taken in dict.fromkeys(taken_of(row) for row in everything.rows[AUTO]):
         own = everything.where([taken_of(row) == taken for row in everything.rows[AUTO]])
         groups[f"took {taken}"] = own
-    found = [_group(name, cells) for name, cells in groups.items()]
-    return [one for one in found if one is not None]
+    promises = [_group(name, cells) for name, cells in groups.items()]
+    return [one for one in promises if one is not None]
 
 
-def _group(name: str, cells: Cells) -> Kept | None:
+def _group(name: str, cells: Cells) -> Promise | None:
     """Promise and measurement; nothing where nothing was promised or one cell stands alone."""
     known = cells.where([row.predicted is not None for row in cells.rows[AUTO]])
     if not known.cells or not known.clusters:
@@ -213,4 +178,4 @@ def _group(name: str, cells: Cells) -> Kept | None:
     difference = bootstrap_interval(
         gained - promised, generator=generator_for(0, "promise", name), **known.clusters
     )
-    return Kept(name, float(promised.mean()), float(gained.mean()), difference)
+    return Promise(name, float(promised.mean()), float(gained.mean()), difference)

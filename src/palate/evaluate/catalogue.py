@@ -1,32 +1,69 @@
-"""What each method is and needs, in a few words: the lines of the placement table."""
+"""Names of entrants, and what each method is and needs: the lines of the placement table.
 
+An entrant is a method with what is varied about it:
+
+    METHOD                    as it is
+    METHOD@N                  the user is known by a belief learned from N comparisons only
+    METHOD+best-of-N          the best of N candidates by the user's reward
+    METHOD@N+best-of-M        both
+"""
+
+import re
 from dataclasses import dataclass, replace
 
 from palate.core.errors import InvalidInputError
-from palate.evaluate.entrant_name import parse_name
+
+AUTO, BASE, PROMPT, PORTFOLIO, MIXTURE = "auto", "base", "prompt", "portfolio", "mixture"
+IMPLICIT, BESPOKE = "implicit-soup", "bespoke"
+_PATTERN = re.compile(
+    r"(?P<method>[^@+]+)(@(?P<n_comparisons>\d+))?(\+best-of-(?P<n_candidates>\d+))?"
+)
+
+
+@dataclass(frozen=True)
+class EntrantName:
+    """What a name says."""
+
+    method: str
+    n_comparisons: int | None = None  # that the user is known by; None: the preference is stated
+    n_candidates: int | None = None  # of best of n; None leaves it to the method
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is varied."""
+        return self.n_comparisons is None and self.n_candidates is None
+
+
+def parse_name(name: str) -> EntrantName:
+    """What an entrant's name says.
+
+    Raises:
+        InvalidInputError: it is none.
+
+    Example:
+        >>> parse_name("prompt+best-of-4")
+        EntrantName(method='prompt', n_comparisons=None, n_candidates=4)
+    """
+    match = _PATTERN.fullmatch(name)
+    if match is None:
+        raise InvalidInputError(
+            f"The method {name!r} cannot be read; use METHOD, METHOD@N or METHOD+best-of-N."
+        )
+    numbers = (match[part] and int(match[part]) for part in ("n_comparisons", "n_candidates"))
+    return EntrantName(match["method"], *numbers)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method.
+    """One method."""
 
-    Attributes:
-        title: For headings.
-        what: One sentence.
-        trained: What has to be trained.
-        runs_on: What can serve it.
-        is_ceiling: It costs one training per user, so it is a yardstick and no choice.
-        is_rival: palate does not serve it; it is compared with.
-        reads_words: The prompt says in words what the user wants.
-    """
-
-    title: str
-    what: str
-    trained: str
-    runs_on: str
-    is_ceiling: bool = False
-    is_rival: bool = False
-    reads_words: bool = False
+    title: str  # for headings
+    what: str  # one sentence
+    trained: str  # what has to be trained
+    runs_on: str  # what can serve it
+    is_ceiling: bool = False  # costs one training per user, so it is a yardstick and no choice
+    is_rival: bool = False  # palate does not serve it; it is compared with
+    reads_words: bool = False  # the prompt says in words what the user wants
 
 
 _ANY = "any server"
@@ -129,10 +166,10 @@ def entry_of(method: str) -> Entry:
         name = parse_name(method)
     except InvalidInputError:
         return Entry(method, "", "", "")
-    found = _ENTRIES.get(name.method, Entry(name.method, "", "", ""))
-    title = found.title
+    entry = _ENTRIES.get(name.method, Entry(name.method, "", "", ""))
+    title = entry.title
     if name.n_comparisons is not None:
         title += f", after {name.n_comparisons} comparisons"
     if name.n_candidates is not None:
         title += f", best of {name.n_candidates}"
-    return replace(found, title=title)
+    return replace(entry, title=title)

@@ -1,4 +1,4 @@
-"""Comparisons of methods on the same cells, with their intervals, adjusted for the whole table.
+"""Comparisons of methods on the same cells, adjusted for the whole table, and utility against cost.
 
 Intervals and p-values are clustered by users and by prompts at once (`palate.metrics`): the prompts
 stand for prompts not measured, the users for users not there; users that resemble each other are
@@ -7,31 +7,26 @@ these clusters.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from palate.core.seeds import generator_for
-from palate.evaluate.catalogue import entry_of
+from palate.evaluate.catalogue import BASE, PROMPT, entry_of, parse_name
 from palate.evaluate.cells import Cells
-from palate.evaluate.entrant_name import BASE, PROMPT, parse_name
 from palate.metrics.differences import Difference, holm, paired_difference
 from palate.metrics.intervals import Interval, bootstrap_interval
 
 LEVEL = 0.05
+SAME_PASSES = 0.05  # numbers of passes that are closer are one
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One method less another.
+    """One method less another."""
 
-    Attributes:
-        difference: Of utility, paired.
-        p_adjusted: Holm over the table that it stands in.
-    """
-
-    difference: Difference
-    p_adjusted: float
+    difference: Difference  # of utility, paired
+    p_adjusted: float  # Holm over the table that it stands in
 
     @property
     def interval(self) -> Interval:
@@ -87,49 +82,24 @@ def is_choice(method: str) -> bool:
 
 @dataclass(frozen=True)
 class ShapeRow:
-    """One method for users of one shape.
-
-    Attributes:
-        method: Name.
-        utility: Mean with its interval.
-        versus: Against `base` and against `prompt`, as far as they are there.
-    """
+    """One method for users of one shape."""
 
     method: str
     utility: Interval
-    versus: Mapping[str, Compared]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        versus = {name: one.to_json() for name, one in self.versus.items()}
-        return {"method": self.method, "utility": self.utility.to_json(), "versus": versus}
+    versus: Mapping[str, Compared]  # against `base` and `prompt`, as far as they are there
 
 
 @dataclass(frozen=True)
 class ShapeTable:
-    """All methods for users of one shape; `all` for everybody.
-
-    Attributes:
-        shape: Name.
-        n_users: How many.
-        rows: In the order of the methods.
-    """
+    """All methods for users of one shape; `all` for everybody."""
 
     shape: str
     n_users: int
-    rows: tuple[ShapeRow, ...]
+    methods: tuple[ShapeRow, ...]
 
     def row(self, method: str) -> ShapeRow | None:
         """The method's row, or `None`."""
-        return next((row for row in self.rows if row.method == method), None)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "shape": self.shape,
-            "n_users": self.n_users,
-            "methods": [row.to_json() for row in self.rows],
-        }
+        return next((row for row in self.methods if row.method == method), None)
 
 
 def shape_tables(cells: Cells) -> list[ShapeTable]:
@@ -165,3 +135,65 @@ def versus(cells: Cells, rivals: Sequence[str]) -> dict[Pair, Compared]:
         if (pair[1], pair[0]) not in pairs[:place]
     }
     return adjusted(once)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is best within a number of passes.
+
+    The choice rests on the same answers, so the lead of the best is flattered.
+    """
+
+    passes: float  # of the base per sampled token, candidates included
+    best: str  # method of the highest mean utility
+    utility: Interval
+    others: dict[str, Compared]  # within the passes: the best less each, Holm within the row
+
+    @property
+    def equals(self) -> tuple[str, ...]:
+        """Methods that are not significantly different from the best."""
+        return tuple(name for name, one in self.others.items() if not one.is_significant)
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Methods that are significantly worse."""
+        return tuple(name for name, one in self.others.items() if one.is_significant)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            **{part.name: getattr(self, part.name) for part in fields(self)},
+            "not_significantly_different": self.equals,
+        }
+
+
+def frontier(cells: Cells) -> list[Budget]:
+    """One row per number of passes that some method takes, fewest first."""
+    passes = {method: passes_of(cells, method) for method in cells.methods if is_choice(method)}
+    return [_budget(cells, passes, limit) for limit in _limits(sorted(passes.values()))]
+
+
+def best_within(cells: Cells, methods: Sequence[str]) -> str | None:
+    """The method of the highest mean utility; the first of equals."""
+    return max(methods, key=lambda method: float(cells.utility(method).mean()), default=None)
+
+
+def _limits(passes: Sequence[float]) -> list[float]:
+    """Numbers of passes, the larger of those that are one."""
+    limits: list[float] = []
+    for value in passes:
+        if limits and value - limits[-1] <= SAME_PASSES:
+            limits[-1] = value
+        else:
+            limits.append(value)
+    return limits
+
+
+def _budget(cells: Cells, passes: dict[str, float], limit: float) -> Budget:
+    within = [method for method, value in passes.items() if value <= limit + 1e-9]
+    best = best_within(cells, within) or BASE
+    differences = {
+        (best, method): difference_of(cells, best, method) for method in within if method != best
+    }
+    others = {pair[1]: one for pair, one in adjusted(differences).items()}
+    return Budget(limit, best, utility_of(cells, best), others)

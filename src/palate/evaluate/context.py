@@ -1,4 +1,4 @@
-"""One seed's parts, opened once: the library, its users and prompts, and the entrants."""
+"""One seed's parts, opened once: the library, who asks what, the judge, and the entrants."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,29 +15,18 @@ from palate.core.seeds import derive_seed
 from palate.core.types import Preference
 from palate.engine.logprobs import Scored, answer_log_probs
 from palate.evaluate.entrants import Entrant, Sources, make_entrant
+from palate.evaluate.judges import SuiteJudge, judge_for
 from palate.evaluate.learned_users import Comparisons
-from palate.evaluate.suite import WORLD, Suite, UserSettings
-from research.world.board import Libraries, world_users
+from palate.evaluate.suite import Suite, UserSettings
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
-from research.world.prompts import held_out_prompts
 
-MAX_ROWS = 128  # that are read at a time
+MAX_NUM_SEQS = 128  # answers that are scored at a time
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is answered.
-
-    Attributes:
-        users: Who is answered.
-        prompts: What is asked.
-        seed: Of draws.
-        judge: What rows call the judge.
-        max_tokens: Longest answer.
-        n_per_prompt: Answers to each prompt.
-        is_world: Whether gold rules are the users' true utility.
-    """
+    """Who is answered what, with which seed; `judge` is how rows name the judge."""
 
     users: tuple[UserSettings, ...]
     prompts: tuple[str, ...]
@@ -45,24 +34,20 @@ class Task:
     judge: str
     max_tokens: int = 80
     n_per_prompt: int = 1
-    is_world: bool = False
 
 
 @dataclass(eq=False)
 class Context:
-    """One seed's parts.
-
-    Attributes:
-        task: What is answered.
-        library: The library of experts.
-        folders: Of what rivals need.
-        own: Method objects of the caller, by name.
-    """
+    """One seed's parts."""
 
     task: Task
-    library: Library
-    folders: Libraries
-    own: Mapping[str, Method] = field(default_factory=dict[str, Method])
+    library: Library  # of experts
+    judge: SuiteJudge
+    own: Mapping[str, Method] = field(default_factory=dict[str, Method])  # the caller's, by name
+    libraries: Mapping[str, Library] = field(default_factory=dict[str, Library])  # own methods'
+    bespoke: Path | None = None  # library of one expert per user
+    truth: SuiteJudge | None = None  # decides simulated comparisons; None: the library's rewards
+    neutral: tuple[tuple[str, str], ...] = ()  # prompts with texts that nobody prefers
     _entrants: dict[str, Entrant] = field(default_factory=dict[str, Entrant])
     _comparisons: Comparisons | None = None
 
@@ -84,12 +69,12 @@ class Context:
         """
         if name not in self._entrants:
             sources = Sources(
-                library=self.library,
-                users=self.task.users,
-                belief=self._believed,
-                own=self.own,
-                bespoke=self.folders.bespoke,
-                conditioned=self.folders.conditioned,
+                self.library,
+                self.task.users,
+                self._believed,
+                self.own,
+                self.libraries,
+                self.bespoke,
             )
             self._entrants[name] = make_entrant(name, sources)
         return self._entrants[name]
@@ -102,10 +87,10 @@ class Context:
         """
         return Preference.from_mapping(user.preference, objectives=self.objectives).vector()
 
-    def draw_seed(self, user: str, prompt: str, copy: int) -> int:
-        """Of one answer's draw; the same for every entrant, and of each user's own.
+    def answer_seed(self, user: str, prompt: str, copy: int) -> int:
+        """The same for every entrant, and each user's own.
 
-        Draws that all users shared would be as few as the prompts, however many users there are.
+        Seeds that all users shared would be as few as the prompts, however many users there are.
         """
         return derive_seed(self.task.seed, "evaluate", user, prompt, copy)
 
@@ -119,39 +104,46 @@ class Context:
             Scored(tuple(encode_prompt(base, self.library.format(prompt))), tuple(answer))
             for prompt, answer in zip(prompts, tokens, strict=True)
         ]
-        found = answer_log_probs(
-            base, bank, plans=[plan] * len(items), items=items, max_num_seqs=MAX_ROWS
+        plans = [plan] * len(items)
+        log_probs = answer_log_probs(
+            base, bank, plans=plans, items=items, max_num_seqs=MAX_NUM_SEQS
         )
-        return [float(one.sum()) for one in found]
+        return [float(one.sum()) for one in log_probs]
 
     def _believed(self, user: UserSettings, n_comparisons: int) -> Known:
         if self._comparisons is None:
-            self._comparisons = Comparisons(self.library, self.task.seed, self.task.is_world)
+            self._comparisons = Comparisons(self.library, self.task.seed, self.truth)
         return Known(belief=self._comparisons.belief(user, n_comparisons=n_comparisons))
 
 
-def open_context(suite: Suite, folders: Libraries, *, seed: int) -> Context:
+def suite_context(suite: Suite, library: Library | Path, seed: int) -> Context:
     """The parts of one seed of a suite.
 
     Raises:
-        InvalidInputError: there is no library, or the prompts cannot be read.
+        InvalidInputError: there is no library, or the prompts or the judge cannot be read.
         FormatError: the library was changed.
     """
-    task = Task(
-        users=suite_users(suite),
+    opened = Library.load(library) if isinstance(library, Path) else library
+    judge = judge_for(suite.judge, opened)
+    return Context(
+        suite_task(suite, seed),
+        opened,
+        judge,
+        bespoke=None if suite.bespoke is None else Path(suite.bespoke),
+        truth=judge if suite.judge.kind == "function" else None,
+    )
+
+
+def suite_task(suite: Suite, seed: int, *, judge: str | None = None) -> Task:
+    """Who is answered what with this seed of a suite; `judge` is how rows name another judge."""
+    return Task(
+        users=suite.users,
         prompts=suite_prompts(suite),
         seed=seed,
-        judge=suite.judge.label,
+        judge=judge or suite.judge.label,
         max_tokens=suite.max_tokens,
         n_per_prompt=suite.n_per_prompt,
-        is_world=suite.library == WORLD,
     )
-    return Context(task, Library.load(folders.library), folders)
-
-
-def suite_users(suite: Suite) -> tuple[UserSettings, ...]:
-    """Who a suite answers."""
-    return suite.users or world_users()
 
 
 def suite_prompts(suite: Suite) -> tuple[str, ...]:
@@ -160,6 +152,4 @@ def suite_prompts(suite: Suite) -> tuple[str, ...]:
     Raises:
         InvalidInputError: the file is missing or holds no prompts.
     """
-    is_world = suite.prompts == WORLD
-    found = held_out_prompts() if is_world else read_prompts(Path(suite.prompts))
-    return tuple(found)[: suite.n_prompts or None]
+    return read_prompts(suite.prompts)[: suite.n_prompts or None]

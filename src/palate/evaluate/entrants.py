@@ -5,53 +5,33 @@ An entrant is a method with what is varied about it. Every answer of every entra
 prompt and copy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from palate.core.decision import Decision, Known, Method
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
-from palate.evaluate.entrant_name import parse_name
-from palate.evaluate.rivals import (
-    BESPOKE,
-    CONDITIONED,
-    PERSONALISED,
-    RIVALS,
-    WITH_OWN_LIBRARY,
-    Conditioned,
-    OwnExpert,
-    conditioned_library,
-    personalised_library,
-)
+from palate.evaluate.catalogue import BESPOKE, parse_name
+from palate.evaluate.rivals import PERSONALISED, RIVALS, OwnExpert, personalised_library
 from palate.evaluate.suite import UserSettings
 from palate.library.library import Library
 from palate.methods.table import METHODS
 
-FLOAT_BYTES = 4  # a number that is kept of a user, as float32
+FLOAT_BYTES = 4  # of a number that is stored for a user, as float32
 
 
 @dataclass(frozen=True, eq=False)
 class Entrant:
-    """One method in the comparison.
-
-    Attributes:
-        name: For rows and tables.
-        library: Decides and answers.
-        method: A name in the library's methods, or an object.
-        n_candidates: Of best of n; `None` leaves it to the method.
-        known: What is known of a user.
-        fingerprint: Of everything on disk that its answers depend on.
-        n_adapter_bytes: Of parameters of a user's own.
-    """
+    """One method in the comparison."""
 
     name: str
-    library: Library
-    method: str | Method
-    n_candidates: int | None
-    known: Callable[[UserSettings], Known]
-    fingerprint: str
-    n_adapter_bytes: int = 0
+    library: Library  # decides and answers
+    method: str | Method  # a name in the library's methods, or an object
+    n_candidates: int | None  # of best of n; None leaves it to the method
+    known: Callable[[UserSettings], Known]  # of a user
+    fingerprint: str  # of everything on disk that its answers depend on
+    n_adapter_bytes: int = 0  # of parameters of a user's own
 
     def decide(self, user: UserSettings, prompt: str) -> Decision:
         """The decision for a user's prompt.
@@ -64,7 +44,7 @@ class Entrant:
         )
 
     def n_bytes(self, user: UserSettings) -> int:
-        """What has to be kept of a user: preference, words or belief, and adapters of their own."""
+        """Bytes stored for a user: preference, words or belief, and adapters of their own."""
         known = self.known(user)
         numbers = len(known.preference or {})
         if known.belief is not None:
@@ -79,17 +59,9 @@ def stated(user: UserSettings) -> Known:
     return Known(preference=user.preference, instruction=user.instruction or None)
 
 
-def require_methods(names: Sequence[str], own: Mapping[str, Method] | None = None) -> None:
-    """Return when every entrant follows from its name.
-
-    Args:
-        names: Of entrants.
-        own: Method objects by name, beside palate's and the rivals.
-
-    Raises:
-        InvalidInputError: a method is unknown.
-    """
-    known = [*METHODS, *RIVALS, *WITH_OWN_LIBRARY, *(own or {})]
+def require_methods(names: Sequence[str], own: Collection[str] = ()) -> None:
+    """Raise `InvalidInputError` where a method is neither palate's, a rival, nor one's own."""
+    known = [*METHODS, *RIVALS, PERSONALISED, BESPOKE, *own]
     for name in names:
         method = parse_name(name).method
         if method not in known:
@@ -101,23 +73,14 @@ def require_methods(names: Sequence[str], own: Mapping[str, Method] | None = Non
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """What entrants are made of.
+    """What entrants are made of."""
 
-    Attributes:
-        library: The library of experts.
-        users: Who is answered.
-        belief: User and number of comparisons to what is known of the user then.
-        own: Method objects of the caller, by name.
-        bespoke: Library of one expert per user; `None` is not there.
-        conditioned: PEFT folder of the conditioned policy; `None` is not there.
-    """
-
-    library: Library
+    library: Library  # of experts
     users: tuple[UserSettings, ...]
-    belief: Callable[[UserSettings, int], Known]
-    own: Mapping[str, Method]
-    bespoke: Path | None = None
-    conditioned: Path | None = None
+    belief: Callable[[UserSettings, int], Known]  # what is known after so many comparisons
+    own: Mapping[str, Method]  # methods of the caller, by name
+    libraries: Mapping[str, Library]  # of own methods that have another than `library`
+    bespoke: Path | None = None  # library of one expert per user
 
 
 def make_entrant(name: str, sources: Sources) -> Entrant:
@@ -126,15 +89,15 @@ def make_entrant(name: str, sources: Sources) -> Entrant:
     Raises:
         InvalidInputError: the method is unknown, or what it is made of is not there.
     """
-    asked = parse_name(name)
-    library, method = _served(asked.method, sources)
-    n = asked.n_comparisons
+    parts = parse_name(name)
+    library, method = _served(parts.method, sources)
+    n = parts.n_comparisons
     known = stated if n is None else lambda user: sources.belief(user, n)
     n_bytes = 0
-    if asked.method in (PERSONALISED, BESPOKE):
+    if parts.method in (PERSONALISED, BESPOKE):
         n_bytes = library.bank.n_bytes // library.bank.n_experts
     return Entrant(
-        name, library, method, asked.n_candidates, known, fingerprint_of(library), n_bytes
+        name, library, method, parts.n_candidates, known, fingerprint_of(library), n_bytes
     )
 
 
@@ -149,11 +112,9 @@ def fingerprint_of(library: Library) -> str:
 def _served(method: str, sources: Sources) -> tuple[Library, str | Method]:
     library = sources.library
     if method in sources.own:
-        return library, sources.own[method]
+        return sources.libraries.get(method, library), sources.own[method]
     if method == PERSONALISED:
         return personalised_library(library, sources.users), OwnExpert(PERSONALISED)
-    if method == CONDITIONED:
-        return conditioned_library(library, sources.conditioned), Conditioned(library)
     if method == BESPOKE:
         if sources.bespoke is None:
             raise InvalidInputError(

@@ -8,30 +8,27 @@ can share the work; the rows that they make are written by one.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from os import cpu_count
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
 from palate.core.decision import Method
 from palate.core.errors import InvalidInputError
-from palate.core.files import read_json, write_json
-from palate.core.progress import progress_of
+from palate.core.files import read_json, write_json, write_text_atomic
 from palate.core.types import Preference
-from palate.evaluate.context import Context, Task, suite_users
-from palate.evaluate.entrant_name import BASE
+from palate.evaluate.catalogue import BASE
+from palate.evaluate.context import Context, suite_context, suite_prompts, suite_task
 from palate.evaluate.entrants import fingerprint_of, require_methods
-from palate.evaluate.facts import entrant_facts
-from palate.evaluate.fill import fill_entrant
-from palate.evaluate.jobs import Worker, brief, cost_of, jobs_of, worker_beside
-from palate.evaluate.judges import RewardJudge, SuiteJudge
-from palate.evaluate.process_pool import Job, run_jobs
-from palate.evaluate.report_files import Evaluation, write_report
-from palate.evaluate.rows import RESULTS, Results, Row, open_results
-from palate.evaluate.suite import WORLD, Suite, UserSettings
-from research.world.board import Libraries
+from palate.evaluate.facts import SLOWNESS, is_timed, speed_facts
+from palate.evaluate.judges import SuiteJudge, held_back_notes, judge_for
+from palate.evaluate.markdown import render_markdown
+from palate.evaluate.page import render_page
+from palate.evaluate.report import Report, make_report
+from palate.evaluate.rows import RESULTS, Results, open_results
+from palate.evaluate.suite import JudgeSettings, Suite, UserSettings
+from palate.evaluate.work import OpenContext, Worker, jobs_of, run_jobs
 from palate.library.library import Library
-from palate.library.rewards import held_back_rewards
+from palate.methods.table import available_methods
 from palate.rewards.functions import identity_of
 
 SUITE = "suite.json"
@@ -46,7 +43,7 @@ _MAY_GROW = (  # rows of less stay right
 
 
 class NamedUser(Protocol):
-    """A user as Python code has one; `instruction` and `shape` may be missing."""
+    """A user as Python code has one; `instruction`, `shape` and `cluster` may be missing."""
 
     @property
     def name(self) -> str:
@@ -63,14 +60,16 @@ Users = Mapping[str, Mapping[str, float]] | Sequence[NamedUser]
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
-    """A finished evaluation.
+class Evaluation:
+    """What the rows say together: numbers, and the same to read."""
 
-    Attributes:
-        results: All rows.
-        evaluation: What they say together.
-        seconds: Wall clock of this run.
-    """
+    report: Report
+    markdown: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A finished evaluation; `seconds` are the wall clock of this run."""
 
     results: Results
     evaluation: Evaluation
@@ -78,17 +77,18 @@ class Evaluated:
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
-        return {"seconds": round(self.seconds, 1), **self.evaluation.to_json()}
+        return {"seconds": round(self.seconds, 1), **self.evaluation.report.to_json()}
 
 
-def evaluate(suite: Suite, *, out: Path, n_workers: int | None = None) -> Evaluated:
-    """Build what is missing, answer, judge, compare, and write the report into `out`.
+def evaluate(library: Path, suite: Suite, *, out: Path, n_workers: int = 1) -> Evaluated:
+    """Compare methods of the library in a folder, and write the report into `out`.
 
     Args:
+        library: Folder of the library.
         suite: What is compared.
-        out: Folder of results, libraries and report.
-        n_workers: Processes that share the work; by default one per core for the small world, whose
-            model is tiny, and one for a library of your own. What comes out is the same.
+        out: Folder of results and report; goes on where it stopped.
+        n_workers: Processes that share the work, each with the base in memory; the rows are the
+            same with any number.
 
     Raises:
         InvalidInputError: the folder holds results of another suite, a method is unknown, or the
@@ -97,31 +97,19 @@ def evaluate(suite: Suite, *, out: Path, n_workers: int | None = None) -> Evalua
     """
     start = monotonic()
     require_methods(suite.methods)
-    content = suite.model_dump(mode="json")
-    content["users"] = [user.model_dump(mode="json") for user in suite_users(suite)]
-    _require_preferences(suite_users(suite))
-    results = open_results(out / RESULTS)
-    _keep_suite(content, out)
-    jobs = jobs_of(suite, results)
-    n_done, n_all = 0, sum(map(cost_of, jobs))
-    with progress_of("evaluation, work") as report:
-
-        def collect(job: Job, rows: list[Row]) -> None:
-            nonlocal n_done
-            n_done += cost_of(job)
-            results.append(rows)
-            report(n_done, n_all)
-
-        n = n_workers or _default_workers(suite)
-        run_jobs(
-            jobs,
-            begin=partial(Worker if n == 1 else worker_beside, suite, out),
-            brief=lambda job: brief(job, results),
-            collect=collect,
-            n_workers=n,
-        )
-    evaluation = write_report(content, results, out=out)
-    return Evaluated(results, evaluation, monotonic() - start)
+    opened = Library.load(library)
+    if not suite.methods:
+        suite = suite.model_copy(update={"methods": methods_of(opened)})
+    require_preferences(suite.users, opened)
+    content = {
+        "library": str(library),
+        "library_key": fingerprint_of(opened),
+        **suite.model_dump(mode="json"),
+    }
+    parts = partial(suite_context, suite, opened if n_workers == 1 else library)
+    notes = held_back_notes(opened) if suite.judge.kind == "held-back" else []
+    done = compare(suite, parts, content=content, out=out, n_workers=n_workers, notes=notes)
+    return Evaluated(*done, monotonic() - start)
 
 
 def evaluate_library(  # noqa: PLR0913  the face's signature: one call says everything
@@ -155,7 +143,7 @@ def evaluate_library(  # noqa: PLR0913  the face's signature: one call says ever
             or prompts, or the folder holds results of another comparison.
         FormatError: the library has no rewards to judge by.
     """
-    start, out = monotonic(), Path(output_dir)
+    start = monotonic()
     own = {method.name: method for method in methods if not isinstance(method, str)}
     names = [method if isinstance(method, str) else method.name for method in methods]
     names = list(dict.fromkeys([BASE, *names]))
@@ -163,32 +151,84 @@ def evaluate_library(  # noqa: PLR0913  the face's signature: one call says ever
     listed = users_from(users)
     if not prompts or not listed:
         raise InvalidInputError("There are no users or no prompts; give at least one of each.")
-    _require_preferences(listed, objectives=library.manifest.objective_names)
-    chosen, notes = (judge, []) if judge is not None else _held_back(library)
-    label = "held-back" if judge is None else type(judge).__name__
-    task = Task(listed, tuple(prompts), seed, label, max_tokens)
-    context = Context(task, library, Libraries(library.files.folder), own)
-    results = open_results(out / RESULTS)
+    require_preferences(listed, library)
+    settings = JudgeSettings()
+    suite = Suite(
+        users=listed,
+        prompts=tuple(prompts),
+        n_prompts=0,
+        methods=tuple(names),
+        seeds=(seed,),
+        max_tokens=max_tokens,
+    )
+    label = settings.label if judge is None else type(judge).__name__
     content = {
         "library": str(library.files.folder),
         "library_key": fingerprint_of(library),
         "own_methods": {name: identity_of(method) for name, method in own.items()},
-        "users": [user.model_dump(mode="json") for user in listed],
-        "prompts": list(prompts),
-        "methods": names,
-        "seeds": [seed],
-        "max_tokens": max_tokens,
+        **suite.model_dump(mode="json"),
         "judge": {"kind": label},
     }
-    _keep_suite(content, out)
-    with progress_of("evaluation, methods") as report:
-        for place, name in enumerate(names, start=1):
-            fill_entrant(context, name, task.prompts, judge=chosen, results=results)
-            results.append(entrant_facts(context, name))
-            report(place, len(names))
+    used = judge_for(settings, library) if judge is None else judge
+    notes = held_back_notes(library) if judge is None else []
+
+    def parts(seed: int) -> Context:
+        return Context(suite_task(suite, seed, judge=label), library, used, own)
+
+    done = compare(
+        suite, parts, content=content, out=Path(output_dir), with_speeds=False, notes=notes
+    )
+    return Evaluated(*done, monotonic() - start)
+
+
+def compare(  # noqa: PLR0913  what both doors and the laboratory's board share
+    suite: Suite,
+    open_context: OpenContext,
+    *,
+    content: dict[str, Any],
+    out: Path,
+    n_workers: int = 1,
+    with_speeds: bool = True,
+    notes: Sequence[str] = (),
+) -> tuple[Results, Evaluation]:
+    """Answer, judge and compare what is missing, and write the report.
+
+    Args:
+        suite: Methods, users, prompts and seeds.
+        open_context: Seed to library and judge; picklable where several processes share the work.
+        content: Of `suite.json`; results of another content are refused.
+        out: Folder of results and report.
+        n_workers: Processes that share the work.
+        with_speeds: Measure speeds too, when nothing else runs.
+        notes: Sentences for the end of the report.
+
+    Raises:
+        InvalidInputError: the folder holds results of another suite.
+        FormatError: the results file is of another version.
+    """
+    results = open_results(out / RESULTS)
+    _store_suite(content, out)
+    worker = Worker(open_context)
+    jobs = jobs_of(suite, suite_prompts(suite), results)
+    run_jobs(jobs, worker, results=results, n_workers=n_workers)
+    if with_speeds:
+        _time(suite, worker, results)
     results.notes += notes
-    evaluation = write_report(content, results, out=out)
-    return Evaluated(results, evaluation, monotonic() - start)
+    return results, write_report(content, results, out=out)
+
+
+def write_report(content: Mapping[str, Any], results: Results, *, out: Path) -> Evaluation:
+    """Write `report.html`, `report.md` and `report.json`, without any model.
+
+    Raises:
+        InvalidInputError: a method has no rows, or the methods share no cell.
+    """
+    report = make_report(content, results)
+    markdown = render_markdown(report)
+    write_json(out / "report.json", report.to_json())
+    write_text_atomic(out / "report.md", markdown)
+    write_text_atomic(out / "report.html", render_page(report))
+    return Evaluation(report, markdown)
 
 
 def users_from(users: Users) -> tuple[UserSettings, ...]:
@@ -198,48 +238,44 @@ def users_from(users: Users) -> tuple[UserSettings, ...]:
         InvalidInputError: two have one name.
     """
     if isinstance(users, Mapping):
-        found = [UserSettings(name=name, preference=dict(shares)) for name, shares in users.items()]
-    else:
-        found = [
-            UserSettings(
-                name=user.name,
-                preference=dict(user.preference),
-                instruction=getattr(user, "instruction", None) or "",
-                shape=getattr(user, "shape", ""),
-                cluster=getattr(user, "cluster", ""),
-            )
-            for user in users
-        ]
-    names = [user.name for user in found]
+        return tuple(UserSettings(name=name, preference=dict(p)) for name, p in users.items())
+    listed = tuple(
+        UserSettings(
+            name=user.name,
+            preference=dict(user.preference),
+            instruction=getattr(user, "instruction", None) or "",
+            shape=getattr(user, "shape", ""),
+            cluster=getattr(user, "cluster", ""),
+        )
+        for user in users
+    )
+    names = [user.name for user in listed]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InvalidInputError(f"Two users have the name {twice[0]!r}; give each their own.")
-    return tuple(found)
+    return listed
 
 
-def _held_back(library: Library) -> tuple[SuiteJudge, list[str]]:
-    """The default judge, and what has to be said of it."""
-    rewards, missing = held_back_rewards(library.files)
-    if not missing:
-        return RewardJudge(rewards), []
-    return RewardJudge(rewards), [
-        f"Judged by the reward that taught the experts, which flatters what was trained or ranked "
-        f"by it: {', '.join(missing)}."
-    ]
+def methods_of(library: Library) -> tuple[str, ...]:
+    """Every method that the library can serve, the base first."""
+    return tuple(dict.fromkeys([BASE, *available_methods(library)]))
 
 
-def _default_workers(suite: Suite) -> int:
-    return (cpu_count() or 1) if suite.library == WORLD else 1
-
-
-def _require_preferences(
-    users: Sequence[UserSettings], *, objectives: Sequence[str] | None = None
-) -> None:
+def require_preferences(users: Sequence[UserSettings], library: Library) -> None:
+    """Raise `InvalidPreferenceError` for a preference off the simplex or an unknown objective."""
     for user in users:
-        Preference.from_mapping(user.preference, objectives=objectives or tuple(user.preference))
+        Preference.from_mapping(user.preference, objectives=library.manifest.objective_names)
 
 
-def _keep_suite(content: dict[str, Any], out: Path) -> None:
+def _time(suite: Suite, worker: Worker, results: Results) -> None:
+    """Speeds of the first seed's methods, in this process alone."""
+    seed = suite.seeds[0]
+    for method in suite.methods:
+        if is_timed(method) and ("fact", SLOWNESS, method, "", seed) not in results:
+            results.append(speed_facts(worker.context(seed), method))
+
+
+def _store_suite(content: dict[str, Any], out: Path) -> None:
     """Write the suite beside its results; two are not mixed.
 
     Raises:
@@ -247,21 +283,21 @@ def _keep_suite(content: dict[str, Any], out: Path) -> None:
     """
     path = out / SUITE
     if path.exists():
-        found = read_json(path, what="suite")
-        content["seeds"] = list(dict.fromkeys([*found.get("seeds", []), *content["seeds"]]))
-        known = found.get("own_methods", {})
-        for name, identity in content.get("own_methods", {}).items():
+        stored = read_json(path, what="suite")
+        content["seeds"] = list(dict.fromkeys([*stored.get("seeds", []), *content["seeds"]]))
+        known, own = stored.get("own_methods", {}), content.get("own_methods", {})
+        for name, identity in own.items():
             if known.get(name, identity) != identity:
                 raise InvalidInputError(
                     f"The folder {str(out)!r} holds results of another method {name!r}; give a new "
                     "folder, or the method another name."
                 )
-        if known:
-            content["own_methods"] = {**known, **content.get("own_methods", {})}
+        if known or own:
+            content["own_methods"] = {**known, **own}
         for key, value in content.items():
-            if key not in _MAY_GROW and found.get(key) != value:
+            if key not in _MAY_GROW and stored.get(key) != value:
                 raise InvalidInputError(
                     f"The folder {str(out)!r} holds results of a suite with another {key!r} "
-                    f"({str(found.get(key))[:60]}); give a new folder."
+                    f"({str(stored.get(key))[:60]}); give a new folder."
                 )
     write_json(path, content)

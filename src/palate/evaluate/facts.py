@@ -1,6 +1,7 @@
 """What is measured of an entrant besides its answers: speed, memory, bounds, what it forgets."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter, process_time
 
 import numpy as np
@@ -11,38 +12,34 @@ from numpy import ndarray
 from palate.core.decision import Decision
 from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import Request
-from palate.core.seeds import generator_for
+from palate.core.types import Completion
 from palate.engine.detokenize import token_texts
+from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored, answer_log_probs, row_distributions
 from palate.engine.pool import RowMap, pool_log_probs
-from palate.evaluate.context import Context
-from palate.evaluate.entrant_name import BASE, MIXTURE, PORTFOLIO, parse_name
+from palate.engine.protocol import finished
+from palate.evaluate.catalogue import BASE, IMPLICIT, MIXTURE, PORTFOLIO, parse_name
+from palate.evaluate.context import MAX_NUM_SEQS, Context
 from palate.evaluate.entrants import Entrant
-from palate.evaluate.implicit_counts import draw_counted
 from palate.evaluate.rows import FactRow
 from palate.library.candidates import candidate_requests
 from palate.library.library import Library
 from palate.metrics.diversity import pairwise_kl
 from palate.models.chat import encode_answer, encode_prompt
-from research.world.grammar import sample_answer, sample_style
-from research.world.prompts import prompts_about
-from research.world.topics import HELD_OUT_TOPICS
 
 N_NEUTRAL = 16  # texts that retention is measured on
 N_CONTEXTS = 2  # answers of the base along which policies are compared
 N_COUNTED = 4  # prompts on which implicit proposals are counted
 ROUNDS = 3  # of the race; the fastest counts
-MAX_ROWS = 128
 STORED = "bytes_per_user"  # a fact that every entrant has in every seed
 SLOWNESS = "slower_than_base"
-IMPLICIT = "implicit-soup"
 
 
 def entrant_facts(context: Context, name: str) -> list[FactRow]:
     """The facts of one entrant but its speed."""
     entrant, seed, prompt = context.entrant(name), context.task.seed, context.task.prompts[0]
-    kept = float(np.mean([entrant.n_bytes(user) for user in context.task.users]))
-    facts = [FactRow(STORED, name, seed, kept)]
+    stored = float(np.mean([entrant.n_bytes(user) for user in context.task.users]))
+    facts = [FactRow(STORED, name, seed, stored)]
     if not parse_name(name).is_plain or name == "auto":
         return facts  # costs and forgets as a sibling that is measured
     decisions = [entrant.decide(user, prompt) for user in context.task.users]
@@ -91,6 +88,36 @@ def speed_facts(context: Context, name: str) -> list[FactRow]:
     ]
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Answers sampled by rejection, in the order of the requests."""
+
+    completions: tuple[Completion, ...]
+    n_tokens: int  # of all answers
+    n_proposals: int  # for them
+    n_fallbacks: int  # tokens that reached the cap and came from the explicit soup
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the proposals that were accepted; a fallback counts as none."""
+        return (self.n_tokens - self.n_fallbacks) / max(self.n_proposals, 1)
+
+
+def generate_counted(engine: LocalEngine, requests: Sequence[Request]) -> Counted:
+    """Answer the requests and count what that took.
+
+    Raises:
+        InvalidInputError: as `LocalEngine.generate`.
+    """
+    pairs = finished(engine.open_session(), requests)
+    return Counted(
+        completions=tuple(completion for _, completion in pairs),
+        n_tokens=sum(len(completion.tokens) for _, completion in pairs),
+        n_proposals=sum(running.n_proposals for running, _ in pairs),
+        n_fallbacks=sum(running.n_fallbacks for running, _ in pairs),
+    )
+
+
 def is_timed(name: str) -> bool:
     """Whether the entrant's speed is measured; what is learned costs what its method costs."""
     return parse_name(name).n_comparisons is None
@@ -102,7 +129,7 @@ def _requests(context: Context, entrant: Entrant, user: str) -> list[Request]:
     one = next(other for other in context.task.users if other.name == user)
     decision = entrant.decide(one, prompt)
     text = entrant.library.format(decision.messages)
-    request = Request(text, decision.plan, context.sampling, context.draw_seed(user, prompt, 0))
+    request = Request(text, decision.plan, context.sampling, context.answer_seed(user, prompt, 0))
     return candidate_requests(request, n=decision.n_candidates)
 
 
@@ -114,25 +141,28 @@ def _is_unprompted(decision: Decision, prompt: str) -> bool:
 
 
 def _proposals(context: Context, entrant: Entrant) -> FactRow:
-    """What implicit tokens cost, along answers drawn for the purpose."""
+    """What implicit tokens cost, along answers generated for the purpose."""
     requests = [
         Request(
             entrant.library.format(prompt),
             entrant.decide(user, prompt).plan,
             context.sampling,
-            context.draw_seed(user.name, prompt, 0),
+            context.answer_seed(user.name, prompt, 0),
         )
         for user in context.task.users
         for prompt in context.task.prompts[:N_COUNTED]
     ]
-    found = draw_counted(entrant.library.engine, requests)
-    detail = {"fallback_share": found.n_fallbacks / found.n_tokens, "n_tokens": found.n_tokens}
-    value = found.n_proposals / found.n_tokens
+    counted = generate_counted(entrant.library.engine, requests)
+    detail = {
+        "fallback_share": counted.n_fallbacks / counted.n_tokens,
+        "n_tokens": counted.n_tokens,
+    }
+    value = counted.n_proposals / counted.n_tokens
     return FactRow("proposals_per_token", IMPLICIT, context.task.seed, value, detail=detail)
 
 
 def _retention(context: Context, library: Library, plans: Sequence[Plan]) -> float:
-    """Perplexity on texts that are nobody's taste, mean over users' policies in nats."""
+    """Perplexity on texts that nobody prefers, mean over users' policies in nats."""
     items = _neutral(context)
     different = list(dict.fromkeys(plans))
     totals = [
@@ -143,7 +173,7 @@ def _retention(context: Context, library: Library, plans: Sequence[Plan]) -> flo
                 library.bank,
                 plans=[plan] * len(items),
                 items=items,
-                max_num_seqs=MAX_ROWS,
+                max_num_seqs=MAX_NUM_SEQS,
             )
         )
         for plan in different
@@ -154,22 +184,16 @@ def _retention(context: Context, library: Library, plans: Sequence[Plan]) -> flo
 
 
 def _neutral(context: Context) -> list[Scored]:
-    """Answers that the world's grammar gives without wishes; elsewhere the base's own."""
-    library = context.library
-    if context.task.is_world:
-        generator = generator_for(0, "neutral")
-        pairs: list[tuple[str, str]] = []
-        for place in generator.integers(len(HELD_OUT_TOPICS), size=N_NEUTRAL):
-            topic = HELD_OUT_TOPICS[int(place)]
-            prompt = prompts_about(topic)[0]
-            pairs.append((prompt, sample_answer(topic, sample_style(generator), generator).text))
-    else:
+    """The context's neutral texts; without any, answers of the base."""
+    library, pairs = context.library, context.neutral
+    if not pairs:
         plan = reference_plan(n_experts=library.bank.n_experts)
         prompts = context.task.prompts[:N_NEUTRAL]
-        texts = [library.format(prompt) for prompt in prompts]
         requests = [
-            Request(text, plan, context.sampling, context.draw_seed("", prompt, 99))
-            for prompt, text in zip(prompts, texts, strict=True)
+            Request(
+                library.format(prompt), plan, context.sampling, context.answer_seed("", prompt, 99)
+            )
+            for prompt in prompts
         ]
         answers = library.engine.generate(requests)
         pairs = [(prompt, a.text) for prompt, a in zip(prompts, answers, strict=True)]
@@ -188,7 +212,7 @@ def _spread(context: Context, library: Library, plans: Sequence[Plan]) -> float:
     if len(plans) < 2:
         return 0.0
     items = _neutral(context)[:N_CONTEXTS]
-    found: dict[Plan, Float[ndarray, "contexts vocab"]] = {}
+    distributions: dict[Plan, Float[ndarray, "contexts vocab"]] = {}
     for plan in dict.fromkeys(plans):
         normal = plan.normal_form()
         rows = RowMap.of([normal], device=library.base.device)
@@ -198,8 +222,8 @@ def _spread(context: Context, library: Library, plans: Sequence[Plan]) -> float:
             )[0]
             for item in items
         ]
-        found[plan] = torch.cat(parts).double().numpy()
-    return pairwise_kl(np.stack([found[plan] for plan in plans]))
+        distributions[plan] = torch.cat(parts).double().numpy()
+    return pairwise_kl(np.stack([distributions[plan] for plan in plans]))
 
 
 def _bound(context: Context) -> list[FactRow]:
@@ -225,7 +249,7 @@ def _shares_per_token(context: Context) -> FactRow:
     decision = context.entrant(MIXTURE).decide(user, prompt)
     text = library.format(decision.messages)
     request = Request(
-        text, decision.plan, context.sampling, context.draw_seed(user.name, prompt, 0)
+        text, decision.plan, context.sampling, context.answer_seed(user.name, prompt, 0)
     )
     traced = library.engine.trace([request])[0]
     owners = [row.coefficients.index(1.0) for row in decision.plan.rows]

@@ -1,14 +1,14 @@
-"""Answers of one entrant to all users and prompts, judged, as rows; none is made twice."""
+"""Answers of one entrant to all users and prompts, judged, as rows; none is generated twice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from palate.core.decision import Decision
+from palate.evaluate.catalogue import BASE
 from palate.evaluate.context import Context
-from palate.evaluate.entrant_name import BASE
 from palate.evaluate.entrants import Entrant
-from palate.evaluate.judges import Asked, SuiteJudge
+from palate.evaluate.judges import Candidate
 from palate.evaluate.rows import AnswerRow, Results, answer_hash
 from palate.evaluate.suite import UserSettings
 from palate.library.generate import generate_all
@@ -18,15 +18,8 @@ _PACKAGES = ("palate", "torch")
 
 
 @dataclass(frozen=True)
-class Made:
-    """An answer that was generated.
-
-    Attributes:
-        text: The answer.
-        n_tokens: Of it.
-        lead: See `AnswerRow`.
-        log_ratio: See `AnswerRow`.
-    """
+class Answer:
+    """An answer that was generated; see `AnswerRow`."""
 
     text: str
     n_tokens: int
@@ -35,8 +28,8 @@ class Made:
 
 
 @dataclass(frozen=True, eq=False)
-class Wanted:
-    """An answer row that is missing."""
+class Missing:
+    """An answer row that is missing; `answer` is the hash of everything that determines it."""
 
     user: UserSettings
     prompt: str
@@ -45,9 +38,7 @@ class Wanted:
     answer: str
 
 
-def fill_entrant(
-    context: Context, name: str, prompts: Sequence[str], *, judge: SuiteJudge, results: Results
-) -> None:
+def fill_entrant(context: Context, name: str, prompts: Sequence[str], *, results: Results) -> None:
     """Append the missing rows of one entrant to these prompts.
 
     Texts that another entrant or user already has (the same plan, words and seed) are taken from
@@ -57,34 +48,36 @@ def fill_entrant(
         InvalidInputError: the method is unknown, or the library lacks what it needs.
     """
     entrant = context.entrant(name)
-    wanted = _missing(context, entrant, prompts, results)
+    missing = _missing(context, entrant, prompts, results)
     known = {
-        row.answer: Made(row.text, row.n_tokens, row.lead, row.log_ratio) for row in results.answers
+        row.answer: Answer(row.text, row.n_tokens, row.lead, row.log_ratio)
+        for row in results.answers
     }
     references = {
         (row.user, row.prompt, row.copy): row.text
         for row in results.answers
         if row.method == BASE and row.seed == context.task.seed
     }
-    for start in range(0, len(wanted), BLOCK):
-        block = wanted[start : start + BLOCK]
+    for start in range(0, len(missing), BLOCK):
+        block = missing[start : start + BLOCK]
         known |= _make(context, entrant, [one for one in block if one.answer not in known])
         rows = [_unjudged(context, entrant, one, known[one.answer]) for one in block]
-        asked = [
-            Asked(row.prompt, row.text, references.get((row.user, row.prompt, row.copy), row.text))
+        candidates = [
+            Candidate(
+                row.prompt, row.text, references.get((row.user, row.prompt, row.copy), row.text)
+            )
             for row in rows
         ]
-        results.append(_judged(context, block, rows, judge, asked))
+        results.append(_judged(context, block, rows, candidates))
 
 
 def _judged(
     context: Context,
-    block: Sequence[Wanted],
+    block: Sequence[Missing],
     rows: Sequence[AnswerRow],
-    judge: SuiteJudge,
-    asked: Sequence[Asked],
+    candidates: Sequence[Candidate],
 ) -> list[AnswerRow]:
-    judged = judge.judge(asked)
+    judged = context.judge.judge(candidates)
     return [
         replace(
             row,
@@ -98,9 +91,9 @@ def _judged(
 
 def _missing(
     context: Context, entrant: Entrant, prompts: Sequence[str], results: Results
-) -> list[Wanted]:
+) -> list[Missing]:
     seed = context.task.seed
-    found: list[Wanted] = []
+    missing: list[Missing] = []
     for user in context.task.users:
         for prompt in prompts:
             copies = [
@@ -110,19 +103,19 @@ def _missing(
             ]
             if copies:
                 decision = entrant.decide(user, prompt)
-                found += [
-                    Wanted(
+                missing += [
+                    Missing(
                         user,
                         prompt,
                         copy,
                         decision,
                         _hash(
-                            context, entrant, decision, context.draw_seed(user.name, prompt, copy)
+                            context, entrant, decision, context.answer_seed(user.name, prompt, copy)
                         ),
                     )
                     for copy in copies
                 ]
-    return found
+    return missing
 
 
 def _hash(context: Context, entrant: Entrant, decision: Decision, seed: int) -> str:
@@ -138,21 +131,21 @@ def _hash(context: Context, entrant: Entrant, decision: Decision, seed: int) -> 
     )
 
 
-def _make(context: Context, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[str, Made]:
+def _make(context: Context, entrant: Entrant, missing: Sequence[Missing]) -> dict[str, Answer]:
     """Each different answer once."""
-    different = list({one.answer: one for one in wanted}.values())
+    different = list({one.answer: one for one in missing}.values())
     if not different:
         return {}
     outputs = generate_all(
         entrant.library,
         [one.decision for one in different],
         sampling=context.sampling,
-        seeds=[context.draw_seed(one.user.name, one.prompt, one.copy) for one in different],
+        seeds=[context.answer_seed(one.user.name, one.prompt, one.copy) for one in different],
     )
     tokens = [output.completion.tokens for output in outputs]
     below = context.base_log_probs([one.prompt for one in different], tokens)
     return {
-        one.answer: Made(
+        one.answer: Answer(
             output.text,
             len(output.completion.tokens),
             output.lead,
@@ -164,7 +157,7 @@ def _make(context: Context, entrant: Entrant, wanted: Sequence[Wanted]) -> dict[
     }
 
 
-def _unjudged(context: Context, entrant: Entrant, one: Wanted, made: Made) -> AnswerRow:
+def _unjudged(context: Context, entrant: Entrant, one: Missing, answer: Answer) -> AnswerRow:
     decision, predicted = one.decision, one.decision.predicted_utility
     return AnswerRow(
         method=entrant.name,
@@ -172,7 +165,7 @@ def _unjudged(context: Context, entrant: Entrant, one: Wanted, made: Made) -> An
         seed=context.task.seed,
         prompt=one.prompt,
         copy=one.copy,
-        text=made.text,
+        text=answer.text,
         rewards={},
         utility=0.0,
         shape=one.user.shape,
@@ -181,7 +174,7 @@ def _unjudged(context: Context, entrant: Entrant, one: Wanted, made: Made) -> An
         n_passes=decision.n_passes,
         n_candidates=decision.n_candidates,
         reason=decision.reason,
-        lead=made.lead,
+        lead=answer.lead,
         predicted=None
         if predicted is None
         else (predicted.estimate, predicted.low, predicted.high),
@@ -189,8 +182,8 @@ def _unjudged(context: Context, entrant: Entrant, one: Wanted, made: Made) -> An
         judge=context.task.judge,
         versions=versions_line(entrant),
         answer=one.answer,
-        n_tokens=made.n_tokens,
-        log_ratio=made.log_ratio,
+        n_tokens=answer.n_tokens,
+        log_ratio=answer.log_ratio,
     )
 
 

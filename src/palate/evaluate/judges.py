@@ -1,33 +1,26 @@
-"""Who judges a suite: gold rules, reward models that taught nobody, or a language model."""
+"""Who judges a suite: reward models that taught nobody, a language model, or a function."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.evaluate.suite import Suite
+from palate.evaluate.suite import JudgeSettings
 from palate.library.library import Library
 from palate.library.rewards import held_back_rewards
+from palate.rewards.functions import function_at
 from palate.rewards.judge import EndpointJudge, Question, both_orders
 from palate.rewards.reward import LearnedReward, RewardVector, load_reward
-from research.world.gold import gold_rewards
-from research.world.grammar import parse
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An answer to be judged.
-
-    Attributes:
-        prompt: What was asked.
-        text: The answer.
-        reference: What the base answered, with which a comparing judge compares.
-    """
+class Candidate:
+    """An answer to be judged, and the base's, with which a comparing judge compares."""
 
     prompt: str
     text: str
@@ -36,48 +29,60 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a judge said.
+    """What answers are worth."""
 
-    Attributes:
-        rewards: `[answers, objectives]` in [0, 1].
-        is_well_formed: One per answer, or `None` where the judge does not say.
-    """
-
-    rewards: Float[ndarray, "answers objectives"]
-    is_well_formed: list[bool] | None = None
+    rewards: Float[ndarray, "answers objectives"]  # in [0, 1]
+    is_well_formed: Sequence[bool] | None = None  # one per answer; None where a judge cannot say
 
 
 class SuiteJudge(Protocol):
     """Judges answers for every objective."""
 
-    def judge(self, asked: Sequence[Asked]) -> Judged:
+    def judge(self, candidates: Sequence[Candidate], /) -> Judged:
         """What the answers are worth."""
         ...
 
 
-class GoldJudge:
-    """The small world's rules; they read the text alone and taught nobody."""
-
-    def judge(self, asked: Sequence[Asked]) -> Judged:
-        """Gold rewards, and whether the grammar gives such an answer to the prompt."""
-        is_well_formed = [parse(one.prompt, one.text).answer is not None for one in asked]
-        return Judged(gold_rewards([one.text for one in asked]), is_well_formed)
-
-
 @dataclass(frozen=True, eq=False)
 class RewardJudge:
-    """Reward models that taught nobody.
-
-    Attributes:
-        rewards: In the order of the objectives.
-    """
+    """Reward models that taught nobody, in the order of the objectives."""
 
     rewards: RewardVector
 
-    def judge(self, asked: Sequence[Asked]) -> Judged:
+    def judge(self, candidates: Sequence[Candidate], /) -> Judged:
         """Their scores."""
-        scores = self.rewards.score([one.prompt for one in asked], [one.text for one in asked])
-        return Judged(np.clip(scores, 0.0, 1.0))
+        prompts, texts = [one.prompt for one in candidates], [one.text for one in candidates]
+        return Judged(np.clip(self.rewards.score(prompts, texts), 0.0, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionJudge:
+    """A function of prompts and completions.
+
+    It gives rewards in [0, 1], `[answers, objectives]`, or a pair of these and of one flag per
+    answer that says whether it is well-formed.
+    """
+
+    function: Callable[[list[str], list[str]], Any]
+    n_objectives: int
+
+    def judge(self, candidates: Sequence[Candidate], /) -> Judged:
+        """What the function gives.
+
+        Raises:
+            InvalidInputError: it is not one reward in [0, 1] for each answer and objective.
+        """
+        prompts, texts = [one.prompt for one in candidates], [one.text for one in candidates]
+        result = self.function(prompts, texts)
+        values, flags = result if isinstance(result, tuple) else (result, None)
+        rewards = np.asarray(values, dtype=np.float64)
+        is_in_range = bool(((rewards >= 0) & (rewards <= 1)).all())
+        if rewards.shape != (len(texts), self.n_objectives) or not is_in_range:
+            raise InvalidInputError(
+                f"The judge gave an array of shape {rewards.shape} for {len(texts)} answers and "
+                f"{self.n_objectives} objectives; let it give numbers in [0, 1], one for each."
+            )
+        return Judged(rewards, None if flags is None else [bool(flag) for flag in flags])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,48 +91,43 @@ class LanguageJudge:
 
     An answer earns 1 where it was preferred in both orders, 0 where the base's was, and one half
     for ties and for verdicts that followed the position.
-
-    Attributes:
-        endpoint: The model.
-        criteria: Objective to what is asked about it, in words.
     """
 
     endpoint: EndpointJudge
-    criteria: dict[str, str]
+    criteria: dict[str, str]  # objective to its criterion in words
 
-    def judge(self, asked: Sequence[Asked]) -> Judged:
+    def judge(self, candidates: Sequence[Candidate], /) -> Judged:
         """Win, tie or loss against the base's answer, per objective."""
-        rewards = np.full((len(asked), len(self.criteria)), 0.5)
-        places = [k for k, one in enumerate(asked) if one.text != one.reference]
+        rewards = np.full((len(candidates), len(self.criteria)), 0.5)
+        places = [k for k, one in enumerate(candidates) if one.text != one.reference]
         for column, criterion in enumerate(self.criteria.values()):
             questions = [
-                Question(asked[k].prompt, asked[k].text, asked[k].reference, criterion)
-                for k in places
+                Question(one.prompt, one.text, one.reference, criterion)
+                for one in (candidates[k] for k in places)
             ]
             rewards[places, column] = both_orders(self.endpoint, questions).verdicts
         return Judged(rewards)
 
 
-def suite_judge(suite: Suite, library: Library) -> SuiteJudge:
-    """The judge that the suite names.
+def judge_for(settings: JudgeSettings, library: Library) -> SuiteJudge:
+    """The judge that the settings name.
 
     Raises:
-        InvalidInputError: a reward folder is missing, or is one that the library was trained with.
+        InvalidInputError: a reward folder is missing, or is one that the library was trained with,
+            or a function cannot be imported.
         FormatError: a folder holds something else.
     """
-    chosen = suite.judge
-    if chosen.kind == "gold":
-        return GoldJudge()
-    if chosen.kind == "held-back":
+    objectives = library.manifest.objectives
+    if settings.kind == "held-back":
         return RewardJudge(held_back_rewards(library.files)[0])
-    if chosen.kind == "llm":
-        objectives = library.manifest.objectives
+    if settings.kind == "function":
+        return FunctionJudge(function_at(settings.function or ""), len(objectives))
+    if settings.kind == "llm":
         criteria = {one.name: one.description or one.name for one in objectives}
-        endpoint = EndpointJudge.connect(url=str(chosen.url), model=str(chosen.model))
+        endpoint = EndpointJudge.connect(url=str(settings.url), model=str(settings.model))
         return LanguageJudge(endpoint, criteria)
-    folder = chosen.folder or Path()
-    names = library.manifest.objective_names
-    judges = tuple(load_reward(folder / name) for name in names)
+    folder = settings.folder or Path()
+    judges = tuple(load_reward(folder / one.name) for one in objectives)
     for own, judge in zip(library.rewards.rewards, judges, strict=True):
         if isinstance(own, LearnedReward) and own.card.train.hash == judge.card.train.hash:
             raise InvalidInputError(
@@ -135,3 +135,14 @@ def suite_judge(suite: Suite, library: Library) -> SuiteJudge:
                 "library's own reward; judge by one trained on other pairs."
             )
     return RewardJudge(RewardVector(judges))
+
+
+def held_back_notes(library: Library) -> list[str]:
+    """What has to be said where the library's own rewards judge."""
+    missing = held_back_rewards(library.files)[1]
+    if not missing:
+        return []
+    return [
+        f"Judged by the reward that taught the experts, which flatters what was trained or ranked "
+        f"by it: {', '.join(missing)}."
+    ]

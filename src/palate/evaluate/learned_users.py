@@ -1,8 +1,8 @@
 """Users who are known by a few comparisons only: beliefs as the server would learn them.
 
 A user compares pairs of the base's answers to training prompts, taken from the library's rollouts.
-What decides is the user's true utility, which the learner does not see: in the small world the gold
-rules' value, elsewhere the library's rewards. The user is noisy: one answer in ten is a coin flip,
+What decides is the user's true utility, which the learner does not see: what a judge that is a
+function says, or else the library's rewards. The user is noisy: one answer in ten is a coin flip,
 the others follow Bradley-Terry at a temperature of a tenth. The learner is the server's: it sees
 `beta * (log p_k - log p_0)` of the first answer less the second's, for every expert.
 """
@@ -16,12 +16,12 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback, Preference
+from palate.evaluate.judges import Candidate, SuiteJudge
 from palate.evaluate.suite import UserSettings
 from palate.library.features import features_of, scored_text
 from palate.library.library import Library
 from palate.preferences.simulated import SimulatedUser
 from palate.training.rollouts import Rollout, read_rollouts
-from research.world.gold import gold_rewards
 
 GAIN = 10.0  # one over the temperature of the user's choices, per unit of utility
 LAPSE = 0.1
@@ -29,17 +29,11 @@ LAPSE = 0.1
 
 @dataclass(eq=False)
 class Comparisons:
-    """Simulated users of one library, and what is learned of them.
+    """Simulated users of one library, and what is learned of them."""
 
-    Attributes:
-        library: With rollouts.
-        seed: Of the pairs and of the users' noise.
-        is_world: Whether gold rules decide.
-    """
-
-    library: Library
-    seed: int
-    is_world: bool
+    library: Library  # with rollouts
+    seed: int  # of the pairs and of the users' noise
+    truth: SuiteJudge | None = None  # decides; None: the library's rewards
     _by_prompt: dict[str, list[Rollout]] = field(default_factory=dict[str, list[Rollout]])
     _features: dict[tuple[int, ...], list[float]] = field(
         default_factory=dict[tuple[int, ...], list[float]]
@@ -67,14 +61,14 @@ class Comparisons:
         shares = Preference.from_mapping(user.preference, objectives=names).vector()
         chooser = SimulatedUser(shares, gain=GAIN, lapse_share=LAPSE)
         generator = generator_for(self.seed, "comparisons", user.name)
-        found: list[Feedback] = []
-        while len(found) < n_comparisons:
+        history: list[Feedback] = []
+        while len(history) < n_comparisons:
             first, second = self._pair(generator)
             label = chooser.compare(self._rewards(first, second), generator=generator)
-            features = np.array(self._read(first)) - np.array(self._read(second))
+            features = np.array(self._features_of(first)) - np.array(self._features_of(second))
             item = Feedback(user.name, "comparison", tuple(features.tolist()), label)
-            found.append(item)
-        return found
+            history.append(item)
+        return history
 
     def _pair(self, generator: np.random.Generator) -> tuple[Rollout, Rollout]:
         """Two different answers to one prompt."""
@@ -91,13 +85,13 @@ class Comparisons:
 
     def _rewards(self, first: Rollout, second: Rollout) -> Float[ndarray, " objectives"]:
         """`[objectives]`: by how much the first is truly better."""
-        if not self.is_world:
+        if self.truth is None:
             return np.array(first.rewards) - np.array(second.rewards)
-        gold = gold_rewards([first.completion, second.completion])
-        return gold[0] - gold[1]
+        judged = self.truth.judge([Candidate(r.prompt, r.completion, "") for r in (first, second)])
+        return judged.rewards[0] - judged.rewards[1]
 
-    def _read(self, row: Rollout) -> list[float]:
-        """The answer's features, read once."""
+    def _features_of(self, row: Rollout) -> list[float]:
+        """The answer's features, computed once."""
         library = self.library
         item = scored_text(library.base, row.prompt, "")
         key = (*item.context, -1, *row.tokens)
@@ -115,15 +109,17 @@ class Comparisons:
 def _comparable(library: Library) -> dict[str, list[Rollout]]:
     """Rollouts by prompt, where at least two differ."""
     names = library.manifest.objective_names
-    found: dict[str, list[Rollout]] = {}
+    by_prompt: dict[str, list[Rollout]] = {}
     for row in read_rollouts(library.files.rollouts_path, objectives=names):
-        found.setdefault(row.prompt, []).append(row)
-    kept = {
-        prompt: rows for prompt, rows in found.items() if len({row.completion for row in rows}) > 1
+        by_prompt.setdefault(row.prompt, []).append(row)
+    comparable = {
+        prompt: rows
+        for prompt, rows in by_prompt.items()
+        if len({row.completion for row in rows}) > 1
     }
-    if not kept:
+    if not comparable:
         raise InvalidInputError(
             f"The rollouts of the library {str(library.files.folder)!r} hold no two different "
             "answers to one prompt, so nothing can be compared; leave out the methods METHOD@N."
         )
-    return kept
+    return comparable

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from palate.evaluate.advice import advice
 from palate.evaluate.auto import AutoReport
 from palate.evaluate.catalogue import entry_of
-from palate.evaluate.compare import Compared, ShapeTable
-from palate.evaluate.frontier import Budget
+from palate.evaluate.compare import Budget, Compared, ShapeTable
 from palate.evaluate.report import Report
 from palate.evaluate.scoreboard import MethodScore
 from palate.evaluate.tables import CurvePoint
@@ -78,12 +77,14 @@ def _score(score: MethodScore) -> list[str]:
         range_text(score.utility),
         change_text(score.gain),
         change_text(score.versus_prompt),
-        f"{score.share.gain.estimate:.0%}" if score.share is not None else "",
+        f"{score.percent_of_bespoke.gain.estimate:.0%}"
+        if score.percent_of_bespoke is not None
+        else "",
         f"{score.worst_user:.3f}",
         f"{score.worst_tenth:.3f}",
         f"{score.well_formed:.1%}" if score.well_formed is not None else "",
         nats_text(score.kl.estimate) if score.kl is not None else "",
-        f"{score.passes:.1f}",
+        f"{score.passes_per_token:.1f}",
         f"{score.facts.get('bytes_per_user', 0):,.0f} B",
     ]
 
@@ -110,7 +111,7 @@ def _shape(table: ShapeTable) -> list[str]:
             change_text(row.versus.get("prompt")),
             change_text(row.versus.get("base")),
         ]
-        for row in table.rows
+        for row in table.methods
     ]
     whom = "all users" if table.shape == "all" else f"preferences of the shape {table.shape}"
     heads = ["method", "utility", "over prompt", "over base"]
@@ -151,7 +152,7 @@ def _auto(auto: AutoReport) -> list[str]:
             row.shape,
             f"{row.passes:.1f}",
             change_text(row.versus_prompt),
-            "" if row.best is None else entry_of(row.best).title,
+            "" if row.best_of_equal_passes is None else entry_of(row.best_of_equal_passes).title,
             change_text(row.versus_best),
         ]
         for row in auto.rows
@@ -163,7 +164,7 @@ def _auto(auto: AutoReport) -> list[str]:
         f"- {shape}: {', '.join(f'{name} {n}' for name, n in counts.items())}"
         for shape, counts in auto.taken.items()
     ]
-    if auto.kept:
+    if auto.calibration:
         promised = [
             [
                 one.group,
@@ -171,7 +172,7 @@ def _auto(auto: AutoReport) -> list[str]:
                 f"{one.measured:+.3f}",
                 range_text(one.difference),
             ]
-            for one in auto.kept
+            for one in auto.calibration
         ]
         heads = ["answers", "predicted gain", "measured gain", "measured less predicted"]
         lines += ["", "Predicted and measured gain over the base:", ""]

@@ -7,9 +7,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from palate.evaluate.advice import advice
-from palate.evaluate.catalogue import entry_of
+from palate.evaluate.catalogue import entry_of, parse_name
 from palate.evaluate.compare import is_choice
-from palate.evaluate.entrant_name import parse_name
 from palate.evaluate.markdown import nats_text
 from palate.evaluate.plots.forest import forest
 from palate.evaluate.plots.frontier import Point, frontier_figure
@@ -129,7 +128,7 @@ def _matrix(report: Report) -> str:
 
 def _frontier(report: Report) -> str:
     points = [
-        Point(entry_of(s.method).title, s.passes, s.utility)
+        Point(entry_of(s.method).title, s.passes_per_token, s.utility)
         for s in report.scores
         if is_choice(s.method)
     ]

@@ -7,9 +7,8 @@ from typing import Any
 from palate.evaluate.auto import AutoReport, auto_report
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
-from palate.evaluate.compare import ShapeTable, shape_tables
-from palate.evaluate.frontier import Budget, frontier
-from palate.evaluate.rows import FactRow, Results
+from palate.evaluate.compare import Budget, ShapeTable, frontier, shape_tables
+from palate.evaluate.rows import FactRow, Results, plain
 from palate.evaluate.scoreboard import MethodScore, score_methods
 from palate.evaluate.tables import (
     CurvePoint,
@@ -29,58 +28,33 @@ FALLBACKS = 0.01  # share of an implicit soup's tokens from which it is worth a 
 
 @dataclass(frozen=True)
 class Example:
-    """One user's answers to one prompt.
-
-    Attributes:
-        user: Name.
-        taste: Wanted objectives.
-        answers: Method to text and utility.
-    """
+    """One user's answers to one prompt."""
 
     user: str
-    taste: str
-    answers: Mapping[str, tuple[str, float]]
+    wanted: str  # objectives
+    answers: Mapping[str, tuple[str, float]]  # method to text and utility
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What the rows say together.
+    """What the rows say together."""
 
-    Attributes:
-        suite: As resolved.
-        cells: Paired answers.
-        scores: One per method.
-        shapes: Tables of everybody and of each shape of preference.
-        frontier: Best method within every number of passes.
-        auto: How `auto` fares; `None` where it did not take part.
-        matrix: Pairs of methods.
-        learning: By comparisons.
-        fronts: Of opposed objectives.
-        prompt: Of the examples.
-        examples: One per user.
-        tokens: Detail of the mixture's traced answer, or `None`.
-        core_share: Least part of a core that a race for speed had; `None` where nothing was timed.
-        facts: All facts.
-        failures: What fell short, in sentences.
-        notes: What was repaired, and what has to be said of the judge.
-    """
-
-    suite: Mapping[str, Any]
+    suite: Mapping[str, Any]  # as resolved
     cells: Cells
     scores: tuple[MethodScore, ...]
     shapes: tuple[ShapeTable, ...]
     frontier: tuple[Budget, ...]
-    auto: AutoReport | None
+    auto: AutoReport | None  # None where `auto` did not take part
     matrix: Matrix
     learning: tuple[CurvePoint, ...]
     fronts: tuple[Front, ...]
-    prompt: str
-    examples: tuple[Example, ...]
-    tokens: Mapping[str, Any] | None
-    core_share: float | None
+    prompt: str  # of the examples
+    examples: tuple[Example, ...]  # one per user
+    tokens: Mapping[str, Any] | None  # of the mixture's traced answer
+    core_share: float | None  # least part of a core that a race for speed had
     facts: tuple[FactRow, ...]
-    failures: tuple[str, ...]
-    notes: tuple[str, ...]
+    failures: tuple[str, ...]  # what fell short
+    notes: tuple[str, ...]  # what was repaired, and what has to be said of the judge
 
     def score(self, method: str) -> MethodScore | None:
         """The method's score, or `None`."""
@@ -106,13 +80,13 @@ class Report:
             "n_prompts": len(set(self.cells.prompts)),
             "seeds": sorted(set(self.cells.seeds)),
             "n_left_out": self.cells.n_left_out,
-            "methods": [score.to_json() for score in self.scores],
-            "shapes": [table.to_json() for table in self.shapes],
-            "frontier": [budget.to_json() for budget in self.frontier],
-            "auto": self.auto and self.auto.to_json(),
-            "matrix": self.matrix.to_json(),
-            "gain_by_comparisons": [point.to_json() for point in self.learning],
-            "fronts": [front.to_json() for front in self.fronts],
+            "methods": plain(self.scores),
+            "shapes": plain(self.shapes),
+            "frontier": plain(self.frontier),
+            "auto": plain(self.auto),
+            "matrix": plain(self.matrix),
+            "gain_by_comparisons": plain(self.learning),
+            "fronts": plain(self.fronts),
             "speeds": {"core_share": self.core_share, "are_comparable": self.has_quiet_speeds},
             "failures": list(self.failures),
             "notes": list(self.notes),
@@ -159,20 +133,20 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
 
 def failures_of(scores: Sequence[MethodScore], cells: Cells, facts: Sequence[FactRow]) -> list[str]:
     """What fell short, each in a sentence with its number."""
-    found = [f"{name}: {', '.join(some)}." for name, some in _fallen(scores).items() if some]
-    found += [
+    sentences = [f"{name}: {', '.join(some)}." for name, some in _fallen(scores).items() if some]
+    sentences += [
         f"Implicit soup, seed {fact.seed}: {fact.value:.1f} proposals per token, and "
-        f"{fact.detail['fallback_share']:.1%} of tokens reached the cap and were drawn from the "
+        f"{fact.detail['fallback_share']:.1%} of tokens reached the cap and came from the "
         "explicit soup."
         for fact in facts
         if fact.name == "proposals_per_token" and fact.detail["fallback_share"] > FALLBACKS
     ]
     if cells.n_left_out:
-        found.append(
+        sentences.append(
             f"{cells.n_left_out} answers were left out, because another method has none to the "
             "same prompt."
         )
-    return found
+    return sentences
 
 
 def _fallen(scores: Sequence[MethodScore]) -> dict[str, list[str]]:
@@ -202,22 +176,22 @@ def _examples(
 ) -> list[Example]:
     seed = min(cells.seeds)
     methods = [method for method in SHOWN_METHODS if method in cells.methods]
-    found: list[Example] = []
+    examples: list[Example] = []
     for user, shares in preferences.items():
         answers: dict[str, tuple[str, float]] = {}
         for method in methods:
             for row in cells.rows[method]:
                 if (row.user, row.prompt, row.seed, row.copy) == (user, prompt, seed, 0):
                     answers[method] = (row.text.strip(), row.utility)
-        found.append(Example(user, taste_of(shares), answers))
-    return found
+        examples.append(Example(user, wanted_text(shares), answers))
+    return examples
 
 
-def taste_of(shares: Mapping[str, float]) -> str:
+def wanted_text(shares: Mapping[str, float]) -> str:
     """The wanted objectives, with their shares where these differ.
 
     Example:
-        >>> taste_of({"short": 0.7, "kind": 0.3})
+        >>> wanted_text({"short": 0.7, "kind": 0.3})
         'short 70 %, kind 30 %'
     """
     wanted = {name: share for name, share in shares.items() if share > 0}

@@ -8,10 +8,12 @@ said so. A row that is there twice counts once.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from palate.core.errors import FormatError
 from palate.core.files import append_jsonl, hash_value, read_jsonl, write_text_atomic
@@ -23,59 +25,31 @@ Key = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """One user's answer.
+    """One user's answer."""
 
-    Attributes:
-        method: Name of the entrant.
-        user: Who it is for.
-        seed: Of the library and of the draw.
-        prompt: What was asked.
-        copy: Which of several answers to the prompt.
-        text: The answer.
-        rewards: Objective to reward in [0, 1], as the judge says.
-        utility: The user's preference times the rewards.
-        shape: Of the user's preference; may be empty.
-        cluster: Of users that resemble each other; empty where the user stands alone.
-        taken: Method that decided: the entrant's own, or what `auto` took.
-        n_passes: Passes of the base per sampled token, candidates included.
-        n_candidates: Of best of n.
-        reason: Of the decision, one or two sentences.
-        lead: Best of n: how far the kept candidate led the second, in the ranking's units.
-        predicted: Gain over the base that the library promised: estimate, low, high; `None` where
-            its methods were not measured.
-        coefficients: By expert, of the decision.
-        judge: Who gave the rewards.
-        versions: Library and packages, in one line.
-        answer: Hash of everything that determined the text: equal hashes, equal texts.
-        n_tokens: Of the answer.
-        log_ratio: Natural logarithm of the answer's probability under its policy over that under
-            the base; the mean is the KL divergence per answer. `None` where it is not known.
-        is_well_formed: Whether the judge could read it; `None` where it does not say.
-    """
-
-    method: str
+    method: str  # name of the entrant
     user: str
-    seed: int
+    seed: int  # of the library and of the sampling
     prompt: str
-    copy: int
+    copy: int  # which of several answers to the prompt
     text: str
-    rewards: Mapping[str, float]
-    utility: float
-    shape: str = ""
-    cluster: str = ""
-    taken: str = ""
-    n_passes: float = 1.0
-    n_candidates: int = 1
-    reason: str = ""
-    lead: float = 0.0
-    predicted: tuple[float, float, float] | None = None
-    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
+    rewards: Mapping[str, float]  # objective to reward in [0, 1], as the judge says
+    utility: float  # the user's preference times the rewards
+    shape: str = ""  # of the user's preference
+    cluster: str = ""  # of users that resemble each other; empty: the user stands alone
+    taken: str = ""  # method that decided: the entrant's own, or the one that `auto` took
+    n_passes: float = 1.0  # of the base per sampled token, candidates included
+    n_candidates: int = 1  # of best of n
+    reason: str = ""  # of the decision
+    lead: float = 0.0  # of the best candidate over the second, in the ranking's units
+    predicted: tuple[float, float, float] | None = None  # gain over the base: estimate, low, high
+    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])  # by expert
     judge: str = ""
-    versions: str = ""
-    answer: str = ""
+    versions: str = ""  # library and packages, in one line
+    answer: str = ""  # hash of all that determined the text: equal hashes, equal texts
     n_tokens: int = 0
-    log_ratio: float | None = None
-    is_well_formed: bool | None = None
+    log_ratio: float | None = None  # ln of the answer's probability over that under the base
+    is_well_formed: bool | None = None  # None: the judge does not say
 
     @property
     def key(self) -> Key:
@@ -84,25 +58,16 @@ class AnswerRow:
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data, with the hash of its prompt."""
-        told = {"kind": "answer", "version": VERSION, "prompt_hash": hash_value(self.prompt)[:16]}
-        return {**told, **asdict(self)}
+        head = {"kind": "answer", "version": VERSION, "prompt_hash": hash_value(self.prompt)[:16]}
+        return {**head, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class FactRow:
-    """One measured number.
+    """One measured number."""
 
-    Attributes:
-        name: What was measured.
-        method: Of which entrant; may be empty.
-        seed: Of the library.
-        value: The number.
-        user: Of whom; may be empty.
-        detail: More, as plain data.
-    """
-
-    name: str
-    method: str
+    name: str  # of the quantity
+    method: str  # of which entrant; may be empty
     seed: int
     value: float
     user: str = ""
@@ -123,17 +88,11 @@ Row = AnswerRow | FactRow
 
 @dataclass(eq=False)
 class Results:
-    """A results file that is being filled.
+    """A results file that is being filled."""
 
-    Attributes:
-        path: The file; `None` keeps rows in memory only.
-        rows: In the order of the file, each key once.
-        notes: What was repaired when it was opened, in sentences.
-    """
-
-    path: Path | None
-    rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    path: Path | None  # None keeps rows in memory only
+    rows: list[Row] = field(default_factory=list)  # in the order of the file, each key once
+    notes: list[str] = field(default_factory=list)  # what was repaired, in sentences
 
     def __post_init__(self) -> None:
         """Note which keys are there."""
@@ -172,16 +131,14 @@ def open_results(path: Path) -> Results:
     if not path.exists():
         return Results(path)
     notes = _cut_torn_end(path)
-    found: dict[Key, Row] = {}
+    rows: dict[Key, Row] = {}
     lines = read_jsonl(path, what="results file")
     for number, line in enumerate(lines, start=1):
         row = _row(line, place=f"Row {number} of {str(path)!r}")
-        found.setdefault(row.key, row)
-    if len(found) < len(lines):
-        notes.append(
-            f"{len(lines) - len(found)} rows of {path.name} occur twice; each counts once."
-        )
-    return Results(path, list(found.values()), notes)
+        rows.setdefault(row.key, row)
+    if len(rows) < len(lines):
+        notes.append(f"{len(lines) - len(rows)} rows of {path.name} occur twice; each counts once.")
+    return Results(path, list(rows.values()), notes)
 
 
 def _cut_torn_end(path: Path) -> list[str]:
@@ -232,3 +189,16 @@ def _row(line: Mapping[str, Any], *, place: str) -> Row:
 def answer_hash(**facts: object) -> str:
     """Hash of everything that determines a text."""
     return hash_value(facts)[:16]
+
+
+def plain(value: object) -> Any:
+    """The value as JSON has it: records by field, unless they say otherwise in `to_json`."""
+    if hasattr(value, "to_json"):
+        return plain(cast(Any, value).to_json())
+    if is_dataclass(value):
+        return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in cast(Sequence[Any], value)]
+    return cast(Any, value).tolist() if isinstance(value, np.ndarray) else value

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from palate.core.seeds import generator_for
+from palate.evaluate.catalogue import BASE, BESPOKE, PROMPT
 from palate.evaluate.cells import Cells
 from palate.evaluate.compare import Compared, passes_of, utility_of, versus
-from palate.evaluate.entrant_name import BASE, BESPOKE, PROMPT
 from palate.evaluate.rows import FactRow
 from palate.metrics.bespoke import BespokeShare, bespoke_share, worst_share_mean
 from palate.metrics.diversity import distinct_n, self_bleu, usage_perplexity
@@ -26,17 +26,11 @@ N_GROUPS = 24  # prompts whose answers to all users are compared for diversity
 
 @dataclass(frozen=True, eq=False)
 class Wins:
-    """A method against the base, as wins.
+    """A method against the base, as wins."""
 
-    Attributes:
-        rates: With ties out, half and lost.
-        length_controlled: Ties half, at equal length.
-        n_to_decide: Prompts after which the test that may be looked at any time decided, or `None`.
-    """
-
-    rates: WinRates
-    length_controlled: Interval
-    n_to_decide: int | None
+    rates: WinRates  # with ties out, half and lost
+    length_controlled: Interval  # ties half, at equal length
+    n_to_decide: int | None  # prompts until a test that may be looked at any time decided
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -49,75 +43,26 @@ class Wins:
 
 @dataclass(frozen=True, eq=False)
 class MethodScore:
-    """Everything said of one method.
-
-    Attributes:
-        method: Its name.
-        utility: Mean of the user's preference times the judged rewards.
-        by_seed: The same in each seed.
-        gain: Over the base, paired; `None` for the base itself.
-        versus_prompt: The same against the system prompt; `None` for it, and where it is missing.
-        wins: Against the base; `None` for the base itself.
-        share: Of what bespoke experts reach; `None` where there are none.
-        worst_user: Lowest mean of a user.
-        worst_tenth: Mean of the lowest tenth of users and seeds.
-        rewards: Objective to mean reward of the users who want it.
-        well_formed: Share of answers the judge could read, or `None`.
-        kl: Nats per answer to the base, or `None`.
-        distinct_2: Different word pairs among all users' answers to one prompt.
-        self_bleu: How alike these answers are.
-        usage: Experts in use, `exp(entropy)` of everybody's absolute coefficients.
-        volume: Hypervolume of users' mean rewards over the origin.
-        passes: Of the base per sampled token, candidates included.
-        facts: Name to mean over seeds.
-    """
+    """Everything said of one method."""
 
     method: str
-    utility: Interval
-    by_seed: Mapping[int, float]
-    gain: Compared | None
-    versus_prompt: Compared | None
-    wins: Wins | None
-    share: BespokeShare | None
-    worst_user: float
-    worst_tenth: float
-    rewards: Mapping[str, float]
-    well_formed: float | None
-    kl: Interval | None
-    distinct_2: float
-    self_bleu: float
-    usage: float
-    volume: float
-    passes: float
-    facts: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "method": self.method,
-            "utility": self.utility.to_json(),
-            "utility_by_seed": {str(seed): value for seed, value in self.by_seed.items()},
-            "gain": self.gain and self.gain.to_json(),
-            "versus_prompt": self.versus_prompt and self.versus_prompt.to_json(),
-            "wins": self.wins and self.wins.to_json(),
-            "percent_of_bespoke": self.share
-            and {
-                "gain": self.share.gain.to_json(),
-                "raw": self.share.raw.to_json(),
-                "worst": self.share.worst,
-            },
-            "worst_user": self.worst_user,
-            "worst_tenth": self.worst_tenth,
-            "rewards": dict(self.rewards),
-            "well_formed": self.well_formed,
-            "kl": self.kl and self.kl.to_json(),
-            "distinct_2": self.distinct_2,
-            "self_bleu": self.self_bleu,
-            "usage_perplexity": self.usage,
-            "hypervolume": self.volume,
-            "passes_per_token": self.passes,
-            "facts": dict(self.facts),
-        }
+    utility: Interval  # mean of the user's preference times the judged rewards
+    utility_by_seed: Mapping[int, float]
+    gain: Compared | None  # over the base, paired; None for the base itself
+    versus_prompt: Compared | None  # the same against the system prompt, where there is one
+    wins: Wins | None  # against the base; None for the base itself
+    percent_of_bespoke: BespokeShare | None  # None where there are no bespoke experts
+    worst_user: float  # lowest mean of a user
+    worst_tenth: float  # mean of the lowest tenth of users and seeds
+    rewards: Mapping[str, float]  # objective to mean reward of the users who want it
+    well_formed: float | None  # share of answers that the judge could read
+    kl: Interval | None  # nats per answer to the base
+    distinct_2: float  # different word pairs among all users' answers to one prompt
+    self_bleu: float  # how alike these answers are
+    usage_perplexity: float  # experts in use: exp(entropy) of all users' absolute coefficients
+    hypervolume: float  # of users' mean rewards over the origin
+    passes_per_token: float  # of the base, candidates included
+    facts: Mapping[str, float]  # name to mean over seeds
 
 
 def score_methods(
@@ -160,20 +105,22 @@ def _score(
     return MethodScore(
         method=method,
         utility=utility_of(cells, method),
-        by_seed={int(s): float(utility[seeds == s].mean()) for s in sorted(set(cells.seeds))},
+        utility_by_seed={
+            int(s): float(utility[seeds == s].mean()) for s in sorted(set(cells.seeds))
+        },
         gain=against.get(BASE),
         versus_prompt=against.get(PROMPT),
         wins=None if method == BASE else _wins(cells, method),
-        share=_share(cells, method),
+        percent_of_bespoke=_share(cells, method),
         worst_user=min(cells.by_user(utility).values()),
         worst_tenth=worst_share_mean(cells.by_user_and_seed(utility), share=WORST_SHARE),
         rewards=_wanted_rewards(cells, method, preferences),
         well_formed=float(np.mean(is_read)) if len(is_read) == len(rows) else None,
         kl=_kl(cells, log_ratios, method) if len(log_ratios) == len(rows) else None,
         **_diversity(cells, method),
-        usage=_usage(cells, method),
-        volume=_volume(cells, method),
-        passes=passes_of(cells, method),
+        usage_perplexity=_usage(cells, method),
+        hypervolume=_volume(cells, method),
+        passes_per_token=passes_of(cells, method),
         facts={name: float(np.mean([f.value for f in facts if f.name == name])) for name in names},
     )
 
@@ -214,24 +161,24 @@ def _share(cells: Cells, method: str) -> BespokeShare | None:
 def _wanted_rewards(
     cells: Cells, method: str, preferences: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
+    rewards: dict[str, list[float]] = {}
     for row in cells.rows[method]:
         for objective, share in preferences[row.user].items():
             if share > 0:
-                found.setdefault(objective, []).append(row.rewards[objective])
-    return {objective: float(np.mean(values)) for objective, values in found.items()}
+                rewards.setdefault(objective, []).append(row.rewards[objective])
+    return {objective: float(np.mean(values)) for objective, values in rewards.items()}
 
 
 def _diversity(cells: Cells, method: str) -> dict[str, float]:
     groups: dict[tuple[str, int, int], list[list[str]]] = {}
     for cell, row in zip(cells.cells, cells.rows[method], strict=True):
         groups.setdefault(cell[1:], []).append(row.text.split())
-    kept = [[text for text in g if text] for g in list(groups.values())[:N_GROUPS]]
-    kept = [group for group in kept if len(group) > 1]
-    distinct = [distinct_n(group, n=2) for group in kept]
+    answered = [[text for text in g if text] for g in list(groups.values())[:N_GROUPS]]
+    answered = [group for group in answered if len(group) > 1]
+    distinct = [distinct_n(group, n=2) for group in answered]
     return {
         "distinct_2": _mean([share for share in distinct if not np.isnan(share)]),
-        "self_bleu": _mean([self_bleu(group) for group in kept]),
+        "self_bleu": _mean([self_bleu(group) for group in answered]),
     }
 
 
@@ -244,8 +191,8 @@ def _usage(cells: Cells, method: str) -> float:
     users = {row.user: row.coefficients for row in cells.rows[method]}
     names = sorted({name for one in users.values() for name in one})
     table = np.array([[abs(one.get(name, 0.0)) for name in names] for one in users.values()])
-    kept = table[table.sum(axis=1) > 0] if table.size else table
-    return usage_perplexity(kept) if kept.size else 0.0
+    served = table[table.sum(axis=1) > 0] if table.size else table
+    return usage_perplexity(served) if served.size else 0.0
 
 
 def _volume(cells: Cells, method: str) -> float:

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from palate.evaluate.catalogue import BASE, parse_name
 from palate.evaluate.cells import Cells
 from palate.evaluate.compare import Compared, Pair, adjusted, difference_of
-from palate.evaluate.entrant_name import BASE, parse_name
 from palate.evaluate.scoreboard import TIE_MARGIN
 from palate.metrics.differences import Difference
 from palate.metrics.win_rates import win_rate_matrix
@@ -18,18 +18,11 @@ from palate.metrics.win_rates import win_rate_matrix
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Every method against every other, where the preference is stated.
+    """Every method against every other, where the preference is stated."""
 
-    Attributes:
-        methods: Rows and columns.
-        rates: `[methods, methods]`, share of cells the row wins, ties half.
-        compared: Row less column, for each pair `(row, column)` with row before column; Holm over
-            the whole table.
-    """
-
-    methods: tuple[str, ...]
-    rates: Float[ndarray, "methods methods"]
-    compared: Mapping[Pair, Compared]
+    methods: tuple[str, ...]  # rows and columns
+    rates: Float[ndarray, "methods methods"]  # share of cells the row wins, ties half
+    compared: Mapping[Pair, Compared]  # row less column, row before column; Holm over all of them
 
     def is_significant(self, first: str, second: str) -> bool:
         """Whether the adjusted test and the interval say that the two differ."""
@@ -63,69 +56,38 @@ def win_matrix(cells: Cells) -> Matrix:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One point of a curve.
-
-    Attributes:
-        method: That is learned for.
-        n_comparisons: It was learned from.
-        difference: From the base, with its interval.
-        worst: The worst user's.
-    """
+    """What users gain who are known by so many comparisons."""
 
     method: str
     n_comparisons: int
-    difference: Difference
-    worst: float
+    difference: Difference  # from the base
+    worst: float  # the worst user's
 
     @property
     def name(self) -> str:
         """Of the entrant."""
         return f"{self.method}@{self.n_comparisons}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "method": self.method,
-            "n_comparisons": self.n_comparisons,
-            "difference": self.difference.to_json(),
-            "worst": self.worst,
-        }
-
 
 def gain_by_comparisons(cells: Cells) -> list[CurvePoint]:
     """What users gain over the base when they are known by N comparisons, by method and N."""
-    found: list[CurvePoint] = []
+    points: list[CurvePoint] = []
     for method in cells.methods:
         name = parse_name(method)
         if name.n_comparisons is None or name.n_candidates is not None:
             continue
         gains = cells.by_user(cells.utility(method) - cells.utility(BASE))
         difference = difference_of(cells, method, BASE)
-        found.append(CurvePoint(name.method, name.n_comparisons, difference, min(gains.values())))
-    return sorted(found, key=lambda point: (point.method, point.n_comparisons))
+        points.append(CurvePoint(name.method, name.n_comparisons, difference, min(gains.values())))
+    return sorted(points, key=lambda point: (point.method, point.n_comparisons))
 
 
 @dataclass(frozen=True)
 class Front:
-    """Two objectives that pull against each other, and where each method gets.
+    """Two objectives that pull against each other, and how far each method gets towards both."""
 
-    Attributes:
-        objectives: On the two axes.
-        points: Method to points: mean rewards of the users who want the first, then of those who
-            want the second.
-    """
-
-    objectives: tuple[str, str]
-    points: Mapping[str, tuple[tuple[float, float], ...]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "objectives": list(self.objectives),
-            "points": {
-                method: [list(point) for point in some] for method, some in self.points.items()
-            },
-        }
+    objectives: tuple[str, str]  # on the two axes
+    points: Mapping[str, tuple[tuple[float, float], ...]]  # of who wants the first, the second
 
 
 def fronts(
