@@ -134,11 +134,11 @@ def _prefills(
     peft: PeftUsers,
     tokens: Tensor,
 ) -> dict[str, Callable[[], object]]:
-    found: dict[str, Callable[[], object]] = {
+    result: dict[str, Callable[[], object]] = {
         name: lambda run=run: run(tokens, None) for name, run in runs.items()
     }
-    found["peft one at a time"] = lambda: peft.one_at_a_time(tokens, [None] * len(tokens))
-    return found
+    result["peft one at a time"] = lambda: peft.one_at_a_time(tokens, [None] * len(tokens))
+    return result
 
 
 def _decoders(
@@ -158,7 +158,7 @@ def _decoders(
 
         return once
 
-    found = {name: step(run) for name, run in runs.items()}
+    result = {name: step(run) for name, run in runs.items()}
     caches = [Cache() for _ in tokens]
     peft.one_at_a_time(tokens, caches)
 
@@ -167,11 +167,11 @@ def _decoders(
         for cache in caches:
             cache.crop(-1)
 
-    return {**found, "peft one at a time": one_at_a_time}
+    return {**result, "peft one at a time": one_at_a_time}
 
 
 def _largest_difference(
-    base: Any, adapters: Any, coefficients: Tensor, tokens: Tensor, found: Tensor
+    base: Any, adapters: Any, coefficients: Tensor, tokens: Tensor, result: Tensor
 ) -> float:
     gap = 0.0
     for user, row in enumerate(coefficients.tolist()):
@@ -183,7 +183,7 @@ def _largest_difference(
             for layer, factor in adapter.items():
                 matrices[layer].weight += coefficient * factor.scale * factor.up @ factor.down
         expected = dense(tokens[user : user + 1]).logits[:, -1]
-        gap = max(gap, float((expected - found[user]).abs().max()))
+        gap = max(gap, float((expected - result[user]).abs().max()))
     return gap
 
 
@@ -196,8 +196,8 @@ def _theory(base: Any, settings: BankBenchSettings) -> float:
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
     """16 users with 16 coefficient vectors over 8 experts, against peft and a loop."""
-    found = bench_bank(load_settings(BankBenchSettings, overrides=overrides or ())).to_json()
-    show_race(found, is_json=is_json)
+    result = bench_bank(load_settings(BankBenchSettings, overrides=overrides or ())).to_json()
+    show_race(result, is_json=is_json)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _gates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, float]:
     users = _draw(chosen, chosen.n_alone, "gate")
     batch = fit_batch(users.features, users.labels, prior=prior, tolerance=TOLERANCE)
     learner = Learner(prior, settings=LearningSettings(is_gain_fitted=False))
-    found = {"batched_refit": 0.0, "belief_of_learner": 0.0, "updates_alone": 0.0}
+    result = {"batched_refit": 0.0, "belief_of_learner": 0.0, "updates_alone": 0.0}
     for user in range(chosen.n_alone):
         x, y = users.features[user], users.labels[user]
         exact = _exact_mode(x, y)
@@ -108,13 +108,13 @@ def _gates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, float]:
             ("belief_of_learner", learner.rebuild(history).mean),
             ("updates_alone", belief.mean),
         ):
-            found[name] = max(found[name], float(np.abs(mean - exact).max()))
+            result[name] = max(result[name], float(np.abs(mean - exact).max()))
     for name in ("batched_refit", "belief_of_learner"):
-        if found[name] > GATE:
+        if result[name] > GATE:
             raise CheckFailedError(
-                f"The {name} is {found[name]:.1e} from the exact mode, above {GATE:.0e}."
+                f"The {name} is {result[name]:.1e} from the exact mode, above {GATE:.0e}."
             )
-    return found
+    return result
 
 
 def _race_updates(chosen: BeliefBenchSettings, prior: Belief) -> dict[str, Any]:
@@ -250,11 +250,11 @@ def _minimise(
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
     """One comparison and whole refits of many users, against scikit-learn and L-BFGS."""
-    found = bench_belief(load_settings(BeliefBenchSettings, overrides=overrides or ()))
+    result = bench_belief(load_settings(BeliefBenchSettings, overrides=overrides or ()))
     if is_json:
-        typer.echo(dump_json(found))
+        typer.echo(dump_json(result))
         return
-    Console().print_json(dump_json(found))
+    Console().print_json(dump_json(result))
 
 
 if __name__ == "__main__":

@@ -227,16 +227,16 @@ def _adverse(
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
     """The worst-case loss from envelope corners, against one linear program per candidate."""
     settings = load_settings(CertificateBenchSettings, overrides=overrides or ())
-    found = bench_certificate(settings).to_json()
+    result = bench_certificate(settings).to_json()
     if is_json:
-        typer.echo(dump_json(found))
+        typer.echo(dump_json(result))
         return
     console = Console()
-    print_gate(console, found["gate"])
+    print_gate(console, result["gate"])
     table = Table(
         "objectives", "candidates", "corners", "certificate ms", "one program ms", "faster"
     )
-    for race in [*found["races"], found["many"]]:
+    for race in [*result["races"], result["many"]]:
         table.add_row(
             str(race["n_objectives"]),
             f"{race['n_candidates']:,} {race['candidates']}",
@@ -246,7 +246,7 @@ def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
             f"{race['times_faster']:,.0f}x",
         )
     console.print(table)
-    console.print(f"too many corners: certified by {found['too_many_corners']}")
+    console.print(f"too many corners: certified by {result['too_many_corners']}")
 
 
 if __name__ == "__main__":

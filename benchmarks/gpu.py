@@ -7,7 +7,7 @@ users. Without a GPU the same code runs on the CPU at toy size, in float32, and 
 such ratios are no evidence about a GPU.
 
 The gate is at toy size in float32 on the same device: the bank's logits against a dense
-`W + sum_k c_k s_k B_k A_k`, for experts in all blocks and for experts on the head in one lane.
+`W + sum_k c_k s_k B_k A_k`, for experts in all blocks and for experts on the head in one sequence.
 """
 
 import copy
@@ -210,21 +210,21 @@ def _steps(
     vocab = int(getattr(config, "vocab_size", 0))
     tokens = torch.randint(1, vocab, shape, generator=generator).to(base.device)
     racer = _Racer(base, users, settings.seed + 1)
-    found: dict[str, Callable[[], object]] = {}
+    result: dict[str, Callable[[], object]] = {}
     for n in settings.users:
-        found[f"base, {n} rows"] = racer.step(tokens[:n])
-        found[f"bank, {n} users"] = racer.step(tokens[:n], lambda n=n: bank.applied(racer.some(n)))
+        result[f"base, {n} rows"] = racer.step(tokens[:n])
+        result[f"bank, {n} users"] = racer.step(tokens[:n], lambda n=n: bank.applied(racer.some(n)))
     plan = mixture_plan(experts=range(n_experts), n_experts=n_experts)
     pool, each = RowMap.of([plan], device=base.device), torch.eye(n_experts)
-    found["base, 1 row"] = racer.step(tokens[:1])
-    found["mixture, 1 user"] = racer.step(
+    result["base, 1 row"] = racer.step(tokens[:1])
+    result["mixture, 1 user"] = racer.step(
         tokens[:1].expand(n_experts, -1), lambda: bank.applied(each), pool
     )
     heads = AdapterBank(base, _adapters(base, settings, targets=HEAD))
-    found["head experts, 1 user"] = racer.step(
+    result["head experts, 1 user"] = racer.step(
         tokens[:1], lambda: heads.applied(each, sequences=[0] * n_experts), pool
     )
-    return found
+    return result
 
 
 def _adapters(
@@ -243,7 +243,7 @@ def _adapters(
 def _gate(
     settings: GpuBenchSettings, *, device: str, targets: Sequence[str], n_sequences: int
 ) -> float:
-    """Largest difference of logits between four rows of the bank, in lanes, and dense models."""
+    """Largest difference of logits between four rows that share sequences and dense models."""
     base = random_base(SIZES["toy"], seed=settings.seed, device=device)
     adapters = _adapters(base, settings, targets=targets)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -260,30 +260,30 @@ def _gate(
                 layer.weight = torch.nn.Parameter(layer.weight + change.to(device))  # not if tied
     bank = AdapterBank(base, adapters)
     with bank.applied(rows, sequences=None if n_sequences == len(rows) else sequences):
-        found = base.model(ids).logits
+        result = base.model(ids).logits
     gaps = [
         (model(ids[sequence : sequence + 1]).logits[0] - said).abs().max()
-        for model, sequence, said in zip(dense, sequences, found, strict=True)
+        for model, sequence, said in zip(dense, sequences, result, strict=True)
     ]
     return float(torch.stack(gaps).max())
 
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
     """Decode steps of many users and of all experts on a GPU; at toy size where there is none."""
-    found = bench_gpu(load_settings(GpuBenchSettings, overrides=overrides or ())).to_json()
+    result = bench_gpu(load_settings(GpuBenchSettings, overrides=overrides or ())).to_json()
     if is_json:
-        typer.echo(dump_json(found))
+        typer.echo(dump_json(result))
         return
     console = Console()
-    console.print(f"{found['device']}{'; ' + found['note'] if found['note'] else ''}")
-    print_gate(console, found["gate"])
-    for n, ratio in found["soup_step_over_base"].items():
+    console.print(f"{result['device']}{'; ' + result['note'] if result['note'] else ''}")
+    print_gate(console, result["gate"])
+    for n, ratio in result["soup_step_over_base"].items():
         console.print(f"soups, {n} users: {ratio:.2f}x a base step")
-    ratio = found["mixture_step_over_base"]
+    ratio = result["mixture_step_over_base"]
     console.print(f"mixture, 1 user: {ratio:.2f}x a base step")
-    ratio = found["head_experts_step_over_base"]
+    ratio = result["head_experts_step_over_base"]
     console.print(f"the same of experts on the head, in one pass: {ratio:.2f}x a base step")
-    for line in found["not_measured"]:
+    for line in result["not_measured"]:
         console.print(f"not measured: {line}")
 
 

@@ -137,14 +137,14 @@ def _gate(
 ) -> float:
     sampling = SamplingParams(temperature=0.0, max_tokens=n_tokens)
     request = Request("<pad>", _plan(context, n_experts=len(adapters)), sampling)
-    (found,) = LocalEngine(base, bank).generate([request])
-    answer = torch.tensor(found.tokens)
+    (result,) = LocalEngine(base, bank).generate([request])
+    answer = torch.tensor(result.tokens)
     ids = torch.cat([context, answer[:-1]]).unsqueeze(0)
     mixed = torch.zeros(())
     for adapter in adapters.values():
         logits = _dense(bare, adapter)(ids).logits[0, len(context) - 1 :]
         mixed = mixed + torch.softmax(logits, dim=-1) / len(adapters)
-    gap = (mixed.log().gather(1, answer.unsqueeze(1))[:, 0] - torch.tensor(found.log_probs)).abs()
+    gap = (mixed.log().gather(1, answer.unsqueeze(1))[:, 0] - torch.tensor(result.log_probs)).abs()
     wrong = (mixed.argmax(dim=1) != answer).nonzero()
     if len(wrong) or float(gap.max()) > GATE:
         raise CheckFailedError(
@@ -161,12 +161,12 @@ def _head_gate(
     adapters: Mapping[str, Adapter],
     context: Tensor,
 ) -> float:
-    """Largest difference of log-probabilities between rows of one lane and dense experts."""
+    """Largest difference of log-probabilities between rows of one sequence and dense experts."""
     ids = context.unsqueeze(0)
     with bank.applied(torch.eye(len(adapters)), sequences=[0] * len(adapters)):
-        found = base.model(ids).logits[:, -1].log_softmax(dim=-1)
+        result = base.model(ids).logits[:, -1].log_softmax(dim=-1)
     dense = [_dense(bare, adapter)(ids).logits[0, -1] for adapter in adapters.values()]
-    gap = float((torch.stack(dense).log_softmax(dim=-1) - found).abs().max())
+    gap = float((torch.stack(dense).log_softmax(dim=-1) - result).abs().max())
     if gap > GATE:
         raise CheckFailedError(
             f"Experts on the head differ from dense ones by {gap:.1e} nats (limit {GATE:.0e})."
@@ -241,8 +241,8 @@ def _single(base: Base) -> RowMap:
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
     """8 experts as rows of one batch, against peft one expert at a time and mixed."""
-    found = bench_mixture(load_settings(MixtureBenchSettings, overrides=overrides or ())).to_json()
-    show_race(found, is_json=is_json)
+    result = bench_mixture(load_settings(MixtureBenchSettings, overrides=overrides or ())).to_json()
+    show_race(result, is_json=is_json)
 
 
 if __name__ == "__main__":

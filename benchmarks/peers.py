@@ -89,8 +89,8 @@ class PeftUsers:
     """Users as peft serves them: one exactly merged (`cat`) adapter each.
 
     Attributes:
-        model: A copy of the base with the experts and the users's adapters.
-        names: The users's adapters.
+        model: A copy of the base with the experts and the users' adapters.
+        names: The users' adapters.
     """
 
     def __init__(

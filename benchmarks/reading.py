@@ -28,10 +28,10 @@ from palate.core.plan import Plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import Settings, load_settings
 from palate.engine.bank import AdapterBank
-from palate.engine.request import RunningRequest
 from palate.engine.local import LocalEngine
-from palate.engine.prefill import PrefillSettings
 from palate.engine.local import LocalSession as Session
+from palate.engine.prefill import PrefillSettings
+from palate.engine.request import RunningRequest
 from palate.models.cache import empty_kv
 from palate.models.load import Base
 from research.command_line import IsJson, Overrides, run
@@ -83,13 +83,13 @@ class ReadingBench:
             "step_seconds": self.step_seconds,
             "phases": {
                 name: {
-                    "median_seconds": {n: t.median_seconds for n, t in found.items()},
-                    "minimum_seconds": {n: t.minimum_seconds for n, t in found.items()},
+                    "median_seconds": {n: t.median_seconds for n, t in result.items()},
+                    "minimum_seconds": {n: t.minimum_seconds for n, t in result.items()},
                     "times_faster_than": {
-                        n: t.ratio_to(next(iter(found.values()))) for n, t in found.items()
+                        n: t.ratio_to(next(iter(result.values()))) for n, t in result.items()
                     },
                 }
-                for name, found in self.timings.items()
+                for name, result in self.timings.items()
             },
         }
 
@@ -158,7 +158,7 @@ def _finish(session: Session, running_requests: list[RunningRequest]) -> list[Ru
 
 
 def _gate(plain: LocalEngine, parted: LocalEngine, asks: _Asks) -> float:
-    """A text read in parts, again, and with new tokens after it, beside others that write."""
+    """Chunked prefill of a text, again, and with new tokens after it, beside other requests."""
     others = asks.others(max_tokens=40)
     longs = [
         asks.of(context, max_tokens=8)
@@ -181,7 +181,7 @@ def _gate(plain: LocalEngine, parted: LocalEngine, asks: _Asks) -> float:
     )
     if gap > GATE:
         raise CheckFailedError(
-            f"What is read in parts or was known differs by {gap:.1e} nats (limit {GATE:.0e})."
+            f"Chunked or cached prefill differs by {gap:.1e} nats (limit {GATE:.0e})."
         )
     return gap
 
@@ -254,8 +254,8 @@ def _pauses(
                 seconds.append(_step(session))
             longest[name].append(max(seconds))
     timings = {
-        name: Timing(min(found), float(np.median(found)), len(found))
-        for name, found in longest.items()
+        name: Timing(min(result), float(np.median(result)), len(result))
+        for name, result in longest.items()
     }
     return timings, float(np.median(usual))
 
@@ -270,10 +270,10 @@ def _step(session: Session) -> float:
 
 def main(*, overrides: Overrides = None, is_json: IsJson = False) -> None:
     """Prompts that are known, arrive while others write, or differ in length; against without."""
-    found = bench_reading(load_settings(ReadingBenchSettings, overrides=overrides or ())).to_json()
-    show_race(found, is_json=is_json)
+    result = bench_reading(load_settings(ReadingBenchSettings, overrides=overrides or ())).to_json()
+    show_race(result, is_json=is_json)
     if not is_json:
-        Console().print(f"a step of the others alone: {1000 * found['step_seconds']:.1f} ms")
+        Console().print(f"a step of the others alone: {1000 * result['step_seconds']:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -74,13 +74,13 @@ def bench_serve(library: Path, settings: ServeBenchSettings) -> dict[str, Any]:
             many.start()
             one.start()
             bodies = _bodies(many, settings)
-            found = _race(many, one, bodies, settings)
+            result = _race(many, one, bodies, settings)
             if settings.n_requests:
-                found["memory"] = _memory(many, settings)
+                result["memory"] = _memory(many, settings)
         finally:
             many.kill()
             one.kill()
-    return found
+    return result
 
 
 def _race(
@@ -192,9 +192,9 @@ def _memory(server: ServerProcess, s: ServeBenchSettings) -> dict[str, Any]:
     def send(count: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         for _ in range(count):
-            status, found = exchange(connection, "POST", "/v1/chat/completions", body)
+            status, result = exchange(connection, "POST", "/v1/chat/completions", body)
             if status != 200:
-                raise CheckFailedError(f"A short request was answered with {status}: {found}.")
+                raise CheckFailedError(f"A short request was answered with {status}: {result}.")
         connection.close()
 
     with progress_of("short requests") as report, ThreadPoolExecutor(s.n_clients) as pool:
@@ -220,15 +220,15 @@ def main(
     is_json: IsJson = False,
 ) -> None:
     """Many users at once, against the same server forced to one at a time."""
-    found = bench_serve(library, load_settings(ServeBenchSettings, overrides=overrides or ()))
+    result = bench_serve(library, load_settings(ServeBenchSettings, overrides=overrides or ()))
     if is_json:
-        typer.echo(dump_json(found))
+        typer.echo(dump_json(result))
         return
-    console, gate, ratio = Console(), found["gate"], found["throughput_ratio"]
+    console, gate, ratio = Console(), result["gate"], result["throughput_ratio"]
     console.print(f"gate: {gate['answers_equal_to_one_at_a_time']} of {gate['of']} answers equal")
     table = Table("", "tokens/s", "first token p50, p95 ms", "between tokens p50, p95 ms")
     for name in ("together", "one at a time", "alone"):
-        row = found[name]
+        row = result[name]
         spans = [row["first_token_seconds"], row["token_seconds"]]
         shown = [f"{1000 * span['p50']:.1f}, {1000 * span['p95']:.1f}" for span in spans]
         table.add_row(name, f"{row['tokens_per_second_median']:.0f}", *shown)

@@ -9,19 +9,21 @@ from rich.table import Table
 from palate.core.files import dump_json
 
 
-def show_race(found: dict[str, Any], *, is_json: bool) -> None:
+def show_race(result: dict[str, Any], *, is_json: bool) -> None:
     """A race in phases: gate first, then one table per phase."""
     if is_json:
-        typer.echo(dump_json(found))
+        typer.echo(dump_json(result))
         return
     console = Console()
-    print_gate(console, found["gate"])
-    if "theory_overhead_fraction" in found:
-        console.print(f"extra work in theory {found['theory_overhead_fraction']:.1%} of the base's")
-    for phase, figures in found["phases"].items():
+    print_gate(console, result["gate"])
+    if "theory_overhead_fraction" in result:
+        console.print(
+            f"extra work in theory {result['theory_overhead_fraction']:.1%} of the base's"
+        )
+    for phase, figures in result["phases"].items():
         _print_phase(console, phase, figures)
-    if "head_experts_step_over_base" in found:
-        ratio = found["head_experts_step_over_base"]
+    if "head_experts_step_over_base" in result:
+        ratio = result["head_experts_step_over_base"]
         console.print(f"experts on the head: {ratio:.2f}x a step of the base alone")
 
 

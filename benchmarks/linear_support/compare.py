@@ -37,15 +37,15 @@ def main() -> None:
         rules = SearchSettings(tolerance=row["tolerance"], max_calls=100)
         search(oracle, rules)  # the oracle's work is not timed for either
         start = time.perf_counter()
-        found = search(oracle, rules).payoffs.table.values
+        result = search(oracle, rules).payoffs.table.values
         seconds = time.perf_counter() - start
         n_asked = len(row["asked"])
         corner = search(oracle, SearchSettings(tolerance=0.0, max_calls=n_asked)).payoffs.table
         asked = np.array(row["asked"])
         apart = np.abs(asked[:, None] - corner.preferences[None]).sum(axis=2).min(axis=1).max()
         print(
-            f"| {row['objectives']} | {row['beta']} | {row['seed']} | {n_asked} | {len(found)}"
-            f" | {true_gap(problem, np.array(row['values'])):.4f} | {true_gap(problem, found):.4f}"
+            f"| {row['objectives']} | {row['beta']} | {row['seed']} | {n_asked} | {len(result)}"
+            f" | {true_gap(problem, np.array(row['values'])):.4f} | {true_gap(problem, result):.4f}"
             f" | {apart:.1e} | {row['seconds']:.2f} | {seconds:.2f} |"
             + (f" {row['failure']}" if row["failure"] else "")
         )

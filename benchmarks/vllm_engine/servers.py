@@ -5,7 +5,7 @@
 
 WORK is the folder that prepare.py wrote, URL its vLLM. Starts both servers as processes, and sends
 each request to both: every method, streamed and whole, greedy and drawn, of P users at once. With
---replicas the second server is `palate scale serve`, R replicas in front of the one vLLM; it needs
+--replicas the second server is `palate serve`, R replicas in front of the one vLLM; it needs
 Ray, and a PostgreSQL without users. Prints JSON, one row a method. Exit code 1 where an answer
 that says to be exact has another text, or a request fails.
 """
@@ -79,12 +79,12 @@ def answer(client: OpenAI, body: dict[str, Any]) -> tuple[str, dict[str, Any], f
     """Text, the `palate` object, the last one of a stream, with who answered, and seconds."""
     started = time.perf_counter()
     raw = client.completions.with_raw_response.create(model="palate", **body)
-    found: Any = raw.parse()
+    result: Any = raw.parse()
     if not body["stream"]:
-        text, said = found.choices[0].text, found.palate
+        text, said = result.choices[0].text, result.palate
     else:
         text, said = "", {}
-        for chunk in found:
+        for chunk in result:
             said = getattr(chunk, "palate", None) or said
             text += "".join(choice.text for choice in chunk.choices)
     said = {**said, "replica": raw.headers.get(REPLICA, "")}
@@ -124,7 +124,7 @@ def compare(local: str, remote: str, n: int, users: int) -> dict[str, Any]:
         "equal": n_equal,
         "interval": wilson_interval(n_equal, n_exact),
         "answers_by_replica": sorted(Counter(s["replica"] for _, s, _ in answers[1]).values()),
-        "median_seconds": [float(np.median([t for _, _, t in found])) for found in answers],
+        "median_seconds": [float(np.median([t for _, _, t in result])) for result in answers],
         "seconds": seconds,
     }
 
@@ -139,7 +139,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--database", default="", help="of the replicas")
     parser.add_argument("--engine-set", action="append", default=[])
     given = parser.parse_args(words)
-    words = ["scale", "serve", "--replicas", str(given.replicas)] if given.replicas else ["serve"]
+    words = ["serve", "--replicas", str(given.replicas)] if given.replicas else ["serve"]
     options = [*words, "--engine", "vllm", "--url", given.url]
     options += ["--adapters", str(given.work / "wide/experts")]
     with tempfile.TemporaryDirectory() as folder:
@@ -157,12 +157,12 @@ def main(words: list[str]) -> int:
             for server in servers:
                 server.start()
             urls = [f"http://127.0.0.1:{server.port}" for server in servers]
-            found = compare(urls[0], urls[1], given.n, given.users)
+            result = compare(urls[0], urls[1], given.n, given.users)
         finally:
             for server in servers:
                 server.stop()
-    print(json.dumps(found, indent=1))
-    return int(found["equal"] < found["exact"])
+    print(json.dumps(result, indent=1))
+    return int(result["equal"] < result["exact"])
 
 
 if __name__ == "__main__":

@@ -37,15 +37,15 @@ USE = ("n_processes=2", "max_adapters=4", "max_lora_rank=32", "top_k=512", "max_
 
 def ask(own: list[tuple[int, ...]], n: int, engine: VllmEngine, seed: int) -> Counter[str]:
     """How often an answer was equal, other or failed."""
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     for place in np.random.default_rng(seed).permutation(np.tile(np.arange(len(REQUESTS)), n)):
         try:
             tokens = engine.generate([REQUESTS[place]])[0].tokens
-            found["equal" if tokens == own[place] else "other"] += 1
+            result["equal" if tokens == own[place] else "other"] += 1
         except PalateError as error:
-            found["failed"] += 1
+            result["failed"] += 1
             print(error, file=sys.stderr)
-    return found
+    return result
 
 
 def main(words: list[str]) -> int:
@@ -65,10 +65,10 @@ def main(words: list[str]) -> int:
         started = time.monotonic()
         with ThreadPoolExecutor(4) as threads:
             turns = threads.map(partial(ask, own, given.n), engines * 2, range(4))
-            found = sum(turns, Counter[str]())
+            result = sum(turns, Counter[str]())
         caches = [engine.context.cache for engine in engines]
         shown = {
-            **found,
+            **result,
             "seconds": round(time.monotonic() - started, 1),
             "loads": sum(cache.n_loads for cache in caches),
             "evictions": sum(cache.n_evictions for cache in caches),
@@ -76,7 +76,7 @@ def main(words: list[str]) -> int:
         for engine in engines:
             engine.close()
     print(json.dumps(shown))
-    return int(set(found) != {"equal"})
+    return int(set(result) != {"equal"})
 
 
 if __name__ == "__main__":

@@ -50,11 +50,11 @@ def main(work: Path, url: str) -> int:
         finally:
             remote.stop()
             local.stop()
-    for text, (status, found) in zip(own, ends, strict=True):
-        is_same = status == 200 and found["choices"][0]["text"] == text
+    for text, (status, result) in zip(own, ends, strict=True):
+        is_same = status == 200 and result["choices"][0]["text"] == text
         n_wrong += status == 200 and not is_same
         said = "the same text" if is_same else "ANOTHER TEXT"
-        print(status, said if status == 200 else found["error"]["message"])
+        print(status, said if status == 200 else result["error"]["message"])
     return int(n_wrong > 0)
 
 

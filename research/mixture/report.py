@@ -22,7 +22,7 @@ def write_study(study: MixtureStudy, ablations: Ablations | None, folder: Path) 
     rows = {
         f"against {name}": _ends(rates.ties_out)
         for name in (*RIVALS, *BESIDE)
-        if (rates := study.ways[name].rates) is not None and rates.ties_out is not None
+        if (rates := study.methods[name].rates) is not None and rates.ties_out is not None
     }
     figure = interval_rows(
         {"average of the first seven": _ends(study.average.ties_out), **rows},
@@ -68,7 +68,7 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in (*RIVALS, *BESIDE):
-        method = study.ways[name]
+        method = study.methods[name]
         if method.rates is None or method.rates.ties_out is None:
             continue
         rates = method.rates
@@ -85,11 +85,11 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
         "The first seven are the rivals of the headline; they read the same preference sentences. "
         "`uniform-plain` has rows of one expert each; the last three read no sentences.",
         "",
-        "| way | gold reward of what is wanted | well-formed | average win rate, round robin of "
+        "| method | gold reward of what is wanted | well-formed | average win rate, round robin of "
         f"eight | {' | '.join(OBJECTIVE_NAMES)} |",
         f"|---|---|---|---|{'---|' * len(OBJECTIVE_NAMES)}",
     ]
-    for name, method in study.ways.items():
+    for name, method in study.methods.items():
         robin = study.round_robin.get(name)
         cells = " | ".join(f"{study.per_objective[name][o]:.3f}" for o in OBJECTIVE_NAMES)
         lines.append(
@@ -108,18 +108,18 @@ def render_study(study: MixtureStudy, ablations: Ablations | None) -> str:
     return "\n".join(lines + (_ablation_lines(ablations) if ablations else []))
 
 
-def _ablation_lines(found: Ablations) -> list[str]:
+def _ablation_lines(result: Ablations) -> list[str]:
     lines = [
         "## Ablations",
         "",
-        f"Seed {found.seed} alone, {found.n_comparisons} answers each to the same held-out "
+        f"Seed {result.seed} alone, {result.n_comparisons} answers each to the same held-out "
         "prompts; differences are paired with the row `rebel`, intervals over prompts and users.",
         "",
         "| variant | gold reward of what is wanted | minus rebel | wins against rebel, of decided "
         "| reward of the last updates | entropy, nats | parameters |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, row in found.rows.items():
+    for name, row in result.rows.items():
         wins = "" if row.wins is None else _percent(row.wins)
         gap = "" if row.difference is None else _text(row.difference)
         end = "" if row.reward is None else f"{row.reward:.3f}"
@@ -130,28 +130,32 @@ def _ablation_lines(found: Ablations) -> list[str]:
             f"{n_parameters} |"
         )
     lines += ["", f"![Training curves]({NAME}-curves.png)", ""]
-    if found.held_out_gain is not None and found.trained_gain is not None:
-        is_told = found.trained_gain.low > 0
-        share = f"{found.held_out_share:.0%}" if is_told else "no share: not told from zero"
+    if result.held_out_gain is not None and result.trained_gain is not None:
+        is_significant = result.trained_gain.low > 0
+        share = (
+            f"{result.held_out_share:.0%}"
+            if is_significant
+            else "no share: not significantly different from zero"
+        )
         lines += [
             "Two of the eight combinations held out of training: on these two the controller gains "
-            f"{_text(found.held_out_gain)} of gold reward over the uniform mixture; the controller "
-            f"trained on all eight gains {_text(found.trained_gain)} there "
+            f"{_text(result.held_out_gain)} of gold reward over the uniform mixture; the "
+            f"controller trained on all eight gains {_text(result.trained_gain)} there "
             f"({share}; aimed at: 70 %).",
             "",
         ]
     return lines
 
 
-def _curves(found: Ablations) -> Any:
+def _curves(result: Ablations) -> Any:
     def of(key: str) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
         return {
             name: (
-                [row["update"] for row in found.curves[name]],
-                [row[key] for row in found.curves[name]],
+                [row["update"] for row in result.curves[name]],
+                [row[key] for row in result.curves[name]],
             )
             for name in ("rebel", "ppo")
-            if name in found.curves
+            if name in result.curves
         }
 
     return curve_panels(

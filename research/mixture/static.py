@@ -60,13 +60,13 @@ class StaticController(nn.Module):
 
     def _rows(self, strengths: Float[Tensor, "batch experts"]) -> Int[Tensor, " batch"]:
         distances = (strengths[:, None, :] - self.get_buffer("known")[None]).abs().sum(dim=-1)
-        found = distances.min(dim=1)
-        if bool((found.values > 1e-4).any()):
+        result = distances.min(dim=1)
+        if bool((result.values > 1e-4).any()):
             raise InvalidInputError(
                 "A static controller was asked for a combination that it has no shares for; fit it "
                 "on every combination."
             )
-        return found.indices
+        return result.indices
 
 
 class StaticDecoding:
@@ -82,14 +82,14 @@ class StaticDecoding:
 
     def shares(self, running_requests: Sequence[RunningRequest]) -> list[Float[Tensor, " rows"]]:
         """The combination's shares, for the rows of each request."""
-        found: list[Tensor] = []
+        result: list[Tensor] = []
         for running in running_requests:
             experts = experts_of(running.plan)
             whole = [0.0] * self.controller.head.shape[1]
             for expert, strength in zip(experts, row_strengths(running.plan), strict=True):
                 whole[expert] = strength
-            found.append(self.controller.shares(tuple(whole))[experts])
-        return found
+            result.append(self.controller.shares(tuple(whole))[experts])
+        return result
 
 
 def fit_static(opened: Library, run: MixtureRun, *, folder: Path) -> StaticController:

@@ -34,15 +34,15 @@ def main(  # noqa: PLR0913  a command's options are its parameters
         seeds=whole_numbers(seeds, what="seeds"),
         n_prompts=n_prompts,
     )
-    found = study_mixture(settings)
+    result = study_mixture(settings)
     ablations = run_ablations(settings, sizes=SIZES) if has_ablations else None
-    write_study(found, ablations, out)
+    write_study(result, ablations, out)
     if is_json:
-        typer.echo(dump_json(study_json(found, ablations)))
+        typer.echo(dump_json(study_json(result, ablations)))
     else:
-        typer.echo(render_study(found, ablations))
-    if found.failures:
-        raise CheckFailedError(" ".join(found.failures))
+        typer.echo(render_study(result, ablations))
+    if result.failures:
+        raise CheckFailedError(" ".join(result.failures))
 
 
 if __name__ == "__main__":

@@ -97,8 +97,8 @@ class ControlProblem:
         runs from every point of a lattice and from every single expert.
         """
         starts = lattice(n_objectives=self.n_experts, denominator=4)
-        found = [minimize(self._loss_of_scores, np.log(start + 1e-3)) for start in starts]
-        best = np.asarray(softmax(min(found, key=lambda result: result.fun).x))
+        optima = [minimize(self._loss_of_scores, np.log(start + 1e-3)) for start in starts]
+        best = np.asarray(softmax(min(optima, key=lambda result: result.fun).x))
         candidates = [best, *np.eye(self.n_experts)]
         values = [self.value(self.constant(shares)) for shares in candidates]
         place = int(np.argmax(values))

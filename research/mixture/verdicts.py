@@ -1,4 +1,4 @@
-"""Who wins: gold rewards of two ways' answers to the same prompts, turned into win rates.
+"""Who wins: gold rewards of two methods' answers to the same prompts, turned into win rates.
 
 The rule: on each objective that the user wants, +1, 0 or -1 by the gold reward; both orders are
 judged and must agree; the sum over the objectives decides, and a sum of zero is a tie. The headline
@@ -38,7 +38,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Average:
-    """One way's win rate, averaged over its rivals.
+    """One method's win rate, averaged over its rivals.
 
     Attributes:
         ties_out: Mean over rivals of wins among decided comparisons.
@@ -79,7 +79,7 @@ def verdicts(
     second: Float[ndarray, "comparisons objectives"],
     is_wanted: Bool[ndarray, "comparisons objectives"],
 ) -> Float[ndarray, " comparisons"]:
-    """For the first way, judged in both orders; a disagreement between orders is a tie."""
+    """For the first method, judged in both orders; a disagreement between orders is a tie."""
     return verdicts_from_both_orders(
         judged(first, second, is_wanted), 1.0 - judged(second, first, is_wanted)
     )

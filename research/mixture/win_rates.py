@@ -2,7 +2,7 @@
 
 For every seed a library is built from nothing but the base; its controller, the best constant
 shares and the single conditioned policy are trained on training prompts with learned rewards; then
-all ways answer the held-out prompts for the eight users with common seeds, and the gold rules,
+all methods answer the held-out prompts for the eight users with common seeds, and the gold rules,
 which taught nobody, judge. Everything that is finished is kept in the work folder, so an
 interrupted study goes on where it stopped.
 """
@@ -61,7 +61,7 @@ from research.world.prompts import held_out_prompts, train_prompts
 from research.world.settings import world_mixture, world_run
 
 OURS = "controller"
-EVERY_WAY = (OURS, *RIVALS, *BESIDE)
+EVERY_METHOD = (OURS, *RIVALS, *BESIDE)
 TARGET = 0.66  # average win rate that is aimed at
 
 
@@ -101,7 +101,7 @@ class MixtureStudySettings:
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """One way's judged answers over all seeds.
+    """One method's judged answers over all seeds.
 
     Attributes:
         gold: `[comparisons, 6]`.
@@ -113,13 +113,13 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class WayFinding:
-    """One way in numbers.
+class MethodResult:
+    """One method in numbers.
 
     Attributes:
         wanted: Mean gold reward of what the user wants.
         well_formed: Share of answers that the grammar parses.
-        rates: Win rates of the controller against this way; `None` for the controller itself.
+        rates: Win rates of the controller against this method; `None` for the controller itself.
         by_seed: Its wins among decided comparisons in each seed.
     """
 
@@ -144,15 +144,15 @@ class MixtureStudy:
 
     Attributes:
         settings: What was asked for.
-        ways: By name, the controller first.
+        methods: By name, the controller first.
         average: The controller against the rivals of the headline.
-        round_robin: Every way's average win rate against the other ways of the headline, ties half.
+        round_robin: Every method's average win rate against the others of the headline, ties half.
         by_user: The controller's mean wanted gold reward minus the static shares', by user.
-        per_objective: Mean gold reward of each wanted objective, by way.
+        per_objective: Mean gold reward of each wanted objective, by method.
     """
 
     settings: MixtureStudySettings
-    ways: dict[str, WayFinding]
+    methods: dict[str, MethodResult]
     average: Average
     round_robin: dict[str, float]
     by_user: dict[str, Interval]
@@ -165,7 +165,7 @@ class MixtureStudy:
         reached = self.average.ties_out.estimate
         if reached < TARGET:
             found.append(f"The average win rate is {reached:.1%}, not {TARGET:.0%}.")
-        static = self.ways["static"].rates
+        static = self.methods["static"].rates
         if static is not None and static.ties_half.estimate <= 0.5:
             found.append("The controller does not beat the best constant shares.")
         return tuple(found)
@@ -176,7 +176,7 @@ class MixtureStudy:
             "seeds": list(self.settings.seeds),
             "n_prompts": self.settings.n_prompts,
             "run": self.settings.run.model_dump(mode="json", exclude={"prompts"}),
-            "ways": {name: method.to_json() for name, method in self.ways.items()},
+            "methods": {name: method.to_json() for name, method in self.methods.items()},
             "average": self.average.to_json(),
             "round_robin": self.round_robin,
             "controller_minus_static_by_user": {
@@ -197,7 +197,7 @@ def study_mixture(settings: MixtureStudySettings) -> MixtureStudy:
 def study_of(
     parts: list[dict[str, Answered]], compared: Compared, settings: MixtureStudySettings
 ) -> MixtureStudy:
-    """The findings in judged answers, one mapping of ways per seed."""
+    """The findings in judged answers, one mapping of methods per seed."""
     gold = {name: np.concatenate([part[name].gold for part in parts]) for name in parts[0]}
     wanted = {name: wanted_mean(rows, compared.is_wanted) for name, rows in gold.items()}
     won = {
@@ -205,8 +205,8 @@ def study_of(
         for name, rows in gold.items()
         if name != OURS
     }
-    ways = {
-        name: WayFinding(
+    methods = {
+        name: MethodResult(
             wanted=_interval(wanted[name], compared, name),
             well_formed=float(np.mean(np.concatenate([p[name].is_well_formed for p in parts]))),
             rates=rates_of(won[name], compared) if name in won else None,
@@ -218,7 +218,7 @@ def study_of(
     gap = wanted[OURS] - wanted["static"]
     return MixtureStudy(
         settings=settings,
-        ways=ways,
+        methods=methods,
         average=average_of({name: won[name] for name in RIVALS}, compared, OURS),
         round_robin={
             one: float(
@@ -277,11 +277,11 @@ def curves_of(settings: MixtureStudySettings, seed: int) -> list[dict[str, Any]]
 def answered(
     work: Path, name: str, method: Entrant, opened: Library, *, n_prompts: int, seed: int
 ) -> Answered:
-    """The way's judged answers to the held-out prompts; read from the work folder if there.
+    """The method's judged answers to the held-out prompts; read from the work folder if there.
 
     Args:
         work: Of the study.
-        name: Of the way; the name of the file.
+        name: Name of the method; the name of the file.
         method: Answers.
         opened: The seed's library.
         n_prompts: Held-out prompts.
@@ -311,19 +311,19 @@ def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
     wording = wording_of(opened.manifest, opened.base, prompts=run.fit.prompts, blend=run.fit.blend)
     static = fit_static(opened, run, folder=settings.work / f"static-{seed}")
     trained = load_controller(opened.files.controller_folder)
-    ways = {
+    methods = {
         OURS: controlled_entrant(opened, wording, ControlledDecoding(trained, opened.base)),
         "static": controlled_entrant(opened, wording, StaticDecoding(static)),
         **rivals(opened, wording),
     }
     _note_shares(settings.work / f"static-{seed}" / "shares.json", static)
     found: dict[str, Answered] = {}
-    with progress_of(f"answers of seed {seed}, ways") as report:
-        for place, (name, method) in enumerate(ways.items(), start=1):
+    with progress_of(f"answers of seed {seed}, methods") as report:
+        for place, (name, method) in enumerate(methods.items(), start=1):
             found[name] = answered(
                 settings.work, name, method, opened, n_prompts=settings.n_prompts, seed=seed
             )
-            report(place, len(ways))
+            report(place, len(methods))
     folder = settings.work / f"morl-{seed}"
     if not (folder / "adapter_model.safetensors").is_file():
         asked = fair_share(opened, everybody(opened, train_prompts()))
@@ -332,7 +332,7 @@ def _seed(settings: MixtureStudySettings, seed: int) -> dict[str, Answered]:
     found[MORL] = answered(
         settings.work, MORL, one_for_all, opened, n_prompts=settings.n_prompts, seed=seed
     )
-    return {name: found[name] for name in EVERY_WAY}
+    return {name: found[name] for name in EVERY_METHOD}
 
 
 def compared_prompts(n_prompts: int) -> Compared:

@@ -1,4 +1,4 @@
-"""Yardstick C, told as a report: what a controller can gain on five trees, and what REBEL gains."""
+"""Yardstick C as a report: what a controller can gain on five trees, and what REBEL gains."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,7 +139,7 @@ def run_yardstick(
 def _columns(one: Yardstick, *, seed: int) -> dict[str, float]:
     problem = one.problem
     n = problem.n_experts
-    found = {
+    values = {
         "reference": float(np.exp(answer_log_probs(one.reference)) @ problem.rewards),
         "uniform": problem.value(problem.constant(np.full(n, 1 / n))),
         "single": max(problem.value(problem.constant(row)) for row in np.eye(n)),
@@ -151,24 +151,24 @@ def _columns(one: Yardstick, *, seed: int) -> dict[str, float]:
 
     def note(update: int, shares: tuple[np.ndarray, ...]) -> None:
         if update in CHECKPOINTS:
-            found[f"rebel_{update}"] = problem.value(shares)
+            values[f"rebel_{update}"] = problem.value(shares)
 
     shares = fit_table(problem, seed=seed, on_update=note)
-    found["rebel_entropy"] = share_entropy(shares, problem.policy(shares)) / np.log(n)
-    return found
+    values["rebel_entropy"] = share_entropy(shares, problem.policy(shares)) / np.log(n)
+    return values
 
 
 def _halves() -> dict[str, float]:
     problem = two_halves()
-    found = {
+    values = {
         "uniform": problem.value(problem.constant([0.5, 0.5])),
         "single": max(problem.value(problem.constant(row)) for row in np.eye(2)),
         "static": problem.best_static()[1],
         "optimal": problem.optimal()[1],
     }
     settings = RebelSettings(n_updates=100)
-    found["rebel_100"] = problem.value(fit_table(problem, seed=0, settings=settings))
-    return found
+    values["rebel_100"] = problem.value(fit_table(problem, seed=0, settings=settings))
+    return values
 
 
 def _halves_failures(halves: dict[str, float]) -> tuple[str, ...]:
@@ -214,16 +214,16 @@ def main(
     is_json: IsJson = False,
 ) -> None:
     """Controllers on token trees with known answers; fails when a target is missed."""
-    with progress_of("trees") as report:
-        found = run_yardstick(out=out, on_tree=report)
+    with progress_of("trees") as progress:
+        report = run_yardstick(out=out, on_tree=progress)
     if is_json:
-        typer.echo(dump_json(found.to_json()))
+        typer.echo(dump_json(report.to_json()))
     else:
         table = Table("column", "mean over trees")
-        for name, value in found.means.items():
+        for name, value in report.means.items():
             table.add_row(name, f"{value:.4f}")
         Console().print(table)
-    found.require_met()
+    report.require_met()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_means_of_the_factors_are_not_the_mean_of_the_products() -> None:
     assert products.tolist() == [[4.0, 8.0]]
 
 
-def test_the_one_adapter_for_everybody_is_told_the_whole_preference(opened: Library) -> None:
+def test_the_one_adapter_for_everybody_is_significant_the_whole_preference(opened: Library) -> None:
     base = opened.base
     wording = Wording(base, ("Be kind.", "Be short.", "Be plain."))
     layer = base.model.get_submodule("model.layers.0.self_attn.q_proj")

@@ -10,7 +10,7 @@ from palate.core.errors import InvalidInputError
 from research.mixture.ablations import REBEL, UNIFORM, _found
 from research.mixture.report import render_study, study_json, write_study
 from research.mixture.win_rates import (
-    EVERY_WAY,
+    EVERY_METHOD,
     OURS,
     Answered,
     MixtureStudySettings,
@@ -31,7 +31,7 @@ def at(level: float) -> Answered:
 
 
 def part(**levels: float) -> dict[str, Answered]:
-    return {name: at(levels.get(name.replace("-", "_"), 0.5)) for name in EVERY_WAY}
+    return {name: at(levels.get(name.replace("-", "_"), 0.5)) for name in EVERY_METHOD}
 
 
 def study(*parts: dict[str, Answered]):
@@ -49,12 +49,12 @@ def test_every_user_wants_three_and_is_asked_every_prompt() -> None:
 def test_wins_are_counted_over_all_seeds_and_the_target_is_checked() -> None:
     better, worse = part(controller=0.6), part(controller=0.6, static=0.7)
     found = study(better, worse)
-    uniform, static = found.ways["uniform"].rates, found.ways["static"].rates
+    uniform, static = found.methods["uniform"].rates, found.methods["static"].rates
     assert uniform is not None
     assert static is not None
     assert (uniform.n_wins, uniform.n_losses) == (64, 0)
     assert (static.n_wins, static.n_losses) == (32, 32)
-    assert found.ways["static"].by_seed == (1.0, 0.0)
+    assert found.methods["static"].by_seed == (1.0, 0.0)
     assert found.average.ties_out.estimate == pytest.approx((6 + 0.5) / 7)
     assert found.failures == ("The controller does not beat the best constant shares.",)
     assert found.by_user["Ana"].estimate == pytest.approx(0.0)
@@ -74,7 +74,7 @@ def test_a_missed_target_is_said_with_its_number(tmp_path: Path) -> None:
         "mixture-world.json",
         "mixture-world-wins.png",
     }
-    assert study_json(found, None)["ways"]["uniform"]["rates"]["n_losses"] == 64
+    assert study_json(found, None)["methods"]["uniform"]["rates"]["n_losses"] == 64
 
 
 def test_ablations_compare_with_the_trained_controller_and_on_held_out_users() -> None:
