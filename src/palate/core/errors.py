@@ -38,6 +38,10 @@ class ProviderError(PalateError):
         self.is_retryable = is_retryable
 
 
+class UnknownModelError(ProviderError):
+    """A server knows no model of the requested name; it may have been restarted."""
+
+
 class NotConvergedError(PalateError):
     """An iteration stopped early."""
 

@@ -1,8 +1,7 @@
 """An adapter as plain factors: read from, and written to, a PEFT folder.
 
-An adapter adds `scale * B A` to the matrix of some linear layers. Only plain LoRA is read; what
-changes the
-formula (DoRA, biases, fully saved modules) is refused rather than ignored.
+An adapter adds `scale * B A` to the matrix of some linear layers. Only plain LoRA is read; options
+that change the formula (DoRA, biases, fully saved modules) are refused rather than ignored.
 """
 
 import json

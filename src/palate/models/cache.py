@@ -1,13 +1,13 @@
 """Key-value caches whose rows come and go.
 
-A running batch joins newly read rows and drops finished ones at every step. Rows are padded on the
-left; columns that no row uses any more are cut off. Every layer keeps all keys, also where the
+A running batch joins newly prefilled rows and drops finished ones at every step. Rows are padded on
+the left; columns that no row uses any more are cut off. Every layer keeps all keys, also where the
 model attends to a window only (its mask does the windowing), so that rows of different lengths can
 share one cache.
 
-transformers' own layers copy all keys and values for every token; these leave room for tokens to
-come, so that most steps copy nothing (with 32 rows of 1,024 tokens a step takes a fifth of the
-time). What is kept is the same.
+transformers' own layers copy all keys and values for every token; these have spare columns for
+later tokens, so that most steps copy nothing (with 32 rows of 1,024 tokens a step takes a fifth of
+the time). The cache's content is the same.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from palate.core.errors import FormatError
 
-SPARE_TOKENS = 32  # for which room is made at a time
+SPARE_TOKENS = 32  # for which buffer is made at a time
 
 
-class _RoomyLayer(DynamicLayer):
-    """Keys and values of one layer, with room for more behind them."""
+class _SpareLayer(DynamicLayer):
+    """Keys and values of one layer, in buffers with spare columns behind them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._rooms: list[Tensor | None] = [None, None]
+        self._buffers: list[Tensor | None] = [None, None]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -38,42 +38,42 @@ class _RoomyLayer(DynamicLayer):
         del args, kwargs
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys, self._rooms[0] = _appended(self.keys, key_states, self._rooms[0])
-        self.values, self._rooms[1] = _appended(self.values, value_states, self._rooms[1])
+        self.keys, self._buffers[0] = _appended(self.keys, key_states, self._buffers[0])
+        self.values, self._buffers[1] = _appended(self.values, value_states, self._buffers[1])
         return self.keys, self.values
 
 
-def _appended(old: Tensor | None, new: Tensor, room: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Both one after another, and the tensor they lie in: the old one if there is room in it."""
+def _appended(old: Tensor | None, new: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both one after another, and their buffer: the old one if it has enough spare columns."""
     n_old = old.shape[2] if old is not None and old.numel() else 0
     n_all = n_old + new.shape[2]
-    is_in_room = (
-        room is not None
+    is_in_buffer = (
+        buffer is not None
         and old is not None
         and n_old > 0
-        and old.data_ptr() == room.data_ptr()
-        and old.stride() == room.stride()
-        and old.shape[0] == room.shape[0]
-        and n_all <= room.shape[2]
+        and old.data_ptr() == buffer.data_ptr()
+        and old.stride() == buffer.stride()
+        and old.shape[0] == buffer.shape[0]
+        and n_all <= buffer.shape[2]
     )
-    if room is None or not is_in_room:
-        room = new.new_empty(*new.shape[:2], n_all + SPARE_TOKENS, new.shape[3])
+    if buffer is None or not is_in_buffer:
+        buffer = new.new_empty(*new.shape[:2], n_all + SPARE_TOKENS, new.shape[3])
         if old is not None and n_old:
-            room[:, :, :n_old] = old
-    room[:, :, n_old:n_all] = new
-    return room[:, :, :n_all], room
+            buffer[:, :, :n_old] = old
+    buffer[:, :, n_old:n_all] = new
+    return buffer[:, :, :n_all], buffer
 
 
 def empty_kv() -> Cache:
     """A cache of nothing, to be filled by a model's passes."""
-    return Cache(layer_class_to_replicate=_RoomyLayer)
+    return Cache(layer_class_to_replicate=_SpareLayer)
 
 
 class RowCache:
     """Keys, values and attention mask of the rows of a running batch.
 
     Attributes:
-        kv: As transformers keeps it.
+        kv: The cache of transformers.
         mask: `[rows, columns]`, one where a row has a token.
     """
 
@@ -113,7 +113,7 @@ class RowCache:
         mask: Tensor,
         shapes: Sequence[tuple[int, int]],
     ) -> "RowCache":
-        """A cache that begins with states; the mask may have more columns, of what is read next."""
+        """A cache that begins with states; the mask may have more columns, for later tokens."""
         parts = [
             part.unflatten(2, shape).transpose(1, 2)
             for part, shape in zip(
@@ -144,7 +144,7 @@ class RowCache:
         self.mask = torch.cat([self.mask, other.mask])
 
     def extend(self) -> None:
-        """Make room in the mask for one more token in every row."""
+        """Add a column to the mask for one more token in every row."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(self.n_rows, 1)], dim=1)
 
     def _widen(self, width: int) -> None:

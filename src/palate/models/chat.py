@@ -14,8 +14,7 @@ def format_messages(base: Base, messages: str | Sequence[Message]) -> str:
     """The prompt as the base reads it, ending where the answer begins.
 
     With a chat template the template decides. Without one a string is used as it is, and messages
-    are joined
-    by blank lines, which is what plain base models continue best.
+    are joined by blank lines, which plain base models continue best.
 
     Args:
         base: Gives the template.
@@ -77,8 +76,8 @@ def encode_answer(base: Base, prompt: str, answer: str, *, is_ended: bool) -> li
 
 
 def _ids(base: Base, text: str, *, has_specials: bool) -> list[int]:
-    found: Any = base.tokenizer(text, add_special_tokens=has_specials)["input_ids"]
-    return [int(i) for i in found]
+    ids: Any = base.tokenizer(text, add_special_tokens=has_specials)["input_ids"]
+    return [int(i) for i in ids]
 
 
 def _require_messages(messages: Sequence[Message]) -> None:

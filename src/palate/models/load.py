@@ -1,10 +1,8 @@
 """Load any Hugging Face causal language model, by folder or hub id and revision.
 
 A base is identified by a hash of its parameter, configuration and tokenizer files, so that a
-library built on one
-base is never answered from another. Offline works: a folder needs no network, and a hub id is read
-from
-the local cache when the hub cannot be reached.
+library built on one base is never answered from another. Offline works: a folder needs no network,
+and a hub id is read from the local cache when the hub cannot be reached.
 """
 
 from dataclasses import dataclass
@@ -53,14 +51,14 @@ class Base:
     @property
     def n_positions(self) -> int | None:
         """Most tokens that the model was made to read, or `None` where it does not say."""
-        found = getattr(self.model.config, "max_position_embeddings", None)
-        return found if isinstance(found, int) and found > 0 else None
+        length = getattr(self.model.config, "max_position_embeddings", None)
+        return length if isinstance(length, int) and length > 0 else None
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer: the generation config's and the tokenizer's."""
-        found = getattr(self.model.generation_config, "eos_token_id", None)
-        ids: list[Any] = found if isinstance(found, list) else [found]
+        ends = getattr(self.model.generation_config, "eos_token_id", None)
+        ids: list[Any] = ends if isinstance(ends, list) else [ends]
         ids = [*ids, self.tokenizer.eos_token_id]
         return frozenset(int(i) for i in ids if i is not None)
 

@@ -77,9 +77,9 @@ def gathered(items: Sequence[Item]) -> list[Item]:
     """Everybody's items, in the order of the processes."""
     if n_together() == 1:
         return list(items)
-    found: list[Sequence[Item]] = [()] * n_together()
-    distributed.all_gather_object(found, list(items))
-    return [item for part in found for item in part]
+    parts: list[Sequence[Item]] = [()] * n_together()
+    distributed.all_gather_object(parts, list(items))
+    return [item for part in parts for item in part]
 
 
 def summed(value: Tensor) -> Tensor:

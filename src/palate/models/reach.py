@@ -39,16 +39,16 @@ def reach_of(model: PreTrainedModel, layers: Iterable[str]) -> dict[str, Reach]:
     head = head_of(model)
     modules = dict(model.named_modules())
     last = max((int(match[1]) for name in modules if (match := BLOCK.search(name))), default=-1)
-    found: dict[str, Reach] = {}
+    reaches: dict[str, Reach] = {}
     for name in layers:
         block = BLOCK.search(name)
         if head is not None and modules.get(name) is head:
-            found[name] = "head"
+            reaches[name] = "head"
         elif block and int(block[1]) == last and is_after_keys(name):
-            found[name] = "last"
+            reaches[name] = "last"
         else:
-            found[name] = "cache"
-    return found
+            reaches[name] = "cache"
+    return reaches
 
 
 def is_after_keys(layer: str) -> bool:

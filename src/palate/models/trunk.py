@@ -122,11 +122,11 @@ def new_trunk(
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "trunk"))
         decoder = _fresh(settings, n_vocab) if settings.path is None else _loaded(settings.path)
-        found = int(decoder.config.vocab_size)
-        if found < n_vocab:
+        n_known = int(decoder.config.vocab_size)
+        if n_known < n_vocab:
             raise FormatError(
-                f"The trunk {settings.path!r} knows {found} token ids, but the base has {n_vocab}; "
-                "use a trunk with the base's tokenizer."
+                f"The trunk {settings.path!r} knows {n_known} token ids, but the base has "
+                f"{n_vocab}; use a trunk with the base's tokenizer."
             )
         trunk = Trunk(decoder, n_strengths=n_strengths)
     return trunk, {"decoder": decoder.config.to_diff_dict(), "n_strengths": n_strengths}

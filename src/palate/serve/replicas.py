@@ -41,7 +41,7 @@ N_STARTS = 3  # tries to start a replica before the whole is given up
 def serve_replicas(
     job: ServeJob, *, n_replicas: int, address: str | None = None, n_gpus: float = 1.0
 ) -> None:
-    """Start the replicas and listen until told to stop.
+    """Start the replicas and listen until SIGTERM or SIGINT.
 
     Args:
         job: Library, database, address to listen on, settings.
@@ -79,7 +79,7 @@ def serve_replicas(
                 f"The replicas did not start: {_last_line(error)}; Ray's logs say more."
             ) from error
         threading.Event().wait()
-    except _ToldToStopError:
+    except _StopError:
         pass
     finally:
         if address is None:
@@ -173,7 +173,7 @@ class Named:
         await self.app(scope, receive, send_named)
 
 
-class _ToldToStopError(BaseException):
+class _StopError(BaseException):
     """Ends whatever waits, also for replicas that are starting."""
 
 
@@ -184,7 +184,7 @@ def _end_on_signals() -> None:
     def stop(_signal: int, _frame: object) -> None:
         for number in both:
             signal.signal(number, signal.SIG_IGN)
-        raise _ToldToStopError
+        raise _StopError
 
     for number in both:
         signal.signal(number, stop)

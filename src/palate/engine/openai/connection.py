@@ -11,17 +11,13 @@ from typing import Any
 
 from openai import APIConnectionError, APIError, APIStatusError, OpenAI, Stream
 
-from palate.core.errors import PalateError, ProviderError
+from palate.core.errors import PalateError, ProviderError, UnknownModelError
 
 ID_MARK = "token_id:"  # before a token's id, asked for by `return_tokens_as_token_ids`
 NAMES_IDS = {"return_tokens_as_token_ids": True}
 _NOT_FOUND = 404
 _TOO_MANY = 429
 _SERVER_FAULT = 500  # this and above: later may be better
-
-
-class UnknownModelError(ProviderError):
-    """The server knows no model of this name; it may have been restarted."""
 
 
 class Connection:
@@ -159,7 +155,7 @@ def chunk_of(choice: Any, by_text: Mapping[str, int] | None = None) -> Completio
             count as not listed.
 
     Raises:
-        ProviderError: a token cannot be told from its name.
+        ProviderError: the id of a token is unknown.
     """
     listed: Any = choice.logprobs
     names = [str(name) for name in getattr(listed, "tokens", None) or []]

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from palate.core.errors import InvalidInputError, ProviderError
+from palate.core.errors import InvalidInputError, ProviderError, UnknownModelError
 from palate.core.plan import Plan, Pool
 from palate.core.protocols import SamplingParams
 from palate.engine.listed import ListStep, answer_from_lists, needs_whole_lists, pool_lists
-from palate.engine.openai.connection import UnknownModelError, chunk_of
+from palate.engine.openai.connection import chunk_of
 from palate.engine.protocol import ExecutionReport
 from palate.engine.remote import AnswerLog
 from palate.engine.request import RunningRequest

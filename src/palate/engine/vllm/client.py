@@ -12,14 +12,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from palate.core.errors import InvalidInputError, ProviderError
+from palate.core.errors import InvalidInputError, ProviderError, UnknownModelError
 from palate.core.protocols import SamplingParams
 from palate.core.settings import Settings
 from palate.engine.openai.connection import (
     NAMES_IDS,
     ChoiceStream,
     Connection,
-    UnknownModelError,
     chunk_of,
 )
 from palate.engine.vllm.groups import PROBE, PROTOCOL
