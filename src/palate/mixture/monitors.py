@@ -85,7 +85,7 @@ def summarise(samples: Sequence[Sample]) -> Summary:
         disagree_fraction=float(_disagree(shares, log_probs, by_token > 0).mean()),
         ended_fraction=float(np.mean([s.completion.finish == "stop" for s in samples])),
         tokens=float(lengths.mean()),
-        unsaturated_fraction=_unsaturated_fraction(wins[strengths > 0]),
+        unsaturated_fraction=float(np.mean(np.abs(wins[strengths > 0] - 0.5) <= 0.5 - SATURATION)),
         n_floored=int(np.sum((log_probs < LOWEST_LOG_PROB) & (by_token > 0))),
     )
 
@@ -183,10 +183,6 @@ def _disagree(
 ) -> ndarray:
     mixed = np.log((shares * np.exp(log_probs) * wanted).sum(axis=1, keepdims=True))
     return (np.where(wanted, np.abs(log_probs - mixed), 0.0)).max(axis=1) > DISAGREE_NATS
-
-
-def _unsaturated_fraction(wins: Float[ndarray, " counted"]) -> float:
-    return float(np.mean((wins >= SATURATION) & (wins <= 1 - SATURATION)))
 
 
 def _entropy(probs: Float[ndarray, "rows entries"]) -> Float[ndarray, " rows"]:
