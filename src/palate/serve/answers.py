@@ -43,34 +43,24 @@ MODEL, AUTO = "palate", "auto"  # `palate` lets the request name a method, `pala
 
 @dataclass(eq=False)
 class Answering:
-    """The answers to one request: the one record from the decision to the end of the response.
+    """The answers to one request: the one record from the decision to the end of the response."""
 
-    Attributes:
-        id: Identifier of the response.
-        decision: The first answer's; all of one request have the same number of candidates.
-        learning: How answers use what was learned of the user.
-        n_feedback: Items of feedback that the belief rests on.
-        prompt: The request's own messages as text, without what a method added to them.
-        jobs: One for each candidate, the candidates of an answer side by side.
-        best: The best candidate, by answer, where there are several.
-        started: On the loop's clock, as `deadline`.
-        created: Seconds since 1970.
-    """
-
-    id: str
+    id: str  # identifier of the response
     tenant: str
     user: str | None
     messages: Messages
-    decision: Decision
+    decision: Decision  # the first answer's; all of one request have the same number of candidates
     seed: int
-    learning: LearningState = "nothing"
-    n_feedback: int = 0
-    prompt: str = ""
+    learning: LearningState = "nothing"  # how answers use what was learned of the user
+    n_feedback: int = 0  # items of feedback that the belief rests on
+    prompt: str = ""  # the request's own messages as text, without what a method added to them
+    # one for each candidate, the candidates of an answer side by side
     jobs: list[Job] = field(default_factory=list[Job])
+    # the best candidate, by answer, where there are several
     best: dict[int, Best] = field(default_factory=dict[int, Best])
-    started: float = 0.0
+    started: float = 0.0  # on the loop's clock, as `deadline`
     deadline: float = 0.0
-    created: int = field(default_factory=lambda: int(time.time()))
+    created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
 
     @property
     def candidates(self) -> list[RunningRequest]:

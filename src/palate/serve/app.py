@@ -8,19 +8,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
 from palate.core.errors import PalateError
 from palate.serve import chat, completions, feedback, health, library, questions, users
 from palate.serve.errors import (
     ApiError,
-    documented,
     from_http,
     from_palate,
     from_validation,
@@ -29,6 +26,7 @@ from palate.serve.errors import (
 from palate.serve.logs import LOGGER
 from palate.serve.middleware import Middleware
 from palate.serve.state import Served
+from palate.serve.wire.palate import ErrorOut
 
 WEB = Path(__file__).parent / "web"
 ROUTERS = (
@@ -60,7 +58,7 @@ def make_app(served: Served) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=documented(),
+        responses={status: {"model": ErrorOut} for status in ("4XX", "5XX")},
         telemetry={
             "tracing": served.settings.is_traced,
             "operation_spans": False,
@@ -71,27 +69,10 @@ def make_app(served: Served) -> FastAPI:
     app.state.served = served
     for router in ROUTERS:
         app.include_router(router)
-    app.mount("/", _Page(directory=WEB, html=True), name="page")
+    app.router.default = StaticFiles(directory=WEB, html=True)  # after all addresses of the API
     _handle_errors(app)
-    app.openapi_schema = _schema(app)
     app.add_middleware(Middleware, served=served)
     return app
-
-
-class _Page(StaticFiles):
-    """The page's files; an address of the API answers a wrong HTTP method with 405."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        methods = {
-            method
-            for router in ROUTERS
-            for route in router.routes
-            if isinstance(route, APIRoute) and route.path_regex.match(scope["path"])
-            for method in route.methods or ()
-        }
-        if methods:
-            raise HTTPException(405, headers={"Allow": ", ".join(sorted(methods))})
-        return await super().get_response(path, scope)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -115,19 +96,3 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, rendered(from_validation))
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_any)
-
-
-def _schema(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI schema; what breaks a rule is answered with 400, not 422."""
-    schema = app.openapi()
-    for operations in schema["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            operation["security"] = [{"key": []}, {}]
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
-    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    for path in ("/v1/chat/completions", "/v1/completions"):
-        content = schema["paths"][path]["post"]["responses"]["200"]["content"]
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    return schema

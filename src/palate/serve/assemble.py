@@ -46,22 +46,16 @@ class ServeJob:
     """A library to be served, and where.
 
     Attributes:
-        library: Its folder.
-        database: URL, or path of a SQLite file.
-        host: Address to listen on.
-        base: Where the base is now, if it has moved.
-        device: As torch names devices.
-        dtype: Of the base's parameters.
         engine_of: Opens the engine for the library; `None` answers in this process.
     """
 
-    library: Path
-    database: str
-    host: str
+    library: Path  # its folder
+    database: str  # URL, or path of a SQLite file
+    host: str  # address to listen on
     port: int
-    base: str | None
-    device: str
-    dtype: str
+    base: str | None  # where the base is now, if it has moved
+    device: str  # as torch names devices
+    dtype: str  # of the base's parameters
     settings: ServeSettings
     engine_of: EngineOf | None = None
 

@@ -7,10 +7,8 @@ The stored belief serves: it is a mode with its curvature. Users are shown the p
 same feedback, whose intervals cover the truth as often as they say.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -24,12 +22,10 @@ from palate.preferences.belief import Learner
 from palate.serve.settings import ServeSettings
 from palate.serve.wire.palate import LearningState
 from palate.serve.wire.users import BeliefOut, Estimate, SoupOut
-from palate.soup.personal import PredictedGain, predicted_gain
+from palate.soup.personal import predicted_gain
 
-MAX_POSTERIORS = 10_000  # that are held ready
 LEVEL = 0.95  # of every interval
 HALF_WIDTH = float(ndtri(0.5 + LEVEL / 2))  # standard deviations
-Shown = tuple[Belief, PredictedGain]  # the posterior, and the gain of the soup under it
 
 
 @dataclass(eq=False)
@@ -38,10 +34,6 @@ class Believer:
 
     soups: Soups
     settings: ServeSettings
-    _shown: OrderedDict[tuple[bytes, bytes, int], Shown] = field(
-        default_factory=OrderedDict[tuple[bytes, bytes, int], Shown]
-    )
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
     def learner(self) -> Learner:
@@ -60,17 +52,23 @@ class Believer:
         is_applied = self.apply_after is not None and belief.n_observations >= self.apply_after
         return "applied" if is_applied else "observing"
 
-    def out(self, belief: Belief | None, history: Callable[[], Sequence[Feedback]]) -> BeliefOut:
+    def out(self, belief: Belief | None, history: Sequence[Feedback]) -> BeliefOut:
         """The belief for users to read.
 
         Args:
             belief: As stored; `None` of a user without feedback.
-            history: Gives all feedback of the user, oldest first; called only where it is needed.
+            history: All feedback of the user, oldest first; more may have come since the belief.
         """
         belief = self.learner.start() if belief is None else belief
         basis, soup = self.soups.basis, self.soups.soup(belief)
-        anchors = basis.anchors
-        posterior, gain = self._posterior(belief, history)
+        anchors, posterior = basis.anchors, self.learner.posterior(history[: belief.n_observations])
+        gain = predicted_gain(
+            soup.coefficients,  # as they are served
+            self.soups.states,
+            believed=posterior,
+            beta=basis.beta,
+            confidence=LEVEL,
+        )
         of_objectives = anchors.T @ posterior.covariance @ anchors
         return BeliefOut(
             learning=self.learning(belief),
@@ -88,28 +86,6 @@ class Believer:
                 gain=Estimate(name="gain", mean=gain.estimate, low=gain.low, high=gain.high),
             ),
         )
-
-    def _posterior(self, belief: Belief, history: Callable[[], Sequence[Feedback]]) -> Shown:
-        key = (belief.mean.tobytes(), belief.covariance.tobytes(), belief.n_observations)
-        with self._lock:
-            if key in self._shown:
-                self._shown.move_to_end(key)
-                return self._shown[key]
-        items = history()[: belief.n_observations]  # more may have come since the belief was read
-        posterior = self.learner.posterior(items)
-        gain = predicted_gain(
-            self.soups.soup(belief).coefficients,  # as they are served
-            self.soups.states,
-            believed=posterior,
-            beta=self.soups.basis.beta,
-            confidence=LEVEL,
-        )
-        if len(items) == belief.n_observations:  # fewer: forgotten since
-            with self._lock:
-                self._shown[key] = (posterior, gain)
-                while len(self._shown) > MAX_POSTERIORS:
-                    self._shown.popitem(last=False)
-        return posterior, gain
 
 
 def _estimates(

@@ -10,14 +10,14 @@ from starlette.responses import Response
 from palate.engine.detokenize import token_text
 from palate.engine.request import RunningRequest
 from palate.models.load import Base
-from palate.serve.respond import Json, respond
+from palate.serve.respond import STREAM, Json, respond
 from palate.serve.state import KnownCaller, Parts
 from palate.serve.wire.chat import LEAST_LOG_PROB, CompletionIn, CompletionOut
 
 router = APIRouter(tags=["answers"])
 
 
-@router.post("/v1/completions", response_model=CompletionOut)
+@router.post("/v1/completions", response_model=CompletionOut, responses=STREAM)
 async def create(
     body: CompletionIn, request: Request, response: Response, served: Parts, caller: KnownCaller
 ) -> Any:

@@ -14,7 +14,6 @@ from palate.core.errors import (
     PalateError,
     ProviderError,
 )
-from palate.serve.wire.palate import ErrorOut
 
 KINDS = {
     400: "invalid_request_error",
@@ -29,7 +28,6 @@ KINDS = {
     503: "service_unavailable_error",
     504: "timeout_error",
 }
-STATUSES = (400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503, 504)
 RENAMED = {"palate.way": "palate.method", "palate.person": "palate.user", "person": "user"}
 MOVED = {"/v1/people": "/v1/users"}
 MAX_SHOWN = 80  # characters of a value that a message repeats
@@ -38,20 +36,13 @@ UNION_MEMBERS = ("constrained-", "list[")  # how pydantic calls the members of a
 
 @dataclass
 class ApiError(Exception):
-    """A response of HTTP status 400 and above.
-
-    Attributes:
-        message: One sentence: what, which value, what to do.
-        code: For programs.
-        param: Which part of the request.
-        retry_seconds: After which trying again can help.
-    """
+    """A response of HTTP status 400 and above."""
 
     status: int
-    message: str
-    code: str | None = None
-    param: str | None = None
-    retry_seconds: float | None = None
+    message: str  # one sentence: what, which value, what to do
+    code: str | None = None  # for programs
+    param: str | None = None  # which part of the request
+    retry_seconds: float | None = None  # after which trying again can help
     headers: dict[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
@@ -133,8 +124,3 @@ def body(error: ApiError) -> dict[str, dict[str, str | None]]:
             "code": error.code,
         }
     }
-
-
-def documented() -> dict[int | str, dict[str, object]]:
-    """For the OpenAPI schema: every status that an operation may answer with."""
-    return {status: {"model": ErrorOut} for status in STATUSES}

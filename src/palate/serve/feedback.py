@@ -37,7 +37,7 @@ async def give(
         served.metrics.feedback.labels(body.kind).inc()
 
     def read() -> FeedbackOut:
-        belief = served.believer.out(store.belief(item.user), lambda: store.history(item.user))
+        belief = served.believer.out(store.belief(item.user), store.history(item.user))
         return FeedbackOut(is_new=is_new, user=item.user, belief=belief)
 
     return await served.in_database(read)

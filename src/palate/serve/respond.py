@@ -28,6 +28,7 @@ OBJECTS = {  # of a whole response, and of a chunk
     "cmpl": ("text_completion", "text_completion"),
 }
 Json = dict[str, Any]
+STREAM: dict[int | str, Json] = {200: {"content": {"text/event-stream": {}}}}
 Result = TypeVar("Result")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
@@ -30,27 +31,16 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False)
 class Served:
-    """A server's parts.
+    """A server's parts."""
 
-    Attributes:
-        settings: Of the server.
-        library: Turns what is known of a user into decisions.
-        engine: Writes answers.
-        believer: Turns beliefs into what users can read.
-        database: Of users.
-        has_keys: Whether requests need a key.
-        fingerprint: Identifies the base and the experts.
-        started_at: Seconds since 1970.
-    """
-
-    settings: ServeSettings
-    library: Library
-    engine: Engine
-    believer: Believer
-    database: Database
-    has_keys: bool
-    fingerprint: str
-    started_at: int = field(default_factory=lambda: int(time.time()))
+    settings: ServeSettings  # of the server
+    library: Library  # turns what is known of a user into decisions
+    engine: Engine  # writes answers
+    believer: Believer  # turns beliefs into what users can read
+    database: Database  # of users
+    has_keys: bool  # whether requests need a key
+    fingerprint: str  # identifies the base and the experts
+    started_at: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
     metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
     n_open: int = 0
@@ -105,12 +95,16 @@ def _served_of(request: Request) -> Any:
 Parts = Annotated[Served, Depends(_served_of)]
 
 
-async def _require_caller(request: Request, served: Parts) -> ApiKey:
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+
+
+async def _require_caller(request: Request, served: Parts, bearer: Bearer) -> ApiKey:
     """Who calls, within the rate that is allowed."""
     if served.is_draining:
         raise ApiError(503, "The server stops; ask another.", "draining", retry_seconds=5.0)
     if served.has_keys:
-        caller = await served.in_database(lambda: require_key(request, served.database))
+        text = "" if bearer is None else bearer.credentials.strip()
+        caller = await served.in_database(lambda: require_key(text, served.database))
     else:
         require_loopback_name(request)
         caller = OPEN

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from palate.core.protocols import Token
 from palate.engine.request import RunningRequest
-from palate.library.candidates import Best, Candidates, best_candidate
+from palate.library.candidates import Best, Candidates, best_candidates
 from palate.serve.answers import Answering
 from palate.serve.errors import ApiError
 from palate.serve.state import Served
@@ -83,7 +83,7 @@ async def _best(served: Served, answering: Answering, answer: int) -> Best:
     def rank() -> Best:
         texts = [running.text.text for running in candidates]
         tokens = [tuple(running.tokens) for running in candidates]
-        return best_candidate(library, Candidates(decision, texts, tokens))
+        return best_candidates(library, [Candidates(decision, texts, tokens)])[0]
 
     ranking = run_in_threadpool(rank) if decision.ranking else served.worker.call(rank)
     seconds = answering.deadline - asyncio.get_running_loop().time()

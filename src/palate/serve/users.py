@@ -105,7 +105,7 @@ async def _user_out(served: Served, tenant: str, name: str) -> UserOut:
             user=name,
             created_at=user.created_at,
             preference=user.preference,
-            belief=served.believer.out(store.belief(name), lambda: store.history(name)),
+            belief=served.believer.out(store.belief(name), store.history(name)),
         )
 
     return await served.in_database(read)

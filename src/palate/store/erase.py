@@ -24,22 +24,16 @@ CLEAR_PAUSE_SECONDS = 0.1  # that each attempt waits for them
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof of an erasure that does not name the user: counts of erased rows.
+    """Proof of an erasure that does not name the user: counts of erased rows."""
 
-    Attributes:
-        id: Kept in the table `erasures`.
-        n_rows: Rows of all tables.
-        erased_at: Seconds since 1970.
-        is_cleared: Whether the deleted content was also cleared from the database's files; false
-            when another connection kept the write-ahead log open all the while.
-    """
-
-    id: str
+    id: str  # kept in the table `erasures`
     tenant: str
     n_feedback: int
     n_responses: int
-    n_rows: int
-    erased_at: float
+    n_rows: int  # rows of all tables
+    erased_at: float  # seconds since 1970
+    # whether the deleted content was also cleared from the database's files; false when another
+    # connection kept the write-ahead log open all the while
     is_cleared: bool
     kind: Literal["erasure-receipt"] = "erasure-receipt"
     schema_version: int = 1

@@ -23,21 +23,15 @@ Role = Literal["user", "admin"]
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is known of a key; not the key itself.
+    """What is known of a key; not the key itself."""
 
-    Attributes:
-        prefix: Names the key.
-        created_at: Seconds since 1970.
-        role: `admin` may also list, export and erase users and read metrics.
-        expires_at: Seconds since 1970 from which on it does not work; `None` for never.
-    """
-
-    prefix: str
+    prefix: str  # names the key
     tenant: str
     label: str
-    created_at: float
+    created_at: float  # seconds since 1970
     is_revoked: bool
-    role: Role = "user"
+    role: Role = "user"  # `admin` may also list, export and erase users and read metrics
+    # seconds since 1970 from which on it does not work; `None` for never
     expires_at: float | None = None
 
 

@@ -20,25 +20,18 @@ from palate.store.tables import responses, users
 
 @dataclass(frozen=True)
 class Response:
-    """Answers that were shown together.
+    """Answers that were shown together."""
 
-    Attributes:
-        id: Identifier, unique over all users.
-        prompt: The user's own conversation as the base reads it.
-        shown: The answers, in the order shown.
-        features: One vector for each answer; empty until somebody needs them.
-        coefficients: By expert.
-        tokens: Token ids of each answer, from which features are computed; may be empty.
-    """
-
-    id: str
+    id: str  # identifier, unique over all users
     user: str
-    prompt: str
-    shown: tuple[str, ...]
+    prompt: str  # the user's own conversation as the base reads it
+    shown: tuple[str, ...]  # the answers, in the order shown
+    # one vector for each answer; empty until somebody needs them
     features: tuple[tuple[float, ...], ...]
     method: str
-    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
+    coefficients: Mapping[str, float] = field(default_factory=dict[str, float])  # by expert
     seed: int = 0
+    # token ids of each answer, from which features are computed; may be empty
     tokens: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:

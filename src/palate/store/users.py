@@ -13,20 +13,13 @@ from palate.store.tables import beliefs, feedback, marks, users
 
 @dataclass(frozen=True)
 class User:
-    """A user of a tenant.
+    """A user of a tenant."""
 
-    Attributes:
-        number: Grows with each new user; the place in the list.
-        created_at: Seconds since 1970.
-        preference: Shares by objective as the user stated them.
-        instruction: The preference in the user's own words.
-    """
-
-    number: int
+    number: int  # grows with each new user; the place in the list
     name: str
-    created_at: float
-    preference: dict[str, float] | None
-    instruction: str | None
+    created_at: float  # seconds since 1970
+    preference: dict[str, float] | None  # shares by objective as the user stated them
+    instruction: str | None  # the preference in the user's own words
     n_feedback: int
 
 

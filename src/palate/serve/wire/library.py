@@ -26,24 +26,17 @@ class MemberOut(TypedDict):
 
 
 class CertificateOut(TypedDict):
-    """An upper bound on what users lose by having only the portfolio.
+    """An upper bound on what users lose by having only the portfolio."""
 
-    Attributes:
-        additive_gap: Reward units, over the whole simplex; `None` where every listed policy is a
-            member: nothing is known beyond the listed policies.
-        multiplicative_gap: As a share of the best value; `None` where that may be negative.
-        worst_preference: Where the additive gap is attained; empty without one.
-        confidence: Share of repetitions in which it holds.
-        kind: `worst-case` over all policies, or `candidate-relative` to those in the table.
-        assumptions: One sentence each.
-    """
-
+    # reward units, over the whole simplex; `None` where every listed policy is a member: nothing is
+    # known beyond the listed policies
     additive_gap: float | None
+    # as a share of the best value; `None` where that may be negative
     multiplicative_gap: float | None
-    worst_preference: dict[str, float]
-    confidence: float
-    kind: str
-    assumptions: list[str]
+    worst_preference: dict[str, float]  # where the additive gap is attained; empty without one
+    confidence: float  # share of repetitions in which it holds
+    kind: str  # `worst-case` over all policies, or `candidate-relative` to those in the table
+    assumptions: list[str]  # one sentence each
 
 
 class PortfolioOut(TypedDict):
@@ -94,19 +87,13 @@ class RegretIn(WireIn):
 
 
 class RegretPoint(TypedDict):
-    """Which member serves a preference, and what that costs at most.
-
-    Attributes:
-        loss: Certified bound, reward units; `None` where nothing is known beyond the listed
-            policies.
-        value: Lower bound on what the member is worth.
-        margin: Over the second best member; `None` with one member.
-    """
+    """Which member serves a preference, and what that costs at most."""
 
     member: str
+    # certified bound, reward units; `None` where nothing is known beyond the listed policies
     loss: float | None
-    value: float
-    margin: float | None
+    value: float  # lower bound on what the member is worth
+    margin: float | None  # over the second best member; `None` with one member
 
 
 class RegretOut(TypedDict):

@@ -86,31 +86,21 @@ class PalateIn(WireIn):
 
 
 class EngineOut(TypedDict):
-    """How far an answer of another engine may be from the exact one; nothing else was approximated.
-
-    Attributes:
-        coefficients: By expert, as they were served, where one pass of the model answers;
-            `None` where several are pooled, whose coefficients are never rounded.
-        parameter_change: Frobenius norm of what rounding the coefficients changed of the
-            parameters; exact.
-        rounding_bound: On the total variation of every next token, from rounding; 0 is exact,
-            `None` is not known.
-        list_bound: The same from lists of probable tokens, the largest of all tokens so far.
-        is_exact: Whether all tokens so far are exact but for rounding errors of numbers.
-        n_certified: Tokens that the exact engine takes, too, after the same context.
-        n_calls: Requests that this took.
-        notes: One sentence for each expert that failed and was left out.
-    """
+    """How far an answer of another engine may be from the exact one."""
 
     name: str
+    # by expert, as they were served, where one pass of the model answers; `None` where several are
+    # pooled, whose coefficients are never rounded
     coefficients: dict[str, float] | None
+    # frobenius norm of what rounding the coefficients changed of the parameters; exact
     parameter_change: float
+    # on the total variation of every next token, from rounding; 0 is exact, `None` is not known
     rounding_bound: float | None
-    list_bound: float
-    is_exact: bool
-    n_certified: int
-    n_calls: int
-    notes: list[str]
+    list_bound: float  # the same from lists of probable tokens, the largest of all tokens so far
+    is_exact: bool  # whether all tokens so far are exact but for rounding errors of numbers
+    n_certified: int  # tokens that the exact engine takes, too, after the same context
+    n_calls: int  # requests that this took
+    notes: list[str]  # one sentence for each expert that failed and was left out
 
 
 class UtilityOut(TypedDict):
@@ -122,60 +112,45 @@ class UtilityOut(TypedDict):
 
 
 class PalateOut(TypedDict):
-    """How an answer came about.
+    """How an answer came about."""
 
-    Attributes:
-        response: Identifier that feedback refers to; `None` where no user was named.
-        method: Never `auto`.
-        members: Experts that took part.
-        coefficients: By expert: of a soup, shares of a mixture, one for a portfolio's member.
-        reason: One or two sentences.
-        certified_loss: Upper bound on what this user loses by the portfolio's member, reward units;
-            `None` where nothing is certified.
-        predicted_utility: Measured when the library was built; `None` where it was not.
-        n_candidates: Answers sampled for each answer that is given.
-        lead: How far the best candidate led the second, in the units of the reward that ranked
-            them; the smallest of several answers; `None` with one candidate, or while waiting.
-        n_passes: Passes of the base per token of an answer, candidates included.
-        is_waiting: Whether candidates are still being sampled: the first chunk of a stream says so,
-            and the text comes once they are ranked.
-        learning: `applied` when the belief was used, `observing` when it is being learned only.
-        n_feedback: Items the belief rests on.
-        seed: With which the same request gives the same answer.
-        engine: Where another engine than this process wrote the answer: what that approximated;
-            in a stream complete with the last chunks.
-    """
-
-    response: str | None
+    response: str | None  # identifier that feedback refers to; `None` where no user was named
     user: str | None
-    method: str
-    members: list[str]
+    method: str  # never `auto`
+    members: list[str]  # experts that took part
+    # by expert: of a soup, shares of a mixture, one for a portfolio's member
     coefficients: dict[str, float]
-    reason: str
+    reason: str  # one or two sentences
+    # upper bound on what this user loses by the portfolio's member, reward units; `None` where
+    # nothing is certified
     certified_loss: float | None
+    # measured when the library was built; `None` where it was not
     predicted_utility: UtilityOut | None
-    n_candidates: int
+    n_candidates: int  # answers sampled for each answer that is given
+    # how far the best candidate led the second, in the units of the reward that ranked them; the
+    # smallest of several answers; `None` with one candidate, or while waiting
     lead: float | None
-    n_passes: float
+    n_passes: float  # passes of the base per token of an answer, candidates included
+    # whether candidates are still being sampled: the first chunk of a stream says so, and the text
+    # comes once they are ranked
     is_waiting: bool
+    # `applied` when the belief was used, `observing` when it is being learned only
     learning: LearningState
-    n_feedback: int
-    seed: int
+    n_feedback: int  # items the belief rests on
+    seed: int  # with which the same request gives the same answer
+    # where another engine than this process wrote the answer: what that approximated; in a stream
+    # complete with the last chunks
     engine: EngineOut | None
 
 
 class TokenOut(TypedDict):
-    """One token of an answer, and who wrote it.
-
-    Attributes:
-        log_prob: Under the plan, nats.
-        wrote: Shares that sum to one, over experts and `base`: of a mixture the probability that
-            the expert wrote the token; of a soup the part of the token's probability that the
-            expert's tilt accounts for.
-    """
+    """One token of an answer, and who wrote it."""
 
     text: str
-    log_prob: float
+    log_prob: float  # under the plan, nats
+    # shares that sum to one, over experts and `base`: of a mixture the probability that the expert
+    # wrote the token; of a soup the part of the token's probability that the expert's tilt accounts
+    # for
     wrote: dict[str, float]
 
 

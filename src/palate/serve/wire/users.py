@@ -63,40 +63,25 @@ class Estimate(TypedDict):
 
 
 class SoupOut(TypedDict):
-    """The soup that serves a belief.
+    """The soup that serves a belief."""
 
-    Attributes:
-        coefficients: By expert, within the trust region.
-        scale: What the trust region multiplied them by, in [0, 1].
-        kl: Mean KL per token to the base model, nats.
-        budget: The largest that is allowed.
-        gain: Predicted gain over the base model per token, reward units.
-    """
-
-    coefficients: dict[str, float]
-    scale: float
-    kl: float
-    budget: float
-    gain: Estimate
+    coefficients: dict[str, float]  # by expert, within the trust region
+    scale: float  # what the trust region multiplied them by, in [0, 1]
+    kl: float  # mean KL per token to the base model, nats
+    budget: float  # the largest that is allowed
+    gain: Estimate  # predicted gain over the base model per token, reward units
 
 
 class BeliefOut(TypedDict):
-    """What is believed of a user.
+    """What is believed of a user."""
 
-    Attributes:
-        learning: `applied` when answers use it, `observing` while it is only learned.
-        n_feedback: Items it rests on.
-        experts: Posterior of the coefficients over experts after all feedback, the user's unknown
-            gain averaged over. The soup serves the most probable coefficients instead.
-        objectives: The same coefficients, as they add up to each objective.
-        preference: The preference that they come to: positive parts, sum one; `None` where no part
-            is positive.
-    """
-
-    learning: LearningState
-    n_feedback: int
+    learning: LearningState  # `applied` when answers use it, `observing` while it is only learned
+    n_feedback: int  # items it rests on
+    # posterior of the coefficients over experts after all feedback, the user's unknown gain
+    # averaged over. The soup serves the most probable coefficients instead
     experts: list[Estimate]
-    objectives: list[Estimate]
+    objectives: list[Estimate]  # the same coefficients, as they add up to each objective
+    # the preference that they come to: positive parts, sum one; `None` where no part is positive
     preference: dict[str, float] | None
     soup: SoupOut
 
@@ -127,20 +112,14 @@ class AnswerOut(TypedDict):
 
 
 class QuestionOut(TypedDict):
-    """Two answers; the verdict goes to `/v1/feedback` as a comparison of this response.
-
-    Attributes:
-        information_nats: Expected information of the verdict; log 2 = 0.693 at most.
-        n_candidates: Answers that the two were selected from.
-        seed: With which the same request gives the same question while the belief is the same.
-    """
+    """Two answers; the verdict goes to `/v1/feedback` as a comparison of this response."""
 
     response: str
     user: str
     answers: list[AnswerOut]
-    information_nats: float
-    n_candidates: int
-    seed: int
+    information_nats: float  # expected information of the verdict; log 2 = 0.693 at most
+    n_candidates: int  # answers that the two were selected from
+    seed: int  # with which the same request gives the same question while the belief is the same
 
 
 class UserIn(WireIn):
