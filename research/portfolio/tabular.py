@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
@@ -54,7 +54,7 @@ class TabularProblem:
     def optimum(self, preference: Float[ndarray, " objectives"]) -> Policy:
         """The best policy for a preference."""
         logits = self.reference_log_probs + self.rewards @ preference / self.beta
-        return np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+        return softmax(logits, axis=1)
 
     def best_values(
         self, preferences: Float[ndarray, "users objectives"]
@@ -196,7 +196,7 @@ def yardstick(*, seed: int, n_objectives: int, beta: float) -> TabularProblem:
     logits = rng.normal(size=(30, 400)) - 3.0 * rewards.mean(axis=2)
     return TabularProblem(
         rewards=rewards,
-        reference_log_probs=logits - logsumexp(logits, axis=1, keepdims=True),
+        reference_log_probs=log_softmax(logits, axis=1),
         prompt_probabilities=np.full(30, 1.0 / 30.0),
         beta=beta,
     )

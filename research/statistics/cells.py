@@ -302,5 +302,6 @@ def _planted(cell: Cell, n_repeats: int, generator: np.random.Generator) -> Coun
             np.clip(ease + gain + generator.normal(0, 0.05, size=n), 0, 1) for gain in (POINTS, 0.0)
         )
         n_paired += paired_difference(first, second, generator=generator).is_significant()
-        n_unpaired += bool(ttest_ind(first, second, equal_var=False).pvalue <= LEVEL)
+        _, p_value = ttest_ind(first, second, equal_var=False)
+        n_unpaired += bool(np.asarray(p_value) <= LEVEL)
     return Count(cell, n_repeats, n_significant=n_paired, n_unpaired=n_unpaired)
