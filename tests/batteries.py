@@ -8,7 +8,7 @@ import numpy as np
 from palate.core.decision import Decision, Known
 from palate.core.plan import member_plan
 from palate.core.protocols import Request, SamplingParams
-from palate.library.candidates import Candidates, best_candidate, candidate_requests
+from palate.library.candidates import Candidates, best_candidates, candidate_requests
 from palate.library.generate import Output, answer_seed, generate_all, score_all
 from palate.library.library import Library
 
@@ -81,7 +81,7 @@ def require_streamed_equals_whole(library: Library, method: str) -> None:
     request = Request(library.format(decision.messages), decision.plan, SAMPLING, answer_seed(5))
     requests = candidate_requests(request, n=decision.n_candidates)
     texts, tokens = streamed(library, requests)
-    best = best_candidate(library, Candidates(decision, texts, tokens))
+    best = best_candidates(library, [Candidates(decision, texts, tokens)])[0]
     assert texts[best.index] == whole.text
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         PalateError,
     )
-    from palate.core.protocols import SamplingParams as SamplingParams
+    from palate.core.protocols import SamplingParams
     from palate.evaluate.evaluation import evaluate_library as evaluate
     from palate.library.engines import VLLMEngine
     from palate.library.generate import Output, Score
@@ -39,7 +39,7 @@ _PLACES = {
     "MissingExtraError": "palate.core.errors",
     "Output": "palate.library.generate",
     "PalateError": "palate.core.errors",
-    "SamplingParams": "palate.core.protocols:SamplingParams",
+    "SamplingParams": "palate.core.protocols",
     "Score": "palate.library.generate",
     "UserStore": "palate.library.store",
     "VLLMEngine": "palate.library.engines",
@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
     """Import a name of the face when it is first used (PEP 562)."""
     if name not in _PLACES:
         raise AttributeError(f"module 'palate' has no attribute {name!r}")
-    place, has_other_name, own = _PLACES[name].partition(":")
+    place, is_module, _ = _PLACES[name].partition(":")
     try:
         module = import_module(place)
     except ModuleNotFoundError as error:
@@ -81,9 +81,9 @@ def __getattr__(name: str) -> Any:
 
         missing = missing_extra(error, what=f"palate.{name}")
         raise (missing or error) from error
-    found = module if has_other_name and not own else getattr(module, own or name)
-    globals()[name] = found
-    return found
+    target = module if is_module else getattr(module, name)
+    globals()[name] = target
+    return target
 
 
 def __dir__() -> list[str]:

@@ -26,13 +26,14 @@ def evaluate(
     """Users x prompts x methods x seeds, judged and compared: results.jsonl and report.html."""
     from palate.core.settings import load_settings
     from palate.evaluate.evaluation import evaluate as run
+    from palate.evaluate.rows import plain
     from palate.evaluate.safety_floor import evaluate_floor, render_floor
     from palate.evaluate.suite import Suite
 
     settings = load_settings(Suite, suite, overrides=overrides or ())
     if safety is not None:
         study = evaluate_floor(library, settings, safety, out=out)
-        typer.echo(dump_json(study.to_json()) if is_json else render_floor(study))
+        typer.echo(dump_json(plain(study)) if is_json else render_floor(study))
         return
     report = run(library, settings, out=out, n_workers=workers)
     for note in report.results.notes:

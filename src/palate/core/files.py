@@ -136,10 +136,10 @@ def read_versioned(path: Path, *, kind: str, version: int) -> JsonObject:
         FormatError: it is of another kind or of a newer or older schema version.
     """
     value = read_json(path, what=kind)
-    found = value.get("kind") if isinstance(value, dict) else None
-    if found != kind:
-        says = f"is of kind {found!r}" if found is not None else "does not say of what kind it is"
-        raise FormatError(f"The file {str(path)!r} {says}, but {kind!r} is needed.")
+    own = value.get("kind") if isinstance(value, dict) else None
+    if own != kind:
+        fault = "does not say of what kind it is" if own is None else f"is of kind {own!r}"
+        raise FormatError(f"The file {str(path)!r} {fault}, but {kind!r} is needed.")
     if value.get("schema_version") != version:
         raise FormatError(
             f"The file {str(path)!r} has schema version {value.get('schema_version')!r}, but this "

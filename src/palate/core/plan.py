@@ -90,8 +90,7 @@ class Plan:
         lengths = {len(row.coefficients) for row in self.rows}
         if len(lengths) != 1:
             raise InvalidCoefficientsError(
-                f"The plan's rows have {sorted(lengths)} coefficients; give every row one per "
-                f"expert."
+                f"The plan's rows have {sorted(lengths)} coefficients; give one per expert."
             )
         if self.pool.kind == "single" and len(self.rows) != 1:
             raise InvalidCoefficientsError(

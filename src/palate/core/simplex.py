@@ -28,8 +28,7 @@ def require_simplex(
     point = np.asarray(values, dtype=np.float64)
     if point.ndim != 1 or point.size == 0:
         raise InvalidPreferenceError(
-            f"The {name} has shape {point.shape}, but a vector with one share per objective is "
-            f"needed."
+            f"The {name} has shape {point.shape}, but needs one share per objective."
         )
     if not np.all(np.isfinite(point)):
         raise InvalidPreferenceError(

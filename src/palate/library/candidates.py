@@ -57,15 +57,6 @@ def candidate_requests(request: Request, *, n: int) -> list[Request]:
     ]
 
 
-def best_candidate(library: "Library", candidates: Candidates) -> Best:
-    """The candidate that the user's reward prefers.
-
-    Raises:
-        FormatError: the ranking needs a reward that the library does not have.
-    """
-    return best_candidates(library, [candidates])[0]
-
-
 def best_candidates(library: "Library", groups: Sequence[Candidates]) -> list[Best]:
     """The best candidate of every answer; rewards score all candidates in one batch.
 

@@ -121,7 +121,7 @@ class LibraryFolder:
         return library
 
     def expert_folder(self, name: str) -> Path:
-        """Where the expert is or would be."""
+        """Path of the expert, built or not."""
         return self.folder / "experts" / require_name(name, what="expert")
 
     def expert_folders(self) -> dict[str, Path]:
@@ -129,12 +129,12 @@ class LibraryFolder:
         return {name: self.expert_folder(name) for name in self.manifest.expert_names}
 
     def reward_folder(self, objective: str) -> Path:
-        """Where the objective's reward is or would be."""
+        """Path of the objective's reward, built or not."""
         return self.folder / "rewards" / require_name(objective, what="objective")
 
     @property
     def controller_folder(self) -> Path:
-        """Where the controller is or would be."""
+        """Path of the controller, built or not."""
         return self.folder / CONTROLLER
 
     @property

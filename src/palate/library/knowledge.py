@@ -171,7 +171,13 @@ def belief_draws(
 
 
 def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " experts"], str]:
-    """`[experts]`: coefficients of a soup, and their source in a sentence; see `Library`."""
+    """`[experts]`: coefficients of a soup, and their source in a sentence.
+
+    Given coefficients go before a stated preference, and that before a belief.
+
+    Raises:
+        InvalidInputError: there are no experts, or too little is known of the user.
+    """
     names = library.require_experts()
     if known.coefficients is not None:
         given = coefficients_from_mapping(known.coefficients, experts=names)

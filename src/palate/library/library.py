@@ -130,18 +130,18 @@ class Library:
         method: str | Method = AUTO,
         n_candidates: int | None = None,
     ) -> Decision:
-        """The decision for a conversation: the method's, then the safety floor, always.
+        """The decision for a prompt or a conversation: the method's, then the safety floor, always.
 
         Args:
-            messages: A prompt, or a conversation.
+            messages: A text, or messages `{"role", "content"}`.
             known: All that is known of the user; nothing by default.
             method: A name in `methods`, or an object of your own.
             n_candidates: Best of n: sample so many answers and return the one that the user's
                 reward prefers; `None` leaves it to the method.
 
         Raises:
-            InvalidInputError: the method is unknown, the library lacks a part that it needs, or too
-                little is known; or the number of candidates is out of range.
+            InvalidInputError: the method is unknown, the library lacks a part that it needs, too
+                little is known, or a number is out of range.
             InvalidPreferenceError: the preference is off the simplex or names an unknown objective.
             InvalidCoefficientsError: coefficients name an unknown expert or do not fit the method.
         """
@@ -164,17 +164,15 @@ class Library:
         Raises:
             InvalidInputError: there is none.
         """
-        if name not in self.methods:
-            raise InvalidInputError(
-                f"The method {name!r} is unknown; use {', '.join(self.methods)}."
-            )
-        return self.methods[name]
+        if name in self.methods:
+            return self.methods[name]
+        raise InvalidInputError(f"The method {name!r} is unknown; use {', '.join(self.methods)}.")
 
     def format(self, messages: Messages) -> str:
         """The conversation with the base's chat template applied.
 
         Raises:
-            InvalidInputError: no messages, an unknown role, or a content that is not text.
+            InvalidInputError: there are no messages, or one has an unknown role or no text.
         """
         plain = messages if isinstance(messages, str) else [dict(m) for m in messages]
         return format_messages(self.base, plain)
@@ -270,23 +268,9 @@ class Library:
 
         serve_opened(self, options)
 
-    def preference(self, known: Known) -> Float[ndarray, " objectives"] | None:
-        """`[objectives]`: the stated preference, or that of coefficients or a belief, if any."""
-        return preference_of(self, known)
-
-    def coefficients(self, known: Known) -> tuple[Float[ndarray, " experts"], str]:
-        """`[experts]`: coefficients of a soup, and their source in a sentence.
-
-        Given coefficients go before a stated preference, and that before a belief.
-
-        Raises:
-            InvalidInputError: there are no experts, or too little is known of the user.
-        """
-        return coefficients_of(self, known)
-
-    def instruction(self, known: Known) -> str:
-        """The user's own instruction, or that of their objectives; or empty."""
-        return instruction_of(self, known)
+    preference = preference_of
+    coefficients = coefficients_of
+    instruction = instruction_of
 
     def require_experts(self) -> tuple[str, ...]:
         """Names of the experts.
@@ -338,12 +322,15 @@ class Library:
         return {} if self.controller is None else {CONTROLLER: self.controller.decoding}
 
     @cached_property
+    def _soup_file(self) -> SoupBasis | None:
+        has_file = self.manifest.experts and (self.files.folder / SOUP).is_file()
+        return open_basis(self.files) if has_file else None
+
+    @cached_property
     def basis(self) -> SoupBasis:
         """`soup.json`, or a plain prior and the same trust region where there is none."""
         self.require_experts()
-        if (self.files.folder / SOUP).is_file():
-            return open_basis(self.files)
-        return plain_basis(self.manifest, self.states)
+        return self._soup_file or plain_basis(self.manifest, self.states)
 
     @cached_property
     def states(self) -> States:
@@ -359,20 +346,15 @@ class Library:
     @cached_property
     def floor(self) -> Floor | None:
         """The safety floor of `soup.json`, if it has one."""
-        if not self.manifest.experts or not (self.files.folder / SOUP).is_file():
+        basis = self._soup_file
+        if basis is None or basis.floor is None or basis.floor_place is None or basis.floor[1] <= 0:
             return None
-        basis = open_basis(self.files)
-        place = basis.floor_place
-        if basis.floor is None or place is None or basis.floor[1] <= 0:
-            return None
-        return Floor(basis.floor[0], place[0], basis.floor[1])
+        return Floor(basis.floor[0], basis.floor_place[0], basis.floor[1])
 
     @cached_property
     def strength(self) -> float:
         """Multiplies coefficients from a stated preference; measured when the library was built."""
-        if not (self.files.folder / SOUP).is_file():
-            return DEFAULT_STRENGTH
-        return open_basis(self.files).strength or DEFAULT_STRENGTH
+        return (self._soup_file and self._soup_file.strength) or DEFAULT_STRENGTH
 
     @cached_property
     def rewards(self) -> RewardVector:

@@ -11,7 +11,7 @@ and it was measured for stated preferences, not for learned beliefs.
 Source: methods beyond.md, section 4.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from palate.portfolio.grid import kuhn_cell
 METHODS_FILE = "methods.json"
 KIND, VERSION = "palate-methods", 1
 CONFIDENCE = 0.95
+ARRAYS = ("gains", "standard_errors", "rewards")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,29 +146,12 @@ class MethodTable:
         return rows[place // n_points], place % n_points, float(regrets[place])
 
     def to_json(self) -> dict[str, Any]:
-        """The table as plain data."""
-        return {
-            "objectives": list(self.objectives),
-            "denominator": self.denominator,
-            "n_prompts": self.n_prompts,
-            "seed": self.seed,
-            "self_judged": list(self.self_judged),
-            "key": self.key,
-            "settings_key": self.settings_key,
-            "preferences": self.points.round(12).tolist(),
-            "rows": [
-                {
-                    "method": row.method,
-                    "n_candidates": row.n_candidates,
-                    "n_passes": row.n_passes,
-                    "gains": _listed(row.gains),
-                    "standard_errors": _listed(row.standard_errors),
-                    "rewards": [_listed(values) for values in row.rewards],
-                    "part": row.part,
-                }
-                for row in self.rows
-            ],
-        }
+        """The table as plain data; NaN becomes null."""
+        rows = [
+            {**vars(row), **{name: _listed(vars(row)[name]) for name in ARRAYS}}
+            for row in self.rows
+        ]
+        return {**vars(self), "preferences": self.points.round(12).tolist(), "rows": rows}
 
 
 def save_method_table(files: LibraryFolder, table: MethodTable) -> Path:
@@ -207,27 +191,13 @@ def load_method_table(
     try:
         if content["key"] != key:
             return None
+        rows = [row for row in content["rows"] if row["part"] == part_key(row["method"])]
+        scalars = ("denominator", "n_prompts", "seed", "key", "settings_key")
         return MethodTable(
-            objectives=tuple(str(name) for name in content["objectives"]),
-            denominator=int(content["denominator"]),
-            n_prompts=int(content["n_prompts"]),
-            seed=int(content["seed"]),
-            self_judged=tuple(str(name) for name in content["self_judged"]),
-            key=str(content["key"]),
-            settings_key=str(content["settings_key"]),
-            rows=tuple(
-                MethodRow(
-                    method=str(row["method"]),
-                    n_candidates=int(row["n_candidates"]),
-                    n_passes=float(row["n_passes"]),
-                    gains=_array(row["gains"]),
-                    standard_errors=_array(row["standard_errors"]),
-                    rewards=np.array([_array(values) for values in row["rewards"]]),
-                    part=str(row["part"]),
-                )
-                for row in content["rows"]
-                if row["part"] == part_key(str(row["method"]))
-            ),
+            **{name: content[name] for name in scalars},
+            objectives=tuple(content["objectives"]),
+            self_judged=tuple(content["self_judged"]),
+            rows=tuple(_row(row) for row in rows),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(
@@ -236,9 +206,13 @@ def load_method_table(
         ) from error
 
 
-def _listed(values: Float[ndarray, " points"]) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
+def _listed(values: Float[ndarray, "..."]) -> list[Any]:
+    plain = values.astype(object)
+    plain[~np.isfinite(values)] = None
+    return plain.tolist()
 
 
-def _array(values: Sequence[float | None]) -> Float[ndarray, " points"]:
-    return np.array([np.nan if value is None else float(value) for value in values])
+def _row(row: dict[str, Any]) -> MethodRow:
+    arrays = {name: np.array(row[name], dtype=np.float64) for name in ARRAYS}  # null becomes NaN
+    fields: dict[str, Any] = {**row, **arrays}
+    return MethodRow(**fields)

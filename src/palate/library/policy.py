@@ -77,18 +77,14 @@ class PolicyFile:
 def save_policy(path: Path, file: PolicyFile) -> None:
     """Write a policy with its measurement, atomically."""
     policy, measured, answers = file.policy, file.measured, file.measured.answers
-    content: dict[str, Any] = {
+    content = {
         "key": file.key,
         "experts": dict(file.experts),
-        "name": policy.name,
-        "method": policy.method,
-        "preference": None if policy.preference is None else list(policy.preference),
-        "coefficients": dict(policy.coefficients),
-        "rewards": measured.rewards.tolist(),
-        "kl": measured.kl.tolist(),
+        **vars(policy),
+        "rewards": measured.rewards,
+        "kl": measured.kl,
         "texts": measured.texts,
-        "answers": answers
-        and {"rewards": answers.rewards.tolist(), "log_ratios": answers.log_ratios.tolist()},
+        "answers": answers and {"rewards": answers.rewards, "log_ratios": answers.log_ratios},
     }
     write_versioned(path, kind=KIND, version=VERSION, content=content)
 
@@ -109,11 +105,14 @@ def load_policy(path: Path) -> PolicyFile:
             preference=None if shares is None else tuple(float(share) for share in shares),
             coefficients={str(k): float(v) for k, v in content["coefficients"].items()},
         )
+        one_by_one: Any = content.get("answers")
         measured = Measured(
             rewards=np.array(content["rewards"], dtype=np.float64),
             kl=np.array(content["kl"], dtype=np.float64),
             texts=tuple(tuple(answers) for answers in content["texts"]),
-            answers=_answers(content.get("answers")),
+            answers=None
+            if one_by_one is None
+            else Answers(np.array(one_by_one["rewards"]), np.array(one_by_one["log_ratios"])),
         )
         return PolicyFile(policy, measured, str(content["key"]), dict(content["experts"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -121,12 +120,3 @@ def load_policy(path: Path) -> PolicyFile:
             f"The policy file {str(path)!r} lacks or garbles a part ({error!r}); remove it and "
             "measure again."
         ) from error
-
-
-def _answers(content: Any) -> Answers | None:
-    if content is None:
-        return None
-    return Answers(
-        rewards=np.array(content["rewards"], dtype=np.float64),
-        log_ratios=np.array(content["log_ratios"], dtype=np.float64),
-    )
