@@ -144,7 +144,7 @@ def calibrate(opened: Library, *, step: float, seed: int) -> Calibrated:
         items=_answers(opened, CHECKED, seed=seed + 1),
         points=_off_grid(others, step=step),
     )
-    return Calibrated(rates, check, rounding.worst_bound() or 0.0)
+    return Calibrated(rates, check, worst_bound(rounding))
 
 
 def check_rates(
@@ -168,6 +168,11 @@ def check_rates(
             bounds += [1.0 if near.bound is None else near.bound] * len(gaps)
     outside = sum(gap > bound + 1e-9 for gap, bound in zip(gaps_seen, bounds, strict=True))
     return RateCheck(len(gaps_seen), outside, max(gaps_seen), float(np.mean(bounds)))
+
+
+def worst_bound(rounding: Rounding) -> float:
+    """The distributions' bound for coefficients half a step off each; 0 if rates are unknown."""
+    return min(1.0, rounding.step / 2 * sum(rounding.rates))
 
 
 def _answers(opened: Library, openings: Sequence[str], *, seed: int) -> list[Scored]:

@@ -12,8 +12,9 @@ import pytest
 from openai import OpenAI
 from starlette.testclient import TestClient
 
+from palate.core.protocols import SamplingParams
 from palate.engine.protocol import ExecutionReport
-from palate.library.engines import choose_engine
+from palate.library.engines import choose_engine, open_engine
 from palate.library.library import Library
 from palate.serve.app import make_app
 from palate.serve.assemble import assemble
@@ -245,7 +246,7 @@ def test_an_answer_that_nobody_waits_for_is_cancelled_there_too(
             time.sleep(0.01)
     stop()
     assert vllm.n_left == n_streams
-    assert served.worker.n_jobs == 0
+    assert not served.worker._jobs
 
 
 def test_a_server_that_ends_takes_its_soups_off_the_vllm(parts_beside, vllm: StandIn) -> None:
@@ -275,3 +276,35 @@ def test_several_answers_are_reported_by_their_worst() -> None:
     both = engine_out("vllm", [one, pooled], experts=("a", "b"))
     assert (both["rounding_bound"], both["list_bound"]) == (None, 0.2)
     assert engine_out("vllm", [pooled], experts=("a", "b"))["coefficients"] is None
+
+
+def test_black_boxes_answer_as_this_process_and_what_they_cannot_do_is_refused(
+    vllm: StandIn, opened: Library, tmp_path: Path, web: TestClient
+) -> None:
+    names = ("base", *opened.bank.names)
+    endpoints = {name: {"url": vllm.url, "model": name} for name in names}
+    values = {"endpoints": endpoints, "top_k": N_VOCAB}
+    served = assemble(
+        opened,
+        ServeSettings(default_tokens=12, apply_after=1, max_prompt_tokens=150),
+        database=f"sqlite:///{tmp_path}/users.db",
+        engine_of=choose_engine("openai", values).open,
+    )
+    with TestClient(make_app(served), raise_server_exceptions=False) as client:
+        assert client.get("/ready").status_code == 200
+        for method in ("base", "portfolio", "output soup", "mixture"):
+            theirs, own = (ask(c, EXACT[method]).json() for c in (client, web))
+            assert theirs["choices"][0]["message"] == own["choices"][0]["message"]
+            report = theirs["palate"]["engine"]
+            assert (report["name"], report["is_exact"], report["notes"]) == ("openai", True, [])
+        refused = ask(client, EXACT["soup"])
+        assert refused.status_code == 400
+        assert "cannot mix experts in one pass" in refused.json()["error"]["message"]
+    engine = open_engine("openai", values, opened)
+    known, sampling = {"preference": {"kind": 1.0}}, SamplingParams(temperature=0.0, max_tokens=9)
+    outputs = [
+        opened.generate("A cat", method="portfolio", sampling=sampling, engine=one, **known)
+        for one in (engine, None)
+    ]
+    assert outputs[0].completion.tokens == outputs[1].completion.tokens
+    engine.close()

@@ -53,7 +53,7 @@ def test_a_full_queue_refuses_with_429_and_is_empty_again_afterwards(
     assert client.post(CHAT, json={**TALK, "n": 3}).status_code == 429  # more than ever fit
     assert client.post(CHAT, json=TALK).status_code == 200
     served: Served = client.app.state.served  # type: ignore[attr-defined]
-    assert served.worker.n_jobs == 0
+    assert not served.worker._jobs
 
 
 def test_an_answer_that_takes_too_long_is_let_go_of(client_of: Callable[..., TestClient]) -> None:
@@ -63,7 +63,7 @@ def test_an_answer_that_takes_too_long_is_let_go_of(client_of: Callable[..., Tes
     assert late.json()["error"]["code"] == "deadline_exceeded"
     served: Served = client.app.state.served  # type: ignore[attr-defined]
     deadline = time.monotonic() + 10
-    while served.worker.n_jobs:
+    while served.worker._jobs:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -193,7 +193,7 @@ def test_an_answer_that_nobody_waits_for_is_let_go_of(
     next(iter(stream))
     stream.close()
     deadline = time.monotonic() + 10
-    while served.worker.n_jobs:
+    while served.worker._jobs:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert served.metrics.registry.get_sample_value("palate_cancelled_total") > before

@@ -92,7 +92,7 @@ class Batch:
         return failures
 
     def record_rows(self, rows: RowMap, tokens: Tensor) -> None:
-        """Record in each traced request its rows' log-probabilities of the sampled token."""
+        """Record the rows' log-probabilities of the sampled tokens, `[requests]`, where traced."""
         log_probs = torch.log_softmax(self.logits.float(), dim=-1)
         own = log_probs.gather(1, tokens[rows.owner].unsqueeze(1)).squeeze(1)
         sizes = [len(running.plan.rows) for running in self.requests]

@@ -1,32 +1,54 @@
 """The table of engines that answer instead of this process, and how a library opens one.
 
-An engine is a folder in `palate.engine` and one line here. Its `engine` module has `SETTINGS`, the
-class of its settings; `check_settings`, which checks everything that needs no server; and
-`open_engine`, which gives a `palate.engine.protocol.Engine` for a library's parts.
+An engine is a folder in `palate.engine` and an entry of `ENGINES` here: the class of its settings,
+the check of everything that needs no server, and the function that opens it for a library's parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palate.core.errors import InvalidInputError, MissingExtraError
-from palate.core.settings import load_settings
+from palate.core.settings import Settings, load_settings
 from palate.engine.parts import EngineParts
 from palate.engine.protocol import Engine
 from palate.library.soup import answers_to_measure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from palate.library.library import Library
 
-ENGINES = {
-    "vllm": "palate.engine.vllm.engine",
-    "openai": "palate.engine.openai.engine",
-}
 N_TEXTS = 4  # answers on which an engine may measure distributions
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """How engines of one kind are made.
+
+    Attributes:
+        settings: Class of the settings.
+        check: The settings after everything that needs no server was checked.
+        open: The engine for a library's parts.
+    """
+
+    settings: type[Settings]
+    check: Callable[[Any], Settings]
+    open: Callable[[Any, EngineParts], Engine]
+
+
+def _vllm() -> EngineKind:
+    from palate.engine.vllm import engine as vllm
+
+    return EngineKind(vllm.VllmSettings, vllm.check_settings, vllm.open_engine)
+
+
+def _openai() -> EngineKind:
+    from palate.engine.openai import engine as openai
+
+    return EngineKind(openai.OpenAISettings, openai.check_settings, openai.open_engine)
+
+
+ENGINES = {"vllm": _vllm, "openai": _openai}
 
 
 @dataclass(frozen=True)
@@ -39,7 +61,7 @@ class EngineChoice:
     """
 
     kind: str
-    settings: Any
+    settings: Settings
 
     def open(self, library: "Library") -> Engine:
         """The engine, answering from the library's experts.
@@ -55,7 +77,7 @@ class EngineChoice:
             library.controllers,
             lambda: answers_to_measure(library.files, library.base, library.bank)[:N_TEXTS],
         )
-        return engine_module(self.kind).open_engine(self.settings, parts)
+        return engine_kind(self.kind).open(self.settings, parts)
 
 
 def choose_engine(kind: str, settings: Mapping[str, Any]) -> EngineChoice:
@@ -69,19 +91,18 @@ def choose_engine(kind: str, settings: Mapping[str, Any]) -> EngineChoice:
         InvalidInputError: there is no such engine, or a setting is unknown or out of range.
         MissingExtraError: a package that the engine needs is not installed.
     """
-    module = engine_module(kind)
-    checked = module.SETTINGS.checked(settings, source=f"engine {kind}")
-    return EngineChoice(kind, module.check_settings(checked))
+    engine = engine_kind(kind)
+    checked = engine.settings.checked(settings, source=f"engine {kind}")
+    return EngineChoice(kind, engine.check(checked))
 
 
 def load_engine(
-    kind: str, config: Path | None = None, *, overrides: "Sequence[str]" = ()
+    kind: str, config: Path | None = None, *, overrides: Sequence[str] = ()
 ) -> EngineChoice:
     """As `choose_engine`, with settings from a YAML file and `key=value` texts."""
-    module = engine_module(kind)
-    return EngineChoice(
-        kind, module.check_settings(load_settings(module.SETTINGS, config, overrides=overrides))
-    )
+    engine = engine_kind(kind)
+    settings = load_settings(engine.settings, config, overrides=overrides)
+    return EngineChoice(kind, engine.check(settings))
 
 
 def open_engine(kind: str, settings: Mapping[str, Any], library: "Library") -> Engine:
@@ -89,17 +110,17 @@ def open_engine(kind: str, settings: Mapping[str, Any], library: "Library") -> E
     return choose_engine(kind, settings).open(library)
 
 
-def engine_module(kind: str) -> Any:
-    """The module of an engine.
+def engine_kind(kind: str) -> EngineKind:
+    """The engines of this kind.
 
     Raises:
-        InvalidInputError: there is none of this name.
-        MissingExtraError: a package that it needs is not installed.
+        InvalidInputError: there are none.
+        MissingExtraError: a package that they need is not installed.
     """
     if kind not in ENGINES:
         raise InvalidInputError(f"The engine {kind!r} is unknown; use {', '.join(ENGINES)}.")
     try:
-        return import_module(ENGINES[kind])
+        return ENGINES[kind]()
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"The engine {kind!r} needs {error.name}; install palate[serve]."

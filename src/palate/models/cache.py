@@ -113,7 +113,7 @@ class RowCache:
         mask: Tensor,
         shapes: Sequence[tuple[int, int]],
     ) -> "RowCache":
-        """A cache that begins with states; the mask may have more columns, for later tokens."""
+        """A cache that begins with states; the mask `[rows, columns]` may have more columns."""
         parts = [
             part.unflatten(2, shape).transpose(1, 2)
             for part, shape in zip(
@@ -128,7 +128,7 @@ class RowCache:
         return cls(kv, mask)
 
     def select(self, rows: Tensor) -> None:
-        """Keep the rows with these indices, in this order; an index may repeat."""
+        """Keep the rows with these indices, `[rows]`, in this order; an index may repeat."""
         self.kv.batch_select_indices(rows)
         self.mask = self.mask[rows]
         self._trim()

@@ -83,7 +83,7 @@ def gathered(items: Sequence[Item]) -> list[Item]:
 
 
 def summed(value: Tensor) -> Tensor:
-    """The sum of everybody's tensors."""
+    """The sum of everybody's tensors, all of one shape `[...]`."""
     if n_together() > 1:
         value = value.clone()
         distributed.all_reduce(value)

@@ -79,11 +79,6 @@ class EngineWorker:
         self._is_stopping = False
 
     @property
-    def n_jobs(self) -> int:
-        """Answers in the batch or waiting for it."""
-        return len(self._jobs)
-
-    @property
     def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()

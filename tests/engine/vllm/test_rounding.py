@@ -44,7 +44,6 @@ def test_the_bound_is_the_distance_of_every_coefficient_times_its_rate() -> None
     found = Rounding(0.5, np.eye(2), rates=(0.2, 0.6)).rounded((0.6, -0.3))
     assert found.coefficients == (0.5, -0.5)
     assert found.bound == pytest.approx(0.1 * 0.2 + 0.2 * 0.6)
-    assert Rounding(0.5, np.eye(2), rates=(0.2, 0.6)).worst_bound() == pytest.approx(0.2)
 
 
 def test_the_bound_holds_for_a_coin_whose_log_odds_are_the_coefficient() -> None:
@@ -71,7 +70,6 @@ def test_coefficients_on_the_grid_and_a_step_of_zero_are_exact() -> None:
 def test_without_rates_the_bound_is_unknown_not_zero() -> None:
     rounding = Rounding(0.1, np.eye(1))
     assert rounding.rounded([0.52]).bound is None
-    assert rounding.worst_bound() is None
 
 
 def test_wrong_lengths_are_refused() -> None:

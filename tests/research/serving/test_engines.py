@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from palate.engine.vllm.client import VllmSettings
+from palate.engine.vllm.rounding import Rounding
 from palate.library.library import Library
-from research.serving.engines import calibrate, compare_engines
+from research.serving.engines import calibrate, compare_engines, worst_bound
 from research.serving.engines_compare import requests_of_all_ways
 
 
@@ -74,3 +75,8 @@ def test_the_bound_of_rounding_holds_on_texts_it_was_not_made_from(tiny_library:
     assert found.check.n_outside <= 0.01 * found.check.n_tokens
     assert 0 < found.check.largest < found.worst_bound
     assert np.all(np.array(found.rates) > 0)
+
+
+def test_the_worst_bound_is_that_of_half_a_step_in_every_coefficient() -> None:
+    assert worst_bound(Rounding(0.5, np.eye(2), rates=(0.2, 0.6))) == pytest.approx(0.2)
+    assert worst_bound(Rounding(0.5, np.eye(2))) == 0.0

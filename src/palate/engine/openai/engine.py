@@ -33,7 +33,6 @@ from palate.engine.request import RunningRequest
 from palate.engine.sample import has_repetition_rules
 from palate.models.load import Base
 
-SETTINGS = OpenAISettings
 BASE = "base"  # the base's name among the endpoints; no expert has it
 
 

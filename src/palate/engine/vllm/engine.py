@@ -45,7 +45,6 @@ from palate.models.chat import encode_prompt
 from palate.models.load import Base
 
 PROBE = "Once upon a time, there was a little girl named Lily. She liked to"
-SETTINGS = VllmSettings
 SAME_MODEL = 0.02  # total variation between two implementations, also in half precision
 
 

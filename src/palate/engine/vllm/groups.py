@@ -209,7 +209,7 @@ def pool_rows(logits: Tensor, tag: GroupTag) -> Tensor:
 
 
 def sample_token(pooled: Tensor, tag: GroupTag, *, place: int) -> int:
-    """The most probable token, or the one that the place's number picks by inversion."""
+    """The most probable token of `[vocab]`, or the one of the place's number by inversion."""
     scores = pooled.double()
     if tag.temperature == 0:
         return int(scores.argmax())

@@ -79,7 +79,7 @@ class GroupedRows(LogitsProcessor):  # pyright: ignore[reportUntypedBaseClass]
         process_dict_updates(self._mixer.rows, batch_update, _row)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """The batch's logits with groups mixed."""
+        """The batch's logits `[rows, vocab]` with groups pooled."""
         return self._mixer.apply(logits) if self._mixer.rows else logits
 
 

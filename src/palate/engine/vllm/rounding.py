@@ -78,10 +78,6 @@ class Rounding:
         bound = float(min(1.0, np.abs(moved) @ np.array(self.rates))) if self.rates else None
         return Rounded(tuple(near.tolist()), norm, bound)
 
-    def worst_bound(self) -> float | None:
-        """The distributions' bound for coefficients half a step off each; `None` if unknown."""
-        return min(1.0, self.step / 2 * sum(self.rates)) if self.rates else None
-
 
 @dataclass(frozen=True)
 class Rounded:
