@@ -20,11 +20,11 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 setup: $(BIN)/.installed ## make .venv with everything pinned in constraints.txt
 
-demo: setup ## the whole story on the embedded world, into out/demo
-	$(BIN)/palate demo --out out/demo
+demo: setup ## the whole story on the small world, into out/demo
+	$(BIN)/python -m research.world.demo --out out/demo
 
-report: setup ## all ways on one scoreboard, into out/report; goes on where it stopped
-	$(BIN)/palate evaluate --out out/report $(REPORT_OPTIONS)
+report: setup ## all methods on one scoreboard, into out/report; goes on where it stopped
+	$(BIN)/python -m research.world.board --out out/report $(REPORT_OPTIONS)
 
 serve: setup ## serve the demo's library at http://127.0.0.1:8000 (run `make demo` first)
 	$(BIN)/palate serve out/demo/library --database out/demo/users.db

@@ -8,7 +8,7 @@ import numpy as np
 
 from palate.core.files import write_json, write_text_atomic
 from palate.core.seeds import generator_for
-from palate.evaluate.plots.lines import Line, lines_figure
+from palate.evaluate.plots.charts import Line, lines_figure
 from palate.evaluate.plots.theme import save_png
 from palate.metrics.bespoke import BespokeShare, bespoke_share
 from palate.metrics.intervals import Interval, bootstrap_interval

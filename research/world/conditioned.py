@@ -16,29 +16,36 @@ Deviations from the papers:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from palate.core.files import write_folder_atomic
-from palate.core.plan import reference_plan
+from palate.build.run_file import stored_run
+from palate.core.decision import Decision, Known, Messages, with_instruction
+from palate.core.files import hash_files, write_folder_atomic
+from palate.core.plan import member_plan, reference_plan
 from palate.core.progress import progress_of
 from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.types import Objective
+from palate.evaluate.rivals import derived_library
+from palate.library.controller import strengths_for, wording_of
 from palate.library.library import Library
 from palate.library.rewards import library_rewards
 from palate.mixture.wording import MixtureRequest, Wording
+from palate.models.adapter import load_adapter
 from palate.models.chat import encode_prompt
 from palate.training.anchors import Anchor
 from palate.training.job import ExpertJob, TrainingData
 from palate.training.pairs import Sequences
 from palate.training.rollouts import Rollout, read_rollouts
-from palate.training.save import fill_expert_folder
+from palate.training.save import PARAMETERS, fill_expert_folder
 from palate.training.train import deterministic, sequence_log_probs, train_expert
 from research.world.prompts import MAX_ANSWER_TOKENS
 
-NAME = "morl"
+NAME = "morl"  # of folders and seeds
+CONDITIONED = "conditioned"  # as the board names it
 WIDER = 2  # times the rank of an expert, at the same scale
 _WANTED = Objective("wanted", "What the user of the prompt wants.")
 
@@ -55,10 +62,10 @@ def train_morl(
 
     Args:
         opened: Base and rewards; the experts are not used.
-        wording: Says how a preference is told.
+        wording: Says how a preference is put into words.
         asked: Training prompts with strengths over the experts, which stand for the objectives.
         folder: Written when training is done.
-        seed: Of answers and adapter.
+        seed: Random seed of answers and adapter.
     """
     stored = stored_run(opened.manifest.config)
     own, shape = stored.training, stored.adapter
@@ -82,6 +89,48 @@ def train_morl(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    """One policy for everybody, trained with the preference in the prompt.
+
+    Attributes:
+        source: The library of experts, whose objectives' sentences the policy was trained with.
+    """
+
+    source: Library
+    name: str = CONDITIONED
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """The policy's row, prompted with the preference as in training."""
+        manifest = self.source.manifest
+        wording = wording_of(manifest, self.source.base, prompts="full")
+        request = MixtureRequest(messages, strengths_for(manifest, dict(known.preference or {})))
+        sentence = wording.preference(request)
+        return Decision(
+            with_instruction(messages, sentence),
+            member_plan(index=0, n_experts=library.bank.n_experts),
+            self.name,
+            reason=f"One policy for everybody, prompted: {sentence!r}.",
+        )
+
+
+def conditioned_library(library: Library, folder: Path) -> Library:
+    """The library of one policy trained with the preference in the prompt.
+
+    Args:
+        library: Whose base and objectives it has.
+        folder: From `train_morl`.
+    """
+    n_objectives = len(library.manifest.objective_names)
+    even = (1.0 / n_objectives,) * n_objectives
+    return derived_library(
+        library,
+        {CONDITIONED: load_adapter(folder)},
+        {CONDITIONED: even},
+        key=hash_files([folder / PARAMETERS]),
+    )
+
+
 def fair_share(opened: Library, everything: Sequence[MixtureRequest]) -> list[MixtureRequest]:
     """So many of these, drawn at random, as make the answers that the experts were trained on.
 
@@ -97,7 +146,9 @@ def fair_share(opened: Library, everything: Sequence[MixtureRequest]) -> list[Mi
     return [everything[place] for place in sorted(chosen.tolist())]
 
 
-def _data(opened: Library, wording: Wording, asked: Sequence[MixtureRequest], *, seed: int) -> TrainingData:
+def _data(
+    opened: Library, wording: Wording, asked: Sequence[MixtureRequest], *, seed: int
+) -> TrainingData:
     """Two answers of the base that is told the preference, to everything that is asked."""
     plan = reference_plan(n_experts=len(opened.manifest.experts))
     twice = [item for item in asked for _ in range(2)]

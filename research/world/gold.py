@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from research.world.grammar import read
+from research.world.grammar import parse, read
 from research.world.objectives import OBJECTIVE_NAMES
 from research.world.topics import MAX_FACTS
 from research.world.words import COLD_WORDS, WARM_WORDS, marked_words, words_of
@@ -48,6 +48,17 @@ def gold_reward(objective: str, texts: Sequence[str]) -> Float[ndarray, " texts"
             f"The objective {objective!r} is unknown; use one of {', '.join(OBJECTIVE_NAMES)}."
         )
     return gold_rewards(texts)[:, OBJECTIVE_NAMES.index(objective)]
+
+
+def judge(
+    prompts: Sequence[str], texts: Sequence[str]
+) -> tuple[Float[ndarray, "texts objectives"], list[bool]]:
+    """The gold rewards, and whether the grammar gives such an answer to its prompt.
+
+    The callable that a suite names as its judge; see `palate.evaluate.judges.FunctionJudge`.
+    """
+    pairs = zip(prompts, texts, strict=True)
+    return gold_rewards(texts), [parse(prompt, text).answer is not None for prompt, text in pairs]
 
 
 def _rewards_of(text: str) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ import pytest
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError, InvalidPreferenceError
 from palate.core.protocols import SamplingParams
-from palate.evaluate.alpaca_answers import AlpacaJob, answer_instructions
+from palate.evaluate.alpaca import AlpacaJob, answer_instructions
 from palate.library.library import Library
 
 KIND = Known(preference={"kind": 0.5, "short": 0.5}, strength=2.0)

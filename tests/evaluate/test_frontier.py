@@ -5,7 +5,7 @@ import pytest
 from evaluate.board import rows
 from palate.evaluate.cells import pair_up
 from palate.evaluate.compare import frontier
-from palate.evaluate.plots.frontier import Point, frontier_figure
+from palate.evaluate.plots.charts import Point, frontier_figure
 from palate.metrics.intervals import Interval
 
 GAINS = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from palate.evaluate.plots.tokens import PER_ROW, token_heat
+from palate.evaluate.plots.charts import PER_ROW, token_heat
 
 
 @pytest.mark.parametrize("n_tokens", [5, PER_ROW, PER_ROW + 24, 3 * PER_ROW])

@@ -153,7 +153,7 @@ def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
     bodies = asked_of_all_ways()
     with TestClient(make_app(parts)) as client:
         own = [client.post("/v1/completions", json=one).json() for one in bodies]
-    words = ["scale", "serve", "--replicas", "2", "--engine", "vllm", "--url", vllm.url]
+    words = ["serve", "--replicas", "2", "--engine", "vllm", "--url", vllm.url]
     words += ["--no-rates"]
     use = {"max_adapters": 4, "top_k": 259, "max_top_k": 259, "pools": "server"}
     for key, value in (use | {"adapters_folder": tmp_path / "adapters"}).items():

@@ -1,4 +1,4 @@
-"""AlpacaEval's files: instructions to answer, outputs to be judged, and its judgments.
+"""AlpacaEval: its instructions answered for one user, and the judgments of its annotators read.
 
     instructions   JSON list of objects with `instruction`, perhaps `input` and `dataset`
     outputs        the same with `output` and `generator`: what `alpaca_eval --model_outputs` reads
@@ -15,53 +15,43 @@ from typing import Any
 
 import numpy as np
 
+from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import read_json, write_json
-from palate.core.seeds import generator_for
+from palate.core.progress import progress_of
+from palate.core.protocols import SamplingParams
+from palate.core.seeds import derive_seed, generator_for
+from palate.library.generate import generate_all
+from palate.library.library import Library
 from palate.metrics.intervals import Interval, bootstrap_interval
 from palate.metrics.length_control import LengthControl, length_controlled_rate
 from palate.metrics.win_rates import WinRates, win_rates
 
 OLD_TIE, TIE = 0.0, 1.5
-_KEPT = ("dataset", "datasplit", "input")  # of an instruction, in its output
+BLOCK = 64  # instructions that are answered at a time
+_COPIED = ("dataset", "datasplit", "input")  # of an instruction, in its output
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """What an annotator said of one instruction.
-
-    Attributes:
-        instruction: What was asked.
-        score: Probability in [0, 1] that ours is better; 0.5 is a tie.
-        length_difference: Characters of ours less those of the other's.
-    """
+    """An annotator's judgment of the answers to one instruction."""
 
     instruction: str
-    score: float
-    length_difference: int
+    score: float  # probability in [0, 1] that ours is better; 0.5 is a tie
+    length_difference: int  # characters of ours less those of the other
 
 
 @dataclass(frozen=True)
 class AlpacaRates:
-    """Judgments as win rates.
+    """Judgments as win rates."""
 
-    Attributes:
-        generator: Ours.
-        rival: The other, or all others.
-        annotator: Who judged.
-        n_failed: Judgments without a preference, which are left out.
-        win_rate: Mean probability that ours is better, as AlpacaEval's leaderboard gives it.
-        rates: Of verdicts: above one half is won, one half is a tie.
-        controlled: The win rate at equal length, by our model of length (`palate.metrics`).
-    """
-
-    generator: str
-    rival: str
+    generator: str  # ours
+    rival: str  # the other, or all others
     annotator: str
-    n_failed: int
-    win_rate: Interval
-    rates: WinRates
-    controlled: LengthControl
+    n_failed: int  # judgments without a preference, which are left out
+    win_rate: Interval  # mean probability that ours is better, as on AlpacaEval's leaderboard
+    rates: WinRates  # of verdicts: above one half is won, one half is a tie
+    controlled: LengthControl  # at equal length, by `palate.metrics.length_control`
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -110,11 +100,62 @@ def write_outputs(
             "instruction": row["instruction"],
             "output": text,
             "generator": generator,
-            **{name: row[name] for name in _KEPT if name in row},
+            **{name: row[name] for name in _COPIED if name in row},
         }
         for row, text in zip(rows, texts, strict=True)
     ]
     write_json(path, content)
+
+
+@dataclass(frozen=True)
+class AlpacaAnswers:
+    """A file of outputs; method and coefficients are those of the first instruction."""
+
+    path: str
+    generator: str  # name of the answers in AlpacaEval
+    method: str
+    coefficients: dict[str, float]  # by expert
+    n_answers: int  # one per instruction
+
+
+@dataclass(frozen=True)
+class AlpacaJob:
+    """What is answered, and where to."""
+
+    instructions: Path  # of AlpacaEval
+    out: Path  # for the outputs
+    sampling: SamplingParams
+    generator: str = "palate"  # name of the answers in AlpacaEval
+    seed: int = 0
+
+
+def answer_instructions(
+    library: Library, known: Known, job: AlpacaJob, *, method: str = "auto"
+) -> AlpacaAnswers:
+    """Answer every instruction as the user wants it, and write the outputs file.
+
+    Raises:
+        InvalidInputError: the file is missing or empty, or see `Library.decide`.
+        FormatError: the file holds no instructions.
+    """
+    rows = read_instructions(job.instructions)
+    prompts = [prompt_of(row) for row in rows]
+    decisions = [library.decide(prompt, known, method=method) for prompt in prompts]
+    seeds = [derive_seed(job.seed, "alpaca", prompt) for prompt in prompts]
+    texts: list[str] = []
+    with progress_of("answers, instructions") as report:
+        for start in range(0, len(prompts), BLOCK):
+            block = slice(start, start + BLOCK)
+            outputs = generate_all(
+                library, decisions[block], sampling=job.sampling, seeds=seeds[block]
+            )
+            texts += [output.text.strip() for output in outputs]
+            report(len(texts), len(prompts))
+    write_outputs(job.out, rows, texts, generator=job.generator)
+    first = decisions[0]
+    return AlpacaAnswers(
+        str(job.out), job.generator, first.method, dict(first.coefficients), len(texts)
+    )
 
 
 def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:

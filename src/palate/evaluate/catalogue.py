@@ -49,8 +49,12 @@ def parse_name(name: str) -> EntrantName:
         raise InvalidInputError(
             f"The method {name!r} cannot be read; use METHOD, METHOD@N or METHOD+best-of-N."
         )
-    numbers = (match[part] and int(match[part]) for part in ("n_comparisons", "n_candidates"))
-    return EntrantName(match["method"], *numbers)
+    n_comparisons, n_candidates = match["n_comparisons"], match["n_candidates"]
+    return EntrantName(
+        match["method"],
+        None if n_comparisons is None else int(n_comparisons),
+        None if n_candidates is None else int(n_candidates),
+    )
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,17 @@ from palate.evaluate.advice import advice
 from palate.evaluate.catalogue import entry_of, parse_name
 from palate.evaluate.compare import is_choice
 from palate.evaluate.markdown import nats_text
-from palate.evaluate.plots.forest import forest
-from palate.evaluate.plots.frontier import Point, frontier_figure
-from palate.evaluate.plots.fronts import front_panels
-from palate.evaluate.plots.heat import heat_table
-from palate.evaluate.plots.lines import Line, lines_figure
+from palate.evaluate.plots.charts import (
+    Line,
+    Point,
+    forest,
+    front_panels,
+    frontier_figure,
+    heat_table,
+    lines_figure,
+    token_heat,
+)
 from palate.evaluate.plots.theme import as_page_svg
-from palate.evaluate.plots.tokens import token_heat
 from palate.evaluate.report import Report
 from palate.evaluate.tables import CurvePoint
 

@@ -103,7 +103,7 @@ def run_jobs(jobs: Sequence[Job], worker: Worker, *, results: Results, n_workers
                 collect(worker(job, _rows_of(results, job.seed)))
             return
         try:
-            with worker_pool(n_workers, _keep_worker, worker) as pool:
+            with worker_pool(n_workers, worker) as pool:
                 _share(deque(jobs), pool, results, collect, n_workers=n_workers)
         except BrokenProcessPool as error:
             raise PalateError(
@@ -112,10 +112,10 @@ def run_jobs(jobs: Sequence[Job], worker: Worker, *, results: Results, n_workers
             ) from error
 
 
-def worker_pool(n_workers: int, begin: Callable[..., None], *args: object) -> ProcessPoolExecutor:
-    """Processes of one thread each, started afresh, that end with this one; each calls `begin`."""
+def worker_pool(n_workers: int, worker: Worker | None = None) -> ProcessPoolExecutor:
+    """Processes of one thread each, started afresh, that end with this one."""
     return ProcessPoolExecutor(
-        n_workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(begin, *args)
+        n_workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(worker,)
     )
 
 
@@ -164,23 +164,20 @@ def _lacks_answers(suite: Suite, job: Job, results: Results) -> bool:
     )
 
 
-_WORKERS: list[Worker] = []  # of this process, where it is one of several
-
-
-def _keep_worker(worker: Worker) -> None:
-    _WORKERS[:] = [worker]
+_WORKERS: list[Worker | None] = []  # one, where this process is one of several
 
 
 def _do(job: Job, rows: Sequence[Row]) -> list[Row]:
-    return _WORKERS[0](job, rows)
+    (worker,) = _WORKERS
+    return [] if worker is None else worker(job, rows)
 
 
-def _begin(begin: Callable[..., None], *args: object) -> None:
+def _begin(worker: Worker | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a process without a traceback
     os.environ["TTY_COMPATIBLE"] = "0"  # plain lines of progress: several bars would overwrite
     torch.set_num_threads(1)
     Thread(target=_end_with_parent, daemon=True).start()
-    begin(*args)
+    _WORKERS[:] = [worker]
 
 
 def _end_with_parent() -> None:

@@ -43,11 +43,7 @@ class OpensEngine(Protocol):
 
 @dataclass(frozen=True)
 class ServeJob:
-    """A library to be served, and where.
-
-    Attributes:
-        engine_of: Opens the engine for the library; `None` answers in this process.
-    """
+    """A library to be served, and where."""
 
     library: Path  # its folder
     database: str  # URL, or path of a SQLite file
@@ -57,11 +53,11 @@ class ServeJob:
     device: str  # as torch names devices
     dtype: str  # of the base's parameters
     settings: ServeSettings
-    engine_of: EngineOf | None = None
+    engine_of: EngineOf | None = None  # opens the engine; `None` answers in this process
 
 
 def serve_library(job: ServeJob) -> None:
-    """Open everything and listen until told to stop.
+    """Open everything and listen until a signal ends the server.
 
     Raises:
         InvalidInputError: the address is public and there are no keys, or there is no library.
@@ -75,11 +71,7 @@ def serve_library(job: ServeJob) -> None:
 
 
 def serve_opened(library: Library, options: ServeOptions) -> None:
-    """Serve a library that is open already, until told to stop.
-
-    Args:
-        library: What answers.
-        options: See `ServeOptions`; every one has a default.
+    """Serve a library that is open already, until a signal ends the server.
 
     Raises:
         InvalidInputError: the address is public and there are no keys, or an option is of another
@@ -89,12 +81,8 @@ def serve_opened(library: Library, options: ServeOptions) -> None:
     """
     database, host = _database_of(options.get("store")), options.get("host", HOST)
     _require_safe(database, host=host)
-    served = assemble(
-        library,
-        _settings_of(options.get("settings")),
-        database=database,
-        engine_of=_engine_of(options.get("engine")),
-    )
+    settings, engine_of = _settings_of(options.get("settings")), _engine_of(options.get("engine"))
+    served = assemble(library, settings, database=database, engine_of=engine_of)
     serve(served, host=host, port=options.get("port", PORT))
 
 

@@ -14,6 +14,7 @@ from palate.core.errors import (
     PalateError,
     ProviderError,
 )
+from palate.serve import renamed
 
 KINDS = {
     400: "invalid_request_error",
@@ -28,8 +29,6 @@ KINDS = {
     503: "service_unavailable_error",
     504: "timeout_error",
 }
-RENAMED = {"palate.way": "palate.method", "palate.person": "palate.user", "person": "user"}
-MOVED = {"/v1/people": "/v1/users"}
 MAX_SHOWN = 80  # characters of a value that a message repeats
 UNION_MEMBERS = ("constrained-", "list[")  # how pydantic calls the members of a union; no keys
 
@@ -64,12 +63,12 @@ def from_palate(error: PalateError) -> ApiError:
 def from_validation(error: RequestValidationError) -> ApiError:
     """The first broken rule, in one sentence; the values of a user's texts are not repeated."""
     broken = [(_place(rule["loc"]), rule) for rule in error.errors()]
-    place, first = next((one for one in broken if one[0] in RENAMED), broken[0])
+    place, first = next((one for one in broken if one[0] in renamed.FIELDS), broken[0])
     kind = first["type"]
     if kind == "json_invalid":
         return ApiError(400, "The body is not valid JSON; send one JSON object.", "invalid_json")
     if kind == "extra_forbidden":
-        now = RENAMED.get(place)
+        now = renamed.FIELDS.get(place)
         remedy = "remove it or correct its name" if now is None else f"it is {now!r} now"
         message = f"The key {place[:MAX_SHOWN]!r} is unknown; {remedy}."
         return ApiError(400, message, code="unknown_parameter", param=place)
@@ -88,7 +87,7 @@ def _place(parts: Sequence[object]) -> str:
 
 def from_http(error: HTTPException, path: str = "") -> ApiError:
     """What the router itself refuses."""
-    for old, new in MOVED.items():
+    for old, new in renamed.ADDRESSES.items():
         if path == old or path.startswith(f"{old}/"):
             message = f"The address {old} is unknown; it is {new} now."
             return ApiError(404, message, code="not_found")

@@ -18,7 +18,7 @@ def small_run(folder: Path, *, seed: int):
     run = world_run(folder, seed=seed, annotation=annotation)
     return run.model_copy(
         update={
-            "training": run.training.model_copy(update={"n_steps": 2}),
+            "training": run.training.model_copy(update={"max_steps": 2}),
             "calibration": run.calibration.model_copy(update={"n_prompts": 8, "max_points": 6}),
         }
     )

@@ -54,7 +54,7 @@ def test_at_least_98_of_100_held_out_answers_are_well_formed(held_out_answers):
 
 
 def test_nine_in_ten_held_out_answers_with_a_users_wishes_are_well_formed(base):
-    # the shipped base reaches 0.968 [0.951, 0.980] of 600, see research/world/README.md; fewer is a broken one
+    # the shipped base reaches 0.968 [0.951, 0.980] of 600 (research/world/README.md)
     prompts = held_out_prompts()[:96]
     wishes = [USERS[place % len(USERS)].instruction for place in range(len(prompts))]
     texts = [format_prompt(p, wish) for p, wish in zip(prompts, wishes, strict=True)]

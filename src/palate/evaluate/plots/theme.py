@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 SEQUENTIAL = "cividis"  # monotone in lightness, made for colour-blind readers
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#555555")  # Okabe, Ito
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that lines are told apart in grey too
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # so that lines differ in grey, too
 
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)  # says who drew it; the page does
 INK = "#0b0b0d"  # what is replaced by the page's text colour

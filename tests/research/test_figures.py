@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from palate.evaluate.plots.gaps import gap_curves
 from palate.evaluate.plots.theme import save_png
+from research.figures import gap_curves
 
 
 def test_every_way_is_one_line_through_its_estimates_with_its_intervals(tmp_path):
