@@ -17,7 +17,6 @@ from palate.engine.openai.engine import OpenAIEngine, open_engine
 from palate.engine.parts import EngineParts
 from palate.engine.protocol import Engine, ExecutionReport, StepOutput, finished, run
 from palate.engine.request import RunningRequest
-from palate.engine.sample import sample_tokens
 from palate.models.load import Base
 from vllm_stand_in import StandIn
 
@@ -25,7 +24,7 @@ NAMES = ("short", "wide", "head")
 
 
 class StubEngine:
-    """The base alone: one forward pass for each token, without a cache."""
+    """The base alone, always greedy: one forward pass for each token, without a cache."""
 
     name = "stub"
     max_num_seqs = 4
@@ -70,19 +69,11 @@ class StubSession:
         return output
 
     def next_token(self, running: RunningRequest) -> Token:
-        ids, place = [*running.prompt, *running.tokens], len(running.tokens)
         with torch.no_grad():
-            log_probs = self.base.model(torch.tensor([ids])).logits[:, -1].log_softmax(-1)
-        token = int(
-            sample_tokens(
-                log_probs,
-                sampling=[running.request.sampling],
-                prompts=[running.prompt],
-                answers=[running.tokens],
-                uniform=torch.tensor([running.uniforms[place]]),
-            )
-        )
-        return running.take(token, float(log_probs[0, token]), stop_ids=self.base.stop_ids)
+            ids = torch.tensor([[*running.prompt, *running.tokens]])
+            log_probs = self.base.model(ids).logits[0, -1].log_softmax(-1)
+        token = int(log_probs.argmax())
+        return running.take(token, float(log_probs[token]), stop_ids=self.base.stop_ids)
 
     def report(self, running: RunningRequest) -> ExecutionReport | None: ...
 
