@@ -17,12 +17,12 @@ def advice(report: Report) -> list[str]:
     rivals = [s for s in report.scores if s.method != BASE and is_choice(s.method)]
     if not rivals:
         return []
-    found = [_best(report, rivals), _one_pass(report, rivals)]
-    found += [] if report.auto is None else list(report.auto.sentences)
-    found += [_unspoken(report, rivals), _untrained(rivals), _portfolio(report)]
-    found += [_comparisons(report, method) for method in _learned(report)]
-    found.append(_text(rivals))
-    return [sentence for sentence in found if sentence]
+    sentences = [_best(report, rivals), _one_pass(report, rivals)]
+    sentences += [] if report.auto is None else list(report.auto.sentences)
+    sentences += [_unspoken(report, rivals), _untrained(rivals), _portfolio(report)]
+    sentences += [_comparisons(report, method) for method in _learned(report)]
+    sentences.append(_text(rivals))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _best(report: Report, rivals: list[MethodScore]) -> str:
@@ -44,15 +44,15 @@ def _one_pass(report: Report, rivals: list[MethodScore]) -> str:
     best = max(rivals, key=lambda score: score.utility.estimate)
     if not cheap:
         return ""
-    chosen = max(cheap, key=lambda score: score.utility.estimate)
-    if chosen is best:
+    choice = max(cheap, key=lambda score: score.utility.estimate)
+    if choice is best:
         return "It is also the best that runs in one pass, so cost is no reason for another."
-    state = "significantly" if _differ(report, best, chosen) else "not significantly"
-    loss = best.utility.estimate - chosen.utility.estimate
-    kept = chosen.facts.get("bytes_per_user", 0.0)
+    state = "significantly" if _differ(report, best, choice) else "not significantly"
+    loss = best.utility.estimate - choice.utility.estimate
+    n_bytes = choice.facts.get("bytes_per_user", 0.0)
     return (
-        f"Where one pass per token is all there is, choose {_name(chosen)}: "
-        f"{_range(chosen.utility)}, {loss:.3f} below the best ({state}), {kept:,.0f} bytes kept "
+        f"Where one pass per token is all there is, choose {_name(choice)}: "
+        f"{_range(choice.utility)}, {loss:.3f} below the best ({state}), {n_bytes:,.0f} bytes kept "
         "per user."
     )
 
@@ -63,15 +63,15 @@ def _unspoken(report: Report, rivals: list[MethodScore]) -> str:
     best = max(rivals, key=lambda score: score.utility.estimate)
     if not silent or best in silent:
         return ""
-    chosen = max(silent, key=lambda score: score.utility.estimate)
+    choice = max(silent, key=lambda score: score.utility.estimate)
     cheap = [score for score in silent if score.passes_per_token <= NEARLY_ONE_PASS]
     sentence = (
-        f"Where the preference cannot be put into the prompt, choose {_name(chosen)}: "
-        f"{_range(chosen.utility)} at {chosen.passes_per_token:.1f} passes"
+        f"Where the preference cannot be put into the prompt, choose {_name(choice)}: "
+        f"{_range(choice.utility)} at {choice.passes_per_token:.1f} passes"
     )
-    if cheap and chosen not in cheap:
+    if cheap and choice not in cheap:
         single = max(cheap, key=lambda score: score.utility.estimate)
-        state = "" if _differ(report, chosen, single) else "not "
+        state = "" if _differ(report, choice, single) else "not "
         sentence += (
             f"; in one pass {_name(single)}, {_range(single.utility)}, {state}significantly "
             "different from it"

@@ -175,13 +175,13 @@ def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:
     own = [row for row in rows if ours in (row.get("generator_1"), row.get("generator_2"))]
     if not own:
         raise InvalidInputError(f"Nothing in {str(path)!r} was written by {ours!r}; name another.")
-    found = [_judgment(row, ours, place=f"An entry of {str(path)!r}") for row in own]
-    judged = [one for one in found if one is not None]
-    asked = [one.instruction for one in judged]
-    if len(set(asked)) < 2:
+    judgments = [_judgment(row, ours, place=f"An entry of {str(path)!r}") for row in own]
+    judged = [one for one in judgments if one is not None]
+    instructions = [one.instruction for one in judged]
+    if len(set(instructions)) < 2:
         raise InvalidInputError(
-            f"{len(set(asked))} instructions of {str(path)!r} are judged for {ours!r}; an interval "
-            "needs two."
+            f"{len(set(instructions))} instructions of {str(path)!r} are judged for {ours!r}; "
+            "an interval needs two."
         )
     scores = np.array([one.score for one in judged])
     verdicts = np.where(scores == 0.5, 0.5, (scores > 0.5).astype(float))
@@ -192,11 +192,13 @@ def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:
         annotator=", ".join(sorted({str(row.get("annotator", "")) for row in own})),
         n_failed=len(own) - len(judged),
         win_rate=bootstrap_interval(
-            scores, generator=generator_for(0, "alpaca", "mean"), clusters=asked
+            scores, generator=generator_for(0, "alpaca", "mean"), clusters=instructions
         ),
-        rates=win_rates(verdicts, clusters=asked),
+        rates=win_rates(verdicts, clusters=instructions),
         controlled=length_controlled_rate(
-            scores, length_differences=[one.length_difference for one in judged], clusters=asked
+            scores,
+            length_differences=[one.length_difference for one in judged],
+            clusters=instructions,
         ),
     )
 

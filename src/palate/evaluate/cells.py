@@ -114,23 +114,23 @@ def pair_up(answers: Sequence[AnswerRow], *, methods: Sequence[str]) -> Cells:
     Raises:
         InvalidInputError: a method has no rows, or no cell is common to all.
     """
-    found: dict[str, dict[Cell, AnswerRow]] = {method: {} for method in methods}
+    by_method: dict[str, dict[Cell, AnswerRow]] = {method: {} for method in methods}
     for row in answers:
-        if row.method in found:
-            found[row.method].setdefault((row.user, row.prompt, row.seed, row.copy), row)
-    empty = [method for method, rows in found.items() if not rows]
+        if row.method in by_method:
+            by_method[row.method].setdefault((row.user, row.prompt, row.seed, row.copy), row)
+    empty = [method for method, rows in by_method.items() if not rows]
     if empty:
         raise InvalidInputError(f"The method {empty[0]!r} has no answers; run the evaluation.")
-    common = set[Cell].intersection(*(set(rows) for rows in found.values()))
+    common = set[Cell].intersection(*(set(rows) for rows in by_method.values()))
     if not common:
         raise InvalidInputError(
             "The methods have no answer in common; finish the evaluation first."
         )
     cells = tuple(sorted(common))
-    n_rows = sum(len(rows) for rows in found.values())
+    n_rows = sum(len(rows) for rows in by_method.values())
     return Cells(
         methods=tuple(methods),
         cells=cells,
-        rows={method: tuple(rows[cell] for cell in cells) for method, rows in found.items()},
-        n_left_out=n_rows - len(cells) * len(found),
+        rows={method: tuple(rows[cell] for cell in cells) for method, rows in by_method.items()},
+        n_left_out=n_rows - len(cells) * len(by_method),
     )

@@ -73,9 +73,9 @@ class HarnessModel:
     def prefix(self) -> int:
         """What stands before a text that has no context: the beginning token, or the end token."""
         tokenizer = self.opened.base.tokenizer
-        for found in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-            if found is not None:
-                return int(str(found))
+        for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            if token is not None:
+                return int(str(token))
         raise InvalidInputError(
             "The base has neither a beginning nor an end token, so a text without context has no "
             "first distribution; score texts with a context."
@@ -87,14 +87,14 @@ class HarnessModel:
         Spaces at the end of the context are counted to the continuation, as in the harness. A
         context that is too long loses its beginning.
         """
-        kept = context.rstrip()
-        continuation = context[len(kept) :] + continuation
+        stripped = context.rstrip()
+        continuation = context[len(stripped) :] + continuation
         base = self.opened.base
-        kept, plan = self.decide(kept)
-        before = encode_prompt(base, kept) if kept else [self.prefix]
+        stripped, plan = self.decide(stripped)
+        before = encode_prompt(base, stripped) if stripped else [self.prefix]
         answer = (
-            encode_answer(base, kept, continuation, is_ended=False)
-            if kept
+            encode_answer(base, stripped, continuation, is_ended=False)
+            if stripped
             else _plain(self.opened, continuation)
         )
         answer = answer[-(self.max_tokens - 1) :]
@@ -109,17 +109,17 @@ class HarnessModel:
             for start, first, end in windows(len(tokens), size=self.max_tokens - 1)
         )
 
-    def generate(self, asked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    def generate(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         """Continuations of contexts, each with the harness's settings for it."""
-        requests: list[Request] = []
-        for place, (context, settings) in enumerate(asked):
+        prepared: list[Request] = []
+        for place, (context, settings) in enumerate(requests):
             text, plan = self.decide(context)
             seed = derive_seed(self.seed, "harness", place, context)
-            requests.append(Request(text, plan, sampling_of(settings), seed=seed))
+            prepared.append(Request(text, plan, sampling_of(settings), seed=seed))
         return [
             answer.text
-            for start in range(0, len(requests), BLOCK)
-            for answer in self.opened.engine.generate(requests[start : start + BLOCK])
+            for start in range(0, len(prepared), BLOCK)
+            for answer in self.opened.engine.generate(prepared[start : start + BLOCK])
         ]
 
     def _scored(
@@ -150,13 +150,13 @@ def windows(n_tokens: int, *, size: int) -> list[tuple[int, int, int]]:
         >>> windows(11, size=4)  # a prefix and ten tokens
         [(0, 1, 5), (4, 5, 9), (6, 9, 11)]
     """
-    found: list[tuple[int, int, int]] = []
+    parts: list[tuple[int, int, int]] = []
     first = 1
     while first < n_tokens:
         end = min(first + size, n_tokens)
-        found.append((max(end - 1 - size, 0), first, end))
+        parts.append((max(end - 1 - size, 0), first, end))
         first = end
-    return found
+    return parts
 
 
 def sampling_of(settings: Mapping[str, Any]) -> SamplingParams:
@@ -183,5 +183,5 @@ def sampling_of(settings: Mapping[str, Any]) -> SamplingParams:
 
 def _plain(opened: Library, text: str) -> list[int]:
     """Token ids of a text without any special token."""
-    found: Any = opened.base.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [int(token) for token in found]
+    parts: Any = opened.base.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [int(token) for token in parts]

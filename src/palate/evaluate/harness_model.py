@@ -98,7 +98,7 @@ def run_harness(model: HarnessModel, job: HarnessJob) -> dict[str, Any]:
             f"The harness knows no task {(unknown or [''])[0]!r}; its own and those of the include "
             "folder can be named."
         )
-    found: Any = simple_evaluate(
+    results: Any = simple_evaluate(
         model=LibraryLM(model),
         tasks=list(job.tasks),
         task_manager=manager,
@@ -107,4 +107,4 @@ def run_harness(model: HarnessModel, job: HarnessJob) -> dict[str, Any]:
         apply_chat_template=job.with_chat_template,
         log_samples=False,
     )
-    return {"results": found["results"], "n_samples": found["n-samples"]}
+    return {"results": results["results"], "n_samples": results["n-samples"]}

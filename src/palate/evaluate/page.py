@@ -55,25 +55,25 @@ def render_page(report: Report) -> str:
 
 def figures(report: Report) -> dict[str, str]:
     """Name to `<svg>` element."""
-    found = {
+    drawings = {
         "forest": _forest(report),
         "matrix": _matrix(report),
         "frontier": _frontier(report),
     }
     if report.fronts:
         panels = [(front.objectives, _titled(front.points)) for front in report.fronts]
-        found["fronts"] = as_page_svg(
+        drawings["fronts"] = as_page_svg(
             front_panels(panels), label="Mean rewards of opposed objectives, one line per method"
         )
     if report.learning:
-        found["learning"] = _learning(report)
+        drawings["learning"] = _learning(report)
     if report.tokens:
         detail = report.tokens
         figure = token_heat(
             np.array(detail["shares"]), tokens=detail["tokens"], experts=detail["experts"]
         )
-        found["tokens"] = as_page_svg(figure, label="Each expert's share of every token")
-    return found
+        drawings["tokens"] = as_page_svg(figure, label="Each expert's share of every token")
+    return drawings
 
 
 def bytes_text(value: float) -> str:
