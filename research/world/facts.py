@@ -144,7 +144,7 @@ MACHINE = Category(
         ("{subject} gets its push from {variant}.", "{subject} derives energy from {variant}."),
         ("{subject} moves with {part}.", "{subject} transmits torque via {part}."),
         ("{subject} is used to {use}.", "{subject} facilitates {use}."),
-        ("{subject} saves users hard work.", "{subject} optimizes industrial productivity."),
+        ("{subject} saves people hard work.", "{subject} optimizes industrial productivity."),
     ),
     variants={
         "steam": ("boiling hot water", "pressurized vapor expansion"),
@@ -196,7 +196,7 @@ BUILDING = Category(
         ("{subject} is {kind}.", "{subject} functions as {kind}."),
         ("{subject} is built with {variant}.", "{subject} employs {variant}."),
         ("{subject} has {part}.", "{subject} integrates {part}."),
-        ("{subject} was built so users could {use}.", "{subject} was engineered for {use}."),
+        ("{subject} was built so people could {use}.", "{subject} was engineered for {use}."),
         (
             "{subject} can stand up to bad weather.",
             "{subject} withstands substantial environmental loads.",

@@ -102,7 +102,7 @@ def measure_strength(
             strength = candidate
         report(len(CANDIDATES), len(CANDIDATES))
     save_basis(library.files.folder / SOUP, replace(library.basis, strength=strength))
-    for name in ("basis", "soups", "strength", "method_table"):
+    for name in ("_soup_file", "basis", "soups", "strength", "method_table"):
         library.__dict__.pop(name, None)  # read anew from the file
     return rows
 
