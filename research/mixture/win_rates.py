@@ -235,7 +235,7 @@ def study_of(
         by_user={
             user.name: bootstrap_interval(
                 gap[compared.user == place],
-                generator=generator_for(0, "user", user.name),
+                generator=generator_for(0, "person", user.name),
                 clusters=compared.prompt[compared.user == place],
             )
             for place, user in enumerate(USERS)

@@ -219,7 +219,7 @@ class _World:
     @classmethod
     def of(cls, study: Study) -> "_World":
         def draws(name: str) -> np.random.Generator:
-            return generator_for(study.seed, "users study", study.n_objectives, name)
+            return generator_for(study.seed, "people study", study.n_objectives, name)
 
         def preferences(name: str) -> Float[ndarray, "users objectives"]:
             return sample_simplex(

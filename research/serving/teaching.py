@@ -152,7 +152,7 @@ def run_user(
     for label, wanted in METHODS.items() if drill.with_methods else ():
         if wanted["method"] in served:
             judged[label] = _judge(server, {"preference": shares, **wanted}, taste, drill)
-    generator = generator_for(drill.seed, "user drill", user.name)
+    generator = generator_for(drill.seed, "person drill", user.name)
     acknowledged: list[str] = []
     for number in range(drill.n_questions):
         before_question(number)
@@ -176,7 +176,7 @@ def _story(
     means = {method: float(values.mean()) for method, values in judged.items()}
     known = {method: value for method, value in means.items() if method not in ("learned", "base")}
     best = max(known, key=lambda method: known[method]) if known else "base"
-    generator = generator_for(drill.seed, "user interval", user.name)
+    generator = generator_for(drill.seed, "person interval", user.name)
     ratio = means["learned"] / means[best]
     places = generator.integers(drill.n_prompts, size=(2000, drill.n_prompts))
     drawn = judged["learned"][places].mean(axis=1) / judged[best][places].mean(axis=1)

@@ -47,7 +47,7 @@ def basis_anchors(*, seed: int) -> tuple[Anchor, ...]:
 
 def reported_users(*, seed: int) -> tuple[Anchor, ...]:
     """The users whose figures are reported; nothing was chosen on them."""
-    return _anchors("user", _tastes(N_USERS, seed=seed, group="users"))
+    return _anchors("person", _tastes(N_USERS, seed=seed, group="people"))
 
 
 def development_users(*, seed: int) -> tuple[Anchor, ...]:

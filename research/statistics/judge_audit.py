@@ -177,7 +177,7 @@ def audit(job: AuditJob) -> Audit:
         longer=bootstrap_interval(
             judgments.is_longer.astype(float),
             clusters=questions,
-            generator=generator_for(0, "users", "longer"),
+            generator=generator_for(0, "people", "longer"),
         ),
         n_judgments=len(rows),
         n_questions=len(set(questions)),
@@ -297,7 +297,7 @@ def _users_with_users(rows: Sequence[JsonObject], job: AuditJob) -> Interval | N
     if len(set(questions)) < FEWEST_QUESTIONS:
         return None
     return bootstrap_interval(
-        shares, clusters=questions, generator=generator_for(0, "users", "agreement")
+        shares, clusters=questions, generator=generator_for(0, "people", "agreement")
     )
 
 
