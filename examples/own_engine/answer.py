@@ -1,0 +1,22 @@
+"""Answer with an engine of your own.
+
+python examples/own_engine/answer.py LIBRARY "Why is the sky blue?"
+"""
+
+import sys
+
+import palate
+from engine import PLAIN
+from palate.library.engines import ENGINES, open_engine
+
+ENGINES["plain"] = lambda: PLAIN  # the one line; now `serve` and `generate` know it, too
+
+
+def main(folder: str, prompt: str) -> None:
+    library = palate.Library.load(folder)
+    engine = open_engine("plain", {}, library)
+    print(library.generate(prompt, method="base", engine=engine).text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
