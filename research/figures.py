@@ -1,6 +1,7 @@
 """Figures of studies, in the look of the evaluation's."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -102,3 +103,12 @@ def gap_curves(
         axes.legend(frameon=False)
         axes.set_title(title, loc="left", fontsize=11)
     return figure
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure for documents that cannot hold an SVG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with theme():
+        figure.savefig(
+            path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None}
+        )

@@ -6,10 +6,12 @@ python examples/own_engine/answer.py LIBRARY "Why is the sky blue?"
 import sys
 
 import palate
-from engine import PLAIN
-from palate.library.engines import ENGINES, open_engine
+from engine import PlainEngine
+from palate.core.settings import Settings
+from palate.library.engines import ENGINES, EngineKind, open_engine
 
-ENGINES["plain"] = lambda: PLAIN  # the one line; now `serve` and `generate` know it, too
+KIND = EngineKind(Settings, lambda settings: settings, lambda _, parts: PlainEngine(parts.base))
+ENGINES["plain"] = lambda: KIND  # the one line; now `serve` and `generate` know it, too
 
 
 def main(folder: str, prompt: str) -> None:

@@ -4,11 +4,8 @@ import torch
 
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, Token
-from palate.core.settings import Settings
-from palate.engine.parts import EngineParts
 from palate.engine.protocol import Engine, ExecutionReport, StepOutput
 from palate.engine.request import RunningRequest
-from palate.library.engines import EngineKind
 from palate.models.load import Base
 
 
@@ -55,10 +52,3 @@ class PlainSession:
 
     def close(self) -> None:
         self.requests = []
-
-
-def open_engine(settings: Settings, parts: EngineParts) -> Engine:
-    return PlainEngine(parts.base)
-
-
-PLAIN = EngineKind(Settings, check=lambda settings: settings, open=open_engine)

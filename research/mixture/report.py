@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.files import write_json, write_text_atomic
-from palate.evaluate.plots.theme import save_png
 from palate.metrics.intervals import Interval
-from research.figures import curve_panels, interval_rows
+from research.figures import curve_panels, interval_rows, save_png
 from research.mixture.ablations import Ablations
 from research.mixture.rivals import BESIDE, RIVALS
 from research.mixture.win_rates import TARGET, MixtureStudy

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from palate.core.files import write_json, write_text_atomic
-from palate.evaluate.plots.theme import save_png
-from research.figures import gap_curves
+from research.figures import gap_curves, save_png
 from research.portfolio.world_losses import METHODS, Estimate, GapRow, WorldStudy, study_json
 from research.portfolio.world_policies import OBJECTIVES
 

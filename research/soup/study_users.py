@@ -365,7 +365,7 @@ def _implicit(
             "texts": [[a.text for a in found[row]] for row in rows],
             "kl": [[0.0] * n_prompts for _ in rows],  # that of the explicit soup; not measured
             "n_tokens": [[len(a.tokens) for a in found[row]] for row in rows],
-            "acceptance": counted.acceptance,
+            "acceptance": ACC,
             "n_fallbacks": counted.n_fallbacks,
         }
         write_json(path, content)

@@ -189,7 +189,8 @@ def count_cell(cell: Cell, *, n_repeats: int, seed: int) -> Count:
     count = counters[cell.what]
     # the clustering and the table are left out: the same shape means the same draws everywhere
     drawn = "difference" if count is _differences else cell.what
-    generator = generator_for(seed, drawn, str(cell.shape), str(cell.detail))
+    shape = str(cell.shape).replace("n_users=", "n_people=").replace(" user=", " person=")
+    generator = generator_for(seed, drawn, shape, str(cell.detail))  # streams keep their labels
     return count(cell, n_repeats, generator)
 
 

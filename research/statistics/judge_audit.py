@@ -244,7 +244,7 @@ def _audited(
     return audit_judge(
         name,
         verdicts=asked.verdicts,
-        is_flipped=asked.is_flipped,
+        is_flipped=asked.shown_first != asked.shown_second,
         judgments=judgments,
         on_ties=on_ties,
     )

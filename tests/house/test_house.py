@@ -8,11 +8,8 @@ from house.call_graph import unreached
 from house.figures import House, measure
 from house.words import banned_words
 
-MAX_INSTALLED_LINES = 42_200  # may only shrink
+MAX_INSTALLED_LINES = 42_000  # may only shrink
 MAX_COMMANDS = 32  # the same
-MAX_BANNED_WORDS = 60  # the same
-MAX_UNREACHED = 5  # the same
-MAX_UNSHAPED = 5  # the same
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +30,11 @@ def test_no_two_folders_import_each_other(house: House) -> None:
 
 
 def test_public_functions_over_arrays_say_shapes(house: House) -> None:
-    assert len(house.unshaped) <= MAX_UNSHAPED, house.unshaped
+    assert house.unshaped == []
 
 
 def test_every_public_function_is_reached(project_root: Path) -> None:
-    names = unreached(project_root)
-    assert len(names) <= MAX_UNREACHED, names
+    assert unreached(project_root) == []
 
 
 def test_a_function_without_a_caller_is_seen(tmp_path: Path) -> None:
@@ -59,8 +55,7 @@ def test_a_function_without_a_caller_is_seen(tmp_path: Path) -> None:
 
 
 def test_no_word_stands_that_the_field_has_another_for(project_root: Path) -> None:
-    places = banned_words(project_root)
-    assert len(places) <= MAX_BANNED_WORDS, places
+    assert banned_words(project_root) == []
 
 
 def test_a_banned_word_is_seen(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from palate.evaluate.plots.theme import save_png
-from research.figures import gap_curves
+from research.figures import gap_curves, save_png
 
 
 def test_every_way_is_one_line_through_its_estimates_with_its_intervals(tmp_path):

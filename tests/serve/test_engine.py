@@ -16,9 +16,9 @@ from palate.core.protocols import SamplingParams
 from palate.engine.protocol import ExecutionReport
 from palate.library.engines import choose_engine, open_engine
 from palate.library.library import Library
+from palate.serve.answers import engine_out
 from palate.serve.app import make_app
 from palate.serve.assemble import assemble
-from palate.serve.engine import engine_out
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
 from vllm_stand_in import StandIn, standing_in

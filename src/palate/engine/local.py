@@ -11,7 +11,7 @@ not finite fails alone.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
-from palate.core.protocols import Request, Token
+from palate.core.protocols import Request
 from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
 from palate.engine.batch import Batch, rows_without
@@ -30,7 +30,7 @@ from palate.engine.control import Controller, ControlRun
 from palate.engine.implicit import require_untruncated, sample_by_rejection
 from palate.engine.pool import RowMap, pool_log_probs
 from palate.engine.prefill import ModelRunner, PrefillSettings
-from palate.engine.protocol import StepOutput, finished, run
+from palate.engine.protocol import Engine, StepOutput, finished
 from palate.engine.request import RunningRequest
 from palate.engine.sample import sample_tokens
 from palate.models.load import Base
@@ -41,20 +41,14 @@ JOIN_SHARE = 0.25  # share of the rows that must be free before waiting requests
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """An answer with every row's log-probabilities.
-
-    Attributes:
-        completion: The answer.
-        shares: `[tokens, rows]`, pool coefficients with which each token was sampled.
-        row_log_probs: `[tokens, rows]`, log-probability of each token under each row.
-    """
+    """An answer with every row's log-probabilities."""
 
     completion: Completion
-    shares: Float[ndarray, "tokens rows"]
-    row_log_probs: Float[ndarray, "tokens rows"]
+    shares: Float[ndarray, "tokens rows"]  # pool coefficients with which each token was sampled
+    row_log_probs: Float[ndarray, "tokens rows"]  # of each token under each row
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Executes plans in this process.
 
     Attributes:
@@ -108,15 +102,6 @@ class LocalEngine:
     def close(self) -> None:
         """Nothing outside this process is held."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in order.
-
-        Raises:
-            InvalidInputError: a plan does not fit the bank or the engine's limits, or a
-                distribution is not finite.
-        """
-        return [completion for _, completion in finished(self.open_session(), requests)]
-
     def trace(self, requests: Sequence[Request]) -> list[Traced]:
         """As `generate`, with every row's log-probability of every token."""
         return [
@@ -127,11 +112,6 @@ class LocalEngine:
             )
             for running, completion in finished(self.open_session(), requests, is_traced=True)
         ]
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they are sampled; raises as `generate`."""
-        for _, token in run(self.open_session(), requests):
-            yield token
 
 
 class LocalSession:

@@ -12,18 +12,10 @@ from palate.models.load import Base
 
 @dataclass(frozen=True, eq=False)
 class EngineParts:
-    """The parts of a library that engines are opened with.
+    """The parts of a library that engines are opened with."""
 
-    Attributes:
-        base: The base in this process.
-        bank: The experts in this process.
-        expert_folders: PEFT folders of the experts, in bank order.
-        controllers: By name.
-        texts: Gives some answers, on which distributions are measured.
-    """
-
-    base: Base
-    bank: AdapterBank
-    expert_folders: Mapping[str, Path]
-    controllers: Mapping[str, Controller]
-    texts: Callable[[], Sequence[Scored]]
+    base: Base  # in this process
+    bank: AdapterBank  # the experts in this process
+    expert_folders: Mapping[str, Path]  # PEFT folders of the experts, in bank order
+    controllers: Mapping[str, Controller]  # by name
+    texts: Callable[[], Sequence[Scored]]  # gives answers on which distributions are measured

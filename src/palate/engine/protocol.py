@@ -118,28 +118,18 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """Executes plans."""
+    """Executes plans; classes that name it as their base get `generate` and `stream`.
 
-    @property
-    def name(self) -> str:
-        """Its name in the table of engines."""
-        ...
+    Attributes:
+        name: Its name in the table of engines.
+        max_num_seqs: Most requests or rows at a time, for estimates of waiting times.
+    """
 
-    @property
-    def max_num_seqs(self) -> int:
-        """Most requests or rows at a time, for estimates of waiting times."""
-        ...
+    name: str
+    max_num_seqs: int
 
     def open_session(self) -> Session:
         """A new session."""
-        ...
-
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in order."""
-        ...
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they are sampled."""
         ...
 
     def require_ready(self) -> None:
@@ -153,6 +143,21 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release everything outside this process; the engine is not used again."""
         ...
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion per request, in order.
+
+        Raises:
+            InvalidInputError: this engine cannot execute a plan.
+            ProviderError: a server failed.
+            NotCertifiedError: a server's lists were too short for the budget.
+        """
+        return [completion for _, completion in finished(self.open_session(), requests)]
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
+        """Tokens of all requests as they are sampled; raises as `generate`."""
+        for _, token in run(self.open_session(), requests):
+            yield token
 
 
 def run(

@@ -97,11 +97,6 @@ class Counted:
     n_proposals: int  # for them
     n_fallbacks: int  # tokens that reached the cap and came from the explicit soup
 
-    @property
-    def acceptance(self) -> float:
-        """Share of the proposals that were accepted; a fallback counts as none."""
-        return (self.n_tokens - self.n_fallbacks) / max(self.n_proposals, 1)
-
 
 def generate_counted(engine: LocalEngine, requests: Sequence[Request]) -> Counted:
     """Answer the requests and count what that took.

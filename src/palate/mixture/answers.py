@@ -84,7 +84,7 @@ class Answers:
         return len(self.rewards)
 
     def select(self, rows: np.ndarray) -> "Answers":
-        """The answers of these rows, cut to the longest of them."""
+        """The answers of these rows, numbers `[rows]`, cut to the longest of them."""
         index = torch.as_tensor(rows, device=self.ids.device)
         n_seq = int(self.mask[index].sum(dim=1).max())
         n_tokens = int(self.is_token[index].sum(dim=1).max())

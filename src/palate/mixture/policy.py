@@ -33,7 +33,7 @@ class OldPolicy:
     returns: Float[Tensor, "answers tokens"]  # the targets of PPO's values
 
     def select(self, rows: np.ndarray, *, n_tokens: int) -> "OldPolicy":
-        """The answers of these rows, cut to so many tokens."""
+        """The answers of these rows, numbers `[rows]`, cut to so many tokens."""
         index = torch.as_tensor(rows, device=self.rewards.device)
         return OldPolicy(
             self.log_probs[index, :n_tokens],

@@ -40,21 +40,13 @@ CHUNK_NUMBERS = 1 << 17  # numbers of a chunk of users that are fitted together:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Posterior modes with their curvature; `fit_batch` adds a leading axis of users to all fields.
+    """Posterior modes with their curvature; `fit_batch` adds a leading axis of users."""
 
-    Attributes:
-        mean: `[features]`, the mode.
-        covariance: `[features, features]`, inverse curvature at the mode (Laplace).
-        objective: Negative log posterior at the mode, up to the prior's constant, in nats.
-        log_evidence: Laplace approximation of the log-probability of the labels, in nats.
-        n_observations: Labels with a discount above zero.
-    """
-
-    mean: Float[ndarray, "*users features"]
-    covariance: Float[ndarray, "*users features features"]
-    objective: Float[ndarray, "*users"]
-    log_evidence: Float[ndarray, "*users"]
-    n_observations: Int[ndarray, "*users"]
+    mean: Float[ndarray, "*users features"]  # the mode
+    covariance: Float[ndarray, "*users features features"]  # inverse curvature there (Laplace)
+    objective: Float[ndarray, "*users"]  # negative log posterior, up to the prior's constant, nats
+    log_evidence: Float[ndarray, "*users"]  # of the labels, by Laplace's approximation, nats
+    n_observations: Int[ndarray, "*users"]  # labels with a discount above zero
 
 
 def fit(
@@ -111,16 +103,9 @@ def fit_batch(
 ) -> Fit:
     """`fit` for many users with a common prior; each is answered as if alone.
 
-    Users with fewer comparisons are padded: discount 0 leaves an entry out.
-
-    Args:
-        features: First answer's minus second's.
-        labels: In [0, 1].
-        prior: Normal prior of everybody.
-        gain: One for all, or `[users]`.
-        discounts: In [0, 1].
-        tolerance: Iteration stops when the last step moved no margin by more than this. Newton
-            squares the error: 1e-4 leaves about 1e-8 in the mean and 1e-4 in the covariance.
+    Users with fewer comparisons are padded: discount 0 leaves an entry out. There is one gain for
+    all, or `[users]`. Iteration stops when the last step moved no margin by more than `tolerance`.
+    Newton squares the error: 1e-4 leaves about 1e-8 in the mean and 1e-4 in the covariance.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.

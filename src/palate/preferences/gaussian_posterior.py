@@ -71,17 +71,11 @@ SQRT_TWO_PI = float(np.sqrt(2.0 * np.pi))
 
 @dataclass(frozen=True, eq=False)
 class AverageFits:
-    """The closest normal of every user.
-
-    Attributes:
-        mean: `[users, features]`.
-        covariance: `[users, features, features]`.
-        bound: `[users]`, lower bound on the log-probability of the user's labels, in nats.
-    """
+    """The closest normal of every user."""
 
     mean: Float[ndarray, "users features"]
     covariance: Float[ndarray, "users features features"]
-    bound: Float[ndarray, " users"]
+    bound: Float[ndarray, " users"]  # lower bound on the log-probability of the labels, nats
 
 
 def average_fit(
@@ -94,12 +88,7 @@ def average_fit(
 ) -> Belief:
     """Posterior mean and covariance of one user, by the closest normal distribution.
 
-    Args:
-        features: First answer's minus second's.
-        labels: In [0, 1].
-        prior: Normal prior; with a `RootedPrior` the vector stays within its directions.
-        gain: How sharply labels follow margins.
-        discounts: In [0, 1]; 1 where absent.
+    Takes what `palate.preferences.bradley_terry.fit` takes.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.

@@ -73,13 +73,7 @@ def average_over_gain(
     The posterior is a mixture over gains of the closest normals (`gaussian_posterior`), each
     counted by its bound on the evidence and by the prior of gains; mean and covariance are the
     mixture's. The gains are equally spaced in the logarithm, where the grid's evidence puts them.
-
-    Args:
-        features: First answer's minus second's.
-        labels: In [0, 1].
-        prior: Prior of the user's vector; its scale gives the gain its meaning.
-        gain: The population's.
-        discounts: In [0, 1]; 1 where absent.
+    Takes what `fit_gain` takes.
 
     Returns:
         The prior without labels. Its gain is the geometric mean.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy import ndarray
 from openai import APIConnectionError, APIError, APIStatusError, OpenAI
 
@@ -77,11 +77,6 @@ class BothOrders:
     def verdicts(self) -> Float[ndarray, " questions"]:
         """One verdict each; a tie where the position decided."""
         return verdicts_from_both_orders(self.shown_first, self.shown_second)
-
-    @property
-    def is_flipped(self) -> Bool[ndarray, " questions"]:
-        """Where the two orders disagree."""
-        return self.shown_first != self.shown_second
 
 
 def both_orders(judge: ComparingJudge, questions: Sequence[Question]) -> BothOrders:

@@ -16,17 +16,18 @@ from starlette.concurrency import run_in_threadpool
 from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Request, SamplingParams
+from palate.engine.protocol import ExecutionReport
 from palate.engine.request import RunningRequest
 from palate.library.candidates import Best, candidate_requests
 from palate.library.generate import answer_seed
 from palate.library.knowledge import merged
-from palate.serve.engine import engine_out
 from palate.serve.errors import ApiError
 from palate.serve.explain import explain
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
 from palate.serve.wire.chat import ChatIn, CompletionIn, Usage
 from palate.serve.wire.palate import (
+    EngineOut,
     Explained,
     LearningState,
     PalateIn,
@@ -316,3 +317,22 @@ async def _known_of(
     if learning == "applied" and not (given.preference is given.coefficients is None):
         learning = "observing"  # what the request states goes before
     return merged(given, stored), learning, 0 if belief is None else belief.n_observations
+
+
+def engine_out(
+    name: str, reports: Sequence[ExecutionReport], *, experts: Sequence[str]
+) -> EngineOut:
+    """Bounds on several answers to one request: the largest of each kind."""
+    rows, bounds = reports[0].coefficients, [one.rounding_bound for one in reports]
+    known = [bound for bound in bounds if bound is not None]
+    return EngineOut(
+        name=name,
+        coefficients=dict(zip(experts, rows[0], strict=True)) if len(rows) == 1 else None,
+        parameter_change=max(one.parameter_change for one in reports),
+        rounding_bound=max(known) if len(known) == len(bounds) else None,
+        list_bound=max((bound for one in reports for bound in one.list_bounds), default=0.0),
+        is_exact=all(one.is_exact for one in reports),
+        n_certified=sum(sum(one.certified) for one in reports),
+        n_calls=sum(one.n_calls for one in reports),
+        notes=[note for one in reports for note in one.notes],
+    )

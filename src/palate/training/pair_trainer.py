@@ -145,7 +145,7 @@ class PairCollator(DataCollatorForPreference):
     """TRL's batch `[first answers; second answers]`, padded on the right, with the reward gaps."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The batch of these rows."""
+        """The batch of these rows; `reward_gaps` is `[pairs]`, the others `[2 pairs, seq]`."""
         gaps = torch.tensor([row["reward_gap"] for row in examples])
         return {**super().torch_call(examples), "reward_gaps": gaps}
 
@@ -204,7 +204,7 @@ def require_sharded(accelerator: Any) -> None:
 
 
 def whole_parameters(model: Any) -> dict[str, Tensor] | None:
-    """The trained parameters put together from all processes' shards; `None` where none is.
+    """The trained parameters, `[out, in]` by name, from all processes' shards; `None` without any.
 
     All processes must call it at once.
     """

@@ -68,7 +68,7 @@ def fill_expert_folder(
         model: The base with one trained adapter.
         base_path: What the configuration calls the base.
         card: The model card.
-        parameters: By name, where the model itself has only shards of them.
+        parameters: `[out, in]` by name, where the model itself has only shards of them.
     """
     named: dict[str, Any] = {} if parameters is None else {"state_dict": dict(parameters)}
     model.save_pretrained(

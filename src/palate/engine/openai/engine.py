@@ -16,18 +16,17 @@ Source:
     MoPE, arXiv 2407.04181; methods mope 15.1-15.3, M3, M5, M6.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from palate.core.errors import InvalidInputError
-from palate.core.protocols import Request, SamplingParams, Token
-from palate.core.types import Completion
+from palate.core.protocols import SamplingParams
 from palate.engine.control import Controller
 from palate.engine.listed import needs_whole_lists
 from palate.engine.openai.answer import OpenAIAnswer, is_pooled
 from palate.engine.openai.endpoint import Endpoint, OpenAISettings
 from palate.engine.parts import EngineParts
-from palate.engine.protocol import finished, run
+from palate.engine.protocol import Engine
 from palate.engine.remote import AnswerLog, Emit, RemoteSession, vocabulary_size
 from palate.engine.request import RunningRequest
 from palate.engine.sample import has_repetition_rules
@@ -36,7 +35,7 @@ from palate.models.load import Base
 BASE = "base"  # the base's name among the endpoints; no expert has it
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """Executes plans on black-box experts; see `palate.engine.protocol.Engine`.
 
     Attributes:
@@ -85,21 +84,6 @@ class OpenAIEngine:
             self.controllers,
             self._row_threads,
         )
-
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in order.
-
-        Raises:
-            InvalidInputError: this engine cannot execute a plan.
-            ProviderError: an endpoint failed.
-            NotCertifiedError: lists were too short for the budget.
-        """
-        return [completion for _, completion in finished(self.open_session(), requests)]
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they come; raises as `generate`."""
-        for _, token in run(self.open_session(), requests):
-            yield token
 
     def require_ready(self) -> None:
         """Return when every endpoint answers.

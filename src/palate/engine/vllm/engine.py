@@ -15,7 +15,7 @@ samples, tokens at a temperature above zero come from its generator: the same di
 tokens than in this process.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,13 +25,11 @@ import torch
 from palate.core.errors import FormatError, InvalidInputError, PalateError, ProviderError
 from palate.core.files import hash_files
 from palate.core.plan import member_plan, reference_plan
-from palate.core.protocols import Request, Token
-from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
 from palate.engine.control import Controller
 from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.parts import EngineParts
-from palate.engine.protocol import finished, run
+from palate.engine.protocol import Engine
 from palate.engine.remote import AnswerLog, Emit, RemoteSession
 from palate.engine.request import RunningRequest
 from palate.engine.vllm.adapters import AdapterCache, SoupMaker
@@ -48,7 +46,7 @@ PROBE = "Once upon a time, there was a little girl named Lily. She liked to"
 SAME_MODEL = 0.02  # total variation between two implementations, also in half precision
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """Executes plans on a running vLLM; see `palate.engine.protocol.Engine`.
 
     Attributes:
@@ -76,21 +74,6 @@ class VllmEngine:
         )
         require_possible(self.context, running, source=source)
         return VllmAnswer(self.context, AnswerLog(running, self.base, emit), source)
-
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in order.
-
-        Raises:
-            InvalidInputError: this engine cannot execute a plan.
-            ProviderError: the server failed.
-            NotCertifiedError: lists were too short for the budget.
-        """
-        return [completion for _, completion in finished(self.open_session(), requests)]
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Token]:
-        """Tokens of all requests as they come; raises as `generate`."""
-        for _, token in run(self.open_session(), requests):
-            yield token
 
     def require_ready(self) -> None:
         """Return when the server says that it works.

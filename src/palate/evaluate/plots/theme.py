@@ -5,7 +5,6 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -64,12 +63,3 @@ def as_page_svg(figure: Figure, *, label: str) -> str:
         axes.patch.set_alpha(0.0)
     text = _METADATA.sub("", as_svg(figure)).replace(INK, "currentColor")
     return text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write the figure for documents that cannot hold an SVG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with theme():
-        figure.savefig(
-            path, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None}
-        )
