@@ -359,13 +359,14 @@ def _implicit(
         ]
         counted = generate_counted(LocalEngine(judge.base, bank), requests)
         found = counted.completions
+        accepted = counted.n_tokens - counted.n_fallbacks
         bank.close()
         rows = [slice(at, at + n_prompts) for at in range(0, len(found), n_prompts)]
         content = {
             "texts": [[a.text for a in found[row]] for row in rows],
             "kl": [[0.0] * n_prompts for _ in rows],  # that of the explicit soup; not measured
             "n_tokens": [[len(a.tokens) for a in found[row]] for row in rows],
-            "acceptance": ACC,
+            "acceptance": accepted / max(counted.n_proposals, 1),
             "n_fallbacks": counted.n_fallbacks,
         }
         write_json(path, content)

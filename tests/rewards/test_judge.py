@@ -31,9 +31,9 @@ def test_both_orders_agree_for_a_judge_that_reads_and_flip_for_one_that_likes_th
         server.rule = lambda _first, _second: "A"
         biased = both_orders(judge, [SHORT_OR_LONG])
     assert fair.verdicts.tolist() == [1.0, 0.0]
-    assert not fair.is_flipped.any()
+    assert (fair.shown_first == fair.shown_second).all()
     assert biased.verdicts.tolist() == [0.5]
-    assert biased.is_flipped.tolist() == [True]
+    assert (biased.shown_first != biased.shown_second).tolist() == [True]
 
 
 def test_what_fails_in_passing_is_tried_again():

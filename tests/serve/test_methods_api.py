@@ -136,7 +136,14 @@ def test_passes_and_utility_are_told(web: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "instead"), [("strength", "soup.json"), ("auto_tolerance", "methods.json")]
+    ("key", "instead"),
+    [
+        ("strength", "soup.json"),
+        ("auto_tolerance", "methods.json"),
+        ("max_rows", "max_num_seqs"),
+        ("max_positions", "max_num_batched_tokens"),
+        ("max_read_tokens", "prefill_chunk_tokens"),
+    ],
 )
 def test_settings_that_are_gone_are_refused_by_naming_what_replaces_them(
     key: str, instead: str

@@ -17,6 +17,12 @@ REMOVED = {
 class ServeSettings(Settings):
     """Settings of the server."""
 
+    RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
+        "max_rows": "max_num_seqs",
+        "max_positions": "max_num_batched_tokens",
+        "max_read_tokens": "prefill_chunk_tokens",
+    }
+
     max_num_seqs: int = Field(default=64, ge=1)  # most rows of the running batch
     # most tokens that the key-value cache may come to hold, over all sequences
     max_num_batched_tokens: int = Field(default=262_144, ge=1)
