@@ -136,17 +136,16 @@ def test_passes_and_utility_are_told(web: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "instead"),
-    [
-        ("strength", "soup.json"),
-        ("auto_tolerance", "methods.json"),
-        ("max_rows", "max_num_seqs"),
-        ("max_positions", "max_num_batched_tokens"),
-        ("max_read_tokens", "prefill_chunk_tokens"),
-    ],
+    ("key", "instead"), [("strength", "soup.json"), ("auto_tolerance", "methods.json")]
 )
 def test_settings_that_are_gone_are_refused_by_naming_what_replaces_them(
     key: str, instead: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=f"'{key}' is gone, remove it.*{instead}"):
         ServeSettings.checked({key: 1.0}, source="settings")
+
+
+@pytest.mark.parametrize(("key", "now"), ServeSettings.RENAMED.items())
+def test_settings_that_were_renamed_are_refused_by_their_new_names(key: str, now: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{key}.*{now}"):
+        ServeSettings.checked({key: 4}, source="settings")
