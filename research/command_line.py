@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 
 from palate.cli.exits import run_program
-from palate.cli.options import IsJson, Overrides, whole_numbers
+from palate.cli.options import IsJson, Overrides
 from palate.cli.printing import print_result
+from palate.core.errors import InvalidInputError
 
 __all__ = [
     "DataFolder",
@@ -43,6 +44,20 @@ DatabaseUrl = Annotated[
 Seed = Annotated[int, typer.Option(help="Random seed of the run.")]
 Seeds = Annotated[str, typer.Option(help="One library each, separated by commas.")]
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Only this topic; repeatable.")]
+
+
+def whole_numbers(text: str, *, what: str) -> tuple[int, ...]:
+    """`0,1,2` as numbers.
+
+    Raises:
+        InvalidInputError: a part is not a whole number.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"The {what} {text!r} are not whole numbers separated by commas, such as 0,1,2."
+        ) from error
 
 
 def program(main: Callable[..., None]) -> typer.Typer:

@@ -22,8 +22,6 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 from palate.core.seeds import generator_for
 from palate.metrics.intervals import bootstrap_interval
-from palate.preferences.factors import fit_coefficients, fit_factors
-from palate.preferences.votes import VoteTable, load_votes
 from research.command_line import DataFolder, IsJson, Seed, Topics, run
 from research.preferences.answer_sets import (
     select_greedy,
@@ -32,6 +30,8 @@ from research.preferences.answer_sets import (
     select_single,
     tail_utility,
 )
+from research.preferences.factors import fit_coefficients, fit_factors
+from research.preferences.votes import VoteTable, load_votes
 
 SET_SIZE = 10  # statements of an answer set
 MAX_CANDIDATES = 200  # training users whose favourites are candidates
@@ -46,7 +46,7 @@ def choose_users_portfolio(
     """Mean and worst-tenth utility of K answer sets, by topic, against the peers.
 
     Args:
-        folder: Holds `items.jsonl` and `votes.jsonl` (`palate.preferences.votes`).
+        folder: Holds `items.jsonl` and `votes.jsonl` (`research.preferences.votes`).
         size: K, how many sets.
         topics: Which topics; all where empty.
         seed: Of folds and of the factorisation.

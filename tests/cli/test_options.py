@@ -2,7 +2,7 @@
 
 import pytest
 
-from palate.cli.options import numbers_by_name, whole_numbers
+from palate.cli.options import numbers_by_name
 from palate.core.errors import InvalidInputError
 
 
@@ -15,13 +15,3 @@ def test_names_and_numbers_are_read() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="preference"):
         numbers_by_name(text, what="preference")
-
-
-def test_whole_numbers_are_read() -> None:
-    assert whole_numbers("0, 1,-2", what="seeds") == (0, 1, -2)
-
-
-@pytest.mark.parametrize("text", ["", "a", "1.5", "1,,2"])
-def test_what_is_no_whole_number_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInputError, match="seeds"):
-        whole_numbers(text, what="seeds")

@@ -6,23 +6,17 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli.app import app
-from palate.core.errors import FormatError, InvalidInputError
+from palate.core.errors import FormatError
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
 from palate.store.database import connect, migrate, open_database
 from palate.store.store import SqlProfileStore
-from voters import write_voters
 
 
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
-
-
-@pytest.fixture
-def voters(tmp_path: Path) -> str:
-    return str(write_voters(tmp_path))
 
 
 @pytest.fixture
@@ -34,29 +28,6 @@ def kept(tmp_path: Path) -> str:
         store.append(Feedback(user, "comparison", (1.0, -1.0), 1.0, key="k"))
     database.close()
     return path
-
-
-def test_voters_are_replayed(voters: str) -> None:
-    found = json.loads(run("users", "replay", voters, "--votes", "0,5", "--json"))
-    assert [row["votes"] for row in found["topics"]] == [0, 5]
-    first, later = found["topics"]
-    assert later["ours, chosen"]["estimate"] > first["population"]["estimate"] + 0.03
-    assert later["ours, chosen"]["low"] < later["ours, chosen"]["estimate"]
-    assert later["users"] == later["ours, chosen"]["n"]
-    assert "few" in run(
-        "users", "replay", voters, "--votes", "5"
-    )  # users, for the mean over topics
-
-
-def test_bad_numbers_and_topics_are_refused(voters: str) -> None:
-    for arguments in (
-        ["users", "replay", voters, "--votes", "five"],
-        ["users", "replay", voters, "--votes", "-1"],
-        ["users", "replay", voters, "--topic", "absent"],
-        ["users", "replay", str(Path(voters) / "absent")],
-    ):
-        with pytest.raises(InvalidInputError):
-            CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 def test_users_are_listed_exported_and_erased(kept: str, tmp_path: Path) -> None:

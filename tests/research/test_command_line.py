@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from palate.core.errors import InvalidInputError
+from research.command_line import whole_numbers
+
 
 @pytest.fixture
 def study(project_root: Path):
@@ -34,3 +37,13 @@ def test_an_unknown_setting_is_one_sentence_and_exit_code_two(study) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("palate: The key 'n_poeple'")
     assert "Traceback" not in done.stderr
+
+
+def test_whole_numbers_are_read() -> None:
+    assert whole_numbers("0, 1,-2", what="seeds") == (0, 1, -2)
+
+
+@pytest.mark.parametrize("text", ["", "a", "1.5", "1,,2"])
+def test_what_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="seeds"):
+        whole_numbers(text, what="seeds")

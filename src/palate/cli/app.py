@@ -18,7 +18,7 @@ COMMANDS = {  # by name: where the command is, and its line in the help
     "portfolio": ("palate.cli.portfolio:app", "A few policies for all users, with a certificate."),
     "soup": ("palate.cli.soup:app", "Experts blended in parameters or in outputs."),
     "mixture": ("palate.cli.mixture:app", "Experts mixed token by token, under a controller."),
-    "users": ("palate.cli.users:app", "The database of users, and replays of real voters."),
+    "users": ("palate.cli.users:app", "The database of users."),
     "keys": ("palate.cli.users:keys", "API keys of programs that speak for users."),
     "bridge": ("palate.cli.bridge:app", "To and from other evaluations."),
 }

@@ -167,17 +167,3 @@ def coefficients_by_name(
     from palate.soup.coefficients_file import load_coefficients
 
     return load_coefficients(Path(text[1:]), base=base).coefficients
-
-
-def whole_numbers(text: str, *, what: str) -> tuple[int, ...]:
-    """`0,1,2` as numbers.
-
-    Raises:
-        InvalidInputError: a part is not a whole number.
-    """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InvalidInputError(
-            f"The {what} {text!r} are not whole numbers separated by commas, such as 0,1,2."
-        ) from error

@@ -1,8 +1,8 @@
-"""`palate users` and `palate keys`: the database of users, and replays of real voters."""
+"""`palate users` and `palate keys`: the database of users."""
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ from palate.cli import options
 from palate.cli.printing import print_result
 from palate.core.files import dump_json, write_json
 
-app = typer.Typer(no_args_is_help=True, help="The database of users, and replays of real voters.")
+app = typer.Typer(no_args_is_help=True, help="The database of users.")
 keys = typer.Typer(no_args_is_help=True, help="API keys of programs that speak for users.")
 
 DatabaseUrl = Annotated[
@@ -20,33 +20,7 @@ DatabaseUrl = Annotated[
     ),
 ]
 Tenant = Annotated[str, typer.Option(help="Tenant that the users belong to.")]
-PREDICTORS = ("population", "ridge", "ours, random", "ours, chosen", "control")
 User = Annotated[str, typer.Argument(metavar="USER", help="Identifier of the user.")]
-
-
-@app.command()
-def replay(
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA_DIR", help="Holds items.jsonl and votes.jsonl.")
-    ],
-    votes: Annotated[str, typer.Option(help="Numbers of votes shown.")] = "0,5,10,20,40",
-    repeats: Annotated[int, typer.Option(min=1, help="Repetitions, each with new splits.")] = 1,
-    topic: Annotated[
-        list[str] | None, typer.Option("--topic", help="Only this topic; repeatable.")
-    ] = None,
-    seed: options.Seed = 0,
-    is_json: options.IsJson = False,
-) -> None:
-    """Real voters: how well a few votes of a new user predict the others."""
-    from palate.preferences.replay_voters import replay_users
-
-    counts = options.whole_numbers(votes, what="numbers of votes")
-    replayed = replay_users(data, n_votes=counts, n_repeats=repeats, topics=topic or (), seed=seed)
-    if not is_json:
-        replayed |= {
-            part: [_accuracies(row) for row in replayed[part]] for part in ("topics", "mean")
-        }
-    print_result(replayed, is_json=is_json)
 
 
 @app.command()
@@ -157,13 +131,3 @@ def revoke(
 
     with closing(open_database(database)) as opened:
         revoke_key(opened, prefix=prefix)
-
-
-def _accuracies(row: dict[str, Any]) -> dict[str, Any]:
-    """The columns of a row that fit on a terminal."""
-    means = f"mean of {row['topics']} topics" if "topics" in row else ""
-    users = "" if means else f"{row['topic']}, {row['users']} users"
-    few = "" if row.get("is_enough", True) else " (too few)"
-    named = {name: row[name]["estimate"] for name in PREDICTORS}
-    gain = "ours, chosen - ridge"
-    return {"topic": f"{means}{users}{few}", "votes": row["votes"], **named, gain: row[gain]}

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from palate.core.errors import CheckFailedError, InvalidInputError
 from research.command_line import program
-from research.preferences import portfolio, store_faults
+from research.preferences import portfolio, replay_voters, store_faults
 from research.preferences.store_faults import require_passed
 from voters import write_voters
 
@@ -28,6 +28,29 @@ def test_a_portfolio_of_answer_sets_is_chosen(tmp_path: Path) -> None:
     assert "best single" in run(portfolio, voters, "--size", "2")
     with pytest.raises(InvalidInputError):
         run(portfolio, voters, "--topic", "absent")
+
+
+def test_voters_are_replayed(tmp_path: Path) -> None:
+    voters = str(write_voters(tmp_path))
+    found = json.loads(run(replay_voters, voters, "--votes", "0,5", "--json"))
+    assert [row["votes"] for row in found["topics"]] == [0, 5]
+    first, later = found["topics"]
+    assert later["ours, chosen"]["estimate"] > first["population"]["estimate"] + 0.03
+    assert later["ours, chosen"]["low"] < later["ours, chosen"]["estimate"]
+    assert later["users"] == later["ours, chosen"]["n"]
+    assert "few" in run(replay_voters, voters, "--votes", "5")  # users, for the mean over topics
+
+
+def test_bad_numbers_and_topics_of_a_replay_are_refused(tmp_path: Path) -> None:
+    voters = str(write_voters(tmp_path))
+    for arguments in (
+        [voters, "--votes", "five"],
+        [voters, "--votes", "-1"],
+        [voters, "--topic", "absent"],
+        [str(tmp_path / "absent")],
+    ):
+        with pytest.raises(InvalidInputError):
+            run(replay_voters, *arguments)
 
 
 @pytest.mark.slow

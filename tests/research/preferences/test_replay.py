@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from palate.preferences.replay import (
+from research.preferences.replay import (
     METHODS,
     RidgeTable,
     fit_ridge_table,
     predict_ridge,
     replay_votes,
 )
-from palate.preferences.votes import VoteTable
+from research.preferences.votes import VoteTable
 
 
 def simulated_table(*, is_structured: bool = True, seed: int = 0) -> VoteTable:

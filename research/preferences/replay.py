@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from palate.core.seeds import generator_for
-from palate.preferences.factors import VoteFactors, fit_coefficients, fit_factors, select_items
-from palate.preferences.votes import VoteTable
+from research.preferences.factors import VoteFactors, fit_coefficients, fit_factors, select_items
+from research.preferences.votes import VoteTable
 
 METHODS = ("population", "ridge", "ours, random", "ours, chosen", "ridge, chosen", "control")
 MIN_HIDDEN = 8

@@ -2,19 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
 from palate.metrics.intervals import bootstrap_interval
-from palate.preferences.replay import METHODS, Replay, replay_votes
-from palate.preferences.votes import VoteTable, load_votes
+from research.command_line import (
+    DataFolder,
+    IsJson,
+    Seed,
+    Topics,
+    print_result,
+    run,
+    whole_numbers,
+)
+from research.preferences.replay import METHODS, Replay, replay_votes
+from research.preferences.votes import VoteTable, load_votes
 
 ENOUGH_USERS = 100  # users with 20 votes or more that a topic needs to be counted in the mean
+PREDICTORS = ("population", "ridge", "ours, random", "ours, chosen", "control")  # printed
 
 
 def replay_users(
@@ -28,7 +39,7 @@ def replay_users(
     """Accuracy of every method after each number of votes, by topic and on average.
 
     Args:
-        folder: Holds `items.jsonl` and `votes.jsonl` (`palate.preferences.votes`).
+        folder: Holds `items.jsonl` and `votes.jsonl` (`research.preferences.votes`).
         n_votes: Numbers of votes shown.
         n_repeats: Times that folds and hidden votes are sampled anew; users stay the clusters.
         topics: Which topics; all where empty.
@@ -121,3 +132,36 @@ def _mean_row(rows: Sequence[dict[str, Any]], count: int) -> dict[str, Any] | No
         estimate = float(estimates.mean())
         mean[name] = {"estimate": estimate, "low": estimate - half, "high": estimate + half}
     return mean
+
+
+def _accuracies(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row that fit on a terminal."""
+    means = f"mean of {row['topics']} topics" if "topics" in row else ""
+    users = "" if means else f"{row['topic']}, {row['users']} users"
+    few = "" if row.get("is_enough", True) else " (too few)"
+    named = {name: row[name]["estimate"] for name in PREDICTORS}
+    gain = "ours, chosen - ridge"
+    return {"topic": f"{means}{users}{few}", "votes": row["votes"], **named, gain: row[gain]}
+
+
+def main(
+    data: DataFolder,
+    *,
+    votes: Annotated[str, typer.Option(help="Numbers of votes shown.")] = "0,5,10,20,40",
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions, each with new splits.")] = 1,
+    topic: Topics = None,
+    seed: Seed = 0,
+    is_json: IsJson = False,
+) -> None:
+    """Real voters: how well a few votes of a new user predict the others."""
+    counts = whole_numbers(votes, what="numbers of votes")
+    replayed = replay_users(data, n_votes=counts, n_repeats=repeats, topics=topic or (), seed=seed)
+    if not is_json:
+        replayed |= {
+            part: [_accuracies(row) for row in replayed[part]] for part in ("topics", "mean")
+        }
+    print_result(replayed, is_json=is_json)
+
+
+if __name__ == "__main__":
+    run(main)

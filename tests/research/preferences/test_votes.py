@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.preferences.votes import load_votes
+from research.preferences.votes import load_votes
 
 
 def write(folder: Path, items: list[object], votes: list[object]) -> Path:

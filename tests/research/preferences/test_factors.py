@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.preferences.factors import (
+from research.preferences.factors import (
     VoteFactors,
     fit_coefficients,
     fit_factors,
