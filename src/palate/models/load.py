@@ -1,4 +1,4 @@
-"""Load any Hugging Face causal language model, by folder or hub id and revision.
+"""Load any Hugging Face causal language model, by folder, hub id and revision, or name of ours.
 
 A base is identified by a hash of its parameter, configuration and tokenizer files, so that a
 library built on one base is never answered from another. Offline works: a folder needs no network,
@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_files, hash_value
+from palate.models.embedded import resolve_base
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model")
@@ -30,7 +31,7 @@ class Base:
     Attributes:
         model: In evaluation mode, no parameter requires a gradient.
         tokenizer: Fast tokenizer; its padding token is set.
-        path: Folder or hub id it was loaded from.
+        path: Folder, hub id, GGUF file or name of ours, as it was given.
         revision: Hub revision, or `None` for a folder.
         fingerprint: Hash of the parameters, configuration and tokenizer.
         tokenizer_fingerprint: Hash of the vocabulary and special tokens.
@@ -73,7 +74,7 @@ def load_base(
     """The base model at `path`.
 
     Args:
-        path: Folder with a Hugging Face model, or a hub id.
+        path: Folder with a Hugging Face model, hub id, GGUF file, or `smollm2-135m`.
         revision: Hub revision (branch, tag or commit).
         dtype: `float32`, `bfloat16` or `float16`.
         device: As torch names devices.
@@ -81,17 +82,19 @@ def load_base(
     Raises:
         InvalidInputError: there is no such folder or hub id, or the dtype is unknown.
         FormatError: what is there is not a causal language model with a tokenizer.
+        MissingExtraError: a GGUF file is to be converted, and `gguf` is not installed.
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"The dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}.")
     name = str(path)
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~"))):
-        raise InvalidInputError(f"The base model folder {name!r} does not exist.")
     transformers_logging.disable_progress_bar()  # bars of ours only
+    place = resolve_base(name)
+    if not Path(place).is_dir() and (Path(place).is_absolute() or name.startswith((".", "~"))):
+        raise InvalidInputError(f"The base model folder {name!r} does not exist.")
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=DTYPES[dtype])
+        config = AutoConfig.from_pretrained(place, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=DTYPES[dtype])
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         if Path(name).is_dir():
@@ -111,7 +114,7 @@ def load_base(
         tokenizer=tokenizer,
         path=name,
         revision=revision,
-        fingerprint=_fingerprint(name, config=config, model=model),
+        fingerprint=_fingerprint(place, config=config, model=model),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
     )
 
@@ -129,7 +132,7 @@ def tokenizer_of(path: str | Path) -> str:
         InvalidInputError: there is none.
     """
     try:
-        return tokenizer_fingerprint(AutoTokenizer.from_pretrained(str(path)))
+        return tokenizer_fingerprint(AutoTokenizer.from_pretrained(resolve_base(str(path))))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidInputError(f"There is no tokenizer at {str(path)!r} ({reason}).") from error
