@@ -152,11 +152,7 @@ def numbers_by_name(text: str | None, *, what: str) -> Mapping[str, float] | Non
 def coefficients_by_name(
     text: str | None, *, base: str | None = None
 ) -> Mapping[str, float] | None:
-    """Coefficients given in the text, or in the file that it names after an `@`.
-
-    Args:
-        text: The option's.
-        base: Fingerprint of the base that a file must be of.
+    """Coefficients given in the text, or in the file, of this base, that it names after an `@`.
 
     Raises:
         InvalidInputError: a part is not of the form name=number, or the file is missing or wrong.

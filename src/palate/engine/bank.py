@@ -43,31 +43,21 @@ class _Layer:
 
 @dataclass(frozen=True, eq=False)
 class _Scales:
-    """The factors of a layer's inner products.
+    """The factors of a layer's inner products."""
 
-    Attributes:
-        values: `[rows, 1, ranks]` of all blocks, or `[rows, 1, rank]` of the rows' own.
-        blocks: `[rows]`, each row's only block; `None` where a row has several.
-    """
-
+    # `[rows, 1, ranks]` of all blocks, or `[rows, 1, rank]` of the rows' own
     values: Float[Tensor, "rows 1 ranks"]
+    # `[rows]`, each row's only block; `None` where a row has several
     blocks: Int[Tensor, " rows"] | None
 
 
 class AdapterBank:
-    """Experts on one base, in a fixed order.
-
-    Attributes:
-        names: Experts in bank order; coefficients follow it.
-        n_bytes: Memory of the stacked factors.
-    """
+    """Experts on one base, in a fixed order."""
 
     def __init__(self, base: Base, adapters: Mapping[str, Adapter]) -> None:
         """Stack the adapters and hook the layers they change.
 
-        Args:
-            base: The base model; its parameters stay as they are.
-            adapters: Factors by expert name; the order is the bank order. May be empty.
+        The order of the adapters is the bank order; there may be none. The base's parameters stay.
 
         Raises:
             FormatError: an adapter names a layer the base lacks, or of other dimensions.

@@ -14,16 +14,7 @@ from palate.models.cache import RowCache
 
 
 class Batch:
-    """Requests whose rows lie one after another, and their sequences in the cache likewise.
-
-    Attributes:
-        requests: The requests.
-        cache: Keys and values of their sequences.
-        logits: `[rows, vocab]`, for the next token.
-        rows: Which request each row belongs to.
-        sequences: `[rows]`, row of the cache that each row's logits come from; `None` where each
-            has its own.
-    """
+    """Requests whose rows lie one after another, and their sequences in the cache likewise."""
 
     def __init__(
         self, requests: list[RunningRequest], cache: RowCache, logits: Float[Tensor, "rows vocab"]

@@ -51,12 +51,7 @@ def sample_by_rejection(
 ) -> Tensor:
     """The batch's next tokens, with those of implicit requests sampled by rejection.
 
-    Args:
-        tokens: `[requests]`, sampled from the pooled distributions.
-        requests: The requests.
-        logits: `[rows, vocab]`, next-token logits of every row.
-        log_probs: `[requests, vocab]`, pooled, nats.
-        rows: Which request each row belongs to.
+    Tokens, `[requests]`, are those sampled from the pooled distributions.
     """
     for place, running in enumerate(requests):
         if running.plan.pool.is_implicit and running.request.sampling.temperature > 0:

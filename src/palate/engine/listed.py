@@ -31,13 +31,9 @@ RowLists = Sequence[Mapping[int, float]]  # log-probabilities by token id, one l
 
 @dataclass(frozen=True)
 class Listed:
-    """The tokens that a row listed.
+    """The tokens that a row listed."""
 
-    Attributes:
-        probs: Probability by token id; the rest to one is on tokens that are not listed.
-    """
-
-    probs: Mapping[int, float]
+    probs: Mapping[int, float]  # by token id; the rest to one is on tokens that are not listed
 
     def __post_init__(self) -> None:
         """Refuse numbers that are no part of a distribution."""
@@ -61,15 +57,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class Bounded:
-    """A distribution over some tokens, and how far it can be from the exact one.
+    """A distribution over some tokens, and how far it can be from the exact one."""
 
-    Attributes:
-        probs: Probability by token id, sum one.
-        bound: At least the total variation to the exact distribution, in [0, 1].
-    """
-
-    probs: Mapping[int, float]
-    bound: float
+    probs: Mapping[int, float]  # by token id, sum one
+    bound: float  # at least the total variation to the exact distribution, in [0, 1]
 
     @property
     def log_probs(self) -> dict[int, float]:
@@ -80,9 +71,7 @@ class Bounded:
 def pool_listed(lists: Sequence[Listed], shares: Sequence[float]) -> Bounded:
     """The linear mixture of the listed parts, renormalised; off by at most `sum_i share_i m_i`.
 
-    Args:
-        lists: One per row.
-        shares: One per row, on the simplex; a list of share zero is ignored.
+    Shares lie on the simplex; a list of share zero is ignored.
 
     Raises:
         InvalidInputError: no listed token has any probability.
@@ -135,13 +124,7 @@ def pool_listed_log_linear(lists: Sequence[Listed], coefficients: Sequence[float
 
 
 def pool_lists(lists: RowLists, pool: Pool, *, n_vocab: int) -> Bounded:
-    """The pool of the rows' lists; exact, with any coefficients, where lists are whole.
-
-    Args:
-        lists: Log-probabilities by token id, one list per row.
-        pool: With fixed coefficients.
-        n_vocab: Token ids of the model.
-    """
+    """The pool of the rows' lists; exact, with any coefficients, where lists are whole."""
     if all(len(row) >= n_vocab for row in lists):
         return Bounded(_pool_whole(lists, pool), 0.0)
     listed = [Listed({t: min(1.0, math.exp(v)) for t, v in row.items()}) for row in lists]
@@ -198,17 +181,11 @@ class ListSettings(Protocol):
 
 @dataclass(frozen=True)
 class ListStep:
-    """The lists for one token.
+    """The lists for one token."""
 
-    Attributes:
-        lists: One per row of the pool.
-        pool: With the coefficients for this token.
-        lost: Total variation of leaving rows out, at most.
-    """
-
-    lists: RowLists
-    pool: Pool
-    lost: float = 0.0
+    lists: RowLists  # one per row of the pool
+    pool: Pool  # with the coefficients for this token
+    lost: float = 0.0  # total variation of leaving rows out, at most
 
 
 def answer_from_lists(
@@ -219,11 +196,7 @@ def answer_from_lists(
 ) -> Iterator[None]:
     """Write an answer token by token from lists; yields after every token but the last.
 
-    Args:
-        log: The answer.
-        settings: Lengths of lists, and the budget.
-        controllers: By name.
-        list_rows: The rows' lists for the next token, given the pool and a length.
+    `list_rows` gives the rows' lists for the next token, given the pool and a length.
 
     Raises:
         NotCertifiedError: lists are too short for the budget.

@@ -16,15 +16,10 @@ from palate.models.load import Base
 
 @dataclass(frozen=True)
 class Scored:
-    """An answer to be scored: token ids of its context, and its own.
+    """An answer to be scored: token ids of its context, and its own."""
 
-    Attributes:
-        context: Token ids of the prompt; at least one.
-        answer: Token ids of the answer; may be empty.
-    """
-
-    context: tuple[int, ...]
-    answer: tuple[int, ...]
+    context: tuple[int, ...]  # token ids of the prompt; at least one
+    answer: tuple[int, ...]  # token ids of the answer; may be empty
 
     def __post_init__(self) -> None:
         """Refuse an empty context: the first token would have no distribution."""
@@ -44,12 +39,7 @@ def answer_log_probs(
 ) -> list[Float[Tensor, " tokens"]]:
     """Natural logarithm of the probability of each answer token, one tensor per item.
 
-    Args:
-        base: The base model.
-        bank: The experts.
-        plans: One per item; a controlled pool is refused.
-        items: The contexts and answers.
-        max_num_seqs: Most rows in one pass.
+    There is one plan per item, without a controller; one pass has at most `max_num_seqs` rows.
 
     Raises:
         InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a
@@ -77,12 +67,7 @@ def answer_divergences(
     Summed over an answer drawn from the plan itself it is an unbiased estimate of the KL divergence
     of whole answers, with less spread than the answer's own log-ratio.
 
-    Args:
-        base: The base model, which is the reference.
-        bank: The experts.
-        plans: One per item; a controlled pool is refused.
-        items: The contexts and answers.
-        max_num_seqs: Most rows in one pass, the reference's among them.
+    Plans and rows as in `answer_log_probs`, the rows of the reference among them.
 
     Raises:
         InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a

@@ -17,17 +17,11 @@ from palate.core.plan import Plan
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
-    """Which rows belong to which request, and how they count.
+    """Which rows belong to which request, and how they count."""
 
-    Attributes:
-        owner: `[rows]`, request of each row.
-        coefficient: `[rows]`, pool coefficient; one for `single`.
-        is_linear: `[requests]`, whether the request is pooled linearly.
-    """
-
-    owner: Int[Tensor, " rows"]
-    coefficient: Float[Tensor, " rows"]
-    is_linear: Tensor
+    owner: Int[Tensor, " rows"]  # request of each row
+    coefficient: Float[Tensor, " rows"]  # pool coefficient; one for `single`
+    is_linear: Tensor  # `[requests]`, whether the request is pooled linearly
 
     @classmethod
     def of(cls, plans: list[Plan], *, device: torch.device) -> "RowMap":

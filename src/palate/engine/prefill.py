@@ -31,18 +31,14 @@ from palate.models.load import Base
 
 @dataclass(frozen=True)
 class PrefillSettings:
-    """How prompts are prefilled.
+    """How prompts are prefilled."""
 
-    Attributes:
-        max_prefix_tokens: Most tokens in a session's prefix cache; 0 caches nothing.
-        prefill_chunk_tokens: Most tokens of one prompt that are prefilled between two steps of
-            other requests, where there is a prefix cache; `None` prefills every prompt at once.
-        pass_tokens: Tokens whose prefill costs as much as starting another pass; prompts of unlike
-            length are prefilled in separate passes where that saves more.
-    """
-
-    max_prefix_tokens: int = 0
+    max_prefix_tokens: int = 0  # most tokens in a session's prefix cache; 0 caches nothing
+    # most tokens of one prompt that are prefilled between two steps of other requests, where there
+    # is a prefix cache; `None` prefills every prompt at once
     prefill_chunk_tokens: int | None = None
+    # tokens whose prefill costs as much as starting another pass; prompts of unlike length are
+    # prefilled in separate passes where that saves more
     pass_tokens: int = 512
 
     def __post_init__(self) -> None:
@@ -63,21 +59,16 @@ SequenceKey = tuple[Hashable, tuple[float, ...], tuple[int, ...]]
 
 @dataclass(eq=False)
 class _Prefill:
-    """A sequence to be prefilled.
+    """A sequence to be prefilled."""
 
-    Attributes:
-        context: Its tokens.
-        owner: Key of its states in the prefix cache: scope, and coefficients that reach them.
-        rows: Coefficients of the rows it serves, and where each stands among all rows.
-        cached: Blocks of states from the prefix cache.
-        n_cached: Tokens that were not passed through the model.
-    """
-
-    context: tuple[int, ...]
+    context: tuple[int, ...]  # its tokens
+    # key of its states in the prefix cache: scope, and coefficients that reach them
     owner: Hashable
+    # coefficients of the rows it serves, and where each stands among all rows
     rows: list[tuple[tuple[float, ...], int]] = field(default_factory=list)
+    # blocks of states from the prefix cache
     cached: list[Float[Tensor, "tokens width"]] = field(default_factory=list)
-    n_cached: int = 0
+    n_cached: int = 0  # tokens that were not passed through the model
 
     @property
     def n_new(self) -> int:

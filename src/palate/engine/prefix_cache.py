@@ -23,11 +23,7 @@ class _Block:
 
 
 class PrefixCache:
-    """States of prefixes, up to a number of tokens.
-
-    Attributes:
-        max_tokens: Most tokens cached; rounded down to whole blocks.
-    """
+    """States of prefixes, up to a number of tokens that is rounded down to whole blocks."""
 
     def __init__(self, max_tokens: int) -> None:
         """Start empty."""
@@ -54,11 +50,8 @@ class PrefixCache:
     ) -> None:
         """Cache the whole blocks of `tokens`.
 
-        Args:
-            key: Whose keys and values they are: equal keys and tokens mean equal states.
-            tokens: Token ids from the first one on.
-            states_of: The states of the tokens from the first number up to the second; called at
-                most once, for blocks that are not cached yet, and copied.
+        Equal keys and tokens mean equal states. `states_of` gives those of the tokens from the
+        first number up to the second; it is called at most once, and they are copied.
         """
         path = self._path(key, tokens)
         n_cached, n_whole = len(path), min(len(tokens), self.max_tokens) // BLOCK_TOKENS

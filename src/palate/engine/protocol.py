@@ -21,29 +21,20 @@ StepOutput = list[tuple[RunningRequest, Token]]
 
 @dataclass(frozen=True)
 class ExecutionReport:
-    """How far an answer's tokens can be from those of the exact plan.
+    """How far an answer's tokens can be from those of the exact plan."""
 
-    Attributes:
-        coefficients: By row, as they were executed.
-        parameter_change: Frobenius norm by which rounding of coefficients changed the parameters.
-        rounding_bound: Bound on the total variation per token from that rounding; `None` where it
-            is not known.
-        list_bounds: Per token, bound on the total variation from truncated lists of
-            log-probabilities.
-        leads: Per token, probability by which the most probable token led the second.
-        is_greedy: Whether the most probable token was taken.
-        n_calls: Requests to other servers.
-        notes: One sentence for each expert that was dropped.
-    """
-
-    coefficients: tuple[tuple[float, ...], ...]
+    coefficients: tuple[tuple[float, ...], ...]  # by row, as they were executed
+    # Frobenius norm by which rounding of coefficients changed the parameters
     parameter_change: float
+    # bound on the total variation per token from that rounding; `None` where it is not known
     rounding_bound: float | None
+    # per token, bound on the total variation from truncated lists of log-probabilities
     list_bounds: tuple[float, ...]
+    # per token, probability by which the most probable token led the second
     leads: tuple[float, ...]
-    is_greedy: bool
-    n_calls: int
-    notes: tuple[str, ...] = ()
+    is_greedy: bool  # whether the most probable token was taken
+    n_calls: int  # requests to other servers
+    notes: tuple[str, ...] = ()  # one sentence for each expert that was dropped
 
     @property
     def is_exact(self) -> bool:
@@ -118,15 +109,10 @@ class Session(Protocol):
 
 
 class Engine(Protocol):
-    """Executes plans; classes that name it as their base get `generate` and `stream`.
+    """Executes plans; classes that name it as their base get `generate` and `stream`."""
 
-    Attributes:
-        name: Its name in the table of engines.
-        max_num_seqs: Most requests or rows at a time, for estimates of waiting times.
-    """
-
-    name: str
-    max_num_seqs: int
+    name: str  # its name in the table of engines
+    max_num_seqs: int  # most requests or rows at a time, for estimates of waiting times
 
     def open_session(self) -> Session:
         """A new session."""

@@ -23,23 +23,15 @@ Emit = Callable[[Token], None]
 
 @dataclass(eq=False)
 class AnswerLog:
-    """The tokens of an answer that a thread writes, and what is known of their exactness.
-
-    Attributes:
-        running: The request.
-        base: The tokenizer's base.
-        emit: Receives every token.
-        is_aborted: Set when nobody waits for the answer any more.
-        list_bounds: Per token, see `ExecutionReport`.
-        leads: Per token, see `ExecutionReport`.
-    """
+    """The tokens of an answer that a thread writes, and what is known of their exactness."""
 
     running: RunningRequest
     base: Base
-    emit: Emit
+    emit: Emit  # receives every token
+    # set when nobody waits for the answer any more
     is_aborted: threading.Event = field(default_factory=threading.Event)
     list_bounds: list[float] = field(default_factory=list[float])
-    leads: list[float] = field(default_factory=list[float])
+    leads: list[float] = field(default_factory=list[float])  # these two as in `ExecutionReport`
 
     @property
     def n_vocab(self) -> int:

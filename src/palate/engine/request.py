@@ -21,51 +21,34 @@ EMPTY = np.zeros(0)
 
 @dataclass(eq=False)
 class RunningRequest:
-    """A request under way; every engine keeps the same record of it.
+    """A request under way; every engine keeps the same record of it."""
 
-    Attributes:
-        index: Place among the requests of its session.
-        request: The request as it was added.
-        plan: Its plan in normal form, as it is executed.
-        prompt: Token ids of the prompt.
-        contexts: Token ids that each row is conditioned on.
-        text: Text so far.
-        uniforms: `[max_tokens]`, the numbers that decide its tokens.
-        is_traced: Whether `shares` and `row_log_probs` are recorded.
-        n_top: How many of the most probable tokens are recorded in `top`.
-        sequences: Index of the request's sequence that each row's logits come from.
-        n_cached_tokens: Tokens of the prompt that came from the prefix cache.
-        n_chunks: Chunks of the prompt that were prefilled before the rest.
-        tokens: Token ids so far.
-        log_probs: Pooled log-probability of each token, nats.
-        shares: Per token, the rows' pool coefficients.
-        row_log_probs: Per token, its log-probability under each row.
-        top: Per token, the most probable tokens with their pooled log-probabilities.
-        error: Why the request failed.
-        n_proposals: Tokens proposed so far, where they are sampled by rejection.
-        n_fallbacks: Tokens sampled from the pooled distribution after too many proposals.
-    """
-
-    index: int
-    request: Request
-    plan: Plan
-    prompt: tuple[int, ...]
-    contexts: list[tuple[int, ...]]
-    text: TextStream
+    index: int  # place among the requests of its session
+    request: Request  # as it was added
+    plan: Plan  # in normal form, as it is executed
+    prompt: tuple[int, ...]  # token ids of the prompt
+    contexts: list[tuple[int, ...]]  # token ids that each row is conditioned on
+    text: TextStream  # so far
+    # `[max_tokens]`, the numbers that decide its tokens
     uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)
-    is_traced: bool = False
-    n_top: int = 0
+    is_traced: bool = False  # whether `shares` and `row_log_probs` are recorded
+    n_top: int = 0  # how many of the most probable tokens are recorded in `top`
+    # index of the request's sequence that each row's logits come from
     sequences: tuple[int, ...] = (0,)
-    n_cached_tokens: int = 0
-    n_chunks: int = 0
-    tokens: list[int] = field(default_factory=list)
+    n_cached_tokens: int = 0  # tokens of the prompt that came from the prefix cache
+    n_chunks: int = 0  # chunks of the prompt that were prefilled before the rest
+    tokens: list[int] = field(default_factory=list)  # token ids so far
+    # pooled log-probability of each token, nats
     log_probs: list[float] = field(default_factory=list)
+    # per token, the rows' pool coefficients
     shares: list[list[float]] = field(default_factory=list)
+    # per token, its log-probability under each row
     row_log_probs: list[list[float]] = field(default_factory=list)
+    # per token, the most probable tokens with their pooled log-probabilities
     top: list[list[tuple[int, float]]] = field(default_factory=list)
-    error: PalateError | None = None
-    n_proposals: int = 0
-    n_fallbacks: int = 0
+    error: PalateError | None = None  # why the request failed
+    n_proposals: int = 0  # tokens proposed so far, where they are sampled by rejection
+    n_fallbacks: int = 0  # tokens sampled from the pooled distribution after too many proposals
 
     @classmethod
     def start(

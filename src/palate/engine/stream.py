@@ -7,20 +7,10 @@ from tokenizers.decoders import DecodeStream
 
 
 class TextStream:
-    """The text of one answer, grown token by token.
-
-    Attributes:
-        text: All text released so far.
-        is_stopped: Whether a stop string was met; `text` ends before it.
-    """
+    """The text of one answer, grown token by token."""
 
     def __init__(self, tokenizer: Any, *, stop: Sequence[str] = ()) -> None:
-        """Start an empty answer.
-
-        Args:
-            tokenizer: A fast tokenizer of transformers or tokenizers.
-            stop: Strings before which the answer ends.
-        """
+        """Start an empty answer, with a fast tokenizer of transformers or tokenizers."""
         self.text = ""
         self.is_stopped = False
         self._backend = getattr(tokenizer, "backend_tokenizer", tokenizer)

@@ -161,9 +161,7 @@ def answer_instructions(
 def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:
     """The win rates that an annotations file holds; intervals are clustered by instruction.
 
-    Args:
-        path: `annotations.json` of AlpacaEval.
-        generator: Whose wins; by default the one that is the second output everywhere.
+    By default the generator that is the second output everywhere wins.
 
     Raises:
         InvalidInputError: the file is missing or empty, the generator does not occur, several could

@@ -27,19 +27,12 @@ class Clusters(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Answers of all methods to the same cells.
+    """Answers of all methods to the same cells."""
 
-    Attributes:
-        methods: In the order of the tables.
-        cells: What every method has, sorted.
-        rows: Method to rows, in the order of the cells.
-        n_left_out: Rows whose cell some method lacks.
-    """
-
-    methods: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    rows: dict[str, tuple[AnswerRow, ...]]
-    n_left_out: int = 0
+    methods: tuple[str, ...]  # in the order of the tables
+    cells: tuple[Cell, ...]  # what every method has, sorted
+    rows: dict[str, tuple[AnswerRow, ...]]  # method to rows, in the order of the cells
+    n_left_out: int = 0  # rows whose cell some method lacks
 
     @property
     def users(self) -> list[str]:

@@ -83,12 +83,8 @@ class Evaluated:
 def evaluate(library: Path, suite: Suite, *, out: Path, n_workers: int = 1) -> Evaluated:
     """Compare methods of the library in a folder, and write the report into `out`.
 
-    Args:
-        library: Folder of the library.
-        suite: What is compared.
-        out: Folder of results and report; goes on where it stopped.
-        n_workers: Processes that share the work, each with the base in memory; the rows are the
-            same with any number.
+    It goes on where it stopped. Each worker has the base in memory; the rows are the same with any
+    number of them.
 
     Raises:
         InvalidInputError: the folder holds results of another suite, a method is unknown, or the
@@ -193,14 +189,8 @@ def compare(  # noqa: PLR0913  what both doors and the laboratory's board share
 ) -> tuple[Results, Evaluation]:
     """Answer, judge and compare what is missing, and write the report.
 
-    Args:
-        suite: Methods, users, prompts and seeds.
-        open_context: Seed to library and judge; picklable where several processes share the work.
-        content: Of `suite.json`; results of another content are refused.
-        out: Folder of results and report.
-        n_workers: Processes that share the work.
-        with_speeds: Measure speeds too, when nothing else runs.
-        notes: Sentences for the end of the report.
+    `open_context` is picklable where several processes share the work, `content` is that of
+    `suite.json`, and `notes` are sentences for the end of the report.
 
     Raises:
         InvalidInputError: the folder holds results of another suite.

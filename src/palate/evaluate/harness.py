@@ -34,18 +34,12 @@ class HarnessModel:
 
     A context that the method leaves as it is stays as the harness wrote it; one that a method adds
     a system sentence to is formatted as a conversation of one message.
-
-    Attributes:
-        opened: Base, bank, engine.
-        known: What is known of the user.
-        method: A name in the library's methods.
-        seed: Random seed of continuations that are sampled.
     """
 
-    opened: Library
-    known: Known
-    method: str = "auto"
-    seed: int = 0
+    opened: Library  # base, bank, engine
+    known: Known  # of the user
+    method: str = "auto"  # a name in the library's methods
+    seed: int = 0  # random seed of continuations that are sampled
 
     def decide(self, context: str) -> tuple[str, Plan]:
         """The context as the base reads it, and the plan for it.

@@ -68,21 +68,13 @@ class LibraryLM(LM):  # pyright: ignore[reportUntypedBaseClass]
 
 @dataclass(frozen=True)
 class HarnessJob:
-    """Which tasks are run.
+    """Which tasks are run."""
 
-    Attributes:
-        tasks: Names that the harness knows.
-        include: Folder with tasks of your own, as YAML.
-        limit: Examples of each task; `None` is all.
-        n_examples: Shown before each question; `None` is what the task says.
-        with_chat_template: Ask as a user asks in a chat.
-    """
-
-    tasks: tuple[str, ...]
-    include: Path | None = None
-    limit: int | None = None
-    n_examples: int | None = None
-    with_chat_template: bool = False
+    tasks: tuple[str, ...]  # names that the harness knows
+    include: Path | None = None  # folder with tasks of your own, as YAML
+    limit: int | None = None  # examples of each task; `None` is all
+    n_examples: int | None = None  # shown before each question; `None` is what the task says
+    with_chat_template: bool = False  # ask as a user asks in a chat
 
 
 def run_harness(model: HarnessModel, job: HarnessJob) -> dict[str, Any]:

@@ -94,11 +94,7 @@ class Report:
 
 
 def make_report(suite: Mapping[str, Any], results: Results) -> Report:
-    """The report of a results file.
-
-    Args:
-        suite: As `suite.json` holds it: users with their preferences, methods, judge.
-        results: All rows.
+    """The report of all rows of a suite, which is as `suite.json` holds it.
 
     Raises:
         InvalidInputError: a method has no rows, or the methods share no cell.

@@ -179,11 +179,8 @@ def derived_library(
 ) -> Library:
     """A library of other adapters on the same base; it is nowhere on disk and has no floor.
 
-    Args:
-        library: Whose base and objectives it has.
-        adapters: By name.
-        directions: By name, the objectives' shares that each stands for.
-        key: Hash of everything that the adapters depend on.
+    Directions are the objectives' shares that each adapter stands for; `key` is a hash of
+    everything that the adapters depend on.
     """
     objectives = library.manifest.objective_names
     records = tuple(

@@ -68,13 +68,7 @@ class MethodScore:
 def score_methods(
     cells: Cells, facts: Sequence[FactRow], *, preferences: Mapping[str, Mapping[str, float]]
 ) -> list[MethodScore]:
-    """One score per method, in the order of the cells' methods.
-
-    Args:
-        cells: Paired answers.
-        facts: All fact rows.
-        preferences: User to objective to share.
-    """
+    """One score per method, in the order of the cells' methods."""
     compared = versus(cells, [name for name in (BASE, PROMPT) if name in cells.methods])
     return [
         _score(

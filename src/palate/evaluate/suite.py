@@ -20,24 +20,18 @@ class UserSettings(Settings):
 
 
 class JudgeSettings(Settings):
-    """Who judges.
+    """Who judges."""
 
-    Attributes:
-        kind: `held-back`: the library's rewards fitted on the other half of the pairs. `rewards`:
-            reward models that taught nobody. `llm`: a model behind an OpenAI-compatible endpoint,
-            which says for each objective whether the answer or the base's is better, in both
-            orders. `function`: a callable of your own.
-        folder: For `rewards`: a folder with one reward folder per objective.
-        url: For `llm`: up to and including `/v1`.
-        model: For `llm`: name on the server.
-        function: For `function`: `module:name` of a callable that takes a sequence of
-            `palate.evaluate.judges.Candidate` and gives their `Judged`.
-    """
-
+    # `held-back`: the library's rewards fitted on the other half of the pairs. `rewards`: reward
+    # models that taught nobody. `llm`: a model behind an OpenAI-compatible endpoint, which says for
+    # each objective whether the answer or the base's is better, in both orders. `function`: a
+    # callable of your own
     kind: Literal["held-back", "rewards", "llm", "function"] = "held-back"
-    folder: Path | None = None
-    url: str | None = None
-    model: str | None = None
+    folder: Path | None = None  # for `rewards`: a folder with one reward folder per objective
+    url: str | None = None  # for `llm`: up to and including `/v1`
+    model: str | None = None  # for `llm`: name on the server
+    # for `function`: `module:name` of a callable that takes a sequence of
+    # `palate.evaluate.judges.Candidate` and gives their `Judged`
     function: str | None = None
 
     @model_validator(mode="after")
@@ -56,31 +50,22 @@ class JudgeSettings(Settings):
 
 
 class Suite(Settings):
-    """Everything that determines a comparison of methods of one library.
+    """Everything that determines a comparison of methods of one library."""
 
-    Attributes:
-        bespoke: A library of the same base with one expert per user, trained for the user's
-            preference. Only for the method `bespoke`.
-        users: Who is answered.
-        prompts: File with a column `prompt`, or a list of prompts.
-        n_prompts: The first so many; 0 uses all.
-        n_per_prompt: Answers to each prompt.
-        methods: In the order of the tables, see `palate.evaluate.catalogue`; by default every
-            method that the library can serve.
-        seeds: Random seeds of the answers.
-        judge: Who judges.
-        max_tokens: Longest answer.
-    """
-
+    # a library of the same base with one expert per user, trained for the user's preference. Only
+    # for the method `bespoke`
     bespoke: str | None = None
     users: Annotated[tuple[UserSettings, ...], Field(min_length=1)]
+    # file with a column `prompt`, or a list of prompts
     prompts: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    n_prompts: int = Field(default=16, ge=0)
-    n_per_prompt: int = Field(default=1, ge=1)
+    n_prompts: int = Field(default=16, ge=0)  # the first so many; 0 uses all
+    n_per_prompt: int = Field(default=1, ge=1)  # answers to each prompt
+    # in the order of the tables, see `palate.evaluate.catalogue`; by default every method that the
+    # library can serve
     methods: tuple[str, ...] = ()
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)  # of the answers
     judge: JudgeSettings = JudgeSettings()
-    max_tokens: int = Field(default=80, ge=1)
+    max_tokens: int = Field(default=80, ge=1)  # longest answer
 
     @model_validator(mode="after")
     def _is_fair(self) -> "Suite":

@@ -28,8 +28,7 @@ def observations_to_decide(values: Float[ndarray, " observations"] | Sequence[fl
     Each observation must have the same mean given those before it. Observations of one user are
     not such: give one number per user, for example the user's win rate.
 
-    Args:
-        values: In [0, 1], in the order they came: verdicts, or user means.
+    Values lie in [0, 1], in the order they came.
 
     Raises:
         InvalidInputError: no values, or one outside [0, 1].

@@ -31,23 +31,14 @@ _STATE, _ABOUT = "state.safetensors", "checkpoint.json"
 
 
 class TrainingFolder:
-    """What a run has done so far; of several processes the first one writes.
-
-    Attributes:
-        n_done: Updates that the checkpoint has.
-        curves: One row per update.
-    """
+    """What a run has done so far; of several processes the first one writes."""
 
     def __init__(
         self, folder: Path, controller: nn.Module, optimizer: torch.optim.Optimizer, *, key: str
     ) -> None:
         """Put controller and optimizer into the state of the folder's checkpoint, if it has one.
 
-        Args:
-            folder: May be missing.
-            controller: Trained in place.
-            optimizer: The controller's.
-            key: Hash of everything that determines the run.
+        `key` is a hash of everything that determines the run; the folder may be missing.
 
         Raises:
             FormatError: the checkpoint belongs to another run.

@@ -100,13 +100,6 @@ def new_controller(
 ) -> PreferenceController:
     """A controller that mixes uniformly, to be trained.
 
-    Args:
-        settings: The trunk's shape.
-        experts: Names, in bank order.
-        n_vocab: Number of the base's token ids.
-        tokenizer_fingerprint: Hash of the base's tokenizer.
-        seed: Random seed of the trunk's parameters.
-
     Raises:
         InvalidInputError: the shape is not possible, or there is nothing at the trunk's path.
         FormatError: the trunk at the path has another vocabulary.

@@ -71,15 +71,12 @@ class ControlledDecoding:
 
 @dataclass(eq=False)
 class DecodeRun:
-    """The controller's cache of the running requests.
-
-    Attributes:
-        skipped: By request, the skipped shares summed over its tokens: a bound on the total
-            variation of whole answers. Only the last ended requests are kept.
-    """
+    """The controller's cache of the running requests."""
 
     controller: PreferenceController
     settings: DecodeSettings
+    # by request, the skipped shares summed over its tokens: a bound on the total variation of whole
+    # answers. Only the last ended requests are kept
     skipped: dict[int, float] = field(default_factory=dict[int, float])
     _order: list[int] = field(default_factory=list[int])
     _experts: dict[int, list[int]] = field(default_factory=dict[int, list[int]])

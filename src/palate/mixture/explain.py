@@ -93,13 +93,8 @@ def explain(
 ) -> Explanation:
     """The responsibilities of an answer's tokens, by Bayes' rule.
 
-    Args:
-        prompt: The prompt that was answered.
-        experts: Names, one per column.
-        texts: One per token.
-        shares: Shares that each token was sampled with.
-        expert_log_probs: Log-probability of each token under each expert; columns of experts whose
-            share is zero throughout may hold anything finite.
+    There is one text per token. Columns of experts whose share is zero throughout may hold anything
+    finite.
 
     Raises:
         InvalidInputError: the parts are of different sizes, empty, or a token was impossible.

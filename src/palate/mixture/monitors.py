@@ -93,14 +93,7 @@ def summarise(samples: Sequence[Sample]) -> Summary:
 def warnings_of(
     summary: Summary, *, experts: Sequence[str], uniform: Summary, density_gap: float
 ) -> list[str]:
-    """One sentence per threshold that is crossed; none when all is well.
-
-    Args:
-        summary: Answers of the controller.
-        experts: Names, in bank order.
-        uniform: Answers of the uniform mixture.
-        density_gap: Largest one of training, nats.
-    """
+    """One sentence per threshold that is crossed; none when all is well."""
     warnings = [sentence for holds, sentence in _own_signs(summary) if holds]
     warnings += [
         f"Expert {name!r} is dead: its mean share where it was wanted is {share:.3f}; this "

@@ -60,12 +60,8 @@ def fit(
 ) -> list[dict[str, Any]]:
     """The curves of training the controller in place; resumes from the folder's checkpoint.
 
-    Args:
-        controller: Called as `PreferenceController`; the task's engine uses it.
-        task: Experts, judge, prompts, combinations.
-        settings: Sizes and rates.
-        folder: For `curves.jsonl` and the checkpoint.
-        on_update: Called after each update with its number, from one, and its row.
+    The task's engine uses the controller. `on_update` is called after each update with its number,
+    from one, and its row.
 
     Raises:
         FormatError: the folder holds a checkpoint of another run.

@@ -86,12 +86,8 @@ def sample(
 
     Processes that work together share the requests and all get all answers.
 
-    Args:
-        task: Engine, wording and judge.
-        requests: Prompts and strengths; a request may occur several times.
-        sampling: Temperature one and no truncation, where answers are to train on.
-        seed: Every place in `requests` has its own stream of it.
-        is_uniform: Mix with equal shares instead of the controller's.
+    Where answers are to train on, the temperature is one and nothing is truncated. Every place in
+    `requests` has its own stream of the seed.
     """
     controller = None if is_uniform else CONTROLLER
     plans = [task.wording.plan(item, controller=controller) for item in requests]

@@ -32,14 +32,10 @@ Pooling = Literal["linear", "log_linear"]
 
 @dataclass(frozen=True)
 class MixtureRequest:
-    """A prompt, and how much of each expert is wanted.
+    """A prompt, and how much of each expert is wanted."""
 
-    Attributes:
-        prompt: A text, or the messages of a conversation.
-        strengths: One share per expert of the bank, on the simplex; zero is not wanted.
-    """
-
-    prompt: Messages
+    prompt: Messages  # a text, or the messages of a conversation
+    # one share per expert of the bank, on the simplex; zero is not wanted
     strengths: tuple[float, ...]
 
     def __post_init__(self) -> None:

@@ -110,10 +110,8 @@ def proposal(
 ) -> Proposal:
     """The search's next step for a table of policies, each with its preference.
 
-    Args:
-        payoffs: The table, every unit vector among the preferences.
-        settings: When to stop.
-        denominator: Next preferences are taken from the lattice with this denominator, if given.
+    Every unit vector is among the preferences. With a denominator, next preferences are taken from
+    that lattice.
 
     Raises:
         NotCertifiedError: no policy was made for some unit vector.

@@ -51,10 +51,7 @@ def certify(payoffs: Payoffs, *, members: Sequence[int], terms: Terms) -> Certif
     Where only the listed policies are compared and every one of them is a member, there is nothing
     to compare with: the certificate then has no gap, which is not a gap of zero.
 
-    Args:
-        payoffs: The table; sampled values are bounded with the terms' confidence.
-        members: Indices of the members, at least one, all different.
-        terms: What is assumed.
+    Sampled values are bounded with the terms' confidence.
 
     Raises:
         InvalidInputError: the table or the members are not usable.

@@ -116,11 +116,7 @@ def choose(
     selection says so. For the worst case, a portfolio is never certified worse, by the gap it was
     chosen by, than the smaller portfolios for the same table and terms.
 
-    Args:
-        payoffs: What members are chosen on.
-        request: A size or a tolerance.
-        terms: What is assumed.
-        report: What the certificate is computed on; `None` takes `payoffs`.
+    The certificate is computed on `report`; without one on `payoffs`, on which members are chosen.
 
     Raises:
         InvalidInputError: the table is not usable, more members are requested than there are, or

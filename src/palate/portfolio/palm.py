@@ -63,10 +63,6 @@ class PalmPortfolio:
 def palm(oracle: Oracle, settings: PalmSettings) -> PalmPortfolio:
     """Make a policy for every grid preference and select the fewest that cover the grid.
 
-    Args:
-        oracle: Turns a preference into a policy and policies into a payoff table.
-        settings: Tolerances and budget.
-
     Raises:
         InvalidInputError: a tolerance out of range, or a grid of more than `max_calls` preferences.
     """

@@ -115,10 +115,8 @@ class Router:
 def router_from_record(record: Record, *, plans: Mapping[str, Plan] | None = None) -> Router:
     """The router of a stored portfolio.
 
-    Args:
-        record: The portfolio.
-        plans: How each member is run, by name; `None` takes the members as the experts of a bank,
-            in the record's order.
+    `plans` say how each member is run; without them members are the experts of a bank, in the
+    record's order.
 
     Raises:
         InvalidInputError: a member has no plan.

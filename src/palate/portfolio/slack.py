@@ -102,10 +102,8 @@ def with_slacks(
 ) -> Payoffs:
     """The table with an upper bound on the slack of every policy that has a preference and answers.
 
-    Args:
-        payoffs: The table.
-        answers: For each policy in order; `None` where they were not measured one by one.
-        confidence: Probability that all of the bounds hold together (a union bound).
+    Answers are `None` for policies that were not measured one by one. All bounds hold together with
+    the confidence (a union bound).
     """
     require_confidence(confidence)
     table = payoffs.table

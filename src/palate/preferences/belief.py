@@ -39,14 +39,9 @@ NEGLIGIBLE = 1e-9  # discounts below it leave a rating out
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """Fits beliefs to feedback.
+    """Fits beliefs to feedback."""
 
-    Attributes:
-        prior: Belief about a user never seen before.
-        settings: Gains, drift, refits.
-    """
-
-    prior: Belief
+    prior: Belief  # about a user never seen before
     settings: LearningSettings = field(default_factory=LearningSettings)
 
     @property
@@ -65,10 +60,7 @@ class Learner:
     ) -> Belief:
         """The belief after one more item.
 
-        Args:
-            belief: After all earlier items.
-            feedback: The new item.
-            earlier: Gives all earlier items, oldest first; called only where they are needed.
+        `earlier` gives all earlier items, oldest first; it is called only where they are needed.
 
         Raises:
             InvalidInputError: the item's features are not as long as the prior.

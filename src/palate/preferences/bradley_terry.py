@@ -180,14 +180,7 @@ def update_batch(
 ) -> tuple[Float[ndarray, "users features"], Float[ndarray, "users features features"]]:
     """Means and covariances after one more comparison of each user, see `update`.
 
-    Args:
-        means: One a user.
-        covariances: One a user.
-        features: First answer's minus second's.
-        labels: In [0, 1].
-        gain: One for all, or `[users]`.
-        out: Where to put the result; may be the given means and covariances. New arrays where
-            absent.
+    The result goes to `out`, which may be the given means and covariances, or to new arrays.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.

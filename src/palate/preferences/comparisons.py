@@ -16,15 +16,10 @@ from palate.core.types import Belief
 
 @dataclass(frozen=True, eq=False)
 class RootedPrior:
-    """A normal prior that may be flat: some directions of the vector can be known exactly.
-
-    Attributes:
-        mean: `[features]`.
-        root: `[features, free]`, full column rank; the covariance is `root @ root.T`.
-    """
+    """A normal prior that may be flat: some directions of the vector can be known exactly."""
 
     mean: Float[ndarray, " features"]
-    root: Float[ndarray, "features free"]
+    root: Float[ndarray, "features free"]  # full column rank; the covariance is `root @ root.T`
 
 
 def root_of(prior: Belief | RootedPrior) -> Float[ndarray, "features free"]:

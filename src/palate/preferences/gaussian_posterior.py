@@ -262,17 +262,11 @@ def _ascend(problem: _Problem, now: _Normals, pace: _Pace) -> _Normals:
 
 @dataclass(frozen=True, eq=False)
 class LogisticAverages:
-    """Means over normal margins, each within 2e-8.
+    """Means over normal margins, each within 2e-8."""
 
-    Attributes:
-        softplus: Of `log(1 + exp(m))`, nats.
-        sigmoid: Of `1 / (1 + exp(-m))`.
-        slope: Of the sigmoid's slope.
-    """
-
-    softplus: Float[ndarray, "*shape"]
-    sigmoid: Float[ndarray, "*shape"]
-    slope: Float[ndarray, "*shape"]
+    softplus: Float[ndarray, "*shape"]  # of `log(1 + exp(m))`, nats
+    sigmoid: Float[ndarray, "*shape"]  # of `1 / (1 + exp(-m))`
+    slope: Float[ndarray, "*shape"]  # of the sigmoid's slope
 
 
 def logistic_averages(
@@ -280,9 +274,7 @@ def logistic_averages(
 ) -> LogisticAverages:
     """Means of softplus, sigmoid and its slope over margins `normal(mean, variance)`, elementwise.
 
-    Args:
-        means: Of the margins.
-        variances: Of the margins, not below zero; zero gives the curves themselves.
+    Variances are not below zero; zero gives the curves themselves.
     """
     softplus, sigmoid, slope = (np.zeros_like(means) for _ in range(3))
     for mass, scale in zip(MASSES, SCALES, strict=True):

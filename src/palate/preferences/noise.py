@@ -42,12 +42,8 @@ def fit_gain(
 ) -> float:
     """One user's gain: geometric mean of the posterior over the grid.
 
-    Args:
-        features: First answer's minus second's.
-        labels: In [0, 1].
-        prior: Prior of the user's vector; its scale gives the gain its meaning.
-        gain: The population's.
-        discounts: In [0, 1]; 1 where absent.
+    Comparisons as in `bradley_terry.fit`; the prior's scale gives the gain its meaning, and `gain`
+    is the population's.
 
     Returns:
         Between 1/64 and 4 times the population's; exactly the population's without labels.

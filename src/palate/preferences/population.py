@@ -37,11 +37,7 @@ def fit_population(
 ) -> Belief:
     """The normal prior under which the labels of all users are most likely, by EM.
 
-    Args:
-        features: First answer's minus second's, padded.
-        labels: In [0, 1].
-        discounts: 0 leaves padding out.
-        gain: How sharply labels follow margins; one for all, or `[users]`.
+    Comparisons as in `bradley_terry.fit_batch`; discount 0 leaves padding out.
 
     Returns:
         Its `n_observations` counts the users with at least one comparison.

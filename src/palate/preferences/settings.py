@@ -8,25 +8,18 @@ from palate.core.settings import Settings
 
 
 class LearningSettings(Settings):
-    """Settings of a `Learner`; one home for each.
+    """Settings of a `Learner`; one home for each."""
 
-    Attributes:
-        gain: The population's: how sharply labels follow margins.
-        is_gain_fitted: Find each user's own gain at every refit.
-        fit_gain_from: Comparisons a user needs before that.
-        drift: `none`; `steady` forgets by `forgetting` at each item; `adaptive` finds changes.
-        forgetting: Factor of steady forgetting.
-        hazard: Of adaptive forgetting: probability of a change between two comparisons.
-        refit_every: Without adaptive drift, refit from the log at each of so many first items and
-            then at every such number of items; in between, one-comparison updates.
-        rating_noise: Standard deviation of a rating, in units of the margin.
-    """
-
-    gain: float = Field(default=1.0, gt=0)
-    is_gain_fitted: bool = True
-    fit_gain_from: int = Field(default=10, ge=1)
+    gain: float = Field(default=1.0, gt=0)  # the population's: how sharply labels follow margins
+    is_gain_fitted: bool = True  # find each user's own gain at every refit
+    fit_gain_from: int = Field(default=10, ge=1)  # comparisons a user needs before that
+    # `none`; `steady` forgets by `forgetting` at each item; `adaptive` finds changes
     drift: Literal["none", "steady", "adaptive"] = "none"
-    forgetting: float = Field(default=0.98, gt=0, le=1)
+    forgetting: float = Field(default=0.98, gt=0, le=1)  # factor of steady forgetting
+    # of adaptive forgetting: probability of a change between two comparisons
     hazard: float = Field(default=0.03, gt=0, lt=1)
+    # without adaptive drift, refit from the log at each of so many first items and then at every
+    # such number of items; in between, one-comparison updates
     refit_every: int = Field(default=25, ge=1)
+    # standard deviation of a rating, in units of the margin
     rating_noise: float = Field(default=1.0, gt=0)

@@ -12,17 +12,12 @@ from palate.core.errors import InvalidInputError
 
 @dataclass(frozen=True, eq=False)
 class SimulatedUser:
-    """Answers comparisons by Bradley-Terry, and now and then at random.
+    """Answers comparisons by Bradley-Terry, and now and then at random."""
 
-    Attributes:
-        coefficients: Of an answer's features; a preference where features are rewards.
-        gain: How sharply answers follow margins; one over the temperature.
-        lapse_share: Share of answers given at random.
-    """
-
+    # of an answer's features; a preference where features are rewards
     coefficients: Float[ndarray, " features"]
-    gain: float = 1.0
-    lapse_share: float = 0.0
+    gain: float = 1.0  # how sharply answers follow margins; one over the temperature
+    lapse_share: float = 0.0  # share of answers given at random
 
     def __post_init__(self) -> None:
         """Refuse noise out of range."""
@@ -37,9 +32,7 @@ class SimulatedUser:
     ) -> float:
         """The label of a comparison: 1 first preferred, 0 second.
 
-        Args:
-            feature: First answer's minus second's.
-            generator: Gives two numbers each time, whether the user lapses or not.
+        The generator gives two numbers each time, whether the user lapses or not.
         """
         lapse, chance = generator.random(2)
         margin = self.gain * float(self.coefficients @ feature)

@@ -53,12 +53,7 @@ class Believer:
         return "applied" if is_applied else "observing"
 
     def out(self, belief: Belief | None, history: Sequence[Feedback]) -> BeliefOut:
-        """The belief for users to read.
-
-        Args:
-            belief: As stored; `None` of a user without feedback.
-            history: All feedback of the user, oldest first; more may have come since the belief.
-        """
+        """The belief for users to read; more feedback may have come since it was stored."""
         belief = self.learner.start() if belief is None else belief
         basis, soup = self.soups.basis, self.soups.soup(belief)
         anchors, posterior = basis.anchors, self.learner.posterior(history[: belief.n_observations])

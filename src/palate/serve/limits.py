@@ -13,13 +13,7 @@ class RateLimit:
     def __init__(
         self, *, per_minute: int, burst: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Start with full buckets.
-
-        Args:
-            per_minute: Rate at which a bucket fills.
-            burst: Its size.
-            clock: In seconds.
-        """
+        """Start with full buckets of the size `burst`; the clock is in seconds."""
         self._rate = per_minute / 60.0
         self._burst = float(burst)
         self._clock = clock

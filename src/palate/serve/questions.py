@@ -95,12 +95,9 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
 def most_informative(
     belief: Belief, features: np.ndarray, texts: Sequence[str]
 ) -> tuple[int, int, float]:
-    """The pair of different answers with the most informative verdict, and its information, nats.
+    """The most informative pair of different answers, and what its verdict tells, nats.
 
-    Args:
-        belief: Over coefficients.
-        features: `[answers, experts]`.
-        texts: The answers.
+    `features` are `[answers, experts]`.
 
     Raises:
         ApiError: all answers are the same.

@@ -43,11 +43,8 @@ def serve_replicas(
 ) -> None:
     """Start the replicas and listen until SIGTERM or SIGINT.
 
-    Args:
-        job: Library, database, address to listen on, settings.
-        n_replicas: Processes that answer.
-        address: Of a running Ray cluster; `None` starts one on this machine.
-        n_gpus: Of each replica, where the device is `cuda`; a quarter puts four on one.
+    Without an address a Ray cluster is started on this machine. With the device `cuda` each replica
+    has so many GPUs; a quarter puts four on one.
 
     Raises:
         InvalidInputError: the database is not PostgreSQL, the address is public without keys, or

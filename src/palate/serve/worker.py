@@ -27,33 +27,21 @@ Event = tuple[RunningRequest, Token] | Exception
 
 @dataclass(eq=False)
 class Job:
-    """One answer under way.
-
-    Attributes:
-        request: What is asked.
-        is_traced: Whether what every row says is kept.
-        n_top: Most probable tokens to keep.
-        events: Tokens as they come, each with its job, for several answers may share them; an
-            exception ends an answer.
-        running: What the engine knows of it, once it was admitted.
-    """
+    """One answer under way."""
 
     request: Request
-    is_traced: bool = False
-    n_top: int = 0
+    is_traced: bool = False  # whether what every row says is kept
+    n_top: int = 0  # most probable tokens to keep
+    # tokens as they come, each with its job, for several answers may share them; an exception ends
+    # an answer
     events: "asyncio.Queue[tuple[Job, Event]]" = field(default_factory=asyncio.Queue)
-    running: RunningRequest | None = None
+    running: RunningRequest | None = None  # what the engine knows of it, once it was admitted
     is_pending: bool = True  # no token has come
     is_done: bool = False
 
 
 class EngineWorker:
-    """Runs a session for everybody.
-
-    Attributes:
-        engine: What it runs.
-        metrics: Where it counts.
-    """
+    """Runs a session for everybody."""
 
     def __init__(
         self,

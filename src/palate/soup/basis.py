@@ -84,10 +84,6 @@ def select_experts(matrix: Float[ndarray, "pairs experts"], *, n_experts: int) -
     before it. The result of a smaller `n_experts` is a prefix of that of a larger one. Fewer come
     back when they explain the others already.
 
-    Args:
-        matrix: A tilt matrix.
-        n_experts: How many to select.
-
     Raises:
         InvalidInputError: the number lies outside 1 to all.
     """

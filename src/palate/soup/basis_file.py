@@ -24,40 +24,29 @@ VERSION = 3
 
 @dataclass(frozen=True, eq=False)
 class SoupBasis:
-    """The basis a user's coefficients are over.
+    """The basis a user's coefficients are over."""
 
-    Attributes:
-        base: Hash of the base model's files.
-        experts: Names in bank order, all different.
-        objectives: Names.
-        anchors: What each expert was trained for; rows may be signed.
-        beta: The KL price all experts were trained with.
-        feature_means: Mean of `beta * tilt_k(answer)` on calibration answers.
-        feature_scales: Standard deviation of the same, above zero: features are divided by it
-            before a fit with gain 1.
-        effective_rank: Share of energy (`"0.9"` ...) to number of directions.
-        prior: Population prior of the coefficients of scaled features, with the population's gain;
-            see `palate.soup.learning`.
-        floor: Name and coefficient of a safety expert that feedback cannot lower, or `None`.
-        settings: Trust region and thresholds.
-        strength: Multiplies coefficients that follow from a stated preference; `None` while it has
-            not been measured.
-        experts_key: Hash of the experts' parameters; empty in files of before.
-    """
-
-    base: str
-    experts: tuple[str, ...]
+    base: str  # hash of the base model's files
+    experts: tuple[str, ...]  # names in bank order, all different
     objectives: tuple[str, ...]
+    # what each expert was trained for; rows may be signed
     anchors: Float[ndarray, "experts objectives"]
-    beta: float
+    beta: float  # the KL price all experts were trained with
+    # mean of `beta * tilt_k(answer)` on calibration answers
     feature_means: Float[ndarray, " experts"]
+    # standard deviation of the same, above zero: divides features before a fit with gain 1
     feature_scales: Float[ndarray, " experts"]
-    effective_rank: dict[str, int]
+    effective_rank: dict[str, int]  # share of energy (`"0.9"` ...) to number of directions
+    # population prior of the coefficients of scaled features, with the population's gain; see
+    # `palate.soup.learning`
     prior: Belief
+    # name and coefficient of a safety expert that feedback cannot lower, or `None`
     floor: tuple[str, float] | None = None
     settings: SoupSettings = field(default_factory=SoupSettings)
+    # multiplies coefficients that follow from a stated preference; `None` while it has not been
+    # measured
     strength: float | None = None
-    experts_key: str = ""
+    experts_key: str = ""  # hash of the experts' parameters; empty in files of before
 
     def __post_init__(self) -> None:
         """Refuse fields that disagree."""
@@ -105,8 +94,7 @@ class SoupBasis:
     ) -> Float[ndarray, "answers experts"]:
         """Features of answers: `beta * log_ratio / scale`. Differences of these enter a fit.
 
-        Args:
-            log_ratios: `[answers, experts]`, `log p_k(answer) - log p_0(answer)`, in nats.
+        Log-ratios are `log p_k(answer) - log p_0(answer)`, in nats.
 
         Raises:
             InvalidInputError: another number of experts, or a log-ratio is not finite.
@@ -157,11 +145,7 @@ def save_basis(path: Path, basis: SoupBasis) -> None:
 
 
 def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:
-    """Read `soup.json`.
-
-    Args:
-        path: The file.
-        base: Hash of the base model in use; `None` skips the comparison.
+    """Read `soup.json`; with a base, that of another base model is refused.
 
     Raises:
         InvalidInputError: the file is missing, or a field is missing, of another type or wrong.

@@ -20,10 +20,6 @@ def reward_space_coefficients(
     With one expert per objective these are the preference's own entries. Where the anchors do not
     span the preference, the closest combination in least squares.
 
-    Args:
-        preference: Signed or on the simplex.
-        anchors: What each expert was trained for.
-
     Raises:
         InvalidInputError: lengths differ, or a number is not finite.
     """

@@ -15,15 +15,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class CoefficientsFile:
-    """What is in the file.
+    """What is in the file."""
 
-    Attributes:
-        base: Hash of the base model's files.
-        coefficients: By expert, in bank order; those not in use are zero.
-    """
-
-    base: str
-    coefficients: dict[str, float]
+    base: str  # hash of the base model's files
+    coefficients: dict[str, float]  # by expert, in bank order; those not in use are zero
 
 
 def save_coefficients(path: Path, content: CoefficientsFile) -> None:
@@ -37,11 +32,7 @@ def save_coefficients(path: Path, content: CoefficientsFile) -> None:
 
 
 def load_coefficients(path: Path, *, base: str | None = None) -> CoefficientsFile:
-    """Read the file.
-
-    Args:
-        path: Written by `palate soup fit --out`.
-        base: Hash of the base model in use; `None` skips the comparison.
+    """Read the file; with a base, that of another base model is refused.
 
     Raises:
         InvalidInputError: the file is missing or lacks a field.

@@ -29,18 +29,12 @@ from palate.soup.states import Coefficients, require_coefficients
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """One adapter's part in one linear map: adds `scale * B A` to its matrix `[out, in]`.
-
-    Attributes:
-        A: `[rank, in]`.
-        B: `[out, rank]`.
-        lora_alpha: Numerator of the scale.
-        is_rank_stabilised: The scale is `lora_alpha / sqrt(rank)` instead of `lora_alpha / rank`.
-    """
+    """One adapter's part in one linear map: adds `scale * B A` to its matrix `[out, in]`."""
 
     A: Float[ndarray, "rank in"]
     B: Float[ndarray, "out rank"]
-    lora_alpha: float
+    lora_alpha: float  # numerator of the scale
+    # the scale is `lora_alpha / sqrt(rank)` instead of `lora_alpha / rank`
     is_rank_stabilised: bool = False
 
     def __post_init__(self) -> None:
@@ -69,26 +63,18 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Compressed:
-    """An adapter of smaller rank, and what that cost.
+    """An adapter of smaller rank, and what that cost."""
 
-    Attributes:
-        factors: The closest of its rank in Frobenius norm; scale one.
-        relative_error: Norm of what was lost divided by the norm of the whole; zero when nothing
-            was.
-        singular_values: Of the whole change, largest first.
-    """
-
-    factors: Factors
+    factors: Factors  # the closest of its rank in Frobenius norm; scale one
+    # norm of what was lost divided by the norm of the whole; zero when nothing was
     relative_error: float
-    singular_values: tuple[float, ...]
+    singular_values: tuple[float, ...]  # of the whole change, largest first
 
 
 def merge(adapters: Sequence[Factors], coefficients: Coefficients) -> Factors:
     """The parameter soup as one adapter of scale one: exact.
 
-    Args:
-        adapters: In bank order, of one linear map; ranks and scales may differ.
-        coefficients: One real number per adapter.
+    The adapters are of one linear map, in bank order; ranks and scales may differ.
 
     Returns:
         Rank: the sum of the ranks of the adapters with a coefficient other than zero; a zero
@@ -115,10 +101,6 @@ def merge_modules(
     An adapter that leaves a map alone adds nothing there. The ranks of the result may differ from
     map to map.
 
-    Args:
-        adapters: In bank order; each maps names of linear maps to factors.
-        coefficients: One real number per adapter.
-
     Raises:
         InvalidCoefficientsError: not one finite coefficient per adapter.
         FormatError: two adapters disagree on the size of a map.
@@ -137,10 +119,7 @@ def compress(factors: Factors, *, rank: int) -> Compressed:
 
     The dense change is never formed: time grows with `(in + out) rank^2`.
 
-    Args:
-        factors: Usually the result of `merge`.
-        rank: At least one; a rank above the adapter's own, or above what the map can hold, is
-            lowered to that.
+    A rank above the adapter's own, or above what the map can hold, is lowered to that.
 
     Raises:
         InvalidInputError: the rank is below one.
@@ -173,10 +152,6 @@ def factor_mean(adapters: Sequence[Factors], coefficients: Coefficients) -> Fact
 
     For two or more experts it has every `B_j A_k` in it; with equal thirds of random adapters it is
     off by 82 % in norm.
-
-    Args:
-        adapters: In bank order, of one map, all of one rank and scale.
-        coefficients: One real number per adapter.
 
     Raises:
         InvalidCoefficientsError: not one finite coefficient per adapter, or no adapters.

@@ -35,20 +35,14 @@ N_FOLDS = 5  # one held-out part was not enough to judge by (docs/soup.md)
 
 @dataclass(frozen=True, eq=False)
 class Comparisons:
-    """Pairs of answers with their labels, and the states they passed through.
+    """Pairs of answers with their labels, and the states they passed through."""
 
-    Attributes:
-        features: Summed tilts of the first answer minus the second's, not multiplied by beta.
-        visits: `[comparisons, states]`, how often the first answer passed a state minus how often
-            the second did; sparse.
-        labels: 1 first preferred, 0 second, 0.5 a tie.
-        states: The states that `visits` counts, each once.
-    """
-
+    # summed tilts of the first answer minus the second's, not multiplied by beta
     features: Float[ndarray, "comparisons experts"]
+    # `[comparisons, states]`, how often the first passed a state less how often the second did
     visits: csr_array
-    labels: Float[ndarray, " comparisons"]
-    states: States
+    labels: Float[ndarray, " comparisons"]  # 1 first preferred, 0 second, 0.5 a tie
+    states: States  # the states that `visits` counts, each once
 
     def __post_init__(self) -> None:
         """Refuse shapes that disagree and labels out of range."""
@@ -73,19 +67,12 @@ class Comparisons:
 
 @dataclass(frozen=True, eq=False)
 class GatedFit:
-    """Both stages, and how likely each makes comparisons that it was not fitted to.
+    """Both stages, and how likely each makes comparisons that it was not fitted to."""
 
-    Attributes:
-        first: Coefficients of stage 1.
-        second: Coefficients of stage 2.
-        first_log_likelihood: Mean over held-out labels under stage 1, with normalisers, nats.
-        second_log_likelihood: The same under stage 2.
-    """
-
-    first: Float[ndarray, " experts"]
-    second: Float[ndarray, " experts"]
-    first_log_likelihood: float
-    second_log_likelihood: float
+    first: Float[ndarray, " experts"]  # coefficients of stage 1
+    second: Float[ndarray, " experts"]  # coefficients of stage 2
+    first_log_likelihood: float  # mean over held-out labels under stage 1, with normalisers, nats
+    second_log_likelihood: float  # the same under stage 2
 
     @property
     def is_second(self) -> bool:
@@ -107,11 +94,7 @@ def fit_gated(
 ) -> GatedFit:
     """Stage 2 on all comparisons, judged by five folds that hold out every comparison once.
 
-    Args:
-        comparisons: At least two.
-        first: Stage 1 on the comparisons at given places.
-        prior: Normal prior of the coefficients.
-        scale: Gain times beta.
+    `first` is stage 1 on the comparisons at given places; `scale` is gain times beta.
 
     Raises:
         InvalidInputError: there are fewer than two comparisons, so none can be held out.
@@ -143,11 +126,7 @@ def fit_normalised(
 
     A local minimum: the loss never ends above where it started.
 
-    Args:
-        comparisons: A user's; none gives the prior mean back.
-        start: The stage-1 mode.
-        prior: Normal prior of the coefficients.
-        scale: Gain times beta.
+    Without comparisons the prior mean comes back. `scale` is gain times beta.
 
     Raises:
         InvalidCoefficientsError: lengths disagree.

@@ -18,45 +18,29 @@ from palate.soup.states import States, soup_moments
 
 @dataclass(frozen=True, eq=False)
 class PredictedGain:
-    """Predicted gain of a soup over the base model, per token, in reward units.
+    """Predicted gain of a soup over the base model, per token, in reward units."""
 
-    Attributes:
-        estimate: At the belief's mean, the KL price already paid.
-        low: Lower end; only the uncertainty of the user's coefficients is in it.
-        high: Upper end.
-    """
-
-    estimate: float
-    low: float
-    high: float
+    estimate: float  # at the belief's mean, the KL price already paid
+    low: float  # lower end; only the uncertainty of the user's coefficients is in it
+    high: float  # upper end
 
 
 @dataclass(frozen=True, eq=False)
 class PersonalSoup:
-    """A user's soup and what it rests on; vectors are `[experts]`.
+    """A user's soup and what it rests on; vectors are `[experts]`."""
 
-    Attributes:
-        coefficients: The served ones.
-        believed: The belief's mean.
-        allowed: The most probable within the bounds, before trust region and threshold.
-        standard_errors: Standard errors of the believed ones.
-        scale: What the trust region multiplied the allowed ones by.
-        kl: Mean KL per token to the base model inside the region, nats, before experts that hardly
-            act were dropped; to the base with the safety expert when there is a floor.
-        gain: Predicted gain, per token.
-        n_observations: Feedback items.
-        plan: What the engine executes.
-    """
-
-    coefficients: Float[ndarray, " experts"]
-    believed: Float[ndarray, " experts"]
+    coefficients: Float[ndarray, " experts"]  # the served ones
+    believed: Float[ndarray, " experts"]  # the belief's mean
+    # the most probable within the bounds, before trust region and threshold
     allowed: Float[ndarray, " experts"]
-    standard_errors: Float[ndarray, " experts"]
-    scale: float
+    standard_errors: Float[ndarray, " experts"]  # of the believed ones
+    scale: float  # what the trust region multiplied the allowed ones by
+    # mean KL per token to the base model inside the region, nats, before experts that hardly act
+    # were dropped; to the base with the safety expert when there is a floor
     kl: float
-    gain: PredictedGain
-    n_observations: int
-    plan: Plan
+    gain: PredictedGain  # per token
+    n_observations: int  # feedback items
+    plan: Plan  # what the engine executes
 
 
 def predicted_gain(
@@ -73,13 +57,6 @@ def predicted_gain(
     coefficients; the gain is the soup's mean of it less the base's, less `beta` times the soup's
     KL. States are taken as given: what the soup does to later states is left out, and so is the
     part of the user's reward that the experts do not span.
-
-    Args:
-        served: Coefficients in use.
-        states: Where the gain is measured.
-        believed: Mean and covariance of the user's coefficients.
-        beta: Price of one nat of KL.
-        confidence: Confidence of the interval.
     """
     log_normaliser, under_soup = soup_moments(served, states)
     under_base = np.einsum("sv,svk->sk", np.exp(states.reference), states.tilts)
@@ -98,11 +75,7 @@ def shown_soup(
     A belief is a mode with its curvature, quick to keep and as good to serve, but its intervals are
     too narrow.
 
-    Args:
-        soup: Made of the belief.
-        posterior: Mean and covariance over scaled features, of the same feedback.
-        basis: The library's `soup.json`.
-        states: Where the gain is measured.
+    The posterior is over scaled features, of the same feedback.
     """
     believed = basis.unscaled(posterior)
     gain = predicted_gain(

@@ -28,10 +28,8 @@ SoupMethod = Literal["soup", "output-soup"]
 def soup_plan(coefficients: Coefficients, *, method: SoupMethod) -> Plan:
     """The plan that serves these coefficients.
 
-    Args:
-        coefficients: Any real numbers, in bank order.
-        method: `soup` adds the experts' parameters and runs the model once; `output-soup` pools
-            their outputs and runs it once per active expert and for the reference.
+    `soup` adds the experts' parameters and runs the model once; `output-soup` pools their outputs
+    and runs it once per active expert and for the reference.
 
     Raises:
         InvalidCoefficientsError: a coefficient is not finite.

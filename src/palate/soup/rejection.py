@@ -28,32 +28,22 @@ PROPOSALS_CAP = 32
 
 @dataclass(frozen=True, eq=False)
 class RejectionSampler:
-    """Proposal and acceptance at one state.
+    """Proposal and acceptance at one state."""
 
-    Attributes:
-        proposal: `[vocab]`, log-probabilities proposed from: the reference, tempered.
-        accept: `[vocab]`, probability of accepting each token; zero where forbidden.
-        expected_proposals: Mean number of proposals per token without a cap.
-    """
-
+    # `[vocab]`, log-probabilities proposed from: the reference, tempered
     proposal: Float[ndarray, " vocab"]
+    # `[vocab]`, probability of accepting each token; zero where forbidden
     accept: Float[ndarray, " vocab"]
-    expected_proposals: float
+    expected_proposals: float  # mean number of proposals per token without a cap
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Tokens sampled implicitly.
+    """Tokens sampled implicitly."""
 
-    Attributes:
-        tokens: `[draws]`, token ids.
-        n_proposals: `[draws]`, proposals each took, at most the cap.
-        n_fallbacks: Tokens that reached the cap and were sampled from the explicit soup.
-    """
-
-    tokens: Int[ndarray, " draws"]
-    n_proposals: Int[ndarray, " draws"]
-    n_fallbacks: int
+    tokens: Int[ndarray, " draws"]  # `[draws]`, token ids
+    n_proposals: Int[ndarray, " draws"]  # `[draws]`, proposals each took, at most the cap
+    n_fallbacks: int  # tokens that reached the cap and were sampled from the explicit soup
 
 
 def rejection_sampler(
@@ -100,11 +90,7 @@ def sample_implicit(
 ) -> Draws:
     """Tokens from the soup, all proposing at once, round by round.
 
-    Args:
-        sampler: The state's.
-        n_draws: How many tokens to sample.
-        generator: Source of proposals and acceptances.
-        cap: Most proposals per token, at least one.
+    `cap` is the most proposals per token.
 
     Raises:
         InvalidInputError: the cap is below one.

@@ -29,23 +29,14 @@ CONDITION_NUMBER = 1e6
 
 @dataclass(frozen=True)
 class SoupReport:
-    """Numbers of a soup on some states.
+    """Numbers of a soup on some states."""
 
-    Attributes:
-        kl_per_token: Mean KL to the reference, nats.
-        entropy_ratio: Mean entropy divided by the reference's on the same states.
-        absolute_sum: `sum |lambda|`.
-        negative_share: Share of it that is negative.
-        mean_normaliser: Mean `Z_lambda`; far from one means far from the reference.
-        warnings: One sentence each; empty when nothing looks wrong.
-    """
-
-    kl_per_token: float
-    entropy_ratio: float
-    absolute_sum: float
-    negative_share: float
-    mean_normaliser: float
-    warnings: tuple[str, ...]
+    kl_per_token: float  # mean KL to the reference, nats
+    entropy_ratio: float  # mean entropy divided by the reference's on the same states
+    absolute_sum: float  # `sum |lambda|`
+    negative_share: float  # share of it that is negative
+    mean_normaliser: float  # mean `Z_lambda`; far from one means far from the reference
+    warnings: tuple[str, ...]  # one sentence each; empty when nothing looks wrong
 
 
 def report_soup(
@@ -106,10 +97,6 @@ def length_correlation(
 
     Log-ratios are sums over tokens, so a fit can mistake length for preference. Zero when
     either does not vary.
-
-    Args:
-        margins: Believed margins of the first answers.
-        length_differences: First minus second, in tokens.
 
     Raises:
         InvalidInputError: lengths differ, or there are fewer than two comparisons.

@@ -9,30 +9,26 @@ from palate.core.settings import Settings
 
 
 class SoupSettings(Settings):
-    """How far a user's soup may go, and which experts take part.
+    """How far a user's soup may go, and which experts take part."""
 
-    Attributes:
-        budget: Largest mean KL to the base model, nats per token.
-        early_budget: The same while there are fewer than `n_early` feedback items.
-        largest_scale: How many times the believed coefficients may be enlarged to spend the
-            budget; 1 only shrinks. Never beyond the two bounds below.
-        least_coefficient: Below zero an expert is subtracted; `None` does not bound.
-        most_coefficient: 1 is an expert as it was trained; `None` does not bound.
-        n_early: Number of feedback items below which `early_budget` holds.
-        active_threshold: An expert takes part when `|coefficient| * sd of its tilt` reaches this.
-        confidence: Confidence of intervals and of the predicted gain.
-        normalised_from: Comparisons from which `palate soup fit` tries stage 2, the fit with the
-            soup's normalisers (100 is a good number); `None` never does.
-    """
-
-    budget: float = Field(default=0.2, gt=0)
+    budget: float = Field(default=0.2, gt=0)  # largest mean KL to the base model, nats per token
+    # the same while there are fewer than `n_early` feedback items
     early_budget: float = Field(default=0.1, gt=0)
+    # how many times the believed coefficients may be enlarged to spend the budget; 1 only shrinks.
+    # Never beyond the two bounds below
     largest_scale: float = Field(default=1.0, gt=0)
+    # below zero an expert is subtracted; `None` does not bound
     least_coefficient: float | None = Field(default=None, le=0)
+    # 1 is an expert as it was trained; `None` does not bound
     most_coefficient: float | None = Field(default=None, gt=0)
+    # number of feedback items below which `early_budget` holds
     n_early: int = Field(default=10, ge=0)
+    # an expert takes part when `|coefficient| * sd of its tilt` reaches this
     active_threshold: float = Field(default=0.02, ge=0)
+    # confidence of intervals and of the predicted gain
     confidence: float = Field(default=0.95, gt=0, lt=1)
+    # comparisons from which `palate soup fit` tries stage 2, the fit with the soup's normalisers
+    # (100 is a good number); `None` never does
     normalised_from: int | None = Field(default=None, ge=2)
 
     def budget_after(self, n_observations: int) -> float:
@@ -53,11 +49,6 @@ def settings_for(
     are building blocks: whoever wants three objectives gets three experts in full, which cost about
     the sum of their KL, and none is subtracted, for which nothing was trained and texts break
     within any budget (docs/log.md). Half as far while there is little feedback.
-
-    Args:
-        anchors: What each expert was trained for.
-        expert_kls: Mean KL per token of each expert, nats.
-        has_population: Whether the prior was fitted on users.
     """
     is_single = bool(np.all((anchors > 0).sum(axis=1) == 1) and np.all(anchors >= 0))
     is_bounded = is_single and not has_population

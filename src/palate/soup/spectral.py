@@ -48,19 +48,14 @@ from palate.soup.trust import headroom, mode_within, trust_region
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """What is measured of the experts as a basis.
+    """What is measured of the experts as a basis."""
 
-    Attributes:
-        feature_means: Mean of `beta * tilt_k(answer)` over calibration answers.
-        feature_scales: Standard deviation of the same.
-        effective_rank: Number of directions that carry 90, 99 and 99.9 % of the energy.
-        order: Experts in the order in which they add most to what the others span.
-    """
-
+    # mean of `beta * tilt_k(answer)` over calibration answers
     feature_means: Float[ndarray, " experts"]
-    feature_scales: Float[ndarray, " experts"]
+    feature_scales: Float[ndarray, " experts"]  # standard deviation of the same
+    # number of directions that carry 90, 99 and 99.9 % of the energy
     effective_rank: dict[float, int]
-    order: tuple[int, ...]
+    order: tuple[int, ...]  # experts in the order in which they add most to what the others span
 
 
 def measure_spectrum(
@@ -68,10 +63,7 @@ def measure_spectrum(
 ) -> Spectrum:
     """The offline phase, after training: scales, effective rank and order of the experts.
 
-    Args:
-        states: Sampled from the reference, with all experts' tilts.
-        log_ratios: `log p_k(answer) - log p_0(answer)` of calibration answers, nats.
-        beta: The KL price all experts were trained with.
+    States are sampled from the reference; log-ratios are those of calibration answers, nats.
 
     Raises:
         InvalidInputError: fewer than two answers, no states, or a number that is not finite.

@@ -27,13 +27,10 @@ class States:
 
     For a language model the vocabulary axis may be cut to the reference's most probable tokens;
     normalisers are then those of the cut soup.
-
-    Attributes:
-        reference: Normalised log-probabilities.
-        tilts: `log p_k - log p_0`, finite; zero where forbidden.
     """
 
-    reference: Float[ndarray, "states vocab"]
+    reference: Float[ndarray, "states vocab"]  # normalised log-probabilities
+    # `log p_k - log p_0`, finite; zero where forbidden
     tilts: Float[ndarray, "states vocab experts"]
 
     def __post_init__(self) -> None:

@@ -33,19 +33,12 @@ BISECTIONS = 60
 
 @dataclass(frozen=True, eq=False)
 class Trusted:
-    """Coefficients inside the trust region.
+    """Coefficients inside the trust region."""
 
-    Attributes:
-        coefficients: `[experts]`, scaled.
-        scale: In [0, largest allowed]; the largest when the region was not reached.
-        kl: Mean KL per token in nats, at the scaled coefficients.
-        kl_before: At the coefficients given.
-    """
-
-    coefficients: Float[ndarray, " experts"]
-    scale: float
-    kl: float
-    kl_before: float
+    coefficients: Float[ndarray, " experts"]  # `[experts]`, scaled
+    scale: float  # in [0, largest allowed]; the largest when the region was not reached
+    kl: float  # mean KL per token in nats, at the scaled coefficients
+    kl_before: float  # at the coefficients given
 
 
 def trust_region(

@@ -66,9 +66,8 @@ class Database:
 def open_database(url: str) -> Database:
     """The database at a URL; an empty one gets the newest schema.
 
-    Args:
-        url: `sqlite:///users.db`, `postgresql://user:password@host/name`, or a path of a SQLite
-            file.
+    The URL is `sqlite:///users.db`, `postgresql://user:password@host/name`, or a path of a SQLite
+    file.
 
     Raises:
         InvalidInputError: the URL is of another kind, or the folder of the file does not exist.
@@ -153,9 +152,7 @@ def schema_revision(database: Database) -> str | None:
 def migrate(database: Database, *, revision: str = "head") -> str | None:
     """Bring the database to a schema, up or down, all or nothing; the schema it has now.
 
-    Args:
-        database: From `connect`, of any schema.
-        revision: A schema's number, `head` for the newest, `base` for none.
+    A revision is a schema's number, `head` for the newest, or `base` for none.
 
     Raises:
         InvalidInputError: there is no such schema.

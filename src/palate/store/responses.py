@@ -47,11 +47,7 @@ class Response:
     ) -> Feedback:
         """The user's verdict, with the features of what was shown.
 
-        Args:
-            kind: A comparison needs two answers.
-            label: As in `Feedback`.
-            answer: Index of the answer that a rating or thumbs are of.
-            key: Idempotency key; made from response, kind and answer where empty.
+        A rating or thumbs are of one answer. An empty key is made from response, kind and answer.
 
         Raises:
             InvalidInputError: a comparison of other than two answers, no such answer, or features

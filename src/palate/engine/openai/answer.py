@@ -20,27 +20,17 @@ from palate.engine.remote import AnswerLog
 
 @dataclass(eq=False)
 class OpenAIAnswer:
-    """An answer under way; see `palate.engine.remote.RemoteAnswer`.
-
-    Attributes:
-        settings: Of the engine.
-        log: Its tokens so far.
-        names: Expert of each row.
-        endpoints: Endpoint of each row.
-        controllers: By name.
-        row_threads: Threads for the rows of pooled answers.
-        notes: One sentence for each expert that was dropped.
-        n_calls: Requests to endpoints.
-    """
+    """An answer under way; see `palate.engine.remote.RemoteAnswer`."""
 
     settings: OpenAISettings
-    log: AnswerLog
-    names: Sequence[str]
-    endpoints: Sequence[Endpoint]
-    controllers: Mapping[str, Controller]
-    row_threads: ThreadPoolExecutor
+    log: AnswerLog  # its tokens so far
+    names: Sequence[str]  # expert of each row
+    endpoints: Sequence[Endpoint]  # of each row
+    controllers: Mapping[str, Controller]  # by name
+    row_threads: ThreadPoolExecutor  # for the rows of pooled answers
+    # one sentence for each expert that was dropped
     notes: list[str] = field(default_factory=list[str])
-    n_calls: int = 0
+    n_calls: int = 0  # requests to endpoints
 
     def report(self) -> ExecutionReport:
         """What was approximated so far."""

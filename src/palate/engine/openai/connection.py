@@ -21,25 +21,12 @@ _SERVER_FAULT = 500  # this and above: later may be better
 
 
 class Connection:
-    """A connection; nothing is sent before the first call.
-
-    Attributes:
-        who: The server, as messages name it.
-        client: OpenAI's client.
-    """
+    """A connection; nothing is sent before the first call."""
 
     def __init__(
         self, who: str, *, url: str, api_key: str, timeout_seconds: float, n_retries: int
     ) -> None:
-        """Make the client.
-
-        Args:
-            who: The server, as messages name it.
-            url: Up to and including `/v1`.
-            api_key: Sent with every request.
-            timeout_seconds: Time for one attempt.
-            n_retries: Attempts after the first.
-        """
+        """Make the client; `who` is the server as messages name it."""
         self.who = who
         self.client = OpenAI(
             base_url=url, api_key=api_key, timeout=timeout_seconds, max_retries=n_retries
@@ -131,28 +118,18 @@ class ChoiceStream:
 
 @dataclass(frozen=True)
 class CompletionChunk:
-    """Some tokens of a completion.
+    """Some tokens of a completion."""
 
-    Attributes:
-        tokens: Their ids.
-        log_probs: Of each, before temperature and truncation.
-        tops: Per token, the listed log-probabilities by id.
-        finish: `stop` or `length` with the last one, otherwise `None`.
-    """
-
-    tokens: tuple[int, ...]
-    log_probs: tuple[float, ...]
-    tops: tuple[dict[int, float], ...]
-    finish: str | None
+    tokens: tuple[int, ...]  # their ids
+    log_probs: tuple[float, ...]  # of each, before temperature and truncation
+    tops: tuple[dict[int, float], ...]  # per token, the listed log-probabilities by id
+    finish: str | None  # `stop` or `length` with the last one, otherwise `None`
 
 
 def chunk_of(choice: Any, by_text: Mapping[str, int] | None = None) -> CompletionChunk:
     """The tokens of a choice of a completion, or of a chunk of one.
 
-    Args:
-        choice: With log-probabilities.
-        by_text: Token id by text, for servers that do not name ids; texts that are missing there
-            count as not listed.
+    `by_text` is for servers that do not name ids; texts that are missing there count as not listed.
 
     Raises:
         ProviderError: the id of a token is unknown.

@@ -33,48 +33,36 @@ _PROBES = (  # texts whose number of tokens differs between most tokenizers
 
 
 class EndpointSettings(Settings):
-    """One expert on one server.
+    """One expert on one server."""
 
-    Attributes:
-        url: Up to and including `/v1`.
-        model: Name on the server.
-        tokenizer: Folder or hub id of the server's tokenizer, compared with the base's if given.
-        sends: The prompt as token ids (exact) or as text (for servers that take no ids).
-    """
-
-    url: str
-    model: str
+    url: str  # up to and including `/v1`
+    model: str  # name on the server
+    # folder or hub id of the server's tokenizer, compared with the base's if given
     tokenizer: str | None = None
+    # the prompt as token ids (exact) or as text (for servers that take no ids)
     sends: Literal["ids", "text"] = "ids"
 
 
 class OpenAISettings(Settings):
-    """Black-box experts and how they are used.
+    """Black-box experts and how they are used."""
 
-    Attributes:
-        endpoints: By expert; `base` is the base, which some plans need.
-        api_key_env: Environment variable with the key that is sent with every request.
-        top_k: Log-probabilities requested for each row and token; 0 for servers that give none; the
-            log-probabilities of mixed answers are unknown then, and reported as 0.
-        max_top_k: Longest list requested when the bound is above the budget; at least `top_k`.
-        budget: Total variation per token above which a pooled answer fails; 1 only reports it.
-        skip_below: Experts with smaller shares are not called.
-        on_failure: Go on without a failed expert, or fail the answer.
-        max_concurrent: Answers in flight.
-        timeout_seconds: Time for one attempt.
-        n_retries: Attempts after the first, with growing pauses.
-    """
-
+    # by expert; `base` is the base, which some plans need
     endpoints: dict[str, EndpointSettings] = Field(min_length=1)
+    # environment variable with the key that is sent with every request
     api_key_env: str | None = None
+    # log-probabilities requested for each row and token; 0 for servers that give none, and then
+    # those of mixed answers are unknown and reported as 0
     top_k: int = Field(default=20, ge=0)
+    # longest list requested when the bound is above the budget; at least `top_k`
     max_top_k: int = Field(default=0, ge=0)
+    # total variation per token above which a pooled answer fails; 1 only reports it
     budget: float = Field(default=1.0, ge=0, le=1)
-    skip_below: float = Field(default=0.0, ge=0, le=1)
+    skip_below: float = Field(default=0.0, ge=0, le=1)  # experts with smaller shares are not called
+    # go on without a failed expert, or fail the answer
     on_failure: Literal["drop", "fail"] = "fail"
-    max_concurrent: int = Field(default=32, ge=1)
-    timeout_seconds: float = Field(default=30.0, gt=0)
-    n_retries: int = Field(default=2, ge=0)
+    max_concurrent: int = Field(default=32, ge=1)  # answers in flight
+    timeout_seconds: float = Field(default=30.0, gt=0)  # time for one attempt
+    n_retries: int = Field(default=2, ge=0)  # attempts after the first, with growing pauses
 
     @property
     def api_key(self) -> str:
@@ -94,21 +82,10 @@ class OpenAISettings(Settings):
 
 
 class Endpoint:
-    """An expert on a server, in the base's token ids.
-
-    Attributes:
-        settings: Where it is.
-        name: Model and server, for messages.
-    """
+    """An expert on a server, in the base's token ids."""
 
     def __init__(self, settings: EndpointSettings, base: Base, use: OpenAISettings) -> None:
-        """Nothing is sent yet.
-
-        Args:
-            settings: Where it is.
-            base: Its tokenizer is shared by all rows of a pool.
-            use: Key, timeout and retries.
-        """
+        """Nothing is sent yet; `use` gives key, timeout and retries."""
         self.settings = settings
         self.name = f"{settings.model} at {settings.url}"
         self._base = base
@@ -192,11 +169,7 @@ class Endpoint:
     ) -> Iterator[Step]:
         """Tokens of a completion that the server samples, an end token included.
 
-        Args:
-            context: Token ids before it.
-            sampling: Temperature, top-p and length; stop strings are for the reader to watch.
-            seed: Seed of the server's generator.
-            n_top: Log-probabilities to list for each token; 0 for servers that give none.
+        Stop strings are for the reader to watch; `n_top` is 0 for servers that list nothing.
 
         Raises:
             ProviderError: the server fails.

@@ -36,15 +36,7 @@ BASE = "base"  # the base's name among the endpoints; no expert has it
 
 
 class OpenAIEngine(Engine):
-    """Executes plans on black-box experts; see `palate.engine.protocol.Engine`.
-
-    Attributes:
-        settings: Of the engine.
-        base: For its tokenizer.
-        names: Experts in bank order.
-        endpoints: By expert; `base` is the base.
-        max_num_seqs: Most answers at a time.
-    """
+    """Executes plans on black-box experts; see `palate.engine.protocol.Engine`."""
 
     name = "openai"
 

@@ -27,19 +27,12 @@ END_SECONDS = 1.0  # in which threads of ended answers let go of their adapters
 
 @dataclass(frozen=True, eq=False)
 class SoupMaker:
-    """Merges experts into one adapter.
+    """Merges experts into one adapter."""
 
-    Attributes:
-        adapters: In bank order.
-        base_path: For the adapter's configuration.
-        key: Hash of the experts, for names.
-        prefix: Begins all names.
-    """
-
-    adapters: Sequence[Adapter]
-    base_path: str
-    key: str
-    prefix: str
+    adapters: Sequence[Adapter]  # in bank order
+    base_path: str  # for the adapter's configuration
+    key: str  # hash of the experts, for names
+    prefix: str  # begins all names
 
     def name(self, coefficients: Sequence[float]) -> str:
         """The adapter's name on the server."""
@@ -67,13 +60,7 @@ class SoupMaker:
 
 
 class AdapterCache:
-    """The adapters that this process has loaded.
-
-    Attributes:
-        capacity: Most adapters at a time.
-        n_loads: How often one was loaded.
-        n_evictions: How often one had to go.
-    """
+    """The adapters that this process has loaded."""
 
     def __init__(
         self,
@@ -109,8 +96,7 @@ class AdapterCache:
     def held(self, wanted: Mapping[str, Callable[[Path], None]]) -> Generator[None]:
         """While in force, these adapters are on the server; waits for slots.
 
-        Args:
-            wanted: By name, what writes the adapter into a new folder.
+        `wanted` says by name what writes the adapter into a new folder.
 
         Raises:
             InvalidInputError: more are wanted than may be loaded.

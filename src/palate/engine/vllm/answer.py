@@ -28,21 +28,13 @@ Source = Literal["server", "group", "lists"]  # where an answer's tokens are sam
 
 @dataclass(eq=False)
 class VllmAnswer:
-    """An answer under way; see `palate.engine.remote.RemoteAnswer`.
-
-    Attributes:
-        context: The engine's parts.
-        log: Its tokens so far; a plan of one row becomes the one with rounded coefficients.
-        source: Where its tokens are sampled.
-        rounded: Rows' coefficients as they are executed.
-        n_calls: Requests to the server.
-    """
+    """An answer under way; see `palate.engine.remote.RemoteAnswer`."""
 
     context: VllmContext
-    log: AnswerLog
-    source: Source
-    rounded: tuple[Rounded, ...] = ()
-    n_calls: int = 0
+    log: AnswerLog  # its tokens so far; a plan of one row becomes the one with rounded coefficients
+    source: Source  # where its tokens are sampled
+    rounded: tuple[Rounded, ...] = ()  # rows' coefficients as they are executed
+    n_calls: int = 0  # requests to the server
     _models: list[str] = field(default_factory=list[str])
     _writers: Writers = field(default_factory=dict)
 

@@ -27,96 +27,70 @@ _ALIVE_SECONDS = 5.0  # time in which a healthy server says so
 
 
 class VllmSettings(Settings):
-    """A running vLLM and how it is used.
+    """A running vLLM and how it is used."""
 
-    Attributes:
-        url: Up to and including `/v1`.
-        base_name: The base's name on the server (`--served-model-name`).
-        base_as_adapter: Serve the base as an adapter of zeros, at the cost of a slot; vLLM 0.32.0
-            on CPUs may else give it another user's adapter (docs/engines.md).
-        server_experts: Folder of the experts as the server has them, where its base is a rewritten
-            one; `None` for the library's own.
-        is_rated: Measure at the start how fast distributions change with the coefficients, so that
-            rounding has a bound; otherwise the bound is reported as unknown.
-        adapters_folder: Where merged soups are written; the server must read it by the same path.
-        n_processes: Processes that use the server with this folder, the same in each. Every one
-            has a place there (`palate.engine.vllm.place`) and its share of max_adapters and
-            max_concurrent.
-        max_adapters: Soups loaded at a time; then the least recently used one is evicted. With the
-            experts no more than the server's `--max-cpu-loras`, or it loads from disk again.
-        max_lora_rank: The server's `--max-lora-rank`; larger soups are refused.
-        coefficient_step: Soups' coefficients are rounded to multiples of it, so that users share
-            adapters; 0 gives every user their own exact one.
-        draws: Who samples the tokens of plans with one row: the server (one call an answer), or
-            this process (one call a token, and then the tokens of the local engine).
-        pools: Where several rows are pooled: here from lists, one call a row and token, or inside
-            the server by palate's plugin, one call a row. What the plugin cannot do (controllers,
-            truncated sampling, log-linear pools without whole lists) is pooled here all the same.
-        top_k: Log-probabilities requested where rows are pooled or tokens sampled here.
-        max_top_k: Longest list requested when the bound is above the budget; the server's
-            `--max-logprobs` must allow it.
-        budget: Total variation per token above which a pooled answer fails.
-        max_concurrent: Answers in flight.
-        api_key: Sent with every request.
-        timeout_seconds: Time for one attempt.
-        n_retries: Attempts after the first, with growing pauses.
-    """
-
-    url: str
-    base_name: str = "base"
+    url: str  # up to and including `/v1`
+    base_name: str = "base"  # its name on the server (`--served-model-name`)
+    # serve the base as an adapter of zeros, at the cost of a slot; vLLM 0.32.0 on CPUs may else
+    # give it another user's adapter (docs/engines.md)
     base_as_adapter: bool = True
+    # folder of the experts as the server has them, where its base is a rewritten one; `None` for
+    # the library's own
     server_experts: Path | None = None
+    # measure at the start how fast distributions change with the coefficients, so that rounding has
+    # a bound; otherwise the bound is reported as unknown
     is_rated: bool = True
+    # where merged soups are written; the server must read it by the same path
     adapters_folder: Path = Path("adapters")
+    # processes that use the server with this folder, the same in each. Every one has a place there
+    # (`palate.engine.vllm.place`) and its share of max_adapters and max_concurrent
     n_processes: int = Field(default=1, ge=1)
+    # soups loaded at a time; then the least recently used one is evicted. With the experts no more
+    # than the server's `--max-cpu-loras`, or it loads from disk again
     max_adapters: int = Field(default=8, ge=1)
+    # the server's `--max-lora-rank`; larger soups are refused
     max_lora_rank: int = Field(default=64, ge=1)
+    # soups' coefficients are rounded to multiples of it, so that users share adapters; 0 gives
+    # every user their own exact one
     coefficient_step: float = Field(default=0.05, ge=0)
+    # who samples the tokens of plans with one row: the server (one call an answer), or this process
+    # (one call a token, and then the tokens of the local engine)
     draws: Literal["server", "own"] = "server"
+    # where several rows are pooled: here from lists, one call a row and token, or inside the server
+    # by palate's plugin, one call a row. What the plugin cannot do (controllers, truncated
+    # sampling, log-linear pools without whole lists) is pooled here all the same
     pools: Literal["lists", "server"] = "lists"
+    # log-probabilities requested where rows are pooled or tokens sampled here
     top_k: int = Field(default=20, ge=1)
+    # longest list requested when the bound is above the budget; the server's `--max-logprobs` must
+    # allow it
     max_top_k: int = Field(default=20, ge=1)
+    # total variation per token above which a pooled answer fails
     budget: float = Field(default=0.05, ge=0, le=1)
-    max_concurrent: int = Field(default=32, ge=1)
-    api_key: str = "none"
-    timeout_seconds: float = Field(default=60.0, gt=0)
-    n_retries: int = Field(default=2, ge=0)
+    max_concurrent: int = Field(default=32, ge=1)  # answers in flight
+    api_key: str = "none"  # sent with every request
+    timeout_seconds: float = Field(default=60.0, gt=0)  # time for one attempt
+    n_retries: int = Field(default=2, ge=0)  # attempts after the first, with growing pauses
 
 
 @dataclass(frozen=True)
 class RowRequest:
-    """One row of an answer, to be written by the server.
+    """One row of an answer, to be written by the server."""
 
-    Attributes:
-        model: The server's name of the base or an adapter.
-        prompt: Token ids.
-        sampling: How tokens are sampled.
-        seed: Seed of the server's generator.
-        stop_ids: Tokens that end it.
-        n_top: Log-probabilities to list for each token.
-        bias: Added to logits, by token.
-        xargs: Arguments of the server's plugins.
-        scope: Whose prefix cache may be used (`cache_salt`); empty is everybody's.
-    """
-
-    model: str
-    prompt: Sequence[int]
+    model: str  # the server's name of the base or an adapter
+    prompt: Sequence[int]  # token ids
     sampling: SamplingParams
-    seed: int
-    stop_ids: Sequence[int]
-    n_top: int
-    bias: Mapping[int, float] = field(default_factory=dict[int, float])
+    seed: int  # of the server's generator
+    stop_ids: Sequence[int]  # tokens that end it
+    n_top: int  # log-probabilities to list for each token
+    bias: Mapping[int, float] = field(default_factory=dict[int, float])  # added to logits, by token
+    # arguments of the server's plugins
     xargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    scope: str = ""
+    scope: str = ""  # whose prefix cache may be used (`cache_salt`); empty is everybody's
 
 
 class VllmClient:
-    """A connection to a vLLM.
-
-    Attributes:
-        settings: Where it is, and how it is used.
-        connection: Sends the requests.
-    """
+    """A connection to a vLLM."""
 
     def __init__(self, settings: VllmSettings) -> None:
         """Nothing is sent yet."""

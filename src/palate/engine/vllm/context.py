@@ -20,30 +20,18 @@ Writers = dict[str, Callable[[Path], None]]  # by adapter name, what writes its 
 
 @dataclass(frozen=True, eq=False)
 class VllmContext:
-    """The parts of a vLLM engine.
+    """The parts of a vLLM engine."""
 
-    Attributes:
-        base: Tokenizer, stop tokens, size of the vocabulary; its parameters are not used.
-        names: Experts in bank order, as the server's LoRA modules are called.
-        client: The connection, with this process's share of its settings.
-        place: This process's own on the server.
-        cache: Merged soups on the server.
-        maker: Merges them.
-        rounding: Rounds soups' coefficients.
-        controllers: By name.
-        row_threads: Threads for the rows of pooled answers.
-        context_length: Most tokens of prompt and answer together, where the server says.
-    """
-
-    base: Base
-    names: tuple[str, ...]
-    client: VllmClient
-    place: Place
-    cache: AdapterCache
+    base: Base  # tokenizer, stop tokens, size of the vocabulary; its parameters are not used
+    names: tuple[str, ...]  # experts in bank order, as the server's LoRA modules are called
+    client: VllmClient  # with this process's share of the settings
+    place: Place  # this process's own
+    cache: AdapterCache  # merged soups on the server
     maker: SoupMaker
     rounding: Rounding
-    controllers: Mapping[str, Controller]
-    row_threads: ThreadPoolExecutor
+    controllers: Mapping[str, Controller]  # by name
+    row_threads: ThreadPoolExecutor  # for the rows of pooled answers
+    # most tokens of prompt and answer together, where the server says
     context_length: int | None = None
 
     @property

@@ -47,13 +47,7 @@ SAME_MODEL = 0.02  # total variation between two implementations, also in half p
 
 
 class VllmEngine(Engine):
-    """Executes plans on a running vLLM; see `palate.engine.protocol.Engine`.
-
-    Attributes:
-        context: Its parts.
-        base: For its tokenizer.
-        max_num_seqs: Most answers at a time.
-    """
+    """Executes plans on a running vLLM; see `palate.engine.protocol.Engine`."""
 
     name = "vllm"
 
@@ -171,12 +165,8 @@ def connect(
 ) -> VllmEngine:
     """The engine on a server that has the base and every expert as a LoRA module of its name.
 
-    Args:
-        settings: Where the server is, and how it is used.
-        base: For its tokenizer.
-        experts: PEFT folders by name, in bank order; soups are merged from them.
-        rates: How fast distributions change with each coefficient; empty is unknown.
-        controllers: By name.
+    Soups are merged from the PEFT folders, which are in bank order; `rates` say how fast
+    distributions change with each coefficient, and are unknown where empty.
 
     Raises:
         FormatError: the server lacks the base or an expert.

@@ -27,17 +27,11 @@ RowToken = tuple[int, float, dict[int, float]]  # token, its log-probability, th
 
 @dataclass(frozen=True)
 class GroupStep:
-    """One token of a group.
+    """One token of a group."""
 
-    Attributes:
-        token: The token of all rows.
-        log_probs: Each row's own log-probability of it.
-        lists: Each row's list of log-probabilities.
-    """
-
-    token: int
-    log_probs: tuple[float, ...]
-    lists: tuple[dict[int, float], ...]
+    token: int  # of all rows
+    log_probs: tuple[float, ...]  # each row's own log-probability of it
+    lists: tuple[dict[int, float], ...]  # each row's list of log-probabilities
 
 
 class _Split(Exception):  # noqa: N818 - never leaves this file
@@ -49,11 +43,8 @@ def group_steps(
 ) -> Generator[GroupStep]:
     """The tokens of a plan with fixed coefficients, pooled inside the server.
 
-    Args:
-        context: The engine's parts.
-        running: The request.
-        models: The server's name of every row's model.
-        n_listed: Log-probabilities to list for each row and token.
+    `models` are the server's names of the rows' models; `n_listed` log-probabilities are listed for
+    each row and token.
 
     Raises:
         ProviderError: the group was split, or the server failed.

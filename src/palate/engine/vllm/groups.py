@@ -35,25 +35,15 @@ Kind = Literal["linear", "log_linear"]
 
 @dataclass(frozen=True)
 class GroupTag:
-    """A row and its group.
+    """A row and its group."""
 
-    Attributes:
-        group: Name, new for every answer.
-        row: Place of the row in the group.
-        shares: `[rows]`, pool coefficients of all rows.
-        kind: How rows are pooled.
-        abort: Token id that ends the rows of a broken group.
-        temperature: 0 is greedy.
-        uniforms: In [0, 1), one for each token; greedy groups need none.
-    """
-
-    group: str
-    row: int
-    shares: tuple[float, ...]
+    group: str  # name, new for every answer
+    row: int  # place of the row in the group
+    shares: tuple[float, ...]  # `[rows]`, pool coefficients of all rows
     kind: Kind
-    abort: int
-    temperature: float = 0.0
-    uniforms: tuple[float, ...] = ()
+    abort: int  # token id that ends the rows of a broken group
+    temperature: float = 0.0  # 0 is greedy
+    uniforms: tuple[float, ...] = ()  # in [0, 1), one for each token; greedy groups need none
 
     def __post_init__(self) -> None:
         """Refuse tags that make no group."""
@@ -116,32 +106,17 @@ class GroupTag:
 
 @dataclass(frozen=True, eq=False)
 class GroupRow:
-    """A row of the running batch.
-
-    Attributes:
-        tag: Its group.
-        tokens: Tokens so far; the engine's own list, which grows.
-    """
+    """A row of the running batch."""
 
     tag: GroupTag
-    tokens: Sequence[int]
+    tokens: Sequence[int]  # tokens so far; the engine's own list, which grows
 
 
 class GroupMixer:
-    """Mixes whole groups and breaks split ones.
-
-    Attributes:
-        rows: By place in the batch; the caller keeps it current.
-        broken: Groups that were split once.
-    """
+    """Mixes whole groups and breaks split ones."""
 
     def __init__(self, *, refusal: str = "", warn: Callable[[str], None] = lambda _: None) -> None:
-        """Start without rows.
-
-        Args:
-            refusal: Why no group can be mixed here; all are broken then.
-            warn: Called with a sentence for every group that breaks.
-        """
+        """Start without rows; with a refusal no group can be mixed here, and all are broken."""
         self.rows: dict[int, GroupRow] = {}
         self.broken: OrderedDict[str, None] = OrderedDict()
         self._refusal = refusal

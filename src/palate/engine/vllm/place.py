@@ -27,17 +27,11 @@ LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A folder that is this process's own.
+    """A folder that is this process's own."""
 
-    Attributes:
-        folder: For the soups' files.
-        prefix: Begins the names of all soups that are loaded from there.
-        release: Lets another process have it; a second call does nothing.
-    """
-
-    folder: Path
-    prefix: str
-    release: Callable[[], None]
+    folder: Path  # for the soups' files
+    prefix: str  # begins the names of all soups that are loaded from there
+    release: Callable[[], None]  # lets another process have it; a second call does nothing
 
 
 def share_of(settings: VllmSettings) -> VllmSettings:

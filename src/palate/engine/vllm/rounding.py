@@ -38,17 +38,11 @@ N_POINTS = 12  # at which rates are measured
 
 @dataclass(frozen=True, eq=False)
 class Rounding:
-    """How coefficients are rounded, and what is known of its price.
+    """How coefficients are rounded, and what is known of its price."""
 
-    Attributes:
-        step: Coefficients become multiples of it; 0 leaves them as they are.
-        gram: `[experts, experts]`, inner products of the experts' changes of all parameters.
-        rates: `[experts]`, largest total variation per unit of each coefficient; empty: unknown.
-    """
-
-    step: float
-    gram: Float[ndarray, "experts experts"]
-    rates: tuple[float, ...] = ()
+    step: float  # coefficients become multiples of it; 0 leaves them as they are
+    gram: Float[ndarray, "experts experts"]  # inner products of experts' changes of all parameters
+    rates: tuple[float, ...] = ()  # largest variation per unit of a coefficient; empty: unknown
 
     def __post_init__(self) -> None:
         """Refuse rates that are not one per expert."""
@@ -81,16 +75,11 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Rounded:
-    """Coefficients on the grid.
+    """Coefficients on the grid."""
 
-    Attributes:
-        coefficients: One per expert.
-        parameter_change: Frobenius norm of what rounding changes of all parameters.
-        bound: On the total variation of every next token; zero is exact, `None` is unknown.
-    """
-
-    coefficients: tuple[float, ...]
-    parameter_change: float
+    coefficients: tuple[float, ...]  # one per expert
+    parameter_change: float  # Frobenius norm of what rounding changes of all parameters
+    # on the total variation of every next token; zero is exact, `None` is unknown
     bound: float | None
 
 
@@ -121,12 +110,7 @@ def rates_of(
 ) -> tuple[float, ...]:
     """`[experts]`: largest total variation per unit of each coefficient, over tokens and points.
 
-    Args:
-        base: In this process.
-        bank: The experts.
-        items: Texts whose answer tokens are the states.
-        points: `[points, experts]`, coefficients around which the change is measured; by default
-            `users_points`.
+    Measured at the answer tokens of the texts, around `points`, by default `users_points`.
 
     Raises:
         InvalidInputError: there are no texts or points.

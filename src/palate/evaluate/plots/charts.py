@@ -27,15 +27,7 @@ def forest(
     label: str,
     zero: float | None = None,
 ) -> Figure:
-    """The figure: names top down, marked ones filled.
-
-    Args:
-        names: One per row.
-        intervals: The same.
-        is_marked: Whether the dot is filled.
-        label: Of the horizontal axis.
-        zero: Where a vertical line stands, or `None`.
-    """
+    """The figure: names top down, marked ones filled; a vertical line at `zero`."""
     with theme():
         figure = Figure(figsize=(6.4, 0.27 * len(names) + 0.8))
         axes = figure.subplots()
@@ -75,10 +67,7 @@ def frontier_figure(
 ) -> Figure:
     """The figure; dots of equal passes stand side by side.
 
-    Args:
-        points: One per method.
-        best: Passes and utility of the best method within them, fewest passes first.
-        label: Of the vertical axis.
+    `best` holds passes and utility of the best method within them, fewest passes first.
     """
     with theme():
         figure = Figure(figsize=(7.0, 4.2))
@@ -114,11 +103,7 @@ def frontier_figure(
 
 
 def front_panels(panels: Sequence[tuple[tuple[str, str], Points]]) -> Figure:
-    """The figure: one panel per pair of objectives, one line per method.
-
-    Args:
-        panels: Names of the two axes, and method to points.
-    """
+    """The figure: one panel per pair of objectives, one line per method."""
     with theme():
         figure = Figure(figsize=(3.7 * len(panels), 4.0))
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -162,14 +147,7 @@ def lines_figure(
     y_label: str,
     levels: Sequence[tuple[str, float]] = (),
 ) -> Figure:
-    """The figure: one colour and marker per line, levels as dashed lines.
-
-    Args:
-        lines: At least one.
-        x_label: Below.
-        y_label: At the side.
-        levels: Names and heights to compare with.
-    """
+    """The figure: one colour and marker per line, levels as dashed lines."""
     with theme():
         figure = Figure(figsize=(6.0, 3.5))
         axes = figure.subplots()
@@ -198,15 +176,7 @@ def heat_table(
     is_wanted: Bool[ndarray, "rows columns"],
     title: str,
 ) -> Figure:
-    """The figure: one cell per number in [0, 1], a frame where the row wants the column.
-
-    Args:
-        values: `[rows, columns]` in [0, 1].
-        rows: Names.
-        columns: Names.
-        is_wanted: `[rows, columns]`, cells to frame.
-        title: Above the map.
-    """
+    """The figure: one cell per number in [0, 1], a frame where the row wants the column."""
     with theme():
         figure = Figure(figsize=(1.15 * len(columns) + 2.6, 0.36 * len(rows) + 1.1))
         axes = figure.subplots()

@@ -54,9 +54,7 @@ def as_svg(figure: Figure) -> str:
 def as_page_svg(figure: Figure, *, label: str) -> str:
     """The figure as an `<svg>` that takes its text colour from the page and has no background.
 
-    Args:
-        figure: Made under `theme`.
-        label: What it shows, for those who hear the page.
+    It is made under `theme`; the label says what it shows to those who hear the page.
     """
     figure.patch.set_alpha(0.0)
     for axes in figure.axes:
