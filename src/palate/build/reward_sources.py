@@ -33,10 +33,11 @@ from palate.rewards.pairs import PairSet, read_pairs
 from palate.rewards.reward import LearnedReward, calibrate, load_reward
 from palate.rewards.rules import rule_from
 from palate.rewards.scale import ScaleKind
-from palate.rewards.settings import trunk_settings
+from palate.rewards.settings import TrunkSettings, trunk_settings
 from palate.training.rollouts import Rollout
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
+_LATER_KEYS = ("judge_trunk",)  # unset, they leave the keys of earlier rewards as they were
 VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back
 
 
@@ -89,9 +90,11 @@ def _hash(answers: Sequence[Rollout]) -> str:
 def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int) -> str:
     """Hash of everything that determines a reward that is no function."""
     source = _source_of(objective)
+    left_out = {"pairs", "validation", "folder"}  # known by their content
+    left_out |= {name for name in _LATER_KEYS if getattr(source, name) is None}
     facts: dict[str, Any] = {
         "objective": objective.name,
-        "source": source.model_dump(mode="json", exclude={"pairs", "validation", "folder"}),
+        "source": source.model_dump(mode="json", exclude=left_out),
     }
     if source.rule is None:
         facts["answers"] = _hash(answers)
@@ -153,7 +156,7 @@ def require_sources(
         elif source.folder is not None:
             load_reward(_require_folder(source.folder))
         else:
-            trunk_settings(source.trunk, overrides=source.trunk_settings)
+            _settings_of(source)
             human_pairs(objective, seed=seed)
 
 
@@ -218,18 +221,26 @@ def _learned(
     if source.folder is not None:
         return load_reward(_require_folder(source.folder)), None
     train, validation = _read(objective, seed=seed)
-    settings = trunk_settings(source.trunk, overrides=source.trunk_settings)
-    sides = [("reward", train, validation)]
+    settings, judge_settings = _settings_of(source)
+    sides = [("reward", settings, train, validation)]
     if len(set(validation.groups)) >= MIN_HELD_BACK:
-        sides.append(("held-back reward", validation, train))
+        sides.append(("held-back reward", judge_settings, validation, train))
     fitted: list[LearnedReward] = []
-    for name, own, other in sides:
+    for name, options, own, other in sides:
         own_seed = derive_seed(seed, name, objective.name)
         with progress_of(f"{name} {objective.name}") as report:
             fitted.append(
-                fit_reward(own, validation=other, settings=settings, seed=own_seed, on_step=report)
+                fit_reward(own, validation=other, settings=options, seed=own_seed, on_step=report)
             )
     return fitted[0], fitted[1] if len(fitted) > 1 else None
+
+
+def _settings_of(source: RewardSource) -> tuple[TrunkSettings, TrunkSettings]:
+    """Settings of the reward that teaches and of the one held back."""
+    settings = trunk_settings(source.trunk, overrides=source.trunk_settings)
+    if source.judge_trunk in (None, source.trunk):
+        return settings, settings
+    return settings, trunk_settings(source.judge_trunk)
 
 
 def _read(objective: ObjectiveSettings, *, seed: int) -> tuple[PairSet, PairSet]:

@@ -29,13 +29,16 @@ class RewardSource(Settings):
 
     Attributes:
         pairs: JSONL of preference pairs, on which a reward is trained.
-        validation: Pairs that are only measured on; without it a fifth of the groups of `pairs`.
+        validation: Pairs that are only measured on; without it half of the groups of `pairs`.
         folder: A reward folder of `palate rewards train`; calibrated here if it is not yet.
         rule: A rule of `palate.rewards.rules`, such as `{kind: length, low: 8, high: 50, prefer:
             shorter}`.
         function: `module:function` of `(prompts, completions, **columns)`, as in `reward_funcs`.
-        trunk: For pairs: `light`, or the folder or hub id of a Hugging Face model.
+        trunk: For pairs: `light`, `all-minilm-l6-v2`, `embedding:` and another sentence embedder,
+            or the folder or hub id of a Hugging Face model.
         trunk_settings: `key=value` of the trunk.
+        judge_trunk: Trunk of the held-back reward, which judges; by default the same with the same
+            settings. Another one gets its own defaults, and does not share the first one's faults.
         group_by: For pairs: column whose equal values belong together.
         is_swapped: For pairs: exchange chosen and rejected.
         scale: How raw scores become numbers in [0, 1].
@@ -48,6 +51,7 @@ class RewardSource(Settings):
     function: str | None = None
     trunk: str = "light"
     trunk_settings: tuple[str, ...] = ()
+    judge_trunk: str | None = None
     group_by: str | None = None
     is_swapped: bool = False
     scale: ScaleKind = "logistic"
@@ -57,6 +61,8 @@ class RewardSource(Settings):
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SOURCES)}, not {given or 'none'}")
+        if self.judge_trunk is not None and self.pairs is None:
+            raise ValueError(f"judge_trunk needs pairs, but the reward is of {given[0]}")
         return self
 
 

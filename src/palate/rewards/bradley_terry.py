@@ -100,6 +100,17 @@ def select_ridge(
     return best
 
 
+def block_scale(differences: SparseRows) -> Float[ndarray, " features"]:
+    """One factor for every feature of a block, `[features]`; its rows get mean squared length one.
+
+    Args:
+        differences: `[pairs, features]`, chosen minus rejected.
+    """
+    mean_square = float(differences.multiply(differences).sum()) / differences.shape[0]
+    factor = 1 / np.sqrt(mean_square) if mean_square > 0 else 0.0
+    return np.full(differences.shape[1], factor)
+
+
 def mean_loss(margins: Float[ndarray, " pairs"]) -> float:
     """Mean of `-log sigmoid(margin)`, nats a pair; log 2 is no better than a coin."""
     return float(np.mean(np.logaddexp(0.0, -margins)))

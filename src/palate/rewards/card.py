@@ -25,7 +25,7 @@ KIND, VERSION = "palate-reward", 1
 FILE = "card.json"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-Trunk = Literal["light", "transformer"]
+Trunk = Literal["light", "embedding", "transformer"]
 
 
 class Statistics(Settings):
@@ -51,7 +51,7 @@ class RewardCard(Settings):
 
     Attributes:
         objective: Name of what it measures.
-        trunk: `light` or `transformer`.
+        trunk: `light`, `embedding` or `transformer`.
         direction: Which way is better; always higher.
         held_out: Accuracy on pairs it has not seen, beside the length baselines.
         length_coefficients: Length-only baseline's, for log characters and log words.

@@ -59,11 +59,7 @@ class TransformerModel:
 
     @cached_property
     def _hash(self) -> str:
-        parts = [tokenizer_fingerprint(self.tokenizer), str(self.tokenizer.model_max_length)]
-        content = [part.encode() for part in parts]
-        for name, tensor in sorted(self.model.state_dict().items()):
-            content += [name.encode(), tensor.detach().cpu().contiguous().float().numpy().tobytes()]
-        return hash_bytes(*content)
+        return hash_of(self.model, self.tokenizer, str(self.tokenizer.model_max_length))
 
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
         """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
@@ -122,28 +118,15 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
         InvalidInputError: the trunk is not there.
         FormatError: what is there is no model with a tokenizer.
     """
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~"))):
-        raise InvalidInputError(f"The trunk {name!r} does not exist; give a model folder.")
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                revision=revision,
-                num_labels=1,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # a head of another number of outputs is made anew
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if Path(name).is_dir():
-            raise FormatError(
-                f"The folder {name!r} is not a model with a tokenizer that can be given a reward "
-                f"head ({reason})."
-            ) from error
-        raise InvalidInputError(
-            f"The trunk {name!r} is neither a folder nor a hub id that can be read ({reason})."
-        ) from error
+    with reading(name, what="trunk"):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            revision=revision,
+            num_labels=1,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a head of another number of outputs is made anew
+        )
     tokenizer.truncation_side = "left"
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
@@ -152,6 +135,39 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
     positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
     tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(positions))
     return model, tokenizer
+
+
+@contextmanager
+def reading(name: str, *, what: str) -> Generator[None]:
+    """Quietly read a model and its tokenizer; what fails is one sentence.
+
+    Raises:
+        InvalidInputError: the model is not there.
+        FormatError: what is there is no model of that kind with a tokenizer.
+    """
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~"))):
+        raise InvalidInputError(f"The {what} {name!r} does not exist; give a model folder.")
+    try:
+        with _quiet():
+            yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if Path(name).is_dir():
+            raise FormatError(
+                f"The folder {name!r} is not a model with a tokenizer that can be a {what} "
+                f"({reason})."
+            ) from error
+        raise InvalidInputError(
+            f"The {what} {name!r} is neither a folder nor a hub id that can be read ({reason})."
+        ) from error
+
+
+def hash_of(model: PreTrainedModel, tokenizer: Tokenizer, *facts: str) -> str:
+    """Hash of parameters, tokenizer and further facts that a model's output depends on."""
+    content = [part.encode() for part in (tokenizer_fingerprint(tokenizer), *facts)]
+    for name, tensor in sorted(model.state_dict().items()):
+        content += [name.encode(), tensor.detach().cpu().contiguous().float().numpy().tobytes()]
+    return hash_bytes(*content)
 
 
 def encode(tokenizer: Tokenizer, prompt: str, answer: str) -> list[int]:

@@ -9,10 +9,11 @@ from palate.rewards.held_out import fit_length, held_out_of, require_disjoint
 from palate.rewards.light import fit_light
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import LearnedReward, RawModel
-from palate.rewards.settings import LightSettings, TrunkSettings
+from palate.rewards.settings import EmbeddingSettings, LightSettings, TrunkSettings
 
 _PACKAGES = {
     "light": ("scipy", "scikit-learn", "safetensors"),
+    "embedding": ("torch", "transformers", "scikit-learn", "safetensors"),
     "transformer": ("torch", "transformers", "trl", "safetensors"),
 }
 
@@ -30,9 +31,10 @@ def fit_reward(
     Args:
         train: Pairs to fit on; settings are selected on them.
         validation: Pairs that are only measured on.
-        settings: A light trunk's, which is the default, or a transformer's.
+        settings: A light trunk's, which is the default, an embedding's or a transformer's.
         seed: Random seed of the fit.
-        on_step: Called with steps done and steps in all while a transformer is trained.
+        on_step: Called with steps done and steps in all while a transformer is trained, or texts
+            embedded and texts in all.
 
     Raises:
         InvalidInputError: there are too few pairs or groups, a pair is in both sets, or the trunk
@@ -45,6 +47,11 @@ def fit_reward(
     model: RawModel
     if isinstance(options, LightSettings):
         model = fit_light(train, settings=options, seed=seed)
+        selected = {"ridge": model.ridge}
+    elif isinstance(options, EmbeddingSettings):
+        from palate.rewards.embedding import fit_embedding  # as below
+
+        model = fit_embedding(train, settings=options, seed=seed, on_step=on_step)
         selected = {"ridge": model.ridge}
     else:
         # torch and transformers take seconds to import, and a light reward needs neither

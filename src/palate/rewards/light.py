@@ -36,7 +36,7 @@ from palate.core.files import (
     write_bytes_atomic,
     write_versioned,
 )
-from palate.rewards.bradley_terry import fit_bradley_terry, select_ridge
+from palate.rewards.bradley_terry import block_scale, fit_bradley_terry, select_ridge
 from palate.rewards.features import (
     N_LENGTHS,
     N_OVERLAPS,
@@ -182,18 +182,13 @@ def _scales(
 ) -> Float[ndarray, " features"]:
     """One factor per feature; dense features are first put on a common footing of variance one."""
     words, characters, lengths, overlaps = differences
-    factors = [options.word_scale * _block_scale(words), _block_scale(characters)]
+    factors = [options.word_scale * block_scale(words), block_scale(characters)]
     for block, is_used in ((lengths, True), (overlaps, options.with_overlap)):
         spread = np.sqrt(np.asarray(block.multiply(block).mean(axis=0))).ravel()
         single = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
         n_used = max(1, int(np.count_nonzero(single)))
         factors.append(options.dense_scale * single / np.sqrt(n_used) * is_used)
     return np.concatenate(factors)
-
-
-def _block_scale(block: SparseRows) -> Float[ndarray, " features"]:
-    mean_square = float(block.multiply(block).sum()) / block.shape[0]
-    return np.full(block.shape[1], 1 / np.sqrt(mean_square) if mean_square > 0 else 0.0)
 
 
 def _terms(content: dict[str, object], idf: ndarray) -> Terms:

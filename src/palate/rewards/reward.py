@@ -156,6 +156,10 @@ def load_reward(folder: Path, *, device: str = "cpu") -> LearnedReward:
     model: RawModel
     if card.trunk == "light":
         model = load_light(folder)
+    elif card.trunk == "embedding":
+        from palate.rewards.embedding import load_embedding  # as below
+
+        model = load_embedding(folder, device=device)
     else:
         # torch and transformers take seconds to import, and a light reward needs neither
         from palate.rewards.classifier import load_transformer

@@ -1,4 +1,4 @@
-"""How rewards are fitted: the settings of either trunk, and how a run names them."""
+"""How rewards are fitted: the settings of each trunk, and how a run names them."""
 
 import json
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from pydantic import Field
 from palate.core.settings import Settings, load_settings
 
 LIGHT = "light"
+EMBEDDER = "all-minilm-l6-v2"  # the one that needs no marker
+EMBEDDING = "embedding:"  # marks any other sentence embedder
 
 
 class LightSettings(Settings):
@@ -36,6 +38,23 @@ class LightSettings(Settings):
         *(10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
         *(0.0003, 0.0001, 0.00003, 0.00001),
     )
+
+
+class EmbeddingSettings(Settings):
+    """How an embedding reward is fitted.
+
+    Attributes:
+        trunk: `all-minilm-l6-v2`, or the folder or hub id of a sentence embedder.
+        max_length: Most tokens of a text; the embedder may allow fewer.
+        ridge: Price of the squared coefficients; `None` chooses from `ridges` by cross-validation.
+        ridges: Candidates.
+    """
+
+    trunk: str = EMBEDDER
+    max_length: int = Field(default=256, ge=8)
+    ridge: float | None = Field(default=None, gt=0)
+    ridges: tuple[float, ...] = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    device: str = "cpu"
 
 
 class TransformerSettings(Settings):
@@ -69,14 +88,15 @@ class TransformerSettings(Settings):
     device: str = "cpu"
 
 
-TrunkSettings = LightSettings | TransformerSettings
+TrunkSettings = LightSettings | EmbeddingSettings | TransformerSettings
 
 
 def trunk_settings(trunk: str, *, overrides: Sequence[str] = ()) -> TrunkSettings:
     """The settings of a trunk.
 
     Args:
-        trunk: `light`, or the folder or hub id of a Hugging Face model.
+        trunk: `light`, `all-minilm-l6-v2`, `embedding:` and the folder or hub id of another
+            sentence embedder, or the folder or hub id of a model that is trained whole.
         overrides: `key=value`.
 
     Raises:
@@ -84,5 +104,6 @@ def trunk_settings(trunk: str, *, overrides: Sequence[str] = ()) -> TrunkSetting
     """
     if trunk == LIGHT:
         return load_settings(LightSettings, overrides=overrides)
-    named = [f"trunk={json.dumps(trunk)}", *overrides]
-    return load_settings(TransformerSettings, overrides=named)
+    is_embedder = trunk == EMBEDDER or trunk.startswith(EMBEDDING)
+    named = [f"trunk={json.dumps(trunk.removeprefix(EMBEDDING))}", *overrides]
+    return load_settings(EmbeddingSettings if is_embedder else TransformerSettings, overrides=named)

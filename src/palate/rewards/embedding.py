@@ -1,0 +1,153 @@
+"""The embedding trunk: a linear Bradley-Terry score of sentence embeddings, which read meaning.
+
+Three blocks of features, of the answer's embedding `a` and the prompt's `p`, both of length one:
+`a`, the products `a p` entry by entry, and their sum, the cosine. Each block is divided by one
+number, so that its differences chosen minus rejected have mean squared length one, as in the light
+trunk; the prompt alone cancels. The score is their sum with the coefficients of
+`palate.rewards.bradley_terry`.
+
+It sees no lengths and no words, so what it gets wrong is mostly not what the light trunk gets
+wrong: one can teach and the other judge. It reads the first `max_length` tokens only, and broken
+grammar hardly moves an embedding.
+
+The folder holds the embedder's name and hash, not its parameters: they are read from where the
+name says, and refused where the hash differs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from numpy import ndarray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from palate.core.errors import FormatError
+from palate.core.files import (
+    hash_bytes,
+    read_versioned,
+    require_file,
+    write_bytes_atomic,
+    write_versioned,
+)
+from palate.rewards.bradley_terry import block_scale, fit_bradley_terry, select_ridge
+from palate.rewards.embedder import Embedder, load_embedder
+from palate.rewards.pairs import PairSet
+from palate.rewards.settings import EmbeddingSettings
+
+KIND, VERSION = "palate-embedding-reward", 1
+_FACTS, _ARRAYS = "embedding.json", "embedding.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingModel:
+    """A fitted embedding reward: prompt and answer to log-odds.
+
+    Attributes:
+        embedder: Turns texts into vectors.
+        name: The embedder's, as it was given.
+        coefficients: `[2 hidden + 1]`, per unit of the raw features.
+        ridge: The price under which they were fitted.
+    """
+
+    embedder: Embedder
+    name: str
+    coefficients: Float[ndarray, " features"]
+    ridge: float
+
+    @property
+    def trunk(self) -> Literal["embedding"]:
+        """Which kind it is."""
+        return "embedding"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything a score depends on."""
+        return hash_bytes(self.embedder.fingerprint.encode(), self.coefficients.tobytes())
+
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+        """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
+        return np.hstack(_blocks(self.embedder, prompts, answers)) @ self.coefficients
+
+    def save(self, folder: Path) -> None:
+        """Write `embedding.json` and `embedding.safetensors` into the folder."""
+        content = {
+            "embedder": self.name,
+            "hash": self.embedder.fingerprint,
+            "max_length": self.embedder.max_length,
+            "ridge": self.ridge,
+        }
+        write_versioned(folder / _FACTS, kind=KIND, version=VERSION, content=content)
+        write_bytes_atomic(folder / _ARRAYS, save({"coefficients": self.coefficients}))
+
+
+def fit_embedding(
+    pairs: PairSet,
+    *,
+    settings: EmbeddingSettings,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+) -> EmbeddingModel:
+    """The embedding reward that explains the choices best.
+
+    Args:
+        pairs: At least two, of at least two groups unless the settings give a ridge.
+        settings: Embedder and ridge.
+        seed: Random seed of the folds that choose the ridge; nothing else is random.
+        on_step: Called with texts embedded and texts in all.
+
+    Raises:
+        InvalidInputError: too few pairs or groups, or the embedder is not there.
+        FormatError: what is there is no encoder with a tokenizer.
+        NotConvergedError: a fit does not come to rest.
+    """
+    embedder = load_embedder(settings.trunk, max_length=settings.max_length, device=settings.device)
+    embedder.embed([*pairs.prompts, *pairs.chosen, *pairs.rejected], on_step=on_step)
+    chosen = _blocks(embedder, pairs.prompts, pairs.chosen)
+    rejected = _blocks(embedder, pairs.prompts, pairs.rejected)
+    differences = [sp.csr_matrix(a - b) for a, b in zip(chosen, rejected, strict=True)]
+    scales = np.concatenate([block_scale(block) for block in differences])
+    scaled = sp.csr_matrix(sp.hstack(differences, format="csr") @ sp.diags(scales))
+    ridge = settings.ridge or select_ridge(
+        scaled, groups=pairs.groups, grid=settings.ridges, seed=seed
+    )
+    coefficients = fit_bradley_terry(scaled, ridge=ridge) * scales
+    return EmbeddingModel(embedder, settings.trunk, coefficients, ridge)
+
+
+def load_embedding(folder: Path, *, device: str = "cpu") -> EmbeddingModel:
+    """The model written by `EmbeddingModel.save`.
+
+    Raises:
+        InvalidInputError: a file is missing, or the embedder is not there.
+        FormatError: a file is of another kind or version, or the embedder is another one.
+    """
+    content = read_versioned(folder / _FACTS, kind=KIND, version=VERSION)
+    path = require_file(folder / _ARRAYS, what="file of an embedding reward")
+    try:
+        coefficients = np.asarray(load_file(path)["coefficients"], dtype=np.float64)
+        name, digest = str(content["embedder"]), str(content["hash"])
+        max_length, ridge = int(content["max_length"]), float(content["ridge"])
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise FormatError(
+            f"The folder {str(folder)!r} is not an embedding reward ({error})."
+        ) from error
+    embedder = load_embedder(name, max_length=max_length, device=device)
+    if embedder.fingerprint != digest or len(coefficients) != 2 * embedder.n_hidden + 1:
+        raise FormatError(
+            f"The reward {str(folder)!r} was fitted on an embedder of hash {digest[:12]}, but "
+            f"{name!r} has hash {embedder.fingerprint[:12]}; give the embedder of then."
+        )
+    return EmbeddingModel(embedder, name, coefficients, ridge)
+
+
+def _blocks(
+    embedder: Embedder, prompts: Sequence[str], answers: Sequence[str]
+) -> list[Float[ndarray, "texts features"]]:
+    answer, prompt = embedder.embed(answers), embedder.embed(prompts)
+    product = answer * prompt
+    return [answer, product, product.sum(axis=1, keepdims=True)]

@@ -1,0 +1,78 @@
+"""Where rewards come from, without building a library around them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from palate.build import reward_sources
+from palate.build.reward_sources import add_reward
+from palate.build.run_file import ObjectiveSettings, RewardSource
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value
+from palate.core.types import BaseRecord, Objective
+from palate.library.folder import LibraryFolder
+from palate.library.manifest import Manifest
+from palate.library.rewards import held_back_rewards, library_rewards
+from palate.rewards.card import load_card
+from palate.training.rollouts import Rollout
+from rewards.test_embedding import save_tiny_encoder
+
+ANSWERS = [
+    Rollout(f"about {k}", f"please {'go away ' * (k % 3)}{k}", (1,), -1.0, (), "stop")
+    for k in range(8)
+]
+
+
+def objective(**source: object) -> ObjectiveSettings:
+    return ObjectiveSettings(name="kind", reward=RewardSource.checked(source, source="the test"))
+
+
+def empty_library(folder: Path) -> LibraryFolder:
+    base = BaseRecord("base", None, "hash", "hash")
+    return LibraryFolder.create(
+        folder, Manifest(base, (Objective("kind"),), beta=0.1, seed=0, config={})
+    )
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    rows = [
+        {"prompt": f"about {k}", "chosen": f"please and thanks {k}", "rejected": f"go away {k}"}
+        for k in range(60)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_the_reward_held_back_may_be_of_another_trunk(pairs: str, tmp_path: Path) -> None:
+    encoder = save_tiny_encoder(tmp_path / "encoder")
+    wanted = objective(pairs=pairs, trunk_settings=["ridge=1"], judge_trunk=f"embedding:{encoder}")
+    library = add_reward(empty_library(tmp_path / "lib"), wanted, ANSWERS, seed=0)
+    folder = library.reward_folder("kind")
+    teacher, judge = load_card(folder), load_card(folder / "held_back")
+    assert (teacher.trunk, judge.trunk) == ("light", "embedding")
+    assert (teacher.selected, teacher.settings["ridge"]) == ({"ridge": 1.0}, 1.0)
+    assert judge.settings["ridge"] is None
+    assert (teacher.train.hash, teacher.validation.hash) == (
+        judge.validation.hash,
+        judge.train.hash,
+    )
+    assert held_back_rewards(library)[1] == ()
+    texts = ["about 1"], ["please and thanks"]
+    assert library_rewards(library).score(*texts) != held_back_rewards(library)[0].score(*texts)
+
+
+def test_keys_that_are_not_set_leave_the_hash_of_a_reward_as_it_was() -> None:
+    rule = {"kind": "readability"}
+    fields = {"rule": rule, "function": None, "trunk": "light", "trunk_settings": []}
+    earlier = {**fields, "group_by": None, "is_swapped": False, "scale": "logistic"}
+    key = hash_value({"objective": "kind", "source": earlier})
+    assert reward_sources._key(objective(rule=rule), ANSWERS, seed=0) == key
+
+
+def test_a_judge_trunk_without_pairs_is_refused() -> None:
+    rule = {"kind": "readability"}
+    with pytest.raises(InvalidInputError, match="judge_trunk needs pairs"):
+        objective(rule=rule, judge_trunk="light")
