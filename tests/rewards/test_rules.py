@@ -14,6 +14,22 @@ RULES = {
     "unhedged": {"kind": "words", "words": ["perhaps"], "is_wanted": False},
     "sourced": {"kind": "pattern", "pattern": "https?://", "most": 2},
     "easy": {"kind": "readability", "low": 0, "high": 100},
+    "concise": {
+        "kind": "length",
+        "low": 0,
+        "high": 20,
+        "prefer": "shorter",
+        "whole_sentences": True,
+    },
+    "full": {
+        "kind": "length",
+        "low": 0,
+        "high": 10,
+        "prefer": "longer",
+        "whole_sentences": True,
+    },
+    "simple": {"kind": "readability", "low": 0, "high": 100, "whole_sentences": True},
+    "informative": {"kind": "content", "low": 0, "high": 4},
 }
 
 
@@ -32,6 +48,21 @@ RULES = {
         ("unhedged", "surely", 1.0),
         ("sourced", "see http://a and", 0.5),
         ("easy", "", 0.0),
+        ("concise", "", 0.0),
+        ("concise", "Yes", 0.0),
+        ("concise", "So.so.so. no.no", 0.0),
+        ("concise", "It is very cold.", 0.8),  # 4 of 20 words
+        ("concise", "It is very cold. So you better stay", 0.3),  # 8 of 20, half of them whole
+        ("full", "", 0.0),
+        ("full", "word " * 20, 0.0),
+        ("full", "It is very cold. So you better stay", 0.4),
+        ("simple", "", 0.0),
+        ("simple", "I.m.turn. i.re.st. I.go.on.", 0.0),
+        ("simple", "It is. It is not a good day to", 0.0),
+        ("simple", "It is a cat. We go", 1.0),
+        ("informative", "apple bread cheese dates", 0.0),
+        ("informative", "We sell apples and bread. We sell apples and bread too.", 0.75),
+        ("informative", "They grow apples, bread, cheese and dates here.", 1.0),
     ],
 )
 def test_rules_are_worth_what_paper_and_pencil_say(name: str, answer: str, expected: float) -> None:

@@ -8,8 +8,11 @@ no calibration. In a run file:
       hedged: {kind: words, words: [perhaps, maybe, might], most: 3}
       sourced: {kind: pattern, pattern: "https?://", most: 1}
       plain: {kind: readability, low: 30, high: 90}
+      informative: {kind: content, low: 10, high: 60}
 
-A rule reads surface only, and whatever is trained on it will find the cheapest text that obeys it.
+A rule reads surface only, and whatever is trained on it will find the cheapest text that obeys it:
+the empty answer is brief, and full stops inside words read easily. With `whole_sentences: true` a
+rule counts what stands in whole sentences only (`palate.rewards.sentences`, English).
 """
 
 import re
@@ -25,6 +28,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.settings import Settings
+from palate.rewards.sentences import content_words, whole_sentences, whole_share
 from palate.rewards.texts import WORD, count_sentences, require_equally_many, words_of
 
 _VOWELS = re.compile(r"[aeiouy]+")
@@ -71,6 +75,8 @@ class LengthRule(_Ramp):
         low: Count at one end.
         high: Count at the other end; greater than `low`.
         prefer: Which end is worth 1.
+        whole_sentences: Longer: count whole sentences only. Shorter: count everything, and multiply
+            by the share of words in whole sentences; an answer without one is worth 0.
     """
 
     kind: Literal["length"]
@@ -78,12 +84,34 @@ class LengthRule(_Ramp):
     low: float = Field(ge=0)
     high: float = Field(gt=0)
     prefer: Literal["longer", "shorter"]
+    whole_sentences: bool = False
 
     def value(self, answer: str) -> float:
         """Worth of the answer in [0, 1]."""
         counts = {"characters": len, "words": _count_words, "sentences": count_sentences}
-        share = self._share(counts[self.unit](answer))
-        return share if self.prefer == "longer" else 1.0 - share
+        count = counts[self.unit]
+        if self.prefer == "longer":
+            whole = whole_sentences(answer) if self.whole_sentences else [answer]
+            return self._share(count(" ".join(whole))) if whole else 0.0
+        return (1.0 - self._share(count(answer))) * (
+            whole_share(answer) if self.whole_sentences else 1.0
+        )
+
+
+class ContentRule(_Ramp):
+    """Number of different content words in whole sentences: straight from `low` to `high`.
+
+    Content words have more than three letters and are no English function words. Said again, or in
+    a broken sentence, a word adds nothing.
+    """
+
+    kind: Literal["content"]
+    low: float = Field(ge=0)
+    high: float = Field(gt=0)
+
+    def value(self, answer: str) -> float:
+        """Worth of the answer in [0, 1]."""
+        return self._share(len(content_words(" ".join(whole_sentences(answer)))))
 
 
 class WordsRule(_Occurrences):
@@ -141,6 +169,7 @@ class ReadabilityRule(_Ramp):
         low: Reading ease at one end; 30 is very difficult.
         high: Reading ease at the other end; 90 is very easy.
         prefer: Which end is worth 1.
+        whole_sentences: Read whole sentences only, and give 0 unless most words are in one.
 
     Source:
         Flesch 1948, "A New Readability Yardstick".
@@ -150,9 +179,13 @@ class ReadabilityRule(_Ramp):
     low: float = 0.0
     high: float = 100.0
     prefer: Literal["easy", "hard"] = "easy"
+    whole_sentences: bool = False
 
     def value(self, answer: str) -> float:
         """Worth of the answer in [0, 1]."""
+        if self.whole_sentences:
+            most = whole_share(answer) > 0.5
+            answer = " ".join(whole_sentences(answer)) if most else ""
         if not WORD.search(answer):
             return 0.0
         share = self._share(reading_ease(answer))
@@ -160,7 +193,8 @@ class ReadabilityRule(_Ramp):
 
 
 Rule = Annotated[
-    LengthRule | WordsRule | PatternRule | ReadabilityRule, Field(discriminator="kind")
+    LengthRule | WordsRule | PatternRule | ReadabilityRule | ContentRule,
+    Field(discriminator="kind"),
 ]
 
 
