@@ -12,6 +12,9 @@ WHOLE = [
     "A well-known author wrote it \u2014 and it didn't sell.",
     "**Note:** you can use either/or here.",
     "It costs $1,500.",
+    "Franklin D. Roosevelt lived in Washington, D.C. for years.",
+    "A synonym for 'small' is 'little'.",
+    "Our country needs to change in how it votes and our country needs to change in size.",
 ]
 BROKEN = [
     "",

@@ -5,10 +5,10 @@ A sentence is whole when it
 1. begins with a letter, digit or opening quote and ends with `.`, `!` or `?`;
 2. has 3 to 60 words, six in seven of which look like words: up to 20 letters with a vowel, none
    thrice in a row, or a number; single letters are capitals or a, i, o;
-3. has no full stop inside: neither in a word ("i.re.st") nor after one, numbers and a few
-   abbreviations apart;
+3. has no full stop inside: neither in a word ("i.re.st") nor after one, numbers, initials and
+   a few abbreviations apart;
 4. has one function word for every eight words, so a list of nouns is none;
-5. repeats no run of four words that the answer said before (itself, if it is shorter).
+5. is new: at most a quarter of its runs of four words (itself, if it is shorter) were said before.
 
 It is about form: a whole sentence may be false, off the topic or nonsense. Good sentences that
 these rules do not know (an address of a web page, a formula, a list item without a full stop) are
@@ -27,10 +27,12 @@ LONGEST_WORD = 20  # letters; in English one word in a million is longer
 WORD_SHARE = 0.85  # of the tokens that must look like words
 WORDS_PER_FUNCTION_WORD = 8
 RUN = 4  # words that are not repeated
+SAID_SHARE = 0.25  # of a sentence's runs that may have been said before
 ABBREVIATIONS = {
     *("a.m.", "p.m.", "e.g.", "i.e.", "etc.", "vs.", "mr.", "mrs.", "ms.", "dr.", "prof.", "st."),
-    *("u.s.", "u.k.", "ph.d."),
+    "ph.d.",
 }
+_INITIALS = re.compile(r"[A-HJ-Z]\.(?:[A-Z]\.){0,2}")  # also "U.S."
 _PLAIN = str.maketrans(  # typographic quotes, dashes and dots
     {
         **dict.fromkeys("\u2018\u2019", "'"),
@@ -57,7 +59,7 @@ def split_sentences(text: str) -> list[str]:
         for token in _MARKER.sub("", line).split():
             tokens.append(token)
             bare = token.strip(_EDGES)
-            if bare.endswith(_END) and bare.lower() not in ABBREVIATIONS:
+            if bare.endswith(_END) and not _is_abbreviation(bare):
                 sentences.append(" ".join(tokens))
                 tokens = []
         if tokens:
@@ -87,18 +89,19 @@ def content_words(text: str) -> set[str]:
 
 
 def _with_news(text: str) -> Iterator[tuple[str, bool]]:
-    """Each sentence, and whether no run of its words was said before."""
+    """Each sentence, and whether few runs of its words were said before."""
     said: set[tuple[str, ...]] = set()
     for sentence in split_sentences(text):
         words = words_of(sentence)
         length = min(RUN, len(words))
         runs = [tuple(words[k : k + length]) for k in range(len(words) - length + 1)]
-        yield sentence, len(set(runs)) == len(runs) and said.isdisjoint(runs)
+        n_said = len(runs) - len(set(runs) - said)
+        yield sentence, n_said <= SAID_SHARE * len(runs)
         said.update(runs)
 
 
 def _is_whole(sentence: str) -> bool:
-    tokens = (token.strip(_EDGES).rstrip("".join(_END)) for token in sentence.split())
+    tokens = (token.strip(_EDGES + "".join(_END)) for token in sentence.split())
     words = [token for token in tokens if token]
     n_function = sum(word.lower() in ENGLISH_STOP_WORDS for word in words)
     return (
@@ -112,8 +115,12 @@ def _is_whole(sentence: str) -> bool:
 
 
 def _has_stop(word: str) -> bool:
-    is_known = f"{word.lower()}." in ABBREVIATIONS or _NUMBER.fullmatch(word) is not None
+    is_known = _is_abbreviation(f"{word}.") or _NUMBER.fullmatch(word) is not None
     return any(end in word for end in _END) and not is_known
+
+
+def _is_abbreviation(token: str) -> bool:
+    return token.lower() in ABBREVIATIONS or _INITIALS.fullmatch(token) is not None
 
 
 def _looks_like_word(word: str) -> bool:
