@@ -1,0 +1,80 @@
+"""The data type `auto`: on a CPU the faster of float32 and bfloat16, on a GPU the model's own.
+
+A processor with instructions for bfloat16 is not always faster in it, so the base itself is raced
+at its first use: prefill of a few hundred tokens, then decoding of a batch, in both types. The
+winner is stored in the cache, per base, processor, number of threads and version of torch.
+bfloat16 has to win clearly, because float32 is closer to exact: log-probabilities are computed in
+float32 from the logits in any case, but the logits are not.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from palate.core.files import hash_value, read_json, write_json
+from palate.models.embedded import cache_folder
+
+AUTO = "auto"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MIN_SPEEDUP = 1.1  # with which bfloat16 wins
+N_DECODED, N_STEPS = 16, 8  # rows of the decoded batch, and tokens of each
+N_PREFILLED = 256  # tokens, of models of up to 150 million parameters; fewer of larger ones
+MAX_SECONDS = 3.0  # of a racer, after which it ends the pass that it is in
+_INSTRUCTIONS = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
+
+
+def faster_dtype(base: str, load: Callable[[torch.dtype], Any]) -> str:
+    """`float32` or `bfloat16`, whichever this processor runs the base faster in.
+
+    Args:
+        base: Folder or hub id and revision, by which the result is stored.
+        load: The base's model in a data type; called where nothing is stored yet.
+    """
+    processor = _processor()
+    if not _INSTRUCTIONS.search(processor):
+        return "float32"
+    racers = [processor, torch.get_num_threads(), torch.__version__]
+    path = cache_folder() / "dtypes" / f"{hash_value([base, *racers])[:16]}.json"
+    if path.is_file():
+        return str(read_json(path, what="stored race")["dtype"])
+    seconds = {name: _seconds(load(DTYPES[name])) for name in ("float32", "bfloat16")}
+    is_won = seconds["float32"] > MIN_SPEEDUP * seconds["bfloat16"]
+    dtype = "bfloat16" if is_won else "float32"
+    with suppress(OSError):  # a cache that cannot be written costs another race
+        write_json(path, {"base": base, "dtype": dtype, "seconds": seconds})
+    return dtype
+
+
+@torch.inference_mode()
+def _seconds(model: Any) -> float:
+    """Seconds of a prefill and of some steps of decoding, each at its fastest."""
+    n_prefilled = round(N_PREFILLED * min(1.0, 1.5e8 / model.num_parameters()))
+    prompt = torch.ones(1, max(n_prefilled, N_DECODED), dtype=torch.long)
+    first = torch.ones(N_DECODED, 1, dtype=torch.long)
+    model.eval()
+    prefill = step = float("inf")
+    start = perf_counter()
+    while perf_counter() < start + MAX_SECONDS:
+        began = perf_counter()
+        model(prompt, logits_to_keep=1)
+        prefill, kv = min(prefill, perf_counter() - began), None
+        for _ in range(N_STEPS):
+            began = perf_counter()
+            kv = model(first, past_key_values=kv, use_cache=True).past_key_values
+            step = min(step, perf_counter() - began)
+            if perf_counter() > start + MAX_SECONDS:
+                break
+    return prefill + N_STEPS * step
+
+
+def _processor() -> str:
+    """The processor's name and instructions as Linux tells them; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return "\n".join(dict.fromkeys(told))
