@@ -9,7 +9,8 @@ from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row
 from palate.core.protocols import SamplingParams
-from palate.evaluate.entrants import Sources, make_entrant
+from palate.evaluate.context import Context, Task
+from palate.evaluate.judges import FunctionJudge
 from palate.evaluate.rivals import (
     RIVALS,
     OwnExpert,
@@ -121,7 +122,7 @@ def test_an_own_method_goes_before_a_rival_of_its_name(library):
         def decide(self, library, messages, known):
             return library.methods["base"].decide(library, messages, known)
 
-    sources = Sources(library, USERS, lambda user, n: Known(), {"mod": Mine()}, {})
-    found = make_entrant("mod", sources)
+    task = Task(USERS, ("hey",), 0, "nobody")
+    found = Context(task, library, FunctionJudge(len, 3), own={"mod": Mine()}).entrant("mod")
     assert found.decide(USERS[0], "hey").method == "base"
     assert found.n_bytes(USERS[0]) == 8  # two numbers

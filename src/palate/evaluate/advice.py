@@ -1,10 +1,9 @@
 """Which method to choose when: sentences drawn from the scoreboard's numbers."""
 
 from palate.evaluate.catalogue import BASE, entry_of
-from palate.evaluate.compare import is_choice
+from palate.evaluate.compare import is_choice, range_text
 from palate.evaluate.report import Report
 from palate.evaluate.scoreboard import MethodScore
-from palate.metrics.intervals import Interval
 
 NEARLY_ONE_PASS = 1.01
 LEAST_READ = 0.93  # share of well-formed answers below which a method is warned of
@@ -30,7 +29,7 @@ def _best(report: Report, rivals: list[MethodScore]) -> str:
     equals = [s for s in rivals if s is not best and not _differ(report, best, s)]
     gain = best.utility.estimate if best.gain is None else best.gain.interval.estimate
     sentence = (
-        f"For the highest utility choose {_name(best)}: {_range(best.utility)}, "
+        f"For the highest utility choose {_name(best)}: {range_text(best.utility)}, "
         f"{gain:+.3f} over the base, at {best.passes_per_token:.1f} passes per token."
     )
     if equals:
@@ -52,8 +51,8 @@ def _one_pass(report: Report, rivals: list[MethodScore]) -> str:
     n_bytes = choice.facts.get("bytes_per_user", 0.0)
     return (
         f"Where one pass per token is all there is, choose {_name(choice)}: "
-        f"{_range(choice.utility)}, {loss:.3f} below the best ({state}), {n_bytes:,.0f} bytes kept "
-        "per user."
+        f"{range_text(choice.utility)}, {loss:.3f} below the best ({state}), {n_bytes:,.0f} bytes "
+        "kept per user."
     )
 
 
@@ -67,13 +66,13 @@ def _unspoken(report: Report, rivals: list[MethodScore]) -> str:
     cheap = [score for score in silent if score.passes_per_token <= NEARLY_ONE_PASS]
     sentence = (
         f"Where the preference cannot be put into the prompt, choose {_name(choice)}: "
-        f"{_range(choice.utility)} at {choice.passes_per_token:.1f} passes"
+        f"{range_text(choice.utility)} at {choice.passes_per_token:.1f} passes"
     )
     if cheap and choice not in cheap:
         single = max(cheap, key=lambda score: score.utility.estimate)
         state = "" if _differ(report, choice, single) else "not "
         sentence += (
-            f"; in one pass {_name(single)}, {_range(single.utility)}, {state}significantly "
+            f"; in one pass {_name(single)}, {range_text(single.utility)}, {state}significantly "
             "different from it"
         )
     return sentence + "."
@@ -84,7 +83,8 @@ def _untrained(rivals: list[MethodScore]) -> str:
     if not free:
         return ""
     parts = [
-        f"{_name(s)} reaches {_range(s.utility)} at {s.passes_per_token:.1f} passes" for s in free
+        f"{_name(s)} reaches {range_text(s.utility)} at {s.passes_per_token:.1f} passes"
+        for s in free
     ]
     return f"Where no expert can be trained: {_listed(parts)}."
 
@@ -96,7 +96,7 @@ def _portfolio(report: Report) -> str:
     state = "" if score.gain.is_significant else "not "
     return (
         f"Where only whole adapters can be served, {_name(score)} reaches "
-        f"{_range(score.utility)}, {state}significantly different from the base."
+        f"{range_text(score.utility)}, {state}significantly different from the base."
     )
 
 
@@ -111,15 +111,15 @@ def _comparisons(report: Report, method: str) -> str:
     if first is None:
         return (
             f"{title}: up to {last.n_comparisons} comparisons a learned belief is not "
-            f"significantly different from the base ({_range(last.difference.interval)}); let "
+            f"significantly different from the base ({range_text(last.difference.interval)}); let "
             "users state their preference instead."
         )
     sentence = (
         f"{title}, where the preference must be learned: {first.n_comparisons} comparisons gain "
-        f"{_range(first.difference.interval)} over the base"
+        f"{range_text(first.difference.interval)} over the base"
     )
     if last is not first:
-        sentence += f" and {last.n_comparisons} gain {_range(last.difference.interval)}"
+        sentence += f" and {last.n_comparisons} gain {range_text(last.difference.interval)}"
     stated = report.score(method)
     if stated is None or stated.gain is None or stated.gain.interval.estimate <= 0:
         return sentence + "."
@@ -153,10 +153,6 @@ def _differ(report: Report, first: MethodScore, second: MethodScore) -> bool:
 
 def _name(score: MethodScore) -> str:
     return entry_of(score.method).title
-
-
-def _range(interval: Interval) -> str:
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def _listed(parts: list[str]) -> str:

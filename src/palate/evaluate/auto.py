@@ -22,6 +22,7 @@ from palate.evaluate.compare import (
     difference_of,
     is_choice,
     passes_of,
+    signed_text,
 )
 from palate.evaluate.rows import AnswerRow
 from palate.metrics.differences import Difference
@@ -119,51 +120,30 @@ def _best(cells: Cells) -> str | None:
 
 def _sentences(row: AutoRow) -> list[str]:
     whom = "all users" if row.shape == "all" else f"users of the shape {row.shape!r}"
-    sentences: list[str] = []
-    if row.versus_prompt is not None and row.versus_prompt.interval.estimate <= 0:
-        sentences.append(
-            f"For {whom} auto does not win against a system prompt: "
-            f"{_as_text(row.versus_prompt)}; "
-            + (
-                f"use {row.best_of_equal_passes}."
-                if row.versus_prompt.is_significant
-                else "either will do."
-            )
-        )
-    if (
-        row.best_of_equal_passes is None
-        or row.versus_best is None
-        or row.versus_best.interval.estimate > 0
-    ):
-        return sentences
-    advice = (
-        f"use {row.best_of_equal_passes} there"
-        if row.versus_best.is_significant
-        else "either will do"
+    best = row.best_of_equal_passes
+    rivals = (
+        ("a system prompt", row.versus_prompt, f"use {best}"),
+        (f"the best method of equal passes, {best}", row.versus_best, f"use {best} there"),
     )
-    sentences.append(
-        f"For {whom} auto does not win against the best method of equal passes, "
-        f"{row.best_of_equal_passes}: {_as_text(row.versus_best)}; {advice}."
-    )
-    return sentences
+    return [
+        f"For {whom} auto does not win against {rival}: {_as_text(one)}; "
+        f"{advice if one.is_significant else 'either will do'}."
+        for rival, one, advice in rivals
+        if one is not None and one.interval.estimate <= 0
+    ]
 
 
 def _as_text(one: Compared) -> str:
-    interval = one.interval
     state = "significantly worse" if one.is_significant else "not significantly different"
-    return (
-        f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}], {state}"
-        if interval.estimate != 0 or one.is_significant
-        else f"+0.000, {state}"
-    )
+    is_zero = one.interval.estimate == 0 and not one.is_significant
+    return f"{'+0.000' if is_zero else signed_text(one.interval)}, {state}"
 
 
 def _promises(shapes: Mapping[str, Cells]) -> list[Promise]:
-    groups = dict(shapes)
-    everything = shapes["all"]
-    for taken in dict.fromkeys(taken_of(row) for row in everything.rows[AUTO]):
-        own = everything.where([taken_of(row) == taken for row in everything.rows[AUTO]])
-        groups[f"took {taken}"] = own
+    groups, everything = dict(shapes), shapes["all"]
+    taken = [taken_of(row) for row in everything.rows[AUTO]]
+    for one in dict.fromkeys(taken):
+        groups[f"took {one}"] = everything.where([other == one for other in taken])
     promises = [_group(name, cells) for name, cells in groups.items()]
     return [one for one in promises if one is not None]
 

@@ -197,3 +197,20 @@ def _budget(cells: Cells, passes: dict[str, float], limit: float) -> Budget:
     }
     others = {pair[1]: one for pair, one in adjusted(differences).items()}
     return Budget(limit, best, utility_of(cells, best), others)
+
+
+def range_text(interval: Interval) -> str:
+    """An estimate with its interval."""
+    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def signed_text(interval: Interval) -> str:
+    """A difference with its interval."""
+    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def change_text(compared: Compared | None) -> str:
+    """A difference with its interval, starred where it is significant."""
+    if compared is None:
+        return ""
+    return signed_text(compared.interval) + (" *" if compared.is_significant else "")

@@ -9,14 +9,17 @@ from numpy import ndarray
 
 from palate.build.run_file import read_prompts
 from palate.core.decision import Known, Method
-from palate.core.plan import reference_plan
+from palate.core.errors import InvalidInputError
+from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.types import Preference
 from palate.engine.logprobs import Scored, answer_log_probs
-from palate.evaluate.entrants import Entrant, Sources, make_entrant
+from palate.evaluate.catalogue import BESPOKE, parse_name
+from palate.evaluate.entrants import Entrant, fingerprint_of, stated
 from palate.evaluate.judges import SuiteJudge, judge_for
 from palate.evaluate.learned_users import Comparisons
+from palate.evaluate.rivals import PERSONALISED, RIVALS, OwnExpert, personalised_library
 from palate.evaluate.suite import Suite, UserSettings
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
@@ -68,15 +71,15 @@ class Context:
             InvalidInputError: the method is unknown, or what it is made of is not there.
         """
         if name not in self._entrants:
-            sources = Sources(
-                self.library,
-                self.task.users,
-                self._believed,
-                self.own,
-                self.libraries,
-                self.bespoke,
+            parts = parse_name(name)
+            library, method = self._served(parts.method)
+            n, n_bytes = parts.n_comparisons, 0
+            known = stated if n is None else lambda user: self._believed(user, n)
+            if parts.method in (PERSONALISED, BESPOKE):
+                n_bytes = library.bank.n_bytes // library.bank.n_experts
+            self._entrants[name] = Entrant(
+                name, library, method, parts.n_candidates, known, fingerprint_of(library), n_bytes
             )
-            self._entrants[name] = make_entrant(name, sources)
         return self._entrants[name]
 
     def shares(self, user: UserSettings) -> Float[ndarray, " objectives"]:
@@ -98,22 +101,47 @@ class Context:
         self, prompts: Sequence[str], tokens: Sequence[Sequence[int]]
     ) -> list[float]:
         """Natural logarithm of the probability of each answer under the base, unprompted."""
-        base, bank = self.library.base, self.library.bank
-        plan = reference_plan(n_experts=bank.n_experts)
+        library = self.library
         items = [
-            Scored(tuple(encode_prompt(base, self.library.format(prompt))), tuple(answer))
+            Scored(tuple(encode_prompt(library.base, library.format(prompt))), tuple(answer))
             for prompt, answer in zip(prompts, tokens, strict=True)
         ]
-        plans = [plan] * len(items)
-        log_probs = answer_log_probs(
-            base, bank, plans=plans, items=items, max_num_seqs=MAX_NUM_SEQS
-        )
-        return [float(one.sum()) for one in log_probs]
+        return total_log_probs(library, reference_plan(n_experts=library.bank.n_experts), items)
+
+    def _served(self, method: str) -> tuple[Library, str | Method]:
+        library = self.library
+        if method in self.own:
+            return self.libraries.get(method, library), self.own[method]
+        if method == PERSONALISED:
+            return personalised_library(library, self.task.users), OwnExpert(PERSONALISED)
+        if method == BESPOKE:
+            if self.bespoke is None:
+                raise InvalidInputError(
+                    "There is no library of experts trained for one user each; give it as "
+                    "'bespoke', or leave out the method 'bespoke'."
+                )
+            return Library.load(self.bespoke), OwnExpert(BESPOKE)
+        if method in RIVALS:
+            return library, RIVALS[method]
+        library.method_named(method)
+        return library, method
 
     def _believed(self, user: UserSettings, n_comparisons: int) -> Known:
         if self._comparisons is None:
             self._comparisons = Comparisons(self.library, self.task.seed, self.truth)
         return Known(belief=self._comparisons.belief(user, n_comparisons=n_comparisons))
+
+
+def total_log_probs(library: Library, plan: Plan, items: Sequence[Scored]) -> list[float]:
+    """Natural logarithm of the probability of each answer under the plan."""
+    log_probs = answer_log_probs(
+        library.base,
+        library.bank,
+        plans=[plan] * len(items),
+        items=items,
+        max_num_seqs=MAX_NUM_SEQS,
+    )
+    return [float(one.sum()) for one in log_probs]
 
 
 def suite_context(suite: Suite, library: Library | Path, seed: int) -> Context:

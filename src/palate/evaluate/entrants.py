@@ -5,15 +5,14 @@ An entrant is a method with what is varied about it. Every answer of every entra
 prompt and copy.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from palate.core.decision import Decision, Known, Method
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.evaluate.catalogue import BESPOKE, parse_name
-from palate.evaluate.rivals import PERSONALISED, RIVALS, OwnExpert, personalised_library
+from palate.evaluate.rivals import PERSONALISED, RIVALS
 from palate.evaluate.suite import UserSettings
 from palate.library.library import Library
 from palate.methods.table import METHODS
@@ -71,58 +70,9 @@ def require_methods(names: Sequence[str], own: Collection[str] = ()) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """What entrants are made of."""
-
-    library: Library  # of experts
-    users: tuple[UserSettings, ...]
-    belief: Callable[[UserSettings, int], Known]  # what is known after so many comparisons
-    own: Mapping[str, Method]  # methods of the caller, by name
-    libraries: Mapping[str, Library]  # of own methods that have another than `library`
-    bespoke: Path | None = None  # library of one expert per user
-
-
-def make_entrant(name: str, sources: Sources) -> Entrant:
-    """The entrant of this name.
-
-    Raises:
-        InvalidInputError: the method is unknown, or what it is made of is not there.
-    """
-    parts = parse_name(name)
-    library, method = _served(parts.method, sources)
-    n = parts.n_comparisons
-    known = stated if n is None else lambda user: sources.belief(user, n)
-    n_bytes = 0
-    if parts.method in (PERSONALISED, BESPOKE):
-        n_bytes = library.bank.n_bytes // library.bank.n_experts
-    return Entrant(
-        name, library, method, parts.n_candidates, known, fingerprint_of(library), n_bytes
-    )
-
-
 def fingerprint_of(library: Library) -> str:
     """Of everything in the library that answers depend on, given their plans."""
     facts = library.manifest.to_json()
     facts.pop("versions", None)
     floor = None if library.floor is None else [library.floor.name, library.floor.coefficient]
     return hash_value([facts, floor])[:12]
-
-
-def _served(method: str, sources: Sources) -> tuple[Library, str | Method]:
-    library = sources.library
-    if method in sources.own:
-        return sources.libraries.get(method, library), sources.own[method]
-    if method == PERSONALISED:
-        return personalised_library(library, sources.users), OwnExpert(PERSONALISED)
-    if method == BESPOKE:
-        if sources.bespoke is None:
-            raise InvalidInputError(
-                "There is no library of experts trained for one user each; give it as 'bespoke', "
-                "or leave out the method 'bespoke'."
-            )
-        return Library.load(sources.bespoke), OwnExpert(BESPOKE)
-    if method in RIVALS:
-        return library, RIVALS[method]
-    library.method_named(method)
-    return library, method

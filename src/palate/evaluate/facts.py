@@ -15,13 +15,14 @@ from palate.core.protocols import Request
 from palate.core.types import Completion
 from palate.engine.detokenize import token_texts
 from palate.engine.local import LocalEngine
-from palate.engine.logprobs import Scored, answer_log_probs, row_distributions
+from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.pool import RowMap, pool_log_probs
 from palate.engine.protocol import finished
 from palate.evaluate.catalogue import BASE, IMPLICIT, MIXTURE, PORTFOLIO, parse_name
-from palate.evaluate.context import MAX_NUM_SEQS, Context
+from palate.evaluate.context import Context, total_log_probs
 from palate.evaluate.entrants import Entrant
 from palate.evaluate.rows import FactRow
+from palate.evaluate.suite import UserSettings
 from palate.library.candidates import candidate_requests
 from palate.library.library import Library
 from palate.metrics.diversity import pairwise_kl
@@ -44,8 +45,7 @@ def entrant_facts(context: Context, name: str) -> list[FactRow]:
         return facts  # costs and forgets as a sibling that is measured
     decisions = [entrant.decide(user, prompt) for user in context.task.users]
     if all(_is_unprompted(one, prompt) for one in decisions):
-        plans = [one.plan for one in decisions]
-        library = entrant.library
+        plans, library = [one.plan for one in decisions], entrant.library
         facts.append(FactRow("neutral_perplexity", name, seed, _retention(context, library, plans)))
         facts.append(FactRow("pairwise_kl", name, seed, _spread(context, library, plans)))
     if name == PORTFOLIO:
@@ -64,8 +64,8 @@ def speed_facts(context: Context, name: str) -> list[FactRow]:
     below one, others ran on the same cores, and the speeds cannot be compared.
     """
     entrant, base = context.entrant(name), context.entrant(BASE)
-    requests = [_requests(context, entrant, user.name) for user in context.task.users]
-    rivals = [_requests(context, base, user.name) for user in context.task.users]
+    requests = [_requests(context, entrant, user) for user in context.task.users]
+    rivals = [_requests(context, base, user) for user in context.task.users]
     rates: dict[str, list[float]] = {"method": [], "base": []}
     begun, cpu_begun = perf_counter(), process_time()
     for _ in range(ROUNDS):
@@ -118,14 +118,20 @@ def is_timed(name: str) -> bool:
     return parse_name(name).n_comparisons is None
 
 
-def _requests(context: Context, entrant: Entrant, user: str) -> list[Request]:
+def _requests(context: Context, entrant: Entrant, user: UserSettings) -> list[Request]:
     """What one user's answer to the first prompt takes."""
     prompt = context.task.prompts[0]
-    one = next(other for other in context.task.users if other.name == user)
-    decision = entrant.decide(one, prompt)
-    text = entrant.library.format(decision.messages)
-    request = Request(text, decision.plan, context.sampling, context.answer_seed(user, prompt, 0))
+    decision = entrant.decide(user, prompt)
+    request = _request(context, entrant.library, decision, (user.name, prompt))
     return candidate_requests(request, n=decision.n_candidates)
+
+
+def _request(
+    context: Context, library: Library, decision: Decision, of: tuple[str, str]
+) -> Request:
+    """What a decision takes, with the seed of the first answer of this user to this prompt."""
+    text, seed = library.format(decision.messages), context.answer_seed(*of, 0)
+    return Request(text, decision.plan, context.sampling, seed)
 
 
 def _is_unprompted(decision: Decision, prompt: str) -> bool:
@@ -138,21 +144,14 @@ def _is_unprompted(decision: Decision, prompt: str) -> bool:
 def _proposals(context: Context, entrant: Entrant) -> FactRow:
     """What implicit tokens cost, along answers generated for the purpose."""
     requests = [
-        Request(
-            entrant.library.format(prompt),
-            entrant.decide(user, prompt).plan,
-            context.sampling,
-            context.answer_seed(user.name, prompt, 0),
-        )
+        _request(context, entrant.library, entrant.decide(user, prompt), (user.name, prompt))
         for user in context.task.users
         for prompt in context.task.prompts[:N_COUNTED]
     ]
     counted = generate_counted(entrant.library.engine, requests)
-    detail = {
-        "fallback_share": counted.n_fallbacks / counted.n_tokens,
-        "n_tokens": counted.n_tokens,
-    }
-    value = counted.n_proposals / counted.n_tokens
+    n = counted.n_tokens
+    detail = {"fallback_share": counted.n_fallbacks / n, "n_tokens": n}
+    value = counted.n_proposals / n
     return FactRow("proposals_per_token", IMPLICIT, context.task.seed, value, detail=detail)
 
 
@@ -160,19 +159,7 @@ def _retention(context: Context, library: Library, plans: Sequence[Plan]) -> flo
     """Perplexity on texts that nobody prefers, mean over users' policies in nats."""
     items = _neutral(context)
     different = list(dict.fromkeys(plans))
-    totals = [
-        sum(
-            float(x.sum())
-            for x in answer_log_probs(
-                library.base,
-                library.bank,
-                plans=[plan] * len(items),
-                items=items,
-                max_num_seqs=MAX_NUM_SEQS,
-            )
-        )
-        for plan in different
-    ]
+    totals = [sum(total_log_probs(library, plan, items)) for plan in different]
     weights = [plans.count(plan) for plan in different]
     n_tokens = sum(len(item.answer) for item in items)
     return float(np.exp(-np.average(totals, weights=weights) / n_tokens))
@@ -192,13 +179,12 @@ def _neutral(context: Context) -> list[Scored]:
         ]
         answers = library.engine.generate(requests)
         pairs = [(prompt, a.text) for prompt, a in zip(prompts, answers, strict=True)]
-    return [_scored(library, prompt, text) for prompt, text in pairs]
-
-
-def _scored(library: Library, prompt: str, text: str) -> Scored:
-    read = library.format(prompt)
-    answer = encode_answer(library.base, read, text, is_ended=True)
-    return Scored(tuple(encode_prompt(library.base, read)), tuple(answer))
+    items: list[Scored] = []
+    for prompt, text in pairs:
+        read = library.format(prompt)
+        answer = encode_answer(library.base, read, text, is_ended=True)
+        items.append(Scored(tuple(encode_prompt(library.base, read)), tuple(answer)))
+    return items
 
 
 @torch.inference_mode()
@@ -242,11 +228,7 @@ def _shares_per_token(context: Context) -> FactRow:
     """One answer of the mixture with each expert's share of every token."""
     user, prompt, library = context.task.users[0], context.task.prompts[0], context.library
     decision = context.entrant(MIXTURE).decide(user, prompt)
-    text = library.format(decision.messages)
-    request = Request(
-        text, decision.plan, context.sampling, context.answer_seed(user.name, prompt, 0)
-    )
-    traced = library.engine.trace([request])[0]
+    traced = library.engine.trace([_request(context, library, decision, (user.name, prompt))])[0]
     owners = [row.coefficients.index(1.0) for row in decision.plan.rows]
     tokens = token_texts(library.base, traced.completion.tokens)
     detail = {

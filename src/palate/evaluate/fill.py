@@ -61,32 +61,24 @@ def fill_entrant(context: Context, name: str, prompts: Sequence[str], *, results
     for start in range(0, len(missing), BLOCK):
         block = missing[start : start + BLOCK]
         known |= _make(context, entrant, [one for one in block if one.answer not in known])
-        rows = [_unjudged(context, entrant, one, known[one.answer]) for one in block]
-        candidates = [
-            Candidate(
-                row.prompt, row.text, references.get((row.user, row.prompt, row.copy), row.text)
-            )
-            for row in rows
-        ]
-        results.append(_judged(context, block, rows, candidates))
-
-
-def _judged(
-    context: Context,
-    block: Sequence[Missing],
-    rows: Sequence[AnswerRow],
-    candidates: Sequence[Candidate],
-) -> list[AnswerRow]:
-    judged = context.judge.judge(candidates)
-    return [
-        replace(
-            row,
-            rewards=dict(zip(context.objectives, rewards.tolist(), strict=True)),
-            utility=float(context.shares(one.user) @ rewards),
-            is_well_formed=judged.is_well_formed and judged.is_well_formed[place],
+        texts = [known[one.answer].text for one in block]
+        judged = context.judge.judge(
+            [
+                Candidate(
+                    one.prompt, text, references.get((one.user.name, one.prompt, one.copy), text)
+                )
+                for one, text in zip(block, texts, strict=True)
+            ]
         )
-        for place, (one, row, rewards) in enumerate(zip(block, rows, judged.rewards, strict=True))
-    ]
+        results.append(
+            replace(
+                _unjudged(context, entrant, one, known[one.answer]),
+                rewards=dict(zip(context.objectives, rewards.tolist(), strict=True)),
+                utility=float(context.shares(one.user) @ rewards),
+                is_well_formed=judged.is_well_formed and judged.is_well_formed[place],
+            )
+            for place, (one, rewards) in enumerate(zip(block, judged.rewards, strict=True))
+        )
 
 
 def _missing(
@@ -101,20 +93,13 @@ def _missing(
                 for copy in range(context.task.n_per_prompt)
                 if ("answer", entrant.name, user.name, seed, prompt, copy) not in results
             ]
-            if copies:
-                decision = entrant.decide(user, prompt)
-                missing += [
-                    Missing(
-                        user,
-                        prompt,
-                        copy,
-                        decision,
-                        _hash(
-                            context, entrant, decision, context.answer_seed(user.name, prompt, copy)
-                        ),
-                    )
-                    for copy in copies
-                ]
+            if not copies:
+                continue
+            decision = entrant.decide(user, prompt)
+            for copy in copies:
+                answer_seed = context.answer_seed(user.name, prompt, copy)
+                answer = _hash(context, entrant, decision, answer_seed)
+                missing.append(Missing(user, prompt, copy, decision, answer))
     return missing
 
 
@@ -159,6 +144,7 @@ def _make(context: Context, entrant: Entrant, missing: Sequence[Missing]) -> dic
 
 def _unjudged(context: Context, entrant: Entrant, one: Missing, answer: Answer) -> AnswerRow:
     decision, predicted = one.decision, one.decision.predicted_utility
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return AnswerRow(
         method=entrant.name,
         user=one.user.name,
@@ -180,14 +166,8 @@ def _unjudged(context: Context, entrant: Entrant, one: Missing, answer: Answer) 
         else (predicted.estimate, predicted.low, predicted.high),
         coefficients=dict(decision.coefficients),
         judge=context.task.judge,
-        versions=versions_line(entrant),
+        versions=f"{packages}, library {entrant.fingerprint}",
         answer=one.answer,
         n_tokens=answer.n_tokens,
         log_ratio=answer.log_ratio,
     )
-
-
-def versions_line(entrant: Entrant) -> str:
-    """Packages and library, in one line."""
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return f"{packages}, library {entrant.fingerprint}"

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from palate.evaluate.advice import advice
 from palate.evaluate.auto import AutoReport
 from palate.evaluate.catalogue import entry_of
-from palate.evaluate.compare import Budget, Compared, ShapeTable
+from palate.evaluate.compare import (
+    Budget,
+    ShapeTable,
+    change_text,
+    range_text,
+    signed_text,
+)
 from palate.evaluate.report import Report
 from palate.evaluate.scoreboard import MethodScore
 from palate.evaluate.tables import CurvePoint
-from palate.metrics.intervals import Interval
 
 _MORE_HEADS = ("worst tenth", "well-formed", "KL", "passes", "kept per user")
 
@@ -196,20 +201,3 @@ def _curve(points: Sequence[CurvePoint]) -> list[str]:
 def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table, and an empty one."""
     return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)] + [""]
-
-
-def range_text(interval: Interval) -> str:
-    """An estimate with its interval."""
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def signed_text(interval: Interval) -> str:
-    """A difference with its interval."""
-    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
-
-
-def change_text(compared: Compared | None) -> str:
-    """A difference with its interval, starred where it is significant."""
-    if compared is None:
-        return ""
-    return signed_text(compared.interval) + (" *" if compared.is_significant else "")

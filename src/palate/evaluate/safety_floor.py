@@ -19,11 +19,11 @@ from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
-from palate.evaluate.compare import Compared, Pair, adjusted
+from palate.evaluate.compare import Compared, Pair, adjusted, change_text, range_text
 from palate.evaluate.context import suite_context
 from palate.evaluate.evaluation import methods_of
 from palate.evaluate.fill import fill_entrant
-from palate.evaluate.markdown import change_text, range_text, table_of
+from palate.evaluate.markdown import table_of
 from palate.evaluate.rows import AnswerRow, open_results, plain
 from palate.evaluate.suite import Suite
 from palate.library.controller import own_experts
