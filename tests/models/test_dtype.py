@@ -9,8 +9,6 @@ from palate.models import dtype as module
 from palate.models.dtype import faster_dtype
 from palate.models.load import load_base
 
-TOLERANCE = 0.1  # nats per token, bfloat16 against float32; see test below
-
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

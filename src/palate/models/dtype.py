@@ -4,7 +4,8 @@ A processor with instructions for bfloat16 is not always faster in it, so the ba
 at its first use: prefill of a few hundred tokens, then decoding of a batch, in both types. The
 winner is stored in the cache, per base, processor, number of threads and version of torch.
 bfloat16 has to win clearly, because float32 is closer to exact: log-probabilities are computed in
-float32 from the logits in any case, but the logits are not.
+float32 from the logits in any case, but with those of SmolLM2-135M in bfloat16 they are off by 0.05
+nats per token in the mean (63 tokens of five answers; at most 0.32).
 """
 
 import re
