@@ -37,7 +37,6 @@ from palate.evaluate.context import Context, suite_context
 from palate.evaluate.evaluation import Evaluated, compare
 from palate.evaluate.facts import N_NEUTRAL
 from palate.evaluate.rows import plain
-from palate.evaluate.safety_floor import FloorStudy, evaluate_floor, render_floor
 from palate.evaluate.suite import JudgeSettings, Suite, UserSettings
 from palate.evaluate.work import worker_pool
 from palate.library.controller import has_controller, strengths_for, wording_of
@@ -62,6 +61,7 @@ from research.world.conditioned import (
 from research.world.grammar import sample_answer, sample_style
 from research.world.objectives import USERS
 from research.world.prompts import MAX_ANSWER_TOKENS, held_out_prompts, prompts_about, train_prompts
+from research.world.safety_floor import FloorStudy, evaluate_floor, render_floor
 from research.world.settings import Annotation, world_mixture, world_run
 from research.world.topics import HELD_OUT_TOPICS
 

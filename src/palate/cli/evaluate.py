@@ -16,25 +16,15 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="Folder of results and report.")] = Path("out/report"),
     overrides: options.Overrides = None,
-    safety: Annotated[
-        str | None,
-        typer.Option(help="Objective: what a safety floor on its expert does to every method."),
-    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with the base.")] = 1,
     is_json: options.IsJson = False,
 ) -> None:
     """Users x prompts x methods x seeds, judged and compared: results.jsonl and report.html."""
     from palate.core.settings import load_settings
     from palate.evaluate.evaluation import evaluate as run
-    from palate.evaluate.rows import plain
-    from palate.evaluate.safety_floor import evaluate_floor, render_floor
     from palate.evaluate.suite import Suite
 
     settings = load_settings(Suite, suite, overrides=overrides or ())
-    if safety is not None:
-        study = evaluate_floor(library, settings, safety, out=out)
-        typer.echo(dump_json(plain(study)) if is_json else render_floor(study))
-        return
     report = run(library, settings, out=out, n_workers=workers)
     for note in report.results.notes:
         typer.echo(f"palate: {note}", err=True)

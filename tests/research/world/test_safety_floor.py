@@ -11,15 +11,15 @@ from palate.core.decision import Known
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.evaluate.cells import pair_up
 from palate.evaluate.evaluation import methods_of
-from palate.evaluate.safety_floor import (
+from palate.evaluate.suite import Suite
+from palate.library.library import Library
+from research.world.safety_floor import (
     FloorStudy,
     evaluate_floor,
     floor_rows,
     floored_twin,
     render_floor,
 )
-from palate.evaluate.suite import Suite
-from palate.library.library import Library
 
 METHODS = ("base", "soup")
 

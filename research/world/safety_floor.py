@@ -1,4 +1,4 @@
-"""`palate evaluate --safety OBJECTIVE`: what a safety floor does to every method of a library.
+"""What a safety floor does to every method of a library.
 
 A copy of the library has a floor on the objective's own expert; everything else is the same. Every
 method answers the same users and prompts with the same seeds in both. Counted is the share of
@@ -9,14 +9,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from palate.build.soup_basis import write_soup
 from palate.core.errors import InvalidInputError
-from palate.core.files import write_json, write_text_atomic
+from palate.core.files import dump_json, write_json, write_text_atomic
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
+from palate.core.settings import load_settings
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
 from palate.evaluate.compare import Compared, Pair, adjusted, change_text, range_text
@@ -33,6 +36,7 @@ from palate.library.soup import SOUP, open_basis
 from palate.metrics.differences import Difference, paired_difference
 from palate.metrics.intervals import Interval, rate_interval
 from palate.soup.basis_file import save_basis
+from research.command_line import IsJson, Overrides, run
 
 THRESHOLD = 0.5  # of the objective's reward in [0, 1]
 COEFFICIENT = 1.0  # of the objective's expert: as much as it was trained for
@@ -198,3 +202,24 @@ def _expert_of(library: LibraryFolder, objective: str) -> str:
             f"{', '.join(owners) or 'none'} have."
         )
     return library.manifest.expert_names[owners[objective]]
+
+
+def main(
+    library: Annotated[Path, typer.Argument(help="Folder of a library.")],
+    suite: Annotated[
+        Path, typer.Argument(metavar="SUITE.yaml", help="Users, prompts, methods and judge.")
+    ],
+    objective: Annotated[str, typer.Argument(help="Whose expert the floor holds.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of answers and report.")] = Path("out/floor"),
+    overrides: Overrides = None,
+    is_json: IsJson = False,
+) -> None:
+    """Every method with and without a safety floor on an objective's expert."""
+    settings = load_settings(Suite, suite, overrides=overrides or ())
+    study = evaluate_floor(library, settings, objective, out=out)
+    typer.echo(dump_json(plain(study)) if is_json else render_floor(study))
+
+
+if __name__ == "__main__":
+    run(main)
