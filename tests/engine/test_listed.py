@@ -101,14 +101,6 @@ def test_skipping_keeps_the_largest_share_whatever_the_threshold() -> None:
     assert bound == pytest.approx(0.6)
 
 
-def test_skipping_never_drops_the_expert_of_the_safety_floor() -> None:
-    kept, bound = skip_small(np.array([0.3, 0.02, 0.6, 0.08]), threshold=0.1, floor=1)
-    assert kept == pytest.approx(np.array([0.3, 0.02, 0.6, 0.0]) / 0.92)
-    assert bound == pytest.approx(0.08)
-    kept, _ = skip_small(np.array([0.1, 0.5, 0.4]), threshold=0.9, floor=0)
-    assert kept == pytest.approx(np.array([0.1, 0.5, 0.0]) / 0.6)
-
-
 def test_missing_mass_is_the_rest_to_one(mope_cases: dict[str, Any]) -> None:
     case = mope_cases["unlisted_token"]
     listed = Listed(dict(zip(case["listed"]["ids"], case["listed"]["probs"], strict=True)))

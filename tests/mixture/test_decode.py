@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
+from palate.core.errors import FormatError, InvalidCoefficientsError
 from palate.core.plan import Plan, Pool, Row, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
@@ -136,44 +136,6 @@ def test_a_floor_lifts_an_expert_that_nobody_asked_for(
         engine.generate(requests_for(wording))
 
 
-def test_the_floors_expert_is_not_skipped_however_small_the_floor(
-    base: Base, bank: AdapterBank, controller: PreferenceController, wording: Wording
-) -> None:
-    settings = DecodeSettings(floor=Floor(2, 0.05), skip_below=0.3)
-    requests = requests_for(wording, extra=(2,))
-    skipped_any = False
-    for request, found in zip(
-        requests,
-        engine_with(base, bank, controller, settings=settings).trace(requests),
-        strict=True,
-    ):
-        place = experts_of(request.plan).index(2)
-        assert np.all(found.shares[:, place] >= 0.05 - 1e-6)
-        skipped_any |= bool((found.shares == 0).any())
-    assert skipped_any
-
-
-def test_skipped_experts_get_nothing_and_the_bound_is_their_sum(
-    base: Base, bank: AdapterBank, controller: PreferenceController, wording: Wording
-) -> None:
-    decoding = ControlledDecoding(controller, base, settings=DecodeSettings(skip_below=0.15))
-    runs = []
-    start = decoding.start
-    decoding.start = lambda: runs.append(start()) or runs[-1]
-    engine = LocalEngine(base, bank, controllers={CONTROLLER: decoding})
-    traced = engine.trace(requests_for(wording))
-    whole = engine_with(base, bank, controller)
-    skipped_any = False
-    for place, found in enumerate(traced):
-        positive = found.shares[found.shares > 0]
-        assert np.all(positive >= 0.15 - 1e-6)
-        first = whole.trace([requests_for(wording)[place]])[0].shares[0]
-        lost = first[first < 0.15].sum()
-        assert runs[0].skipped[place] >= lost - 1e-5
-        skipped_any |= bool((found.shares == 0).any())
-    assert skipped_any
-
-
 def test_a_blended_row_is_its_expert_and_a_share_of_what_else_is_wanted(base: Base) -> None:
     wording = Wording(base, ("be kind", "be short", "be exact", ""), "none", blend=0.5)
     plan = wording.plan(
@@ -193,8 +155,6 @@ def test_what_is_not_one_expert_a_row_is_refused() -> None:
         experts_of(Plan((Row((0.5, 0.5)), Row((0.0, 1.0))), pool))
     with pytest.raises(InvalidCoefficientsError, match="two rows"):
         experts_of(Plan((Row((1.0, 0.0)), Row((1.0, 0.0))), pool))
-    with pytest.raises(InvalidInputError, match="out of range"):
-        DecodeSettings(skip_below=1.0)
 
 
 def test_a_controller_of_another_tokenizer_is_refused(base: Base, bank: AdapterBank) -> None:

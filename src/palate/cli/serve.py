@@ -43,8 +43,7 @@ def serve(
         typer.Option(help="The experts as the vLLM has them, where its base is a rewritten one."),
     ] = None,
     rates: Annotated[
-        bool,
-        typer.Option(help="Measure at the start what bounds the rounding of soups on a vLLM."),
+        bool, typer.Option(help="Measure at the start what bounds the rounding of soups on a vLLM.")
     ] = True,
     replicas: Annotated[
         int | None, typer.Option(min=1, help="Serve as so many processes on Ray Serve.")
@@ -85,12 +84,7 @@ def serve(
 
 
 def _engine_from(
-    engine: str,
-    config: Path | None,
-    *,
-    engine_set: list[str],
-    vllm: list[str],
-    n_replicas: int,
+    engine: str, config: Path | None, *, engine_set: list[str], vllm: list[str], n_replicas: int
 ) -> "EngineOf | None":
     """Opens the engine of each server; `None` where they answer themselves."""
     if vllm and engine != "vllm":

@@ -134,20 +134,12 @@ def pool_lists(lists: RowLists, pool: Pool, *, n_vocab: int) -> Bounded:
 
 
 def skip_small(
-    shares: Float[ndarray, " experts"], *, threshold: float, floor: int | None = None
+    shares: Float[ndarray, " experts"], *, threshold: float
 ) -> tuple[Float[ndarray, " experts"], float]:
     """The shares without those below the threshold, renormalised, and the bound of doing so.
 
-    The largest share always stays, and so does that of the safety floor's expert: leaving others
-    out only raises it.
-
-    Args:
-        shares: On the simplex.
-        threshold: Smaller shares are left out.
-        floor: Index of the safety floor's expert, or `None`.
-
-    Returns:
-        The new shares, and the total variation that it costs at most: the sum of those left out.
+    Shares lie on the simplex; the largest always stays. The bound is the total variation that it
+    costs at most: the sum of the shares that are left out.
 
     Source:
         methods mope M5.
@@ -155,28 +147,15 @@ def skip_small(
     used = np.where(shares >= threshold, shares, 0.0)
     if not used.any():
         used[int(np.argmax(shares))] = shares.max()
-    if floor is not None:
-        used[floor] = shares[floor]
     return used / used.sum(), float(max(0.0, 1.0 - used.sum() / shares.sum()))
 
 
 class ListSettings(Protocol):
     """What settings of engines that pool lists have in common."""
 
-    @property
-    def top_k(self) -> int:
-        """Log-probabilities per row and token."""
-        ...
-
-    @property
-    def max_top_k(self) -> int:
-        """The same where the bound is above the budget."""
-        ...
-
-    @property
-    def budget(self) -> float:
-        """Total variation per token above which an answer fails."""
-        ...
+    top_k: int  # log-probabilities per row and token
+    max_top_k: int  # the same where the bound is above the budget
+    budget: float  # total variation per token above which an answer fails
 
 
 @dataclass(frozen=True)
@@ -228,6 +207,11 @@ def answer_from_lists(
         if log.accept(token, listed.get(token, -math.inf)):
             return
         yield
+
+
+def is_pooled(plan: Plan) -> bool:
+    """Whether the plan has rows to pool."""
+    return len(plan.rows) > 1 or plan.pool.controller is not None
 
 
 def needs_whole_lists(plan: Plan) -> bool:

@@ -119,11 +119,7 @@ class Engine(Protocol):
         ...
 
     def require_ready(self) -> None:
-        """Return when requests can be answered now.
-
-        Raises:
-            ProviderError: they cannot.
-        """
+        """Return when requests can be answered now, otherwise ProviderError."""
         ...
 
     def close(self) -> None:

@@ -56,6 +56,28 @@ class AnswerLog:
             self.running.shares.append(list(pool.coefficients))
             self.running.row_log_probs.append(list(row_log_probs))
 
+    def report(
+        self,
+        coefficients: Sequence[tuple[float, ...]],
+        *,
+        n_calls: int,
+        parameter_change: float = 0.0,
+        rounding_bound: float | None = 0.0,
+        notes: Sequence[str] = (),
+    ) -> ExecutionReport:
+        """What was approximated so far, with the rows' coefficients as they were executed."""
+        n_tokens = len(self.leads)  # another thread may be adding to them
+        return ExecutionReport(
+            coefficients=tuple(coefficients),
+            parameter_change=parameter_change,
+            rounding_bound=rounding_bound,
+            list_bounds=tuple(self.list_bounds[:n_tokens]),
+            leads=tuple(self.leads[:n_tokens]),
+            is_greedy=self.running.request.sampling.temperature == 0.0,
+            n_calls=n_calls,
+            notes=tuple(notes),
+        )
+
     def accept(self, token: int, log_prob: float) -> bool:
         """Add a token to the answer; whether it was the last."""
         emitted = self.running.take(token, log_prob, stop_ids=self.base.stop_ids)
@@ -66,10 +88,7 @@ class AnswerLog:
 class RemoteAnswer(Protocol):
     """An answer under way on another server."""
 
-    @property
-    def log(self) -> AnswerLog:
-        """Its tokens so far."""
-        ...
+    log: AnswerLog  # its tokens so far
 
     def write(self) -> None:
         """Emit all tokens; runs on a thread of its own and returns early when aborted."""
@@ -83,15 +102,8 @@ class RemoteAnswer(Protocol):
 class AnswerMaker(Protocol):
     """Begins answers on another server."""
 
-    @property
-    def base(self) -> Base:
-        """The tokenizer's base."""
-        ...
-
-    @property
-    def max_num_seqs(self) -> int:
-        """Most answers at a time."""
-        ...
+    base: Base  # for its tokenizer
+    max_num_seqs: int  # most answers at a time
 
     def begin(self, running: RunningRequest, emit: Emit) -> RemoteAnswer:
         """The answer to a request, before its first token.

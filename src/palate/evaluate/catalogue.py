@@ -99,11 +99,7 @@ _ENTRIES = {
         "Soup", "Experts' parameters added with the user's coefficients.", _EXPERTS, _LORA
     ),
     "prompted-soup": Entry(
-        "Prompted soup",
-        "The soup with a system prompt.",
-        _EXPERTS,
-        _LORA,
-        reads_words=True,
+        "Prompted soup", "The soup with a system prompt.", _EXPERTS, _LORA, reads_words=True
     ),
     "output-soup": Entry("Output soup", "Experts' log-probabilities added up.", _EXPERTS, _ENGINE),
     "implicit-soup": Entry(

@@ -175,9 +175,5 @@ def suite_task(suite: Suite, seed: int, *, judge: str | None = None) -> Task:
 
 
 def suite_prompts(suite: Suite) -> tuple[str, ...]:
-    """What a suite asks.
-
-    Raises:
-        InvalidInputError: the file is missing or holds no prompts.
-    """
+    """What a suite asks; InvalidInputError where the file is missing or holds no prompts."""
     return read_prompts(suite.prompts)[: suite.n_prompts or None]

@@ -33,11 +33,7 @@ class Entrant:
     n_adapter_bytes: int = 0  # of parameters of a user's own
 
     def decide(self, user: UserSettings, prompt: str) -> Decision:
-        """The decision for a user's prompt.
-
-        Raises:
-            InvalidInputError: as `Library.decide`.
-        """
+        """The decision for a user's prompt; raises as `Library.decide`."""
         return self.library.decide(
             prompt, self.known(user), method=self.method, n_candidates=self.n_candidates
         )

@@ -222,11 +222,7 @@ def write_report(content: Mapping[str, Any], results: Results, *, out: Path) -> 
 
 
 def users_from(users: Users) -> tuple[UserSettings, ...]:
-    """Users as a suite holds them.
-
-    Raises:
-        InvalidInputError: two have one name.
-    """
+    """Users as a suite holds them; InvalidInputError where two have one name."""
     if isinstance(users, Mapping):
         return tuple(UserSettings(name=name, preference=dict(p)) for name, p in users.items())
     listed = tuple(
@@ -266,11 +262,7 @@ def _time(suite: Suite, worker: Worker, results: Results) -> None:
 
 
 def _store_suite(content: dict[str, Any], out: Path) -> None:
-    """Write the suite beside its results; two are not mixed.
-
-    Raises:
-        InvalidInputError: the folder holds results of another suite.
-    """
+    """Write the suite beside its results; InvalidInputError where these are of another suite."""
     path = out / SUITE
     if path.exists():
         stored = read_json(path, what="suite")

@@ -99,11 +99,7 @@ class Counted:
 
 
 def generate_counted(engine: LocalEngine, requests: Sequence[Request]) -> Counted:
-    """Answer the requests and count what that took.
-
-    Raises:
-        InvalidInputError: as `LocalEngine.generate`.
-    """
+    """Answer the requests and count what that took."""
     pairs = finished(engine.open_session(), requests)
     return Counted(
         completions=tuple(completion for _, completion in pairs),

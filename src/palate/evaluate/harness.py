@@ -42,11 +42,7 @@ class HarnessModel:
     seed: int = 0  # random seed of continuations that are sampled
 
     def decide(self, context: str) -> tuple[str, Plan]:
-        """The context as the base reads it, and the plan for it.
-
-        Raises:
-            InvalidInputError: see `Library.decide`.
-        """
+        """The context as the base reads it, and the plan for it; raises as `Library.decide`."""
         decision = self.opened.decide(context, self.known, method=self.method)
         if decision.n_candidates > 1:
             raise InvalidInputError(

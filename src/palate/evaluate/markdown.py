@@ -5,13 +5,7 @@ from collections.abc import Sequence
 from palate.evaluate.advice import advice
 from palate.evaluate.auto import AutoReport
 from palate.evaluate.catalogue import entry_of
-from palate.evaluate.compare import (
-    Budget,
-    ShapeTable,
-    change_text,
-    range_text,
-    signed_text,
-)
+from palate.evaluate.compare import Budget, ShapeTable, change_text, range_text, signed_text
 from palate.evaluate.report import Report
 from palate.evaluate.scoreboard import MethodScore
 from palate.evaluate.tables import CurvePoint
@@ -171,12 +165,7 @@ def _auto(auto: AutoReport) -> list[str]:
     ]
     if auto.calibration:
         promised = [
-            [
-                one.group,
-                f"{one.predicted:+.3f}",
-                f"{one.measured:+.3f}",
-                range_text(one.difference),
-            ]
+            [one.group, f"{one.predicted:+.3f}", f"{one.measured:+.3f}", range_text(one.difference)]
             for one in auto.calibration
         ]
         heads = ["answers", "predicted gain", "measured gain", "measured less predicted"]

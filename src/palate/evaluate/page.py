@@ -55,11 +55,7 @@ def render_page(report: Report) -> str:
 
 def figures(report: Report) -> dict[str, str]:
     """Name to `<svg>` element."""
-    drawings = {
-        "forest": _forest(report),
-        "matrix": _matrix(report),
-        "frontier": _frontier(report),
-    }
+    drawings = {"forest": _forest(report), "matrix": _matrix(report), "frontier": _frontier(report)}
     if report.fronts:
         panels = [(front.objectives, _titled(front.points)) for front in report.fronts]
         drawings["fronts"] = as_page_svg(

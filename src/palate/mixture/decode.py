@@ -9,21 +9,17 @@ A request's shares depend on its own tokens only.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palate.core.errors import InvalidCoefficientsError, InvalidInputError
+from palate.core.errors import InvalidCoefficientsError
 from palate.core.plan import Plan
-from palate.engine.listed import skip_small
 from palate.engine.request import RunningRequest
 from palate.mixture.controller import PreferenceController
 from palate.mixture.pooling import Floor, shares_of
 from palate.models.cache import RowCache
 from palate.models.load import Base, require_same_tokenizer
-
-MAX_ENDED = 1024  # ended requests whose skipped shares stay available
 
 
 @dataclass(frozen=True)
@@ -31,15 +27,6 @@ class DecodeSettings:
     """How scores become shares when answering; training uses the defaults."""
 
     floor: Floor | None = None  # its expert needs a row, with strength zero where it is not wanted
-    skip_below: float = 0.0  # smaller shares are left out, but for the largest and the floor's
-
-    def __post_init__(self) -> None:
-        """Refuse thresholds out of range."""
-        if not 0.0 <= self.skip_below < 1.0:
-            raise InvalidInputError(
-                f"The threshold {self.skip_below} for skipping experts is out of range; use a "
-                "share from 0 up to 1."
-            )
 
 
 class ControlledDecoding:
@@ -75,9 +62,6 @@ class DecodeRun:
 
     controller: PreferenceController
     settings: DecodeSettings
-    # by request, the skipped shares summed over its tokens: a bound on the total variation of whole
-    # answers. Only the last ended requests are kept
-    skipped: dict[int, float] = field(default_factory=dict[int, float])
     _order: list[int] = field(default_factory=list[int])
     _experts: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     _strengths: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -129,9 +113,6 @@ class DecodeRun:
         self._order = [self._order[place] for place in running]
         for index in ended:
             del self._experts[index]
-        past = [index for index in self.skipped if index not in self._experts]
-        for index in past[:-MAX_ENDED]:  # a server's run does not end
-            del self.skipped[index]
         if not running:
             self._cache = None
             return
@@ -140,20 +121,7 @@ class DecodeRun:
         self._strengths = self._strengths[places]
 
     def _shares(self, scores: Tensor) -> Float[Tensor, "requests experts"]:
-        floor = self.settings.floor
-        shares = shares_of(scores, self._strengths > 0, floor=floor).cpu()
-        if self.settings.skip_below == 0.0:
-            return shares
-        rows: list[np.ndarray] = []
-        for index, row in zip(self._order, shares.double().numpy(), strict=True):
-            rest, bound = skip_small(
-                row,
-                threshold=self.settings.skip_below,
-                floor=None if floor is None else floor.expert,
-            )
-            self.skipped[index] = self.skipped.get(index, 0.0) + bound
-            rows.append(rest)
-        return torch.tensor(np.stack(rows), dtype=torch.float32)
+        return shares_of(scores, self._strengths > 0, floor=self.settings.floor).cpu()
 
 
 def experts_of(plan: Plan) -> list[int]:

@@ -28,9 +28,7 @@ VISITED_TOLERANCE = 1e-9
 
 
 def ceiling_rows(
-    *,
-    preferences: Float[ndarray, "visited objectives"],
-    upper_values: Float[ndarray, " visited"],
+    *, preferences: Float[ndarray, "visited objectives"], upper_values: Float[ndarray, " visited"]
 ) -> Float[ndarray, "rows objectives"]:
     """Rows whose maximum is the upper bound U.
 

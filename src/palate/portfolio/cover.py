@@ -134,11 +134,7 @@ def sweep_cover(is_covered: Coverage) -> list[int]:
 
 
 def require_coverable(is_covered: Coverage) -> None:
-    """Refuse a table with a point that no policy covers.
-
-    Raises:
-        NotCertifiedError: names the first such points.
-    """
+    """Refuse a table with points that no policy covers with NotCertifiedError."""
     alone = np.flatnonzero(~np.any(is_covered, axis=1))
     if alone.size:
         raise NotCertifiedError(

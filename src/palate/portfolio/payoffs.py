@@ -284,9 +284,7 @@ def _mean_and_influence(
     return mean, influence
 
 
-def _standard_error(
-    influence: Float[ndarray, "policies prompts"],
-) -> Float[ndarray, " policies"]:
+def _standard_error(influence: Float[ndarray, "policies prompts"]) -> Float[ndarray, " policies"]:
     return influence.std(axis=1, ddof=1) / np.sqrt(influence.shape[1])
 
 

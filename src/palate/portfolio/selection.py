@@ -55,11 +55,7 @@ WORST = Cost()
 
 
 def require_size(size: int, *, n_policies: int) -> None:
-    """Refuse a size below one or above the number of policies.
-
-    Raises:
-        InvalidInputError: it is.
-    """
+    """Refuse a size below one or above the number of policies with InvalidInputError."""
     if size < 1:
         raise InvalidInputError(f"The size {size} is too small; use one member or more.")
     if size > n_policies:

@@ -95,10 +95,7 @@ def estimate_slack(
 
 
 def with_slacks(
-    payoffs: Payoffs,
-    answers: Sequence[Answers | None],
-    *,
-    confidence: float = TABLE_CONFIDENCE,
+    payoffs: Payoffs, answers: Sequence[Answers | None], *, confidence: float = TABLE_CONFIDENCE
 ) -> Payoffs:
     """The table with an upper bound on the slack of every policy that has a preference and answers.
 

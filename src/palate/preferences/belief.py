@@ -39,7 +39,7 @@ NEGLIGIBLE = 1e-9  # discounts below it leave a rating out
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """Fits beliefs to feedback."""
+    """Fits beliefs to feedback; InvalidInputError where features are not as long as the prior."""
 
     prior: Belief  # about a user never seen before
     settings: LearningSettings = field(default_factory=LearningSettings)
@@ -61,9 +61,6 @@ class Learner:
         """The belief after one more item.
 
         `earlier` gives all earlier items, oldest first; it is called only where they are needed.
-
-        Raises:
-            InvalidInputError: the item's features are not as long as the prior.
         """
         self._require_width(feedback)
         count = belief.n_observations + 1
@@ -79,11 +76,7 @@ class Learner:
         return self._learn_rating(belief, feedback, group, discounts=np.ones(len(group) + 1))
 
     def rebuild(self, history: Sequence[Feedback]) -> Belief:
-        """The belief after the whole history, from nothing but the history.
-
-        Raises:
-            InvalidInputError: an item's features are not as long as the prior.
-        """
+        """The belief after the whole history, from nothing but the history."""
         last_refit = self._last_refit(len(history))
         belief = self.refit(history[:last_refit]) if last_refit else self.start()
         for position in range(last_refit, len(history)):
@@ -93,11 +86,7 @@ class Learner:
         return belief
 
     def refit(self, history: Sequence[Feedback]) -> Belief:
-        """Exact mode of all comparisons, with all ratings in the prior, drift and own gain.
-
-        Raises:
-            InvalidInputError: an item's features are not as long as the prior.
-        """
+        """Exact mode of all comparisons, with all ratings in the prior, drift and own gain."""
         data = self._comparisons(history)
         gain = self.settings.gain
         if self.settings.is_gain_fitted and len(data.labels) >= self.settings.fit_gain_from:
@@ -116,9 +105,6 @@ class Learner:
         this is the normal distribution closest to the posterior. Where users have gains of their
         own, it is averaged over all gains, from the first comparison on. Ratings enter with the
         population's gain, and a history with drift as its discounts have it.
-
-        Raises:
-            InvalidInputError: an item's features are not as long as the prior.
         """
         data = self._comparisons(history)
         average = average_over_gain if self.settings.is_gain_fitted else average_fit

@@ -65,11 +65,7 @@ def checked_comparisons(
 
 
 def require_gain(gain: float | Float[ndarray, " users"]) -> Float[ndarray, "*shape"]:
-    """The gain as an array.
-
-    Raises:
-        InvalidInputError: not finite or not above zero.
-    """
+    """The gain as an array; InvalidInputError where it is not finite or not above zero."""
     gains = np.asarray(gain, dtype=np.float64)
     if not (np.isfinite(gains).all() and (gains > 0).all()):
         raise InvalidInputError(f"The gain {gain!r} is out of range; use a finite number above 0.")
@@ -94,11 +90,7 @@ def require_root(covariance: Float[ndarray, "features features"]) -> Float[ndarr
 
 
 def require_shares(values: Float[ndarray, "*shape"], *, name: str) -> None:
-    """Refuse numbers outside [0, 1], and NaN.
-
-    Raises:
-        InvalidInputError: there is one.
-    """
+    """Refuse numbers outside [0, 1], and NaN, with InvalidInputError."""
     good = (values >= 0.0) & (values <= 1.0)  # false for NaN too
     if not good.all():
         raise InvalidInputError(
@@ -107,11 +99,7 @@ def require_shares(values: Float[ndarray, "*shape"], *, name: str) -> None:
 
 
 def require_finite(features: Float[ndarray, "*shape"]) -> None:
-    """Refuse infinity and NaN.
-
-    Raises:
-        InvalidInputError: there is one.
-    """
+    """Refuse infinity and NaN with InvalidInputError."""
     if not np.isfinite(features).all():
         raise InvalidInputError(
             "The features hold a value that is not finite; leave such comparisons out."

@@ -33,12 +33,7 @@ from scipy.special import ndtr
 
 from palate.core.errors import NotConvergedError
 from palate.core.types import Belief
-from palate.preferences.comparisons import (
-    RootedPrior,
-    checked_comparisons,
-    require_gain,
-    root_of,
-)
+from palate.preferences.comparisons import RootedPrior, checked_comparisons, require_gain, root_of
 from palate.preferences.newton import fit_whitened
 
 MAX_ROUNDS = 400

@@ -243,11 +243,7 @@ def seed_of(seed: int | None) -> int:
 
 
 def require_tokens(n_tokens: int | None, settings: ServeSettings) -> None:
-    """Refuse answers longer than the server allows.
-
-    Raises:
-        ApiError: they are.
-    """
+    """Refuse answers longer than the server allows with ApiError."""
     if n_tokens is not None and n_tokens > settings.max_tokens:
         raise ApiError(
             400,

@@ -16,13 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from palate.core.errors import PalateError
 from palate.serve import chat, completions, feedback, health, library, questions, users
-from palate.serve.errors import (
-    ApiError,
-    from_http,
-    from_palate,
-    from_validation,
-    render,
-)
+from palate.serve.errors import ApiError, from_http, from_palate, from_validation, render
 from palate.serve.logs import LOGGER
 from palate.serve.middleware import Middleware
 from palate.serve.state import Served

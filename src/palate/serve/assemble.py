@@ -87,11 +87,7 @@ def serve_opened(library: Library, options: ServeOptions) -> None:
 
 
 def assemble(
-    library: Library,
-    settings: ServeSettings,
-    *,
-    database: str,
-    engine_of: EngineOf | None = None,
+    library: Library, settings: ServeSettings, *, database: str, engine_of: EngineOf | None = None
 ) -> Served:
     """The server's parts.
 

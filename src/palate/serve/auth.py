@@ -31,11 +31,7 @@ def is_loopback(host: str) -> bool:
 
 
 def require_safe_host(host: str, *, has_keys: bool) -> None:
-    """Refuse to listen on an address that others reach while no key protects it.
-
-    Raises:
-        InvalidInputError: it is one.
-    """
+    """Refuse an address that others reach while no key protects it with InvalidInputError."""
     if not has_keys and not is_loopback(host):
         raise InvalidInputError(
             f"The address {host!r} can be reached from other machines, but no key was issued; "
@@ -44,11 +40,7 @@ def require_safe_host(host: str, *, has_keys: bool) -> None:
 
 
 def require_loopback_name(connection: HTTPConnection) -> None:
-    """Refuse requests under a foreign name while no key is needed.
-
-    Raises:
-        ApiError: the Host header is not this machine's.
-    """
+    """Refuse requests under a foreign name while no key is needed with ApiError."""
     host = connection.headers.get("host", "").rsplit(":", 1)[0]
     if host and not is_loopback(host):
         raise ApiError(
@@ -59,11 +51,7 @@ def require_loopback_name(connection: HTTPConnection) -> None:
 
 
 def require_key(text: str, database: Database) -> ApiKey:
-    """The key with this text.
-
-    Raises:
-        ApiError: there is no such key, or it was revoked or has expired.
-    """
+    """The key with this text; ApiError where there is none that works."""
     is_plausible = text.isascii() and 0 < len(text) <= MAX_KEY
     key = find_key(database, text) if is_plausible else None
     if key is None:
@@ -77,10 +65,6 @@ def require_key(text: str, database: Database) -> ApiKey:
 
 
 def require_admin(caller: ApiKey) -> None:
-    """Refuse what only administrators may do.
-
-    Raises:
-        ApiError: the caller is none.
-    """
+    """Refuse what only administrators may do with ApiError."""
     if caller.role != "admin":
         raise ApiError(403, "This needs a key of the role 'admin'.", code="not_admin")

@@ -8,12 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from palate.core.errors import (
-    InvalidInputError,
-    NotCertifiedError,
-    PalateError,
-    ProviderError,
-)
+from palate.core.errors import InvalidInputError, NotCertifiedError, PalateError, ProviderError
 from palate.serve import renamed
 
 KINDS = {

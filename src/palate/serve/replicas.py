@@ -87,11 +87,7 @@ def serve_replicas(
 
 
 def require_shared(database: str) -> None:
-    """Return when replicas on many machines can share the database.
-
-    Raises:
-        InvalidInputError: it is a file.
-    """
+    """Refuse a database that is a file, which replicas cannot share, with InvalidInputError."""
     if not database.startswith("postgresql"):
         raise InvalidInputError(
             f"Replicas share one database server, and {database!r} is a file; give "

@@ -80,11 +80,7 @@ async def respond(
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of the work; it is cancelled when the client closes the connection.
-
-    Raises:
-        ApiError: the client disconnected; nobody reads it.
-    """
+    """The result of the work; cancelled, with ApiError, when the client disconnects."""
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(request))
     try:

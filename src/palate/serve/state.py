@@ -71,11 +71,7 @@ class Served:
         return self._stores[tenant]
 
     async def in_database(self, function: Callable[[], Result]) -> Result:
-        """The function's result, run off the event loop.
-
-        Raises:
-            ApiError: the database cannot be reached.
-        """
+        """The result, computed off the event loop; ApiError where the database is out of reach."""
         try:
             return await run_in_threadpool(function)
         except (OperationalError, PoolTimeoutError) as error:

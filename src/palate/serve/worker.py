@@ -84,11 +84,7 @@ class EngineWorker:
             self._thread.join(timeout=30.0)
 
     def submit(self, jobs: list[Job]) -> None:
-        """Let answers join the batch.
-
-        Raises:
-            ApiError: too many wait already.
-        """
+        """Let answers join the batch; ApiError where too many wait already."""
         if self._n_pending + len(jobs) > self._max_queue:
             self.metrics.refused.labels("queue").inc()
             raise ApiError(

@@ -30,11 +30,7 @@ def reward_space_coefficients(
 def require_target(
     target: Float[ndarray, " rows"], basis: Float[ndarray, "rows experts"]
 ) -> tuple[Float[ndarray, " rows"], Float[ndarray, "rows experts"]]:
-    """A target and the basis it is to be a combination of, as arrays of numbers.
-
-    Raises:
-        InvalidInputError: lengths differ, or a number is not finite.
-    """
+    """Target and basis as arrays; InvalidInputError where they do not fit or are not finite."""
     wanted, matrix = np.asarray(target, dtype=np.float64), np.asarray(basis, dtype=np.float64)
     if matrix.ndim != 2 or wanted.shape != matrix.shape[:1] or not matrix.size:
         raise InvalidInputError(

@@ -138,9 +138,7 @@ def compress(factors: Factors, *, rank: int) -> Compressed:
     lost = float(np.sum(values[rank:] ** 2))
     return Compressed(
         factors=Factors(
-            A=root[:, None] * (Vt[:rank] @ right.T),
-            B=(left @ U[:, :rank]) * root,
-            lora_alpha=rank,
+            A=root[:, None] * (Vt[:rank] @ right.T), B=(left @ U[:, :rank]) * root, lora_alpha=rank
         ),
         relative_error=float(np.sqrt(lost / total)) if total > 0 else 0.0,
         singular_values=tuple(values.tolist()),

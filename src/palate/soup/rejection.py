@@ -47,10 +47,7 @@ class Draws:
 
 
 def rejection_sampler(
-    reference: Float[ndarray, " vocab"],
-    tilt: Float[ndarray, " vocab"],
-    *,
-    temperature: float = 1.0,
+    reference: Float[ndarray, " vocab"], tilt: Float[ndarray, " vocab"], *, temperature: float = 1.0
 ) -> RejectionSampler:
     """The sampler of one state.
 

@@ -72,11 +72,7 @@ def log_softmax(logits: Float[ndarray, "*states vocab"]) -> Float[ndarray, "*sta
 def require_coefficients(
     coefficients: Coefficients, *, n_experts: int
 ) -> Float[ndarray, " experts"]:
-    """The coefficients as a vector, one finite number per expert.
-
-    Raises:
-        InvalidCoefficientsError: they are not.
-    """
+    """The coefficients as one finite number per expert; otherwise InvalidCoefficientsError."""
     values = np.asarray(coefficients, dtype=np.float64)
     if values.shape != (n_experts,) or not np.all(np.isfinite(values)):
         raise InvalidCoefficientsError(

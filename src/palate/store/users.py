@@ -24,11 +24,7 @@ class User:
 
 
 def add_user(
-    database: Database,
-    *,
-    tenant: str,
-    name: str,
-    preference: Mapping[str, float] | None = None,
+    database: Database, *, tenant: str, name: str, preference: Mapping[str, float] | None = None
 ) -> bool:
     """Add a user; false where the user was there, who is then left alone."""
     with database.writing() as connection:

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import ProviderError
-from palate.core.plan import Plan, Pool
+from palate.core.plan import Pool
 from palate.core.seeds import derive_seed, generator_for
 from palate.engine.control import Controller
-from palate.engine.listed import ListStep, answer_from_lists, skip_small
+from palate.engine.listed import ListStep, answer_from_lists, is_pooled, skip_small
 from palate.engine.openai.endpoint import Endpoint, OpenAISettings
 from palate.engine.protocol import ExecutionReport
 from palate.engine.remote import AnswerLog
@@ -34,18 +34,8 @@ class OpenAIAnswer:
 
     def report(self) -> ExecutionReport:
         """What was approximated so far."""
-        running = self.log.running
-        n_tokens = len(self.log.leads)  # another thread may be adding to them
-        return ExecutionReport(
-            coefficients=tuple(row.coefficients for row in running.plan.rows),
-            parameter_change=0.0,
-            rounding_bound=0.0,
-            list_bounds=tuple(self.log.list_bounds[:n_tokens]),
-            leads=tuple(self.log.leads[:n_tokens]),
-            is_greedy=running.request.sampling.temperature == 0.0,
-            n_calls=self.n_calls,
-            notes=tuple(self.notes),
-        )
+        coefficients = [row.coefficients for row in self.log.running.plan.rows]
+        return self.log.report(coefficients, n_calls=self.n_calls, notes=self.notes)
 
     def write(self) -> None:
         """Emit all tokens, the last one with its finish.
@@ -81,7 +71,7 @@ class OpenAIAnswer:
         raise ProviderError(
             f"The endpoint of {self.names[0]!r} ended an answer after {len(running.tokens)} of "
             f"{running.request.sampling.max_tokens} tokens without an end token; its context "
-            "length may be too short.",
+            "length may be too short."
         )
 
     def _from_samples(self) -> Iterator[None]:
@@ -182,8 +172,3 @@ class OpenAIAnswer:
 
 class _DroppedError(Exception):
     """An endpoint was dropped; the step begins again without it."""
-
-
-def is_pooled(plan: Plan) -> bool:
-    """Whether the plan has rows to pool."""
-    return len(plan.rows) > 1 or plan.pool.controller is not None

@@ -21,7 +21,7 @@ _SERVER_FAULT = 500  # this and above: later may be better
 
 
 class Connection:
-    """A connection; nothing is sent before the first call."""
+    """A connection; nothing is sent before the first call. ProviderError where the server fails."""
 
     def __init__(
         self, who: str, *, url: str, api_key: str, timeout_seconds: float, n_retries: int
@@ -34,20 +34,12 @@ class Connection:
         self._patience = f"{timeout_seconds:g} seconds in {n_retries + 1} attempts"
 
     def complete(self, **arguments: Any) -> Any:
-        """The completion of one request.
-
-        Raises:
-            ProviderError: the server fails.
-        """
+        """The completion of one request."""
         with self.errors():
             return self.client.completions.create(**arguments)
 
     def stream(self, **arguments: Any) -> "ChoiceStream":
-        """A completion that the server streams, requested at once.
-
-        Raises:
-            ProviderError: the server fails.
-        """
+        """A completion that the server streams, requested at once."""
         with self.errors():
             return ChoiceStream(self, self.client.completions.create(**arguments, stream=True))
 
@@ -84,11 +76,7 @@ class ChoiceStream:
     stream: "Stream[Any]"
 
     def __iter__(self) -> Iterator[Any]:
-        """Choices as they come; leaving the loop closes the stream.
-
-        Raises:
-            ProviderError: the server fails.
-        """
+        """Choices as they come; leaving the loop closes the stream."""
         try:
             with self.connection.errors():
                 yield from self._read()

@@ -66,11 +66,7 @@ class OpenAISettings(Settings):
 
     @property
     def api_key(self) -> str:
-        """The key to send.
-
-        Raises:
-            InvalidInputError: the environment variable is not set.
-        """
+        """The key to send; InvalidInputError where its environment variable is not set."""
         if self.api_key_env is None:
             return "none"
         if self.api_key_env not in os.environ:
@@ -82,7 +78,7 @@ class OpenAISettings(Settings):
 
 
 class Endpoint:
-    """An expert on a server, in the base's token ids."""
+    """An expert on a server, in the base's token ids; ProviderError where the server fails."""
 
     def __init__(self, settings: EndpointSettings, base: Base, use: OpenAISettings) -> None:
         """Nothing is sent yet; `use` gives key, timeout and retries."""
@@ -98,11 +94,7 @@ class Endpoint:
         )
 
     def require_ready(self) -> None:
-        """Return when the server answers.
-
-        Raises:
-            ProviderError: it does not.
-        """
+        """Return when the server answers, otherwise ProviderError."""
         with self._connection.errors():
             self._connection.client.models.list()
 
@@ -132,11 +124,7 @@ class Endpoint:
                 )
 
     def next_log_probs(self, context: Sequence[int], *, top_k: int) -> dict[int, float]:
-        """Log-probabilities of the `top_k` most probable next tokens, by token id.
-
-        Raises:
-            ProviderError: the server fails, or gives no log-probabilities.
-        """
+        """Log-probabilities of the `top_k` most probable next tokens, by token id."""
         answer = self._complete(self._prompt(context), max_tokens=1, logprobs=top_k)
         listed: Any = answer.choices[0].logprobs
         if not getattr(listed, "top_logprobs", None):
@@ -148,11 +136,7 @@ class Endpoint:
         return chunk_of(answer.choices[0], self._by_text).tops[0]
 
     def sample(self, context: Sequence[int], *, seed: int) -> int:
-        """The next token, sampled by the server at temperature one.
-
-        Raises:
-            ProviderError: the server fails, or its token is unknown here.
-        """
+        """The next token, sampled by the server at temperature one."""
         answer = self._complete(self._prompt(context), max_tokens=1, logprobs=1, seed=seed % 2**31)
         tokens = [token for token, _, _ in self._steps(answer.choices[0])]
         if not tokens and answer.choices[0].finish_reason == "stop":
@@ -170,9 +154,6 @@ class Endpoint:
         """Tokens of a completion that the server samples, an end token included.
 
         Stop strings are for the reader to watch; `n_top` is 0 for servers that list nothing.
-
-        Raises:
-            ProviderError: the server fails.
         """
         choices = self._connection.stream(
             model=self.settings.model,

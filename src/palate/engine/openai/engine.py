@@ -22,8 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import SamplingParams
 from palate.engine.control import Controller
-from palate.engine.listed import needs_whole_lists
-from palate.engine.openai.answer import OpenAIAnswer, is_pooled
+from palate.engine.listed import is_pooled, needs_whole_lists
+from palate.engine.openai.answer import OpenAIAnswer
 from palate.engine.openai.endpoint import Endpoint, OpenAISettings
 from palate.engine.parts import EngineParts
 from palate.engine.protocol import Engine
@@ -78,11 +78,7 @@ class OpenAIEngine(Engine):
         )
 
     def require_ready(self) -> None:
-        """Return when every endpoint answers.
-
-        Raises:
-            ProviderError: one does not.
-        """
+        """Return when every endpoint answers, otherwise ProviderError."""
         for endpoint in self.endpoints.values():
             endpoint.require_ready()
 
@@ -113,11 +109,7 @@ class OpenAIEngine(Engine):
 
 
 def check_settings(settings: OpenAISettings) -> OpenAISettings:
-    """The settings, after their key was found.
-
-    Raises:
-        InvalidInputError: the environment variable of the key is not set.
-    """
+    """The settings, after their key was found; otherwise InvalidInputError."""
     _ = settings.api_key
     return settings
 

@@ -12,7 +12,13 @@ from typing import Literal
 from palate.core.errors import InvalidInputError, ProviderError, UnknownModelError
 from palate.core.plan import Plan, Pool
 from palate.core.protocols import SamplingParams
-from palate.engine.listed import ListStep, answer_from_lists, needs_whole_lists, pool_lists
+from palate.engine.listed import (
+    ListStep,
+    answer_from_lists,
+    is_pooled,
+    needs_whole_lists,
+    pool_lists,
+)
 from palate.engine.openai.connection import chunk_of
 from palate.engine.protocol import ExecutionReport
 from palate.engine.remote import AnswerLog
@@ -59,14 +65,10 @@ class VllmAnswer:
     def report(self) -> ExecutionReport:
         """What was approximated so far."""
         bounds = [row.bound for row in self.rounded]
-        n_tokens = len(self.log.leads)  # another thread may be adding to them
-        return ExecutionReport(
-            coefficients=tuple(row.coefficients for row in self.rounded),
+        return self.log.report(
+            [row.coefficients for row in self.rounded],
             parameter_change=max(row.parameter_change for row in self.rounded),
             rounding_bound=None if None in bounds else max(b or 0.0 for b in bounds),
-            list_bounds=tuple(self.log.list_bounds[:n_tokens]),
-            leads=tuple(self.log.leads[:n_tokens]),
-            is_greedy=self.log.running.request.sampling.temperature == 0.0,
             n_calls=self.n_calls,
         )
 
@@ -180,7 +182,7 @@ class VllmAnswer:
 def source_of(plan: Plan, sampling: SamplingParams, context: VllmContext, *, n_top: int) -> Source:
     """Where the tokens of such an answer are sampled."""
     settings = context.settings
-    if not _is_pooled(plan) and settings.draws == "server":
+    if not is_pooled(plan) and settings.draws == "server":
         return "server"
     is_listed = settings.max_top_k >= context.n_vocab or not _group_needs_lists(plan, n_top=n_top)
     can_group = plan.pool.controller is None and is_untruncated(sampling) and is_listed
@@ -188,11 +190,7 @@ def source_of(plan: Plan, sampling: SamplingParams, context: VllmContext, *, n_t
 
 
 def require_possible(context: VllmContext, running: RunningRequest, *, source: Source) -> None:
-    """Return when the engine can execute the request.
-
-    Raises:
-        InvalidInputError: it cannot; the message says why.
-    """
+    """Refuse a request that the engine cannot execute with InvalidInputError, which says why."""
     settings, plan, sampling = context.settings, running.plan, running.request.sampling
     controller, limit = plan.pool.controller, context.context_length
     is_listed = settings.max_top_k >= context.n_vocab
@@ -222,10 +220,6 @@ def require_possible(context: VllmContext, running: RunningRequest, *, source: S
     for sentence, is_broken in rules.items():
         if is_broken:
             raise InvalidInputError(sentence)
-
-
-def _is_pooled(plan: Plan) -> bool:
-    return len(plan.rows) > 1 or plan.pool.controller is not None
 
 
 def _group_needs_lists(plan: Plan, *, n_top: int) -> bool:

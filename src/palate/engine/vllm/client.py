@@ -15,12 +15,7 @@ from pydantic import Field
 from palate.core.errors import InvalidInputError, ProviderError, UnknownModelError
 from palate.core.protocols import SamplingParams
 from palate.core.settings import Settings
-from palate.engine.openai.connection import (
-    NAMES_IDS,
-    ChoiceStream,
-    Connection,
-    chunk_of,
-)
+from palate.engine.openai.connection import NAMES_IDS, ChoiceStream, Connection, chunk_of
 from palate.engine.vllm.groups import PROBE, PROTOCOL
 
 _ALIVE_SECONDS = 5.0  # time in which a healthy server says so
@@ -90,7 +85,7 @@ class RowRequest:
 
 
 class VllmClient:
-    """A connection to a vLLM."""
+    """A connection to a vLLM; ProviderError where it fails, also for a model that it lacks."""
 
     def __init__(self, settings: VllmSettings) -> None:
         """Nothing is sent yet."""
@@ -107,19 +102,12 @@ class VllmClient:
         """The context length of the base and of every adapter on the server, by name.
 
         `None` where the server does not say.
-
-        Raises:
-            ProviderError: the server fails.
         """
         with self.connection.errors():
             return {m.id: _context_length(m) for m in self.connection.client.models.list()}
 
     def require_alive(self) -> None:
-        """Return when the server says that it works.
-
-        Raises:
-            ProviderError: it does not within a few seconds, or says that its engine is dead.
-        """
+        """Return when the server says within seconds that it works, otherwise ProviderError."""
         root = self.settings.url.rstrip("/").removesuffix("/v1")
         client = self.connection.client.with_options(timeout=_ALIVE_SECONDS, max_retries=0)
         with self.connection.errors():
@@ -152,12 +140,7 @@ class VllmClient:
         )
 
     def stream(self, row: RowRequest) -> ChoiceStream:
-        """Choices for `chunk_of` as the server samples them; closing ends the work there, too.
-
-        Raises:
-            ProviderError: the server fails.
-            UnknownModelError: it has no such model.
-        """
+        """Choices for `chunk_of` as the server samples them; closing ends the work there, too."""
         sampling = row.sampling
         extra: dict[str, Any] = {
             "top_k": sampling.top_k or -1,
@@ -183,12 +166,7 @@ class VllmClient:
     def next_log_probs(
         self, model: str, context: Sequence[int], *, top_k: int, scope: str = ""
     ) -> dict[int, float]:
-        """Log-probabilities of the `top_k` most probable next tokens, by id.
-
-        Raises:
-            ProviderError: the server fails.
-            UnknownModelError: it has no such model.
-        """
+        """Log-probabilities of the `top_k` most probable next tokens, by id."""
         answer = self.connection.complete(
             model=model,
             prompt=list(context),

@@ -70,11 +70,7 @@ class VllmEngine(Engine):
         return VllmAnswer(self.context, AnswerLog(running, self.base, emit), source)
 
     def require_ready(self) -> None:
-        """Return when the server says that it works.
-
-        Raises:
-            ProviderError: it does not.
-        """
+        """Return when the server says that it works, otherwise ProviderError."""
         self.context.client.require_alive()
 
     def next_log_probs(
@@ -112,11 +108,7 @@ def check_settings(settings: VllmSettings) -> VllmSettings:
 
 
 def expert_folders_in(folder: Path) -> dict[str, Path]:
-    """The experts' folders in a folder, by name.
-
-    Raises:
-        InvalidInputError: it holds none.
-    """
+    """The experts' folders in a folder, by name; InvalidInputError where it holds none."""
     folders = {path.name: path for path in sorted(folder.glob("*/")) if path.is_dir()}
     if not folders:
         raise InvalidInputError(

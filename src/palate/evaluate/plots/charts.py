@@ -141,11 +141,7 @@ class Line:
 
 
 def lines_figure(
-    lines: Sequence[Line],
-    *,
-    x_label: str,
-    y_label: str,
-    levels: Sequence[tuple[str, float]] = (),
+    lines: Sequence[Line], *, x_label: str, y_label: str, levels: Sequence[tuple[str, float]] = ()
 ) -> Figure:
     """The figure: one colour and marker per line, levels as dashed lines."""
     with theme():

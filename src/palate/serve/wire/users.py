@@ -6,13 +6,7 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from palate.serve.wire.chat import Message, Seed
-from palate.serve.wire.palate import (
-    LearningState,
-    Preference,
-    ResponseId,
-    UserId,
-    WireIn,
-)
+from palate.serve.wire.palate import LearningState, Preference, ResponseId, UserId, WireIn
 
 Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["answer-17"])]
 
