@@ -1,4 +1,4 @@
-"""A judge over real HTTP: prefers by a rule, with faults on demand."""
+"""A judge over real HTTP: prefers or grades by a rule, with faults on demand."""
 
 import json
 import re
@@ -14,10 +14,10 @@ def shorter(first: str, second: str) -> str:
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """Answers `/v1/chat/completions` with A, B or TIE.
+    """Answers `/v1/chat/completions` with A, B or TIE, or with a grade.
 
     Attributes:
-        rule: Two answers to a reply.
+        rule: Two answers to a reply; of a request for a grade, its answer and `Grade`.
         faults: Status codes to answer with first.
         questions: What was asked, in order.
     """
@@ -46,7 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(self.server.faults.pop(0), {"error": {"message": "not now"}})
             return
         self.server.questions.append(text)
-        found = re.search(r"Answer A:\n(.*)\n\nAnswer B:\n(.*)\n\nA, B or TIE\?", text, re.DOTALL)
+        found = re.search(
+            r"Answer A:\n(.*)\n\nAnswer B:\n(.*)\n\nA, B or TIE\?", text, re.DOTALL
+        ) or re.search(r"Answer:\n(.*)\n\n(Grade) from 0 to 10\?", text, re.DOTALL)
         assert found is not None
         reply = self.server.rule(found[1], found[2])
         message = {"role": "assistant", "content": reply}

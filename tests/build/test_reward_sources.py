@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from judge_server import serving
 from palate.build import reward_sources
-from palate.build.reward_sources import add_reward
+from palate.build.reward_sources import add_reward, require_sources
 from palate.build.run_file import ObjectiveSettings, RewardSource
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
@@ -17,6 +18,7 @@ from palate.library.rewards import held_back_rewards, library_rewards
 from palate.rewards.card import load_card
 from palate.training.rollouts import Rollout
 from rewards.test_embedding import save_tiny_encoder
+from rewards.test_finished import save_tiny_classifier
 
 ANSWERS = [
     Rollout(f"about {k}", f"please {'go away ' * (k % 3)}{k}", (1,), -1.0, (), "stop")
@@ -76,3 +78,34 @@ def test_a_judge_trunk_without_pairs_is_refused() -> None:
     rule = {"kind": "readability"}
     with pytest.raises(InvalidInputError, match="judge_trunk needs pairs"):
         objective(rule=rule, judge_trunk="light")
+
+
+def test_a_finished_model_is_a_reward_on_the_scale_of_the_base(tmp_path: Path) -> None:
+    wanted = objective(model=str(save_tiny_classifier(tmp_path / "model")))
+    require_sources([wanted], seed=0, functions={})
+    library = add_reward(empty_library(tmp_path / "lib"), wanted, ANSWERS, seed=0)
+    prompts, texts = [row.prompt for row in ANSWERS], [row.completion for row in ANSWERS]
+    scores = library_rewards(library).score(prompts, texts)
+    assert scores.shape == (8, 1)
+    assert scores.mean() == pytest.approx(0.5, abs=0.1)
+    assert held_back_rewards(library)[1] == ("kind",)
+    key = library.manifest.rewards["kind"].key
+    assert add_reward(library, wanted, ANSWERS, seed=0).manifest.rewards["kind"].key == key
+    save_tiny_classifier(tmp_path / "model", seed=1)
+    assert add_reward(library, wanted, ANSWERS, seed=0).manifest.rewards["kind"].key != key
+
+
+def test_a_judge_that_grades_is_a_reward(tmp_path: Path) -> None:
+    with serving(lambda answer, _second: str(min(10, len(answer.split())))) as server:
+        judge = {"base_url": server.url, "model": "m", "criterion": "Long."}
+        judge = {**judge, "max_requests": 8, "cache": tmp_path / "grades.jsonl"}
+        library = add_reward(
+            empty_library(tmp_path / "lib"), objective(judge=judge), ANSWERS, seed=0
+        )
+        moved = objective(judge={**judge, "base_url": "http://other/v1", "max_requests": 9})
+        assert add_reward(library, moved, ANSWERS, seed=0) is library
+        short, long = library_rewards(library).score(
+            ["about 0", "about 2"], [ANSWERS[0].completion, ANSWERS[2].completion]
+        )
+        assert long > short
+        assert len(server.questions) == 8

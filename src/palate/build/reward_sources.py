@@ -1,4 +1,4 @@
-"""Rewards for a library: learned from pairs, from a folder, a rule, or a function.
+"""Rewards for a library: learned from pairs, or a folder, rule, function, finished model or judge.
 
 A learned reward is calibrated on the base's own answers, once, and written into the library with
 its card; from then on it is read from there. So an interrupted build scores with the same reward as
@@ -24,6 +24,7 @@ from palate.rewards.functions import (
     RewardFunction,
     fit_function,
     function_at,
+    function_from,
     identity_of,
     require_functions,
     stored_function,
@@ -37,7 +38,11 @@ from palate.rewards.settings import TrunkSettings, trunk_settings
 from palate.training.rollouts import Rollout
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
-_LATER_KEYS = ("judge_trunk",)  # unset, they leave the keys of earlier rewards as they were
+_LATER_KEYS = (
+    "judge_trunk",
+    "model",
+    "judge",
+)  # unset, they leave the keys of earlier rewards as they were
 VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back
 
 
@@ -96,6 +101,10 @@ def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int)
         "objective": objective.name,
         "source": source.model_dump(mode="json", exclude=left_out),
     }
+    if source.judge is not None:
+        facts["source"]["judge"] = (
+            source.judge.fingerprint
+        )  # an address and a budget change nothing
     if source.rule is None:
         facts["answers"] = _hash(answers)
         facts["seed"] = seed
@@ -103,6 +112,8 @@ def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int)
         facts["pairs"] = [pairs.fingerprint for pairs in _read(objective, seed=seed)]
     if source.folder is not None:
         facts["folder"] = hash_folder(_require_folder(source.folder))
+    if source.model is not None and Path(source.model).is_dir():
+        facts["folder"] = hash_folder(Path(source.model))
     return hash_value(facts)
 
 
@@ -155,6 +166,8 @@ def require_sources(
             rule_from(source.rule, objective=objective.name)
         elif source.folder is not None:
             load_reward(_require_folder(source.folder))
+        elif _is_sourced(source):
+            function_from(_plain_source(source))
         else:
             _settings_of(source)
             human_pairs(objective, seed=seed)
@@ -171,7 +184,7 @@ def _source_of(objective: ObjectiveSettings) -> RewardSource:
     if objective.reward is None:
         raise InvalidInputError(
             f"The objective {objective.name!r} has no reward; give it `reward` with pairs, folder, "
-            f"rule or function in the run file, or a function in `palate.build(..., "
+            f"rule, function, model or judge in the run file, or a function in `palate.build(..., "
             f"reward_funcs={{{objective.name!r}: function}})`."
         )
     return objective.reward
@@ -185,6 +198,14 @@ def _fill_of(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: 
         return lambda folder: write_versioned(
             folder / RULE, kind=RULE_KIND, version=RULE_VERSION, content=content
         )
+    if _is_sourced(source):
+        return fit_function(
+            function_from(_plain_source(source)),
+            objective=objective.name,
+            prompts=[row.prompt for row in answers],
+            answers=[row.completion for row in answers],
+            kind=source.scale,
+        ).save
     reward, held_back = _learned(objective, seed=seed)
     if reward.objective != objective.name:
         raise FormatError(
@@ -201,6 +222,14 @@ def _fill_of(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: 
         second.save(folder / HELD_BACK)
 
     return fill
+
+
+def _is_sourced(source: RewardSource) -> bool:
+    return source.model is not None or source.judge is not None
+
+
+def _plain_source(source: RewardSource) -> dict[str, Any]:
+    return source.model_dump(mode="json", include={"model", "judge"}, exclude_none=True)
 
 
 def _calibrated(

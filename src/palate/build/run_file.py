@@ -14,18 +14,18 @@ from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
 from palate.rewards.rows import read_rows
 from palate.rewards.scale import ScaleKind
-from palate.rewards.settings import TransformerSettings
+from palate.rewards.settings import GradeSettings, TransformerSettings
 from palate.training.anchors import AnchorSettings, require_name
 from palate.training.job import TrainSettings
 from palate.training.placement import AdapterSettings
 from palate.training.rollouts import RolloutSettings
 
-_SOURCES = ("pairs", "folder", "rule", "function")
+_SOURCES = ("pairs", "folder", "rule", "function", "model", "judge")
 Prompts = str | tuple[str, ...]  # a file, or the prompts themselves
 
 
 class RewardSource(Settings):
-    """Where an objective's reward comes from: exactly one of pairs, folder, rule, function.
+    """Where an objective's reward comes from: exactly one of the first keys but for `validation`.
 
     Attributes:
         pairs: JSONL of preference pairs, on which a reward is trained.
@@ -34,6 +34,9 @@ class RewardSource(Settings):
         rule: A rule of `palate.rewards.rules`, such as `{kind: length, low: 8, high: 50, prefer:
             shorter}`.
         function: `module:function` of `(prompts, completions, **columns)`, as in `reward_funcs`.
+        model: Folder or hub id of a finished reward model: a sequence classifier with one output.
+        judge: A language model behind an endpoint that grades answers, see
+            `palate.rewards.grades`.
         trunk: For pairs: `light`, `all-minilm-l6-v2`, `embedding:` and another sentence embedder,
             or the folder or hub id of a Hugging Face model.
         trunk_settings: `key=value` of the trunk.
@@ -49,6 +52,8 @@ class RewardSource(Settings):
     folder: Path | None = None
     rule: dict[str, Any] | None = None
     function: str | None = None
+    model: str | None = None
+    judge: GradeSettings | None = None
     trunk: str = "light"
     trunk_settings: tuple[str, ...] = ()
     judge_trunk: str | None = None

@@ -42,10 +42,12 @@ class TransformerModel:
     Attributes:
         model: A sequence classifier with one output, in evaluation mode.
         tokenizer: Its padding token is set; `model_max_length` is the most tokens of a text.
+        adds_end: Whether a text gets an end token where its layout has none, as in our training.
     """
 
     model: PreTrainedModel
     tokenizer: Tokenizer
+    adds_end: bool = True
 
     @property
     def trunk(self) -> Literal["transformer"]:
@@ -64,7 +66,7 @@ class TransformerModel:
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
         """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
         texts = [
-            encode(self.tokenizer, prompt, answer)
+            encode(self.tokenizer, prompt, answer, adds_end=self.adds_end)
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
         scores = np.zeros(len(texts))
@@ -93,19 +95,20 @@ class TransformerModel:
         return out.logits[:, 0].double().cpu().numpy()
 
 
-def load_transformer(folder: Path, *, device: str = "cpu") -> TransformerModel:
-    """The model written by `TransformerModel.save`.
+def load_transformer(name: str | Path, *, device: str = "cpu") -> TransformerModel:
+    """The sequence classifier of a folder, such as `TransformerModel.save` writes, or of the hub.
 
     Raises:
-        FormatError: the folder holds no sequence classifier with one output.
+        InvalidInputError: the model is not there.
+        FormatError: it is no sequence classifier with one output.
     """
-    model, tokenizer = load_trunk(str(folder))
-    config = AutoConfig.from_pretrained(folder)
+    model, tokenizer = load_trunk(str(name))
+    config = AutoConfig.from_pretrained(name)
     kinds = [str(kind) for kind in config.architectures or ["nothing"]]
     if not kinds[0].endswith("ForSequenceClassification") or config.num_labels != 1:
         raise FormatError(
-            f"The folder {str(folder)!r} holds {kinds[0]} with {config.num_labels} outputs, but a "
-            "reward is a sequence classifier with one."
+            f"The model {str(name)!r} is {kinds[0]} with {config.num_labels} outputs, but a reward "
+            "is a sequence classifier with one."
         )
     model.eval().requires_grad_(requires_grad=False)
     return TransformerModel(model.to(torch.device(device)), tokenizer)
@@ -170,22 +173,25 @@ def hash_of(model: PreTrainedModel, tokenizer: Tokenizer, *facts: str) -> str:
     return hash_bytes(*content)
 
 
-def encode(tokenizer: Tokenizer, prompt: str, answer: str) -> list[int]:
-    """Token ids of prompt and answer with an end token; a long text loses its beginning."""
+def encode(tokenizer: Tokenizer, prompt: str, answer: str, *, adds_end: bool = True) -> list[int]:
+    """Token ids of prompt and answer, by default with an end token; the beginning may be cut."""
     if getattr(tokenizer, "chat_template", None) is not None:
         messages = [*turns_of(prompt), {"role": "assistant", "content": answer}]
         text: Any = tokenizer.apply_chat_template(messages, tokenize=False)
-        return _ids(tokenizer, text, has_specials=False)
-    return _ids(tokenizer, prompt + _PLAIN_SEPARATOR + answer, has_specials=True)
+        return _ids(tokenizer, text, has_specials=False, adds_end=adds_end)
+    text = prompt + _PLAIN_SEPARATOR + answer
+    return _ids(tokenizer, text, has_specials=True, adds_end=adds_end)
 
 
-def _ids(tokenizer: Tokenizer, text: str, *, has_specials: bool) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, *, has_specials: bool, adds_end: bool) -> list[int]:
     most = tokenizer.model_max_length - 1
     ids: Any = tokenizer(text, add_special_tokens=has_specials, truncation=True, max_length=most)
     tokens = [int(token) for token in ids["input_ids"]]
     end: Any = tokenizer.eos_token_id
     last: Any = tokenizer.sep_token_id if end is None else end
-    return tokens if last is None or tokens[-1:] == [last] else [*tokens, int(last)]
+    if not adds_end or last is None or tokens[-1:] == [last]:
+        return tokens
+    return [*tokens, int(last)]
 
 
 def _pad_id(tokenizer: Tokenizer) -> int:

@@ -7,6 +7,9 @@ A function gives one number for each completion, in any unit, or `None` where th
 apply. Its numbers are put on a scale in [0, 1] that is fitted once, on answers of the frozen base;
 `None` counts as the mean of these. On disk there is the function's address, never its code: it is
 imported again when the library is opened, and compared with the hash of what taught.
+
+Finished reward models and judges that grade are such functions, too; they are made anew from what
+the run file says of them, their `source`, and compared by their `fingerprint`.
 """
 
 import inspect
@@ -18,7 +21,7 @@ from functools import partial
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -28,10 +31,33 @@ from pydantic import TypeAdapter, ValidationError
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_bytes, hash_value, read_versioned, write_versioned
 from palate.rewards.scale import Scale, ScaleKind, fit_scale, require_rewards
+from palate.rewards.settings import GradeSettings
 from palate.rewards.texts import require_equally_many
 
 RewardFunction = Callable[..., Sequence[float | None]]
 """`(prompts, completions, **columns)` to one number, or `None`, for each completion."""
+
+
+@runtime_checkable
+class SourcedFunction(Protocol):
+    """A reward function that is made from plain data."""
+
+    @property
+    def source(self) -> dict[str, object]:
+        """`{"model": ...}` or `{"judge": ...}`, as in a run file."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything a score depends on."""
+        ...
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: object
+    ) -> list[float]:
+        """One number for each completion."""
+        ...
+
 
 FILE = "function.json"
 KIND, VERSION = "palate-reward-function", 1
@@ -73,6 +99,7 @@ class FunctionReward:
             "objective": self.objective,
             "function": address_of(self.function),
             "hash": identity_of(self.function),
+            "source": self.function.source if isinstance(self.function, SourcedFunction) else None,
             "mean": self.mean,
             "scale": self.scale.model_dump(mode="json"),
         }
@@ -155,7 +182,8 @@ def load_function(
         ) from error
     if objective in given:
         return FunctionReward(objective, given[objective], scale, mean)
-    function = None if address is None else _imported(str(address))
+    source = content.get("source")
+    function = function_from(source) if source else _imported(str(address or ""))
     if function is None:
         where = "which has no address" if address is None else f"{address!r}, not importable here"
         raise FormatError(
@@ -181,9 +209,11 @@ def stored_function(folder: Path) -> RewardFunction | None:
 def identity_of(function: object) -> str:
     """Hash of the function's source code and of the plain values it closes over.
 
-    Values of other kinds (a model, an open file) are not read; name the objective anew, or use
-    another folder, where only these change.
+    A function with a `source` knows its hash itself. Values of other kinds (a model, an open file)
+    are not read; name the objective anew, or use another folder, where only these change.
     """
+    if isinstance(function, SourcedFunction):
+        return function.fingerprint
     if isinstance(function, partial):
         bound = [repr(_plain(value)) for value in (*function.args, *function.keywords.items())]
         return hash_value([identity_of(function.func), bound])
@@ -236,6 +266,25 @@ def function_at(address: str) -> RewardFunction:
             "module's folder on PYTHONPATH."
         )
     return function
+
+
+def function_from(source: Mapping[str, Any]) -> SourcedFunction:
+    """The finished reward model, or the judge that grades, that plain data names.
+
+    Args:
+        source: `{"model": NAME_OR_FOLDER}` or `{"judge": GRADE_SETTINGS}`.
+
+    Raises:
+        InvalidInputError: the model is not there, or a setting or the judge's cache is wrong.
+        FormatError: what is there is no sequence classifier with one output.
+    """
+    if "model" in source:
+        from palate.rewards.finished import FinishedModel  # torch takes seconds to import
+
+        return FinishedModel.load(str(source["model"]))
+    from palate.rewards.grades import Grader  # needs openai
+
+    return Grader(GradeSettings.checked(source.get("judge"), source="the judge of a reward"))
 
 
 def _imported(address: str) -> RewardFunction | None:

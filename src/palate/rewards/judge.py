@@ -94,10 +94,12 @@ class EndpointJudge:
     client: OpenAI = field(repr=False)
 
     @classmethod
-    def connect(cls, *, url: str, model: str, n_retries: int = 4) -> "EndpointJudge":
+    def connect(
+        cls, *, url: str, model: str, n_retries: int = 4, api_key: str = "none"
+    ) -> "EndpointJudge":
         """The judge on the server at `url`, which ends in `/v1`."""
         client = OpenAI(
-            base_url=url, api_key="none", timeout=TIMEOUT_SECONDS, max_retries=n_retries
+            base_url=url, api_key=api_key, timeout=TIMEOUT_SECONDS, max_retries=n_retries
         )
         return cls(model, client)
 
@@ -112,7 +114,7 @@ class EndpointJudge:
     def _verdict(self, question: Question) -> float:
         reply = ""
         for attempt in range(N_ATTEMPTS):
-            reply = self._reply(question, seed=attempt)
+            reply = self.reply(SYSTEM, question.text, seed=attempt)
             match = _REPLY.fullmatch(reply.upper())
             if match:
                 return _VALUES[match[1]]
@@ -121,10 +123,15 @@ class EndpointJudge:
             f"{reply[:60]!r}; use a model that follows instructions.",
         )
 
-    def _reply(self, question: Question, *, seed: int) -> str:
+    def reply(self, system: str, text: str, *, seed: int) -> str:
+        """What the model replies, in one request, to a system sentence and a text.
+
+        Raises:
+            ProviderError: the server failed.
+        """
         messages: list[Any] = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": question.text},
+            {"role": "system", "content": system},
+            {"role": "user", "content": text},
         ]
         try:
             answer = self.client.chat.completions.create(

@@ -1,15 +1,18 @@
-"""How rewards are fitted: the settings of each trunk, and how a run names them."""
+"""Settings of rewards: of each trunk and how a run names them, and of a judge that grades."""
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import Field
 
+from palate.core.files import hash_value
 from palate.core.settings import Settings, load_settings
 
 LIGHT = "light"
 EMBEDDER = "all-minilm-l6-v2"  # the one that needs no marker
 EMBEDDING = "embedding:"  # marks any other sentence embedder
+GRADE_PROTOCOL = 1  # to be raised when a judge is asked for a grade in other words
 
 
 class LightSettings(Settings):
@@ -86,6 +89,29 @@ class TransformerSettings(Settings):
     weight_decay: float = Field(default=0.01, ge=0)
     max_length: int = Field(default=512, ge=8)
     device: str = "cpu"
+
+
+class GradeSettings(Settings):
+    """A judge that grades.
+
+    Attributes:
+        base_url: The endpoint's address, which ends in `/v1`.
+        model: Name of its model.
+        criterion: One sentence on which answers are better.
+        max_requests: Most requests with this cache, model and criterion, of all runs together.
+        cache: JSONL of replies; made if it does not exist.
+    """
+
+    base_url: str
+    model: str
+    criterion: str = Field(min_length=1)
+    max_requests: int = Field(ge=1)
+    cache: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what a grade depends on, but for prompt and answer."""
+        return hash_value([GRADE_PROTOCOL, self.model, self.criterion])
 
 
 TrunkSettings = LightSettings | EmbeddingSettings | TransformerSettings
