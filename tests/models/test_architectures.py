@@ -154,6 +154,14 @@ def test_experts_padding_and_the_prefix_cache_change_nothing_else(family) -> Non
     bank.close()
 
 
+def test_longrope_is_read_up_to_where_its_positions_change(tmp_path: Path) -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    settings = SHAPE | {"rope_parameters": rope, "original_max_position_embeddings": 64}
+    base = load_base(save(tmp_path / "phi3", "phi3", settings))
+    assert base.n_positions == 64
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_families_that_the_engine_cannot_batch_are_refused(kind: str, tmp_path: Path) -> None:
     folder = save(tmp_path / kind, kind, REFUSED[kind])

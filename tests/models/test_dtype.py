@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.models import dtype as module
 from palate.models.dtype import faster_dtype
 from palate.models.load import load_base
@@ -47,3 +48,13 @@ def test_a_base_is_raced_and_loaded_in_what_won(
     (stored,) = (cache / "dtypes").iterdir()
     assert f'"dtype": "{base.dtype}"' in stored.read_text()
     assert load_base(base_folder, dtype="auto").dtype == base.dtype
+
+
+def test_quantised_bases_are_for_gpus_with_bitsandbytes(
+    base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidInputError, match="'4bit' needs a GPU, but the device is 'cpu'"):
+        load_base(base_folder, dtype="4bit")
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="pip install bitsandbytes"):
+        load_base(base_folder, dtype="8bit", device="cuda")

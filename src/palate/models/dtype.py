@@ -1,5 +1,6 @@
-"""The data type `auto`: on a CPU the faster of float32 and bfloat16, on a GPU the model's own.
+"""Data types of a base: named ones, `auto`, and on GPUs `8bit` and `4bit` by bitsandbytes.
 
+`auto` is on a GPU the model's own type, and on a CPU the faster one of float32 and bfloat16.
 A processor with instructions for bfloat16 is not always faster in it, so the base itself is raced
 at its first use: prefill of a few hundred tokens, then decoding of a batch, in both types. The
 winner is stored in the cache, per base, processor, number of threads and version of torch.
@@ -11,22 +12,62 @@ nats per token in the mean (63 tokens of five answers; at most 0.32).
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig
 
+from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.files import hash_value, read_json, write_json
 from palate.models.embedded import cache_folder
 
 AUTO = "auto"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZED = ("8bit", "4bit")
 MIN_SPEEDUP = 1.1  # with which bfloat16 wins
 N_DECODED, N_STEPS = 16, 8  # rows of the decoded batch, and tokens of each
 N_PREFILLED = 256  # tokens, of models of up to 150 million parameters; fewer of larger ones
 MAX_SECONDS = 3.0  # of a racer, after which it ends the pass that it is in
 _INSTRUCTIONS = re.compile(r"\b(avx512_bf16|amx_bf16|bf16)\b")
+
+
+def require_dtype(dtype: str, *, device: str) -> None:
+    """Return where a base can be loaded in the data type on the device.
+
+    Raises:
+        InvalidInputError: the data type is unknown, or needs a GPU.
+        MissingExtraError: `bitsandbytes` is not installed.
+    """
+    known = (AUTO, *DTYPES, *QUANTIZED)
+    if dtype not in known:
+        raise InvalidInputError(f"The dtype {dtype!r} is unknown; use one of {', '.join(known)}.")
+    if dtype in QUANTIZED and torch.device(device).type != "cuda":
+        raise InvalidInputError(
+            f"The dtype {dtype!r} needs a GPU, but the device is {device!r}; use `auto` there."
+        )
+    if dtype in QUANTIZED and find_spec("bitsandbytes") is None:
+        raise MissingExtraError(
+            f"The dtype {dtype!r} needs the module 'bitsandbytes', which is not installed; run "
+            "`python -m pip install bitsandbytes`."
+        )
+
+
+def load_options(dtype: str, *, device: str) -> dict[str, Any]:
+    """What transformers' `from_pretrained` is told of a data type that `require_dtype` let pass."""
+    if dtype not in QUANTIZED:
+        return {"dtype": DTYPES.get(dtype, AUTO)}
+    return {
+        "dtype": torch.bfloat16,
+        "quantization_config": BitsAndBytesConfig(
+            load_in_8bit=dtype == "8bit",
+            load_in_4bit=dtype == "4bit",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        ),
+        "device_map": {"": device},
+    }
 
 
 def faster_dtype(base: str, load: Callable[[torch.dtype], Any]) -> str:

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_files, hash_value
-from palate.models.dtype import AUTO, DTYPES, faster_dtype
+from palate.models.dtype import AUTO, QUANTIZED, faster_dtype, load_options, require_dtype
 from palate.models.embedded import resolve_base
 
 ATTENTION = {"full_attention", "sliding_attention"}  # kinds of layers that the engine's cache holds
@@ -57,8 +57,15 @@ class Base:
 
     @property
     def n_positions(self) -> int | None:
-        """Most tokens that the model was made to read, or `None` where it does not say."""
+        """Most tokens that the model was made to read, or `None` where it does not say.
+
+        Where rotary positions change with the longest text of a batch (longrope), the length up to
+        which they do not: answers must not depend on other requests.
+        """
         length = getattr(self.model.config, "max_position_embeddings", None)
+        rope = getattr(self.model.config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            length = rope.get("original_max_position_embeddings", length)
         return length if isinstance(length, int) and length > 0 else None
 
     @cached_property
@@ -82,19 +89,20 @@ def load_base(
     Args:
         path: Folder with a Hugging Face model, hub id, GGUF file, or `smollm2-135m`.
         revision: Hub revision (branch, tag or commit).
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`: on a GPU the model's own, on a CPU the
-            faster of float32 and bfloat16; see `palate.models.dtype`.
+        dtype: `float32`, `bfloat16`, `float16`; `auto`: on a GPU the model's own, on a CPU the
+            faster of float32 and bfloat16; or, on a GPU, `8bit` or `4bit` by bitsandbytes. See
+            `palate.models.dtype`.
         device: As torch names devices.
 
     Raises:
-        InvalidInputError: there is no such folder or hub id, or the dtype is unknown.
+        InvalidInputError: there is no such folder or hub id, or the dtype is unknown or needs a
+            GPU.
         FormatError: what is there is not a causal language model with a tokenizer, or one that
             cannot be batched exactly.
-        MissingExtraError: a GGUF file is to be converted, and `gguf` is not installed.
+        MissingExtraError: a GGUF file is to be converted, and `gguf` is not installed; or the base
+            is to be quantised, and `bitsandbytes` is not.
     """
-    if dtype not in (AUTO, *DTYPES):
-        known = ", ".join((AUTO, *DTYPES))
-        raise InvalidInputError(f"The dtype {dtype!r} is unknown; use one of {known}.")
+    require_dtype(dtype, device=device)
     name = str(path)
     transformers_logging.disable_progress_bar()  # bars of ours only
     place = resolve_base(name)
@@ -106,7 +114,7 @@ def load_base(
         load = partial(AutoModelForCausalLM.from_pretrained, place, revision=revision)
         if dtype == AUTO and torch.device(device).type == "cpu":
             dtype = faster_dtype(f"{place}@{revision}", lambda each: load(dtype=each))
-        model = load(dtype=DTYPES.get(dtype, AUTO))
+        model = load(**load_options(dtype, device=device))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         if Path(name).is_dir():
@@ -121,7 +129,8 @@ def load_base(
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     model.requires_grad_(requires_grad=False)
     model.eval()
-    nn.Module.to(model, torch.device(device))
+    if dtype not in QUANTIZED:  # those are on the device already
+        nn.Module.to(model, torch.device(device))
     return Base(
         model=model,
         tokenizer=tokenizer,
