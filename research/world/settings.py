@@ -164,7 +164,7 @@ def _answers(
             LocalEngine(base, AdapterBank(base, {})),
             RolloutJob(prompts, settings, derive_seed(seed, "rollouts")),
             path,
-            as_read=lambda prompt: format_messages(base, prompt),
+            as_read=lambda prompt, _instruction: format_messages(base, prompt),
             on_progress=report,
         )
     answers: dict[str, list[str]] = {}

@@ -10,6 +10,7 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.training.rollouts import (
     RolloutJob,
     RolloutSettings,
+    own_answers,
     read_rollouts,
     sample_answers,
     score_rollouts,
@@ -48,6 +49,19 @@ def test_sampling_goes_on_after_a_cut_anywhere_to_the_same_bytes(
     sample_answers(tiny_engine, tiny_job, cut, on_progress=lambda *at: told.append(at))
     assert cut.read_bytes() == whole.read_bytes()
     assert told == [] if kept_bytes == 10**9 else told[-1] == (5, 5)
+
+
+def test_prompted_answers_follow_the_bases_own_and_change_none_of_them(
+    tiny_engine, tiny_job, tmp_path
+):
+    settings = tiny_job.settings.model_copy(update={"num_prompted_generations": 2})
+    job = replace(tiny_job, settings=settings, instructions=("Be brief.", "Be long."))
+    rows = sample_answers(tiny_engine, job, tmp_path / "r.jsonl")
+    of_each = [row.instruction for row in rows[:8]]
+    assert of_each == [""] * 4 + ["Be brief."] * 2 + ["Be long."] * 2
+    own = sample_answers(tiny_engine, tiny_job, tmp_path / "own.jsonl")
+    assert [row.tokens for row in own_answers(rows)] == [row.tokens for row in own]
+    assert rows == sample_answers(tiny_engine, job, tmp_path / "r.jsonl")  # read again
 
 
 def test_a_file_of_other_prompts_is_refused(tiny_engine, tiny_job, tmp_path):

@@ -13,16 +13,16 @@ from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.types import PreferencePair
 from palate.engine.bank import AdapterBank
 from palate.training.anchors import objective_anchors
-from palate.training.job import ExpertJob, TrainingData, TrainSettings
+from palate.training.job import ExpertJob, Tracking, TrainingData, TrainSettings
 from palate.training.pair_trainer import PairTrainer, completion_log_probs
 from palate.training.pairs import encode_human_pairs
 from palate.training.placement import AdapterSettings
+from palate.training.reference import reference_log_probs, sequence_log_probs
 from palate.training.save import fill_expert_folder
 from palate.training.train import (
     deterministic,
     require_trl,
     rollout_data,
-    sequence_log_probs,
     tilt_of,
     train_expert,
 )
@@ -257,3 +257,38 @@ def test_determinism_ends_with_the_block():
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.random.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("modules", ["all-linear", "lm_head"])
+def test_training_goes_on_from_a_checkpoint_to_the_same_bytes(tiny_base, data, tmp_path, modules):
+    class KilledError(Exception):
+        pass
+
+    def kill(done, _of_all):
+        if done == 5:
+            raise KilledError
+
+    whole_job = job(max_steps=6, save_steps=2, modules=modules)
+    whole = train_expert(tiny_base, whole_job, data)
+    tracking = Tracking("none", tmp_path / "logs")
+    with pytest.raises(KilledError):
+        train_expert(tiny_base, whole_job, data, tracking=tracking, on_step=kill)
+    (tmp_path / "logs/checkpoint-6").mkdir()  # begun, and killed before its state was written
+    seen = []
+    resumed = train_expert(
+        tiny_base, whole_job, data, tracking=tracking, on_step=lambda *at: seen.append(at)
+    )
+    assert seen == [(5, 6), (6, 6)]
+    parameters = dict(resumed.named_parameters())
+    for name, value in whole.named_parameters():
+        assert torch.equal(value, parameters[name]), name
+
+
+def test_reference_log_probs_are_stored_and_go_on_after_a_cut(tiny_base, data, tmp_path):
+    first = reference_log_probs(tiny_base, data.sequences, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert np.array_equal(reference_log_probs(tiny_base, data.sequences, folder=tmp_path), first)
+    assert path.read_bytes() == content
+    assert np.array_equal(data.reference, first)

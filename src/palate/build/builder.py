@@ -6,15 +6,21 @@ hash of everything that determines it; one that is there already is not made aga
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
+
+from jaxtyping import Float
+from numpy import ndarray
 
 from palate.build.reward_sources import add_reward, functions_of, human_pairs, require_sources
 from palate.build.run_file import RunSettings, present_keys
 from palate.build.run_prompts import run_prompts
+from palate.core.decision import with_instruction
 from palate.core.files import hash_value
 from palate.core.progress import note, progress_of
 from palate.core.seeds import derive_seed
@@ -30,12 +36,14 @@ from palate.models.chat import format_messages
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction
 from palate.training.anchors import Anchor
-from palate.training.job import UNTRACKED, ExpertJob, Tracking, TrainingData, require_tracker
-from palate.training.pairs import Sequences
+from palate.training.job import ExpertJob, Tracking, TrainingData, require_tracker
+from palate.training.pairs import Sequences, encode_rollouts
+from palate.training.reference import reference_log_probs
 from palate.training.rollouts import (
     RewardScores,
     Rollout,
     RolloutJob,
+    own_answers,
     read_rollouts,
     sample_answers,
     score_rollouts,
@@ -46,6 +54,7 @@ from palate.training.train import require_trl, rollout_data, tilt_of, train_expe
 
 _PACKAGES = ("palate", "torch", "transformers", "peft", "trl")
 _N_CHANGES = 3  # that are named of the settings that differ
+CACHE = "cache"  # a folder beside the library's parts, which may be deleted
 _N_TILTS = 256  # rollouts that an expert's tilt is measured on
 
 
@@ -89,11 +98,11 @@ class Builder:
         job = self._job(anchor)
         with progress_of(f"expert {anchor.name} ({title}), steps") as report:
             model = train_expert(
-                self.base, job, self._data, on_step=report, tracking=self._tracking(anchor.name)
+                self.base, job, self._data, on_step=report, tracking=self._tracking(job)
             )
-        sequences, reference = self._data.sequences, self._data.reference
-        some = Sequences(sequences.prompts[:_N_TILTS], sequences.answers[:_N_TILTS])
-        tilts = tilt_of(model, some, reference[:_N_TILTS], beta=job.training.beta)
+        sequences, reference = self._probe
+        with progress_of(f"tilt of {anchor.name}, answers") as report:
+            tilts = tilt_of(model, sequences, reference, beta=job.training.beta, on_batch=report)
         tilt = (float(tilts.mean()), float(tilts.std()), len(tilts))
         record = ExpertRecord(anchor, self._key(job), {}, *tilt)
         base, versions = self.library.manifest.base, dict(self.library.manifest.versions)
@@ -103,6 +112,7 @@ class Builder:
             lambda folder: fill_expert_folder(folder, model=model, base_path=base.path, card=card),
         )
         self.trained.append(anchor.name)
+        _forget_checkpoints(self._tracking(job))
 
     def keep(self, names: tuple[str, ...]) -> None:
         """Leave only these experts in the library, in this order."""
@@ -116,10 +126,28 @@ class Builder:
             self.keep(current)
 
     @cached_property
+    def _probe(self) -> tuple[Sequences, Float[ndarray, " answers"]]:
+        """The base's own answers that tilts are measured on, and `[answers]` reference log p."""
+        rows = own_answers(self.rollouts)[:_N_TILTS]
+        sequences = encode_rollouts(self.base, rows)
+        return sequences, reference_log_probs(self.base, sequences, folder=self._cache)
+
+    @property
+    def _cache(self) -> Path:
+        """What is computed once and is no part of the library."""
+        return self.library.folder / CACHE
+
+    @cached_property
     def _data(self) -> TrainingData:
         """Training data of the experts; prepared once, and only when one is trained."""
         return replace(
-            rollout_data(self.base, self.rollouts),
+            rollout_data(
+                self.base,
+                self.rollouts,
+                method=self.settings.training.method,
+                folder=self._cache,
+                seed=derive_seed(self.settings.seed, "experts"),
+            ),
             human_pairs=self._pairs,
             prompts=tuple(dict.fromkeys(row.prompt for row in self.rollouts)),
             reward=self.reward,
@@ -138,10 +166,10 @@ class Builder:
         seed = derive_seed(self.settings.seed, "experts")
         return ExpertJob(anchor, self.settings.adapter, self.settings.training, seed)
 
-    def _tracking(self, name: str) -> Tracking:
-        if self.settings.report_to == "none":
-            return UNTRACKED
-        return Tracking(self.settings.report_to, self.library.folder / "logs" / name)
+    def _tracking(self, job: ExpertJob) -> Tracking:
+        """With a folder of this job's own, so that it goes on from its own checkpoints."""
+        folder = self.library.folder / "logs" / job.anchor.name / self._key(job)[:12]
+        return Tracking(self.settings.report_to, folder)
 
     def _key(self, job: ExpertJob) -> str:
         """Hash of everything that determines the expert's parameters."""
@@ -158,13 +186,26 @@ class Builder:
                 },
                 "anchor": job.anchor.to_json(),
                 "adapter": job.adapter.model_dump(),
-                "training": job.training.model_dump(),
+                "training": job.training.model_dump(exclude={"save_steps"}),
                 "seed": job.seed,
                 "dtype": manifest.config["dtype"],
                 "device": manifest.config["device"],
                 "versions": dict(manifest.versions),
             }
         )
+
+
+def _forget_checkpoints(tracking: Tracking) -> None:
+    """Remove an expert's checkpoints, and its folder unless a tracker's files are there."""
+    folder = tracking.folder
+    if folder is None or not folder.is_dir():
+        return
+    for checkpoint in folder.glob("checkpoint-*"):
+        rmtree(checkpoint)
+    with suppress(OSError):  # not empty
+        folder.rmdir()
+        folder.parent.rmdir()
+        folder.parent.parent.rmdir()
 
 
 def open_builder(
@@ -252,23 +293,30 @@ def _with_rollouts(
 ) -> tuple[LibraryFolder, tuple[Rollout, ...], RewardScores]:
     """The library with rollouts and rewards, the scored answers, and the rewards."""
     prompts = run_prompts(settings)
-    job = RolloutJob(prompts, settings.rollouts, derive_seed(settings.seed, "rollouts"))
-    sampling_key = hash_value(
-        {
-            "base": base.fingerprint,
-            "prompts": prompts,
-            "settings": settings.rollouts.model_dump(),
-            "seed": job.seed,
-            "dtype": settings.dtype,
-        }
+    job = RolloutJob(
+        prompts,
+        settings.rollouts,
+        derive_seed(settings.seed, "rollouts"),
+        tuple(dict.fromkeys(row.instruction for row in settings.objectives if row.instruction)),
     )
+    sampled_by = {
+        "base": base.fingerprint,
+        "prompts": prompts,
+        "settings": settings.rollouts.model_dump(exclude={"num_prompted_generations"}),
+        "seed": job.seed,
+        "dtype": settings.dtype,
+    }
+    if settings.rollouts.num_prompted_generations:
+        n_each = settings.rollouts.num_prompted_generations
+        sampled_by["prompted"] = [job.instructions, n_each]
+    sampling_key = hash_value(sampled_by)
     library = library.with_rollouts_begun(key=sampling_key)
     if library.has_rollouts(key=sampling_key):
         answers = read_rollouts(library.rollouts_path, objectives=settings.objective_names)
     else:
         answers = _sampled(library, job, base)
     for objective in settings.objectives:
-        library = add_reward(library, objective, answers, seed=settings.seed)
+        library = add_reward(library, objective, own_answers(answers), seed=settings.seed)
     reward = library_rewards(library)
     rollouts = score_rollouts(answers, reward)
     if not library.has_rollouts(key=sampling_key) or rollouts != answers:
@@ -286,6 +334,8 @@ def _sampled(library: LibraryFolder, job: RolloutJob, base: Base) -> list[Rollou
             engine,
             job,
             library.unfinished_rollouts,
-            as_read=lambda prompt: format_messages(base, prompt),
+            as_read=lambda prompt, instruction: format_messages(
+                base, with_instruction(prompt, instruction)
+            ),
             on_progress=report,
         )

@@ -33,7 +33,7 @@ from palate.soup.settings import SoupSettings, settings_for
 from palate.soup.spectral import personal_soup
 from palate.soup.states import States
 from palate.soup.trust import expert_kls
-from palate.training.rollouts import read_rollouts
+from palate.training.rollouts import own_answers, read_rollouts
 
 SOUP = "soup.json"
 N_CALIBRATION = 256  # rollouts for the scales of features
@@ -111,8 +111,9 @@ def measured_settings(
 
 
 def calibration_answers(files: LibraryFolder, base: Base) -> list[Scored]:
-    """At most `N_CALIBRATION` rollouts of the library, evenly spread."""
-    rows = read_rollouts(files.rollouts_path, objectives=files.manifest.objective_names)
+    """At most `N_CALIBRATION` of the base's own answers among the rollouts, evenly spread."""
+    names = files.manifest.objective_names
+    rows = own_answers(read_rollouts(files.rollouts_path, objectives=names))
     every = max(1, len(rows) // N_CALIBRATION)
     return [
         replace(scored_text(base, row.prompt, ""), answer=row.tokens)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,9 @@ from palate.training.anchors import Anchor
 from palate.training.pairs import Sequences
 from palate.training.placement import AdapterSettings
 from palate.training.rollouts import RewardScores, Rollout
+
+if TYPE_CHECKING:
+    from palate.training.spectral import SpectralSolver
 
 LOG_EVERY = 5  # steps between the reports to a tracker
 
@@ -43,7 +46,8 @@ class TrainSettings(Settings):
         max_length: For `dpo_human`: most tokens of prompt and answer together.
         num_generations: For `grpo`: answers per prompt and step.
         max_completion_length: For `grpo`: most tokens of an answer.
-        n_threads: CPU threads; part of what determines the result.
+        save_steps: A checkpoint each time so many steps are done; 0 for none.
+        n_threads: CPU threads, part of what determines the result; 0 takes torch's own number.
     """
 
     RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
@@ -56,7 +60,7 @@ class TrainSettings(Settings):
         "answer_tokens": "max_completion_length",
     }
 
-    method: Literal["dpo", "rebel", "dpo_human", "grpo"] = "rebel"
+    method: Literal["dpo", "rebel", "dpo_human", "grpo", "spectral"] = "rebel"
     beta: float = Field(default=0.1, gt=0)
     max_steps: int = Field(default=100, ge=1)
     per_device_train_batch_size: int = Field(default=16, ge=1)
@@ -69,7 +73,8 @@ class TrainSettings(Settings):
     max_length: int = Field(default=512, ge=2)
     num_generations: int = Field(default=8, ge=2)
     max_completion_length: int = Field(default=64, ge=1)
-    n_threads: int = Field(default=1, ge=1)
+    save_steps: int = Field(default=10, ge=0)
+    n_threads: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class TrainingData:
     human_pairs: Mapping[str, Sequence[PreferencePair]] = field(default_factory=dict)  # `dpo_human`
     prompts: Sequence[str] = ()  # for `grpo`
     reward: RewardScores | None = None  # for `grpo`
+    solver: "SpectralSolver | None" = None  # for `spectral`
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Tracking:
     """Where training is reported; it does not change the expert."""
 
     report_to: str = "none"  # or `tensorboard`, `wandb`, `trackio`
-    folder: Path | None = None  # for the tracker's files; a temporary one by default
+    folder: Path | None = None  # of the tracker's files and of checkpoints; else there are none
 
     @contextmanager
     def output(self) -> Generator[str]:
@@ -135,6 +141,7 @@ def pass_pairs(settings: TrainSettings) -> int:
 def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[str, Any]:
     """The arguments that all of TRL's trainers share."""
     settings = job.training
+    saves = tracking.folder is not None and settings.save_steps > 0
     return {
         "max_steps": settings.max_steps,
         "per_device_train_batch_size": settings.per_device_train_batch_size,
@@ -152,7 +159,9 @@ def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[st
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": False,
         "remove_unused_columns": False,
-        "save_strategy": "no",
+        "save_strategy": "steps" if saves else "no",
+        "save_steps": settings.save_steps or 1,
+        "save_total_limit": 2,
         "logging_strategy": "no" if tracking.report_to == "none" else "steps",
         "logging_steps": LOG_EVERY,
         "run_name": job.anchor.name,

@@ -22,9 +22,12 @@ Deviations from the papers and from TRL:
     5. No telemetry is sent.
 """
 
+import json
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +44,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from palate.core.errors import InvalidInputError
 
+_STATES = "checkpoint-*/trainer_state.json"
 OnStep = Callable[[int, int], None]  # (optimizer steps done, of all)
 OnLoss = Callable[[Tensor], None]  # the loss of one pass, on this process's share of the batch
 
@@ -218,12 +222,22 @@ def whole_parameters(model: Any) -> dict[str, Tensor] | None:
 
 
 def trained_adapter(trainer: Any, *, on_step: OnStep | None) -> PeftModel:
-    """The trainer's model after training, in evaluation mode."""
+    """The trainer's model after training, in evaluation mode; goes on from its last checkpoint."""
     trainer.remove_callback(PrinterCallback)
     if on_step is not None:
         trainer.add_callback(StepReport(on_step))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
-        trainer.train()
+        trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
     trainer.model.eval()
     return trainer.model
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The checkpoint of most steps that was written whole; its state is the last file written."""
+    states = {int(path.parent.name.rpartition("-")[2]): path for path in folder.glob(_STATES)}
+    for n_steps in sorted(states, reverse=True):
+        with suppress(json.JSONDecodeError):
+            json.loads(states[n_steps].read_text())
+            return str(states[n_steps].parent)
+    return None

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
+from torch import Tensor
 
 from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
@@ -68,6 +70,22 @@ def encode_rollouts(base: Base, rollouts: Sequence[Rollout]) -> Sequences:
     return Sequences(
         tuple(prompts[row.prompt] for row in rollouts), tuple(row.tokens for row in rollouts)
     )
+
+
+def padded(
+    sequences: Sequences, rows: Int[ndarray, " rows"]
+) -> tuple[Int[Tensor, "rows seq"], Int[Tensor, "rows seq"], Int[Tensor, "rows seq"]]:
+    """`[rows, seq]` each: token ids, which are no padding, and which are the answer's."""
+    width = max(len(sequences.prompts[row]) + len(sequences.answers[row]) for row in rows.tolist())
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
+    for place, row in enumerate(rows.tolist()):
+        prompt, answer = sequences.prompts[row], sequences.answers[row]
+        end = len(prompt) + len(answer)
+        ids[place, :end] = torch.tensor([*prompt, *answer])
+        mask[place, :end] = 1
+        is_answer[place, len(prompt) : end] = 1
+    return ids, mask, is_answer
 
 
 def pairs_of_rollouts(

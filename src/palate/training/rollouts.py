@@ -1,8 +1,9 @@
 """Rollouts: the base's own answers, sampled and scored once, labelled for any preference.
 
-Every prompt is answered `num_generations` times by the base. Rewards come after sampling, because
-their scales are fitted on these answers; then each anchor's reward is a dot product and no expert
-needs sampling of its own.
+Every prompt is answered `num_generations` times by the base, and `num_prompted_generations` times
+under each objective's instruction: what the base never says by chance cannot be learned from its
+own samples. Rewards come after sampling, because their scales are fitted on the base's answers;
+then each anchor's reward is a dot product and no expert needs sampling of its own.
 
 Finished chunks of prompts are appended to a file; after an interruption the rest is sampled again.
 Seeds depend on the prompt and the number of the answer alone, so the finished file has the same
@@ -29,7 +30,7 @@ from palate.engine.protocol import Engine
 from palate.training.anchors import require_rewards
 
 Progress = Callable[[int, int], None]  # (done, of all)
-Format = Callable[[str], str]  # a prompt as users write it -> as the base reads it
+Format = Callable[[str, str], str]  # a prompt and an instruction -> as the base reads them
 
 
 class RewardScores(Protocol):
@@ -54,9 +55,10 @@ class Rollout:
     prompt: str
     completion: str
     tokens: tuple[int, ...]  # with the end token when it ended by itself
-    log_prob: float  # under the base, nats
+    log_prob: float  # as it was sampled, nats
     rewards: tuple[float, ...]  # `[objectives]` in [0, 1]; empty before scoring
     finish: str  # `stop` when it ended by itself, `length` when it was cut
+    instruction: str = ""  # the system sentence it was sampled under
 
 
 class RolloutSettings(Settings):
@@ -64,6 +66,7 @@ class RolloutSettings(Settings):
 
     Attributes:
         num_generations: Answers per prompt; at least two make a pair.
+        num_prompted_generations: Further answers per prompt under each objective's instruction.
         n_prompts: Use the first so many prompts; 0 uses all.
         temperature: One samples the base itself, which the KL price refers to.
         max_completion_length: Most tokens of an answer.
@@ -76,10 +79,15 @@ class RolloutSettings(Settings):
     }
 
     num_generations: int = Field(default=8, ge=2)
+    num_prompted_generations: int = Field(default=0, ge=0)
     n_prompts: int = Field(default=0, ge=0)
     temperature: float = Field(default=1.0, gt=0)
     max_completion_length: int = Field(default=64, ge=1)
     chunk_prompts: int = Field(default=16, ge=1)
+
+
+def _unprompted(prompt: str, instruction: str) -> str:
+    return f"{instruction}\n\n{prompt}" if instruction else prompt
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class RolloutJob:
     prompts: tuple[str, ...]  # all different
     settings: RolloutSettings
     seed: int
+    instructions: tuple[str, ...] = ()  # of the objectives, all different
 
     def __post_init__(self) -> None:
         """Refuse no prompts and prompts that occur twice."""
@@ -100,13 +109,25 @@ class RolloutJob:
                 f"The prompt {twice[:60]!r} occurs more than once; list every prompt once."
             )
 
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Instruction and number of every answer of one prompt, in order."""
+        own = [("", place) for place in range(self.settings.num_generations)]
+        n_each = self.settings.num_prompted_generations
+        return own + [(text, place) for text in self.instructions for place in range(n_each)]
+
+
+def own_answers(rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """The answers that the base gave under no instruction: samples of the reference."""
+    return [row for row in rollouts if not row.instruction]
+
 
 def sample_answers(
     engine: Engine,
     job: RolloutJob,
     path: Path,
     *,
-    as_read: Format = str,
+    as_read: Format = _unprompted,
     on_progress: Progress | None = None,
 ) -> list[Rollout]:
     """The job's answers, without rewards; those already in `path` are read, the others sampled.
@@ -115,7 +136,7 @@ def sample_answers(
         engine: Answers with the base.
         job: Prompts, settings, seed.
         path: JSONL file that grows chunk by chunk.
-        as_read: Turns a prompt into the text that the base reads.
+        as_read: Turns a prompt and an instruction into the text that the base reads.
         on_progress: Called with prompts done and prompts in all.
 
     Raises:
@@ -123,7 +144,7 @@ def sample_answers(
     """
     step = job.settings.chunk_prompts
     rollouts = _finished(path, job)
-    for start in range(len(rollouts) // job.settings.num_generations, len(job.prompts), step):
+    for start in range(len(rollouts) // len(job.places), len(job.prompts), step):
         rows = _chunk(engine, job, job.prompts[start : start + step], as_read)
         append_jsonl(path, (_to_json(row) for row in rows))
         rollouts += rows
@@ -176,7 +197,7 @@ def _finished(path: Path, job: RolloutJob) -> list[Rollout]:
         _from_json(row, path=path)
         for row in read_jsonl(path, what="rollouts file", is_torn_end_dropped=True)
     ]
-    per_prompt, n_chunk = job.settings.num_generations, job.settings.chunk_prompts
+    per_prompt, n_chunk = len(job.places), job.settings.chunk_prompts
     n_prompts = len(rows) // per_prompt
     n_whole = n_prompts if n_prompts == len(job.prompts) else n_prompts // n_chunk * n_chunk
     rows = rows[: n_whole * per_prompt]
@@ -198,26 +219,37 @@ def _chunk(
         temperature=settings.temperature, max_tokens=settings.max_completion_length
     )
     plan = reference_plan(n_experts=0)
-    items = [(prompt, place) for prompt in prompts for place in range(settings.num_generations)]
+    items = [(prompt, *place) for prompt in prompts for place in job.places]
     completions = engine.generate(
         [
             Request(
-                prompt=as_read(prompt),
+                prompt=as_read(prompt, instruction),
                 plan=plan,
                 sampling=sampling,
-                seed=derive_seed(job.seed, "rollout", prompt, place),
+                seed=_seed(job, prompt, instruction, place),
             )
-            for prompt, place in items
+            for prompt, instruction, place in items
         ]
     )
     return [
-        Rollout(prompt, one.text, one.tokens, float(sum(one.log_probs)), (), one.finish)
-        for (prompt, _), one in zip(items, completions, strict=True)
+        Rollout(
+            *(prompt, one.text, one.tokens, float(sum(one.log_probs)), (), one.finish),
+            instruction=instruction,
+        )
+        for (prompt, instruction, _), one in zip(items, completions, strict=True)
     ]
 
 
+def _seed(job: RolloutJob, prompt: str, instruction: str, place: int) -> int:
+    labels = [prompt, place] if not instruction else [prompt, instruction, place]
+    return derive_seed(job.seed, "rollout", *labels)
+
+
 def _to_json(row: Rollout, *, objectives: Sequence[str] = ()) -> dict[str, Any]:
-    return {**asdict(row), "rewards": dict(zip(objectives, row.rewards, strict=True))}
+    content = {**asdict(row), "rewards": dict(zip(objectives, row.rewards, strict=True))}
+    if not row.instruction:
+        del content["instruction"]
+    return content
 
 
 def _from_json(row: dict[str, Any], *, objectives: Sequence[str] = (), path: Path) -> Rollout:

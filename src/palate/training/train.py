@@ -5,10 +5,11 @@ Methods:
     rebel       the same pairs, the log-ratio gap regressed on the reward gap: no labels to sample
     dpo_human   TRL's DPO on users' own pairs
     grpo        TRL's GRPO: the adapter answers the prompts itself and the reward vector scores it
+    spectral    one ridge regression on the unembedding, without gradient steps; see `spectral`
 
 `beta` is the price of a nat of KL in reward units, one number for a whole library, so that `dpo`,
-`rebel` and `grpo` aim at the same policy `pi_0 exp(reward / beta)` and soups of experts mean
-something. Every expert starts from the same A (and B = 0) and sees the same pairs in the same
+`rebel`, `grpo` and `spectral` aim at the same policy `pi_0 exp(reward / beta)` and soups of experts
+mean something. Every expert starts from the same A (and B = 0) and sees the same pairs in the same
 order.
 
 Source:
@@ -27,6 +28,8 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +38,12 @@ from datasets import Dataset
 from jaxtyping import Float, Int
 from numpy import ndarray
 from peft import PeftModel
-from torch import Tensor
 from trl import __version__ as trl_version
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from palate.core.errors import InvalidInputError, MissingExtraError
+from palate.core.progress import note
 from palate.core.seeds import generator_for
 from palate.models.load import Base
 from palate.training.grpo import train_grpo
@@ -56,7 +59,6 @@ from palate.training.pair_trainer import (
     OnLoss,
     OnStep,
     PairTrainer,
-    completion_log_probs,
     trained_adapter,
 )
 from palate.training.pairs import (
@@ -69,21 +71,44 @@ from palate.training.pairs import (
     training_order,
 )
 from palate.training.placement import lora_config
+from palate.training.reference import reference_log_probs, sequence_log_probs
 from palate.training.rollouts import Rollout
+from palate.training.spectral import SpectralSolver, head_states, spectral_adapter
 
 TRL_MAJOR = 1  # `PairTrainer` replaces methods of TRL 1.16; its tests run against the installed one
-_BATCH = 32  # answers in one pass
 _NEEDED = ("_prepare_dataset", "_precompute_ref_logps", "_compute_loss")
 
 
-def rollout_data(base: Base, rollouts: Sequence[Rollout]) -> TrainingData:
-    """The rollouts with token ids and reference log-probabilities, ready for any anchor."""
+def rollout_data(
+    base: Base,
+    rollouts: Sequence[Rollout],
+    *,
+    method: str = "rebel",
+    folder: Path | None = None,
+    seed: int = 0,
+) -> TrainingData:
+    """What a method needs of the rollouts, ready for any anchor.
+
+    Args:
+        base: The frozen base.
+        rollouts: Scored answers.
+        method: For `spectral` the solver over hidden states, else reference log-probabilities.
+        folder: Where both are stored once they are computed; `None` stores nothing.
+        seed: Random seed of the solver.
+    """
     sequences = encode_rollouts(base, rollouts)
-    return TrainingData(
-        rollouts=rollouts,
-        sequences=sequences,
-        reference=sequence_log_probs(base.model, sequences),
+    data = TrainingData(rollouts=rollouts, sequences=sequences)
+    if method != "spectral":
+        return replace(data, reference=reference_log_probs(base, sequences, folder=folder))
+    states = head_states(base, sequences, folder=folder)
+    solver = SpectralSolver(
+        states,
+        [row.prompt for row in rollouts],
+        np.array([row.rewards for row in rollouts]),
+        n_vocabulary=base.model.get_output_embeddings().weight.shape[0],
+        seed=seed,
     )
+    return replace(data, solver=solver)
 
 
 def train_expert(
@@ -113,6 +138,8 @@ def train_expert(
     with deterministic(n_threads=job.training.n_threads):
         if job.training.method == "grpo":
             model = train_grpo(base, job, data, on_step=on_step, tracking=tracking)
+        elif job.training.method == "spectral":
+            model = _solved(base, job, data)
         else:
             model = _train_pairs(
                 base, job, data, on_step=on_step, tracking=tracking, on_loss=on_loss
@@ -121,34 +148,29 @@ def train_expert(
     return model
 
 
-def sequence_log_probs(model: Any, sequences: Sequences) -> Float[ndarray, " answers"]:
-    """`[answers]`: log-probability of each answer under the model, nats.
-
-    The reference comes from the same lines as the log-probabilities in training, so an untrained
-    adapter has log-ratios of zero.
-    """
-    lengths = sequences.lengths()
-    order = np.argsort(lengths, kind="stable")  # batches of like length need little padding
-    result = np.zeros(len(sequences))
-    for start in range(0, len(order), _BATCH):
-        rows = order[start : start + _BATCH]
-        ids, mask, is_answer = _padded(sequences, rows, width=int(lengths[rows].max()))
-        with torch.inference_mode():
-            log_probs = completion_log_probs(
-                model,
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                completion_mask=is_answer.to(model.device),
-            )
-        result[rows] = log_probs.double().cpu().numpy()
-    return result
-
-
 def tilt_of(
-    model: PeftModel, sequences: Sequences, reference: Float[ndarray, " answers"], *, beta: float
+    model: PeftModel,
+    sequences: Sequences,
+    reference: Float[ndarray, " answers"],
+    *,
+    beta: float,
+    on_batch: OnStep | None = None,
 ) -> Float[ndarray, " answers"]:
-    """`[answers]`: `beta * log expert/base` of whole answers, in reward units."""
-    return beta * (sequence_log_probs(model, sequences) - reference)
+    """`[answers]`: `beta * log expert/base` of whole answers, in reward units.
+
+    Args:
+        model: The base with the expert's adapter.
+        sequences: Prompts and answers.
+        reference: `[answers]`, log-probabilities under the base, nats.
+        beta: Reward units per nat.
+        on_batch: Called with answers done and answers in all.
+    """
+
+    def report(_values: list[float], done: int) -> None:
+        if on_batch is not None:
+            on_batch(done, len(sequences))
+
+    return beta * (sequence_log_probs(model, sequences, on_batch=report) - reference)
 
 
 def pair_rows(
@@ -199,7 +221,7 @@ def deterministic(*, n_threads: int) -> Generator[None]:
     threads = torch.get_num_threads()
     python_state = random.getstate()
     torch.use_deterministic_algorithms(mode=True)
-    torch.set_num_threads(n_threads)
+    torch.set_num_threads(n_threads or threads)
     try:
         with torch.random.fork_rng():
             yield
@@ -207,6 +229,20 @@ def deterministic(*, n_threads: int) -> Generator[None]:
         random.setstate(python_state)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(mode=before)
+
+
+def _solved(base: Base, job: ExpertJob, data: TrainingData) -> PeftModel:
+    """The closed-form expert; what it says of itself is printed."""
+    if data.solver is None:
+        raise InvalidInputError("The method spectral needs hidden states of the rollouts.")
+    reward = job.anchor.scalarise(np.array([row.rewards for row in data.rollouts]))
+    expert = data.solver.solve(reward, beta=job.training.beta, rank=job.adapter.r)
+    note(
+        f"expert {job.anchor.name}: correlation of tilt and reward on prompts left out "
+        f"{expert.correlation:.2f}, ridge {expert.ridge:g}, energy kept at rank {job.adapter.r} "
+        f"{expert.energy:.2f}"
+    )
+    return spectral_adapter(base, expert, lora_config(base.model, job.adapter))
 
 
 def _train_pairs(
@@ -229,7 +265,7 @@ def _train_pairs(
             max_tokens=settings.max_length,
             seed=job.seed,
         )
-        reference = sequence_log_probs(base.model, sequences)
+        reference = reference_log_probs(base, sequences)
     else:
         sequences, reference = data.sequences, data.reference
         pairs = pairs_of_rollouts(
@@ -263,21 +299,6 @@ def _train_pairs(
         )
         trainer.on_loss = on_loss
         return trained_adapter(trainer, on_step=on_step)
-
-
-def _padded(
-    sequences: Sequences, rows: Int[ndarray, " rows"], *, width: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, which of them are no padding, and which are the answer's."""
-    ids = torch.zeros((len(rows), width), dtype=torch.long)
-    mask, is_answer = torch.zeros_like(ids), torch.zeros_like(ids)
-    for place, row in enumerate(rows.tolist()):
-        prompt, answer = sequences.prompts[row], sequences.answers[row]
-        end = len(prompt) + len(answer)
-        ids[place, :end] = torch.tensor([*prompt, *answer])
-        mask[place, :end] = 1
-        is_answer[place, len(prompt) : end] = 1
-    return ids, mask, is_answer
 
 
 def _require_finite(model: PeftModel, *, name: str) -> None:
