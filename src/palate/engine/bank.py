@@ -240,7 +240,8 @@ def _require_fit(
             f"The expert {expert!r} adapts the embedding {layer!r}; only linear layers can be "
             "stacked."
         )
-    d_out, d_in = matrix.shape if isinstance(module, nn.Linear) else matrix.shape[::-1]
+    is_linear = isinstance(module, nn.Linear)  # a quantised one's matrix is packed
+    d_out, d_in = (module.out_features, module.in_features) if is_linear else matrix.shape[::-1]
     own = (factor.up.shape[0], factor.down.shape[1])
     if own != (d_out, d_in):
         raise FormatError(
