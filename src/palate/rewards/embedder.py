@@ -63,16 +63,16 @@ class Embedder:
         new = sorted(
             {text for text in texts if text not in known}, key=lambda text: (len(text), text)
         )
-        found: dict[str, Float[ndarray, " hidden"]] = {}
+        fresh: dict[str, Float[ndarray, " hidden"]] = {}
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
-            found.update(zip(part, self._embed(part), strict=True))
+            fresh.update(zip(part, self._embed(part), strict=True))
             if on_step is not None:
                 on_step(start + len(part), len(new))
-        rows = [found[text] if text in found else known[text] for text in texts]
-        if len(known) + len(found) > MAX_KNOWN:
+        rows = [fresh[text] if text in fresh else known[text] for text in texts]
+        if len(known) + len(fresh) > MAX_KNOWN:
             self._known = known = {}
-        known.update(found)
+        known.update(fresh)
         return np.array(rows, dtype=np.float64).reshape(len(texts), self.n_hidden)
 
     def _embed(self, texts: Sequence[str]) -> Float[ndarray, "texts hidden"]:

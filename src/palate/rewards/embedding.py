@@ -6,9 +6,9 @@ number, so that its differences chosen minus rejected have mean squared length o
 trunk; the prompt alone cancels. The score is their sum with the coefficients of
 `palate.rewards.bradley_terry`.
 
-It sees no lengths and no words, so what it gets wrong is mostly not what the light trunk gets
-wrong: one can teach and the other judge. It reads the first `max_length` tokens only, and broken
-grammar hardly moves an embedding.
+It sees no lengths and no words, so it is not fooled by what fools the light trunk: full stops
+after every word, or an answer cut after three words (`docs/log.md`, 2026-11-29). It reads the first
+`max_length` tokens only, and words in a random order lower it little.
 
 The folder holds the embedder's name and hash, not its parameters: they are read from where the
 name says, and refused where the hash differs.

@@ -90,14 +90,14 @@ def content_words(text: str) -> set[str]:
 
 def _with_news(text: str) -> Iterator[tuple[str, bool]]:
     """Each sentence, and whether few runs of its words were said before."""
-    said: set[tuple[str, ...]] = set()
+    earlier: set[tuple[str, ...]] = set()
     for sentence in split_sentences(text):
         words = words_of(sentence)
         length = min(RUN, len(words))
         runs = [tuple(words[k : k + length]) for k in range(len(words) - length + 1)]
-        n_said = len(runs) - len(set(runs) - said)
+        n_said = len(runs) - len(set(runs) - earlier)
         yield sentence, n_said <= SAID_SHARE * len(runs)
-        said.update(runs)
+        earlier.update(runs)
 
 
 def _is_whole(sentence: str) -> bool:
