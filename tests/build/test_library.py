@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fakes import save_tiny_llama
-from palate.build.builder import dropped_experts_note
+from palate.build.builder import dropped_experts_note, open_builder
 from palate.build.library import build_library
 from palate.build.reward_sources import split_groups
 from palate.build.run_file import RunSettings, read_prompts
@@ -362,3 +362,10 @@ def test_a_function_that_cannot_be_imported_is_refused(run_file, tmp_path):
     settings = settings_of(run_file, "objectives=[{name: x, reward: {function: 'no.module:f'}}]")
     with pytest.raises(InvalidInputError, match=r"'no\.module:f' cannot be imported"):
         build_library(settings, out=tmp_path / "lib")
+
+
+def test_a_library_stores_what_the_dtype_auto_came_to(run_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("palate.models.load.faster_dtype", lambda *_: "bfloat16")
+    builder = open_builder(settings_of(run_file, "dtype=auto"), out=tmp_path / "library")
+    assert builder.base.dtype == "bfloat16"
+    assert builder.library.manifest.config["dtype"] == "bfloat16"

@@ -236,6 +236,7 @@ def open_builder(
         dtype=settings.dtype,
         device=settings.device,
     )
+    settings = settings.model_copy(update={"dtype": base.dtype})  # what `auto` came to
     most = settings.rollouts.max_completion_length
     require_answers_fit(base, most, key="rollouts.max_completion_length")
     before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None

@@ -92,9 +92,9 @@ class RunSettings(Settings):
     """Everything that determines a library.
 
     Attributes:
-        model_name_or_path: Folder or hub id of the base model.
+        model_name_or_path: Folder, hub id or GGUF file of the base model, or `smollm2-135m`.
         revision: Hub revision of the base.
-        dtype: Type of the base's parameters.
+        dtype: Type of the base's parameters; the library stores what `auto` comes to here.
         device: A torch device.
         objectives: At least one, all different.
         prompts: JSONL or parquet file with a column `prompt`, or a list of prompts.
@@ -112,7 +112,7 @@ class RunSettings(Settings):
 
     model_name_or_path: str
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     device: str = "cpu"
     objectives: Annotated[tuple[ObjectiveSettings, ...], Field(min_length=1)]
     prompts: Prompts
