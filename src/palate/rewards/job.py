@@ -26,7 +26,7 @@ class RewardJob(Settings):
         pairs: Pairs to fit on.
         validation: Pairs to measure on.
         out: New folder for the reward.
-        trunk: `light`, or the folder or hub id of a Hugging Face model.
+        trunk: As `palate.rewards.settings.trunk_settings` reads it.
         objective: Its name; by default the one the pairs give.
         is_swapped: Exchange chosen and rejected; needs `objective`.
         group_by: Column whose equal values belong together; by default the prompt.
