@@ -32,9 +32,10 @@ from palate.core.plan import (
 )
 from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
+from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
-from palate.evaluate.facts import generate_counted
+from palate.engine.protocol import finished
 from palate.library.folder import LibraryFolder
 from palate.models.load import load_base
 from palate.soup.coefficients import reward_space_coefficients
@@ -69,6 +70,27 @@ N_EXPERTS = 12
 N_VOTES = (3, 5, 10, 30, 100)
 N_PROMPTS = 32
 N_OUTPUT_PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Answers sampled by rejection, in the order of the requests."""
+
+    completions: tuple[Completion, ...]
+    n_tokens: int  # of all answers
+    n_proposals: int  # for them
+    n_fallbacks: int  # tokens that reached the cap and came from the explicit soup
+
+
+def generate_counted(engine: LocalEngine, requests: Sequence[Request]) -> Counted:
+    """Answer the requests and count what that took."""
+    pairs = finished(engine.open_session(), requests)
+    return Counted(
+        completions=tuple(completion for _, completion in pairs),
+        n_tokens=sum(len(completion.tokens) for _, completion in pairs),
+        n_proposals=sum(running.n_proposals for running, _ in pairs),
+        n_fallbacks=sum(running.n_fallbacks for running, _ in pairs),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,9 @@ from palate.core.plan import (
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored, answer_log_probs
-from palate.evaluate.facts import generate_counted
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
+from research.soup.study_users import generate_counted
 
 EXPLICIT = output_soup_plan((0.8, -0.5, 0.6))
 PLAN = implicit_plan(EXPLICIT)

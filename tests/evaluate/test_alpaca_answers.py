@@ -31,8 +31,8 @@ def test_every_instruction_is_answered_once_in_order(opened, job):
     rows = json.loads(job.out.read_text())
     assert [row["instruction"] for row in rows] == [f"a b {k}" for k in range(70)]
     assert {row["generator"] for row in rows} == {"me"}
-    assert found.n_answers == 70
-    assert found.coefficients == pytest.approx({"kind": 1.0, "short": 1.0, "plain": 0.0})
+    assert found["n_answers"] == 70
+    assert found["coefficients"] == pytest.approx({"kind": 1.0, "short": 1.0, "plain": 0.0})
 
 
 def test_greedy_answers_are_those_of_palate_generate(opened, job):

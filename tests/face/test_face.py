@@ -85,9 +85,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_vllm_engine_checks_its_settings_and_is_what_a_server_takes(tmp_path: Path) -> None:
     engine = palate.VLLMEngine("http://127.0.0.1:1/v1", max_adapters=4)
     assert engine.settings.max_adapters == 4
-    from palate.serve.assemble import OpensEngine
-
-    assert isinstance(engine, OpensEngine)
+    assert callable(engine.open)
     with pytest.raises(InvalidInputError, match="'max_adaptors'"):
         palate.VLLMEngine("http://127.0.0.1:1/v1", max_adaptors=4)
     with pytest.raises(InvalidInputError, match="holds no adapters"):

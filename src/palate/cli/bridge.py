@@ -31,7 +31,6 @@ def alpaca(
     """Answer AlpacaEval's instructions for one user, for its judges."""
     from palate.core.protocols import SamplingParams
     from palate.evaluate.alpaca import AlpacaJob, answer_instructions
-    from palate.evaluate.rows import plain
 
     opened, known = options.open_for_user(
         library,
@@ -43,8 +42,7 @@ def alpaca(
     )
     sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
     job = AlpacaJob(instructions, out, sampling, generator=generator, seed=seed)
-    answers = answer_instructions(opened, known, job, method=method)
-    print_result(plain(answers), is_json=is_json)
+    print_result(answer_instructions(opened, known, job, method=method), is_json=is_json)
 
 
 @app.command()

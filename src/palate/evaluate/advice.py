@@ -19,7 +19,8 @@ def advice(report: Report) -> list[str]:
     sentences = [_best(report, rivals), _one_pass(report, rivals)]
     sentences += [] if report.auto is None else list(report.auto.sentences)
     sentences += [_unspoken(report, rivals), _untrained(rivals), _portfolio(report)]
-    sentences += [_comparisons(report, method) for method in _learned(report)]
+    learned = dict.fromkeys(point.method for point in report.learning)
+    sentences += [_comparisons(report, method) for method in learned]
     sentences.append(_text(rivals))
     return [sentence for sentence in sentences if sentence]
 
@@ -98,10 +99,6 @@ def _portfolio(report: Report) -> str:
         f"Where only whole adapters can be served, {_name(score)} reaches "
         f"{range_text(score.utility)}, {state}significantly different from the base."
     )
-
-
-def _learned(report: Report) -> list[str]:
-    return list(dict.fromkeys(point.method for point in report.learning))
 
 
 def _comparisons(report: Report, method: str) -> str:

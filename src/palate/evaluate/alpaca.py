@@ -108,17 +108,6 @@ def write_outputs(
 
 
 @dataclass(frozen=True)
-class AlpacaAnswers:
-    """A file of outputs; method and coefficients are those of the first instruction."""
-
-    path: str
-    generator: str  # name of the answers in AlpacaEval
-    method: str
-    coefficients: dict[str, float]  # by expert
-    n_answers: int  # one per instruction
-
-
-@dataclass(frozen=True)
 class AlpacaJob:
     """What is answered, and where to."""
 
@@ -131,8 +120,10 @@ class AlpacaJob:
 
 def answer_instructions(
     library: Library, known: Known, job: AlpacaJob, *, method: str = "auto"
-) -> AlpacaAnswers:
+) -> dict[str, Any]:
     """Answer every instruction as the user wants it, and write the outputs file.
+
+    Method and coefficients that come back are those of the first instruction.
 
     Raises:
         InvalidInputError: the file is missing or empty, or see `Library.decide`.
@@ -152,10 +143,13 @@ def answer_instructions(
             texts += [output.text.strip() for output in outputs]
             report(len(texts), len(prompts))
     write_outputs(job.out, rows, texts, generator=job.generator)
-    first = decisions[0]
-    return AlpacaAnswers(
-        str(job.out), job.generator, first.method, dict(first.coefficients), len(texts)
-    )
+    return {
+        "path": str(job.out),
+        "generator": job.generator,
+        "method": decisions[0].method,
+        "coefficients": dict(decisions[0].coefficients),
+        "n_answers": len(texts),
+    }
 
 
 def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:

@@ -87,10 +87,6 @@ class Cells:
             groups.setdefault((cell[0], cell[2]), []).append(value)
         return np.array([np.mean(group) for group in groups.values()])
 
-    def of_shape(self, shape: str) -> "Cells":
-        """The cells of users whose preference has this shape."""
-        return self.where([row.shape == shape for row in self.rows[self.methods[0]]])
-
     def where(self, is_kept: Sequence[bool]) -> "Cells":
         """Some of the cells."""
 

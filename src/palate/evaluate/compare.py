@@ -109,8 +109,9 @@ def shape_tables(cells: Cells) -> list[ShapeTable]:
 
 def by_shape(cells: Cells) -> dict[str, Cells]:
     """All cells, and those of each shape where there are several."""
+    own = [row.shape for row in cells.rows[cells.methods[0]]]
     shapes = cells.shapes if len(cells.shapes) > 1 else ()
-    return {"all": cells, **{shape: cells.of_shape(shape) for shape in shapes}}
+    return {"all": cells} | {one: cells.where([other == one for other in own]) for one in shapes}
 
 
 def _shape_table(cells: Cells, shape: str) -> ShapeTable:

@@ -201,24 +201,16 @@ def compare(  # noqa: PLR0913  what both doors and the laboratory's board share
     worker = Worker(open_context)
     jobs = jobs_of(suite, suite_prompts(suite), results)
     run_jobs(jobs, worker, results=results, n_workers=n_workers)
-    if with_speeds:
-        _time(suite, worker, results)
+    for method in suite.methods if with_speeds else ():
+        if is_timed(method) and ("fact", SLOWNESS, method, "", suite.seeds[0]) not in results:
+            results.append(speed_facts(worker.context(suite.seeds[0]), method))
     results.notes += notes
-    return results, write_report(content, results, out=out)
-
-
-def write_report(content: Mapping[str, Any], results: Results, *, out: Path) -> Evaluation:
-    """Write `report.html`, `report.md` and `report.json`, without any model.
-
-    Raises:
-        InvalidInputError: a method has no rows, or the methods share no cell.
-    """
-    report = make_report(content, results)
+    report = make_report(content, results)  # from here on without any model
     markdown = render_markdown(report)
     write_json(out / "report.json", report.to_json())
     write_text_atomic(out / "report.md", markdown)
     write_text_atomic(out / "report.html", render_page(report))
-    return Evaluation(report, markdown)
+    return results, Evaluation(report, markdown)
 
 
 def users_from(users: Users) -> tuple[UserSettings, ...]:
@@ -251,14 +243,6 @@ def require_preferences(users: Sequence[UserSettings], library: Library) -> None
     """Raise `InvalidPreferenceError` for a preference off the simplex or an unknown objective."""
     for user in users:
         Preference.from_mapping(user.preference, objectives=library.manifest.objective_names)
-
-
-def _time(suite: Suite, worker: Worker, results: Results) -> None:
-    """Speeds of the first seed's methods, in this process alone."""
-    seed = suite.seeds[0]
-    for method in suite.methods:
-        if is_timed(method) and ("fact", SLOWNESS, method, "", seed) not in results:
-            results.append(speed_facts(worker.context(seed), method))
 
 
 def _store_suite(content: dict[str, Any], out: Path) -> None:

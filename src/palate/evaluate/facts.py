@@ -1,7 +1,6 @@
 """What is measured of an entrant besides its answers: speed, memory, bounds, what it forgets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter, process_time
 
 import numpy as np
@@ -12,9 +11,7 @@ from numpy import ndarray
 from palate.core.decision import Decision
 from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import Request
-from palate.core.types import Completion
 from palate.engine.detokenize import token_texts
-from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.pool import RowMap, pool_log_probs
 from palate.engine.protocol import finished
@@ -88,27 +85,6 @@ def speed_facts(context: Context, name: str) -> list[FactRow]:
     ]
 
 
-@dataclass(frozen=True)
-class Counted:
-    """Answers sampled by rejection, in the order of the requests."""
-
-    completions: tuple[Completion, ...]
-    n_tokens: int  # of all answers
-    n_proposals: int  # for them
-    n_fallbacks: int  # tokens that reached the cap and came from the explicit soup
-
-
-def generate_counted(engine: LocalEngine, requests: Sequence[Request]) -> Counted:
-    """Answer the requests and count what that took."""
-    pairs = finished(engine.open_session(), requests)
-    return Counted(
-        completions=tuple(completion for _, completion in pairs),
-        n_tokens=sum(len(completion.tokens) for _, completion in pairs),
-        n_proposals=sum(running.n_proposals for running, _ in pairs),
-        n_fallbacks=sum(running.n_fallbacks for running, _ in pairs),
-    )
-
-
 def is_timed(name: str) -> bool:
     """Whether the entrant's speed is measured; what is learned costs what its method costs."""
     return parse_name(name).n_comparisons is None
@@ -144,10 +120,11 @@ def _proposals(context: Context, entrant: Entrant) -> FactRow:
         for user in context.task.users
         for prompt in context.task.prompts[:N_COUNTED]
     ]
-    counted = generate_counted(entrant.library.engine, requests)
-    n = counted.n_tokens
-    detail = {"fallback_share": counted.n_fallbacks / n, "n_tokens": n}
-    value = counted.n_proposals / n
+    answered = [running for running, _ in finished(entrant.library.engine.open_session(), requests)]
+    n = sum(len(running.tokens) for running in answered)
+    fallback_share = sum(running.n_fallbacks for running in answered) / n
+    detail = {"fallback_share": fallback_share, "n_tokens": n}
+    value = sum(running.n_proposals for running in answered) / n
     return FactRow("proposals_per_token", IMPLICIT, context.task.seed, value, detail=detail)
 
 

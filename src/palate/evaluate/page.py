@@ -1,6 +1,5 @@
 """The report as one self-contained HTML file: no script, no font, no picture from elsewhere."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +56,10 @@ def figures(report: Report) -> dict[str, str]:
     """Name to `<svg>` element."""
     drawings = {"forest": _forest(report), "matrix": _matrix(report), "frontier": _frontier(report)}
     if report.fronts:
-        panels = [(front.objectives, _titled(front.points)) for front in report.fronts]
+        panels = [
+            (front.objectives, {entry_of(one).title: ends for one, ends in front.points.items()})
+            for front in report.fronts
+        ]
         drawings["fronts"] = as_page_svg(
             front_panels(panels), label="Mean rewards of opposed objectives, one line per method"
         )
@@ -114,7 +116,7 @@ def _matrix(report: Report) -> str:
     figure = heat_table(
         matrix.rates,
         rows=names,
-        columns=[_short(name) for name in names],
+        columns=[n.replace("Personalized", "Pers.").replace(", best of ", ", bo") for n in names],
         is_wanted=is_framed,
         title="share of answers that the row wins against the column",
     )
@@ -169,13 +171,3 @@ def _line(name: str, points: list[CurvePoint]) -> Line:
         [one.low for one in intervals],
         [one.high for one in intervals],
     )
-
-
-def _titled(
-    points: Mapping[str, tuple[tuple[float, float], ...]],
-) -> dict[str, list[tuple[float, float]]]:
-    return {entry_of(method).title: list(some) for method, some in points.items()}
-
-
-def _short(name: str) -> str:
-    return name.replace("Personalized Soups", "Pers. Soups").replace(", best of ", ", bo")

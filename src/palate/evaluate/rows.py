@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from palate.core.errors import FormatError
-from palate.core.files import append_jsonl, hash_value, read_jsonl, write_text_atomic
+from palate.core.files import append_jsonl, hash_value, read_jsonl, write_bytes_atomic
 
 RESULTS = "results.jsonl"
 VERSION = 2  # of the rows; rows before 2 have none
@@ -143,27 +143,21 @@ def open_results(path: Path) -> Results:
 
 def _cut_torn_end(path: Path) -> list[str]:
     """Remove a last line that was cut off; a sentence that says so, or nothing."""
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    body = text.rstrip("\n")
-    start = body.rfind("\n") + 1  # of the last line
-    last = body[start:]
-    if not last or (_is_json(last) and text.endswith("\n")):
-        return []
-    if _is_json(last):  # only the line break is missing
-        write_text_atomic(path, body + "\n")
-        return []
-    write_text_atomic(path, body[:start])
-    return [
-        f"The last line of {path.name} was cut off after {len(last)} characters, as by a crash; it "
-        "was removed and its answer will be made again."
-    ]
-
-
-def _is_json(line: str) -> bool:
+    content = path.read_bytes()
+    earlier, line_break, last = content.rstrip(b"\n").rpartition(b"\n")
     try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
-        return False
+        is_whole = not last or isinstance(json.loads(last), dict)
+    except ValueError:  # no JSON, or no UTF-8
+        is_whole = False
+    if is_whole:
+        if last and not content.endswith(b"\n"):  # only the line break is missing
+            write_bytes_atomic(path, content + b"\n")
+        return []
+    write_bytes_atomic(path, earlier + line_break)
+    return [
+        f"The last line of {path.name} was cut off after {len(last)} bytes, as by a crash; it was "
+        "removed and its answer will be made again."
+    ]
 
 
 def _row(line: Mapping[str, Any], *, place: str) -> Row:

@@ -28,9 +28,7 @@ from palate.evaluate.rows import Results, Row
 from palate.evaluate.suite import Suite
 
 BLOCK = 192  # answers of one job, which an interruption can cost
-OpenContext = Callable[
-    [int], Context
-]  # of a seed; picklable where several processes share the work
+OpenContext = Callable[[int], Context]  # of a seed; picklable for several processes
 
 
 @dataclass(frozen=True)

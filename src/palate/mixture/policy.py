@@ -1,6 +1,6 @@
 """The mixture as a policy: its log-probabilities of sampled answers, now and before an update."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -35,13 +35,8 @@ class OldPolicy:
     def select(self, rows: np.ndarray, *, n_tokens: int) -> "OldPolicy":
         """The answers of these rows, numbers `[rows]`, cut to so many tokens."""
         index = torch.as_tensor(rows, device=self.rewards.device)
-        return OldPolicy(
-            self.log_probs[index, :n_tokens],
-            self.uniform[index],
-            self.rewards[index],
-            self.gains[index, :n_tokens],
-            self.returns[index, :n_tokens],
-        )
+        parts = [getattr(self, part.name)[index] for part in fields(self)]
+        return OldPolicy(*(part[:, :n_tokens] if part.ndim > 1 else part for part in parts))
 
 
 def outcome(controller: nn.Module, answers: Answers) -> Outcome:

@@ -149,7 +149,9 @@ def fewest_members(stakes: Stakes, *, epsilon: float, delta: float) -> Choice:
             f"more than {delta}; widen the tolerance or add a policy there."
         )
     if stakes.values.shape[1] == 2:
-        members = _swept(shrunk, delta=delta)
+        spans = [_interval(shrunk.rows - value, delta=delta + SETTLED) for value in shrunk.values]
+        starts, ends = np.array(spans).T  # of the first share
+        members = interval_cover(starts=starts, ends=ends)
         return Choice(tuple(sorted(members)), shrunk.gap(members).value, -np.inf)
     preferences = starting_users(shrunk.values.shape[1])
     for _ in range(MAX_ROUNDS):
@@ -167,13 +169,6 @@ def starting_users(n_objectives: int) -> Float[ndarray, "users objectives"]:
     """A lattice of some hundred preferences, unit vectors included."""
     denominators = {1: 1, 2: 40, 3: 12, 4: 6, 5: 5, 6: 4}
     return lattice(n_objectives=n_objectives, denominator=denominators.get(n_objectives, 2))
-
-
-def _swept(shrunk: Stakes, *, delta: float) -> list[int]:
-    """Two objectives: an exact sweep over the intervals of the first share."""
-    spans = [_interval(shrunk.rows - value, delta=delta + SETTLED) for value in shrunk.values]
-    starts, ends = np.array(spans).T
-    return interval_cover(starts=starts, ends=ends)
 
 
 def _interval(excess: Float[ndarray, "rows two"], *, delta: float) -> tuple[float, float]:

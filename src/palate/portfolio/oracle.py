@@ -57,6 +57,6 @@ class Ledger:
         self.names.append(name)
         return name
 
-    def payoffs(self, policies: Sequence[str] = ()) -> Payoffs:
-        """The oracle's payoffs, for all recorded policies unless names are given."""
-        return self.oracle.payoffs(policies or self.names)
+    def payoffs(self) -> Payoffs:
+        """The oracle's payoffs for all recorded policies."""
+        return self.oracle.payoffs(self.names)

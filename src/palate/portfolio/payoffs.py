@@ -125,7 +125,9 @@ def payoffs_from_measurements(measurements: Measurements) -> Payoffs:
         standard_errors=errors,
         beta=measurements.beta,
         kl=kl,
-        preferences=_preferences_or_nan(measurements),
+        preferences=measurements.preferences
+        if measurements.preferences.size
+        else np.full((n_policies, n_objectives), np.nan),
     )
     payoffs = Payoffs(
         table=table,
@@ -286,9 +288,3 @@ def _mean_and_influence(
 
 def _standard_error(influence: Float[ndarray, "policies prompts"]) -> Float[ndarray, " policies"]:
     return influence.std(axis=1, ddof=1) / np.sqrt(influence.shape[1])
-
-
-def _preferences_or_nan(measurements: Measurements) -> Float[ndarray, "policies objectives"]:
-    if measurements.preferences.size:
-        return measurements.preferences
-    return np.full((len(measurements.policies), len(measurements.objectives)), np.nan)

@@ -24,7 +24,7 @@ Source: Opper & Archambeau 2009, "The variational Gaussian approximation revisit
 mixture), with the table of Nolan & Wand 2017, "Accurate logistic variational message passing".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float
@@ -136,19 +136,12 @@ class _Normals:
 
     def of(self, users: ndarray) -> "_Normals":
         """Those of some users."""
-        return _Normals(
-            self.z[users],
-            self.precision[users],
-            self.spread[users],
-            self.bound[users],
-            self.slope[users],
-            self.wanted[users],
-        )
+        return _Normals(*(getattr(self, part.name)[users] for part in fields(self)))
 
     def take(self, users: ndarray, other: "_Normals") -> None:
         """Put the normals of some users in place."""
-        for name in ("z", "precision", "spread", "bound", "slope", "wanted"):
-            getattr(self, name)[users] = getattr(other, name)
+        for part in fields(self):
+            getattr(self, part.name)[users] = getattr(other, part.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +153,7 @@ class _Problem:
 
     def of(self, users: ndarray) -> "_Problem":
         """That of some users."""
-        return _Problem(
-            self.x[users], self.offsets[users], self.labels[users], self.discounts[users]
-        )
+        return _Problem(*(getattr(self, part.name)[users] for part in fields(self)))
 
     def at(
         self, z: Float[ndarray, "users free"], precision: Float[ndarray, "users free free"]
@@ -207,7 +198,7 @@ class _Pace:
 
     def of(self, users: ndarray) -> "_Pace":
         """That of some users."""
-        return _Pace(self.length[users], self.step[users], self.change[users])
+        return _Pace(*(getattr(self, part.name)[users] for part in fields(self)))
 
 
 def _closest(problem: _Problem) -> _Normals:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.engine.local import LocalEngine
@@ -32,15 +32,6 @@ HOST, PORT = "127.0.0.1", 8000
 EngineOf = Callable[[Library], Engine]
 
 
-@runtime_checkable
-class OpensEngine(Protocol):
-    """A choice of an engine, such as `palate.library.engines.EngineChoice`."""
-
-    def open(self, library: Library) -> Engine:
-        """The engine that answers from the library."""
-        ...
-
-
 @dataclass(frozen=True)
 class ServeJob:
     """A library to be served, and where."""
@@ -64,7 +55,7 @@ def serve_library(job: ServeJob) -> None:
         FormatError: the library is damaged, or the database belongs to another one.
         ProviderError: the database cannot be reached.
     """
-    _require_safe(job.database, host=job.host)
+    require_safe(job.database, host=job.host)
     library = Library.load(job.library, base=job.base, device=job.device, dtype=job.dtype)
     served = assemble(library, job.settings, database=job.database, engine_of=job.engine_of)
     serve(served, host=job.host, port=job.port)
@@ -80,7 +71,7 @@ def serve_opened(library: Library, options: ServeOptions) -> None:
         ProviderError: the database cannot be reached.
     """
     database, host = _database_of(options.get("store")), options.get("host", HOST)
-    _require_safe(database, host=host)
+    require_safe(database, host=host)
     settings, engine_of = _settings_of(options.get("settings")), _engine_of(options.get("engine"))
     served = assemble(library, settings, database=database, engine_of=engine_of)
     serve(served, host=host, port=options.get("port", PORT))
@@ -138,7 +129,7 @@ def _own_engine(library: Library, settings: ServeSettings) -> Engine:
     )
 
 
-def _require_safe(url: str, *, host: str) -> None:
+def require_safe(url: str, *, host: str) -> None:
     """Refuse a public address without keys, before anything large is loaded."""
     with closing(open_database(url)) as database:
         require_safe_host(host, has_keys=has_keys(database))
@@ -165,13 +156,10 @@ def _settings_of(settings: Any) -> ServeSettings:
 
 
 def _engine_of(engine: Any) -> EngineOf | None:
-    """Opens the engine; `None` answers in this process."""
-    if engine is None:
-        return None
-    if isinstance(engine, OpensEngine):
-        return engine.open
-    if callable(engine):
-        return cast(EngineOf, engine)
+    """Opens the engine, as an `EngineChoice` does; `None` answers in this process."""
+    opened = getattr(engine, "open", engine)
+    if opened is None or callable(opened):
+        return opened
     raise InvalidInputError(
         f"The engine is a {type(engine).__name__}; give an engine such as palate.VLLMEngine, or "
         "a function from the library to one."

@@ -26,12 +26,9 @@ from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.serve.app import make_app
-from palate.serve.assemble import ServeJob, assemble
-from palate.serve.auth import require_safe_host
+from palate.serve.assemble import ServeJob, assemble, require_safe
 from palate.serve.logs import set_up_logs
 from palate.serve.settings import ServeSettings
-from palate.store.database import open_database
-from palate.store.keys import list_keys
 
 REPLICA = "X-Palate-Replica"  # header of every answer: who gave it
 HEALTH_SECONDS = 5.0  # between two looks at a replica
@@ -56,12 +53,7 @@ def serve_replicas(
     require_ray()
     require_shared(job.database)
     LibraryFolder.open(job.library)
-    database = open_database(job.database)  # brings the schema up before many do it
-    try:
-        has_keys = any(not key.is_revoked for key in list_keys(database))
-    finally:
-        database.close()
-    require_safe_host(job.host, has_keys=has_keys)
+    require_safe(job.database, host=job.host)  # brings the schema up before many do it
     ray = start_ray(n_cpus=n_replicas, address=address)
     serve: Any = import_module("ray.serve")
     _end_on_signals()

@@ -46,9 +46,7 @@ class ServeSettings(Settings):
     is_observing: bool = False  # never use a belief, only learn it
     n_candidates: int = Field(default=8, ge=2, le=64)  # from which a question's two are selected
     question_tokens: int = Field(default=128, ge=1)  # of a question's answers, if none are asked
-    learning: LearningSettings = (
-        LearningSettings()
-    )  # a population's gain in `soup.json` goes before
+    learning: LearningSettings = LearningSettings()  # a gain in `soup.json` goes before
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     is_traced: bool = False  # send OpenTelemetry spans to the global provider
 

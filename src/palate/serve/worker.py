@@ -131,15 +131,11 @@ class EngineWorker:
             if job.is_done:
                 continue
             is_last = isinstance(event, Exception) or event[1].finish is not None
-            if job.is_pending:
-                job.is_pending = False
-                self._n_pending -= 1
-                self.metrics.waiting.set(self._n_pending)
-            job.is_done = is_last
+            self._settle(job, is_done=is_last)
             job.events.put_nowait((job, event))
 
-    def _settle(self, job: Job) -> None:
-        job.is_done = True
+    def _settle(self, job: Job, *, is_done: bool = True) -> None:
+        job.is_done = is_done
         if job.is_pending:
             job.is_pending = False
             self._n_pending -= 1

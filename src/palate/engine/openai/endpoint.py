@@ -180,7 +180,7 @@ class Endpoint:
         """The tokens of a choice: by their names, or else its text tokenized."""
         listed: Any = choice.logprobs
         names = [str(name) for name in getattr(listed, "tokens", None) or []]
-        if names and all(self._is_known(name) for name in names):
+        if names and all(n.startswith(ID_MARK) or n in self._by_text for n in names):
             chunk = chunk_of(choice, self._by_text)
             tops = chunk.tops or ({},) * len(names)
             log_probs = chunk.log_probs or (0.0,) * len(names)
@@ -188,9 +188,6 @@ class Endpoint:
             return
         for token in self._ids(choice.text, has_specials=False) if choice.text else []:
             yield token, 0.0, {}
-
-    def _is_known(self, name: str) -> bool:
-        return name.startswith(ID_MARK) or name in self._by_text
 
     def _end_tokens(self) -> list[int]:
         return sorted(self._base.stop_ids)[:1]

@@ -1,6 +1,6 @@
 """`/v1/chat/completions` and `/v1/completions`, as OpenAI's clients speak them."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field, model_validator, with_config
 from typing_extensions import TypedDict
@@ -293,6 +293,3 @@ class ModelsOut(TypedDict):
 
     object: Literal["list"]
     data: list[ModelOut]
-
-
-Chunk = dict[str, Any]  # one event of a stream; keys as in OpenAI's chunks
