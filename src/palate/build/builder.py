@@ -300,7 +300,7 @@ def _with_rollouts(
         derive_seed(settings.seed, "rollouts"),
         tuple(dict.fromkeys(row.instruction for row in settings.objectives if row.instruction)),
     )
-    sampled_by = {
+    sampled_by: dict[str, Any] = {
         "base": base.fingerprint,
         "prompts": prompts,
         "settings": settings.rollouts.model_dump(exclude={"num_prompted_generations"}),
@@ -335,8 +335,12 @@ def _sampled(library: LibraryFolder, job: RolloutJob, base: Base) -> list[Rollou
             engine,
             job,
             library.unfinished_rollouts,
-            as_read=lambda prompt, instruction: format_messages(
-                base, with_instruction(prompt, instruction)
-            ),
+            as_read=lambda prompt, instruction: _as_read(base, prompt, instruction),
             on_progress=report,
         )
+
+
+def _as_read(base: Base, prompt: str, instruction: str) -> str:
+    messages = with_instruction(prompt, instruction)
+    is_plain = isinstance(messages, str)
+    return format_messages(base, messages if is_plain else [dict(one) for one in messages])

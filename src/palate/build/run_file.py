@@ -17,7 +17,7 @@ from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import GradeSettings, TransformerSettings
 from palate.training.anchors import AnchorSettings, require_name
 from palate.training.job import TrainSettings
-from palate.training.placement import AdapterSettings
+from palate.training.placement import HEAD, AdapterSettings
 from palate.training.rollouts import RolloutSettings
 
 _SOURCES = ("pairs", "folder", "rule", "function", "model", "judge")
@@ -133,6 +133,15 @@ class RunSettings(Settings):
             raise ValueError(f"the objective {twice[0]!r} occurs more than once")
         for name in names:
             require_name(name, what="objective")
+        return self
+
+    @model_validator(mode="after")
+    def _spectral_is_on_the_head(self) -> "RunSettings":
+        if self.training.method == "spectral" and self.adapter.target_modules != HEAD:
+            raise ValueError(
+                f"the method spectral solves for the unembedding: set adapter.target_modules to "
+                f"{HEAD}, not {self.adapter.target_modules!r}"
+            )
         return self
 
     @property

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palate.core.errors import InvalidInputError
+from palate.library.shipped import library_folder
 
 if TYPE_CHECKING:
     from palate.core.decision import Known
     from palate.library.engines import EngineChoice
     from palate.library.library import Library
 
-LibraryFolder = Annotated[Path, typer.Argument(help="Folder of a library.")]
+_LIBRARY = {"parser": library_folder, "metavar": "LIBRARY"}
+LibraryFolder = Annotated[
+    Path, typer.Argument(help="Folder of a library, or smollm2-135m.", **_LIBRARY)
+]
 LibraryOrBase = Annotated[
-    Path, typer.Argument(help="Folder of a library, or of a bare base model.")
+    Path, typer.Argument(help="Folder of a library or a bare base, or smollm2-135m.", **_LIBRARY)
 ]
 BasePath = Annotated[
     str | None, typer.Option("--base", help="Where the base is now, if it has moved.")

@@ -50,6 +50,7 @@ from palate.library.opening import LoadOptions, ServeOptions, open_parts
 from palate.library.portfolio import LibraryPortfolio, open_portfolio
 from palate.library.rewards import library_rewards
 from palate.library.safety_floor import Floor, floored
+from palate.library.shipped import library_folder
 from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis
 from palate.mixture.rollout import CONTROLLER
 from palate.models.chat import format_messages
@@ -103,7 +104,8 @@ class Library:
         """The library in a folder, ready to answer; a bare base model is a library of no experts.
 
         Args:
-            folder: Made by `palate build`, or the folder of a base model.
+            folder: Made by `palate build`, the name of a shipped library (`smollm2-135m`), or the
+                folder of a base model.
             base: Where the base is now, if not where the library says.
             device: As torch names devices.
             dtype: Data type of the base's parameters.
@@ -114,7 +116,7 @@ class Library:
             FormatError: the base is not the library's, or a part was changed.
         """
         options = LoadOptions(base=base, device=device, dtype=dtype, reward_funcs=reward_funcs)
-        library = cls(*open_parts(Path(folder), **options))
+        library = cls(*open_parts(library_folder(folder), **options))
         library._options = options
         return library
 

@@ -89,11 +89,7 @@ def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[st
     head = model.get_output_embeddings()
     names = [name for name, module in model.named_modules() if module is head]
     if settings.target_modules == HEAD:
-        if not names:
-            raise InvalidInputError(
-                f"The base {model.name_or_path!r} has no unembedding layer; use target_modules "
-                f"{ALL!r}."
-            )
+        unembedding(model)
         return names
     linear = [
         name
@@ -113,6 +109,20 @@ def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[st
             f"{settings.target_modules!r}; use others."
         )
     return layers
+
+
+def unembedding(model: PreTrainedModel) -> nn.Module:
+    """The layer that turns hidden states into logits; its matrix is `[vocab, hidden]`.
+
+    Raises:
+        InvalidInputError: the model has none.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise InvalidInputError(
+            f"The base {model.name_or_path!r} has no unembedding layer; use target_modules {ALL!r}."
+        )
+    return head
 
 
 def _listed(names: Sequence[str], endings: set[str]) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from palate.core.files import read_json, write_json, write_text_atomic
 from palate.core.types import BaseRecord
-from palate.training.job import ExpertJob
+from palate.training.job import ExpertJob, TrainSettings
 
 CONFIG = "adapter_config.json"
 PARAMETERS = "adapter_model.safetensors"
@@ -32,7 +32,7 @@ mixes per user.
 | | |
 |---|---|
 | wants | {wants} |
-| method | {method}, {max_steps} steps of {step_size} {unit}, learning rate {learning_rate:g} |
+| method | {method}, {steps} |
 | KL price (beta) | {beta:g} reward units per nat |
 | adapter | rank {r}, lora_alpha {lora_alpha:g}{rslora}, target modules `{target_modules}` |
 | seed | {seed} |
@@ -100,8 +100,7 @@ def render_card(
         "name": job.anchor.name,
         "wants": _wants(job),
         "r": job.adapter.r,
-        "step_size": training.per_device_train_batch_size * training.gradient_accumulation_steps,
-        "unit": "answers" if training.method == "grpo" else "pairs",
+        "steps": _steps(training),
         "lora_alpha": job.adapter.lora_alpha,
         "rslora": " (rsLoRA)" if job.adapter.use_rslora else "",
         "target_modules": modules if isinstance(modules, str) else ", ".join(modules),
@@ -113,6 +112,15 @@ def render_card(
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
     return _CARD.format(**training.model_dump(), **fields)
+
+
+def _steps(training: TrainSettings) -> str:
+    if training.method == "spectral":
+        return "one ridge regression on the unembedding"
+    size = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    unit = "answers" if training.method == "grpo" else "pairs"
+    rate = f"learning rate {training.learning_rate:g}"
+    return f"{training.max_steps} steps of {size} {unit}, {rate}"
 
 
 def _wants(job: ExpertJob) -> str:

@@ -47,6 +47,7 @@ from palate.core.seeds import generator_for
 from palate.models.adapter import Factor
 from palate.models.load import Base
 from palate.training.pairs import Sequences, padded
+from palate.training.placement import unembedding
 from palate.training.reference import data_key
 
 N_SKETCH = 256
@@ -127,7 +128,7 @@ def _states_of(base: Base, sequences: Sequences, rows: Int[ndarray, " rows"]) ->
     ).last_hidden_state[:, :-1]
     chosen = is_answer[:, 1:].bool()
     states = hidden[chosen.to(base.device)]
-    logits = base.model.get_output_embeddings()(states).float()
+    logits = unembedding(base.model)(states).float()
     values, likely = logits.topk(min(N_LIKELY, logits.shape[1]), dim=1)
     return HeadStates(
         states.to("cpu", torch.float16),

@@ -70,7 +70,7 @@ from palate.training.pairs import (
     pairs_of_rollouts,
     training_order,
 )
-from palate.training.placement import lora_config
+from palate.training.placement import lora_config, unembedding
 from palate.training.reference import reference_log_probs, sequence_log_probs
 from palate.training.rollouts import Rollout
 from palate.training.spectral import SpectralSolver, head_states, spectral_adapter
@@ -105,7 +105,7 @@ def rollout_data(
         states,
         [row.prompt for row in rollouts],
         np.array([row.rewards for row in rollouts]),
-        n_vocabulary=base.model.get_output_embeddings().weight.shape[0],
+        n_vocabulary=unembedding(base.model).get_parameter("weight").shape[0],
         seed=seed,
     )
     return replace(data, solver=solver)
