@@ -109,7 +109,9 @@ class Builder:
         card = render_card(job, base=base, tilt=tilt, versions=versions)
         self.library = self.library.with_expert(
             record,
-            lambda folder: fill_expert_folder(folder, model=model, base_path=base.path, card=card),
+            lambda folder: fill_expert_folder(
+                folder, model=model, base_path=base.path, card=card, dtype=job.adapter.dtype
+            ),
         )
         self.trained.append(anchor.name)
         _forget_checkpoints(self._tracking(job))

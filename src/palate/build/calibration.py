@@ -63,11 +63,15 @@ class CalibrationSettings(Settings):
         n_prompts: How many are answered by every method for every preference of the grid.
         max_points: Most preferences of the grid: the lattice with the largest denominator that has
             no more.
+        temperature: At which answers are sampled; give the one that users are served with.
+        methods: Which are measured; empty measures every method that the library can serve.
     """
 
     prompts: str | tuple[str, ...] | None = None
     n_prompts: int = Field(default=24, ge=MIN_PROMPTS)
     max_points: int = Field(default=60, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +81,7 @@ class Calibration:
     library: Library
     prompts: tuple[str, ...]
     judges: RewardVector
-    max_tokens: int
+    sampling: SamplingParams
     seed: int
 
     def rewards(
@@ -97,11 +101,10 @@ class Calibration:
             for prompt in self.prompts
         ]
         texts: list[str] = []
-        sampling = SamplingParams(max_tokens=self.max_tokens)
         for start in range(0, len(different), BLOCK):
             block = slice(start, start + BLOCK)
             outputs = generate_all(
-                self.library, different[block], sampling=sampling, seeds=seeds[block]
+                self.library, different[block], sampling=self.sampling, seeds=seeds[block]
             )
             texts += [output.text for output in outputs]
             on_answers(len(outputs))
@@ -156,11 +159,16 @@ def calibrate_methods(
     denominator = grid_denominator(
         n_objectives=len(library.manifest.objectives), max_points=settings.max_points
     )
-    settings_key = hash_value([list(prompts), denominator, max_tokens, seed])
+    sampling = SamplingParams(temperature=settings.temperature, max_tokens=max_tokens)
+    measured_by = [list(prompts), denominator, max_tokens, seed]
+    if settings.temperature != 1.0:
+        measured_by.append(settings.temperature)
+    settings_key = hash_value(measured_by)
     before = library.method_table
     rows = before.rows if before is not None and before.settings_key == settings_key else ()
     have = {(row.method, row.n_candidates) for row in rows}
-    missing = [one for one in entries if one not in have and can_serve(library, one[0])]
+    wanted = [one for one in entries if one[0] in (settings.methods or (one[0],))]
+    missing = [one for one in wanted if one not in have and can_serve(library, one[0])]
     if before is not None and rows and not missing:
         return before
     judges, self_judged = held_back_rewards(library.files)
@@ -174,7 +182,7 @@ def calibrate_methods(
         key=table_key(library.manifest, library.strength, library.floor),
         settings_key=settings_key,
     )
-    work = Calibration(library, tuple(prompts), judges, max_tokens, seed)
+    work = Calibration(library, tuple(prompts), judges, sampling, seed)
     for row in _rows(work, missing, denominator=denominator):  # saved one by one
         table = replace(table, rows=(*table.rows, row))
         save_method_table(library.files, table)

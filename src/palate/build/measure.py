@@ -84,7 +84,10 @@ def measure_library(
     if library.basis.strength is None:
         seed = derive_seed(settings.seed, "strength")
         max_tokens = settings.rollouts.max_completion_length
-        measure_strength(library, prompts, max_tokens=max_tokens, seed=seed)
+        temperature = settings.calibration.temperature
+        measure_strength(
+            library, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
     return MeasuredLibrary(library.strength, _calibrated(library, prompts, settings, MEASURED))
 
 

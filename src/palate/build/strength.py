@@ -69,7 +69,12 @@ class Wholeness:
 
 
 def measure_strength(
-    library: Library, prompts: Sequence[str], *, max_tokens: int, seed: int = 0
+    library: Library,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> dict[float, Wholeness]:
     """Write the largest candidate that passes into `soup.json`; the smallest where none does.
 
@@ -77,12 +82,14 @@ def measure_strength(
         library: A library with a `soup.json`.
         prompts: Calibration prompts.
         max_tokens: Longest answer.
+        temperature: At which answers are sampled.
         seed: Random seed of preferences and answers.
 
     Returns:
         Wholeness by candidate, up to the first that failed.
     """
-    work = _Work(library, tuple(prompts), SamplingParams(max_tokens=max_tokens), seed)
+    sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+    work = _Work(library, tuple(prompts), sampling, seed)
     preferences = _preferences(len(library.manifest.objectives), seed=seed)
     own = work.answers([library.decide(prompt, method="base") for prompt in work.places(1)])
     least = work.least_log_probs(own)

@@ -12,6 +12,7 @@ Source:
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from peft import LoraConfig
 from pydantic import Field, field_validator
@@ -36,6 +37,7 @@ class AdapterSettings(Settings):
         use_rslora: Scale by `lora_alpha / sqrt(r)` instead.
         target_modules: `all-linear`, `lm_head`, `top_no_kv`, or a list of names of layers.
         n_top_blocks: For `top_no_kv`: how many of the last blocks.
+        dtype: Type in which an adapter is stored; it is trained in float32.
     """
 
     RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
@@ -49,6 +51,7 @@ class AdapterSettings(Settings):
     use_rslora: bool = False
     target_modules: str | tuple[str, ...] = ALL
     n_top_blocks: int = Field(default=2, ge=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     @field_validator("target_modules")
     @classmethod

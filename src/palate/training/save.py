@@ -9,6 +9,7 @@ from torch import Tensor
 
 from palate.core.files import read_json, write_json, write_text_atomic
 from palate.core.types import BaseRecord
+from palate.models.dtype import DTYPES
 from palate.training.job import ExpertJob, TrainSettings
 
 CONFIG = "adapter_config.json"
@@ -56,6 +57,7 @@ def fill_expert_folder(
     model: PeftModel,
     base_path: str,
     card: str,
+    dtype: str = "float32",
     parameters: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write `adapter_config.json`, `adapter_model.safetensors` and the card into the folder.
@@ -68,11 +70,15 @@ def fill_expert_folder(
         model: The base with one trained adapter.
         base_path: What the configuration calls the base.
         card: The model card.
+        dtype: Type in which the parameters are stored.
         parameters: `[out, in]` by name, where the model itself has only shards of them.
     """
-    named: dict[str, Any] = {} if parameters is None else {"state_dict": dict(parameters)}
+    if parameters is None:
+        trained = model.named_parameters()
+        parameters = {name: value.detach() for name, value in trained if value.requires_grad}
+    stored = {name: value.to(DTYPES[dtype]) for name, value in parameters.items()}
     model.save_pretrained(
-        str(folder), safe_serialization=True, save_embedding_layers=False, **named
+        str(folder), safe_serialization=True, save_embedding_layers=False, state_dict=stored
     )
     (folder / PARAMETERS).chmod(0o644)  # safetensors makes files that others cannot read
     config: dict[str, Any] = read_json(folder / CONFIG)
