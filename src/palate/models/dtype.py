@@ -56,7 +56,7 @@ def require_dtype(dtype: str, *, device: str) -> None:
 
 
 def load_options(dtype: str, *, device: str) -> dict[str, Any]:
-    """What transformers' `from_pretrained` is told of a data type that `require_dtype` let pass."""
+    """What transformers' `from_pretrained` takes for a data type that `require_dtype` let pass."""
     if dtype not in QUANTIZED:
         return {"dtype": DTYPES.get(dtype, AUTO)}
     return {
@@ -118,5 +118,5 @@ def _processor() -> str:
     """The processor's name and instructions as Linux tells them; nothing elsewhere."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
-    told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    return "\n".join(dict.fromkeys(told))
+    facts = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return "\n".join(dict.fromkeys(facts))

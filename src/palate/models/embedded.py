@@ -77,10 +77,10 @@ def resolve_base(name: str) -> str:
         FormatError: the GGUF file is of a kind that transformers cannot read.
         MissingExtraError: the package `gguf` is not installed.
     """
-    found = _located(name, BASES[name]) if name in BASES else name
-    if not found.endswith(".gguf"):
-        return found
-    path = Path(found)
+    place = _located(name, BASES[name]) if name in BASES else name
+    if not place.endswith(".gguf"):
+        return place
+    path = Path(place)
     if not path.is_file():
         raise InvalidInputError(f"The GGUF file {name!r} does not exist; give the path of a file.")
     return str(_converted(path))
