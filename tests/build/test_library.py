@@ -216,6 +216,30 @@ def test_a_build_killed_at_random_moments_ends_with_the_same_bytes(run_file, tmp
     assert (killed / "library.json").read_bytes() == (whole / "library.json").read_bytes()
 
 
+@pytest.mark.parametrize("method", ["rebel", "spectral"])
+def test_on_policy_rounds_add_the_experts_answers_and_go_on_to_the_same_bytes(
+    run_file, tmp_path, method
+):
+    changes = ["training.n_round_prompts=2", f"training.method={method}"]
+    if method == "spectral":
+        changes.append("adapter.target_modules=lm_head")
+    one = build_library(settings_of(run_file, *changes), out=tmp_path / "one")
+    assert one.library.folder.joinpath("experts").is_dir()
+    changes.append("training.n_rounds=2")
+    two = build_library(settings_of(run_file, *changes), out=tmp_path / "two")
+    assert parameters(tmp_path / "one") != parameters(tmp_path / "two")
+    names = two.library.manifest.expert_names
+    assert two.trained == (*names, *names)
+    (path,) = (tmp_path / "two/cache").glob("rollouts-*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {row["expert"] for row in rows} == set(names)
+    # stopped after the first round: the first round's experts are kept and asked
+    again = build_library(settings_of(run_file, *changes), out=tmp_path / "one")
+    assert again.trained == names
+    assert parameters(tmp_path / "one") == parameters(tmp_path / "two")
+    assert build_library(settings_of(run_file, *changes), out=tmp_path / "one").trained == ()
+
+
 def test_another_base_is_refused(run_file, tmp_path):
     build_library(settings_of(run_file), out=tmp_path / "lib")
     other = save_tiny_llama(tmp_path / "other", seed=1)

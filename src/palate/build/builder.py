@@ -5,7 +5,7 @@ run on the same scored answers. Every part is entered into the library when it i
 hash of everything that determines it; one that is there already is not made again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -71,11 +71,12 @@ class Builder:
     """
 
     def __init__(self, settings: RunSettings, base: Base, library: LibraryFolder) -> None:
-        """Sample and score the answers that the library lacks."""
+        """Sample and score the answers that the library lacks; the first round is open."""
         self.settings = settings
         self.base = base
         self.library, self.rollouts, self.reward = _with_rollouts(library, settings, base)
         self.trained: list[str] = []
+        self._round = 1
         self._forget_stale()
 
     @property
@@ -84,8 +85,10 @@ class Builder:
         return hash_value({name: part.key for name, part in self.library.manifest.rewards.items()})
 
     def has(self, anchor: Anchor) -> bool:
-        """Whether the library has this anchor's expert with these settings."""
-        return self.library.has_expert(anchor.name, key=self._key(self._job(anchor)))
+        """Whether the library has this anchor's expert, of this round or a later one."""
+        rounds = range(self._round, self.settings.training.n_rounds + 1)
+        keys = [self._key(self._job(anchor), number) for number in rounds]
+        return any(self.library.has_expert(anchor.name, key=key) for key in keys)
 
     def make(self, anchor: Anchor, *, title: str) -> None:
         """Train the anchor's expert, unless it is there already.
@@ -116,15 +119,40 @@ class Builder:
         self.trained.append(anchor.name)
         _forget_checkpoints(self._tracking(job))
 
+    def open_round(self, number: int, anchors: Sequence[Anchor]) -> None:
+        """Go on to a round: its experts learn from the last round's experts' answers, too."""
+        self._round = number
+        if number == 1:
+            return
+        names = tuple(anchor.name for anchor in anchors)
+        before = hash_value([self._key(self._job(anchor), number - 1) for anchor in anchors])
+        path = self._cache / f"rollouts-{before[:16]}.jsonl"
+        if not path.is_file() and all(self.has(anchor) for anchor in anchors):
+            return
+        path.parent.mkdir(exist_ok=True)
+        folders = {name: self.library.expert_folder(name) for name in names}
+        bank = AdapterBank.load(self.base, folders)
+        prompts = tuple(dict.fromkeys(row.prompt for row in own_answers(self.rollouts)))
+        job = RolloutJob(
+            prompts[: self.settings.training.n_round_prompts],
+            self.settings.rollouts,
+            derive_seed(self.settings.seed, "rollouts", "round", number),
+            experts=names,
+        )
+        answers = _sampled(self.base, bank, job, path, title=f"round {number}: experts answer")
+        bank.close()
+        self.rollouts = (*self.rollouts, *score_rollouts(answers, self.reward))
+        self.__dict__.pop("_data", None)
+
     def keep(self, names: tuple[str, ...]) -> None:
         """Leave only these experts in the library, in this order."""
         self.library = self.library.with_experts_of(names)
 
     def _forget_stale(self) -> None:
         """Drop experts of other settings, so that a library never mixes the two."""
-        anchors = [record.anchor for record in self.library.manifest.experts]
-        current = tuple(anchor.name for anchor in anchors if self.has(anchor))
-        if len(current) < len(anchors):
+        records = self.library.manifest.experts
+        current = tuple(row.anchor.name for row in records if self.has(row.anchor))
+        if len(current) < len(records):
             self.keep(current)
 
     @cached_property
@@ -173,8 +201,8 @@ class Builder:
         folder = self.library.folder / "logs" / job.anchor.name / self._key(job)[:12]
         return Tracking(self.settings.report_to, folder)
 
-    def _key(self, job: ExpertJob) -> str:
-        """Hash of everything that determines the expert's parameters."""
+    def _key(self, job: ExpertJob, number: int | None = None) -> str:
+        """Hash of everything that determines the expert's parameters, in a round."""
         manifest = self.library.manifest
         rollouts = manifest.rollouts
         return hash_value(
@@ -188,7 +216,8 @@ class Builder:
                 },
                 "anchor": job.anchor.to_json(),
                 "adapter": job.adapter.model_dump(),
-                "training": job.training.model_dump(exclude={"save_steps"}),
+                "training": job.training.model_dump(exclude={"save_steps", "n_rounds"}),
+                "round": number or self._round,
                 "seed": job.seed,
                 "dtype": manifest.config["dtype"],
                 "device": manifest.config["device"],
@@ -317,7 +346,8 @@ def _with_rollouts(
     if library.has_rollouts(key=sampling_key):
         answers = read_rollouts(library.rollouts_path, objectives=settings.objective_names)
     else:
-        answers = _sampled(library, job, base)
+        path, bank = library.unfinished_rollouts, AdapterBank(base, {})
+        answers = _sampled(base, bank, job, path, title="sample the base")
     for objective in settings.objectives:
         library = add_reward(library, objective, own_answers(answers), seed=settings.seed)
     reward = library_rewards(library)
@@ -330,13 +360,14 @@ def _with_rollouts(
     return library, tuple(rollouts), reward
 
 
-def _sampled(library: LibraryFolder, job: RolloutJob, base: Base) -> list[Rollout]:
-    engine = LocalEngine(base, AdapterBank(base, {}))
-    with progress_of("sample the base, prompts") as report:
+def _sampled(
+    base: Base, bank: AdapterBank, job: RolloutJob, path: Path, *, title: str
+) -> list[Rollout]:
+    with progress_of(f"{title}, prompts") as report:
         return sample_answers(
-            engine,
+            LocalEngine(base, bank),
             job,
-            library.unfinished_rollouts,
+            path,
             as_read=lambda prompt, instruction: _as_read(base, prompt, instruction),
             on_progress=report,
         )

@@ -139,9 +139,11 @@ def build_library(
         require_growable(settings, settings.portfolio)
     with deterministic(n_threads=settings.training.n_threads):
         builder = open_builder(settings, out=out, reward_funcs=reward_funcs)
-        missing = [anchor for anchor in anchors if not builder.has(anchor)]
-        for place, anchor in enumerate(missing, start=1):
-            builder.make(anchor, title=f"{place} of {len(missing)}")
+        for number in range(1, settings.training.n_rounds + 1):
+            builder.open_round(number, anchors)
+            missing = [anchor for anchor in anchors if not builder.has(anchor)]
+            for place, anchor in enumerate(missing, start=1):
+                builder.make(anchor, title=f"{place} of {len(missing)}")
         if only is not None:
             return Built(builder.library, tuple(builder.trained), monotonic() - start)
         grown = None if settings.portfolio is None else grow(builder, settings.portfolio)

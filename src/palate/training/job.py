@@ -46,6 +46,9 @@ class TrainSettings(Settings):
         max_length: For `dpo_human`: most tokens of prompt and answer together.
         num_generations: For `grpo`: answers per prompt and step.
         max_completion_length: For `grpo`: most tokens of an answer.
+        n_rounds: On-policy rounds: after each but the last, every expert answers `n_round_prompts`
+            prompts, and all experts are trained anew with these answers beside the others.
+        n_round_prompts: See `n_rounds`.
         save_steps: A checkpoint each time so many steps are done; 0 for none.
         n_threads: CPU threads, part of what determines the result; 0 takes torch's own number.
     """
@@ -73,6 +76,8 @@ class TrainSettings(Settings):
     max_length: int = Field(default=512, ge=2)
     num_generations: int = Field(default=8, ge=2)
     max_completion_length: int = Field(default=64, ge=1)
+    n_rounds: int = Field(default=1, ge=1)
+    n_round_prompts: int = Field(default=100, ge=1)
     save_steps: int = Field(default=10, ge=0)
     n_threads: int = Field(default=0, ge=0)
 

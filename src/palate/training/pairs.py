@@ -37,6 +37,10 @@ class Sequences:
         """Number of answers."""
         return len(self.answers)
 
+    def __add__(self, other: "Sequences") -> "Sequences":
+        """These answers, then the other ones."""
+        return Sequences(self.prompts + other.prompts, self.answers + other.answers)
+
     def lengths(self) -> Int[ndarray, " answers"]:
         """Tokens of prompt and answer together."""
         pairs = zip(self.prompts, self.answers, strict=True)

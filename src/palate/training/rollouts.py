@@ -22,7 +22,7 @@ from pydantic import Field
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import append_jsonl, read_jsonl, write_jsonl
-from palate.core.plan import reference_plan
+from palate.core.plan import member_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
@@ -31,6 +31,9 @@ from palate.training.anchors import require_rewards
 
 Progress = Callable[[int, int], None]  # (done, of all)
 Format = Callable[[str, str], str]  # a prompt and an instruction -> as the base reads them
+
+
+_SOURCES = ("instruction", "expert")  # left out of a file where they are empty
 
 
 class RewardScores(Protocol):
@@ -59,6 +62,7 @@ class Rollout:
     rewards: tuple[float, ...]  # `[objectives]` in [0, 1]; empty before scoring
     finish: str  # `stop` when it ended by itself, `length` when it was cut
     instruction: str = ""  # the system sentence it was sampled under
+    expert: str = ""  # the expert that gave it in an on-policy round
 
 
 class RolloutSettings(Settings):
@@ -98,6 +102,7 @@ class RolloutJob:
     settings: RolloutSettings
     seed: int
     instructions: tuple[str, ...] = ()  # of the objectives, all different
+    experts: tuple[str, ...] = ()  # that answer instead of the base, in the bank's order
 
     def __post_init__(self) -> None:
         """Refuse no prompts and prompts that occur twice."""
@@ -110,16 +115,19 @@ class RolloutJob:
             )
 
     @property
-    def places(self) -> list[tuple[str, int]]:
-        """Instruction and number of every answer of one prompt, in order."""
-        own = [("", place) for place in range(self.settings.num_generations)]
-        n_each = self.settings.num_prompted_generations
-        return own + [(text, place) for text in self.instructions for place in range(n_each)]
+    def places(self) -> list[tuple[str, str, int]]:
+        """Instruction, expert and number of every answer to one prompt, in order."""
+        n, n_prompted = self.settings.num_generations, self.settings.num_prompted_generations
+        if self.experts:
+            return [("", name, place) for name in self.experts for place in range(n)]
+        own = [("", "", place) for place in range(n)]
+        texts = self.instructions
+        return own + [(text, "", place) for text in texts for place in range(n_prompted)]
 
 
 def own_answers(rollouts: Sequence[Rollout]) -> list[Rollout]:
     """The answers that the base gave under no instruction: samples of the reference."""
-    return [row for row in rollouts if not row.instruction]
+    return [row for row in rollouts if not row.instruction and not row.expert]
 
 
 def sample_answers(
@@ -218,38 +226,37 @@ def _chunk(
     sampling = SamplingParams(
         temperature=settings.temperature, max_tokens=settings.max_completion_length
     )
-    plan = reference_plan(n_experts=0)
+    n_experts = len(job.experts)
+    plans = {"": reference_plan(n_experts=n_experts)} | {
+        name: member_plan(index=index, n_experts=n_experts)
+        for index, name in enumerate(job.experts)
+    }
     items = [(prompt, *place) for prompt in prompts for place in job.places]
     completions = engine.generate(
         [
             Request(
                 prompt=as_read(prompt, instruction),
-                plan=plan,
+                plan=plans[expert],
                 sampling=sampling,
-                seed=_seed(job, prompt, instruction, place),
+                seed=derive_seed(job.seed, "rollout", prompt, *source, place),
             )
-            for prompt, instruction, place in items
+            for prompt, instruction, expert, place in items
+            for source in [[text for text in (instruction, expert) if text]]
         ]
     )
     return [
         Rollout(
             *(prompt, one.text, one.tokens, float(sum(one.log_probs)), (), one.finish),
             instruction=instruction,
+            expert=expert,
         )
-        for (prompt, instruction, _), one in zip(items, completions, strict=True)
+        for (prompt, instruction, expert, _), one in zip(items, completions, strict=True)
     ]
-
-
-def _seed(job: RolloutJob, prompt: str, instruction: str, place: int) -> int:
-    labels = [prompt, place] if not instruction else [prompt, instruction, place]
-    return derive_seed(job.seed, "rollout", *labels)
 
 
 def _to_json(row: Rollout, *, objectives: Sequence[str] = ()) -> dict[str, Any]:
     content = {**asdict(row), "rewards": dict(zip(objectives, row.rewards, strict=True))}
-    if not row.instruction:
-        del content["instruction"]
-    return content
+    return {key: value for key, value in content.items() if value or key not in _SOURCES}
 
 
 def _from_json(row: dict[str, Any], *, objectives: Sequence[str] = (), path: Path) -> Rollout:

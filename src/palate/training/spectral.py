@@ -27,7 +27,7 @@ Deviations:
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -110,15 +110,28 @@ def head_states(base: Base, sequences: Sequences, *, folder: Path | None = None)
         for start in range(0, len(order), _BATCH):
             parts.append(_states_of(base, sequences, order[start : start + _BATCH]))
             report(min(start + _BATCH, len(order)), len(order))
-    columns = [
-        torch.cat([getattr(part, one.name) for part in parts]).contiguous()
-        for one in fields(HeadStates)
-    ]
-    states = HeadStates(*columns)
+    states = _stacked(parts)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(path, save(dict(vars(states))))
     return states
+
+
+def joined(parts: Sequence[HeadStates], *, sizes: Sequence[int]) -> HeadStates:
+    """The states of several lists of answers, of these sizes, as of one list."""
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    moved = [
+        replace(part, owners=part.owners + start) for part, start in zip(parts, starts, strict=True)
+    ]
+    return _stacked(moved)
+
+
+def _stacked(parts: Sequence[HeadStates]) -> HeadStates:
+    columns = [
+        torch.cat([getattr(part, one.name) for part in parts]).contiguous()
+        for one in fields(HeadStates)
+    ]
+    return HeadStates(*columns)
 
 
 def _states_of(base: Base, sequences: Sequences, rows: Int[ndarray, " rows"]) -> HeadStates:

@@ -73,7 +73,7 @@ from palate.training.pairs import (
 from palate.training.placement import lora_config, unembedding
 from palate.training.reference import reference_log_probs, sequence_log_probs
 from palate.training.rollouts import Rollout
-from palate.training.spectral import SpectralSolver, head_states, spectral_adapter
+from palate.training.spectral import SpectralSolver, head_states, joined, spectral_adapter
 
 TRL_MAJOR = 1  # `PairTrainer` replaces methods of TRL 1.16; its tests run against the installed one
 _NEEDED = ("_prepare_dataset", "_precompute_ref_logps", "_compute_loss")
@@ -96,11 +96,16 @@ def rollout_data(
         folder: Where both are stored once they are computed; `None` stores nothing.
         seed: Random seed of the solver.
     """
-    sequences = encode_rollouts(base, rollouts)
-    data = TrainingData(rollouts=rollouts, sequences=sequences)
+    n_base = sum(1 for row in rollouts if not row.expert)  # they stand before later rounds' answers
+    sequences = [encode_rollouts(base, part) for part in (rollouts[:n_base], rollouts[n_base:])]
+    data = TrainingData(rollouts=rollouts, sequences=sequences[0] + sequences[1])
     if method != "spectral":
-        return replace(data, reference=reference_log_probs(base, sequences, folder=folder))
-    states = head_states(base, sequences, folder=folder)
+        parts = [reference_log_probs(base, part, folder=folder) for part in sequences]
+        return replace(data, reference=np.concatenate(parts))
+    full = [part for part in sequences if len(part)]
+    states = joined(
+        [head_states(base, part, folder=folder) for part in full], sizes=[*map(len, full)]
+    )
     solver = SpectralSolver(
         states,
         [row.prompt for row in rollouts],
