@@ -11,8 +11,7 @@ sum without its zeros. The base is not changed: forward hooks add the second ter
 is in force, so a bank costs nothing when it is not used.
 
 Rows that differ only in what experts do to the unembedding can share one pass of everything before
-it: they share a sequence, and the head's hook turns the sequences' hidden states into the rows'
-logits.
+it: they share a sequence, and the head's hook turns its hidden states into the rows' logits.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -47,8 +46,7 @@ class _Scales:
 
     # `[rows, 1, ranks]` of all blocks, or `[rows, 1, rank]` of the rows' own
     values: Float[Tensor, "rows 1 ranks"]
-    # `[rows]`, each row's only block; `None` where a row has several
-    blocks: Int[Tensor, " rows"] | None
+    blocks: Int[Tensor, " rows"] | None  # each row's only block; `None` where one has several
 
 
 class AdapterBank:

@@ -42,8 +42,7 @@ def answer_log_probs(
     There is one plan per item, without a controller; one pass has at most `max_num_seqs` rows.
 
     Raises:
-        InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a
-            controller.
+        InvalidInputError: plans and items are not as many, or a plan names a controller.
     """
     _require_one_each(plans, items)
     return [
@@ -65,13 +64,11 @@ def answer_divergences(
     """KL divergence from the plan to the base of the distribution of each answer token, nats.
 
     Summed over an answer drawn from the plan itself it is an unbiased estimate of the KL divergence
-    of whole answers, with less spread than the answer's own log-ratio.
-
-    Plans and rows as in `answer_log_probs`, the rows of the reference among them.
+    of whole answers, with less spread than the answer's own log-ratio. Plans and rows as in
+    `answer_log_probs`, the rows of the reference among them.
 
     Raises:
-        InvalidInputError: numbers of plans and items differ, or a plan leaves its shares to a
-            controller.
+        InvalidInputError: plans and items are not as many, or a plan names a controller.
 
     Source:
         palm.md, section 8.

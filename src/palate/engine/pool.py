@@ -1,8 +1,7 @@
 """Pooling in torch: many rows' next-token distributions become one per request.
 
 A batch may mix `single`, `log_linear` and `linear` requests with different numbers of rows; each
-kind is one scatter over the rows. Everything happens in float32 on log-probabilities, with maxima
-subtracted.
+kind is one scatter over the rows. All in float32 on log-probabilities, with maxima subtracted.
 """
 
 from dataclasses import dataclass

@@ -62,12 +62,10 @@ class _Prefill:
     """A sequence to be prefilled."""
 
     context: tuple[int, ...]  # its tokens
-    # key of its states in the prefix cache: scope, and coefficients that reach them
-    owner: Hashable
+    owner: Hashable  # key of its states in the prefix cache: scope, coefficients that reach them
     # coefficients of the rows it serves, and where each stands among all rows
     rows: list[tuple[tuple[float, ...], int]] = field(default_factory=list)
-    # blocks of states from the prefix cache
-    cached: list[Float[Tensor, "tokens width"]] = field(default_factory=list)
+    cached: list[Float[Tensor, "tokens width"]] = field(default_factory=list)  # from the cache
     n_cached: int = 0  # tokens that were not passed through the model
 
     @property

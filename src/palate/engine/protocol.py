@@ -24,14 +24,12 @@ class ExecutionReport:
     """How far an answer's tokens can be from those of the exact plan."""
 
     coefficients: tuple[tuple[float, ...], ...]  # by row, as they were executed
-    # Frobenius norm by which rounding of coefficients changed the parameters
-    parameter_change: float
+    parameter_change: float  # Frobenius norm by which rounding coefficients changed the parameters
     # bound on the total variation per token from that rounding; `None` where it is not known
     rounding_bound: float | None
     # per token, bound on the total variation from truncated lists of log-probabilities
     list_bounds: tuple[float, ...]
-    # per token, probability by which the most probable token led the second
-    leads: tuple[float, ...]
+    leads: tuple[float, ...]  # per token, probability by which the most probable led the second
     is_greedy: bool  # whether the most probable token was taken
     n_calls: int  # requests to other servers
     notes: tuple[str, ...] = ()  # one sentence for each expert that was dropped

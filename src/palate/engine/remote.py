@@ -28,8 +28,7 @@ class AnswerLog:
     running: RunningRequest
     base: Base
     emit: Emit  # receives every token
-    # set when nobody waits for the answer any more
-    is_aborted: threading.Event = field(default_factory=threading.Event)
+    is_aborted: threading.Event = field(default_factory=threading.Event)  # nobody waits any more
     list_bounds: list[float] = field(default_factory=list[float])
     leads: list[float] = field(default_factory=list[float])  # these two as in `ExecutionReport`
 

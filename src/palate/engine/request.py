@@ -29,21 +29,16 @@ class RunningRequest:
     prompt: tuple[int, ...]  # token ids of the prompt
     contexts: list[tuple[int, ...]]  # token ids that each row is conditioned on
     text: TextStream  # so far
-    # `[max_tokens]`, the numbers that decide its tokens
-    uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)
+    uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)  # decide its tokens
     is_traced: bool = False  # whether `shares` and `row_log_probs` are recorded
     n_top: int = 0  # how many of the most probable tokens are recorded in `top`
-    # index of the request's sequence that each row's logits come from
-    sequences: tuple[int, ...] = (0,)
+    sequences: tuple[int, ...] = (0,)  # the request's sequence that each row's logits come from
     n_cached_tokens: int = 0  # tokens of the prompt that came from the prefix cache
     n_chunks: int = 0  # chunks of the prompt that were prefilled before the rest
     tokens: list[int] = field(default_factory=list)  # token ids so far
-    # pooled log-probability of each token, nats
-    log_probs: list[float] = field(default_factory=list)
-    # per token, the rows' pool coefficients
-    shares: list[list[float]] = field(default_factory=list)
-    # per token, its log-probability under each row
-    row_log_probs: list[list[float]] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)  # of each token, pooled, nats
+    shares: list[list[float]] = field(default_factory=list)  # per token, rows' pool coefficients
+    row_log_probs: list[list[float]] = field(default_factory=list)  # per token, under each row
     # per token, the most probable tokens with their pooled log-probabilities
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     error: PalateError | None = None  # why the request failed

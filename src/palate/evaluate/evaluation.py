@@ -33,13 +33,8 @@ from palate.rewards.functions import identity_of
 
 SUITE = "suite.json"
 DEFAULT_METHODS = ("base", "prompt", "prompted-soup", "auto")
-_MAY_GROW = (  # rows of less stay right
-    "own_methods",
-    "methods",
-    "seeds",
-    "n_prompts",
-    "n_per_prompt",
-)
+# rows of less stay right
+_MAY_GROW = ("own_methods", "methods", "seeds", "n_prompts", "n_per_prompt")
 
 
 class NamedUser(Protocol):

@@ -52,16 +52,14 @@ class JudgeSettings(Settings):
 class Suite(Settings):
     """Everything that determines a comparison of methods of one library."""
 
-    # a library of the same base with one expert per user, trained for the user's preference. Only
-    # for the method `bespoke`
+    # library of the same base with one expert trained per user, for the method `bespoke`
     bespoke: str | None = None
     users: Annotated[tuple[UserSettings, ...], Field(min_length=1)]
     # file with a column `prompt`, or a list of prompts
     prompts: str | Annotated[tuple[str, ...], Field(min_length=1)]
     n_prompts: int = Field(default=16, ge=0)  # the first so many; 0 uses all
     n_per_prompt: int = Field(default=1, ge=1)  # answers to each prompt
-    # in the order of the tables, see `palate.evaluate.catalogue`; by default every method that the
-    # library can serve
+    # in the tables' order, see `palate.evaluate.catalogue`; by default all that the library serves
     methods: tuple[str, ...] = ()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)  # of the answers
     judge: JudgeSettings = JudgeSettings()

@@ -1,8 +1,7 @@
 """The work of a comparison, cut into jobs: one method's answers to a block of prompts, judged.
 
 The base answers a seed's prompts first, since some judges compare with its answers. Jobs are done
-in this process or shared by several; the rows are written in one place, so their file has one
-writer.
+in this process or shared by several; one place writes the rows, so their file has one writer.
 """
 
 import os

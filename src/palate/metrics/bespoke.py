@@ -39,11 +39,9 @@ def bespoke_share(
     """Shares of bespoke, with intervals over users.
 
     A ratio of sums, so a user who can gain little counts little. Above 1 where the ceiling was not
-    the best there is.
-
-    Each number is a user's mean over their prompts: with the method, with the base model, and with
-    a policy for that user alone. The generator is the source of the signs of more than a dozen
-    users.
+    the best there is. Each number is a user's mean over their prompts: with the method, with the
+    base model, and with a policy for that user alone. The generator gives the signs of more than a
+    dozen users.
 
     Raises:
         InvalidInputError: lengths differ, fewer than two users, a value that is not finite, or

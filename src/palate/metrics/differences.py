@@ -66,10 +66,9 @@ def paired_difference(
 
     The p-value is that of flipping the signs of whole clusters: exact when a cluster's differences
     are as likely as their negatives, which holds when the two methods are exchangeable. With G
-    clusters it cannot fall below `2 / 2^G`.
-
-    Both need the same users and prompts in one order. Clusters and confidence are those of
-    `bootstrap_interval`; the generator is the source of the flips.
+    clusters it cannot fall below `2 / 2^G`. Both need the same users and prompts in one order.
+    Clusters and confidence are those of `bootstrap_interval`; the generator is the source of the
+    flips.
 
     Raises:
         InvalidInputError: lengths differ, or as in `bootstrap_interval`.

@@ -8,8 +8,7 @@ Source: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Con
 (distinct-n); Zhu et al. 2018, "Texygen" (self-BLEU); Papineni et al. 2002, "BLEU".
 
 Deviation: an n-gram order without a match counts as half a match (Chen and Cherry 2014, smoothing 2
-for zero counts only), so that short texts do not all score zero; orders longer than a text are left
-out.
+for zero counts only), so that short texts do not all score zero; orders beyond a text are left out.
 """
 
 from collections import Counter

@@ -81,10 +81,8 @@ def rate_interval(
 
     Near 0 and 1 it covers where intervals of a mean do not, unless few clusters differ strongly.
     Where all values or all clusters agree, each cluster counts as one trial; without clusters each
-    value does, so that ties make it too wide.
-
-    Values lie in [0, 1]: won, lost, or half. Clusters and confidence are those of
-    `bootstrap_interval`.
+    value does, so that ties make it too wide. Values lie in [0, 1]: won, lost, or half. Clusters
+    and confidence are those of `bootstrap_interval`.
 
     Raises:
         InvalidInputError: no observations, a value outside [0, 1], labels of another length, or

@@ -58,10 +58,9 @@ def length_controlled_rate(
     """Win rate of the first method at equal length.
 
     It assumes that length acts on the log odds through `tanh(difference / sd)` alone. Where one
-    method is always the longer, it extrapolates and the interval widens.
-
-    Verdicts are 1, 0.5 or 0; length differences are first minus second, in tokens or characters;
-    clusters and confidence are those of `rate_interval`.
+    method is always the longer, it extrapolates and the interval widens. Verdicts are 1, 0.5 or 0;
+    length differences are first minus second, in tokens or characters; clusters and confidence are
+    those of `rate_interval`.
 
     Raises:
         InvalidInputError: lengths differ, a verdict is outside [0, 1], fewer than two clusters.

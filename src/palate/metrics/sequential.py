@@ -25,10 +25,9 @@ BET_FRACTION = 0.5  # most of the capital staked; the source's c, of which it re
 def observations_to_decide(values: Float[ndarray, " observations"] | Sequence[float]) -> int | None:
     """Observations after which a mean of one half is refuted at 5 %; `None` if it never is.
 
-    Each observation must have the same mean given those before it. Observations of one user are
-    not such: give one number per user, for example the user's win rate.
-
-    Values lie in [0, 1], in the order they came.
+    Each observation must have the same mean given those before it. Observations of one user are not
+    such: give one number per user, for example the user's win rate. Values lie in [0, 1], in the
+    order they came.
 
     Raises:
         InvalidInputError: no values, or one outside [0, 1].

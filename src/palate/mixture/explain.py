@@ -93,8 +93,7 @@ def explain(
 ) -> Explanation:
     """The responsibilities of an answer's tokens, by Bayes' rule.
 
-    There is one text per token. Columns of experts whose share is zero throughout may hold anything
-    finite.
+    There is one text per token. Columns of experts whose share is always zero may hold any number.
 
     Raises:
         InvalidInputError: the parts are of different sizes, empty, or a token was impossible.

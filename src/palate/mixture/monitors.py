@@ -9,8 +9,7 @@
     drift           length or share of ended answers off by more than 20 % of the uniform mixture's
     density         log-probabilities as sampled and as recomputed differ by more than 1e-3
 
-Low entropy per token is not among them: without a KL price the best controller is one-hot in every
-state (M9).
+Low entropy per token is no sign: without a KL price the best controller is one-hot everywhere (M9).
 
 Source:
     mope.md 14.

@@ -84,10 +84,9 @@ def sample(
 ) -> list[Sample]:
     """One answer per request, sampled under the task's controller and judged.
 
-    Processes that work together share the requests and all get all answers.
-
-    Where answers are to train on, the temperature is one and nothing is truncated. Every place in
-    `requests` has its own stream of the seed.
+    Processes that work together share the requests and all get all answers. Where answers are to
+    train on, the temperature is one and nothing is truncated. Every place in `requests` has its own
+    stream of the seed.
     """
     controller = None if is_uniform else CONTROLLER
     plans = [task.wording.plan(item, controller=controller) for item in requests]

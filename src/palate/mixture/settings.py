@@ -15,10 +15,8 @@ class LossSettings(Settings):
     method: Literal["rebel", "ppo"] = "rebel"
     eta: float = Field(default=1.0, gt=0)  # for REBEL: nats of log-ratio per unit of reward
     price: float = Field(default=0.0, ge=0)  # reward units per nat of KL to the uniform mixture
-    # for PPO: ratios outside `1 +- clip` earn nothing more
-    clip: float = Field(default=0.2, gt=0, lt=1)
-    # for PPO: lambda of the generalised advantages
-    smoothing: float = Field(default=0.95, ge=0, le=1)
+    clip: float = Field(default=0.2, gt=0, lt=1)  # PPO: ratios outside `1 +- clip` earn no more
+    smoothing: float = Field(default=0.95, ge=0, le=1)  # PPO: lambda of generalised advantages
     value_share: float = Field(default=0.5, ge=0)  # for PPO: coefficient of the value loss
     # for REBEL: every update learns from all answers so far. The price must be `1 / eta`: then the
     # target is `pi_uniform exp(eta R)` whoever wrote an answer (M11), so old answers are as good as
@@ -40,29 +38,24 @@ class FitSettings(Settings):
 
     loss: LossSettings = LossSettings()  # REBEL or PPO, and their numbers
     trunk: TrunkSettings = TrunkSettings()  # of the controller
-    # sentences in the experts' prompts: their own, all wanted ones (`full`), or none
-    prompts: Prompts = "own"
+    prompts: Prompts = "own"  # sentences in experts' prompts: own, all wanted (`full`), or none
     # probabilities are averaged (`linear`) or log-probabilities (`log_linear`); the latter needs
     # the experts' whole distributions in training
     pool: Pooling = "linear"
-    # coefficient of every other wanted expert in an expert's row; 0 is the paper's mixture, in
-    # which a row is one expert
+    # coefficient of every other wanted expert in an expert's row; 0 is the paper's mixture
     blend: float = Field(default=0.0, ge=0, lt=1)
     # `win`: win probabilities; `raw`: log-odds against the reference answer on the scale of win
     # probabilities near one half, not squashed
     reward: Literal["win", "raw"] = "win"
     n_updates: int = Field(default=200, ge=1)  # rounds of sampling and learning
-    # pairs of answers sampled per update; PPO sees the same answers one by one
-    n_pairs: int = Field(default=64, ge=1)
+    n_pairs: int = Field(default=64, ge=1)  # sampled per update; PPO sees answers one by one
     n_epochs: int = Field(default=4, ge=1)  # passes over them
     batch_pairs: int = Field(default=16, ge=1)  # pairs per optimizer step
-    # learning rate of the trunk, decaying linearly to zero; 0 freezes it, so that only the heads
-    # are trained
+    # of the trunk, decaying linearly to zero; 0 trains only the heads
     body_rate: float = Field(default=1e-5, ge=0)
     head_rate: float = Field(default=1e-4, gt=0)  # the same of the heads and the strengths
     max_grad_norm: float = Field(default=1.0, gt=0)  # gradients are clipped to this length
     max_tokens: int = Field(default=128, ge=1)  # longest answer
-    # log-odds are divided by it before they become win probabilities
-    judge_temperature: float = Field(default=1.0, gt=0)
+    judge_temperature: float = Field(default=1.0, gt=0)  # divides log-odds before they are squashed
     checkpoint_every: int = Field(default=20, ge=1)  # updates between checkpoints
     seed: int = 0  # random seed of the run

@@ -35,8 +35,7 @@ class MixtureRequest:
     """A prompt, and how much of each expert is wanted."""
 
     prompt: Messages  # a text, or the messages of a conversation
-    # one share per expert of the bank, on the simplex; zero is not wanted
-    strengths: tuple[float, ...]
+    strengths: tuple[float, ...]  # one per expert of the bank, on the simplex; zero is not wanted
 
     def __post_init__(self) -> None:
         """Refuse strengths off the simplex."""

@@ -110,8 +110,7 @@ def proposal(
 ) -> Proposal:
     """The search's next step for a table of policies, each with its preference.
 
-    Every unit vector is among the preferences. With a denominator, next preferences are taken from
-    that lattice.
+    Every unit vector is among the preferences. With a denominator, next ones are of that lattice.
 
     Raises:
         NotCertifiedError: no policy was made for some unit vector.

@@ -49,9 +49,8 @@ def certify(payoffs: Payoffs, *, members: Sequence[int], terms: Terms) -> Certif
     """The certificate of a portfolio.
 
     Where only the listed policies are compared and every one of them is a member, there is nothing
-    to compare with: the certificate then has no gap, which is not a gap of zero.
-
-    Sampled values are bounded with the terms' confidence.
+    to compare with: the certificate then has no gap, which is not a gap of zero. Sampled values are
+    bounded with the terms' confidence.
 
     Raises:
         InvalidInputError: the table or the members are not usable.

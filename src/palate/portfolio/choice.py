@@ -114,9 +114,8 @@ def choose(
 
     Where shares of the best value are not defined, members are chosen by the additive gap, and the
     selection says so. For the worst case, a portfolio is never certified worse, by the gap it was
-    chosen by, than the smaller portfolios for the same table and terms.
-
-    The certificate is computed on `report`; without one on `payoffs`, on which members are chosen.
+    chosen by, than the smaller portfolios for the same table and terms. The certificate is computed
+    on `report`; without one on `payoffs`, on which members are chosen.
 
     Raises:
         InvalidInputError: the table is not usable, more members are requested than there are, or

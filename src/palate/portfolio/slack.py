@@ -11,8 +11,7 @@ variance form is exact where `a` is normal. The upper bound is the sum of
 
     1. a one-sided bound on the mean over prompts (prompts are the clusters), corrected for the
        skewness of squared differences, which a normal interval ignores; and
-    2. the estimate once more, for the higher orders: with it the bound is at least twice the
-       estimate.
+    2. the estimate once more, for higher orders: the bound is at least twice the estimate.
 
 What no sample shows: answers that the policy hardly ever gives although they are worth much. For
 policies far from optimal the bound therefore needs some hundred prompts.

@@ -4,8 +4,7 @@ Steady forgetting discounts a comparison by `factor` to the power of its age. Ad
 asks, after each comparison, whether and when the user last changed: every moment splits the
 comparisons in two, and the evidence of the two parts from two different users is weighed against
 that of the whole from one. A comparison's discount is the probability that the last change came
-before it. Without a change little is forgotten; after one, what came before goes within a few
-comparisons.
+before it. Without a change little is forgotten; after one, the past goes in a few comparisons.
 
 Source: Spectral Souping, arXiv 2605.20408, forgetting; Adams & MacKay 2007, "Bayesian online
 changepoint detection".

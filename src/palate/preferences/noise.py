@@ -7,8 +7,7 @@ Contradictions lower the gain; they are never an error.
 
 Answers are served with one gain (`fit_gain`), intervals average over all gains
 (`average_over_gain`): labels determine the product of gain and vector better than either, so an
-interval that takes the fitted gain for the true one is too narrow, and the more so the more labels
-there are.
+interval that takes the fitted gain for the true one is too narrow, the more so the more labels.
 
 Source: Spectral Souping, arXiv 2605.20408, log-evidence of a fit; MacKay 1992, "Bayesian
 interpolation".

@@ -16,10 +16,8 @@ class LearningSettings(Settings):
     # `none`; `steady` forgets by `forgetting` at each item; `adaptive` finds changes
     drift: Literal["none", "steady", "adaptive"] = "none"
     forgetting: float = Field(default=0.98, gt=0, le=1)  # factor of steady forgetting
-    # of adaptive forgetting: probability of a change between two comparisons
-    hazard: float = Field(default=0.03, gt=0, lt=1)
+    hazard: float = Field(default=0.03, gt=0, lt=1)  # probability of a change between comparisons
     # without adaptive drift, refit from the log at each of so many first items and then at every
     # such number of items; in between, one-comparison updates
     refit_every: int = Field(default=25, ge=1)
-    # standard deviation of a rating, in units of the margin
-    rating_noise: float = Field(default=1.0, gt=0)
+    rating_noise: float = Field(default=1.0, gt=0)  # standard deviation, in units of the margin

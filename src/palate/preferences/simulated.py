@@ -14,8 +14,7 @@ from palate.core.errors import InvalidInputError
 class SimulatedUser:
     """Answers comparisons by Bradley-Terry, and now and then at random."""
 
-    # of an answer's features; a preference where features are rewards
-    coefficients: Float[ndarray, " features"]
+    coefficients: Float[ndarray, " features"]  # a preference where features are rewards
     gain: float = 1.0  # how sharply answers follow margins; one over the temperature
     lapse_share: float = 0.0  # share of answers given at random
 

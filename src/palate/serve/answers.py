@@ -55,10 +55,8 @@ class Answering:
     learning: LearningState = "nothing"  # how answers use what was learned of the user
     n_feedback: int = 0  # items of feedback that the belief rests on
     prompt: str = ""  # the request's own messages as text, without what a method added to them
-    # one for each candidate, the candidates of an answer side by side
-    jobs: list[Job] = field(default_factory=list[Job])
-    # the best candidate, by answer, where there are several
-    best: dict[int, Best] = field(default_factory=dict[int, Best])
+    jobs: list[Job] = field(default_factory=list[Job])  # candidates of an answer side by side
+    best: dict[int, Best] = field(default_factory=dict[int, Best])  # by answer, of several
     started: float = 0.0  # on the loop's clock, as `deadline`
     deadline: float = 0.0
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970

@@ -24,8 +24,7 @@ class ServeSettings(Settings):
     }
 
     max_num_seqs: int = Field(default=64, ge=1)  # most rows of the running batch
-    # most tokens that the key-value cache may come to hold, over all sequences
-    max_num_batched_tokens: int = Field(default=262_144, ge=1)
+    max_num_batched_tokens: int = Field(default=262_144, ge=1)  # most in the key-value cache
     # size of the prefix cache in tokens; a prefix serves later prompts of the same tenant and,
     # where coefficients reach keys and values, of the same coefficients
     max_prefix_tokens: int = Field(default=32_768, ge=0)

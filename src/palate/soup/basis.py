@@ -58,8 +58,7 @@ def tilt_matrix(
 def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> dict[float, int]:
     """Numbers of leading singular values that carry 90, 99 and 99.9 % of the energy.
 
-    It holds for the experts given: a family trained alike looks low-dimensional, whatever users
-    want.
+    It holds for these experts: a family trained alike looks low-dimensional, whatever users want.
 
     Raises:
         InvalidInputError: the matrix is empty or not finite.

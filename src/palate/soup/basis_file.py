@@ -29,22 +29,16 @@ class SoupBasis:
     base: str  # hash of the base model's files
     experts: tuple[str, ...]  # names in bank order, all different
     objectives: tuple[str, ...]
-    # what each expert was trained for; rows may be signed
-    anchors: Float[ndarray, "experts objectives"]
+    anchors: Float[ndarray, "experts objectives"]  # what each was trained for; rows may be signed
     beta: float  # the KL price all experts were trained with
-    # mean of `beta * tilt_k(answer)` on calibration answers
-    feature_means: Float[ndarray, " experts"]
+    feature_means: Float[ndarray, " experts"]  # mean `beta * tilt_k` of calibration answers
     # standard deviation of the same, above zero: divides features before a fit with gain 1
     feature_scales: Float[ndarray, " experts"]
     effective_rank: dict[str, int]  # share of energy (`"0.9"` ...) to number of directions
-    # population prior of the coefficients of scaled features, with the population's gain; see
-    # `palate.soup.learning`
-    prior: Belief
-    # name and coefficient of a safety expert that feedback cannot lower, or `None`
-    floor: tuple[str, float] | None = None
+    prior: Belief  # the population's, of scaled features' coefficients, with its gain
+    floor: tuple[str, float] | None = None  # a safety expert and its least coefficient, or `None`
     settings: SoupSettings = field(default_factory=SoupSettings)
-    # multiplies coefficients that follow from a stated preference; `None` while it has not been
-    # measured
+    # multiplies coefficients from a stated preference; `None`: unmeasured
     strength: float | None = None
     experts_key: str = ""  # hash of the experts' parameters; empty in files of before
 

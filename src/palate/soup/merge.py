@@ -12,8 +12,7 @@ Source: Spectral Souping, arXiv 2605.20408, parameter soup; Hu et al. 2021, "LoR
 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"; Personalized Soups, arXiv
 2310.11564, for the factor mean.
 
-Deviation: experts with coefficient zero are left out, so that the merged rank is no larger than it
-must be.
+Deviation: experts with coefficient zero are left out, so the merged rank is as small as can be.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +33,7 @@ class Factors:
     A: Float[ndarray, "rank in"]
     B: Float[ndarray, "out rank"]
     lora_alpha: float  # numerator of the scale
-    # the scale is `lora_alpha / sqrt(rank)` instead of `lora_alpha / rank`
-    is_rank_stabilised: bool = False
+    is_rank_stabilised: bool = False  # scale `lora_alpha / sqrt(rank)`, not `lora_alpha / rank`
 
     def __post_init__(self) -> None:
         """Refuse factors that do not multiply."""
@@ -66,8 +64,7 @@ class Compressed:
     """An adapter of smaller rank, and what that cost."""
 
     factors: Factors  # the closest of its rank in Frobenius norm; scale one
-    # norm of what was lost divided by the norm of the whole; zero when nothing was
-    relative_error: float
+    relative_error: float  # norm of what was lost by the norm of the whole; zero when nothing was
     singular_values: tuple[float, ...]  # of the whole change, largest first
 
 
@@ -98,8 +95,7 @@ def merge_modules(
 ) -> dict[str, Factors]:
     """`merge`, for every linear map that any of the adapters changes.
 
-    An adapter that leaves a map alone adds nothing there. The ranks of the result may differ from
-    map to map.
+    An adapter that leaves a map alone adds nothing there. Ranks may differ from map to map.
 
     Raises:
         InvalidCoefficientsError: not one finite coefficient per adapter.
@@ -117,9 +113,8 @@ def merge_modules(
 def compress(factors: Factors, *, rank: int) -> Compressed:
     """The closest adapter of a given rank, by QR of both factors and an SVD of the small rest.
 
-    The dense change is never formed: time grows with `(in + out) rank^2`.
-
-    A rank above the adapter's own, or above what the map can hold, is lowered to that.
+    The dense change is never formed: time grows with `(in + out) rank^2`. A rank above the
+    adapter's own, or above what the map can hold, is lowered to that.
 
     Raises:
         InvalidInputError: the rank is below one.

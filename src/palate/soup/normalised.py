@@ -124,9 +124,8 @@ def fit_normalised(
 ) -> Float[ndarray, " experts"]:
     """Coefficients that minimise `normalised_loss`, from a warm start.
 
-    A local minimum: the loss never ends above where it started.
-
-    Without comparisons the prior mean comes back. `scale` is gain times beta.
+    A local minimum: the loss never ends above where it started. Without comparisons the prior mean
+    comes back. `scale` is gain times beta.
 
     Raises:
         InvalidCoefficientsError: lengths disagree.

@@ -31,8 +31,7 @@ class PersonalSoup:
 
     coefficients: Float[ndarray, " experts"]  # the served ones
     believed: Float[ndarray, " experts"]  # the belief's mean
-    # the most probable within the bounds, before trust region and threshold
-    allowed: Float[ndarray, " experts"]
+    allowed: Float[ndarray, " experts"]  # within the bounds, before the trust region
     standard_errors: Float[ndarray, " experts"]  # of the believed ones
     scale: float  # what the trust region multiplied the allowed ones by
     # mean KL per token to the base model inside the region, nats, before experts that hardly act
@@ -72,9 +71,7 @@ def shown_soup(
 ) -> PersonalSoup:
     """The soup as it is served, with the posterior's mean, standard errors and predicted gain.
 
-    A belief is a mode with its curvature, quick to keep and as good to serve, but its intervals are
-    too narrow.
-
+    A belief is a mode with its curvature: quick to keep, good to serve, its intervals too narrow.
     The posterior is over scaled features, of the same feedback.
     """
     believed = basis.unscaled(posterior)

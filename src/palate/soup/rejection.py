@@ -30,10 +30,8 @@ PROPOSALS_CAP = 32
 class RejectionSampler:
     """Proposal and acceptance at one state."""
 
-    # `[vocab]`, log-probabilities proposed from: the reference, tempered
-    proposal: Float[ndarray, " vocab"]
-    # `[vocab]`, probability of accepting each token; zero where forbidden
-    accept: Float[ndarray, " vocab"]
+    proposal: Float[ndarray, " vocab"]  # log-probabilities proposed from: the tempered reference
+    accept: Float[ndarray, " vocab"]  # probability of accepting each; zero where forbidden
     expected_proposals: float  # mean number of proposals per token without a cap
 
 

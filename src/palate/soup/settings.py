@@ -12,21 +12,16 @@ class SoupSettings(Settings):
     """How far a user's soup may go, and which experts take part."""
 
     budget: float = Field(default=0.2, gt=0)  # largest mean KL to the base model, nats per token
-    # the same while there are fewer than `n_early` feedback items
-    early_budget: float = Field(default=0.1, gt=0)
-    # how many times the believed coefficients may be enlarged to spend the budget; 1 only shrinks.
-    # Never beyond the two bounds below
+    early_budget: float = Field(default=0.1, gt=0)  # the same below `n_early` feedback items
+    # most that believed coefficients are enlarged to spend the budget; 1 only shrinks
     largest_scale: float = Field(default=1.0, gt=0)
     # below zero an expert is subtracted; `None` does not bound
     least_coefficient: float | None = Field(default=None, le=0)
     # 1 is an expert as it was trained; `None` does not bound
     most_coefficient: float | None = Field(default=None, gt=0)
-    # number of feedback items below which `early_budget` holds
-    n_early: int = Field(default=10, ge=0)
-    # an expert takes part when `|coefficient| * sd of its tilt` reaches this
-    active_threshold: float = Field(default=0.02, ge=0)
-    # confidence of intervals and of the predicted gain
-    confidence: float = Field(default=0.95, gt=0, lt=1)
+    n_early: int = Field(default=10, ge=0)  # feedback items below which `early_budget` holds
+    active_threshold: float = Field(default=0.02, ge=0)  # least active `|coefficient| * sd of tilt`
+    confidence: float = Field(default=0.95, gt=0, lt=1)  # of intervals and of the predicted gain
     # comparisons from which `palate soup fit` tries stage 2, the fit with the soup's normalisers
     # (100 is a good number); `None` never does
     normalised_from: int | None = Field(default=None, ge=2)

@@ -50,11 +50,9 @@ from palate.soup.trust import headroom, mode_within, trust_region
 class Spectrum:
     """What is measured of the experts as a basis."""
 
-    # mean of `beta * tilt_k(answer)` over calibration answers
-    feature_means: Float[ndarray, " experts"]
+    feature_means: Float[ndarray, " experts"]  # mean `beta * tilt_k` of calibration answers
     feature_scales: Float[ndarray, " experts"]  # standard deviation of the same
-    # number of directions that carry 90, 99 and 99.9 % of the energy
-    effective_rank: dict[float, int]
+    effective_rank: dict[float, int]  # directions that carry 90, 99 and 99.9 % of the energy
     order: tuple[int, ...]  # experts in the order in which they add most to what the others span
 
 

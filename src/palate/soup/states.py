@@ -30,8 +30,7 @@ class States:
     """
 
     reference: Float[ndarray, "states vocab"]  # normalised log-probabilities
-    # `log p_k - log p_0`, finite; zero where forbidden
-    tilts: Float[ndarray, "states vocab experts"]
+    tilts: Float[ndarray, "states vocab experts"]  # `log p_k - log p_0`; zero where forbidden
 
     def __post_init__(self) -> None:
         """Refuse shapes that disagree and tilts that are not finite."""

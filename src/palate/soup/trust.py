@@ -54,10 +54,9 @@ def trust_region(
 
     With `largest_scale` above one they are also enlarged, up to that, while the budget lasts: a
     mode of few comparisons is short because it is unsure of the direction, and of all policies
-    within the budget the one along the believed direction has the largest believed reward.
-
-    The mean is over the states given, such as the last few hundred of the conversation; other
-    states may have more.
+    within the budget the one along the believed direction has the largest believed reward. The mean
+    is over the states given, such as the last few hundred of the conversation; other states may
+    have more.
 
     Args:
         coefficients: One an expert.

@@ -66,8 +66,7 @@ class Database:
 def open_database(url: str) -> Database:
     """The database at a URL; an empty one gets the newest schema.
 
-    The URL is `sqlite:///users.db`, `postgresql://user:password@host/name`, or a path of a SQLite
-    file.
+    The URL is `sqlite:///users.db`, `postgresql://user:password@host/name`, or a path for SQLite.
 
     Raises:
         InvalidInputError: the URL is of another kind, or the folder of the file does not exist.

@@ -31,8 +31,7 @@ class ApiKey:
     created_at: float  # seconds since 1970
     is_revoked: bool
     role: Role = "user"  # `admin` may also list, export and erase users and read metrics
-    # seconds since 1970 from which on it does not work; `None` for never
-    expires_at: float | None = None
+    expires_at: float | None = None  # seconds since 1970 at which it stops working, if ever
 
 
 _COLUMNS = tuple(api_keys.c[field.name] for field in fields(ApiKey))

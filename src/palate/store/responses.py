@@ -1,8 +1,7 @@
 """What was shown to a user: answers, their features, and the method that gave them.
 
 Feedback refers to a response by its identifier. The response keeps its features, so that later
-feedback is learned with the features of what was shown, and an answer can be made again from its
-seed.
+feedback is learned with the features of what was shown, and a seed makes an answer again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,11 @@ class Response:
     user: str
     prompt: str  # the user's own conversation as the base reads it
     shown: tuple[str, ...]  # the answers, in the order shown
-    # one vector for each answer; empty until somebody needs them
-    features: tuple[tuple[float, ...], ...]
+    features: tuple[tuple[float, ...], ...]  # one for each answer; empty until somebody needs them
     method: str
     coefficients: Mapping[str, float] = field(default_factory=dict[str, float])  # by expert
     seed: int = 0
-    # token ids of each answer, from which features are computed; may be empty
-    tokens: tuple[tuple[int, ...], ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()  # ids by answer, for features; may be empty
 
     def __post_init__(self) -> None:
         """Refuse features that are not one for each answer."""

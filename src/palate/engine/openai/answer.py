@@ -28,8 +28,7 @@ class OpenAIAnswer:
     endpoints: Sequence[Endpoint]  # of each row
     controllers: Mapping[str, Controller]  # by name
     row_threads: ThreadPoolExecutor  # for the rows of pooled answers
-    # one sentence for each expert that was dropped
-    notes: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])  # a sentence for each dropped expert
     n_calls: int = 0  # requests to endpoints
 
     def report(self) -> ExecutionReport:

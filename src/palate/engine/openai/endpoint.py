@@ -37,10 +37,8 @@ class EndpointSettings(Settings):
 
     url: str  # up to and including `/v1`
     model: str  # name on the server
-    # folder or hub id of the server's tokenizer, compared with the base's if given
-    tokenizer: str | None = None
-    # the prompt as token ids (exact) or as text (for servers that take no ids)
-    sends: Literal["ids", "text"] = "ids"
+    tokenizer: str | None = None  # folder or hub id of the server's, to compare with the base's
+    sends: Literal["ids", "text"] = "ids"  # prompts as token ids, exact, or as text
 
 
 class OpenAISettings(Settings):
@@ -48,8 +46,7 @@ class OpenAISettings(Settings):
 
     # by expert; `base` is the base, which some plans need
     endpoints: dict[str, EndpointSettings] = Field(min_length=1)
-    # environment variable with the key that is sent with every request
-    api_key_env: str | None = None
+    api_key_env: str | None = None  # environment variable of the key sent with every request
     # log-probabilities requested for each row and token; 0 for servers that give none, and then
     # those of mixed answers are unknown and reported as 0
     top_k: int = Field(default=20, ge=0)
@@ -58,8 +55,7 @@ class OpenAISettings(Settings):
     # total variation per token above which a pooled answer fails; 1 only reports it
     budget: float = Field(default=1.0, ge=0, le=1)
     skip_below: float = Field(default=0.0, ge=0, le=1)  # experts with smaller shares are not called
-    # go on without a failed expert, or fail the answer
-    on_failure: Literal["drop", "fail"] = "fail"
+    on_failure: Literal["drop", "fail"] = "fail"  # leave out a failed expert, or fail the answer
     max_concurrent: int = Field(default=32, ge=1)  # answers in flight
     timeout_seconds: float = Field(default=30.0, gt=0)  # time for one attempt
     n_retries: int = Field(default=2, ge=0)  # attempts after the first, with growing pauses

@@ -29,24 +29,19 @@ class VllmSettings(Settings):
     # serve the base as an adapter of zeros, at the cost of a slot; vLLM 0.32.0 on CPUs may else
     # give it another user's adapter (docs/engines.md)
     base_as_adapter: bool = True
-    # folder of the experts as the server has them, where its base is a rewritten one; `None` for
-    # the library's own
+    # folder of the experts as a server with a rewritten base has them; `None`: the library's own
     server_experts: Path | None = None
-    # measure at the start how fast distributions change with the coefficients, so that rounding has
-    # a bound; otherwise the bound is reported as unknown
+    # measure at the start how distributions change with coefficients, for a bound on rounding
     is_rated: bool = True
-    # where merged soups are written; the server must read it by the same path
-    adapters_folder: Path = Path("adapters")
+    adapters_folder: Path = Path("adapters")  # of merged soups; the server reads the same path
     # processes that use the server with this folder, the same in each. Every one has a place there
     # (`palate.engine.vllm.place`) and its share of max_adapters and max_concurrent
     n_processes: int = Field(default=1, ge=1)
     # soups loaded at a time; then the least recently used one is evicted. With the experts no more
     # than the server's `--max-cpu-loras`, or it loads from disk again
     max_adapters: int = Field(default=8, ge=1)
-    # the server's `--max-lora-rank`; larger soups are refused
-    max_lora_rank: int = Field(default=64, ge=1)
-    # soups' coefficients are rounded to multiples of it, so that users share adapters; 0 gives
-    # every user their own exact one
+    max_lora_rank: int = Field(default=64, ge=1)  # as the server's; larger soups are refused
+    # soups' coefficients are multiples of it, so that users share adapters; 0 is exact
     coefficient_step: float = Field(default=0.05, ge=0)
     # who samples the tokens of plans with one row: the server (one call an answer), or this process
     # (one call a token, and then the tokens of the local engine)
@@ -57,8 +52,7 @@ class VllmSettings(Settings):
     pools: Literal["lists", "server"] = "lists"
     # log-probabilities requested where rows are pooled or tokens sampled here
     top_k: int = Field(default=20, ge=1)
-    # longest list requested when the bound is above the budget; the server's `--max-logprobs` must
-    # allow it
+    # longest list when the bound is above the budget; the server's `--max-logprobs` must allow it
     max_top_k: int = Field(default=20, ge=1)
     # total variation per token above which a pooled answer fails
     budget: float = Field(default=0.05, ge=0, le=1)
@@ -79,8 +73,7 @@ class RowRequest:
     stop_ids: Sequence[int]  # tokens that end it
     n_top: int  # log-probabilities to list for each token
     bias: Mapping[int, float] = field(default_factory=dict[int, float])  # added to logits, by token
-    # arguments of the server's plugins
-    xargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    xargs: Mapping[str, Any] = field(default_factory=dict[str, Any])  # for the server's plugins
     scope: str = ""  # whose prefix cache may be used (`cache_salt`); empty is everybody's
 
 

@@ -31,8 +31,7 @@ class VllmContext:
     rounding: Rounding
     controllers: Mapping[str, Controller]  # by name
     row_threads: ThreadPoolExecutor  # for the rows of pooled answers
-    # most tokens of prompt and answer together, where the server says
-    context_length: int | None = None
+    context_length: int | None = None  # most tokens of prompt and answer, where the server says
 
     @property
     def settings(self) -> VllmSettings:

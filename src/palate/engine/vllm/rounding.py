@@ -79,8 +79,7 @@ class Rounded:
 
     coefficients: tuple[float, ...]  # one per expert
     parameter_change: float  # Frobenius norm of what rounding changes of all parameters
-    # on the total variation of every next token; zero is exact, `None` is unknown
-    bound: float | None
+    bound: float | None  # on the total variation of every next token; zero is exact, `None` unknown
 
 
 def gram_of(adapters: Sequence[Adapter]) -> Float[ndarray, "experts experts"]:

@@ -76,9 +76,7 @@ def frontier_figure(
         axes.step(x, y, where="post", color=PALE, lw=1.4, ls="--", label="best within the passes")
         for place, point in enumerate(points):
             same = [one for one in points if abs(one.passes - point.passes) < 1e-9]
-            shift = 1.0 + 0.05 * (
-                same.index(point) - (len(same) - 1) / 2
-            )  # the axis is a logarithm
+            shift = 1.0 + 0.05 * (same.index(point) - (len(same) - 1) / 2)  # on a log axis
             low, high = point.utility.low, point.utility.high
             color = CYCLE[place % len(CYCLE)]
             axes.plot([point.passes * shift] * 2, [low, high], color=color, lw=1.6)

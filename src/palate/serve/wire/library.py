@@ -31,8 +31,7 @@ class CertificateOut(TypedDict):
     # reward units, over the whole simplex; `None` where every listed policy is a member: nothing is
     # known beyond the listed policies
     additive_gap: float | None
-    # as a share of the best value; `None` where that may be negative
-    multiplicative_gap: float | None
+    multiplicative_gap: float | None  # share of the best value; `None` where that may be negative
     worst_preference: dict[str, float]  # where the additive gap is attained; empty without one
     confidence: float  # share of repetitions in which it holds
     kind: str  # `worst-case` over all policies, or `candidate-relative` to those in the table

@@ -92,8 +92,7 @@ class EngineOut(TypedDict):
     # by expert, as they were served, where one pass of the model answers; `None` where several are
     # pooled, whose coefficients are never rounded
     coefficients: dict[str, float] | None
-    # frobenius norm of what rounding the coefficients changed of the parameters; exact
-    parameter_change: float
+    parameter_change: float  # Frobenius norm by which rounding changed the parameters; exact
     # on the total variation of every next token, from rounding; 0 is exact, `None` is not known
     rounding_bound: float | None
     list_bound: float  # the same from lists of probable tokens, the largest of all tokens so far
@@ -118,24 +117,19 @@ class PalateOut(TypedDict):
     user: str | None
     method: str  # never `auto`
     members: list[str]  # experts that took part
-    # by expert: of a soup, shares of a mixture, one for a portfolio's member
-    coefficients: dict[str, float]
+    coefficients: dict[str, float]  # by expert; shares of a mixture, one for a portfolio's member
     reason: str  # one or two sentences
-    # upper bound on what this user loses by the portfolio's member, reward units; `None` where
-    # nothing is certified
+    # most that this user loses by the portfolio's member, reward units; `None`: not certified
     certified_loss: float | None
-    # measured when the library was built; `None` where it was not
-    predicted_utility: UtilityOut | None
+    predicted_utility: UtilityOut | None  # measured when the library was built, or `None`
     n_candidates: int  # answers sampled for each answer that is given
     # how far the best candidate led the second, in the units of the reward that ranked them; the
     # smallest of several answers; `None` with one candidate, or while waiting
     lead: float | None
     n_passes: float  # passes of the base per token of an answer, candidates included
-    # whether candidates are still being sampled: the first chunk of a stream says so, and the text
-    # comes once they are ranked
+    # whether candidates are still sampled, as a stream's first chunk says; text comes once ranked
     is_waiting: bool
-    # `applied` when the belief was used, `observing` when it is being learned only
-    learning: LearningState
+    learning: LearningState  # `applied`: the belief was used; `observing`: it is only learned
     n_feedback: int  # items the belief rests on
     seed: int  # with which the same request gives the same answer
     # where another engine than this process wrote the answer: what that approximated; in a stream
