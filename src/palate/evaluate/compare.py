@@ -6,7 +6,7 @@ one cluster. The p-values of a table are adjusted together (Holm). Seeds are rep
 these clusters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -115,27 +115,22 @@ def by_shape(cells: Cells) -> dict[str, Cells]:
 
 
 def _shape_table(cells: Cells, shape: str) -> ShapeTable:
-    compared = versus(cells, [name for name in (BASE, PROMPT) if name in cells.methods])
-    rows = [
-        ShapeRow(
-            method,
-            utility_of(cells, method),
-            {pair[1]: one for pair, one in compared.items() if pair[0] == method},
-        )
-        for method in cells.methods
-    ]
+    rows = [ShapeRow(method, utility_of(cells, method), one) for method, one in versus(cells)]
     return ShapeTable(shape, len(set(cells.users)), tuple(rows))
 
 
-def versus(cells: Cells, rivals: Sequence[str]) -> dict[Pair, Compared]:
-    """Every method against each of these, as one table; the rivals' own pair counts once."""
+def versus(cells: Cells) -> Iterator[tuple[str, dict[str, Compared]]]:
+    """Every method against base and system prompt, in one table; their own pair counts once."""
+    rivals = [name for name in (BASE, PROMPT) if name in cells.methods]
     pairs = [(method, rival) for rival in rivals for method in cells.methods if method != rival]
     once = {
         pair: difference_of(cells, *pair)
         for place, pair in enumerate(pairs)
         if (pair[1], pair[0]) not in pairs[:place]
     }
-    return adjusted(once)
+    compared = adjusted(once)
+    for method in cells.methods:
+        yield method, {pair[1]: one for pair, one in compared.items() if pair[0] == method}
 
 
 @dataclass(frozen=True)

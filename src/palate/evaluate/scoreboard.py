@@ -69,16 +69,15 @@ def score_methods(
     cells: Cells, facts: Sequence[FactRow], *, preferences: Mapping[str, Mapping[str, float]]
 ) -> list[MethodScore]:
     """One score per method, in the order of the cells' methods."""
-    compared = versus(cells, [name for name in (BASE, PROMPT) if name in cells.methods])
     return [
         _score(
             cells,
             method,
-            against={pair[1]: one for pair, one in compared.items() if pair[0] == method},
+            against=against,
             facts=[fact for fact in facts if fact.method == method],
             preferences=preferences,
         )
-        for method in cells.methods
+        for method, against in versus(cells)
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.engine.local import LocalEngine
@@ -159,7 +159,7 @@ def _engine_of(engine: Any) -> EngineOf | None:
     """Opens the engine, as an `EngineChoice` does; `None` answers in this process."""
     opened = getattr(engine, "open", engine)
     if opened is None or callable(opened):
-        return opened
+        return cast(EngineOf | None, opened)
     raise InvalidInputError(
         f"The engine is a {type(engine).__name__}; give an engine such as palate.VLLMEngine, or "
         "a function from the library to one."

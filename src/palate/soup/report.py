@@ -17,7 +17,6 @@ from palate.soup.states import (
     kl_divergence,
     log_softmax,
     require_coefficients,
-    soup_moments,
 )
 
 PEAKED_ENTROPY_RATIO = 0.5
@@ -33,9 +32,6 @@ class SoupReport:
 
     kl_per_token: float  # mean KL to the reference, nats
     entropy_ratio: float  # mean entropy divided by the reference's on the same states
-    absolute_sum: float  # `sum |lambda|`
-    negative_share: float  # share of it that is negative
-    mean_normaliser: float  # mean `Z_lambda`; far from one means far from the reference
     warnings: tuple[str, ...]  # one sentence each; empty when nothing looks wrong
 
 
@@ -61,7 +57,6 @@ def report_soup(
     weighted = require_coefficients(coefficients, n_experts=states.tilts.shape[2])
     if not len(states.reference):
         raise InvalidInputError("A soup is reported on states; give at least one.")
-    log_normaliser, _ = soup_moments(weighted, states)
     soup = log_softmax(states.reference + states.tilts @ weighted)
     kl = float(kl_divergence(soup, states.reference).mean())
     base_entropy = float(entropy(states.reference).mean())
@@ -83,9 +78,6 @@ def report_soup(
     return SoupReport(
         kl_per_token=kl,
         entropy_ratio=ratio,
-        absolute_sum=size,
-        negative_share=negative,
-        mean_normaliser=float(np.exp(log_normaliser).mean()),
         warnings=tuple(sentence for sentence, holds in signs.items() if holds),
     )
 
