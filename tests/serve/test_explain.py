@@ -13,10 +13,11 @@ from palate.core.plan import (
 )
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.logprobs import Scored
+from palate.library.explain import soup_authors
 from palate.library.features import features_of
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
-from palate.serve.explain import explain, mixture_authors, soup_authors
+from palate.serve.explain import explain, mixture_authors
 
 PLANS = {
     "base": reference_plan(n_experts=3),

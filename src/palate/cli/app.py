@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 from palate.cli.exits import run_program
 
 COMMANDS = {  # by name: where the command is, and its line in the help
+    "demo": ("palate.cli.demo:demo", "One question for eight users, judged and learned."),
     "build": ("palate.cli.build:build", "Build a library of experts; resumes."),
     "generate": ("palate.cli.generate:generate", "Answer a prompt for a user."),
     "score": ("palate.cli.generate:score", "Log-probabilities of given answers."),

@@ -1,0 +1,1 @@
+"""The first thing a visitor runs: one question for eight users, judged, certified and learned."""

@@ -1,0 +1,117 @@
+"""One further expert in closed form, for a rule that the visitor gives."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from palate.core.errors import InvalidInputError
+from palate.core.plan import member_plan
+from palate.core.progress import progress_of
+from palate.core.protocols import Request
+from palate.demo.answers import BASE, SAMPLING, Writer
+from palate.demo.gains import mean_interval
+from palate.demo.report import RuleStory
+from palate.engine.bank import AdapterBank
+from palate.engine.local import LocalEngine
+from palate.library.library import Library
+from palate.models.adapter import Factor, save_adapter
+from palate.rewards.rules import RuleReward
+from palate.training.pairs import encode_rollouts
+from palate.training.placement import HEAD, AdapterSettings, target_modules, unembedding
+from palate.training.rollouts import Rollout, read_rollouts
+from palate.training.spectral import SpectralExpert, SpectralSolver, head_states
+
+N_ROLLOUTS = 300
+RANK = 8
+
+
+def rule_story(
+    writer: Writer, reward: RuleReward, *, prompts: Sequence[str], folder: Path
+) -> RuleStory:
+    """The expert, written to `folder`, and its rewards on prompts that it was not solved from.
+
+    Raises:
+        InvalidInputError: all rollouts are worth the same to it.
+        FormatError: the library has no rollouts.
+    """
+    library, started = writer.library, monotonic()
+    rows = _rollouts(library, without=prompts)
+    expert = _solved(library, rows, reward, seed=writer.seed)
+    (head,) = target_modules(library.base.model, AdapterSettings(target_modules=HEAD))
+    save_adapter({head: expert.factor}, folder, base_path=library.base.path)
+    seconds = monotonic() - started
+    bases = writer.write(
+        [library.decide(prompt, method=BASE) for prompt in prompts], name="answers of the base"
+    )
+    before = [output.text for output in bases]
+    after = _answers(writer, {head: expert.factor}, prompts)
+    values = [reward.score(prompts, texts) for texts in (before, after)]
+    changed = int(np.argmax(values[1] - values[0]))
+    return RuleStory(
+        rule=reward.rule.model_dump(),
+        before=mean_interval(values[0], prompts, seed=writer.seed, name="rule before"),
+        after=mean_interval(values[1], prompts, seed=writer.seed, name="rule after"),
+        gain=mean_interval(values[1] - values[0], prompts, seed=writer.seed, name="rule gain"),
+        n_rollouts=len(rows),
+        correlation=expert.correlation,
+        seconds=seconds,
+        prompt=prompts[changed],
+        text_before=before[changed],
+        text_after=after[changed],
+        folder=str(folder),
+    )
+
+
+def _rollouts(library: Library, *, without: Sequence[str]) -> list[Rollout]:
+    """All answers to the first prompts of the library, but for these, up to `N_ROLLOUTS`."""
+    files = library.files
+    rows = read_rollouts(files.rollouts_path, objectives=files.manifest.objective_names)
+    by_prompt: dict[str, list[Rollout]] = {}
+    for row in rows:
+        by_prompt.setdefault(row.prompt, []).append(row)
+    chosen: list[Rollout] = []
+    for prompt, group in by_prompt.items():
+        if prompt not in without and len(chosen) + len(group) <= N_ROLLOUTS:
+            chosen += group
+    return chosen
+
+
+def _solved(
+    library: Library, rows: Sequence[Rollout], reward: RuleReward, *, seed: int
+) -> SpectralExpert:
+    prompts, base = [row.prompt for row in rows], library.base
+    values = reward.score(prompts, [row.completion for row in rows])
+    if np.ptp(values) == 0.0:
+        raise InvalidInputError(
+            f"All {len(rows)} answers are worth {values[0]:g} by the rule, so nothing can be "
+            "learned from them; give a rule that some answers follow."
+        )
+    solver = SpectralSolver(
+        head_states(base, encode_rollouts(base, rows)),
+        prompts,
+        values[:, None],
+        n_vocabulary=unembedding(base.model).get_parameter("weight").shape[0],
+        seed=seed,
+    )
+    return solver.solve(values, beta=library.manifest.beta, rank=RANK)
+
+
+def _answers(writer: Writer, adapter: Mapping[str, Factor], prompts: Sequence[str]) -> list[str]:
+    """The expert's answers, sampled as the base's were."""
+    library = writer.library
+    bank = AdapterBank(library.base, {"rule": adapter})
+    plan = member_plan(index=0, n_experts=1)
+    try:
+        with progress_of("answers of the new expert") as report:
+            outputs = LocalEngine(library.base, bank).generate(
+                [
+                    Request(library.format(prompt), plan, SAMPLING, writer.seed_of(prompt))
+                    for prompt in prompts
+                ]
+            )
+            report(len(outputs), len(prompts))
+    finally:
+        bank.close()
+    return [output.text for output in outputs]

@@ -1,0 +1,135 @@
+"""The demo from top to bottom: answer, judge, certify, learn, explain, train, report."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+
+from palate.core.decision import AUTO
+from palate.core.errors import InvalidInputError, PalateError
+from palate.core.files import write_json, write_text_atomic
+from palate.demo.answers import BASE, PROMPT, Place, Writer, answer_users
+from palate.demo.gains import Judge, gains_story
+from palate.demo.learned import learned_story
+from palate.demo.page import render_page
+from palate.demo.report import DemoReport, PortfolioStory, UserAnswer
+from palate.demo.rule import rule_story
+from palate.demo.tokens import token_story
+from palate.demo.users import DemoUser, demo_users
+from palate.library.generate import Output
+from palate.library.library import Library
+from palate.library.portfolio import PORTFOLIO
+from palate.library.rewards import held_back_rewards
+from palate.rewards.rules import RuleReward
+
+N_JUDGED, N_COMPARED = 6, 8  # of the demo's own prompts: the first judge, the next are compared
+_LEARNED = 2  # place of the user who is learned
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What a visitor may choose."""
+
+    out: Path  # folder of the report and the new expert
+    prompt: str = "Why is the sky blue?"
+    seed: int = 0
+    rule: RuleReward | None = None  # of the further expert; `None` trains nothing
+
+
+def run_demo(library: Library, settings: DemoSettings) -> DemoReport:
+    """Show what the library does, and write `report.html` and `report.json`.
+
+    Raises:
+        InvalidInputError: the library has no objectives, or the prompt is empty or too long.
+    """
+    started, manifest, seed = monotonic(), library.manifest, settings.seed
+    if not manifest.objectives or not settings.prompt.strip():
+        raise InvalidInputError(
+            "The demo needs a prompt and a library with objectives; give both, such as "
+            "'palate demo library --prompt \"Why is the sky blue?\"'."
+        )
+    users, prompts = demo_users(manifest.objective_names), demo_prompts()
+    judged, compared = prompts[:N_JUDGED], prompts[N_JUDGED : N_JUDGED + N_COMPARED]
+    writer, left_out = Writer(library, seed=seed), list[str]()
+
+    def part(name: str, make: Callable[[], Part]) -> Part | None:
+        try:
+            return make()
+        except PalateError as error:
+            left_out.append(f"{name}: {error}")
+            return None
+
+    outputs = answer_users(writer, users, [settings.prompt, *judged])
+    held_out = {place: output for place, output in outputs.items() if place[2] in judged}
+    bases = {prompt: outputs[BASE, "", prompt] for prompt in (settings.prompt, *judged)}
+    judge = part("Gains and learning", lambda: Judge(*held_back_rewards(library.files)))
+    gains = learned = rule = None
+    if judge is not None:
+        gains = part("Gains", lambda: gains_story(library, judge, users, held_out, seed=seed))
+        user = users[min(_LEARNED, len(users) - 1)]
+        learned = part(
+            "Learning",
+            lambda: learned_story(writer, judge, user, compared=compared, bases=bases),
+        )
+    if settings.rule is None:
+        left_out.append("A further expert: --no-train leaves it out.")
+    else:
+        own, folder = settings.rule, settings.out / "expert"
+        rule = part(
+            "A further expert", lambda: rule_story(writer, own, prompts=prompts, folder=folder)
+        )
+    mixed = max(users, key=lambda user: len(user.preference))
+    report = DemoReport(
+        library=library.files.folder.name,
+        base=manifest.base.path,
+        n_parameters=library.base.model.num_parameters(),
+        experts=library.bank.names,
+        prompt=settings.prompt,
+        seed=seed,
+        base_text=bases[settings.prompt].text,
+        users=tuple(_answer(user, outputs, settings.prompt) for user in users),
+        gains=gains,
+        portfolio=part("Portfolio", lambda: _portfolio(library)),
+        learned=learned,
+        tokens=part("Tokens", lambda: token_story(writer, mixed, settings.prompt)),
+        rule=rule,
+        left_out=tuple(left_out),
+        seconds=monotonic() - started,
+    )
+    settings.out.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(settings.out / "report.html", render_page(report))
+    write_json(settings.out / "report.json", asdict(report))
+    return report
+
+
+def demo_prompts() -> tuple[str, ...]:
+    """The demo's own general questions, on which nothing was trained."""
+    return tuple(files("palate.demo").joinpath("prompts.txt").read_text().split("\n")[:-1])
+
+
+def _answer(user: DemoUser, outputs: Mapping[Place, Output], prompt: str) -> UserAnswer:
+    output, prompted = outputs[AUTO, user.name, prompt], outputs.get((PROMPT, user.name, prompt))
+    words = None if prompted is None else prompted.text
+    return UserAnswer(user, output.text, output.method, output.reason, words)
+
+
+def _portfolio(library: Library) -> PortfolioStory:
+    """The members and their certificate."""
+    portfolio = library.portfolio
+    if portfolio is None:
+        raise InvalidInputError(
+            f"The library has no {PORTFOLIO}; make one with 'palate portfolio select'."
+        )
+    record = portfolio.record
+    certificate, n = record.certified.certificate, record.payoffs.n_policies
+    loss = certificate.additive_gap
+    sentence = (
+        f"Nobody, whatever they prefer, loses more than {loss:.3f} in reward by having only these "
+        f"{len(record.members)} of n = {n} policies (confidence {certificate.confidence:.0%})."
+        if loss is not None
+        else f"All {n} policies are members, and nothing bounds the loss to a policy beyond them."
+    )
+    return PortfolioStory(record.members, loss, sentence)
