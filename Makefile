@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE ?= 1
+
+# Tests run on one thread each; the demo and the server use all cores.
+test test-marked test-ray docs report: export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup demo report serve test test-marked test-ray check format docs clean
 
@@ -21,14 +23,15 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 
 setup: $(BIN)/.installed ## make .venv with everything pinned in constraints.txt
 
-demo: setup ## the whole story on the small world, into out/demo
-	$(BIN)/python -m research.world.demo --out out/demo
+demo: setup ## one question for eight users, into out/demo; make demo PROMPT="..." asks another
+	$(BIN)/palate demo --out out/demo $(if $(PROMPT),--prompt "$$PROMPT")
 
 report: setup ## all methods on one scoreboard, into out/report; goes on where it stopped
 	$(BIN)/python -m research.world.board --out out/report $(REPORT_OPTIONS)
 
-serve: setup ## serve the demo's library at http://127.0.0.1:8000 (run `make demo` first)
-	$(BIN)/palate serve out/demo/library --database out/demo/users.db
+serve: setup ## serve the shipped library at http://127.0.0.1:8000
+	@mkdir -p out
+	$(BIN)/palate serve smollm2-135m --database out/users.db
 
 test: setup ## the default tests
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not postgres and not browser"
