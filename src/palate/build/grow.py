@@ -50,21 +50,14 @@ LEAST_PROMPTS = 4  # two for each half's standard errors
 
 @dataclass(frozen=True, eq=False)
 class Grown:
-    """A portfolio in its library.
+    """A portfolio in its library."""
 
-    Attributes:
-        record: Members and certificate.
-        policies: Every policy in the table, oldest first.
-        experts: Names of the experts that the policies are made of.
-        stop: Why the search made no more: `tolerance`, `calls`, `visited`, `noise` or `grid`.
-        search_gap: The search's own bound or estimate of the largest loss with all of its
-            policies, against their ceiling; `None` for the grid.
-    """
-
-    record: Record
-    policies: tuple[str, ...]
-    experts: tuple[str, ...]
-    stop: str
+    record: Record  # members and certificate
+    policies: tuple[str, ...]  # every policy in the table, oldest first
+    experts: tuple[str, ...]  # names of the experts that the policies are made of
+    stop: str  # why the search made no more: `tolerance`, `calls`, `visited`, `noise` or `grid`
+    # the search's own bound or estimate of the largest loss with all of its policies, against their
+    # ceiling; `None` for the grid
     search_gap: float | None
 
     def to_json(self) -> dict[str, Any]:

@@ -30,20 +30,13 @@ from palate.training.train import deterministic
 
 @dataclass(frozen=True)
 class Built:
-    """A finished build.
+    """A finished build."""
 
-    Attributes:
-        library: The library with all its experts.
-        trained: Experts that this run trained; the others were there.
-        seconds: Wall clock of this run.
-        portfolio: The certified portfolio, where the run file has one.
-        measured: The measured strength and methods; `None` with `only` and without experts.
-    """
-
-    library: LibraryFolder
-    trained: tuple[str, ...]
-    seconds: float
-    portfolio: Grown | None = None
+    library: LibraryFolder  # the library with all its experts
+    trained: tuple[str, ...]  # experts that this run trained; the others were there
+    seconds: float  # wall clock of this run
+    portfolio: Grown | None = None  # the certified portfolio, where the run file has one
+    # the measured strength and methods; `None` with `only` and without experts
     measured: MeasuredLibrary | None = None
 
     def to_json(self) -> dict[str, Any]:

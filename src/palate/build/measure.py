@@ -21,14 +21,10 @@ from palate.rewards.functions import RewardFunction
 
 @dataclass(frozen=True, eq=False)
 class MeasuredLibrary:
-    """What a library measured of itself.
+    """What a library measured of itself."""
 
-    Attributes:
-        strength: Strength of soups of stated preferences.
-        table: Measured gain of every method, or `None` where there were too few prompts.
-    """
-
-    strength: float
+    strength: float  # strength of soups of stated preferences
+    # measured gain of every method, or `None` where there were too few prompts
     table: MethodTable | None
 
     def to_json(self) -> dict[str, Any]:

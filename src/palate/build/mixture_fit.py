@@ -48,23 +48,17 @@ Shares = dict[str, float]  # objective to share
 
 
 class MixtureRun(Settings):
-    """What a controller is trained on.
+    """What a controller is trained on."""
 
-    Attributes:
-        prompts: File or list of prompts; by default the library's own training prompts.
-        combinations: Preferences to train on, each a mapping of objectives to shares; by default
-            every objective alone and every two in equal shares.
-        held_out: Preferences that are measured and never trained on; they are taken out of
-            `combinations`.
-        n_measured: Answers per measurement, before and after.
-        fit: Sizes and rates.
-    """
-
+    # file or list of prompts; by default the library's own training prompts
     prompts: Prompts | None = None
+    # preferences to train on, each a mapping of objectives to shares; by default every objective
+    # alone and every two in equal shares
     combinations: tuple[Shares, ...] = ()
+    # preferences that are measured and never trained on; they are taken out of `combinations`
     held_out: tuple[Shares, ...] = ()
-    n_measured: int = Field(default=96, ge=2)
-    fit: FitSettings = FitSettings()
+    n_measured: int = Field(default=96, ge=2)  # answers per measurement, before and after
+    fit: FitSettings = FitSettings()  # sizes and rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +67,10 @@ class LibraryLogOdds:
 
     A learned reward gives its raw score; a rule has no log-odds, and its reward in [0, 1] stands in
     for them. An expert trained for several objectives gets their sum in its own direction.
-
-    Attributes:
-        rewards: In the order of the objectives.
-        directions: `[experts, objectives]`.
     """
 
-    rewards: tuple[Reward, ...]
-    directions: Float[ndarray, "experts objectives"]
+    rewards: tuple[Reward, ...]  # in the order of the objectives
+    directions: Float[ndarray, "experts objectives"]  # `[experts, objectives]`
 
     def log_odds(
         self, prompts: Sequence[str], answers: Sequence[str]
@@ -97,26 +87,17 @@ class LibraryLogOdds:
 
 @dataclass(frozen=True, eq=False)
 class FittedMixture:
-    """A trained controller in its library.
+    """A trained controller in its library."""
 
-    Attributes:
-        folder: The controller's folder.
-        curves: One row per update.
-        before: Summaries of the uniform mixture: `trained` and, if any, `held_out` combinations.
-        after: The same of the controller.
-        warnings: One sentence per monitor that is out of range.
-        seconds: Wall clock.
-        n_parameters: Size of the controller.
-        is_first: Whether this process wrote the files; under a launch of several one does.
-    """
-
-    folder: Path
-    curves: list[dict[str, Any]]
+    folder: Path  # the controller's folder
+    curves: list[dict[str, Any]]  # one row per update
+    # summaries of the uniform mixture: `trained` and, if any, `held_out` combinations
     before: dict[str, Summary]
-    after: dict[str, Summary]
-    warnings: list[str]
-    seconds: float
-    n_parameters: int
+    after: dict[str, Summary]  # the same of the controller
+    warnings: list[str]  # one sentence per monitor that is out of range
+    seconds: float  # wall clock
+    n_parameters: int  # size of the controller
+    # whether this process wrote the files; under a launch of several one does
     is_first: bool = True
 
     def to_json(self) -> dict[str, Any]:

@@ -85,19 +85,13 @@ class Prices:
 
 @dataclass(eq=False)
 class ModelOracle:
-    """An oracle whose policies are made of models; see the module's text.
+    """An oracle whose policies are made of models; see the module's text."""
 
-    Attributes:
-        make: From a preference to a policy; the same preference gives the same policy.
-        prices: Measurements of policies.
-        part: Indices of the prompts that payoffs are computed on; `None` takes all.
-        policies: Policies so far, by name.
-    """
-
-    make: Make
-    prices: Prices
+    make: Make  # from a preference to a policy; the same preference gives the same policy
+    prices: Prices  # measurements of policies
+    # indices of the prompts that payoffs are computed on; `None` takes all
     part: Int[ndarray, " prompts"] | None = None
-    policies: dict[str, Policy] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)  # policies so far, by name
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -34,25 +34,15 @@ from palate.training.rollouts import RewardScores
 
 @dataclass(frozen=True, eq=False)
 class PayoffEstimator:
-    """How policies are measured.
+    """How policies are measured."""
 
-    Attributes:
-        base: The reference.
-        prompts: Prompts as users write them.
-        reward: Scores of answers.
-        reward_key: Identifies the reward, so that measurements by another are not mixed in.
-        n_answers: Answers to each prompt.
-        max_tokens: Most tokens of an answer.
-        seed: Random seed, the same for all policies.
-    """
-
-    base: Base
-    prompts: tuple[str, ...]
-    reward: RewardScores
-    reward_key: str
-    n_answers: int
-    max_tokens: int
-    seed: int
+    base: Base  # the reference
+    prompts: tuple[str, ...]  # prompts as users write them
+    reward: RewardScores  # scores of answers
+    reward_key: str  # identifies the reward, so that measurements by another are not mixed in
+    n_answers: int  # answers to each prompt
+    max_tokens: int  # most tokens of an answer
+    seed: int  # random seed, the same for all policies
 
     def __post_init__(self) -> None:
         """Refuse too few prompts for a standard error."""

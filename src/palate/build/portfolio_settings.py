@@ -13,42 +13,34 @@ OracleKind = Literal["trained", "decoding", "soup"]
 
 
 class PortfolioSettings(Settings):
-    """A certified portfolio, and the experts that it asks for.
+    """A certified portfolio, and the experts that it asks for."""
 
-    Attributes:
-        search: `adaptive`: where the certificate is weakest, until the tolerance or the budget is
-            met; `grid`: PALM as published, one policy per preference of a ratio grid.
-        oracle: How a policy for a preference is made; see `palate.build.oracles`.
-        tolerance: In reward units: the search stops when no loss is larger, and without a
-            `size` as few members are kept as lose no more by the estimates.
-        max_policies: Budget, the objectives' own policies among them.
-        epsilon: Multiplicative tolerance of the grid; `None` takes the tightest, to three digits,
-            that `max_policies` affords, the same number as for a `delta` of `None`.
-        delta: Additive tolerance of the grid, below the number of objectives less one; `None` as
-            for `epsilon`.
-        size: Keep exactly so many members.
-        prompts: File or list of prompts that policies are measured on; `None` takes the run's own.
-        n_prompts: Use so many of them, selected at random; 0 uses all. Half selects members, half
-            certifies.
-        n_answers: Answers of every policy to every prompt.
-        confidence: Confidence of the certificate.
-        slack: How near to optimal every policy is for its own preference, which certifies against
-            all policies there could be: a number is assumed; `estimate` takes an upper bound from
-            the policies' own answers, which needs an `n_answers` of two or more and compares the
-            policies that were made otherwise; `None` compares those that were made.
-    """
-
+    # `adaptive`: where the certificate is weakest, until the tolerance or the budget is met;
+    # `grid`: PALM as published, one policy per preference of a ratio grid
     search: Literal["adaptive", "grid"] = "adaptive"
+    # how a policy for a preference is made; see `palate.build.oracles`
     oracle: OracleKind = "trained"
+    # in reward units: the search stops when no loss is larger, and without a `size` as few members
+    # are kept as lose no more by the estimates
     tolerance: float = Field(default=0.02, gt=0)
-    max_policies: int = Field(default=14, ge=1)
+    max_policies: int = Field(default=14, ge=1)  # budget, the objectives' own policies among them
+    # multiplicative tolerance of the grid; `None` takes the tightest, to three digits, that
+    # `max_policies` affords, the same number as for a `delta` of `None`
     epsilon: float | None = Field(default=None, gt=0)
+    # additive tolerance of the grid, below the number of objectives less one; `None` as for
+    # `epsilon`
     delta: float | None = Field(default=None, gt=0)
-    size: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1)  # keep exactly so many members
+    # file or list of prompts that policies are measured on; `None` takes the run's own
     prompts: str | tuple[str, ...] | None = None
+    # use so many of them, selected at random; 0 uses all. Half selects members, half certifies
     n_prompts: int = Field(default=600, ge=0)
-    n_answers: int = Field(default=1, ge=1)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
+    n_answers: int = Field(default=1, ge=1)  # answers of every policy to every prompt
+    confidence: float = Field(default=0.95, gt=0, lt=1)  # confidence of the certificate
+    # how near to optimal every policy is for its own preference, which certifies against all
+    # policies there could be: a number is assumed; `estimate` takes an upper bound from the
+    # policies' own answers, which needs an `n_answers` of two or more and compares the policies
+    # that were made otherwise; `None` compares those that were made
     slack: Annotated[float, Field(ge=0)] | Literal["estimate"] | None = "estimate"
 
     @model_validator(mode="after")

@@ -26,40 +26,31 @@ Prompts = str | tuple[str, ...]  # a file, or the prompts themselves
 
 class RewardSource(Settings):
     """Where an objective's reward comes from: exactly one of the first keys but for `validation`.
-
-    Attributes:
-        pairs: JSONL of preference pairs, on which a reward is trained.
-        validation: Pairs that are only measured on; without it half of the groups of `pairs`.
-        folder: A reward folder of `palate rewards train`; calibrated here if it is not yet.
-        rule: A rule of `palate.rewards.rules`, such as `{kind: length, low: 8, high: 50, prefer:
-            shorter}`.
-        function: `module:function` of `(prompts, completions, **columns)`, as in `reward_funcs`.
-        model: Folder or hub id of a finished reward model: a sequence classifier with one output.
-        judge: A language model behind an endpoint that grades answers, see
-            `palate.rewards.grades`.
-        trunk: For pairs: `light`, `all-minilm-l6-v2`, `embedding:` and another sentence embedder,
-            or the folder or hub id of a Hugging Face model.
-        trunk_settings: `key=value` of the trunk.
-        judge_trunk: Trunk of the held-back reward, which judges; by default the same with the same
-            settings. Another one gets its own defaults, and does not share the first one's faults.
-        group_by: For pairs: column whose equal values belong together.
-        is_swapped: For pairs: exchange chosen and rejected.
-        scale: How raw scores become numbers in [0, 1].
     """
 
-    pairs: Path | None = None
+    pairs: Path | None = None  # JSONL of preference pairs, on which a reward is trained
+    # pairs that are only measured on; without it half of the groups of `pairs`
     validation: Path | None = None
+    # a reward folder of `palate rewards train`; calibrated here if it is not yet
     folder: Path | None = None
+    # a rule of `palate.rewards.rules`, such as `{kind: length, low: 8, high: 50, prefer: shorter}`
     rule: dict[str, Any] | None = None
+    # `module:function` of `(prompts, completions, **columns)`, as in `reward_funcs`
     function: str | None = None
+    # folder or hub id of a finished reward model: a sequence classifier with one output
     model: str | None = None
+    # a language model behind an endpoint that grades answers, see `palate.rewards.grades`
     judge: GradeSettings | None = None
+    # for pairs: `light`, `all-minilm-l6-v2`, `embedding:` and another sentence embedder, or the
+    # folder or hub id of a Hugging Face model
     trunk: str = "light"
-    trunk_settings: tuple[str, ...] = ()
+    trunk_settings: tuple[str, ...] = ()  # `key=value` of the trunk
+    # trunk of the held-back reward, which judges; by default the same with the same settings.
+    # Another one gets its own defaults, and does not share the first one's faults
     judge_trunk: str | None = None
-    group_by: str | None = None
-    is_swapped: bool = False
-    scale: ScaleKind = "logistic"
+    group_by: str | None = None  # for pairs: column whose equal values belong together
+    is_swapped: bool = False  # for pairs: exchange chosen and rejected
+    scale: ScaleKind = "logistic"  # how raw scores become numbers in [0, 1]
 
     @model_validator(mode="after")
     def _is_one_source(self) -> "RewardSource":
@@ -72,57 +63,38 @@ class RewardSource(Settings):
 
 
 class ObjectiveSettings(Settings):
-    """Something a user can want, and its reward.
+    """Something a user can want, and its reward."""
 
-    Attributes:
-        name: Short identifier.
-        description: One sentence for users.
-        instruction: The preference in words, as it is put to a model.
-        reward: Where its reward comes from; `None` for one that is a Python function
-            (`palate.build(..., reward_funcs={NAME: function})`).
-    """
-
-    name: str
-    description: str = ""
-    instruction: str = ""
+    name: str  # short identifier
+    description: str = ""  # one sentence for users
+    instruction: str = ""  # the preference in words, as it is put to a model
+    # where its reward comes from; `None` for one that is a Python function (`palate.build(...,
+    # reward_funcs={NAME: function})`)
     reward: RewardSource | None = None
 
 
 class RunSettings(Settings):
-    """Everything that determines a library.
-
-    Attributes:
-        model_name_or_path: Folder, hub id or GGUF file of the base model, or `smollm2-135m`.
-        revision: Hub revision of the base.
-        dtype: Type of the base's parameters; the library stores what `auto` comes to here.
-        device: A torch device.
-        objectives: At least one, all different.
-        prompts: JSONL or parquet file with a column `prompt`, or a list of prompts.
-        rollouts: How the base is sampled.
-        anchors: Which experts.
-        adapter: Shape of every expert.
-        training: How every expert is trained.
-        calibration: How methods are measured at the end.
-        portfolio: A certified portfolio, for which further experts are trained; `None` for none.
-        seed: Random seed of the run.
-        report_to: Where TRL reports training: `none`, `tensorboard`, `wandb` or `trackio`.
-    """
+    """Everything that determines a library."""
 
     RENAMED = {"base": "model_name_or_path"}  # noqa: RUF012  (a ClassVar of the base)
 
-    model_name_or_path: str
-    revision: str | None = None
+    model_name_or_path: str  # folder, hub id or GGUF file of the base model, or `smollm2-135m`
+    revision: str | None = None  # hub revision of the base
+    # type of the base's parameters; the library stores what `auto` comes to here
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
+    device: str = "cpu"  # a torch device
+    # at least one, all different
     objectives: Annotated[tuple[ObjectiveSettings, ...], Field(min_length=1)]
-    prompts: Prompts
-    rollouts: RolloutSettings = RolloutSettings()
-    anchors: AnchorSettings = AnchorSettings()
-    adapter: AdapterSettings = AdapterSettings()
-    training: TrainSettings = TrainSettings()
-    calibration: CalibrationSettings = CalibrationSettings()
+    prompts: Prompts  # JSONL or parquet file with a column `prompt`, or a list of prompts
+    rollouts: RolloutSettings = RolloutSettings()  # how the base is sampled
+    anchors: AnchorSettings = AnchorSettings()  # which experts
+    adapter: AdapterSettings = AdapterSettings()  # shape of every expert
+    training: TrainSettings = TrainSettings()  # how every expert is trained
+    calibration: CalibrationSettings = CalibrationSettings()  # how methods are measured at the end
+    # a certified portfolio, for which further experts are trained; `None` for none
     portfolio: PortfolioSettings | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)  # random seed of the run
+    # where TRL reports training: `none`, `tensorboard`, `wandb` or `trackio`
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
 
     @model_validator(mode="after")

@@ -27,16 +27,11 @@ from palate.soup.spectral import measure_spectrum
 
 @dataclass(frozen=True, eq=False)
 class SoupWritten:
-    """The written file.
+    """The written file."""
 
-    Attributes:
-        path: The file.
-        basis: Its content.
-        order: Experts in the order in which they add most to the span of those before.
-    """
-
-    path: Path
-    basis: SoupBasis
+    path: Path  # the file
+    basis: SoupBasis  # its content
+    # experts in the order in which they add most to the span of those before
     order: tuple[str, ...]
 
 

@@ -32,23 +32,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Observation:
-    """A comparison of two answers, or thumbs or a rating of one.
+    """A comparison of two answers, or thumbs or a rating of one."""
 
-    Attributes:
-        user: The user's name, or empty.
-        kind: Kind of feedback.
-        first: The answer, or the first of two.
-        second: The other one of a comparison; differs from the first.
-        label: Comparison and thumbs: in [0, 1]; rating: any number.
-        line: Line in the file, from one.
-    """
-
-    user: str
-    kind: FeedbackKind
-    first: Shown
-    second: Shown | None
-    label: float
-    line: int
+    user: str  # the user's name, or empty
+    kind: FeedbackKind  # kind of feedback
+    first: Shown  # the answer, or the first of two
+    second: Shown | None  # the other one of a comparison; differs from the first
+    label: float  # comparison and thumbs: in [0, 1]; rating: any number
+    line: int  # line in the file, from one
 
 
 def read_feedback(path: Path) -> list[Observation]:

@@ -36,29 +36,18 @@ Features = dict[Shown, Float[ndarray, " experts"]]  # scaled, by answer
 
 @dataclass(frozen=True, eq=False)
 class FittedSoup:
-    """A user's learned coefficients.
+    """A user's learned coefficients."""
 
-    Attributes:
-        soup: Coefficients, trust region, predicted gain, plan.
-        experts: Names, in bank order.
-        confidence: Confidence of the intervals.
-        counts: Numbers of feedback items by kind.
-        gain: How sharply this user's labels follow margins, divided by the population's.
-        report: Numbers of the served soup on calibration states.
-        warnings: One sentence each.
-        base: Hash of the base model's files.
-        is_normalised: The fit with normalisers (stage 2) is served, since held-out comparisons
-            were no less likely under it.
-    """
-
-    soup: PersonalSoup
-    experts: tuple[str, ...]
-    confidence: float
-    counts: dict[str, int]
-    gain: float
-    report: SoupReport
-    warnings: tuple[str, ...]
-    base: str
+    soup: PersonalSoup  # coefficients, trust region, predicted gain, plan
+    experts: tuple[str, ...]  # names, in bank order
+    confidence: float  # confidence of the intervals
+    counts: dict[str, int]  # numbers of feedback items by kind
+    gain: float  # how sharply this user's labels follow margins, divided by the population's
+    report: SoupReport  # numbers of the served soup on calibration states
+    warnings: tuple[str, ...]  # one sentence each
+    base: str  # hash of the base model's files
+    # the fit with normalisers (stage 2) is served, since held-out comparisons were no less likely
+    # under it
     is_normalised: bool
 
     @property

@@ -45,19 +45,12 @@ MIN_ANSWERS = 128  # for every candidate
 
 @dataclass(frozen=True)
 class Wholeness:
-    """How whole answers are; shares in [0, 1].
+    """How whole answers are; shares in [0, 1]."""
 
-    Attributes:
-        finished: Answers that ended by themselves.
-        odd: Answers with a token that the base would hardly ever write there.
-        repeated: 4-grams that occurred before in their answer, mean over answers.
-        kl: Mean KL to the base along the base's own answers, nats per token.
-    """
-
-    finished: float
-    odd: float
-    repeated: float
-    kl: float = 0.0
+    finished: float  # answers that ended by themselves
+    odd: float  # answers with a token that the base would hardly ever write there
+    repeated: float  # 4-grams that occurred before in their answer, mean over answers
+    kl: float = 0.0  # mean KL to the base along the base's own answers, nats per token
 
     def is_as_whole_as(self, base: "Wholeness") -> bool:
         """Whether no share is worse than the base's by more than the tolerance."""

@@ -42,21 +42,13 @@ LOSSES = "losses.json"
 
 @dataclass(frozen=True)
 class Trained:
-    """Result of one run.
+    """Result of one run."""
 
-    Attributes:
-        folder: The adapter.
-        losses: Loss of every step over the whole batch.
-        n_processes: Processes that trained together.
-        is_first: Whether this process wrote the files.
-        is_sharded: Whether every process held only a part of the parameters.
-    """
-
-    folder: Path
-    losses: tuple[float, ...]
-    n_processes: int
-    is_first: bool
-    is_sharded: bool = False
+    folder: Path  # the adapter
+    losses: tuple[float, ...]  # loss of every step over the whole batch
+    n_processes: int  # processes that trained together
+    is_first: bool  # whether this process wrote the files
+    is_sharded: bool = False  # whether every process held only a part of the parameters
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

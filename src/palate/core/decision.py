@@ -42,33 +42,25 @@ class Known:
 
 @dataclass(frozen=True)
 class Decision:
-    """All that was decided for one request: one record from the method to the wire.
+    """All that was decided for one request: one record from the method to the wire."""
 
-    Attributes:
-        messages: The prompt of the rows; a method may have added a system sentence.
-        plan: For the engine.
-        method: Name of the method that decided; never `auto`.
-        coefficients: By expert: of a soup's row, shares of a mixture, 1 for a portfolio's member.
-        n_candidates: Best of n samples that many answers and returns the one ranked first.
-        ranking: Candidates are ranked by the library's rewards with these shares by objective,
-        learned_ranking: or, where `ranking` is empty, by the reward fitted to the user's feedback,
-            coefficients by expert.
-        reason: One or two sentences.
-        predicted_utility: Gain over the base for this preference, if the library has measured it.
-        certified_loss: Upper bound on what the user loses by the portfolio's member, reward units.
-        prompt: The user's own conversation, without what a method added; set by the library.
-    """
-
-    messages: Messages
-    plan: Plan
-    method: str
+    messages: Messages  # the prompt of the rows; a method may have added a system sentence
+    plan: Plan  # for the engine
+    method: str  # name of the method that decided; never `auto`
+    # by expert: of a soup's row, shares of a mixture, 1 for a portfolio's member
     coefficients: Mapping[str, float] = field(default_factory=dict[str, float])
-    n_candidates: int = 1
+    n_candidates: int = 1  # best of n samples that many answers and returns the one ranked first
+    # candidates are ranked by the library's rewards with these shares by objective,
     ranking: Mapping[str, float] = field(default_factory=dict[str, float])
+    # or, where `ranking` is empty, by the reward fitted to the user's feedback, coefficients by
+    # expert
     learned_ranking: Mapping[str, float] = field(default_factory=dict[str, float])
-    reason: str = ""
+    reason: str = ""  # one or two sentences
+    # gain over the base for this preference, if the library has measured it
     predicted_utility: Interval | None = None
+    # upper bound on what the user loses by the portfolio's member, reward units
     certified_loss: float | None = None
+    # the user's own conversation, without what a method added; set by the library
     prompt: Messages = ""
 
     @property

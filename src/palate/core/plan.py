@@ -26,14 +26,11 @@ ROUNDING = 1e-12  # a reference with a smaller coefficient is not run
 
 @dataclass(frozen=True)
 class Row:
-    """One pass of the base model.
+    """One pass of the base model."""
 
-    Attributes:
-        coefficients: One number per expert, in bank order; all zero is the reference.
-        context: Token ids to condition on instead of the request's prompt.
-    """
-
+    # one number per expert, in bank order; all zero is the reference
     coefficients: tuple[float, ...]
+    # token ids to condition on instead of the request's prompt
     context: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -48,24 +45,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Pool:
-    """How the rows' next-token distributions become one.
+    """How the rows' next-token distributions become one."""
 
-    Attributes:
-        kind: `single`, `log_linear` or `linear`.
-        coefficients: One number per row; empty for `single` and for a controlled pool.
-        controller: Name of the controller that gives the coefficients at every token, or `None`.
-        context: For a controller: token ids to condition on instead of the request's prompt.
-        strengths: For a controller: the preference for each row, on the simplex; empty is uniform.
-            A row of strength zero gets no more than a floor.
-        is_implicit: Sample by rejection: one row proposes, the pooled distribution accepts. The
-            distribution is the same; only for `log_linear` with fixed coefficients.
-    """
-
-    kind: PoolKind
+    kind: PoolKind  # `single`, `log_linear` or `linear`
+    # one number per row; empty for `single` and for a controlled pool
     coefficients: tuple[float, ...] = ()
+    # name of the controller that gives the coefficients at every token, or `None`
     controller: str | None = None
+    # for a controller: token ids to condition on instead of the request's prompt
     context: tuple[int, ...] | None = None
+    # for a controller: the preference for each row, on the simplex; empty is uniform. A row of
+    # strength zero gets no more than a floor
     strengths: tuple[float, ...] = ()
+    # sample by rejection: one row proposes, the pooled distribution accepts. The distribution is
+    # the same; only for `log_linear` with fixed coefficients
     is_implicit: bool = False
 
     def __post_init__(self) -> None:

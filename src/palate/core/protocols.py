@@ -47,21 +47,14 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Request:
-    """One answer to be generated.
+    """One answer to be generated."""
 
-    Attributes:
-        prompt: Text with the chat template applied.
-        plan: Rows and pool.
-        sampling: How tokens are sampled.
-        seed: The same seed gives the same answer, whatever else is in the batch.
-        scope: The prefix cache is shared by requests of one scope only. A server gives each tenant
-            its own, so that response times tell no tenant what another one asked.
-    """
-
-    prompt: str
-    plan: Plan
-    sampling: SamplingParams = SamplingParams()
-    seed: int = 0
+    prompt: str  # text with the chat template applied
+    plan: Plan  # rows and pool
+    sampling: SamplingParams = SamplingParams()  # how tokens are sampled
+    seed: int = 0  # the same seed gives the same answer, whatever else is in the batch
+    # the prefix cache is shared by requests of one scope only. A server gives each tenant its own,
+    # so that response times tell no tenant what another one asked
     scope: str = ""
 
 

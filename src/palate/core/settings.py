@@ -20,14 +20,11 @@ _RENAMED = "renamed_key"
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, no unknown keys.
-
-    Attributes:
-        RENAMED: Earlier name of a key to its present one, which is TRL's; earlier names are refused
-            with the present one.
-    """
+    """Base of all settings: frozen, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    # earlier name of a key to its present one, which is TRL's; earlier names are refused with the
+    # present one
     RENAMED: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")

@@ -148,22 +148,16 @@ class Belief:
 
 @dataclass(frozen=True, eq=False)
 class PayoffTable:
-    """The value of every policy in every objective: `V_i = R_i - beta KL`.
-
-    Attributes:
-        values: Reward units; higher is better.
-        standard_errors: Of the values; zero when exact.
-        beta: Price of one nat of KL to the reference, in reward units.
-        kl: Nats per answer; NaN where unknown.
-        preferences: What each policy was trained for; NaN rows where unknown.
-    """
+    """The value of every policy in every objective: `V_i = R_i - beta KL`."""
 
     objectives: tuple[str, ...]
     policies: tuple[str, ...]
-    values: Float[ndarray, "policies objectives"]
-    standard_errors: Float[ndarray, "policies objectives"]
-    beta: float
+    values: Float[ndarray, "policies objectives"]  # reward units; higher is better
+    standard_errors: Float[ndarray, "policies objectives"]  # of the values; zero when exact
+    beta: float  # price of one nat of KL to the reference, in reward units
+    # nats per answer; NaN where unknown
     kl: Float[ndarray, " policies"] = field(default_factory=lambda: np.zeros(0))
+    # what each policy was trained for; NaN rows where unknown
     preferences: Float[ndarray, "policies objectives"] = field(
         default_factory=lambda: np.zeros((0, 0))
     )
@@ -171,23 +165,17 @@ class PayoffTable:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What users can lose at most, by having only the portfolio.
+    """What users can lose at most, by having only the portfolio."""
 
-    Attributes:
-        additive_gap: Upper bound on `J* - max_member J`, reward units, over the whole simplex;
-            `None` where all listed policies are members and nothing bounds the others.
-        multiplicative_gap: Upper bound on `1 - max_member J / J*`; `None` where J* may be negative,
-            and without an additive gap.
-        worst_preference: Where the additive gap is attained; empty without one.
-        confidence: Share of repetitions in which the bound holds; one when values are exact.
-        kind: `worst-case` bounds the best of all policies, `candidate-relative` the best in the
-            table: relative to the listed policies only.
-        assumptions: Each in one sentence.
-    """
-
+    # upper bound on `J* - max_member J`, reward units, over the whole simplex; `None` where all
+    # listed policies are members and nothing bounds the others
     additive_gap: float | None
+    # upper bound on `1 - max_member J / J*`; `None` where J* may be negative, and without an
+    # additive gap
     multiplicative_gap: float | None
-    worst_preference: tuple[float, ...]
-    confidence: float
+    worst_preference: tuple[float, ...]  # where the additive gap is attained; empty without one
+    confidence: float  # share of repetitions in which the bound holds; one when values are exact
+    # `worst-case` bounds the best of all policies, `candidate-relative` the best in the table:
+    # relative to the listed policies only
     kind: Literal["worst-case", "candidate-relative"]
-    assumptions: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()  # each in one sentence

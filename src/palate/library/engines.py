@@ -23,17 +23,12 @@ N_TEXTS = 4  # answers on which an engine may measure distributions
 
 @dataclass(frozen=True)
 class EngineKind:
-    """How engines of one kind are made.
+    """How engines of one kind are made."""
 
-    Attributes:
-        settings: Class of the settings.
-        check: The settings after everything that needs no server was checked.
-        open: The engine for a library's parts.
-    """
-
-    settings: type[Settings]
+    settings: type[Settings]  # class of the settings
+    # the settings after everything that needs no server was checked
     check: Callable[[Any], Settings]
-    open: Callable[[Any, EngineParts], Engine]
+    open: Callable[[Any, EngineParts], Engine]  # the engine for a library's parts
 
 
 def _vllm() -> EngineKind:
@@ -53,15 +48,10 @@ ENGINES = {"vllm": _vllm, "openai": _openai}
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine with its settings, which any process can open; nothing is sent before.
+    """An engine with its settings, which any process can open; nothing is sent before."""
 
-    Attributes:
-        kind: A name in `ENGINES`.
-        settings: An instance of the engine's settings class.
-    """
-
-    kind: str
-    settings: Settings
+    kind: str  # a name in `ENGINES`
+    settings: Settings  # an instance of the engine's settings class
 
     def open(self, library: "Library") -> Engine:
         """The engine, answering from the library's experts.

@@ -43,16 +43,11 @@ Fill = Callable[[Path], None]  # writes a part's files into the folder it is giv
 
 @dataclass(frozen=True)
 class LibraryFolder:
-    """A library folder and its manifest.
+    """A library folder and its manifest."""
 
-    Attributes:
-        folder: Its path.
-        manifest: The finished parts.
-        reward_funcs: By objective, Python functions that cannot be imported again.
-    """
-
-    folder: Path
-    manifest: Manifest
+    folder: Path  # its path
+    manifest: Manifest  # the finished parts
+    # by objective, Python functions that cannot be imported again
     reward_funcs: Mapping[str, RewardFunction] = field(
         default_factory=dict[str, RewardFunction], compare=False
     )

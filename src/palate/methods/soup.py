@@ -18,16 +18,12 @@ from palate.library.library import Library
 
 @dataclass(frozen=True)
 class SoupMethod:
-    """One plan of the user's coefficients; the parameter soup by default.
-
-    Attributes:
-        plan_of: Coefficients in bank order to a plan.
-        is_prompted: Add the user's instruction to the system message.
-    """
+    """One plan of the user's coefficients; the parameter soup by default."""
 
     name: str = "soup"
+    # coefficients in bank order to a plan
     plan_of: Callable[[Sequence[float]], Plan] = parameter_soup_plan
-    is_prompted: bool = False
+    is_prompted: bool = False  # add the user's instruction to the system message
 
     def can_serve(self, library: Library) -> bool:
         """Whether there are experts."""

@@ -36,17 +36,11 @@ _REFUSED = (
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """What an adapter adds to one linear layer: `scale * up @ down`.
+    """What an adapter adds to one linear layer: `scale * up @ down`."""
 
-    Attributes:
-        down: `[rank, d_in]`, called A in the literature.
-        up: `[d_out, rank]`, called B.
-        scale: `lora_alpha / rank`, or `lora_alpha / sqrt(rank)` with rsLoRA.
-    """
-
-    down: Float[Tensor, "rank d_in"]
-    up: Float[Tensor, "d_out rank"]
-    scale: float
+    down: Float[Tensor, "rank d_in"]  # `[rank, d_in]`, called A in the literature
+    up: Float[Tensor, "d_out rank"]  # `[d_out, rank]`, called B
+    scale: float  # `lora_alpha / rank`, or `lora_alpha / sqrt(rank)` with rsLoRA
 
     @property
     def rank(self) -> int:

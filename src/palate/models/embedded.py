@@ -32,21 +32,13 @@ BYTES_PER_GGUF_BYTE = 4  # 4-bit parameters become 16-bit ones; larger ones grow
 
 @dataclass(frozen=True)
 class Embedded:
-    """Where a model with a name of ours is.
+    """Where a model with a name of ours is."""
 
-    Attributes:
-        requirement: The package on the registry, with its version.
-        module: The package's module, in whose folder the model is.
-        content: The GGUF file or the model folder in there.
-        hub_id: The same model on the hub.
-        converted: Folder in the cache, where the content is a GGUF file.
-    """
-
-    requirement: str
-    module: str
-    content: str
-    hub_id: str
-    converted: str | None = None
+    requirement: str  # the package on the registry, with its version
+    module: str  # the package's module, in whose folder the model is
+    content: str  # the GGUF file or the model folder in there
+    hub_id: str  # the same model on the hub
+    converted: str | None = None  # folder in the cache, where the content is a GGUF file
 
 
 BASES = {

@@ -27,23 +27,14 @@ _IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model with its tokenizer.
+    """A frozen base model with its tokenizer."""
 
-    Attributes:
-        model: In evaluation mode, no parameter requires a gradient.
-        tokenizer: Fast tokenizer; its padding token is set.
-        path: Folder, hub id, GGUF file or name of ours, as it was given.
-        revision: Hub revision, or `None` for a folder.
-        fingerprint: Hash of the parameters, configuration and tokenizer.
-        tokenizer_fingerprint: Hash of the vocabulary and special tokens.
-    """
-
-    model: PreTrainedModel
-    tokenizer: Tokenizer
-    path: str
-    revision: str | None
-    fingerprint: str
-    tokenizer_fingerprint: str
+    model: PreTrainedModel  # in evaluation mode, no parameter requires a gradient
+    tokenizer: Tokenizer  # fast tokenizer; its padding token is set
+    path: str  # folder, hub id, GGUF file or name of ours, as it was given
+    revision: str | None  # hub revision, or `None` for a folder
+    fingerprint: str  # hash of the parameters, configuration and tokenizer
+    tokenizer_fingerprint: str  # hash of the vocabulary and special tokens
 
     @property
     def device(self) -> torch.device:

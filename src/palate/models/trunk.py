@@ -26,21 +26,14 @@ MAX_POSITIONS = 4096  # rotary positions have no parameters, so this costs nothi
 
 
 class TrunkSettings(Settings):
-    """Shape of a trunk.
+    """Shape of a trunk."""
 
-    Attributes:
-        path: Folder or hub id of a decoder to start from; `None` makes a fresh Llama.
-        hidden: Width of a fresh trunk.
-        layers: Blocks of a fresh trunk.
-        heads: Attention heads of a fresh trunk; divides `hidden`.
-        feed_forward: Inner width of a fresh trunk.
-    """
-
+    # folder or hub id of a decoder to start from; `None` makes a fresh Llama
     path: str | None = None
-    hidden: int = Field(default=96, ge=2)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
-    feed_forward: int = Field(default=256, ge=1)
+    hidden: int = Field(default=96, ge=2)  # width of a fresh trunk
+    layers: int = Field(default=2, ge=1)  # blocks of a fresh trunk
+    heads: int = Field(default=4, ge=1)  # attention heads of a fresh trunk; divides `hidden`
+    feed_forward: int = Field(default=256, ge=1)  # inner width of a fresh trunk
 
 
 class Trunk(nn.Module):

@@ -47,43 +47,29 @@ class Data(Settings):
 
 
 class RewardCard(Settings):
-    """What is known of a learned reward.
+    """What is known of a learned reward."""
 
-    Attributes:
-        objective: Name of what it measures.
-        trunk: `light`, `embedding` or `transformer`.
-        direction: Which way is better; always higher.
-        held_out: Accuracy on pairs it has not seen, beside the length baselines.
-        length_coefficients: Length-only baseline's, for log characters and log words.
-        raw: Raw scores of the validation answers.
-        calibration: The scale to [0, 1], or `None` when none was fitted.
-        calibration_raw: Raw scores of the base rollouts the scale was fitted on.
-        train: Pairs it was fitted on.
-        validation: Pairs it was measured on.
-        settings: The trunk's, as given.
-        selected: Settings that cross-validation on the training pairs selected.
-        seed: Random seed of the fit.
-        model_hash: Hash of everything a raw score depends on.
-        versions: Versions of the packages that fitted it.
-    """
-
-    objective: str
-    trunk: Trunk
+    objective: str  # name of what it measures
+    trunk: Trunk  # `light`, `embedding` or `transformer`
+    # which way is better; always higher
     direction: Literal["higher is better"] = "higher is better"
-    held_out: HeldOut
+    held_out: HeldOut  # accuracy on pairs it has not seen, beside the length baselines
+    # length-only baseline's, for log characters and log words
     length_coefficients: tuple[float, float]
-    raw: Statistics
-    calibration: Scale | None = None
+    raw: Statistics  # raw scores of the validation answers
+    calibration: Scale | None = None  # the scale to [0, 1], or `None` when none was fitted
+    # raw scores of the base rollouts the scale was fitted on
     calibration_raw: Statistics | None = None
-    train: Data
-    validation: Data
-    settings: dict[str, object]
+    train: Data  # pairs it was fitted on
+    validation: Data  # pairs it was measured on
+    settings: dict[str, object]  # the trunk's, as given
+    # settings that cross-validation on the training pairs selected
     selected: dict[str, float] = Field(  # "chosen" in cards of earlier versions
         default_factory=dict, validation_alias=AliasChoices("selected", "chosen")
     )
-    seed: int
-    model_hash: str
-    versions: dict[str, str]
+    seed: int  # random seed of the fit
+    model_hash: str  # hash of everything a raw score depends on
+    versions: dict[str, str]  # versions of the packages that fitted it
 
 
 def save_card(card: RewardCard, folder: Path) -> None:

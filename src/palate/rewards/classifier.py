@@ -37,16 +37,12 @@ _NO_LIMIT = 2**20  # tokenizers that know none say 1e30, which they cannot read 
 
 @dataclass(frozen=True, eq=False)
 class TransformerModel:
-    """A trained transformer reward: prompt and answer to log-odds.
+    """A trained transformer reward: prompt and answer to log-odds."""
 
-    Attributes:
-        model: A sequence classifier with one output, in evaluation mode.
-        tokenizer: Its padding token is set; `model_max_length` is the most tokens of a text.
-        adds_end: Whether a text gets an end token where its layout has none, as in our training.
-    """
-
-    model: PreTrainedModel
+    model: PreTrainedModel  # a sequence classifier with one output, in evaluation mode
+    # its padding token is set; `model_max_length` is the most tokens of a text
     tokenizer: Tokenizer
+    # whether a text gets an end token where its layout has none, as in our training
     adds_end: bool = True
 
     @property

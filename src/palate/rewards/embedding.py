@@ -45,19 +45,12 @@ _FACTS, _ARRAYS = "embedding.json", "embedding.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingModel:
-    """A fitted embedding reward: prompt and answer to log-odds.
+    """A fitted embedding reward: prompt and answer to log-odds."""
 
-    Attributes:
-        embedder: Turns texts into vectors.
-        name: The embedder's, as it was given.
-        coefficients: `[2 hidden + 1]`, per unit of the raw features.
-        ridge: The price under which they were fitted.
-    """
-
-    embedder: Embedder
-    name: str
-    coefficients: Float[ndarray, " features"]
-    ridge: float
+    embedder: Embedder  # turns texts into vectors
+    name: str  # the embedder's, as it was given
+    coefficients: Float[ndarray, " features"]  # `[2 hidden + 1]`, per unit of the raw features
+    ridge: float  # the price under which they were fitted
 
     @property
     def trunk(self) -> Literal["embedding"]:

@@ -26,19 +26,12 @@ SparseRows = Any  # a scipy CSR matrix [texts or pairs, features]; scipy ships n
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """A vocabulary of n-grams with their inverse document frequencies.
+    """A vocabulary of n-grams with their inverse document frequencies."""
 
-    Attributes:
-        analyzer: `word` n-grams, or `char_wb`: character n-grams within words.
-        ngrams: Lengths of the shortest and the longest n-gram.
-        terms: In alphabetical order.
-        idf: `[terms]`, `1 + log((1 + texts) / (1 + texts with the term))`.
-    """
-
-    analyzer: Analyzer
-    ngrams: tuple[int, int]
-    terms: tuple[str, ...]
-    idf: Float[ndarray, " terms"]
+    analyzer: Analyzer  # `word` n-grams, or `char_wb`: character n-grams within words
+    ngrams: tuple[int, int]  # lengths of the shortest and the longest n-gram
+    terms: tuple[str, ...]  # in alphabetical order
+    idf: Float[ndarray, " terms"]  # `[terms]`, `1 + log((1 + texts) / (1 + texts with the term))`
 
     def features(self, answers: Sequence[str]) -> SparseRows:
         """`[answers, terms]`: `(1 + log count) idf`, each row of Euclidean length one (or zero)."""

@@ -15,15 +15,10 @@ from palate.rewards.classifier import TransformerModel, load_transformer
 
 @dataclass(frozen=True, eq=False)
 class FinishedModel:
-    """Prompts and answers to the model's own scores.
+    """Prompts and answers to the model's own scores."""
 
-    Attributes:
-        name: Folder or hub id.
-        model: The model with its tokenizer.
-    """
-
-    name: str
-    model: TransformerModel
+    name: str  # folder or hub id
+    model: TransformerModel  # the model with its tokenizer
 
     @classmethod
     def load(cls, name: str) -> "FinishedModel":

@@ -25,20 +25,14 @@ LENGTH_RIDGE = 1e-3  # two features need no shrinking, only a finite answer on s
 
 
 class Accuracy(Settings):
-    """Share of pairs ranked as users did, with its 95 % interval; ties count one half.
-
-    Attributes:
-        n: Number of pairs.
-        n_groups: Number of groups of pairs that are not independent of one another.
-        method: `wilson`, or `bootstrap` over groups where groups hold several pairs.
-    """
+    """Share of pairs ranked as users did, with its 95 % interval; ties count one half."""
 
     estimate: float
     low: float
     high: float
-    n: int
-    n_groups: int
-    method: str
+    n: int  # number of pairs
+    n_groups: int  # number of groups of pairs that are not independent of one another
+    method: str  # `wilson`, or `bootstrap` over groups where groups hold several pairs
 
     def __str__(self) -> str:
         """Estimate, interval and number of pairs."""
@@ -46,20 +40,13 @@ class Accuracy(Settings):
 
 
 class HeldOut(Settings):
-    """A reward on held-out pairs.
+    """A reward on held-out pairs."""
 
-    Attributes:
-        accuracy: The reward's.
-        loss: Mean of `-log sigmoid(chosen - rejected)`, nats a pair; a coin has 0.693.
-        longer_wins: Accuracy of preferring the answer of more characters.
-        shorter_wins: Accuracy of preferring the answer of fewer.
-        length_only: Accuracy of the Bradley-Terry fit that sees only lengths, see `fit_length`.
-    """
-
-    accuracy: Accuracy
-    loss: float
-    longer_wins: Accuracy
-    shorter_wins: Accuracy
+    accuracy: Accuracy  # the reward's
+    loss: float  # mean of `-log sigmoid(chosen - rejected)`, nats a pair; a coin has 0.693
+    longer_wins: Accuracy  # accuracy of preferring the answer of more characters
+    shorter_wins: Accuracy  # accuracy of preferring the answer of fewer
+    # accuracy of the Bradley-Terry fit that sees only lengths, see `fit_length`
     length_only: Accuracy
 
     @property

@@ -20,33 +20,19 @@ from palate.rewards.settings import trunk_settings
 
 
 class RewardJob(Settings):
-    """One reward to be trained.
+    """One reward to be trained."""
 
-    Attributes:
-        pairs: Pairs to fit on.
-        validation: Pairs to measure on.
-        out: New folder for the reward.
-        trunk: As `palate.rewards.settings.trunk_settings` reads it.
-        objective: Its name; by default the one the pairs give.
-        is_swapped: Exchange chosen and rejected; needs `objective`.
-        group_by: Column whose equal values belong together; by default the prompt.
-        calibrate: Answers of the base model, on which the scale is fitted.
-        scale: Kind of scale.
-        overrides: `key=value` for the settings of the trunk.
-        seed: Random seed of the fit.
-    """
-
-    pairs: Path
-    validation: Path
-    out: Path
-    trunk: str = "light"
-    objective: str | None = None
-    is_swapped: bool = False
-    group_by: str | None = None
-    calibrate: Path | None = None
-    scale: ScaleKind = "logistic"
-    overrides: tuple[str, ...] = ()
-    seed: int = 0
+    pairs: Path  # pairs to fit on
+    validation: Path  # pairs to measure on
+    out: Path  # new folder for the reward
+    trunk: str = "light"  # as `palate.rewards.settings.trunk_settings` reads it
+    objective: str | None = None  # its name; by default the one the pairs give
+    is_swapped: bool = False  # exchange chosen and rejected; needs `objective`
+    group_by: str | None = None  # column whose equal values belong together; by default the prompt
+    calibrate: Path | None = None  # answers of the base model, on which the scale is fitted
+    scale: ScaleKind = "logistic"  # kind of scale
+    overrides: tuple[str, ...] = ()  # `key=value` for the settings of the trunk
+    seed: int = 0  # random seed of the fit
 
 
 def train_reward(job: RewardJob) -> LearnedReward:
@@ -82,19 +68,13 @@ def train_reward(job: RewardJob) -> LearnedReward:
 
 @dataclass(frozen=True)
 class Scored:
-    """A file of texts scored by a reward.
+    """A file of texts scored by a reward."""
 
-    Attributes:
-        objective: Name of the reward's objective.
-        scale: Kind of scale of the scores, or `raw`: log-odds, comparable within this reward only.
-        scores: One per answer; for pairs one `(chosen, rejected)` each, raw.
-        held_out: For pairs, how they were ranked; otherwise `None`.
-    """
-
-    objective: str
+    objective: str  # name of the reward's objective
+    # kind of scale of the scores, or `raw`: log-odds, comparable within this reward only
     scale: str
-    scores: list[Any]
-    held_out: HeldOut | None
+    scores: list[Any]  # one per answer; for pairs one `(chosen, rejected)` each, raw
+    held_out: HeldOut | None  # for pairs, how they were ranked; otherwise `None`
 
     def to_json(self) -> dict[str, Any]:
         """The scores as plain data, with their statistics."""

@@ -55,19 +55,13 @@ _VOCABULARY, _ARRAYS = "light.json", "light.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class LightModel:
-    """A fitted light reward: prompt and answer to log-odds.
+    """A fitted light reward: prompt and answer to log-odds."""
 
-    Attributes:
-        words: Vocabulary of words and word pairs.
-        characters: Vocabulary of character n-grams.
-        coefficients: `[words + characters + lengths + overlaps]`, per unit of the raw features.
-        ridge: The price under which they were fitted.
-    """
-
-    words: Terms
-    characters: Terms
+    words: Terms  # vocabulary of words and word pairs
+    characters: Terms  # vocabulary of character n-grams
+    # `[words + characters + lengths + overlaps]`, per unit of the raw features
     coefficients: Float[ndarray, " features"]
-    ridge: float
+    ridge: float  # the price under which they were fitted
 
     @property
     def trunk(self) -> Literal["light"]:

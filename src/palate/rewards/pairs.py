@@ -18,20 +18,14 @@ FEWEST_PROMPTS = 20  # with fewer, prompts are generic questions and group nothi
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs of one objective, with what belongs together.
+    """Pairs of one objective, with what belongs together."""
 
-    Attributes:
-        objective: What the chosen answers have more of.
-        pairs: At least one.
-        groups: One label per pair; pairs of one group are not independent and never stand on both
-            sides of a split.
-        source: Where the pairs came from, for messages and cards.
-    """
-
-    objective: str
-    pairs: tuple[PreferencePair, ...]
+    objective: str  # what the chosen answers have more of
+    pairs: tuple[PreferencePair, ...]  # at least one
+    # one label per pair; pairs of one group are not independent and never stand on both sides of a
+    # split
     groups: tuple[str, ...]
-    source: str = "memory"
+    source: str = "memory"  # where the pairs came from, for messages and cards
 
     def __len__(self) -> int:
         """Number of pairs."""

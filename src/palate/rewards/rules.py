@@ -53,15 +53,10 @@ class _Ramp(Settings):
 
 
 class _Occurrences(Settings):
-    """Number of occurrences, up to `most`, divided by `most`.
+    """Number of occurrences, up to `most`, divided by `most`."""
 
-    Attributes:
-        most: Occurrences that are worth 1.
-        is_wanted: Whether they raise the reward; otherwise none is worth 1.
-    """
-
-    most: int = Field(default=1, ge=1)
-    is_wanted: bool = True
+    most: int = Field(default=1, ge=1)  # occurrences that are worth 1
+    is_wanted: bool = True  # whether they raise the reward; otherwise none is worth 1
 
     def _worth(self, n: int) -> float:
         share = min(self.most, n) / self.most
@@ -69,21 +64,15 @@ class _Occurrences(Settings):
 
 
 class LengthRule(_Ramp):
-    """Longer or shorter: straight from `low` to `high`, flat outside.
-
-    Attributes:
-        low: Count at one end.
-        high: Count at the other end; greater than `low`.
-        prefer: Which end is worth 1.
-        whole_sentences: Longer: count whole sentences only. Shorter: count everything, and multiply
-            by the share of words in whole sentences; an answer without one is worth 0.
-    """
+    """Longer or shorter: straight from `low` to `high`, flat outside."""
 
     kind: Literal["length"]
     unit: Literal["characters", "words", "sentences"] = "words"
-    low: float = Field(ge=0)
-    high: float = Field(gt=0)
-    prefer: Literal["longer", "shorter"]
+    low: float = Field(ge=0)  # count at one end
+    high: float = Field(gt=0)  # count at the other end; greater than `low`
+    prefer: Literal["longer", "shorter"]  # which end is worth 1
+    # longer: count whole sentences only. Shorter: count everything, and multiply by the share of
+    # words in whole sentences; an answer without one is worth 0
     whole_sentences: bool = False
 
     def value(self, answer: str) -> float:
@@ -135,14 +124,11 @@ class WordsRule(_Occurrences):
 
 
 class PatternRule(_Occurrences):
-    """Matches of a regular expression.
-
-    Attributes:
-        pattern: As Python's `re` reads it; give `(?i)` for any case. Nested repetitions can take
-            exponential time: use patterns you trust.
-    """
+    """Matches of a regular expression."""
 
     kind: Literal["pattern"]
+    # as Python's `re` reads it; give `(?i)` for any case. Nested repetitions can take exponential
+    # time: use patterns you trust
     pattern: str = Field(min_length=1)
 
     @field_validator("pattern")
@@ -165,20 +151,15 @@ class ReadabilityRule(_Ramp):
     `206.835 - 1.015 words per sentence - 84.6 syllables per word`; syllables are runs of vowels
     but for a silent final e. An empty answer is worth 0.
 
-    Attributes:
-        low: Reading ease at one end; 30 is very difficult.
-        high: Reading ease at the other end; 90 is very easy.
-        prefer: Which end is worth 1.
-        whole_sentences: Read whole sentences only, and give 0 unless most words are in one.
-
     Source:
         Flesch 1948, "A New Readability Yardstick".
     """
 
     kind: Literal["readability"]
-    low: float = 0.0
-    high: float = 100.0
-    prefer: Literal["easy", "hard"] = "easy"
+    low: float = 0.0  # reading ease at one end; 30 is very difficult
+    high: float = 100.0  # reading ease at the other end; 90 is very easy
+    prefer: Literal["easy", "hard"] = "easy"  # which end is worth 1
+    # read whole sentences only, and give 0 unless most words are in one
     whole_sentences: bool = False
 
     def value(self, answer: str) -> float:

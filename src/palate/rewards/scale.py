@@ -29,30 +29,19 @@ Texts = Float[ndarray, " texts"]
 
 
 class FittedScale(Settings):
-    """What every scale stores.
+    """What every scale stores."""
 
-    Attributes:
-        version: Version of the formula.
-        n_texts: Number of base rollouts it was fitted on.
-        data_hash: Hash of their raw scores.
-    """
-
-    version: Literal[1] = 1
-    n_texts: int
-    data_hash: str
+    version: Literal[1] = 1  # version of the formula
+    n_texts: int  # number of base rollouts it was fitted on
+    data_hash: str  # hash of their raw scores
 
 
 class LogisticScale(FittedScale):
-    """`sigmoid((raw - centre) / spread)`; monotone, never flat.
-
-    Attributes:
-        centre: Raw score that becomes 1/2.
-        spread: Raw units per unit of log-odds; positive.
-    """
+    """`sigmoid((raw - centre) / spread)`; monotone, never flat."""
 
     kind: Literal["logistic"] = "logistic"
-    centre: float
-    spread: float = Field(gt=0)
+    centre: float  # raw score that becomes 1/2
+    spread: float = Field(gt=0)  # raw units per unit of log-odds; positive
 
     def apply(self, raw: Texts) -> Texts:
         """Rewards in [0, 1], `[texts]`."""

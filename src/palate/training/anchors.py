@@ -30,17 +30,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Anchor:
-    """A direction in objective space, and the name of the expert trained for it.
+    """A direction in objective space, and the name of the expert trained for it."""
 
-    Attributes:
-        name: Letters, digits, `.`, `_`, `-`; also the expert's folder.
-        objectives: Names, in the library's order.
-        direction: One number per objective, any sign; absolute entries sum to one.
-    """
-
-    name: str
-    objectives: tuple[str, ...]
-    direction: tuple[float, ...]
+    name: str  # letters, digits, `.`, `_`, `-`; also the expert's folder
+    objectives: tuple[str, ...]  # names, in the library's order
+    direction: tuple[float, ...]  # one number per objective, any sign; absolute entries sum to one
 
     def __post_init__(self) -> None:
         """Refuse a name that is no folder, and directions that are not of length one."""
@@ -104,22 +98,17 @@ class Anchor:
 
 
 class AnchorSettings(Settings):
-    """Which experts to train.
+    """Which experts to train."""
 
-    Attributes:
-        kind: `objectives`: one per objective; `random`: sampled from the simplex; `signed`: random
-            signed directions; `list`: those given.
-        n_random: Number of sampled anchors for `random` and `signed`.
-        concentration: Parameter of the symmetric Dirichlet distribution of `random`; below one
-            prefers few objectives.
-        is_with_objectives: Put one anchor per objective before the sampled ones.
-        listed: For `list`: name to `{objective: share}`, absolute shares summing to one.
-    """
-
+    # `objectives`: one per objective; `random`: sampled from the simplex; `signed`: random signed
+    # directions; `list`: those given
     kind: Literal["objectives", "random", "signed", "list"] = "objectives"
-    n_random: int = Field(default=0, ge=0)
+    n_random: int = Field(default=0, ge=0)  # number of sampled anchors for `random` and `signed`
+    # parameter of the symmetric Dirichlet distribution of `random`; below one prefers few
+    # objectives
     concentration: float = Field(default=1.0, gt=0)
-    is_with_objectives: bool = True
+    is_with_objectives: bool = True  # put one anchor per objective before the sampled ones
+    # for `list`: name to `{objective: share}`, absolute shares summing to one
     listed: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 

@@ -30,28 +30,7 @@ LOG_EVERY = 5  # steps between the reports to a tracker
 
 
 class TrainSettings(Settings):
-    """How every expert of a library is trained.
-
-    Attributes:
-        method: See `palate.training.train`.
-        beta: Reward units per nat of KL.
-        max_steps: Optimizer steps.
-        per_device_train_batch_size: Pairs of one pass on one process; for `grpo` answers.
-        gradient_accumulation_steps: Passes of a step.
-        learning_rate: AdamW's, after a linear warm-up and before a linear decay to zero.
-        warmup_ratio: Share of the steps that warm up.
-        max_grad_norm: Gradients are clipped to this length.
-        pairs_per_prompt: Pairs drawn from each prompt's rollouts.
-        label_gain: For `dpo`: log-odds of a label per reward unit.
-        max_length: For `dpo_human`: most tokens of prompt and answer together.
-        num_generations: For `grpo`: answers per prompt and step.
-        max_completion_length: For `grpo`: most tokens of an answer.
-        n_rounds: On-policy rounds: after each but the last, every expert answers `n_round_prompts`
-            prompts, and all experts are trained anew with these answers beside the others.
-        n_round_prompts: See `n_rounds`.
-        save_steps: A checkpoint each time so many steps are done; 0 for none.
-        n_threads: CPU threads, part of what determines the result; 0 takes torch's own number.
-    """
+    """How every expert of a library is trained."""
 
     RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
         "n_steps": "max_steps",
@@ -63,22 +42,30 @@ class TrainSettings(Settings):
         "answer_tokens": "max_completion_length",
     }
 
+    # see `palate.training.train`
     method: Literal["dpo", "rebel", "dpo_human", "grpo", "spectral"] = "rebel"
-    beta: float = Field(default=0.1, gt=0)
-    max_steps: int = Field(default=100, ge=1)
+    beta: float = Field(default=0.1, gt=0)  # reward units per nat of KL
+    max_steps: int = Field(default=100, ge=1)  # optimizer steps
+    # pairs of one pass on one process; for `grpo` answers
     per_device_train_batch_size: int = Field(default=16, ge=1)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)  # passes of a step
+    # AdamW's, after a linear warm-up and before a linear decay to zero
     learning_rate: float = Field(default=1e-4, gt=0)
-    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    pairs_per_prompt: int = Field(default=8, ge=1)
-    label_gain: float = Field(default=10.0, gt=0)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)  # share of the steps that warm up
+    max_grad_norm: float = Field(default=1.0, gt=0)  # gradients are clipped to this length
+    pairs_per_prompt: int = Field(default=8, ge=1)  # pairs drawn from each prompt's rollouts
+    label_gain: float = Field(default=10.0, gt=0)  # for `dpo`: log-odds of a label per reward unit
+    # for `dpo_human`: most tokens of prompt and answer together
     max_length: int = Field(default=512, ge=2)
-    num_generations: int = Field(default=8, ge=2)
-    max_completion_length: int = Field(default=64, ge=1)
+    num_generations: int = Field(default=8, ge=2)  # for `grpo`: answers per prompt and step
+    max_completion_length: int = Field(default=64, ge=1)  # for `grpo`: most tokens of an answer
+    # on-policy rounds: after each but the last, every expert answers `n_round_prompts` prompts, and
+    # all experts are trained anew with these answers beside the others
     n_rounds: int = Field(default=1, ge=1)
-    n_round_prompts: int = Field(default=100, ge=1)
+    n_round_prompts: int = Field(default=100, ge=1)  # see `n_rounds`
+    # a checkpoint each time so many steps are done; 0 for none
     save_steps: int = Field(default=10, ge=0)
+    # CPU threads, part of what determines the result; 0 takes torch's own number
     n_threads: int = Field(default=0, ge=0)
 
 

@@ -29,16 +29,7 @@ _FUSED = ("c_attn", "qkv_proj", "query_key_value", "qkv", "Wqkv", "W_pack", "in_
 
 
 class AdapterSettings(Settings):
-    """The shape of an adapter; the same for every expert of a library.
-
-    Attributes:
-        r: Rank: rows of A and columns of B.
-        lora_alpha: The update is scaled by `lora_alpha / r`.
-        use_rslora: Scale by `lora_alpha / sqrt(r)` instead.
-        target_modules: `all-linear`, `lm_head`, `top_no_kv`, or a list of names of layers.
-        n_top_blocks: For `top_no_kv`: how many of the last blocks.
-        dtype: Type in which an adapter is stored; it is trained in float32.
-    """
+    """The shape of an adapter; the same for every expert of a library."""
 
     RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
         "rank": "r",
@@ -46,11 +37,13 @@ class AdapterSettings(Settings):
         "placement": "target_modules",
     }
 
-    r: int = Field(default=16, ge=1)
-    lora_alpha: float = Field(default=32.0, gt=0)
-    use_rslora: bool = False
+    r: int = Field(default=16, ge=1)  # rank: rows of A and columns of B
+    lora_alpha: float = Field(default=32.0, gt=0)  # the update is scaled by `lora_alpha / r`
+    use_rslora: bool = False  # scale by `lora_alpha / sqrt(r)` instead
+    # `all-linear`, `lm_head`, `top_no_kv`, or a list of names of layers
     target_modules: str | tuple[str, ...] = ALL
-    n_top_blocks: int = Field(default=2, ge=1)
+    n_top_blocks: int = Field(default=2, ge=1)  # for `top_no_kv`: how many of the last blocks
+    # type in which an adapter is stored; it is trained in float32
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @field_validator("target_modules")
