@@ -56,9 +56,7 @@ class Grown:
     policies: tuple[str, ...]  # every policy in the table, oldest first
     experts: tuple[str, ...]  # names of the experts that the policies are made of
     stop: str  # why the search made no more: `tolerance`, `calls`, `visited`, `noise` or `grid`
-    # the search's own bound or estimate of the largest loss with all of its policies, against their
-    # ceiling; `None` for the grid
-    search_gap: float | None
+    search_gap: float | None  # bound on the loss with all its policies; `None` for a grid
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
@@ -152,11 +150,7 @@ def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
 
 
 def _prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[str, ...]:
-    """The prompts that policies are measured on.
-
-    Raises:
-        InvalidInputError: the file is missing or wrong.
-    """
+    """The prompts that policies are measured on; InvalidInputError where the file is wrong."""
     pool = run_prompts(run) if settings.prompts is None else read_prompts(settings.prompts)
     generator = generator_for(run.seed, "portfolio prompts")
     order = generator.permutation(len(pool))[: settings.n_prompts or None]

@@ -36,8 +36,7 @@ class Built:
     trained: tuple[str, ...]  # experts that this run trained; the others were there
     seconds: float  # wall clock of this run
     portfolio: Grown | None = None  # the certified portfolio, where the run file has one
-    # the measured strength and methods; `None` with `only` and without experts
-    measured: MeasuredLibrary | None = None
+    measured: MeasuredLibrary | None = None  # `None` with `only` and without experts
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
@@ -81,13 +80,9 @@ def build(
 ) -> Library:
     """The library of a run file, opened; goes on where an earlier build stopped.
 
-    Args:
-        run: A YAML file, its content, or its settings.
-        output_dir: Folder of the library.
-        reward_funcs: By objective, `(prompts, completions, **columns)` to one number, or `None`
-            where the objective does not apply, for each completion; higher is better, in any unit.
-            These objectives need no `reward` in the run file.
-        overrides: `key=value` for any key of the run file.
+    `reward_funcs` give, by objective, for `(prompts, completions, **columns)` one number for each
+    completion, or `None` where the objective does not apply; higher is better, in any unit. These
+    objectives need no `reward` in the run file. Overrides are `key=value` for any of its keys.
 
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be, or a
@@ -113,12 +108,8 @@ def build_library(
 ) -> Built:
     """As `build`, with the settings of a run file and the full record of the build.
 
-    Args:
-        settings: The run file.
-        out: Folder of the library.
-        only: Names of the experts to train in this run, as one of several jobs; empty for none,
-            which makes rollouts and rewards. Other experts that are there stay. `None` is all.
-        reward_funcs: By objective, rewards that are Python functions.
+    `only` names the experts to train in this run, as one of several jobs; empty for none, which
+    makes rollouts and rewards. Other experts that are there stay. `None` is all.
     """
     start = monotonic()
     anchors = make_anchors(
@@ -164,10 +155,8 @@ def grow_portfolio(
 ) -> Built:
     """Build the target with a portfolio section, its defaults where it has none.
 
-    Args:
-        target: Folder of a library, which is extended by the run file stored in it; or a run file.
-        out: Folder of the library, for a run file; by default out/ and the file's name.
-        overrides: `key=value`, such as `portfolio.tolerance=0.05`.
+    A library is extended by the run file stored in its folder. Of a run file, `out` is by default
+    out/ and the file's name.
 
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
@@ -183,11 +172,7 @@ def grow_portfolio(
 
 
 def stored_settings(library: LibraryFolder, *, overrides: Sequence[str] = ()) -> RunSettings:
-    """The run file that the library was built by, with a portfolio section.
-
-    Raises:
-        InvalidInputError: the library was not built by a run file, or an override is wrong.
-    """
+    """The run file that built the library, with a portfolio section; raises as `stored_run`."""
     config = dict(library.manifest.config)
     return stored_run({**config, "portfolio": config.get("portfolio") or {}}, overrides=overrides)
 
@@ -195,11 +180,7 @@ def stored_settings(library: LibraryFolder, *, overrides: Sequence[str] = ()) ->
 def _selected(
     anchors: tuple[Anchor, ...], only: Sequence[str], settings: RunSettings
 ) -> tuple[Anchor, ...]:
-    """The anchors of these names.
-
-    Raises:
-        InvalidInputError: a name is unknown, or a portfolio decides which experts there are.
-    """
+    """The anchors of these names; InvalidInputError where one is unknown or a portfolio decides."""
     if settings.portfolio is not None:
         raise InvalidInputError(
             "A run file with a portfolio trains experts one after another, so its experts are no "

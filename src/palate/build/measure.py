@@ -24,8 +24,7 @@ class MeasuredLibrary:
     """What a library measured of itself."""
 
     strength: float  # strength of soups of stated preferences
-    # measured gain of every method, or `None` where there were too few prompts
-    table: MethodTable | None
+    table: MethodTable | None  # gains of every method, or `None` where there were too few prompts
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -52,13 +51,7 @@ def measure_library(
 ) -> MeasuredLibrary | None:
     """Write `soup.json` with its strength and `methods.json`; parts that are there stay.
 
-    Args:
-        settings: The run file.
-        out: Folder of the library.
-        reward_funcs: By objective, rewards that are Python functions.
-
-    Returns:
-        `None` for a library without experts.
+    It is `None` for a library without experts.
 
     Raises:
         FormatError: a part of the library does not fit the others.
@@ -90,11 +83,8 @@ def measure_library(
 def measure_again(before: Library, *, entries: Sequence[Entry]) -> MethodTable | None:
     """Measure some methods anew, such as one that a library has just learned; the others stay.
 
-    Nothing is done for a library whose methods were never measured.
-
-    Args:
-        before: The library as it was opened before it learned; its folder is read anew.
-        entries: Methods with their numbers of candidates.
+    Nothing is done for a library whose methods were never measured. The library was opened before
+    it learned; its folder is read anew. Entries are methods with their numbers of candidates.
     """
     library = before.reloaded()
     if library.method_table is None:

@@ -50,13 +50,11 @@ Shares = dict[str, float]  # objective to share
 class MixtureRun(Settings):
     """What a controller is trained on."""
 
-    # file or list of prompts; by default the library's own training prompts
-    prompts: Prompts | None = None
+    prompts: Prompts | None = None  # file or list; by default the library's own training prompts
     # preferences to train on, each a mapping of objectives to shares; by default every objective
     # alone and every two in equal shares
     combinations: tuple[Shares, ...] = ()
-    # preferences that are measured and never trained on; they are taken out of `combinations`
-    held_out: tuple[Shares, ...] = ()
+    held_out: tuple[Shares, ...] = ()  # measured, never trained on; taken out of `combinations`
     n_measured: int = Field(default=96, ge=2)  # answers per measurement, before and after
     fit: FitSettings = FitSettings()  # sizes and rates
 
@@ -91,14 +89,12 @@ class FittedMixture:
 
     folder: Path  # the controller's folder
     curves: list[dict[str, Any]]  # one row per update
-    # summaries of the uniform mixture: `trained` and, if any, `held_out` combinations
-    before: dict[str, Summary]
+    before: dict[str, Summary]  # of the uniform mixture: `trained` and, if any, `held_out`
     after: dict[str, Summary]  # the same of the controller
     warnings: list[str]  # one sentence per monitor that is out of range
     seconds: float  # wall clock
     n_parameters: int  # size of the controller
-    # whether this process wrote the files; under a launch of several one does
-    is_first: bool = True
+    is_first: bool = True  # whether this process wrote the files; in a launch of several one does
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
@@ -214,11 +210,7 @@ def task_for(
 def combinations_of(
     opened: Library, run: MixtureRun
 ) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
-    """Strengths of the training combinations and of those held out.
-
-    Raises:
-        InvalidInputError: none is left to train on.
-    """
+    """Strengths of trained and held-out combinations; InvalidInputError where none is trained."""
     manifest = opened.manifest
     names = manifest.objective_names
     listed = run.combinations or tuple(

@@ -89,8 +89,7 @@ class ModelOracle:
 
     make: Make  # from a preference to a policy; the same preference gives the same policy
     prices: Prices  # measurements of policies
-    # indices of the prompts that payoffs are computed on; `None` takes all
-    part: Int[ndarray, " prompts"] | None = None
+    part: Int[ndarray, " prompts"] | None = None  # of prompts for the payoffs; `None` takes all
     policies: dict[str, Policy] = field(default_factory=dict)  # policies so far, by name
 
     @property
@@ -130,10 +129,8 @@ class ModelOracle:
     ) -> Payoffs:
         """The payoffs with upper bounds of the policies' slacks from their answers.
 
-        Args:
-            payoffs: Payoffs of policies of this oracle.
-            part: Indices of the prompts.
-            confidence: Probability that all of the bounds hold together.
+        Policies are this oracle's; `part` are indices of prompts. All of the bounds hold together
+        with the confidence.
         """
         every = (self.prices.of(self.policies[name]).answers for name in payoffs.table.policies)
         answers = [

@@ -38,16 +38,13 @@ MIN_CHUNK = 4  # prompts of a cell, as the estimator asks
 class PayoffJobSettings(Settings):
     """Size of a measurement, and its workers."""
 
-    # answers of each policy to each prompt; two or more also bound every slack
-    n_answers: int = Field(default=1, ge=1)
+    n_answers: int = Field(default=1, ge=1)  # per policy and prompt; two or more bound every slack
     max_tokens: int = Field(default=64, ge=1)  # most tokens of an answer
-    # prompts of a cell; a part of the result's last digits
-    chunk_prompts: int = Field(default=8, ge=MIN_CHUNK)
+    chunk_prompts: int = Field(default=8, ge=MIN_CHUNK)  # of a cell; the last digits depend on it
     seed: int = 0  # random seed, the same for all policies
     beta: float | None = Field(default=None, gt=0)  # price of a nat; `None` is the library's
     workers: int = Field(default=0, ge=0)  # ray workers; 0 measures in this process, without Ray
-    # address of a running Ray cluster; `None` starts one with a CPU for each worker
-    address: str | None = None
+    address: str | None = None  # of a running Ray cluster; `None` starts one, a CPU for each worker
     base: str | None = None  # where the base is now, if it has moved
     device: str = "cpu"  # a torch device; with `cuda` every Ray worker has a GPU of its own
     dtype: str = "float32"  # type of the base's parameters

@@ -18,23 +18,17 @@ class PortfolioSettings(Settings):
     # `adaptive`: where the certificate is weakest, until the tolerance or the budget is met;
     # `grid`: PALM as published, one policy per preference of a ratio grid
     search: Literal["adaptive", "grid"] = "adaptive"
-    # how a policy for a preference is made; see `palate.build.oracles`
-    oracle: OracleKind = "trained"
+    oracle: OracleKind = "trained"  # what makes the policies; see `palate.build.oracles`
     # in reward units: the search stops when no loss is larger, and without a `size` as few members
     # are kept as lose no more by the estimates
     tolerance: float = Field(default=0.02, gt=0)
     max_policies: int = Field(default=14, ge=1)  # budget, the objectives' own policies among them
-    # multiplicative tolerance of the grid; `None` takes the tightest, to three digits, that
-    # `max_policies` affords, the same number as for a `delta` of `None`
-    epsilon: float | None = Field(default=None, gt=0)
-    # additive tolerance of the grid, below the number of objectives less one; `None` as for
-    # `epsilon`
-    delta: float | None = Field(default=None, gt=0)
+    # of the grid; `None` takes the tightest in `max_policies`, to 3 digits, one number for both
+    epsilon: float | None = Field(default=None, gt=0)  # multiplicative
+    delta: float | None = Field(default=None, gt=0)  # additive; below the number of objectives - 1
     size: int | None = Field(default=None, ge=1)  # keep exactly so many members
-    # file or list of prompts that policies are measured on; `None` takes the run's own
-    prompts: str | tuple[str, ...] | None = None
-    # use so many of them, selected at random; 0 uses all. Half selects members, half certifies
-    n_prompts: int = Field(default=600, ge=0)
+    prompts: str | tuple[str, ...] | None = None  # file or list to measure on; `None`: the run's
+    n_prompts: int = Field(default=600, ge=0)  # at random; 0: all. One half selects, one certifies
     n_answers: int = Field(default=1, ge=1)  # answers of every policy to every prompt
     confidence: float = Field(default=0.95, gt=0, lt=1)  # confidence of the certificate
     # how near to optimal every policy is for its own preference, which certifies against all
@@ -52,11 +46,7 @@ class PortfolioSettings(Settings):
         return self
 
     def grid_tolerances(self, n_objectives: int) -> tuple[float, float]:
-        """Epsilon and delta of the grid, those not given as tight as `max_policies` affords.
-
-        Raises:
-            InvalidInputError: not even the widest is affordable.
-        """
+        """The grid's epsilon and delta; InvalidInputError where `max_policies` affords none."""
         if self.epsilon is not None and self.delta is not None:
             return self.epsilon, self.delta
         size = 0

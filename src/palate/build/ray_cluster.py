@@ -19,9 +19,7 @@ def require_ray() -> None:
 def start_ray(*, n_cpus: int, address: str | None) -> Any:
     """Ray, connected; usage statistics are off unless the environment turns them on.
 
-    Args:
-        n_cpus: CPUs of a cluster that is started here.
-        address: Address of a running cluster; `None` starts one on this machine.
+    Without an address it is a cluster of so many CPUs on this machine.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")

@@ -51,11 +51,8 @@ def add_reward(
 ) -> LibraryFolder:
     """The library with the objective's reward, which is made unless it is there.
 
-    Args:
-        library: The library; it knows the functions of objectives that have one.
-        objective: Name and source.
-        answers: Answers of the base, which scales are fitted on.
-        seed: Random seed of the build.
+    The library knows the functions of objectives that have one. Scales are fitted on the base's
+    answers.
 
     Raises:
         InvalidInputError: the pairs are empty or wrong, or a setting is, or a function does not
@@ -122,10 +119,7 @@ def functions_of(
 ) -> dict[str, RewardFunction]:
     """The functions of a build, by objective.
 
-    Args:
-        objectives: The run's objectives.
-        given: Functions of this call.
-        folder: The library's; functions that an earlier build stored there are imported.
+    Those that an earlier build stored in the library's folder are imported.
 
     Raises:
         InvalidInputError: a function is of an unknown objective, cannot be imported or called, or
@@ -285,11 +279,7 @@ def _read(objective: ObjectiveSettings, *, seed: int) -> tuple[PairSet, PairSet]
 
 
 def split_groups(pairs: PairSet, *, seed: int) -> tuple[PairSet, PairSet]:
-    """Training and validation pairs; no group stands on both sides.
-
-    Raises:
-        InvalidInputError: there is one group only.
-    """
+    """Training and validation pairs by whole groups; InvalidInputError where there is only one."""
     groups = sorted(set(pairs.groups))
     n_held_out = max(1, round(VALIDATION_SHARE * len(groups)))
     if n_held_out >= len(groups):

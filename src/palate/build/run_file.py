@@ -25,25 +25,16 @@ Prompts = str | tuple[str, ...]  # a file, or the prompts themselves
 
 
 class RewardSource(Settings):
-    """Where an objective's reward comes from: exactly one of the first keys but for `validation`.
-    """
+    """Where an objective's reward comes from: exactly one of the first keys, bar `validation`."""
 
     pairs: Path | None = None  # JSONL of preference pairs, on which a reward is trained
-    # pairs that are only measured on; without it half of the groups of `pairs`
-    validation: Path | None = None
-    # a reward folder of `palate rewards train`; calibrated here if it is not yet
-    folder: Path | None = None
-    # a rule of `palate.rewards.rules`, such as `{kind: length, low: 8, high: 50, prefer: shorter}`
-    rule: dict[str, Any] | None = None
-    # `module:function` of `(prompts, completions, **columns)`, as in `reward_funcs`
-    function: str | None = None
-    # folder or hub id of a finished reward model: a sequence classifier with one output
-    model: str | None = None
-    # a language model behind an endpoint that grades answers, see `palate.rewards.grades`
-    judge: GradeSettings | None = None
-    # for pairs: `light`, `all-minilm-l6-v2`, `embedding:` and another sentence embedder, or the
-    # folder or hub id of a Hugging Face model
-    trunk: str = "light"
+    validation: Path | None = None  # to measure on; by default half of the groups of `pairs`
+    folder: Path | None = None  # of `palate rewards train`; calibrated here if it is not yet
+    rule: dict[str, Any] | None = None  # see `palate.rewards.rules`: `{kind: length, low: 8, ...}`
+    function: str | None = None  # `module:function`, as in `reward_funcs`
+    model: str | None = None  # folder or hub id of a finished sequence classifier with one output
+    judge: GradeSettings | None = None  # a language model that grades, see `palate.rewards.grades`
+    trunk: str = "light"  # for pairs: as `palate.rewards.settings.trunk_settings` reads it
     trunk_settings: tuple[str, ...] = ()  # `key=value` of the trunk
     # trunk of the held-back reward, which judges; by default the same with the same settings.
     # Another one gets its own defaults, and does not share the first one's faults
@@ -68,9 +59,7 @@ class ObjectiveSettings(Settings):
     name: str  # short identifier
     description: str = ""  # one sentence for users
     instruction: str = ""  # the preference in words, as it is put to a model
-    # where its reward comes from; `None` for one that is a Python function (`palate.build(...,
-    # reward_funcs={NAME: function})`)
-    reward: RewardSource | None = None
+    reward: RewardSource | None = None  # `None` for a Python function, given in `reward_funcs`
 
 
 class RunSettings(Settings):
@@ -83,19 +72,16 @@ class RunSettings(Settings):
     # type of the base's parameters; the library stores what `auto` comes to here
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     device: str = "cpu"  # a torch device
-    # at least one, all different
-    objectives: Annotated[tuple[ObjectiveSettings, ...], Field(min_length=1)]
+    objectives: Annotated[tuple[ObjectiveSettings, ...], Field(min_length=1)]  # all different
     prompts: Prompts  # JSONL or parquet file with a column `prompt`, or a list of prompts
     rollouts: RolloutSettings = RolloutSettings()  # how the base is sampled
     anchors: AnchorSettings = AnchorSettings()  # which experts
     adapter: AdapterSettings = AdapterSettings()  # shape of every expert
     training: TrainSettings = TrainSettings()  # how every expert is trained
     calibration: CalibrationSettings = CalibrationSettings()  # how methods are measured at the end
-    # a certified portfolio, for which further experts are trained; `None` for none
-    portfolio: PortfolioSettings | None = None
+    portfolio: PortfolioSettings | None = None  # certified, with further experts; `None` for none
     seed: int = Field(default=0, ge=0)  # random seed of the run
-    # where TRL reports training: `none`, `tensorboard`, `wandb` or `trackio`
-    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"  # where TRL reports
 
     @model_validator(mode="after")
     def _names_differ(self) -> "RunSettings":

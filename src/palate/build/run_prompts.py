@@ -9,11 +9,7 @@ HELD_BACK_SHARE = 5  # one prompt in so many, at most, is held back
 
 
 def run_prompts(settings: RunSettings) -> tuple[str, ...]:
-    """The prompts that rollouts, rewards and experts see, in the order of the file.
-
-    Raises:
-        InvalidInputError: the file is missing or empty.
-    """
+    """The prompts of rollouts, rewards and experts, in order; raises as `read_prompts`."""
     held_back = set(calibration_prompts(settings))
     seen = [text for text in read_prompts(settings.prompts) if text not in held_back]
     return tuple(seen[: settings.rollouts.n_prompts or None])

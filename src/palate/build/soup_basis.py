@@ -31,8 +31,7 @@ class SoupWritten:
 
     path: Path  # the file
     basis: SoupBasis  # its content
-    # experts in the order in which they add most to the span of those before
-    order: tuple[str, ...]
+    order: tuple[str, ...]  # experts, each adding most to the span of those before
 
 
 def write_soup(
@@ -45,15 +44,10 @@ def write_soup(
 ) -> SoupWritten:
     """Measure the library's experts as a basis and write `soup.json`.
 
-    A strength that was measured for the same experts stays.
-
-    Args:
-        target: Folder of a library with rollouts, or the library opened.
-        population: Feedback of many users (`user` in every row), for the prior and the gain.
-        floor: A safety expert with the coefficient that feedback cannot lower.
-        overrides: `key=value` of `SoupSettings`; otherwise the trust region follows from the
-            experts (`palate.soup.settings.settings_for`).
-        base: Where the base is now, if it has moved.
+    A strength that was measured for the same experts stays. `population` is feedback of many users
+    (`user` in every row), for the prior and the gain; `floor` a safety expert with the coefficient
+    that feedback cannot lower. Without overrides, `key=value` of `SoupSettings`, the trust region
+    follows from the experts (`palate.soup.settings.settings_for`).
 
     Raises:
         InvalidInputError: there is no library, it has no experts, or the population's file is
@@ -99,11 +93,7 @@ def write_soup(
 
 
 def stored_floor(files: LibraryFolder) -> dict[str, float] | None:
-    """The safety floor of the present `soup.json`, for one that is written anew.
-
-    Raises:
-        InvalidCoefficientsError: its expert is not in the library any more.
-    """
+    """The floor of the present `soup.json`; InvalidCoefficientsError where its expert is gone."""
     path = files.folder / SOUP
     floor = load_basis(path).floor if path.is_file() else None
     if floor is None:

@@ -69,11 +69,7 @@ def read_feedback(path: Path) -> list[Observation]:
 def of_user(
     observations: Sequence[Observation], user: str | None, *, path: Path
 ) -> list[Observation]:
-    """One user's feedback.
-
-    Raises:
-        InvalidInputError: there are several users and none is named, or none of that name.
-    """
+    """One user's feedback; InvalidInputError where there is none, or several and no name."""
     names = list(dict.fromkeys(item.user for item in observations))
     if user is None and len(names) > 1:
         raise InvalidInputError(

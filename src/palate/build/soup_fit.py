@@ -46,9 +46,7 @@ class FittedSoup:
     report: SoupReport  # numbers of the served soup on calibration states
     warnings: tuple[str, ...]  # one sentence each
     base: str  # hash of the base model's files
-    # the fit with normalisers (stage 2) is served, since held-out comparisons were no less likely
-    # under it
-    is_normalised: bool
+    is_normalised: bool  # stage 2 is served: held-out comparisons were no less likely under it
 
     @property
     def intervals(self) -> Float[ndarray, "experts ends"]:
@@ -95,15 +93,9 @@ def fit_soup(
 ) -> FittedSoup:
     """A user's coefficients from a feedback file, as `palate.preferences.belief` learns them.
 
-    The belief is served; the printed numbers and intervals are the posterior's.
-
-    Args:
-        folder: A library with `soup.json`.
-        feedback: A file as in `palate.build.soup_feedback`.
-        method: The soup that will serve the coefficients.
-        user: Name of the user; not needed where the file has one user's feedback.
-        out: Coefficients file to write, for `palate generate --coefficients @FILE`.
-        base: Where the base is now, if it has moved.
+    The belief is served; the printed numbers and intervals are the posterior's. `method` is the
+    soup that will serve the coefficients; a user is named where the file has several; `out` is for
+    `palate generate --coefficients @FILE`.
 
     Raises:
         InvalidInputError: there is no library or no `soup.json`, or the feedback is wrong.

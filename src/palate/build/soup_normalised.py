@@ -27,15 +27,9 @@ def with_normalisers(
 ) -> Belief | None:
     """The belief with stage-2 coefficients, or `None` where stage 1 is to be served.
 
-    Thumbs and ratings enter as a part of the prior. The covariance stays that of stage 1.
-
-    Args:
-        belief: Stage 1, over scaled features.
-        library: Has a `soup.json` whose settings say from how many comparisons stage 2 is tried.
-        learner: Fits stage 1.
-        observations: The user's feedback.
-        items: The same, as `belief` was learned from it.
-        ratios: Log-ratios of the experts for every answer, nats.
+    Thumbs and ratings enter as a part of the prior. The covariance stays that of stage 1. The
+    belief is over scaled features; the library's `soup.json` says from how many comparisons stage 2
+    is tried. Ratios are the experts' for every answer, nats.
     """
     basis = library.basis
     both = list(zip(items, observations, strict=True))

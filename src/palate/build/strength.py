@@ -71,15 +71,8 @@ def measure_strength(
 ) -> dict[float, Wholeness]:
     """Write the largest candidate that passes into `soup.json`; the smallest where none does.
 
-    Args:
-        library: A library with a `soup.json`.
-        prompts: Calibration prompts.
-        max_tokens: Longest answer.
-        temperature: At which answers are sampled.
-        seed: Random seed of preferences and answers.
-
-    Returns:
-        Wholeness by candidate, up to the first that failed.
+    Returns wholeness by candidate, up to the first that failed. The seed is that of preferences and
+    answers.
     """
     sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
     work = _Work(library, tuple(prompts), sampling, seed)

@@ -67,13 +67,9 @@ def train_anchor(
 ) -> Trained:
     """Train the library's expert of this name anew, into the folder `out`.
 
-    Args:
-        folder: A library that `palate build` wrote, with base, rollouts and settings.
-        name: An expert's or an objective's.
-        out: New folder for the adapter.
-        max_steps: Instead of the library's number of steps.
-        gradient_accumulation_steps: Passes of a step, instead of the library's; a step has as many
-            pairs, in another order.
+    The library is one that `palate build` wrote, with base, rollouts and settings; the name an
+    expert's or an objective's. Whatever the passes of a step, it has as many pairs, in another
+    order.
 
     Raises:
         InvalidInputError: FSDP is asked for and not in force, the library lacks rollouts or the

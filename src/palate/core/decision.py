@@ -52,16 +52,12 @@ class Decision:
     n_candidates: int = 1  # best of n samples that many answers and returns the one ranked first
     # candidates are ranked by the library's rewards with these shares by objective,
     ranking: Mapping[str, float] = field(default_factory=dict[str, float])
-    # or, where `ranking` is empty, by the reward fitted to the user's feedback, coefficients by
-    # expert
+    # where that is empty: coefficients by expert of the reward fitted to the user's feedback
     learned_ranking: Mapping[str, float] = field(default_factory=dict[str, float])
     reason: str = ""  # one or two sentences
-    # gain over the base for this preference, if the library has measured it
-    predicted_utility: Interval | None = None
-    # upper bound on what the user loses by the portfolio's member, reward units
-    certified_loss: float | None = None
-    # the user's own conversation, without what a method added; set by the library
-    prompt: Messages = ""
+    predicted_utility: Interval | None = None  # gain over the base, if the library has measured it
+    certified_loss: float | None = None  # most the user loses by a portfolio's member, reward units
+    prompt: Messages = ""  # the user's own, without what a method added; set by the library
 
     @property
     def n_passes(self) -> float:
@@ -138,11 +134,7 @@ def last_user_text(messages: Messages) -> str:
 
 
 def require_messages(messages: Messages) -> None:
-    """Return when every message has a role and a text.
-
-    Raises:
-        InvalidInputError: there are no messages, or one lacks a role or a text.
-    """
+    """Return when there are messages with roles and texts; InvalidInputError where not."""
     if isinstance(messages, str):
         return
     if not messages:

@@ -22,11 +22,7 @@ JsonObject = dict[str, Any]
 
 
 def require_file(path: Path, *, what: str) -> Path:
-    """The path, if it is a file.
-
-    Raises:
-        InvalidInputError: there is no such file.
-    """
+    """The path, if it is a file; InvalidInputError where there is no such file."""
     if not path.is_file():
         fault = "is a folder" if path.is_dir() else "does not exist"
         raise InvalidInputError(f"The {what} {str(path)!r} {fault}; give the path of a file.")
@@ -34,11 +30,7 @@ def require_file(path: Path, *, what: str) -> Path:
 
 
 def read_text(path: Path, *, what: str) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
-
-    Raises:
-        InvalidInputError: the file is missing or not UTF-8.
-    """
+    """The text of a UTF-8 file, without a byte order mark; InvalidInputError where it is none."""
     try:
         return require_file(path, what=what).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,11 +83,7 @@ def write_folder_atomic(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def dump_json(value: object, *, indent: int | None = 2) -> str:
-    """JSON text; numpy values become plain ones.
-
-    Raises:
-        InvalidInputError: a number is not finite.
-    """
+    """JSON text; numpy values become plain ones; InvalidInputError where a number is not finite."""
     try:
         return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
     except ValueError as error:
@@ -110,11 +98,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path, *, what: str = "file") -> Any:
-    """The parsed content.
-
-    Raises:
-        InvalidInputError: the file is missing or is not JSON.
-    """
+    """The parsed content; InvalidInputError where the file is missing or is not JSON."""
     try:
         return _parse(read_text(path, what=what))
     except json.JSONDecodeError as error:
@@ -167,10 +151,7 @@ def read_jsonl(
 ) -> list[JsonObject]:
     """The objects, one a line; blank lines are skipped.
 
-    Args:
-        path: The file.
-        what: The file's name in messages.
-        is_torn_end_dropped: Leave out a last line that is cut off, as after a crash.
+    A last line that is cut off, as after a crash, may be left out.
 
     Raises:
         InvalidInputError: the file is missing or not UTF-8, or a line is not a JSON object.

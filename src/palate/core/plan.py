@@ -28,10 +28,8 @@ ROUNDING = 1e-12  # a reference with a smaller coefficient is not run
 class Row:
     """One pass of the base model."""
 
-    # one number per expert, in bank order; all zero is the reference
-    coefficients: tuple[float, ...]
-    # token ids to condition on instead of the request's prompt
-    context: tuple[int, ...] | None = None
+    coefficients: tuple[float, ...]  # per expert, in bank order; all zero is the reference
+    context: tuple[int, ...] | None = None  # token ids to condition on instead of the prompt's
 
     def __post_init__(self) -> None:
         """Refuse coefficients that are not finite."""
@@ -48,17 +46,12 @@ class Pool:
     """How the rows' next-token distributions become one."""
 
     kind: PoolKind  # `single`, `log_linear` or `linear`
-    # one number per row; empty for `single` and for a controlled pool
-    coefficients: tuple[float, ...] = ()
-    # name of the controller that gives the coefficients at every token, or `None`
-    controller: str | None = None
-    # for a controller: token ids to condition on instead of the request's prompt
-    context: tuple[int, ...] | None = None
-    # for a controller: the preference for each row, on the simplex; empty is uniform. A row of
-    # strength zero gets no more than a floor
+    coefficients: tuple[float, ...] = ()  # per row; empty for `single` and for a controlled pool
+    controller: str | None = None  # its name, where it gives the coefficients at every token
+    context: tuple[int, ...] | None = None  # the controller's token ids instead of the prompt's
+    # the controller's preference by row, on the simplex; empty: uniform. Zero gets at most a floor
     strengths: tuple[float, ...] = ()
-    # sample by rejection: one row proposes, the pooled distribution accepts. The distribution is
-    # the same; only for `log_linear` with fixed coefficients
+    # by rejection: one row proposes, the pool accepts; for `log_linear` with fixed coefficients
     is_implicit: bool = False
 
     def __post_init__(self) -> None:
@@ -178,16 +171,10 @@ def mixture_plan(
     shares: Sequence[float] | None = None,
     controller: str | None = None,
 ) -> Plan:
-    """One row per active expert, pooled linearly: MoPE.
+    """One row per active expert, pooled linearly: MoPE, arXiv 2407.04181.
 
-    Args:
-        experts: Indices of the active experts.
-        n_experts: Size of the bank.
-        shares: One per active expert, on the simplex; `None` is uniform.
-        controller: Name of a controller that gives the shares instead, token by token.
-
-    Source:
-        MoPE, arXiv 2407.04181.
+    Experts are indices into the bank; their shares lie on the simplex, and `None` is uniform. A
+    controller of that name gives the shares instead, token by token.
     """
     rows = tuple(Row(one_hot(index=k, n_experts=n_experts)) for k in experts)
     if controller is not None:
@@ -197,11 +184,7 @@ def mixture_plan(
 
 
 def one_hot(*, index: int, n_experts: int) -> tuple[float, ...]:
-    """The coefficient vector that is one expert.
-
-    Raises:
-        InvalidCoefficientsError: the index is not an expert's.
-    """
+    """The coefficient vector that is one expert; InvalidCoefficientsError where there is none."""
     if not 0 <= index < n_experts:
         raise InvalidCoefficientsError(
             f"Expert {index} does not exist; the bank has experts 0 to {n_experts - 1}."

@@ -53,8 +53,7 @@ class Request:
     plan: Plan  # rows and pool
     sampling: SamplingParams = SamplingParams()  # how tokens are sampled
     seed: int = 0  # the same seed gives the same answer, whatever else is in the batch
-    # the prefix cache is shared by requests of one scope only. A server gives each tenant its own,
-    # so that response times tell no tenant what another one asked
+    # requests of one scope share a prefix cache. Each tenant has its own, so timing tells nothing
     scope: str = ""
 
 

@@ -23,8 +23,7 @@ class Settings(BaseModel):
     """Base of all settings: frozen, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    # earlier name of a key to its present one, which is TRL's; earlier names are refused with the
-    # present one
+    # earlier names of keys to present ones, TRL's; earlier ones are refused, naming these
     RENAMED: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
@@ -44,11 +43,7 @@ class Settings(BaseModel):
 
     @classmethod
     def checked(cls, values: object, *, source: str) -> Self:
-        """The settings held by plain data.
-
-        Raises:
-            InvalidInputError: a key is unknown or a value is of the wrong type or out of range.
-        """
+        """The settings held by plain data; InvalidInputError where a key or value is wrong."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:

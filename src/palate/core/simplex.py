@@ -18,9 +18,7 @@ def require_simplex(
 ) -> Float[ndarray, " objectives"]:
     """`[objectives]`: the point, non-negative, renormalised to sum to one.
 
-    Args:
-        values: `[objectives]`, shares; each at least -1e-9, sum within 1e-6 of one.
-        name: Its name in messages.
+    Shares are at least -1e-9, and their sum within 1e-6 of one.
 
     Raises:
         InvalidPreferenceError: not a vector, not finite, a negative entry, or a sum other than one.

@@ -170,12 +170,10 @@ class Certificate:
     # upper bound on `J* - max_member J`, reward units, over the whole simplex; `None` where all
     # listed policies are members and nothing bounds the others
     additive_gap: float | None
-    # upper bound on `1 - max_member J / J*`; `None` where J* may be negative, and without an
-    # additive gap
+    # bound on `1 - max_member J / J*`; `None` where J* may be negative or there is no additive gap
     multiplicative_gap: float | None
     worst_preference: tuple[float, ...]  # where the additive gap is attained; empty without one
     confidence: float  # share of repetitions in which the bound holds; one when values are exact
-    # `worst-case` bounds the best of all policies, `candidate-relative` the best in the table:
-    # relative to the listed policies only
+    # `worst-case` bounds the best of all policies, `candidate-relative` that of the listed ones
     kind: Literal["worst-case", "candidate-relative"]
     assumptions: tuple[str, ...] = ()  # each in one sentence

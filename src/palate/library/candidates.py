@@ -58,11 +58,7 @@ def candidate_requests(request: Request, *, n: int) -> list[Request]:
 
 
 def best_candidates(library: "Library", groups: Sequence[Candidates]) -> list[Best]:
-    """The best candidate of every answer; rewards score all candidates in one batch.
-
-    Raises:
-        FormatError: a ranking needs a reward that the library does not have.
-    """
+    """The best candidate of every answer, in one batch; FormatError where a reward is missing."""
     by_rewards = [one for one in groups if len(one.texts) > 1 and one.decision.ranking]
     prompts = [_prompt(one) for one in by_rewards for _ in one.texts]
     texts = [text for one in by_rewards for text in one.texts]

@@ -6,11 +6,7 @@ from palate.models.load import Base
 
 
 def require_prompt_fits(base: Base, prompt: str) -> None:
-    """Return if the formatted prompt leaves positions for an answer.
-
-    Raises:
-        InvalidInputError: it has as many tokens as the base has positions, or more.
-    """
+    """Return if the prompt, formatted, leaves positions to answer; InvalidInputError where not."""
     most = base.n_positions
     if most is not None and (n_tokens := len(encode_prompt(base, prompt))) >= most:
         raise InvalidInputError(
@@ -20,11 +16,7 @@ def require_prompt_fits(base: Base, prompt: str) -> None:
 
 
 def require_answers_fit(base: Base, max_tokens: int, *, key: str) -> None:
-    """Return if answers of so many tokens fit; `key` is the name of the setting.
-
-    Raises:
-        InvalidInputError: they have as many tokens as the base has positions, or more.
-    """
+    """Return if answers of so many tokens, set by `key`, fit; InvalidInputError where not."""
     most = base.n_positions
     if most is not None and max_tokens >= most:
         raise InvalidInputError(

@@ -26,8 +26,7 @@ class EngineKind:
     """How engines of one kind are made."""
 
     settings: type[Settings]  # class of the settings
-    # the settings after everything that needs no server was checked
-    check: Callable[[Any], Settings]
+    check: Callable[[Any], Settings]  # the settings, after all that needs no server was checked
     open: Callable[[Any, EngineParts], Engine]  # the engine for a library's parts
 
 
@@ -72,10 +71,6 @@ class EngineChoice:
 
 def choose_engine(kind: str, settings: Mapping[str, Any]) -> EngineChoice:
     """An engine that answers from a library, after its settings were checked.
-
-    Args:
-        kind: A name in `ENGINES`.
-        settings: Values of the engine's settings class.
 
     Raises:
         InvalidInputError: there is no such engine, or a setting is unknown or out of range.
@@ -130,13 +125,10 @@ class VLLMEngine(EngineChoice):
     ) -> None:
         """Check everything that can be checked without the server.
 
-        Args:
-            url: URL of the server, up to and including `/v1`.
-            adapters: Folder of other folders of the same experts, where the server's base is a
-                rewritten one.
-            is_rated: Measure at the start the bound of rounding coefficients, so that answers can
-                report it.
-            **settings: Other settings of `palate.engine.vllm.client.VllmSettings`.
+        The URL ends in `/v1`; `adapters` is a folder of other folders of the same experts, where
+        the server's base is a rewritten one; `is_rated` measures at the start the bound of rounding
+        coefficients, so that answers can report it; other settings are those of
+        `palate.engine.vllm.client.VllmSettings`.
 
         Raises:
             InvalidInputError: a setting is unknown or out of range, or the folder holds no

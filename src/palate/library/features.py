@@ -59,11 +59,7 @@ def log_ratios(
 ) -> Float[ndarray, "answers experts"]:
     """`log p_k(answer) - log p_0(answer)` of whole answers, in nats.
 
-    Args:
-        base: The base model.
-        folders: Adapter folder by expert, in bank order.
-        items: Contexts and answers.
-        on_expert: Reports how many experts are done, of all.
+    Folders are by expert, in bank order; `on_expert` hears how many are done, of all.
     """
     bare = AdapterBank(base, {})
     reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
@@ -117,14 +113,8 @@ def sample_states(
     """States that the base passes through, with all experts' tilts.
 
     The vocabulary is cut to the base's most probable tokens and renormalised, so normalisers are
-    those of the cut soup.
-
-    Args:
-        base: The base model.
-        bank: The experts.
-        items: Answers sampled from the base, of which some are used.
-        n_states: How many; fewer when the answers have fewer tokens.
-        generator: Samples answers and places in them.
+    those of the cut soup. Items are answers sampled from the base; where they have fewer tokens,
+    there are fewer states.
 
     Raises:
         InvalidInputError: there are no answers.

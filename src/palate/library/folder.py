@@ -56,9 +56,7 @@ class LibraryFolder:
     def create(cls, folder: Path, manifest: Manifest) -> "LibraryFolder":
         """The library in `folder`, if it is of this job, or an empty one.
 
-        Args:
-            folder: Made if it does not exist.
-            manifest: Base, objectives, beta, seed, versions and config; without parts.
+        The manifest has no parts yet.
 
         Raises:
             FormatError: the folder holds a library of another base or other objectives, or a
@@ -134,11 +132,7 @@ class LibraryFolder:
 
     @property
     def rollouts_path(self) -> Path:
-        """The finished rollouts.
-
-        Raises:
-            FormatError: there are none, or the file was changed.
-        """
+        """The finished rollouts; FormatError where there are none, or the file was changed."""
         if not self.has_rollouts(key=None):
             raise FormatError(f"The library {str(self.folder)!r} has no rollouts; build it again.")
         part = self.manifest.rollouts
@@ -160,11 +154,7 @@ class LibraryFolder:
         return any((r.anchor.name, r.key) == (name, key) for r in self.manifest.experts)
 
     def require_base(self, base: BaseRecord) -> None:
-        """Return when the base is the library's.
-
-        Raises:
-            FormatError: it is another one; the message names both.
-        """
+        """Return when the base is the library's; FormatError, which names both, where it is not."""
         own = self.manifest.base
         if own.fingerprint != base.fingerprint:
             raise FormatError(
@@ -176,9 +166,7 @@ class LibraryFolder:
     def with_expert(self, record: ExpertRecord, fill: Fill) -> "LibraryFolder":
         """The library with the expert in it, in place of one of the same name.
 
-        Args:
-            record: Anchor and key; `files` are set here.
-            fill: Writes the PEFT folder, with its card.
+        `fill` writes the PEFT folder, with its card; the record's `files` are set here.
         """
         name = record.anchor.name
         others = tuple(r for r in self.manifest.experts if r.anchor.name != name)

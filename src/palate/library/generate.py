@@ -85,12 +85,7 @@ def generate_all(
 ) -> list[Output]:
     """One answer for each decision, all in one batch.
 
-    Args:
-        library: Its rewards rank candidates.
-        decisions: With the plans.
-        sampling: How tokens are sampled.
-        seeds: One for each decision.
-        engine: Executes the plans; the library's own by default.
+    The library's rewards rank candidates; its own engine is the default.
 
     Raises:
         InvalidInputError: a prompt is longer than the base's context length, or the engine
@@ -127,12 +122,7 @@ def score_all(
     """Log-probabilities of given answers, each under its decision's plan.
 
     Best of n has no tractable probability: the plan that its candidates are sampled from is scored.
-
-    Args:
-        library: Base and bank.
-        decisions: One for each answer.
-        completions: The answers.
-        is_ended: Count the end token as part of an answer.
+    `is_ended` counts the end token as part of an answer.
     """
     base, bank = library.base, library.bank
     items: list[Scored] = []

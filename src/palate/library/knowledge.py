@@ -123,11 +123,7 @@ def require_known(library: "Library", known: Known) -> None:
 
 
 def require_candidates(n: int | None) -> None:
-    """Return when the number of candidates is in range; `None` leaves it to the method.
-
-    Raises:
-        InvalidInputError: the number is out of range.
-    """
+    """Return when the number of candidates is in range or `None`; InvalidInputError where not."""
     if n is not None and not 1 <= n <= MAX_CANDIDATES:
         raise InvalidInputError(
             f"The number of candidates {n} is out of range; use 1 to {MAX_CANDIDATES}."
@@ -239,11 +235,7 @@ def instruction_of(library: "Library", known: Known) -> str:
 
 
 def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
-    """The decision with the ranking of its candidates, where there are several.
-
-    Raises:
-        InvalidInputError: nothing is known that answers could be ranked by.
-    """
+    """The decision with its candidates' ranking; InvalidInputError where nothing gives one."""
     if decision.n_candidates == 1 or decision.ranking or decision.learned_ranking:
         return decision
     if known.preference is not None:

@@ -161,11 +161,7 @@ class Library:
         return floored(decision, self.floor)
 
     def method_named(self, name: str) -> Method:
-        """The method of that name.
-
-        Raises:
-            InvalidInputError: there is none.
-        """
+        """The method of that name; InvalidInputError where there is none."""
         if name in self.methods:
             return self.methods[name]
         raise InvalidInputError(f"The method {name!r} is unknown; use {', '.join(self.methods)}.")
@@ -275,11 +271,7 @@ class Library:
     instruction = instruction_of
 
     def require_experts(self) -> tuple[str, ...]:
-        """Names of the experts.
-
-        Raises:
-            InvalidInputError: there are none.
-        """
+        """Names of the experts; InvalidInputError where there are none."""
         if not self.manifest.experts:
             raise InvalidInputError(
                 f"The library {self.files.folder.name!r} has no experts; build some, or use the "
@@ -306,11 +298,7 @@ class Library:
 
     @cached_property
     def portfolio(self) -> LibraryPortfolio | None:
-        """The certified members; `None` where the library has none.
-
-        Raises:
-            FormatError: they are of other experts or objectives than the library's.
-        """
+        """The certified members, if any; FormatError where of other experts or objectives."""
         return open_portfolio(self.files)
 
     @cached_property
@@ -360,19 +348,11 @@ class Library:
 
     @cached_property
     def rewards(self) -> RewardVector:
-        """The rewards that trained the experts; they rank candidates.
-
-        Raises:
-            FormatError: an objective has none.
-        """
+        """The rewards of training, which rank candidates; FormatError where one is missing."""
         return library_rewards(self.files)
 
     @cached_property
     def method_table(self) -> MethodTable | None:
-        """The measured utility of each method (`methods.json`); `None` where it was not measured.
-
-        Raises:
-            FormatError: it was measured with other experts or objectives.
-        """
+        """The measured `methods.json`, if any; FormatError where of other experts or objectives."""
         key = table_key(self.manifest, self.strength, self.floor)
         return load_method_table(self.files, key=key, part_key=partial(part_key, self))

@@ -74,11 +74,7 @@ class Manifest:
         return tuple(record.anchor.name for record in self.experts)
 
     def expert(self, name: str) -> ExpertRecord:
-        """The expert of that name.
-
-        Raises:
-            InvalidInputError: there is none.
-        """
+        """The expert of that name; InvalidInputError where there is none."""
         for record in self.experts:
             if record.anchor.name == name:
                 return record
@@ -108,11 +104,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], *, source: str) -> "Manifest":
-        """The manifest written by `to_json`.
-
-        Raises:
-            FormatError: a field is missing or of the wrong type.
-        """
+        """The manifest written by `to_json`; FormatError where a field is missing or wrong."""
         try:
             objectives = tuple(Objective(**row) for row in value["objectives"])
             names = tuple(objective.name for objective in objectives)

@@ -29,13 +29,8 @@ def merge_soup(
     """The parameter soup of a library's experts as one PEFT adapter.
 
     The sum is exact: factors are concatenated, `[c_1 s_1 B_1 | ...] [A_1; ...]`, for any signs,
-    ranks and scales. A rank compresses every layer to the closest matrix of that rank.
-
-    Args:
-        folder: A library.
-        named: Coefficients by expert; others are zero.
-        out: New folder for the adapter.
-        rank: Largest rank of the result; `None` is exact.
+    ranks and scales. A rank compresses every layer to the closest matrix of that rank. Experts
+    that are not named have coefficient zero.
 
     Raises:
         InvalidInputError: `out` exists, the rank is below one, or there is no library.

@@ -87,9 +87,7 @@ class MethodTable:
     ) -> list[Prediction]:
         """Every affordable row with its expected gain, the best lower bound first.
 
-        Args:
-            draws: `[draws, objectives]`: one stated preference, or draws from a belief.
-            max_passes: Most passes of the base per sampled token.
+        Draws are `[draws, objectives]`: one stated preference, or draws from a belief.
         """
         affordable = [row for row in self.rows if row.n_passes <= max_passes + 1e-9]
         rows = [(row, self.expected(row, draws)) for row in affordable]
@@ -122,14 +120,8 @@ class MethodTable:
 
         An action is a method with one preference of the grid in place of the unknown one. Its
         regret for a user with preference w is the best measured gain at w less `w @` the action's
-        rewards.
-
-        Args:
-            max_passes: Most passes of the base per sampled token.
-            methods: Names of the methods to compare; all by default.
-
-        Returns:
-            Row, grid point and largest regret in reward units; `None` where nothing is affordable.
+        rewards. Returns row, grid point and largest regret in reward units; `None` where nothing is
+        affordable.
         """
         rows = [row for row in self.rows if row.n_passes <= max_passes + 1e-9]
         rows = [row for row in rows if methods is None or row.method in methods]
@@ -173,12 +165,8 @@ def load_method_table(
 ) -> MethodTable | None:
     """The library's `methods.json`; `None` where there is none or the library has changed since.
 
-    Rows of methods whose own part has changed are left out.
-
-    Args:
-        files: The library's folder.
-        key: Hash of the library as it is now (`table_key`).
-        part_key: By method, the hash of its own part now.
+    Rows of methods whose own part has changed are left out. The key is that of the library as it is
+    now (`table_key`), and `part_key` gives those of methods' own parts.
 
     Raises:
         InvalidInputError: the file is not JSON.

@@ -41,11 +41,7 @@ class Policy:
     coefficients: Mapping[str, float]  # by expert; others are zero
 
     def plan(self, experts: Sequence[str]) -> Plan:
-        """The policy on a bank of these experts.
-
-        Raises:
-            InvalidCoefficientsError: the bank lacks an expert.
-        """
+        """The policy on a bank of these experts; InvalidCoefficientsError where one is missing."""
         dense = coefficients_from_mapping(self.coefficients, experts=experts)
         if self.method != "decoding":
             return parameter_soup_plan(dense)

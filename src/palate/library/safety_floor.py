@@ -66,11 +66,7 @@ def floored(decision: Decision, floor: Floor | None) -> Decision:
 
 
 def with_floor(plan: Plan, floor: Floor | None) -> Plan:
-    """The plan above the floor; the same plan where it is so already.
-
-    Raises:
-        InvalidCoefficientsError: a controlled mixture has no row of the floor's expert.
-    """
+    """The plan above the floor, the same where it is so already; raises as `floored`."""
     if floor is None:
         return plan
     if plan.pool.controller is not None:

@@ -43,12 +43,8 @@ def score_file(
 ) -> ScoredFile:
     """Log-probabilities of the answers in a file.
 
-    Args:
-        library: Decides and scores.
-        path: Rows with `prompt` and `completion` (or `answer`), strings.
-        known: All that is known of the user.
-        method: A name in `library.methods`.
-        is_ended: Count the end token as part of each answer.
+    Rows have strings `prompt` and `completion` (or `answer`); `is_ended` counts the end token as
+    part of each answer.
 
     Raises:
         InvalidInputError: the file is missing or empty, a row lacks a prompt or a completion, or

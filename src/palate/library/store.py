@@ -54,11 +54,7 @@ class UserStore:
         return self._store.users()
 
     def export(self, user: str) -> dict[str, Any]:
-        """Everything that the database holds of a user, as plain data.
-
-        Raises:
-            InvalidInputError: the user is unknown.
-        """
+        """All that the database holds of a user, as plain data; InvalidInputError where unknown."""
         return export_user(self._database, tenant=TENANT, user=user)
 
     def describe(self, user: str, text: str) -> None:
@@ -88,14 +84,8 @@ class UserStore:
     def record(self, user: str, *, chosen: Output, rejected: Output, key: str = "") -> bool:
         """Store that a user prefers one answer to another, and learn from it.
 
-        Args:
-            user: Name; a new one is added.
-            chosen: The answer that the user prefers.
-            rejected: Another answer to the same prompt.
-            key: The same key twice is the same feedback; empty for none.
-
-        Returns:
-            False when the key was stored already.
+        A new user is added. Returns False when the key, if any, was stored already: the same key
+        twice is the same feedback.
 
         Raises:
             InvalidInputError: the answers are equal or answer different prompts, or the key was
@@ -118,16 +108,8 @@ class UserStore:
         """Store a user's rating of an answer, and learn from it.
 
         Only differences between ratings of answers to one prompt count, so the first teaches
-        nothing by itself.
-
-        Args:
-            user: Name; a new one is added.
-            output: The answer.
-            rating: A number; higher is better.
-            key: The same key twice is the same feedback; empty for none.
-
-        Returns:
-            False when the key was stored already.
+        nothing by itself. Higher is better; a new user is added; the key and the result are those
+        of `record`.
 
         Raises:
             InvalidInputError: the rating is not finite, or the key was used for other feedback.
@@ -176,9 +158,7 @@ class UserStore:
 def open_store(url: str, library: Library) -> UserStore:
     """The users in a database; a new one belongs to the library from then on.
 
-    Args:
-        url: `sqlite:///FILE`, a path, or `postgresql://...`.
-        library: Feedback is about one library's experts.
+    The URL is `sqlite:///FILE`, a path, or `postgresql://...`.
 
     Raises:
         InvalidInputError: the URL is of another kind, its folder does not exist, or the library has

@@ -21,8 +21,7 @@ class SoupMethod:
     """One plan of the user's coefficients; the parameter soup by default."""
 
     name: str = "soup"
-    # coefficients in bank order to a plan
-    plan_of: Callable[[Sequence[float]], Plan] = parameter_soup_plan
+    plan_of: Callable[[Sequence[float]], Plan] = parameter_soup_plan  # coefficients in bank order
     is_prompted: bool = False  # add the user's instruction to the system message
 
     def can_serve(self, library: Library) -> bool:

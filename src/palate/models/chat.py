@@ -16,10 +16,6 @@ def format_messages(base: Base, messages: str | Sequence[Message]) -> str:
     With a chat template the template decides. Without one a string is used as it is, and messages
     are joined by blank lines, which plain base models continue best.
 
-    Args:
-        base: Gives the template.
-        messages: A plain prompt, or messages `{"role", "content"}`.
-
     Raises:
         InvalidInputError: no messages, an unknown role, or a content that is not a string.
     """
@@ -56,14 +52,7 @@ def encode_prompt(base: Base, prompt: str) -> list[int]:
 
 
 def encode_answer(base: Base, prompt: str, answer: str, *, is_ended: bool) -> list[int]:
-    """Token ids that the answer adds to the prompt.
-
-    Args:
-        base: Gives the tokenizer.
-        prompt: The formatted prompt.
-        answer: What follows it.
-        is_ended: Add the end token.
-    """
+    """Token ids that the answer adds to the formatted prompt, an end token if `is_ended`."""
     before = encode_prompt(base, prompt)
     whole = encode_prompt(base, prompt + answer)
     if whole[: len(before)] == before:

@@ -73,9 +73,7 @@ def load_options(dtype: str, *, device: str) -> dict[str, Any]:
 def faster_dtype(base: str, load: Callable[[torch.dtype], Any]) -> str:
     """`float32` or `bfloat16`, whichever this processor runs the base faster in.
 
-    Args:
-        base: Folder or hub id and revision, by which the result is stored.
-        load: The base's model in a data type; called where nothing is stored yet.
+    It is stored by the base's folder, or hub id and revision; `load` is called where it is not.
     """
     processor = _processor()
     if not _INSTRUCTIONS.search(processor):

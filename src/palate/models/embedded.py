@@ -79,11 +79,7 @@ def resolve_base(name: str) -> str:
 
 
 def resolve_embedder(name: str) -> str:
-    """The folder or hub id behind the name of a sentence embedder; other names as they are.
-
-    Raises:
-        InvalidInputError: the model is neither installed nor on the hub.
-    """
+    """As `resolve_base`, of the name of a sentence embedder."""
     return _located(name, EMBEDDERS[name]) if name in EMBEDDERS else name
 
 

@@ -77,13 +77,9 @@ def load_base(
 ) -> Base:
     """The base model at `path`.
 
-    Args:
-        path: Folder with a Hugging Face model, hub id, GGUF file, or `smollm2-135m`.
-        revision: Hub revision (branch, tag or commit).
-        dtype: `float32`, `bfloat16`, `float16`; `auto`: on a GPU the model's own, on a CPU the
-            faster of float32 and bfloat16; or, on a GPU, `8bit` or `4bit` by bitsandbytes. See
-            `palate.models.dtype`.
-        device: As torch names devices.
+    The path is a folder with a Hugging Face model, a hub id, a GGUF file, or `smollm2-135m`. `auto`
+    is on a GPU the model's own dtype, and on a CPU the faster of float32 and bfloat16
+    (`palate.models.dtype`); a GPU also has `8bit` and `4bit` by bitsandbytes.
 
     Raises:
         InvalidInputError: there is no such folder or hub id, or the dtype is unknown or needs a
@@ -159,11 +155,7 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def tokenizer_of(path: str | Path) -> str:
-    """Fingerprint of the tokenizer in a folder or behind a hub id, without its model.
-
-    Raises:
-        InvalidInputError: there is none.
-    """
+    """Fingerprint of the tokenizer at a folder or hub id; InvalidInputError where there is none."""
     try:
         return tokenizer_fingerprint(AutoTokenizer.from_pretrained(resolve_base(str(path))))
     except (OSError, ValueError, KeyError) as error:
@@ -172,11 +164,7 @@ def tokenizer_of(path: str | Path) -> str:
 
 
 def require_same_tokenizer(*, left: tuple[str, str], right: tuple[str, str]) -> None:
-    """Return when two (name, tokenizer fingerprint) pairs agree.
-
-    Raises:
-        FormatError: they differ; the message names both.
-    """
+    """Return when two (name, tokenizer fingerprint) pairs agree; FormatError where not."""
     if left[1] != right[1]:
         raise FormatError(
             f"The tokenizers of {left[0]!r} and {right[0]!r} differ (hashes {left[1][:12]} and "

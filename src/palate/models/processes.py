@@ -60,11 +60,7 @@ def is_first() -> bool:
 
 
 def own_share(n: int) -> slice:
-    """Which of `n` things are this process's: as even as can be, in order.
-
-    Raises:
-        InvalidInputError: there are fewer things than processes.
-    """
+    """This process's of `n` things, as even as can be; InvalidInputError where they are too few."""
     parts, place = n_together(), rank()
     if n < parts:
         raise InvalidInputError(

@@ -28,8 +28,7 @@ MAX_POSITIONS = 4096  # rotary positions have no parameters, so this costs nothi
 class TrunkSettings(Settings):
     """Shape of a trunk."""
 
-    # folder or hub id of a decoder to start from; `None` makes a fresh Llama
-    path: str | None = None
+    path: str | None = None  # of a decoder to start from, or its hub id; `None`: a fresh Llama
     hidden: int = Field(default=96, ge=2)  # width of a fresh trunk
     layers: int = Field(default=2, ge=1)  # blocks of a fresh trunk
     heads: int = Field(default=4, ge=1)  # attention heads of a fresh trunk; divides `hidden`
@@ -102,11 +101,7 @@ def new_trunk(
 ) -> tuple[Trunk, dict[str, Any]]:
     """A trunk to be trained, and the configuration from which `trunk_of` makes its like.
 
-    Args:
-        settings: Shape, or where to start from.
-        n_vocab: Token ids of the base; a trunk that is loaded must know as many.
-        n_strengths: Length of the vector of strengths.
-        seed: Of fresh parameters.
+    A trunk that is loaded must know as many token ids as the base. The seed is of fresh parameters.
 
     Raises:
         InvalidInputError: the width is no multiple of the heads, or nothing is at the path.
@@ -126,11 +121,7 @@ def new_trunk(
 
 
 def trunk_of(config: dict[str, Any]) -> Trunk:
-    """A trunk of the same shape as the one described; its parameters are to be loaded.
-
-    Raises:
-        FormatError: the description is not one that `new_trunk` gave.
-    """
+    """A trunk of a configuration by `new_trunk`, to be loaded; FormatError of another one."""
     try:
         described = dict(config["decoder"])
         decoder = AutoModel.from_config(

@@ -31,12 +31,9 @@ RISES = 2  # of the held-out loss in a row, after which smaller ridges are not t
 def fit_bradley_terry(
     differences: SparseRows, *, ridge: float, tolerance: float = TOLERANCE
 ) -> Float[ndarray, " features"]:
-    """The ridge estimate.
+    """The ridge estimate of differences `[pairs, features]`, chosen minus rejected; ridge in nats.
 
-    Args:
-        differences: `[pairs, features]`, chosen minus rejected.
-        ridge: Price of the squared length, nats; positive.
-        tolerance: Largest entry of the gradient of the mean loss at the end.
+    No entry of the gradient of the mean loss is larger than the tolerance at the end.
 
     Raises:
         InvalidInputError: `ridge` is not positive and finite, or there are fewer than two pairs.
@@ -71,13 +68,8 @@ def select_ridge(
 
     Pairs of one group are on one side of every split. The loss is the mean negative log-likelihood
     of the pairs left out; of equal ones the larger ridge wins. The loss falls and then rises along
-    the ridge, so the search goes from the largest down and ends after `RISES` rises.
-
-    Args:
-        differences: `[pairs, features]`, chosen minus rejected.
-        groups: `[pairs]`, what belongs together.
-        grid: Candidates, positive.
-        seed: Random seed of the folds.
+    the ridge, so the search goes from the largest down and ends after `RISES` rises. Differences
+    are `[pairs, features]`, groups `[pairs]`.
 
     Raises:
         InvalidInputError: all pairs are of one group.
@@ -101,11 +93,7 @@ def select_ridge(
 
 
 def block_scale(differences: SparseRows) -> Float[ndarray, " features"]:
-    """One factor for every feature of a block, `[features]`; its rows get mean squared length one.
-
-    Args:
-        differences: `[pairs, features]`, chosen minus rejected.
-    """
+    """A factor per feature of a block, `[features]`: differences get mean squared length one."""
     mean_square = float(differences.multiply(differences).sum()) / differences.shape[0]
     factor = 1 / np.sqrt(mean_square) if mean_square > 0 else 0.0
     return np.full(differences.shape[1], factor)

@@ -51,20 +51,16 @@ class RewardCard(Settings):
 
     objective: str  # name of what it measures
     trunk: Trunk  # `light`, `embedding` or `transformer`
-    # which way is better; always higher
     direction: Literal["higher is better"] = "higher is better"
     held_out: HeldOut  # accuracy on pairs it has not seen, beside the length baselines
-    # length-only baseline's, for log characters and log words
-    length_coefficients: tuple[float, float]
+    length_coefficients: tuple[float, float]  # of the baseline: log characters and log words
     raw: Statistics  # raw scores of the validation answers
     calibration: Scale | None = None  # the scale to [0, 1], or `None` when none was fitted
-    # raw scores of the base rollouts the scale was fitted on
-    calibration_raw: Statistics | None = None
+    calibration_raw: Statistics | None = None  # of the base rollouts that the scale was fitted on
     train: Data  # pairs it was fitted on
     validation: Data  # pairs it was measured on
     settings: dict[str, object]  # the trunk's, as given
-    # settings that cross-validation on the training pairs selected
-    selected: dict[str, float] = Field(  # "chosen" in cards of earlier versions
+    selected: dict[str, float] = Field(  # by cross-validation; "chosen" in earlier cards
         default_factory=dict, validation_alias=AliasChoices("selected", "chosen")
     )
     seed: int  # random seed of the fit

@@ -40,10 +40,8 @@ class TransformerModel:
     """A trained transformer reward: prompt and answer to log-odds."""
 
     model: PreTrainedModel  # a sequence classifier with one output, in evaluation mode
-    # its padding token is set; `model_max_length` is the most tokens of a text
-    tokenizer: Tokenizer
-    # whether a text gets an end token where its layout has none, as in our training
-    adds_end: bool = True
+    tokenizer: Tokenizer  # its padding token is set, its `model_max_length` the most tokens
+    adds_end: bool = True  # whether texts get an end token that their layout lacks, as in training
 
     @property
     def trunk(self) -> Literal["transformer"]:

@@ -53,12 +53,7 @@ class Embedder:
     def embed(
         self, texts: Sequence[str], *, on_step: Callable[[int, int], None] | None = None
     ) -> Float[ndarray, "texts hidden"]:
-        """Embeddings of Euclidean length one, `[texts, hidden]`.
-
-        Args:
-            texts: Any number of them; equal ones are embedded once.
-            on_step: Called with texts done and texts in all.
-        """
+        """Embeddings of Euclidean length one, `[texts, hidden]`; `on_step` hears texts done."""
         known = self._known
         new = sorted(
             {text for text in texts if text not in known}, key=lambda text: (len(text), text)
@@ -94,10 +89,7 @@ class Embedder:
 def load_embedder(name: str, *, max_length: int, device: str = "cpu") -> Embedder:
     """The embedder of that name, loaded once per process.
 
-    Args:
-        name: `all-minilm-l6-v2`, or the folder or hub id of an encoder.
-        max_length: Most tokens of a text; the encoder may allow fewer.
-        device: A torch device.
+    It is `all-minilm-l6-v2`, or the folder or hub id of an encoder, which may allow fewer tokens.
 
     Raises:
         InvalidInputError: the model is not there.

@@ -87,11 +87,8 @@ def fit_embedding(
 ) -> EmbeddingModel:
     """The embedding reward that explains the choices best.
 
-    Args:
-        pairs: At least two, of at least two groups unless the settings give a ridge.
-        settings: Embedder and ridge.
-        seed: Random seed of the folds that choose the ridge; nothing else is random.
-        on_step: Called with texts embedded and texts in all.
+    Pairs are of at least two groups unless the settings give a ridge. Only the folds that choose
+    the ridge are random. `on_step` hears texts embedded and texts in all.
 
     Raises:
         InvalidInputError: too few pairs or groups, or the embedder is not there.

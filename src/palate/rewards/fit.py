@@ -28,13 +28,8 @@ def fit_reward(
 ) -> LearnedReward:
     """A reward, measured on the validation pairs; not calibrated yet.
 
-    Args:
-        train: Pairs to fit on; settings are selected on them.
-        validation: Pairs that are only measured on.
-        settings: A light trunk's, which is the default, an embedding's or a transformer's.
-        seed: Random seed of the fit.
-        on_step: Called with steps done and steps in all while a transformer is trained, or texts
-            embedded and texts in all.
+    Settings, by default a light trunk's, are selected on the training pairs. `on_step` hears steps
+    done and in all while a transformer is trained, or texts embedded and texts in all.
 
     Raises:
         InvalidInputError: there are too few pairs or groups, a pair is in both sets, or the trunk

@@ -85,11 +85,7 @@ class FunctionReward:
         return np.where(np.isnan(numbers), self.mean, numbers)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
-        """Rewards in [0, 1], `[texts]`.
-
-        Raises:
-            InvalidInputError: the function does not give one finite number or `None` for each text.
-        """
+        """Rewards in [0, 1], `[texts]`; raises as `function_values`."""
         scores = self.scale.apply(self.raw(prompts, answers))
         return require_rewards(scores, objective=self.objective)
 
@@ -116,13 +112,6 @@ def fit_function(
 ) -> FunctionReward:
     """The function on a scale fitted on these answers of the frozen base model.
 
-    Args:
-        function: One number, or `None`, for each completion.
-        objective: Name of what it measures.
-        prompts: `[texts]`.
-        answers: `[texts]`, one for each prompt.
-        kind: Kind of scale.
-
     Raises:
         InvalidInputError: the function does not give one finite number or `None` for each answer,
             or its numbers do not differ.
@@ -141,7 +130,7 @@ def fit_function(
 def function_values(
     function: RewardFunction, prompts: Sequence[str], answers: Sequence[str], *, objective: str
 ) -> Float[ndarray, " texts"]:
-    """`[texts]`: the function's numbers, `None` as NaN."""
+    """`[texts]`: the function's numbers, `None` as NaN; InvalidInputError where one is missing."""
     require_equally_many(prompts, answers)
     result = cast(Any, function(prompts=list(prompts), completions=list(answers)))
     if not hasattr(result, "__len__") or isinstance(result, str | bytes | Mapping):
@@ -162,10 +151,7 @@ def load_function(
 ) -> FunctionReward:
     """The reward of a folder's `function.json`.
 
-    Args:
-        folder: The reward folder.
-        objective: The reward's objective.
-        given: Functions by objective, which take precedence over the one that the file names.
+    Functions that are given, by objective, take precedence over the one that the file names.
 
     Raises:
         FormatError: the file is garbled, the function cannot be imported, or it is no longer the
@@ -254,11 +240,7 @@ def require_functions(
 
 
 def function_at(address: str) -> RewardFunction:
-    """The callable at `module:name`.
-
-    Raises:
-        InvalidInputError: it cannot be imported, or is no callable.
-    """
+    """The callable at `module:name`; InvalidInputError where none can be imported."""
     function = _imported(address)
     if function is None:
         raise InvalidInputError(
@@ -269,10 +251,7 @@ def function_at(address: str) -> RewardFunction:
 
 
 def function_from(source: Mapping[str, Any]) -> SourcedFunction:
-    """The finished reward model, or the judge that grades, that plain data names.
-
-    Args:
-        source: `{"model": NAME_OR_FOLDER}` or `{"judge": GRADE_SETTINGS}`.
+    """The reward model, or judge, of `{"model": NAME_OR_FOLDER}` or `{"judge": GRADE_SETTINGS}`.
 
     Raises:
         InvalidInputError: the model is not there, or a setting or the judge's cache is wrong.

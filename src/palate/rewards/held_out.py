@@ -46,8 +46,7 @@ class HeldOut(Settings):
     loss: float  # mean of `-log sigmoid(chosen - rejected)`, nats a pair; a coin has 0.693
     longer_wins: Accuracy  # accuracy of preferring the answer of more characters
     shorter_wins: Accuracy  # accuracy of preferring the answer of fewer
-    # accuracy of the Bradley-Terry fit that sees only lengths, see `fit_length`
-    length_only: Accuracy
+    length_only: Accuracy  # of the Bradley-Terry fit that sees only lengths, see `fit_length`
 
     @property
     def by_length(self) -> float:
@@ -98,11 +97,8 @@ def held_out_of(
 ) -> HeldOut:
     """How a reward ranks held-out pairs, beside the length baselines.
 
-    Args:
-        margins: `[pairs]`, raw score of chosen minus rejected on the validation pairs.
-        validation: Pairs the reward has not seen.
-        length_coefficients: The length baseline's, see `fit_length`.
-        seed: Random seed of the bootstrap.
+    Margins are `[pairs]`, raw score of chosen minus rejected on pairs that the reward has not seen;
+    the length baseline's coefficients are those of `fit_length`.
     """
     longer = _characters(validation.chosen) - _characters(validation.rejected)
     fitted = _length_differences(validation) @ np.array(length_coefficients)
@@ -120,21 +116,13 @@ def held_out_of(
 
 
 def fit_length(train: PairSet) -> tuple[float, float]:
-    """Bradley-Terry coefficients of `log(1 + characters)` and `log(1 + words)` alone.
-
-    Raises:
-        InvalidInputError: there are fewer than two pairs.
-    """
+    """Coefficients of log characters and log words alone; InvalidInputError for under two pairs."""
     characters, words = fit_bradley_terry(_length_differences(train), ridge=LENGTH_RIDGE)
     return float(characters), float(words)
 
 
 def require_disjoint(train: PairSet, validation: PairSet) -> None:
-    """Refuse a pair that was fitted on and is measured on, whichever answer was chosen.
-
-    Raises:
-        InvalidInputError: there is one.
-    """
+    """InvalidInputError where a pair, in either order, is both fitted on and measured on."""
     seen = {(pair.prompt, frozenset((pair.chosen, pair.rejected))) for pair in train.pairs}
     for index, pair in enumerate(validation.pairs):
         if (pair.prompt, frozenset((pair.chosen, pair.rejected))) in seen:

@@ -71,8 +71,7 @@ class Scored:
     """A file of texts scored by a reward."""
 
     objective: str  # name of the reward's objective
-    # kind of scale of the scores, or `raw`: log-odds, comparable within this reward only
-    scale: str
+    scale: str  # kind of scale, or `raw`: log-odds, comparable within this reward only
     scores: list[Any]  # one per answer; for pairs one `(chosen, rejected)` each, raw
     held_out: HeldOut | None  # for pairs, how they were ranked; otherwise `None`
 
@@ -91,13 +90,9 @@ def score_file(
 ) -> Scored:
     """Score the answers of a file, or rank its pairs.
 
-    Ranking needs no scale; a number in [0, 1] does.
-
-    Args:
-        folder: The reward's.
-        file: JSONL with `prompt` and `completion`, or with `prompt`, `chosen` and `rejected`.
-        is_raw: Give log-odds, which need no scale.
-        group_by: For pairs, column whose equal values belong together.
+    Ranking needs no scale; a number in [0, 1] does. The file is JSONL with `prompt` and
+    `completion`, or with `prompt`, `chosen` and `rejected`. With `is_raw` scores are log-odds,
+    which need no scale; `group_by` is for pairs.
 
     Raises:
         InvalidInputError: a file is missing or wrong, or the reward is not calibrated.

@@ -124,11 +124,7 @@ class EndpointJudge:
         )
 
     def reply(self, system: str, text: str, *, seed: int) -> str:
-        """What the model replies, in one request, to a system sentence and a text.
-
-        Raises:
-            ProviderError: the server failed.
-        """
+        """The reply to a system sentence and a text; ProviderError where the server fails."""
         messages: list[Any] = [
             {"role": "system", "content": system},
             {"role": "user", "content": text},

@@ -107,10 +107,8 @@ def fit_light(
 ) -> LightModel:
     """The light reward that explains the choices best.
 
-    Args:
-        pairs: At least two, of at least two groups unless the settings give a ridge.
-        settings: Features and ridge.
-        seed: Random seed of the folds that choose the ridge; nothing else is random.
+    Pairs are of at least two groups unless the settings give a ridge. Only the folds that choose
+    the ridge are random.
 
     Raises:
         InvalidInputError: too few pairs or groups.

@@ -22,9 +22,7 @@ class PairSet:
 
     objective: str  # what the chosen answers have more of
     pairs: tuple[PreferencePair, ...]  # at least one
-    # one label per pair; pairs of one group are not independent and never stand on both sides of a
-    # split
-    groups: tuple[str, ...]
+    groups: tuple[str, ...]  # pairs of one label are dependent; no split puts them on both sides
     source: str = "memory"  # where the pairs came from, for messages and cards
 
     def __len__(self) -> int:
@@ -96,11 +94,9 @@ def read_pairs(
 ) -> PairSet:
     """The pairs of a JSONL or parquet file.
 
-    Args:
-        path: The file.
-        objective: Its name; by default the one all rows give in their column `objective`.
-        group_by: Column whose equal values belong together; by default see `pair_set`.
-        is_swapped: Exchange chosen and rejected. Needs `objective`: the file names the other one.
+    The objective is by default the one that all rows give in their column `objective`, and groups
+    are as in `pair_set`. Chosen and rejected are only swapped with an objective: the file names the
+    other one.
 
     Raises:
         InvalidInputError: the file is missing, empty or unreadable, a row lacks a field or holds

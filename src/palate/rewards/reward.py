@@ -68,11 +68,7 @@ class LearnedReward:
         return self.model.raw(prompts, answers)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
-        """Rewards in [0, 1], `[texts]`.
-
-        Raises:
-            InvalidInputError: the reward is not calibrated, or a score is not finite.
-        """
+        """Rewards in [0, 1], `[texts]`; InvalidInputError without scale or of an infinite score."""
         scale = self.card.calibration
         if scale is None:
             raise InvalidInputError(
@@ -141,10 +137,6 @@ class RewardVector:
 
 def load_reward(folder: Path, *, device: str = "cpu") -> LearnedReward:
     """The reward written by `LearnedReward.save`; the same texts score the same bits.
-
-    Args:
-        folder: The reward folder.
-        device: A torch device; a light reward needs none.
 
     Raises:
         InvalidInputError: there is no such folder, or a file is missing.

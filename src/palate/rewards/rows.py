@@ -18,11 +18,7 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
 def read_rows(path: Path, *, what: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows, and how to name each in a message.
-
-    Args:
-        path: A JSONL file, or a parquet file by its ending.
-        what: Name of the file in messages.
+    """The rows of a JSONL or, by its ending, parquet file, and how to name each in a message.
 
     Raises:
         InvalidInputError: the file is missing, or not what its ending says.

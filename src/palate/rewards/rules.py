@@ -127,8 +127,7 @@ class PatternRule(_Occurrences):
     """Matches of a regular expression."""
 
     kind: Literal["pattern"]
-    # as Python's `re` reads it; give `(?i)` for any case. Nested repetitions can take exponential
-    # time: use patterns you trust
+    # `(?i)` is any case. Nested repetitions can take exponential time: use patterns you trust
     pattern: str = Field(min_length=1)
 
     @field_validator("pattern")
@@ -159,8 +158,7 @@ class ReadabilityRule(_Ramp):
     low: float = 0.0  # reading ease at one end; 30 is very difficult
     high: float = 100.0  # reading ease at the other end; 90 is very easy
     prefer: Literal["easy", "hard"] = "easy"  # which end is worth 1
-    # read whole sentences only, and give 0 unless most words are in one
-    whole_sentences: bool = False
+    whole_sentences: bool = False  # read whole sentences; 0 unless most words are in one
 
     def value(self, answer: str) -> float:
         """Worth of the answer in [0, 1]."""
@@ -204,11 +202,7 @@ class RuleReward:
 
 
 def rule_from(values: object, *, objective: str) -> RuleReward:
-    """The rule written in plain data, such as one entry of a run file.
-
-    Raises:
-        InvalidInputError: the kind is unknown, or a key or value is not allowed.
-    """
+    """The rule in plain data, as in a run file; InvalidInputError where a key or value is wrong."""
     try:
         rule = TypeAdapter[Rule](Rule).validate_python(values)
     except ValidationError as error:

@@ -19,17 +19,13 @@ class LightSettings(Settings):
     """How a light reward is fitted."""
 
     word_ngrams: tuple[int, int] = (1, 2)  # shortest and longest run of words
-    # shortest and longest run of characters within a word
-    character_ngrams: tuple[int, int] = (2, 5)
+    character_ngrams: tuple[int, int] = (2, 5)  # shortest and longest run of characters in a word
     least_texts: int = Field(default=2, ge=1)  # terms in fewer answers are left out
-    # size of the word block beside the characters'; larger makes words cheaper
-    word_scale: float = Field(default=1.5, gt=0)
-    # the same of lengths and of overlaps. Both defaults were chosen by cross-validation on the
-    # training pairs of real objectives, see `reports/`
+    word_scale: float = Field(default=1.5, gt=0)  # beside characters; larger makes words cheaper
+    # of lengths and of overlaps. Both were cross-validated on real training pairs, see `reports/`
     dense_scale: float = Field(default=0.3, gt=0)
     with_overlap: bool = True  # whether words shared with the prompt count
-    # price of the squared coefficients; `None` chooses from `ridges` by cross-validation
-    ridge: float | None = Field(default=None, gt=0)
+    ridge: float | None = Field(default=None, gt=0)  # `None` selects it by cross-validation
     # candidates, from the price under which a block says nothing to nearly none
     ridges: tuple[float, ...] = (
         *(10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001),
@@ -41,11 +37,8 @@ class EmbeddingSettings(Settings):
     """How an embedding reward is fitted."""
 
     trunk: str = EMBEDDER  # `all-minilm-l6-v2`, or the folder or hub id of a sentence embedder
-    # most tokens of a text; the embedder may allow fewer
-    max_length: int = Field(default=256, ge=8)
-    # price of the squared coefficients; `None` chooses from `ridges` by cross-validation
-    ridge: float | None = Field(default=None, gt=0)
-    # candidates
+    max_length: int = Field(default=256, ge=8)  # most tokens; the embedder may allow fewer
+    ridge: float | None = Field(default=None, gt=0)  # `None` selects it by cross-validation
     ridges: tuple[float, ...] = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
     device: str = "cpu"
 
@@ -67,8 +60,7 @@ class TransformerSettings(Settings):
     learning_rate: float = Field(default=5e-4, gt=0)  # peak of a linear schedule
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)  # share of steps in which it rises
     weight_decay: float = Field(default=0.01, ge=0)  # AdamW's
-    # most tokens of prompt and answer together; the trunk may allow fewer
-    max_length: int = Field(default=512, ge=8)
+    max_length: int = Field(default=512, ge=8)  # of prompt and answer; the trunk may allow fewer
     device: str = "cpu"
 
 
@@ -78,8 +70,7 @@ class GradeSettings(Settings):
     base_url: str  # the endpoint's address, which ends in `/v1`
     model: str  # name of its model
     criterion: str = Field(min_length=1)  # one sentence on which answers are better
-    # most requests with this cache, model and criterion, of all runs together
-    max_requests: int = Field(ge=1)
+    max_requests: int = Field(ge=1)  # of all runs with this cache, model and criterion together
     cache: Path  # JSONL of replies; made if it does not exist
 
     @property
@@ -92,15 +83,10 @@ TrunkSettings = LightSettings | EmbeddingSettings | TransformerSettings
 
 
 def trunk_settings(trunk: str, *, overrides: Sequence[str] = ()) -> TrunkSettings:
-    """The settings of a trunk.
+    """The settings of a trunk, with overrides `key=value`; InvalidInputError where one is wrong.
 
-    Args:
-        trunk: `light`, `all-minilm-l6-v2`, `embedding:` and the folder or hub id of another
-            sentence embedder, or the folder or hub id of a model that is trained whole.
-        overrides: `key=value`.
-
-    Raises:
-        InvalidInputError: a key or value is not allowed.
+    It is `light`, `all-minilm-l6-v2`, `embedding:` and the folder or hub id of another sentence
+    embedder, or the folder or hub id of a model that is trained whole.
     """
     if trunk == LIGHT:
         return load_settings(LightSettings, overrides=overrides)

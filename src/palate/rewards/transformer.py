@@ -36,11 +36,8 @@ def fit_transformer(
 ) -> TransformerModel:
     """The reward after training on the pairs.
 
-    Args:
-        pairs: At least one.
-        settings: Trunk and training.
-        seed: Random seed of the head's first parameters and the order of pairs.
-        on_step: Called with steps done and steps in all.
+    The seed is of the head's first parameters and the order of pairs; `on_step` hears steps done
+    and steps in all.
 
     Raises:
         InvalidInputError: the trunk is not there.

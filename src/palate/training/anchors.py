@@ -104,8 +104,7 @@ class AnchorSettings(Settings):
     # directions; `list`: those given
     kind: Literal["objectives", "random", "signed", "list"] = "objectives"
     n_random: int = Field(default=0, ge=0)  # number of sampled anchors for `random` and `signed`
-    # parameter of the symmetric Dirichlet distribution of `random`; below one prefers few
-    # objectives
+    # of the symmetric Dirichlet distribution of `random`; below one prefers few objectives
     concentration: float = Field(default=1.0, gt=0)
     is_with_objectives: bool = True  # put one anchor per objective before the sampled ones
     # for `list`: name to `{objective: share}`, absolute shares summing to one
@@ -115,11 +114,7 @@ class AnchorSettings(Settings):
 def make_anchors(
     settings: AnchorSettings, *, objectives: Sequence[str], seed: int
 ) -> tuple[Anchor, ...]:
-    """The anchors that the settings describe, in bank order.
-
-    Raises:
-        InvalidInputError: there would be none, or a listed direction is not allowed.
-    """
+    """The anchors, in bank order; InvalidInputError where there is none or a direction is wrong."""
     names = tuple(objectives)
     axes = objective_anchors(names)
     if settings.kind == "objectives":
@@ -170,11 +165,7 @@ def _sample_directions(
 
 
 def require_name(name: str, *, what: str) -> str:
-    """The name, if it can be a folder on every system.
-
-    Raises:
-        InvalidInputError: it cannot.
-    """
+    """The name, if it can be a folder on every system; InvalidInputError where it cannot."""
     if not _NAME.fullmatch(name):
         raise InvalidInputError(
             f"The {what} name {name!r} is not allowed; use up to 64 letters, digits, '.', '_' "
@@ -186,11 +177,7 @@ def require_name(name: str, *, what: str) -> str:
 def require_rewards(
     rewards: Float[ndarray, "texts objectives"], *, objectives: Sequence[str]
 ) -> None:
-    """Return when every reward is a number in [0, 1], one column per objective.
-
-    Raises:
-        InvalidInputError: otherwise; the message names the value and the objective.
-    """
+    """Return when rewards are in [0, 1], a column per objective; InvalidInputError where not."""
     if rewards.ndim != 2 or rewards.shape[1] != len(objectives):
         raise InvalidInputError(
             f"The rewards have shape {rewards.shape}, but {len(objectives)} objectives need one "

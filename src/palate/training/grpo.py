@@ -101,9 +101,7 @@ def train_grpo(
 def reward_functions(reward: RewardScores, *, as_written: dict[str, str]) -> list[RewardFunction]:
     """One of TRL's reward functions per objective; they share one scoring of a batch.
 
-    Args:
-        reward: The reward vector.
-        as_written: The user's prompt by the formatted prompt.
+    `as_written` has the user's prompt by the formatted prompt.
     """
     last: dict[tuple[str, ...], Any] = {}
 

@@ -46,8 +46,7 @@ class TrainSettings(Settings):
     method: Literal["dpo", "rebel", "dpo_human", "grpo", "spectral"] = "rebel"
     beta: float = Field(default=0.1, gt=0)  # reward units per nat of KL
     max_steps: int = Field(default=100, ge=1)  # optimizer steps
-    # pairs of one pass on one process; for `grpo` answers
-    per_device_train_batch_size: int = Field(default=16, ge=1)
+    per_device_train_batch_size: int = Field(default=16, ge=1)  # pairs; for `grpo` answers
     gradient_accumulation_steps: int = Field(default=1, ge=1)  # passes of a step
     # AdamW's, after a linear warm-up and before a linear decay to zero
     learning_rate: float = Field(default=1e-4, gt=0)
@@ -55,18 +54,15 @@ class TrainSettings(Settings):
     max_grad_norm: float = Field(default=1.0, gt=0)  # gradients are clipped to this length
     pairs_per_prompt: int = Field(default=8, ge=1)  # pairs drawn from each prompt's rollouts
     label_gain: float = Field(default=10.0, gt=0)  # for `dpo`: log-odds of a label per reward unit
-    # for `dpo_human`: most tokens of prompt and answer together
-    max_length: int = Field(default=512, ge=2)
+    max_length: int = Field(default=512, ge=2)  # for `dpo_human`: tokens of prompt and answer
     num_generations: int = Field(default=8, ge=2)  # for `grpo`: answers per prompt and step
     max_completion_length: int = Field(default=64, ge=1)  # for `grpo`: most tokens of an answer
     # on-policy rounds: after each but the last, every expert answers `n_round_prompts` prompts, and
     # all experts are trained anew with these answers beside the others
     n_rounds: int = Field(default=1, ge=1)
     n_round_prompts: int = Field(default=100, ge=1)  # see `n_rounds`
-    # a checkpoint each time so many steps are done; 0 for none
-    save_steps: int = Field(default=10, ge=0)
-    # CPU threads, part of what determines the result; 0 takes torch's own number
-    n_threads: int = Field(default=0, ge=0)
+    save_steps: int = Field(default=10, ge=0)  # between checkpoints; 0 for none
+    n_threads: int = Field(default=0, ge=0)  # a part of what determines the result; 0: torch's own
 
 
 @dataclass(frozen=True)
@@ -113,11 +109,7 @@ UNTRACKED = Tracking()
 
 
 def require_tracker(report_to: str) -> None:
-    """Return when the tracker's package is installed.
-
-    Raises:
-        MissingExtraError: it is not.
-    """
+    """Return when the tracker's package is installed; MissingExtraError where it is not."""
     if report_to != "none" and find_spec(report_to) is None:
         raise MissingExtraError(
             f"The setting report_to={report_to} needs the package {report_to}; run pip install "

@@ -87,13 +87,9 @@ class PairTrainer(DPOTrainer):
     ) -> None:
         """Put a fresh adapter on the model.
 
-        Args:
-            model: The base; it is changed, so give a copy.
-            args: With `precompute_ref_log_probs`, whose values the data already holds.
-            train_dataset: Columns of `train.pair_rows`.
-            tokenizer: The base's.
-            peft_config: The adapter; initialised from `args.seed`.
-            is_rebel: Regress on reward gaps instead of classifying the chosen answer.
+        The model is changed, so give a copy. `args` have `precompute_ref_log_probs`, whose values
+        the data, columns of `train.pair_rows`, already holds, and the adapter's seed. `is_rebel`
+        regresses on reward gaps instead of classifying the chosen answer.
         """
         head = model.get_output_embeddings()
         targets = peft_config.target_modules or ()

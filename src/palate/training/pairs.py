@@ -97,11 +97,7 @@ def pairs_of_rollouts(
 ) -> Pairs:
     """Pairs of different answers to one prompt, the same for every anchor but for their order.
 
-    Args:
-        rollouts: Several per prompt, with rewards.
-        anchor: Gives the scalar reward.
-        n_per_prompt: Most pairs of one prompt, sampled without replacement.
-        seed: Random seed of the sampling.
+    At most so many of each prompt, sampled without replacement; the anchor gives the reward.
 
     Raises:
         InvalidInputError: no prompt has two different answers, or a reward is not in [0, 1].
@@ -148,16 +144,8 @@ def training_order(
     """The pairs in the order of training: batches of like length, the batches themselves shuffled.
 
     Padding to the longest of a batch is most of the work when lengths differ, so every stretch of
-    eight batches is sorted by length before it is cut. Pairs are visited in whole passes.
-
-    Args:
-        lengths: Tokens of the longer of the two sequences.
-        n_batches: Number of batches.
-        batch: Pairs in each.
-        generator: Source of random numbers.
-
-    Returns:
-        `[n_batches * batch]`, indices of pairs.
+    eight batches is sorted by length before it is cut. Pairs are visited in whole passes. Lengths
+    are tokens of the longer of the two sequences. Returns `[n_batches * batch]` indices.
     """
     n_needed = n_batches * batch
     n_passes = -(-n_needed // len(lengths))
@@ -183,15 +171,8 @@ def encode_human_pairs(
     """Pairs of the objectives that the anchor names, in proportion to its absolute direction.
 
     Pairs of an objective that the anchor wants less of are turned round. A prompt too long for
-    `max_tokens` loses its beginning, an answer its end.
-
-    Args:
-        base: Gives tokenizer and template.
-        pairs: By objective.
-        anchor: Gives the objectives and their shares.
-        n_pairs: Number of pairs, in whole passes through an objective's pairs.
-        max_tokens: Most tokens of prompt and answer together.
-        seed: Random seed of the sampling.
+    `max_tokens` loses its beginning, an answer its end. There are `n_pairs`, in whole passes
+    through an objective's pairs.
 
     Raises:
         InvalidInputError: an objective of the anchor has no pairs.

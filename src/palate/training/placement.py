@@ -40,11 +40,9 @@ class AdapterSettings(Settings):
     r: int = Field(default=16, ge=1)  # rank: rows of A and columns of B
     lora_alpha: float = Field(default=32.0, gt=0)  # the update is scaled by `lora_alpha / r`
     use_rslora: bool = False  # scale by `lora_alpha / sqrt(r)` instead
-    # `all-linear`, `lm_head`, `top_no_kv`, or a list of names of layers
-    target_modules: str | tuple[str, ...] = ALL
+    target_modules: str | tuple[str, ...] = ALL  # or `lm_head`, `top_no_kv`, or a list of names
     n_top_blocks: int = Field(default=2, ge=1)  # for `top_no_kv`: how many of the last blocks
-    # type in which an adapter is stored; it is trained in float32
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # as stored; it is trained in float32
 
     @field_validator("target_modules")
     @classmethod
@@ -60,11 +58,7 @@ class AdapterSettings(Settings):
 
 
 def lora_config(model: PreTrainedModel, settings: AdapterSettings) -> LoraConfig:
-    """The PEFT configuration of an expert on this base.
-
-    Raises:
-        InvalidInputError: the base has no layers that target_modules names.
-    """
+    """The PEFT configuration of an expert on this base; raises as `target_modules`."""
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.r,
@@ -108,11 +102,7 @@ def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[st
 
 
 def unembedding(model: PreTrainedModel) -> nn.Module:
-    """The layer that turns hidden states into logits; its matrix is `[vocab, hidden]`.
-
-    Raises:
-        InvalidInputError: the model has none.
-    """
+    """The layer that gives logits, `[vocab, hidden]`; InvalidInputError where there is none."""
     head = model.get_output_embeddings()
     if head is None:
         raise InvalidInputError(

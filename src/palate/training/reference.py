@@ -26,13 +26,7 @@ _BATCH = 32  # answers in one pass
 def reference_log_probs(
     base: Base, sequences: Sequences, *, folder: Path | None = None
 ) -> Float[ndarray, " answers"]:
-    """`[answers]`: log-probability of each answer under the base, nats.
-
-    Args:
-        base: The frozen base.
-        sequences: Prompts and answers.
-        folder: Where they are stored, batch by batch; `None` stores nothing.
-    """
+    """`[answers]`: log-probability of each under the base, nats; stored by batch in a folder."""
     if folder is None:
         return sequence_log_probs(base.model, sequences)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +54,8 @@ def sequence_log_probs(
 ) -> Float[ndarray, " answers"]:
     """`[answers]`: log-probability of each answer under the model, nats.
 
-    Args:
-        model: A causal model, with or without an adapter.
-        sequences: Prompts and answers.
-        known: The first batches' values, from an earlier call.
-        on_batch: Called with a new batch's values and the number of answers done.
+    `known` are the first batches' values, from an earlier call; `on_batch` hears a new batch's
+    values and the number of answers done.
     """
     order = np.argsort(sequences.lengths(), kind="stable")  # like lengths need little padding
     values = [value for batch in known for value in batch]

@@ -63,15 +63,8 @@ def fill_expert_folder(
     """Write `adapter_config.json`, `adapter_model.safetensors` and the card into the folder.
 
     PEFT writes its sets in an order that differs between processes, so the configuration is written
-    again with sorted keys and lists.
-
-    Args:
-        folder: Exists.
-        model: The base with one trained adapter.
-        base_path: What the configuration calls the base.
-        card: The model card.
-        dtype: Type in which the parameters are stored.
-        parameters: `[out, in]` by name, where the model itself has only shards of them.
+    again with sorted keys and lists. Parameters, `[out, in]` by name, are given where the model
+    itself has only shards of them.
     """
     if parameters is None:
         trained = model.named_parameters()
@@ -93,11 +86,7 @@ def render_card(
 ) -> str:
     """The card as Markdown with the Hub's front matter.
 
-    Args:
-        job: What the expert was trained for, and how.
-        base: The base model.
-        tilt: Mean and standard deviation of the tilt in reward units, and number of answers.
-        versions: Package to version.
+    The tilt is mean and standard deviation in reward units, and number of answers.
     """
     training, modules = job.training, job.adapter.target_modules
     fields: dict[str, Any] = {
