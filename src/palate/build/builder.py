@@ -55,7 +55,7 @@ from palate.training.train import require_trl, rollout_data, tilt_of, train_expe
 _PACKAGES = ("palate", "torch", "transformers", "peft", "trl")
 _N_CHANGES = 3  # that are named of the settings that differ
 CACHE = "cache"  # a folder beside the library's parts, which may be deleted
-_N_TILTS = 256  # rollouts that an expert's tilt is measured on
+_N_TILTS = 64  # rollouts that an expert's tilt is measured on
 
 
 class Builder:

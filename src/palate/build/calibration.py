@@ -64,7 +64,8 @@ class CalibrationSettings(Settings):
         max_points: Most preferences of the grid: the lattice with the largest denominator that has
             no more.
         temperature: At which answers are sampled; give the one that users are served with.
-        methods: Which are measured; empty measures every method that the library can serve.
+        methods: Which are measured, such as `prompt` or `best-of-n@4`; empty measures every method
+            that the library can serve.
     """
 
     prompts: str | tuple[str, ...] | None = None
@@ -167,7 +168,7 @@ def calibrate_methods(
     before = library.method_table
     rows = before.rows if before is not None and before.settings_key == settings_key else ()
     have = {(row.method, row.n_candidates) for row in rows}
-    wanted = [one for one in entries if one[0] in (settings.methods or (one[0],))]
+    wanted = [one for one in entries if not settings.methods or _label(one) in settings.methods]
     missing = [one for one in wanted if one not in have and can_serve(library, one[0])]
     if before is not None and rows and not missing:
         return before
@@ -188,6 +189,10 @@ def calibrate_methods(
         save_method_table(library.files, table)
         library.__dict__["method_table"] = table  # in place of the cached one
     return table
+
+
+def _label(entry: Entry) -> str:
+    return entry[0] if entry[1] == 1 else f"{entry[0]}@{entry[1]}"
 
 
 def grid_denominator(*, n_objectives: int, max_points: int) -> int:
