@@ -85,14 +85,8 @@ def _print_answers(console: Console, report: "DemoReport") -> None:
     width = max((console.width - 1) // 2, 30)
 
     def panel(name: str, wants: str, text: str) -> Panel:
-        return Panel(
-            Group(
-                Text(name, style="bold"),
-                Text(wants, style="dim"),
-                Text(text.strip(), overflow="fold"),
-            ),
-            width=width,
-        )
+        lines = (Text(name, "bold"), Text(wants, "dim"), Text(text.strip(), overflow="fold"))
+        return Panel(Group(*lines), width=width)
 
     first = report.users[0]
     panels = [panel("the base", "whoever asks", report.base_text)]
@@ -109,26 +103,21 @@ def _print_gains(console: Console, gains: "Gains", *, seed: int) -> None:
     from palate.demo.page import interval_text
 
     _head(console, "What users gain in utility")
-    table = Table("user", "over the base", "over a prompt", box=None, padding=(0, 1, 0, 0))
+    columns = ("user", "over the base", "over a prompt", "built")
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0))
     for row in (*gains.users, gains.together):
-        style = "bold" if row is gains.together else ""
-        cells = (row.over_base, row.over_prompt)
-        table.add_row(row.name, *(interval_text(one) for one in cells), style=style)
+        cells = (interval_text(row.over_base), interval_text(row.over_prompt))
+        built = "-" if row.predicted is None else f"{row.predicted.estimate:+.2f}"
+        table.add_row(row.name, *cells, built, style="bold" if row is gains.together else "")
     console.print(table)
-    judges = "by rewards that taught no expert"
-    if gains.self_judged:
-        judges += f" (but for {', '.join(gains.self_judged)})"
+    apart = f" (but for {', '.join(gains.self_judged)})" if gains.self_judged else ""
     console.print(
-        f"{gains.n_prompts} held-out prompts a user, {judges}; 95 % over prompts, seed {seed}.",
+        f"n = {gains.n_prompts} held-out prompts a user, judged by rewards that taught no expert"
+        f"{apart}; 95 % over prompts, seed {seed}. Built: over the base, when the library was "
+        f"built, n = {gains.n_calibration} prompts (methods.json).",
         style="dim",
+        markup=False,
     )
-    known = [one.predicted.estimate for one in gains.users if one.predicted is not None]
-    if known:
-        console.print(
-            f"When the library was built: {sum(known) / len(known):+.2f} over the base, mean of "
-            f"{len(known)} users, {gains.n_calibration} prompts (methods.json).",
-            style="dim",
-        )
 
 
 def _print_learned(console: Console, learned: "LearnedStory", *, seed: int) -> None:
@@ -140,13 +129,8 @@ def _print_learned(console: Console, learned: "LearnedStory", *, seed: int) -> N
         cells = (row.before, row.after)
         table.add_row(row.objective, f"{row.truth:.0%}", *(interval_text(one) for one in cells))
     console.print(table)
-    console.print(
-        Panel(
-            Text(learned.after.strip(), overflow="fold"),
-            title=f"after, by {learned.method}",
-            title_align="left",
-        )
-    )
+    after = Text(learned.after.strip(), overflow="fold")
+    console.print(Panel(after, title=f"after, by {learned.method}", title_align="left"))
     console.print(
         f"Gain over the base: {interval_text(learned.gain)}, n = {learned.gain.n} held-out "
         f"prompts; {learned.n_agreeing} of {learned.n_comparisons} verdicts follow the user's "

@@ -10,7 +10,7 @@ from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.core.decision import Decision, Known
-from palate.core.progress import progress_of
+from palate.core.progress import note, progress_of
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback, Interval
 from palate.demo.answers import SAMPLING, Writer
@@ -23,9 +23,9 @@ from palate.models.chat import encode_prompt
 from palate.preferences.questions import select_informative
 from palate.preferences.simulated import SimulatedUser
 
-N_EXPERTS = 3  # whose answers are compared at a prompt, beside the base's
+N_EXPERTS = 2  # whose answers are compared at a prompt, beside the base's
 LABEL_GAIN = 10.0  # log-odds of a verdict per unit of utility
-SHORT = replace(SAMPLING, max_tokens=60)
+SHORT = replace(SAMPLING, max_tokens=40)
 _HALF_WIDTH = float(ndtri(0.975))  # of a 95 % interval, standard deviations
 
 
@@ -50,6 +50,7 @@ def learned_story(
         InvalidInputError: the library has no experts.
     """
     library = writer.library
+    note("measure the trust region of soups, some seconds")
     verdicts, n_agreeing = _verdicts(writer, judge, user, compared)
     learner, basis = library.soups.learner(), library.basis
     known = Known(belief=learner.rebuild(verdicts))

@@ -1,6 +1,7 @@
 """One further expert in closed form, for a rule that the visitor gives."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import member_plan
-from palate.core.progress import progress_of
+from palate.core.progress import note, progress_of
 from palate.core.protocols import Request
 from palate.demo.answers import BASE, SAMPLING, Writer
 from palate.demo.gains import mean_interval
@@ -18,12 +19,12 @@ from palate.engine.local import LocalEngine
 from palate.library.library import Library
 from palate.models.adapter import Factor, save_adapter
 from palate.rewards.rules import RuleReward
-from palate.training.pairs import encode_rollouts
-from palate.training.placement import HEAD, AdapterSettings, target_modules, unembedding
+from palate.training.placement import HEAD, AdapterSettings, target_modules
 from palate.training.rollouts import Rollout, read_rollouts
-from palate.training.spectral import SpectralExpert, SpectralSolver, head_states
+from palate.training.spectral import SpectralExpert
+from palate.training.train import rollout_data
 
-N_ROLLOUTS = 300
+N_ROLLOUTS = 200  # a minute of hidden states on two cores
 RANK = 8
 
 
@@ -45,21 +46,22 @@ def rule_story(
     bases = writer.write(
         [library.decide(prompt, method=BASE) for prompt in prompts], name="answers of the base"
     )
-    before = [output.text for output in bases]
-    after = _answers(writer, {head: expert.factor}, prompts)
-    values = [reward.score(prompts, texts) for texts in (before, after)]
-    changed = int(np.argmax(values[1] - values[0]))
+    texts = ([one.text for one in bases], _answers(writer, {head: expert.factor}, prompts))
+    before, after = (reward.score(prompts, one) for one in texts)
+    intervals = {
+        name: mean_interval(values, prompts, seed=writer.seed, name=f"rule {name}")
+        for name, values in (("before", before), ("after", after), ("gain", after - before))
+    }
+    shown = int(np.argmax(after - before))
     return RuleStory(
+        **intervals,
         rule=reward.rule.model_dump(),
-        before=mean_interval(values[0], prompts, seed=writer.seed, name="rule before"),
-        after=mean_interval(values[1], prompts, seed=writer.seed, name="rule after"),
-        gain=mean_interval(values[1] - values[0], prompts, seed=writer.seed, name="rule gain"),
         n_rollouts=len(rows),
         correlation=expert.correlation,
         seconds=seconds,
-        prompt=prompts[changed],
-        text_before=before[changed],
-        text_after=after[changed],
+        prompt=prompts[shown],
+        text_before=texts[0][shown],
+        text_after=texts[1][shown],
         folder=str(folder),
     )
 
@@ -70,31 +72,27 @@ def _rollouts(library: Library, *, without: Sequence[str]) -> list[Rollout]:
     rows = read_rollouts(files.rollouts_path, objectives=files.manifest.objective_names)
     by_prompt: dict[str, list[Rollout]] = {}
     for row in rows:
-        by_prompt.setdefault(row.prompt, []).append(row)
+        if row.prompt not in without:
+            by_prompt.setdefault(row.prompt, []).append(row)
     chosen: list[Rollout] = []
-    for prompt, group in by_prompt.items():
-        if prompt not in without and len(chosen) + len(group) <= N_ROLLOUTS:
-            chosen += group
+    for group in by_prompt.values():
+        chosen += group if len(chosen) + len(group) <= N_ROLLOUTS else ()
     return chosen
 
 
 def _solved(
     library: Library, rows: Sequence[Rollout], reward: RuleReward, *, seed: int
 ) -> SpectralExpert:
-    prompts, base = [row.prompt for row in rows], library.base
-    values = reward.score(prompts, [row.completion for row in rows])
+    values = reward.score([row.prompt for row in rows], [row.completion for row in rows])
     if np.ptp(values) == 0.0:
         raise InvalidInputError(
             f"All {len(rows)} answers are worth {values[0]:g} by the rule, so nothing can be "
             "learned from them; give a rule that some answers follow."
         )
-    solver = SpectralSolver(
-        head_states(base, encode_rollouts(base, rows)),
-        prompts,
-        values[:, None],
-        n_vocabulary=unembedding(base.model).get_parameter("weight").shape[0],
-        seed=seed,
-    )
+    judged = [replace(row, rewards=(value,)) for row, value in zip(rows, values, strict=True)]
+    solver = rollout_data(library.base, judged, method="spectral", seed=seed).solver
+    assert solver is not None  # noqa: S101  the method spectral has one
+    note("solve for the expert, some seconds")
     return solver.solve(values, beta=library.manifest.beta, rank=RANK)
 
 
@@ -103,14 +101,13 @@ def _answers(writer: Writer, adapter: Mapping[str, Factor], prompts: Sequence[st
     library = writer.library
     bank = AdapterBank(library.base, {"rule": adapter})
     plan = member_plan(index=0, n_experts=1)
+    requests = [
+        Request(library.format(prompt), plan, SAMPLING, writer.seed_of(prompt))
+        for prompt in prompts
+    ]
     try:
         with progress_of("answers of the new expert") as report:
-            outputs = LocalEngine(library.base, bank).generate(
-                [
-                    Request(library.format(prompt), plan, SAMPLING, writer.seed_of(prompt))
-                    for prompt in prompts
-                ]
-            )
+            outputs = LocalEngine(library.base, bank).generate(requests)
             report(len(outputs), len(prompts))
     finally:
         bank.close()
