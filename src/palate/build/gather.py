@@ -1,8 +1,7 @@
 """Experts that independent jobs trained on copies of a library, gathered into one library.
 
 An expert is a function of base, rollouts, rewards, anchor and settings, and its key is the hash of
-them: with the same versions on processors of one kind the gathered library is that of one build,
-byte for byte.
+them: with equal versions on processors of one kind the gathered library is that of one build.
 """
 
 import shutil

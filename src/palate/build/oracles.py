@@ -8,8 +8,7 @@ Three ways to make a policy for a preference, behind the one protocol of
                 shares as coefficients; nothing is trained beyond them, one pass per active expert
     soup        the same experts added as parameters with the same coefficients: one pass
 
-A policy that was made or measured before is read from the library, which is how an interrupted
-search resumes.
+A policy that was made or measured before is read from the library, so a search can resume.
 
 Source:
     palm.md section 2; decoding: Shi et al. 2024, arXiv 2406.18853; soup: arXiv 2306.04488.
@@ -129,8 +128,7 @@ class ModelOracle:
     ) -> Payoffs:
         """The payoffs with upper bounds of the policies' slacks from their answers.
 
-        Policies are this oracle's; `part` are indices of prompts. All of the bounds hold together
-        with the confidence.
+        Policies are this oracle's, `part` indices of prompts; all bounds hold with the confidence.
         """
         every = (self.prices.of(self.policies[name]).answers for name in payoffs.table.policies)
         answers = [

@@ -2,8 +2,7 @@
 
 A cell is one policy on a few prompts: its answers are sampled, scored and priced in KL. Cells hold
 the same requests with the same seeds on every worker, so the table does not depend on the number of
-workers, not even in its last digits (on processors of one kind). Ray Data hands out the cells and
-runs a failed one again.
+workers, not even in its last digits (on processors of one kind). Ray Data retries failed cells.
 """
 
 import json

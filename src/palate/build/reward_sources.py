@@ -1,8 +1,7 @@
 """Rewards for a library: learned from pairs, or a folder, rule, function, finished model or judge.
 
 A learned reward is calibrated on the base's own answers, once, and written into the library with
-its card; from then on it is read from there. So an interrupted build scores with the same reward as
-an uninterrupted one.
+its card; from then on it is read from there, so an interrupted build scores with the same reward.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,8 +50,7 @@ def add_reward(
 ) -> LibraryFolder:
     """The library with the objective's reward, which is made unless it is there.
 
-    The library knows the functions of objectives that have one. Scales are fitted on the base's
-    answers.
+    The library knows the objectives' functions. Scales are fitted on the base's answers.
 
     Raises:
         InvalidInputError: the pairs are empty or wrong, or a setting is, or a function does not

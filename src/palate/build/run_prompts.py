@@ -18,8 +18,7 @@ def run_prompts(settings: RunSettings) -> tuple[str, ...]:
 def calibration_prompts(settings: RunSettings) -> tuple[str, ...]:
     """The prompts that methods are measured on; empty where there are too few.
 
-    From `calibration.prompts` where it is given, else held back from the run's own, at most every
-    fifth.
+    From `calibration.prompts` where given, else held back from the run's own, at most every fifth.
 
     Raises:
         InvalidInputError: the file is missing, or has fewer than `MIN_PROMPTS` prompts.

@@ -71,8 +71,7 @@ def measure_strength(
 ) -> dict[float, Wholeness]:
     """Write the largest candidate that passes into `soup.json`; the smallest where none does.
 
-    Returns wholeness by candidate, up to the first that failed. The seed is that of preferences and
-    answers.
+    Returns wholeness by candidate, up to the first that failed.
     """
     sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
     work = _Work(library, tuple(prompts), sampling, seed)

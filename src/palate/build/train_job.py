@@ -68,8 +68,7 @@ def train_anchor(
     """Train the library's expert of this name anew, into the folder `out`.
 
     The library is one that `palate build` wrote, with base, rollouts and settings; the name an
-    expert's or an objective's. Whatever the passes of a step, it has as many pairs, in another
-    order.
+    expert's or an objective's. More passes of a step make no more pairs, but another order.
 
     Raises:
         InvalidInputError: FSDP is asked for and not in force, the library lacks rollouts or the

@@ -1,8 +1,7 @@
 """Best of n: how the candidates of an answer are sampled and ranked.
 
 A stated preference ranks by the library's own rewards, `w . r`. Coefficients, given or learned,
-rank by the reward of the soup with these coefficients: `sum_k c_k beta (log p_k - log p_0)` of the
-answer.
+rank by the reward of the soup with these coefficients: `sum_k c_k beta (log p_k - log p_0)`.
 
 Both score answers to the user's own conversation, without what a method added to it, so that a
 score does not depend on the method.

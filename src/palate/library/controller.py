@@ -40,8 +40,7 @@ def open_controller(
 ) -> LibraryController | None:
     """The controller that `palate mixture fit` put into the library, with the safety floor.
 
-    `None` where there is none, or one of other experts (`require_controller` says which): all other
-    methods work without it.
+    `None` where there is none, or one of other experts (`require_controller` says which).
     """
     if not has_controller(files):
         return None

@@ -131,8 +131,7 @@ class VLLMEngine(EngineChoice):
         `palate.engine.vllm.client.VllmSettings`.
 
         Raises:
-            InvalidInputError: a setting is unknown or out of range, or the folder holds no
-                adapters.
+            InvalidInputError: a setting is wrong, or the folder holds no adapters.
         """
         values = {"url": url, "server_experts": adapters, "is_rated": is_rated, **settings}
         choice = choose_engine("vllm", values)

@@ -113,8 +113,7 @@ def sample_states(
     """States that the base passes through, with all experts' tilts.
 
     The vocabulary is cut to the base's most probable tokens and renormalised, so normalisers are
-    those of the cut soup. Items are answers sampled from the base; where they have fewer tokens,
-    there are fewer states.
+    those of the cut soup. Items are the base's answers; fewer tokens give fewer states.
 
     Raises:
         InvalidInputError: there are no answers.

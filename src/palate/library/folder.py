@@ -8,8 +8,7 @@
 
 A part is first written as a whole and then entered into the manifest. A part that the manifest does
 not name does not exist, and one that it names is compared with its hash before it is used. So a
-build may be killed at any moment: nothing half-written is loaded, and the next build resumes after
-the last finished part.
+build may be killed at any moment: nothing half-written is loaded, and the next build resumes.
 """
 
 import shutil

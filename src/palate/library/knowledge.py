@@ -277,8 +277,7 @@ def _require_rewards(library: "Library") -> None:
 def predicted(library: "Library", decision: Decision, known: Known) -> Decision:
     """The decision with its method's measured utility.
 
-    Given coefficients, strengths and instructions and other numbers of candidates were not
-    measured.
+    Given coefficients, strengths, instructions, other numbers of candidates were not measured.
     """
     table = library.method_table
     own = (known.coefficients, known.strength, known.instruction)

@@ -1,7 +1,6 @@
 """A library, opened: the one place where what is known of a user becomes a decision.
 
-Every door (Python, command line, HTTP, evaluation, bridges) calls `Library.decide`, and an engine
-executes the plan.
+Every door (Python, command line, HTTP, evaluation) calls `Library.decide`; an engine executes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -120,8 +120,7 @@ class MethodTable:
 
         An action is a method with one preference of the grid in place of the unknown one. Its
         regret for a user with preference w is the best measured gain at w less `w @` the action's
-        rewards. Returns row, grid point and largest regret in reward units; `None` where nothing is
-        affordable.
+        rewards. Returns row, grid point and largest regret, reward units, if any is affordable.
         """
         rows = [row for row in self.rows if row.n_passes <= max_passes + 1e-9]
         rows = [row for row in rows if methods is None or row.method in methods]

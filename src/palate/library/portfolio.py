@@ -64,8 +64,7 @@ def open_portfolio(library: LibraryFolder) -> LibraryPortfolio | None:
 
     Raises:
         InvalidInputError: the file is not JSON or its table is not usable.
-        FormatError: it is of another kind or version, or certifies other experts or objectives
-            than the library's.
+        FormatError: it is of another kind or version, or of other experts or objectives.
     """
     path = library.folder / PORTFOLIO
     if not path.is_file():

@@ -43,12 +43,10 @@ def score_file(
 ) -> ScoredFile:
     """Log-probabilities of the answers in a file.
 
-    Rows have strings `prompt` and `completion` (or `answer`); `is_ended` counts the end token as
-    part of each answer.
+    Rows have strings `prompt` and `completion` (or `answer`); `is_ended` counts end tokens.
 
     Raises:
-        InvalidInputError: the file is missing or empty, a row lacks a prompt or a completion, or
-            see `Library.decide`.
+        InvalidInputError: the file is missing, empty or lacks a text; or see `Library.decide`.
     """
     rows, _ = read_rows(path, what="file of answers")
     if not rows:

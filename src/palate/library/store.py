@@ -1,7 +1,6 @@
 """Users of a library in a database: preferences, instructions, feedback and beliefs.
 
-`palate serve` uses the same database and the same learner, so feedback given here counts there, and
-the other way round.
+`palate serve` uses the same database and learner: feedback given here counts there, and vice versa.
 """
 
 from collections.abc import Mapping
@@ -88,8 +87,7 @@ class UserStore:
         twice is the same feedback.
 
         Raises:
-            InvalidInputError: the answers are equal or answer different prompts, or the key was
-                used for other feedback.
+            InvalidInputError: the answers are equal or to two prompts, or the key was used already.
         """
         if self._prompt(chosen) != self._prompt(rejected):
             raise InvalidInputError(
@@ -108,8 +106,7 @@ class UserStore:
         """Store a user's rating of an answer, and learn from it.
 
         Only differences between ratings of answers to one prompt count, so the first teaches
-        nothing by itself. Higher is better; a new user is added; the key and the result are those
-        of `record`.
+        nothing by itself. Higher is better; new user, key and result as in `record`.
 
         Raises:
             InvalidInputError: the rating is not finite, or the key was used for other feedback.

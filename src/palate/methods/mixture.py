@@ -5,8 +5,7 @@ Every expert is prompted with its own objective's sentence, the controller with 
 Source: MoPE, arXiv 2407.04181.
 
 Deviations:
-    1. The user's own instruction is not used: the controller was trained with the objectives'
-       sentences.
+    1. The user's own instruction is not used: the controller knows the objectives' sentences.
 """
 
 import numpy as np

@@ -1,8 +1,7 @@
 """`soup`, `prompted-soup`, `output-soup`, `implicit-soup`: experts with the user's coefficients.
 
 A parameter soup adds experts to the base and takes one pass. An output soup pools a pass per active
-expert and one of the reference log-linearly; the implicit one samples the same distribution by
-rejection.
+expert and one of the reference log-linearly; the implicit one samples the same by rejection.
 
 Source: Spectral Souping, arXiv 2605.20408; coefficients from a stated preference as in rewarded
 soups, arXiv 2306.04488, at the library's own strength.

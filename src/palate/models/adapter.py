@@ -86,8 +86,7 @@ def load_adapter(folder: Path) -> dict[str, Factor]:
 def save_adapter(adapter: Adapter, folder: Path, *, base_path: str) -> None:
     """Write the factors as a PEFT folder that peft, vLLM and LoRAX read.
 
-    The folder is replaced as a whole. Ranks and scales may differ between layers: they are written
-    as patterns.
+    The folder is replaced as a whole. Ranks and scales that differ between layers become patterns.
 
     Raises:
         InvalidInputError: the adapter is empty.

@@ -2,8 +2,7 @@
 
 A running batch joins newly prefilled rows and drops finished ones at every step. Rows are padded on
 the left; columns that no row uses any more are cut off. Every layer keeps all keys, also where the
-model attends to a window only (its mask does the windowing), so that rows of different lengths can
-share one cache.
+model attends to a window only (its mask does the windowing): rows of any length share one cache.
 
 transformers' own layers copy all keys and values for every token; these have spare columns for
 later tokens, so that most steps copy nothing (with 32 rows of 1,024 tokens a step takes a fifth of

@@ -87,8 +87,8 @@ def fit_embedding(
 ) -> EmbeddingModel:
     """The embedding reward that explains the choices best.
 
-    Pairs are of at least two groups unless the settings give a ridge. Only the folds that choose
-    the ridge are random. `on_step` hears texts embedded and texts in all.
+    Pairs are of two groups or more unless settings give a ridge; only its folds are random.
+    `on_step` hears texts embedded and texts in all.
 
     Raises:
         InvalidInputError: too few pairs or groups, or the embedder is not there.

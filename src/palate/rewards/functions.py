@@ -154,8 +154,7 @@ def load_function(
     Functions that are given, by objective, take precedence over the one that the file names.
 
     Raises:
-        FormatError: the file is garbled, the function cannot be imported, or it is no longer the
-            one that taught.
+        FormatError: the file is garbled, or the function not importable or not the one that taught.
     """
     content = read_versioned(folder / FILE, kind=KIND, version=VERSION)
     try:

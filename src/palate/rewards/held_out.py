@@ -65,8 +65,7 @@ def accuracy_of(
     """Accuracy with its interval from the scores of chosen minus rejected.
 
     Wilson's interval when every group is one pair, otherwise a bootstrap over groups. When all or
-    no pairs are right a bootstrap has no width; Wilson's interval on the number of groups is
-    given then.
+    no pairs are right a bootstrap has no width; then it is Wilson's on the number of groups.
 
     Raises:
         InvalidInputError: there is no pair, a margin is not finite, or several pairs are one group.

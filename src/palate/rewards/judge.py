@@ -3,8 +3,7 @@
 One question speaks of one criterion and two answers; the reply is `A`, `B` or `TIE`. Judges like
 the answer shown first, so every comparison is asked in both orders, and a verdict that follows the
 position counts as a tie (`palate.metrics.win_rates.verdicts_from_both_orders`). The client repeats
-requests that time out or meet an overloaded server, with growing pauses; a reply that is no verdict
-is requested again.
+requests that time out or meet an overloaded server, with growing pauses, and after no verdict.
 
 Source: Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", sections 3.1
 and 3.4 (position bias, both orders).

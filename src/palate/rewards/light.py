@@ -107,8 +107,7 @@ def fit_light(
 ) -> LightModel:
     """The light reward that explains the choices best.
 
-    Pairs are of at least two groups unless the settings give a ridge. Only the folds that choose
-    the ridge are random.
+    Pairs are of two groups or more unless settings give a ridge; only its folds are random.
 
     Raises:
         InvalidInputError: too few pairs or groups.

@@ -95,13 +95,11 @@ def read_pairs(
     """The pairs of a JSONL or parquet file.
 
     The objective is by default the one that all rows give in their column `objective`, and groups
-    are as in `pair_set`. Chosen and rejected are only swapped with an objective: the file names the
-    other one.
+    are as in `pair_set`. Swapped pairs need an objective: the file names the other one.
 
     Raises:
         InvalidInputError: the file is missing, empty or unreadable, a row lacks a field or holds
-            another type, chosen equals rejected, or the objective is not clear. The sentence names
-            file and line.
+            another type, chosen equals rejected, or the objective is not clear.
     """
     rows, places = read_rows(path, what="file of pairs")
     if not rows:
@@ -128,8 +126,7 @@ def default_groups(pairs: Sequence[PreferencePair]) -> list[str]:
     """One label per pair where no column gives one.
 
     Pairs on one prompt belong together. But a handful of generic prompts ("Say one thing you think
-    is true") group nothing, and there pairs belong together when a chain of shared answers joins
-    them.
+    is true") group nothing; there pairs belong together that a chain of shared answers joins.
     """
     prompts = [pair.prompt for pair in pairs]
     if len(set(prompts)) >= min(FEWEST_PROMPTS, len(pairs)):

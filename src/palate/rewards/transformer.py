@@ -4,8 +4,7 @@ The checkpoint, a causal model or an encoder, gets a head with one output and is
 TRL's RewardTrainer on `-log sigmoid(chosen - rejected)`. What comes out is a normal Hugging Face
 folder of a sequence classifier.
 
-Source: Ouyang et al. 2022, "Training Language Models to Follow Instructions", equation 1, with
-one pair per prompt.
+Source: Ouyang et al. 2022, "Training Language Models to Follow Instructions", equation 1, K = 2.
 """
 
 import random
@@ -36,8 +35,7 @@ def fit_transformer(
 ) -> TransformerModel:
     """The reward after training on the pairs.
 
-    The seed is of the head's first parameters and the order of pairs; `on_step` hears steps done
-    and steps in all.
+    The seed is of the head's first parameters and the order of pairs; `on_step` hears steps.
 
     Raises:
         InvalidInputError: the trunk is not there.

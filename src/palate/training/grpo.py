@@ -1,8 +1,7 @@
 """Training on the adapter's own answers, through TRL's GRPO trainer.
 
 Each objective is one reward function and the anchor's direction gives TRL's reward coefficients.
-The constant by which a signed direction differs from `Anchor.scalarise` cancels in the group's
-mean.
+The constant by which a signed direction differs from `Anchor.scalarise` cancels in group means.
 
 Deviations from TRL's defaults:
     1. Advantages are not divided by the group's standard deviation, and every token has the same

@@ -6,8 +6,7 @@ losses take the log-ratio gap `log pi(y)/pi_0(y) - log pi(y')/pi_0(y')` of two a
 prompt, summed over tokens including the end token, in nats.
 
 Source:
-    DPO: arXiv 2305.18290, equation 7. REBEL: arXiv 2404.16767, algorithm 1, as in MoPE, arXiv
-    2407.04181.
+    DPO: arXiv 2305.18290, equation 7. REBEL: arXiv 2404.16767, algorithm 1, as in MoPE, 2407.04181.
 
 Deviations from the papers and from TRL:
     1. REBEL writes `((1/eta) gap - (r - r'))^2` and moves `pi_0` along with the policy; ours has
@@ -52,8 +51,7 @@ OnLoss = Callable[[Tensor], None]  # the loss of one pass, on this process's sha
 def dpo_loss(log_ratio_gaps: Float[Tensor, " pairs"], *, beta: float) -> Float[Tensor, ""]:
     """Mean of `-log sigmoid(beta * gap)`, the gap being chosen minus rejected.
 
-    It is log 2 for the untrained adapter. At its optimum `beta * gap` are the log-odds of the
-    label.
+    It is log 2 for the untrained adapter. At its optimum `beta * gap` is the log-odds of a label.
     """
     return -functional.logsigmoid(beta * log_ratio_gaps).mean()
 
