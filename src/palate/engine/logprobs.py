@@ -153,12 +153,18 @@ def _chunk(
 def _row_logits(
     base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
 ) -> Float[Tensor, "rows answer vocab"]:
-    """Logits for every answer token of every row; padding follows shorter answers."""
-    texts = [
-        (row.context if row.context is not None else item.context, item.answer)
+    """Logits for every answer token of every row; padding follows shorter answers.
+
+    Rows of one text that differ in the head alone share a pass.
+    """
+    rows = [
+        (row.context if row.context is not None else item.context, item.answer, row.coefficients)
         for plan, item in zip(plans, items, strict=True)
         for row in plan.rows
     ]
+    keys = [(context, answer, bank.before_head(given)) for context, answer, given in rows]
+    place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    texts = [(context, answer) for context, answer, _ in place_of]
     n_answer = max(len(item.answer) for item in items)
     n_context = max(len(context) for context, _ in texts)
     filler = int(str(base.tokenizer.pad_token_id or 0))
@@ -169,7 +175,8 @@ def _row_logits(
         ids[place, left:right] = torch.tensor([*context, *answer])
         mask[place, left:right] = 1
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    with bank.applied([row.coefficients for plan in plans for row in plan.rows]):
+    sequences = None if len(texts) == len(rows) else [place_of[key] for key in keys]
+    with bank.applied([given for _, _, given in rows], sequences=sequences):
         return base.model(
             input_ids=ids.to(base.device),
             attention_mask=mask.to(base.device),

@@ -1,6 +1,7 @@
 """Log-ratios of experts to the base on given answers: features that coefficients are learned from.
 
-`log_ratios` loads one expert at a time: a bank of all experts would run all factors in every pass.
+`log_ratios` loads one expert at a time, since a bank of all experts would run all factors in every
+pass; experts on the head alone share one pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,9 +60,16 @@ def log_ratios(
 ) -> Float[ndarray, "answers experts"]:
     """`log p_k(answer) - log p_0(answer)` of whole answers, in nats.
 
-    Folders are by expert, in bank order; `on_expert` hears how many are done, of all.
+    Folders are by expert, in bank order; `on_expert` hears how many experts are done, of all; where
+    all are on the head, how many answers.
     """
     bare = AdapterBank(base, {})
+    whole = AdapterBank.load(base, folders)
+    n_experts = whole.n_experts
+    hots = [one_hot(index=k, n_experts=n_experts) for k in range(n_experts)]
+    if len({whole.before_head(hot) for hot in hots} | {whole.before_head((0.0,) * n_experts)}) == 1:
+        return _head_log_ratios(base, whole, items, on_answer=on_expert)
+    whole.close()
     reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
     columns: list[ndarray] = []
     only = Plan((Row((1.0,)),), Pool("single"))
@@ -74,6 +82,23 @@ def log_ratios(
         if on_expert is not None:
             on_expert(place, len(folders))
     return np.stack(columns, axis=1)
+
+
+def _head_log_ratios(
+    base: Base, bank: AdapterBank, items: Sequence[Scored], *, on_answer: Report | None
+) -> Float[ndarray, "answers experts"]:
+    """As `log_ratios`, where all experts are on the head: one pass of the base for all of them."""
+    plan = expert_rows(n_experts=bank.n_experts)
+    ratios = np.zeros((len(items), bank.n_experts))
+    try:
+        for place, item in enumerate(items):
+            sums = row_log_probs(base, bank, plan=plan, item=item).double().sum(dim=0)
+            ratios[place] = (sums[1:] - sums[0]).numpy(force=True)
+            if on_answer is not None:
+                on_answer(place + 1, len(items))
+    finally:
+        bank.close()
+    return ratios
 
 
 def expert_rows(*, n_experts: int, experts: Sequence[int] | None = None) -> Plan:
