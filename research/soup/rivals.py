@@ -9,8 +9,7 @@ from pathlib import Path
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.library.merge import as_factor, as_factors
-from palate.models.adapter import Factor, load_adapter, save_adapter
+from palate.models.adapter import Factor, as_factor, as_factors, load_adapter, save_adapter
 from palate.soup.merge import factor_mean
 from research.world.objectives import AXES, OBJECTIVE_NAMES, Objective
 
@@ -85,7 +84,7 @@ def factor_means(
     Source:
         Jang et al. 2023, arXiv 2310.11564, as published: parameters of the adapters are averaged.
     """
-    parts = [{layer: as_factors(factor) for layer, factor in one.items()} for one in adapters]
+    parts = [as_factors(one) for one in adapters]
     return {
         layer: as_factor(factor_mean([one[layer] for one in parts], list(shares)))
         for layer in parts[0]

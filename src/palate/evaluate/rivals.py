@@ -30,9 +30,8 @@ from palate.library.controller import strengths_for, wording_of
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import ExpertRecord
-from palate.library.merge import as_factor, as_factors
 from palate.mixture.wording import MixtureRequest
-from palate.models.adapter import Adapter, load_adapter
+from palate.models.adapter import Adapter, as_factor, as_factors, load_adapter
 from palate.soup.merge import factor_mean
 from palate.soup.plans import mod_plan, rewarded_soup_plan
 from palate.training.anchors import Anchor
@@ -151,8 +150,7 @@ def personalised_library(library: Library, users: Sequence[UserSettings]) -> Lib
         InvalidInputError: a user wants an objective that has no expert of its own.
     """
     adapters = [
-        {name: as_factors(factor) for name, factor in load_adapter(folder).items()}
-        for folder in library.files.expert_folders().values()
+        as_factors(load_adapter(folder)) for folder in library.files.expert_folders().values()
     ]
     merged: dict[str, Adapter] = {}
     directions: dict[str, tuple[float, ...]] = {}

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from palate.core.errors import InvalidInputError
 from palate.core.plan import coefficients_from_mapping
 from palate.library.folder import LibraryFolder
-from palate.models.adapter import Factor, load_adapter, save_adapter
-from palate.soup.merge import Factors, compress, merge_modules
+from palate.models.adapter import as_factor, as_factors, load_adapter, save_adapter
+from palate.soup.merge import compress, merge_modules
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,7 @@ def merge_soup(
         raise InvalidInputError(
             "All coefficients are zero: that is the base, there is nothing to merge."
         )
-    adapters = [
-        {name: as_factors(factor) for name, factor in load_adapter(path).items()}
-        for path in library.expert_folders().values()
-    ]
+    adapters = [as_factors(load_adapter(path)) for path in library.expert_folders().values()]
     merged = merge_modules(adapters, list(coefficients))
     error = 0.0
     if rank is not None:
@@ -62,16 +57,3 @@ def merge_soup(
         base_path=library.manifest.base.path,
     )
     return Merged(out, max(f.rank for f in merged.values()), len(merged), error)
-
-
-def as_factors(factor: Factor) -> Factors:
-    """A layer's part of an adapter, in float64 numpy."""
-    down, up = factor.down.double().numpy(), factor.up.double().numpy()
-    return Factors(down, up, lora_alpha=factor.scale * factor.rank)
-
-
-def as_factor(factors: Factors) -> Factor:
-    """The same back in torch."""
-    return Factor(
-        torch.from_numpy(factors.A).float(), torch.from_numpy(factors.B).float(), factors.scale
-    )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import write_folder_atomic
+from palate.soup.merge import Factors
 
 _PREFIX = "base_model.model."
 _KEY = re.compile(
@@ -124,6 +125,20 @@ def save_adapter(adapter: Adapter, folder: Path, *, base_path: str) -> None:
         save_file(tensors, target / "adapter_model.safetensors", metadata={"format": "pt"})
 
     write_folder_atomic(folder, fill)
+
+
+def as_factors(adapter: Adapter) -> dict[str, Factors]:
+    """An adapter's factors by layer, in float64 numpy."""
+    return {
+        layer: Factors(one.down.double().numpy(), one.up.double().numpy(), one.scale * one.rank)
+        for layer, one in adapter.items()
+    }
+
+
+def as_factor(factors: Factors) -> Factor:
+    """A layer's factors back in torch, in float32."""
+    down, up = (torch.from_numpy(part).float() for part in (factors.A, factors.B))
+    return Factor(down, up, float(factors.scale))
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -15,12 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
-from palate.models.adapter import Adapter, Factor, save_adapter
-from palate.soup.merge import Factors, merge_modules
+from palate.models.adapter import Adapter, as_factor, as_factors, save_adapter
+from palate.soup.merge import merge_modules
 
 END_SECONDS = 1.0  # in which threads of ended answers let go of their adapters
 
@@ -51,9 +49,9 @@ class SoupMaker:
 
         The sum with no coefficient but zero is an adapter of rank one that changes nothing.
         """
-        merged = merge_modules([_as_factors(a) for a in self.adapters], list(coefficients))
+        merged = merge_modules([as_factors(a) for a in self.adapters], list(coefficients))
         save_adapter(
-            {layer: _as_factor(factors) for layer, factors in merged.items()},
+            {layer: as_factor(factors) for layer, factors in merged.items()},
             folder,
             base_path=self.base_path,
         )
@@ -168,20 +166,3 @@ class AdapterCache:
         self._evicted.append(name)
         while len(self._evicted) > self.capacity:
             shutil.rmtree(self._folder / self._evicted.popleft(), ignore_errors=True)
-
-
-def _as_factors(adapter: Adapter) -> dict[str, Factors]:
-    return {
-        layer: Factors(
-            factor.down.double().numpy(), factor.up.double().numpy(), factor.scale * factor.rank
-        )
-        for layer, factor in adapter.items()
-    }
-
-
-def _as_factor(factors: Factors) -> Factor:
-    return Factor(
-        torch.from_numpy(factors.A).float(),
-        torch.from_numpy(factors.B).float(),
-        float(factors.scale),
-    )
