@@ -18,7 +18,7 @@ from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback, Preference
 from palate.evaluate.judges import Candidate, SuiteJudge
 from palate.evaluate.suite import UserSettings
-from palate.library.features import features_of, scored_text
+from palate.library.features import scored_text
 from palate.library.library import Library
 from palate.preferences.simulated import SimulatedUser
 from palate.training.rollouts import Rollout, read_rollouts
@@ -96,13 +96,7 @@ class Comparisons:
         item = scored_text(library.base, row.prompt, "")
         key = (*item.context, -1, *row.tokens)
         if key not in self._features:
-            self._features[key] = features_of(
-                library.base,
-                library.bank,
-                beta=library.manifest.beta,
-                context=item.context,
-                answers=[row.tokens],
-            )[0]
+            self._features[key] = library.features(item.context, [row.tokens])[0]
         return self._features[key]
 
 

@@ -22,7 +22,6 @@ from palate.core.plan import coefficients_from_mapping
 from palate.core.protocols import Request
 from palate.core.seeds import derive_seed
 from palate.core.simplex import vector_from_mapping
-from palate.library.features import features_of
 from palate.models.chat import encode_prompt
 
 if TYPE_CHECKING:
@@ -90,11 +89,5 @@ def _learned_scores(library: "Library", one: Candidates) -> Float[ndarray, " can
     decision = one.decision
     names = library.manifest.expert_names
     text = library.format(decision.prompt or decision.messages)
-    features = features_of(
-        library.base,
-        library.bank,
-        beta=library.manifest.beta,
-        context=encode_prompt(library.base, text),
-        answers=one.tokens,
-    )
+    features = library.features(encode_prompt(library.base, text), one.tokens)
     return np.array(features) @ coefficients_from_mapping(decision.learned_ranking, experts=names)

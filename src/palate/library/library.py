@@ -20,6 +20,7 @@ from palate.engine.control import Controller
 from palate.engine.local import LocalEngine
 from palate.engine.protocol import Engine
 from palate.library.controller import LibraryController, open_controller
+from palate.library.features import features_of
 from palate.library.folder import LibraryFolder
 from palate.library.generate import (
     Output,
@@ -277,6 +278,13 @@ class Library:
                 "method 'base' or 'prompt'."
             )
         return self.manifest.expert_names
+
+    def features(
+        self, context: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """`[answers][experts]`, `beta * (log p_k - log p_0)` of answers to a prompt's tokens."""
+        beta = self.manifest.beta
+        return features_of(self.base, self.bank, beta=beta, context=context, answers=answers)
 
     @property
     def manifest(self) -> Manifest:

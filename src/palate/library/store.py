@@ -10,7 +10,6 @@ from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.types import Feedback, Preference
-from palate.library.features import features_of
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.manifest import Manifest
@@ -143,13 +142,8 @@ class UserStore:
     def _features(self, *outputs: Output) -> list[list[float]]:
         """`[outputs][experts]`, reward units, of answers to one prompt."""
         library = self._library
-        return features_of(
-            library.base,
-            library.bank,
-            beta=library.manifest.beta,
-            context=encode_prompt(library.base, self._prompt(outputs[0])),
-            answers=[output.completion.tokens for output in outputs],
-        )
+        context = encode_prompt(library.base, self._prompt(outputs[0]))
+        return library.features(context, [output.completion.tokens for output in outputs])
 
 
 def open_store(url: str, library: Library) -> UserStore:

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Header
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Feedback
-from palate.library.features import features_of
 from palate.models.chat import encode_prompt
 from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
@@ -74,15 +73,9 @@ async def _scored(served: Served, tenant: str, identifier: str) -> Response:
         )
     if response.features:
         return response
-    library = served.library
+    library, tokens = served.library, response.tokens
     features = await served.worker.call(
-        lambda: features_of(
-            library.base,
-            library.bank,
-            beta=library.manifest.beta,
-            context=encode_prompt(library.base, response.prompt),
-            answers=response.tokens,
-        )
+        lambda: library.features(encode_prompt(library.base, response.prompt), tokens)
     )
     await served.in_database(lambda: keep_features(served.database, identifier, features))
     return replace(response, features=tuple(tuple(row) for row in features))

@@ -20,7 +20,6 @@ from palate.core.decision import Decision, Known, Messages
 from palate.core.protocols import SamplingParams
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
-from palate.library.features import features_of
 from palate.preferences.questions import information_gains, verdict_information
 from palate.serve.answers import Answering, new_id, require_tokens, seed_of, submit
 from palate.serve.errors import ApiError
@@ -58,18 +57,10 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
     await submit(served, answering, decisions, sampling)
     async for _ in tokens(served, answering):
         pass
-    library, answers = served.library, answering.answers
+    answers = answering.answers
     texts = [running.text.text for running in answers]
     ids = [tuple(running.tokens) for running in answers]
-    features = await served.worker.call(
-        lambda: features_of(
-            library.base,
-            library.bank,
-            beta=library.manifest.beta,
-            context=answers[0].prompt,
-            answers=ids,
-        )
-    )
+    features = await served.worker.call(lambda: served.library.features(answers[0].prompt, ids))
     *pair, gain = most_informative(belief, np.array(features), texts)
     response = Response(
         id=answering.id,
