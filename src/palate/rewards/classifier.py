@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_bytes
 from palate.models.load import tokenizer_fingerprint
+from palate.rewards.card import Trunk
 from palate.rewards.texts import turns_of
 
 _PLAIN_SEPARATOR = "\n\n"
@@ -39,14 +40,10 @@ _NO_LIMIT = 2**20  # tokenizers that know none say 1e30, which they cannot read 
 class TransformerModel:
     """A trained transformer reward: prompt and answer to log-odds."""
 
+    trunk: ClassVar[Trunk] = "transformer"
     model: PreTrainedModel  # a sequence classifier with one output, in evaluation mode
     tokenizer: Tokenizer  # its padding token is set, its `model_max_length` the most tokens
     adds_end: bool = True  # whether texts get an end token that their layout lacks, as in training
-
-    @property
-    def trunk(self) -> Literal["transformer"]:
-        """Which kind it is."""
-        return "transformer"
 
     @property
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ name says, and refused where the hash differs.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,6 +35,7 @@ from palate.core.files import (
     write_versioned,
 )
 from palate.rewards.bradley_terry import block_scale, fit_bradley_terry, select_ridge
+from palate.rewards.card import Trunk
 from palate.rewards.embedder import Embedder, load_embedder
 from palate.rewards.pairs import PairSet
 from palate.rewards.settings import EmbeddingSettings
@@ -47,15 +48,11 @@ _FACTS, _ARRAYS = "embedding.json", "embedding.safetensors"
 class EmbeddingModel:
     """A fitted embedding reward: prompt and answer to log-odds."""
 
+    trunk: ClassVar[Trunk] = "embedding"
     embedder: Embedder  # turns texts into vectors
     name: str  # the embedder's, as it was given
     coefficients: Float[ndarray, " features"]  # `[2 hidden + 1]`, per unit of the raw features
     ridge: float  # the price under which they were fitted
-
-    @property
-    def trunk(self) -> Literal["embedding"]:
-        """Which kind it is."""
-        return "embedding"
 
     @property
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -37,6 +37,7 @@ from palate.core.files import (
     write_versioned,
 )
 from palate.rewards.bradley_terry import block_scale, fit_bradley_terry, select_ridge
+from palate.rewards.card import Trunk
 from palate.rewards.features import (
     N_LENGTHS,
     N_OVERLAPS,
@@ -57,16 +58,12 @@ _VOCABULARY, _ARRAYS = "light.json", "light.safetensors"
 class LightModel:
     """A fitted light reward: prompt and answer to log-odds."""
 
+    trunk: ClassVar[Trunk] = "light"
     words: Terms  # vocabulary of words and word pairs
     characters: Terms  # vocabulary of character n-grams
     # `[words + characters + lengths + overlaps]`, per unit of the raw features
     coefficients: Float[ndarray, " features"]
     ridge: float  # the price under which they were fitted
-
-    @property
-    def trunk(self) -> Literal["light"]:
-        """Which kind it is."""
-        return "light"
 
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
         """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""

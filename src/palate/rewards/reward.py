@@ -7,7 +7,7 @@ On disk it is a folder with `card.json` beside the files of its trunk.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -25,10 +25,7 @@ from palate.rewards.texts import require_equally_many
 class RawModel(Protocol):
     """A trunk with its head: texts to log-odds."""
 
-    @property
-    def trunk(self) -> Trunk:
-        """Which kind it is."""
-        ...
+    trunk: ClassVar[Trunk]
 
     @property
     def fingerprint(self) -> str:
