@@ -44,10 +44,7 @@ class MeasuredLibrary:
 
 
 def measure_library(
-    settings: RunSettings,
-    *,
-    out: Path,
-    reward_funcs: Mapping[str, RewardFunction] | None = None,
+    settings: RunSettings, *, out: Path, reward_funcs: Mapping[str, RewardFunction] | None = None
 ) -> MeasuredLibrary | None:
     """Write `soup.json` with its strength and `methods.json`; parts that are there stay.
 

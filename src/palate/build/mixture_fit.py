@@ -20,13 +20,7 @@ from palate.core.protocols import Reward, SamplingParams
 from palate.core.settings import Settings
 from palate.engine.control import Controller
 from palate.engine.local import LocalEngine
-from palate.library.controller import (
-    RUN_FILE,
-    RUN_KIND,
-    RUN_VERSION,
-    strengths_for,
-    wording_of,
-)
+from palate.library.controller import RUN_FILE, RUN_KIND, RUN_VERSION, strengths_for, wording_of
 from palate.library.library import Library
 from palate.library.manifest import experts_key
 from palate.library.rewards import library_rewards
@@ -188,11 +182,7 @@ def task_for(
     manifest = opened.manifest
     settings = run.fit
     wording = wording_of(
-        manifest,
-        opened.base,
-        prompts=settings.prompts,
-        pool=settings.pool,
-        blend=settings.blend,
+        manifest, opened.base, prompts=settings.prompts, pool=settings.pool, blend=settings.blend
     )
     engine = LocalEngine(
         opened.base, opened.bank, max_num_seqs=256, controllers={CONTROLLER: decoding}

@@ -16,12 +16,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row, one_hot, reference_plan
 from palate.core.progress import Report
 from palate.engine.bank import AdapterBank
-from palate.engine.logprobs import (
-    Scored,
-    answer_log_probs,
-    row_distributions,
-    row_log_probs,
-)
+from palate.engine.logprobs import Scored, answer_log_probs, row_distributions, row_log_probs
 from palate.models.chat import encode_answer, encode_prompt, format_messages
 from palate.models.load import Base
 from palate.soup.states import States
@@ -171,9 +166,7 @@ def _as_states(cuts: Sequence[Float[ndarray, "rows states tokens"]]) -> States:
     return States(rows[0], np.moveaxis(rows[1:] - rows[0], 0, -1))
 
 
-def _cut(
-    rows: Float[torch.Tensor, "rows states vocab"],
-) -> Float[ndarray, "rows states tokens"]:
+def _cut(rows: Float[torch.Tensor, "rows states vocab"]) -> Float[ndarray, "rows states tokens"]:
     """The reference's most probable tokens, renormalised in every row."""
     n_tokens = min(STATE_TOKENS, rows.shape[-1])
     top = rows[0].topk(n_tokens, dim=-1).indices

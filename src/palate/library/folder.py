@@ -20,14 +20,7 @@ from typing import Any
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_bytes, read_versioned, write_folder_atomic, write_versioned
 from palate.core.types import BaseRecord
-from palate.library.manifest import (
-    KIND,
-    SCHEMA_VERSION,
-    ExpertRecord,
-    Files,
-    Manifest,
-    PartRecord,
-)
+from palate.library.manifest import KIND, SCHEMA_VERSION, ExpertRecord, Files, Manifest, PartRecord
 from palate.rewards.functions import RewardFunction
 from palate.training.anchors import require_name
 from palate.training.save import CARD

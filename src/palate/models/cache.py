@@ -116,9 +116,7 @@ class RowCache:
         parts = [
             part.unflatten(2, shape).transpose(1, 2)
             for part, shape in zip(
-                states.split([heads * width for heads, width in shapes], dim=2),
-                shapes,
-                strict=True,
+                states.split([heads * width for heads, width in shapes], dim=2), shapes, strict=True
             )
         ]
         kv = empty_kv()

@@ -69,11 +69,7 @@ class Base:
 
 
 def load_base(
-    path: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
+    path: str | Path, *, revision: str | None = None, dtype: str = "float32", device: str = "cpu"
 ) -> Base:
     """The base model at `path`.
 

@@ -110,7 +110,7 @@ class Grader:
                     return
         raise ProviderError(
             f"The judge {self.settings.model!r} gave no grade in {N_ATTEMPTS} attempts, last "
-            f"{reply[:60]!r}; use a model that follows instructions.",
+            f"{reply[:60]!r}; use a model that follows instructions."
         )
 
     def _require(self, n_requests: int) -> None:

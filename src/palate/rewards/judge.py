@@ -119,7 +119,7 @@ class EndpointJudge:
                 return _VALUES[match[1]]
         raise ProviderError(
             f"The judge {self.model!r} gave no verdict in {N_ATTEMPTS} attempts, last "
-            f"{reply[:60]!r}; use a model that follows instructions.",
+            f"{reply[:60]!r}; use a model that follows instructions."
         )
 
     def reply(self, system: str, text: str, *, seed: int) -> str:

@@ -22,13 +22,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from palate.core.errors import InvalidInputError
 from palate.models.chat import format_messages
 from palate.models.load import Base
-from palate.training.job import (
-    UNTRACKED,
-    ExpertJob,
-    Tracking,
-    TrainingData,
-    trainer_arguments,
-)
+from palate.training.job import UNTRACKED, ExpertJob, Tracking, TrainingData, trainer_arguments
 from palate.training.pair_trainer import OnStep, trained_adapter
 from palate.training.placement import lora_config
 from palate.training.rollouts import RewardScores

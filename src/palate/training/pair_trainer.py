@@ -57,10 +57,7 @@ def dpo_loss(log_ratio_gaps: Float[Tensor, " pairs"], *, beta: float) -> Float[T
 
 
 def rebel_loss(
-    log_ratio_gaps: Float[Tensor, " pairs"],
-    reward_gaps: Float[Tensor, " pairs"],
-    *,
-    beta: float,
+    log_ratio_gaps: Float[Tensor, " pairs"], reward_gaps: Float[Tensor, " pairs"], *, beta: float
 ) -> Float[Tensor, ""]:
     """Mean of `(beta * gap - reward gap)^2`, in squared reward units.
 
