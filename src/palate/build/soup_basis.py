@@ -64,7 +64,7 @@ def write_soup(
             f"The safety floor {dict(floor)} names {len(floor)} experts; name one."
         )
     answers = calibration_answers(opened.files, opened.base)
-    with progress_of("score calibration answers, experts") as report:
+    with progress_of("score calibration answers") as report:
         ratios = log_ratios(opened.base, opened.files.expert_folders(), answers, on_expert=report)
     spectrum = measure_spectrum(opened.states, ratios, beta=manifest.beta)
     measured = measured_settings(manifest, opened.states, has_population=population is not None)
