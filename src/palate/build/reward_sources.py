@@ -37,11 +37,7 @@ from palate.rewards.settings import TrunkSettings, trunk_settings
 from palate.training.rollouts import Rollout
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
-_LATER_KEYS = (
-    "judge_trunk",
-    "model",
-    "judge",
-)  # unset, they leave the keys of earlier rewards as they were
+_LATER_KEYS = ("judge_trunk", "model", "judge")  # unset, they leave earlier keys as they were
 VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back
 
 
@@ -97,9 +93,7 @@ def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int)
         "source": source.model_dump(mode="json", exclude=left_out),
     }
     if source.judge is not None:
-        facts["source"]["judge"] = (
-            source.judge.fingerprint
-        )  # an address and a budget change nothing
+        facts["source"]["judge"] = source.judge.fingerprint  # address and budget change nothing
     if source.rule is None:
         facts["answers"] = _hash(answers)
         facts["seed"] = seed

@@ -132,9 +132,8 @@ def present_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     training = dict(content.get("training") or {})
     if "batch_pairs" in training:  # a whole step's; for grpo half of a step's answers
         per_pair = 2 if training.get("method") == "grpo" else 1
-        training["batch_pairs"] = (
-            training["batch_pairs"] * per_pair // training.get("accumulate", 1)
-        )
+        n_pairs = training["batch_pairs"] * per_pair
+        training["batch_pairs"] = n_pairs // training.get("accumulate", 1)
     adapter = dict(content.get("adapter") or {})
     if "placement" in adapter:
         names = {"all": "all-linear", "head": "lm_head"}

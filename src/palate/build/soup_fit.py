@@ -25,7 +25,6 @@ from palate.soup.personal import PersonalSoup, shown_soup
 from palate.soup.plans import SoupMethod
 from palate.soup.report import SoupReport, length_correlation, report_soup
 from palate.soup.spectral import personal_soup
-from palate.soup.states import States
 
 LENGTH_CORRELATION = 0.5  # above it the fit may be of length
 LOW_GAIN = 0.5  # of the population's: below it a user contradicts themselves
@@ -128,7 +127,13 @@ def fit_soup(
         settings=basis.settings,
         floor=basis.floor_place,
     )
-    report = _report(soup, belief, basis=basis, states=states)
+    budget = basis.settings.budget_after(belief.n_observations)
+    report = report_soup(  # on calibration states
+        soup.coefficients,
+        states,
+        budget=1.05 * budget,  # dropping experts that hardly act may move it a little
+        curvature=np.linalg.inv(belief.covariance),
+    )
     fitted = FittedSoup(
         soup=shown_soup(soup, learner.posterior(items), basis=basis, states=states),
         experts=basis.experts,
@@ -177,17 +182,6 @@ def _as_feedback(
             )
         )
     return items
-
-
-def _report(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis, states: States) -> SoupReport:
-    """Numbers and warnings of the served soup on calibration states."""
-    budget = basis.settings.budget_after(belief.n_observations)
-    return report_soup(
-        soup.coefficients,
-        states,
-        budget=1.05 * budget,  # dropping experts that hardly act may move it a little
-        curvature=np.linalg.inv(belief.covariance),
-    )
 
 
 def _fit_warnings(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis) -> list[str]:

@@ -102,7 +102,9 @@ def train_anchor(
     passes: list[Tensor] = []
     model = train_expert(base, job, rollout_data(base, rollouts), on_loss=passes.append)
     n_passes = training.gradient_accumulation_steps
-    losses = _whole_batches(torch.stack(passes).double(), n_passes=n_passes)
+    # `[steps]`: the mean over a step's passes and over all processes' shares of them
+    mean = summed(torch.stack(passes).double()) / n_together()
+    losses = mean.view(-1, n_passes).mean(dim=1)
     parameters = whole_parameters(model)
     trained = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
     if trained.is_first:
@@ -143,8 +145,3 @@ def _anchor(library: LibraryFolder, name: str) -> Anchor:
             f"{', '.join((*manifest.expert_names, *names))}."
         )
     return Anchor(name, names, tuple(float(other == name) for other in names))
-
-
-def _whole_batches(passes: Tensor, *, n_passes: int) -> Tensor:
-    """`[steps]`: the mean over a step's passes and over all processes' shares of them."""
-    return (summed(passes) / n_together()).view(-1, n_passes).mean(dim=1)

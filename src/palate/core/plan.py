@@ -86,8 +86,7 @@ class Plan:
             values = getattr(self.pool, name)
             if values and len(values) != len(self.rows):
                 raise InvalidCoefficientsError(
-                    f"The pool has {len(values)} {name} for {len(self.rows)} rows; give one per "
-                    "row."
+                    f"The pool has {len(values)} {name} for {len(self.rows)} rows, not one per row."
                 )
 
     @property

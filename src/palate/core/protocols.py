@@ -17,9 +17,7 @@ DEFAULT_MAX_TOKENS = 128  # of an answer, at every door
 class SamplingParams:
     """How tokens are sampled from the pooled distribution; applied in the order of the fields."""
 
-    repetition_penalty: float = (
-        1.0  # divides positive logits of earlier tokens, multiplies negative
-    )
+    repetition_penalty: float = 1.0  # divides logits above 0 of earlier tokens, multiplies others
     no_repeat_ngram_size: int = 0  # no n-gram of this many tokens occurs twice; 0 is off
     temperature: float = 1.0  # 0 is greedy
     top_k: int = 0  # keep the most probable tokens; 0 keeps all

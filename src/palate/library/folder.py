@@ -56,7 +56,9 @@ class LibraryFolder:
             InvalidInputError: the folder holds other things.
         """
         if not (folder / MANIFEST).is_file():
-            if folder.exists() and (not folder.is_dir() or any(_strange(folder))):
+            is_file = folder.exists() and not folder.is_dir()
+            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+            if is_file or not all(name.endswith(".tmp") for name in names):  # left by a build
                 raise InvalidInputError(
                     f"The folder {str(folder)!r} is not a library and not empty; use another one."
                 )
@@ -252,8 +254,3 @@ def _remove_unfinished(folder: Path) -> None:
     for part in (folder, folder / "experts", folder / "rewards"):
         for path in part.glob(".*.tmp"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _strange(folder: Path) -> list[Path]:
-    """Files that no interrupted build leaves in a folder without a manifest."""
-    return [path for path in folder.iterdir() if not path.name.endswith(".tmp")]

@@ -70,20 +70,16 @@ def with_floor(plan: Plan, floor: Floor | None) -> Plan:
     if floor is None:
         return plan
     if plan.pool.controller is not None:
-        _require_row(plan, floor)
+        if not any(row.coefficients[floor.expert] == 1.0 for row in plan.rows):
+            raise InvalidCoefficientsError(
+                f"The controlled mixture has no row of {floor.name!r}, whose share the safety "
+                "floor keeps; add one with strength 0."
+            )
         return plan
     if plan.pool.kind == "single":
         raised = _raised(plan.rows[0], floor)
         return plan if raised == plan.rows[0] else replace(plan, rows=(raised,))
     return _pooled(plan, floor)
-
-
-def _require_row(plan: Plan, floor: Floor) -> None:
-    if not any(row.coefficients[floor.expert] == 1.0 for row in plan.rows):
-        raise InvalidCoefficientsError(
-            f"The controlled mixture has no row of {floor.name!r}, whose share the safety floor "
-            "keeps; add one with strength 0."
-        )
 
 
 def _raised(row: Row, floor: Floor) -> Row:

@@ -62,16 +62,13 @@ def load_adapter(folder: Path) -> dict[str, Factor]:
     config = _config(folder)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in load_file(folder / "adapter_model.safetensors").items():
-        if key.endswith(
-            ".base_layer.weight"
-        ):  # peft's copy of a frozen matrix beside a head adapter
+        if key.endswith(".base_layer.weight"):  # peft's copy of a matrix beside a head adapter
             continue
         match = _KEY.match(key)
         if match is None:
             raise FormatError(
                 f"The adapter {str(folder)!r} holds {key!r}, which is not a LoRA factor of a "
-                f"linear "
-                "layer; only plain LoRA adapters can be stacked."
+                "linear layer; only plain LoRA adapters can be stacked."
             )
         parts.setdefault(match["module"], {})[match["side"]] = value.to(torch.float32)
     if not parts or any(set(sides) != {"A", "B"} for sides in parts.values()):
@@ -150,8 +147,7 @@ def _config(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "adapter_config.json").read_text())
     if config.get("peft_type") != "LORA":
         raise FormatError(
-            f"The adapter {str(folder)!r} is of type {config.get('peft_type')!r}, but 'LORA' is "
-            f"needed."
+            f"The adapter {str(folder)!r} is of type {config.get('peft_type')!r}, not 'LORA'."
         )
     for key in _REFUSED:
         if config.get(key):
