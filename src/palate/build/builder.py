@@ -227,16 +227,17 @@ class Builder:
 
 
 def _forget_checkpoints(tracking: Tracking) -> None:
-    """Remove an expert's checkpoints, and its folder unless a tracker's files are there."""
+    """Remove an expert's checkpoints, and all of its folder unless a tracker's files are there."""
     folder = tracking.folder
     if folder is None or not folder.is_dir():
         return
     for checkpoint in folder.glob("checkpoint-*"):
         rmtree(checkpoint)
-    with suppress(OSError):  # not empty
-        folder.rmdir()
-        folder.parent.rmdir()
-        folder.parent.parent.rmdir()
+    if tracking.report_to == "none":
+        rmtree(folder)
+        with suppress(OSError):  # other experts' are there
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
 
 
 def open_builder(

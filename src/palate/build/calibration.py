@@ -64,6 +64,7 @@ class CalibrationSettings(Settings):
         max_points: Most preferences of the grid: the lattice with the largest denominator that has
             no more.
         temperature: At which answers are sampled; give the one that users are served with.
+        strength: Of soups; `None` measures it.
         methods: Which are measured, such as `prompt` or `best-of-n@4`; empty measures every method
             that the library can serve.
     """
@@ -72,6 +73,7 @@ class CalibrationSettings(Settings):
     n_prompts: int = Field(default=24, ge=MIN_PROMPTS)
     max_points: int = Field(default=60, ge=1)
     temperature: float = Field(default=1.0, gt=0)
+    strength: float | None = Field(default=None, gt=0)
     methods: tuple[str, ...] = ()
 
 

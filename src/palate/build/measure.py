@@ -9,7 +9,7 @@ from palate.build.calibration import MEASURED, Entry, calibrate_methods
 from palate.build.run_file import RunSettings, stored_run
 from palate.build.run_prompts import calibration_prompts
 from palate.build.soup_basis import stored_floor, write_soup
-from palate.build.strength import measure_strength
+from palate.build.strength import measure_strength, set_strength
 from palate.core.errors import InvalidInputError
 from palate.core.progress import note
 from palate.core.seeds import derive_seed
@@ -67,7 +67,10 @@ def measure_library(
             "calibration.prompts a file."
         )
         return MeasuredLibrary(library.strength, None)
-    if library.basis.strength is None:
+    if settings.calibration.strength is not None:
+        if library.basis.strength != settings.calibration.strength:
+            set_strength(library, settings.calibration.strength)
+    elif library.basis.strength is None:
         seed = derive_seed(settings.seed, "strength")
         max_tokens = settings.rollouts.max_completion_length
         temperature = settings.calibration.temperature

@@ -93,10 +93,15 @@ def measure_strength(
                 break
             strength = candidate
         report(len(CANDIDATES), len(CANDIDATES))
+    set_strength(library, strength)
+    return rows
+
+
+def set_strength(library: Library, strength: float) -> None:
+    """Write the strength into `soup.json`; the library reads it anew."""
     save_basis(library.files.folder / SOUP, replace(library.basis, strength=strength))
     for name in ("_soup_file", "basis", "soups", "strength", "method_table"):
-        library.__dict__.pop(name, None)  # read anew from the file
-    return rows
+        library.__dict__.pop(name, None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,6 @@ class Ledger:
         self.names.append(name)
         return name
 
-    def payoffs(self) -> Payoffs:
-        """The oracle's payoffs for all recorded policies."""
-        return self.oracle.payoffs(self.names)
+    def payoffs(self, policies: Sequence[str] | None = None) -> Payoffs:
+        """The oracle's payoffs for these policies, or for all recorded ones."""
+        return self.oracle.payoffs(self.names if policies is None else policies)
