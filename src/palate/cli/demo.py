@@ -18,7 +18,7 @@ from palate.core.files import dump_json, read_json
 if TYPE_CHECKING:
     from palate.demo.report import DemoReport, Gains, LearnedStory, RuleStory
 
-RULE = "{kind: words, words: [you]}"
+RULE = "{kind: length, unit: words, low: 0, high: 100, prefer: shorter}"
 
 
 def demo(
