@@ -163,7 +163,7 @@ def calibrate_methods(
         n_objectives=len(library.manifest.objectives), max_points=settings.max_points
     )
     sampling = SamplingParams(temperature=settings.temperature, max_tokens=max_tokens)
-    measured_by = [list(prompts), denominator, max_tokens, seed]
+    measured_by: list[object] = [list(prompts), denominator, max_tokens, seed]
     if settings.temperature != 1.0:
         measured_by.append(settings.temperature)
     settings_key = hash_value(measured_by)

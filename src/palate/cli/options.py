@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from palate.library.engines import EngineChoice
     from palate.library.library import Library
 
-_LIBRARY = {"parser": library_folder, "metavar": "LIBRARY"}
 LibraryFolder = Annotated[
-    Path, typer.Argument(help="Folder of a library, or smollm2-135m.", **_LIBRARY)
+    Path,
+    typer.Argument(
+        help="Folder of a library, or smollm2-135m.", parser=library_folder, metavar="LIBRARY"
+    ),
 ]
 LibraryOrBase = Annotated[
-    Path, typer.Argument(help="Folder of a library or a bare base, or smollm2-135m.", **_LIBRARY)
+    Path,
+    typer.Argument(
+        help="Folder of a library or a bare base, or smollm2-135m.",
+        parser=library_folder,
+        metavar="LIBRARY",
+    ),
 ]
 BasePath = Annotated[
     str | None, typer.Option("--base", help="Where the base is now, if it has moved.")
