@@ -23,7 +23,9 @@ def sources(root: Path) -> Iterator[Path]:
 
 def test_the_laboratory_is_not_installed(project_root: Path) -> None:
     project = tomllib.loads((project_root / "pyproject.toml").read_text())
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["src/palate"]}
+    shipped = {"libraries/smollm2-135m": "palate/libraries/smollm2-135m"}
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["src/palate"], "force-include": shipped}
 
 
 def test_no_file_is_longer_than_four_hundred_lines(project_root: Path) -> None:
