@@ -76,7 +76,7 @@ def make_candidates(
         pairs = zip(asked, answers, strict=True)
         items = [scored_text(judge.base, prompt, answer.text) for (prompt, _), answer in pairs]
         with progress_of("score candidates, experts") as report:
-            ratios = log_ratios(judge.base, experts, items, on_expert=report)
+            ratios = log_ratios(judge.base, experts, items, on_step=report)
         write_json(path, {"texts": [answer.text for answer in answers], "log_ratios": ratios})
     content = read_json(path)
     shape = (len(judge.prompts), N_CANDIDATES)

@@ -105,7 +105,7 @@ def make_pool(
     items = [scored_text(base, prompts[place], text) for place, text in shown]
     folders = {name: library.expert_folder(name) for name in experts}
     with progress_of("score shown answers, experts") as report:
-        ratios = log_ratios(base, folders, items, on_expert=report)
+        ratios = log_ratios(base, folders, items, on_step=report)
     content = {
         "prompts": [prompts[place] for place, _ in shown],
         "texts": [text for _, text in shown],

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
-from fakes import byte_tokenizer
+from fakes import save_tiny_encoder
 from palate.core.errors import FormatError, InvalidInputError
 from palate.rewards.embedder import load_embedder
 from palate.rewards.embedding import EmbeddingModel, fit_embedding, load_embedding
@@ -13,23 +13,6 @@ from palate.rewards.fit import fit_reward
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import load_reward
 from palate.rewards.settings import EmbeddingSettings
-
-
-def save_tiny_encoder(folder: Path, *, seed: int = 0) -> Path:
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=128,
-        pad_token_id=0,
-    )
-    BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

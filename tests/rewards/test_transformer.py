@@ -5,13 +5,11 @@ import pytest
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
-    BertConfig,
-    BertModel,
     LlamaConfig,
     LlamaForSequenceClassification,
 )
 
-from fakes import byte_tokenizer, save_tiny_llama
+from fakes import save_tiny_encoder, save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError
 from palate.rewards.classifier import TransformerModel, encode, load_transformer, load_trunk
 from palate.rewards.fit import fit_reward
@@ -139,19 +137,7 @@ def test_with_a_chat_template_the_template_decides(trunk: Path) -> None:
 
 
 def test_an_encoder_can_be_the_trunk(train_pairs: PairSet, tmp_path: Path) -> None:
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=128,
-        pad_token_id=0,
-    )
-    BertModel(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    save_tiny_encoder(tmp_path)
     settings = TransformerSettings(
         trunk=str(tmp_path), num_train_epochs=1, per_device_train_batch_size=20
     )

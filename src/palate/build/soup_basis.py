@@ -65,7 +65,7 @@ def write_soup(
         )
     answers = calibration_answers(opened.files, opened.base)
     with progress_of("score calibration answers") as report:
-        ratios = log_ratios(opened.base, opened.files.expert_folders(), answers, on_expert=report)
+        ratios = log_ratios(opened.base, opened.files.expert_folders(), answers, on_step=report)
     spectrum = measure_spectrum(opened.states, ratios, beta=manifest.beta)
     measured = measured_settings(manifest, opened.states, has_population=population is not None)
     defaults = [f"{key}={value!r}" for key, value in measured.items()]
@@ -124,7 +124,7 @@ def shown_log_ratios(
     if missing:
         items = [scored_text(base, shown[at].prompt, shown[at].text) for at in missing]
         with progress_of("score answers, experts") as report:
-            ratios[missing] = log_ratios(base, library.expert_folders(), items, on_expert=report)
+            ratios[missing] = log_ratios(base, library.expert_folders(), items, on_step=report)
     return ratios
 
 

@@ -51,20 +51,18 @@ def log_ratios(
     folders: Mapping[str, Path],
     items: Sequence[Scored],
     *,
-    on_expert: Report | None = None,
+    on_step: Report | None = None,
 ) -> Float[ndarray, "answers experts"]:
     """`log p_k(answer) - log p_0(answer)` of whole answers, in nats.
 
-    Folders are by expert, in bank order; `on_expert` hears how many experts are done, of all; where
-    all are on the head, how many answers.
+    Folders are by expert, in bank order; `on_step` hears how many experts are done, of all, or how
+    many answers where all experts are on the head.
     """
-    bare = AdapterBank(base, {})
     whole = AdapterBank.load(base, folders)
-    n_experts = whole.n_experts
-    hots = [one_hot(index=k, n_experts=n_experts) for k in range(n_experts)]
-    if len({whole.before_head(hot) for hot in hots} | {whole.before_head((0.0,) * n_experts)}) == 1:
-        return _head_log_ratios(base, whole, items, on_answer=on_expert)
+    if not whole.before_head((1.0,) * whole.n_experts):
+        return _head_log_ratios(base, whole, items, on_step=on_step)
     whole.close()
+    bare = AdapterBank(base, {})
     reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
     columns: list[ndarray] = []
     only = Plan((Row((1.0,)),), Pool("single"))
@@ -74,13 +72,13 @@ def log_ratios(
             columns.append(log_probs(base, bank, plan=only, items=items) - reference)
         finally:
             bank.close()
-        if on_expert is not None:
-            on_expert(place, len(folders))
+        if on_step is not None:
+            on_step(place, len(folders))
     return np.stack(columns, axis=1)
 
 
 def _head_log_ratios(
-    base: Base, bank: AdapterBank, items: Sequence[Scored], *, on_answer: Report | None
+    base: Base, bank: AdapterBank, items: Sequence[Scored], *, on_step: Report | None
 ) -> Float[ndarray, "answers experts"]:
     """As `log_ratios`, where all experts are on the head: one pass of the base for all of them."""
     plan = expert_rows(n_experts=bank.n_experts)
@@ -89,8 +87,8 @@ def _head_log_ratios(
         for place, item in enumerate(items):
             sums = row_log_probs(base, bank, plan=plan, item=item).double().sum(dim=0)
             ratios[place] = (sums[1:] - sums[0]).numpy(force=True)
-            if on_answer is not None:
-                on_answer(place + 1, len(items))
+            if on_step is not None:
+                on_step(place + 1, len(items))
     finally:
         bank.close()
     return ratios
