@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from palate.core.errors import InvalidInputError
 from palate.rewards.card import load_card, save_card
 from palate.rewards.fit import fit_reward
 from palate.rewards.pairs import PairSet
-from palate.rewards.reward import LearnedReward, RewardVector, calibrate
+from palate.rewards.reward import LearnedReward, RewardVector, calibrate, load_reward
 from palate.rewards.settings import LightSettings
 
 ANSWERS = ["Thank you, dear friend.", "It is as follows.", "See below.", "A lovely question."]
@@ -72,6 +72,21 @@ def test_the_fingerprint_tells_scales_apart(reward: LearnedReward) -> None:
     first = calibrate(reward, prompts=PROMPTS, answers=ANSWERS)
     second = calibrate(reward, prompts=PROMPTS[:3], answers=ANSWERS[:3])
     assert len({reward.fingerprint, first.fingerprint, second.fingerprint}) == 3
+
+
+def test_broken_sentences_cost_a_guarded_reward_their_share(
+    reward: LearnedReward, tmp_path: Path
+) -> None:
+    plain = calibrate(reward, prompts=PROMPTS, answers=ANSWERS)
+    guarded = replace(plain, card=plain.card.model_copy(update={"whole_sentences": True}))
+    whole, broken = "Thank you for the lovely question.", "Thank you. 1.1.1.1. Th.an.k."
+    before = plain.score(["a", "a"], [whole, broken])
+    after = guarded.score(["a", "a"], [whole, broken])
+    assert after[0] == before[0]
+    assert after[1] < before[1] / 2
+    assert guarded.fingerprint != plain.fingerprint
+    guarded.save(tmp_path / "reward")
+    assert load_reward(tmp_path / "reward").score(["a"], [broken]) == after[1]
 
 
 def test_a_vector_has_one_column_per_objective_in_order() -> None:

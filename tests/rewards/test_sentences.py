@@ -1,6 +1,12 @@
 import pytest
 
-from palate.rewards.sentences import content_words, split_sentences, whole_sentences, whole_share
+from palate.rewards.sentences import (
+    content_words,
+    split_sentences,
+    unbroken_share,
+    whole_sentences,
+    whole_share,
+)
 
 WHOLE = [
     "The sky is blue because air scatters short waves.",
@@ -57,6 +63,13 @@ def test_markers_of_lists_are_no_text() -> None:
 
 def test_the_last_sentence_that_was_cut_takes_its_own_words_only() -> None:
     assert whole_share("It rains here every day. So we all have to") == pytest.approx(5 / 10)
+
+
+def test_the_unbroken_share_leaves_out_a_sentence_that_was_cut() -> None:
+    assert unbroken_share("It rains here every day. So we all have to") == 1.0
+    assert unbroken_share("It rains here every day. Iiii we all. So we") == pytest.approx(5 / 8)
+    assert unbroken_share("So we all have to") == 0.0
+    assert unbroken_share("") == 0.0
 
 
 def test_what_was_said_before_counts_once() -> None:

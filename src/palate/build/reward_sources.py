@@ -37,7 +37,8 @@ from palate.rewards.settings import TrunkSettings, trunk_settings
 from palate.training.rollouts import Rollout
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
-_LATER_KEYS = ("judge_trunk", "model", "judge")  # unset, they leave earlier keys as they were
+# unset, they leave earlier keys as they were
+_LATER_KEYS = ("judge_trunk", "model", "judge", "whole_sentences")
 VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back
 
 
@@ -87,7 +88,7 @@ def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int)
     """Hash of everything that determines a reward that is no function."""
     source = _source_of(objective)
     left_out = {"pairs", "validation", "folder"}  # known by their content
-    left_out |= {name for name in _LATER_KEYS if getattr(source, name) is None}
+    left_out |= {name for name in _LATER_KEYS if getattr(source, name) in (None, False)}
     facts: dict[str, Any] = {
         "objective": objective.name,
         "source": source.model_dump(mode="json", exclude=left_out),
@@ -244,9 +245,9 @@ def _learned(
     for name, options, own, other in sides:
         own_seed = derive_seed(seed, name, objective.name)
         with progress_of(f"{name} {objective.name}") as report:
-            fitted.append(
-                fit_reward(own, validation=other, settings=options, seed=own_seed, on_step=report)
-            )
+            one = fit_reward(own, validation=other, settings=options, seed=own_seed, on_step=report)
+            update = {"whole_sentences": source.whole_sentences}
+            fitted.append(replace(one, card=one.card.model_copy(update=update)))
     return fitted[0], fitted[1] if len(fitted) > 1 else None
 
 

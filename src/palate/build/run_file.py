@@ -41,6 +41,8 @@ class RewardSource(Settings):
     judge_trunk: str | None = None
     group_by: str | None = None  # for pairs: column whose equal values belong together
     is_swapped: bool = False  # for pairs: exchange chosen and rejected
+    # for pairs: multiply rewards by the share of words in whole English sentences
+    whole_sentences: bool = False
     scale: ScaleKind = "logistic"  # how raw scores become numbers in [0, 1]
 
     @model_validator(mode="after")
@@ -48,8 +50,9 @@ class RewardSource(Settings):
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SOURCES)}, not {given or 'none'}")
-        if self.judge_trunk is not None and self.pairs is None:
-            raise ValueError(f"judge_trunk needs pairs, but the reward is of {given[0]}")
+        for name in ("judge_trunk", "whole_sentences"):
+            if getattr(self, name) and self.pairs is None:
+                raise ValueError(f"{name} needs pairs, but the reward is of {given[0]}")
         return self
 
 

@@ -60,6 +60,8 @@ class RewardCard(Settings):
     train: Data  # pairs it was fitted on
     validation: Data  # pairs it was measured on
     settings: dict[str, object]  # the trunk's, as given
+    # whether scores are multiplied by the share of an answer's words in whole sentences
+    whole_sentences: bool = False
     selected: dict[str, float] = Field(  # by cross-validation; "chosen" in earlier cards
         default_factory=dict, validation_alias=AliasChoices("selected", "chosen")
     )

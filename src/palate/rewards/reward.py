@@ -1,6 +1,8 @@
 """Rewards as objects: a learned reward with its card, and several of them as one vector.
 
 The score of a learned reward is its raw score on its stored scale. Without a scale it is refused.
+Where its card says so, the score is multiplied by the share of words in whole sentences: learned
+rewards read surface or meaning, and policies are else paid for breaking their text.
 On disk it is a folder with `card.json` beside the files of its trunk.
 """
 
@@ -19,6 +21,7 @@ from palate.core.protocols import Reward
 from palate.rewards.card import RewardCard, Trunk, load_card, save_card, statistics_of
 from palate.rewards.light import load_light
 from palate.rewards.scale import ScaleKind, fit_scale, require_rewards
+from palate.rewards.sentences import unbroken_share
 from palate.rewards.texts import require_equally_many
 
 
@@ -57,7 +60,8 @@ class LearnedReward:
     def fingerprint(self) -> str:
         """Hash of everything a score depends on: the model and the scale."""
         scale = self.card.calibration
-        return hash_value([self.model.fingerprint, scale.model_dump() if scale else None])
+        facts: list[object] = [self.model.fingerprint, scale.model_dump() if scale else None]
+        return hash_value([*facts, True] if self.card.whole_sentences else facts)
 
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
         """Raw scores in log-odds, `[texts]`; comparable within this reward only."""
@@ -73,6 +77,8 @@ class LearnedReward:
                 "calibrate it on answers of the base model first."
             )
         scores = scale.apply(self.raw(prompts, answers))
+        if self.card.whole_sentences:
+            scores = scores * np.array([unbroken_share(answer) for answer in answers])
         return require_rewards(scores, objective=self.objective)
 
     def save(self, folder: Path) -> None:

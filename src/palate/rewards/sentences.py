@@ -79,6 +79,18 @@ def whole_share(text: str) -> float:
     return n_whole / n_words if n_words else 0.0
 
 
+def unbroken_share(text: str) -> float:
+    """As `whole_share`, but a last sentence without an end, which may have been cut, is left out.
+
+    It is 0 of a text that is one such sentence.
+    """
+    sentences = split_sentences(text)
+    is_cut = bool(sentences) and not sentences[-1].rstrip(_CLOSING).endswith(_END)
+    n_words = sum(len(words_of(sentence)) for sentence in sentences[: len(sentences) - is_cut])
+    n_whole = sum(len(words_of(sentence)) for sentence in whole_sentences(text))
+    return n_whole / n_words if n_words else 0.0
+
+
 def content_words(text: str) -> set[str]:
     """Different words of more than three letters that are no function words, in lower case."""
     return {
