@@ -22,10 +22,36 @@ def library(tiny_full_library: Path, tmp_path: Path) -> Library:
 
 
 def test_answers_are_as_whole_as_the_bases_within_a_twentieth() -> None:
-    base = Wholeness(finished=1.0, odd=0.01, repeated=0.0)
-    assert Wholeness(finished=0.96, odd=0.05, repeated=0.04).is_as_whole_as(base)
-    for worse in ({"finished": 0.94}, {"odd": 0.07}, {"repeated": 0.06}):
+    base = Wholeness(finished=1.0, odd=0.01, repeated=0.0, unbroken=0.9)
+    near = Wholeness(finished=0.96, odd=0.05, repeated=0.04, unbroken=0.86)
+    assert near.is_as_whole_as(base)
+    for worse in ({"finished": 0.94}, {"odd": 0.07}, {"repeated": 0.06}, {"unbroken": 0.84}):
         assert not replace(base, **worse).is_as_whole_as(base)
+    alone = {"finished": 0.2, "odd": 0.1, "repeated": 0.09, "unbroken": 0.81}
+    assert replace(base, **alone).is_as_whole_as(base, is_alone=True)
+    for worse in ({"odd": 0.12}, {"repeated": 0.11}, {"unbroken": 0.79}):
+        assert not replace(base, **worse).is_as_whole_as(base, is_alone=True)
+
+
+def test_one_objective_that_breaks_its_text_alone_limits_the_strength(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module._Work.wholeness
+
+    def wholeness(self, outputs, *, threshold):
+        found = replace(real(self, outputs, threshold=threshold), unbroken=1.0)
+        shares = [one.decision.coefficients for one in outputs]
+        is_broken = all(
+            row.get("kind", 0.0) >= 1.5 and sum(map(bool, row.values())) == 1 for row in shares
+        )
+        return replace(found, odd=0.0, finished=1.0, unbroken=0.5 if is_broken else 1.0)
+
+    monkeypatch.setattr(module._Work, "wholeness", wholeness)
+    rows = measure_strength(library, CALIBRATION, max_tokens=2)
+    assert list(rows) == [0.5, 1.0, 1.5]
+    assert library.strength == 1.0
+    assert rows[1.5]["kind"].unbroken == 0.5
+    assert rows[1.5][module.BLENDS].unbroken == 1.0
 
 
 def test_preferences_are_of_one_two_or_three_objectives_in_equal_parts() -> None:

@@ -1,20 +1,25 @@
 """The library's strength: how far soups of stated preferences go, measured on calibration prompts.
 
 The strength multiplies coefficients that follow from a preference. The largest candidate is taken
-at which soups stay within the trust region on average and their answers are as whole as the base's:
+at which soups stay within the trust region on average and the answers of blends, and of every
+objective alone, are as whole as the base's:
 
-- they end by themselves about as often;
+- blends end by themselves about as often (an objective alone may be about length);
 - about as few hold a token that the base itself would hardly ever write there (below the first
   percentile of the least probable token of the base's own answers);
-- about as few repeat themselves (share of 4-grams that occurred before).
+- about as few repeat themselves (share of 4-grams that occurred before);
+- about as many of their words are in whole sentences (of English; others count for nobody).
 
-None of the three asks what anybody prefers: the strength is chosen without a reward.
+None of the four asks what anybody prefers: the strength is chosen without a reward. A blend hides
+what one of its objectives does alone (`docs/log.md`, 2026-11-29), so each is looked at.
 
-What it does not say: fluency is judged by the base's own probabilities, not by a reader.
+What it does not say: fluency is judged by the base's own probabilities and by the form of
+sentences, not by a reader; whether an answer is still about the question is not asked.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
@@ -31,6 +36,7 @@ from palate.library.generate import Output, generate_all
 from palate.library.library import Library
 from palate.library.soup import SOUP
 from palate.models.chat import encode_prompt
+from palate.rewards.sentences import unbroken_share
 from palate.soup.basis_file import save_basis
 from palate.soup.coefficients import reward_space_coefficients
 from palate.soup.trust import trust_region
@@ -40,7 +46,10 @@ TOLERANCE = 0.05  # by which a share may be worse than the base's
 QUANTILE = 0.01  # of the base's answers, by their least probable token
 N_GRAM = 4
 MAX_PREFERENCES = 24
-MIN_ANSWERS = 128  # for every candidate
+MIN_ANSWERS = 128  # of blends, for every candidate
+N_ALONE = 48  # answers for one objective alone, for every candidate
+ALONE_TOLERANCE = 0.1  # there: two standard errors of a share of 0.1
+BLENDS = "blends"
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,17 @@ class Wholeness:
     finished: float  # answers that ended by themselves
     odd: float  # answers with a token that the base would hardly ever write there
     repeated: float  # 4-grams that occurred before in their answer, mean over answers
+    unbroken: float  # words in whole sentences, mean over answers
     kl: float = 0.0  # mean KL to the base along the base's own answers, nats per token
 
-    def is_as_whole_as(self, base: "Wholeness") -> bool:
+    def is_as_whole_as(self, base: "Wholeness", *, is_alone: bool = False) -> bool:
         """Whether no share is worse than the base's by more than the tolerance."""
+        tolerance = ALONE_TOLERANCE if is_alone else TOLERANCE
         return (
-            self.finished >= base.finished - TOLERANCE
-            and self.odd <= base.odd + TOLERANCE
-            and self.repeated <= base.repeated + TOLERANCE
+            (is_alone or self.finished >= base.finished - tolerance)
+            and self.odd <= base.odd + tolerance
+            and self.repeated <= base.repeated + tolerance
+            and self.unbroken >= base.unbroken - tolerance
         )
 
 
@@ -68,28 +80,43 @@ def measure_strength(
     max_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
-) -> dict[float, Wholeness]:
+) -> dict[float, dict[str, Wholeness]]:
     """Write the largest candidate that passes into `soup.json`; the smallest where none does.
 
-    Returns wholeness by candidate, up to the first that failed.
+    Returns wholeness by candidate, up to the first that failed: of blends, and of each objective
+    alone by its name.
     """
     sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
     work = _Work(library, tuple(prompts), sampling, seed)
-    preferences = _preferences(len(library.manifest.objectives), seed=seed)
+    names = library.manifest.objective_names
+    blends = _preferences(len(names), seed=seed)
+    alone = dict(zip(names, np.eye(len(names)), strict=True))
     own = work.answers([library.decide(prompt, method="base") for prompt in work.places(1)])
-    least = work.least_log_probs(own)
-    threshold = float(np.quantile(least, QUANTILE))
-    base = _wholeness(own, least, threshold=threshold)
-    rows: dict[float, Wholeness] = {}
+    threshold = float(np.quantile(work.least_log_probs(own), QUANTILE))
+    base = work.wholeness(own, threshold=threshold)
+    rows: dict[float, dict[str, Wholeness]] = {}
     strength = CANDIDATES[0]
     with progress_of("measure the strength, candidates") as report:
         for place, candidate in enumerate(CANDIDATES, start=1):
-            outputs = work.soups(preferences, strength=candidate)
-            whole = _wholeness(outputs, work.least_log_probs(outputs), threshold=threshold)
-            rows[candidate] = replace(whole, kl=work.kl(preferences, strength=candidate))
+            kl = work.kl(blends, strength=candidate)
+            decisions = work.soups(blends, strength=candidate)
+            groups = {BLENDS: decisions}
+            groups |= {
+                name: work.soups(unit[None], strength=candidate, n=N_ALONE)
+                for name, unit in alone.items()
+            }
+            outputs = iter(work.answers([one for group in groups.values() for one in group]))
+            own_answers = {name: list(islice(outputs, len(g))) for name, g in groups.items()}
+            found = {
+                name: replace(work.wholeness(answers, threshold=threshold), kl=kl)
+                for name, answers in own_answers.items()
+            }
+            rows[candidate] = found
             report(place, len(CANDIDATES))
-            is_within = rows[candidate].kl <= library.basis.settings.budget + 1e-12
-            if not (is_within and rows[candidate].is_as_whole_as(base)):
+            is_whole = all(
+                one.is_as_whole_as(base, is_alone=name != BLENDS) for name, one in found.items()
+            )
+            if kl > library.basis.settings.budget + 1e-12 or not is_whole:
                 break
             strength = candidate
         report(len(CANDIDATES), len(CANDIDATES))
@@ -111,10 +138,10 @@ class _Work:
     sampling: SamplingParams
     seed: int
 
-    def places(self, n_preferences: int) -> list[str]:
+    def places(self, n_preferences: int, n: int = MIN_ANSWERS) -> list[str]:
         """Prompts, repeated so that there are enough answers."""
         n_prompts = len(self.prompts)
-        n = max(MIN_ANSWERS, n_preferences, n_prompts)
+        n = max(n, n_preferences, n_prompts)
         # shifted by one each time round, so that a prompt meets several preferences
         return [self.prompts[(place + place // n_prompts) % n_prompts] for place in range(n)]
 
@@ -123,17 +150,31 @@ class _Work:
         return generate_all(self.library, decisions, sampling=self.sampling, seeds=seeds)
 
     def soups(
-        self, preferences: Float[ndarray, "preferences objectives"], *, strength: float
-    ) -> list[Output]:
-        """Answers of soups, every preference in turn."""
+        self,
+        preferences: Float[ndarray, "preferences objectives"],
+        *,
+        strength: float,
+        n: int = MIN_ANSWERS,
+    ) -> list[Decision]:
+        """Decisions of soups for at least `n` answers, every preference in turn."""
         names = self.library.manifest.objective_names
         decisions: list[Decision] = []
-        for place, prompt in enumerate(self.places(len(preferences))):
+        for place, prompt in enumerate(self.places(len(preferences), n)):
             shares = preferences[place % len(preferences)]
             named = dict(zip(names, shares.tolist(), strict=True))
             known = Known(preference=named, strength=strength)
             decisions.append(self.library.decide(prompt, known, method="soup"))
-        return self.answers(decisions)
+        return decisions
+
+    def wholeness(self, outputs: Sequence[Output], *, threshold: float) -> Wholeness:
+        """How whole answers are; an odd token is one below the threshold, in nats."""
+        tokens = [output.completion.tokens for output in outputs]
+        return Wholeness(
+            finished=float(np.mean([output.completion.finish == "stop" for output in outputs])),
+            odd=float(np.mean(self.least_log_probs(outputs) < threshold)),
+            repeated=float(np.mean([_repeated(one) for one in tokens])),
+            unbroken=float(np.mean([unbroken_share(output.text) for output in outputs])),
+        )
 
     def least_log_probs(self, outputs: Sequence[Output]) -> Float[ndarray, " answers"]:
         """`[answers]`: log-probability under the base of each answer's least probable token."""
@@ -171,16 +212,6 @@ def _preferences(n_objectives: int, *, seed: int) -> Float[ndarray, "preferences
     even = points[np.array(is_even)]
     order = generator_for(seed, "strength preferences").permutation(len(even))
     return even[order[:MAX_PREFERENCES]]
-
-
-def _wholeness(
-    outputs: Sequence[Output], least: Float[ndarray, " answers"], *, threshold: float
-) -> Wholeness:
-    return Wholeness(
-        finished=float(np.mean([output.completion.finish == "stop" for output in outputs])),
-        odd=float(np.mean(least < threshold)),
-        repeated=float(np.mean([_repeated(output.completion.tokens) for output in outputs])),
-    )
 
 
 def _repeated(tokens: Sequence[int]) -> float:
