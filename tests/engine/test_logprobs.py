@@ -79,8 +79,9 @@ def test_an_empty_answer_scores_nothing_and_an_empty_context_is_refused(
         answer_log_probs(base, bank, plans=[plan], items=[Scored((5,), (6,))] * 2)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_divergences_are_the_kl_of_every_position_summed_by_hand(
-    base: Base, bank: AdapterBank
+    base: Base, bank: AdapterBank, temperature: float
 ) -> None:
     context, answers = encode_prompt(base, "Why is it so?"), [[40, 50, 60, 2], [7]]
     plans = [member_plan(index=2, n_experts=4), output_soup_plan((0.5, 0.0, 0.0, 0.25))]
@@ -90,18 +91,26 @@ def test_divergences_are_the_kl_of_every_position_summed_by_hand(
         for row in (*plan.rows, Row((0.0,) * 4)):
             with torch.no_grad(), bank.applied([row.coefficients]):
                 logits = base.model(torch.tensor([context + answer])).logits[0].double()
-            rows.append(torch.log_softmax(logits, -1)[len(context) - 1 : -1])
+            rows.append(torch.log_softmax(logits / temperature, -1)[len(context) - 1 : -1])
         coefficients = plan.pool.coefficients or (1.0,)
         own = torch.stack([c * r for c, r in zip(coefficients, rows, strict=False)]).sum(0)
         own = torch.log_softmax(own, -1)
         expected.append((own.exp() * (own - rows[-1])).sum(-1))
     items = [Scored(tuple(context), tuple(answer)) for answer in answers]
-    found = answer_divergences(base, bank, plans=plans, items=items)
+    found = answer_divergences(base, bank, plans=plans, items=items, temperature=temperature)
     for divergences, by_hand in zip(found, expected, strict=True):
         assert torch.allclose(divergences.double(), by_hand, atol=1e-5)
         assert bool((divergences > 0).all())
-    single = answer_divergences(base, bank, plans=plans, items=items, max_num_seqs=1)
+    single = answer_divergences(
+        base, bank, plans=plans, items=items, max_num_seqs=1, temperature=temperature
+    )
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, single, strict=True))
+    own = answer_log_probs(base, bank, plans=plans[:1], items=items[:1], temperature=temperature)
+    with torch.no_grad(), bank.applied([plans[0].rows[0].coefficients]):
+        logits = base.model(torch.tensor([context + answers[0]])).logits[0].double()
+    by_hand = torch.log_softmax(logits / temperature, -1)[len(context) - 1 : -1]
+    by_hand = by_hand.gather(1, torch.tensor(answers[0])[:, None])[:, 0]
+    assert torch.allclose(own[0].double(), by_hand, atol=1e-5)
     nothing = [reference_plan(n_experts=4)] * 2
     for divergences in answer_divergences(base, bank, plans=nothing, items=items):
         assert torch.allclose(divergences, torch.zeros(()), atol=1e-6)

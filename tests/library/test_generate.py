@@ -1,6 +1,7 @@
 """Answers and scores from a library on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,21 @@ def test_a_batch_answers_every_prompt_as_alone(opened: Library) -> None:
         opened.generate("Why?", seed=2, **options).text,
         opened.generate(talk, seed=2, **options).text,
     ]
+
+
+def test_answers_are_sampled_at_the_temperature_that_the_library_was_measured_at(
+    tiny_library: Path,
+) -> None:
+    cold = Library.load(tiny_library)
+    config = dict(cold.manifest.config)
+    calibration = {**dict(config.get("calibration") or {}), "temperature": 0.4}
+    manifest = replace(cold.manifest, config={**config, "calibration": calibration})
+    cold.files = replace(cold.files, manifest=manifest)
+    assert cold.sampling.temperature == 0.4
+    own = cold.generate("Why?", seed=2).completion
+    asked = {t: SamplingParams(temperature=t) for t in (0.4, 1.0)}
+    assert own == cold.generate("Why?", seed=2, sampling=asked[0.4]).completion
+    assert own != cold.generate("Why?", seed=2, sampling=asked[1.0]).completion
 
 
 def test_a_string_and_a_list_of_messages_are_one_conversation() -> None:

@@ -168,6 +168,7 @@ def _estimator(
         n_answers=settings.n_answers,
         max_tokens=builder.settings.rollouts.max_completion_length,
         seed=derive_seed(builder.settings.seed, "portfolio"),
+        temperature=builder.settings.calibration.temperature,
     )
 
 

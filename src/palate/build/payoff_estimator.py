@@ -43,6 +43,7 @@ class PayoffEstimator:
     n_answers: int  # answers to each prompt
     max_tokens: int  # most tokens of an answer
     seed: int  # random seed, the same for all policies
+    temperature: float = 1.0  # of the policies and the base: of what is sampled, and of the KL
 
     def __post_init__(self) -> None:
         """Refuse too few prompts for a standard error."""
@@ -64,13 +65,14 @@ class PayoffEstimator:
                 "has_log_ratios": self.n_answers > 1,
                 "max_tokens": self.max_tokens,
                 "seed": self.seed,
+                **({"temperature": self.temperature} if self.temperature != 1.0 else {}),
             }
         )
 
     def measure(self, plan: Plan, bank: AdapterBank) -> Measured:
         """The plan's answers, scored and priced."""
         prompts = [prompt for prompt in self.prompts for _ in range(self.n_answers)]
-        sampling = SamplingParams(max_tokens=self.max_tokens)
+        sampling = SamplingParams(temperature=self.temperature, max_tokens=self.max_tokens)
         requests = [
             Request(
                 format_messages(self.base, prompt),
@@ -110,7 +112,8 @@ class PayoffEstimator:
         """Sum over the tokens of every answer, nats; sorted by length, to pad little."""
         order = np.argsort([len(item.answer) for item in items], kind="stable")
         some = [items[k] for k in order]
-        tokens = score(self.base, bank, plans=[plan] * len(some), items=some)
+        plans = [plan] * len(some)
+        tokens = score(self.base, bank, plans=plans, items=some, temperature=self.temperature)
         sums = np.zeros(len(items))
         sums[order] = [float(terms.double().sum()) for terms in tokens]
         return sums

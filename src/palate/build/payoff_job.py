@@ -41,6 +41,7 @@ class PayoffJobSettings(Settings):
     max_tokens: int = Field(default=64, ge=1)  # most tokens of an answer
     chunk_prompts: int = Field(default=8, ge=MIN_CHUNK)  # of a cell; the last digits depend on it
     seed: int = 0  # random seed, the same for all policies
+    temperature: float | None = Field(default=None, gt=0)  # `None` is the library's
     beta: float | None = Field(default=None, gt=0)  # price of a nat; `None` is the library's
     workers: int = Field(default=0, ge=0)  # ray workers; 0 measures in this process, without Ray
     address: str | None = None  # of a running Ray cluster; `None` starts one, a CPU for each worker
@@ -79,6 +80,7 @@ class CellWorker:
             n_answers=s.n_answers,
             max_tokens=s.max_tokens,
             seed=s.seed,
+            temperature=s.temperature or self._opened.sampling.temperature,
         )
         measured = estimator.measure(plan, self._opened.bank)
         each = measured.answers

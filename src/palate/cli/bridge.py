@@ -22,14 +22,13 @@ def alpaca(
     method: options.MethodName = "auto",
     strength: options.Strength = None,
     generator: Annotated[str, typer.Option(help="Name of the answers in AlpacaEval.")] = "palate",
-    temperature: options.Temperature = 1.0,
+    temperature: options.Temperature = None,
     max_tokens: options.MaxTokens = 512,
     seed: options.Seed = 0,
     base: options.BasePath = None,
     is_json: options.IsJson = False,
 ) -> None:
     """Answer AlpacaEval's instructions for one user, for its judges."""
-    from palate.core.protocols import SamplingParams
     from palate.evaluate.alpaca import AlpacaJob, answer_instructions
 
     opened, known = options.open_for_user(
@@ -40,7 +39,7 @@ def alpaca(
         instruction=instruction,
         strength=strength,
     )
-    sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+    sampling = options.sampling_of(opened, temperature=temperature, max_tokens=max_tokens)
     job = AlpacaJob(instructions, out, sampling, generator=generator, seed=seed)
     print_result(answer_instructions(opened, known, job, method=method), is_json=is_json)
 

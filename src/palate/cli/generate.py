@@ -29,7 +29,7 @@ def generate(
     ] = None,
     n: Annotated[int, typer.Option("-n", help="Answers.")] = 1,
     seed: options.Seed = 0,
-    temperature: options.Temperature = 1.0,
+    temperature: options.Temperature = None,
     top_p: Annotated[float, typer.Option(help="Keep the most probable tokens of this mass.")] = 1.0,
     max_tokens: options.MaxTokens = 128,
     engine: options.Engine = "local",
@@ -39,12 +39,10 @@ def generate(
     is_json: options.IsJson = False,
 ) -> None:
     """Answer a prompt as a user prefers it."""
-    from palate.core.protocols import SamplingParams
     from palate.library.generate import answer_seed, generate_all
 
     if n < 1:
         raise InvalidInputError(f"{n} answers were asked for; ask for at least one.")
-    sampling = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     choice = options.chosen_engine(engine, engine_config, engine_set or [])
     opened, known = options.open_for_user(
         library,
@@ -54,6 +52,9 @@ def generate(
         instruction=instruction,
         strength=strength,
         max_passes=max_passes,
+    )
+    sampling = options.sampling_of(
+        opened, temperature=temperature, max_tokens=max_tokens, top_p=top_p
     )
     decision = opened.decide(prompt, known, method=method, n_candidates=n_candidates)
     seeds = [answer_seed(seed, place=place) for place in range(n)]

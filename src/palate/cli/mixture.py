@@ -43,22 +43,22 @@ def explain(
         str, typer.Option("--preference", "-p", metavar="a=0.7,b=0.3", help="Shares by objective.")
     ],
     out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
-    temperature: options.Temperature = 1.0,
+    temperature: options.Temperature = None,
     max_tokens: options.MaxTokens = 128,
     seed: options.Seed = 0,
     base: options.BasePath = None,
     is_json: options.IsJson = False,
 ) -> None:
     """Answer under the controller, and show each expert's share of every token."""
-    from palate.core.protocols import SamplingParams
     from palate.library.explain import explain_answer
     from palate.library.library import Library
 
+    opened = Library.load(library, base=base)
     explanation = explain_answer(
-        Library.load(library, base=base),
+        opened,
         prompt,
         options.numbers_by_name(preference, what="preference") or {},
-        sampling=SamplingParams(temperature=temperature, max_tokens=max_tokens),
+        sampling=options.sampling_of(opened, temperature=temperature, max_tokens=max_tokens),
         seed=seed,
         out=out,
     )

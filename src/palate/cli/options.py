@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from palate.library.shipped import library_folder
 
 if TYPE_CHECKING:
     from palate.core.decision import Known
+    from palate.core.protocols import SamplingParams
     from palate.library.engines import EngineChoice
     from palate.library.library import Library
 
@@ -77,8 +79,18 @@ MaxPasses = Annotated[
     float | None, typer.Option(help="Passes of the base per token that auto may spend.")
 ]
 Seed = Annotated[int, typer.Option(help="Random seed of the run.")]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="By default the library's; 0 is greedy.", show_default=False)
+]
 MaxTokens = Annotated[int, typer.Option(help="Longest answer.")]
+
+
+def sampling_of(
+    opened: "Library", *, temperature: float | None, max_tokens: int, top_p: float = 1.0
+) -> "SamplingParams":
+    """How tokens are sampled; the temperature is the library's where none is given."""
+    own = replace(opened.sampling, max_tokens=max_tokens, top_p=top_p)
+    return own if temperature is None else replace(own, temperature=temperature)
 
 
 def open_for_user(

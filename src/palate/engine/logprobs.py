@@ -36,10 +36,13 @@ def answer_log_probs(
     plans: Sequence[Plan],
     items: Sequence[Scored],
     max_num_seqs: int = 64,
+    temperature: float = 1.0,
 ) -> list[Float[Tensor, " tokens"]]:
     """Natural logarithm of the probability of each answer token, one tensor per item.
 
     There is one plan per item, without a controller; one pass has at most `max_num_seqs` rows.
+    A temperature divides every row's logits, which for one row, or rows that are pooled
+    log-linearly with a sum of one, is the distribution that is sampled from at that temperature.
 
     Raises:
         InvalidInputError: plans and items are not as many, or a plan names a controller.
@@ -48,7 +51,9 @@ def answer_log_probs(
     return [
         log_probs
         for part in _parts(plans, max_num_seqs=max_num_seqs)
-        for log_probs in _chunk(base, bank, plans=plans[part], items=items[part])
+        for log_probs in _chunk(
+            base, bank, plans=plans[part], items=items[part], temperature=temperature
+        )
     ]
 
 
@@ -60,12 +65,13 @@ def answer_divergences(
     plans: Sequence[Plan],
     items: Sequence[Scored],
     max_num_seqs: int = 64,
+    temperature: float = 1.0,
 ) -> list[Float[Tensor, " tokens"]]:
     """KL divergence from the plan to the base of the distribution of each answer token, nats.
 
     Summed over an answer drawn from the plan itself it is an unbiased estimate of the KL divergence
-    of whole answers, with less spread than the answer's own log-ratio. Plans and rows as in
-    `answer_log_probs`, the rows of the reference among them.
+    of whole answers, with less spread than the answer's own log-ratio. Plans, rows and temperature
+    as in `answer_log_probs`, the rows of the reference among them.
 
     Raises:
         InvalidInputError: plans and items are not as many, or a plan names a controller.
@@ -80,7 +86,7 @@ def answer_divergences(
     for part in _parts(normal, max_num_seqs=max_num_seqs // 2):
         paired = [plan for own in normal[part] for plan in (own, reference)]
         twice = [item for item in items[part] for _ in range(2)]
-        logits = _row_logits(base, bank, plans=paired, items=twice)
+        logits = _row_logits(base, bank, plans=paired, items=twice) / temperature
         pooled = pool_log_probs(logits, RowMap.of(paired, device=base.device))
         own, other = pooled[::2], pooled[1::2]
         terms = torch.where(own > -torch.inf, own.exp() * (own - other), 0.0).sum(dim=2)
@@ -137,10 +143,15 @@ def row_log_probs(
 
 @torch.inference_mode()
 def _chunk(
-    base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
+    base: Base,
+    bank: AdapterBank,
+    *,
+    plans: Sequence[Plan],
+    items: Sequence[Scored],
+    temperature: float,
 ) -> list[Tensor]:
     normal = _normal(plans)
-    logits = _row_logits(base, bank, plans=normal, items=items)
+    logits = _row_logits(base, bank, plans=normal, items=items) / temperature
     pooled = pool_log_probs(logits, RowMap.of(normal, device=base.device))
     return [
         pooled[place, : len(item.answer)]
@@ -182,4 +193,4 @@ def _row_logits(
             attention_mask=mask.to(base.device),
             position_ids=positions.to(base.device),
             logits_to_keep=n_answer + 1,
-        ).logits[:, :-1]
+        ).logits[:, -n_answer - 1 : -1]  # all of them from models that know no `logits_to_keep`

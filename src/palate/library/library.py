@@ -192,7 +192,7 @@ class Library:
             prompts: A text; a conversation, a list of `{"role", "content"}`; or a list of these.
             method: A name in `methods`, or an object of your own.
             n_candidates: As in `decide`.
-            sampling: How tokens are sampled.
+            sampling: How tokens are sampled; by default as `sampling` of the library.
             seed: The same seed gives the same answer, alone or in a batch.
             engine: Executes the plans, such as one of `palate.library.engines.open_engine`; this
                 process by default.
@@ -208,7 +208,7 @@ class Library:
         ]
         seeds = [answer_seed(seed)] * len(decisions)
         outputs = generate_all(
-            self, decisions, sampling=sampling or SamplingParams(), seeds=seeds, engine=engine
+            self, decisions, sampling=sampling or self.sampling, seeds=seeds, engine=engine
         )
         return outputs[0] if is_one else outputs
 
@@ -352,6 +352,12 @@ class Library:
     def strength(self) -> float:
         """Multiplies coefficients from a stated preference; measured when the library was built."""
         return (self._soup_file and self._soup_file.strength) or DEFAULT_STRENGTH
+
+    @cached_property
+    def sampling(self) -> SamplingParams:
+        """How users are answered by default: at the temperature at which methods were measured."""
+        measured = dict(self.manifest.config.get("calibration") or {})
+        return SamplingParams(temperature=float(measured.get("temperature", 1.0)))
 
     @cached_property
     def rewards(self) -> RewardVector:
