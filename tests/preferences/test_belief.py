@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Feedback, FeedbackKind
+from palate.preferences import gaussian_posterior, newton
 from palate.preferences.belief import Learner
 from palate.preferences.bradley_terry import fit
 from palate.preferences.settings import LearningSettings
@@ -204,3 +206,29 @@ def test_feedback_of_another_width_is_refused() -> None:
         learner().learn(
             learner().start(), Feedback("p", "comparison", (1.0, 2.0), 1.0), earlier=list
         )
+
+
+@pytest.mark.parametrize("size", [0.0, 25.0, 1e4, 1e200])
+@pytest.mark.parametrize("gain", [1e-3, 5.0, 1e3])
+@pytest.mark.parametrize("drift", ["none", "steady", "adaptive"])
+def test_a_verdict_of_any_size_is_learned_and_shown(size: float, gain: float, drift: str) -> None:
+    teacher = learner(gain=gain, drift=drift)
+    history = [
+        replace(item, features=tuple(size * value for value in item.features))
+        for item in items(30, kinds=("comparison", "rating", "thumbs"))
+    ]
+    for belief in (learn_all(teacher, history), teacher.posterior(history)):
+        assert belief.is_converged
+        assert np.isfinite(belief.mean).all()
+        assert (np.linalg.eigvalsh(belief.covariance) > -1e-9).all()
+
+
+def test_a_fit_that_is_stopped_gives_its_best_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newton, "MAX_ROUNDS", 1)
+    monkeypatch.setattr(gaussian_posterior, "MAX_ROUNDS", 1)
+    history = items(12)
+    belief, shown = learn_all(learner(), history), learner().posterior(history)
+    assert not belief.is_converged
+    assert not shown.is_converged
+    assert belief.n_observations == 12
+    assert np.isfinite(belief.mean).all()

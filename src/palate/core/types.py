@@ -144,6 +144,7 @@ class Belief:
     covariance: Float[ndarray, "features features"]  # positive definite
     n_observations: int = 0  # items of feedback
     gain: float = 1.0  # how sharply the user's labels follow margins; low where they contradict
+    is_converged: bool = True  # false: the best that a fit found before it was stopped
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,8 +33,9 @@ from palate.preferences.gaussian_posterior import average_fit
 from palate.preferences.noise import average_over_gain, fit_gain
 from palate.preferences.settings import LearningSettings
 
-ALGORITHM = 1  # to be raised when the same feedback leads to other beliefs
+ALGORITHM = 2  # to be raised when the same feedback leads to other beliefs
 NEGLIGIBLE = 1e-9  # discounts below it leave a rating out
+LARGEST = 1e6  # margin that one feature can add to; beyond it every verdict is certain
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +63,14 @@ class Learner:
 
         `earlier` gives all earlier items, oldest first; it is called only where they are needed.
         """
-        self._require_width(feedback)
+        (feature,) = self._features([feedback])
         count = belief.n_observations + 1
         if count == self._last_refit(count):
             return self.refit([*earlier(), feedback])
         if self.settings.drift == "steady":
             belief = forget(belief, prior=self.prior, factor=self.settings.forgetting)
         if feedback.kind != "rating":
-            return update(belief, np.array(feedback.features), feedback.label, gain=belief.gain)
+            return update(belief, feature, feedback.label, gain=belief.gain)
         group = [
             item for item in earlier() if item.kind == "rating" and item.group == feedback.group
         ]
@@ -96,7 +97,8 @@ class Learner:
         fitted = fit(
             data.features, data.labels, prior=data.prior, gain=gain, discounts=data.discounts
         )
-        return Belief(fitted.mean, fitted.covariance, len(history), gain)
+        is_converged = bool(fitted.is_converged)
+        return Belief(fitted.mean, fitted.covariance, len(history), gain, is_converged)
 
     def posterior(self, history: Sequence[Feedback]) -> Belief:
         """Posterior mean and covariance after the whole history: for intervals that cover.
@@ -119,11 +121,9 @@ class Learner:
 
     def _comparisons(self, history: Sequence[Feedback]) -> "_Comparisons":
         """The history as comparisons under a prior that has taken in the ratings."""
-        for item in history:
-            self._require_width(item)
         is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
         pairs = [item for item in history if item.kind != "rating"]
-        features = np.array([item.features for item in pairs]).reshape(-1, len(self.prior.mean))
+        features = self._features(pairs)
         labels = np.array([item.label for item in pairs])
         discounts = np.ones(len(history))
         if self.settings.drift == "steady":
@@ -177,25 +177,32 @@ class Learner:
         if earlier < NEGLIGIBLE or own < NEGLIGIBLE:
             return replace(belief, n_observations=belief.n_observations + 1)
         share = discounts[:-1] / earlier
-        feature = np.array(item.features) - share @ np.array([other.features for other in group])
-        feature = self.settings.gain * feature
-        value = item.label - float(share @ np.array([other.label for other in group]))
+        own_feature, *others = self._features([item, *group])
+        feature = self.settings.gain * (own_feature - share @ np.array(others))
+        value, *values = np.clip([one.label for one in [item, *group]], -LARGEST, LARGEST)
+        value = float(value - share @ np.array(values))
         direction = belief.covariance @ feature
         variance = self.settings.rating_noise**2 * (1.0 / own + 1.0 / earlier)
         total = float(feature @ direction) + variance
-        return Belief(
-            belief.mean + direction * ((value - float(feature @ belief.mean)) / total),
-            belief.covariance - np.outer(direction, direction) / total,
-            belief.n_observations + 1,
-            belief.gain,
+        left = np.eye(len(feature)) - np.outer(direction, feature) / total
+        return replace(
+            belief,
+            mean=belief.mean + direction * ((value - float(feature @ belief.mean)) / total),
+            # Joseph's form, which rounding cannot make indefinite
+            covariance=left @ belief.covariance @ left.T
+            + np.outer(direction, direction) * (variance / total**2),
+            n_observations=belief.n_observations + 1,
         )
 
-    def _require_width(self, item: Feedback) -> None:
-        if len(item.features) != len(self.prior.mean):
-            raise InvalidInputError(
-                f"The feedback {item.key!r} of {item.user!r} has {len(item.features)} features, "
-                f"but beliefs here have {len(self.prior.mean)}."
-            )
+    def _features(self, items: Sequence[Feedback]) -> Float[ndarray, "items features"]:
+        for item in items:
+            if len(item.features) != len(self.prior.mean):
+                raise InvalidInputError(
+                    f"The feedback {item.key!r} of {item.user!r} has {len(item.features)} features,"
+                    f" but beliefs here have {len(self.prior.mean)}."
+                )
+        rows = np.array([item.features for item in items]).reshape(-1, len(self.prior.mean))
+        return np.clip(rows, -LARGEST / self.settings.gain, LARGEST / self.settings.gain)
 
 
 @dataclass(frozen=True, eq=False)

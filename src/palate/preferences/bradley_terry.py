@@ -2,7 +2,7 @@
 
 A comparison of two answers with feature difference `u` is won by the first with probability
 `sigmoid(gain * m . u)`. Under a normal prior the posterior of `m` is log-concave; `fit` finds its
-mode by damped Newton steps and takes the curvature there (Laplace), `update` does the same for one
+mode by Newton steps and takes the curvature there (Laplace), `update` does the same for one
 comparison in O(features^2).
 
 Source: Spectral Souping, arXiv 2605.20408, online coefficients, stage 1; Bradley & Terry 1952.
@@ -11,15 +11,16 @@ Deviations and choices of ours:
 
 1. The mode is sought in whitened coordinates `z`, `m = mean + L z`, `L L' = covariance`, where the
    prior is standard normal; no prior is ever inverted.
-2. Steps are shortened by a rule instead of a line search, see `palate.preferences.newton`.
+2. Steps are searched along, and huge margins approached on a path, so that a fit settles from
+   whatever feedback; see `palate.preferences.newton`. Where one does not, it says so.
 3. `update` is exact for its one comparison, but replaces earlier ones by their quadratic
    approximation: refit from the log from time to time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.special import expit
 
@@ -47,6 +48,7 @@ class Fit:
     objective: Float[ndarray, "*users"]  # negative log posterior, up to the prior's constant, nats
     log_evidence: Float[ndarray, "*users"]  # of the labels, by Laplace's approximation, nats
     n_observations: Int[ndarray, "*users"]  # labels with a discount above zero
+    is_converged: Bool[ndarray, "*users"]  # false: the best after 200 rounds
 
 
 def fit(
@@ -89,6 +91,7 @@ def fit(
         batch.objective[0],
         batch.log_evidence[0],
         batch.n_observations[0],
+        batch.is_converged[0],
     )
 
 
@@ -110,7 +113,6 @@ def fit_batch(
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
         InvalidCoefficientsError: the prior covariance is not symmetric positive definite.
-        NotConvergedError: more than 200 rounds; cannot happen for finite margins of usual size.
     """
     features, labels, discounts = checked_comparisons(
         features, labels, discounts, n_features=len(prior.mean)
@@ -123,11 +125,11 @@ def fit_batch(
     is_standard = root.shape[0] == n_free and np.array_equal(root, np.eye(n_free))
     z = np.empty((n_users, n_free))
     inverse = np.empty((n_users, n_free, n_free))
-    objective = np.empty(n_users)
+    objective, is_converged = np.empty(n_users), np.empty(n_users, dtype=bool)
     for start in range(0, n_users, size):
         part = slice(start, start + size)
         scaled = features[part] * gains[part, None, None]
-        z[part], inverse[part], objective[part] = fit_whitened(
+        z[part], inverse[part], objective[part], is_converged[part] = fit_whitened(
             scaled if is_standard else scaled @ root,
             scaled @ prior.mean,
             labels[part],
@@ -141,6 +143,7 @@ def fit_batch(
         objective=objective,
         log_evidence=-objective + 0.5 * np.linalg.slogdet(inverse)[1],
         n_observations=np.count_nonzero(discounts, axis=1),
+        is_converged=is_converged,
     )
 
 
@@ -166,7 +169,12 @@ def update(
         np.array([label], dtype=np.float64),
         gain=gain,
     )
-    return Belief(mean[0], covariance[0], belief.n_observations + 1, belief.gain)
+    return replace(
+        belief,
+        mean=mean[0],
+        covariance=covariance[0],
+        n_observations=belief.n_observations + 1,
+    )
 
 
 def update_batch(

@@ -13,6 +13,8 @@ Limits: one change within the last 128 comparisons is looked for at a time, at n
 moments; the part of a longer history before them is forgotten as a whole with the first of them.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -52,7 +54,7 @@ def forget(belief: Belief, *, prior: Belief, factor: float) -> Belief:
     base = np.linalg.pinv(prior.covariance, hermitian=True)
     covariance = np.linalg.pinv(factor * own + (1.0 - factor) * base, hermitian=True)
     pull = factor * own @ (belief.mean - prior.mean)  # along the directions that can move
-    return Belief(prior.mean + covariance @ pull, covariance, belief.n_observations, belief.gain)
+    return replace(belief, mean=prior.mean + covariance @ pull, covariance=covariance)
 
 
 def change_discounts(

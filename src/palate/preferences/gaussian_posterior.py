@@ -27,11 +27,10 @@ mixture), with the table of Nolan & Wand 2017, "Accurate logistic variational me
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.special import ndtr
 
-from palate.core.errors import NotConvergedError
 from palate.core.types import Belief
 from palate.preferences.comparisons import RootedPrior, checked_comparisons, require_gain, root_of
 from palate.preferences.newton import fit_whitened
@@ -71,6 +70,7 @@ class AverageFits:
     mean: Float[ndarray, "users features"]
     covariance: Float[ndarray, "users features features"]
     bound: Float[ndarray, " users"]  # lower bound on the log-probability of the labels, nats
+    is_converged: Bool[ndarray, " users"]  # false: the best after 400 rounds
 
 
 def average_fit(
@@ -87,7 +87,6 @@ def average_fit(
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
-        NotConvergedError: more than 400 rounds.
     """
     fits = average_fits(
         np.asarray(features, dtype=np.float64)[None],
@@ -96,7 +95,8 @@ def average_fit(
         gain=gain,
         discounts=None if discounts is None else np.asarray(discounts, dtype=np.float64)[None],
     )
-    return Belief(fits.mean[0], fits.covariance[0], int(np.size(labels)), gain)
+    is_converged = bool(fits.is_converged[0])
+    return Belief(fits.mean[0], fits.covariance[0], int(np.size(labels)), gain, is_converged)
 
 
 def average_fits(
@@ -111,7 +111,6 @@ def average_fits(
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
-        NotConvergedError: more than 400 rounds.
     """
     features, labels, counted = checked_comparisons(
         features, labels, discounts, n_features=len(prior.mean)
@@ -119,8 +118,9 @@ def average_fits(
     root = root_of(prior)
     gains = np.broadcast_to(require_gain(gain), (len(features),))
     scaled = features * gains[:, None, None]
-    best = _closest(_Problem(scaled @ root, scaled @ prior.mean, labels, counted))
-    return AverageFits(prior.mean + best.z @ root.T, root @ best.spread @ root.T, best.bound)
+    best, is_converged = _closest(_Problem(scaled @ root, scaled @ prior.mean, labels, counted))
+    covariance = root @ best.spread @ root.T
+    return AverageFits(prior.mean + best.z @ root.T, covariance, best.bound, is_converged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,9 +201,9 @@ class _Pace:
         return _Pace(*(getattr(self, part.name)[users] for part in fields(self)))
 
 
-def _closest(problem: _Problem) -> _Normals:
-    """The closest normal of each user, started at the mode and its curvature."""
-    z, spread, _ = fit_whitened(
+def _closest(problem: _Problem) -> tuple[_Normals, Bool[ndarray, " users"]]:
+    """The closest normal of each user, from the mode on, and whether the steps came to rest."""
+    z, spread, *_ = fit_whitened(
         problem.x, problem.offsets, problem.labels, discounts=problem.discounts
     )
     best = now = problem.at(z, np.linalg.inv(spread))
@@ -217,17 +217,13 @@ def _closest(problem: _Problem) -> _Normals:
         best.take(users, fresh)
         moving = moved >= TOLERANCE
         if not moving.any():
-            return best
+            return best, np.ones(len(z), dtype=bool)
         pace.follow(step, change)
         now = fresh
         if not moving.all():
             users, pace, now = users[moving], pace.of(moving), fresh.of(moving)
             problem = problem.of(moving)
-    raise NotConvergedError(
-        f"The closest normal distribution of {len(users)} users did not settle within "
-        f"{MAX_ROUNDS} rounds; scale the features to a standard deviation of about one.",
-        last=best.z,
-    )
+    return best, ~np.isin(np.arange(len(z)), users)
 
 
 def _ascend(problem: _Problem, now: _Normals, pace: _Pace) -> _Normals:

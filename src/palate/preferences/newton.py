@@ -1,23 +1,33 @@
-"""Newton's method for logistic posteriors: many users at once, descending at every step.
+"""Newton's method for logistic posteriors: many users at once, from any start to the mode.
 
 Along a step that changes margin i by `d_i`, its logistic curvature `s_i` grows at most to
 `min(s_i exp(|d_i|), 1/4)`. With `delta` the curvature along the step where it starts and `bound`
 the largest it can so become, a step of length `t < 2 delta / bound` is sure to lower the
-objective, so no line search is needed: the length is `min(1, 1.8 delta / bound)`.
+objective. Where `1.8 delta / bound` is 1 or more the whole step is taken; elsewhere the length at
+which the objective is lowest, so that it falls with every step and the steps lead to the mode.
+
+Margins of hundreds bend the objective in corners, along which Newton's steps are too many. Users
+who have not settled after some rounds follow a path instead: `temperature * softplus(margin /
+temperature)` rounds the corners off, and the temperature falls to 1 as the steps become short.
 
 Source: Bach 2010, "Self-concordant analysis for logistic regression" (growth of the curvature);
-Boehning & Lindsay 1988 (the bound 1/4).
+Boehning & Lindsay 1988 (the bound 1/4); Nocedal & Wright 2006, chapters 3 (line search) and 11
+(continuation).
 """
 
+from dataclasses import dataclass, fields
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.special import expit
 
-from palate.core.errors import NotConvergedError
-
 SAFE_LENGTH = 1.8  # of a step, in units of delta / bound; below 2
 MAX_ROUNDS = 200
+WARM_FROM = 10  # rounds before a user's corners are rounded off; at most 28 more in 10,000 logs
+COOLING = 0.25  # factor of the temperature
+SEARCH_ROUNDS = 30
+NARROW = 0.1  # part of a step's length that a search leaves open
 PLAIN_ROUNDS = 4
 MARGIN_MOVE = 1e-5  # a Newton step this short leaves an error below half its square
 
@@ -33,41 +43,44 @@ def fit_whitened(
     Float[ndarray, "users features"],
     Float[ndarray, "users features features"],
     Float[ndarray, " users"],
+    Bool[ndarray, " users"],
 ]:
-    """Mode, inverse curvature and objective under a standard normal prior.
+    """Mode, inverse curvature and objective under a standard normal prior, and whether it settled.
 
-    The margin of a comparison is `offset + feature . z`.
-
-    Raises:
-        NotConvergedError: more than 200 rounds.
+    The margin of a comparison is `offset + feature . z`. After 200 rounds the best so far is
+    returned.
     """
     n_users, _, n_features = features.shape
     z = np.zeros((n_users, n_features))
     hessian = np.empty((n_users, n_features, n_features))
-    active = np.arange(n_users)
+    active, warmth = np.arange(n_users), np.ones(n_users)
     x, b, y, c = features, offsets, labels, discounts
-    for _ in range(MAX_ROUNDS):
+    for turn in range(MAX_ROUNDS):
         margins = b + (x @ z[active, :, None])[..., 0]
-        probability = expit(margins)
-        curvature = c * probability * (1.0 - probability)
+        if turn == WARM_FROM:
+            warmth = np.maximum(1.0, _largest(margins))
+        probability = expit(margins / warmth[:, None])
+        curvature = c * probability * (1.0 - probability) / warmth[:, None]
         active_hessian = np.matmul((x * curvature[..., None]).transpose(0, 2, 1), x)
         active_hessian += np.eye(n_features)
         slope = np.matmul((c * (probability - y))[:, None, :], x)[:, 0] + z[active]
         step = np.linalg.solve(active_hessian, slope[..., None])[..., 0]
         moved = (x @ step[..., None])[..., 0]
-        z[active] -= _step_length(moved, step, c, curvature)[:, None] * step
+        lines = _Lines(margins, moved, z[active], step, y, c, warmth)
+        z[active] -= _step_length(lines, curvature)[:, None] * step
         hessian[active] = active_hessian
         moving = np.maximum(_largest(moved), _largest(step)) > tolerance
-        if not moving.any():
-            return z, np.linalg.inv(hessian), _objective(features, offsets, labels, discounts, z)
+        moving |= warmth > 1.0
+        is_short = _largest(moved) < 4.0 * warmth
+        warmth = np.where(is_short, np.maximum(1.0, COOLING * warmth), warmth)[moving]
+        active = active[moving]
+        if not active.size:
+            break
         if not moving.all():
-            active = active[moving]
             x, b, y, c = x[moving], b[moving], y[moving], c[moving]
-    raise NotConvergedError(
-        f"The fit of {active.size} users did not settle within {MAX_ROUNDS} rounds; "
-        "scale the features to a standard deviation of about one.",
-        last=z,
-    )
+    is_settled = ~np.isin(np.arange(n_users), active)
+    objective = _objective(features, offsets, labels, discounts, z)
+    return z, np.linalg.inv(hessian), objective, is_settled
 
 
 def solve_margin(
@@ -153,20 +166,58 @@ def _objective(
     return loss + 0.5 * np.einsum("pf,pf->p", z, z)
 
 
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """The objectives of users along a Newton step: margins fall by `moved`, `z` by `step`."""
+
+    margins: Float[ndarray, "users comparisons"]
+    moved: Float[ndarray, "users comparisons"]
+    z: Float[ndarray, "users features"]
+    step: Float[ndarray, "users features"]
+    labels: Float[ndarray, "users comparisons"]
+    discounts: Float[ndarray, "users comparisons"]
+    warmth: Float[ndarray, " users"]
+
+    def of(self, users: Bool[ndarray, " users"]) -> "_Lines":
+        """Those of some users."""
+        return _Lines(*(getattr(self, part.name)[users] for part in fields(self)))
+
+    def lowest(self) -> Float[ndarray, " users"]:
+        """Where the objective is lowest between 0 and 1, nearly, and lower than at 0."""
+        own, pull = (np.einsum("pf,pf->p", self.step, end) for end in (self.step, self.z))
+        low, high = np.zeros(len(own)), np.ones(len(own))
+        length = high
+        for turn in range(SEARCH_ROUNDS):
+            margins = (self.margins - length[:, None] * self.moved) / self.warmth[:, None]
+            win = expit(margins)
+            missed = self.discounts * (win - self.labels) * self.moved
+            slope = length * own - pull - missed.sum(axis=1)
+            bend = self.discounts * win * (1.0 - win) * self.moved**2 / self.warmth[:, None]
+            low, high = np.where(slope <= 0, length, low), np.where(slope > 0, length, high)
+            if (high - low <= NARROW * high).all():
+                break
+            newton = length - slope / (own + bend.sum(axis=1))
+            is_inside = (newton > low) & (newton < high) & (turn % 3 < 2)
+            length = np.where(is_inside, newton, 0.5 * (low + high))
+        return np.where(low > 0, low, np.minimum(length, high))
+
+
 def _step_length(
-    moved: Float[ndarray, "users comparisons"],
-    step: Float[ndarray, "users features"],
-    discounts: Float[ndarray, "users comparisons"],
-    curvature: Float[ndarray, "users comparisons"],
+    lines: _Lines, curvature: Float[ndarray, "users comparisons"]
 ) -> Float[ndarray, " users"]:
-    """Share of each Newton step that is sure to lower the objective (module docstring)."""
-    squares = moved * moved
-    own = np.einsum("pf,pf->p", step, step) + 1e-300  # the prior's curvature along the step
-    growth = np.exp(np.minimum(np.abs(moved), 50.0))
-    largest = np.minimum(curvature * growth, 0.25 * discounts)
+    """Share of each Newton step that is taken (module docstring)."""
+    warmth = lines.warmth[:, None]
+    squares, scaled = lines.moved**2, np.abs(lines.moved) / warmth
+    own = np.einsum("pf,pf->p", lines.step, lines.step) + 1e-300  # the prior's curvature
+    growth = np.exp(np.minimum(scaled, 50.0))
+    largest = np.minimum(curvature * growth, 0.25 * lines.discounts / warmth)
     delta = np.einsum("pn,pn->p", squares, curvature) + own
     bound = np.einsum("pn,pn->p", squares, largest) + own
-    return np.minimum(1.0, SAFE_LENGTH * delta / bound)
+    length = np.minimum(1.0, SAFE_LENGTH * delta / bound)
+    is_long = length < 1.0
+    if is_long.any():
+        length[is_long] = lines.of(is_long).lowest()
+    return length
 
 
 def _largest(values: Float[ndarray, "users entries"]) -> Float[ndarray, " users"]:

@@ -75,7 +75,6 @@ def average_over_gain(
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
-        NotConvergedError: a fit did not settle.
     """
     nodes = np.zeros(1)
     if np.size(labels):
@@ -95,7 +94,9 @@ def average_over_gain(
     away = fits.mean - mean
     within = np.einsum("g,gij->ij", share, fits.covariance)
     between = (away.T * share) @ away
-    return Belief(mean, within + between, int(np.size(labels)), float(gain * np.exp(share @ nodes)))
+    mean_gain = float(gain * np.exp(share @ nodes))
+    is_converged = bool(fits.is_converged.all())
+    return Belief(mean, within + between, int(np.size(labels)), mean_gain, is_converged)
 
 
 def _log_posterior(

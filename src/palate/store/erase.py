@@ -67,7 +67,15 @@ def erase_user(database: Database, *, tenant: str = "default", user: str) -> Rec
         connection.execute(delete(users).where(users.c.id == number))
         n_rows = sum(counts.values()) + (number is not None)
         connection.execute(
-            insert(erasures).values(id=receipt, tenant=tenant, n_rows=n_rows, erased_at=now)
+            insert(erasures).values(
+                id=receipt,
+                tenant=tenant,
+                n_rows=n_rows,
+                erased_at=now,
+                n_feedback=counts["feedback"],
+                n_responses=counts["responses"],
+                remains="",
+            )
         )
     return Receipt(
         id=receipt,

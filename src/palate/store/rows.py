@@ -106,7 +106,8 @@ def read_belief(connection: Connection, user: int) -> tuple[Belief | None, str]:
     if row is None:
         return None, ""
     covariance = row.covariance.reshape(len(row.mean), len(row.mean))
-    return Belief(row.mean, covariance, row.n_observations, row.gain), row.learner
+    belief = Belief(row.mean, covariance, row.n_observations, row.gain, row.is_converged)
+    return belief, row.learner
 
 
 def write_belief(connection: Connection, user: int, belief: Belief, *, learner: str) -> None:

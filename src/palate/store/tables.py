@@ -97,6 +97,7 @@ beliefs = Table(
     Column("n_observations", Integer, nullable=False),
     Column("gain", Double, nullable=False),
     Column("learner", String(64), nullable=False),  # digest of prior and settings
+    Column("is_converged", Boolean, nullable=False),
 )
 feedback = Table(
     "feedback",
@@ -144,6 +145,9 @@ erasures = Table(
     Column("tenant", String(64), nullable=False),
     Column("n_rows", Integer, nullable=False),
     Column("erased_at", Double, nullable=False),
+    Column("n_feedback", Integer, nullable=False),
+    Column("n_responses", Integer, nullable=False),
+    Column("remains", Text, nullable=False),  # in the database's files, and until when; or empty
 )
 marks = Table(
     "marks",
