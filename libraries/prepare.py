@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 N_HELPFUL, N_TASKS, N_SCHOOL = 310, 90, 50
+N_PORTFOLIO = 96  # first turns on which the portfolio is measured, never trained on
 SHORTEST, LONGEST = 12, 200  # characters of a prompt
 
 
@@ -44,22 +45,22 @@ def sample(texts: list[str], n: int, *, seed: int) -> list[str]:
 
 
 def main() -> None:
-    """Write `prompts.jsonl`, `simple.jsonl` and `polite.jsonl`."""
+    """Write `prompts.jsonl`, `portfolio.jsonl`, `simple.jsonl` and `polite.jsonl`."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     data, out = options.data, options.out
-    prompts = [
-        *sample(first_turns(rows_of(data / "preferences/helpful.train.jsonl")), N_HELPFUL, seed=0),
-        *sample(
-            [row["prompt"] for row in rows_of(data / "prompts/self_instruct_seed")], N_TASKS, seed=1
-        ),
-        *sample([row["question"] for row in rows_of(data / "prompts/gsm8k")], N_SCHOOL, seed=2),
-    ]
+    turns = first_turns(rows_of(data / "preferences/helpful.train.jsonl"))
+    turns = sample(turns, N_HELPFUL + N_PORTFOLIO, seed=0)
+    tasks = [row["prompt"] for row in rows_of(data / "prompts/self_instruct_seed")]
+    school = [row["question"] for row in rows_of(data / "prompts/gsm8k")]
+    prompts = turns[:N_HELPFUL]
+    prompts += sample(tasks, N_TASKS, seed=1) + sample(school, N_SCHOOL, seed=2)
     prompts = [prompts[k] for k in np.random.default_rng(3).permutation(len(prompts)).tolist()]
     out.mkdir(parents=True, exist_ok=True)
     write(out / "prompts.jsonl", [{"prompt": text} for text in prompts])
+    write(out / "portfolio.jsonl", [{"prompt": text} for text in turns[N_HELPFUL:]])
     for name in ("simple", "polite"):
         pairs = [
             {key: row[key] for key in ("prompt", "chosen", "rejected")}
