@@ -165,5 +165,5 @@ def test_longrope_is_read_up_to_where_its_positions_change(tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", REFUSED)
 def test_families_that_the_engine_cannot_batch_are_refused(kind: str, tmp_path: Path) -> None:
     folder = save(tmp_path / kind, kind, REFUSED[kind])
-    with pytest.raises(FormatError, match="only decoders of attention alone"):
+    with pytest.raises(FormatError, match="use a decoder of attention alone"):
         load_base(folder)

@@ -27,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from palate.core.errors import FormatError, InvalidCoefficientsError
 from palate.models.adapter import Adapter, Factor, load_adapter
 from palate.models.load import Base
-from palate.models.reach import head_of, reach_of
+from palate.models.reach import head_of, is_adaptable, reach_of
 
 Signature = tuple[tuple[int, int, float], ...]  # (expert, rank, scale) of each stacked block
 
@@ -203,14 +203,19 @@ class AdapterBank:
             source = args[0]
             if layer.is_head and self._sequences is not None:
                 source = source.index_select(0, self._sequences)
+            shape = output.shape
+            if source.ndim != 3:  # some models pass all tokens in one axis, or heads in one more
+                by_row = (len(scale.values), -1)
+                source = source.reshape(*by_row, source.shape[-1])
+                output = output.reshape(*by_row, shape[-1])
             if scale.blocks is not None:
                 own = (len(layer.signature), -1)  # [rows, rank, d] below
                 down = layer.down.view(*own, layer.down.shape[1]).index_select(0, scale.blocks)
                 up = layer.up.view(*own, layer.up.shape[1]).index_select(0, scale.blocks)
-                return torch.baddbmm(output, (source @ down.mT) * scale.values, up)
+                return torch.baddbmm(output, (source @ down.mT) * scale.values, up).view(shape)
             inner = nn.functional.linear(source, layer.down) * scale.values  # [rows, seq, ranks]
             flat = torch.addmm(output.flatten(0, 1), inner.flatten(0, 1), layer.up)
-            return flat.view_as(output)
+            return flat.view(shape)
 
         return add
 
@@ -233,10 +238,10 @@ def _require_fit(
             f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} does not "
             "have; use the base it was trained on."
         )
-    if isinstance(module, nn.Embedding):
+    if not is_adaptable(layer, module):
         raise FormatError(
-            f"The expert {expert!r} adapts the embedding {layer!r}; only linear layers can be "
-            "stacked."
+            f"The expert {expert!r} adapts {layer!r}, but only plain linear layers that every "
+            "token passes can be stacked; train it with target_modules 'all-linear'."
         )
     is_linear = isinstance(module, nn.Linear)  # a quantised one's matrix is packed
     d_out, d_in = (module.out_features, module.in_features) if is_linear else matrix.shape[::-1]

@@ -20,8 +20,8 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_files, hash_value
 from palate.models.dtype import AUTO, QUANTIZED, faster_dtype, load_options, require_dtype
 from palate.models.embedded import resolve_base
+from palate.models.probe import require_batchable
 
-ATTENTION = {"full_attention", "sliding_attention"}  # kinds of layers that the engine's cache holds
 _IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model")
 
 
@@ -107,41 +107,22 @@ def load_base(
         raise InvalidInputError(
             f"The base model {name!r} is neither a folder nor a hub id that can be read ({reason})."
         ) from error
-    _require_attention(model, name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     model.requires_grad_(requires_grad=False)
     model.eval()
     if dtype not in QUANTIZED:  # those are on the device already
         nn.Module.to(model, torch.device(device))
+    fingerprint = _fingerprint(place, config=config, model=model)
+    require_batchable(model, name=name, fingerprint=fingerprint)
     return Base(
         model=model,
         tokenizer=tokenizer,
         path=name,
         revision=revision,
-        fingerprint=_fingerprint(place, config=config, model=model),
+        fingerprint=fingerprint,
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
     )
-
-
-def _require_attention(model: PreTrainedModel, name: str) -> None:
-    """Refuse models with states that padding changes, and those that look ahead."""
-    config: Any = model.config.get_text_config()
-    others = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION)
-    is_stateful = bool(getattr(model, "_is_stateful", False))
-    if others or is_stateful or (getattr(config, "is_decoder", None) is False and _peeks(model)):
-        kind = f"{config.model_type!r}" + (f" with {', '.join(others)}" if others else "")
-        raise FormatError(
-            f"The base model {name!r} is of the kind {kind}, but only decoders of attention alone "
-            "can be batched exactly; use a base such as Llama, Qwen3, Mistral or Gemma."
-        )
-
-
-@torch.inference_mode()
-def _peeks(model: PreTrainedModel) -> bool:
-    """Whether the last token changes the logits of those before it, as in an encoder."""
-    left, right = model.eval()(input_ids=torch.tensor([[0, 1, 0], [0, 1, 1]])).logits[:, :2]
-    return not torch.allclose(left, right, rtol=0.01, atol=0.01 * float(left.abs().max()))
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:

@@ -14,10 +14,12 @@ from typing import Literal
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 Reach = Literal["head", "last", "cache"]
 
 BLOCK = re.compile(r"\.(\d+)\.")
+ROUTED = re.compile(r"\.experts\.\d+\.|\brouter\b")
 # linear layers that read a block's input or inner states and make neither its keys nor its values
 AFTER_KEYS = frozenset(
     (
@@ -54,6 +56,16 @@ def reach_of(model: PreTrainedModel, layers: Iterable[str]) -> dict[str, Reach]:
 def is_after_keys(layer: str) -> bool:
     """Whether a layer of this name leaves its own block's keys and values alone."""
     return layer.rpartition(".")[2] in AFTER_KEYS
+
+
+def is_adaptable(layer: str, module: nn.Module | None) -> bool:
+    """Whether every token of a batch passes this layer in turn, and it is a plain matrix.
+
+    Subclasses of `nn.Linear` return other things (PhiMoE's router), except bitsandbytes' own.
+    """
+    name = type(module).__name__
+    is_plain = isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and "Linear" in name)
+    return is_plain and not ROUTED.search(layer)
 
 
 def head_of(model: PreTrainedModel) -> nn.Module | None:

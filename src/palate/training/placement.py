@@ -2,7 +2,8 @@
 
 Target modules, named as in PEFT, or a list of names of layers:
 
-    all-linear  every linear layer of attention and MLP: the most freedom
+    all-linear  every linear layer of attention and MLP: the most freedom; of a mixture of experts
+                all but its routers and the experts, which tokens pass one by one
     lm_head     the unembedding alone: then parameter soup and output soup are the same linear map
     top_no_kv   queries, attention outputs and MLP of the last blocks: keys and values stay the
                 base's, so users can share one cache of the prompt
@@ -15,14 +16,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from pydantic import Field, field_validator
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from palate.core.errors import InvalidInputError
 from palate.core.settings import Settings
-from palate.models.reach import BLOCK, is_after_keys
+from palate.models.reach import BLOCK, is_adaptable, is_after_keys
 
 ALL, HEAD, TOP = "all-linear", "lm_head", "top_no_kv"
 _FUSED = ("c_attn", "qkv_proj", "query_key_value", "qkv", "Wqkv", "W_pack", "in_proj")
@@ -71,7 +72,7 @@ def lora_config(model: PreTrainedModel, settings: AdapterSettings) -> LoraConfig
 
 
 def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[str]:
-    """Names of the adapted layers: endings for `all-linear` and a list, else full names.
+    """Full names of the adapted layers.
 
     Raises:
         InvalidInputError: the base has no such layers.
@@ -84,15 +85,13 @@ def target_modules(model: PreTrainedModel, settings: AdapterSettings) -> list[st
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and BLOCK.search(name)
+        if is_adaptable(name, module) and module is not head and BLOCK.search(name)
     ]
+    layers = linear = _not_fused(model, linear)
     if not isinstance(settings.target_modules, str):
-        endings = {name.rpartition(".")[2] for name in (*linear, *names)}
-        return _listed(settings.target_modules, endings)
-    if settings.target_modules == TOP:
+        layers = _listed(settings.target_modules, (*linear, *names))
+    elif settings.target_modules == TOP:
         layers = _top_without_keys(linear, n_blocks=settings.n_top_blocks)
-    else:
-        layers = sorted({name.rpartition(".")[2] for name in linear})
     if not layers:
         raise InvalidInputError(
             f"The base {model.name_or_path!r} has no linear layers for target_modules "
@@ -111,14 +110,26 @@ def unembedding(model: PreTrainedModel) -> nn.Module:
     return head
 
 
-def _listed(names: Sequence[str], endings: set[str]) -> list[str]:
-    unknown = [name for name in names if name not in endings]
+def _not_fused(model: PreTrainedModel, names: list[str]) -> list[str]:
+    """The layers without those that peft would take for a mixture's fused experts, by their ends.
+
+    It then adapts the experts instead, whose factors belong to no linear layer.
+    """
+    trial = LoraConfig(target_modules=names)
+    convert_peft_config_for_transformers(trial, model=model, conversions=None)
+    kept = trial.target_modules or ()
+    return [name for name in names if name in kept]
+
+
+def _listed(endings: Sequence[str], names: Sequence[str]) -> list[str]:
+    known = {name.rpartition(".")[2] for name in names}
+    unknown = [ending for ending in endings if ending not in known]
     if unknown:
         raise InvalidInputError(
             f"The base has no linear layer {unknown[0]!r}, which target_modules names; it has "
-            f"{', '.join(sorted(endings))}."
+            f"{', '.join(sorted(known))}."
         )
-    return list(names)
+    return [name for name in names if name.rpartition(".")[2] in endings]
 
 
 def _top_without_keys(names: Sequence[str], *, n_blocks: int) -> list[str]:
