@@ -2,16 +2,26 @@
 
     python libraries/evaluate.py LIBRARY --prompts koala.jsonl questions.jsonl --out reports/NAME
 
-Every expert alone (coefficient 1 times the library's strength unless `--strength` says otherwise),
-the base and a system prompt answer held-out prompts; judges of another family than the teachers
-score them: the library's held-back rewards (another trunk, on the half of the pairs that taught
-nothing), and for objectives that a rule defines another measure of the same thing. Guards: cosine
-of prompt and answer, perplexity under the untouched base, share of words in whole sentences.
+Every expert alone, a system prompt, and soups of three objectives answer held-out prompts beside
+the base. Two judges of other families than the teachers score each objective:
+
+    meaning   the library's held-back reward: another trunk, on the pairs that taught nothing
+    form      a measure without training: characters, compressed bytes, reading ease, and lists of
+              courteous and rude words, all of whole sentences only
+
+For an objective that a rule taught, the form is another measure of the same thing, and there is no
+second judge. Guards: cosine of prompt and answer, perplexity under the untouched base, share of
+words in whole sentences, words.
+
+`--curve 0.5,1,2` answers with every expert at these strengths instead.
 """
 
 import argparse
+import itertools
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +37,29 @@ from palate.library.generate import score_all
 from palate.library.rewards import held_back_rewards
 from palate.metrics.intervals import bootstrap_interval
 from palate.rewards.embedder import load_embedder
-from palate.rewards.sentences import whole_sentences, whole_share
+from palate.rewards.rules import reading_ease
+from palate.rewards.sentences import unbroken_share, whole_sentences, whole_share
 from palate.rewards.settings import EMBEDDER
+from palate.rewards.texts import words_of
 
 LONGEST = 400  # characters of a prompt
 GUARDS = ("relevance", "log perplexity", "whole", "words")
-_SHORT, _LONG = 60, 420  # characters: the concise judge's ramp
-_THIN, _DENSE = 60, 300  # compressed bytes: the informative judge's ramp
+_SHORT, _LONG = 60, 420  # characters: brevity's ramp
+_THIN, _DENSE = 60, 300  # compressed bytes: density's ramp
+_HARD, _EASY = 30.0, 90.0  # Flesch's reading ease
+COURTEOUS = frozenset(
+    words_of(
+        "please thank thanks glad happy welcome wonderful great appreciate sorry kind lovely hope "
+        "delighted pleasure friend enjoy"
+    )
+)
+RUDE = frozenset(
+    words_of(
+        "stupid idiot dumb ridiculous nonsense useless pathetic obviously hate lazy waste garbage "
+        "annoying terrible silly boring whatever worthless"
+    )
+)
+_MOST = 3  # different words of a list that are worth 1
 
 
 def brevity(answer: str) -> float:
@@ -48,7 +74,28 @@ def density(answer: str) -> float:
     return min(1.0, max(0.0, (size - _THIN) / (_DENSE - _THIN)))
 
 
-MEASURES = {"concise": brevity, "informative": density}
+def ease(answer: str, *, is_wanted: bool) -> float:
+    """Flesch's reading ease of the whole sentences, [0, 1], times their share."""
+    text = " ".join(whole_sentences(answer))
+    if not text:
+        return 0.0
+    share = min(1.0, max(0.0, (reading_ease(text) - _HARD) / (_EASY - _HARD)))
+    return (share if is_wanted else 1.0 - share) * unbroken_share(answer)
+
+
+def said(answer: str, words: frozenset[str]) -> float:
+    """How many different words of a list the answer has, [0, 1], times the whole share."""
+    return min(1.0, len(words.intersection(words_of(answer))) / _MOST) * unbroken_share(answer)
+
+
+FORMS: dict[str, Callable[[str], float]] = {
+    "elementary": partial(ease, is_wanted=True),
+    "expert": partial(ease, is_wanted=False),
+    "concise": brevity,
+    "informative": density,
+    "friendly": partial(said, words=COURTEOUS),
+    "unfriendly": partial(said, words=RUDE),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,43 +116,39 @@ def main() -> None:
     parser.add_argument("--n-prompts", type=int, default=110)
     parser.add_argument("--n-seeds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=96)
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--strength", type=float, default=None)
-    parser.add_argument("--experts", default="")
-    parser.add_argument("--without-prompt", action="store_true")
+    parser.add_argument("--temperature", type=float, default=None, help="the library's")
+    parser.add_argument("--strength", type=float, default=None, help="the library's")
+    parser.add_argument("--curve", default="", help="strengths, with commas")
+    parser.add_argument("--experts", default="", help="names, with commas")
+    parser.add_argument("--dtype", default="bfloat16")
     options = parser.parse_args()
-    library = Library.load(options.library, base=options.base)
+    library = Library.load(options.library, base=options.base, dtype=options.dtype)
     strength = options.strength or library.strength
     prompts = held_out(options.prompts, options.n_prompts)
     names = options.experts.split(",") if options.experts else list(library.bank.names)
-    policies: dict[str, dict[str, object]] = {"base": {"method": "base"}}
-    for name in names:
-        policies[name] = {"method": "soup", "coefficients": {name: strength}}
-        if not options.without_prompt:
-            policies[f"prompt: {name}"] = {"method": "prompt", "preference": {name: 1.0}}
-    sampling = SamplingParams(temperature=options.temperature, max_tokens=options.max_tokens)
+    curve = [float(value) for value in options.curve.split(",") if value]
+    policies = along(names, curve) if curve else compared_policies(library, names, strength)
+    temperature = options.temperature or library.sampling.temperature
+    sampling = SamplingParams(temperature=temperature, max_tokens=options.max_tokens)
     answers: dict[str, Answers] = {}
     with progress_of("answers, policies") as report:
         for done, (name, known) in enumerate(policies.items(), start=1):
-            outputs = [
-                output
-                for seed in range(options.n_seeds)
-                for output in library.generate(prompts, sampling=sampling, seed=seed, **known)
-            ]
-            texts = [output.text.strip() for output in outputs]
+            texts: list[str] = []
+            for seed in range(options.n_seeds):
+                outputs = library.generate(prompts, sampling=sampling, seed=seed, **known)
+                texts += [output.text.strip() for output in outputs]
             answers[name] = Answers(prompts * options.n_seeds, texts)
             report(done, len(policies))
     scores = {name: judged(library, own) for name, own in answers.items()}
     options.out.mkdir(parents=True, exist_ok=True)
-    result = compared(scores, answers["base"].prompts, n_seeds=options.n_seeds)
     facts = {
         "library": str(options.library),
         "strength": strength,
         "n_prompts": len(prompts),
         "n_seeds": options.n_seeds,
-        "temperature": options.temperature,
+        "temperature": temperature,
         "max_tokens": options.max_tokens,
-        "policies": result,
+        "policies": compared(scores, n_seeds=options.n_seeds),
     }
     write_json(options.out / "experts.json", facts)
     write_jsonl(
@@ -121,6 +164,31 @@ def main() -> None:
     print(table)  # noqa: T201
 
 
+def compared_policies(
+    library: Library, names: Sequence[str], strength: float
+) -> dict[str, dict[str, Any]]:
+    """The base, every expert alone, its system prompt, and soups of one of every two neighbours."""
+    policies: dict[str, dict[str, Any]] = {"base": {"method": "base"}}
+    for name in names:
+        policies[name] = {"method": "soup", "coefficients": {name: strength}}
+        policies[f"prompt: {name}"] = {"method": "prompt", "preference": {name: 1.0}}
+    every = library.manifest.objective_names
+    pairs = [every[k : k + 2] for k in range(0, len(every), 2)] if names == list(every) else []
+    for chosen in itertools.product(*pairs) if pairs else ():
+        thirds = dict.fromkeys(chosen, 1 / len(chosen))
+        policies[f"soup: {', '.join(chosen)}"] = {"method": "soup", "preference": thirds}
+    return policies
+
+
+def along(names: Sequence[str], curve: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """The base, and every expert at every strength."""
+    policies: dict[str, dict[str, Any]] = {"base": {"method": "base"}}
+    for name, strength in itertools.product(names, curve):
+        coefficients = {name: strength}
+        policies[f"{name} at {strength:g}"] = {"method": "soup", "coefficients": coefficients}
+    return policies
+
+
 def held_out(paths: list[Path], n: int) -> list[str]:
     """So many different prompts of the files, of a fit length, in a seeded order."""
     rows = [row for path in paths for row in read_jsonl(path, what="prompts file")]
@@ -129,18 +197,21 @@ def held_out(paths: list[Path], n: int) -> list[str]:
 
 
 def judged(library: Library, answers: Answers) -> dict[str, Float[ndarray, " answers"]]:
-    """By objective and guard, one number for each answer, `[answers]`."""
-    rewards, _ = held_back_rewards(library.files)
+    """By judge and objective, and by guard, one number for each answer, `[answers]`."""
+    rewards, self_judged = held_back_rewards(library.files)
     values = np.clip(rewards.score(answers.prompts, answers.texts), 0.0, 1.0)
-    scores = {name: values[:, column] for column, name in enumerate(rewards.objectives)}
-    for name, measure in MEASURES.items():
-        if name in scores:
-            scores[name] = np.array([measure(text) for text in answers.texts])
+    scores = {
+        f"meaning {name}": values[:, column]
+        for column, name in enumerate(rewards.objectives)
+        if name not in self_judged
+    }
+    for name, form in FORMS.items():
+        scores[f"form {name}"] = np.array([form(text) for text in answers.texts])
     embedder = load_embedder(EMBEDDER, max_length=256)
     left, right = embedder.embed(answers.prompts), embedder.embed(answers.texts)
     scores["relevance"] = (left * right).sum(axis=1)
     scores["log perplexity"] = perplexities(library, answers)
-    scores["whole"] = np.array([whole_share(text) for text in answers.texts])
+    scores["whole"] = np.array([unbroken_share(text) for text in answers.texts])
     scores["words"] = np.array([float(len(text.split())) for text in answers.texts])
     return scores
 
@@ -155,10 +226,10 @@ def perplexities(library: Library, answers: Answers) -> Float[ndarray, " answers
 
 
 def compared(
-    scores: dict[str, dict[str, Float[ndarray, " answers"]]], prompts: list[str], *, n_seeds: int
+    scores: dict[str, dict[str, Float[ndarray, " answers"]]], *, n_seeds: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """By policy and measure: mean, difference to the base and its 95 % interval over prompts."""
-    n = len(prompts) // n_seeds
+    n = len(scores["base"]["words"]) // n_seeds
     result: dict[str, dict[str, dict[str, float]]] = {}
     for name, own in scores.items():
         result[name] = {}
@@ -178,30 +249,32 @@ def compared(
 
 
 def as_markdown(facts: dict[str, Any]) -> str:
-    """The table: own objective, then the guards."""
+    """Gains in the policy's own objectives, judge by judge, then the guards."""
     policies: dict[str, dict[str, dict[str, float]]] = facts["policies"]
     lines = [
         f"Library {facts['library']}, strength {facts['strength']}, {facts['n_prompts']} held-out "
         f"prompts x {facts['n_seeds']} seeds, temperature {facts['temperature']}, at most "
         f"{facts['max_tokens']} tokens. Differences to the base with 95 % intervals over prompts.",
         "",
-        "| policy | own objective, base | gain | relevance | log perplexity | whole | words |",
-        "|---|---|---|---|---|---|---|",
+        "| policy | objective | form | meaning | relevance | log perplexity | whole | words |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, own in policies.items():
-        objective = name.removeprefix("prompt: ")
-        cells = [name]
-        if objective in own:
-            cells += [f"{policies['base'][objective]['mean']:.3f}", _difference(own[objective])]
-        else:
-            cells += ["", ""]
-        cells += [
-            f"{own['words']['mean']:.0f}"
-            if g == "words"
-            else _difference(own[g], is_base=name == "base")
-            for g in GUARDS
+        guards = [
+            f"{own[guard]['mean']:.0f}"
+            if guard == "words"
+            else _difference(own[guard], is_base=name == "base")
+            for guard in GUARDS
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        plain = name.removeprefix("prompt: ").removeprefix("soup: ").partition(" at ")[0]
+        objectives = plain.split(", ") if name != "base" else list(FORMS)
+        for place, objective in enumerate(objectives):
+            cells = [
+                _difference(own[key], is_base=name == "base") if key in own else ""
+                for key in (f"form {objective}", f"meaning {objective}")
+            ]
+            row = [name if place == 0 else "", objective, *cells]
+            lines.append("| " + " | ".join([*row, *(guards if place == 0 else [""] * 4)]) + " |")
     return "\n".join(lines) + "\n"
 
 
