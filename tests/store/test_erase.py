@@ -1,18 +1,19 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import inspect, text
 
-from palate.core.errors import InvalidInputError
+from palate.core.errors import InvalidInputError, UserErasedError
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
-from palate.store import erase
+from palate.store import clear, erase
 from palate.store.database import Database, open_database
-from palate.store.erase import erase_user
+from palate.store.erase import clear_erased, erase_user, list_receipts
 from palate.store.export import export_user
-from palate.store.responses import Response, record_response
+from palate.store.responses import Response, keep_features, record_response
 from palate.store.store import SqlProfileStore
 from store_steps import append_all
 
@@ -81,7 +82,7 @@ def test_after_erasure_the_user_is_in_no_byte_of_the_files(
 def test_the_receipt_says_when_a_reader_kept_the_log_open(
     tmp_path: Path, make_items: MakeItems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erase, "CLEAR_ATTEMPTS", 2)
+    monkeypatch.setattr(clear, "ATTEMPTS", 2)
     database = open_database(str(tmp_path / "users.db"))
     store = SqlProfileStore(database, Learner(Belief(np.zeros(3), np.eye(3))))
     append_all(store, make_items(USER, 3))
@@ -89,9 +90,53 @@ def test_the_receipt_says_when_a_reader_kept_the_log_open(
     reader.execute(text("SELECT count(*) FROM feedback"))
     receipt = erase_user(database, tenant="default", user=USER)
     assert not receipt.is_cleared
+    assert "until `palate users receipts`" in receipt.remains
     reader.close()
-    assert erase_user(database, tenant="default", user=USER).is_cleared
+    assert list_receipts(database) == [receipt]
+    clear_erased(database)
+    (cleared,) = list_receipts(database, identifier=receipt.id)
+    assert cleared == replace(receipt, is_cleared=True, remains="")
     database.close()
+
+
+def test_a_large_database_is_cleared_later(
+    store: SqlProfileStore, make_items: MakeItems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase, "AT_ONCE_BYTES", 1)
+    append_all(store, make_items(USER, 3))
+    assert not erase_user(store.database, user=USER).is_cleared
+    clear_erased(store.database)
+    assert all(receipt.is_cleared for receipt in list_receipts(store.database))
+
+
+def test_what_was_begun_before_an_erasure_is_dropped(
+    store: SqlProfileStore, database: Database, make_items: MakeItems
+) -> None:
+    (verdict,) = make_items(USER, 1)
+    number = store.admit(USER)
+    assert store.admit(USER) == number
+    shown = Response("before", USER, "Why?", ("x",), (), "soup")
+    record_response(database, shown, number=number)
+    erase_user(database, user=USER)
+    late = Response("late", USER, "Why?", ("x",), (), "soup")
+    with pytest.raises(UserErasedError, match="erased meanwhile; nothing was stored"):
+        record_response(database, late, number=number)
+    with pytest.raises(UserErasedError):
+        store.append(verdict, response="before")
+    keep_features(database, "before", [[1.0]])
+    assert store.users() == []
+    assert store.admit(USER) != number
+    with pytest.raises(UserErasedError):  # the user is there again, but it is another
+        record_response(database, late, number=number)
+    assert store.history(USER) == []
+
+
+def test_a_verdict_on_a_response_is_kept_while_it_is_there(
+    store: SqlProfileStore, database: Database, make_items: MakeItems
+) -> None:
+    record_response(database, Response("r", USER, "Why?", ("x",), (), "soup"))
+    assert store.append(make_items(USER, 1)[0], response="r")
+    assert store.users() == [USER]
 
 
 def test_erasing_a_stranger_is_a_receipt_of_nothing(database: Database) -> None:

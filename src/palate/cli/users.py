@@ -90,12 +90,28 @@ def erase(
     print_result(receipt.to_json(), is_json=is_json)
 
 
+@app.command()
+def receipts(
+    database: DatabaseUrl, tenant: Tenant = "default", is_json: options.IsJson = False
+) -> None:
+    """Clear what erased users left in the database's files, and show all receipts."""
+    from palate.store.database import open_database
+    from palate.store.erase import clear_erased, list_receipts
+
+    with closing(open_database(database)) as opened:
+        clear_erased(opened)
+        rows = [receipt.to_json() for receipt in list_receipts(opened, tenant=tenant)]
+    print_result(rows, is_json=is_json)
+
+
 @keys.command()
 def issue(
     database: DatabaseUrl,
     label: Annotated[str, typer.Option(help="Name of the key, for its owner.")] = "",
     tenant: Tenant = "default",
-    role: Annotated[str, typer.Option(help="user, or admin, who may also erase users.")] = "user",
+    role: Annotated[
+        str, typer.Option(help="user; admin may also erase users; operator reads /metrics.")
+    ] = "user",
     days: Annotated[
         float | None, typer.Option(help="Days until it expires; never where absent.")
     ] = None,

@@ -21,6 +21,10 @@ class InvalidCoefficientsError(InvalidInputError):
     """Coefficients have the wrong length, are not finite, or name an unknown expert."""
 
 
+class UserErasedError(InvalidInputError):
+    """The user was erased while something was under way for them; it was dropped."""
+
+
 class MissingExtraError(PalateError, ImportError):
     """An optional dependency is absent; the message names the extra to install."""
 

@@ -4,13 +4,21 @@ SQLite writes ahead (WAL), flushes every commit to disk, and overwrites what is 
 writing transaction takes the write lock at its start, so writers follow each other.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from palate.core.errors import FormatError, InvalidInputError, MissingExtraError, ProviderError
+from palate.core.errors import (
+    FormatError,
+    InvalidInputError,
+    MissingExtraError,
+    PalateError,
+    ProviderError,
+)
 
 try:
     from alembic import command
@@ -19,7 +27,7 @@ try:
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, OperationalError
+    from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, StatementError
 except ModuleNotFoundError as error:
     raise MissingExtraError(
         f"Databases of users need {error.name}; install palate[serve]."
@@ -28,6 +36,9 @@ except ModuleNotFoundError as error:
 MIGRATIONS = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 60  # a writer waits so long for the others
 MIGRATION_LOCK = 727_072_001  # any number that nobody else locks on in PostgreSQL
+UNDONE = ("40001", "40P01")  # PostgreSQL's serialization failure and deadlock
+MAX_TRIES = 5
+Params, Result = ParamSpec("Params"), TypeVar("Result")
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
 
 
@@ -44,36 +55,91 @@ class Database:
 
     @contextmanager
     def writing(self) -> Generator[Connection]:
-        """A transaction that may write; committed at the end, undone by an exception."""
-        with (
-            self.engine.connect().execution_options(is_writing=True) as connection,
-            connection.begin(),
-        ):
+        """A transaction that may write; committed at the end, undone by an exception.
+
+        Raises:
+            ProviderError: the connection broke at the end, so that nobody knows which.
+        """
+        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "READ COMMITTED"}
+        with self._transaction(is_writing=True, **options) as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
         """A transaction that only reads, and sees one moment."""
         options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self.engine.connect().execution_options(**options) as connection, connection.begin():
+        with self._transaction(**options) as connection:
             yield connection
+
+    @contextmanager
+    def _transaction(self, *, is_writing: bool = False, **options: Any) -> Generator[Connection]:
+        connecting = self.engine.connect()
+        is_ending = False
+        try:
+            options["is_writing"] = is_writing
+            with connecting.execution_options(**options) as connection, connection.begin():
+                yield connection
+                is_ending = is_writing
+        except DBAPIError as error:
+            if not (is_ending and error.connection_invalidated):
+                raise
+            raise ProviderError(
+                "The connection to the database broke while it stored this, so it is not known "
+                "whether it did; send it again with the same key, or look whether it is there.",
+                is_retryable=True,
+            ) from error
+        except StatementError as error:
+            if isinstance(error.orig, PalateError):  # a column refuses its value
+                raise error.orig from error
+            raise
+
+    def require_writable(self) -> None:
+        """Refuse a database that cannot be written now: locked, damaged, read-only, not there.
+
+        Raises:
+            DBAPIError: what the database says.
+            ProviderError: the file of SQLite was deleted or replaced, or the server only reads.
+        """
+        with self.writing() as connection:
+            connection.execute(text("SELECT count(*) FROM marks")).scalar()
+            if not self.is_sqlite:
+                if connection.execute(text("SHOW transaction_read_only")).scalar() == "on":
+                    raise ProviderError("The database is read-only; give one that can be written.")
+                connection.execute(text("LOCK TABLE users, feedback IN ROW EXCLUSIVE MODE"))
 
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
 
 
-def open_database(url: str) -> Database:
+def retried(function: Callable[Params, Result]) -> Callable[Params, Result]:
+    """The function of one transaction, called again where PostgreSQL undid it for another's."""
+
+    @wraps(function)
+    def call(*args: Params.args, **named: Params.kwargs) -> Result:
+        for _ in range(MAX_TRIES - 1):
+            try:
+                return function(*args, **named)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in UNDONE:
+                    raise
+        return function(*args, **named)
+
+    return call
+
+
+def open_database(url: str, *, wait_seconds: float = WAIT_SECONDS) -> Database:
     """The database at a URL; an empty one gets the newest schema.
 
     The URL is `sqlite:///users.db`, `postgresql://user:password@host/name`, or a path for SQLite.
+    Whoever waits longer than `wait_seconds` for a lock, a connection or a statement gets an error.
 
     Raises:
         InvalidInputError: the URL is of another kind, or the folder of the file does not exist.
         ProviderError: the server cannot be reached.
         FormatError: the schema is newer than this palate, or older (migrate first).
     """
-    database, newest = connect(url), known_revisions()[0]
+    database, newest = connect(url, wait_seconds=wait_seconds), known_revisions()[0]
     try:
         revision = schema_revision(database) or migrate(database)
     except BaseException:
@@ -88,8 +154,8 @@ def open_database(url: str) -> Database:
     return database
 
 
-def connect(url: str) -> Database:
-    """The database at a URL, whatever its schema.
+def connect(url: str, *, wait_seconds: float = WAIT_SECONDS) -> Database:
+    """The database at a URL, whatever its schema; a new file is its owner's only.
 
     Raises:
         InvalidInputError: the URL is of another kind, or the folder of the file does not exist.
@@ -97,25 +163,43 @@ def connect(url: str) -> Database:
     address = url if "://" in url else f"sqlite:///{url}"
     try:
         parsed = make_url(address)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # a port that is no number
         raise InvalidInputError(f"The database URL cannot be read ({error}).") from error
     kind = parsed.get_backend_name()
     if kind == "postgresql":
         server = parsed.set(drivername="postgresql+psycopg")
-        return Database(create_engine(server, pool_pre_ping=True, pool_timeout=10))
+        wait = int(1000 * wait_seconds)
+        limits = {
+            "connect_timeout": max(2, int(wait_seconds)),
+            "tcp_user_timeout": wait,
+            "options": f"-c lock_timeout={wait} -c idle_in_transaction_session_timeout={6 * wait}"
+            + f" -c statement_timeout={6 * wait if wait_seconds < WAIT_SECONDS else 0}",
+        }
+        return Database(
+            create_engine(
+                server,
+                pool_pre_ping=True,
+                pool_timeout=wait_seconds,
+                connect_args={k: v for k, v in limits.items() if k not in parsed.query},
+            )
+        )
     if kind != "sqlite":
         raise InvalidInputError(
             f"The database kind {kind!r} is unknown; use sqlite:///FILE or postgresql://..."
         )
-    if parsed.database in (None, "", ":memory:"):
+    if parsed.database in (None, "", ":memory:") or parsed.database.startswith("file:"):
         raise InvalidInputError("A SQLite database needs a file; give sqlite:///FILE.")
     folder = Path(parsed.database).parent
     if not folder.is_dir():
         raise InvalidInputError(
             f"The folder {str(folder)!r} of the database does not exist; make it first."
         )
-    engine = create_engine(parsed, connect_args={"timeout": WAIT_SECONDS})
-    _prepare_sqlite(engine)
+    with suppress(FileExistsError):
+        os.close(os.open(parsed.database, os.O_CREAT | os.O_EXCL, 0o600))
+    engine = create_engine(
+        parsed, pool_timeout=wait_seconds, connect_args={"timeout": wait_seconds}
+    )
+    _prepare_sqlite(engine, Path(parsed.database))
     return Database(engine)
 
 
@@ -188,7 +272,21 @@ def known_revisions() -> list[str]:
     return [revision.revision for revision in script.walk_revisions()]
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _prepare_sqlite(engine: Engine, path: Path) -> None:
+    opened = path.stat()
+
+    def require_same_file(*_: object) -> None:
+        try:
+            is_same = os.path.samestat(path.stat(), opened)
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise ProviderError(
+                "The file of the database was deleted or replaced while it was open; nothing more "
+                "is stored. Bring it back, or start again.",
+                is_retryable=True,
+            )
+
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
@@ -198,7 +296,10 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     def on_begin(connection: Connection) -> None:
         is_writing = connection.get_execution_options().get("is_writing", False)
+        if is_writing:
+            require_same_file()
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
+    event.listen(engine, "do_connect", require_same_file)  # SQLite would make an empty file
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)

@@ -1,9 +1,9 @@
 """Forgetting a user, with a receipt that does not name the user.
 
-All rows of the user go in one transaction. What a database leaves behind is then cleared: SQLite
-overwrites deleted content with zeros and empties the write-ahead log into the file; PostgreSQL
-vacuums dead rows away. Backups, replicas and PostgreSQL's own log segments are outside the
-database and age out by their own rules.
+All rows of the user go in one transaction, and with them the user's number, which is never given
+again: what was begun for the user before finds nobody to belong to. What the database's files
+still hold is cleared at once where the database is small, and otherwise by `clear_erased`; the
+receipt says what remains.
 """
 
 import time
@@ -11,32 +11,31 @@ import uuid
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import Row, delete, func, insert, select, update
 
 from palate.core.errors import InvalidInputError
-from palate.store.database import Database
+from palate.store.clear import REMAINS, clear, n_bytes
+from palate.store.database import Database, retried
 from palate.store.rows import find_number
 from palate.store.tables import beliefs, erasures, feedback, responses, users
 
-CLEAR_ATTEMPTS = 50  # readers may hold the write-ahead log for a while
-CLEAR_PAUSE_SECONDS = 0.1  # that each attempt waits for them
+AT_ONCE_BYTES = 2**26  # a larger database is not written anew while somebody waits for a receipt
 
 
 @dataclass(frozen=True)
 class Receipt:
     """Proof of an erasure that does not name the user: counts of erased rows."""
 
-    id: str  # kept in the table `erasures`
+    id: str
     tenant: str
     n_feedback: int
     n_responses: int
     n_rows: int  # rows of all tables
     erased_at: float  # seconds since 1970
-    # whether the deleted content was also cleared from the database's files; false when another
-    # connection kept the write-ahead log open all the while
-    is_cleared: bool
+    is_cleared: bool  # whether nothing remains in the database's files
+    remains: str  # what remains there, and until when
     kind: Literal["erasure-receipt"] = "erasure-receipt"
-    schema_version: int = 1
+    schema_version: int = 2
 
     def to_json(self) -> dict[str, Any]:
         """The receipt as plain data."""
@@ -54,54 +53,63 @@ def erase_user(database: Database, *, tenant: str = "default", user: str) -> Rec
     """
     if not user:
         raise InvalidInputError("Erasing needs the user's identifier; it is empty.")
-    now, receipt = time.time(), str(uuid.uuid4())
+    receipt = _delete(database, tenant=tenant, user=user)
+    if n_bytes(database) <= AT_ONCE_BYTES:
+        clear_erased(database)
+    return list_receipts(database, tenant=tenant, identifier=receipt)[0]
+
+
+def clear_erased(database: Database) -> None:
+    """Clear what erased users left in the database's files, and note it in their receipts.
+
+    The database is written anew: writers wait, on PostgreSQL readers too.
+    """
+    with database.reading() as connection:
+        is_open = erasures.c.remains != ""
+        waiting = connection.execute(select(erasures.c.id).where(is_open)).scalars().all()
+    if waiting:
+        remains = clear(database)
+        with database.writing() as connection:
+            done = update(erasures).where(erasures.c.id.in_(waiting))
+            connection.execute(done.values(remains=remains))
+
+
+def list_receipts(
+    database: Database, *, tenant: str = "default", identifier: str | None = None
+) -> list[Receipt]:
+    """Receipts of the tenant, oldest first; only the one of an identifier, if given."""
+    query = select(erasures).where(erasures.c.tenant == tenant).order_by(erasures.c.erased_at)
+    if identifier is not None:
+        query = query.where(erasures.c.id == identifier)
+    with database.reading() as connection:
+        return [_receipt_of(row) for row in connection.execute(query)]
+
+
+def _receipt_of(row: Row[Any]) -> Receipt:
+    return Receipt(**row._mapping, is_cleared=row.remains == "")
+
+
+@retried
+def _delete(database: Database, *, tenant: str, user: str) -> str:
+    """Delete the user's rows; the identifier of the receipt."""
+    receipt, counts = str(uuid.uuid4()), dict[str, int]()
     with database.writing() as connection:
         number = find_number(connection, tenant=tenant, name=user, is_locked=True)
-        counts: dict[str, int] = {}
         for table in (feedback, responses, beliefs):
             own = table.c.user == number
-            counts[table.name] = connection.execute(
-                select(func.count()).select_from(table).where(own)
-            ).scalar_one()
+            query = select(func.count()).select_from(table).where(own)
+            counts[table.name] = connection.execute(query).scalar_one()
             connection.execute(delete(table).where(own))
         connection.execute(delete(users).where(users.c.id == number))
-        n_rows = sum(counts.values()) + (number is not None)
         connection.execute(
             insert(erasures).values(
                 id=receipt,
                 tenant=tenant,
-                n_rows=n_rows,
-                erased_at=now,
+                n_rows=sum(counts.values()) + (number is not None),
+                erased_at=time.time(),
                 n_feedback=counts["feedback"],
                 n_responses=counts["responses"],
-                remains="",
+                remains=REMAINS,
             )
         )
-    return Receipt(
-        id=receipt,
-        tenant=tenant,
-        n_feedback=counts["feedback"],
-        n_responses=counts["responses"],
-        n_rows=n_rows,
-        erased_at=now,
-        is_cleared=_clear(database),
-    )
-
-
-def _clear(database: Database) -> bool:
-    """Clear deleted content from the files; false if others kept the write-ahead log open."""
-    if not database.is_sqlite:
-        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        with connection:
-            connection.execute(text("VACUUM users, beliefs, feedback, responses"))
-        return True
-    raw = database.engine.raw_connection()
-    try:
-        raw.cursor().execute(f"PRAGMA busy_timeout = {int(1000 * CLEAR_PAUSE_SECONDS)}")
-        for _ in range(CLEAR_ATTEMPTS):
-            busy, *_ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if not busy:
-                return True
-    finally:
-        raw.invalidate()  # the short wait is not for others to inherit
-    return False
+    return receipt

@@ -12,7 +12,7 @@ from sqlalchemy import Row, insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Feedback, FeedbackKind
-from palate.store.database import Database
+from palate.store.database import Database, retried
 from palate.store.rows import lock_user
 from palate.store.tables import responses, users
 
@@ -77,19 +77,25 @@ class Response:
 _COLUMNS = tuple(field.name for field in fields(Response) if field.name != "user")
 
 
-def record_response(database: Database, response: Response, *, tenant: str = "default") -> None:
-    """Keep what was shown; the user is added if there is none.
+@retried
+def record_response(
+    database: Database, response: Response, *, tenant: str = "default", number: int | None = None
+) -> None:
+    """Keep what was shown; the user is added if there is none, but not where a number is given.
+
+    The number is the one that `SqlProfileStore.admit` gave when the answer was begun.
 
     Raises:
         InvalidInputError: the identifier of the response is taken.
+        UserErasedError: the user was erased since the answer was begun.
     """
     with database.writing() as connection:
         taken = select(responses.c.id).where(responses.c.id == response.id)
         if connection.execute(taken).scalar() is not None:
             raise InvalidInputError(f"The response {response.id!r} was recorded before.")
         values = {name: getattr(response, name) for name in _COLUMNS}
-        number = lock_user(connection, tenant=tenant, name=response.user)
-        connection.execute(insert(responses).values(user=number, **values))
+        owner = lock_user(connection, tenant=tenant, name=response.user, number=number)
+        connection.execute(insert(responses).values(user=owner, **values))
 
 
 def find_response(

@@ -6,7 +6,7 @@ import numpy as np
 from sqlalchemy import Connection, Row, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from palate.core.errors import InvalidInputError
+from palate.core.errors import InvalidInputError, UserErasedError
 from palate.core.types import Belief, Feedback, FeedbackKind
 from palate.store.tables import beliefs, feedback, tenants, users
 
@@ -21,12 +21,17 @@ def find_number(
     return connection.execute(query).scalar()
 
 
-def lock_user(connection: Connection, *, tenant: str, name: str) -> int:
+def lock_user(connection: Connection, *, tenant: str, name: str, number: int | None = None) -> int:
     """The user's number, locked until the transaction ends; added if there is none.
 
     Raises:
         InvalidInputError: the identifier is empty.
+        UserErasedError: a number was given, and the user no longer has it.
     """
+    if number is not None:
+        if find_number(connection, tenant=tenant, name=name, is_locked=True) != number:
+            raise UserErasedError(f"The user {name!r} was erased meanwhile; nothing was stored.")
+        return number
     if not name or not tenant:
         raise InvalidInputError("A user and a tenant need an identifier that is not empty.")
     require_tenant(connection, tenant=tenant)

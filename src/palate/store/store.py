@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from palate.core.decision import Known
 from palate.core.types import Belief, Feedback
-from palate.store.database import Database
+from palate.store.database import Database, retried
 from palate.store.rows import (
     find_number,
     is_known,
@@ -23,7 +23,7 @@ from palate.store.rows import (
     write_belief,
     write_feedback,
 )
-from palate.store.tables import users
+from palate.store.tables import responses, users
 from palate.store.users import list_users
 
 if TYPE_CHECKING:
@@ -38,16 +38,38 @@ class SqlProfileStore:
     learner: "Learner"
     tenant: str = "default"
 
-    def append(self, feedback: Feedback) -> bool:
-        """Keep the feedback and learn from it; false when its key was already there.
+    def admit(self, user: str) -> int:
+        """The user's number, for what is begun now; the user is added if there is none.
 
         Raises:
+            InvalidInputError: the identifier is empty.
+        """
+        with self.database.reading() as connection:
+            number = find_number(connection, tenant=self.tenant, name=user)
+        if number is None:
+            with self.database.writing() as connection:
+                number = lock_user(connection, tenant=self.tenant, name=user)
+        return number
+
+    @retried
+    def append(self, feedback: Feedback, *, response: str | None = None) -> bool:
+        """Keep the feedback and learn from it; false when its key was already there.
+
+        With the identifier of the response that it judges, it is kept only while that is there;
+        without one the user is added if there is none.
+
+        Raises:
+            UserErasedError: the response is not there; it went with its user.
             InvalidInputError: the key was used by this user for other feedback, or the features
                 are of another width than beliefs.
         """
         name = feedback.user
         with self.database.writing() as connection:
-            user = lock_user(connection, tenant=self.tenant, name=name)
+            number = None
+            if response is not None:
+                owner = select(responses.c.user).where(responses.c.id == response)
+                number = connection.execute(owner).scalar() or 0  # 0 is nobody's
+            user = lock_user(connection, tenant=self.tenant, name=name, number=number)
             if is_known(connection, user, feedback):
                 return False
             belief = self._current(connection, user)

@@ -26,6 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
 
@@ -40,6 +41,21 @@ class _Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: object) -> Any:  # noqa: ARG002
         return None if value is None else _tuples(json.loads(value))
+
+
+class _Text(TypeDecorator[str]):
+    """A column of text of users, which databases take or refuse alike."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:  # noqa: ARG002
+        is_good = value is None or value == value.replace("\0", "").encode(errors="ignore").decode()
+        if not is_good:
+            raise InvalidInputError(
+                f"The text {value!r:.40} holds NUL or half a surrogate pair; remove it."
+            )
+        return value
 
 
 class _Vector(TypeDecorator[Any]):
@@ -73,10 +89,10 @@ users = Table(
     metadata,
     Column("id", Key, primary_key=True, autoincrement=True),
     Column("tenant", String(64), ForeignKey("tenants.id"), nullable=False),
-    Column("name", Text, nullable=False),
+    Column("name", _Text, nullable=False),
     Column("created_at", Double, nullable=False, default=time.time),
     Column("preference", _Json),  # as the user stated it
-    Column("instruction", Text),  # in the user's own words
+    Column("instruction", _Text),  # in the user's own words
     Column("forgotten", Integer, nullable=False, default=0),  # feedback up to here is not learned
     UniqueConstraint("tenant", "name"),
     sqlite_autoincrement=True,  # the number of an erased user is never given again
@@ -104,20 +120,20 @@ feedback = Table(
     metadata,
     _owner(primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("key", Text),
+    Column("key", _Text),
     Column("kind", String(16), nullable=False),
     Column("features", _Vector, nullable=False),
     Column("label", Double, nullable=False),
-    Column("group", Text, nullable=False),
+    Column("group", _Text, nullable=False),
     Column("created_at", Double, nullable=False, default=time.time),
     UniqueConstraint("user", "key"),
 )
 responses = Table(
     "responses",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", _Text, primary_key=True),
     _owner(nullable=False, index=True),
-    Column("prompt", Text, nullable=False),
+    Column("prompt", _Text, nullable=False),
     Column("shown", _Json, nullable=False),  # answers
     Column("features", _Json, nullable=False),  # one vector for each answer, or none yet
     Column("method", String(64), nullable=False),
