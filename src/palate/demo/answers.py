@@ -1,6 +1,7 @@
 """The demo's answers: every decision is `Library.decide`'s, and no answer is sampled twice."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 from palate.core.decision import AUTO, Decision, Known, last_user_text
 from palate.core.progress import progress_of
@@ -10,7 +11,7 @@ from palate.demo.users import DemoUser
 from palate.library.generate import Output, generate_all
 from palate.library.library import Library
 
-SAMPLING = SamplingParams(temperature=0.5, top_p=0.9, max_tokens=90)  # small bases ramble at 1.0
+MAX_TOKENS = 90  # of an answer
 BASE, PROMPT = "base", "prompt"
 _BATCH = 64  # answers between two lines of progress
 Place = tuple[str, str, str]  # method, name of the user (empty for the base), prompt
@@ -23,12 +24,14 @@ class Writer:
         """Nothing is sampled yet."""
         self.library = library
         self.seed = seed
+        self.sampling = replace(library.sampling, max_tokens=MAX_TOKENS)  # as users are served
         self._written: dict[Hashable, Output] = {}
 
     def write(
-        self, decisions: Sequence[Decision], *, name: str, sampling: SamplingParams = SAMPLING
+        self, decisions: Sequence[Decision], *, name: str, max_tokens: int = MAX_TOKENS
     ) -> list[Output]:
         """The answers of these decisions, in order; `name` is what the progress line says."""
+        sampling = replace(self.sampling, max_tokens=max_tokens)
         keys = [self._key(decision, sampling) for decision in decisions]
         new = {
             key: decision

@@ -1,7 +1,6 @@
 """One user learned from verdicts on pairs of answers, by the functions that the server calls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +12,7 @@ from palate.core.decision import Decision, Known
 from palate.core.progress import note, progress_of
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback, Interval
-from palate.demo.answers import SAMPLING, Writer
+from palate.demo.answers import Writer
 from palate.demo.gains import Judge, mean_interval
 from palate.demo.report import LearnedStory, Wanted
 from palate.demo.users import DemoUser
@@ -25,7 +24,7 @@ from palate.preferences.simulated import SimulatedUser
 
 N_EXPERTS = 2  # whose answers are compared at a prompt, beside the base's
 LABEL_GAIN = 10.0  # log-odds of a verdict per unit of utility
-SHORT = replace(SAMPLING, max_tokens=40)
+SHORT = 40  # tokens of an answer
 _HALF_WIDTH = float(ndtri(0.975))  # of a 95 % interval, standard deviations
 
 
@@ -91,7 +90,7 @@ def _verdicts(
         for own in (None, *(experts[k] for k in chosen)):
             known = Known(coefficients={name: float(name == own) for name in experts})
             decisions.append(library.decide(prompt, known, method="soup"))
-    outputs = writer.write(decisions, name="answers to compare", sampling=SHORT)
+    outputs = writer.write(decisions, name="answers to compare", max_tokens=SHORT)
     size, verdicts, n_agreeing = len(outputs) // len(prompts), list[Feedback](), 0
     with progress_of("verdicts") as report:
         for place, prompt in enumerate(prompts):

@@ -11,7 +11,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import member_plan
 from palate.core.progress import note, progress_of
 from palate.core.protocols import Request
-from palate.demo.answers import BASE, SAMPLING, Writer
+from palate.demo.answers import BASE, Writer
 from palate.demo.gains import mean_interval
 from palate.demo.report import RuleStory
 from palate.engine.bank import AdapterBank
@@ -102,7 +102,7 @@ def _answers(writer: Writer, adapter: Mapping[str, Factor], prompts: Sequence[st
     bank = AdapterBank(library.base, {"rule": adapter})
     plan = member_plan(index=0, n_experts=1)
     requests = [
-        Request(library.format(prompt), plan, SAMPLING, writer.seed_of(prompt))
+        Request(library.format(prompt), plan, writer.sampling, writer.seed_of(prompt))
         for prompt in prompts
     ]
     try:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from palate.core.decision import Known
-from palate.demo.answers import SAMPLING, Writer
+from palate.demo.answers import Writer
 from palate.demo.report import TokenStory
 from palate.demo.users import DemoUser
 from palate.engine.detokenize import token_texts
@@ -25,7 +25,7 @@ def token_story(writer: Writer, user: DemoUser, prompt: str) -> TokenStory:
     library = writer.library
     if library.controller is not None:
         explanation = explain_answer(
-            library, prompt, user.preference, sampling=SAMPLING, seed=writer.seed
+            library, prompt, user.preference, sampling=writer.sampling, seed=writer.seed
         )
         return TokenStory(user, "mixture", explanation)
     decision = library.decide(prompt, Known(preference=user.preference), method="soup")
