@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import is_finite_number, read_jsonl
+from palate.core.files import is_finite_number, numbered_jsonl
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +47,14 @@ def load_votes(folder: Path) -> list[VoteTable]:
     """
     known: dict[str, dict[str, int]] = defaultdict(dict)
     flagged: set[tuple[str, str]] = set()
-    for number, row in enumerate(read_jsonl(folder / "items.jsonl", what="items file"), start=1):
+    for number, row in numbered_jsonl(folder / "items.jsonl", what="items file").items():
         topic, item = _key(row, "item", file="items.jsonl", number=number)
         if row.get("flagged"):
             flagged.add((topic, item))
         else:
             known[topic].setdefault(item, len(known[topic]))
     users: dict[str, list[dict[int, float]]] = defaultdict(list)
-    for number, row in enumerate(read_jsonl(folder / "votes.jsonl", what="votes file"), start=1):
+    for number, row in numbered_jsonl(folder / "votes.jsonl", what="votes file").items():
         topic, _ = _key(row, "user", file="votes.jsonl", number=number)
         votes = _votes(row, number=number)
         columns = known[topic]

@@ -139,3 +139,22 @@ def test_hashes_do_not_depend_on_the_order_of_keys_but_on_every_value() -> None:
     assert files.hash_value({"a": 1, "b": 2}) == files.hash_value({"b": 2, "a": 1})
     assert files.hash_value({"a": 1}) != files.hash_value({"a": 2})
     assert files.hash_bytes(b"ab", b"c") != files.hash_bytes(b"a", b"bc")
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "1" * 10_000])
+def test_json_that_python_cannot_read_is_refused_with_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InvalidInputError, match=r"not valid JSON \(it cannot be read"):
+        files.read_json(tmp_path / "a.json")
+    (tmp_path / "a.jsonl").write_text(f'{{"x": {text}}}')
+    with pytest.raises(InvalidInputError, match="Line 1 of the file"):
+        files.read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_an_integer_too_large_for_a_float_is_no_finite_number() -> None:
+    assert [files.is_finite_number(value) for value in (10**400, 3, -0.5, True)] == [
+        False,
+        True,
+        True,
+        False,
+    ]

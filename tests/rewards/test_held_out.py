@@ -63,6 +63,21 @@ def test_length_baselines_are_counted_by_hand() -> None:
     assert found.loss == pytest.approx(np.log(2))
 
 
+def test_a_reward_that_is_mostly_length_says_so() -> None:
+    train = lengths((9, 3), (8, 2), name="t")
+    validation = lengths((5, 3), (6, 4), (2, 9), (1, 8), (7, 7), name="v")
+    margins = np.array([1.0, 1.0, -1.0, 1.0, 1.0])  # longer, longer, longer, shorter, neither
+    found = held_out_of(margins, validation=validation, length_coefficients=fit_length(train))
+    assert found.prefers_longer == 3 / 4
+    assert found.is_above_length
+    assert found.length_warning == (
+        "mostly length: it prefers the longer answer in 75% of the held-out pairs, people in 50%"
+    )
+    margins = np.array([1.0, 1.0, 1.0, 1.0, 1.0])
+    fair = held_out_of(margins, validation=validation, length_coefficients=fit_length(train))
+    assert (fair.prefers_longer, fair.length_warning) == (0.5, None)
+
+
 def test_the_fitted_baseline_learns_that_shorter_wins() -> None:
     train = lengths((1, 5), (2, 9), (3, 7), (4, 6), name="t")
     validation = lengths((1, 2), (3, 5), (9, 4), name="v")

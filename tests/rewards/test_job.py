@@ -100,3 +100,15 @@ def test_a_trunk_that_is_no_model_is_refused(files: Path, tmp_path: Path) -> Non
     (tmp_path / "trunk").mkdir()
     with pytest.raises(FormatError, match="not a model with a tokenizer"):
         train_reward(job(files, tmp_path / "out", trunk=str(tmp_path / "trunk")))
+
+
+def test_equal_answers_are_scored_as_a_tie(files: Path, tmp_path: Path) -> None:
+    train_reward(job(files, tmp_path / "friendly"))
+    rows = (files / "validation.jsonl").read_text().splitlines()
+    tie = json.dumps({"prompt": "Explain rain.", "chosen": "It rains.", "rejected": "It rains."})
+    (tmp_path / "tie.jsonl").write_text("\n".join([*rows[:9], tie]))
+    scored = score_file(tmp_path / "friendly", tmp_path / "tie.jsonl")
+    assert len(scored.scores) == 10
+    assert scored.scores[9][0] == scored.scores[9][1]
+    assert scored.held_out is not None
+    assert scored.held_out.accuracy.estimate == pytest.approx(0.95)

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from trl.data_utils import maybe_extract_prompt
 
 from palate.build.run_file import read_prompts
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.rewards.pairs import read_pairs
-from palate.rewards.rows import has_pairs, read_completions, read_rows
+from palate.rewards.rows import has_pairs, read_completions, read_rows, texts_of
+from palate.rewards.texts import turns_of
 
 PAIRS: list[dict[str, Any]] = [
     {"prompt": f"Question {k}?", "chosen": f"Answer {k}", "rejected": "No", "objective": "kind"}
@@ -118,3 +120,73 @@ def test_pairs_and_answers_are_distinguished(tmp_path: Path) -> None:
     assert not has_pairs(write(tmp_path / "a.jsonl", ROW))
     assert has_pairs(write(tmp_path / "b.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b"}))
     assert not has_pairs(write(tmp_path / "c.jsonl"))
+
+
+def say(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+ASK = say("user", "Why?")
+CHATS = {"chosen": [ASK, say("assistant", "So.")], "rejected": [ASK, say("assistant", "No.")]}
+
+
+@pytest.mark.parametrize("more", [{}, {"prompt": "Why?"}, {"prompt": [ASK]}])
+def test_answers_that_are_whole_chats_begin_with_the_prompt(more: dict[str, Any]) -> None:
+    """The shape of UltraFeedback; TRL's `maybe_extract_prompt` on the same rows."""
+    row = {**CHATS, **more}
+    assert texts_of(row, "chosen", "rejected", place="Row") == ["Why?", "So.", "No."]
+    wanted = maybe_extract_prompt(dict(CHATS))
+    assert wanted["prompt"] == [ASK]
+    assert (wanted["chosen"], wanted["rejected"]) == (CHATS["chosen"][1:], CHATS["rejected"][1:])
+
+
+def test_equal_chats_are_a_tie_after_their_prompt() -> None:
+    row = {"chosen": CHATS["chosen"], "rejected": CHATS["chosen"]}
+    assert texts_of(row, "chosen", "rejected", place="Row") == ["Why?", "So.", "So."]
+
+
+def test_a_conversation_is_a_transcript_of_which_the_turns_come_back() -> None:
+    turns = [say("system", "Be kind."), ASK, say("assistant", "So."), say("user", "And?")]
+    row = {"prompt": turns, "completion": [say("assistant", "Then.")]}
+    prompt, answer = texts_of(row, "completion", place="Row")
+    assert prompt == "System: Be kind.\n\nHuman: Why?\n\nAssistant: So.\n\nHuman: And?"
+    assert turns_of(prompt) == turns
+    assert answer == "Then."
+
+
+def test_a_message_that_reads_like_a_speaker_stays_the_users() -> None:
+    row = {"prompt": [say("user", "Human: I am one.")], "completion": "x"}
+    assert turns_of(texts_of(row, "completion", place="Row")[0]) == row["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (
+            {"chosen": [ASK, ASK], "rejected": [ASK, say("assistant", "No.")]},
+            "'chosen' that is not",
+        ),
+        ({"prompt": "p", "chosen": [ASK], "rejected": "x"}, "not one message of the assistant"),
+        ({**CHATS, "chosen": [*CHATS["chosen"], ASK]}, "'chosen' that is not one message"),
+        ({**CHATS, "prompt": [say("tool", "4")]}, "role 'tool' in 'prompt'; use system, user"),
+        ({"prompt": [say("user", "a\n\nAssistant: b")], **CHATS}, "begins like a speaker"),
+        ({"chosen": "a", "rejected": "b"}, "has no 'prompt'"),
+    ],
+)
+def test_what_is_no_answer_to_a_prompt_is_refused(row: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        texts_of(row, "chosen", "rejected", place="Row 1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['\ufeff\n{"a": 1}\n\n{"a": 2}\n', '\n{"a": 1}\r\n\n\ufeff{"a":\r2}'],
+)
+def test_marks_of_byte_order_and_lone_carriage_returns_do_no_harm(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(text.encode())
+    rows, places = read_rows(path, what="file")
+    assert rows == [{"a": 1}, {"a": 2}]
+    assert [place.split(" of ")[0] for place in places] == ["Line 2", "Line 4"]

@@ -55,8 +55,8 @@ def train(
     )
     card = train_reward(job).card
     print_result({"folder": str(out), **card.model_dump(mode="json")}, is_json=is_json)
-    if not is_json and not card.held_out.is_above_length:
-        typer.echo("warning: no better than length alone, which it may have learned")
+    if not is_json and card.held_out.length_warning is not None:
+        typer.echo(f"warning: {card.held_out.length_warning}")
     if not is_json and card.calibration is None:
         typer.echo("not calibrated: it ranks, but gives no number in [0, 1]")
 

@@ -6,9 +6,9 @@ new, never half of either. JSONL logs that are appended to may end in a torn lin
 
 import hashlib
 import json
-import math
 import os
 import shutil
+import sys
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
@@ -149,16 +149,24 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def read_jsonl(
     path: Path, *, what: str = "file", is_torn_end_dropped: bool = False
 ) -> list[JsonObject]:
-    """The objects, one a line; blank lines are skipped.
+    """The objects of `numbered_jsonl`, without the numbers of their lines."""
+    return [*numbered_jsonl(path, what=what, is_torn_end_dropped=is_torn_end_dropped).values()]
+
+
+def numbered_jsonl(
+    path: Path, *, what: str = "file", is_torn_end_dropped: bool = False
+) -> dict[int, JsonObject]:
+    """The objects, one a line, by the number of the line; blank lines are skipped.
 
     A last line that is cut off, as after a crash, may be left out.
 
     Raises:
         InvalidInputError: the file is missing or not UTF-8, or a line is not a JSON object.
     """
-    lines = require_file(path, what=what).read_bytes().removeprefix(BOM_UTF8).split(b"\n")
-    rows: list[JsonObject] = []
-    for number, line in enumerate(lines, start=1):
+    lines = require_file(path, what=what).read_bytes().split(b"\n")
+    rows: dict[int, JsonObject] = {}
+    for number, whole in enumerate(lines, start=1):
+        line = whole.removeprefix(BOM_UTF8)  # also where files were joined
         if not line.strip():
             continue
         try:
@@ -175,7 +183,7 @@ def read_jsonl(
                 f"Line {number} of the {what} {str(path)!r} is not a JSON object; "
                 "write one object a line."
             )
-        rows.append(row)
+        rows[number] = row
     return rows
 
 
@@ -212,7 +220,12 @@ def _plain(value: object) -> object:
 
 
 def _parse(text: str) -> Any:
-    value = json.loads(text, parse_constant=_refuse_constant)
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:  # nested too deeply, a number of too many digits
+        raise json.JSONDecodeError(f"it cannot be read: {error}", text, 0) from error
     if "\\ud" in text.lower():  # half a pair of escapes is no character and cannot be written
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -227,4 +240,5 @@ def _refuse_constant(name: str) -> float:
 
 def is_finite_number(value: object) -> bool:
     """Whether a JSON value is a finite number (and not a boolean)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # also of integers too large for a float

@@ -83,20 +83,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two different answers to one prompt, of which one was preferred."""
+    """Two answers to one prompt, of which one was preferred; equal ones can only be scored."""
 
     prompt: str
     chosen: str
     rejected: str
     objective: str = ""  # by which it was preferred; may be empty
     id: str = ""  # in its file; may be empty
-
-    def __post_init__(self) -> None:
-        """Refuse a pair that says nothing."""
-        if self.chosen == self.rejected:
-            raise InvalidInputError(
-                f"The pair {self.id or self.prompt[:40]!r} has chosen == rejected; remove it."
-            )
 
 
 @dataclass(frozen=True)

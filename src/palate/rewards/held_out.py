@@ -21,6 +21,7 @@ from palate.rewards.pairs import PairSet
 from palate.rewards.texts import words_of
 
 CONFIDENCE = 0.95
+MOSTLY_LENGTH = 0.25  # share of pairs above one half
 LENGTH_RIDGE = 1e-3  # two features need no shrinking, only a finite answer on separable pairs
 
 
@@ -47,11 +48,25 @@ class HeldOut(Settings):
     longer_wins: Accuracy  # accuracy of preferring the answer of more characters
     shorter_wins: Accuracy  # accuracy of preferring the answer of fewer
     length_only: Accuracy  # of the Bradley-Terry fit that sees only lengths, see `fit_length`
+    prefers_longer: float | None = None  # share of pairs in which the reward prefers the longer
 
     @property
     def by_length(self) -> float:
         """Accuracy of the best of the three length baselines."""
         return max(self.longer_wins.estimate, self.shorter_wins.estimate, self.length_only.estimate)
+
+    @property
+    def length_warning(self) -> str | None:
+        """A sentence where length decides most pairs, or decides them better than the reward."""
+        if not self.is_above_length:
+            return "no better than length alone, which it may have learned"
+        share = 0.5 if self.prefers_longer is None else self.prefers_longer
+        if abs(share - 0.5) < MOSTLY_LENGTH:
+            return None
+        return (
+            f"mostly length: it prefers the longer answer in {share:.0%} of the held-out pairs, "
+            f"people in {self.longer_wins.estimate:.0%}"
+        )
 
     @property
     def is_above_length(self) -> bool:
@@ -102,6 +117,8 @@ def held_out_of(
     longer = _characters(validation.chosen) - _characters(validation.rejected)
     fitted = _length_differences(validation) @ np.array(length_coefficients)
 
+    agreed = np.sign(margins * longer)[longer != 0]
+
     def measured(values: Float[ndarray, " pairs"]) -> Accuracy:
         return accuracy_of(values, groups=validation.groups, seed=seed)
 
@@ -111,6 +128,7 @@ def held_out_of(
         longer_wins=measured(longer),
         shorter_wins=measured(-longer),
         length_only=measured(fitted),
+        prefers_longer=float(0.5 + 0.5 * agreed.mean()) if agreed.size else None,
     )
 
 

@@ -91,8 +91,8 @@ def score_file(
     """Score the answers of a file, or rank its pairs.
 
     Ranking needs no scale; a number in [0, 1] does. The file is JSONL with `prompt` and
-    `completion`, or with `prompt`, `chosen` and `rejected`. With `is_raw` scores are log-odds,
-    which need no scale; `group_by` is for pairs.
+    `completion`, or with `prompt`, `chosen` and `rejected`, which tie where they are equal. With
+    `is_raw` scores are log-odds, which need no scale; `group_by` is for pairs.
 
     Raises:
         InvalidInputError: a file is missing or wrong, or the reward is not calibrated.
@@ -100,7 +100,8 @@ def score_file(
     """
     reward = load_reward(folder)
     if has_pairs(file):
-        return _ranked(reward, read_pairs(file, objective=reward.objective, group_by=group_by))
+        pairs = read_pairs(file, objective=reward.objective, group_by=group_by, has_ties=True)
+        return _ranked(reward, pairs)
     prompts, answers = read_completions(file)
     scores = reward.raw(prompts, answers) if is_raw else reward.score(prompts, answers)
     scale = reward.card.calibration

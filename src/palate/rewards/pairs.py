@@ -11,7 +11,7 @@ from typing import Any
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.types import PreferencePair
-from palate.rewards.rows import read_rows, text_of
+from palate.rewards.rows import read_rows, texts_of
 
 FEWEST_PROMPTS = 20  # with fewer, prompts are generic questions and group nothing
 
@@ -57,17 +57,23 @@ def pair_set(
     objective: str,
     groups: Sequence[str] | None = None,
     source: str = "memory",
+    has_ties: bool = False,
 ) -> PairSet:
-    """Pairs in memory as a set; see `PairSet` for the arguments.
+    """Pairs in memory as a set; see `PairSet` for the arguments. Equal answers are ties.
 
     Groups are by default the prompts or, with fewer than `FEWEST_PROMPTS` different prompts, the
     chains of pairs that share an answer.
 
     Raises:
-        InvalidInputError: there is no pair, or not one label for each.
+        InvalidInputError: there is no pair, or not one label for each, or a tie without `has_ties`.
     """
     if not pairs:
         raise InvalidInputError(f"The pairs of {source!r} are empty; give at least one pair.")
+    tie = next((pair for pair in pairs if pair.chosen == pair.rejected), None)
+    if tie is not None and not has_ties:
+        raise InvalidInputError(
+            f"The pair {tie.id or tie.prompt[:40]!r} has chosen == rejected; remove it."
+        )
     labels = list(groups) if groups is not None else default_groups(pairs)
     if len(labels) != len(pairs):
         raise InvalidInputError(
@@ -91,8 +97,9 @@ def read_pairs(
     objective: str | None = None,
     group_by: str | None = None,
     is_swapped: bool = False,
+    has_ties: bool = False,
 ) -> PairSet:
-    """The pairs of a JSONL or parquet file.
+    """The pairs of a JSONL or parquet file; of equal answers only with `has_ties`.
 
     The objective is by default the one that all rows give in their column `objective`, and groups
     are as in `pair_set`. Swapped pairs need an objective: the file names the other one.
@@ -112,12 +119,13 @@ def read_pairs(
         )
     named = list(zip(rows, places, strict=True))
     pairs = pair_set(
-        [_pair(row, place=place) for row, place in named],
+        [_pair(row, place=place, has_ties=has_ties) for row, place in named],
         objective=objective or _one_objective(rows, path=path),
         groups=None
         if group_by is None
         else [_group(row, group_by, place=place) for row, place in named],
         source=path.name,
+        has_ties=has_ties,
     )
     return swapped(pairs, objective=pairs.objective) if is_swapped else pairs
 
@@ -137,11 +145,9 @@ def default_groups(pairs: Sequence[PreferencePair]) -> list[str]:
     return [_root(parent, pair.chosen) for pair in pairs]
 
 
-def _pair(row: Mapping[str, Any], *, place: str) -> PreferencePair:
-    prompt, chosen, rejected = (
-        text_of(row, field, place=place) for field in ("prompt", "chosen", "rejected")
-    )
-    if chosen == rejected:
+def _pair(row: Mapping[str, Any], *, place: str, has_ties: bool) -> PreferencePair:
+    prompt, chosen, rejected = texts_of(row, "chosen", "rejected", place=place)
+    if chosen == rejected and not has_ties:
         raise InvalidInputError(f"{place} has chosen == rejected ({chosen[:40]!r}); remove it.")
     return PreferencePair(
         prompt, chosen, rejected, str(row.get("objective", "")), str(row.get("id", ""))

@@ -1,8 +1,9 @@
 """Rows of files that users bring: JSONL, or parquet as Hugging Face datasets are stored.
 
 Names and shapes are TRL's: prompts and answers are strings or lists of `{"role", "content"}`.
-Messages of a prompt are written out as a transcript (`Human: ...`, blank line, `Assistant: ...`);
-a prompt of one user message is that message. Other columns are ignored.
+Messages of a prompt are written out as a transcript (`Human: ...`, blank line, `Assistant: ...`),
+which `turns_of` reads; a prompt of one user message is that message. Answers that are whole chats
+begin with the prompt, as in TRL's `maybe_extract_prompt`. Other columns are ignored.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.errors import InvalidInputError, MissingExtraError
-from palate.core.files import read_jsonl, require_file
+from palate.core.files import numbered_jsonl, require_file
+from palate.rewards.texts import SPEAKERS, turns_of
 
 PARQUET = ".parquet"
-_FIELDS = ("prompt", "completion")
-_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+Turns = list[dict[str, str]]
 
 
 def read_rows(path: Path, *, what: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -25,10 +26,8 @@ def read_rows(path: Path, *, what: str) -> tuple[list[dict[str, Any]], list[str]
         MissingExtraError: it is parquet, and datasets is not installed.
     """
     if path.suffix != PARQUET:
-        rows = read_jsonl(path, what=what)
-        lines = path.read_text(encoding="utf-8").split("\n")
-        numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
-        return rows, [f"Line {number} of the {what} {str(path)!r}" for number in numbers]
+        lines = numbered_jsonl(path, what=what)
+        return [*lines.values()], [f"Line {number} of the {what} {str(path)!r}" for number in lines]
     rows = _parquet(require_file(path, what=what), what=what)
     return rows, [f"Row {n} of the {what} {str(path)!r}" for n in range(1, len(rows) + 1)]
 
@@ -45,8 +44,7 @@ def read_completions(path: Path) -> tuple[list[str], list[str]]:
     if not rows:
         raise InvalidInputError(f"The {what} {str(path)!r} is empty; give at least one answer.")
     texts = [
-        [text_of(row, field, place=place) for field in _FIELDS]
-        for row, place in zip(rows, places, strict=True)
+        texts_of(row, "completion", place=place) for row, place in zip(rows, places, strict=True)
     ]
     return [prompt for prompt, _ in texts], [completion for _, completion in texts]
 
@@ -57,15 +55,57 @@ def has_pairs(path: Path) -> bool:
     return bool(rows) and "completion" not in rows[0] and "chosen" in rows[0]
 
 
-def text_of(row: Mapping[str, Any], field: str, *, place: str) -> str:
-    """A prompt or an answer of a row as text.
+def texts_of(row: Mapping[str, Any], *fields: str, place: str) -> list[str]:
+    """The prompt of a row, then its answers in these fields, as text.
 
     Raises:
-        InvalidInputError: it is missing, or neither a string nor a list of messages with text.
+        InvalidInputError: one is missing or neither a string nor messages with text, or an answer
+            is other than one message of the assistant.
     """
+    answers = [_value(row, field, place=place) for field in fields]
+    shared = _shared([answer for answer in answers if not isinstance(answer, str)], n=len(answers))
+    own = [] if shared and "prompt" not in row else _value(row, "prompt", place=place)
+    if isinstance(own, str):
+        prompt = _transcript(shared, place=place) if shared else own
+    else:
+        is_within = shared[: len(own)] == own
+        prompt = _transcript(shared if is_within else [*own, *shared], place=place)
+    texts = [prompt]
+    for field, answer in zip(fields, answers, strict=True):
+        rest = answer if isinstance(answer, str) else answer[len(shared) :]
+        if not isinstance(rest, str) and [turn["role"] for turn in rest] != ["assistant"]:
+            raise InvalidInputError(
+                f"{place} has an answer in {field!r} that is not one message of the assistant; "
+                "give the answer alone, or after the messages that both answers share."
+            )
+        texts.append(rest if isinstance(rest, str) else rest[0]["content"])
+    return texts
+
+
+def _shared(chats: list[Turns], *, n: int) -> Turns:
+    """What all of the answers begin with, if all are messages; never the last message of one."""
+    most = min(map(len, chats)) - 1 if len(chats) == n else 0
+    apart = (k for k in range(most) if any(chat[k] != chats[0][k] for chat in chats))
+    n_same = next(apart, most)
+    return chats[0][:n_same] if n_same else []
+
+
+def _transcript(turns: Turns, *, place: str) -> str:
+    wanted = [(turn["role"], turn["content"].strip()) for turn in turns]
+    written = "\n\n".join(f"{SPEAKERS[turn['role']]}: {turn['content']}" for turn in turns)
+    for text in (turns[-1]["content"], written):
+        if [(turn["role"], turn["content"].strip()) for turn in turns_of(text)] == wanted:
+            return text
+    raise InvalidInputError(
+        f"{place} has a message in 'prompt' with a paragraph that begins like a speaker, such as "
+        "'Human:'; reword it."
+    )
+
+
+def _value(row: Mapping[str, Any], field: str, *, place: str) -> str | Turns:
     if field not in row:
         raise InvalidInputError(f"{place} has no {field!r}; add it.")
-    value = row[field]
+    value: Any = row[field]
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not value:
@@ -73,13 +113,10 @@ def text_of(row: Mapping[str, Any], field: str, *, place: str) -> str:
             f"{place} has {field!r} of type {type(value).__name__}; give a string or a list of "
             '{"role", "content"}.'
         )
-    turns = [_turn(message, place=place, field=field) for message in value]
-    if len(turns) == 1 or field != "prompt":
-        return "\n\n".join(content for _, content in turns)
-    return "\n\n".join(f"{speaker}: {content}" for speaker, content in turns)
+    return [_turn(message, place=place, field=field) for message in value]
 
 
-def _turn(message: object, *, place: str, field: str) -> tuple[str, str]:
+def _turn(message: object, *, place: str, field: str) -> dict[str, str]:
     role = message.get("role") if isinstance(message, Mapping) else None
     content = message.get("content") if isinstance(message, Mapping) else None
     if not isinstance(role, str) or not isinstance(content, str):
@@ -87,7 +124,11 @@ def _turn(message: object, *, place: str, field: str) -> tuple[str, str]:
             f'{place} has a message in {field!r} without the strings "role" and "content"; '
             "add them."
         )
-    return _SPEAKERS.get(role, role), content
+    if role not in SPEAKERS:
+        raise InvalidInputError(
+            f"{place} has a message of the role {role!r} in {field!r}; use {', '.join(SPEAKERS)}."
+        )
+    return {"role": role, "content": content}
 
 
 def _parquet(path: Path, *, what: str) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from palate.core.errors import InvalidInputError
 
 WORD = re.compile(r"(?u)\b\w+\b")
 _SENTENCE_END = re.compile(r"[.!?]+")
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}  # of transcripts
+_TURN = re.compile(rf"(?:^|\n\n)({'|'.join(SPEAKERS.values())}): ?")
 
 
 def words_of(text: str) -> list[str]:
@@ -28,7 +29,7 @@ def turns_of(prompt: str) -> list[dict[str, str]]:
     first, *rest = _TURN.split(prompt)
     if first or not rest:
         return [{"role": "user", "content": prompt}]
-    roles = {"Human": "user", "Assistant": "assistant"}
+    roles = {speaker: role for role, speaker in SPEAKERS.items()}
     return [
         {"role": roles[speaker], "content": content.strip()}
         for speaker, content in zip(rest[::2], rest[1::2], strict=True)
