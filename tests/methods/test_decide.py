@@ -49,7 +49,7 @@ def test_the_certified_loss_stands_in_the_answers_headers(
     served = assemble(certified, ServeSettings(), database=f"sqlite:///{tmp_path}/users.db")
     talk = {"model": "palate", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 2}
     wish = {"preference": {"plain": 1.0}, "method": "portfolio"}
-    with TestClient(make_app(served)) as client:
+    with TestClient(make_app(served), base_url="http://localhost") as client:
         found = client.post("/v1/chat/completions", json={**talk, "palate": wish})
     assert found.headers["x-palate-method"] == "portfolio"
     # of what plain wants its own expert, left out, has 0.7 and the best member 0.3

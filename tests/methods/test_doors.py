@@ -63,7 +63,9 @@ def library(folder: Path, fake_method: None) -> Library:
 def web(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     database = f"sqlite:///{tmp_path_factory.mktemp('users')}/users.db"
     settings = ServeSettings(requests_per_minute=1_000_000, burst=100_000)
-    with TestClient(make_app(assemble(library, settings, database=database))) as client:
+    with TestClient(
+        make_app(assemble(library, settings, database=database)), base_url="http://localhost"
+    ) as client:
         yield client
 
 
@@ -204,7 +206,7 @@ def test_what_a_library_cannot_do_is_the_same_sentence_at_every_door(
     palate = {"preference": PREFERENCE, "method": method}
     settings = ServeSettings(requests_per_minute=1_000_000, burst=100_000)
     served = assemble(bare, settings, database=f"sqlite:///{tmp_path}/users.db")
-    with TestClient(make_app(served)) as client:
+    with TestClient(make_app(served), base_url="http://localhost") as client:
         sentence = sentence_of_python(bare, palate)
         assert words in sentence
         assert sentence_of_command_line(tiny_library, palate) == sentence

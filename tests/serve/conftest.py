@@ -20,6 +20,7 @@ from palate.store.keys import issue_key
 from tiny_parts import SharesMethod, save_tiny_offered_library
 
 FREE: dict[str, Any] = {"requests_per_minute": 10_000_000, "burst": 1_000_000}
+LOCAL = "http://localhost"  # the name that a server without keys answers to
 MakeServed = Callable[..., Served]
 
 
@@ -53,7 +54,7 @@ def client_of(make_served: MakeServed) -> Iterator[Callable[..., TestClient]]:
 
     def make(**settings: Any) -> TestClient:
         served = make_served(**settings)
-        client = TestClient(make_app(served), raise_server_exceptions=False)
+        client = TestClient(make_app(served), base_url=LOCAL, raise_server_exceptions=False)
         client.__enter__()
         running.append(client)
         return client
@@ -66,7 +67,8 @@ def client_of(make_served: MakeServed) -> Iterator[Callable[..., TestClient]]:
 @pytest.fixture(scope="module")
 def web(make_served: MakeServed) -> Iterator[TestClient]:
     """A client of one application for a whole file of tests; nobody needs a key."""
-    with TestClient(make_app(make_served()), raise_server_exceptions=False) as client:
+    app = make_app(make_served())
+    with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -80,7 +82,7 @@ def guarded(make_served: MakeServed) -> Iterator[TestClient]:
         "admin": issue_key(served.database, tenant="a", role="admin"),
         "other": issue_key(served.database, tenant="b", role="admin"),
     }
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, base_url=LOCAL, raise_server_exceptions=False) as client:
         yield client
 
 

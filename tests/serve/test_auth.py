@@ -92,7 +92,7 @@ def test_tenants_cannot_see_or_influence_each_other(guarded: TestClient) -> None
     assert guarded.get("/v1/users/eve", headers=theirs).status_code == 404
     assert guarded.get("/v1/users/eve/export", headers=theirs).status_code == 404
     assert guarded.delete("/v1/users/eve", headers=theirs).status_code == 404
-    assert guarded.post("/v1/users/eve/reset", headers=theirs).status_code == 404
+    assert guarded.post("/v1/users/eve/reset", json={}, headers=theirs).status_code == 404
     change = {"preference": {"short": 1.0}}
     assert guarded.patch("/v1/users/eve", json=change, headers=theirs).status_code == 404
     assert guarded.post("/v1/feedback", json=thumbs, headers=theirs).status_code == 404

@@ -130,7 +130,7 @@ def test_a_preference_ranks_by_the_librarys_rewards(
     assert "answers cannot be ranked" in refused.json()["error"]["message"]
     library = Library.load(tiny_full_library)
     served = assemble(library, ServeSettings(), database=f"sqlite:///{tmp_path}/users.db")
-    with TestClient(make_app(served)) as client:
+    with TestClient(make_app(served), base_url="http://localhost") as client:
         best = ask(client, palate, max_tokens=8)
         draws = {ask(client, palate, max_tokens=8, seed=k)["palate"]["lead"] for k in range(3)}
         by_method = ask(client, {"preference": {"short": 1.0}, "method": "best-of-n"})

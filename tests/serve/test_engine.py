@@ -66,7 +66,9 @@ def beside(parts_beside: Callable[..., Served]) -> Iterator[Callable[..., TestCl
 
         def make(**settings: Any) -> TestClient:
             app = make_app(parts_beside(**settings))
-            return closing.enter_context(TestClient(app, raise_server_exceptions=False))
+            return closing.enter_context(
+                TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+            )
 
         yield make
 
@@ -250,7 +252,7 @@ def test_an_answer_that_nobody_waits_for_is_cancelled_there_too(
 
 
 def test_a_server_that_ends_takes_its_soups_off_the_vllm(parts_beside, vllm: StandIn) -> None:
-    with TestClient(make_app(parts_beside())) as client:
+    with TestClient(make_app(parts_beside()), base_url="http://localhost") as client:
         assert ask(client, EXACT["soup"]).status_code == 200
         assert any(name.startswith("palate-soup") for name in vllm.models)
     assert not any(name.startswith("palate-soup") for name in vllm.models)
@@ -290,7 +292,9 @@ def test_black_boxes_answer_as_this_process_and_what_they_cannot_do_is_refused(
         database=f"sqlite:///{tmp_path}/users.db",
         engine_of=choose_engine("openai", values).open,
     )
-    with TestClient(make_app(served), raise_server_exceptions=False) as client:
+    with TestClient(
+        make_app(served), base_url="http://localhost", raise_server_exceptions=False
+    ) as client:
         assert client.get("/ready").status_code == 200
         for method in ("base", "portfolio", "output soup", "mixture"):
             theirs, own = (ask(c, EXACT[method]).json() for c in (client, web))

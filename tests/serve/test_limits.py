@@ -1,5 +1,6 @@
 """What is bounded: rate, queue, time, open requests; and that a server which stops lets go."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
+from palate.engine import request
+from palate.models.chat import encode_prompt
+from palate.models.load import Base
+from palate.serve import answers
 from palate.serve.limits import RateLimit
 from palate.serve.state import Served
 
@@ -30,10 +35,10 @@ def test_a_bucket_fills_at_its_rate() -> None:
 def test_too_many_calls_are_refused_with_the_time_to_wait(
     client_of: Callable[..., TestClient],
 ) -> None:
-    client = client_of(requests_per_minute=60, burst=3)
-    codes = [client.get("/v1/models") for _ in range(5)]
-    assert [response.status_code for response in codes] == [200, 200, 200, 429, 429]
-    assert codes[-1].headers["retry-after"] == "1"
+    client = client_of(requests_per_minute=1, burst=1)  # ten times that where no keys are
+    codes = [client.get("/v1/models") for _ in range(12)]
+    assert [response.status_code for response in codes] == [200] * 10 + [429] * 2
+    assert 1 <= int(codes[-1].headers["retry-after"]) <= 6
     assert codes[-1].json()["error"]["code"] == "rate_limit_exceeded"
     assert client.get("/health").status_code == 200
 
@@ -63,9 +68,25 @@ def test_an_answer_that_takes_too_long_is_let_go_of(client_of: Callable[..., Tes
     assert late.json()["error"]["code"] == "deadline_exceeded"
     served: Served = client.app.state.served  # type: ignore[attr-defined]
     deadline = time.monotonic() + 10
-    while served.worker._jobs:
+    while served.worker._jobs or "palate_requests_running 0.0" not in client.get("/metrics").text:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_prompt_is_tokenised_once_and_never_on_the_engines_thread(
+    client_of: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(base: Base, prompt: str) -> list[int]:
+        calls.append(threading.current_thread().name)
+        return encode_prompt(base, prompt)
+
+    monkeypatch.setattr(answers, "encode_prompt", counted)
+    monkeypatch.setattr(request, "encode_prompt", counted)
+    assert client_of().post(CHAT, json={**TALK, "n": 8}).status_code == 200
+    assert len(calls) == 1
+    assert calls[0] != "palate-engine"
 
 
 def test_a_server_that_stops_refuses_new_requests_and_says_so(

@@ -68,7 +68,10 @@ def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "messages.0.content.0.type",
+        ),
         ({"top_logprobs": 2}, None),
         ({"stream_options": {"include_usage": True}}, None),
         ({"palate": {"coefficients": {"kind": 21.0}}}, "palate.coefficients.kind"),
@@ -96,19 +99,11 @@ def test_a_value_that_breaks_a_rule_is_named(
 
 
 STRANGE = (
-    "' OR 1=1 --",
-    "x'; DROP TABLE users; --",
-    "../../etc/passwd",
-    "..",
-    ".",
-    "%2e%2e%2f",
-    "a/b",
-    "a\\b",
     "a\x00b",
     "a\nb",
-    "x" * 129,
-    "💥",
-    "<script>",
+    "a\x7fb",
+    "a\u202eb",
+    "x" * 201,
     " ",
 )
 

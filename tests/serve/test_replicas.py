@@ -37,7 +37,10 @@ def two(tiny_library: Path, tmp_path: Path) -> Iterator[tuple[TestClient, TestCl
     url = f"sqlite:///{tmp_path / 'users.db'}"
     settings = ServeSettings(default_tokens=8, max_tokens=16, apply_after=1)
     parts = [assemble(Library.load(tiny_library), settings, database=url) for _ in range(2)]
-    with TestClient(make_app(parts[0])) as first, TestClient(make_app(parts[1])) as second:
+    with (
+        TestClient(make_app(parts[0]), base_url="http://localhost") as first,
+        TestClient(make_app(parts[1]), base_url="http://localhost") as second,
+    ):
         yield first, second
 
 
@@ -91,7 +94,7 @@ def test_every_answer_names_its_replica() -> None:
 
     app = Starlette(routes=[Route("/", hello)])
     app.add_middleware(Named, name="server#one")
-    found = TestClient(app).get("/")
+    found = TestClient(app, base_url="http://localhost").get("/")
     assert (found.text, found.headers[REPLICA]) == ("hello", "server#one")
 
 
@@ -151,7 +154,7 @@ def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
     url = postgres.rsplit("/", 1)[0] + f"/{name}"
     parts = assemble(Library.load(tiny_library), ServeSettings(), database=f"{tmp_path}/own.db")
     bodies = asked_of_all_ways()
-    with TestClient(make_app(parts)) as client:
+    with TestClient(make_app(parts), base_url="http://localhost") as client:
         own = [client.post("/v1/completions", json=one).json() for one in bodies]
     words = ["serve", "--replicas", "2", "--engine", "vllm", "--url", vllm.url]
     words += ["--no-rates"]

@@ -62,7 +62,7 @@ def test_a_belief_is_observed_first_then_applied_and_one_call_resets_it(web: Tes
     assert shown["soup"]["kl"] <= shown["soup"]["budget"] + 1e-9
     for row in [*shown["experts"], *shown["objectives"]]:
         assert row["low"] < row["mean"] < row["high"]
-    fresh = web.post("/v1/users/bo/reset").json()
+    fresh = web.post("/v1/users/bo/reset", json={}).json()
     assert fresh["belief"]["n_feedback"] == 0
     again = ask(web, "bo")
     assert again["choices"][0]["message"] == before["choices"][0]["message"]

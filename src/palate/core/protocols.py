@@ -53,6 +53,7 @@ class Request:
     seed: int = 0  # the same seed gives the same answer, whatever else is in the batch
     # requests of one scope share a prefix cache. Each tenant has its own, so timing tells nothing
     scope: str = ""
+    tokens: tuple[int, ...] = ()  # ids of the prompt, where the caller has them
 
 
 @dataclass(frozen=True)

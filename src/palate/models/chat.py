@@ -8,6 +8,7 @@ from palate.models.load import Base
 
 Message = dict[str, str]
 _ROLES = ("system", "user", "assistant")
+BREAK = "\ufdd0"  # no character of any text: ends a token where it stands
 
 
 def format_messages(base: Base, messages: str | Sequence[Message]) -> str:
@@ -64,9 +65,21 @@ def encode_answer(base: Base, prompt: str, answer: str, *, is_ended: bool) -> li
     return ids
 
 
+def without_special_tokens(base: Base, text: str) -> str:
+    """The text with a break inside what would be read as one of the tokenizer's added tokens."""
+    tokenizer: Any = base.tokenizer
+    text = text.replace(BREAK, "")
+    for token in tokenizer.get_added_vocab():
+        if not token.isspace():
+            text = text.replace(token, token[:1] + BREAK + token[1:])
+    return text
+
+
 def _ids(base: Base, text: str, *, has_specials: bool) -> list[int]:
-    ids: Any = base.tokenizer(text, add_special_tokens=has_specials)["input_ids"]
-    return [int(i) for i in ids]
+    first, *rest = text.split(BREAK)
+    ids: Any = base.tokenizer(first, add_special_tokens=has_specials)["input_ids"]
+    pieces = [base.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in rest]
+    return [int(i) for piece in [ids, *pieces] for i in piece]
 
 
 def _require_messages(messages: Sequence[Message]) -> None:

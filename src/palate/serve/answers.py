@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
@@ -21,6 +22,8 @@ from palate.engine.request import RunningRequest
 from palate.library.candidates import Best, candidate_requests
 from palate.library.generate import answer_seed
 from palate.library.knowledge import merged
+from palate.models.chat import encode_prompt, without_special_tokens
+from palate.models.load import Base
 from palate.serve.errors import ApiError
 from palate.serve.explain import explain
 from palate.serve.settings import ServeSettings
@@ -49,9 +52,11 @@ class Answering:
     id: str  # identifier of the response
     tenant: str
     user: str | None
+    number: int | None  # the user's when this was begun; who was erased since gets no record
     messages: Messages
     decision: Decision  # the first answer's; all of one request have the same number of candidates
     seed: int
+    n_own_tokens: int = 0  # of the prompt, in whole blocks, that this user sent before
     learning: LearningState = "nothing"  # how answers use what was learned of the user
     n_feedback: int = 0  # items of feedback that the belief rests on
     prompt: str = ""  # the request's own messages as text, without what a method added to them
@@ -60,6 +65,11 @@ class Answering:
     started: float = 0.0  # on the loop's clock, as `deadline`
     deadline: float = 0.0
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
+
+    @property
+    def owner(self) -> tuple[str, str | None]:
+        """Who sent this."""
+        return (self.tenant, self.user)
 
     @property
     def candidates(self) -> list[RunningRequest]:
@@ -80,6 +90,12 @@ def model_names(methods: Sequence[str]) -> list[str]:
     return [MODEL, *(f"{MODEL}/{method}" for method in methods if method != AUTO)]
 
 
+def unknown_model(name: str) -> ApiError:
+    """The refusal of a name that is none of them."""
+    message = f"The model {name[:80]!r} does not exist; see /v1/models."
+    return ApiError(404, message, code="model_not_found", param="model")
+
+
 async def begin(
     served: Served, tenant: str, request: ChatIn | CompletionIn, *, prefix: str
 ) -> Answering:
@@ -93,6 +109,9 @@ async def begin(
     sampling = _sampling_of(request, served.settings)
     method = _method_of(served, request.model, palate.method)
     _require_short(served, messages)
+    number = None
+    if request.user_name is not None:
+        number = await served.admit(tenant, request.user_name)
     known, learning, n_feedback = await _known_of(served, tenant, request.user_name, palate)
     decision = await run_in_threadpool(
         lambda: served.library.decide(
@@ -103,6 +122,7 @@ async def begin(
         id=new_id(prefix),
         tenant=tenant,
         user=request.user_name,
+        number=number,
         messages=messages,
         decision=decision,
         seed=seed_of(request.seed),
@@ -113,7 +133,8 @@ async def begin(
     await submit(
         served, answering, decisions, sampling, n_top=request.n_top, is_traced=palate.explain
     )
-    served.metrics.beliefs.labels(learning).inc(len(decisions))
+    for metrics in served.metrics_of(tenant):
+        metrics.beliefs.labels(learning).inc(len(decisions))
     return answering
 
 
@@ -135,20 +156,38 @@ async def submit(
     answering.started = asyncio.get_running_loop().time()
     answering.deadline = answering.started + served.settings.deadline_seconds
     conversations = [answering.messages, *(decision.messages for decision in decisions)]
-    answering.prompt, *texts = await run_in_threadpool(
-        lambda: [served.library.format(messages) for messages in conversations]
-    )
+    answering.prompt, *prompts = await run_in_threadpool(_read, served, conversations)
+    answering.n_own_tokens = served.own_prefixes.count(answering.owner, prompts[0][1])
     requests: list[Request] = []
-    for place, (text, decision) in enumerate(zip(texts, decisions, strict=True)):
-        seed = answer_seed(answering.seed, place=place)
-        request = Request(text, decision.plan, sampling, seed, scope=answering.tenant)
+    for place, ((text, tokens), decision) in enumerate(zip(prompts, decisions, strict=True)):
+        seed, scope = answer_seed(answering.seed, place=place), served.scope(answering.tenant)
+        request = Request(text, decision.plan, sampling, seed, scope=scope, tokens=tokens)
         requests += candidate_requests(request, n=decision.n_candidates)
     events: asyncio.Queue[tuple[Job, Event]] = asyncio.Queue()
     answering.jobs = [
         Job(request, is_traced=is_traced, n_top=n_top, events=events) for request in requests
     ]
     served.worker.submit(answering.jobs)
-    served.metrics.answers.labels(answering.decision.method).inc(len(decisions))
+    for metrics in served.metrics_of(answering.tenant):
+        metrics.answers.labels(answering.decision.method).inc(len(decisions))
+
+
+def _read(served: Served, conversations: Sequence[Messages]) -> list[Any]:
+    """The first conversation as text, the others as text and tokens, each tokenised once."""
+    base, ids = served.library.base, dict[str, tuple[int, ...]]()
+    if not served.settings.allow_special_tokens:
+        conversations = [_as_text(base, messages) for messages in conversations]
+    first, *texts = [served.library.format(messages) for messages in conversations]
+    for text in texts:
+        ids[text] = ids.get(text) or tuple(encode_prompt(base, text))
+    return [first, *((text, ids[text]) for text in texts)]
+
+
+def _as_text(base: Base, messages: Messages) -> Messages:
+    """What a user writes is text, also where it looks like a model's special tokens."""
+    if isinstance(messages, str):
+        return without_special_tokens(base, messages)
+    return [{**m, "content": without_special_tokens(base, m["content"])} for m in messages]
 
 
 async def finish(
@@ -156,6 +195,8 @@ async def finish(
 ) -> list[Explained | None]:
     """Record the answers to a named user, for feedback; the tokens' authors, if wanted."""
     answers, decision = answering.answers, answering.decision
+    for running in answers:
+        served.own_prefixes.count(answering.owner, (*running.prompt, *running.tokens))
     if answering.user is not None:
         response = Response(
             id=answering.id,
@@ -169,7 +210,10 @@ async def finish(
             tokens=tuple(tuple(running.tokens) for running in answers),
         )
         await served.in_database(
-            lambda: record_response(served.database, response, tenant=answering.tenant)
+            lambda: record_response(
+                served.database, response, tenant=answering.tenant, number=answering.number
+            ),
+            is_writing=True,
         )
     if not is_explained:
         return [None] * len(answers)
@@ -217,7 +261,11 @@ def usage_of(answering: Answering) -> Usage:
         prompt_tokens=n_read,
         completion_tokens=n_written,
         total_tokens=n_read + n_written,
-        prompt_tokens_details={"cached_tokens": candidates[0].n_cached_tokens if candidates else 0},
+        prompt_tokens_details={  # not what others of the tenant sent
+            "cached_tokens": min(candidates[0].n_cached_tokens, answering.n_own_tokens)
+            if candidates
+            else 0
+        },
     )
 
 
@@ -243,12 +291,8 @@ def seed_of(seed: int | None) -> int:
 def require_tokens(n_tokens: int | None, settings: ServeSettings) -> None:
     """Refuse answers longer than the server allows with ApiError."""
     if n_tokens is not None and n_tokens > settings.max_tokens:
-        raise ApiError(
-            400,
-            f"{n_tokens} tokens are too many: an answer has at most {settings.max_tokens}.",
-            code="invalid_value",
-            param="max_tokens",
-        )
+        message = f"{n_tokens} tokens are too many: an answer has at most {settings.max_tokens}."
+        raise ApiError(400, message, code="invalid_value", param="max_tokens")
 
 
 def _sampling_of(request: ChatIn | CompletionIn, settings: ServeSettings) -> SamplingParams:
@@ -265,8 +309,7 @@ def _sampling_of(request: ChatIn | CompletionIn, settings: ServeSettings) -> Sam
 def _method_of(served: Served, model: str, method: str) -> str:
     """The method that the model's name fixes, or else the request's."""
     if model not in model_names(served.methods):
-        message = f"The model {model[:80]!r} does not exist; see /v1/models."
-        raise ApiError(404, message, code="model_not_found", param="model")
+        raise unknown_model(model)
     _, _, fixed = model.partition("/")
     if fixed and method not in (AUTO, fixed):
         message = f"The model {model!r} and the method {method[:80]!r} disagree; give one of them."
@@ -282,12 +325,10 @@ def _require_short(served: Served, messages: Messages) -> None:
     texts = [messages] if isinstance(messages, str) else [m["content"] for m in messages]
     n_characters, limit = sum(map(len, texts)), served.settings.max_prompt_tokens
     if n_characters > CHARACTERS_A_TOKEN * limit:
-        raise ApiError(
-            400,
-            f"The prompt has {n_characters} characters, too many for {limit} tokens; shorten it.",
-            code="context_length_exceeded",
-            param="messages",
+        message = (
+            f"The prompt has {n_characters} characters, too many for {limit} tokens; shorten it."
         )
+        raise ApiError(400, message, "context_length_exceeded", "messages")
 
 
 async def _known_of(

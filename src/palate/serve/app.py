@@ -1,5 +1,6 @@
 """The application: routes, errors, the page."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -17,7 +18,6 @@ from starlette.staticfiles import StaticFiles
 from palate.core.errors import PalateError
 from palate.serve import chat, completions, feedback, health, library, questions, users
 from palate.serve.errors import ApiError, from_http, from_palate, from_validation, render
-from palate.serve.logs import LOGGER
 from palate.serve.middleware import Middleware
 from palate.serve.state import Served
 from palate.serve.wire.palate import ErrorOut
@@ -40,7 +40,10 @@ def make_app(served: Served) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         served.worker.start()
+        chores = [asyncio.ensure_future(chore()) for chore in (served.tidy, served.watch_keys)]
         yield
+        for chore in chores:
+            chore.cancel()
         served.worker.stop()
         await run_in_threadpool(served.engine.close)  # after SIGTERM, nothing past this runs
 
@@ -76,17 +79,7 @@ def _handle_errors(app: FastAPI) -> None:
 
         return handle
 
-    async def on_http(request: Request, error: Any) -> Response:
-        cause = error.__cause__  # of a body that could not be read
-        path = request.scope["path"]
-        return render(cause if isinstance(cause, ApiError) else from_http(error, path))
-
-    async def on_any(_request: Request, error: Exception) -> Response:
-        LOGGER.error("a request failed", exc_info=error)
-        return render(ApiError(500, "The server failed; try again.", code="failed"))
-
     app.add_exception_handler(ApiError, rendered(lambda error: error))
     app.add_exception_handler(PalateError, rendered(from_palate))
     app.add_exception_handler(RequestValidationError, rendered(from_validation))
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_any)
+    app.add_exception_handler(HTTPException, rendered(from_http))

@@ -19,8 +19,8 @@ try:
     from palate.serve.believed import Believer
     from palate.serve.run import serve
     from palate.serve.settings import ServeSettings
-    from palate.serve.state import Served
-    from palate.store.database import open_database
+    from palate.serve.state import PROBE_SECONDS, Served
+    from palate.store.database import connect, open_database
     from palate.store.keys import has_keys
     from palate.store.users import require_mark
 except ModuleNotFoundError as error:
@@ -94,7 +94,7 @@ def assemble(
     _read_parts(library)
     engine = _own_engine(library, settings) if engine_of is None else engine_of(library)
     identity = library_identity(manifest)
-    opened = open_database(database)
+    opened = open_database(database, wait_seconds=settings.database_seconds)
     require_mark(
         opened,
         name="library",
@@ -107,6 +107,7 @@ def assemble(
         engine=engine,
         believer=Believer(library.soups, settings),
         database=opened,
+        probe=connect(database, wait_seconds=PROBE_SECONDS / 2),
         has_keys=has_keys(opened),
         fingerprint=f"palate-{identity[:12]}",
     )
@@ -130,7 +131,13 @@ def _own_engine(library: Library, settings: ServeSettings) -> Engine:
 
 
 def require_safe(url: str, *, host: str) -> None:
-    """Refuse a public address without keys, before anything large is loaded."""
+    """Refuse a public address without keys, before anything large is loaded.
+
+    The folder of a new file is its owner's only.
+    """
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    if url.startswith("sqlite:///") or "://" not in url:
+        folder.mkdir(mode=0o700, exist_ok=True)
     with closing(open_database(url)) as database:
         require_safe_host(host, has_keys=has_keys(database))
 

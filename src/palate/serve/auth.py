@@ -5,27 +5,26 @@ machine is the administrator of the tenant `default`; requests must then name a 
 that a page of another site cannot reach the server through a name that leads here.
 """
 
+import re
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection
+from starlette.datastructures import Headers
 
 from palate.core.errors import InvalidInputError
 from palate.serve.errors import ApiError
 from palate.store.database import Database
 from palate.store.keys import ApiKey, find_key
 
-LOOPBACK_NAMES = frozenset({"localhost", "testserver"})
 MAX_KEY = 256
+HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 OPEN = ApiKey("open", "default", "without a key", 0.0, is_revoked=False, role="admin")
 
 
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this machine only."""
-    name = host.strip("[]")
-    if name in LOOPBACK_NAMES:
-        return True
     try:
-        return ip_address(name).is_loopback
+        return host.lower() == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -39,15 +38,26 @@ def require_safe_host(host: str, *, has_keys: bool) -> None:
         )
 
 
-def require_loopback_name(connection: HTTPConnection) -> None:
+def require_loopback_name(headers: Headers) -> None:
     """Refuse requests under a foreign name while no key is needed with ApiError."""
-    host = connection.headers.get("host", "").rsplit(":", 1)[0]
-    if host and not is_loopback(host):
-        raise ApiError(
-            403,
-            "Without keys the server answers to localhost only; issue a key to use other names.",
-            code="foreign_host",
+    host = headers.get("host", "")
+    name = HOST.fullmatch(host)
+    if host and not (name and is_loopback(name[1] or name[2])):
+        message = (
+            "Without keys the server answers to localhost only; issue a key to use other names."
         )
+        raise ApiError(403, message, "foreign_host")
+
+
+def require_own_site(headers: Headers) -> None:
+    """Refuse what a page of another site sent, as the browser says, with ApiError."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    is_own = site in ("same-origin", "none")
+    if site is None:  # an older browser, or no browser
+        is_own = origin is None or urlsplit(origin).netloc == headers.get("host")
+    if not is_own:
+        message = "A page of another site sent this; only this server's own page may."
+        raise ApiError(403, message, code="foreign_origin")
 
 
 def require_key(text: str, database: Database) -> ApiKey:
@@ -55,12 +65,11 @@ def require_key(text: str, database: Database) -> ApiKey:
     is_plausible = text.isascii() and 0 < len(text) <= MAX_KEY
     key = find_key(database, text) if is_plausible else None
     if key is None:
-        raise ApiError(
-            401,
+        message = (
             "The key is missing or wrong, was revoked or has expired; send "
-            "'Authorization: Bearer KEY'.",
-            code="invalid_api_key",
+            "'Authorization: Bearer KEY'."
         )
+        raise ApiError(401, message, code="invalid_api_key")
     return key
 
 

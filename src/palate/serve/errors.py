@@ -8,24 +8,26 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from palate.core.errors import InvalidInputError, NotCertifiedError, PalateError, ProviderError
-from palate.serve import renamed
+from palate.core.errors import (
+    InvalidInputError,
+    NotCertifiedError,
+    PalateError,
+    ProviderError,
+    UserErasedError,
+)
 
-KINDS = {
-    400: "invalid_request_error",
+KINDS = {  # others below 500 are `invalid_request_error`, from 500 on `server_error`
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    405: "invalid_request_error",
+    408: "timeout_error",
     409: "conflict_error",
-    413: "invalid_request_error",
-    415: "invalid_request_error",
     429: "rate_limit_error",
     503: "service_unavailable_error",
     504: "timeout_error",
 }
 MAX_SHOWN = 80  # characters of a value that a message repeats
-UNION_MEMBERS = ("constrained-", "list[")  # how pydantic calls the members of a union; no keys
+UNION_MEMBERS = ("constrained-", "function-", "literal[", "list[")  # how pydantic calls these
 
 
 @dataclass
@@ -46,6 +48,8 @@ class ApiError(Exception):
 
 def from_palate(error: PalateError) -> ApiError:
     """The tree of errors on HTTP: bad input is the caller's, the rest the server's."""
+    if isinstance(error, UserErasedError):
+        return ApiError(409, str(error), code="user_erased")
     if isinstance(error, InvalidInputError):
         return ApiError(400, str(error), code="invalid_value")
     if isinstance(error, NotCertifiedError):
@@ -55,23 +59,37 @@ def from_palate(error: PalateError) -> ApiError:
     return ApiError(500, str(error), code="failed")
 
 
+def late() -> ApiError:
+    """The refusal of what took too long."""
+    message = "The answer was not ready before its deadline."
+    return ApiError(504, message, code="deadline_exceeded")
+
+
+def disconnected() -> ApiError:
+    """What ends the work for a client that is not there to hear of it."""
+    return ApiError(499, "The client closed the connection.", code="client_disconnected")
+
+
 def from_validation(error: RequestValidationError) -> ApiError:
-    """The first broken rule, in one sentence; the values of a user's texts are not repeated."""
-    broken = [(_place(rule["loc"]), rule) for rule in error.errors()]
-    place, first = next((one for one in broken if one[0] in renamed.FIELDS), broken[0])
-    kind = first["type"]
-    if kind == "json_invalid":
-        return ApiError(400, "The body is not valid JSON; send one JSON object.", "invalid_json")
+    """The first broken rule, in one sentence; the values of a user's texts are not repeated.
+
+    Of a value that may be of several types, the one speaks whose rule is broken furthest inside.
+    """
+    broken, first = error.errors(), error.errors()[0]
+    if first["type"].endswith("_type"):
+        place = first["loc"][:-1]
+        others = [rule for rule in broken if rule["loc"][: len(place)] == place]
+        first = max(others, key=lambda rule: (len(rule["loc"]), rule["type"][-5:] != "_type"))
+    kind, shown = first["type"], _place(first["loc"])[:MAX_SHOWN]
     if kind == "extra_forbidden":
-        now = renamed.FIELDS.get(place)
-        remedy = "remove it or correct its name" if now is None else f"it is {now!r} now"
-        message = f"The key {place[:MAX_SHOWN]!r} is unknown; {remedy}."
-        return ApiError(400, message, code="unknown_parameter", param=place)
+        message = f"The key {shown!r} is unknown; remove it or correct its name."
+        return ApiError(400, message, code="unknown_parameter", param=shown)
     if kind == "missing":
-        what = f"The key {place!r} is missing; add it." if place else "The body is missing."
-        return ApiError(400, what, code="missing_parameter", param=place or None)
-    message = f"The value of {place[:MAX_SHOWN] or 'the body'!r} is refused: {first['msg']}."
-    return ApiError(400, message, code="invalid_value", param=place or None)
+        what = f"The key {shown!r} is missing; add it." if shown else "The body is missing."
+        return ApiError(400, what, code="missing_parameter", param=shown or None)
+    rule = first["msg"].removeprefix("Value error, ").rstrip(".")
+    message = f"The value of {shown or 'the body'!r} is refused: {rule}."
+    return ApiError(400, message, code="invalid_value", param=shown or None)
 
 
 def _place(parts: Sequence[object]) -> str:
@@ -80,22 +98,19 @@ def _place(parts: Sequence[object]) -> str:
     return ".".join(key for key in keys if not key.startswith(UNION_MEMBERS))
 
 
-def from_http(error: HTTPException, path: str = "") -> ApiError:
+def from_http(error: HTTPException) -> ApiError:
     """What the router itself refuses."""
-    for old, new in renamed.ADDRESSES.items():
-        if path == old or path.startswith(f"{old}/"):
-            message = f"The address {old} is unknown; it is {new} now."
-            return ApiError(404, message, code="not_found")
-    codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    status = error.status_code
+    if status == 405 and (error.headers or {}).get("Allow") == "GET, HEAD":  # the page's files
+        status = 404
+    codes = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed"}
     messages = {
         400: "The body cannot be read; send one JSON object in UTF-8.",
         404: "There is nothing at this address; see docs/serving.md for what there is.",
         405: "This address does not take this method.",
-        413: "The request is too large.",
     }
-    message = messages.get(error.status_code, str(error.detail))
-    code = codes.get(error.status_code)
-    return ApiError(error.status_code, message, code=code, headers=dict(error.headers or {}))
+    message = messages.get(status, str(error.detail))
+    return ApiError(status, message, code=codes.get(status), headers=dict(error.headers or {}))
 
 
 def render(error: ApiError) -> JSONResponse:
@@ -113,7 +128,9 @@ def body(error: ApiError) -> dict[str, dict[str, str | None]]:
     return {
         "error": {
             "message": error.message,
-            "type": KINDS.get(error.status, "server_error"),
+            "type": KINDS.get(
+                error.status, "server_error" if error.status >= 500 else "invalid_request_error"
+            ),
             "param": error.param,
             "code": error.code,
         }

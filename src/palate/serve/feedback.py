@@ -15,7 +15,11 @@ from palate.serve.wire.users import FeedbackIn, FeedbackOut
 from palate.store.responses import Response, find_response, keep_features
 
 router = APIRouter(tags=["users"])
-LABELS = {0: 1.0, 1: 0.0, "tie": 0.5}  # of a comparison: 1 is for the first answer
+LABELS: dict[int | str, float] = {
+    0: 1.0,
+    1: 0.0,
+    "tie": 0.5,
+}  # of a comparison: 1 is for the first answer
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,128}$")]
 
 
@@ -24,16 +28,22 @@ async def give(
     body: FeedbackIn, served: Parts, caller: KnownCaller, idempotency_key: KeyHeader = None
 ) -> FeedbackOut:
     """Keep the feedback and learn from it; the next answer uses the new belief."""
+    if None not in (body.key, idempotency_key) and body.key != idempotency_key:
+        message = "The key and the header Idempotency-Key differ; give one of them."
+        raise ApiError(400, message, code="invalid_value", param="key")
     item = await _feedback_of(served, caller.tenant, body, key=body.key or idempotency_key or "")
     store = served.store(caller.tenant)
     try:
-        is_new = await served.in_database(lambda: store.append(item))
+        is_new = await served.in_database(
+            lambda: store.append(item, response=body.response), is_writing=True
+        )
     except InvalidInputError as error:
         if "was used for other feedback" not in str(error):
             raise
         raise ApiError(409, str(error), code="key_reused", param="key") from error
     if is_new:
-        served.metrics.feedback.labels(body.kind).inc()
+        for metrics in served.metrics_of(caller.tenant):
+            metrics.feedback.labels(body.kind).inc()
 
     def read() -> FeedbackOut:
         belief = served.believer.out(store.belief(item.user), store.history(item.user))
@@ -64,20 +74,19 @@ async def _scored(served: Served, tenant: str, identifier: str) -> Response:
         lambda: find_response(served.database, identifier, tenant=tenant)
     )
     if response is None:
-        raise ApiError(
-            404,
-            f"The response {identifier!r} is not known; only answers to a named user can be "
-            "judged.",
-            code="response_not_found",
-            param="response",
+        message = (
+            f"The response {identifier!r} is not known; only answers to a named user can be judged."
         )
+        raise ApiError(404, message, code="response_not_found", param="response")
     if response.features:
         return response
     library, tokens = served.library, response.tokens
     features = await served.worker.call(
         lambda: library.features(encode_prompt(library.base, response.prompt), tokens)
     )
-    await served.in_database(lambda: keep_features(served.database, identifier, features))
+    await served.in_database(
+        lambda: keep_features(served.database, identifier, features), is_writing=True
+    )
     return replace(response, features=tuple(tuple(row) for row in features))
 
 
@@ -85,13 +94,10 @@ def _across(first: Response, second: Response, *, label: float, key: str) -> Fee
     """A comparison of the first answers of two responses to one prompt of one user."""
     is_same = first.user == second.user and first.prompt == second.prompt
     if not is_same or first.id == second.id:
-        raise ApiError(
-            400,
-            "Two responses can be compared if they are different answers to one prompt of one "
-            "user.",
-            code="invalid_value",
-            param="against",
+        message = (
+            "Two responses can be compared if they are different answers to one prompt of one user."
         )
+        raise ApiError(400, message, code="invalid_value", param="against")
     features = tuple(a - b for a, b in zip(first.features[0], second.features[0], strict=True))
     key = key or f"{first.id}/{second.id}"
     return Feedback(first.user, "comparison", features, label, key=key)

@@ -1,12 +1,11 @@
 """`/health`, `/ready`, `/metrics`: for operators."""
 
 from fastapi import APIRouter
-from sqlalchemy import text
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 
 from palate.core.errors import ProviderError
-from palate.serve.auth import require_admin
+from palate.serve.auth import OPEN, require_admin
 from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts
 
@@ -25,11 +24,7 @@ async def ready(served: Parts) -> dict[str, str]:
     if served.is_draining or not served.worker.is_alive:
         raise ApiError(503, "The server stops.", code="draining", retry_seconds=5.0)
 
-    def query() -> None:
-        with served.database.reading() as connection:
-            connection.execute(text("SELECT 1"))
-
-    await served.in_database(query)
+    await served.require_writable()
     try:
         await run_in_threadpool(served.engine.require_ready)
     except ProviderError as error:
@@ -39,8 +34,9 @@ async def ready(served: Parts) -> dict[str, str]:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(served: Parts, caller: KnownCaller) -> PlainTextResponse:
-    """For Prometheus; with keys, for administrators."""
-    require_admin(caller)
-    return PlainTextResponse(
-        served.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8"
-    )
+    """For Prometheus: the whole server without keys or to operators, else an admin's own tenant."""
+    if caller.role != "operator":
+        require_admin(caller)
+    is_whole = caller is OPEN or caller.role == "operator"
+    series = served.metrics_of(None if is_whole else caller.tenant)[-1]
+    return PlainTextResponse(series.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -10,9 +10,9 @@ from starlette.concurrency import run_in_threadpool
 from palate.core.decision import MAX_CANDIDATES
 from palate.core.simplex import vector_from_mapping
 from palate.library.portfolio import LibraryPortfolio
-from palate.serve.answers import model_names
+from palate.serve.answers import model_names, unknown_model
 from palate.serve.errors import ApiError
-from palate.serve.state import KnownCaller, Parts
+from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire.chat import MAX_ANSWERS, ModelOut, ModelsOut
 from palate.serve.wire.library import (
     CertificateOut,
@@ -34,10 +34,22 @@ router = APIRouter(tags=["library"])
 async def models(served: Parts, caller: KnownCaller) -> ModelsOut:
     """Names that can be given as `model`: `palate` takes `method`, `palate/METHOD` fixes it."""
     del caller
-    names = model_names(served.methods)
-    created = served.started_at
-    models = [ModelOut(id=n, object="model", created=created, owned_by="palate") for n in names]
-    return ModelsOut(object="list", data=models)
+    return ModelsOut(object="list", data=_models(served))
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, served: Parts, caller: KnownCaller) -> ModelOut:
+    """One of them."""
+    del caller
+    for model in _models(served):
+        if model["id"] == name:
+            return model
+    raise unknown_model(name)
+
+
+def _models(served: Served) -> list[ModelOut]:
+    created, names = served.started_at, model_names(served.methods)
+    return [ModelOut(id=n, object="model", created=created, owned_by="palate") for n in names]
 
 
 @router.get("/v1/library")
@@ -80,11 +92,8 @@ async def regret(body: RegretIn, served: Parts, caller: KnownCaller) -> RegretOu
     del caller
     portfolio = served.library.portfolio
     if portfolio is None:
-        raise ApiError(
-            404,
-            "The library has no portfolio.json; make one with `palate portfolio select`.",
-            code="no_portfolio",
-        )
+        message = "The library has no portfolio.json; make one with `palate portfolio select`."
+        raise ApiError(404, message, code="no_portfolio")
     names = served.library.manifest.objective_names
     return await run_in_threadpool(_points, names, portfolio, body)
 

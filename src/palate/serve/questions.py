@@ -44,12 +44,15 @@ async def ask(
 
 async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOut:
     seed, messages, settings = seed_of(body.seed), plain(body.messages), served.settings
+    number = await served.admit(tenant, body.user)
     store = served.store(tenant)
     stored = await served.in_database(lambda: store.belief(body.user))
     belief = served.believer.learner.start() if stored is None else stored
     candidates = await run_in_threadpool(_candidates, served, messages, belief, seed)
     decisions = [decision for _, decision in candidates]
-    answering = Answering(new_id("question"), tenant, body.user, messages, decisions[0], seed)
+    answering = Answering(
+        new_id("question"), tenant, body.user, number, messages, decisions[0], seed
+    )
     sampling = SamplingParams(
         temperature=1.0 if body.temperature is None else body.temperature,
         max_tokens=body.max_tokens or min(settings.question_tokens, settings.max_tokens),
@@ -72,7 +75,10 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
         seed=seed,
         tokens=tuple(ids[k] for k in pair),
     )
-    await served.in_database(lambda: record_response(served.database, response, tenant=tenant))
+    await served.in_database(
+        lambda: record_response(served.database, response, tenant=tenant, number=number),
+        is_writing=True,
+    )
     return QuestionOut(
         response=answering.id,
         user=body.user,
@@ -95,11 +101,8 @@ def most_informative(
     """
     pairs = [(i, j) for i, j in combinations(range(len(texts)), 2) if texts[i] != texts[j]]
     if not pairs:
-        raise ApiError(
-            409,
-            "All candidate answers are the same; raise the temperature or ask something else.",
-            code="no_question",
-        )
+        message = "All candidate answers are the same; raise the temperature or ask something else."
+        raise ApiError(409, message, code="no_question")
     differences = np.array([features[i] - features[j] for i, j in pairs])
     best = int(information_gains(belief, differences, gain=belief.gain).argmax())
     return *pairs[best], verdict_information(belief, differences[best], gain=belief.gain)

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from palate.core.errors import PalateError
 from palate.engine.request import RunningRequest
 from palate.serve.answers import Answering, begin, finish, headers_of, palate_out, usage_of
-from palate.serve.errors import ApiError, body, from_palate
+from palate.serve.errors import ApiError, body, disconnected, from_palate
 from palate.serve.logs import LOGGER
 from palate.serve.state import Served
 from palate.serve.tokens import Sampled, tokens
@@ -86,7 +86,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ApiError(499, "The client closed the connection.", code="client_disconnected")
+            raise disconnected()
         return task.result()
     finally:
         for part in (task, watch):

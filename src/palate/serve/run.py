@@ -1,10 +1,14 @@
 """Listening: uvicorn, with a drain that lets running answers end."""
 
 import gc
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import uvicorn
 
 from palate.serve.app import make_app
+from palate.serve.connections import BoundedProtocol
 from palate.serve.logs import LOGGER, set_up_logs
 from palate.serve.state import Served
 
@@ -24,6 +28,15 @@ class _Draining(uvicorn.Server):
 def serve(served: Served, *, host: str, port: int) -> None:
     """Listen until SIGTERM or SIGINT; running answers may end first."""
     set_up_logs(served.settings.log_level)
+    settings = served.settings
+    with suppress(ImportError):  # on Windows
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is an open file
+    protocol: Any = partial(BoundedProtocol, settings)
+    keys = "every request needs a key" if served.has_keys else "no key is needed"
+    LOGGER.info("starting: %s, %s requests a minute each", keys, served.limit.per_minute)
     config = uvicorn.Config(
         make_app(served),
         host=host,
@@ -31,8 +44,10 @@ def serve(served: Served, *, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=served.settings.drain_seconds,
+        timeout_graceful_shutdown=settings.drain_seconds,
         timeout_keep_alive=30,
+        http=protocol,
+        ws="none",
     )
     server = _Draining(config)
     server.served = served

@@ -14,7 +14,8 @@ from palate.core.protocols import Token
 from palate.engine.request import RunningRequest
 from palate.library.candidates import Best, Candidates, best_candidates
 from palate.serve.answers import Answering
-from palate.serve.errors import ApiError
+from palate.serve.errors import late
+from palate.serve.metrics import TenantMetrics
 from palate.serve.state import Served
 from palate.serve.worker import Event, Job
 
@@ -70,7 +71,8 @@ async def _of_candidates(
         first.setdefault(job, loop.time())
         if token.finish is not None:
             n_left -= 1
-            _count(served, running, answering.started, first[job], loop.time())
+            for metrics in served.metrics_of(answering.tenant):
+                _count(metrics, running, answering.started, first[job], loop.time())
         yield index_of[job], running, token
 
 
@@ -90,7 +92,7 @@ async def _best(served: Served, answering: Answering, answer: int) -> Best:
     try:
         return await asyncio.wait_for(ranking, max(seconds, 0.0))
     except TimeoutError as error:
-        raise _late() from error
+        raise late() from error
 
 
 async def _next(queue: "asyncio.Queue[tuple[Job, Event]]", seconds: float) -> tuple[Job, Event]:
@@ -99,19 +101,14 @@ async def _next(queue: "asyncio.Queue[tuple[Job, Event]]", seconds: float) -> tu
     try:
         return await asyncio.wait_for(queue.get(), max(seconds, 0.0))
     except TimeoutError as error:
-        raise _late() from error
-
-
-def _late() -> ApiError:
-    message = "The answer was not ready before its deadline."
-    return ApiError(504, message, code="deadline_exceeded")
+        raise late() from error
 
 
 def _count(
-    served: Served, running: RunningRequest, started: float, first: float, now: float
+    metrics: TenantMetrics, running: RunningRequest, started: float, first: float, now: float
 ) -> None:
     """Let the metrics know of a candidate that ended."""
-    metrics, n_tokens = served.metrics, len(running.tokens)
+    n_tokens = len(running.tokens)
     metrics.prompt_tokens.inc(len(running.prompt))
     metrics.cached_tokens.inc(running.n_cached_tokens)
     metrics.completion_tokens.inc(n_tokens)

@@ -1,21 +1,26 @@
 """`/v1/users`: add, list, show, change, reset, export and erase users."""
 
 from typing import Annotated
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Path, Query
+from pydantic import AfterValidator
 
 from palate.core.types import Preference
 from palate.serve.auth import require_admin
 from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
-from palate.serve.wire.palate import USER_ID
+from palate.serve.wire.palate import user_id
 from palate.serve.wire.users import Export, UserChange, UserIn, UserOut, UserRow, UsersOut
 from palate.store.erase import Receipt, erase_user
 from palate.store.export import export_user
 from palate.store.users import add_user, change_user, find_user, list_users, start_afresh
 
 router = APIRouter(tags=["users"])
-UserPath = Annotated[str, Path(pattern=USER_ID, examples=["ana"])]
+# the middleware leaves `%2F` and `%25` of an address as they are: the router splits at slashes
+UserPath = Annotated[
+    str, Path(examples=["ana"]), AfterValidator(lambda text: user_id(unquote(text)))
+]
 MAX_NUMBER = 2**63 - 1
 
 
@@ -23,10 +28,12 @@ MAX_NUMBER = 2**63 - 1
 async def create(body: UserIn, served: Parts, caller: KnownCaller) -> UserOut:
     """Add a user, with a stated preference if there is one."""
     _require_preference(served, body.preference)
+    await served.require_room(caller.tenant, body.user)
     is_new = await served.in_database(
         lambda: add_user(
             served.database, tenant=caller.tenant, name=body.user, preference=body.preference
-        )
+        ),
+        is_writing=True,
     )
     if not is_new:
         raise ApiError(409, f"The user {body.user!r} exists already.", "user_exists", "user")
@@ -62,7 +69,8 @@ async def change(user: UserPath, body: UserChange, served: Parts, caller: KnownC
     await served.in_database(
         lambda: change_user(
             served.database, tenant=caller.tenant, name=user, preference=body.preference
-        )
+        ),
+        is_writing=True,
     )
     return await _user_out(served, caller.tenant, user)
 
@@ -70,7 +78,9 @@ async def change(user: UserPath, body: UserChange, served: Parts, caller: KnownC
 @router.post("/v1/users/{user}/reset")
 async def reset(user: UserPath, served: Parts, caller: KnownCaller) -> UserOut:
     """Learn only from later feedback, but keep the log."""
-    await served.in_database(lambda: start_afresh(served.database, tenant=caller.tenant, name=user))
+    await served.in_database(
+        lambda: start_afresh(served.database, tenant=caller.tenant, name=user), is_writing=True
+    )
     return await _user_out(served, caller.tenant, user)
 
 
@@ -89,9 +99,12 @@ async def erase(user: UserPath, served: Parts, caller: KnownCaller) -> Receipt:
     """Erase everything about a user; for administrators."""
     require_admin(caller)
     await _require_user(served, caller.tenant, user)
-    return await served.in_database(
-        lambda: erase_user(served.database, tenant=caller.tenant, user=user)
-    )
+    try:
+        return await served.in_database(
+            lambda: erase_user(served.database, tenant=caller.tenant, user=user), is_writing=True
+        )
+    finally:
+        served.forget_prefixes(caller.tenant)
 
 
 async def _user_out(served: Served, tenant: str, name: str) -> UserOut:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -68,8 +69,8 @@ class EngineWorker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the thread runs, and goes on."""
+        return self._thread.is_alive() and not self._is_stopping
 
     def start(self) -> None:
         """Begin, on the running event loop."""
@@ -84,7 +85,8 @@ class EngineWorker:
             self._thread.join(timeout=30.0)
 
     def submit(self, jobs: list[Job]) -> None:
-        """Let answers join the batch; ApiError where too many wait already."""
+        """Let answers join the batch; ApiError where too many wait already, or nobody answers."""
+        self._require_alive()
         if self._n_pending + len(jobs) > self._max_queue:
             self.metrics.refused.labels("queue").inc()
             raise ApiError(
@@ -112,6 +114,7 @@ class EngineWorker:
 
     async def call(self, function: Callable[[], Result]) -> Result:
         """The function's result, computed between two steps."""
+        self._require_alive()
         future: Future[Result] = Future()
 
         def run() -> None:
@@ -123,6 +126,10 @@ class EngineWorker:
 
         self._commands.put(run)
         return await asyncio.wrap_future(future)
+
+    def _require_alive(self) -> None:
+        if not self.is_alive:
+            raise ApiError(503, "The engine has ended; restart the server.", "engine_unavailable")
 
     # --- on the event loop
 
@@ -144,34 +151,39 @@ class EngineWorker:
     # --- on the engine's thread
 
     def _run(self) -> None:
-        while True:
-            self._obey()
-            if self._is_stopping:
-                self._session.close()
-                self._fail_all(ApiError(503, "The server stops.", code="stopping"))
-                return
-            if self._session.is_idle:
-                continue
-            started = time.perf_counter()
-            try:
-                output = self._session.step()
-            except Exception:  # noqa: BLE001  one bad step must not end the thread
-                LOGGER.exception("a step of the engine failed")
-                self._fail_all(ApiError(500, "The engine failed; try again.", code="failed"))
-                self._session = self.engine.open_session()
-                continue
-            self.metrics.step.observe(time.perf_counter() - started)
-            self.metrics.running.set(self._session.n_running)
-            self.metrics.rows.set(self._session.n_rows)
-            events = [(self._jobs[running], _event(running, token)) for running, token in output]
-            for running, token in output:
-                if token.finish is not None:
-                    del self._jobs[running]
-            self._send(events)
+        try:
+            while not self._is_stopping:
+                try:
+                    self._obey()
+                    self._step()
+                except Exception:  # noqa: BLE001  one bad step must not end the thread
+                    LOGGER.exception("a step of the engine failed")
+                    self._fail_all(ApiError(500, "The engine failed; try again.", code="failed"))
+                    self._session = self.engine.open_session()
+                self.metrics.running.set(self._session.n_running)
+                self.metrics.rows.set(self._session.n_rows)
+            self._session.close()
+        finally:
+            self._is_stopping = True
+            with suppress(Exception):
+                self._obey()  # who waits for a command is not left waiting
+            self._fail_all(ApiError(503, "The server stops.", code="stopping"))
+
+    def _step(self) -> None:
+        if self._is_stopping or self._session.is_idle:
+            return
+        started = time.perf_counter()
+        output = self._session.step()
+        self.metrics.step.observe(time.perf_counter() - started)
+        events = [(self._jobs[running], _event(running, token)) for running, token in output]
+        for running, token in output:
+            if token.finish is not None:
+                del self._jobs[running]
+        self._send(events)
 
     def _obey(self) -> None:
         """Carry out the commands that came; wait for one if nothing runs."""
-        if self._session.is_idle:
+        if self._session.is_idle and not self._is_stopping:
             self._commands.get()()
         while not self._commands.empty():
             self._commands.get()()

@@ -18,7 +18,7 @@ from palate.store.database import Database
 from palate.store.rows import require_tenant
 from palate.store.tables import api_keys
 
-Role = Literal["user", "admin"]
+Role = Literal["user", "admin", "operator"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class ApiKey:
     label: str
     created_at: float  # seconds since 1970
     is_revoked: bool
-    role: Role = "user"  # `admin` may also list, export and erase users and read metrics
+    # `admin` may also list, export and erase users and read the tenant's metrics; `operator` reads
+    # those of the whole server
+    role: Role = "user"
     expires_at: float | None = None  # seconds since 1970 at which it stops working, if ever
 
 
@@ -52,7 +54,7 @@ def issue_key(
         InvalidInputError: the role is unknown, or the key would end before it begins.
     """
     if role not in get_args(Role):
-        raise InvalidInputError(f"The role {role!r} is unknown; use 'user' or 'admin'.")
+        raise InvalidInputError(f"The role {role!r} is unknown; use 'user', 'admin' or 'operator'.")
     if lasts_seconds is not None and not lasts_seconds > 0:
         raise InvalidInputError(f"A key cannot last {lasts_seconds} seconds; give more than 0.")
     prefix, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
@@ -95,8 +97,9 @@ def list_keys(database: Database) -> list[ApiKey]:
 
 
 def has_keys(database: Database) -> bool:
-    """Whether a key was issued and not revoked, so that every request needs one."""
-    return any(not key.is_revoked for key in list_keys(database))
+    """Whether a key was ever issued, so that every request needs one, also when all have ended."""
+    with database.reading() as connection:
+        return connection.execute(select(api_keys.c.prefix).limit(1)).first() is not None
 
 
 def revoke_key(database: Database, *, prefix: str) -> None:

@@ -1,19 +1,28 @@
 """`/v1/chat/completions` and `/v1/completions`, as OpenAI's clients speak them."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
-from pydantic import Field, model_validator, with_config
+from pydantic import BeforeValidator, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
 from palate.core.decision import Messages
-from palate.serve.wire.palate import STRICT, Explained, PalateIn, PalateOut, UserId, WireIn
+from palate.serve.wire.palate import (
+    STRICT,
+    Explained,
+    PalateIn,
+    PalateOut,
+    UserId,
+    WireIn,
+    WithoutNul,
+    without_nulls,
+)
 
 MAX_ANSWERS = 8
 LEAST_LOG_PROB = -9999.0  # stands for minus infinity, which JSON cannot hold
 Finish = Literal["stop", "length"]
 
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Text = Annotated[str, Field(max_length=1_000_000)]
+Stop = Annotated[str, Field(min_length=1, max_length=256), WithoutNul]
+Text = Annotated[str, Field(max_length=1_000_000), WithoutNul]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -25,6 +34,13 @@ class TextPart(TypedDict):
     text: Text
 
 
+def _as_sent_back(message: Any) -> Any:
+    """An answer as OpenAI's clients give it back: with keys that hold nothing."""
+    if not isinstance(message, dict) or message.get("role") != "assistant":
+        return message
+    return {k: v for k, v in cast("dict[str, Any]", message).items() if v is not None and v != []}
+
+
 @with_config(STRICT)
 class Message(TypedDict):
     """One message of a conversation."""
@@ -32,6 +48,9 @@ class Message(TypedDict):
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
     name: NotRequired[Annotated[str, Field(max_length=64)] | None]
+
+
+SentMessage = Annotated[Message, BeforeValidator(_as_sent_back)]
 
 
 def plain(messages: list[Message]) -> list[dict[str, str]]:
@@ -86,7 +105,9 @@ class _Sampled(WireIn):
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     store: bool | None = None
     service_tier: Annotated[str, Field(max_length=64)] | None = None
-    palate: PalateIn = PalateIn()
+    palate: Annotated[PalateIn, BeforeValidator(without_nulls)] = PalateIn()
+
+    _drop_nulls = model_validator(mode="before")(without_nulls)
 
     @model_validator(mode="after")
     def _require_stream(self) -> "_Sampled":
@@ -127,7 +148,7 @@ class ResponseFormat(WireIn):
 class ChatIn(_Sampled):
     """A chat completion."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    messages: Annotated[list[SentMessage], Field(min_length=1, max_length=1024)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -4,9 +4,11 @@ What comes in is a pydantic model, which checks it. What goes out is a plain dic
 and described by the same types in the OpenAPI schema.
 """
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal, cast
+from unicodedata import normalize
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads this one on Python 3.11, too
 
 LearningState = Literal["nothing", "observing", "applied"]
@@ -14,15 +16,49 @@ LearningState = Literal["nothing", "observing", "applied"]
 MAX_COEFFICIENT = 20.0  # far beyond what any expert was trained for; more only breaks numbers
 MAX_INSTRUCTION = 2000  # characters
 
+MAX_USER = 200  # characters
+# printable for Python, and yet nothing is seen of them: fillers, joiners, variation selectors
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def user_id(text: str) -> str:
+    """A user's identifier in Unicode's form NFC; ValueError where others could not read it."""
+    name = normalize("NFC", text)
+    is_seen = name.isprintable() and name == name.strip() and not INVISIBLE.search(name)
+    if not (is_seen and 0 < len(name) <= MAX_USER):
+        raise ValueError(
+            f"a user's identifier is 1 to {MAX_USER} printable characters, none of them a control "
+            "or invisible character and no space at either end"
+        )
+    return name
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("it holds the character NUL, which databases do not take; remove it")
+    return text
+
+
+def without_nulls(value: Any) -> Any:
+    """The object without the keys that clients send empty: `null` is the default."""
+    if not isinstance(value, dict):
+        return value
+    return {key: inner for key, inner in cast("dict[str, Any]", value).items() if inner is not None}
+
+
+WithoutNul = AfterValidator(_without_nul)
 Name = Annotated[str, Field(min_length=1, max_length=128)]
-USER_ID = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"
 UserId = Annotated[
     str,
     Field(
-        pattern=USER_ID,
-        description="Letters, digits and . _ @ + -, at most 128, starting with a letter or digit.",
+        min_length=1,
+        max_length=2 * MAX_USER,
+        description=f"Printable text, at most {MAX_USER} characters after Unicode NFC.",
         examples=["ana"],
     ),
+    AfterValidator(user_id),
 ]
 ResponseId = Annotated[
     str,
@@ -47,7 +83,7 @@ Coefficients = Annotated[
 ]
 
 
-STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class WireIn(BaseModel):
@@ -77,7 +113,7 @@ class PalateIn(WireIn):
     user: UserId | None = None
     preference: Preference | None = None
     coefficients: Coefficients | None = None
-    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION)] | None = None
+    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION), WithoutNul] | None = None
     method: Name = "auto"
     n_candidates: int | None = None
     max_passes: Annotated[float, Field(allow_inf_nan=False)] | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from palate.serve.wire.chat import Message, Seed
+from palate.serve.wire.chat import Seed, SentMessage
 from palate.serve.wire.palate import LearningState, Preference, ResponseId, UserId, WireIn
 
 Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["answer-17"])]
@@ -27,7 +27,7 @@ class FeedbackIn(WireIn):
 
     response: ResponseId
     kind: Literal["comparison", "rating", "thumbs"]
-    preferred: Literal[0, 1, "tie"] | None = None
+    preferred: Annotated[int, Field(ge=0, le=1)] | Literal["tie"] | None = None
     against: ResponseId | None = None
     rating: Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)] | None = None
     thumbs: Literal["up", "down"] | None = None
@@ -92,7 +92,7 @@ class QuestionIn(WireIn):
     """Which two answers to this prompt are most worth comparing for this user."""
 
     user: UserId
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    messages: Annotated[list[SentMessage], Field(min_length=1, max_length=1024)]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     seed: Seed | None = None

@@ -149,7 +149,7 @@ async function send(method, path, body, signal) {
   const headers = {};
   const key = readKey();
   if (key) headers.Authorization = `Bearer ${key}`;
-  if (body) headers["Content-Type"] = "application/json";
+  if (method !== "GET") headers["Content-Type"] = "application/json";
   let response;
   try {
     response = await fetch(path, {

@@ -40,9 +40,8 @@ export async function openPicker() {
   const dialog = byId("user-dialog");
   const list = el("ul", { class: "users", "aria-label": "Users" });
   const field = el("input", {
-    id: "new-user", autocomplete: "off", spellcheck: "false", maxlength: 128, required: true,
-    pattern: "[A-Za-z0-9][A-Za-z0-9._@+\\-]*", placeholder: "ana",
-    title: "Letters, digits and . _ @ + -, starting with a letter or digit",
+    id: "new-user", autocomplete: "off", spellcheck: "false", maxlength: 200, required: true,
+    placeholder: "ana",
   });
   const problem = el("p", { class: "field-error", role: "alert" });
   const form = el(

@@ -1,0 +1,107 @@
+"""What one connection may cost before anything is known of who called: uvicorn's protocol, bounded.
+
+Headers have their seconds and bytes, a body its bytes, a client that reads nothing its seconds.
+Where too many connections are open, the one that has sent no whole request for longest is ended.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from palate.serve.settings import ServeSettings
+
+MAX_HEADER_BYTES = 65_536
+CHUNK_OVERHEAD = 8  # bytes on the wire for a byte of the body, in the smallest chunks
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, settings: ServeSettings, **parts: object) -> None:
+        """Take what uvicorn gives a protocol, and the bounds."""
+        super().__init__(**parts)  # type: ignore[arg-type]
+        self.settings = settings
+        self.since = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._n_bytes, self._is_in_headers = 0, True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no whole request is being answered."""
+        return self._is_idle or self.cycle.more_body
+
+    @property
+    def _is_idle(self) -> bool:
+        cycle: Any = self.cycle  # none before the first request
+        return cycle is None or cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; end another connection where there are too many."""
+        super().connection_made(transport)
+        self._abort_after(self.settings.header_seconds)
+        host = self.client and self.client[0]
+        others = [one for one in self.connections if isinstance(one, BoundedProtocol)]
+        near = [one for one in others if one.client and one.client[0] == host]
+        for group, most in (
+            (near, self.settings.max_connections_per_address),
+            (others, self.settings.max_connections),
+        ):
+            if len(group) > most:
+                waiting = [one for one in group if one.is_waiting]
+                min(waiting, key=lambda one: one.since).transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, up to the bytes that are allowed."""
+        if self._timer is None and self._is_idle:
+            self._abort_after(self.settings.header_seconds)
+        super().data_received(data)
+        self._n_bytes += len(data)
+        body = 0 if self._is_in_headers else CHUNK_OVERHEAD * self.settings.max_body_bytes
+        if self._n_bytes > MAX_HEADER_BYTES + body:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Count anew."""
+        super().on_message_begin()
+        self._n_bytes, self._is_in_headers = 0, True
+
+    def on_headers_complete(self) -> None:
+        """The headers came in time."""
+        self._is_in_headers, self.since = False, self.loop.time()
+        self._end_timer()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is written to."""
+        super().pause_writing()
+        self._abort_after(self.settings.stall_seconds)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self._end_timer()
+
+    def on_response_complete(self) -> None:
+        """The client has its seconds to read what is left."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_after(self.settings.stall_seconds)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came since the last answer; who did not read it does not hold the connection."""
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is left to bound."""
+        self._end_timer()
+        super().connection_lost(exc)
+
+    def _abort_after(self, seconds: float) -> None:
+        self._end_timer()
+        self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,174 @@
+"""A real `palate serve` of a tiny library, honest users who time it, and how they fared."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from research.serving.server_process import FREE, ServerProcess, exchange
+
+BOUNDS = (
+    "header_seconds=2",
+    "body_seconds=2",
+    "stall_seconds=2",
+    "database_seconds=1",
+    "max_connections=400",
+    "max_tokens=200",
+    "max_connections_per_address=100",
+)
+HONEST, ENEMY = "127.0.0.1", "127.0.0.2"  # one machine, two addresses
+N_HONEST = 3
+TALK: dict[str, Any] = {
+    "model": "palate",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "max_tokens": 3,
+}
+
+
+@dataclass
+class Honest:
+    """Requests of honest users, each on a connection of its own."""
+
+    port: int
+    seconds: list[float] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One request, timed."""
+        started = time.monotonic()
+        connection = http.client.HTTPConnection(HONEST, self.port, timeout=60)
+        try:
+            status, answer = exchange(connection, method, path, body)
+            if status >= 400:
+                self.failed.append(f"{method} {path}: {status} {answer}")
+        except (OSError, http.client.HTTPException) as error:
+            self.failed.append(f"{method} {path}: {error!r}")
+            answer = None
+        finally:
+            connection.close()
+            self.seconds.append(time.monotonic() - started)
+        return answer
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which this share of the requests was answered."""
+        return float(np.percentile(self.seconds, share))
+
+
+@dataclass
+class Arena:
+    """The server, how fast it is when nothing happens, and the lines that are printed."""
+
+    server: ServerProcess
+    database: Path
+    quiet: Honest | None = None
+    lines: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def honest_users(self, name: str, *, is_named: bool = True) -> Iterator[Honest]:
+        """Honest users ask all the while; afterwards a line says how they fared."""
+        honest, is_over = Honest(self.server.port), threading.Event()
+
+        def ask(number: int) -> None:
+            while not is_over.is_set():
+                user = {"user": f"honest-{number}"} if is_named else {}
+                honest.call("POST", "/v1/chat/completions", {**TALK, **user})
+                honest.call("GET", "/v1/models")
+                time.sleep(0.02)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(N_HONEST)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield honest
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join()
+        quiet = 0.0 if self.quiet is None else self.quiet.percentile(95)
+        ratio = f"{honest.percentile(95) / quiet:.1f}x" if quiet else "-"
+        self.lines.append(
+            f"{name:28s} {len(honest.seconds):6d} {len(honest.failed):6d} "
+            f"{1000 * honest.percentile(50):8.1f} {1000 * honest.percentile(95):8.1f} {ratio:>6s}"
+        )
+
+
+@pytest.fixture(scope="session")
+def arena(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    folder = tmp_path_factory.mktemp("arena")
+    database = folder / "users.db"
+    server = ServerProcess(tiny_library, str(database), (*FREE, *BOUNDS), log=folder / "log")
+    server.start()
+    arena = Arena(server, database)
+    try:
+        with arena.honest_users("(warming up)"):
+            time.sleep(1)
+        with arena.honest_users("quiet") as quiet:
+            time.sleep(3)
+        arena.quiet = quiet
+        yield arena
+    finally:
+        server.kill()
+        print("\nattack                       honest failed   p50 ms   p95 ms  x quiet p95")  # noqa: T201
+        print("\n".join(arena.lines[1:]))  # noqa: T201
+
+
+@pytest.fixture(autouse=True)
+def _printed(arena: Arena, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Print an attack's lines although pytest captures what tests print."""
+    n_lines = len(arena.lines)
+    yield
+    with capsys.disabled():
+        print("".join(f"\n{line}" for line in arena.lines[n_lines:]), end="")  # noqa: T201
+
+
+@pytest.fixture
+def enemies(arena: Arena) -> Iterator[Callable[..., list[socket.socket]]]:
+    """Connections from another address that have sent this much."""
+    with ExitStack() as stack:
+
+        def connect(n: int, text: bytes, *, buffer: int | None = None) -> list[socket.socket]:
+            opened = []
+            for _ in range(n):
+                one = stack.enter_context(socket.socket())
+                if buffer is not None:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+                one.bind((ENEMY, 0))
+                one.settimeout(10)
+                one.connect((HONEST, arena.server.port))
+                with suppress(OSError):
+                    one.sendall(text)
+                opened.append(one)
+            return opened
+
+        yield connect
+
+
+def is_ended(one: socket.socket) -> bool:
+    """Whether the server has ended the connection; what it sent first is read."""
+    one.settimeout(0.5)
+    try:
+        while one.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def post(path: str, body: dict[str, Any]) -> bytes:
+    """A request as it is on the wire."""
+    text = json.dumps(body)
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(text)}\r\n\r\n{text}"
+    ).encode()

@@ -1,0 +1,291 @@
+"""Attacks on a real server: honest users are answered all the while, about as fast as else.
+
+`PALATE_ATTACK_SECONDS` makes the kills go on for longer, such as 600.
+"""
+
+import os
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from attack.conftest import TALK, Arena, is_ended, post
+from research.serving.server_process import ServerProcess
+
+pytestmark = pytest.mark.slow
+
+Enemies = Callable[..., list[socket.socket]]
+ATTACK_SECONDS = 4.0  # longer than the bounds of the server here
+KILL_SECONDS = float(os.environ.get("PALATE_ATTACK_SECONDS", "10"))
+MAX_RATIO = 3.0  # of the 95th percentile, to that without an attack
+FLOOR_SECONDS = 0.15  # what a busy machine adds to any request
+MAX_GROWTH_BYTES = 64 * 2**20
+CHROMIUM = Path(os.environ.get("PALATE_CHROMIUM", "/usr/bin/chromium"))
+
+
+def require_held(arena: Arena, honest) -> None:
+    assert honest.failed == []
+    assert arena.quiet is not None
+    assert honest.percentile(95) <= MAX_RATIO * arena.quiet.percentile(95) + FLOOR_SECONDS
+
+
+def test_bodies_that_never_come(arena: Arena, enemies: Enemies) -> None:
+    text = post("/v1/chat/completions", TALK)[:-20]
+    with arena.honest_users("slow bodies, 300") as honest:
+        held = enemies(300, text)
+        time.sleep(ATTACK_SECONDS)
+    require_held(arena, honest)
+    assert all(map(is_ended, held))
+
+
+def test_headers_that_never_end(arena: Arena, enemies: Enemies) -> None:
+    before = arena.server.memory_bytes()
+
+    def flood(one: socket.socket) -> None:
+        with suppress(OSError):
+            for _ in range(4000):
+                one.sendall(b"X-A: b\r\n" * 1000)
+
+    with arena.honest_users("endless headers, 20") as honest:
+        held = enemies(20, b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        threads = [threading.Thread(target=flood, args=(one,)) for one in held]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    require_held(arena, honest)
+    assert arena.server.memory_bytes() - before < MAX_GROWTH_BYTES
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("half headers, 300", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A:"),
+        ("one endless header, 300", b"GET / HTTP/1.1\r\nX-A: " + b"a" * 60_000),
+        ("empty lines, 300", b"\r\n"),
+        ("nothing at all, 300", b""),
+    ],
+)
+def test_requests_that_never_begin(arena: Arena, enemies: Enemies, name: str, text: bytes) -> None:
+    with arena.honest_users(name) as honest:
+        held = enemies(300, text)
+        time.sleep(ATTACK_SECONDS)
+    require_held(arena, honest)
+    assert all(map(is_ended, held))
+
+
+def test_trailers_and_chunks_that_never_end(arena: Arena, enemies: Enemies) -> None:
+    before = arena.server.memory_bytes()
+    head = post("/v1/chat/completions", TALK).partition(b"Content-Length")[0]
+
+    def flood(one: socket.socket) -> None:
+        with suppress(OSError):
+            for _ in range(2000):
+                one.sendall(b"X-A: b\r\n" * 1000)
+
+    with arena.honest_users("endless trailers, 20") as honest:
+        held = enemies(20, head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        threads = [threading.Thread(target=flood, args=(one,)) for one in held]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    require_held(arena, honest)
+    assert arena.server.memory_bytes() - before < MAX_GROWTH_BYTES
+
+
+def test_clients_that_do_not_read(arena: Arena, enemies: Enemies) -> None:
+    text = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
+    with arena.honest_users("stalled readers, 60") as honest:
+        held = enemies(60, text, buffer=4096)
+        time.sleep(ATTACK_SECONDS + 2)
+    require_held(arena, honest)
+    assert all(map(is_ended, held))
+
+
+def test_a_database_that_somebody_locks(arena: Arena) -> None:
+    with closing(sqlite3.connect(arena.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with arena.honest_users("database locked", is_named=False) as honest:
+            until = time.monotonic() + ATTACK_SECONDS
+            while time.monotonic() < until:
+                started = time.monotonic()
+                assert arena.server.call("GET", "/ready")[0] == 503
+                assert time.monotonic() - started < 1.5
+                status, _ = arena.server.call("POST", "/v1/users", {"user": "late"})
+                assert status == 503
+                assert time.monotonic() - started < 4
+        other.execute("ROLLBACK")
+    require_held(arena, honest)
+    assert arena.server.call("GET", "/ready")[0] == 200
+
+
+def test_a_database_file_that_is_deleted(arena: Arena) -> None:
+    away = arena.database.with_name("away.db")
+    with arena.honest_users("database file deleted", is_named=False) as honest:
+        arena.database.rename(away)
+        time.sleep(1)
+        assert arena.server.call("GET", "/ready")[0] == 503
+        assert arena.server.call("POST", "/v1/users", {"user": "lost"})[0] == 503
+        away.rename(arena.database)
+        time.sleep(1)
+    require_held(arena, honest)
+    assert arena.server.call("POST", "/v1/users", {"user": "lost"})[0] == 201
+
+
+def test_a_user_who_is_erased_in_the_middle_of_answers_and_verdicts(arena: Arena) -> None:
+    server, comes_back = arena.server, []
+    body = {**TALK, "user": "erased", "max_tokens": 200}
+    with arena.honest_users("erase races, 12") as honest:
+        for number in range(12):
+            first = server.must("POST", "/v1/chat/completions", {**TALK, "user": "erased"})
+            verdict = {"response": first["id"], "kind": "thumbs", "thumbs": "up"}
+            streams = [server.stream(body) for _ in range(3)]
+            begun = [next(stream) for stream in streams]
+            judge = threading.Thread(target=server.call, args=("POST", "/v1/feedback", verdict))
+            judge.start()
+            server.must("DELETE", "/v1/users/erased")
+            for stream in streams:
+                for _ in stream:
+                    pass
+            judge.join()
+            assert len(begun) == 3
+            if server.call("GET", "/v1/users/erased")[0] != 404:
+                comes_back.append(number)
+                server.must("DELETE", "/v1/users/erased")
+    require_held(arena, honest)
+    assert comes_back == []
+
+
+@pytest.mark.browser
+def test_a_page_of_another_site_in_a_browser(arena: Arena) -> None:
+    if not CHROMIUM.exists():
+        pytest.skip(f"Chromium is not installed at {CHROMIUM}; set PALATE_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    server = arena.server
+    address = f"http://127.0.0.1:{server.port}"
+    answer = server.must("POST", "/v1/chat/completions", {**TALK, "user": "victim"})
+    server.must(
+        "POST", "/v1/feedback", {"response": answer["id"], "kind": "thumbs", "thumbs": "up"}
+    )
+
+    class Evil(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<p>evil</p>")
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    script = """async (address) => {
+      for (const path of ["/v1/users/victim/reset", "/v1/users", "/v1/chat/completions"])
+        for (const type of ["text/plain", "application/json", ""])
+          for (const mode of ["no-cors", "cors"])
+            for (const method of ["POST", "DELETE"])
+              try {
+                await fetch(address + path, {method, mode, credentials: "include",
+                  headers: type ? {"Content-Type": type} : {},
+                  body: path.endsWith("reset") ? undefined : '{"user": "planted"}'});
+              } catch {}
+      const form = document.createElement("form");
+      form.method = "POST"; form.action = address + "/v1/users/victim/reset";
+      form.enctype = "text/plain"; document.body.append(form); form.submit();
+    }"""
+    evil = ThreadingHTTPServer(("127.0.0.1", 0), Evil)
+    threading.Thread(target=evil.serve_forever, daemon=True).start()
+    try:
+        with (
+            arena.honest_users("cross-site posts, Chromium") as honest,
+            sync_playwright() as playwright,
+        ):
+            flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+            page = browser.new_page()
+            page.goto(f"http://localhost:{evil.server_port}/")
+            page.evaluate(script, address)
+            page.wait_for_load_state()
+            browser.close()
+    finally:
+        evil.shutdown()
+    assert honest.failed == []
+    assert server.must("GET", "/v1/users/victim")["belief"]["n_feedback"] == 1
+    assert server.call("GET", "/v1/users/planted")[0] == 404
+
+
+def test_kills_lose_no_verdict_that_was_acknowledged(arena: Arena) -> None:
+    server, acknowledged, is_over = arena.server, [], threading.Event()
+
+    def teach() -> None:
+        while not is_over.is_set():
+            answer = server.must("POST", "/v1/chat/completions", {**TALK, "user": "killed"})
+            verdict = {"response": answer["id"], "kind": "thumbs", "thumbs": "up"}
+            key = f"verdict-{len(acknowledged)}"
+            server.must("POST", "/v1/feedback", {**verdict, "key": key})
+            acknowledged.append(key)
+
+    teacher = threading.Thread(target=teach)
+    teacher.start()
+    n_kills, until = 0, time.monotonic() + KILL_SECONDS
+    while time.monotonic() < until:
+        time.sleep(1.5)
+        server.kill()
+        server.start()
+        n_kills += 1
+    is_over.set()
+    teacher.join()
+    log = server.must("GET", "/v1/users/killed/export")["feedback"]
+    arena.lines.append(f"kills: {n_kills}, verdicts acknowledged: {len(acknowledged)}, lost: 0")
+    assert [item["key"] for item in log] == acknowledged
+
+
+@pytest.mark.postgres
+def test_a_postgresql_that_is_frozen(arena: Arena, tmp_path: Path) -> None:
+    url, folder = (os.environ.get(f"PALATE_TEST_POSTGRES_{name}") for name in ("URL", "FOLDER"))
+    if not url or not folder:
+        pytest.skip("no PostgreSQL of our own; `source .ci/postgres.sh` starts one")
+    name = f"frozen_{os.getpid()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+    database = url.rsplit("/", 1)[0] + f"/{name}"
+    settings = [*arena.server.settings]
+    server = ServerProcess(arena.server.library, database, settings, log=tmp_path / "log")
+    server.start()
+    mother = int((Path(folder) / "data/postmaster.pid").read_text().split()[0])
+    frozen = [mother, *map(int, children(mother))]
+    beside = Arena(server, arena.database, quiet=arena.quiet)
+    try:
+        server.must("POST", "/v1/users", {"user": "ana"})
+        for process in frozen:
+            os.kill(process, signal.SIGSTOP)
+        with beside.honest_users("PostgreSQL frozen", is_named=False) as honest:
+            for _ in range(3):
+                started = time.monotonic()
+                assert server.call("GET", "/ready")[0] == 503
+                assert time.monotonic() - started < 1.5
+                assert server.call("POST", "/v1/users", {"user": "late"})[0] == 503
+                assert time.monotonic() - started < 5
+    finally:
+        for process in frozen:
+            os.kill(process, signal.SIGCONT)
+        arena.lines += beside.lines
+        try:
+            assert server.must("GET", "/v1/users/ana")["user"] == "ana"
+        finally:
+            server.kill()
+    assert honest.failed == []
+
+
+def children(mother: int) -> list[str]:
+    """Processes that this one started."""
+    return Path(f"/proc/{mother}/task/{mother}/children").read_text().split()
