@@ -178,14 +178,17 @@ def test_a_garbled_policy_file_is_refused(builder, tmp_path):
         prices.of(policy)
 
 
-def test_payoffs_are_rewards_less_the_price_of_kl_on_the_chosen_prompts(builder, tmp_path):
+@pytest.mark.parametrize(("given", "beta"), [(None, 0.2), (0.01, 0.01)])
+def test_payoffs_are_rewards_less_the_price_of_kl_on_the_chosen_prompts(
+    builder, tmp_path, given, beta
+):
     prices = Prices(builder, estimator_of(builder), tmp_path)
-    oracle = ModelOracle(maker("soup", builder), prices, part=np.array([0, 2]))
+    oracle = ModelOracle(maker("soup", builder), prices, part=np.array([0, 2]), beta=given)
     names = [oracle.policy(np.array(w)) for w in ([1.0, 0, 0], [0.5, 0.5, 0])]
     table = oracle.payoffs(names).table
-    assert table.beta == 0.2
+    assert table.beta == beta
     measured = [prices.of(oracle.policies[name]) for name in names]
-    expected = [m.rewards[[0, 2]].mean(axis=0) - 0.2 * m.kl[[0, 2]].mean() for m in measured]
+    expected = [m.rewards[[0, 2]].mean(axis=0) - beta * m.kl[[0, 2]].mean() for m in measured]
     np.testing.assert_allclose(table.values, expected)
     np.testing.assert_allclose(table.preferences, [[1, 0, 0], [0.5, 0.5, 0]])
 

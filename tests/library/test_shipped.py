@@ -17,3 +17,10 @@ def test_a_folder_of_the_same_name_goes_before(tmp_path: Path, monkeypatch) -> N
     monkeypatch.chdir(tmp_path)
     (tmp_path / SHIPPED[0]).mkdir()
     assert library_folder(SHIPPED[0]) == Path(SHIPPED[0])
+
+
+def test_shipped_libraries_are_small() -> None:
+    for name in SHIPPED:
+        sizes = [path.stat().st_size for path in library_folder(name).rglob("*") if path.is_file()]
+        assert max(sizes) <= 4 * 2**20
+        assert sum(sizes) <= 40 * 2**20

@@ -89,6 +89,7 @@ def grow(builder: Builder, settings: PortfolioSettings) -> Grown:
     oracle = ModelOracle(
         maker(settings.oracle, builder),
         Prices(builder, _estimator(builder, settings, prompts), folder / POLICIES),
+        beta=settings.beta,
     )
     first, second = _halves(len(prompts), seed=builder.settings.seed)
     names, stop, gap = _searched(replace(oracle, part=first), settings)

@@ -89,6 +89,7 @@ class ModelOracle:
     make: Make  # from a preference to a policy; the same preference gives the same policy
     prices: Prices  # measurements of policies
     part: Int[ndarray, " prompts"] | None = None  # of prompts for the payoffs; `None` takes all
+    beta: float | None = None  # price of a nat in the payoffs; `None` is the one of training
     policies: dict[str, Policy] = field(default_factory=dict)  # policies so far, by name
 
     @property
@@ -119,7 +120,7 @@ class ModelOracle:
             policies=tuple(policies),
             rewards=np.array([one.rewards for one in measured]),
             kl=np.array([one.kl for one in measured]),
-            beta=self.prices.builder.settings.training.beta,
+            beta=self.beta or self.prices.builder.settings.training.beta,
             preferences=np.array([policy.preference or unknown for policy in rows]),
         )
 

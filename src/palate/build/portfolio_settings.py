@@ -30,6 +30,9 @@ class PortfolioSettings(Settings):
     prompts: str | tuple[str, ...] | None = None  # file or list to measure on; `None`: the run's
     n_prompts: int = Field(default=600, ge=0)  # at random; 0: all. One half selects, one certifies
     n_answers: int = Field(default=1, ge=1)  # answers of every policy to every prompt
+    # price of a nat of KL in what users value, in reward units; `None` is `training.beta`. Policies
+    # that were not optimised against this price, such as soups, may be worth more at a lower one
+    beta: float | None = Field(default=None, gt=0)
     confidence: float = Field(default=0.95, gt=0, lt=1)  # confidence of the certificate
     # how near to optimal every policy is for its own preference, which certifies against all
     # policies there could be: a number is assumed; `estimate` takes an upper bound from the
