@@ -12,7 +12,9 @@ from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
 from palate.store.database import Database
 from palate.store.erase import erase_user
+from palate.store.responses import Response, find_response, record_response
 from palate.store.store import SqlProfileStore
+from palate.store.users import change_user
 from research.preferences.store_faults import stored_and_rebuilt
 from store_steps import append_all
 
@@ -152,3 +154,29 @@ def test_a_stale_belief_is_not_learned_on_but_rebuilt(
     found, rebuilt = stored_and_rebuilt(later, "ann")
     assert found is not None
     assert np.array_equal(found.mean, rebuilt.mean)
+
+
+def test_what_one_database_cannot_store_no_database_takes(
+    store: SqlProfileStore, database: Database, make_items: MakeItems
+) -> None:
+    (item,) = make_items("ann", 1)
+    for bad in ("a\0b", "half \ud83d"):
+        response = Response("r", "ann", bad, ("x",), (), "soup")
+        for attempt in (
+            lambda bad=bad: store.append(replace(item, user=bad)),
+            lambda bad=bad: store.append(replace(item, key=bad)),
+            lambda bad=bad: store.append(replace(item, kind="rating", group=bad)),
+            lambda response=response: record_response(database, response),
+            lambda bad=bad: find_response(database, bad),
+            lambda bad=bad: store.belief(bad),
+            lambda bad=bad: change_user(database, tenant="default", name="ann", instruction=bad),
+        ):
+            with pytest.raises(InvalidInputError, match="NUL or half a surrogate pair; remove"):
+                attempt()
+    assert store.users() == []
+    with pytest.raises(InvalidInputError, match="half a surrogate pair"):
+        record_response(database, Response("r", "ann", "p", ("half \ud83d",), (), "soup"))
+    record_response(database, Response("r", "ann", "p", ("a\0b",), (), "soup"))
+    found = find_response(database, "r")
+    assert found is not None
+    assert found.shown == ("a\0b",)

@@ -5,12 +5,11 @@ writing transaction takes the write lock at its start, so writers follow each ot
 """
 
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from palate.core.errors import (
     FormatError,
@@ -36,9 +35,6 @@ except ModuleNotFoundError as error:
 MIGRATIONS = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 60  # a writer waits so long for the others
 MIGRATION_LOCK = 727_072_001  # any number that nobody else locks on in PostgreSQL
-UNDONE = ("40001", "40P01")  # PostgreSQL's serialization failure and deadlock
-MAX_TRIES = 5
-Params, Result = ParamSpec("Params"), TypeVar("Result")
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
 
 
@@ -53,45 +49,40 @@ class Database:
         """Whether it is a file of SQLite; otherwise it is a PostgreSQL server."""
         return self.engine.dialect.name == "sqlite"
 
-    @contextmanager
-    def writing(self) -> Generator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """A transaction that may write; committed at the end, undone by an exception.
 
         Raises:
             ProviderError: the connection broke at the end, so that nobody knows which.
         """
-        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "READ COMMITTED"}
-        with self._transaction(is_writing=True, **options) as connection:
-            yield connection
+        return self._transaction("READ COMMITTED", is_writing=True)  # whatever the server's default
 
-    @contextmanager
-    def reading(self) -> Generator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """A transaction that only reads, and sees one moment."""
-        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with self._transaction(**options) as connection:
-            yield connection
+        return self._transaction("REPEATABLE READ", is_writing=False)
 
     @contextmanager
-    def _transaction(self, *, is_writing: bool = False, **options: Any) -> Generator[Connection]:
-        connecting = self.engine.connect()
+    def _transaction(self, isolation: str, *, is_writing: bool) -> Generator[Connection]:
+        options = {"is_writing": is_writing, "isolation_level": isolation}
+        if self.is_sqlite:  # knows one level
+            del options["isolation_level"]
         is_ending = False
         try:
-            options["is_writing"] = is_writing
-            with connecting.execution_options(**options) as connection, connection.begin():
-                yield connection
-                is_ending = is_writing
-        except DBAPIError as error:
-            if not (is_ending and error.connection_invalidated):
+            with self.engine.connect() as connection:
+                connection.execution_options(**options)
+                with connection.begin():
+                    yield connection
+                    is_ending = is_writing
+        except StatementError as error:
+            if isinstance(error.orig, PalateError):  # a column refuses its value
+                raise error.orig from error
+            if not (is_ending and isinstance(error, DBAPIError) and error.connection_invalidated):
                 raise
             raise ProviderError(
                 "The connection to the database broke while it stored this, so it is not known "
                 "whether it did; send it again with the same key, or look whether it is there.",
                 is_retryable=True,
             ) from error
-        except StatementError as error:
-            if isinstance(error.orig, PalateError):  # a column refuses its value
-                raise error.orig from error
-            raise
 
     def require_writable(self) -> None:
         """Refuse a database that cannot be written now: locked, damaged, read-only, not there.
@@ -110,22 +101,6 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
-
-
-def retried(function: Callable[Params, Result]) -> Callable[Params, Result]:
-    """The function of one transaction, called again where PostgreSQL undid it for another's."""
-
-    @wraps(function)
-    def call(*args: Params.args, **named: Params.kwargs) -> Result:
-        for _ in range(MAX_TRIES - 1):
-            try:
-                return function(*args, **named)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in UNDONE:
-                    raise
-        return function(*args, **named)
-
-    return call
 
 
 def open_database(url: str, *, wait_seconds: float = WAIT_SECONDS) -> Database:

@@ -15,7 +15,7 @@ from sqlalchemy import Row, delete, func, insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.store.clear import REMAINS, clear, n_bytes
-from palate.store.database import Database, retried
+from palate.store.database import Database
 from palate.store.rows import find_number
 from palate.store.tables import beliefs, erasures, feedback, responses, users
 
@@ -89,7 +89,6 @@ def _receipt_of(row: Row[Any]) -> Receipt:
     return Receipt(**row._mapping, is_cleared=row.remains == "")
 
 
-@retried
 def _delete(database: Database, *, tenant: str, user: str) -> str:
     """Delete the user's rows; the identifier of the receipt."""
     receipt, counts = str(uuid.uuid4()), dict[str, int]()

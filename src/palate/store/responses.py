@@ -12,7 +12,7 @@ from sqlalchemy import Row, insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Feedback, FeedbackKind
-from palate.store.database import Database, retried
+from palate.store.database import Database
 from palate.store.rows import lock_user
 from palate.store.tables import responses, users
 
@@ -77,7 +77,6 @@ class Response:
 _COLUMNS = tuple(field.name for field in fields(Response) if field.name != "user")
 
 
-@retried
 def record_response(
     database: Database, response: Response, *, tenant: str = "default", number: int | None = None
 ) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from palate.core.decision import Known
 from palate.core.types import Belief, Feedback
-from palate.store.database import Database, retried
+from palate.store.database import Database
 from palate.store.rows import (
     find_number,
     is_known,
@@ -51,7 +51,6 @@ class SqlProfileStore:
                 number = lock_user(connection, tenant=self.tenant, name=user)
         return number
 
-    @retried
     def append(self, feedback: Feedback, *, response: str | None = None) -> bool:
         """Keep the feedback and learn from it; false when its key was already there.
 

@@ -37,7 +37,7 @@ class _Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: object) -> str | None:  # noqa: ARG002
-        return None if value is None else dump_json(value, indent=None)
+        return None if value is None else _storable(dump_json(value, indent=None))
 
     def process_result_value(self, value: str | None, dialect: object) -> Any:  # noqa: ARG002
         return None if value is None else _tuples(json.loads(value))
@@ -50,12 +50,15 @@ class _Text(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: object) -> str | None:  # noqa: ARG002
-        is_good = value is None or value == value.replace("\0", "").encode(errors="ignore").decode()
-        if not is_good:
-            raise InvalidInputError(
-                f"The text {value!r:.40} holds NUL or half a surrogate pair; remove it."
-            )
-        return value
+        return None if value is None else _storable(value)
+
+
+def _storable(value: str) -> str:
+    if value != value.replace("\0", "").encode(errors="ignore").decode():
+        raise InvalidInputError(
+            f"The text {value[:40]!r} holds NUL or half a surrogate pair; remove it."
+        )
+    return value
 
 
 class _Vector(TypeDecorator[Any]):

@@ -1,4 +1,4 @@
-"""Receipts that say what is left of an erased user, and beliefs that say whether they settled."""
+"""Receipts that say what remains of an erased user, and beliefs that say whether they settled."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,36 +7,37 @@ revision = "0006"
 down_revision = "0005"
 
 REMAINS = "what the database's files held of before; run `palate users receipts`"
-TEXTS = {
+SAID = {
     "users": ("name", "preference", "instruction"),
     "feedback": ("key", "features", "label", "group"),
     "beliefs": ("mean", "covariance"),
     "responses": ("prompt", "shown", "features", "coefficients", "tokens"),
 }
+ADDED = (
+    ("beliefs", "is_converged", sa.Boolean, sa.true()),
+    ("erasures", "n_feedback", sa.Integer, "0"),
+    ("erasures", "n_responses", sa.Integer, "0"),
+    ("erasures", "remains", sa.Text, REMAINS),
+)
 
 
 def upgrade() -> None:
     """Go to this schema; receipts of before say that the files were not cleared."""
-    op.add_column(
-        "beliefs", sa.Column("is_converged", sa.Boolean, nullable=False, server_default=sa.true())
-    )
-    for name in ("n_feedback", "n_responses"):
-        op.add_column("erasures", sa.Column(name, sa.Integer, nullable=False, server_default="0"))
-    op.add_column("erasures", sa.Column("remains", sa.Text, nullable=False, server_default=REMAINS))
-    _keep_statistics(0)
+    for table, name, kind, value in ADDED:
+        op.add_column(table, sa.Column(name, kind, nullable=False, server_default=value))
+    _sample(0)
 
 
 def downgrade() -> None:
-    """Go back; receipts no longer say what is left."""
-    _keep_statistics(-1)
-    for name in ("remains", "n_responses", "n_feedback"):
-        op.drop_column("erasures", name)
-    op.drop_column("beliefs", "is_converged")
+    """Go back; receipts no longer say what remains."""
+    _sample(-1)
+    for table, name, *_ in ADDED:
+        op.drop_column(table, name)
 
 
-def _keep_statistics(target: int) -> None:
-    """How many samples of what users said PostgreSQL's planner keeps in its own tables."""
+def _sample(target: int) -> None:
+    """How much of what users said PostgreSQL's planner copies into its own tables."""
     if op.get_bind().dialect.name == "postgresql":
-        for table, columns in TEXTS.items():
+        for table, columns in SAID.items():
             for column in columns:
                 op.execute(f'ALTER TABLE {table} ALTER "{column}" SET STATISTICS {target}')
