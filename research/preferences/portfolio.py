@@ -15,14 +15,11 @@ import numpy as np
 import typer
 from jaxtyping import Float
 from numpy import ndarray
-from rich.console import Console
-from rich.table import Table
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import dump_json
 from palate.core.seeds import generator_for
 from palate.metrics.intervals import bootstrap_interval
-from research.command_line import DataFolder, IsJson, Seed, Topics, run
+from research.command_line import DataFolder, IsJson, Seed, Topics, print_result, run
 from research.preferences.answer_sets import (
     select_greedy,
     select_medoids,
@@ -52,21 +49,16 @@ def choose_users_portfolio(
         seed: Of folds and of the factorisation.
 
     Raises:
-        InvalidInputError: the files are not of the schema, a topic is unknown, or K is below 1.
+        InvalidInputError: the files are not of the schema, a topic is unknown, or K is below 1 or
+            above the number of candidates.
     """
     if size < 1:
         raise InvalidInputError(f"A portfolio of {size} sets cannot be chosen; ask for 1 or more.")
-    tables = load_votes(folder)
-    unknown = set(topics) - {table.topic for table in tables}
-    if unknown:
-        raise InvalidInputError(
-            f"The topic {sorted(unknown)[0]!r} is unknown; known are "
-            f"{', '.join(repr(table.topic) for table in tables)}."
-        )
+    tables = load_votes(folder, topics=topics)
     rows = [
         _topic_row(table, size=size, seed=seed)
         for table in tables
-        if (not topics or table.topic in topics) and _n_counted(table) >= 2 * N_FOLDS
+        if _n_counted(table) >= 2 * N_FOLDS
     ]
     return {
         "kind": "users-portfolio",
@@ -76,6 +68,9 @@ def choose_users_portfolio(
         "interval": "95 %, bootstrap of users",
         "seed": seed,
         "topics": rows,
+        "notes": []
+        if rows
+        else [f"no topic has {2 * N_FOLDS} users with {MIN_VOTES} votes or more"],
     }
 
 
@@ -119,7 +114,10 @@ def _serve(
     picked = generator.permutation(len(training))[:MAX_CANDIDATES]
     favourites = np.argsort(-factors.predict(coefficients[picked]), axis=1)[:, :SET_SIZE]
     sets, first = np.unique(np.sort(favourites, axis=1), axis=0, return_index=True)
-    size = min(size, len(sets))
+    if size > len(sets):
+        raise InvalidInputError(
+            f"{size} sets are asked for, but a topic has {len(sets)} candidates; ask for fewer."
+        )
     utilities = _utilities(training, factors.predict(coefficients), sets)
     chosen = {
         "best single": select_single(utilities),
@@ -150,19 +148,20 @@ def main(
 ) -> None:
     """Real voters: a few answer sets for everybody, against other ways to choose them."""
     found = choose_users_portfolio(data, size=size, topics=topic or (), seed=seed)
-    if is_json:
-        typer.echo(dump_json(found))
-        return
-    table = Table("topic", "users", *METHODS, title="mean / worst tenth", title_justify="left")
-    for row in found["topics"]:
-        shown = [
-            f"{row[name]['mean']['estimate']:.3f} / {row[name]['worst_tenth']:.3f}"
-            for name in METHODS
+    if not is_json:
+        found["topics"] = [
+            {"topic": row["topic"], "users": row["users"], **_mean_and_tail(row)}
+            for row in found["topics"]
         ]
-        table.add_row(row["topic"], str(row["users"]), *shown)
-    console = Console()
-    console.print(table)
-    console.print(found["utility"], highlight=False)
+    print_result(found, is_json=is_json)
+
+
+def _mean_and_tail(row: dict[str, Any]) -> dict[str, str]:
+    """For each method `mean / worst tenth`."""
+    return {
+        name: f"{row[name]['mean']['estimate']:.3f} / {row[name]['worst_tenth']:.3f}"
+        for name in METHODS
+    }
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from research.command_line import (
     run,
     whole_numbers,
 )
-from research.preferences.replay import METHODS, Replay, replay_votes
+from research.preferences.replay import METHODS, MIN_HIDDEN, Replay, replay_votes
 from research.preferences.votes import VoteTable, load_votes
 
 ENOUGH_USERS = 100  # users with 20 votes or more that a topic needs to be counted in the mean
@@ -47,30 +47,36 @@ def replay_users(
 
     Returns:
         `topics`: one row for each topic and number of votes; `mean`: averages over the topics with
-        enough users at that number.
+        enough users at that number; `notes`: why one of them is empty.
 
     Raises:
         InvalidInputError: the folder's files are not of the schema, a topic is unknown, or a number
-            of votes is negative.
+            of votes is negative or more than anybody gave.
     """
     if not n_votes or min(n_votes) < 0:
         raise InvalidInputError(f"The numbers of votes {list(n_votes)} must be zero or more.")
-    tables = load_votes(folder)
-    unknown = set(topics) - {table.topic for table in tables}
-    if unknown:
+    tables = load_votes(folder, topics=topics)
+    most = max((int(table.seen.sum(axis=1).max()) for table in tables), default=0)
+    if max(n_votes) > most:
         raise InvalidInputError(
-            f"The topic {sorted(unknown)[0]!r} is unknown; known are "
-            f"{', '.join(repr(table.topic) for table in tables)}."
+            f"{max(n_votes)} votes cannot be shown, because nobody gave more than {most}; ask for "
+            "fewer."
         )
     rows: list[dict[str, Any]] = []
     for table in tables:
-        if topics and table.topic not in topics:
-            continue
         repeats = [
             replay_votes(table, n_votes=n_votes, seed=seed + repeat) for repeat in range(n_repeats)
         ]
         rows += _topic_rows(table, repeats, seed=seed)
-    means = [_mean_row(rows, count) for count in n_votes]
+    means = [row for count in n_votes if (row := _mean_row(rows, count)) is not None]
+    notes: list[str] = []
+    if not rows:
+        notes.append(
+            f"no topic has 2 users with enough votes: a third of a user's votes, at least "
+            f"{MIN_HIDDEN}, are hidden, and 5 or as many as are shown must be left"
+        )
+    if not means:
+        notes.append(f"no mean: no topic has {ENOUGH_USERS} users with 20 votes or more")
     return {
         "kind": "users-replay",
         "metric": "share of pairs of hidden votes of a new user in which the more favourable one "
@@ -80,7 +86,8 @@ def replay_users(
         "n_repeats": n_repeats,
         "enough_users": ENOUGH_USERS,
         "topics": rows,
-        "mean": [row for row in means if row is not None],
+        "mean": means,
+        "notes": notes,
     }
 
 

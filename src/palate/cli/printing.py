@@ -9,6 +9,8 @@ from rich.table import Table
 
 from palate.core.files import dump_json
 
+WIDE = 100_000  # characters, more than any table has
+
 
 def print_result(result: Any, *, is_json: bool) -> None:
     """Print plain data as JSON, or a value a line and then a table for everything that has rows.
@@ -52,10 +54,15 @@ def _print_table(rows: Any, *, title: str | None = None) -> None:
     named = rows.items() if isinstance(rows, Mapping) else enumerate(rows, start=1)
     listed = [({"": name} if by_name else {}) | row for name, row in named]
     columns = list(dict.fromkeys(column for row in listed for column in row))
-    table = Table(*(_label(column) for column in columns), title=title)
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(_label(column), overflow="fold")
     for row in listed:
         table.add_row(*(_text_of(row.get(column)) for column in columns))
-    Console().print(table, markup=False)
+    console = Console()
+    if not console.is_terminal:  # what is piped is never cut
+        console.width = WIDE
+    console.print(table, markup=False)
 
 
 def _flat(named: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

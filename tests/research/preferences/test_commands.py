@@ -46,11 +46,28 @@ def test_bad_numbers_and_topics_of_a_replay_are_refused(tmp_path: Path) -> None:
     for arguments in (
         [voters, "--votes", "five"],
         [voters, "--votes", "-1"],
+        [voters, "--votes", "25"],  # of 24
         [voters, "--topic", "absent"],
         [str(tmp_path / "absent")],
     ):
         with pytest.raises(InvalidInputError):
             run(replay_voters, *arguments)
+
+
+def test_a_replay_without_rows_says_why(tmp_path: Path) -> None:
+    items = [{"item": str(n)} for n in range(12)]
+    users = [{"user": str(u), "votes": {str(n): n % 2 for n in range(12)}} for u in range(5)]
+    for name, rows in (("items", items), ("votes", users)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    text = run(replay_voters, str(tmp_path), "--votes", "5")
+    assert "no topic has 2 users with enough votes: a third" in text
+    assert "no mean: no topic has 100 users" in text
+    assert "no topic has 10 users with 20 votes" in run(portfolio, str(tmp_path))
+
+
+def test_more_sets_than_there_are_candidates_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"1000 sets are asked for, .* ask for fewer"):
+        run(portfolio, str(write_voters(tmp_path)), "--size", "1000")
 
 
 @pytest.mark.slow

@@ -44,12 +44,28 @@ def test_one_topic_needs_no_name(tmp_path: Path) -> None:
     assert (table.topic, table.items) == ("", ("7",))
 
 
+def test_an_item_that_one_topic_does_not_list_ends_no_other_topic(tmp_path: Path) -> None:
+    items = [{"conv": "a", "item": "0"}, {"conv": "b", "item": "0"}]
+    votes = [
+        {"conv": "a", "user": "x", "votes": {"9": 1}},
+        {"conv": "b", "user": "x", "votes": {"0": 1}},
+    ]
+    folder = write(tmp_path, items, votes)
+    (table,) = load_votes(folder, topics=["b"])
+    assert table.topic == "b"
+    with pytest.raises(InvalidInputError, match=r"'9', which .* for the topic 'a'"):
+        load_votes(folder)
+    with pytest.raises(InvalidInputError, match="topic 'c' is unknown; known are 'a', 'b'"):
+        load_votes(folder, topics=["c"])
+
+
 @pytest.mark.parametrize(
     ("items", "votes", "sentence"),
     [
         ([{"conv": "a"}], [], "no 'item'"),
         ([{"item": "0"}], [{"user": "x"}], "no 'votes'"),
         ([{"item": "0"}], [{"user": "x", "votes": {"0": "yes"}}], "finite number"),
+        ([{"item": "0"}], [{"user": "x", "votes": {"0": 10**400}}], "up to 1e6"),
         ([{"item": "0"}], [{"user": "x", "votes": {"5": 1}}], "does not list"),
     ],
 )
