@@ -1,35 +1,26 @@
 """Newton's method for logistic posteriors: many users at once, from any start to the mode.
 
-Along a step that changes margin i by `d_i`, its logistic curvature `s_i` grows at most to
-`min(s_i exp(|d_i|), 1/4)`. With `delta` the curvature along the step where it starts and `bound`
-the largest it can so become, a step of length `t < 2 delta / bound` is sure to lower the
-objective. Where `1.8 delta / bound` is 1 or more the whole step is taken; elsewhere the length at
-which the objective is lowest, so that it falls with every step and the steps lead to the mode.
-
-Margins of hundreds bend the objective in corners, along which Newton's steps are too many. Users
-who have not settled after some rounds follow a path instead: `temperature * softplus(margin /
-temperature)` rounds the corners off, and the temperature falls to 1 as the steps become short.
+Where a step moves margins by less than one half, their curvature grows by less than two thirds and
+the whole step lowers the objective. A longer step is halved until the objective still falls at its
+end, so that it is lower there. Margins of hundreds bend the objective in corners, along which such
+steps are too many: users who have not settled after some rounds follow a path, on which
+`temperature * softplus(margin / temperature)` rounds the corners off and the temperature falls to
+1 as the steps become short.
 
 Source: Bach 2010, "Self-concordant analysis for logistic regression" (growth of the curvature);
-Boehning & Lindsay 1988 (the bound 1/4); Nocedal & Wright 2006, chapters 3 (line search) and 11
-(continuation).
+Nocedal & Wright 2006, chapters 3 (line search) and 11 (continuation).
 """
-
-from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.special import expit
 
-SAFE_LENGTH = 1.8  # of a step, in units of delta / bound; below 2
 MAX_ROUNDS = 200
-WARM_FROM = 10  # rounds before a user's corners are rounded off; at most 28 more in 10,000 logs
+WARM_FROM = 10  # rounds before a user's corners are rounded off
 COOLING = 0.25  # factor of the temperature
-SEARCH_ROUNDS = 30
-NARROW = 0.1  # part of a step's length that a search leaves open
-PLAIN_ROUNDS = 4
-MARGIN_MOVE = 1e-5  # a Newton step this short leaves an error below half its square
+SHORT = 4.0  # a step that moves margins by less, in temperatures, lets the temperature fall
+MAX_HALVINGS = 60
 
 
 def fit_whitened(
@@ -66,12 +57,20 @@ def fit_whitened(
         slope = np.matmul((c * (probability - y))[:, None, :], x)[:, 0] + z[active]
         step = np.linalg.solve(active_hessian, slope[..., None])[..., 0]
         moved = (x @ step[..., None])[..., 0]
-        lines = _Lines(margins, moved, z[active], step, y, c, warmth)
-        z[active] -= _step_length(lines, curvature)[:, None] * step
+        length = np.ones(len(active))
+        for _ in range(MAX_HALVINGS):
+            ahead = expit((margins - length[:, None] * moved) / warmth[:, None])
+            fall = ((z[active] - length[:, None] * step) * step).sum(axis=1)
+            fall += (c * (ahead - y) * moved).sum(axis=1)
+            is_far = (fall < 0) & (length * _largest(moved) > 0.5 * warmth)
+            if not is_far.any():
+                break
+            length = np.where(is_far, 0.5 * length, length)
+        z[active] -= length[:, None] * step
         hessian[active] = active_hessian
         moving = np.maximum(_largest(moved), _largest(step)) > tolerance
         moving |= warmth > 1.0
-        is_short = _largest(moved) < 4.0 * warmth
+        is_short = _largest(moved) < SHORT * warmth
         warmth = np.where(is_short, np.maximum(1.0, COOLING * warmth), warmth)[moving]
         active = active[moving]
         if not active.size:
@@ -90,43 +89,17 @@ def solve_margin(
 ) -> Float[ndarray, " users"]:
     """The root `a` of `a - before + variance (sigmoid(a) - label)`, within about 1e-10.
 
-    One step with the largest curvature, which never overshoots, and a few Newton steps settle
-    almost everybody; the others are bracketed.
+    Newton within a bracket, halved where Newton strays or runs in a circle.
     """
-    margin = before + variance * (labels - expit(before)) / (1.0 + 0.25 * variance)
-    move = np.empty(0)
-    for _ in range(PLAIN_ROUNDS):
-        move = _newton_move(margin, before, variance, labels)
-        margin = margin + move
-    rest = np.flatnonzero(~(np.abs(move) <= MARGIN_MOVE))
-    if rest.size:
-        margin[rest] = _bracketed_margin(before[rest], variance[rest], labels[rest])
-    return margin
-
-
-def _newton_move(
-    margin: Float[ndarray, " users"],
-    before: Float[ndarray, " users"],
-    variance: Float[ndarray, " users"],
-    labels: Float[ndarray, " users"],
-) -> Float[ndarray, " users"]:
-    probability = expit(margin)
-    value = before - margin + variance * (labels - probability)
-    return value / (1.0 + variance * probability * (1.0 - probability))
-
-
-def _bracketed_margin(
-    before: Float[ndarray, " users"],
-    variance: Float[ndarray, " users"],
-    labels: Float[ndarray, " users"],
-) -> Float[ndarray, " users"]:
-    """`solve_margin` by Newton within a bracket, halved where Newton strays or runs in a circle."""
     low = before + variance * (labels - 1.0)
     high = before + variance * labels
-    margin = before + variance * (labels - 0.5)
+    # one step with the largest curvature, which never overshoots
+    margin = before + variance * (labels - expit(before)) / (1.0 + 0.25 * variance)
     last_move = high - low
     for _ in range(MAX_ROUNDS):
-        move = _newton_move(margin, before, variance, labels)
+        probability = expit(margin)
+        value = before - margin + variance * (labels - probability)
+        move = value / (1.0 + variance * probability * (1.0 - probability))
         low = np.where(move > 0, margin, low)
         high = np.where(move > 0, high, margin)
         is_safe = (margin + move > low) & (margin + move < high)
@@ -164,60 +137,6 @@ def _objective(
     margins = offsets + (features @ z[..., None])[..., 0]
     loss = (discounts * softplus_loss(margins, labels)).sum(axis=1)
     return loss + 0.5 * np.einsum("pf,pf->p", z, z)
-
-
-@dataclass(frozen=True, eq=False)
-class _Lines:
-    """The objectives of users along a Newton step: margins fall by `moved`, `z` by `step`."""
-
-    margins: Float[ndarray, "users comparisons"]
-    moved: Float[ndarray, "users comparisons"]
-    z: Float[ndarray, "users features"]
-    step: Float[ndarray, "users features"]
-    labels: Float[ndarray, "users comparisons"]
-    discounts: Float[ndarray, "users comparisons"]
-    warmth: Float[ndarray, " users"]
-
-    def of(self, users: Bool[ndarray, " users"]) -> "_Lines":
-        """Those of some users."""
-        return _Lines(*(getattr(self, part.name)[users] for part in fields(self)))
-
-    def lowest(self) -> Float[ndarray, " users"]:
-        """Where the objective is lowest between 0 and 1, nearly, and lower than at 0."""
-        own, pull = (np.einsum("pf,pf->p", self.step, end) for end in (self.step, self.z))
-        low, high = np.zeros(len(own)), np.ones(len(own))
-        length = high
-        for turn in range(SEARCH_ROUNDS):
-            margins = (self.margins - length[:, None] * self.moved) / self.warmth[:, None]
-            win = expit(margins)
-            missed = self.discounts * (win - self.labels) * self.moved
-            slope = length * own - pull - missed.sum(axis=1)
-            bend = self.discounts * win * (1.0 - win) * self.moved**2 / self.warmth[:, None]
-            low, high = np.where(slope <= 0, length, low), np.where(slope > 0, length, high)
-            if (high - low <= NARROW * high).all():
-                break
-            newton = length - slope / (own + bend.sum(axis=1))
-            is_inside = (newton > low) & (newton < high) & (turn % 3 < 2)
-            length = np.where(is_inside, newton, 0.5 * (low + high))
-        return np.where(low > 0, low, np.minimum(length, high))
-
-
-def _step_length(
-    lines: _Lines, curvature: Float[ndarray, "users comparisons"]
-) -> Float[ndarray, " users"]:
-    """Share of each Newton step that is taken (module docstring)."""
-    warmth = lines.warmth[:, None]
-    squares, scaled = lines.moved**2, np.abs(lines.moved) / warmth
-    own = np.einsum("pf,pf->p", lines.step, lines.step) + 1e-300  # the prior's curvature
-    growth = np.exp(np.minimum(scaled, 50.0))
-    largest = np.minimum(curvature * growth, 0.25 * lines.discounts / warmth)
-    delta = np.einsum("pn,pn->p", squares, curvature) + own
-    bound = np.einsum("pn,pn->p", squares, largest) + own
-    length = np.minimum(1.0, SAFE_LENGTH * delta / bound)
-    is_long = length < 1.0
-    if is_long.any():
-        length[is_long] = lines.of(is_long).lowest()
-    return length
 
 
 def _largest(values: Float[ndarray, "users entries"]) -> Float[ndarray, " users"]:
