@@ -5,6 +5,8 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PreferencePair
+from palate.models.chat import encode_prompt, format_messages
+from palate.rewards.rows import texts_of
 from palate.training.anchors import Anchor
 from palate.training.pairs import (
     Pairs,
@@ -105,6 +107,26 @@ def test_long_human_pairs_lose_the_prompts_beginning_and_the_answers_end(tiny_ba
     assert tiny_base.tokenizer.decode(sequences.answers[0]) == "0123456"
     assert tiny_base.tokenizer.decode(sequences.prompts[0]) == "h"
     assert tiny_base.tokenizer.decode(sequences.prompts[1]) == "cdefgh"
+
+
+def test_conversations_are_trained_as_the_real_turns_that_are_served(tiny_base, monkeypatch):
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    monkeypatch.setattr(tiny_base.tokenizer, "chat_template", template)
+    turns = [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": "why"},
+        {"role": "assistant", "content": "so"},
+        {"role": "user", "content": "and"},
+    ]
+    row = {"chosen": [*turns, {"role": "assistant", "content": "yes"}]}
+    row["rejected"] = [*turns, {"role": "assistant", "content": "no"}]
+    pair = PreferencePair(*texts_of(row, "chosen", "rejected", place="Row"))
+    sequences, _ = encode_human_pairs(
+        tiny_base, {"letters": [pair]}, LETTERS, n_pairs=1, max_tokens=200, seed=0
+    )
+    served = encode_prompt(tiny_base, format_messages(tiny_base, turns))
+    assert sequences.prompts == (tuple(served),) * 2
+    assert served != encode_prompt(tiny_base, format_messages(tiny_base, pair.prompt))
 
 
 def test_an_objective_without_pairs_is_refused(tiny_base):
