@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=None, help="the library's")
     parser.add_argument("--curve", default="", help="strengths, with commas")
     parser.add_argument("--experts", default="", help="names, with commas")
+    parser.add_argument("--without-rivals", action="store_true", help="no prompts, no soups")
     parser.add_argument("--dtype", default="bfloat16")
     options = parser.parse_args()
     library = Library.load(options.library, base=options.base, dtype=options.dtype)
@@ -128,6 +129,8 @@ def main() -> None:
     names = options.experts.split(",") if options.experts else list(library.bank.names)
     curve = [float(value) for value in options.curve.split(",") if value]
     policies = along(names, curve) if curve else compared_policies(library, names, strength)
+    if options.without_rivals:
+        policies = {name: known for name, known in policies.items() if ":" not in name}
     temperature = options.temperature or library.sampling.temperature
     sampling = SamplingParams(temperature=temperature, max_tokens=options.max_tokens)
     answers: dict[str, Answers] = {}
