@@ -26,7 +26,6 @@ from palate.evaluate.compare import Compared, Pair, adjusted, change_text, range
 from palate.evaluate.context import suite_context
 from palate.evaluate.evaluation import methods_of
 from palate.evaluate.fill import fill_entrant
-from palate.evaluate.markdown import table_of
 from palate.evaluate.rows import AnswerRow, open_results, plain
 from palate.evaluate.suite import Suite
 from palate.library.controller import own_experts
@@ -186,7 +185,8 @@ def render_floor(study: FloorStudy) -> str:
         ]
         for row in study.rows
     ]
-    return "\n".join([*lines, *table_of(heads, rows)])
+    table = (heads, ["---"] * len(heads), *rows)
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table), ""])
 
 
 def _paired(cells: Cells, values: Sequence[np.ndarray], name: str) -> Difference:

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from palate.core.templates import render_template
 from palate.core.types import Interval
 from palate.demo.report import DemoReport
 from palate.mixture.explain import render_legend, render_tokens
@@ -12,19 +11,13 @@ from palate.mixture.explain import render_legend, render_tokens
 
 def render_page(report: DemoReport) -> str:
     """The page; texts are escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["interval"] = interval_text
     gains, learned, tokens, rule = report.gains, report.learned, report.tokens, report.rule
     rows = [] if gains is None else [*gains.users, gains.together]
     bars = [bar for row in rows for bar in (row.over_base, row.over_prompt, row.predicted)]
     beliefs = [] if learned is None else learned.wanted
-    return environment.get_template("demo.html.jinja").render(
+    return render_template(
+        Path(__file__).parent / "templates/demo.html.jinja",
+        {"interval": interval_text},
         report=report,
         place=_percent,
         rows=rows,

@@ -1,4 +1,4 @@
-"""Names of entrants, and what each method is and needs: the lines of the placement table.
+"""Names of entrants, and what each method is and needs: the lines of `catalogue.yaml`.
 
 An entrant is a method with what is varied about it:
 
@@ -10,6 +10,10 @@ An entrant is a method with what is varied about it:
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+
+import yaml
 
 from palate.core.errors import InvalidInputError
 
@@ -70,89 +74,10 @@ class Entry:
     reads_words: bool = False  # the prompt says in words what the user wants
 
 
-_ANY = "any server"
-_LORA = "any LoRA server (vLLM, LoRAX, peft)"
-_ENGINE = "palate's engine, or several passes and full distributions"
-_EXPERTS = "one expert per objective"
-
-_ENTRIES = {
-    "base": Entry("Base", "The base model, whoever asks.", "nothing", _ANY),
-    "prompt": Entry("Prompt", "The base with a system prompt.", "nothing", _ANY, reads_words=True),
-    "best-of-n": Entry(
-        "Best of n",
-        "Of n answers of the prompted base, the one the user's reward prefers.",
-        "rewards",
-        _ANY,
-        reads_words=True,
-    ),
-    "auto": Entry(
-        "Auto",
-        "The method measured to be worth most to the user.",
-        "what it takes",
-        "what it takes",
-        reads_words=True,
-    ),
-    "portfolio": Entry(
-        "Portfolio (PALM)", "The certified member worth most to the user.", "K experts", _LORA
-    ),
-    "soup": Entry(
-        "Soup", "Experts' parameters added with the user's coefficients.", _EXPERTS, _LORA
-    ),
-    "prompted-soup": Entry(
-        "Prompted soup", "The soup with a system prompt.", _EXPERTS, _LORA, reads_words=True
-    ),
-    "output-soup": Entry("Output soup", "Experts' log-probabilities added up.", _EXPERTS, _ENGINE),
-    "implicit-soup": Entry(
-        "Implicit soup", "The same distribution, drawn by rejection.", _EXPERTS, _ENGINE
-    ),
-    "mixture": Entry(
-        "Mixture (MoPE)",
-        "Experts' probabilities pooled token by token by a controller.",
-        "experts and a controller",
-        _ENGINE,
-        reads_words=True,
-    ),
-    "mixture-even": Entry(
-        "Mixture, even",
-        "The same experts pooled evenly, no controller.",
-        _EXPERTS,
-        _ENGINE,
-        is_rival=True,
-        reads_words=True,
-    ),
-    "best-expert": Entry(
-        "Best expert",
-        "The single-objective expert worth most to the user.",
-        _EXPERTS,
-        _LORA,
-        is_rival=True,
-    ),
-    "personalised-soup": Entry(
-        "Personalized Soups", "Mean of the experts' LoRA factors.", _EXPERTS, _LORA, is_rival=True
-    ),
-    "rewarded-soup": Entry(
-        "Rewarded soup", "Mean of the experts' parameters.", _EXPERTS, _LORA, is_rival=True
-    ),
-    "mod": Entry(
-        "MOD", "Mean of the experts' log-probabilities.", _EXPERTS, _ENGINE, is_rival=True
-    ),
-    "conditioned": Entry(
-        "Conditioned (MORL)",
-        "One policy trained with the preference in the prompt.",
-        "one policy, for known users",
-        _LORA,
-        is_rival=True,
-        reads_words=True,
-    ),
-    "bespoke": Entry(
-        "Bespoke",
-        "An expert trained for this user alone.",
-        "one per user",
-        _LORA,
-        is_ceiling=True,
-        is_rival=True,
-    ),
-}
+@cache
+def _entries() -> dict[str, Entry]:
+    lines = yaml.safe_load(files("palate.evaluate").joinpath("catalogue.yaml").read_text())
+    return {name: Entry(**line) for name, line in lines.items()}
 
 
 def entry_of(method: str) -> Entry:
@@ -166,7 +91,7 @@ def entry_of(method: str) -> Entry:
         name = parse_name(method)
     except InvalidInputError:
         return Entry(method, "", "", "")
-    entry = _ENTRIES.get(name.method, Entry(name.method, "", "", ""))
+    entry = _entries().get(name.method, Entry(name.method, "", "", ""))
     title = entry.title
     if name.n_comparisons is not None:
         title += f", after {name.n_comparisons} comparisons"

@@ -1,14 +1,12 @@
 """The report as one self-contained HTML file: no script, no font, no picture from elsewhere."""
 
-from pathlib import Path
-
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from palate.core.templates import render_template
 from palate.evaluate.advice import advice
 from palate.evaluate.catalogue import entry_of, parse_name
 from palate.evaluate.compare import is_choice
-from palate.evaluate.markdown import nats_text
+from palate.evaluate.markdown import TEMPLATES, nats_text
 from palate.evaluate.plots.charts import (
     Line,
     Point,
@@ -26,19 +24,16 @@ from palate.evaluate.tables import CurvePoint
 
 def render_page(report: Report) -> str:
     """The page; texts are escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["signed"] = lambda value: f"{value:+.3f}"
-    environment.filters["number"] = lambda value: f"{value:.3f}"
-    environment.filters["bytes"] = bytes_text
-    environment.filters["nats"] = nats_text
+    filters = {
+        "signed": lambda value: f"{value:+.3f}",
+        "number": lambda value: f"{value:.3f}",
+        "bytes": bytes_text,
+        "nats": nats_text,
+    }
     cells = report.cells
-    return environment.get_template("evaluation.html.jinja").render(
+    return render_template(
+        TEMPLATES / "evaluation.html.jinja",
+        filters,
         report=report,
         advice=advice(report),
         entry_of=entry_of,

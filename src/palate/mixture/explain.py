@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
+from palate.core.templates import render_template
 
 _COLOURS = (  # Okabe and Ito's palette, distinguishable without red-green vision
     (0, 114, 178),
@@ -29,14 +31,6 @@ _COLOURS = (  # Okabe and Ito's palette, distinguishable without red-green visio
     (240, 228, 66),
     (110, 110, 110),
 )
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-.tokens{white-space:pre-wrap;font-size:1.1rem;line-height:2.2}
-.tokens span{padding:.15em 0;border-bottom:3px solid transparent}
-.legend span{display:inline-block;padding:0 .5em;margin-right:.5em;border-radius:3px}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.15rem .5rem;text-align:right}
-td:first-child,th:first-child{text-align:left;font-family:monospace;white-space:pre}
-"""
 
 
 @dataclass(frozen=True)
@@ -115,18 +109,16 @@ def explain(
     return Explanation(prompt, tuple(experts), tokens)
 
 
-def render_page(explanation: Explanation, *, title: str = "Who wrote what") -> str:
+def render_page(explanation: Explanation) -> str:
     """A page on its own: tokens coloured by who wrote them, underlined by who was asked."""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{escape(title)}</h1><p><b>Asked:</b> {escape(explanation.prompt)}</p>"
-        f'<p class="legend">{render_legend(explanation)}</p>'
-        "<p>Background: who wrote the token. Underline: who was asked most. "
-        "Hover for numbers.</p>"
-        f'<p class="tokens">{render_tokens(explanation)}</p>'
-        f"{_table(explanation)}</body></html>\n"
+    page = render_template(
+        Path(__file__).parent / "templates/explain.html.jinja",
+        {},
+        explanation=explanation,
+        legend=render_legend(explanation),
+        tokens=render_tokens(explanation),
     )
+    return page + "\n"
 
 
 def render_legend(explanation: Explanation) -> str:
@@ -158,23 +150,6 @@ def _token(token: TokenStory, colours: Mapping[str, tuple[int, int, int]]) -> st
     )
     style = f"background:{_rgb(mixed)};border-color:{_rgb(largest, alpha=1.0)}"
     return f'<span style="{style}" title="{escape(numbers)}">{escape(token.text)}</span>'
-
-
-def _table(explanation: Explanation) -> str:
-    heads = "".join(f"<th>{escape(name)} asked</th><th>wrote</th>" for name in explanation.experts)
-    rows = "".join(
-        f"<tr><td>{escape(token.text)}</td><td>{token.log_prob:.2f}</td>"
-        + "".join(
-            f"<td>{share:.2f}</td><td>{wrote:.2f}</td>"
-            for share, wrote in zip(token.shares, token.responsibilities, strict=True)
-        )
-        + "</tr>"
-        for token in explanation.tokens
-    )
-    return (
-        f"<details><summary>Numbers</summary><table><tr><th>token</th><th>log p</th>{heads}</tr>"
-        f"{rows}</table></details>"
-    )
 
 
 def _rgb(colour: Sequence[float] | ndarray, *, alpha: float = 0.45) -> str:

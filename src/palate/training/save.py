@@ -1,6 +1,7 @@
 """A trained adapter as a PEFT folder with its model card; its bytes depend on the adapter alone."""
 
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +16,6 @@ from palate.training.job import ExpertJob, TrainSettings
 CONFIG = "adapter_config.json"
 PARAMETERS = "adapter_model.safetensors"
 CARD = "README.md"
-_CARD = """---
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags:
-- palate
-- lora
-- {method}
----
-
-# Expert `{name}`
-
-A LoRA adapter of `{base}`{revision}, one of a library of experts that `palate` blends, routes and
-mixes per user.
-
-| | |
-|---|---|
-| wants | {wants} |
-| method | {method}, {steps} |
-| KL price (beta) | {beta:g} reward units per nat |
-| adapter | rank {r}, lora_alpha {lora_alpha:g}{rslora}, target modules `{target_modules}` |
-| seed | {seed} |
-| mean tilt on rollouts | {tilt_mean:.4f} reward units (sd {tilt_sd:.4f}, {n_tilts} answers) |
-| base, SHA-256 | `{fingerprint}` |
-| made with | {versions} |
-
-The tilt is `beta * log(expert / base)` of a whole answer. A mean far below zero says that the
-expert has moved far from the base.
-
-## Limits
-
-Trained on reward models, which err: an expert can raise its reward by answers that users would not
-prefer. It is meant for the base named above and no other. Nothing here measures safety.
-"""
 
 
 def fill_expert_folder(
@@ -106,7 +73,8 @@ def render_card(
         "fingerprint": base.fingerprint,
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }
-    return _CARD.format(**training.model_dump(), **fields)
+    template = files("palate.training").joinpath("card.md").read_text(encoding="utf-8")
+    return template.format(**training.model_dump(), **fields)
 
 
 def _steps(training: TrainSettings) -> str:
