@@ -38,12 +38,9 @@ def learned_story(
 ) -> LearnedStory:
     """What verdicts of a simulated user teach, and what the user is answered then.
 
-    Args:
-        writer: Samples answers.
-        judge: Its utilities decide verdicts, and judge what was learned.
-        user: Whose verdicts they are; nothing else of the user is known.
-        compared: Prompts, one comparison each.
-        bases: The base's answers by prompt: first the shown one, then those that judge.
+    The judge's utilities decide verdicts, one a prompt of `compared`, and judge what was learned;
+    nothing else of the user is known. `bases` are the base's answers by prompt: first the shown
+    one, then those that judge.
 
     Raises:
         InvalidInputError: the library has no experts.

@@ -76,9 +76,7 @@ def bleu(text: Text, *, references: Sequence[Text], max_n: int = 4) -> float:
 def usage_perplexity(shares: Float[ndarray, "answers experts"]) -> float:
     """How many experts are in use, `exp(entropy of the mean shares)`.
 
-    Args:
-        shares: Non-negative, each row with a positive sum; rows are normalised first. One row is a
-            distribution itself.
+    Shares are non-negative; rows are normalised first, and one row is a distribution itself.
 
     Raises:
         InvalidInputError: a share is negative or not finite, or a row is zero.

@@ -18,10 +18,8 @@ def hypervolume(
     Exact, by exclusive contributions; milliseconds for tens of policies in up to six objectives.
     Compare only values measured with the same scales and reference.
 
-    Args:
-        values: Higher is better. Policies that are not above the reference in every objective add
-            nothing.
-        reference: The worst that counts.
+    Policies that are not above the reference, the worst that counts, in every objective add
+    nothing.
 
     Raises:
         InvalidInputError: not a table, a value is not finite, or the lengths differ.

@@ -54,11 +54,8 @@ def hedged_log_capital(
 
     Its exponential is at most the total capital, a martingale when the mean is the true one.
 
-    Args:
-        values: In [0, 1].
-        bets: Non-negative, each placed before its observation; limited so that no single one can
-            lose more than `BET_FRACTION`.
-        means: Strictly between 0 and 1.
+    Values lie in [0, 1], means strictly between. Bets are placed before their observations, and
+    limited so that no single one can lose more than `BET_FRACTION`.
     """
     surprise = values[:, None] - means
     up = np.minimum(bets[:, None], BET_FRACTION / means)

@@ -27,10 +27,8 @@ def rebel_loss(
 ) -> Float[Tensor, ""]:
     """Mean squared residual of the pairs; it does not change when the sides are swapped.
 
-    Args:
-        log_ratios: `[pairs, 2]`, `log pi(y) - log pi_old(y)` summed over tokens, in nats.
-        rewards: `[pairs, 2]`; higher is better.
-        eta: Nats of log-ratio per unit of reward.
+    Log-ratios are `log pi(y) - log pi_old(y)` summed over tokens, in nats; `eta` is nats per unit
+    of reward.
     """
     ratio_gap = log_ratios[:, 0] - log_ratios[:, 1]
     reward_gap = rewards[:, 0] - rewards[:, 1]
@@ -48,11 +46,8 @@ def regularised_reward(
 
     The fixed point is `pi_uniform exp(R / price)`, reached for `0 < eta * price < 2` (M11).
 
-    Args:
-        rewards: Rewards of whole answers.
-        log_prob_old: Their log-probabilities under the policy that wrote them, nats.
-        log_prob_uniform: The same under the uniform mixture of the same experts.
-        price: Reward units per nat; zero or more.
+    Log-probabilities are those of whole answers under the policy that wrote them and under the
+    uniform mixture of the same experts; the price is reward units per nat, zero or more.
     """
     return rewards - price * (log_prob_old - log_prob_uniform)
 
@@ -68,11 +63,8 @@ def advantages(
 
     `delta_t = r_t + V_(t+1) - V_t`, the value after the last token being zero.
 
-    Args:
-        token_rewards: Earned by writing the token.
-        values: Expected sum of rewards from before the token on.
-        mask: True for the answer's tokens; padding follows them.
-        smoothing: Lambda in the paper; 1 is Monte Carlo, 0 one step.
+    Values are the expected sum of rewards from before the token on; padding follows the tokens.
+    `smoothing` is the paper's lambda: 1 is Monte Carlo, 0 one step.
     """
     result = torch.zeros_like(values)
     following = torch.zeros_like(values[:, 0])

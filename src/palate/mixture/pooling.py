@@ -85,11 +85,8 @@ def token_log_probs(
     `log pi(y_t) = logsumexp_i(log alpha_i + log p_i(y_t))`: the experts enter only through
     `p_i(y_t)`, so training keeps these and never runs the experts again (M7).
 
-    Args:
-        scores: `[..., experts]`, the controller's.
-        expert_log_probs: `[..., experts]`, `log p_i(y_t)`; entries of inactive experts do not
-            matter, and entries below `LOWEST_LOG_PROB` are lifted to it.
-        active: `[..., experts]`.
+    Log-probabilities of inactive experts do not matter, others below `LOWEST_LOG_PROB` are lifted
+    to it.
     """
     cut = expert_log_probs.clamp(min=LOWEST_LOG_PROB)
     return torch.logsumexp(log_softmax_over(scores, active) + cut, dim=-1)
@@ -105,10 +102,7 @@ def log_linear_log_probs(
     `sum_i alpha_i log p_i(y_t) - log sum_v exp(sum_i alpha_i log p_i(v))`: the normaliser needs the
     whole distributions, so one number per expert and token is not enough here (M7).
 
-    Args:
-        shares: `[..., experts]`, on the simplex.
-        token_log_probs: `[..., experts]`, `log p_i(y_t)`.
-        log_probs: `[..., experts, vocab]`.
+    Shares are on the simplex.
     """
     pooled = torch.einsum("...n,...nv->...v", shares, log_probs)
     return (shares * token_log_probs).sum(dim=-1) - torch.logsumexp(pooled, dim=-1)

@@ -114,10 +114,8 @@ def combined_reward(
 ) -> Float[ndarray, " answers"]:
     """`R`, in [0, 1]: the strengths' average of the win probabilities; zero if cut.
 
-    Args:
-        wins: `[answers, objectives]`, in [0, 1]; ignored where the strength is zero.
-        strengths: `[answers, objectives]`, each row on the simplex.
-        is_ended: `[answers]`, whether the answer ended by itself.
+    `wins` are in [0, 1], ignored where the strength is zero; each row of strengths is on the
+    simplex.
     """
     total = np.where(strengths > 0, wins * strengths, 0.0).sum(axis=1)
     return np.where(is_ended, total, 0.0)

@@ -89,10 +89,8 @@ class Wording:
     ) -> Plan:
         """One row per wanted expert, and the wording's pool.
 
-        Args:
-            request: Prompt and strengths.
-            controller: Name of the controller that gives the shares; without one they are equal.
-            extra: Experts that get a row though they are not wanted, as a floor needs.
+        Without the name of a controller shares are equal. `extra` experts get a row though they are
+        not wanted, as a floor needs.
 
         Raises:
             InvalidInputError: there is not one strength per expert.

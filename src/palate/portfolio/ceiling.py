@@ -32,9 +32,8 @@ def ceiling_rows(
 ) -> Float[ndarray, "rows objectives"]:
     """Rows whose maximum is the upper bound U.
 
-    Args:
-        preferences: On the simplex; every unit vector among them.
-        upper_values: Each at least the best value of any policy there, in reward units.
+    Preferences are on the simplex, every unit vector among them; the values are at least the best
+    value of any policy there, in reward units.
 
     Raises:
         NotCertifiedError: a unit vector is missing, so that U is infinite somewhere.

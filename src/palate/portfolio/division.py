@@ -39,11 +39,9 @@ def even_cut(
 ) -> Float[ndarray, " objectives"]:
     """The preference to make a policy for next, between the two policies around `at`.
 
-    Args:
-        table: Two objectives; every policy with the preference it was made for.
-        at: The corner preference with the largest distance; returned where one cut is enough.
-        gap: That distance, in the units of `tolerance`.
-        tolerance: Positive.
+    The table has two objectives and every policy its preference; `at` is the corner preference with
+    the largest distance, the `gap`, in units of the positive `tolerance`. Where one cut is enough,
+    it comes back.
     """
     n_pieces = ceil(sqrt(gap / tolerance) - ROUNDING)
     shares = table.preferences[:, 0]

@@ -49,8 +49,7 @@ def corner_preferences(
 ) -> Float[ndarray, "corners objectives"]:
     """All vertices of the cells on which one member is best, unit vectors included.
 
-    Args:
-        values: `[members, objectives]`, finite, in reward units; higher is better.
+    Values are in reward units, higher is better.
 
     Returns:
         On the simplex, all different, in descending lexicographic order.

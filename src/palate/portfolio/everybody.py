@@ -95,11 +95,7 @@ def best_members(
     For the worst case with up to 200 policies they are the best there are, and `least_gap` equals
     `gap`; for a mean or a blend they are the best that swaps reach.
 
-    Args:
-        stakes: What policies are worth and what users could have instead.
-        size: Number of members.
-        cost: Worst case over the simplex, mean over `users`, or a blend.
-        users: Who the mean is over; `None` takes a fine lattice.
+    A mean or blend is over `users`, by default over a fine lattice.
 
     Raises:
         InvalidInputError: the size is out of range.

@@ -54,9 +54,7 @@ def additive_gap(
 ) -> Gap:
     """The largest additive loss `max_r rows[r] @ w - max_k members[k] @ w` over all `w`.
 
-    Args:
-        members: Values in reward units; higher is better.
-        rows: What users could have instead, in the same units.
+    Members and rows, what users could have instead, are in reward units; higher is better.
 
     Raises:
         InvalidInputError: shapes that do not fit, or a number that is not finite.

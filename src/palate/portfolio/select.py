@@ -34,13 +34,9 @@ def select(
 ) -> Record:
     """Choose members from a payoff file, certify them, and write the record.
 
-    Args:
-        payoff_file: The table, plain JSON.
-        request: A size or a tolerance.
-        terms: What is assumed.
-        users: JSONL of `{"objective": share, ...}`, whom a mean is over; `None` takes a lattice.
-        report_on: Payoff file of the same policies on other prompts, for the certificate.
-        out: Where to write the record.
+    `users` is JSONL of `{"objective": share, ...}`, whom a mean is over (by default a lattice);
+    `report_on` a payoff file of the same policies on other prompts, for the certificate; `out` is
+    where the record is written.
 
     Raises:
         InvalidInputError: a file, a number or a combination is not usable.

@@ -108,10 +108,8 @@ def exact_members(
 ) -> list[int]:
     """Members with the smallest worst loss, by bisection over smallest covers.
 
-    Args:
-        losses: `[users, policies]`.
-        size: Number of members; spare places go to the policies that lower the mean most.
-        least: A cost known to be out of reach; shortens the bisection.
+    Spare places go to the policies that lower the mean most. `least` is a cost known to be out of
+    reach; it shortens the bisection.
 
     Raises:
         InvalidInputError: the size is out of range.

@@ -64,11 +64,8 @@ def estimate_slack(
 ) -> SlackEstimate:
     """How far the policy that gave these answers is from optimal for a preference.
 
-    Args:
-        answers: Sampled from the policy at temperature one, independent for each prompt.
-        preference: On the simplex.
-        beta: Price of one nat of KL, positive, in reward units.
-        confidence: One-sided, of the upper bound, in (0, 1).
+    Answers are sampled at temperature one, independent for each prompt; `beta` is in reward units
+    per nat; the confidence is that of the one-sided upper bound.
 
     Raises:
         InvalidInputError: fewer than two prompts or answers to each, shapes that do not fit, beta

@@ -32,10 +32,8 @@ def tilt_matrix(
 ) -> Float[ndarray, "pairs experts"]:
     """The tilt matrix of sampled states.
 
-    Args:
-        reference: Normalised log-probabilities.
-        expert_tilts: `log p_k - log p_0`; ignored where forbidden.
-        state_shares: How much each state counts; equal when states are samples.
+    Tilts `log p_k - log p_0` are ignored where forbidden; states count equally by default, as
+    samples do.
 
     Raises:
         InvalidInputError: shapes disagree, or a tilt of an allowed token is not finite.

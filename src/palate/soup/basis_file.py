@@ -111,31 +111,14 @@ class SoupBasis:
 
 def save_basis(path: Path, basis: SoupBasis) -> None:
     """Write `soup.json`, whole or not at all."""
-    write_versioned(
-        path,
-        kind=KIND,
-        version=VERSION,
-        content={
-            "base": basis.base,
-            "experts": list(basis.experts),
-            "objectives": list(basis.objectives),
-            "anchors": basis.anchors,
-            "beta": basis.beta,
-            "feature_means": basis.feature_means,
-            "feature_scales": basis.feature_scales,
-            "effective_rank": basis.effective_rank,
-            "prior": {
-                "mean": basis.prior.mean,
-                "covariance": basis.prior.covariance,
-                "n_users": basis.prior.n_observations,
-                "gain": basis.prior.gain,
-            },
-            "floor": list(basis.floor) if basis.floor is not None else None,
-            "settings": basis.settings.model_dump(),
-            "strength": basis.strength,
-            "experts_key": basis.experts_key,
-        },
-    )
+    prior = {
+        "mean": basis.prior.mean,
+        "covariance": basis.prior.covariance,
+        "n_users": basis.prior.n_observations,
+        "gain": basis.prior.gain,
+    }
+    content = {**vars(basis), "prior": prior, "settings": basis.settings.model_dump()}
+    write_versioned(path, kind=KIND, version=VERSION, content=content)
 
 
 def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:

@@ -53,10 +53,8 @@ def population_prior(
 ) -> Belief:
     """The population's prior with its gain taken out of the coefficients, by the module's rule.
 
-    Args:
-        population: Mean and covariance over scaled features, fitted with gain one.
-        calibration: Scaled features of calibration answers.
-        scales: What the features were divided by, in reward units.
+    The population is over scaled features, fitted with gain one; `calibration` are scaled features
+    of calibration answers, `scales` what they were divided by, in reward units.
 
     Returns:
         The same margins: mean and covariance divided by the gain and its square, and the gain.

@@ -44,11 +44,8 @@ def report_soup(
 ) -> SoupReport:
     """Numbers and warnings of a soup on the given states.
 
-    Args:
-        coefficients: One an expert.
-        states: Recent states of the conversation, at least one.
-        budget: Mean KL per token beyond which a soup counts as too peaked, nats.
-        curvature: Of the fit, to see whether experts are near duplicates; `None` if unknown.
+    States are recent ones of the conversation; beyond the `budget` of mean KL per token, in nats, a
+    soup counts as too peaked. The curvature of the fit shows near duplicates among experts.
 
     Raises:
         InvalidCoefficientsError: not one finite coefficient per expert.

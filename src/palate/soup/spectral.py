@@ -83,13 +83,9 @@ def personal_soup(
 ) -> PersonalSoup:
     """The online phase, after the fit: the soup that serves a belief.
 
-    Args:
-        belief: Over scaled features, as fitted with `basis.features`.
-        basis: The library's `soup.json`.
-        states: Recent or calibration states with all experts' tilts, at least one.
-        method: `soup` or `output-soup`.
-        settings: Bounds, budgets and thresholds; by default `SoupSettings()`.
-        floor: Index and coefficient of a safety expert that feedback cannot lower.
+    The belief is over scaled features, as fitted with `basis.features`; states are recent or
+    calibration ones. `floor` is index and coefficient of a safety expert that feedback cannot
+    lower.
 
     Raises:
         InvalidInputError: the states or the belief are of other experts, or there are no states.

@@ -58,14 +58,9 @@ def trust_region(
     is over the states given, such as the last few hundred of the conversation; other states may
     have more.
 
-    Args:
-        coefficients: One an expert.
-        states: Where KL is measured.
-        budget: Largest mean KL to the reference, nats per token.
-        state_shares: How much each state counts; equal by default.
-        floor: Index and coefficient of a safety expert that feedback cannot lower. Its coefficient
-            becomes at least this, what is above is shrunk like the rest.
-        largest_scale: Above zero; at one coefficients are never enlarged.
+    The budget is in nats per token; states count equally by default. `floor` is index and
+    coefficient of a safety expert that feedback cannot lower: its coefficient becomes at least
+    this, what is above is shrunk like the rest.
 
     Returns:
         With `kl <= budget`.

@@ -66,28 +66,19 @@ class Rollout:
 
 
 class RolloutSettings(Settings):
-    """How the base is sampled.
-
-    Attributes:
-        num_generations: Answers per prompt; at least two make a pair.
-        num_prompted_generations: Further answers per prompt under each objective's instruction.
-        n_prompts: Use the first so many prompts; 0 uses all.
-        temperature: One samples the base itself, which the KL price refers to.
-        max_completion_length: Most tokens of an answer.
-        chunk_prompts: Prompts sampled and stored at a time.
-    """
+    """How the base is sampled."""
 
     RENAMED = {  # noqa: RUF012  (a ClassVar of the base)
         "n_completions": "num_generations",
         "max_tokens": "max_completion_length",
     }
 
-    num_generations: int = Field(default=8, ge=2)
-    num_prompted_generations: int = Field(default=0, ge=0)
-    n_prompts: int = Field(default=0, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
-    max_completion_length: int = Field(default=64, ge=1)
-    chunk_prompts: int = Field(default=16, ge=1)
+    num_generations: int = Field(default=8, ge=2)  # answers per prompt; two make a pair
+    num_prompted_generations: int = Field(default=0, ge=0)  # further ones, by objective's words
+    n_prompts: int = Field(default=0, ge=0)  # use the first so many prompts; 0 uses all
+    temperature: float = Field(default=1.0, gt=0)  # one samples the base, which the KL price is to
+    max_completion_length: int = Field(default=64, ge=1)  # most tokens of an answer
+    chunk_prompts: int = Field(default=16, ge=1)  # prompts sampled and stored at a time
 
 
 def _unprompted(prompt: str, instruction: str) -> str:
@@ -140,12 +131,7 @@ def sample_answers(
 ) -> list[Rollout]:
     """The job's answers, without rewards; those already in `path` are read, the others sampled.
 
-    Args:
-        engine: Answers with the base.
-        job: Prompts, settings, seed.
-        path: JSONL file that grows chunk by chunk.
-        as_read: Turns a prompt and an instruction into the text that the base reads.
-        on_progress: Called with prompts done and prompts in all.
+    The file grows chunk by chunk; `on_progress` hears prompts done and prompts in all.
 
     Raises:
         FormatError: `path` holds answers to other prompts.

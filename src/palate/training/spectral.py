@@ -59,47 +59,29 @@ _BATCH = 16  # answers in one pass
 
 @dataclass(frozen=True, eq=False)
 class HeadStates:
-    """What the base computed at every token of some answers.
+    """What the base computed at every token of some answers."""
 
-    Attributes:
-        hidden: `[tokens, hidden]` after the final norm, where the token was chosen; float16.
-        tokens: `[tokens]`, ids of the answers.
-        likely: `[tokens, N_LIKELY]`, ids of the most likely tokens.
-        probabilities: `[tokens, N_LIKELY]`, theirs, with sum 1.
-        owners: `[tokens]`, index of the answer.
-    """
-
-    hidden: Float[Tensor, "tokens hidden"]
-    tokens: Int[Tensor, " tokens"]
-    likely: Int[Tensor, "tokens likely"]
-    probabilities: Float[Tensor, "tokens likely"]
-    owners: Int[Tensor, " tokens"]
+    hidden: Float[Tensor, "tokens hidden"]  # after the final norm, before the token; float16
+    tokens: Int[Tensor, " tokens"]  # ids of the answers
+    likely: Int[Tensor, "tokens likely"]  # ids of the `N_LIKELY` most likely tokens
+    probabilities: Float[Tensor, "tokens likely"]  # theirs, with sum 1
+    owners: Int[Tensor, " tokens"]  # index of the answer
 
 
 @dataclass(frozen=True, eq=False)
 class SpectralExpert:
-    """A closed-form expert.
+    """A closed-form expert."""
 
-    Attributes:
-        factor: The low-rank change of the unembedding.
-        energy: Share of the squared length of dW that the rank kept.
-        ridge: The chosen rho, for a kernel of mean diagonal 1.
-        correlation: Within-prompt correlation of tilt and reward on prompts left out.
-    """
-
-    factor: Factor
-    energy: float
-    ridge: float
-    correlation: float
+    factor: Factor  # the low-rank change of the unembedding
+    energy: float  # share of the squared length of dW that the rank kept
+    ridge: float  # the chosen rho, for a kernel of mean diagonal 1
+    correlation: float  # within prompts, of tilt and reward on prompts left out
 
 
 def head_states(base: Base, sequences: Sequences, *, folder: Path | None = None) -> HeadStates:
     """What the base computes at the answers' tokens, in one pass with a progress line.
 
-    Args:
-        base: The frozen base.
-        sequences: Prompts and answers.
-        folder: Where it is stored, or read if it is there; `None` stores nothing.
+    They are stored in the folder, or read if they are there; `None` stores nothing.
     """
     path = None if folder is None else folder / f"hidden-{data_key(base, sequences)}.safetensors"
     if path is not None and path.is_file():
@@ -166,12 +148,8 @@ class SpectralSolver:
     ) -> None:
         """Make the kernel and choose the ridge.
 
-        Args:
-            states: Of the answers.
-            prompts: `[answers]`, which answers belong together.
-            rewards: `[answers, objectives]`, over which the ridge is chosen.
-            n_vocabulary: Rows of the unembedding.
-            seed: Random seed of sketch and folds.
+        Answers to one prompt belong together; the ridge is chosen over these rewards. The seed is
+        that of sketch and folds.
 
         Raises:
             InvalidInputError: there are fewer than `N_FOLDS` prompts with two answers.

@@ -89,12 +89,8 @@ def rollout_data(
 ) -> TrainingData:
     """What a method needs of the rollouts, ready for any anchor.
 
-    Args:
-        base: The frozen base.
-        rollouts: Scored answers.
-        method: For `spectral` the solver over hidden states, else reference log-probabilities.
-        folder: Where both are stored once they are computed; `None` stores nothing.
-        seed: Random seed of the solver.
+    For `spectral` that is the solver over hidden states, else reference log-probabilities; either
+    is stored in the folder once it is computed. The seed is the solver's.
     """
     n_base = sum(1 for row in rollouts if not row.expert)  # they stand before later rounds' answers
     sequences = [encode_rollouts(base, part) for part in (rollouts[:n_base], rollouts[n_base:])]
@@ -127,13 +123,8 @@ def train_expert(
 ) -> PeftModel:
     """The base with a trained adapter; the given base itself stays as it was.
 
-    Args:
-        base: Frozen; a copy of it is trained on.
-        job: Anchor, adapter, training, seed.
-        data: What the method needs.
-        on_step: Called with steps done and steps in all.
-        tracking: Where training is reported.
-        on_loss: Called with the loss of every pass; not by `grpo`.
+    `on_step` hears steps done and steps in all, `on_loss` the loss of every pass, but not by
+    `grpo`.
 
     Raises:
         InvalidInputError: the data lack what the method needs, or training diverged.
@@ -163,12 +154,8 @@ def tilt_of(
 ) -> Float[ndarray, " answers"]:
     """`[answers]`: `beta * log expert/base` of whole answers, in reward units.
 
-    Args:
-        model: The base with the expert's adapter.
-        sequences: Prompts and answers.
-        reference: `[answers]`, log-probabilities under the base, nats.
-        beta: Reward units per nat.
-        on_batch: Called with answers done and answers in all.
+    Reference log-probabilities are the base's, in nats; `on_batch` hears answers done and answers
+    in all.
     """
 
     def report(_values: list[float], done: int) -> None:
