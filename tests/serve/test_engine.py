@@ -312,3 +312,19 @@ def test_black_boxes_answer_as_this_process_and_what_they_cannot_do_is_refused(
     ]
     assert outputs[0].completion.tokens == outputs[1].completion.tokens
     engine.close()
+
+
+def test_without_a_temperature_answers_are_sampled_at_the_librarys(
+    client_of, opened: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(opened.__dict__, "sampling", SamplingParams(temperature=0.4))
+    body = {"messages": [{"role": "user", "content": "a b"}], "seed": 3, "max_tokens": 16}
+    body |= {"model": "palate", "palate": {"method": "base"}}
+    client = client_of()
+
+    def text(**more: object) -> str:
+        answer = client.post("/v1/chat/completions", json={**body, **more})
+        return answer.json()["choices"][0]["message"]["content"]
+
+    assert text() == text(temperature=0.4)
+    assert text() != text(temperature=1.0)

@@ -9,7 +9,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -106,7 +106,7 @@ async def begin(
         InvalidInputError: what is known of the user does not fit the library or the method.
     """
     palate, messages = request.palate, request.conversation
-    sampling = _sampling_of(request, served.settings)
+    sampling = _sampling_of(request, served)
     method = _method_of(served, request.model, palate.method)
     _require_short(served, messages)
     number = None
@@ -209,12 +209,8 @@ async def finish(
             seed=answering.seed,
             tokens=tuple(tuple(running.tokens) for running in answers),
         )
-        await served.in_database(
-            lambda: record_response(
-                served.database, response, tenant=answering.tenant, number=answering.number
-            ),
-            is_writing=True,
-        )
+        owner = {"tenant": answering.tenant, "number": answering.number}
+        await served.write(record_response, response=response, **owner)
     if not is_explained:
         return [None] * len(answers)
     base, bank = served.library.base, served.library.bank
@@ -295,7 +291,9 @@ def require_tokens(n_tokens: int | None, settings: ServeSettings) -> None:
         raise ApiError(400, message, code="invalid_value", param="max_tokens")
 
 
-def _sampling_of(request: ChatIn | CompletionIn, settings: ServeSettings) -> SamplingParams:
+def _sampling_of(request: ChatIn | CompletionIn, served: Served) -> SamplingParams:
+    """What the request states; the temperature is else the library's."""
+    settings = served.settings
     require_tokens(request.n_tokens, settings)
     stated = {
         name: value
@@ -303,7 +301,7 @@ def _sampling_of(request: ChatIn | CompletionIn, settings: ServeSettings) -> Sam
         if (value := getattr(request, name)) is not None
     }
     n_tokens = request.n_tokens or min(settings.default_tokens, settings.max_tokens)
-    return SamplingParams(max_tokens=n_tokens, stop=request.stops, **stated)
+    return replace(served.library.sampling, max_tokens=n_tokens, stop=request.stops, **stated)
 
 
 def _method_of(served: Served, model: str, method: str) -> str:

@@ -9,6 +9,7 @@ misled the belief (docs/log.md).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -17,7 +18,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
 from palate.core.decision import Decision, Known, Messages
-from palate.core.protocols import SamplingParams
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
 from palate.preferences.questions import information_gains, verdict_information
@@ -53,8 +53,10 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
     answering = Answering(
         new_id("question"), tenant, body.user, number, messages, decisions[0], seed
     )
-    sampling = SamplingParams(
-        temperature=1.0 if body.temperature is None else body.temperature,
+    own = served.library.sampling
+    sampling = replace(
+        own,
+        temperature=own.temperature if body.temperature is None else body.temperature,
         max_tokens=body.max_tokens or min(settings.question_tokens, settings.max_tokens),
     )
     await submit(served, answering, decisions, sampling)
@@ -75,10 +77,7 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
         seed=seed,
         tokens=tuple(ids[k] for k in pair),
     )
-    await served.in_database(
-        lambda: record_response(served.database, response, tenant=tenant, number=number),
-        is_writing=True,
-    )
+    await served.write(record_response, response=response, tenant=tenant, number=number)
     return QuestionOut(
         response=answering.id,
         user=body.user,
