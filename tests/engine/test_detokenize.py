@@ -16,18 +16,21 @@ WORDS = ["<unk>", "\u2581a", "\u2581Once", "\u2581upon", "\u2581ti", "me", ".", 
 
 @pytest.fixture(scope="module")
 def sentence_piece() -> SimpleNamespace:
-    """A tokenizer as Llama 2's: words carry the space before them, and the first one loses it."""
+    """A tokenizer as Llama 2's: words carry the space before them."""
     backend = Tokenizer(WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     return SimpleNamespace(tokenizer=PreTrainedTokenizerFast(tokenizer_object=backend))
 
 
-def test_the_tokens_of_an_answer_join_to_its_text(sentence_piece: SimpleNamespace) -> None:
+def test_the_tokens_of_an_answer_join_to_what_they_add_to_a_prompt(
+    sentence_piece: SimpleNamespace,
+) -> None:
     tokens = [WORDS.index(word) for word in WORDS[2:]]
     texts = token_texts(sentence_piece, tokens)
-    assert texts == ["Once", " upon", " ti", "me", ".", " It"]
-    assert "".join(texts) == sentence_piece.tokenizer.decode(tokens)
+    assert texts == [" Once", " upon", " ti", "me", ".", " It"]
+    whole = sentence_piece.tokenizer.decode([WORDS.index(WORDS[1]), *tokens])
+    assert "a" + "".join(texts) == whole
 
 
 def test_a_token_of_bytes_adds_what_it_is(tiny_library: Path) -> None:

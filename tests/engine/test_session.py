@@ -1,5 +1,10 @@
 """An open-ended run: requests join, leave and break, and nobody else notices."""
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +12,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import mixture_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
+from palate.engine.batch import Batch
 from palate.engine.local import LocalEngine
 from palate.engine.local import LocalSession as Session
 from palate.engine.request import FAILED, RunningRequest
@@ -17,6 +23,7 @@ PLANS = [
     parameter_soup_plan((0.4, -0.3, 0.8, 0.1)),
     mixture_plan(experts=(0, 1, 3), n_experts=4),
 ]
+POISON = "~"
 REQUESTS = [
     Request(prompt, PLANS[k % 3], SamplingParams(max_tokens=5 + 2 * k), seed=k)
     for k, prompt in enumerate(["What is rain?", "Why", "Tell me more.", "How do bees fly?", "Oh"])
@@ -86,32 +93,78 @@ def test_cancelling_the_only_request_leaves_an_idle_session(engine: LocalEngine)
     assert session.step() == []
 
 
-def test_a_request_that_breaks_ends_alone(engine: LocalEngine) -> None:
+@contextmanager
+def poisoned(base: Base, kind: str) -> Iterator[None]:
+    """Prompts with the byte `POISON` break the pass that they are in."""
+
+    def hook(_module: torch.nn.Module, args: tuple[torch.Tensor], output: torch.Tensor):
+        hit = args[0] == base.tokenizer(POISON, add_special_tokens=False)["input_ids"][0]
+        if kind == "raises" and bool(hit.any()):
+            raise RuntimeError("the device is on fire")
+        return output.masked_fill(hit.unsqueeze(-1), torch.nan)
+
+    handle = base.model.get_input_embeddings().register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(("kind", "words"), [("raises", "RuntimeError"), ("nan", "NaN")])
+def test_one_request_in_fifty_that_breaks_its_pass_ends_alone(
+    engine: LocalEngine, base: Base, kind: str, words: str
+) -> None:
+    few = [
+        Request(one.prompt, one.plan, SamplingParams(max_tokens=4), one.seed) for one in REQUESTS
+    ]
+    expected = engine.generate(few)
+    poison = Request(f"Why {POISON}?", PLANS[0], SamplingParams(max_tokens=4))
+    session = engine.open_session()
+    with poisoned(base, kind):
+        bad = [session.add_request(poison)]
+        good = [session.add_request(few[k % 5]) for k in range(49)]
+        assert [token.finish for _, token in session.step()].count(FAILED) == 1
+        bad.append(session.add_request(poison))  # while others run
+        assert drained(session)[bad[1]] == FAILED
+    for running in bad:
+        assert words in str(running.error)
+    for k, running in enumerate(good):
+        assert tuple(running.tokens) == expected[k % 5].tokens, k
+
+
+def test_a_pass_that_fails_once_harms_nobody(engine: LocalEngine) -> None:
     expected = engine.generate(REQUESTS)
     session = engine.open_session()
     running_requests = [session.add_request(request) for request in REQUESTS]
     session.step()
-    batch = session._batch
-    assert batch is not None
-    first = 1  # rows: one, one, three, one, one
-    batch.logits = batch.logits.clone()
-    batch.logits[first] = torch.nan
-    ends = drained(session)
-    assert ends[running_requests[1]] == FAILED
-    assert "NaN" in str(running_requests[1].error)
-    for k in (0, 2, 3, 4):
-        assert tuple(running_requests[k].tokens) == expected[k].tokens, k
-    assert len(running_requests[1].tokens) == 1
+    decode, n_calls = session._runner.decode, 0
+
+    def fail_once(batch: Batch) -> None:
+        nonlocal n_calls
+        n_calls += 1
+        decode(batch)
+        if n_calls == 1:
+            raise RuntimeError("out of memory")
+
+    session._runner.decode = fail_once
+    assert FAILED not in drained(session).values()
+    assert [tuple(one.tokens) for one in running_requests] == [one.tokens for one in expected]
 
 
-def test_a_batch_of_broken_requests_only_ends(engine: LocalEngine) -> None:
-    session = engine.open_session()
-    running = session.add_request(REQUESTS[0])
-    session.step()
-    batch = session._batch
-    assert batch is not None
-    batch.logits = torch.full_like(batch.logits.clone(), torch.inf)
-    assert drained(session) == {running: FAILED}
+def test_a_token_without_an_embedding_is_refused_at_the_door(base: Base, bank: AdapterBank) -> None:
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.add_tokens(["<extra>"])
+    session = LocalEngine(replace(base, tokenizer=tokenizer), bank).open_session()
+    with pytest.raises(InvalidInputError, match="'<extra>', of which the base"):
+        session.add_request(Request("Why <extra>?", PLANS[0]))
+    assert session.is_idle
+
+
+def test_answers_end_where_the_base_reads_no_further(engine: LocalEngine, base: Base) -> None:
+    room = 8
+    prompt = "a" * (base.n_positions - room)
+    (answer,) = engine.generate([Request(prompt, PLANS[0], SamplingParams(max_tokens=99))])
+    assert (len(answer.tokens), answer.finish) == (room, "length")
 
 
 def test_positions_are_bounded(base: Base, bank: AdapterBank) -> None:

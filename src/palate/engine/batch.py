@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from palate.core.errors import InvalidInputError
 from palate.engine.control import ControlRun
-from palate.engine.pool import RowMap, pool_coefficients, pool_log_probs
+from palate.engine.pool import RowMap, pool_coefficients
 from palate.engine.request import RunningRequest
 from palate.models.cache import RowCache
 
@@ -68,20 +67,6 @@ class Batch:
         self.cache.select(sequences)
         return Batch(left, self.cache, self.logits[rows])
 
-    def failing(self, rows: RowMap) -> list[tuple[RunningRequest, InvalidInputError]]:
-        """The requests whose own pooled distribution is not finite, with the error."""
-        failures: list[tuple[RunningRequest, InvalidInputError]] = []
-        for place, running in enumerate(self.requests):
-            own = rows.owner == place
-            alone = RowMap(
-                rows.owner[own] - place, rows.coefficient[own], rows.is_linear[place : place + 1]
-            )
-            try:
-                pool_log_probs(self.logits[own], alone)
-            except InvalidInputError as error:
-                failures.append((running, error))
-        return failures
-
     def record_rows(self, rows: RowMap, tokens: Tensor) -> None:
         """Record the rows' log-probabilities of the sampled tokens, `[requests]`, where traced."""
         log_probs = torch.log_softmax(self.logits.float(), dim=-1)
@@ -120,18 +105,6 @@ class Batch:
         ]
         coefficient = torch.cat([part.to(self.logits.device) for part in parts])
         return RowMap(self.rows.owner, coefficient, self.rows.is_linear)
-
-
-def rows_without(
-    batch: Batch, rows: RowMap, ended: set[int]
-) -> tuple[Batch, RowMap] | tuple[None, None]:
-    """Batch and row map without some requests, before a token was sampled."""
-    stays = torch.tensor([running.index not in ended for running in batch.requests])
-    left = batch.without(ended)
-    if left is None:
-        return None, None
-    coefficient = rows.coefficient[stays.to(rows.owner.device)[rows.owner]]
-    return left, RowMap(left.rows.owner, coefficient, left.rows.is_linear)
 
 
 def _sequences(requests: list[RunningRequest]) -> list[int] | None:

@@ -16,8 +16,8 @@ class ControlRun(Protocol):
         """For the next token of each request one share per row, on the simplex.
 
         It is called once per step with every running request under this controller. A request that
-        was not there before has joined, without tokens; one that is missing has ended; all others
-        have exactly one token more than at the last call.
+        was not there before has joined, with any number of tokens; one that is missing has ended;
+        all others have exactly one token more than at the last call.
         """
         ...
 

@@ -7,15 +7,13 @@ from typing import Any
 from palate.models.load import Base
 
 
-def token_text(base: Base, token: int, *, is_first: bool = False) -> str:
-    """What the token adds to the text before it, or what it is where a text begins with it.
+def token_text(base: Base, token: int) -> str:
+    """What the token adds to the text before it.
 
     Tokenizers that mark words by a space before them (SentencePiece) leave it out where a text
     begins, so a token decoded on its own would lose it. A token in the middle of a character shows
     the replacement sign.
     """
-    if is_first:
-        return _decoded(base.tokenizer, [token])
     before, text = _before(base.tokenizer)
     whole = _decoded(base.tokenizer, [before, token])
     if whole.startswith(text):
@@ -24,8 +22,8 @@ def token_text(base: Base, token: int, *, is_first: bool = False) -> str:
 
 
 def token_texts(base: Base, tokens: Sequence[int]) -> list[str]:
-    """What each token of an answer adds to it; the first one begins the text."""
-    return [token_text(base, token, is_first=not place) for place, token in enumerate(tokens)]
+    """What each token of an answer adds to it."""
+    return [token_text(base, token) for token in tokens]
 
 
 @lru_cache(maxsize=8)

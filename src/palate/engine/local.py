@@ -6,8 +6,8 @@ pooled per request, and every row of a request receives the sampled token. Reque
 are free and leave when they end, so a long answer does not hold up short ones.
 
 A request's answer depends on its own prompt, plan, sampling and seed. Other requests in the batch
-change log-probabilities only by rounding (about 1e-6 in float32). A request whose distribution is
-not finite fails alone.
+change log-probabilities only by rounding (about 1e-6 in float32). A request that cannot be answered
+(its distribution is not finite, or a pass with it ends with an error) fails alone.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from palate.core.plan import Plan
 from palate.core.protocols import Request
 from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
-from palate.engine.batch import Batch, rows_without
+from palate.engine.batch import Batch
 from palate.engine.control import Controller, ControlRun
 from palate.engine.implicit import require_untruncated, sample_by_rejection
 from palate.engine.pool import RowMap, pool_log_probs
@@ -95,6 +95,10 @@ class LocalEngine(Engine):
     def open_session(self) -> "LocalSession":
         """A new session; sessions of one engine take turns, never step at the same time."""
         return LocalSession(self)
+
+    def start_control(self) -> dict[str, ControlRun]:
+        """The state of every controller for a new batch."""
+        return {name: controller.start() for name, controller in self.controllers.items()}
 
     def require_ready(self) -> None:
         """Return: an engine in this process is always ready."""
@@ -182,28 +186,51 @@ class LocalSession:
         self._batch = None
 
     def step(self) -> StepOutput:
-        """One token for every running request; the last token of a request has a finish."""
-        batch = self._admit_waiting()
+        """One token for every running request; the last token of a request has a finish.
+
+        An error in a pass ends the requests that cause it, found by bisection, and no others.
+        """
+        batch, failures = self._admit_waiting()
         if batch is None:
-            return []
-        rows = batch.controlled_rows(self._control_runs)
-        failures: StepOutput = []
+            return failures
         try:
-            log_probs = pool_log_probs(batch.logits, rows)
-        except InvalidInputError:
-            failures = [(running, running.fail(error)) for running, error in batch.failing(rows)]
-            batch, rows = rows_without(batch, rows, {running.index for running, _ in failures})
-            if batch is None or rows is None:
-                self._batch = None
-                return failures
-            log_probs = pool_log_probs(batch.logits, rows)
-        output = self._sample(batch, rows, log_probs)
+            rows, log_probs, tokens = self._sample(batch, self._control_runs)
+        except Exception:  # noqa: BLE001  whatever it is, it is found and given to its request
+            return failures + self._rebuild(batch.requests)
+        output = self._take(batch, rows, log_probs, tokens)
         ended = {running.index for running, token in output if token.finish}
-        self._runner.cache_prefixes(batch, ended)
-        self._batch = batch.without(ended)
-        if self._batch is not None:
-            self._runner.decode(self._batch)
+        left = [running for running in batch.requests if running.index not in ended]
+        try:
+            self._runner.cache_prefixes(batch, ended)
+            self._batch = batch.without(ended)
+            if self._batch is not None:
+                self._runner.decode(self._batch)
+        except Exception:  # noqa: BLE001  as above
+            failures += self._rebuild(left)
         return failures + output
+
+    def _rebuild(self, requests: list[RunningRequest]) -> StepOutput:
+        """Prefill the running batch anew, without those that fail, which are returned."""
+        self._control_runs = self._engine.start_control()
+        self._batch, failures = self._prefill_apart(requests)
+        return failures
+
+    def _prefill_apart(self, requests: list[RunningRequest]) -> tuple[Batch | None, StepOutput]:
+        """A batch of the requests that can be answered; the others end, each with its error."""
+        groups, failures = [requests] if requests else [], StepOutput()
+        whole: Batch | None = None
+        while groups:
+            group = groups.pop(0)
+            try:
+                part = self._runner.prefill(group)
+                self._sample(part, self._engine.start_control())
+            except Exception as error:  # noqa: BLE001  the request's, whatever it is
+                half = len(group) // 2
+                groups += [group[:half], group[half:]] if half else []
+                failures += [] if half else [(group[0], group[0].fail(error))]
+            else:
+                whole = part if whole is None else whole.joined(part)
+        return whole, failures
 
     def _require_possible(self, request: Request) -> None:
         engine, plan = self._engine, request.plan.normal_form()
@@ -234,32 +261,38 @@ class LocalSession:
             limit is None or n_sequences * width <= limit
         )
 
-    def _admit_waiting(self) -> Batch | None:
-        batch = self._batch
+    def _admit_waiting(self) -> tuple[Batch | None, StepOutput]:
+        """The running batch, with those of the waiting requests that fit; and those that fail."""
+        batch, max_num_seqs = self._batch, self._engine.max_num_seqs
         if not self._waiting:
-            return batch
-        max_num_seqs = self._engine.max_num_seqs
+            return batch, []
         if batch is None:
-            controllers = self._engine.controllers
-            self._control_runs = {name: c.start() for name, c in controllers.items()}
+            self._control_runs = self._engine.start_control()
         elif max_num_seqs - batch.n_rows < JOIN_SHARE * max_num_seqs:
-            return batch
+            return batch, []
         current = list(batch.requests) if batch is not None else []
         fresh: list[RunningRequest] = []
-        while self._waiting and self._fits([*current, *fresh, self._waiting[0]]):
-            if current and self._runner.prefill_chunk(self._waiting[0]):
-                break  # the others' next tokens first
-            fresh.append(self._waiting.popleft())
-        if fresh:
-            prefilled = self._runner.prefill(fresh)
-            self._batch = prefilled if batch is None else batch.joined(prefilled)
-        return self._batch
+        failures: StepOutput = []
+        try:
+            while self._waiting and self._fits([*current, *fresh, self._waiting[0]]):
+                if current and self._runner.prefill_chunk(self._waiting[0]):
+                    break  # the others' next tokens first
+                fresh.append(self._waiting.popleft())
+            joining = self._runner.prefill(fresh) if fresh else None
+        except Exception:  # noqa: BLE001  it is found below
+            joining, failures = self._prefill_apart(fresh or [self._waiting.popleft()])
+        if joining is not None:
+            self._batch = joining if batch is None else batch.joined(joining)
+        return self._batch, failures
 
     @torch.inference_mode()
     def _sample(
-        self, batch: Batch, rows: RowMap, log_probs: Float[Tensor, "requests vocab"]
-    ) -> StepOutput:
+        self, batch: Batch, control_runs: Mapping[str, ControlRun]
+    ) -> tuple[RowMap, Float[Tensor, "requests vocab"], Tensor]:
+        """How rows count, the pooled distributions, and a token of each request."""
         requests = batch.requests
+        rows = batch.controlled_rows(control_runs)
+        log_probs = pool_log_probs(batch.logits, rows)
         tokens = sample_tokens(
             log_probs,
             sampling=[running.request.sampling for running in requests],
@@ -271,18 +304,25 @@ class LocalSession:
             tokens = sample_by_rejection(
                 tokens, requests, logits=batch.logits, log_probs=log_probs, rows=rows
             )
+        return rows, log_probs, tokens
+
+    def _take(self, batch: Batch, rows: RowMap, log_probs: Tensor, tokens: Tensor) -> StepOutput:
+        """Add the tokens to their requests."""
         token_log_probs = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
-        if any(running.is_traced for running in requests):
+        if any(running.is_traced for running in batch.requests):
             batch.record_rows(rows, tokens)
-        if any(running.n_top for running in requests):
+        if any(running.n_top for running in batch.requests):
             batch.record_top(log_probs)
         stop_ids = self._engine.base.stop_ids
-        return [
-            (running, running.take(token, log_prob, stop_ids=stop_ids))
-            for running, token, log_prob in zip(
-                requests, tokens.tolist(), token_log_probs, strict=True
-            )
-        ]
+        output: StepOutput = []
+        for running, token, log_prob in zip(
+            batch.requests, tokens.tolist(), token_log_probs, strict=True
+        ):
+            try:
+                output.append((running, running.take(token, log_prob, stop_ids=stop_ids)))
+            except Exception as error:  # noqa: BLE001  the request's, whatever it is
+                output.append((running, running.fail(error)))
+        return output
 
 
 def _sequences(

@@ -176,6 +176,12 @@ def _row_logits(
     keys = [(context, answer, bank.before_head(given)) for context, answer, given in rows]
     place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     texts = [(context, answer) for context, answer, _ in place_of]
+    longest = max(len(context) + len(answer) for context, answer in texts)
+    if longest > (base.n_positions or longest):
+        raise InvalidInputError(
+            f"A prompt with its answer has {longest} tokens, but the base reads "
+            f"{base.n_positions}; shorten it."
+        )
     n_answer = max(len(item.answer) for item in items)
     n_context = max(len(context) for context, _ in texts)
     filler = int(str(base.tokenizer.pad_token_id or 0))

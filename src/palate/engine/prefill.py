@@ -108,7 +108,7 @@ class ModelRunner:
         order = torch.tensor([row for sequence in done for _, row in sequence.rows])
         first = 0
         for running in requests:
-            if running.n_chunks == 0:
+            if running.n_chunks == 0 and not running.tokens:
                 running.n_cached_tokens = of_sequence[first].n_cached
             first += running.n_sequences
         return Batch(requests, cache, logits[order.argsort().to(self._base.device)])
@@ -175,7 +175,7 @@ class ModelRunner:
         for running in requests:
             n_seen = 0
             for part, context, place in zip(
-                running.plan.rows, running.contexts, running.sequences, strict=True
+                running.plan.rows, running.texts, running.sequences, strict=True
             ):
                 key = (running.request.scope, self._bank.before_head(part.coefficients), context)
                 owner = self._owner(running, part.coefficients)

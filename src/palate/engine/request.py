@@ -1,5 +1,6 @@
 """A request that an engine is answering."""
 
+import math
 from collections.abc import Container
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.errors import PalateError
+from palate.core.errors import InvalidInputError, PalateError
 from palate.core.plan import Plan
 from palate.core.protocols import Request, Token
 from palate.engine.sample import uniforms
@@ -30,6 +31,7 @@ class RunningRequest:
     contexts: list[tuple[int, ...]]  # token ids that each row is conditioned on
     text: TextStream  # so far
     uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)  # decide its tokens
+    room: float = math.inf  # most tokens of the answer that the base can read
     is_traced: bool = False  # whether `shares` and `row_log_probs` are recorded
     n_top: int = 0  # how many of the most probable tokens are recorded in `top`
     sequences: tuple[int, ...] = (0,)  # the request's sequence that each row's logits come from
@@ -54,14 +56,17 @@ class RunningRequest:
         Raises:
             InvalidInputError: the prompt has no tokens.
         """
-        plan, prompt = request.plan.normal_form(), tuple(encode_prompt(base, request.prompt))
+        plan, prompt = request.plan.normal_form(), request.tokens
+        prompt = prompt or tuple(encode_prompt(base, request.prompt))
+        contexts = [prompt if row.context is None else row.context for row in plan.rows]
         return cls(
             index=index,
             request=request,
             plan=plan,
             prompt=prompt,
-            contexts=[prompt if row.context is None else row.context for row in plan.rows],
-            text=TextStream(base.tokenizer, stop=request.sampling.stop),
+            contexts=contexts,
+            room=max((base.n_positions or math.inf) - max(map(len, contexts)), 1),
+            text=TextStream(base.tokenizer, stop=request.sampling.stop, before=prompt),
             uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
             is_traced=is_traced,
             n_top=n_top,
@@ -71,6 +76,11 @@ class RunningRequest:
     def n_sequences(self) -> int:
         """Sequences in the key-value cache: forward passes for each token."""
         return max(self.sequences) + 1
+
+    @property
+    def texts(self) -> list[tuple[int, ...]]:
+        """Token ids that each row has to read: its context and the answer so far."""
+        return [context + tuple(self.tokens) for context in self.contexts]
 
     @property
     def most_tokens(self) -> int:
@@ -86,13 +96,20 @@ class RunningRequest:
         finish = None
         if is_end or self.text.is_stopped:
             finish = "stop"
-        elif len(self.tokens) >= self.request.sampling.max_tokens:
+        elif len(self.tokens) >= min(self.request.sampling.max_tokens, self.room):
             finish = "length"
         if finish is not None:
             piece += self.text.flush()
         return Token(self.index, token, piece, log_prob, finish)
 
-    def fail(self, error: PalateError) -> Token:
+    def fail(self, error: Exception) -> Token:
         """End the request with an error; the token to emit."""
+        if not isinstance(error, PalateError):
+            refused = InvalidInputError(
+                f"The engine cannot answer this request: a pass with it ended with "
+                f"{type(error).__name__}; change its prompt or its experts."
+            )
+            refused.__cause__ = error
+            error = refused
         self.error = error
-        return Token(self.index, -1, self.text.flush(), 0.0, FAILED)
+        return Token(self.index, -1, "", 0.0, FAILED)

@@ -96,7 +96,10 @@ class DecodeRun:
             self._experts[request.index] = experts
             strengths[place, experts] = torch.tensor(row_strengths(request.plan))
         strengths = strengths.to(self.controller.head.weight.device)
-        contexts = [request.plan.pool.context or request.prompt for request in fresh]
+        contexts = [
+            (request.plan.pool.context or request.prompt) + tuple(request.tokens)
+            for request in fresh
+        ]
         hidden, cache = self.controller.trunk.read(contexts, strengths)
         if self._cache is None:
             self._cache, self._strengths = cache, strengths

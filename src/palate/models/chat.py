@@ -79,7 +79,13 @@ def _ids(base: Base, text: str, *, has_specials: bool) -> list[int]:
     first, *rest = text.split(BREAK)
     ids: Any = base.tokenizer(first, add_special_tokens=has_specials)["input_ids"]
     pieces = [base.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in rest]
-    return [int(i) for piece in [ids, *pieces] for i in piece]
+    found = [int(i) for piece in [ids, *pieces] for i in piece]
+    if found and max(found) >= base.n_vocab:
+        raise InvalidInputError(
+            f"The text has the token {base.tokenizer.decode([max(found)])!r}, of which the base "
+            f"{base.path!r} has no embedding; leave it out."
+        )
+    return found
 
 
 def _require_messages(messages: Sequence[Message]) -> None:

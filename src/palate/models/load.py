@@ -50,14 +50,24 @@ class Base:
     def n_positions(self) -> int | None:
         """Most tokens that the model was made to read, or `None` where it does not say.
 
-        Where rotary positions change with the longest text of a batch (longrope), the length up to
-        which they do not: answers must not depend on other requests.
+        Where rotary positions change with the longest text of a batch (longrope; dynamic ones
+        do so above it), the length up to which they do not: answers must not depend on others.
         """
-        length = getattr(self.model.config, "max_position_embeddings", None)
-        rope = getattr(self.model.config, "rope_parameters", None) or {}
-        if rope.get("rope_type") == "longrope":
-            length = rope.get("original_max_position_embeddings", length)
-        return length if isinstance(length, int) and length > 0 else None
+        config: Any = self.model.config.get_text_config()
+        ropes: Any = getattr(config, "rope_parameters", None) or {}
+        lengths = [getattr(config, "max_position_embeddings", None)]
+        lengths += [  # of the model, or of each kind of its layers
+            rope.get("original_max_position_embeddings")
+            for rope in (ropes, *ropes.values())
+            if isinstance(rope, dict) and rope.get("rope_type") == "longrope"
+        ]
+        return min((n for n in lengths if isinstance(n, int) and n > 0), default=None)
+
+    @property
+    def n_vocab(self) -> int:
+        """Token ids that the model has embeddings of."""
+        embeddings: Any = self.model.get_input_embeddings()
+        return int(embeddings.weight.shape[0])
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -52,11 +52,11 @@ class _ChatForm:
 
     def _token(self, running: RunningRequest, place: int) -> TokenLogprob:
         """One token, and the most probable ones in its place."""
-        token = self._top(running.tokens[place], running.log_probs[place], place)
+        token = self._top(running.tokens[place], running.log_probs[place])
         top = running.top[place] if running.n_top else []
-        return {**token, "top_logprobs": [self._top(other, value, place) for other, value in top]}
+        return {**token, "top_logprobs": [self._top(other, value) for other, value in top]}
 
-    def _top(self, token: int, value: float, place: int) -> TopLogprob:
-        text = token_text(self.base, token, is_first=not place)
+    def _top(self, token: int, value: float) -> TopLogprob:
+        text = token_text(self.base, token)
         raw = None if "\ufffd" in text else list(text.encode())
         return TopLogprob(token=text, logprob=max(value, LEAST_LOG_PROB), bytes=raw)

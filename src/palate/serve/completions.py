@@ -49,12 +49,12 @@ class _TextForm:
         texts: list[str] = []
         offsets: list[int] = []
         for place in places:
-            texts.append(self._text(running.tokens[place], place))
+            texts.append(token_text(self.base, running.tokens[place]))
             offsets.append(self.ends.get(index, 0))
             self.ends[index] = offsets[-1] + len(texts[-1])
         top = [
-            {self._text(token, place): max(value, LEAST_LOG_PROB) for token, value in one}
-            for place, one in zip(places, running.top[places.start : places.stop], strict=False)
+            {token_text(self.base, token): max(value, LEAST_LOG_PROB) for token, value in one}
+            for one in running.top[places.start : places.stop]
         ]
         return {
             "tokens": texts,
@@ -62,6 +62,3 @@ class _TextForm:
             "top_logprobs": top if running.n_top else None,
             "text_offset": offsets,
         }
-
-    def _text(self, token: int, place: int) -> str:
-        return token_text(self.base, token, is_first=not place)
