@@ -71,7 +71,7 @@ def test_a_reward_that_is_mostly_length_says_so() -> None:
     assert found.prefers_longer == 3 / 4
     assert found.is_above_length
     assert found.length_warning == (
-        "mostly length: it prefers the longer answer in 75% of the held-out pairs, people in 50%"
+        "mostly length: it prefers the longer answer in 75% of the held-out pairs, users in 50%"
     )
     margins = np.array([1.0, 1.0, 1.0, 1.0, 1.0])
     fair = held_out_of(margins, validation=validation, length_coefficients=fit_length(train))

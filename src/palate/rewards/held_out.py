@@ -65,7 +65,7 @@ class HeldOut(Settings):
             return None
         return (
             f"mostly length: it prefers the longer answer in {share:.0%} of the held-out pairs, "
-            f"people in {self.longer_wins.estimate:.0%}"
+            f"users in {self.longer_wins.estimate:.0%}"
         )
 
     @property
