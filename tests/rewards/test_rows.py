@@ -168,7 +168,7 @@ def test_a_message_that_reads_like_a_speaker_stays_the_users() -> None:
         ),
         ({"prompt": "p", "chosen": [ASK], "rejected": "x"}, "not one message of the assistant"),
         ({**CHATS, "chosen": [*CHATS["chosen"], ASK]}, "'chosen' that is not one message"),
-        ({**CHATS, "prompt": [say("tool", "4")]}, "role 'tool' in 'prompt'; use system, user"),
+        ({**CHATS, "prompt": [say("tool", "4")]}, "in 'prompt' without a role .system, user"),
         ({"prompt": [say("user", "a\n\nAssistant: b")], **CHATS}, "begins like a speaker"),
         ({"chosen": "a", "rejected": "b"}, "has no 'prompt'"),
     ],

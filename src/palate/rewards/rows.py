@@ -64,7 +64,7 @@ def texts_of(row: Mapping[str, Any], *fields: str, place: str) -> list[str]:
     """
     answers = [_value(row, field, place=place) for field in fields]
     shared = _shared([answer for answer in answers if not isinstance(answer, str)], n=len(answers))
-    own = [] if shared and "prompt" not in row else _value(row, "prompt", place=place)
+    own = [] if shared and row.get("prompt") is None else _value(row, "prompt", place=place)
     if isinstance(own, str):
         prompt = _transcript(shared, place=place) if shared else own
     else:
@@ -116,19 +116,17 @@ def _value(row: Mapping[str, Any], field: str, *, place: str) -> str | Turns:
     return [_turn(message, place=place, field=field) for message in value]
 
 
-def _turn(message: object, *, place: str, field: str) -> dict[str, str]:
-    role = message.get("role") if isinstance(message, Mapping) else None
-    content = message.get("content") if isinstance(message, Mapping) else None
-    if not isinstance(role, str) or not isinstance(content, str):
+def _turn(message: Any, *, place: str, field: str) -> dict[str, str]:
+    role, content = (
+        (message.get(name) if isinstance(message, Mapping) else None)
+        for name in ("role", "content")
+    )
+    if str(role) not in SPEAKERS or not isinstance(content, str):
         raise InvalidInputError(
-            f'{place} has a message in {field!r} without the strings "role" and "content"; '
-            "add them."
+            f"{place} has a message in {field!r} without a role ({', '.join(SPEAKERS)}) and a "
+            'text as "content"; correct it.'
         )
-    if role not in SPEAKERS:
-        raise InvalidInputError(
-            f"{place} has a message of the role {role!r} in {field!r}; use {', '.join(SPEAKERS)}."
-        )
-    return {"role": role, "content": content}
+    return {"role": str(role), "content": content}
 
 
 def _parquet(path: Path, *, what: str) -> list[dict[str, Any]]:
