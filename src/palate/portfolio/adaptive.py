@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.portfolio.ceiling import ceiling_rows
@@ -28,6 +26,7 @@ from palate.portfolio.division import even_cut, lattice_anchor, lattice_denomina
 from palate.portfolio.everybody import Criterion, Stakes
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs, value_bounds
+from palate.portfolio.shapes import ByObjective
 
 LAST_PLAN = 64  # policies; beyond, the lattice predicted so far stays
 VISITED_DISTANCE = 1e-6  # L1; nearer than this is the same preference
@@ -52,7 +51,7 @@ class Proposal:
 
     payoffs: Payoffs  # of every policy so far, in order
     gap: float  # proven bound on every user's loss with all of them, by the criterion
-    preference: Float[ndarray, " objectives"]  # of the next policy
+    preference: ByObjective  # of the next policy
     noise: float  # largest half-width of a value; below twice this, more policies prove nothing
     stop: StopReason | None  # why no further policy is worth making
 
@@ -138,12 +137,7 @@ def proposal(
 
 
 def _stop_reason(
-    payoffs: Payoffs,
-    *,
-    gap: float,
-    at: Float[ndarray, " objectives"],
-    noise: float,
-    settings: SearchSettings,
+    payoffs: Payoffs, *, gap: float, at: ByObjective, noise: float, settings: SearchSettings
 ) -> StopReason | None:
     distances = np.abs(payoffs.table.preferences - at).sum(axis=1)
     reasons: dict[StopReason, bool] = {

@@ -20,6 +20,7 @@ from numpy import ndarray
 from scipy.spatial import ConvexHull, QhullError
 
 from palate.core.errors import NotCertifiedError, NotConvergedError
+from palate.portfolio.shapes import ByObjective, Heights, RowValues, Visited
 
 VOLUME_TOLERANCE = 1e-9  # of the simplex; a piece that matters is larger
 VERTICAL = 1e-12  # facets of less volume stand upright on the rim and bound nothing
@@ -27,9 +28,7 @@ SUPPORT_TOLERANCE = 1e-9  # in value units scaled to one
 VISITED_TOLERANCE = 1e-9
 
 
-def ceiling_rows(
-    *, preferences: Float[ndarray, "visited objectives"], upper_values: Float[ndarray, " visited"]
-) -> Float[ndarray, "rows objectives"]:
+def ceiling_rows(*, preferences: Visited, upper_values: Heights) -> RowValues:
     """Rows whose maximum is the upper bound U.
 
     Preferences are on the simplex, every unit vector among them; the values are at least the best
@@ -55,9 +54,7 @@ def ceiling_rows(
     return np.unique(corners + scale * rows, axis=0).reshape(-1, n_objectives)
 
 
-def unit_row(
-    *, preferences: Float[ndarray, "visited objectives"], upper_values: Float[ndarray, " visited"]
-) -> Float[ndarray, " objectives"]:
+def unit_row(*, preferences: Visited, upper_values: Heights) -> ByObjective:
     """The upper bound that the unit vectors alone give: one row; weaker, for any dimension.
 
     Raises:
@@ -75,7 +72,7 @@ def unit_row(
 
 
 def _lowest(
-    preferences: Float[ndarray, "visited objectives"], upper_values: Float[ndarray, " visited"]
+    preferences: Visited, upper_values: Heights
 ) -> tuple[Float[ndarray, "points objectives"], Float[ndarray, " points"]]:
     """Each visited preference once, with its lowest value."""
     order = np.argsort(upper_values, kind="stable")

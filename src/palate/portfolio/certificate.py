@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Certificate
 from palate.portfolio.gap import additive_gap, least_best_value, multiplicative_gap
 from palate.portfolio.grid import size_bound, size_needed
 from palate.portfolio.payoffs import Payoffs, require_payoffs, shifted
+from palate.portfolio.shapes import ByMember, ByObjective, MemberValues, RowValues
 from palate.portfolio.terms import Comparison, Terms, compare
 
 NOTHING_KNOWN = "nothing is known beyond the listed policies"
@@ -35,10 +34,10 @@ class Certified:
 
     certificate: Certificate
     worst_share_preference: tuple[float, ...] | None  # where the multiplicative gap is attained
-    instead: Float[ndarray, " objectives"] | None  # what the worst placed user would rather have
-    mixture: Float[ndarray, " members"] | None
+    instead: ByObjective | None  # what the worst placed user would rather have
+    mixture: ByMember | None
     """No user loses more to `instead` than the largest of `instead - mixture @ lower_values`."""
-    lower_values: Float[ndarray, "members objectives"]  # at least, offset included
+    lower_values: MemberValues  # at least, offset included
     size_bound: int | None
     """Members that are always enough for this additive gap, with rewards in [0, 1] and policies
     optimal for their preferences; candidate-relative, at most the whole table."""
@@ -102,9 +101,7 @@ def certify_compared(
     )
 
 
-def alternatives(
-    comparison: Comparison, *, members: Sequence[int]
-) -> Float[ndarray, "rows objectives"]:
+def alternatives(comparison: Comparison, *, members: Sequence[int]) -> RowValues:
     """What users could have instead: the ceiling, or every policy that is no member.
 
     A member's own width is no loss to itself, so without a ceiling members are left out; with all
@@ -137,9 +134,7 @@ def no_share_sentence(least: float) -> str:
     )
 
 
-def _nothing_known(
-    payoffs: Payoffs, *, lower: Float[ndarray, "members objectives"], comparison: Comparison
-) -> Certified:
+def _nothing_known(payoffs: Payoffs, *, lower: MemberValues, comparison: Comparison) -> Certified:
     """The certificate of a portfolio of all listed policies, where no other policy is bounded."""
     certificate = Certificate(
         additive_gap=None,
@@ -156,8 +151,8 @@ def _nothing_known(
 
 
 def _listed_losses(
-    payoffs: Payoffs, *, lower: Float[ndarray, "members objectives"], comparison: Comparison
-) -> tuple[list[float], list[float], Float[ndarray, " objectives"]]:
+    payoffs: Payoffs, *, lower: MemberValues, comparison: Comparison
+) -> tuple[list[float], list[float], ByObjective]:
     """Losses, shares and the worst preference at listed optima that carry no ceiling."""
     if comparison.ceiling is not None or not len(payoffs.optimum_values):
         return [0.0], [0.0], np.zeros(payoffs.n_objectives)

@@ -37,6 +37,7 @@ from palate.portfolio.gap import least_best_value
 from palate.portfolio.payoffs import Payoffs, require_payoffs, shifted
 from palate.portfolio.record import Record
 from palate.portfolio.selection import Cost, require_size
+from palate.portfolio.shapes import Users
 from palate.portfolio.terms import Comparison, Terms, admissible, compare
 
 BELOW_ZERO = (
@@ -57,7 +58,7 @@ class PortfolioRequest:
     epsilon: float = 0.0  # multiplicative tolerance, in [0, 1)
     delta: float = 0.0  # additive tolerance, in reward units
     cost: Cost = field(default_factory=Cost)  # whose loss counts when the size is given
-    users: Float[ndarray, "users objectives"] | None = None  # of a mean; `None` takes a lattice
+    users: Users | None = None  # of a mean; `None` takes a lattice
 
     def __post_init__(self) -> None:
         """Refuse a request for nothing or for both."""
@@ -228,11 +229,7 @@ def _with_one_more(
 
 
 def _best_instead(
-    comparison: Comparison,
-    *,
-    rows: ndarray,
-    members: ndarray,
-    users: Float[ndarray, "users objectives"],
+    comparison: Comparison, *, rows: ndarray, members: ndarray, users: Users
 ) -> Float[ndarray, "users candidates"]:
     """What each user could have instead at most, once each candidate is a member."""
     if comparison.ceiling is not None:

@@ -27,6 +27,7 @@ from palate.core.types import PayoffTable
 from palate.portfolio.ceiling import ceiling_rows
 from palate.portfolio.everybody import Criterion, Stakes
 from palate.portfolio.grid import covering_radius, lattice_size
+from palate.portfolio.shapes import ByObjective
 from palate.portfolio.surrogate import fit_surrogate
 
 N_STEPS = 400  # of the integral over an interval
@@ -34,9 +35,7 @@ NEAR = 1.5  # covering radii; a corner with no free lattice preference so near i
 ROUNDING = 1e-9  # a count of pieces this near to a whole number is that number
 
 
-def even_cut(
-    table: PayoffTable, *, at: Float[ndarray, " objectives"], gap: float, tolerance: float
-) -> Float[ndarray, " objectives"]:
+def even_cut(table: PayoffTable, *, at: ByObjective, gap: float, tolerance: float) -> ByObjective:
     """The preference to make a policy for next, between the two policies around `at`.
 
     The table has two objectives and every policy its preference; `at` is the corner preference with
@@ -81,9 +80,7 @@ def lattice_denominator_for(
     return None
 
 
-def lattice_anchor(
-    table: PayoffTable, *, at: Float[ndarray, " objectives"], denominator: int
-) -> Float[ndarray, " objectives"]:
+def lattice_anchor(table: PayoffTable, *, at: ByObjective, denominator: int) -> ByObjective:
     """The free preference of the lattice nearest to the corner, or the corner if none is near."""
     n_objectives = len(at)
     anchors = lattice(n_objectives=n_objectives, denominator=denominator)

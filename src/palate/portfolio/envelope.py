@@ -23,6 +23,7 @@ from numpy import ndarray
 from scipy.spatial import ConvexHull, QhullError
 
 from palate.core.errors import InvalidInputError, NotConvergedError
+from palate.portfolio.shapes import Corners, MemberValues
 
 MAX_FACETS = 3_000_000  # about 10 objectives with 40 members; 90,000 facets take a second
 FEASIBILITY_TOLERANCE = 1e-9  # of values scaled to one
@@ -44,9 +45,7 @@ def is_enumerable(*, n_members: int, n_objectives: int) -> bool:
     return facet_bound(n_members=n_members, n_objectives=n_objectives) <= MAX_FACETS
 
 
-def corner_preferences(
-    values: Float[ndarray, "members objectives"],
-) -> Float[ndarray, "corners objectives"]:
+def corner_preferences(values: MemberValues) -> Corners:
     """All vertices of the cells on which one member is best, unit vectors included.
 
     Values are in reward units, higher is better.
@@ -76,15 +75,13 @@ def corner_preferences(
 
 
 def best_values(
-    *,
-    preferences: Float[ndarray, "preferences objectives"],
-    values: Float[ndarray, "members objectives"],
+    *, preferences: Float[ndarray, "preferences objectives"], values: MemberValues
 ) -> Float[ndarray, " preferences"]:
     """What the best member is worth to each preference."""
     return np.max(preferences @ values.T, axis=1)
 
 
-def _vertices(values: Float[ndarray, "members objectives"]) -> Float[ndarray, "corners objectives"]:
+def _vertices(values: MemberValues) -> Corners:
     """Vertices of `{(w, t): t >= w @ V_k, w on the simplex}`, as preferences."""
     centred = values - values.mean(axis=0)  # a shift of every member moves no corner
     normals, offsets = _half_spaces(centred / np.abs(centred).max())
@@ -104,7 +101,7 @@ def _vertices(values: Float[ndarray, "members objectives"]) -> Float[ndarray, "c
 
 
 def _half_spaces(
-    scaled: Float[ndarray, "members objectives"],
+    scaled: MemberValues,
 ) -> tuple[Float[ndarray, "constraints objectives"], Float[ndarray, " constraints"]]:
     """`normals @ (w_1 .. w_{d-1}, t) <= offsets`: members, walls, and a lid at t = 2 as last."""
     n_members, n_objectives = scaled.shape
@@ -122,7 +119,7 @@ def _half_spaces(
 
 def _require_complete(
     *,
-    points: Float[ndarray, "corners objectives"],
+    points: Corners,
     hull: ConvexHull,
     normals: Float[ndarray, "constraints objectives"],
     offsets: Float[ndarray, " constraints"],
@@ -136,9 +133,7 @@ def _require_complete(
         )
 
 
-def _merged(
-    preferences: Float[ndarray, "corners objectives"],
-) -> Float[ndarray, "corners objectives"]:
+def _merged(preferences: Corners) -> Corners:
     snapped = np.where(preferences < SNAP, 0.0, preferences)
     snapped /= snapped.sum(axis=1, keepdims=True)
     _, first = np.unique(np.round(snapped, MERGE_DECIMALS), axis=0, return_index=True)

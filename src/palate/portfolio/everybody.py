@@ -23,6 +23,7 @@ from palate.core.simplex import lattice
 from palate.portfolio.cover import interval_cover, smallest_cover
 from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap, program_gap
 from palate.portfolio.selection import WORST, Cost, best_listed, require_size
+from palate.portfolio.shapes import PolicyValues, RowValues, UserLosses, Users
 
 Criterion = Literal["additive", "multiplicative"]
 MAX_ROUNDS = 200
@@ -46,13 +47,11 @@ class Choice:
 class Stakes:
     """What policies are worth at least, and what users could have instead at most."""
 
-    values: Float[ndarray, "policies objectives"]  # at least, of each candidate member
-    rows: Float[ndarray, "rows objectives"]  # at most, instead
+    values: PolicyValues  # at least, of each candidate member
+    rows: RowValues  # at most, instead
     criterion: Criterion = "additive"  # a loss in reward units, or as a share of the best value
 
-    def losses(
-        self, preferences: Float[ndarray, "users objectives"]
-    ) -> Float[ndarray, "users policies"]:
+    def losses(self, preferences: Users) -> UserLosses:
         """The loss of each user with each policy alone."""
         best = (preferences @ self.rows.T).max(axis=1)[:, None]
         worth = preferences @ self.values.T
@@ -84,11 +83,7 @@ class Stakes:
 
 
 def best_members(
-    stakes: Stakes,
-    *,
-    size: int,
-    cost: Cost = WORST,
-    users: Float[ndarray, "users objectives"] | None = None,
+    stakes: Stakes, *, size: int, cost: Cost = WORST, users: Users | None = None
 ) -> Choice:
     """The best portfolio of exactly `size` members.
 
@@ -161,7 +156,7 @@ def fewest_members(stakes: Stakes, *, epsilon: float, delta: float) -> Choice:
     )
 
 
-def starting_users(n_objectives: int) -> Float[ndarray, "users objectives"]:
+def starting_users(n_objectives: int) -> Users:
     """A lattice of some hundred preferences, unit vectors included."""
     denominators = {1: 1, 2: 40, 3: 12, 4: 6, 5: 5, 6: 4}
     return lattice(n_objectives=n_objectives, denominator=denominators.get(n_objectives, 2))

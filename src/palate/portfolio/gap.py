@@ -27,6 +27,7 @@ from scipy.optimize import linprog, nnls
 
 from palate.core.errors import InvalidInputError, NotConvergedError
 from palate.portfolio.envelope import best_values, corner_preferences, is_enumerable
+from palate.portfolio.shapes import ByMember, ByObjective, Corners, MemberValues, RowValues
 
 BLOCK = 65_536  # losses priced in one product: half a megabyte stays in the cache
 SCREEN_ROWS = 1024  # rows priced first, to find a loss that screens the rest
@@ -43,15 +44,13 @@ class Gap:
     """The largest loss of any user and what proves it."""
 
     value: float  # proven upper bound; differs from the loss at `preference` by rounding
-    preference: Float[ndarray, " objectives"]  # of the user who loses most
+    preference: ByObjective  # of the user who loses most
     row: int  # what that user would rather have
-    mixture: Float[ndarray, " members"]  # on the simplex; `mixture_bound` of it is `value`
+    mixture: ByMember  # on the simplex; `mixture_bound` of it is `value`
     rule: Rule  # all corners were priced, or one linear program per row was solved
 
 
-def additive_gap(
-    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
-) -> Gap:
+def additive_gap(*, members: MemberValues, rows: RowValues) -> Gap:
     """The largest additive loss `max_r rows[r] @ w - max_k members[k] @ w` over all `w`.
 
     Members and rows, what users could have instead, are in reward units; higher is better.
@@ -87,9 +86,7 @@ def additive_gap(
     return replace(checked, row=row, preference=corners[corner], rule="vertices")
 
 
-def multiplicative_gap(
-    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
-) -> Gap | None:
+def multiplicative_gap(*, members: MemberValues, rows: RowValues) -> Gap | None:
     """The largest share `1 - max_k members[k] @ w / max_r rows[r] @ w` that any user loses.
 
     By Dinkelbach's iteration: the share is the `s` at which nobody loses anything to the rows
@@ -118,9 +115,7 @@ def multiplicative_gap(
     raise NotConvergedError("The multiplicative gap did not settle.", last=share, gap=gap.value)
 
 
-def program_gap(
-    *, members: Float[ndarray, "members objectives"], row: Float[ndarray, " objectives"]
-) -> Gap:
+def program_gap(*, members: MemberValues, row: ByObjective) -> Gap:
     """The largest loss to one row, by a linear program; the value is its dual bound.
 
     Raises:
@@ -150,12 +145,7 @@ def program_gap(
     )
 
 
-def mixture_bound(
-    *,
-    members: Float[ndarray, "members objectives"],
-    row: Float[ndarray, " objectives"],
-    mixture: Float[ndarray, " members"],
-) -> float:
+def mixture_bound(*, members: MemberValues, row: ByObjective, mixture: ByMember) -> float:
     """A bound on every user's loss to `row`, proven by a mixture of members.
 
     For every `w`: `row @ w - max_k members[k] @ w <= (row - mixture @ members) @ w`, which is at
@@ -164,7 +154,7 @@ def mixture_bound(
     return float(np.max(row - mixture @ members))
 
 
-def least_best_value(members: Float[ndarray, "members objectives"]) -> float:
+def least_best_value(members: MemberValues) -> float:
     """What the best member is worth to the user whom it is worth least to."""
     if np.all(members >= 0.0):
         return float(np.min(np.max(members, axis=0))) if len(members) == 1 else 0.0
@@ -172,9 +162,7 @@ def least_best_value(members: Float[ndarray, "members objectives"]) -> float:
     return -program_gap(members=members, row=zero).value
 
 
-def _corners_or_none(
-    members: Float[ndarray, "members objectives"],
-) -> Float[ndarray, "corners objectives"] | None:
+def _corners_or_none(members: MemberValues) -> Corners | None:
     if not is_enumerable(n_members=len(members), n_objectives=members.shape[1]):
         return None
     try:
@@ -184,11 +172,7 @@ def _corners_or_none(
 
 
 def _best_priced(
-    *,
-    corners: Float[ndarray, "corners objectives"],
-    ground: Float[ndarray, " corners"],
-    rows: Float[ndarray, "rows objectives"],
-    members: Float[ndarray, "members objectives"],
+    *, corners: Corners, ground: Float[ndarray, " corners"], rows: RowValues, members: MemberValues
 ) -> tuple[int, int, float]:
     """Corner, row and loss of the largest loss; rows that cannot win are screened out."""
     first = np.arange(0, len(rows), max(1, len(rows) // SCREEN_ROWS))
@@ -203,12 +187,8 @@ def _best_priced(
 
 
 def _mixture_at(
-    corner: Float[ndarray, " objectives"],
-    *,
-    members: Float[ndarray, "members objectives"],
-    row: Float[ndarray, " objectives"],
-    loss: float,
-) -> Float[ndarray, " members"]:
+    corner: ByObjective, *, members: MemberValues, row: ByObjective, loss: float
+) -> ByMember:
     """The tied members, mixed so that the row exceeds the mixture alike on all its objectives."""
     worth = members @ corner
     tied = np.flatnonzero(worth >= worth.max() - AGREEMENT * max(1.0, abs(float(worth.max()))))
@@ -221,11 +201,7 @@ def _mixture_at(
 
 
 def _screened(
-    *,
-    rows: Float[ndarray, "rows objectives"],
-    members: Float[ndarray, "members objectives"],
-    mixture: Float[ndarray, " members"],
-    value: float,
+    *, rows: RowValues, members: MemberValues, mixture: ByMember, value: float
 ) -> ndarray:
     """Indices of rows that no tried mixture of members proves to lose less than `value`."""
     limits = np.vstack([mixture @ members, members.mean(axis=0), members])
@@ -242,10 +218,7 @@ def _screened(
 
 
 def _priced(  # in blocks that stay in the cache
-    *,
-    corners: Float[ndarray, "corners objectives"],
-    ground: Float[ndarray, " corners"],
-    rows: Float[ndarray, "rows objectives"],
+    *, corners: Corners, ground: Float[ndarray, " corners"], rows: RowValues
 ) -> tuple[int, int, float]:
     best = (0, 0, -np.inf)
     step = max(64, BLOCK // len(corners))
@@ -257,9 +230,7 @@ def _priced(  # in blocks that stay in the cache
     return best
 
 
-def _require_rows(
-    *, members: Float[ndarray, "members objectives"], rows: Float[ndarray, "rows objectives"]
-) -> None:
+def _require_rows(*, members: MemberValues, rows: RowValues) -> None:
     if members.ndim != 2 or rows.ndim != 2 or members.shape[1] != rows.shape[1]:
         raise InvalidInputError(
             f"The members have shape {members.shape} and the rows {rows.shape}; both need one "

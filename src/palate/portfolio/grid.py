@@ -19,6 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
+from palate.portfolio.shapes import ByObjective
 
 LEVEL_SLACK = 1e-12  # exact powers must not gain a level by rounding
 
@@ -148,7 +149,7 @@ class Cell:
     barycentric: Float[ndarray, " vertices"]  # `barycentric @ vertices` is the preference
 
 
-def kuhn_cell(preference: Float[ndarray, " objectives"], *, denominator: int) -> Cell:
+def kuhn_cell(preference: ByObjective, *, denominator: int) -> Cell:
     """The cell of the lattice with this denominator that holds the preference.
 
     Raises:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from palate.portfolio.payoffs import Payoffs
+from palate.portfolio.shapes import ByObjective
 
 
 class Oracle(Protocol):
@@ -25,7 +24,7 @@ class Oracle(Protocol):
         """Names, in the order of a preference's shares."""
         ...
 
-    def policy(self, preference: Float[ndarray, " objectives"]) -> str:
+    def policy(self, preference: ByObjective) -> str:
         """Name of the policy for this preference; the same preference gives the same name."""
         ...
 
@@ -47,7 +46,7 @@ class Ledger:
         """The oracle's objectives."""
         return self.oracle.objectives
 
-    def policy(self, preference: Float[ndarray, " objectives"]) -> str:
+    def policy(self, preference: ByObjective) -> str:
         """The oracle's policy for a preference."""
         key = tuple(float(share) for share in np.round(preference, 12))
         if key in self.calls:

@@ -34,6 +34,7 @@ from palate.portfolio.cover import smallest_cover, sweep_cover
 from palate.portfolio.grid import affordable_tolerance, ratio_grid, ratio_grid_size
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
+from palate.portfolio.shapes import ByObjective, PolicyValues
 
 ROUNDING = 1e-12  # values nearer than this are equal
 
@@ -90,7 +91,7 @@ def palm(oracle: Oracle, settings: PalmSettings) -> PalmPortfolio:
 
 def grid_coverage(
     *,
-    values: Float[ndarray, "policies objectives"],
+    values: PolicyValues,
     preferences: Float[ndarray, "grid objectives"],
     epsilon: float,
     delta: float,
@@ -102,7 +103,7 @@ def grid_coverage(
 
 def _unserved(
     ledger: Ledger, anchors: Float[ndarray, "grid objectives"], settings: PalmSettings
-) -> Iterator[Float[ndarray, " objectives"]]:
+) -> Iterator[ByObjective]:
     """Unit vectors, then every 16th anchor, every 8th and so on; served ones are skipped."""
     yield from np.eye(anchors.shape[1])
     order = np.lexsort(np.round(anchors.T, 12))

@@ -26,6 +26,7 @@ from palate.core.settings import Settings
 from palate.core.simplex import require_simplex
 from palate.core.types import PayoffTable
 from palate.portfolio.payoffs import Payoffs, require_payoffs
+from palate.portfolio.shapes import ByObjective, PolicyValues
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Numbers = list[Number | None]
@@ -160,7 +161,7 @@ def _numbers(
 
 def _rows(
     policies: Sequence[_Policy], key: str, n_objectives: int, *, absent: float
-) -> Float[ndarray, "policies objectives"]:
+) -> PolicyValues:
     rows = [
         _numbers(
             getattr(policy, key), f"{key} of policy {policy.name!r}", n_objectives, absent=absent
@@ -184,5 +185,5 @@ def _or_null(values: Float[ndarray, " values"]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
-def _unless_zero(values: Float[ndarray, " objectives"]) -> list[float] | None:
+def _unless_zero(values: ByObjective) -> list[float] | None:
     return values.tolist() if np.any(values) else None

@@ -26,6 +26,7 @@ from scipy.stats import norm
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
 from palate.metrics.intervals import require_confidence
+from palate.portfolio.shapes import ByObjective, PolicyValues
 
 KL_TOLERANCE = 1e-6  # an estimate below minus this is no rounding
 
@@ -35,7 +36,7 @@ class Payoffs:
     """A payoff table and what else is known of its values, in reward units."""
 
     table: PayoffTable  # paired standard errors; a NaN value was not measured
-    level_errors: Float[ndarray, " objectives"]  # standard errors of what all policies share
+    level_errors: ByObjective  # standard errors of what all policies share
     optimum_preferences: Float[ndarray, "optima objectives"]
     optimum_values: Float[ndarray, " optima"]  # upper bounds on every policy's value there
     reward_range: tuple[float, float] | None = None  # needed where a reward was not measured
@@ -63,7 +64,7 @@ class Measurements:
     rewards: Float[ndarray, "policies prompts objectives"]  # NaN where not defined
     kl: Float[ndarray, "policies prompts"]  # nats per answer to the reference
     beta: float  # reward units per nat
-    preferences: Float[ndarray, "policies objectives"] = field(
+    preferences: PolicyValues = field(
         default_factory=lambda: np.zeros((0, 0))
     )  # that each was made for; NaN rows where unknown
     reward_range: tuple[float, float] = (0.0, 1.0)
@@ -163,9 +164,9 @@ def shifted(payoffs: Payoffs, offset: float) -> Payoffs:
 class Bounds:
     """Simultaneous bounds on the values of a table, up to a common shift of all policies."""
 
-    lower: Float[ndarray, "policies objectives"]  # reward units
-    upper: Float[ndarray, "policies objectives"]
-    level: Float[ndarray, " objectives"]  # half-width of the common shift
+    lower: PolicyValues  # reward units
+    upper: PolicyValues
+    level: ByObjective  # half-width of the common shift
     confidence: float  # probability that all of them hold; one when nothing was sampled
     n_intervals: int  # sampled numbers that share the allowed failure probability
 

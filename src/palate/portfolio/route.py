@@ -21,6 +21,7 @@ from palate.core.simplex import require_simplex
 from palate.portfolio.certificate import alternatives
 from palate.portfolio.payoffs import shifted
 from palate.portfolio.record import Record
+from palate.portfolio.shapes import ByObjective, MemberValues, RowValues
 from palate.portfolio.terms import compare
 
 
@@ -52,18 +53,18 @@ class Router:
 
     names: tuple[str, ...]
     plans: tuple[Plan, ...]
-    values: Float[ndarray, "members objectives"]  # at least
-    alternatives: Float[ndarray, "rows objectives"]  # instead, at most; no rows: nothing is known
+    values: MemberValues  # at least
+    alternatives: RowValues  # instead, at most; no rows: nothing is known
 
-    def member(self, preference: Float[ndarray, " objectives"]) -> int:
+    def member(self, preference: ByObjective) -> int:
         """Index of the member that serves a preference of the simplex; not checked, for speed."""
         return int((self.values @ preference).argmax())
 
-    def plan(self, preference: Float[ndarray, " objectives"]) -> Plan:
+    def plan(self, preference: ByObjective) -> Plan:
         """The plan that serves a preference of the simplex; not checked, for speed."""
         return self.plans[self.member(preference)]
 
-    def route(self, preference: Float[ndarray, " objectives"]) -> Route:
+    def route(self, preference: ByObjective) -> Route:
         """The member that serves a preference, with its numbers.
 
         Raises:
@@ -103,7 +104,7 @@ class Router:
             avoidable_loss=float(np.mean(best - own)),
         )
 
-    def _checked(self, preference: Float[ndarray, " objectives"]) -> Float[ndarray, " objectives"]:
+    def _checked(self, preference: ByObjective) -> ByObjective:
         point = require_simplex(preference)
         if len(point) != self.values.shape[1]:
             raise InvalidInputError(

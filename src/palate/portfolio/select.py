@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_jsonl
@@ -20,6 +18,7 @@ from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.payoff_file import load_payoffs
 from palate.portfolio.record import Record, load_record, save_record
 from palate.portfolio.route import Route, UncertainRoute, router_from_record
+from palate.portfolio.shapes import Users
 from palate.portfolio.terms import Terms
 
 
@@ -94,9 +93,7 @@ def summary(record: Record) -> dict[str, Any]:
     }
 
 
-def _preferences(
-    path: Path, objectives: tuple[str, ...], *, what: str
-) -> Float[ndarray, "users objectives"]:
+def _preferences(path: Path, objectives: tuple[str, ...], *, what: str) -> Users:
     rows = read_jsonl(path, what=what)
     if not rows:
         raise InvalidInputError(f"The {what} {str(path)!r} is empty.")

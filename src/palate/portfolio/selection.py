@@ -22,6 +22,7 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.portfolio.cover import MAX_EXACT_POLICIES, exact_cover, greedy_cover
+from palate.portfolio.shapes import UserLosses
 
 Aim = Literal["worst", "mean", "blend"]
 IMPROVEMENT = 1e-12  # a swap must gain more than rounding
@@ -65,9 +66,7 @@ def require_size(size: int, *, n_policies: int) -> None:
         )
 
 
-def greedy_members(
-    losses: Float[ndarray, "users policies"], *, size: int, cost: Cost = WORST
-) -> list[int]:
+def greedy_members(losses: UserLosses, *, size: int, cost: Cost = WORST) -> list[int]:
     """Members added one by one, each the one that lowers the cost most; ties to the lowest index.
 
     The worst case has many ties; they are broken by the mean.
@@ -84,9 +83,7 @@ def greedy_members(
     return members
 
 
-def swapped_members(
-    losses: Float[ndarray, "users policies"], *, members: Sequence[int], cost: Cost = WORST
-) -> list[int]:
+def swapped_members(losses: UserLosses, *, members: Sequence[int], cost: Cost = WORST) -> list[int]:
     """Members after replacing one by another policy while that lowers the cost; ascending.
 
     Every replacement is tried and the best one made, until none helps: a local minimum.
@@ -103,9 +100,7 @@ def swapped_members(
         members[position], current = policy, value
 
 
-def exact_members(
-    losses: Float[ndarray, "users policies"], *, size: int, least: float = -np.inf
-) -> list[int]:
+def exact_members(losses: UserLosses, *, size: int, least: float = -np.inf) -> list[int]:
     """Members with the smallest worst loss, by bisection over smallest covers.
 
     Spare places go to the policies that lower the mean most. `least` is a cost known to be out of
@@ -135,11 +130,7 @@ def exact_members(
 
 
 def best_listed(
-    losses: Float[ndarray, "users policies"],
-    *,
-    size: int,
-    cost: Cost = WORST,
-    least: float = -np.inf,
+    losses: UserLosses, *, size: int, cost: Cost = WORST, least: float = -np.inf
 ) -> tuple[list[int], bool]:
     """The best members for these users, and whether they are proven to be the best.
 
@@ -153,7 +144,7 @@ def best_listed(
 
 
 def _best_replacement(
-    losses: Float[ndarray, "users policies"], members: list[int], position: int, cost: Cost
+    losses: UserLosses, members: list[int], position: int, cost: Cost
 ) -> tuple[float, int, int]:
     others = members[:position] + members[position + 1 :]
     rest = losses[:, others].min(axis=1, initial=np.inf)
@@ -167,9 +158,7 @@ def _tie_broken(losses: Float[ndarray, "users *options"], *, cost: Cost) -> Floa
     return cost.of(losses) + 1e-9 * losses.mean(axis=0)
 
 
-def _filled(
-    losses: Float[ndarray, "users policies"], *, members: Sequence[int], size: int
-) -> list[int]:
+def _filled(losses: UserLosses, *, members: Sequence[int], size: int) -> list[int]:
     members = list(members)
     while len(members) < size:
         best = losses[:, members].min(axis=1)

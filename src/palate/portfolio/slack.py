@@ -33,6 +33,7 @@ from scipy.stats import t as student
 from palate.core.errors import InvalidInputError
 from palate.metrics.intervals import require_confidence
 from palate.portfolio.payoffs import Payoffs
+from palate.portfolio.shapes import ByObjective
 
 LEAST_SLACK = 1e-4  # reward units; palm.md section 7
 TABLE_CONFIDENCE = 0.975  # of a table's slacks: half of what a certificate of 95 % may fail
@@ -56,11 +57,7 @@ class Answers:
 
 
 def estimate_slack(
-    answers: Answers,
-    *,
-    preference: Float[ndarray, " objectives"],
-    beta: float,
-    confidence: float = 0.95,
+    answers: Answers, *, preference: ByObjective, beta: float, confidence: float = 0.95
 ) -> SlackEstimate:
     """How far the policy that gave these answers is from optimal for a preference.
 

@@ -23,6 +23,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from palate.core.errors import InvalidInputError, NotConvergedError
 from palate.core.types import PayoffTable
+from palate.portfolio.shapes import ByObjective
 
 LENGTHS = np.geomspace(0.15, 3.0, 25)  # of the kernel; the simplex has diameter 1.41
 JITTER = 1e-9  # of the kernel's variance; keeps the factorisation definite
@@ -34,7 +35,7 @@ class Surrogate:
 
     directions: Float[ndarray, "objectives free"]  # orthonormal, within the plane of the simplex
     points: Float[ndarray, "policies free"]  # preferences of the policies, in these directions
-    mean: Float[ndarray, " objectives"]  # the average policy's values
+    mean: ByObjective  # the average policy's values
     loadings: Float[ndarray, " observations"]  # of the kernel at heights, then slopes
     length: float  # of the kernel, in the units of `points`
 

@@ -22,6 +22,7 @@ from palate.portfolio.ceiling import ceiling_rows, unit_row
 from palate.portfolio.envelope import facet_bound
 from palate.portfolio.everybody import Criterion
 from palate.portfolio.payoffs import Bounds, Payoffs, value_bounds
+from palate.portfolio.shapes import ByObjective, Heights, PolicyValues, RowValues, Visited
 
 MAX_CEILING_FACETS = 300_000  # pieces of the upper bound; beyond, the unit vectors alone bound it
 CONTRADICTION = 1e-9  # by which a policy may exceed a listed optimum before it is refused
@@ -64,9 +65,9 @@ class Comparison:
 
     kind: Kind
     bounds: Bounds
-    lower: Float[ndarray, "policies objectives"]  # reward units, on the scale of the ceiling
-    ceiling: Float[ndarray, "rows objectives"] | None  # on all policies; `None`: relative
-    level: Float[ndarray, " objectives"]  # absolute values lie lower by as much as this
+    lower: PolicyValues  # reward units, on the scale of the ceiling
+    ceiling: RowValues | None  # on all policies; `None`: relative
+    level: ByObjective  # absolute values lie lower by as much as this
     confidence: float  # probability that all of it holds
     caveats: tuple[str, ...]  # sentences on what the comparison rests on
 
@@ -111,9 +112,7 @@ def compare(payoffs: Payoffs, terms: Terms) -> Comparison:
     )
 
 
-def admissible(
-    payoffs: Payoffs, *, lower: Float[ndarray, "policies objectives"], terms: Terms
-) -> list[int]:
+def admissible(payoffs: Payoffs, *, lower: PolicyValues, terms: Terms) -> list[int]:
     """Policies that keep the floor even at the lower end of their interval.
 
     Raises:
@@ -176,7 +175,7 @@ def _assumed_slacks(payoffs: Payoffs, terms: Terms) -> _Slacks:
 
 def _visited(
     payoffs: Payoffs, *, bounds: Bounds, slacks: _Slacks
-) -> tuple[Float[ndarray, "visited objectives"], Float[ndarray, " visited"], tuple[str, ...]]:
+) -> tuple[Visited, Heights, tuple[str, ...]]:
     """Preferences with a bound on every policy, these bounds, and what they rest on."""
     preferences = payoffs.optimum_preferences
     heights = payoffs.optimum_values + preferences @ bounds.level
@@ -199,13 +198,11 @@ def _visited(
     return preferences, heights, caveats
 
 
-def _spans(preferences: Float[ndarray, "visited objectives"]) -> bool:
+def _spans(preferences: Visited) -> bool:
     return len(preferences) > 0 and bool(np.all(preferences.max(axis=0) > 1.0 - 1e-9))
 
 
-def _ceiling(
-    preferences: Float[ndarray, "visited objectives"], heights: Float[ndarray, " visited"]
-) -> tuple[Float[ndarray, "rows objectives"], tuple[str, ...]]:
+def _ceiling(preferences: Visited, heights: Heights) -> tuple[RowValues, tuple[str, ...]]:
     n_objectives = preferences.shape[1]
     try:
         if facet_bound(n_members=len(heights), n_objectives=n_objectives) <= MAX_CEILING_FACETS:
@@ -217,7 +214,7 @@ def _ceiling(
     return row[None, :], (f"The ceiling uses the objectives alone, because {reason}",)
 
 
-def _require_consistent(payoffs: Payoffs, *, lower: Float[ndarray, "policies objectives"]) -> None:
+def _require_consistent(payoffs: Payoffs, *, lower: PolicyValues) -> None:
     worth = payoffs.optimum_preferences @ lower.T
     excess = worth.max(axis=1) - payoffs.optimum_values
     worst = int(np.argmax(excess))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
-from palate.soup.states import Coefficients, require_coefficients
+from palate.soup.states import ByExpert, Coefficients, require_coefficients
 
 ENERGIES = (0.9, 0.99, 0.999)
 RIDGE = 1e-6  # part of the largest squared norm below which an expert counts as explained already
@@ -103,14 +103,12 @@ def select_experts(matrix: Float[ndarray, "pairs experts"], *, n_experts: int) -
     return tuple(selected)
 
 
-def expert_spread(matrix: Float[ndarray, "pairs experts"]) -> Float[ndarray, " experts"]:
+def expert_spread(matrix: Float[ndarray, "pairs experts"]) -> ByExpert:
     """Standard deviation of each expert's tilt over the sampled states and tokens, in nats."""
     return np.sqrt(np.sum(matrix**2, axis=0))
 
 
-def active_experts(
-    coefficients: Coefficients, *, spread: Float[ndarray, " experts"], threshold: float
-) -> Float[ndarray, " experts"]:
+def active_experts(coefficients: Coefficients, *, spread: ByExpert, threshold: float) -> ByExpert:
     """The coefficients, with those of experts that hardly act set to zero.
 
     An expert is kept when `|lambda_k| spread_k >= threshold`; each one dropped saves a pass of the

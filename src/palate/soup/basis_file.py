@@ -16,7 +16,7 @@ from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInp
 from palate.core.files import JsonObject, read_versioned, write_versioned
 from palate.core.types import Belief
 from palate.soup.settings import SoupSettings
-from palate.soup.states import require_coefficients
+from palate.soup.states import ByExpert, require_coefficients
 
 KIND = "palate soup"
 VERSION = 3
@@ -31,9 +31,9 @@ class SoupBasis:
     objectives: tuple[str, ...]
     anchors: Float[ndarray, "experts objectives"]  # what each was trained for; rows may be signed
     beta: float  # the KL price all experts were trained with
-    feature_means: Float[ndarray, " experts"]  # mean `beta * tilt_k` of calibration answers
+    feature_means: ByExpert  # mean `beta * tilt_k` of calibration answers
     # standard deviation of the same, above zero: divides features before a fit with gain 1
-    feature_scales: Float[ndarray, " experts"]
+    feature_scales: ByExpert
     effective_rank: dict[str, int]  # share of energy (`"0.9"` ...) to number of directions
     prior: Belief  # the population's, of scaled features' coefficients, with its gain
     floor: tuple[str, float] | None = None  # a safety expert and its least coefficient, or `None`

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
+from palate.soup.states import ByExpert
 
 
 def reward_space_coefficients(
     preference: Float[ndarray, " objectives"], *, anchors: Float[ndarray, "experts objectives"]
-) -> Float[ndarray, " experts"]:
+) -> ByExpert:
     """The smallest coefficients with `sum_k lambda_k anchor_k = preference`.
 
     With one expert per objective these are the preference's own entries. Where the anchors do not

@@ -19,13 +19,14 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
+from palate.soup.states import ByExpert
 
 SCALE_FLOOR = 1e-6  # of a feature; an expert that changes no answer is not divided by zero
 
 
 def feature_scales(
     log_ratios: Float[ndarray, "answers experts"], *, beta: float
-) -> tuple[Float[ndarray, " experts"], Float[ndarray, " experts"]]:
+) -> tuple[ByExpert, ByExpert]:
     """Mean and standard deviation of `beta * log_ratio`, `[experts]` each, over answers.
 
     Raises:
@@ -46,10 +47,7 @@ def plain_prior(*, n_experts: int, gain: float = 1.0) -> Belief:
 
 
 def population_prior(
-    population: Belief,
-    *,
-    calibration: Float[ndarray, "answers experts"],
-    scales: Float[ndarray, " experts"],
+    population: Belief, *, calibration: Float[ndarray, "answers experts"], scales: ByExpert
 ) -> Belief:
     """The population's prior with its gain taken out of the coefficients, by the module's rule.
 

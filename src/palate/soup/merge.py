@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
-from palate.soup.states import Coefficients, require_coefficients
+from palate.soup.states import ByExpert, Coefficients, require_coefficients
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +169,7 @@ def factor_mean(adapters: Sequence[Factors], coefficients: Coefficients) -> Fact
     )
 
 
-def _require_same_map(
-    adapters: Sequence[Factors], coefficients: Coefficients
-) -> Float[ndarray, " experts"]:
+def _require_same_map(adapters: Sequence[Factors], coefficients: Coefficients) -> ByExpert:
     if not adapters:
         raise InvalidCoefficientsError("There are no adapters to merge; give at least one.")
     sizes = {(factors.B.shape[0], factors.A.shape[1]) for factors in adapters}

@@ -27,7 +27,7 @@ from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.soup.states import Coefficients, States, require_coefficients, soup_moments
+from palate.soup.states import ByExpert, Coefficients, States, require_coefficients, soup_moments
 
 MAX_STEPS = 500
 N_FOLDS = 5  # one held-out part was not enough to judge by (docs/soup.md)
@@ -69,8 +69,8 @@ class Comparisons:
 class GatedFit:
     """Both stages, and how likely each makes comparisons that it was not fitted to."""
 
-    first: Float[ndarray, " experts"]  # coefficients of stage 1
-    second: Float[ndarray, " experts"]  # coefficients of stage 2
+    first: ByExpert  # coefficients of stage 1
+    second: ByExpert  # coefficients of stage 2
     first_log_likelihood: float  # mean over held-out labels under stage 1, with normalisers, nats
     second_log_likelihood: float  # the same under stage 2
 
@@ -80,7 +80,7 @@ class GatedFit:
         return self.second_log_likelihood >= self.first_log_likelihood
 
     @property
-    def coefficients(self) -> Float[ndarray, " experts"]:
+    def coefficients(self) -> ByExpert:
         """Those of the stage to serve."""
         return self.second if self.is_second else self.first
 
@@ -88,7 +88,7 @@ class GatedFit:
 def fit_gated(
     comparisons: Comparisons,
     *,
-    first: Callable[[Int[ndarray, " used"]], Float[ndarray, " experts"]],
+    first: Callable[[Int[ndarray, " used"]], ByExpert],
     prior: Belief,
     scale: float,
 ) -> GatedFit:
@@ -121,7 +121,7 @@ def fit_gated(
 
 def fit_normalised(
     comparisons: Comparisons, *, start: Coefficients, prior: Belief, scale: float
-) -> Float[ndarray, " experts"]:
+) -> ByExpert:
     """Coefficients that minimise `normalised_loss`, from a warm start.
 
     A local minimum: the loss never ends above where it started. Without comparisons the prior mean
@@ -132,7 +132,7 @@ def fit_normalised(
     """
     first = require_coefficients(start, n_experts=comparisons.features.shape[1])
 
-    def loss(coefficients: Float[ndarray, " experts"]) -> tuple[float, ndarray]:
+    def loss(coefficients: ByExpert) -> tuple[float, ndarray]:
         return normalised_loss(coefficients, comparisons, prior=prior, scale=scale)
 
     best = minimize(
@@ -142,12 +142,8 @@ def fit_normalised(
 
 
 def normalised_loss(
-    coefficients: Float[ndarray, " experts"],
-    comparisons: Comparisons,
-    *,
-    prior: Belief,
-    scale: float,
-) -> tuple[float, Float[ndarray, " experts"]]:
+    coefficients: ByExpert, comparisons: Comparisons, *, prior: Belief, scale: float
+) -> tuple[float, ByExpert]:
     """Negative log posterior in nats, and its gradient; arguments as in `fit_normalised`."""
     values, slopes = margins(coefficients, comparisons, scale=scale)
     pull = np.linalg.solve(prior.covariance, coefficients - prior.mean)

@@ -6,14 +6,12 @@ Source: ours, from the advantages (S1) of Spectral Souping, arXiv 2605.20408.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.core.plan import Plan
 from palate.core.types import Belief
 from palate.soup.basis_file import SoupBasis
-from palate.soup.states import States, soup_moments
+from palate.soup.states import ByExpert, States, soup_moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +27,10 @@ class PredictedGain:
 class PersonalSoup:
     """A user's soup and what it rests on; vectors are `[experts]`."""
 
-    coefficients: Float[ndarray, " experts"]  # the served ones
-    believed: Float[ndarray, " experts"]  # the belief's mean
-    allowed: Float[ndarray, " experts"]  # within the bounds, before the trust region
-    standard_errors: Float[ndarray, " experts"]  # of the believed ones
+    coefficients: ByExpert  # the served ones
+    believed: ByExpert  # the belief's mean
+    allowed: ByExpert  # within the bounds, before the trust region
+    standard_errors: ByExpert  # of the believed ones
     scale: float  # what the trust region multiplied the allowed ones by
     # mean KL per token to the base model inside the region, nats, before experts that hardly act
     # were dropped; to the base with the safety expert when there is a floor
@@ -43,12 +41,7 @@ class PersonalSoup:
 
 
 def predicted_gain(
-    served: Float[ndarray, " experts"],
-    states: States,
-    *,
-    believed: Belief,
-    beta: float,
-    confidence: float = 0.95,
+    served: ByExpert, states: States, *, believed: Belief, beta: float, confidence: float = 0.95
 ) -> PredictedGain:
     """Gain of the served soup over the base model by the believed coefficients, per token.
 

@@ -6,6 +6,7 @@ from numpy import ndarray
 from pydantic import Field
 
 from palate.core.settings import Settings
+from palate.soup.states import ByExpert
 
 
 class SoupSettings(Settings):
@@ -32,10 +33,7 @@ class SoupSettings(Settings):
 
 
 def settings_for(
-    anchors: Float[ndarray, "experts objectives"],
-    expert_kls: Float[ndarray, " experts"],
-    *,
-    has_population: bool,
+    anchors: Float[ndarray, "experts objectives"], expert_kls: ByExpert, *, has_population: bool
 ) -> dict[str, float]:
     """The default trust region of `soup.json`.
 

@@ -42,7 +42,7 @@ from palate.soup.learning import feature_scales
 from palate.soup.personal import PersonalSoup, predicted_gain
 from palate.soup.plans import SoupMethod, soup_plan
 from palate.soup.settings import SoupSettings
-from palate.soup.states import States
+from palate.soup.states import ByExpert, States
 from palate.soup.trust import headroom, mode_within, trust_region
 
 
@@ -50,8 +50,8 @@ from palate.soup.trust import headroom, mode_within, trust_region
 class Spectrum:
     """What is measured of the experts as a basis."""
 
-    feature_means: Float[ndarray, " experts"]  # mean `beta * tilt_k` of calibration answers
-    feature_scales: Float[ndarray, " experts"]  # standard deviation of the same
+    feature_means: ByExpert  # mean `beta * tilt_k` of calibration answers
+    feature_scales: ByExpert  # standard deviation of the same
     effective_rank: dict[float, int]  # directions that carry 90, 99 and 99.9 % of the energy
     order: tuple[int, ...]  # experts in the order in which they add most to what the others span
 

@@ -18,7 +18,8 @@ from scipy.special import logsumexp
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 
-Coefficients = Float[ndarray, " experts"] | Sequence[float]
+ByExpert = Float[ndarray, " experts"]
+Coefficients = ByExpert | Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class States:
 
 
 def soup_moments(
-    coefficients: Float[ndarray, " experts"], states: States
+    coefficients: ByExpert, states: States
 ) -> tuple[Float[ndarray, " states"], Float[ndarray, "states experts"]]:
     """`log Z_lambda(s)` and `E_soup[tilt_k(s, .)]` for every state."""
     scores = states.reference + states.tilts @ coefficients
@@ -68,9 +69,7 @@ def log_softmax(logits: Float[ndarray, "*states vocab"]) -> Float[ndarray, "*sta
     return values - totals
 
 
-def require_coefficients(
-    coefficients: Coefficients, *, n_experts: int
-) -> Float[ndarray, " experts"]:
+def require_coefficients(coefficients: Coefficients, *, n_experts: int) -> ByExpert:
     """The coefficients as one finite number per expert; otherwise InvalidCoefficientsError."""
     values = np.asarray(coefficients, dtype=np.float64)
     if values.shape != (n_experts,) or not np.all(np.isfinite(values)):

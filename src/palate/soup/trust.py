@@ -21,6 +21,7 @@ from scipy.optimize import lsq_linear
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
 from palate.soup.states import (
+    ByExpert,
     Coefficients,
     States,
     kl_divergence,
@@ -35,7 +36,7 @@ BISECTIONS = 60
 class Trusted:
     """Coefficients inside the trust region."""
 
-    coefficients: Float[ndarray, " experts"]  # `[experts]`, scaled
+    coefficients: ByExpert  # `[experts]`, scaled
     scale: float  # in [0, largest allowed]; the largest when the region was not reached
     kl: float  # mean KL per token in nats, at the scaled coefficients
     kl_before: float  # at the coefficients given
@@ -95,9 +96,7 @@ def trust_region(
     return Trusted(fixed + scale * free, scale, kl(scale), kl_before)
 
 
-def mode_within(
-    belief: Belief, least: float | None, most: float | None
-) -> Float[ndarray, " experts"]:
+def mode_within(belief: Belief, least: float | None, most: float | None) -> ByExpert:
     """The most probable coefficients between two bounds, by bounded least squares.
 
     With precision `R'R` the density falls with `|R (m - mean)|`. `None` is no bound.
@@ -110,9 +109,7 @@ def mode_within(
     return np.clip(mode.x, low, high)  # the solver oversteps by rounding
 
 
-def headroom(
-    coefficients: Float[ndarray, " experts"], least: float | None, most: float | None
-) -> float:
+def headroom(coefficients: ByExpert, least: float | None, most: float | None) -> float:
     """How many times the coefficients may be enlarged before one leaves the bounds."""
     bounds = np.where(coefficients > 0, np.inf if most is None else most, np.inf)
     bounds = np.where(coefficients < 0, -np.inf if least is None else least, bounds)
@@ -120,7 +117,7 @@ def headroom(
     return float(np.min(bounds[inside] / coefficients[inside], initial=np.inf))
 
 
-def expert_kls(states: States) -> Float[ndarray, " experts"]:
+def expert_kls(states: States) -> ByExpert:
     """Mean KL per token of each expert itself, nats: how far from the reference experts go."""
     experts = range(states.tilts.shape[2])
     kls = [
@@ -138,7 +135,7 @@ def _bisect(kl: Callable[[float], float], *, budget: float, high: float) -> floa
     return low
 
 
-def _fixed_part(floor: tuple[int, float] | None, *, n_experts: int) -> Float[ndarray, " experts"]:
+def _fixed_part(floor: tuple[int, float] | None, *, n_experts: int) -> ByExpert:
     fixed = np.zeros(n_experts)
     if floor is None:
         return fixed
