@@ -240,5 +240,6 @@ def _refuse_constant(name: str) -> float:
 
 def is_finite_number(value: object) -> bool:
     """Whether a JSON value is a finite number (and not a boolean)."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= sys.float_info.max  # also of integers too large for a float
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # an integer may be too large for a float

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.store.clear import REMAINS, clear, n_bytes
@@ -82,11 +82,8 @@ def list_receipts(
     if identifier is not None:
         query = query.where(erasures.c.id == identifier)
     with database.reading() as connection:
-        return [_receipt_of(row) for row in connection.execute(query)]
-
-
-def _receipt_of(row: Row[Any]) -> Receipt:
-    return Receipt(**row._mapping, is_cleared=row.remains == "")
+        rows = connection.execute(query).mappings()
+        return [Receipt(**row, is_cleared=row["remains"] == "") for row in rows]
 
 
 def _delete(database: Database, *, tenant: str, user: str) -> str:
