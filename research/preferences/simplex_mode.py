@@ -106,7 +106,7 @@ def fit_preference(
         objective=np.asarray(objective),
         log_evidence=-objective - 0.5 * prior_log_det + 0.5 * np.linalg.slogdet(inverse)[1],
         n_observations=np.asarray(np.count_nonzero(c)),
-        is_converged=np.asarray(True),
+        is_converged=np.ones((), dtype=bool),
     )
 
 
