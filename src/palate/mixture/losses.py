@@ -18,8 +18,10 @@ Deviations from the papers:
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
+
+from palate.mixture.shapes import IsToken, PerToken
 
 
 def rebel_loss(
@@ -53,12 +55,8 @@ def regularised_reward(
 
 
 def advantages(
-    token_rewards: Float[Tensor, "answers tokens"],
-    values: Float[Tensor, "answers tokens"],
-    mask: Bool[Tensor, "answers tokens"],
-    *,
-    smoothing: float,
-) -> Float[Tensor, "answers tokens"]:
+    token_rewards: PerToken, values: PerToken, mask: IsToken, *, smoothing: float
+) -> PerToken:
     """Generalised advantages `sum_l smoothing^l delta_(t+l)`; zero where masked.
 
     `delta_t = r_t + V_(t+1) - V_t`, the value after the last token being zero.
@@ -78,9 +76,7 @@ def advantages(
     return result
 
 
-def standardised(
-    values: Float[Tensor, "answers tokens"], mask: Bool[Tensor, "answers tokens"]
-) -> Float[Tensor, "answers tokens"]:
+def standardised(values: PerToken, mask: IsToken) -> PerToken:
     """Mean zero and variance one over the tokens that count; zero elsewhere."""
     counted = values[mask]
     spread = counted.std(unbiased=False).clamp(min=1e-8)
@@ -88,11 +84,7 @@ def standardised(
 
 
 def clipped_loss(
-    log_ratios: Float[Tensor, "answers tokens"],
-    gains: Float[Tensor, "answers tokens"],
-    mask: Bool[Tensor, "answers tokens"],
-    *,
-    clip: float,
+    log_ratios: PerToken, gains: PerToken, mask: IsToken, *, clip: float
 ) -> Float[Tensor, ""]:
     """PPO's clipped surrogate, averaged over the tokens that count.
 
@@ -103,10 +95,6 @@ def clipped_loss(
     return -torch.minimum(ratios * gains, bounded * gains)[mask].mean()
 
 
-def value_loss(
-    values: Float[Tensor, "answers tokens"],
-    returns: Float[Tensor, "answers tokens"],
-    mask: Bool[Tensor, "answers tokens"],
-) -> Float[Tensor, ""]:
+def value_loss(values: PerToken, returns: PerToken, mask: IsToken) -> Float[Tensor, ""]:
     """Half the mean squared error of the values over the tokens that count."""
     return 0.5 * ((values - returns) ** 2)[mask].mean()

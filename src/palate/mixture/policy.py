@@ -11,6 +11,7 @@ from palate.mixture.answers import Answers
 from palate.mixture.losses import advantages, regularised_reward, standardised
 from palate.mixture.pooling import log_linear_log_probs, shares_of, token_log_probs
 from palate.mixture.settings import LossSettings
+from palate.mixture.shapes import PerToken
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,19 +19,19 @@ class Outcome:
     """Log-probabilities of answers under the mixture, and PPO's values."""
 
     scores: Float[Tensor, "answers tokens experts"]
-    log_probs: Float[Tensor, "answers tokens"]  # zero for padding
-    values: Float[Tensor, "answers tokens"]  # before each token; zero for padding
+    log_probs: PerToken  # zero for padding
+    values: PerToken  # before each token; zero for padding
 
 
 @dataclass(frozen=True, eq=False)
 class OldPolicy:
     """Numbers that stay fixed while the controller learns from the answers."""
 
-    log_probs: Float[Tensor, "answers tokens"]  # under the policy before the update
+    log_probs: PerToken  # under the policy before the update
     uniform: Float[Tensor, " answers"]  # log-probabilities under the uniform mixture
     rewards: Float[Tensor, " answers"]  # with the KL term if it has a price
-    gains: Float[Tensor, "answers tokens"]  # PPO's advantages
-    returns: Float[Tensor, "answers tokens"]  # the targets of PPO's values
+    gains: PerToken  # PPO's advantages
+    returns: PerToken  # the targets of PPO's values
 
     def select(self, rows: np.ndarray, *, n_tokens: int) -> "OldPolicy":
         """The answers of these rows, numbers `[rows]`, cut to so many tokens."""
@@ -49,9 +50,7 @@ def outcome(controller: nn.Module, answers: Answers) -> Outcome:
     return Outcome(scores, log_probs, own_values)
 
 
-def mixed_log_probs(
-    scores: Float[Tensor, "answers tokens experts"], answers: Answers
-) -> Float[Tensor, "answers tokens"]:
+def mixed_log_probs(scores: Float[Tensor, "answers tokens experts"], answers: Answers) -> PerToken:
     """Log-probability of each token under the mixture with these scores; zero for padding."""
     active = (answers.strengths > 0).unsqueeze(1).expand_as(scores)
     if answers.tables is None or answers.wanted is None:

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from palate.core.errors import InvalidInputError
+from palate.mixture.shapes import ByExpert
 
 LOWEST_LOG_PROB = -50.0  # log-probabilities of experts are cut here, so that -inf never spreads
 
@@ -44,9 +45,7 @@ class Floor:
             )
 
 
-def log_softmax_over(
-    scores: Float[Tensor, "... experts"], active: Bool[Tensor, "... experts"]
-) -> Float[Tensor, "... experts"]:
+def log_softmax_over(scores: ByExpert, active: Bool[Tensor, "... experts"]) -> ByExpert:
     """Logarithms of the softmax over the active experts; minus infinity for the others.
 
     Raises:
@@ -61,11 +60,8 @@ def log_softmax_over(
 
 
 def shares_of(
-    scores: Float[Tensor, "... experts"],
-    active: Bool[Tensor, "... experts"],
-    *,
-    floor: Floor | None = None,
-) -> Float[Tensor, "... experts"]:
+    scores: ByExpert, active: Bool[Tensor, "... experts"], *, floor: Floor | None = None
+) -> ByExpert:
     """`[..., experts]` on the simplex; zero for inactive experts but the floor's."""
     shares = log_softmax_over(scores, active).exp()
     if floor is None:
@@ -76,9 +72,7 @@ def shares_of(
 
 
 def token_log_probs(
-    scores: Float[Tensor, "... experts"],
-    expert_log_probs: Float[Tensor, "... experts"],
-    active: Bool[Tensor, "... experts"],
+    scores: ByExpert, expert_log_probs: ByExpert, active: Bool[Tensor, "... experts"]
 ) -> Float[Tensor, "..."]:
     """Log-probability of given tokens under the mixture, from one number per expert and token.
 
@@ -93,8 +87,8 @@ def token_log_probs(
 
 
 def log_linear_log_probs(
-    shares: Float[Tensor, "... experts"],
-    token_log_probs: Float[Tensor, "... experts"],
+    shares: ByExpert,
+    token_log_probs: ByExpert,
     log_probs: Float[Tensor, "... experts vocab"],
 ) -> Float[Tensor, "..."]:
     """Log-probability of given tokens under the log-linear pool.
