@@ -122,7 +122,7 @@ def test_a_database_that_somebody_locks(arena: Arena) -> None:
                 assert time.monotonic() - started < 1.5
                 status, _ = arena.server.call("POST", "/v1/users", {"user": "late"})
                 assert status == 503
-                assert time.monotonic() - started < 4
+                assert time.monotonic() - started < 6
         other.execute("ROLLBACK")
     require_held(arena, honest)
     assert arena.server.call("GET", "/ready")[0] == 200
@@ -274,7 +274,7 @@ def test_a_postgresql_that_is_frozen(arena: Arena, tmp_path: Path) -> None:
                 assert server.call("GET", "/ready")[0] == 503
                 assert time.monotonic() - started < 1.5
                 assert server.call("POST", "/v1/users", {"user": "late"})[0] == 503
-                assert time.monotonic() - started < 5
+                assert time.monotonic() - started < 8
     finally:
         for process in frozen:
             os.kill(process, signal.SIGCONT)

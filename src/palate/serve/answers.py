@@ -23,7 +23,6 @@ from palate.library.candidates import Best, candidate_requests
 from palate.library.generate import answer_seed
 from palate.library.knowledge import merged
 from palate.models.chat import encode_prompt, without_special_tokens
-from palate.models.load import Base
 from palate.serve.errors import ApiError
 from palate.serve.explain import explain
 from palate.serve.settings import ServeSettings
@@ -105,7 +104,7 @@ async def begin(
         ApiError: the model, the method or a length are refused, or too many wait.
         InvalidInputError: what is known of the user does not fit the library or the method.
     """
-    palate, messages = request.palate, request.conversation
+    palate, messages = request.palate, as_text(served, request.conversation)
     sampling = _sampling_of(request, served)
     method = _method_of(served, request.model, palate.method)
     _require_short(served, messages)
@@ -175,16 +174,17 @@ async def submit(
 def _read(served: Served, conversations: Sequence[Messages]) -> list[Any]:
     """The first conversation as text, the others as text and tokens, each tokenised once."""
     base, ids = served.library.base, dict[str, tuple[int, ...]]()
-    if not served.settings.allow_special_tokens:
-        conversations = [_as_text(base, messages) for messages in conversations]
-    first, *texts = [served.library.format(messages) for messages in conversations]
+    first, *texts = [served.library.format(as_text(served, one)) for one in conversations]
     for text in texts:
         ids[text] = ids.get(text) or tuple(encode_prompt(base, text))
     return [first, *((text, ids[text]) for text in texts)]
 
 
-def _as_text(base: Base, messages: Messages) -> Messages:
+def as_text(served: Served, messages: Messages) -> Messages:
     """What a user writes is text, also where it looks like a model's special tokens."""
+    base = served.library.base
+    if served.settings.allow_special_tokens:
+        return messages
     if isinstance(messages, str):
         return without_special_tokens(base, messages)
     return [{**m, "content": without_special_tokens(base, m["content"])} for m in messages]
@@ -336,7 +336,7 @@ async def _known_of(
     given = Known(
         preference=palate.preference,
         coefficients=palate.coefficients,
-        instruction=(palate.instruction or "").strip() or None,
+        instruction=str(as_text(served, palate.instruction or "")).strip() or None,
         strength=palate.strength,
         max_passes=palate.max_passes,
     )

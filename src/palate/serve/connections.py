@@ -5,6 +5,7 @@ Where too many connections are open, the one that has sent no whole request for 
 """
 
 import asyncio
+import math
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from palate.serve.settings import ServeSettings
 
 MAX_HEADER_BYTES = 65_536
+LEAST_READ_BYTES = 4096  # in `stall_seconds`, while so much waits
 CHUNK_OVERHEAD = 8  # bytes on the wire for a byte of the body, in the smallest chunks
 
 
@@ -75,7 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client reads more slowly than it is written to."""
         super().pause_writing()
-        self._abort_after(self.settings.stall_seconds)
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         """The client has read."""
@@ -83,19 +85,30 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_timer()
 
     def on_response_complete(self) -> None:
-        """The client has its seconds to read what is left."""
+        """What is written last is watched, too."""
         super().on_response_complete()
         if self.transport.is_closing():
-            self._abort_after(self.settings.stall_seconds)
+            self._watch_reader()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came since the last answer; who did not read it does not hold the connection."""
-        self.transport.abort()
+        """No request came since the last answer, which may still be read."""
+        super().timeout_keep_alive_handler()
+        self._watch_reader()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is left to bound."""
         self._end_timer()
         super().connection_lost(exc)
+
+    def _watch_reader(self, n_unread: float = math.inf) -> None:
+        """End the connection once its client reads less than a little in the seconds it has."""
+        n_left = self.transport.get_write_buffer_size()
+        if n_left > n_unread - LEAST_READ_BYTES:
+            self.transport.abort()
+        elif n_left:
+            seconds = self.settings.stall_seconds
+            self._end_timer()
+            self._timer = self.loop.call_later(seconds, self._watch_reader, n_left)
 
     def _abort_after(self, seconds: float) -> None:
         self._end_timer()

@@ -70,9 +70,7 @@ async def _feedback_of(served: Served, tenant: str, body: FeedbackIn, *, key: st
 
 async def _scored(served: Served, tenant: str, identifier: str) -> Response:
     """The response with its features, which are computed when they are first needed."""
-    response = await served.in_database(
-        lambda: find_response(served.database, identifier, tenant=tenant)
-    )
+    response = await served.read(find_response, identifier=identifier, tenant=tenant)
     if response is None:
         message = (
             f"The response {identifier!r} is not known; only answers to a named user can be judged."
@@ -84,9 +82,7 @@ async def _scored(served: Served, tenant: str, identifier: str) -> Response:
     features = await served.worker.call(
         lambda: library.features(encode_prompt(library.base, response.prompt), tokens)
     )
-    await served.in_database(
-        lambda: keep_features(served.database, identifier, features), is_writing=True
-    )
+    await served.write(keep_features, identifier=identifier, features=features)
     return replace(response, features=tuple(tuple(row) for row in features))
 
 

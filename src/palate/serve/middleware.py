@@ -135,9 +135,8 @@ class Middleware:
         try:
             if parts:
                 json.loads(parts, object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
-            reason = error if isinstance(error, _TwiceError) else "The body is not valid JSON"
-            message = f"{reason}; send one JSON object in UTF-8."
+        except (ValueError, RecursionError):
+            message = "The body is no valid JSON or says a key twice; send one object in UTF-8."
             raise ApiError(400, message, "invalid_json") from None
         return bytes(parts)
 
@@ -157,14 +156,10 @@ class Middleware:
         )
 
 
-class _TwiceError(ValueError):
-    """A key of a JSON object stands there twice."""
-
-
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise _TwiceError("The body says a key twice")
+        raise ValueError("a key stands there twice")
     return values
 
 

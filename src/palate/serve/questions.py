@@ -21,7 +21,7 @@ from palate.core.decision import Decision, Known, Messages
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
 from palate.preferences.questions import information_gains, verdict_information
-from palate.serve.answers import Answering, new_id, require_tokens, seed_of, submit
+from palate.serve.answers import Answering, as_text, new_id, require_tokens, seed_of, submit
 from palate.serve.errors import ApiError
 from palate.serve.respond import unless_disconnected
 from palate.serve.state import KnownCaller, Parts, Served
@@ -44,6 +44,7 @@ async def ask(
 
 async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOut:
     seed, messages, settings = seed_of(body.seed), plain(body.messages), served.settings
+    messages = as_text(served, messages)
     number = await served.admit(tenant, body.user)
     store = served.store(tenant)
     stored = await served.in_database(lambda: store.belief(body.user))

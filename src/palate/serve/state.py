@@ -1,7 +1,6 @@
 """Everything a running server holds, and what of it each request needs."""
 
 import asyncio
-import functools
 import math
 import time
 from collections import Counter
@@ -119,6 +118,14 @@ class Served:
             message = f"The database cannot be reached; {unknown if is_writing else 'try again'}."
             raise ApiError(503, message, code="database_unavailable", retry_seconds=1.0) from error
 
+    async def write(self, function: Callable[..., Result], **named: object) -> Result:
+        """What a function of the database gives that writes."""
+        return await self.in_database(lambda: function(self.database, **named), is_writing=True)
+
+    async def read(self, function: Callable[..., Result], **named: object) -> Result:
+        """What a function of the database gives that only reads."""
+        return await self.in_database(lambda: function(self.database, **named))
+
     async def require_writable(self) -> None:
         """Refuse with ApiError, within a second, while the database cannot be written."""
         if self._probing is None or self._probing.done():  # one look at a time, on its own thread
@@ -175,12 +182,11 @@ class Served:
         settings, now = self.settings, time.monotonic()
         at, n_users, size = self._usage.get(tenant, (-math.inf, 0, 0))
         if now - at > USAGE_SECONDS:
-            usage = await self.in_database(lambda: tenant_usage(self.database, tenant=tenant))
+            usage = await self.read(tenant_usage, tenant=tenant)
             _, n_users, size = self._usage[tenant] = (now, *usage)
         is_full = size >= settings.max_stored_bytes
         if not is_full and n_users >= settings.max_users:
-            known = functools.partial(find_user, self.database, tenant=tenant, name=user)
-            is_full = await self.in_database(known) is None
+            is_full = await self.read(find_user, tenant=tenant, name=user) is None
         if is_full:
             message = (
                 f"The tenant stores {n_users} users and {size} bytes, as much as it may; erase "
@@ -201,7 +207,7 @@ class Served:
         while not self.has_keys:
             await asyncio.sleep(1.0)
             with suppress(ApiError, PalateError):  # the database is away; the next second comes
-                self.has_keys = await self.in_database(lambda: has_keys(self.database))
+                self.has_keys = await self.read(has_keys)
 
     async def tidy(self) -> None:
         """Now and every hour, delete answers that are too old and clear what was erased."""

@@ -29,11 +29,8 @@ async def create(body: UserIn, served: Parts, caller: KnownCaller) -> UserOut:
     """Add a user, with a stated preference if there is one."""
     _require_preference(served, body.preference)
     await served.require_room(caller.tenant, body.user)
-    is_new = await served.in_database(
-        lambda: add_user(
-            served.database, tenant=caller.tenant, name=body.user, preference=body.preference
-        ),
-        is_writing=True,
+    is_new = await served.write(
+        add_user, tenant=caller.tenant, name=body.user, preference=body.preference
     )
     if not is_new:
         raise ApiError(409, f"The user {body.user!r} exists already.", "user_exists", "user")
@@ -49,9 +46,7 @@ async def list_(
 ) -> UsersOut:
     """All users, by arrival; for administrators."""
     require_admin(caller)
-    users = await served.in_database(
-        lambda: list_users(served.database, tenant=caller.tenant, after=after, limit=limit)
-    )
+    users = await served.read(list_users, tenant=caller.tenant, after=after, limit=limit)
     rows = [UserRow(user=u.name, created_at=u.created_at, n_feedback=u.n_feedback) for u in users]
     return UsersOut(users=rows, next_after=None if len(users) < limit else users[-1].number)
 
@@ -66,21 +61,14 @@ async def show(user: UserPath, served: Parts, caller: KnownCaller) -> UserOut:
 async def change(user: UserPath, body: UserChange, served: Parts, caller: KnownCaller) -> UserOut:
     """Change the stated preference."""
     _require_preference(served, body.preference)
-    await served.in_database(
-        lambda: change_user(
-            served.database, tenant=caller.tenant, name=user, preference=body.preference
-        ),
-        is_writing=True,
-    )
+    await served.write(change_user, tenant=caller.tenant, name=user, preference=body.preference)
     return await _user_out(served, caller.tenant, user)
 
 
 @router.post("/v1/users/{user}/reset")
 async def reset(user: UserPath, served: Parts, caller: KnownCaller) -> UserOut:
     """Learn only from later feedback, but keep the log."""
-    await served.in_database(
-        lambda: start_afresh(served.database, tenant=caller.tenant, name=user), is_writing=True
-    )
+    await served.write(start_afresh, tenant=caller.tenant, name=user)
     return await _user_out(served, caller.tenant, user)
 
 
@@ -89,9 +77,7 @@ async def export(user: UserPath, served: Parts, caller: KnownCaller) -> Export:
     """Everything that is stored of a user; for administrators."""
     require_admin(caller)
     await _require_user(served, caller.tenant, user)
-    return await served.in_database(
-        lambda: export_user(served.database, tenant=caller.tenant, user=user)
-    )
+    return await served.read(export_user, tenant=caller.tenant, user=user)
 
 
 @router.delete("/v1/users/{user}")
@@ -100,9 +86,7 @@ async def erase(user: UserPath, served: Parts, caller: KnownCaller) -> Receipt:
     require_admin(caller)
     await _require_user(served, caller.tenant, user)
     try:
-        return await served.in_database(
-            lambda: erase_user(served.database, tenant=caller.tenant, user=user), is_writing=True
-        )
+        return await served.write(erase_user, tenant=caller.tenant, user=user)
     finally:
         served.forget_prefixes(caller.tenant)
 
@@ -125,8 +109,7 @@ async def _user_out(served: Served, tenant: str, name: str) -> UserOut:
 
 
 async def _require_user(served: Served, tenant: str, name: str) -> None:
-    user = await served.in_database(lambda: find_user(served.database, tenant=tenant, name=name))
-    if user is None:
+    if await served.read(find_user, tenant=tenant, name=name) is None:
         raise _unknown(name)
 
 
