@@ -17,7 +17,7 @@ Deviations and choices of ours:
    approximation: refit from the log from time to time.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -85,14 +85,7 @@ def fit(
         gain=gain,
         discounts=None if discounts is None else np.asarray(discounts, dtype=np.float64)[None],
     )
-    return Fit(
-        batch.mean[0],
-        batch.covariance[0],
-        batch.objective[0],
-        batch.log_evidence[0],
-        batch.n_observations[0],
-        batch.is_converged[0],
-    )
+    return Fit(*(getattr(batch, part.name)[0] for part in fields(Fit)))
 
 
 def fit_batch(

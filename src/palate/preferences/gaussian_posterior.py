@@ -25,6 +25,7 @@ mixture), with the table of Nolan & Wand 2017, "Accurate logistic variational me
 """
 
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -40,27 +41,20 @@ MAX_HALVINGS = 40
 TOLERANCE = 1e-8
 SLACK = 1e-9  # part of the bound that rounding may take away
 SHORTER, LONGER = 0.7, 1.2  # a step's length after a swing, and otherwise
-MASSES = (
-    0.003246343272134,
-    0.051517477033972,
-    0.195077912673858,
-    0.315569823632818,
-    0.274149576158423,
-    0.131076880695470,
-    0.027912418727972,
-    0.001449567805354,
-)
-SCALES = (
-    1.365340806296348,
-    1.059523971016916,
-    0.830791313765644,
-    0.650732166639391,
-    0.508135425366489,
-    0.396313345166341,
-    0.308904252267995,
-    0.238212616409306,
+MIXTURE = (  # share and scale of each normal
+    (0.003246343272134, 1.365340806296348),
+    (0.051517477033972, 1.059523971016916),
+    (0.195077912673858, 0.830791313765644),
+    (0.315569823632818, 0.650732166639391),
+    (0.274149576158423, 0.508135425366489),
+    (0.131076880695470, 0.396313345166341),
+    (0.027912418727972, 0.308904252267995),
+    (0.001449567805354, 0.238212616409306),
 )
 SQRT_TWO_PI = float(np.sqrt(2.0 * np.pi))
+
+
+_Record = TypeVar("_Record", "_Normals", "_Problem", "_Pace")
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +128,6 @@ class _Normals:
     slope: Float[ndarray, "users free"]  # of the negative bound along z
     wanted: Float[ndarray, "users free free"]  # the precision that the second equation asks for
 
-    def of(self, users: ndarray) -> "_Normals":
-        """Those of some users."""
-        return _Normals(*(getattr(self, part.name)[users] for part in fields(self)))
-
     def take(self, users: ndarray, other: "_Normals") -> None:
         """Put the normals of some users in place."""
         for part in fields(self):
@@ -150,10 +140,6 @@ class _Problem:
     offsets: Float[ndarray, "users comparisons"]
     labels: Float[ndarray, "users comparisons"]
     discounts: Float[ndarray, "users comparisons"]
-
-    def of(self, users: ndarray) -> "_Problem":
-        """That of some users."""
-        return _Problem(*(getattr(self, part.name)[users] for part in fields(self)))
 
     def at(
         self, z: Float[ndarray, "users free"], precision: Float[ndarray, "users free free"]
@@ -196,9 +182,10 @@ class _Pace:
         self.length = np.where(swings, SHORTER * self.length, np.minimum(1.0, LONGER * self.length))
         self.step, self.change = step, change
 
-    def of(self, users: ndarray) -> "_Pace":
-        """That of some users."""
-        return _Pace(*(getattr(self, part.name)[users] for part in fields(self)))
+
+def _of(record: _Record, users: Bool[ndarray, " users"]) -> _Record:
+    """The record of some users."""
+    return type(record)(*(getattr(record, part.name)[users] for part in fields(record)))
 
 
 def _closest(problem: _Problem) -> tuple[_Normals, Bool[ndarray, " users"]]:
@@ -221,8 +208,8 @@ def _closest(problem: _Problem) -> tuple[_Normals, Bool[ndarray, " users"]]:
         pace.follow(step, change)
         now = fresh
         if not moving.all():
-            users, pace, now = users[moving], pace.of(moving), fresh.of(moving)
-            problem = problem.of(moving)
+            users, pace = users[moving], _of(pace, moving)
+            problem, now = _of(problem, moving), _of(fresh, moving)
     return best, ~np.isin(np.arange(len(z)), users)
 
 
@@ -259,7 +246,7 @@ def logistic_averages(
     Variances are not below zero; zero gives the curves themselves.
     """
     softplus, sigmoid, slope = (np.zeros_like(means) for _ in range(3))
-    for mass, scale in zip(MASSES, SCALES, strict=True):
+    for mass, scale in MIXTURE:
         width = np.sqrt(1.0 + scale * scale * variances)
         place = means * (scale / width)
         below = ndtr(place)

@@ -10,11 +10,12 @@ freed but not overwritten; they age out by their own rules.
 """
 
 import sqlite3
-from contextlib import closing
+from contextlib import suppress
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from palate.core.errors import ProviderError
 from palate.store.database import Database
 
 ATTEMPTS = 50  # readers may hold the write-ahead log for a while
@@ -31,7 +32,6 @@ REWRITTEN = {  # tables of what users said, each with a column to write anew
     "responses": "created_at",
 }
 SEGMENTS = "SELECT name FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' ORDER BY name"
-CURRENT = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())"
 
 
 def n_bytes(database: Database) -> int:
@@ -71,24 +71,21 @@ def _clear_sqlite(database: Database) -> str:
 
 
 def _clear_postgres(database: Database) -> str:
-    with closing(database.engine.connect()) as connection:
-        try:
-            with connection.begin():
-                wait = int(1000 * ATTEMPTS * PAUSE_SECONDS)
-                for limit, value in (("lock_timeout", wait), ("statement_timeout", 0)):
-                    connection.execute(text(f"SET LOCAL {limit} = {value}"))
-                connection.execute(text(f"LOCK TABLE {', '.join(REWRITTEN)}"))
-                for table, column in REWRITTEN.items():  # live rows only, whoever still reads
-                    changed = f"{column} TYPE double precision USING {column} + 0"
-                    connection.execute(text(f"ALTER TABLE {table} ALTER {changed}"))
-        except DBAPIError:
-            return REMAINS
-    with closing(database.engine.connect()) as connection:
-        try:
-            outside = connection.execution_options(isolation_level="AUTOCOMMIT")
-            return "" if _overwrite_log(outside) else REMAINS_IN_LOG
-        except DBAPIError:  # a role without these rights
-            return REMAINS_IN_LOG
+    remains = REMAINS
+    with suppress(DBAPIError, ProviderError):  # locked for long, or a role without these rights
+        with database.writing() as connection:
+            wait = int(1000 * ATTEMPTS * PAUSE_SECONDS)
+            for limit, value in (("lock_timeout", wait), ("statement_timeout", 0)):
+                connection.execute(text(f"SET LOCAL {limit} = {value}"))
+            connection.execute(text(f"LOCK TABLE {', '.join(REWRITTEN)}"))
+            for table, column in REWRITTEN.items():  # live rows only, whoever still reads
+                changed = f"{column} TYPE double precision USING {column} + 0"
+                connection.execute(text(f"ALTER TABLE {table} ALTER {changed}"))
+        remains = REMAINS_IN_LOG
+        with database.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            remains = "" if _overwrite_log(connection) else remains
+    return remains
 
 
 def _overwrite_log(connection: Connection) -> bool:
@@ -97,10 +94,11 @@ def _overwrite_log(connection: Connection) -> bool:
     def advance() -> str:
         connection.execute(text("SELECT pg_logical_emit_message(false, 'palate', '')"))
         connection.execute(text("SELECT pg_switch_wal()"))  # fills the segment with zeros
-        return str(connection.execute(text(CURRENT)).scalar_one())
+        connection.execute(text("CHECKPOINT"))  # drops older segments, or lets them wait for use
+        current = "SELECT pg_walfile_name(pg_current_wal_insert_lsn())"
+        return str(connection.execute(text(current)).scalar_one())
 
     current = advance()
-    connection.execute(text("CHECKPOINT"))  # older segments are dropped, or wait to be used again
     segments = connection.execute(text(SEGMENTS)).scalars().all()
     if segments[0] < current:  # a replica or a setting holds old segments
         return False
