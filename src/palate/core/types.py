@@ -34,6 +34,8 @@ class BaseRecord:
     revision: str | None  # on the hub
     fingerprint: str  # hash of parameters, configuration and tokenizer
     tokenizer_fingerprint: str  # hash of the vocabulary and special tokens
+    # hash of the tokenizer with its chat template and end tokens; empty in older libraries
+    text_fingerprint: str = ""
 
 
 @dataclass(frozen=True)

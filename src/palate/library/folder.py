@@ -150,6 +150,12 @@ class LibraryFolder:
     def require_base(self, base: BaseRecord) -> None:
         """Return when the base is the library's; FormatError, which names both, where it is not."""
         own = self.manifest.base
+        is_same_text = own.text_fingerprint in ("", base.text_fingerprint)
+        if own.fingerprint == base.fingerprint and not is_same_text:
+            raise FormatError(
+                f"The library {str(self.folder)!r} was built when the base {base.path!r} had "
+                "another tokenizer, chat template or end tokens; put its files back as they were."
+            )
         if own.fingerprint != base.fingerprint:
             raise FormatError(
                 f"The library {str(self.folder)!r} belongs to the base {own.path!r} (hash "

@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palate.core.errors import FormatError, InvalidInputError
-from palate.core.files import write_folder_atomic
+from palate.core.files import is_finite_number, read_json, write_folder_atomic
 from palate.soup.merge import Factors
 
+MAX_PATTERN = 200  # characters
+_SLOW = re.compile(r"\)[*+?{]|([*+}].*){4}")  # repeated groups, or many repetitions
 _PREFIX = "base_model.model."
 _KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+)"
@@ -33,6 +36,9 @@ _REFUSED = (
     "trainable_token_indices",
     "alora_invocation_tokens",
 )
+
+# starts that put a part of the base's matrix into the factors and take it off the base
+_CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +67,13 @@ def load_adapter(folder: Path) -> dict[str, Factor]:
     """
     config = _config(folder)
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "adapter_model.safetensors").items():
+    try:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise FormatError(
+            f"The adapter {str(folder)!r} cannot be read ({error}); copy or train it again."
+        ) from error
+    for key, value in tensors.items():
         if key.endswith(".base_layer.weight"):  # peft's copy of a matrix beside a head adapter
             continue
         match = _KEY.match(key)
@@ -144,10 +156,16 @@ def _config(folder: Path) -> dict[str, Any]:
             raise InvalidInputError(
                 f"The adapter folder {str(folder)!r} has no {name}; give a PEFT adapter folder."
             )
-    config = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA":
+    config = read_json(folder / "adapter_config.json", what="adapter's configuration")
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else None
+        raise FormatError(f"The adapter {str(folder)!r} is of type {kind!r}, not 'LORA'.")
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(_CHANGE_THE_BASE):
         raise FormatError(
-            f"The adapter {str(folder)!r} is of type {config.get('peft_type')!r}, not 'LORA'."
+            f"The adapter {str(folder)!r} is relative to a base that its start "
+            f"init_lora_weights={start!r} changed; save it with peft's "
+            "`path_initial_model_for_weight_conversion`, which makes plain LoRA of it."
         )
     for key in _REFUSED:
         if config.get(key):
@@ -161,14 +179,19 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _scale(config: Mapping[str, Any], *, module: str, rank: int) -> float:
-    alpha = _by_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
-    if rank < 1 or not math.isfinite(alpha):
+    alpha = _by_pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha"))
+    if rank < 1 or not is_finite_number(alpha):
         raise FormatError(f"The layer {module!r} has rank {rank}, lora_alpha {alpha}; retrain it.")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
+def _by_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     for pattern, value in patterns.items():  # peft's rule: the first pattern that ends the name
+        if _SLOW.search(pattern) or len(pattern) > MAX_PATTERN:
+            raise FormatError(
+                f"The adapter's pattern {pattern[:40]!r} repeats a group or is too long, and could "
+                "be searched for ever; write full names of layers."
+            )
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return default

@@ -1,12 +1,15 @@
 """Text as a model reads it: chat template or plain, and token ids."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from palate.core.errors import InvalidInputError
 from palate.models.load import Base
+from palate.models.template import render_chat
 
 Message = dict[str, str]
+SYSTEM_VARIABLE = "PALATE_SYSTEM_ROLE"
 _ROLES = ("system", "user", "assistant")
 BREAK = "\ufdd0"  # no character of any text: ends a token where it stands
 
@@ -14,11 +17,14 @@ BREAK = "\ufdd0"  # no character of any text: ends a token where it stands
 def format_messages(base: Base, messages: str | Sequence[Message]) -> str:
     """The prompt as the base reads it, ending where the answer begins.
 
-    With a chat template the template decides. Without one a string is used as it is, and messages
-    are joined by blank lines, which plain base models continue best.
+    With a chat template the template decides; where it knows no system role, set
+    `PALATE_SYSTEM_ROLE=user`, and the system's text stands before the user's first. Without one a
+    string is used as it is, and messages are joined by blank lines, which plain base models
+    continue best.
 
     Raises:
-        InvalidInputError: no messages, an unknown role, or a content that is not a string.
+        InvalidInputError: no messages, an unknown role, a content that is not a string, or a
+            conversation that the template refuses.
     """
     has_template = getattr(base.tokenizer, "chat_template", None) is not None
     if isinstance(messages, str):
@@ -27,10 +33,9 @@ def format_messages(base: Base, messages: str | Sequence[Message]) -> str:
         messages = [{"role": "user", "content": messages}]
     _require_messages(messages)
     if has_template:
-        text: Any = base.tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
-        )
-        return str(text)
+        if os.environ.get(SYSTEM_VARIABLE) == "user":
+            messages = _with_system_in_user(messages)
+        return render_chat(base.tokenizer, messages, base=base.path)
     return "\n\n".join(message["content"] for message in messages)
 
 
@@ -43,6 +48,9 @@ def encode_prompt(base: Base, prompt: str) -> list[int]:
     start = base.tokenizer.bos_token
     has_start = bool(start) and prompt.startswith(str(start))
     ids = _ids(base, prompt, has_specials=not has_start)
+    end = base.tokenizer.eos_token
+    if len(ids) > 1 and ids[-1] == base.tokenizer.eos_token_id and not prompt.endswith(str(end)):
+        ids.pop()  # a tokenizer that ends every text would end the prompt before its answer
     if not ids and base.tokenizer.bos_token_id is not None:
         return [int(str(base.tokenizer.bos_token_id))]
     if not ids:
@@ -86,6 +94,16 @@ def _ids(base: Base, text: str, *, has_specials: bool) -> list[int]:
             f"{base.path!r} has no embedding; leave it out."
         )
     return found
+
+
+def _with_system_in_user(messages: Sequence[Message]) -> list[Message]:
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    for place, message in enumerate(rest):
+        if message["role"] == "user":
+            text = "\n\n".join([*system, message["content"]])
+            return [*rest[:place], {**message, "content": text}, *rest[place + 1 :]]
+    return list(messages)
 
 
 def _require_messages(messages: Sequence[Message]) -> None:

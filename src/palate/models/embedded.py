@@ -27,6 +27,10 @@ from palate.core.files import hash_files, read_json, write_json
 from palate.core.progress import note
 
 CACHE_VARIABLE = "PALATE_CACHE"
+# how all files of others are read: no program in them runs, and nobody is asked whether it may;
+# weights are no pickles, and a copy in memory, so that a file may change while it is served
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+SAFE_WEIGHTS: dict[str, Any] = NO_CODE | {"use_safetensors": True, "disable_mmap": True}
 BYTES_PER_GGUF_BYTE = 4  # 4-bit parameters become 16-bit ones; larger ones grow less
 
 
@@ -147,9 +151,9 @@ def _convert(path: Path, folder: Path) -> None:
     source, name = str(path.parent), path.name
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=name, dtype=torch.float32
+            source, gguf_file=name, dtype=torch.float32, **NO_CODE
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, **NO_CODE)
     except Exception as error:  # readers of foreign files raise anything, also bare exceptions
         reason = str(error).strip().partition("\n")[0]
         raise FormatError(

@@ -16,11 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from palate.core.errors import FormatError, InvalidInputError
+from palate.core.errors import FormatError, InvalidInputError, PalateError
 from palate.core.files import hash_files, hash_value
 from palate.models.dtype import AUTO, QUANTIZED, faster_dtype, load_options, require_dtype
-from palate.models.embedded import resolve_base
+from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, resolve_base
 from palate.models.probe import require_batchable
+from palate.models.template import render_chat
 
 _IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model")
 
@@ -70,6 +71,13 @@ class Base:
         return int(embeddings.weight.shape[0])
 
     @cached_property
+    def text_fingerprint(self) -> str:
+        """Hash of all that turns conversations into tokens and ends answers."""
+        backend: Any = self.tokenizer.backend_tokenizer
+        template = getattr(self.tokenizer, "chat_template", None)
+        return hash_value([backend.to_str(), template, sorted(self.stop_ids)])
+
+    @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Token ids that end an answer: the generation config's and the tokenizer's."""
         ends = getattr(self.model.generation_config, "eos_token_id", None)
@@ -102,14 +110,18 @@ def load_base(
     if not Path(place).is_dir() and (Path(place).is_absolute() or name.startswith((".", "~"))):
         raise InvalidInputError(f"The base model folder {name!r} does not exist.")
     try:
-        config = AutoConfig.from_pretrained(place, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-        load = partial(AutoModelForCausalLM.from_pretrained, place, revision=revision)
+        config = AutoConfig.from_pretrained(place, revision=revision, **NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, **NO_CODE)
+        is_own = torch.device(device).type == "cpu"  # else the file is copied to the device
+        options = SAFE_WEIGHTS | {"disable_mmap": is_own}
+        load = partial(AutoModelForCausalLM.from_pretrained, place, revision=revision, **options)
         if dtype == AUTO and torch.device(device).type == "cpu":
             dtype = faster_dtype(f"{place}@{revision}", lambda each: load(dtype=each))
         model = load(**load_options(dtype, device=device))
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except PalateError:
+        raise
+    except Exception as error:  # readers of foreign files raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if Path(name).is_dir():
             raise FormatError(
                 f"The folder {name!r} is not a causal language model with a tokenizer ({reason})."
@@ -123,6 +135,7 @@ def load_base(
     model.eval()
     if dtype not in QUANTIZED:  # those are on the device already
         nn.Module.to(model, torch.device(device))
+    _require_template(tokenizer, name)
     fingerprint = _fingerprint(place, config=config, model=model)
     require_batchable(model, name=name, fingerprint=fingerprint)
     return Base(
@@ -135,6 +148,15 @@ def load_base(
     )
 
 
+def _require_template(tokenizer: Tokenizer, name: str) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        return
+    try:
+        render_chat(tokenizer, [{"role": "user", "content": "Hello."}], base=name)
+    except InvalidInputError as error:
+        raise FormatError(str(error)) from error
+
+
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """Hash of the vocabulary and the special ids: equal hashes mean equal token ids."""
     specials = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
@@ -144,7 +166,9 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 def tokenizer_of(path: str | Path) -> str:
     """Fingerprint of the tokenizer at a folder or hub id; InvalidInputError where there is none."""
     try:
-        return tokenizer_fingerprint(AutoTokenizer.from_pretrained(resolve_base(str(path))))
+        return tokenizer_fingerprint(
+            AutoTokenizer.from_pretrained(resolve_base(str(path)), **NO_CODE)
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InvalidInputError(f"There is no tokenizer at {str(path)!r} ({reason}).") from error

@@ -21,6 +21,7 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
 from palate.models.cache import RowCache, empty_kv
+from palate.models.embedded import SAFE_WEIGHTS
 
 MAX_POSITIONS = 4096  # rotary positions have no parameters, so this costs nothing
 
@@ -157,10 +158,10 @@ def _fresh(settings: TrunkSettings, n_vocab: int) -> Any:
 
 def _loaded(path: str) -> Any:
     try:
-        return AutoModel.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+        return AutoModel.from_pretrained(path, dtype=torch.float32, **SAFE_WEIGHTS)
+    except Exception as error:  # readers of foreign files raise anything
         known = "folder" if Path(path).exists() else "hub id"
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InvalidInputError(
             f"The trunk {path!r} is not a {known} with a decoder ({reason})."
         ) from error

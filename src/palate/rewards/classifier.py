@@ -25,8 +25,9 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from palate.core.errors import FormatError, InvalidInputError
+from palate.core.errors import FormatError, InvalidInputError, PalateError
 from palate.core.files import hash_bytes
+from palate.models.embedded import NO_CODE, SAFE_WEIGHTS
 from palate.models.load import tokenizer_fingerprint
 from palate.rewards.card import Trunk
 from palate.rewards.texts import turns_of
@@ -94,7 +95,7 @@ def load_transformer(name: str | Path, *, device: str = "cpu") -> TransformerMod
         FormatError: it is no sequence classifier with one output.
     """
     model, tokenizer = load_trunk(str(name))
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, **NO_CODE)
     kinds = [str(kind) for kind in config.architectures or ["nothing"]]
     if not kinds[0].endswith("ForSequenceClassification") or config.num_labels != 1:
         raise FormatError(
@@ -113,12 +114,13 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
         FormatError: what is there is no model with a tokenizer.
     """
     with reading(name, what="trunk"):
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **NO_CODE)
         model = AutoModelForSequenceClassification.from_pretrained(
             name,
             revision=revision,
             num_labels=1,
             dtype=torch.float32,
+            **SAFE_WEIGHTS,
             ignore_mismatched_sizes=True,  # a head of another number of outputs is made anew
         )
     tokenizer.truncation_side = "left"
@@ -144,8 +146,10 @@ def reading(name: str, *, what: str) -> Generator[None]:
     try:
         with _quiet():
             yield
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except PalateError:
+        raise
+    except Exception as error:  # readers of foreign files raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if Path(name).is_dir():
             raise FormatError(
                 f"The folder {name!r} is not a model with a tokenizer that can be a {what} "

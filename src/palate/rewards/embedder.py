@@ -19,7 +19,7 @@ from numpy import ndarray
 from transformers import AutoModel, AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from palate.models.embedded import resolve_embedder
+from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, resolve_embedder
 from palate.rewards.classifier import hash_of, reading
 
 BATCH = 32
@@ -97,8 +97,8 @@ def load_embedder(name: str, *, max_length: int, device: str = "cpu") -> Embedde
     """
     where = resolve_embedder(name)
     with reading(where, what="sentence embedder"):
-        tokenizer = AutoTokenizer.from_pretrained(where)
-        model: Any = AutoModel.from_pretrained(where, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(where, **NO_CODE)
+        model: Any = AutoModel.from_pretrained(where, dtype=torch.float32, **SAFE_WEIGHTS)
     if hasattr(model, "pooler"):
         model.pooler = None  # not used, and drawn at random where a checkpoint has none
     positions = getattr(model.config, "max_position_embeddings", None) or max_length
