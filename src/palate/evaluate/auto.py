@@ -10,20 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from palate.core.seeds import generator_for
+from palate.evaluate import compare
 from palate.evaluate.catalogue import AUTO, BASE, PROMPT, entry_of
 from palate.evaluate.cells import Cells
-from palate.evaluate.compare import (
-    SAME_PASSES,
-    Compared,
-    Pair,
-    adjusted,
-    best_within,
-    by_shape,
-    difference_of,
-    is_choice,
-    passes_of,
-    signed_text,
-)
 from palate.evaluate.rows import AnswerRow
 from palate.metrics.differences import Difference
 from palate.metrics.intervals import Interval, bootstrap_interval
@@ -35,9 +24,9 @@ class AutoRow:
 
     shape: str
     passes: float  # of `auto` per sampled token
-    versus_prompt: Compared | None  # auto less the system prompt, where that was measured
+    versus_prompt: compare.Compared | None  # auto less the system prompt, where that was measured
     best_of_equal_passes: str | None  # other method that palate serves; flattered by the choice
-    versus_best: Compared | None  # auto less that method
+    versus_best: compare.Compared | None  # auto less that method
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ def auto_report(cells: Cells) -> AutoReport | None:
     """What the rows say of `auto`; `None` where it did not take part."""
     if AUTO not in cells.methods:
         return None
-    shapes = by_shape(cells)
+    shapes = compare.by_shape(cells)
     rows = _rows(shapes)
     return AutoReport(
         rows=tuple(rows),
@@ -85,17 +74,17 @@ def taken_of(row: AnswerRow) -> str:
 def _rows(shapes: Mapping[str, Cells]) -> list[AutoRow]:
     """All shapes, their p-values adjusted as one table."""
     best = {shape: _best(cells) for shape, cells in shapes.items()}
-    differences: dict[Pair, Difference] = {}
+    differences: dict[compare.Pair, Difference] = {}
     for shape, cells in shapes.items():
         rivals = {"prompt": PROMPT if PROMPT in cells.methods else None, "best": best[shape]}
         for kind, rival in rivals.items():
             if rival is not None:
-                differences[shape, kind] = difference_of(cells, AUTO, rival)
-    compared = adjusted(differences)
+                differences[shape, kind] = compare.difference_of(cells, AUTO, rival)
+    compared = compare.adjusted(differences)
     return [
         AutoRow(
             shape,
-            passes_of(cells, AUTO),
+            compare.passes_of(cells, AUTO),
             compared.get((shape, "prompt")),
             best[shape],
             compared.get((shape, "best")),
@@ -106,16 +95,16 @@ def _rows(shapes: Mapping[str, Cells]) -> list[AutoRow]:
 
 def _best(cells: Cells) -> str | None:
     """The best other method that a library serves, of no more passes than `auto` took."""
-    limit = passes_of(cells, AUTO) + SAME_PASSES
+    limit = compare.passes_of(cells, AUTO) + compare.SAME_PASSES
     rivals = [
         method
         for method in cells.methods
         if method != AUTO
-        and is_choice(method)
+        and compare.is_choice(method)
         and not entry_of(method).is_rival
-        and passes_of(cells, method) <= limit
+        and compare.passes_of(cells, method) <= limit
     ]
-    return best_within(cells, rivals)
+    return compare.best_within(cells, rivals)
 
 
 def _sentences(row: AutoRow) -> list[str]:
@@ -133,10 +122,10 @@ def _sentences(row: AutoRow) -> list[str]:
     ]
 
 
-def _as_text(one: Compared) -> str:
+def _as_text(one: compare.Compared) -> str:
     state = "significantly worse" if one.is_significant else "not significantly different"
     is_zero = one.interval.estimate == 0 and not one.is_significant
-    return f"{'+0.000' if is_zero else signed_text(one.interval)}, {state}"
+    return f"{'+0.000' if is_zero else compare.signed_text(one.interval)}, {state}"
 
 
 def _promises(shapes: Mapping[str, Cells]) -> list[Promise]:

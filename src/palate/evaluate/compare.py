@@ -148,7 +148,7 @@ class Budget:
     @property
     def equals(self) -> tuple[str, ...]:
         """Methods that are not significantly different from the best."""
-        return tuple(name for name, one in self.others.items() if not one.is_significant)
+        return tuple(name for name in self.others if name not in self.worse)
 
     @property
     def worse(self) -> tuple[str, ...]:

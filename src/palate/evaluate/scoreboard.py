@@ -109,18 +109,16 @@ def _score(
         worst_tenth=worst_share_mean(cells.by_user_and_seed(utility), share=WORST_SHARE),
         rewards=_wanted_rewards(cells, method, preferences),
         well_formed=float(np.mean(is_read)) if len(is_read) == len(rows) else None,
-        kl=_kl(cells, log_ratios, method) if len(log_ratios) == len(rows) else None,
+        kl=bootstrap_interval(
+            log_ratios, generator=generator_for(0, "kl", method), **cells.clusters
+        )
+        if len(log_ratios) == len(rows)
+        else None,
         **_diversity(cells, method),
         usage_perplexity=_usage(cells, method),
         hypervolume=_volume(cells, method),
         passes_per_token=passes_of(cells, method),
         facts={name: float(np.mean([f.value for f in facts if f.name == name])) for name in names},
-    )
-
-
-def _kl(cells: Cells, log_ratios: Sequence[float], method: str) -> Interval:
-    return bootstrap_interval(
-        log_ratios, generator=generator_for(0, "kl", method), **cells.clusters
     )
 
 

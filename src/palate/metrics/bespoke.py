@@ -34,7 +34,6 @@ def bespoke_share(
     base: Float[ndarray, " users"],
     ceiling: Float[ndarray, " users"],
     generator: np.random.Generator,
-    confidence: float = 0.95,
 ) -> BespokeShare:
     """Shares of bespoke, with intervals over users.
 
@@ -63,8 +62,8 @@ def bespoke_share(
         )
     has_gain = high > low
     return BespokeShare(
-        gain=ratio_interval(reached - low, high - low, generator=generator, confidence=confidence),
-        raw=ratio_interval(reached, high, generator=generator, confidence=confidence),
+        gain=ratio_interval(reached - low, high - low, generator=generator),
+        raw=ratio_interval(reached, high, generator=generator),
         worst=float(np.min((reached - low)[has_gain] / (high - low)[has_gain])),
     )
 

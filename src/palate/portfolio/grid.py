@@ -154,9 +154,6 @@ def kuhn_cell(preference: ByObjective, *, denominator: int) -> Cell:
 
     Raises:
         InvalidInputError: the denominator is below one.
-
-    Source:
-        Kuhn 1960; palm.md 3.3.
     """
     if denominator < 1:
         raise InvalidInputError(f"The denominator {denominator} must be one or more.")

@@ -176,9 +176,6 @@ def value_bounds(payoffs: Payoffs, *, confidence: float) -> Bounds:
 
     Raises:
         InvalidInputError: the confidence is out of range.
-
-    Source:
-        palm.md P14 and section 14.2.
     """
     require_confidence(confidence)
     table = payoffs.table

@@ -67,9 +67,6 @@ def estimate_slack(
     Raises:
         InvalidInputError: fewer than two prompts or answers to each, shapes that do not fit, beta
             not positive, or a number that is not finite.
-
-    Source:
-        methods/README.md C9.
     """
     require_confidence(confidence)
     _require_answers(answers, n_objectives=len(preference), beta=beta)

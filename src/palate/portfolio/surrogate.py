@@ -63,7 +63,9 @@ def fit_surrogate(table: PayoffTable) -> Surrogate:
             "A surrogate needs policies for two objectives or more, each with the preference it "
             "was made for; fill in the preferences."
         )
-    directions = _plane(len(table.objectives))
+    n_objectives = len(table.objectives)
+    spanning = np.column_stack([np.ones(n_objectives), np.eye(n_objectives)[:, :-1]])
+    directions = np.linalg.qr(spanning)[0][:, 1:]
     points = table.preferences @ directions
     mean = table.values.mean(axis=0)
     rest = table.values - mean
@@ -123,8 +125,3 @@ def _kernel(
             ],
         ]
     )
-
-
-def _plane(n_objectives: int) -> Float[ndarray, "objectives free"]:
-    spanning = np.column_stack([np.ones(n_objectives), np.eye(n_objectives)[:, :-1]])
-    return np.linalg.qr(spanning)[0][:, 1:]
