@@ -83,7 +83,8 @@ def list_receipts(
         query = query.where(erasures.c.id == identifier)
     with database.reading() as connection:
         rows = connection.execute(query).mappings()
-        return [Receipt(**row, is_cleared=row["remains"] == "") for row in rows]
+        fields = [{str(name): value for name, value in row.items()} for row in rows]
+    return [Receipt(**values, is_cleared=values["remains"] == "") for values in fields]
 
 
 def _delete(database: Database, *, tenant: str, user: str) -> str:
