@@ -14,7 +14,7 @@ from palate.serve.settings import ServeSettings
 
 MAX_HEADER_BYTES = 65_536
 LEAST_READ_BYTES = 4096  # in `stall_seconds`, while so much waits
-CHUNK_OVERHEAD = 8  # bytes on the wire for a byte of the body, in the smallest chunks
+CHUNK_OVERHEAD = 2  # bytes on the wire for a byte of the body, at most
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -67,6 +67,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Count anew."""
         super().on_message_begin()
         self._n_bytes, self._is_in_headers = 0, True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; after the body nobody needs one, and thousands cost seconds."""
+        if self._is_in_headers:
+            super().on_header(name, value)
+        else:
+            self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """The headers came in time."""
