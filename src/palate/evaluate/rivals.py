@@ -13,7 +13,7 @@ The last two have a library of their own, on the same base. Coefficients of a su
 these papers serve; palate's soups have the library's own strength.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,29 +64,19 @@ class BestExpert:
         return Decision(messages, plan, self.name, {best: 1.0}, reason=reason)
 
 
-class RewardedSoup:
-    """The mean of the experts' parameters."""
+@dataclass(frozen=True)
+class Mean:
+    """A mean over the wanted experts, of their parameters or of their log-probabilities."""
 
-    name = "rewarded-soup"
-
-    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
-        """One row, coefficients of sum one."""
-        strengths = _strengths(library, known)
-        plan = rewarded_soup_plan(strengths)
-        reason = "The mean of the wanted experts' parameters."
-        return _decided(library, messages, plan, strengths, self.name, reason)
-
-
-class Mod:
-    """The mean of the experts' log-probabilities."""
-
-    name = "mod"
+    name: str
+    plan: Callable[[Sequence[float]], Plan]  # of coefficients of sum one
+    reason: str
 
     def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
-        """One row per wanted expert, pooled log-linearly without the reference."""
+        """The plan of the preference's shares."""
         strengths = _strengths(library, known)
-        reason = "The mean of the wanted experts' log-probabilities."
-        return _decided(library, messages, mod_plan(strengths), strengths, self.name, reason)
+        plan = self.plan(strengths)
+        return _decided(library, messages, plan, strengths, self.name, self.reason)
 
 
 class EvenMixture:
@@ -139,7 +129,13 @@ class OwnExpert:
 
 
 RIVALS: dict[str, Method] = {
-    method.name: method for method in (BestExpert(), RewardedSoup(), Mod(), EvenMixture())
+    method.name: method
+    for method in (
+        BestExpert(),
+        Mean("rewarded-soup", rewarded_soup_plan, "The mean of the wanted experts' parameters."),
+        Mean("mod", mod_plan, "The mean of the wanted experts' log-probabilities."),
+        EvenMixture(),
+    )
 }
 
 

@@ -60,7 +60,11 @@ def render_card(
         "base": base.path,
         "revision": f" at revision `{base.revision}`" if base.revision else "",
         "name": job.anchor.name,
-        "wants": _wants(job),
+        "wants": ", ".join(
+            f"{'less' if share < 0 else 'more'} {name} ({abs(share):.3g})"
+            for name, share in zip(job.anchor.objectives, job.anchor.direction, strict=True)
+            if share != 0.0
+        ),
         "r": job.adapter.r,
         "steps": _steps(training),
         "lora_alpha": job.adapter.lora_alpha,
@@ -84,12 +88,3 @@ def _steps(training: TrainSettings) -> str:
     unit = "answers" if training.method == "grpo" else "pairs"
     rate = f"learning rate {training.learning_rate:g}"
     return f"{training.max_steps} steps of {size} {unit}, {rate}"
-
-
-def _wants(job: ExpertJob) -> str:
-    parts = [
-        f"{'less' if share < 0 else 'more'} {name} ({abs(share):.3g})"
-        for name, share in zip(job.anchor.objectives, job.anchor.direction, strict=True)
-        if share != 0.0
-    ]
-    return ", ".join(parts)
