@@ -86,7 +86,7 @@ def answer_divergences(
     for part in _parts(normal, max_num_seqs=max_num_seqs // 2):
         paired = [plan for own in normal[part] for plan in (own, reference)]
         twice = [item for item in items[part] for _ in range(2)]
-        logits = _row_logits(base, bank, plans=paired, items=twice) / temperature
+        logits = _row_logits(base, bank, plans=paired, items=twice, temperature=temperature)
         pooled = pool_log_probs(logits, RowMap.of(paired, device=base.device))
         own, other = pooled[::2], pooled[1::2]
         terms = torch.where(own > -torch.inf, own.exp() * (own - other), 0.0).sum(dim=2)
@@ -151,7 +151,7 @@ def _chunk(
     temperature: float,
 ) -> list[Tensor]:
     normal = _normal(plans)
-    logits = _row_logits(base, bank, plans=normal, items=items) / temperature
+    logits = _row_logits(base, bank, plans=normal, items=items, temperature=temperature)
     pooled = pool_log_probs(logits, RowMap.of(normal, device=base.device))
     return [
         pooled[place, : len(item.answer)]
@@ -162,7 +162,12 @@ def _chunk(
 
 
 def _row_logits(
-    base: Base, bank: AdapterBank, *, plans: Sequence[Plan], items: Sequence[Scored]
+    base: Base,
+    bank: AdapterBank,
+    *,
+    plans: Sequence[Plan],
+    items: Sequence[Scored],
+    temperature: float = 1.0,
 ) -> Float[Tensor, "rows answer vocab"]:
     """Logits for every answer token of every row; padding follows shorter answers.
 
@@ -194,7 +199,7 @@ def _row_logits(
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     sequences = None if len(texts) == len(rows) else [place_of[key] for key in keys]
     with bank.applied([given for _, _, given in rows], sequences=sequences):
-        return base.model(
+        logits = base.model(
             input_ids=ids.to(base.device),
             attention_mask=mask.to(base.device),
             position_ids=positions.to(base.device),
