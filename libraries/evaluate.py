@@ -142,7 +142,7 @@ def main() -> None:
                 texts += [output.text.strip() for output in outputs]
             answers[name] = Answers(prompts * options.n_seeds, texts)
             report(done, len(policies))
-    scores = {name: judged(library, own) for name, own in answers.items()}
+    scores = {name: judged(library, own, n_first=len(prompts)) for name, own in answers.items()}
     options.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "library": str(options.library),
@@ -199,8 +199,11 @@ def held_out(paths: list[Path], n: int) -> list[str]:
     return [texts[k] for k in generator_for(0, "held-out prompts").permutation(len(texts))[:n]]
 
 
-def judged(library: Library, answers: Answers) -> dict[str, Float[ndarray, " answers"]]:
-    """By judge and objective, and by guard, one number for each answer, `[answers]`."""
+def judged(library: Library, answers: Answers, *, n_first: int) -> dict[str, Float[ndarray, " answers"]]:
+    """By judge and objective, and by guard, one number for each answer, `[answers]`.
+
+    Perplexity is measured on the first answers only, NaN for the others.
+    """
     rewards, self_judged = held_back_rewards(library.files)
     values = np.clip(rewards.score(answers.prompts, answers.texts), 0.0, 1.0)
     scores = {
@@ -213,18 +216,22 @@ def judged(library: Library, answers: Answers) -> dict[str, Float[ndarray, " ans
     embedder = load_embedder(EMBEDDER, max_length=256)
     left, right = embedder.embed(answers.prompts), embedder.embed(answers.texts)
     scores["relevance"] = (left * right).sum(axis=1)
-    scores["log perplexity"] = perplexities(library, answers)
+    scores["log perplexity"] = perplexities(library, answers, n=n_first)
     scores["whole"] = np.array([unbroken_share(text) for text in answers.texts])
     scores["words"] = np.array([float(len(text.split())) for text in answers.texts])
     return scores
 
 
-def perplexities(library: Library, answers: Answers) -> Float[ndarray, " answers"]:
-    """Mean surprise per token under the base, nats, `[answers]`; NaN for an empty answer."""
-    pairs = [pair for pair in zip(answers.prompts, answers.texts, strict=True) if pair[1]]
+def perplexities(library: Library, answers: Answers, *, n: int) -> Float[ndarray, " answers"]:
+    """Mean surprise per token under the base, nats, `[answers]`; NaN for an empty answer.
+
+    Only the first `n` are measured.
+    """
+    texts = [text if k < n else "" for k, text in enumerate(answers.texts)]
+    pairs = [pair for pair in zip(answers.prompts, texts, strict=True) if pair[1]]
     decisions = [library.decide(prompt, method="base") for prompt, _ in pairs]
     scores = iter(score_all(library, decisions, [text for _, text in pairs]))
-    each = [next(scores) if text else None for text in answers.texts]
+    each = [next(scores) if text else None for text in texts]
     return np.array([-s.log_prob / len(s.tokens) if s else float("nan") for s in each])
 
 
