@@ -205,3 +205,4 @@ def _row_logits(
             position_ids=positions.to(base.device),
             logits_to_keep=n_answer + 1,
         ).logits[:, -n_answer - 1 : -1]  # all of them from models that know no `logits_to_keep`
+    return logits if temperature == 1.0 else logits / temperature
