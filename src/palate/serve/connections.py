@@ -76,7 +76,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def on_headers_complete(self) -> None:
-        """The headers came in time."""
+        """The headers came in time; a request before the last one is answered ends all."""
+        if not self._is_idle:
+            self.transport.abort()
+            return
         self._is_in_headers, self.since = False, self.loop.time()
         self._end_timer()
         super().on_headers_complete()
