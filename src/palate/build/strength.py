@@ -107,14 +107,14 @@ def measure_strength(
             }
             outputs = iter(work.answers([one for group in groups.values() for one in group]))
             own_answers = {name: list(islice(outputs, len(g))) for name, g in groups.items()}
-            found = {
+            results = {
                 name: replace(work.wholeness(answers, threshold=threshold), kl=kl)
                 for name, answers in own_answers.items()
             }
-            rows[candidate] = found
+            rows[candidate] = results
             report(place, len(CANDIDATES))
             is_whole = all(
-                one.is_as_whole_as(base, is_alone=name != BLENDS) for name, one in found.items()
+                one.is_as_whole_as(base, is_alone=name != BLENDS) for name, one in results.items()
             )
             if kl > library.basis.settings.budget + 1e-12 or not is_whole:
                 break

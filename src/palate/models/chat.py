@@ -87,13 +87,13 @@ def _ids(base: Base, text: str, *, has_specials: bool) -> list[int]:
     first, *rest = text.split(BREAK)
     ids: Any = base.tokenizer(first, add_special_tokens=has_specials)["input_ids"]
     pieces = [base.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in rest]
-    found = [int(i) for piece in [ids, *pieces] for i in piece]
-    if found and max(found) >= base.n_vocab:
+    token_ids = [int(i) for piece in [ids, *pieces] for i in piece]
+    if token_ids and max(token_ids) >= base.n_vocab:
         raise InvalidInputError(
-            f"The text has the token {base.tokenizer.decode([max(found)])!r}, of which the base "
-            f"{base.path!r} has no embedding; leave it out."
+            f"The text has the token {base.tokenizer.decode([max(token_ids)])!r}, of which the "
+            f"base {base.path!r} has no embedding; leave it out."
         )
-    return found
+    return token_ids
 
 
 def _with_system_in_user(messages: Sequence[Message]) -> list[Message]:

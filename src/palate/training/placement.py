@@ -117,8 +117,8 @@ def _not_fused(model: PreTrainedModel, names: list[str]) -> list[str]:
     """
     trial = LoraConfig(target_modules=names)
     convert_peft_config_for_transformers(trial, model=model, conversions=None)
-    kept = trial.target_modules or ()
-    return [name for name in names if name in kept]
+    linear = trial.target_modules or ()
+    return [name for name in names if name in linear]
 
 
 def _listed(endings: Sequence[str], names: Sequence[str]) -> list[str]:
