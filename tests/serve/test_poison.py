@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from palate.library.library import Library
 
-POISON = "~"
+POISON = "~~~"  # no answer says it by chance
 N_REQUESTS = 50
 CHAT = "/v1/chat/completions"
 
@@ -18,10 +18,11 @@ CHAT = "/v1/chat/completions"
 @contextmanager
 def broken(library: Library, kind: str) -> Iterator[None]:
     """Prompts with `POISON` break what the engine does with them."""
-    token = library.base.tokenizer(POISON, add_special_tokens=False)["input_ids"][0]
+    token = library.base.tokenizer("~", add_special_tokens=False)["input_ids"][0]
 
     def hook(_module: torch.nn.Module, args: tuple[torch.Tensor], output: torch.Tensor):
-        hit = args[0] == token
+        is_token = args[0] == token
+        hit = is_token & (is_token.sum(dim=-1, keepdim=True) >= len(POISON))
         if kind == "pass" and bool(hit.any()):
             raise RuntimeError("shape '[3, 56, 32]' is invalid")
         return output.masked_fill(hit.unsqueeze(-1), torch.nan)
@@ -55,7 +56,11 @@ def test_one_poisoned_request_in_fifty_harms_no_other(
 ) -> None:
     def post(place: int) -> tuple[int, str]:
         text = f"Why {POISON}?" if place == N_REQUESTS // 2 else f"Why {place}?"
-        asked = {"messages": [{"role": "user", "content": text}], "max_tokens": 4, "model": "auto"}
+        asked = {
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": 4,
+            "model": "palate",
+        }
         response = web.post(CHAT, json={**asked, "palate": {"method": "base"}})
         return response.status_code, response.text
 
@@ -65,4 +70,4 @@ def test_one_poisoned_request_in_fifty_harms_no_other(
     status, body = results.pop(N_REQUESTS // 2)
     assert status == 400
     assert words in body
-    assert {status for status, _ in results} == {200}
+    assert [body for status, body in results if status != 200] == []
