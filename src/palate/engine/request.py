@@ -31,7 +31,7 @@ class RunningRequest:
     contexts: list[tuple[int, ...]]  # token ids that each row is conditioned on
     text: TextStream  # so far
     uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)  # decide its tokens
-    room: float = math.inf  # most tokens of the answer that the base can read
+    max_answer_tokens: float = math.inf  # most tokens of the answer that the base can read
     is_traced: bool = False  # whether `shares` and `row_log_probs` are recorded
     n_top: int = 0  # how many of the most probable tokens are recorded in `top`
     sequences: tuple[int, ...] = (0,)  # the request's sequence that each row's logits come from
@@ -65,7 +65,7 @@ class RunningRequest:
             plan=plan,
             prompt=prompt,
             contexts=contexts,
-            room=max((base.n_positions or math.inf) - max(map(len, contexts)), 1),
+            max_answer_tokens=max((base.n_positions or math.inf) - max(map(len, contexts)), 1),
             text=TextStream(base.tokenizer, stop=request.sampling.stop, before=prompt),
             uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
             is_traced=is_traced,
@@ -96,7 +96,7 @@ class RunningRequest:
         finish = None
         if is_end or self.text.is_stopped:
             finish = "stop"
-        elif len(self.tokens) >= min(self.request.sampling.max_tokens, self.room):
+        elif len(self.tokens) >= min(self.request.sampling.max_tokens, self.max_answer_tokens):
             finish = "length"
         if finish is not None:
             piece += self.text.flush()

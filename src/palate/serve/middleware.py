@@ -16,6 +16,7 @@ from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from palate.core.errors import InvalidInputError
 from palate.serve.auth import require_own_site
 from palate.serve.errors import ApiError, disconnected, late, render
 from palate.serve.logs import LOGGER
@@ -159,7 +160,7 @@ class Middleware:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key stands there twice")
+        raise InvalidInputError("A key stands there twice; say it once.")
     return values
 
 
