@@ -23,7 +23,10 @@ def progress_of(name: str) -> Generator[Report]:
     """A function that reports how far the named work is, on standard error."""
     target = Console(stderr=True)
     if target.is_terminal:
-        with _bar(target) as progress:
+        columns = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), *columns, console=target
+        ) as progress:
             task = progress.add_task(name, total=None)
             yield lambda done, of_all: progress.update(task, completed=done, total=of_all)
         return
@@ -44,14 +47,3 @@ def progress_of(name: str) -> Generator[Report]:
 def note(sentence: str) -> None:
     """Print a sentence on standard error."""
     Console(stderr=True).print(sentence, highlight=False, soft_wrap=True)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

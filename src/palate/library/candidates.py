@@ -58,7 +58,11 @@ def candidate_requests(request: Request, *, n: int) -> list[Request]:
 def best_candidates(library: "Library", groups: Sequence[Candidates]) -> list[Best]:
     """The best candidate of every answer, in one batch; FormatError where a reward is missing."""
     by_rewards = [one for one in groups if len(one.texts) > 1 and one.decision.ranking]
-    prompts = [_prompt(one) for one in by_rewards for _ in one.texts]
+    prompts = [
+        last_user_text(one.decision.prompt or one.decision.messages)
+        for one in by_rewards
+        for _ in one.texts
+    ]
     texts = [text for one in by_rewards for text in one.texts]
     rewards = iter(library.rewards.score(prompts, texts) if texts else ())  # of one text each
     best: list[Best] = []
@@ -78,10 +82,6 @@ def _best(scores: Float[ndarray, " candidates"]) -> Best:
     index = int(np.argmax(scores))
     second = float(np.max(np.delete(scores, index)))
     return Best(index, tuple(scores.tolist()), float(scores[index]) - second)
-
-
-def _prompt(candidates: Candidates) -> str:
-    return last_user_text(candidates.decision.prompt or candidates.decision.messages)
 
 
 def _learned_scores(library: "Library", one: Candidates) -> Float[ndarray, " candidates"]:

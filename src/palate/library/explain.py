@@ -69,15 +69,17 @@ def soup_authors(
     base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
 ) -> tuple[list[int], Float[ndarray, "tokens experts"]]:
     """A soup's active experts, and the part of each token's probability that each accounts for."""
-    coefficients = _soup_of(plan)
+    rows = np.array([row.coefficients for row in plan.rows])
+    is_single = plan.pool.kind == "single"
+    coefficients = rows[0] if is_single else np.array(plan.pool.coefficients) @ rows
     active = [int(k) for k in np.flatnonzero(coefficients)]
     if not active:
         return [], np.zeros((len(item.answer), 0))
-    rows = expert_rows(n_experts=plan.n_experts, experts=active)
-    log_probs = row_distributions(base, bank, plan=rows, item=item).double()
+    alone = expert_rows(n_experts=plan.n_experts, experts=active)
+    log_probs = row_distributions(base, bank, plan=alone, item=item).double()
     tilts = (log_probs[1:] - log_probs[:1]).clamp(-MAX_TILT, MAX_TILT)  # [experts, tokens, vocab]
     scale = torch.tensor(coefficients[active], device=tilts.device).view(-1, 1, 1)
-    if plan.pool.kind == "single":
+    if is_single:
         soup = row_distributions(base, bank, plan=plan, item=item)[0].double()
     else:
         soup = torch.log_softmax(log_probs[0] + (scale * tilts).sum(dim=0), dim=-1)
@@ -88,9 +90,3 @@ def soup_authors(
     total = lifts.sum(axis=1, keepdims=True)
     share = np.divide(lifts, total, out=np.zeros_like(lifts), where=total > 0)
     return active, (1.0 - np.exp(-total)) * share
-
-
-def _soup_of(plan: Plan) -> Float[ndarray, " experts"]:
-    """The coefficients of a parameter or an output soup."""
-    rows = np.array([row.coefficients for row in plan.rows])
-    return rows[0] if plan.pool.kind == "single" else np.array(plan.pool.coefficients) @ rows

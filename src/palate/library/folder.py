@@ -72,7 +72,9 @@ class LibraryFolder:
                 f"{', '.join(earlier.objective_names)}, but "
                 f"{', '.join(manifest.objective_names)} are asked for; use another folder."
             )
-        _remove_unfinished(folder)
+        for part in (folder, folder / "experts", folder / "rewards"):
+            for path in part.glob(".*.tmp"):  # what an interrupted build was writing
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         is_comparable = earlier.beta == manifest.beta  # experts of another beta are not
         return library._with(
             **{
@@ -253,10 +255,3 @@ def _require_files(folder: Path, files: Files) -> None:
                 f"The file {str(path)!r} {state} since it was entered in {MANIFEST}; remove the "
                 "library and build it again."
             )
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what an interrupted build was writing."""
-    for part in (folder, folder / "experts", folder / "rewards"):
-        for path in part.glob(".*.tmp"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -239,7 +239,13 @@ def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
     if decision.n_candidates == 1 or decision.ranking or decision.learned_ranking:
         return decision
     if known.preference is not None:
-        _require_rewards(library)
+        rewards = library.manifest.rewards
+        missing = [name for name in library.manifest.objective_names if name not in rewards]
+        if missing:
+            raise InvalidInputError(
+                f"The library {library.files.folder.name!r} has no reward for {missing[0]!r}, so "
+                "answers cannot be ranked; build it again, or ask for one candidate."
+            )
         return replace(decision, ranking=dict(known.preference))
     learned = known.coefficients
     if learned is None and known.belief is not None:
@@ -263,15 +269,6 @@ def part_key(library: "Library", method: str) -> str:
     """Hash of the part of the library that only this method reads; empty if there is none."""
     own = library.methods.get(method)
     return own.part_key(library.files) if isinstance(own, HasPart) else ""
-
-
-def _require_rewards(library: "Library") -> None:
-    missing = [n for n in library.manifest.objective_names if n not in library.manifest.rewards]
-    if missing:
-        raise InvalidInputError(
-            f"The library {library.files.folder.name!r} has no reward for {missing[0]!r}, so "
-            "answers cannot be ranked; build it again, or ask for one candidate."
-        )
 
 
 def predicted(library: "Library", decision: Decision, known: Known) -> Decision:

@@ -67,11 +67,7 @@ MAX_ROWS = 128
 class Library:
     """Experts on one base, with everything that methods decide from.
 
-    Attributes:
-        files: The folder and its manifest.
-        base: The base model.
-        bank: The experts, in the manifest's order.
-        methods: By name; add an object of your own to serve and evaluate it under its name.
+    To `methods`, by name, add an object of your own to serve and evaluate it under its name.
     """
 
     def __init__(
@@ -87,7 +83,7 @@ class Library:
 
         self.files = files
         self.base = base
-        self.bank = bank
+        self.bank = bank  # in the manifest's order
         self.methods: dict[str, Method] = dict(METHODS if methods is None else methods)
         self._options = LoadOptions()
 

@@ -77,15 +77,12 @@ def with_floor(plan: Plan, floor: Floor | None) -> Plan:
             )
         return plan
     if plan.pool.kind == "single":
-        raised = _raised(plan.rows[0], floor)
-        return plan if raised == plan.rows[0] else replace(plan, rows=(raised,))
+        (row,) = plan.rows
+        values = list(row.coefficients)
+        values[floor.expert] = max(values[floor.expert], floor.coefficient)
+        raised = replace(row, coefficients=tuple(values))
+        return plan if raised == row else replace(plan, rows=(raised,))
     return _pooled(plan, floor)
-
-
-def _raised(row: Row, floor: Floor) -> Row:
-    values = list(row.coefficients)
-    values[floor.expert] = max(values[floor.expert], floor.coefficient)
-    return replace(row, coefficients=tuple(values))
 
 
 def _pooled(plan: Plan, floor: Floor) -> Plan:

@@ -28,14 +28,11 @@ class UserStore:
     """A library's users.
 
     Give it to `Library.generate(..., user=NAME, store=store)` and `Library.serve(store=store)`.
-
-    Attributes:
-        url: URL of the database.
     """
 
     def __init__(self, url: str, library: Library, database: Database) -> None:
         """Join the parts; `open_store` is how to get them."""
-        self.url = url
+        self.url = url  # of the database
         self._library = library
         self._database = database
         self._store = SqlProfileStore(database, library.soups.learner(), tenant=TENANT)

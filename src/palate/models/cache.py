@@ -69,17 +69,12 @@ def empty_kv() -> Cache:
 
 
 class RowCache:
-    """Keys, values and attention mask of the rows of a running batch.
-
-    Attributes:
-        kv: The cache of transformers.
-        mask: `[rows, columns]`, one where a row has a token.
-    """
+    """Keys, values and attention mask of the rows of a running batch."""
 
     def __init__(self, kv: Cache, mask: Tensor) -> None:
         """Take over what a forward pass has filled."""
-        self.kv = kv
-        self.mask = mask
+        self.kv = kv  # the cache of transformers
+        self.mask = mask  # `[rows, columns]`, one where a row has a token
 
     @property
     def n_rows(self) -> int:
@@ -128,7 +123,14 @@ class RowCache:
         """Keep the rows with these indices, `[rows]`, in this order; an index may repeat."""
         self.kv.batch_select_indices(rows)
         self.mask = self.mask[rows]
-        self._trim()
+        used = self.mask.any(dim=0).nonzero()
+        first = int(used[0]) if len(used) else 0
+        if first == 0:
+            return
+        self.mask = self.mask[:, first:]
+        for layer in _layers(self.kv):
+            layer.keys = layer.keys[:, :, first:]
+            layer.values = layer.values[:, :, first:]
 
     def join(self, other: "RowCache") -> None:
         """Append the other cache's rows below these."""
@@ -152,16 +154,6 @@ class RowCache:
         for layer in _layers(self.kv):
             layer.keys = pad(layer.keys, (0, 0, extra, 0))
             layer.values = pad(layer.values, (0, 0, extra, 0))
-
-    def _trim(self) -> None:
-        used = self.mask.any(dim=0).nonzero()
-        first = int(used[0]) if len(used) else 0
-        if first == 0:
-            return
-        self.mask = self.mask[:, first:]
-        for layer in _layers(self.kv):
-            layer.keys = layer.keys[:, :, first:]
-            layer.values = layer.values[:, :, first:]
 
 
 def _layers(kv: Cache) -> list[Any]:

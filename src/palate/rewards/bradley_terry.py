@@ -49,9 +49,12 @@ def fit_bradley_terry(
     model = LogisticRegression(
         C=1 / ridge, fit_intercept=False, solver="newton-cg", tol=tolerance, max_iter=MAX_ITERATIONS
     )
+    # every second pair is turned round: the same likelihood, and two classes
+    signs = np.where(np.arange(n_pairs) % 2 == 0, 1.0, -1.0)
+    mirrored = sp.csr_matrix(sp.diags(signs) @ differences)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # raised below as our own error
-        model.fit(*_mirrored(differences))
+        model.fit(mirrored, (signs > 0).astype(np.int64))
     if int(model.n_iter_[0]) >= MAX_ITERATIONS:
         raise NotConvergedError(
             f"The Bradley-Terry fit with ridge {ridge} took more than {MAX_ITERATIONS} steps; "
@@ -83,7 +86,13 @@ def select_ridge(
     splits = list(folds.split(np.zeros(differences.shape[0]), groups=list(groups)))
     best, best_loss, rises = max(grid), float("inf"), 0
     for ridge in sorted(grid, reverse=True):
-        loss = _held_out_loss(differences, splits=splits, ridge=ridge)
+        margins = np.zeros(differences.shape[0])
+        for train, held_out in splits:
+            coefficients = fit_bradley_terry(
+                differences[train], ridge=ridge, tolerance=FOLD_TOLERANCE
+            )
+            margins[held_out] = differences[held_out] @ coefficients
+        loss = mean_loss(margins)
         rises = 0 if loss < best_loss else rises + 1
         if loss < best_loss:
             best, best_loss = ridge, loss
@@ -102,19 +111,3 @@ def block_scale(differences: SparseRows) -> Float[ndarray, " features"]:
 def mean_loss(margins: Float[ndarray, " pairs"]) -> float:
     """Mean of `-log sigmoid(margin)`, nats a pair; log 2 is no better than a coin."""
     return float(np.mean(np.logaddexp(0.0, -margins)))
-
-
-def _held_out_loss(
-    differences: SparseRows, *, splits: list[tuple[ndarray, ndarray]], ridge: float
-) -> float:
-    margins = np.zeros(differences.shape[0])
-    for train, held_out in splits:
-        coefficients = fit_bradley_terry(differences[train], ridge=ridge, tolerance=FOLD_TOLERANCE)
-        margins[held_out] = differences[held_out] @ coefficients
-    return mean_loss(margins)
-
-
-def _mirrored(differences: SparseRows) -> tuple[SparseRows, ndarray]:
-    """Every second pair turned round, with labels: the same likelihood, and two classes."""
-    signs = np.where(np.arange(differences.shape[0]) % 2 == 0, 1.0, -1.0)
-    return sp.csr_matrix(sp.diags(signs) @ differences), (signs > 0).astype(np.int64)

@@ -27,16 +27,10 @@ MAX_KNOWN = 50_000  # embeddings that are remembered: 77 MB at 384 numbers each
 
 
 class Embedder:
-    """A loaded encoder that remembers what it has embedded.
-
-    Attributes:
-        model: In evaluation mode.
-        tokenizer: The model's own.
-        max_length: Most tokens of a text.
-    """
+    """A loaded encoder that remembers what it has embedded."""
 
     def __init__(self, model: Any, tokenizer: Tokenizer, *, max_length: int) -> None:
-        """Take a model in evaluation mode and its tokenizer."""
+        """Take a model in evaluation mode, its own tokenizer, and the most tokens of a text."""
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
         self._known: dict[str, Float[ndarray, " hidden"]] = {}
 

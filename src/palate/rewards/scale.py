@@ -72,7 +72,13 @@ def fit_scale(raw: Texts, *, kind: ScaleKind = "logistic") -> LogisticScale | Cl
     Raises:
         InvalidInputError: a score is not finite, or the scores do not differ.
     """
-    scores = _require_finite(raw, what="base rollouts")
+    scores = np.asarray(raw, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if bad.size:
+        raise InvalidInputError(
+            f"The raw score of text {bad[0]} of the base rollouts is {scores[bad[0]]}; only finite "
+            "scores can be calibrated."
+        )
     identity = {"n_texts": len(scores), "data_hash": hash_bytes(scores.tobytes())}
     if kind == "clip":
         low, high = np.quantile(scores, CLIP_QUANTILES)
@@ -99,17 +105,6 @@ def require_rewards(values: Texts, *, objective: str) -> Texts:
             "[0, 1]; calibrate the reward on base rollouts."
         )
     return np.clip(rewards, 0.0, 1.0)
-
-
-def _require_finite(raw: Texts, *, what: str) -> Texts:
-    scores = np.asarray(raw, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if bad.size:
-        raise InvalidInputError(
-            f"The raw score of text {bad[0]} of the {what} is {scores[bad[0]]}; only finite scores "
-            "can be calibrated."
-        )
-    return scores
 
 
 def _require_spread(spread: float, scores: Texts) -> None:
