@@ -19,6 +19,7 @@ Source: Spectral Souping, arXiv 2605.20408, online coefficients; refit every 25 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -90,13 +91,9 @@ class Learner:
         """Exact mode of all comparisons, with all ratings in the prior, drift and own gain."""
         data = self._comparisons(history)
         gain = self.settings.gain
-        if self.settings.is_gain_fitted and len(data.labels) >= self.settings.fit_gain_from:
-            gain = fit_gain(
-                data.features, data.labels, prior=data.prior, gain=gain, discounts=data.discounts
-            )
-        fitted = fit(
-            data.features, data.labels, prior=data.prior, gain=gain, discounts=data.discounts
-        )
+        if self.settings.is_gain_fitted and len(data["labels"]) >= self.settings.fit_gain_from:
+            gain = fit_gain(**data, gain=gain)
+        fitted = fit(**data, gain=gain)
         is_converged = bool(fitted.is_converged)
         return Belief(fitted.mean, fitted.covariance, len(history), gain, is_converged)
 
@@ -110,13 +107,7 @@ class Learner:
         """
         data = self._comparisons(history)
         average = average_over_gain if self.settings.is_gain_fitted else average_fit
-        posterior = average(
-            data.features,
-            data.labels,
-            prior=data.prior,
-            gain=self.settings.gain,
-            discounts=data.discounts,
-        )
+        posterior = average(**data, gain=self.settings.gain)
         return replace(posterior, n_observations=len(history))
 
     def _comparisons(self, history: Sequence[Feedback]) -> "_Comparisons":
@@ -137,8 +128,12 @@ class Learner:
                 hazard=self.settings.hazard,
             )
             discounts = _spread_over_ratings(unchanged, is_rating)
-        prior = self._with_ratings(history, discounts)
-        return _Comparisons(features, labels, prior, discounts[~is_rating])
+        return {
+            "features": features,
+            "labels": labels,
+            "prior": self._with_ratings(history, discounts),
+            "discounts": discounts[~is_rating],
+        }
 
     def _last_refit(self, count: int) -> int:
         """The number of items at the last refit, when there are `count`."""
@@ -205,8 +200,9 @@ class Learner:
         return np.clip(rows, -LARGEST / self.settings.gain, LARGEST / self.settings.gain)
 
 
-@dataclass(frozen=True, eq=False)
-class _Comparisons:
+class _Comparisons(TypedDict):
+    """What fits take, but for the gain."""
+
     features: Float[ndarray, "comparisons features"]
     labels: Float[ndarray, " comparisons"]
     prior: Belief

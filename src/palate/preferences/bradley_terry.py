@@ -154,20 +154,12 @@ def update(
     Source:
         Spectral Souping, arXiv 2605.20408, one comparison at a time.
     """
-    feature = np.asarray(feature, dtype=np.float64)
-    mean, covariance = update_batch(
-        belief.mean[None],
-        belief.covariance[None],
-        feature[None],
-        np.array([label], dtype=np.float64),
-        gain=gain,
+    features, labels = np.array([feature], dtype=np.float64), np.array([label], dtype=np.float64)
+    (mean,), (covariance,) = update_batch(
+        belief.mean[None], belief.covariance[None], features, labels, gain=gain
     )
-    return replace(
-        belief,
-        mean=mean[0],
-        covariance=covariance[0],
-        n_observations=belief.n_observations + 1,
-    )
+    n_observations = belief.n_observations + 1
+    return replace(belief, mean=mean, covariance=covariance, n_observations=n_observations)
 
 
 def update_batch(
@@ -203,36 +195,19 @@ def update_batch(
     scratch = np.empty((min(size, len(means)), *covariances.shape[1:]))
     for start in range(0, len(means), size):
         part = slice(start, start + size)
-        _update_part(
-            (means[part], covariances[part]),
-            features[part] * gains[part, None],
-            labels[part],
-            out=(new_means[part], new_covariances[part]),
-            scratch=scratch,
+        scaled = features[part] * gains[part, None]
+        direction = np.matmul(covariances[part], scaled[..., None])[..., 0]
+        variance = np.einsum("pf,pf->p", scaled, direction)
+        before = np.einsum("pf,pf->p", scaled, means[part])
+        after = solve_margin(before, variance, labels[part])
+        probability = expit(after)
+        curvature = probability * (1.0 - probability)
+        # the two are equal at the mode; each is taken where it loses no digits
+        residual = np.where(
+            variance > 1.0, (after - before) / np.maximum(variance, 1.0), labels[part] - probability
         )
+        np.add(means[part], direction * residual[:, None], out=new_means[part])
+        shrink = direction * (curvature / (1.0 + curvature * variance))[:, None]
+        products = np.einsum("pi,pj->pij", shrink, direction, out=scratch[: len(scaled)])
+        np.subtract(covariances[part], products, out=new_covariances[part])
     return new_means, new_covariances
-
-
-def _update_part(
-    prior: tuple[Float[ndarray, "users features"], Float[ndarray, "users f f"]],
-    scaled: Float[ndarray, "users features"],
-    labels: Float[ndarray, " users"],
-    *,
-    out: tuple[Float[ndarray, "users features"], Float[ndarray, "users f f"]],
-    scratch: Float[ndarray, "chunk f f"],
-) -> None:
-    means, covariances = prior
-    direction = np.matmul(covariances, scaled[..., None])[..., 0]
-    variance = np.einsum("pf,pf->p", scaled, direction)
-    before = np.einsum("pf,pf->p", scaled, means)
-    after = solve_margin(before, variance, labels)
-    probability = expit(after)
-    curvature = probability * (1.0 - probability)
-    # the two are equal at the mode; each is taken where it loses no digits
-    residual = np.where(
-        variance > 1.0, (after - before) / np.maximum(variance, 1.0), labels - probability
-    )
-    np.add(means, direction * residual[:, None], out=out[0])
-    shrink = direction * (curvature / (1.0 + curvature * variance))[:, None]
-    products = np.einsum("pi,pj->pij", shrink, direction, out=scratch[: len(means)])
-    np.subtract(covariances, products, out=out[1])

@@ -78,7 +78,8 @@ def fit_whitened(
         if not moving.all():
             x, b, y, c = x[moving], b[moving], y[moving], c[moving]
     is_settled = ~np.isin(np.arange(n_users), active)
-    objective = _objective(features, offsets, labels, discounts, z)
+    loss = softplus_loss(offsets + (features @ z[..., None])[..., 0], labels)
+    objective = (discounts * loss).sum(axis=1) + 0.5 * np.einsum("pf,pf->p", z, z)
     return z, np.linalg.inv(hessian), objective, is_settled
 
 
@@ -125,18 +126,6 @@ def softplus_loss(
 ) -> Float[ndarray, "*shape"]:
     """`label softplus(-m) + (1 - label) softplus(m)`: nats paid for a label, elementwise."""
     return np.logaddexp(0.0, margins) - labels * margins
-
-
-def _objective(
-    features: Float[ndarray, "users comparisons features"],
-    offsets: Float[ndarray, "users comparisons"],
-    labels: Float[ndarray, "users comparisons"],
-    discounts: Float[ndarray, "users comparisons"],
-    z: Float[ndarray, "users features"],
-) -> Float[ndarray, " users"]:
-    margins = offsets + (features @ z[..., None])[..., 0]
-    loss = (discounts * softplus_loss(margins, labels)).sum(axis=1)
-    return loss + 0.5 * np.einsum("pf,pf->p", z, z)
 
 
 def _largest(values: Float[ndarray, "users entries"]) -> Float[ndarray, " users"]:
