@@ -99,7 +99,8 @@ class RunningRequest:
         elif len(self.tokens) >= min(self.request.sampling.max_tokens, self.max_answer_tokens):
             finish = "length"
         if finish is not None:
-            piece += self.text.flush()
+            piece += self.text.flush()  # which may show a stop string in what was held back
+            finish = "stop" if self.text.is_stopped else finish
         return Token(self.index, token, piece, log_prob, finish)
 
     def fail(self, error: Exception) -> Token:
