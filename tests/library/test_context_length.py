@@ -40,7 +40,8 @@ def test_a_base_that_does_not_say_how_much_it_reads_takes_all(
     tiny_library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = Library.load(tiny_library).base
-    monkeypatch.setattr(base.model, "config", SimpleNamespace())
+    silent = SimpleNamespace(get_text_config=SimpleNamespace)
+    monkeypatch.setattr(base.model, "config", silent)
     assert base.n_positions is None
     require_prompt_fits(base, "why " * 5000)
     require_answers_fit(base, 10**9, key="x")

@@ -11,6 +11,8 @@ from unicodedata import normalize
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads this one on Python 3.11, too
 
+from palate.core.errors import InvalidInputError
+
 LearningState = Literal["nothing", "observing", "applied"]
 
 MAX_COEFFICIENT = 20.0  # far beyond what any expert was trained for; more only breaks numbers
@@ -24,11 +26,11 @@ INVISIBLE = re.compile(
 
 
 def user_id(text: str) -> str:
-    """A user's identifier in Unicode's form NFC; ValueError where others could not read it."""
+    """A user's identifier in Unicode's form NFC; InvalidInputError where others could not read it."""
     name = normalize("NFC", text)
     is_seen = name.isprintable() and name == name.strip() and not INVISIBLE.search(name)
     if not (is_seen and 0 < len(name) <= MAX_USER):
-        raise ValueError(
+        raise InvalidInputError(
             f"a user's identifier is 1 to {MAX_USER} printable characters, none of them a control "
             "or invisible character and no space at either end"
         )
@@ -37,7 +39,9 @@ def user_id(text: str) -> str:
 
 def _without_nul(text: str) -> str:
     if "\x00" in text:
-        raise ValueError("it holds the character NUL, which databases do not take; remove it")
+        raise InvalidInputError(
+            "it holds the character NUL, which databases do not take; remove it"
+        )
     return text
 
 
