@@ -105,10 +105,6 @@ class Row:
     note: str = ""  # one sentence
 
 
-class NotMadeError(Exception):
-    """A type that cannot be made small here."""
-
-
 def small_settings(kind: Any, defaults: Any) -> dict[str, Any]:
     """Arguments of a configuration class that make its model tiny; its defaults are given."""
     parts: Mapping[str, Any] = getattr(kind, "sub_configs", None) or {}
@@ -147,7 +143,7 @@ def save_tiny(kind: str, folder: Path) -> None:
     """Write a tiny random model of this type with a byte tokenizer.
 
     Raises:
-        NotMadeError: transformers cannot make it.
+        CheckFailedError: transformers cannot make it.
     """
     letters = [*SPECIALS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
@@ -168,15 +164,15 @@ def save_tiny(kind: str, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder).eval()
         whole_log_probs(model, Scored((5, 6), (7, 8)))
-    except NotMadeError:
+    except CheckFailedError:
         raise
     except Exception as error:
-        raise NotMadeError(_first_line(error)) from error
+        raise CheckFailedError(_first_line(error)) from error
 
 
 def _require_small(model: Any) -> None:
     if (n_parameters := model.num_parameters()) > MAX_PARAMETERS:
-        raise NotMadeError(f"it still has {n_parameters:,} parameters")
+        raise CheckFailedError(f"it still has {n_parameters:,} parameters")
 
 
 @torch.no_grad()
@@ -229,7 +225,7 @@ def outcome_of(kind: str, folder: Path) -> Row:
     """Make the type in a folder and compare it; every exception becomes a row."""
     try:
         save_tiny(kind, folder / "base")
-    except NotMadeError as error:
+    except CheckFailedError as error:
         return Row(kind, "not made", str(error))
     try:
         base = load_base(folder / "base")

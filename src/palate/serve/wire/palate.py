@@ -26,7 +26,7 @@ INVISIBLE = re.compile(
 
 
 def user_id(text: str) -> str:
-    """A user's identifier in Unicode's form NFC; InvalidInputError where others could not read it."""
+    """A user's identifier in Unicode's form NFC; refused where others could not read it."""
     name = normalize("NFC", text)
     is_seen = name.isprintable() and name == name.strip() and not INVISIBLE.search(name)
     if not (is_seen and 0 < len(name) <= MAX_USER):
@@ -40,7 +40,7 @@ def user_id(text: str) -> str:
 def _without_nul(text: str) -> str:
     if "\x00" in text:
         raise InvalidInputError(
-            "it holds the character NUL, which databases do not take; remove it"
+            "it holds the character NUL, which no database takes; remove it"
         )
     return text
 
