@@ -250,7 +250,7 @@ def at_most(seconds: int) -> Generator[None]:
     """Raise TimeoutError in the block after so many seconds."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"took more than {seconds} s")
+        raise CheckFailedError(f"took more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -270,7 +270,7 @@ def rows_of(kinds: Iterable[str], *, seconds: int) -> list[Row]:
             try:
                 with at_most(seconds):
                     row = outcome_of(kind, Path(folder))
-            except TimeoutError as error:
+            except CheckFailedError as error:
                 row = Row(kind, "crashed", str(error))
         note(f"{row.type:28} {row.outcome:9} {row.note}")
         rows.append(row)
