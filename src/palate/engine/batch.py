@@ -34,12 +34,6 @@ class Batch:
         """`[rows][experts]`."""
         return [row.coefficients for running in self.requests for row in running.plan.rows]
 
-    def last_tokens(self) -> list[list[int]]:
-        """`[sequences][1]`: the next input token of each sequence."""
-        return [
-            [running.tokens[-1]] for running in self.requests for _ in range(running.n_sequences)
-        ]
-
     def joined(self, other: "Batch") -> "Batch":
         """This batch with the other's requests below."""
         self.cache.join(other.cache)

@@ -49,30 +49,21 @@ class Traced:
 
 
 class LocalEngine(Engine):
-    """Executes plans in this process.
-
-    Attributes:
-        base: The frozen base.
-        bank: The experts; plans have one coefficient for each.
-        max_num_seqs: Most rows in the running batch.
-        max_num_batched_tokens: Most tokens that the key-value cache may come to hold, over all
-            sequences; `None` for no limit. A request has a sequence for each of its rows, but one
-            for all rows that differ in the unembedding alone.
-        prefill: How prompts are prefilled; by default nothing is cached for later prompts.
-        controllers: By name.
-    """
+    """Executes plans in this process."""
 
     name = "local"
 
     def __init__(
         self,
-        base: Base,
-        bank: AdapterBank,
+        base: Base,  # frozen
+        bank: AdapterBank,  # the experts; plans have one coefficient for each
         *,
-        max_num_seqs: int = 128,
+        max_num_seqs: int = 128,  # most rows in the running batch
+        # most tokens that the key-value cache may come to hold, over all sequences: a request has
+        # one for each of its rows, but one for all rows that differ in the unembedding alone
         max_num_batched_tokens: int | None = None,
-        prefill: PrefillSettings = DEFAULT_PREFILL,
-        controllers: Mapping[str, Controller] | None = None,
+        prefill: PrefillSettings = DEFAULT_PREFILL,  # caches nothing for later prompts
+        controllers: Mapping[str, Controller] | None = None,  # by name
     ) -> None:
         """Keep the parts.
 

@@ -29,6 +29,7 @@ class Scored:
             )
 
 
+@torch.inference_mode()
 def answer_log_probs(
     base: Base,
     bank: AdapterBank,
@@ -47,14 +48,16 @@ def answer_log_probs(
     Raises:
         InvalidInputError: plans and items are not as many, or a plan names a controller.
     """
-    _require_one_each(plans, items)
-    return [
-        log_probs
-        for part in _parts(plans, max_num_seqs=max_num_seqs)
-        for log_probs in _chunk(
-            base, bank, plans=plans[part], items=items[part], temperature=temperature
-        )
-    ]
+    normal = _checked(plans, items)
+    answers: list[Tensor] = []
+    for part in _parts(plans, max_num_seqs=max_num_seqs):
+        own = normal[part]
+        logits = _row_logits(base, bank, plans=own, items=items[part], temperature=temperature)
+        pooled = pool_log_probs(logits, RowMap.of(own, device=base.device))
+        for log_probs, item in zip(pooled, items[part], strict=True):
+            answer = torch.tensor(item.answer, dtype=torch.long, device=base.device).unsqueeze(1)
+            answers.append(log_probs[: len(item.answer)].gather(1, answer).squeeze(1))
+    return answers
 
 
 @torch.inference_mode()
@@ -79,8 +82,7 @@ def answer_divergences(
     Source:
         palm.md, section 8.
     """
-    _require_one_each(plans, items)
-    normal = _normal(plans)
+    normal = _checked(plans, items)
     reference = reference_plan(n_experts=bank.n_experts)
     divergences: list[Tensor] = []
     for part in _parts(normal, max_num_seqs=max_num_seqs // 2):
@@ -92,13 +94,6 @@ def answer_divergences(
         terms = torch.where(own > -torch.inf, own.exp() * (own - other), 0.0).sum(dim=2)
         divergences += [terms[place, : len(item.answer)] for place, item in enumerate(items[part])]
     return divergences
-
-
-def _require_one_each(plans: Sequence[Plan], items: Sequence[Scored]) -> None:
-    if len(plans) != len(items):
-        raise InvalidInputError(
-            f"There are {len(plans)} plans for {len(items)} answers; give one each."
-        )
 
 
 def _parts(plans: Sequence[Plan], *, max_num_seqs: int) -> Iterator[slice]:
@@ -113,7 +108,12 @@ def _parts(plans: Sequence[Plan], *, max_num_seqs: int) -> Iterator[slice]:
         start = end
 
 
-def _normal(plans: Sequence[Plan]) -> list[Plan]:
+def _checked(plans: Sequence[Plan], items: Sequence[Scored]) -> list[Plan]:
+    """The plans in normal form, one for each answer and none with a controller."""
+    if len(plans) != len(items):
+        raise InvalidInputError(
+            f"There are {len(plans)} plans for {len(items)} answers; give one each."
+        )
     normal = [plan.normal_form() for plan in plans]
     if any(plan.pool.controller is not None for plan in normal):
         raise InvalidInputError(
@@ -139,26 +139,6 @@ def row_log_probs(
     answer = torch.tensor(item.answer, dtype=torch.long, device=log_probs.device)
     index = answer.view(1, -1, 1).expand(len(plan.rows), -1, 1)
     return log_probs.gather(2, index).squeeze(2).T
-
-
-@torch.inference_mode()
-def _chunk(
-    base: Base,
-    bank: AdapterBank,
-    *,
-    plans: Sequence[Plan],
-    items: Sequence[Scored],
-    temperature: float,
-) -> list[Tensor]:
-    normal = _normal(plans)
-    logits = _row_logits(base, bank, plans=normal, items=items, temperature=temperature)
-    pooled = pool_log_probs(logits, RowMap.of(normal, device=base.device))
-    return [
-        pooled[place, : len(item.answer)]
-        .gather(1, torch.tensor(item.answer, dtype=torch.long, device=base.device).unsqueeze(1))
-        .squeeze(1)
-        for place, item in enumerate(items)
-    ]
 
 
 def _row_logits(

@@ -70,7 +70,9 @@ def pool_log_probs(
     if not bool(rows.is_linear.any()):
         joined = zero.index_add(0, rows.owner, log_probs * coefficient)
         return torch.log_softmax(_require_finite(joined), dim=-1)
-    top = _maximum(log_probs, rows.owner, shape)
+    lowest = log_probs.new_full(shape, torch.finfo(torch.float32).min)
+    index = rows.owner.view_as(coefficient).expand_as(log_probs)
+    top = lowest.scatter_reduce(0, index, log_probs, "amax")
     shares = torch.exp(log_probs - top[rows.owner]) * coefficient
     linear = torch.log(zero.index_add(0, rows.owner, shares)) + top
     if bool(rows.is_linear.all()):
@@ -80,12 +82,6 @@ def pool_log_probs(
     is_sole = torch.bincount(rows.owner, minlength=n_requests).eq(1).view_as(is_linear)
     log_linear = torch.where(is_sole, joined, torch.log_softmax(joined, dim=-1))
     return _require_finite(torch.where(is_linear, linear, log_linear))
-
-
-def _maximum(log_probs: Tensor, owner: Tensor, shape: tuple[int, ...]) -> Tensor:
-    lowest = log_probs.new_full(shape, torch.finfo(torch.float32).min)
-    index = owner.view(-1, *(1,) * (log_probs.ndim - 1)).expand_as(log_probs)
-    return lowest.scatter_reduce(0, index, log_probs, "amax")
 
 
 def _require_finite(log_probs: Tensor) -> Tensor:

@@ -148,9 +148,8 @@ class ModelRunner:
     def decode(self, batch: Batch) -> None:
         """Pass the last token of every sequence; the batch has the next token's logits then."""
         batch.cache.extend()
-        batch.logits = self._forward(
-            batch.last_tokens(), batch.cache, batch.coefficients(), batch.sequences
-        )
+        last = [[one.tokens[-1]] for one in batch.requests for _ in range(one.n_sequences)]
+        batch.logits = self._forward(last, batch.cache, batch.coefficients(), batch.sequences)
 
     @torch.inference_mode()
     def cache_prefixes(self, batch: Batch, ended: Iterable[int]) -> None:

@@ -77,12 +77,9 @@ class Session(Protocol):
     def add_request(
         self, request: Request, *, is_traced: bool = False, n_top: int = 0
     ) -> RunningRequest:
-        """Queue a request.
+        """Queue a request; traced, with every row's log-probability of every token.
 
-        Args:
-            request: Prompt, plan, sampling and seed.
-            is_traced: Record every row's log-probability of every token.
-            n_top: Most probable tokens to record at every step.
+        At every step its `n_top` most probable tokens are recorded.
 
         Raises:
             InvalidInputError: the engine cannot execute the request; the message says why.
@@ -164,20 +161,15 @@ def finished(
     session: Session, requests: Sequence[Request], *, is_traced: bool = False
 ) -> list[tuple[RunningRequest, Completion]]:
     """Every request with its completion, in order; raises as `run`."""
-    ends = {
-        running.index: (running, completion_of(running, token))
-        for running, token in run(session, requests, is_traced=is_traced)
-        if token.finish
-    }
+    ends: dict[int, tuple[RunningRequest, Completion]] = {}
+    for running, token in run(session, requests, is_traced=is_traced):
+        if token.finish:
+            completion = Completion(
+                prompt=running.request.prompt,
+                text=running.text.text,
+                tokens=tuple(running.tokens),
+                log_probs=tuple(running.log_probs),
+                finish="stop" if token.finish == "stop" else "length",
+            )
+            ends[running.index] = (running, completion)
     return [ends[index] for index in sorted(ends)]
-
-
-def completion_of(running: RunningRequest, last: Token) -> Completion:
-    """The completion of a request, given its last token."""
-    return Completion(
-        prompt=running.request.prompt,
-        text=running.text.text,
-        tokens=tuple(running.tokens),
-        log_probs=tuple(running.log_probs),
-        finish="stop" if last.finish == "stop" else "length",
-    )

@@ -80,20 +80,16 @@ class VllmAnswer:
             NotCertifiedError: lists were too short for the budget.
         """
         with self.context.cache.held(self._writers):
-            try:
-                self._write()
-            except UnknownModelError as error:
-                if self.log.running.tokens or not self._writers:
-                    raise self._lost(error) from error
-                self.context.cache.reload(self._writers)  # the server was restarted
+            for is_last in (not self._writers, True):
                 try:
                     self._write()
-                except UnknownModelError as second:
-                    raise self._lost(second) from second
-
-    def _lost(self, error: UnknownModelError) -> ProviderError:
-        url = self.context.settings.url
-        return ProviderError(f"The server {url!r} lost a model ({error}).", is_retryable=True)
+                except UnknownModelError as error:
+                    if is_last or self.log.running.tokens:
+                        what = f"{self.context.settings.url!r} lost a model ({error})"
+                        raise ProviderError(f"The server {what}.", is_retryable=True) from error
+                    self.context.cache.reload(self._writers)  # the server was restarted
+                else:
+                    return
 
     def _write(self) -> None:
         sources = {

@@ -97,7 +97,8 @@ class VllmClient:
         `None` where the server does not say.
         """
         with self.connection.errors():
-            return {m.id: _context_length(m) for m in self.connection.client.models.list()}
+            listed: Any = self.connection.client.models.list()
+            return {model.id: getattr(model, "max_model_len", None) for model in listed}
 
     def require_alive(self) -> None:
         """Return when the server says within seconds that it works, otherwise ProviderError."""
@@ -216,8 +217,3 @@ class VllmClient:
 
 def _salt(scope: str) -> dict[str, str]:
     return {"cache_salt": scope} if scope else {}
-
-
-def _context_length(model: Any) -> int | None:
-    length = getattr(model, "max_model_len", None)  # vLLM's own
-    return None if length is None else int(length)
