@@ -53,7 +53,26 @@ def erase_user(database: Database, *, tenant: str = "default", user: str) -> Rec
     """
     if not user:
         raise InvalidInputError("Erasing needs the user's identifier; it is empty.")
-    receipt = _delete(database, tenant=tenant, user=user)
+    receipt, counts = str(uuid.uuid4()), dict[str, int]()
+    with database.writing() as connection:
+        number = find_number(connection, tenant=tenant, name=user, is_locked=True)
+        for table in (feedback, responses, beliefs):
+            own = table.c.user == number
+            query = select(func.count()).select_from(table).where(own)
+            counts[table.name] = connection.execute(query).scalar_one()
+            connection.execute(delete(table).where(own))
+        connection.execute(delete(users).where(users.c.id == number))
+        connection.execute(
+            insert(erasures).values(
+                id=receipt,
+                tenant=tenant,
+                n_rows=sum(counts.values()) + (number is not None),
+                erased_at=time.time(),
+                n_feedback=counts["feedback"],
+                n_responses=counts["responses"],
+                remains=REMAINS,
+            )
+        )
     if n_bytes(database) <= AT_ONCE_BYTES:
         clear_erased(database)
     return list_receipts(database, tenant=tenant, identifier=receipt)[0]
@@ -85,28 +104,3 @@ def list_receipts(
         rows = connection.execute(query).mappings()
         fields = [{str(name): value for name, value in row.items()} for row in rows]
     return [Receipt(**values, is_cleared=values["remains"] == "") for values in fields]
-
-
-def _delete(database: Database, *, tenant: str, user: str) -> str:
-    """Delete the user's rows; the identifier of the receipt."""
-    receipt, counts = str(uuid.uuid4()), dict[str, int]()
-    with database.writing() as connection:
-        number = find_number(connection, tenant=tenant, name=user, is_locked=True)
-        for table in (feedback, responses, beliefs):
-            own = table.c.user == number
-            query = select(func.count()).select_from(table).where(own)
-            counts[table.name] = connection.execute(query).scalar_one()
-            connection.execute(delete(table).where(own))
-        connection.execute(delete(users).where(users.c.id == number))
-        connection.execute(
-            insert(erasures).values(
-                id=receipt,
-                tenant=tenant,
-                n_rows=sum(counts.values()) + (number is not None),
-                erased_at=time.time(),
-                n_feedback=counts["feedback"],
-                n_responses=counts["responses"],
-                remains=REMAINS,
-            )
-        )
-    return receipt

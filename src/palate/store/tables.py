@@ -10,30 +10,16 @@ import time
 from typing import Any
 
 import numpy as np
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Double,
-    ForeignKey,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-)
+import sqlalchemy as sa
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 
 
-class _Json(TypeDecorator[Any]):
+class _Json(sa.TypeDecorator[Any]):
     """A column of JSON text; lists are read as tuples."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: object) -> str | None:  # noqa: ARG002
@@ -43,10 +29,10 @@ class _Json(TypeDecorator[Any]):
         return None if value is None else _tuples(json.loads(value))
 
 
-class _Text(TypeDecorator[str]):
+class _Text(sa.TypeDecorator[str]):
     """A column of text of users, which databases take or refuse alike."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: object) -> str | None:  # noqa: ARG002
@@ -61,10 +47,10 @@ def _storable(value: str) -> str:
     return value
 
 
-class _Vector(TypeDecorator[Any]):
+class _Vector(sa.TypeDecorator[Any]):
     """A column of numbers: read flat, whatever shape was written, and free to change."""
 
-    impl = LargeBinary
+    impl = sa.LargeBinary
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: object) -> bytes:  # noqa: ARG002
@@ -78,99 +64,101 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-metadata = MetaData()
-Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by INTEGER only
+metadata = sa.MetaData()
+Key = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers rows by INTEGER only
 
-tenants = Table(
+tenants = sa.Table(
     "tenants",
     metadata,
-    Column("id", String(64), primary_key=True),
-    Column("created_at", Double, nullable=False, default=time.time),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created_at", sa.Double, nullable=False, default=time.time),
 )
-users = Table(
+users = sa.Table(
     "users",
     metadata,
-    Column("id", Key, primary_key=True, autoincrement=True),
-    Column("tenant", String(64), ForeignKey("tenants.id"), nullable=False),
-    Column("name", _Text, nullable=False),
-    Column("created_at", Double, nullable=False, default=time.time),
-    Column("preference", _Json),  # as the user stated it
-    Column("instruction", _Text),  # in the user's own words
-    Column("forgotten", Integer, nullable=False, default=0),  # feedback up to here is not learned
-    UniqueConstraint("tenant", "name"),
+    sa.Column("id", Key, primary_key=True, autoincrement=True),
+    sa.Column("tenant", sa.String(64), sa.ForeignKey("tenants.id"), nullable=False),
+    sa.Column("name", _Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False, default=time.time),
+    sa.Column("preference", _Json),  # as the user stated it
+    sa.Column("instruction", _Text),  # in the user's own words
+    sa.Column("forgotten", sa.Integer, nullable=False, default=0),  # feedback before: not learned
+    sa.UniqueConstraint("tenant", "name"),
     sqlite_autoincrement=True,  # the number of an erased user is never given again
 )
 
 
-def _owner(**options: Any) -> Column[int]:
+def _owner(**options: Any) -> sa.Column[int]:
     """The user whom a row belongs to and with whom it is erased."""
-    return Column("user", Key, ForeignKey("users.id", ondelete="CASCADE"), **options)
+    return sa.Column("user", Key, sa.ForeignKey("users.id", ondelete="CASCADE"), **options)
 
 
-beliefs = Table(
+beliefs = sa.Table(
     "beliefs",
     metadata,
     _owner(primary_key=True),
-    Column("mean", _Vector, nullable=False),
-    Column("covariance", _Vector, nullable=False),
-    Column("n_observations", Integer, nullable=False),
-    Column("gain", Double, nullable=False),
-    Column("learner", String(64), nullable=False),  # digest of prior and settings
-    Column("is_converged", Boolean, nullable=False),
+    sa.Column("mean", _Vector, nullable=False),
+    sa.Column("covariance", _Vector, nullable=False),
+    sa.Column("n_observations", sa.Integer, nullable=False),
+    sa.Column("gain", sa.Double, nullable=False),
+    sa.Column("learner", sa.String(64), nullable=False),  # digest of prior and settings
+    sa.Column("is_converged", sa.Boolean, nullable=False),
 )
-feedback = Table(
+feedback = sa.Table(
     "feedback",
     metadata,
     _owner(primary_key=True),
-    Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("key", _Text),
-    Column("kind", String(16), nullable=False),
-    Column("features", _Vector, nullable=False),
-    Column("label", Double, nullable=False),
-    Column("group", _Text, nullable=False),
-    Column("created_at", Double, nullable=False, default=time.time),
-    UniqueConstraint("user", "key"),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", _Text),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("features", _Vector, nullable=False),
+    sa.Column("label", sa.Double, nullable=False),
+    sa.Column("group", _Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False, default=time.time),
+    sa.UniqueConstraint("user", "key"),
 )
-responses = Table(
+responses = sa.Table(
     "responses",
     metadata,
-    Column("id", _Text, primary_key=True),
+    sa.Column("id", _Text, primary_key=True),
     _owner(nullable=False, index=True),
-    Column("prompt", _Text, nullable=False),
-    Column("shown", _Json, nullable=False),  # answers
-    Column("features", _Json, nullable=False),  # one vector for each answer, or none yet
-    Column("method", String(64), nullable=False),
-    Column("coefficients", _Json, nullable=False),
-    Column("seed", BigInteger, nullable=False),
-    Column("tokens", _Json, nullable=False),  # token ids of each answer
-    Column("created_at", Double, nullable=False, default=time.time),
+    sa.Column("prompt", _Text, nullable=False),
+    sa.Column("shown", _Json, nullable=False),  # answers
+    sa.Column("features", _Json, nullable=False),  # one vector for each answer, or none yet
+    sa.Column("method", sa.String(64), nullable=False),
+    sa.Column("coefficients", _Json, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("tokens", _Json, nullable=False),  # token ids of each answer
+    sa.Column("created_at", sa.Double, nullable=False, default=time.time),
 )
-api_keys = Table(
+api_keys = sa.Table(
     "api_keys",
     metadata,
-    Column("prefix", String(16), primary_key=True),
-    Column("tenant", String(64), ForeignKey("tenants.id"), nullable=False),
-    Column("label", Text, nullable=False),
-    Column("digest", String(64), nullable=False, unique=True),
-    Column("created_at", Double, nullable=False, default=time.time),
-    Column("is_revoked", Boolean, nullable=False),
-    Column("role", String(16), nullable=False),
-    Column("expires_at", Double),
+    sa.Column("prefix", sa.String(16), primary_key=True),
+    sa.Column("tenant", sa.String(64), sa.ForeignKey("tenants.id"), nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", sa.Double, nullable=False, default=time.time),
+    sa.Column("is_revoked", sa.Boolean, nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("expires_at", sa.Double),
 )
-erasures = Table(
+erasures = sa.Table(
     "erasures",
     metadata,
-    Column("id", String(64), primary_key=True),
-    Column("tenant", String(64), nullable=False),
-    Column("n_rows", Integer, nullable=False),
-    Column("erased_at", Double, nullable=False),
-    Column("n_feedback", Integer, nullable=False),
-    Column("n_responses", Integer, nullable=False),
-    Column("remains", Text, nullable=False),  # in the database's files, and until when; or empty
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("tenant", sa.String(64), nullable=False),
+    sa.Column("n_rows", sa.Integer, nullable=False),
+    sa.Column("erased_at", sa.Double, nullable=False),
+    sa.Column("n_feedback", sa.Integer, nullable=False),
+    sa.Column("n_responses", sa.Integer, nullable=False),
+    sa.Column(
+        "remains", sa.Text, nullable=False
+    ),  # in the database's files, and until when; or empty
 )
-marks = Table(
+marks = sa.Table(
     "marks",
     metadata,
-    Column("name", String(64), primary_key=True),
-    Column("value", Text, nullable=False),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
