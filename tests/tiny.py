@@ -137,9 +137,9 @@ def _add_portfolio(folder: Path) -> None:
 
     from palate.core.types import PayoffTable
     from palate.portfolio.certificate import certify
-    from palate.portfolio.payoffs import exact_payoffs
     from palate.portfolio.record import Record, save_record
     from palate.portfolio.terms import Terms
+    from research.portfolio.exact import exact_payoffs
 
     values = np.array([[0.9, 0.2, 0.3], [0.1, 0.8, 0.3], [0.2, 0.3, 0.7]])
     table = PayoffTable(

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from palate.core.simplex import lattice
-from palate.portfolio.adaptive import SearchSettings, search
+from palate.portfolio.adaptive import SearchSettings
+from research.portfolio.exact import search
 from research.portfolio.tabular import TabularOracle, TabularProblem, yardstick
 
 

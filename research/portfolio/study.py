@@ -18,7 +18,7 @@ from palate.core.files import dump_json
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.core.simplex import lattice
-from palate.portfolio.adaptive import SearchSettings, proposal, search
+from palate.portfolio.adaptive import SearchSettings, proposal
 from palate.portfolio.certificate import certify
 from palate.portfolio.everybody import Stakes, best_members
 from palate.portfolio.grid import ratio_grid_size
@@ -26,6 +26,7 @@ from palate.portfolio.palm import PalmSettings, palm
 from palate.portfolio.payoffs import payoffs_from_measurements
 from palate.portfolio.terms import Terms
 from research.command_line import IsJson, run
+from research.portfolio.exact import search
 from research.portfolio.recentre import recentred
 from research.portfolio.study_methods import TEST_DENOMINATORS, MethodRow, method_rows
 from research.portfolio.tabular import TabularOracle, measured, yardstick

@@ -9,8 +9,9 @@ from numpy import ndarray
 
 from palate.core.seeds import generator_for
 from palate.core.simplex import lattice
-from palate.portfolio.adaptive import SearchSettings, search
+from palate.portfolio.adaptive import SearchSettings
 from palate.portfolio.everybody import Stakes, best_members
+from research.portfolio.exact import search
 from research.portfolio.planned import PlannedSettings, planned
 from research.portfolio.tabular import TabularOracle, TabularProblem, yardstick
 from research.portfolio.tradeoff import MethodName, TradeoffSettings, find, users_losses

@@ -18,7 +18,8 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
-from palate.portfolio.payoffs import Measurements, Payoffs, exact_payoffs
+from palate.portfolio.payoffs import Measurements, Payoffs
+from research.portfolio.exact import exact_payoffs
 
 USERS_PER_BLOCK = 32  # preferences solved at once; keeps the exponentials in a few megabytes
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError, NotCertifiedError
-from palate.portfolio.adaptive import SearchSettings, proposal, search, steps
+from palate.portfolio.adaptive import SearchSettings, proposal, steps
+from research.portfolio.exact import search
 from research.portfolio.tabular import TabularOracle
 
 

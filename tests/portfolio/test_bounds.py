@@ -5,7 +5,8 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
-from palate.portfolio.payoffs import Payoffs, exact_payoffs, normal_quantile, value_bounds
+from palate.portfolio.payoffs import Payoffs, normal_quantile, value_bounds
+from research.portfolio.exact import exact_payoffs
 
 
 def payoffs(values, errors, **more) -> Payoffs:

@@ -5,12 +5,13 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
-from palate.portfolio.adaptive import SearchSettings, search
+from palate.portfolio.adaptive import SearchSettings
 from palate.portfolio.certificate import NOTHING_KNOWN, certify
 from palate.portfolio.gap import mixture_bound
 from palate.portfolio.grid import size_bound
-from palate.portfolio.payoffs import exact_payoffs, payoffs_from_measurements, shifted
+from palate.portfolio.payoffs import payoffs_from_measurements, shifted
 from palate.portfolio.terms import Terms
+from research.portfolio.exact import exact_payoffs, search
 from research.portfolio.tabular import TabularOracle, measured
 
 

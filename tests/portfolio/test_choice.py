@@ -6,9 +6,9 @@ import pytest
 from palate.core.errors import InvalidInputError, NotCertifiedError
 from palate.core.types import PayoffTable
 from palate.portfolio.choice import PortfolioRequest, choose
-from palate.portfolio.payoffs import exact_payoffs
 from palate.portfolio.selection import Cost
 from palate.portfolio.terms import Terms
+from research.portfolio.exact import exact_payoffs
 
 VALUES = [[1.0, 0.0], [0.0, 1.0], [0.7, 0.7], [0.85, 0.4]]
 

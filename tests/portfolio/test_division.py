@@ -3,8 +3,9 @@ import pytest
 
 from palate.core.simplex import lattice
 from palate.core.types import PayoffTable
-from palate.portfolio.adaptive import SearchSettings, proposal, search, steps
+from palate.portfolio.adaptive import SearchSettings, proposal, steps
 from palate.portfolio.division import even_cut, lattice_anchor, lattice_denominator_for
+from research.portfolio.exact import search
 from research.portfolio.tabular import TabularOracle
 
 

@@ -3,13 +3,9 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
-from palate.portfolio.payoffs import (
-    Measurements,
-    exact_payoffs,
-    payoffs_from_measurements,
-    shifted,
-)
+from palate.portfolio.payoffs import Measurements, payoffs_from_measurements, shifted
 from research.portfolio.baselines import subset
+from research.portfolio.exact import exact_payoffs
 
 
 def measurements(rewards, kl, **more) -> Measurements:

@@ -8,9 +8,9 @@ from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
 from palate.core.files import hash_value
 from palate.core.types import PayoffTable
 from palate.portfolio.choice import PortfolioRequest, choose
-from palate.portfolio.payoffs import exact_payoffs
 from palate.portfolio.record import differences, load_record, save_record, verify_record
 from palate.portfolio.terms import Terms
+from research.portfolio.exact import exact_payoffs
 
 
 @pytest.fixture

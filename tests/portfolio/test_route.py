@@ -7,9 +7,9 @@ from palate.core.errors import InvalidInputError, InvalidPreferenceError
 from palate.core.plan import member_plan, output_soup_plan
 from palate.core.types import PayoffTable
 from palate.portfolio.choice import PortfolioRequest, choose
-from palate.portfolio.payoffs import exact_payoffs
 from palate.portfolio.route import Router, router_from_record
 from palate.portfolio.terms import Terms
+from research.portfolio.exact import exact_payoffs
 
 
 @pytest.fixture

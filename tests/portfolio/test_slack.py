@@ -9,9 +9,10 @@ from scipy.special import logsumexp
 from palate.core.errors import InvalidInputError
 from palate.core.types import PayoffTable
 from palate.portfolio.certificate import certify
-from palate.portfolio.payoffs import Measurements, exact_payoffs, payoffs_from_measurements
+from palate.portfolio.payoffs import Measurements, payoffs_from_measurements
 from palate.portfolio.slack import LEAST_SLACK, Answers, estimate_slack, with_slacks
 from palate.portfolio.terms import Terms
+from research.portfolio.exact import exact_payoffs
 
 WANTED = np.array([0.5, 0.3, 0.2])
 

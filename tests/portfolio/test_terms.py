@@ -5,8 +5,9 @@ import pytest
 
 from palate.core.errors import InvalidInputError, NotCertifiedError
 from palate.core.types import PayoffTable
-from palate.portfolio.payoffs import Payoffs, exact_payoffs, normal_quantile
+from palate.portfolio.payoffs import Payoffs, normal_quantile
 from palate.portfolio.terms import Terms, admissible, compare
+from research.portfolio.exact import exact_payoffs
 
 VALUES = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.6]]
 

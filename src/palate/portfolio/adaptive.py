@@ -56,15 +56,6 @@ class Proposal:
     stop: StopReason | None  # why no further policy is worth making
 
 
-def search(oracle: Oracle, settings: SearchSettings) -> Proposal:
-    """The last state of `steps`."""
-    states = steps(oracle, settings)
-    state = next(states)
-    for later in states:
-        state = later
-    return state
-
-
 def steps(oracle: Oracle, settings: SearchSettings) -> Iterator[Proposal]:
     """Make policies one by one; yields after the unit vectors and after every further policy.
 

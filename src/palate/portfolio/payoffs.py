@@ -141,14 +141,6 @@ def payoffs_from_measurements(measurements: Measurements) -> Payoffs:
     return payoffs
 
 
-def exact_payoffs(table: PayoffTable) -> Payoffs:
-    """A table without level error, known optima or missing values."""
-    n_objectives = len(table.objectives)
-    payoffs = Payoffs(table, np.zeros(n_objectives), np.zeros((0, n_objectives)), np.zeros(0))
-    require_payoffs(payoffs)
-    return payoffs
-
-
 def shifted(payoffs: Payoffs, offset: float) -> Payoffs:
     """Every value and optimum plus `offset`: moves multiplicative gaps only (palm.md P10)."""
     low_high = payoffs.reward_range

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.portfolio.payoffs import exact_payoffs
 from research.portfolio.baselines import PoolOracle, inward, random_anchors, uniform_anchors
+from research.portfolio.exact import exact_payoffs
 from research.portfolio.tabular import TabularOracle
 
 

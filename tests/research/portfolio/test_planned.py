@@ -3,8 +3,9 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
-from palate.portfolio.adaptive import SearchSettings, search
+from palate.portfolio.adaptive import SearchSettings
 from palate.portfolio.everybody import Stakes, best_members
+from research.portfolio.exact import search
 from research.portfolio.planned import PlannedSettings, planned, planned_members
 from research.portfolio.tabular import TabularOracle
 

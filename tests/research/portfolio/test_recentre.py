@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from palate.core.simplex import lattice
-from palate.portfolio.adaptive import SearchSettings, search
+from palate.portfolio.adaptive import SearchSettings
 from palate.portfolio.everybody import Stakes, best_members
+from research.portfolio.exact import search
 from research.portfolio.recentre import centre, foreseen_losses, mean_centres, recentred
 from research.portfolio.tabular import TabularOracle, TabularProblem
 
