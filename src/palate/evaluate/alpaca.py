@@ -163,7 +163,13 @@ def read_rates(path: Path, *, generator: str | None = None) -> AlpacaRates:
         FormatError: an entry lacks an output or holds no preference.
     """
     rows = _rows(path, what="annotations file")
-    ours = generator or _second_of_all(rows, path)
+    names = {generator} if generator else {str(row.get("generator_2")) for row in rows}
+    if len(names) != 1 or names == {"None"}:
+        raise InvalidInputError(
+            f"The second outputs of {str(path)!r} are by {', '.join(sorted(names))}; say whose "
+            "wins are counted."
+        )
+    (ours,) = names
     own = [row for row in rows if ours in (row.get("generator_1"), row.get("generator_2"))]
     if not own:
         raise InvalidInputError(f"Nothing in {str(path)!r} was written by {ours!r}; name another.")
@@ -212,16 +218,6 @@ def _judgment(row: Mapping[str, Any], ours: str, *, place: str) -> Judgment | No
     if row.get("generator_2") == ours:
         return Judgment(str(row["instruction"]), for_second, longer_second)
     return Judgment(str(row["instruction"]), 1.0 - for_second, -longer_second)
-
-
-def _second_of_all(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
-    names = {str(row.get("generator_2")) for row in rows}
-    if len(names) != 1 or names == {"None"}:
-        raise InvalidInputError(
-            f"The second outputs of {str(path)!r} are by {', '.join(sorted(names))}; say whose "
-            "wins are counted."
-        )
-    return names.pop()
 
 
 def _rows(path: Path, *, what: str) -> list[dict[str, Any]]:

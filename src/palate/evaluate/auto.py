@@ -55,13 +55,18 @@ def auto_report(cells: Cells) -> AutoReport | None:
         return None
     shapes = compare.by_shape(cells)
     rows = _rows(shapes)
+    groups, everything = dict(shapes), shapes["all"]
+    taken = [taken_of(row) for row in everything.rows[AUTO]]
+    for method in dict.fromkeys(taken):
+        groups[f"took {method}"] = everything.where([other == method for other in taken])
+    promises = [_group(name, some) for name, some in groups.items()]
     return AutoReport(
         rows=tuple(rows),
         taken={
             shape: dict(Counter(taken_of(row) for row in one.rows[AUTO]).most_common())
             for shape, one in shapes.items()
         },
-        calibration=tuple(_promises(shapes)),
+        calibration=tuple(one for one in promises if one is not None),
         sentences=tuple(sentence for row in rows for sentence in _sentences(row)),
     )
 
@@ -126,15 +131,6 @@ def _as_text(one: compare.Compared) -> str:
     state = "significantly worse" if one.is_significant else "not significantly different"
     is_zero = one.interval.estimate == 0 and not one.is_significant
     return f"{'+0.000' if is_zero else compare.signed_text(one.interval)}, {state}"
-
-
-def _promises(shapes: Mapping[str, Cells]) -> list[Promise]:
-    groups, everything = dict(shapes), shapes["all"]
-    taken = [taken_of(row) for row in everything.rows[AUTO]]
-    for one in dict.fromkeys(taken):
-        groups[f"took {one}"] = everything.where([other == one for other in taken])
-    promises = [_group(name, cells) for name, cells in groups.items()]
-    return [one for one in promises if one is not None]
 
 
 def _group(name: str, cells: Cells) -> Promise | None:

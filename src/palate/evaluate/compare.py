@@ -166,23 +166,18 @@ class Budget:
 def frontier(cells: Cells) -> list[Budget]:
     """One row per number of passes that some method takes, fewest first."""
     passes = {method: passes_of(cells, method) for method in cells.methods if is_choice(method)}
-    return [_budget(cells, passes, limit) for limit in _limits(sorted(passes.values()))]
+    limits: list[float] = []  # the larger of those numbers that are one
+    for value in sorted(passes.values()):
+        if limits and value - limits[-1] <= SAME_PASSES:
+            limits[-1] = value
+        else:
+            limits.append(value)
+    return [_budget(cells, passes, limit) for limit in limits]
 
 
 def best_within(cells: Cells, methods: Sequence[str]) -> str | None:
     """The method of the highest mean utility; the first of equals."""
     return max(methods, key=lambda method: float(cells.utility(method).mean()), default=None)
-
-
-def _limits(passes: Sequence[float]) -> list[float]:
-    """Numbers of passes, the larger of those that are one."""
-    limits: list[float] = []
-    for value in passes:
-        if limits and value - limits[-1] <= SAME_PASSES:
-            limits[-1] = value
-        else:
-            limits.append(value)
-    return limits
 
 
 def _budget(cells: Cells, passes: dict[str, float], limit: float) -> Budget:

@@ -116,18 +116,11 @@ def evaluate_library(  # noqa: PLR0913  the face's signature: one call says ever
 ) -> Evaluated:
     """Compare methods of an opened library, in this process, and write the report.
 
-    Args:
-        library: Decides and answers.
-        users: Name to preference; or objects with a name, a preference and, if they have one, an
-            instruction.
-        prompts: That nothing was trained on.
-        methods: Names (`METHOD`, `METHOD@N`, `METHOD+best-of-N`), or objects of your own. The base
-            is measured too, whether it is named or not: gains are over it.
-        output_dir: Folder of results and report; goes on where it stopped.
-        judge: Judges answers; by default the library's rewards fitted on the half of the pairs that
-            its experts' rewards never saw.
-        seed: Random seed of the answers.
-        max_tokens: Longest answer.
+    Users are names with preferences, or objects with a name, a preference and, if they have one, an
+    instruction; prompts are some that nothing was trained on. Methods are names (`METHOD`,
+    `METHOD@N`, `METHOD+best-of-N`), or objects of your own; the base is measured too, whether it is
+    named or not: gains are over it. In `output_dir` it goes on where it stopped. The default judge
+    is the library's rewards fitted on the half of the pairs that its experts' rewards never saw.
 
     Raises:
         InvalidInputError: a method is unknown, the library lacks what it needs, there are no users

@@ -19,7 +19,6 @@ from palate.evaluate.plots.charts import (
 )
 from palate.evaluate.plots.theme import as_page_svg
 from palate.evaluate.report import Report
-from palate.evaluate.tables import CurvePoint
 
 
 def render_page(report: Report) -> str:
@@ -143,11 +142,19 @@ def _learning(report: Report) -> str:
         )
         if score is not None and score.gain is not None
     ]
-    methods = dict.fromkeys(point.method for point in report.learning)
-    lines = [
-        _line(entry_of(one).title, [p for p in report.learning if p.method == one])
-        for one in methods
-    ]
+    lines: list[Line] = []
+    for method in dict.fromkeys(point.method for point in report.learning):
+        points = [point for point in report.learning if point.method == method]
+        intervals = [point.difference.interval for point in points]
+        lines.append(
+            Line(
+                entry_of(method).title,
+                [point.n_comparisons for point in points],
+                [one.estimate for one in intervals],
+                [one.low for one in intervals],
+                [one.high for one in intervals],
+            )
+        )
     figure = lines_figure(
         lines,
         x_label="comparisons by the user",
@@ -155,14 +162,3 @@ def _learning(report: Report) -> str:
         levels=levels,
     )
     return as_page_svg(figure, label="Gain by number of comparisons")
-
-
-def _line(name: str, points: list[CurvePoint]) -> Line:
-    intervals = [point.difference.interval for point in points]
-    return Line(
-        name,
-        [point.n_comparisons for point in points],
-        [one.estimate for one in intervals],
-        [one.low for one in intervals],
-        [one.high for one in intervals],
-    )

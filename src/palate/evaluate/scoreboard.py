@@ -95,6 +95,11 @@ def _score(
     log_ratios = [row.log_ratio for row in rows if row.log_ratio is not None]
     is_read = [row.is_well_formed for row in rows if row.is_well_formed is not None]
     names = sorted({fact.name for fact in facts})
+    wanted: dict[str, list[float]] = {}
+    for row in rows:
+        for objective, share in preferences[row.user].items():
+            if share > 0:
+                wanted.setdefault(objective, []).append(row.rewards[objective])
     return MethodScore(
         method=method,
         utility=utility_of(cells, method),
@@ -107,7 +112,7 @@ def _score(
         percent_of_bespoke=_share(cells, method),
         worst_user=min(cells.by_user(utility).values()),
         worst_tenth=worst_share_mean(cells.by_user_and_seed(utility), share=WORST_SHARE),
-        rewards=_wanted_rewards(cells, method, preferences),
+        rewards={objective: float(np.mean(values)) for objective, values in wanted.items()},
         well_formed=float(np.mean(is_read)) if len(is_read) == len(rows) else None,
         kl=bootstrap_interval(
             log_ratios, generator=generator_for(0, "kl", method), **cells.clusters
@@ -147,17 +152,6 @@ def _share(cells: Cells, method: str) -> BespokeShare | None:
     return bespoke_share(
         means[0], base=means[1], ceiling=means[2], generator=generator_for(0, "bespoke", method)
     )
-
-
-def _wanted_rewards(
-    cells: Cells, method: str, preferences: Mapping[str, Mapping[str, float]]
-) -> dict[str, float]:
-    rewards: dict[str, list[float]] = {}
-    for row in cells.rows[method]:
-        for objective, share in preferences[row.user].items():
-            if share > 0:
-                rewards.setdefault(objective, []).append(row.rewards[objective])
-    return {objective: float(np.mean(values)) for objective, values in rewards.items()}
 
 
 def _diversity(cells: Cells, method: str) -> dict[str, float]:
