@@ -61,13 +61,7 @@ _N_TILTS = 64  # rollouts that an expert's tilt is measured on
 class Builder:
     """A library with rollouts and rewards, its base, and the training of experts.
 
-    Attributes:
-        settings: The run file.
-        base: The loaded base model.
-        library: The library as it is now; it gains an expert with every new anchor.
-        rollouts: The base's scored answers.
-        reward: The rewards that scored them.
-        trained: Experts trained since the builder opened, in order.
+    Its `library` gains an expert with every new anchor.
     """
 
     def __init__(self, settings: RunSettings, base: Base, library: LibraryFolder) -> None:
@@ -75,9 +69,13 @@ class Builder:
         self.settings = settings
         self.base = base
         self.library, self.rollouts, self.reward = _with_rollouts(library, settings, base)
-        self.trained: list[str] = []
+        self.trained: list[str] = []  # since the builder opened, in order
         self._round = 1
-        self._forget_stale()
+        # experts of other settings are dropped, so that a library never mixes the two
+        records = self.library.manifest.experts
+        current = tuple(row.anchor.name for row in records if self.has(row.anchor))
+        if len(current) < len(records):
+            self.keep(current)
 
     @property
     def reward_key(self) -> str:
@@ -147,13 +145,6 @@ class Builder:
     def keep(self, names: tuple[str, ...]) -> None:
         """Leave only these experts in the library, in this order."""
         self.library = self.library.with_experts_of(names)
-
-    def _forget_stale(self) -> None:
-        """Drop experts of other settings, so that a library never mixes the two."""
-        records = self.library.manifest.experts
-        current = tuple(row.anchor.name for row in records if self.has(row.anchor))
-        if len(current) < len(records):
-            self.keep(current)
 
     @cached_property
     def _probe(self) -> tuple[Sequences, Float[ndarray, " answers"]]:
@@ -248,10 +239,7 @@ def open_builder(
 ) -> Builder:
     """The builder of a run file, in the folder `out`; goes on where an earlier build stopped.
 
-    Args:
-        settings: The run file.
-        out: Folder of the library.
-        reward_funcs: By objective, rewards that are Python functions.
+    `reward_funcs` are, by objective, rewards that are Python functions.
 
     Raises:
         InvalidInputError: a setting, a file, a reward or a folder is not as it must be.
@@ -272,7 +260,15 @@ def open_builder(
     most = settings.rollouts.max_completion_length
     require_answers_fit(base, most, key="rollouts.max_completion_length")
     before = LibraryFolder.open(out).manifest if (out / MANIFEST).is_file() else None
-    library = LibraryFolder.create(out, _manifest(settings, base))
+    manifest = Manifest(
+        base=base_record(settings.model_name_or_path, base),
+        objectives=settings.named_objectives(),
+        beta=settings.training.beta,
+        seed=settings.seed,
+        versions={name: version(name) for name in _PACKAGES},
+        config=settings.model_dump(mode="json"),
+    )
+    library = LibraryFolder.create(out, manifest)
     builder = Builder(settings, base, replace(library, reward_funcs=functions))
     if before is not None:
         for sentence in dropped_experts_note(before, builder.library.manifest):
@@ -308,17 +304,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(entry, f"{prefix}{key}.")
         else:
             yield prefix + key, entry
-
-
-def _manifest(settings: RunSettings, base: Base) -> Manifest:
-    return Manifest(
-        base=base_record(settings.model_name_or_path, base),
-        objectives=settings.named_objectives(),
-        beta=settings.training.beta,
-        seed=settings.seed,
-        versions={name: version(name) for name in _PACKAGES},
-        config=settings.model_dump(mode="json"),
-    )
 
 
 def _with_rollouts(

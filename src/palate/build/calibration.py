@@ -56,25 +56,17 @@ Entry = tuple[str, int]  # a method and its number of candidates
 
 
 class CalibrationSettings(Settings):
-    """How methods are measured when a library is built.
+    """How methods are measured when a library is built."""
 
-    Attributes:
-        prompts: File or list of prompts; without it prompts are held back from the run's.
-        n_prompts: How many are answered by every method for every preference of the grid.
-        max_points: Most preferences of the grid: the lattice with the largest denominator that has
-            no more.
-        temperature: At which answers are sampled; give the one that users are served with.
-        strength: Of soups; `None` measures it.
-        methods: Which are measured, such as `prompt` or `best-of-n@4`; empty measures every method
-            that the library can serve.
-    """
-
+    # file or list of prompts; without it prompts are held back from the run's
     prompts: str | tuple[str, ...] | None = None
+    # how many are answered by every method for every preference of the grid
     n_prompts: int = Field(default=24, ge=MIN_PROMPTS)
+    # most preferences: the grid is the lattice with the largest denominator that has no more
     max_points: int = Field(default=60, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    strength: float | None = Field(default=None, gt=0)
-    methods: tuple[str, ...] = ()
+    temperature: float = Field(default=1.0, gt=0)  # give the one that users are served with
+    strength: float | None = Field(default=None, gt=0)  # of soups; `None` measures it
+    methods: tuple[str, ...] = ()  # such as `best-of-n@4`; empty: all that the library can serve
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,16 +131,8 @@ def calibrate_methods(
     """Measure the methods that `methods.json` lacks, and write it after each of them.
 
     Rows that were measured in the same library with the same settings stay, so an interrupted
-    measurement goes on where it stopped.
-
-    Args:
-        library: A library with everything that its methods need.
-        prompts: Calibration prompts, at least `MIN_PROMPTS`, that no expert was trained on.
-        settings: Size of the grid.
-        max_tokens: Longest answer.
-        entries: Methods with their numbers of candidates; those that the library cannot serve are
-            left out.
-        seed: Random seed of the answers.
+    measurement goes on where it stopped. No expert was trained on the prompts; entries are methods
+    with their numbers of candidates, and those that the library cannot serve are left out.
 
     Raises:
         InvalidInputError: there are too few prompts.

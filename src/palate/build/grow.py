@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
-from numpy import ndarray
 
 from palate.build.builder import Builder
 from palate.build.oracles import BASE_POLICY, ModelOracle, Prices, maker, some_prompts
@@ -61,6 +59,8 @@ class Grown:
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain data."""
         certificate = self.record.certified.certificate
+        values, members = self.record.payoffs.table.values, self.record.indices()
+        is_whole = len(members) == len(values)  # then nothing is lost by the estimates
         return {
             "members": list(self.record.members),
             "policies": list(self.policies),
@@ -68,7 +68,9 @@ class Grown:
             "search_gap": self.search_gap,
             "statement": loss_sentence(certificate, n_policies=self.record.payoffs.n_policies),
             "additive_gap": certificate.additive_gap,
-            "estimated_gap": _estimated_gap(self.record),
+            "estimated_gap": None
+            if is_whole
+            else additive_gap(members=values[members], rows=values).value,
             "kind": certificate.kind,
             "confidence": certificate.confidence,
             "worst_preference": list(certificate.worst_preference),
@@ -86,12 +88,21 @@ def grow(builder: Builder, settings: PortfolioSettings) -> Grown:
     require_growable(builder.settings, settings)
     prompts = _prompts(builder.settings, settings)
     folder = builder.library.folder
-    oracle = ModelOracle(
-        maker(settings.oracle, builder),
-        Prices(builder, _estimator(builder, settings, prompts), folder / POLICIES),
-        beta=settings.beta,
+    estimator = PayoffEstimator(
+        base=builder.base,
+        prompts=prompts,
+        reward=builder.reward,
+        reward_key=builder.reward_key,
+        n_answers=settings.n_answers,
+        max_tokens=builder.settings.rollouts.max_completion_length,
+        seed=derive_seed(builder.settings.seed, "portfolio"),
+        temperature=builder.settings.calibration.temperature,
     )
-    first, second = _halves(len(prompts), seed=builder.settings.seed)
+    prices = Prices(builder, estimator, folder / POLICIES)
+    oracle = ModelOracle(maker(settings.oracle, builder), prices, beta=settings.beta)
+    order = generator_for(builder.settings.seed, "portfolio halves").permutation(len(prompts))
+    middle = len(prompts) // 2
+    first, second = np.sort(order[:middle]), np.sort(order[middle:])  # choose, then certify
     names, stop, gap = _searched(replace(oracle, part=first), settings)
     names = _with_known(oracle, builder, settings, names)
     measurements = oracle.measurements(names)
@@ -158,27 +169,6 @@ def _prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[str, ...]:
     return tuple(pool[k] for k in sorted(order))
 
 
-def _estimator(
-    builder: Builder, settings: PortfolioSettings, prompts: tuple[str, ...]
-) -> PayoffEstimator:
-    return PayoffEstimator(
-        base=builder.base,
-        prompts=prompts,
-        reward=builder.reward,
-        reward_key=builder.reward_key,
-        n_answers=settings.n_answers,
-        max_tokens=builder.settings.rollouts.max_completion_length,
-        seed=derive_seed(builder.settings.seed, "portfolio"),
-        temperature=builder.settings.calibration.temperature,
-    )
-
-
-def _halves(n_prompts: int, *, seed: int) -> tuple[Int[ndarray, " half"], Int[ndarray, " half"]]:
-    """Indices of the prompts that choose and of those that certify."""
-    order = generator_for(seed, "portfolio halves").permutation(n_prompts)
-    return np.sort(order[: n_prompts // 2]), np.sort(order[n_prompts // 2 :])
-
-
 def _searched(
     oracle: ModelOracle, settings: PortfolioSettings
 ) -> tuple[tuple[str, ...], str, float | None]:
@@ -218,11 +208,3 @@ def _with_known(
         known = [oracle.policy(a.vector()) for a in anchors if not a.is_signed]
     oracle.policies[BASE_POLICY.name] = BASE_POLICY
     return tuple(dict.fromkeys([*names, *known, BASE_POLICY.name]))
-
-
-def _estimated_gap(record: Record) -> float | None:
-    """The members' additive gap to the whole table by the estimates; `None` if all are members."""
-    values = record.payoffs.table.values
-    if len(record.members) == len(values):
-        return None
-    return additive_gap(members=values[record.indices()], rows=values).value

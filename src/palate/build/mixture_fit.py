@@ -194,7 +194,12 @@ def task_for(
         temperature=settings.judge_temperature,
         is_raw=settings.reward == "raw",
     )
-    return Task(engine, wording, judge, _prompts(opened, run), combinations)
+    if run.prompts is not None:
+        prompts = read_prompts(run.prompts)
+    else:
+        rows = read_rollouts(opened.files.rollouts_path, objectives=manifest.objective_names)
+        prompts = tuple(dict.fromkeys(row.prompt for row in rows))
+    return Task(engine, wording, judge, prompts, combinations)
 
 
 def combinations_of(
@@ -240,14 +245,6 @@ def _measured(
         is_uniform=is_uniform,
     )
     return summarise(samples)
-
-
-def _prompts(opened: Library, run: MixtureRun) -> tuple[str, ...]:
-    if run.prompts is not None:
-        return read_prompts(run.prompts)
-    names = opened.manifest.objective_names
-    rows = read_rollouts(opened.files.rollouts_path, objectives=names)
-    return tuple(dict.fromkeys(row.prompt for row in rows))
 
 
 def _fill(

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 
 from palate.build.payoff_estimator import PayoffEstimator
@@ -25,7 +23,6 @@ from palate.core.progress import progress_of
 from palate.core.settings import Settings
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
-from palate.library.manifest import Manifest
 from palate.library.rewards import library_rewards
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
 from palate.portfolio.slack import Answers, with_slacks
@@ -124,19 +121,27 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
         require_ray()
     manifest = LibraryFolder.open(folder).manifest  # workers open the base
     policies = (BASE, *manifest.expert_names)
-    chunks = _chunks(prompts, settings.chunk_prompts)
+    size = settings.chunk_prompts
+    chunks = [tuple(prompts[k : k + size]) for k in range(0, len(prompts), size)]
+    if len(chunks) > 1 and len(chunks[-1]) < MIN_CHUNK:  # too small for the estimator
+        last = chunks.pop()
+        chunks[-1] = (*chunks[-1], *last)
     cells: list[Cell] = [(policy, chunk) for policy in policies for chunk in chunks]
     run = _through_ray if settings.workers else _here
     payoffs_of_cells = run(folder, cells, settings)
     n = len(chunks)
     per_policy = [payoffs_of_cells[k * n : (k + 1) * n] for k in range(len(policies))]
+    anchors = [manifest.expert(name).anchor for name in manifest.expert_names]
+    unknown = np.full(len(manifest.objective_names), np.nan)  # where no preference describes one
     measurements = Measurements(
         objectives=manifest.objective_names,
         policies=policies,
         rewards=np.array([[r for cell in row for r in cell["rewards"]] for row in per_policy]),
         kl=np.array([[v for cell in row for v in cell["kl"]] for row in per_policy]),
         beta=settings.beta or manifest.beta,
-        preferences=_preferences(manifest),
+        preferences=np.array(
+            [unknown, *(unknown if one.is_signed else one.vector() for one in anchors)]
+        ),
     )
     payoffs = with_slacks(
         payoffs_from_measurements(measurements), [_answers(row) for row in per_policy]
@@ -148,27 +153,11 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
     return PayoffRun(payoffs, measurements, answers, len(cells))
 
 
-def _preferences(manifest: Manifest) -> Float[ndarray, "policies objectives"]:
-    """Preferences of the base and the experts; NaN where no preference describes one."""
-    anchors = [manifest.expert(name).anchor for name in manifest.expert_names]
-    unknown = np.full(len(manifest.objective_names), np.nan)
-    return np.array([unknown, *(unknown if a.is_signed else a.vector() for a in anchors)])
-
-
 def _answers(cells: Sequence[Payoff]) -> Answers | None:
     """One policy's answers one by one, where there are several to each prompt."""
     rewards = [row for cell in cells for row in cell["answer_rewards"]]
     log_ratios = [row for cell in cells for row in cell["log_ratios"]]
     return Answers(np.array(rewards), np.array(log_ratios)) if rewards else None
-
-
-def _chunks(prompts: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """Prompts in order; a last chunk that is too small for the estimator joins the one before."""
-    chunks = [tuple(prompts[k : k + size]) for k in range(0, len(prompts), size)]
-    if len(chunks) > 1 and len(chunks[-1]) < MIN_CHUNK:
-        last = chunks.pop()
-        chunks[-1] = (*chunks[-1], *last)
-    return chunks
 
 
 def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Payoff]:

@@ -119,24 +119,21 @@ def shown_log_ratios(
     ratios = np.full((len(shown), len(names)), np.nan)
     for place, answer in enumerate(shown):
         if answer.log_ratios:
-            ratios[place] = _given(dict(answer.log_ratios), names)
+            named = dict(answer.log_ratios)
+            wrong = [f"the unknown expert {name!r}" for name in named if name not in names]
+            wrong += [f"nothing of {name!r}" for name in names if name not in named]
+            if wrong:
+                raise InvalidCoefficientsError(
+                    f"The log-ratios of an answer name {wrong[0]}; the experts are "
+                    f"{', '.join(names)}."
+                )
+            ratios[place] = [named[name] for name in names]
     missing = [place for place, answer in enumerate(shown) if not answer.log_ratios]
     if missing:
         items = [scored_text(base, shown[at].prompt, shown[at].text) for at in missing]
         with progress_of("score answers, experts") as report:
             ratios[missing] = log_ratios(base, library.expert_folders(), items, on_step=report)
     return ratios
-
-
-def _given(named: dict[str, float], names: tuple[str, ...]) -> list[float]:
-    unknown = [name for name in named if name not in names]
-    missing = [name for name in names if name not in named]
-    if unknown or missing:
-        what = f"the unknown expert {unknown[0]!r}" if unknown else f"nothing of {missing[0]!r}"
-        raise InvalidCoefficientsError(
-            f"The log-ratios of an answer name {what}; the experts are {', '.join(names)}."
-        )
-    return [named[name] for name in names]
 
 
 def _with_population(
