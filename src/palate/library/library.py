@@ -219,12 +219,8 @@ class Library:
     ) -> Score:
         """Log-probabilities of a given answer under the plan that a method decides on.
 
-        Args:
-            prompt: A text or a conversation.
-            completion: The answer.
-            method: A name in `methods`, or an object of your own.
-            is_ended: Count the end token as part of the answer.
-            **known: As in `generate`.
+        The prompt is a text or a conversation, `known` as in `generate`, the method a name in
+        `methods` or an object of your own. `is_ended` counts the end token as part of the answer.
 
         Raises:
             InvalidInputError: see `decide`.
@@ -235,12 +231,9 @@ class Library:
     def export_adapter(
         self, preference: Mapping[str, float], out: str | Path, *, rank: int | None = None
     ) -> Merged:
-        """One PEFT adapter for a preference, for peft, vLLM and LoRAX.
+        """One PEFT adapter for a preference, shares by objective, for peft, vLLM and LoRAX.
 
-        Args:
-            preference: Shares by objective.
-            out: New folder.
-            rank: Largest rank of the result; `None` is exact.
+        `out` is a new folder; `rank` the largest rank of the result, where `None` is exact.
 
         Raises:
             InvalidInputError: `out` exists, or the preference is off the simplex.
@@ -251,8 +244,7 @@ class Library:
     def serve(self, **options: Unpack[ServeOptions]) -> None:
         """Serve the library to OpenAI's clients until a signal ends it.
 
-        Args:
-            **options: `store`, `host`, `port`, `engine` and `settings`; see `ServeOptions`.
+        The options are `store`, `host`, `port`, `engine` and `settings`; see `ServeOptions`.
 
         Raises:
             InvalidInputError: the address is public and there are no keys.
