@@ -27,15 +27,8 @@ from palate.serve.errors import ApiError
 from palate.serve.explain import explain
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
+from palate.serve.wire import palate as wire
 from palate.serve.wire.chat import ChatIn, CompletionIn, Usage
-from palate.serve.wire.palate import (
-    EngineOut,
-    Explained,
-    LearningState,
-    PalateIn,
-    PalateOut,
-    UtilityOut,
-)
 from palate.serve.worker import Event, Job
 from palate.store.responses import Response, record_response
 
@@ -56,7 +49,7 @@ class Answering:
     decision: Decision  # the first answer's; all of one request have the same number of candidates
     seed: int
     n_own_tokens: int = 0  # of the prompt, in whole blocks, that this user sent before
-    learning: LearningState = "nothing"  # how answers use what was learned of the user
+    learning: wire.LearningState = "nothing"  # how answers use what was learned of the user
     n_feedback: int = 0  # items of feedback that the belief rests on
     prompt: str = ""  # the request's own messages as text, without what a method added to them
     jobs: list[Job] = field(default_factory=list[Job])  # candidates of an answer side by side
@@ -192,7 +185,7 @@ def as_text(served: Served, messages: Messages) -> Messages:
 
 async def finish(
     served: Served, answering: Answering, *, is_explained: bool
-) -> list[Explained | None]:
+) -> list[wire.Explained | None]:
     """Record the answers to a named user, for feedback; the tokens' authors, if wanted."""
     answers, decision = answering.answers, answering.decision
     for running in answers:
@@ -215,16 +208,16 @@ async def finish(
         return [None] * len(answers)
     base, bank = served.library.base, served.library.bank
     return await served.worker.call(
-        lambda: [Explained(tokens=explain(base, bank, running)) for running in answers]
+        lambda: [wire.Explained(tokens=explain(base, bank, running)) for running in answers]
     )
 
 
-def palate_out(served: Served, answering: Answering, *, is_waiting: bool = False) -> PalateOut:
+def palate_out(served: Served, answering: Answering, *, is_waiting: bool = False) -> wire.PalateOut:
     """How the answers came about, as far as it is known by now."""
     decision, utility = answering.decision, answering.decision.predicted_utility
     accounts = [served.worker.report(running) for running in answering.candidates]
     reports = [report for report in accounts if report is not None]
-    return PalateOut(
+    return wire.PalateOut(
         response=answering.id if answering.user else None,
         user=answering.user,
         method=decision.method,
@@ -234,7 +227,7 @@ def palate_out(served: Served, answering: Answering, *, is_waiting: bool = False
         certified_loss=decision.certified_loss,
         predicted_utility=None
         if utility is None
-        else UtilityOut(estimate=utility.estimate, low=utility.low, high=utility.high),
+        else wire.UtilityOut(estimate=utility.estimate, low=utility.low, high=utility.high),
         n_candidates=decision.n_candidates,
         lead=min((best.lead for best in answering.best.values()), default=None),
         n_passes=decision.n_passes,
@@ -330,8 +323,8 @@ def _require_short(served: Served, messages: Messages) -> None:
 
 
 async def _known_of(
-    served: Served, tenant: str, user: str | None, palate: PalateIn
-) -> tuple[Known, LearningState, int]:
+    served: Served, tenant: str, user: str | None, palate: wire.PalateIn
+) -> tuple[Known, wire.LearningState, int]:
     """What a method may decide from, whether a belief is in it, and the feedback it rests on."""
     given = Known(
         preference=palate.preference,
@@ -354,11 +347,11 @@ async def _known_of(
 
 def engine_out(
     name: str, reports: Sequence[ExecutionReport], *, experts: Sequence[str]
-) -> EngineOut:
+) -> wire.EngineOut:
     """Bounds on several answers to one request: the largest of each kind."""
     rows, bounds = reports[0].coefficients, [one.rounding_bound for one in reports]
     known = [bound for bound in bounds if bound is not None]
-    return EngineOut(
+    return wire.EngineOut(
         name=name,
         coefficients=dict(zip(experts, rows[0], strict=True)) if len(rows) == 1 else None,
         parameter_change=max(one.parameter_change for one in reports),

@@ -23,15 +23,6 @@ from palate.serve.state import Served
 from palate.serve.wire.palate import ErrorOut
 
 WEB = Path(__file__).parent / "web"
-ROUTERS = (
-    chat.router,
-    completions.router,
-    library.router,
-    users.router,
-    feedback.router,
-    questions.router,
-    health.router,
-)
 
 
 def make_app(served: Served) -> FastAPI:
@@ -64,8 +55,8 @@ def make_app(served: Served) -> FastAPI:
         },
     )
     app.state.served = served
-    for router in ROUTERS:
-        app.include_router(router)
+    for part in (chat, completions, library, users, feedback, questions, health):
+        app.include_router(part.router)
     app.router.default = StaticFiles(directory=WEB, html=True)  # after all addresses of the API
     _handle_errors(app)
     app.add_middleware(Middleware, served=served)

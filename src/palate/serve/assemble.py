@@ -72,7 +72,9 @@ def serve_opened(library: Library, options: ServeOptions) -> None:
     """
     database, host = _database_of(options.get("store")), options.get("host", HOST)
     require_safe(database, host=host)
-    settings, engine_of = _settings_of(options.get("settings")), _engine_of(options.get("engine"))
+    settings, engine_of = options.get("settings"), _engine_of(options.get("engine"))
+    if not isinstance(settings, ServeSettings):
+        settings = ServeSettings.checked({} if settings is None else settings, source="settings")
     served = assemble(library, settings, database=database, engine_of=engine_of)
     serve(served, host=host, port=options.get("port", PORT))
 
@@ -91,7 +93,9 @@ def assemble(
         raise InvalidInputError(
             f"The library {str(library.files.folder)!r} has no experts to serve; build some."
         )
-    _read_parts(library)
+    # what decisions need is read while nothing answers yet: states are measured with the model
+    _ = library.soups.states, library.floor, library.strength
+    _ = library.portfolio, library.controller, library.method_table
     engine = _own_engine(library, settings) if engine_of is None else engine_of(library)
     identity = library_identity(manifest)
     opened = open_database(database, wait_seconds=settings.database_seconds)
@@ -111,12 +115,6 @@ def assemble(
         has_keys=has_keys(opened),
         fingerprint=f"palate-{identity[:12]}",
     )
-
-
-def _read_parts(library: Library) -> None:
-    """Read what decisions need while nothing answers yet: states are measured with the model."""
-    _ = library.soups.states, library.floor, library.strength
-    _ = library.portfolio, library.controller, library.method_table
 
 
 def _own_engine(library: Library, settings: ServeSettings) -> Engine:
@@ -153,13 +151,6 @@ def _database_of(store: Any) -> str:
             "or an object with `url`."
         )
     return str(address)
-
-
-def _settings_of(settings: Any) -> ServeSettings:
-    """The server's settings, from themselves or from a mapping."""
-    if isinstance(settings, ServeSettings):
-        return settings
-    return ServeSettings.checked({} if settings is None else settings, source="settings")
 
 
 def _engine_of(engine: Any) -> EngineOf | None:

@@ -15,11 +15,7 @@ from palate.serve.wire.users import FeedbackIn, FeedbackOut
 from palate.store.responses import Response, find_response, keep_features
 
 router = APIRouter(tags=["users"])
-LABELS: dict[int | str, float] = {
-    0: 1.0,
-    1: 0.0,
-    "tie": 0.5,
-}  # of a comparison: 1 is for the first answer
+LABELS: dict[int | str, float] = {0: 1.0, 1: 0.0, "tie": 0.5}  # 1 is for the first answer
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,128}$")]
 
 

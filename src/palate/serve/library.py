@@ -13,19 +13,8 @@ from palate.library.portfolio import LibraryPortfolio
 from palate.serve.answers import model_names, unknown_model
 from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
+from palate.serve.wire import library as wire
 from palate.serve.wire.chat import MAX_ANSWERS, ModelOut, ModelsOut
-from palate.serve.wire.library import (
-    CertificateOut,
-    ExpertOut,
-    FloorOut,
-    LibraryOut,
-    LimitsOut,
-    MemberOut,
-    PortfolioOut,
-    RegretIn,
-    RegretOut,
-    RegretPoint,
-)
 
 router = APIRouter(tags=["library"])
 
@@ -53,27 +42,29 @@ def _models(served: Served) -> list[ModelOut]:
 
 
 @router.get("/v1/library")
-async def library(served: Parts, caller: KnownCaller) -> LibraryOut:
+async def library(served: Parts, caller: KnownCaller) -> wire.LibraryOut:
     """Objectives, experts, methods, the portfolio and its certificate, limits."""
     del caller
     manifest, settings = served.library.manifest, served.settings
     floor, portfolio = served.library.floor, served.library.portfolio
-    return LibraryOut(
+    return wire.LibraryOut(
         base=_shown_base(manifest.base.path),
         fingerprint=served.fingerprint,
         beta=manifest.beta,
         objectives=list(manifest.objectives),
         experts=[
-            ExpertOut(
+            wire.ExpertOut(
                 name=record.anchor.name,
                 wanted=dict(zip(manifest.objective_names, record.anchor.direction, strict=True)),
             )
             for record in manifest.experts
         ],
         methods=list(served.methods),
-        floor=None if floor is None else FloorOut(expert=floor.name, coefficient=floor.coefficient),
+        floor=None
+        if floor is None
+        else wire.FloorOut(expert=floor.name, coefficient=floor.coefficient),
         portfolio=None if portfolio is None else _portfolio(portfolio),
-        limits=LimitsOut(
+        limits=wire.LimitsOut(
             max_tokens=settings.max_tokens,
             max_prompt_tokens=settings.max_prompt_tokens,
             max_answers=MAX_ANSWERS,
@@ -87,7 +78,7 @@ async def library(served: Parts, caller: KnownCaller) -> LibraryOut:
 
 
 @router.post("/v1/regret")
-async def regret(body: RegretIn, served: Parts, caller: KnownCaller) -> RegretOut:
+async def regret(body: wire.RegretIn, served: Parts, caller: KnownCaller) -> wire.RegretOut:
     """Which member serves each preference, and what that costs at most."""
     del caller
     portfolio = served.library.portfolio
@@ -98,12 +89,14 @@ async def regret(body: RegretIn, served: Parts, caller: KnownCaller) -> RegretOu
     return await run_in_threadpool(_points, names, portfolio, body)
 
 
-def _points(names: Sequence[str], portfolio: LibraryPortfolio, body: RegretIn) -> RegretOut:
+def _points(
+    names: Sequence[str], portfolio: LibraryPortfolio, body: wire.RegretIn
+) -> wire.RegretOut:
     points = [vector_from_mapping(p, objectives=names) for p in body.preferences]
     routes = [portfolio.router.route(point) for point in points]
-    return RegretOut(
+    return wire.RegretOut(
         points=[
-            RegretPoint(
+            wire.RegretPoint(
                 member=route.member,
                 loss=route.loss,
                 value=route.value,
@@ -114,17 +107,17 @@ def _points(names: Sequence[str], portfolio: LibraryPortfolio, body: RegretIn) -
     )
 
 
-def _portfolio(portfolio: LibraryPortfolio) -> PortfolioOut:
+def _portfolio(portfolio: LibraryPortfolio) -> wire.PortfolioOut:
     """Members and certificate."""
     record, certificate = portfolio.record, portfolio.record.certified.certificate
     objectives = record.payoffs.table.objectives
     values = record.certified.lower_values.tolist()
-    return PortfolioOut(
+    return wire.PortfolioOut(
         members=[
-            MemberOut(name=name, values=dict(zip(objectives, row, strict=True)))
+            wire.MemberOut(name=name, values=dict(zip(objectives, row, strict=True)))
             for name, row in zip(record.members, values, strict=True)
         ],
-        certificate=CertificateOut(
+        certificate=wire.CertificateOut(
             additive_gap=certificate.additive_gap,
             multiplicative_gap=certificate.multiplicative_gap,
             # empty without a gap

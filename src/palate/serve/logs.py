@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from traceback import extract_tb
 from typing import Any
 
 LOGGER = logging.getLogger("palate.serve")
@@ -27,7 +28,8 @@ class JsonLines(logging.Formatter):
         line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__  # messages may repeat what a user wrote
-            line["place"] = _place(record.exc_info[2])
+            frames = extract_tb(record.exc_info[2])
+            line["place"] = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         return json.dumps(line)
 
 
@@ -40,12 +42,3 @@ def set_up_logs(level: str) -> None:
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(level.upper())
-
-
-def _place(traceback: Any) -> str:
-    """File and line where an error arose."""
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return ""
-    return f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"

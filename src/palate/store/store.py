@@ -13,16 +13,8 @@ from sqlalchemy import Connection, select
 
 from palate.core.decision import Known
 from palate.core.types import Belief, Feedback
+from palate.store import rows
 from palate.store.database import Database
-from palate.store.rows import (
-    find_number,
-    is_known,
-    lock_user,
-    read_belief,
-    read_history,
-    write_belief,
-    write_feedback,
-)
 from palate.store.tables import responses, users
 from palate.store.users import list_users
 
@@ -45,10 +37,10 @@ class SqlProfileStore:
             InvalidInputError: the identifier is empty.
         """
         with self.database.reading() as connection:
-            number = find_number(connection, tenant=self.tenant, name=user)
+            number = rows.find_number(connection, tenant=self.tenant, name=user)
         if number is None:
             with self.database.writing() as connection:
-                number = lock_user(connection, tenant=self.tenant, name=user)
+                number = rows.lock_user(connection, tenant=self.tenant, name=user)
         return number
 
     def append(self, feedback: Feedback, *, response: str | None = None) -> bool:
@@ -68,30 +60,30 @@ class SqlProfileStore:
             if response is not None:
                 owner = select(responses.c.user).where(responses.c.id == response)
                 number = connection.execute(owner).scalar() or 0  # 0 is nobody's
-            user = lock_user(connection, tenant=self.tenant, name=name, number=number)
-            if is_known(connection, user, feedback):
+            user = rows.lock_user(connection, tenant=self.tenant, name=name, number=number)
+            if rows.is_known(connection, user, feedback):
                 return False
             belief = self._current(connection, user)
             if belief is None:
-                history = read_history(connection, user, name)
+                history = rows.read_history(connection, user, name)
                 belief = self.learner.rebuild([*history, feedback])
             else:
                 belief = self.learner.learn(
-                    belief, feedback, earlier=lambda: read_history(connection, user, name)
+                    belief, feedback, earlier=lambda: rows.read_history(connection, user, name)
                 )
-            write_feedback(connection, user, feedback)
-            write_belief(connection, user, belief, learner=self.learner.digest)
+            rows.write_feedback(connection, user, feedback)
+            rows.write_belief(connection, user, belief, learner=self.learner.digest)
         return True
 
     def belief(self, user: str) -> Belief | None:
         """The belief, or `None` for an unknown user; rebuilt if prior or settings changed."""
         with self.database.reading() as connection:
-            number = find_number(connection, tenant=self.tenant, name=user)
+            number = rows.find_number(connection, tenant=self.tenant, name=user)
             if number is None:
                 return None
             belief = self._current(connection, number)
             if belief is None:
-                belief = self.learner.rebuild(read_history(connection, number, user))
+                belief = self.learner.rebuild(rows.read_history(connection, number, user))
             return belief
 
     def known(self, user: str, *, apply_after: int | None) -> tuple[Known, Belief | None]:
@@ -116,8 +108,8 @@ class SqlProfileStore:
     def history(self, user: str) -> list[Feedback]:
         """Feedback that is learned from, oldest first; empty for an unknown user."""
         with self.database.reading() as connection:
-            number = find_number(connection, tenant=self.tenant, name=user)
-            return [] if number is None else read_history(connection, number, user)
+            number = rows.find_number(connection, tenant=self.tenant, name=user)
+            return [] if number is None else rows.read_history(connection, number, user)
 
     def users(self) -> list[str]:
         """Identifiers of all users, in the order of their arrival."""
@@ -125,5 +117,5 @@ class SqlProfileStore:
 
     def _current(self, connection: Connection, user: int) -> Belief | None:
         """The stored belief if this learner made it."""
-        belief, learner = read_belief(connection, user)
+        belief, learner = rows.read_belief(connection, user)
         return belief if learner == self.learner.digest else None
