@@ -88,9 +88,8 @@ class AdapterBank:
             ]
             for index, factor in blocks:
                 _require_fit(module, factor, layer=name, expert=self.names[index], base=base.path)
-            layer = _stack(
-                blocks, like=next(base.model.parameters()), is_head=reach[name] == "head"
-            )
+            parameter = next(base.model.parameters())
+            layer = _stack(blocks, like=parameter, is_head=reach[name] == "head")
             self._layers[name] = layer
             if module is not None:
                 self._handles.append(module.register_forward_hook(self._hook(layer)))

@@ -68,11 +68,9 @@ def _shares(
     plan: Plan, item: Scored, *, base: Base, controllers: Mapping[str, Controller]
 ) -> Float[Tensor, "tokens rows"]:
     """The pool's coefficients at every token of the answer."""
-    n_tokens = len(item.answer)
-    name = plan.pool.controller
+    n_tokens, name = len(item.answer), plan.pool.controller
     if name is None:
-        fixed = torch.tensor(pool_coefficients(plan), dtype=torch.float32)
-        return fixed.expand(n_tokens, -1)
+        return torch.tensor(pool_coefficients(plan), dtype=torch.float32).expand(n_tokens, -1)
     if name not in controllers:
         raise InvalidInputError(f"The plan names the controller {name!r}, which is not loaded.")
     running = RunningRequest(

@@ -78,13 +78,9 @@ def fit(
     Source:
         Spectral Souping, arXiv 2605.20408, stage 1.
     """
-    batch = fit_batch(
-        np.asarray(features, dtype=np.float64)[None],
-        np.asarray(labels, dtype=np.float64)[None],
-        prior=prior,
-        gain=gain,
-        discounts=None if discounts is None else np.asarray(discounts, dtype=np.float64)[None],
-    )
+    one, own = np.asarray(features)[None], np.asarray(labels)[None]
+    counted = None if discounts is None else np.asarray(discounts)[None]
+    batch = fit_batch(one, own, prior=prior, gain=gain, discounts=counted)
     return Fit(*(getattr(batch, part.name)[0] for part in fields(Fit)))
 
 

@@ -82,13 +82,9 @@ def average_fit(
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
     """
-    fits = average_fits(
-        np.asarray(features, dtype=np.float64)[None],
-        np.asarray(labels, dtype=np.float64)[None],
-        prior=prior,
-        gain=gain,
-        discounts=None if discounts is None else np.asarray(discounts, dtype=np.float64)[None],
-    )
+    one, own = np.asarray(features)[None], np.asarray(labels)[None]
+    counted = None if discounts is None else np.asarray(discounts)[None]
+    fits = average_fits(one, own, prior=prior, gain=gain, discounts=counted)
     is_converged = bool(fits.is_converged[0])
     return Belief(fits.mean[0], fits.covariance[0], int(np.size(labels)), gain, is_converged)
 
