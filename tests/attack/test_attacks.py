@@ -143,7 +143,7 @@ def test_a_database_file_that_is_deleted(arena: Arena) -> None:
 
 def test_a_user_who_is_erased_in_the_middle_of_answers_and_verdicts(arena: Arena) -> None:
     server, comes_back = arena.server, []
-    body = {**TALK, "user": "erased", "max_tokens": 200}
+    body = {**TALK, "user": "erased", "max_tokens": 200, "stream": True}
     with arena.honest_users("erase races, 12") as honest:
         for number in range(12):
             first = server.must("POST", "/v1/chat/completions", {**TALK, "user": "erased"})
