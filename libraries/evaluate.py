@@ -199,7 +199,9 @@ def held_out(paths: list[Path], n: int) -> list[str]:
     return [texts[k] for k in generator_for(0, "held-out prompts").permutation(len(texts))[:n]]
 
 
-def judged(library: Library, answers: Answers, *, n_first: int) -> dict[str, Float[ndarray, " answers"]]:
+def judged(
+    library: Library, answers: Answers, *, n_first: int
+) -> dict[str, Float[ndarray, " answers"]]:
     """By judge and objective, and by guard, one number for each answer, `[answers]`.
 
     Perplexity is measured on the first answers only, NaN for the others.

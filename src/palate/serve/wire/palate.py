@@ -39,9 +39,7 @@ def user_id(text: str) -> str:
 
 def _without_nul(text: str) -> str:
     if "\x00" in text:
-        raise InvalidInputError(
-            "it holds the character NUL, which no database takes; remove it"
-        )
+        raise InvalidInputError("it holds the character NUL, which no database takes; remove it")
     return text
 
 
