@@ -46,9 +46,13 @@ class TransformerModel:
     tokenizer: Tokenizer  # its padding token is set, its `model_max_length` the most tokens
     adds_end: bool = True  # whether texts get an end token that their layout lacks, as in training
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of parameters, tokenizer and the most tokens of a text."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         return hash_of(self.model, self.tokenizer, str(self.tokenizer.model_max_length))
 
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
