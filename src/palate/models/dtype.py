@@ -75,10 +75,7 @@ def faster_dtype(base: str, load: Callable[[torch.dtype], Any]) -> str:
 
     It is stored by the base's folder, or hub id and revision; `load` is called where it is not.
     """
-    path = Path("/proc/cpuinfo")  # of Linux; elsewhere nothing is known of the processor
-    lines = path.read_text().splitlines() if path.is_file() else []
-    facts = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    processor = "\n".join(dict.fromkeys(facts))
+    processor = _processor()
     if not _INSTRUCTIONS.search(processor):
         return "float32"
     racers = [processor, torch.get_num_threads(), torch.__version__]
@@ -113,3 +110,11 @@ def _seconds(model: Any) -> float:
             if perf_counter() > start + MAX_SECONDS:
                 break
     return prefill + N_STEPS * step
+
+
+def _processor() -> str:
+    """The processor's name and instructions as Linux tells them; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    facts = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return "\n".join(dict.fromkeys(facts))
