@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,17 +152,13 @@ def enemies(arena: Arena) -> Iterator[Callable[..., list[socket.socket]]]:
         yield connect
 
 
-def is_ended(one: socket.socket) -> bool:
-    """Whether the server has ended the connection; what it sent first is read."""
-    one.settimeout(0.5)
-    try:
-        while one.recv(65536):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
+def in_threads(work: Callable[[socket.socket], None], items: Sequence[socket.socket]) -> None:
+    """Do it to all at once, and wait."""
+    threads = [threading.Thread(target=work, args=(one,)) for one in items]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def post(path: str, body: dict[str, Any]) -> bytes:

@@ -126,6 +126,9 @@ def test_one_request_in_fifty_that_breaks_its_pass_ends_alone(
         assert [token.finish for _, token in session.step()].count(FAILED) == 1
         bad.append(session.add_request(poison))  # while others run
         assert drained(session)[bad[1]] == FAILED
+        alone = engine.open_session()
+        bad.append(alone.add_request(poison))
+        assert drained(alone) == {bad[2]: FAILED}
     for running in bad:
         assert words in str(running.error)
     for k, running in enumerate(good):

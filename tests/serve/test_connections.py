@@ -13,6 +13,7 @@ import uvicorn
 
 from palate.serve.connections import BoundedProtocol
 from palate.serve.settings import ServeSettings
+from sockets import is_ended
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 BOUNDS = ServeSettings(
@@ -67,18 +68,6 @@ def connect(port: int) -> Iterator[Connect]:
             return one
 
         yield make
-
-
-def is_ended(one: socket.socket, *, within: float = 20.0) -> bool:
-    one.settimeout(within)
-    try:
-        while one.recv(65536):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def answered(one: socket.socket) -> bool:

@@ -63,6 +63,27 @@ def test_an_unknown_method_is_refused_in_the_librarys_sentence(
     }
 
 
+def test_the_old_name_of_the_field_is_refused_by_naming_the_new_one(web: TestClient) -> None:
+    for old, new in (("way", "method"), ("person", "user")):
+        refused = ask(web, **{old: "soup"})
+        assert refused.status_code == 400
+        assert refused.json()["error"] == {
+            "message": f"The key 'palate.{old}' is unknown; it is 'palate.{new}' now.",
+            "type": "invalid_request_error",
+            "param": f"palate.{old}",
+            "code": "unknown_parameter",
+        }
+    question = web.post("/v1/questions", json={"person": "ana", "messages": TALK})
+    assert "it is 'user' now" in question.json()["error"]["message"]
+    for path in ("/v1/people", "/v1/people/ana", "/v1/people/ana/reset"):
+        for method in ("GET", "POST", "DELETE"):
+            refused = web.request(method, path, json={})
+            assert refused.status_code == 404, (method, path)
+            message = refused.json()["error"]["message"]
+            assert message == "The address /v1/people is unknown; it is /v1/users now."
+    assert "is unknown" not in web.get("/v1/peoples").json()["error"]["message"]
+
+
 def test_openais_own_field_names_the_user_too(web: TestClient) -> None:
     body = {"model": "palate", "messages": TALK, "max_tokens": 2, "user": "owen"}
     for palate in ({}, {"user": "owen"}):
@@ -112,6 +133,16 @@ def test_passes_and_utility_are_told(web: TestClient) -> None:
     said = ask(web, method="output-soup", coefficients={"kind": 0.5, "short": 0.25}).json()
     assert said["palate"]["n_passes"] == 3.0  # two experts and the reference
     assert said["palate"]["predicted_utility"] is None  # the library's methods were not measured
+
+
+@pytest.mark.parametrize(
+    ("key", "instead"), [("strength", "soup.json"), ("auto_tolerance", "methods.json")]
+)
+def test_settings_that_are_gone_are_refused_by_naming_what_replaces_them(
+    key: str, instead: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=f"'{key}' is gone, remove it.*{instead}"):
+        ServeSettings.checked({key: 1.0}, source="settings")
 
 
 @pytest.mark.parametrize(("key", "now"), ServeSettings.RENAMED.items())

@@ -73,4 +73,8 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, rendered(lambda error: error))
     app.add_exception_handler(PalateError, rendered(from_palate))
     app.add_exception_handler(RequestValidationError, rendered(from_validation))
-    app.add_exception_handler(HTTPException, rendered(from_http))
+
+    async def on_http(request: Request, error: Any) -> Response:
+        return render(from_http(error, request.scope["path"]))
+
+    app.add_exception_handler(HTTPException, on_http)

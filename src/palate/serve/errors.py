@@ -15,6 +15,7 @@ from palate.core.errors import (
     ProviderError,
     UserErasedError,
 )
+from palate.serve import renamed
 
 KINDS = {  # others below 500 are `invalid_request_error`, from 500 on `server_error`
     401: "authentication_error",
@@ -75,14 +76,17 @@ def from_validation(error: RequestValidationError) -> ApiError:
 
     Of a value that may be of several types, the one speaks whose rule is broken furthest inside.
     """
-    broken, first = error.errors(), error.errors()[0]
+    broken = error.errors()
+    first = next((rule for rule in broken if _place(rule["loc"]) in renamed.FIELDS), broken[0])
     if first["type"].endswith("_type"):
         place = first["loc"][:-1]
         others = [rule for rule in broken if rule["loc"][: len(place)] == place]
         first = max(others, key=lambda rule: (len(rule["loc"]), rule["type"][-5:] != "_type"))
     kind, shown = first["type"], _place(first["loc"])[:MAX_SHOWN]
     if kind == "extra_forbidden":
-        message = f"The key {shown!r} is unknown; remove it or correct its name."
+        now = renamed.FIELDS.get(shown)
+        remedy = "remove it or correct its name" if now is None else f"it is {now!r} now"
+        message = f"The key {shown!r} is unknown; {remedy}."
         return ApiError(400, message, code="unknown_parameter", param=shown)
     if kind == "missing":
         what = f"The key {shown!r} is missing; add it." if shown else "The body is missing."
@@ -98,8 +102,12 @@ def _place(parts: Sequence[object]) -> str:
     return ".".join(key for key in keys if not key.startswith(UNION_MEMBERS))
 
 
-def from_http(error: HTTPException) -> ApiError:
+def from_http(error: HTTPException, path: str) -> ApiError:
     """What the router itself refuses."""
+    for old, new in renamed.ADDRESSES.items():
+        if path == old or path.startswith(f"{old}/"):
+            message = f"The address {old} is unknown; it is {new} now."
+            return ApiError(404, message, code="not_found")
     status = error.status_code
     if status == 405 and (error.headers or {}).get("Allow") == "GET, HEAD":  # the page's files
         status = 404

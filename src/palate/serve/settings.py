@@ -1,12 +1,17 @@
 """Settings of the server: its limits, and how it learns."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from palate.core.protocols import DEFAULT_MAX_TOKENS
 from palate.core.settings import Settings
 from palate.preferences.settings import LearningSettings
+
+REMOVED = {
+    "strength": "the library's own strength is used (soup.json), and a request may give another",
+    "auto_tolerance": "`auto` compares the methods by their measured utility (methods.json)",
+}
 
 
 class ServeSettings(Settings):
@@ -55,3 +60,11 @@ class ServeSettings(Settings):
     learning: LearningSettings = LearningSettings()  # a gain in `soup.json` goes before
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     is_traced: bool = False  # send OpenTelemetry spans to the global provider
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_no_removed_key(cls, values: Any) -> Any:
+        for key, instead in REMOVED.items():
+            if isinstance(values, dict) and key in values:
+                raise ValueError(f"the key {key!r} is gone, remove it; {instead}")
+        return values
