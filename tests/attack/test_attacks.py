@@ -212,6 +212,7 @@ def test_a_page_of_another_site_in_a_browser(arena: Arena) -> None:
             browser.close()
     finally:
         evil.shutdown()
+        evil.server_close()
     assert honest.failed == []
     assert server.must("GET", "/v1/users/victim")["belief"]["n_feedback"] == 1
     assert server.call("GET", "/v1/users/planted")[0] == 404
