@@ -59,19 +59,32 @@ def test_rows_equal_the_dense_sum_for_any_coefficients_ranks_and_scales(
         )
 
 
+@pytest.mark.parametrize("n_rows", [2, 5])  # of three experts: own factors, and all of them
+@pytest.mark.parametrize("n_tokens", [1, 5])
 def test_rows_of_one_expert_each_in_any_order_equal_the_dense_model(
-    base: Base, base_folder: Path, tmp_path: Path
+    base: Base, base_folder: Path, tmp_path: Path, n_rows: int, n_tokens: int
 ) -> None:
     folders = {
         name: save_random_adapter(base_folder, tmp_path / name, rank=3, lora_alpha=alpha, seed=seed)
         for seed, (name, alpha) in enumerate({"a": 6, "b": 3, "c": 12}.items())
     }
-    rows = [[0, 0, -0.5], [1.0, 0, 0], [0, 0, 0], [0, 0, 2.0], [0, 1.0, 0]]
+    rows = [[0, 0, -0.5], [1.0, 0, 0], [0, 0, 0], [0, 0, 2.0], [0, 1.0, 0]][:n_rows]
     with torch.no_grad(), AdapterBank.load(base, folders).applied(rows):
-        found = base.model(TOKENS[:1].expand(len(rows), -1)).logits
+        found = base.model(TOKENS[:1, :n_tokens].expand(len(rows), -1)).logits
     for place, row in enumerate(rows):
-        expected = dense_logits(base, folders, row)[0]
+        expected = dense_logits(base, folders, row)[0, :n_tokens]
         assert torch.allclose(found[place], expected, atol=1e-5)
+
+
+def test_the_head_reads_last_tokens_in_one_piece(base: Base, bank: AdapterBank) -> None:
+    """Of a slice torch would copy the head's matrix for every row."""
+    seen: list[bool] = []
+    head = base.model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _m, args, _o: seen.append(args[0].is_contiguous()))
+    with torch.no_grad(), bank.applied([[0.0] * 4] * 2):
+        base.model(TOKENS, logits_to_keep=1)
+    handle.remove()
+    assert seen == [True]
 
 
 def test_in_double_precision_the_sum_is_exact_to_ten_digits(

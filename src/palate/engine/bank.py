@@ -6,8 +6,9 @@ For a row with coefficients `c` a linear layer computes
 
 with A and B the experts' factors stacked. Any mix of ranks, scales and adapted layers works,
 coefficients may be negative, and every row of a batch has its own. Where no row has more than one
-expert (mixtures, portfolios) each row takes its own expert's factors instead of all: the same
-sum without its zeros. The base is not changed: forward hooks add the second term while `applied`
+expert (mixtures, portfolios) each row can take its own expert's factors instead of all, the same
+sum without its zeros; it does where that moves fewer bytes: in passes of several tokens, or where
+there are no more rows than experts. The base is not changed: forward hooks add the second term while `applied`
 is in force, so a bank costs nothing when it is not used.
 
 Rows that differ only in what experts do to the unembedding can share one pass of everything before
@@ -44,8 +45,8 @@ class _Layer:
 class _Scales:
     """The factors of a layer's inner products."""
 
-    # `[rows, 1, ranks]` of all blocks, or `[rows, 1, rank]` of the rows' own
-    values: Float[Tensor, "rows 1 ranks"]
+    values: Float[Tensor, "rows 1 ranks"]  # of all blocks
+    own: Float[Tensor, "rows 1 one"]  # of each row's only block
     blocks: Int[Tensor, " rows"] | None  # each row's only block; `None` where one has several
 
 
@@ -70,6 +71,7 @@ class AdapterBank:
         self._layers: dict[str, _Layer] = {}
         reach, head = reach_of(base.model, changed), head_of(base.model)
         if head is not None:
+            self._handles.append(head.register_forward_pre_hook(_contiguous))
             self._handles.append(head.register_forward_hook(self._spread))
         self._before_head, self._in_cache = (
             tuple(
@@ -179,14 +181,11 @@ class AdapterBank:
             ranks = torch.tensor([rank for _, rank, _ in signature])
             factors = torch.tensor([scale for _, _, scale in signature], dtype=torch.float64)
             by_block = matrix[:, experts] * factors  # [rows, blocks]
-            if has_one and len(set(ranks.tolist())) == 1:
-                blocks = by_block.abs().argmax(dim=1)
-                own = by_block.gather(1, blocks.unsqueeze(1)).unsqueeze(1)
-                values, at = own.to(layer.down), blocks.to(layer.down.device)
-            else:
-                every = by_block.repeat_interleave(ranks, dim=1).unsqueeze(1)
-                values, at = every.to(layer.down), None
-            scales[key] = _Scales(values, at)
+            blocks = by_block.abs().argmax(dim=1)
+            own = by_block.gather(1, blocks.unsqueeze(1)).unsqueeze(1).to(layer.down)
+            every = by_block.repeat_interleave(ranks, dim=1).unsqueeze(1).to(layer.down)
+            is_alone = has_one and len(set(ranks.tolist())) == 1
+            scales[key] = _Scales(every, own, blocks.to(own.device) if is_alone else None)
         return scales
 
     def _spread(
@@ -207,16 +206,22 @@ class AdapterBank:
                 by_row = (len(scale.values), -1)
                 source = source.reshape(*by_row, source.shape[-1])
                 output = output.reshape(*by_row, shape[-1])
-            if scale.blocks is not None:
-                own = (len(layer.signature), -1)  # [rows, rank, d] below
+            n_blocks = len(layer.signature)
+            if scale.blocks is not None and (source.shape[1] > 1 or len(source) <= n_blocks):
+                own = (n_blocks, -1)  # [rows, rank, d] below
                 down = layer.down.view(*own, layer.down.shape[1]).index_select(0, scale.blocks)
                 up = layer.up.view(*own, layer.up.shape[1]).index_select(0, scale.blocks)
-                return torch.baddbmm(output, (source @ down.mT) * scale.values, up).view(shape)
+                return torch.baddbmm(output, (source @ down.mT) * scale.own, up).view(shape)
             inner = nn.functional.linear(source, layer.down) * scale.values  # [rows, seq, ranks]
             flat = torch.addmm(output.flatten(0, 1), inner.flatten(0, 1), layer.up)
             return flat.view(shape)
 
         return add
+
+
+def _contiguous(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The last tokens' hidden states in one piece: else torch copies the matrix for every row."""
+    return tuple(part.contiguous() for part in args)
 
 
 def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool) -> _Layer:
