@@ -80,6 +80,7 @@ def test_the_head_reads_last_tokens_in_one_piece(base: Base, bank: AdapterBank) 
     """Of a slice torch would copy the head's matrix for every row."""
     seen: list[bool] = []
     head = base.model.get_output_embeddings()
+    assert head is not None
     handle = head.register_forward_hook(lambda _m, args, _o: seen.append(args[0].is_contiguous()))
     with torch.no_grad(), bank.applied([[0.0] * 4] * 2):
         base.model(TOKENS, logits_to_keep=1)

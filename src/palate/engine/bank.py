@@ -8,8 +8,8 @@ with A and B the experts' factors stacked. Any mix of ranks, scales and adapted 
 coefficients may be negative, and every row of a batch has its own. Where no row has more than one
 expert (mixtures, portfolios) each row can take its own expert's factors instead of all, the same
 sum without its zeros; it does where that moves fewer bytes: in passes of several tokens, or where
-there are no more rows than experts. The base is not changed: forward hooks add the second term while `applied`
-is in force, so a bank costs nothing when it is not used.
+there are no more rows than experts. The base is not changed: forward hooks add the second term
+while `applied` is in force, so a bank costs nothing when it is not used.
 
 Rows that differ only in what experts do to the unembedding can share one pass of everything before
 it: they share a sequence, and the head's hook turns its hidden states into the rows' logits.
