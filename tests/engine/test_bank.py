@@ -68,7 +68,7 @@ def test_rows_of_one_expert_each_in_any_order_equal_the_dense_model(
         name: save_random_adapter(base_folder, tmp_path / name, rank=3, lora_alpha=alpha, seed=seed)
         for seed, (name, alpha) in enumerate({"a": 6, "b": 3, "c": 12}.items())
     }
-    rows = [[0, 0, -0.5], [1.0, 0, 0], [0, 0, 0], [0, 0, 2.0], [0, 1.0, 0]][:n_rows]
+    rows = [[0.0, 0, -0.5], [1.0, 0, 0], [0.0, 0, 0], [0.0, 0, 2.0], [0.0, 1.0, 0]][:n_rows]
     with torch.no_grad(), AdapterBank.load(base, folders).applied(rows):
         found = base.model(TOKENS[:1, :n_tokens].expand(len(rows), -1)).logits
     for place, row in enumerate(rows):
