@@ -98,11 +98,19 @@ def test_a_preference_that_has_an_expert_is_that_expert_and_others_are_named_by_
     make = maker("trained", builder)
     assert make(np.array([0.0, 1.0, 0.0])).name == "short"
     policy = make(np.array([0.5, 0.25, 0.25]))
-    assert policy.name == "w-500-250-250"
+    name = "kind-50_short-25_plain-25"
+    assert policy.name == name
     assert policy.preference == (0.5, 0.25, 0.25)
-    assert policy.coefficients == {"w-500-250-250": 1.0}
-    assert builder.asked[-2:] == ["short", "w-500-250-250"]
-    assert preference_name(np.array([1 / 3, 1 / 3, 1 / 3])) == "w-333-333-333"
+    assert policy.coefficients == {name: 1.0}
+    assert builder.asked[-2:] == ["short", name]
+    names = ("concise", "expert", "friendly")
+    assert preference_name(np.array([0.5, 0.0, 0.5]), names) == "concise-50_friendly-50"
+    assert preference_name(np.array([0.479, 0.182, 0.339]), names) == (
+        "concise-47.9_expert-18.2_friendly-33.9"
+    )
+    assert preference_name(np.array([0.0, 1.0, 0.0]), names) == "expert-100"
+    long = tuple(f"a_long_objective_{k}" for k in range(3))
+    assert preference_name(np.array([1 / 3, 1 / 3, 1 / 3]), long) == "w-333-333-333"
 
 
 @pytest.mark.parametrize("kind", ["decoding", "soup"])

@@ -36,6 +36,7 @@ from palate.portfolio.slack import Answers, with_slacks
 from palate.training.anchors import Anchor, objective_anchors
 
 SAME = 1e-6  # L1; nearer preferences are one
+_LONGEST = 54  # letters of a preference's name
 BASE_POLICY = Policy(BASE, "base", None, {})
 
 Shares = Float[ndarray, " objectives"]
@@ -170,7 +171,7 @@ def _combined(kind: Literal["decoding", "soup"], builder: Builder, preference: S
         for expert, share in zip(experts, shares, strict=True)
         if share != 0.0
     }
-    name = f"{kind}-{preference_name(shares)}"
+    name = f"{kind}-{preference_name(shares, builder.settings.objective_names)}"
     return Policy(name, kind, tuple(shares.tolist()), coefficients)
 
 
@@ -181,12 +182,20 @@ def _anchor_for(builder: Builder, shares: Shares) -> Anchor:
     for anchor in (*known, *objective_anchors(objectives)):
         if np.abs(anchor.vector() - shares).sum() <= SAME:
             return anchor
-    name = preference_name(shares)
+    name = preference_name(shares, objectives)
     while name in {anchor.name for anchor in known}:
         name += "x"  # another preference that reads the same to three digits
     return Anchor(name, objectives, tuple(float(share) for share in shares))
 
 
-def preference_name(shares: Shares) -> str:
-    """Shares in thousandths, such as `w-500-250-250`."""
+def preference_name(shares: Shares, objectives: Sequence[str]) -> str:
+    """Percentages, as in `concise-66.7_expert-33.3`; thousandths, `w-667-333-000`, if too long."""
+    parts = [
+        f"{name}-{100 * share:.1f}".removesuffix(".0")
+        for name, share in zip(objectives, shares.tolist(), strict=True)
+        if round(1000 * share)
+    ]
+    name = "_".join(parts)
+    if len(name) <= _LONGEST:
+        return name
     return "w-" + "-".join(f"{round(1000 * share):03d}" for share in shares)
