@@ -36,7 +36,7 @@ def answer_log_probs(
     *,
     plans: Sequence[Plan],
     items: Sequence[Scored],
-    max_num_seqs: int = 64,
+    max_num_seqs: int = 16,
     temperature: float = 1.0,
 ) -> list[Float[Tensor, " tokens"]]:
     """Natural logarithm of the probability of each answer token, one tensor per item.
@@ -49,15 +49,15 @@ def answer_log_probs(
         InvalidInputError: plans and items are not as many, or a plan names a controller.
     """
     normal = _checked(plans, items)
-    answers: list[Tensor] = []
-    for part in _parts(plans, max_num_seqs=max_num_seqs):
-        own = normal[part]
-        logits = _row_logits(base, bank, plans=own, items=items[part], temperature=temperature)
+    answers: dict[int, Tensor] = {}
+    for part in _parts(normal, items, max_num_seqs=max_num_seqs):
+        own, texts = [normal[place] for place in part], [items[place] for place in part]
+        logits = _row_logits(base, bank, plans=own, items=texts, temperature=temperature)
         pooled = pool_log_probs(logits, RowMap.of(own, device=base.device))
-        for log_probs, item in zip(pooled, items[part], strict=True):
+        for place, log_probs, item in zip(part, pooled, texts, strict=True):
             answer = torch.tensor(item.answer, dtype=torch.long, device=base.device).unsqueeze(1)
-            answers.append(log_probs[: len(item.answer)].gather(1, answer).squeeze(1))
-    return answers
+            answers[place] = log_probs[: len(item.answer)].gather(1, answer).squeeze(1)
+    return [answers[place] for place in range(len(items))]
 
 
 @torch.inference_mode()
@@ -67,7 +67,7 @@ def answer_divergences(
     *,
     plans: Sequence[Plan],
     items: Sequence[Scored],
-    max_num_seqs: int = 64,
+    max_num_seqs: int = 16,
     temperature: float = 1.0,
 ) -> list[Float[Tensor, " tokens"]]:
     """KL divergence from the plan to the base of the distribution of each answer token, nats.
@@ -84,28 +84,32 @@ def answer_divergences(
     """
     normal = _checked(plans, items)
     reference = reference_plan(n_experts=bank.n_experts)
-    divergences: list[Tensor] = []
-    for part in _parts(normal, max_num_seqs=max_num_seqs // 2):
-        paired = [plan for own in normal[part] for plan in (own, reference)]
-        twice = [item for item in items[part] for _ in range(2)]
+    divergences: dict[int, Tensor] = {}
+    for part in _parts(normal, items, max_num_seqs=max_num_seqs // 2):
+        paired = [plan for place in part for plan in (normal[place], reference)]
+        twice = [items[place] for place in part for _ in range(2)]
         logits = _row_logits(base, bank, plans=paired, items=twice, temperature=temperature)
         pooled = pool_log_probs(logits, RowMap.of(paired, device=base.device))
         own, other = pooled[::2], pooled[1::2]
         terms = torch.where(own > -torch.inf, own.exp() * (own - other), 0.0).sum(dim=2)
-        divergences += [terms[place, : len(item.answer)] for place, item in enumerate(items[part])]
-    return divergences
+        for row, place in enumerate(part):
+            divergences[place] = terms[row, : len(items[place].answer)]
+    return [divergences[place] for place in range(len(items))]
 
 
-def _parts(plans: Sequence[Plan], *, max_num_seqs: int) -> Iterator[slice]:
-    """Stretches of plans with at most so many rows together, but at least one plan."""
-    start = 0
-    while start < len(plans):
-        end, n_rows = start + 1, len(plans[start].rows)
-        while end < len(plans) and n_rows + len(plans[end].rows) <= max_num_seqs:
-            n_rows += len(plans[end].rows)
-            end += 1
-        yield slice(start, end)
-        start = end
+def _parts(
+    plans: Sequence[Plan], items: Sequence[Scored], *, max_num_seqs: int
+) -> Iterator[list[int]]:
+    """Places of answers of similar length, at most so many rows together, but at least a plan's."""
+    sizes = [len(item.context) + len(item.answer) for item in items]
+    part: list[int] = []
+    for place in sorted(range(len(items)), key=lambda place: sizes[place]):
+        if part and sum(len(plans[k].rows) for k in [*part, place]) > max_num_seqs:
+            yield part
+            part = []
+        part.append(place)
+    if part:
+        yield part
 
 
 def _checked(plans: Sequence[Plan], items: Sequence[Scored]) -> list[Plan]:
