@@ -20,8 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from palate.core.seeds import generator_for
+
 N_HELPFUL, N_TASKS, N_SCHOOL = 310, 90, 50
 N_PORTFOLIO = 96  # first turns on which the portfolio is measured, never trained on
+N_HELD_BACK, N_FURTHER = 24, 48  # prompts that methods are measured on: of the others, first turns
 SHORTEST, LONGEST = 12, 200  # characters of a prompt
 
 
@@ -45,22 +48,29 @@ def sample(texts: list[str], n: int, *, seed: int) -> list[str]:
 
 
 def main() -> None:
-    """Write `prompts.jsonl`, `portfolio.jsonl`, `simple.jsonl` and `polite.jsonl`."""
+    """Write `prompts.jsonl`, `calibration.jsonl`, `portfolio.jsonl` and two files of pairs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     data, out = options.data, options.out
     turns = first_turns(rows_of(data / "preferences/helpful.train.jsonl"))
-    turns = sample(turns, N_HELPFUL + N_PORTFOLIO, seed=0)
+    turns = sample(turns, N_HELPFUL + N_PORTFOLIO + N_FURTHER, seed=0)
     tasks = [row["prompt"] for row in rows_of(data / "prompts/self_instruct_seed")]
     school = [row["question"] for row in rows_of(data / "prompts/gsm8k")]
     prompts = turns[:N_HELPFUL]
     prompts += sample(tasks, N_TASKS, seed=1) + sample(school, N_SCHOOL, seed=2)
     prompts = [prompts[k] for k in np.random.default_rng(3).permutation(len(prompts)).tolist()]
+    order = generator_for(0, "calibration prompts").permutation(len(prompts))
+    held_back = sorted(order[:N_HELD_BACK].tolist())
+    parts = {
+        "prompts": [text for k, text in enumerate(prompts) if k not in held_back],
+        "calibration": [prompts[k] for k in held_back] + turns[N_HELPFUL + N_PORTFOLIO :],
+        "portfolio": turns[N_HELPFUL : N_HELPFUL + N_PORTFOLIO],
+    }
     out.mkdir(parents=True, exist_ok=True)
-    write(out / "prompts.jsonl", [{"prompt": text} for text in prompts])
-    write(out / "portfolio.jsonl", [{"prompt": text} for text in turns[N_HELPFUL:]])
+    for name, texts in parts.items():
+        write(out / f"{name}.jsonl", [{"prompt": text} for text in texts])
     for name in ("simple", "polite"):
         pairs = [
             {key: row[key] for key in ("prompt", "chosen", "rejected")}
@@ -68,7 +78,7 @@ def main() -> None:
             if row["chosen"] != row["rejected"]
         ]
         write(out / f"{name}.jsonl", pairs)
-    print(f"{len(prompts)} prompts and two files of pairs in {out}")  # noqa: T201
+    print(f"{len(parts['prompts'])} prompts and two files of pairs in {out}")  # noqa: T201
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> None:

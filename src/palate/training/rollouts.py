@@ -148,7 +148,7 @@ def sample_answers(
 
 
 def score_rollouts(answers: Sequence[Rollout], reward: RewardScores) -> list[Rollout]:
-    """The answers with their reward vectors.
+    """The answers with their reward vectors, to six decimals.
 
     Raises:
         InvalidInputError: a reward is not a number in [0, 1].
@@ -157,6 +157,7 @@ def score_rollouts(answers: Sequence[Rollout], reward: RewardScores) -> list[Rol
     texts = [row.completion for row in answers]
     rewards = np.asarray(reward.score(prompts, texts), dtype=np.float64)
     require_rewards(rewards, objectives=reward.objectives)
+    rewards = rewards.round(6)  # further digits say nothing and are a twentieth of a file
     return [
         replace(row, rewards=tuple(values))
         for row, values in zip(answers, rewards.tolist(), strict=True)
