@@ -25,6 +25,7 @@ Deviations:
     4. Answers sampled under an instruction count as the base's own; the reward's tilt is the same.
 """
 
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
@@ -269,7 +270,9 @@ def _cut(
 
 def spectral_adapter(base: Base, expert: SpectralExpert, config: LoraConfig) -> PeftModel:
     """The base with the expert's factors as an adapter of this configuration."""
-    model = get_peft_model(deepcopy(base.model), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' notes on tied and deprecated settings
+        model = get_peft_model(deepcopy(base.model), config)
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
     for name, parameter in model.named_parameters():
         if "lora_A" in name:
