@@ -36,6 +36,8 @@ class PlainSession:
     def abort_request(self, running: RunningRequest) -> None:
         self.requests = [one for one in self.requests if one is not running]
 
+    def forget(self, scope: str) -> None: ...
+
     def step(self) -> StepOutput:
         output = [(running, self.next_token(running)) for running in self.requests]
         self.requests = [running for running, token in output if token.finish is None]

@@ -146,6 +146,21 @@ def test_no_scope_gains_from_what_another_asked(base: Base, banks: dict[str, Ada
     assert seen[0] == (2, 70)  # not even within one step
 
 
+def test_of_a_forgotten_scope_nothing_stays_cached(
+    base: Base, banks: dict[str, AdapterBank]
+) -> None:
+    session = engines(base, banks["head"])[1].open_session()
+    mine, theirs = (Request(LONG, PLANS[1], SAMPLING, scope=scope) for scope in ("one", "two"))
+    run(session, [mine, theirs])
+    session.forget("one")
+    under_way = session.add_request(replace(mine, prompt=LONG[::-1]))  # begun before, perhaps
+    while not session.is_idle:
+        session.step()
+    assert under_way.tokens
+    again = [run(session, [one])[0] for one in (mine, under_way.request, theirs)]
+    assert [running.n_cached_tokens for running in again] == [0, 0, 64]
+
+
 def test_the_next_turn_reads_only_what_is_new(base: Base, banks: dict[str, AdapterBank]) -> None:
     without, keeping = engines(base, banks["all"])
     session = keeping.open_session()

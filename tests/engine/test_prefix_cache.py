@@ -74,6 +74,16 @@ def test_a_text_longer_than_the_store_is_kept_as_far_as_it_goes() -> None:
     assert (small.n_tokens, known(small, "a", list(range(100)))) == (0, 0)
 
 
+def test_dropped_keys_take_their_blocks_along_and_no_others() -> None:
+    store = PrefixCache(1000)
+    for key in ("a", "b"):
+        put(store, key, list(range(40)))
+        put(store, key, [*range(16), *range(100, 116)])
+    store.drop(lambda key: key[0] == "a")
+    assert (store.n_tokens, known(store, "a", list(range(40)))) == (48, 0)
+    assert known(store, "b", [*range(16), *range(100, 116)]) == 32
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_many_texts_are_found_as_far_as_a_list_of_all_says(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
 """Keys, roles and tenants: who may do what, and that nobody reaches another's users."""
 
+import time
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -121,6 +123,23 @@ def test_no_tenant_is_told_by_the_time_taken_what_another_asked(guarded: TestCli
         return usage["prompt_tokens_details"]["cached_tokens"]
 
     assert [cached(name) for name in ("admin", "other", "admin", "other")] == [0, 0, 16, 16]
+
+
+def test_an_erasure_drops_what_is_cached_of_the_tenants_prompts(guarded: TestClient) -> None:
+    served = guarded.app.state.served  # type: ignore[attr-defined]
+    cache = served.worker._session._runner._prefixes
+    talk = {**TALK, "messages": [{"role": "user", "content": "A long question of one who goes?"}]}
+    talk["palate"] = {"user": "gone"}
+    guarded.post(CHAT, json=talk, headers=as_(guarded, "other"))
+    before = cache.n_tokens
+    guarded.post(CHAT, json=talk, headers=as_(guarded, "admin"))
+    assert cache.n_tokens > before > 0
+    guarded.delete("/v1/users/gone", headers=as_(guarded, "admin"))
+    for _ in range(100):
+        if cache.n_tokens <= before:
+            break
+        time.sleep(0.05)
+    assert 0 < cache.n_tokens <= before  # the other tenant's
 
 
 def test_a_public_address_needs_keys() -> None:

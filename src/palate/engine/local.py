@@ -167,6 +167,10 @@ class LocalSession:
         elif self._batch is not None:
             self._batch = self._batch.without({running.index})
 
+    def forget(self, scope: str) -> None:
+        """Drop the scope's prefixes, and cache no more of them."""
+        self._runner.forget(scope)
+
     def report(self, running: RunningRequest) -> None:
         """Nothing: answers are exact."""
         del running

@@ -54,6 +54,7 @@ class PrefillSettings:
             )
 
 
+Owner = tuple[str, Hashable]
 SequenceKey = tuple[Hashable, tuple[float, ...], tuple[int, ...]]
 
 
@@ -62,7 +63,7 @@ class _Prefill:
     """A sequence to be prefilled."""
 
     context: tuple[int, ...]  # its tokens
-    owner: Hashable  # key of its states in the prefix cache: scope, coefficients that reach them
+    owner: Owner  # key of its states in the prefix cache: scope, coefficients that reach them
     # coefficients of the rows it serves, and where each stands among all rows
     rows: list[tuple[tuple[float, ...], int]] = field(default_factory=list)
     cached: list[Float[Tensor, "tokens width"]] = field(default_factory=list)  # from the cache
@@ -86,6 +87,13 @@ class ModelRunner:
         self._chunk_tokens = settings.prefill_chunk_tokens
         self._pass_tokens = settings.pass_tokens
         self._shapes: list[tuple[int, int]] = []
+        self._forgotten: set[Hashable] = set()
+
+    def forget(self, scope: str) -> None:
+        """Drop what is cached of a scope, and cache no more of it."""
+        self._forgotten.add(scope)
+        if self._prefixes is not None:
+            self._prefixes.drop(lambda owner: owner[0] == scope)
 
     @torch.inference_mode()
     def prefill(self, requests: list[RunningRequest]) -> Batch:
@@ -128,7 +136,7 @@ class ModelRunner:
         most = sum(len(sequence.context) for sequence in unique)
         if most > self._prefixes.max_tokens or running.n_chunks * size > most:
             return False  # the cache cannot hold it, or others evict it as fast as it comes
-        chunks: dict[tuple[Hashable, tuple[int, ...]], _Prefill] = {}
+        chunks: dict[tuple[Owner, tuple[int, ...]], _Prefill] = {}
         for sequence in unique:
             cached = self._prefixes.lookup(sequence.owner, sequence.context)
             n_cached = sum(len(block) for block in cached)
@@ -186,7 +194,7 @@ class ModelRunner:
                     n_seen += 1
         return list(unique.values()), of_sequence
 
-    def _owner(self, running: RunningRequest, coefficients: tuple[float, ...]) -> Hashable:
+    def _owner(self, running: RunningRequest, coefficients: tuple[float, ...]) -> Owner:
         return (running.request.scope, self._bank.in_cache(coefficients))
 
     def _waves(self, sequences: list[_Prefill]) -> Iterable[list[_Prefill]]:
@@ -224,8 +232,8 @@ class ModelRunner:
             self._insert(sequence.owner, sequence.context, cache, k)
         return cache, logits
 
-    def _insert(self, owner: Hashable, tokens: tuple[int, ...], cache: RowCache, row: int) -> None:
-        if self._prefixes is None:
+    def _insert(self, owner: Owner, tokens: tuple[int, ...], cache: RowCache, row: int) -> None:
+        if self._prefixes is None or owner[0] in self._forgotten:
             return
         first = cache.mask.shape[1] - len(tokens)
         self._shapes = self._shapes or cache.shapes()

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +20,7 @@ BLOCK_TOKENS = 16
 @dataclass(frozen=True, eq=False)
 class _Block:
     number: int
+    key: Hashable  # under which its prefix began
     states: Float[Tensor, "tokens width"]
 
 
@@ -61,11 +63,16 @@ class PrefixCache:
             for place, part in enumerate(states.split(BLOCK_TOKENS), start=n_cached):
                 at = (before, tuple(tokens[place * BLOCK_TOKENS : (place + 1) * BLOCK_TOKENS]))
                 before = next(self._numbers)
-                self._blocks[at] = _Block(before, part.clone())
+                self._blocks[at] = _Block(before, key, part.clone())
                 path.append(at)
         self._touch(path)
         while self.n_tokens > self.max_tokens:
             self._blocks.popitem(last=False)
+
+    def drop(self, is_gone: Callable[[Any], bool]) -> None:
+        """Drop all blocks of the keys of which this is true."""
+        for at in [at for at, block in self._blocks.items() if is_gone(block.key)]:
+            del self._blocks[at]
 
     def _path(self, key: Hashable, tokens: Sequence[int]) -> list[tuple[Hashable, tuple[int, ...]]]:
         path: list[tuple[Hashable, tuple[int, ...]]] = []

@@ -90,6 +90,10 @@ class Session(Protocol):
         """Drop a request at once; one that has ended is no error."""
         ...
 
+    def forget(self, scope: str) -> None:
+        """Drop what is cached of prompts in this scope, as far as it lies in this process."""
+        ...
+
     def step(self) -> StepOutput:
         """Tokens that have arrived; the last token of a request has a finish."""
         ...

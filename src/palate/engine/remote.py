@@ -167,6 +167,9 @@ class RemoteSession:
         if answer is not None:
             answer.log.is_aborted.set()
 
+    def forget(self, scope: str) -> None:
+        """Nothing: the other server evicts what it cached under this salt by itself."""
+
     def step(self) -> StepOutput:
         """The tokens that have arrived, after waiting a moment for the first one."""
         arrived: StepOutput = []

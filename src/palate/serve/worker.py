@@ -108,6 +108,10 @@ class EngineWorker:
         self.metrics.cancelled.inc()
         self._commands.put(lambda: self._drop(job))
 
+    def forget(self, scope: str) -> None:
+        """Drop what is cached of a scope, before the next step."""
+        self._commands.put(lambda: self._session.forget(scope))
+
     def report(self, running: RunningRequest) -> ExecutionReport | None:
         """What the engine approximated in an answer; `None` where it is exact."""
         return self._session.report(running)
