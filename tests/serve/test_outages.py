@@ -5,17 +5,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg.errors import DeadlockDetected
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from palate.core.errors import InvalidInputError
+from palate.serve import users
 from palate.serve.answers import _read
 from palate.serve.app import make_app
 from palate.serve.state import Served
 from palate.store.database import connect, open_database
 from palate.store.tables import responses
+from palate.store.users import add_user
 
 CHAT = "/v1/chat/completions"
 TALK = {"model": "palate", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
@@ -209,3 +214,19 @@ def test_special_tokens_that_a_user_types_are_text(make_served: MakeServed) -> N
     assert trusted.count(number) == typed.count(number) + 1
     said = base.tokenizer.decode(list(typed), skip_special_tokens=True)
     assert f"Hi {special} there" in said
+
+
+def test_what_a_deadlock_undid_is_done_again(
+    web: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_undone = []
+
+    def undone_once(*arguments: Any, **named: Any) -> Any:
+        if not n_undone:
+            n_undone.append(1)
+            raise OperationalError("UPDATE", {}, DeadlockDetected("deadlock detected"))
+        return add_user(*arguments, **named)
+
+    monkeypatch.setattr(users, "add_user", undone_once)
+    assert web.post("/v1/users", json={"user": "ana"}).status_code == 201
+    assert n_undone

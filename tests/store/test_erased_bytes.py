@@ -1,11 +1,7 @@
 """After a receipt says cleared, nothing of the erased is in any file of the database."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
-from sqlalchemy import text
 
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
@@ -15,6 +11,7 @@ from palate.store.erase import clear_erased, erase_user, list_receipts
 from palate.store.responses import Response, keep_features, record_response
 from palate.store.store import SqlProfileStore
 from palate.store.users import add_user, change_user, start_afresh
+from store_steps import found_in_files
 
 N_HISTORIES = 30
 
@@ -42,21 +39,6 @@ def live(
         else:
             features = tuple(generator.normal(size=3).tolist())
             store.append(Feedback(user, "rating", features, 1.0, group=said[:900], key=mark))
-
-
-def files_of(database: Database) -> Iterator[Path]:
-    """All files of the database, of PostgreSQL those of the whole server."""
-    place = database.engine.url.database or ""
-    folder, pattern = Path(place).parent, f"{Path(place).name}*"
-    if not database.is_sqlite:
-        with database.reading() as connection:
-            folder = Path(connection.execute(text("SHOW data_directory")).scalar_one())
-        pattern = "**/*"
-    yield from (path for path in folder.glob(pattern) if path.is_file())
-
-
-def found_in_files(database: Database, mark: str) -> list[str]:
-    return [str(path) for path in files_of(database) if mark.encode() in path.read_bytes()]
 
 
 @pytest.mark.slow

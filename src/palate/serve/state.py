@@ -30,7 +30,7 @@ from palate.serve.metrics import Metrics, TenantMetrics
 from palate.serve.prefixes import OwnPrefixes
 from palate.serve.settings import ServeSettings
 from palate.serve.worker import EngineWorker
-from palate.store.database import Database
+from palate.store.database import Database, retried
 from palate.store.erase import clear_erased
 from palate.store.keys import ApiKey, has_keys
 from palate.store.quota import delete_responses, tenant_usage
@@ -59,6 +59,7 @@ class Served:
     started_at: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
     metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
+    headers: dict[str, str] = field(default_factory=dict[str, str])  # of every answer
     n_open: Counter[str] = field(default_factory=Counter[str])  # requests in progress by key
     _stores: dict[str, SqlProfileStore] = field(default_factory=dict[str, SqlProfileStore])
 
@@ -111,7 +112,9 @@ class Served:
         pool = self._writers if is_writing else self._readers
         try:
             async with asyncio.timeout(self.settings.database_seconds + 1.0):
-                return await to_thread.run_sync(function, limiter=pool, abandon_on_cancel=True)
+                return await to_thread.run_sync(
+                    retried, function, limiter=pool, abandon_on_cancel=True
+                )
         except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
             self.metrics.refused.labels("database").inc()
             unknown = "whether it was stored is not known; send it again, with the same key"
@@ -199,7 +202,8 @@ class Served:
         return f"{tenant}/{self._n_erased[tenant]}"
 
     def forget_prefixes(self, tenant: str) -> None:
-        """Let no later prompt meet what is cached of the tenant's earlier ones."""
+        """Drop what is cached of the tenant's earlier prompts; no later one meets it."""
+        self.worker.forget(self.scope(tenant))
         self._n_erased[tenant] += 1
 
     async def watch_keys(self) -> None:

@@ -11,15 +11,17 @@ freed but not overwritten; they age out by their own rules.
 
 import sqlite3
 from contextlib import suppress
+from functools import partial
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from palate.core.errors import ProviderError
-from palate.store.database import Database
+from palate.store.database import UNDONE, Database, retried
 
 ATTEMPTS = 50  # readers may hold the write-ahead log for a while
 PAUSE_SECONDS = 0.1  # that each attempt waits for them
+LOCKED = "55P03"  # PostgreSQL's word for a lock that did not come in time
 REMAINS = "deleted rows in the database's files, until `palate users receipts` clears them"
 REMAINS_IN_LOG = (
     "the write-ahead log of the PostgreSQL server, until it has overwritten or dropped it; a role "
@@ -73,19 +75,23 @@ def _clear_sqlite(database: Database) -> str:
 def _clear_postgres(database: Database) -> str:
     remains = REMAINS
     with suppress(DBAPIError, ProviderError):  # locked for long, or a role without these rights
-        with database.writing() as connection:
-            wait = int(1000 * ATTEMPTS * PAUSE_SECONDS)
-            for limit, value in (("lock_timeout", wait), ("statement_timeout", 0)):
-                connection.execute(text(f"SET LOCAL {limit} = {value}"))
-            connection.execute(text(f"LOCK TABLE {', '.join(REWRITTEN)}"))
-            for table, column in REWRITTEN.items():  # live rows only, whoever still reads
-                changed = f"{column} TYPE double precision USING {column} + 0"
-                connection.execute(text(f"ALTER TABLE {table} ALTER {changed}"))
+        retried(partial(_rewrite_tables, database), n_tries=ATTEMPTS, states=(LOCKED, *UNDONE))
         remains = REMAINS_IN_LOG
         with database.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             remains = "" if _overwrite_log(connection) else remains
     return remains
+
+
+def _rewrite_tables(database: Database) -> None:
+    with database.writing() as connection:
+        # shorter than others wait until a deadlock with this one ends one of them
+        for limit, value in (("lock_timeout", 1000 * PAUSE_SECONDS), ("statement_timeout", 0)):
+            connection.execute(text(f"SET LOCAL {limit} = {int(value)}"))
+        connection.execute(text(f"LOCK TABLE {', '.join(REWRITTEN)}"))
+        for table, column in REWRITTEN.items():  # live rows only, whoever still reads
+            changed = f"{column} TYPE double precision USING {column} + 0"
+            connection.execute(text(f"ALTER TABLE {table} ALTER {changed}"))
 
 
 def _overwrite_log(connection: Connection) -> bool:

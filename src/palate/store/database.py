@@ -5,11 +5,11 @@ writing transaction takes the write lock at its start, so writers follow each ot
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Container, Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from palate.core.errors import (
     FormatError,
@@ -35,6 +35,8 @@ except ModuleNotFoundError as error:
 MIGRATIONS = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 60  # a writer waits so long for the others
 MIGRATION_LOCK = 727_072_001  # any number that nobody else locks on in PostgreSQL
+UNDONE = ("40001", "40P01")  # PostgreSQL undid a transaction for another's sake
+Result = TypeVar("Result")
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
 
 
@@ -101,6 +103,19 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def retried(
+    function: Callable[[], Result], *, n_tries: int = 3, states: Container[str] = UNDONE
+) -> Result:
+    """The function's result, tried again where PostgreSQL undid its one transaction so."""
+    while True:
+        n_tries -= 1
+        try:
+            return function()
+        except DBAPIError as error:
+            if not n_tries or getattr(error.orig, "sqlstate", "") not in states:
+                raise
 
 
 def open_database(url: str, *, wait_seconds: float = WAIT_SECONDS) -> Database:

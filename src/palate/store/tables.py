@@ -152,9 +152,7 @@ erasures = sa.Table(
     sa.Column("erased_at", sa.Double, nullable=False),
     sa.Column("n_feedback", sa.Integer, nullable=False),
     sa.Column("n_responses", sa.Integer, nullable=False),
-    sa.Column(
-        "remains", sa.Text, nullable=False
-    ),  # in the database's files, and until when; or empty
+    sa.Column("remains", sa.Text, nullable=False),  # in files, and until when; or empty
 )
 marks = sa.Table(
     "marks",
