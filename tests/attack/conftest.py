@@ -3,9 +3,11 @@
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,29 @@ BOUNDS = (
     "max_tokens=200",
     "max_connections_per_address=100",
 )
+FLOOD = """
+import os, socket, sys, threading, time
+port, seconds, n = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+start, more = (bytes.fromhex(text) for text in sys.argv[4:])
+os.nice(10)  # it takes the server's processor as little as another machine would
+until, done = time.monotonic() + seconds, []
+def flood():
+    while time.monotonic() < until:
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.2", 0))
+                one.settimeout(max(until - time.monotonic(), 0.01))
+                one.connect(("127.0.0.1", port))
+                done.append(one.send(start))
+                while time.monotonic() < until:
+                    done.append(one.send(more))
+            except OSError:
+                time.sleep(0.01)
+threads = [threading.Thread(target=flood) for _ in range(n)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(sum(done))
+"""
 HONEST, ENEMY = "127.0.0.1", "127.0.0.2"  # one machine, two addresses
 N_HONEST = 3
 TALK: dict[str, Any] = {
@@ -152,13 +177,16 @@ def enemies(arena: Arena) -> Iterator[Callable[..., list[socket.socket]]]:
         yield connect
 
 
-def in_threads(work: Callable[[socket.socket], None], items: Sequence[socket.socket]) -> None:
-    """Do it to all at once, and wait."""
-    threads = [threading.Thread(target=work, args=(one,)) for one in items]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+@pytest.fixture
+def flood(arena: Arena) -> Callable[..., int]:
+    """Many who send without end and come again when they are ended; how many bytes they sent."""
+
+    def run(n: int, start: bytes, more: bytes, *, seconds: float) -> int:
+        words = [sys.executable, "-c", FLOOD, str(arena.server.port), str(seconds), str(n)]
+        words += [start.hex(), more.hex()]
+        return int(subprocess.run(words, check=True, capture_output=True, timeout=60).stdout)
+
+    return run
 
 
 def post(path: str, body: dict[str, Any]) -> bytes:

@@ -32,6 +32,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     while scope["method"] == "POST" and (await receive()).get("more_body"):
         pass
+    if scope["path"] == "/block":
+        time.sleep(0.3)  # nothing else goes on meanwhile
     body = LARGE if scope["path"] == "/large" else b"hello"
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -119,6 +121,35 @@ def test_headers_and_trailers_that_do_not_end_are_cut(
     assert n_bytes < 2**24
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + b"X-A: b\r\n" * 129,
+        HEAD + b"X-A: " + b"a" * 70_000,
+        b"no request\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"1\r\na\r\n" * 2049,
+    ],
+)
+def test_who_goes_beyond_the_bounds_is_told_at_once_and_ended_after_a_while(
+    connect: Connect, text: bytes
+) -> None:
+    started = time.monotonic()
+    one = connect(text)
+    if not text.startswith(b"POST"):  # which is answered for its first headers
+        assert one.recv(12) == b"HTTP/1.1 400"
+    assert time.monotonic() - started < 0.4
+    assert not is_ended(one, within=0.1)
+    assert is_ended(one)
+
+
+def test_a_hundred_headers_and_a_thousand_chunks_are_none_too_many(connect: Connect) -> None:
+    headers = b"".join(b"X-%d: b\r\n" % k for k in range(100))
+    assert answered(connect(HEAD + headers + b"\r\n"))
+    post = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert answered(connect(post + b"1\r\na\r\n" * 1000 + b"0\r\n\r\n"))
+
+
 def test_who_does_not_read_is_ended_and_who_reads_gets_all(connect: Connect) -> None:
     stalled = connect(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
     time.sleep(6.0)
@@ -130,7 +161,10 @@ def test_who_does_not_read_is_ended_and_who_reads_gets_all(connect: Connect) -> 
     assert n_bytes > len(LARGE)
 
 
-def test_the_connection_that_has_waited_longest_makes_room(connect: Connect) -> None:
+@pytest.mark.parametrize("is_busy", [False, *4 * [True]])  # then all come at once
+def test_the_connection_that_has_waited_longest_makes_room(connect: Connect, is_busy: bool) -> None:
+    connect(HEAD.replace(b"/", b"/block" if is_busy else b"/", 1) + b"\r\n")
+    time.sleep(0.05)
     held = [connect(b"", source="127.0.0.2") for _ in range(4)]
     mine = connect(HEAD + b"\r\n")
     newest = connect(HEAD + b"\r\n", source="127.0.0.2")

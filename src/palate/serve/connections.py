@@ -1,11 +1,14 @@
 """What one connection may cost before anything is known of who called: uvicorn's protocol, bounded.
 
 Headers have their seconds and bytes, a body its bytes, a client that reads nothing its seconds.
-Where too many connections are open, the one that has sent no whole request for longest is ended.
+Who goes beyond them is read no further, and ended only after a while, since who is ended at once
+comes again at once. Where too many connections are open, the one that has sent no whole request
+for longest is ended.
 """
 
 import asyncio
 import math
+from time import monotonic  # a loop's own clock may stand still within a turn
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -13,8 +16,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from palate.serve.settings import ServeSettings
 
 MAX_HEADER_BYTES = 65_536
+MAX_HEADERS = 128  # of a request; each costs a call, and a read may hold thousands
+MAX_CHUNKS = 2048  # of a body
+REFUSAL = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 LEAST_READ_BYTES = 4096  # in `stall_seconds`, while so much waits
 CHUNK_OVERHEAD = 2  # bytes on the wire for a byte of the body, at most
+
+
+class _BeyondError(Exception):
+    """Stops the parser in the middle of what was read."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -24,9 +34,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take what uvicorn gives a protocol, and the bounds."""
         super().__init__(**parts)  # type: ignore[arg-type]
         self.settings = settings
-        self.since = self.loop.time()
+        self.since = monotonic()
         self._timer: asyncio.TimerHandle | None = None
-        self._n_bytes, self._is_in_headers = 0, True
+        self._n_bytes, self._n_parts, self._is_in_headers = 0, 0, True
+        self._is_held = False
 
     @property
     def is_waiting(self) -> bool:
@@ -55,32 +66,50 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, up to the bytes that are allowed."""
+        if self._is_held:
+            self.transport.pause_reading()  # again, since a request that waits for its body reads
+            return
         if self._timer is None and self._is_idle:
             self._abort_after(self.settings.header_seconds)
         super().data_received(data)
         self._n_bytes += len(data)
         body = 0 if self._is_in_headers else CHUNK_OVERHEAD * self.settings.max_body_bytes
         if self._n_bytes > MAX_HEADER_BYTES + body:
-            self.transport.abort()
+            self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """Read no more of what is no request, or goes beyond the bounds; end it after a while."""
+        del msg
+        if self._is_idle and not self._is_held:
+            self.transport.write(REFUSAL)
+        self._is_held = True
+        self.transport.pause_reading()
+        self.loop.call_later(self.settings.header_seconds, self.transport.abort)
 
     def on_message_begin(self) -> None:
         """Count anew."""
         super().on_message_begin()
-        self._n_bytes, self._is_in_headers = 0, True
+        self._n_bytes, self._n_parts, self._is_in_headers = 0, 0, True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; after the body nobody needs one, and thousands cost seconds."""
-        if self._is_in_headers:
-            super().on_header(name, value)
-        else:
-            self.transport.abort()
+        """Take a header; after the body nobody needs one."""
+        self._count(MAX_HEADERS if self._is_in_headers else 0)
+        super().on_header(name, value)
+
+    def on_chunk_header(self) -> None:
+        """Count the chunk."""
+        self._count(MAX_CHUNKS)
+
+    def _count(self, most: int) -> None:
+        self._n_parts += 1
+        if self._n_parts > most:
+            raise _BeyondError
 
     def on_headers_complete(self) -> None:
         """The headers came in time; a request before the last one is answered ends all."""
         if not self._is_idle:
-            self.transport.abort()
-            return
-        self._is_in_headers, self.since = False, self.loop.time()
+            raise _BeyondError
+        self._n_parts, self._is_in_headers, self.since = 0, False, monotonic()
         self._end_timer()
         super().on_headers_complete()
 
