@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +11,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from palate.build import ray_cluster as scale_ray
@@ -22,8 +18,9 @@ from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.library.library import Library
 from palate.serve.app import make_app
 from palate.serve.assemble import ServeJob, assemble
-from palate.serve.replicas import REPLICA, Named, serve_replicas, share_of
+from palate.serve.replicas import REPLICA, serve_replicas, share_of
 from palate.serve.settings import ServeSettings
+from palate.serve.state import Served
 from research.serving.replicas_under_load import replica_processes
 from research.serving.server_process import FREE, ServerProcess
 from vllm_stand_in import StandIn, standing_in
@@ -88,14 +85,13 @@ def test_all_replicas_together_allow_the_rate_that_was_set() -> None:
     assert (least.requests_per_minute, least.burst) == (1, 1)  # nobody is shut out
 
 
-def test_every_answer_names_its_replica() -> None:
-    async def hello(_request: Request) -> PlainTextResponse:
-        return PlainTextResponse("hello")
-
-    app = Starlette(routes=[Route("/", hello)])
-    app.add_middleware(Named, name="server#one")
-    found = TestClient(app, base_url="http://localhost").get("/")
-    assert (found.text, found.headers[REPLICA]) == ("hello", "server#one")
+def test_every_answer_names_its_replica(make_served: Callable[..., Served]) -> None:
+    served = make_served()
+    served.headers[REPLICA] = "server#one"
+    with TestClient(make_app(served), base_url="http://localhost") as client:
+        for path, status in (("/health", 200), ("/v1/nothing", 404)):
+            found = client.get(path)
+            assert (found.status_code, found.headers[REPLICA]) == (status, "server#one")
 
 
 def test_a_file_as_database_and_a_missing_ray_are_told(

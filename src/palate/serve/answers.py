@@ -245,16 +245,14 @@ def usage_of(answering: Answering) -> Usage:
     """Tokens of the prompt and of all answers so far, of all candidates."""
     candidates = answering.candidates
     n_read = len(candidates[0].prompt) if candidates else 0
+    n_cached = candidates[0].n_cached_tokens if candidates else 0
     n_written = sum(len(running.tokens) for running in candidates)
     return Usage(
         prompt_tokens=n_read,
         completion_tokens=n_written,
         total_tokens=n_read + n_written,
-        prompt_tokens_details={  # not what others of the tenant sent
-            "cached_tokens": min(candidates[0].n_cached_tokens, answering.n_own_tokens)
-            if candidates
-            else 0
-        },
+        # not what others of the tenant sent
+        prompt_tokens_details={"cached_tokens": min(n_cached, answering.n_own_tokens)},
     )
 
 

@@ -142,9 +142,7 @@ def require_safe(url: str, *, host: str) -> None:
 
 def _database_of(store: Any) -> str:
     """The URL or path behind the option `store`."""
-    if store is None:
-        return DATABASE
-    address = store if isinstance(store, str | Path) else getattr(store, "url", None)
+    address = getattr(store, "url", DATABASE if store is None else store)
     if not isinstance(address, str | Path):
         raise InvalidInputError(
             f"The store is a {type(store).__name__}, which names no database; give a URL, a path, "

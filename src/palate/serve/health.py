@@ -23,7 +23,6 @@ async def ready(served: Parts) -> dict[str, str]:
     """Requests will be answered: the engine runs, the database answers, the server goes on."""
     if served.is_draining or not served.worker.is_alive:
         raise ApiError(503, "The server stops.", code="draining", retry_seconds=5.0)
-
     await served.require_writable()
     try:
         await run_in_threadpool(served.engine.require_ready)

@@ -1,15 +1,6 @@
 """Series for Prometheus. No label holds anything of a user or of a tenant."""
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    generate_latest,
-)
+import prometheus_client as prometheus
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -20,7 +11,7 @@ class TenantMetrics:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self.registry = CollectorRegistry()
+        self.registry = prometheus.CollectorRegistry()
         self.requests = self._counter("requests", "Requests by route and status.", "route status")
         self.answers = self._counter("answers", "Answers by method.", "method")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.")
@@ -38,16 +29,16 @@ class TenantMetrics:
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
-        return generate_latest(self.registry)
+        return prometheus.generate_latest(self.registry)
 
-    def _counter(self, name: str, text: str, labels: str = "") -> Counter:
-        return Counter(f"palate_{name}", text, labels.split(), registry=self.registry)
+    def _counter(self, name: str, text: str, labels: str = "") -> prometheus.Counter:
+        return prometheus.Counter(f"palate_{name}", text, labels.split(), registry=self.registry)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"palate_{name}", text, registry=self.registry)
+    def _gauge(self, name: str, text: str) -> prometheus.Gauge:
+        return prometheus.Gauge(f"palate_{name}", text, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"palate_{name}", text, buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> prometheus.Histogram:
+        return prometheus.Histogram(f"palate_{name}", text, buckets=buckets, registry=self.registry)
 
 
 class Metrics(TenantMetrics):
@@ -56,9 +47,9 @@ class Metrics(TenantMetrics):
     def __init__(self) -> None:
         """Start at zero."""
         super().__init__()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        prometheus.ProcessCollector(registry=self.registry)
+        prometheus.PlatformCollector(registry=self.registry)
+        prometheus.GCCollector(registry=self.registry)
         self.refused = self._counter("refused", "Requests refused by reason.", "reason")
         self.cancelled = self._counter("cancelled", "Answers aborted: disconnect or deadline.")
         self.waiting = self._gauge("requests_waiting", "Answers that wait for their first token.")

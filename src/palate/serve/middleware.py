@@ -58,7 +58,9 @@ class Middleware:
                 if self.served.settings.is_traced:  # addresses and queries name users
                     hidden = {"url.path": _template(scope), "url.query": ""}
                     trace.get_current_span().set_attributes(hidden)
-                _mark(MutableHeaders(scope=message), scope["path"], request_id)
+                marked = MutableHeaders(scope=message)
+                marked.update(self.served.headers)
+                _mark(marked, scope["path"], request_id)
             await send(message)
 
         try:

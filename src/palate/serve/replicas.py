@@ -18,9 +18,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from palate.build.ray_cluster import NAMESPACE, gpus_of, require_ray, start_ray
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.library.folder import LibraryFolder
@@ -118,9 +115,8 @@ def _application(serve: Any, job: ServeJob, n_replicas: int, n_gpus: float) -> A
             )
 
         def __serve_build_asgi_app__(self) -> Any:
-            app = make_app(self._served)
-            app.add_middleware(Named, name=serve.get_replica_context().replica_tag)
-            return app
+            self._served.headers[REPLICA] = serve.get_replica_context().replica_tag
+            return make_app(self._served)
 
         def check_health(self) -> None:
             if not self._served.worker.is_alive:
@@ -137,25 +133,6 @@ def _application(serve: Any, job: ServeJob, n_replicas: int, n_gpus: float) -> A
         max_constructor_retry_count=N_STARTS,
     )
     return deployment(serve.ingress()(Replica)).bind()
-
-
-class Named:
-    """Puts a replica's name on its answers."""
-
-    def __init__(self, app: ASGIApp, name: str) -> None:
-        """Keep what is wrapped."""
-        self.app = app
-        self.name = name
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REPLICA] = self.name
-            await send(message)
-
-        await self.app(scope, receive, send_named)
 
 
 class _StopError(BaseException):

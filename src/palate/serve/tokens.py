@@ -5,8 +5,9 @@ all of its candidates have ended; then the best one is passed on whole.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
@@ -17,8 +18,9 @@ from palate.serve.answers import Answering
 from palate.serve.errors import late
 from palate.serve.metrics import TenantMetrics
 from palate.serve.state import Served
-from palate.serve.worker import Event, Job
+from palate.serve.worker import Job
 
+Result = TypeVar("Result")
 Sampled = tuple[int, RunningRequest, int, Token]  # answer's index, answer, token's place, token
 
 
@@ -64,7 +66,8 @@ async def _of_candidates(
     queue, n_left = answering.jobs[0].events, len(answering.jobs)
     first: dict[Job, float] = {}
     while n_left:
-        job, event = await _next(queue, answering.deadline - loop.time())
+        is_there = not queue.empty()
+        job, event = queue.get_nowait() if is_there else await _in_time(queue.get(), answering)
         if isinstance(event, Exception):
             raise event
         running, token = event
@@ -88,18 +91,13 @@ async def _best(served: Served, answering: Answering, answer: int) -> Best:
         return best_candidates(library, [Candidates(decision, texts, tokens)])[0]
 
     ranking = run_in_threadpool(rank) if decision.ranking else served.worker.call(rank)
+    return await _in_time(ranking, answering)
+
+
+async def _in_time(work: Awaitable[Result], answering: Answering) -> Result:
     seconds = answering.deadline - asyncio.get_running_loop().time()
     try:
-        return await asyncio.wait_for(ranking, max(seconds, 0.0))
-    except TimeoutError as error:
-        raise late() from error
-
-
-async def _next(queue: "asyncio.Queue[tuple[Job, Event]]", seconds: float) -> tuple[Job, Event]:
-    if not queue.empty():
-        return queue.get_nowait()
-    try:
-        return await asyncio.wait_for(queue.get(), max(seconds, 0.0))
+        return await asyncio.wait_for(work, max(seconds, 0.0))
     except TimeoutError as error:
         raise late() from error
 
