@@ -90,7 +90,7 @@ def missed_by(learner: Learner, log: list[Feedback], belief: Belief) -> float | 
 
 def learned_apart(learner: Learner, log: list[Feedback]) -> float:
     """Largest difference of the belief learned item by item to the one rebuilt from the log."""
-    belief, rebuilt = learner.start(), learner.rebuild(log)
+    belief, rebuilt = learner.start, learner.rebuild(log)
     for position, item in enumerate(log):
         belief = learner.learn(belief, item, earlier=lambda end=position: log[:end])
     ours, theirs = (np.append(one.covariance, one.mean) for one in (belief, rebuilt))

@@ -140,8 +140,7 @@ def serve_users(
     """Everybody's soup."""
     return [
         personal_soup(
-            belief,
-            basis=basis.soup,
+            basis.soup.unscaled(belief),
             states=basis.states,
             method=method,
             settings=basis.soup.settings,

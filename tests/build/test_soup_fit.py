@@ -78,8 +78,8 @@ def test_shown_coefficients_and_intervals_are_of_the_posterior(
     mean = weight @ vectors
     deviations = np.sqrt(weight @ (vectors - mean) ** 2)
     half = 1.96 * deviations / basis.feature_scales
-    assert np.allclose(fitted.soup.believed, mean / basis.feature_scales, atol=0.1 * half.max())
-    assert np.allclose(fitted.intervals[:, 1] - fitted.soup.believed, half, rtol=0.1)
+    assert np.allclose(fitted.soup.belief.mean, mean / basis.feature_scales, atol=0.1 * half.max())
+    assert np.allclose(fitted.intervals[:, 1] - fitted.soup.belief.mean, half, rtol=0.1)
     assert fitted.counts == {"comparison": 5}
     assert set(fitted.to_json()["coefficients"]) == set(EXPERTS)
 
@@ -92,7 +92,7 @@ def test_brought_log_ratios_give_the_fit_that_scoring_gives(library: Path, tmp_p
         tmp_path / "b.jsonl",
         [_comparison(0, 1, 1, first_log_ratios=named[0], second_log_ratios=named[1])],
     )
-    one, other = (fit_soup(library, path).soup.believed for path in (scored, brought))
+    one, other = (fit_soup(library, path).soup.belief.mean for path in (scored, brought))
     assert one == pytest.approx(other, rel=1e-3)
 
 
@@ -107,7 +107,7 @@ def test_answers_may_be_referred_to_and_all_kinds_mix(library: Path, tmp_path: P
     ]
     fitted = fit_soup(library, _write(tmp_path / "f.jsonl", rows))
     assert fitted.counts == {"comparison": 1, "thumbs": 1, "rating": 2}
-    assert np.any(fitted.soup.believed != 0)
+    assert np.any(fitted.soup.belief.mean != 0)
 
 
 def test_contradictory_repetitions_are_kept_and_noise_rises(library: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_contradictory_repetitions_are_kept_and_noise_rises(library: Path, tmp_p
     other = fit_soup(library, _write(tmp_path / "b.jsonl", opposed))
     assert other.counts == {"comparison": 20}
     assert other.gain < one.gain
-    assert np.abs(other.soup.believed).max() < 1e-6 < np.abs(one.soup.believed).max()
+    assert np.abs(other.soup.belief.mean).max() < 1e-6 < np.abs(one.soup.belief.mean).max()
 
 
 def test_coefficients_beyond_the_trust_region_are_shrunk_and_said_so(

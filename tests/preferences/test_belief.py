@@ -38,7 +38,7 @@ def learner(**settings: object) -> Learner:
 
 
 def learn_all(teacher: Learner, history: Sequence[Feedback]) -> Belief:
-    belief = teacher.start()
+    belief = teacher.start
     for position, item in enumerate(history):
         belief = teacher.learn(belief, item, earlier=lambda end=position: history[:end])
     return belief
@@ -132,7 +132,7 @@ def test_the_first_rating_of_a_group_says_nothing() -> None:
 def test_a_tie_draws_the_margin_towards_zero() -> None:
     teacher = Learner(Belief(np.array([2.0, 0.0]), np.eye(2)))
     tie = Feedback("p", "comparison", (1.0, 0.0), 0.5)
-    after = teacher.learn(teacher.start(), tie, earlier=list)
+    after = teacher.learn(teacher.start, tie, earlier=list)
     assert 0.0 < after.mean[0] < 2.0
     assert after.mean[1] == 0.0
 
@@ -203,9 +203,7 @@ def test_thumbs_up_only_is_held_by_the_prior() -> None:
 
 def test_feedback_of_another_width_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="2 features"):
-        learner().learn(
-            learner().start(), Feedback("p", "comparison", (1.0, 2.0), 1.0), earlier=list
-        )
+        learner().learn(learner().start, Feedback("p", "comparison", (1.0, 2.0), 1.0), earlier=list)
 
 
 @pytest.mark.parametrize("size", [0.0, 25.0, 1e4, 1e200])

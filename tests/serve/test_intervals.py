@@ -116,7 +116,7 @@ def test_what_is_shown_is_of_the_feedback_that_counts(web: TestClient) -> None:
     later = served.believer.out(belief, more)  # the log grew after the belief was read
     assert later == first
     web.post("/v1/users/vi/reset", json={})
-    start = served.believer.learner.start()
+    start = served.believer.learner.start
     afresh = web.get("/v1/users/vi").json()["belief"]
     assert [row["mean"] for row in afresh["experts"]] == pytest.approx(start.mean)
     half = 1.96 * np.sqrt(np.diag(start.covariance))

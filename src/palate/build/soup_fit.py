@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis
 from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
-from palate.soup.personal import PersonalSoup, shown_soup
+from palate.soup.personal import PersonalSoup, predicted_gain
 from palate.soup.plans import SoupMethod
 from palate.soup.report import SoupReport, length_correlation, report_soup
 from palate.soup.spectral import personal_soup
@@ -37,7 +37,8 @@ Features = dict[Shown, Float[ndarray, " experts"]]  # scaled, by answer
 class FittedSoup:
     """A user's learned coefficients."""
 
-    soup: PersonalSoup  # coefficients, trust region, predicted gain, plan
+    soup: PersonalSoup  # as it is served, with the posterior in place of the belief
+    predicted: tuple[float, float]  # gain over the base model per token, and its standard error
     experts: tuple[str, ...]  # names, in bank order
     confidence: float  # confidence of the intervals
     counts: dict[str, int]  # numbers of feedback items by kind
@@ -50,8 +51,7 @@ class FittedSoup:
     @property
     def intervals(self) -> Float[ndarray, "experts ends"]:
         """`[experts, 2]`: credible interval of each believed coefficient, before the region."""
-        half = float(ndtri(0.5 + self.confidence / 2)) * self.soup.standard_errors
-        return np.stack([self.soup.believed - half, self.soup.believed + half], axis=1)
+        return _interval(self.soup.belief.mean, self.soup.standard_errors, self.confidence)
 
     def coefficients_file(self) -> CoefficientsFile:
         """The served coefficients as a file."""
@@ -61,9 +61,9 @@ class FittedSoup:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         soup = self.soup
-        rows = zip(
-            self.experts, soup.coefficients, soup.believed, self.intervals.tolist(), strict=True
-        )
+        believed, ends = soup.belief.mean, self.intervals.tolist()
+        rows = zip(self.experts, soup.coefficients, believed, ends, strict=True)
+        low, high = _interval(*self.predicted, self.confidence).tolist()
         return {
             "coefficients": {
                 name: {"served": float(c), "believed": float(b), "low": low, "high": high}
@@ -76,9 +76,18 @@ class FittedSoup:
             "scale": soup.scale,
             "kl_per_token": self.report.kl_per_token,
             "entropy_ratio": self.report.entropy_ratio,
-            "predicted_gain_per_token": vars(soup.gain),
+            "predicted_gain_per_token": {"estimate": self.predicted[0], "low": low, "high": high},
             "warnings": list(self.warnings),
         }
+
+
+def _interval(
+    mean: float | Float[ndarray, " experts"],
+    error: float | Float[ndarray, " experts"],
+    level: float,
+) -> Float[ndarray, "*experts ends"]:
+    half = float(ndtri(0.5 + level / 2)) * np.asarray(error)
+    return np.stack([mean - half, mean + half], axis=-1)
 
 
 def fit_soup(
@@ -120,8 +129,7 @@ def fit_soup(
     )
     states = opened.states
     soup = personal_soup(
-        normalised or belief,
-        basis=basis,
+        basis.unscaled(normalised or belief),
         states=states,
         method=method,
         settings=basis.settings,
@@ -134,8 +142,10 @@ def fit_soup(
         budget=1.05 * budget,  # dropping experts that hardly act may move it a little
         curvature=np.linalg.inv(belief.covariance),
     )
+    posterior = basis.unscaled(learner.posterior(items))
     fitted = FittedSoup(
-        soup=shown_soup(soup, learner.posterior(items), basis=basis, states=states),
+        soup=replace(soup, belief=posterior),
+        predicted=predicted_gain(soup.coefficients, states, believed=posterior, beta=basis.beta),
         experts=basis.experts,
         confidence=basis.settings.confidence,
         counts=dict(Counter(item.kind for item in observations)),

@@ -75,7 +75,7 @@ def soup_authors(
     active = [int(k) for k in np.flatnonzero(coefficients)]
     if not active:
         return [], np.zeros((len(item.answer), 0))
-    alone = expert_rows(n_experts=plan.n_experts, experts=active)
+    alone = expert_rows(n_experts=plan.n_experts, experts=tuple(active))
     log_probs = row_distributions(base, bank, plan=alone, item=item).double()
     tilts = (log_probs[1:] - log_probs[:1]).clamp(-MAX_TILT, MAX_TILT)  # [experts, tokens, vocab]
     scale = torch.tensor(coefficients[active], device=tilts.device).view(-1, 1, 1)

@@ -5,6 +5,7 @@ pass; experts on the head alone share one pass.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,8 @@ def _head_log_ratios(
     return ratios
 
 
-def expert_rows(*, n_experts: int, experts: Sequence[int] | None = None) -> Plan:
+@cache
+def expert_rows(*, n_experts: int, experts: tuple[int, ...] | None = None) -> Plan:
     """The reference and these experts (all by default), one row each; only rows are used."""
     places = range(n_experts) if experts is None else experts
     rows = [Row((0.0,) * n_experts), *(Row(one_hot(index=k, n_experts=n_experts)) for k in places)]

@@ -180,8 +180,7 @@ class Soups:
                 self._soups.move_to_end(key)
                 return self._soups[key]
         soup = personal_soup(
-            self.scaled(belief),
-            basis=self.basis,
+            belief,
             states=states,
             method="soup",
             settings=self.basis.settings,
@@ -192,16 +191,6 @@ class Soups:
             while len(self._soups) > MAX_SOUPS:
                 self._soups.popitem(last=False)
         return soup
-
-    def scaled(self, belief: Belief) -> Belief:
-        """The belief over scaled features, for `personal_soup`."""
-        scales = self.basis.feature_scales
-        return Belief(
-            belief.mean * scales,
-            belief.covariance * np.outer(scales, scales),
-            belief.n_observations,
-            belief.gain,
-        )
 
     def prior(self) -> Belief:
         """The belief about a user without feedback, over raw features."""

@@ -19,7 +19,7 @@ Source: Spectral Souping, arXiv 2605.20408, online coefficients; refit every 25 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -28,7 +28,7 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_bytes
 from palate.core.types import Belief, Feedback
-from palate.preferences.bradley_terry import fit, update
+from palate.preferences.bradley_terry import fit_batch, update
 from palate.preferences.drift import change_discounts, forget, steady_discounts
 from palate.preferences.gaussian_posterior import average_fit
 from palate.preferences.noise import average_over_gain, fit_gain
@@ -46,13 +46,14 @@ class Learner:
     prior: Belief  # about a user never seen before
     settings: LearningSettings = field(default_factory=LearningSettings)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Changes with the prior and the settings, and so with any belief they lead to."""
         parts = [self.prior.mean, self.prior.covariance]
         arrays = [np.ascontiguousarray(part, dtype="<f8").tobytes() for part in parts]
         return hash_bytes(*arrays, f"{ALGORITHM} {self.settings.model_dump_json()}".encode())
 
+    @cached_property
     def start(self) -> Belief:
         """The belief about a user without feedback."""
         return replace(self.prior, n_observations=0, gain=self.settings.gain)
@@ -80,7 +81,7 @@ class Learner:
     def rebuild(self, history: Sequence[Feedback]) -> Belief:
         """The belief after the whole history, from nothing but the history."""
         last_refit = self._last_refit(len(history))
-        belief = self.refit(history[:last_refit]) if last_refit else self.start()
+        belief = self.refit(history[:last_refit]) if last_refit else self.start
         for position in range(last_refit, len(history)):
             belief = self.learn(
                 belief, history[position], earlier=lambda end=position: history[:end]
@@ -89,13 +90,13 @@ class Learner:
 
     def refit(self, history: Sequence[Feedback]) -> Belief:
         """Exact mode of all comparisons, with all ratings in the prior, drift and own gain."""
-        data = self._comparisons(history)
+        x, y, prior, discounts = self._comparisons(history)
         gain = self.settings.gain
-        if self.settings.is_gain_fitted and len(data["labels"]) >= self.settings.fit_gain_from:
-            gain = fit_gain(**data, gain=gain)
-        fitted = fit(**data, gain=gain)
-        is_converged = bool(fitted.is_converged)
-        return Belief(fitted.mean, fitted.covariance, len(history), gain, is_converged)
+        if self.settings.is_gain_fitted and len(y) >= self.settings.fit_gain_from:
+            gain = fit_gain(x, y, prior=prior, gain=gain, discounts=discounts)
+        modes = fit_batch(x[None], y[None], prior=prior, gain=gain, discounts=discounts[None])
+        is_converged = bool(modes.is_converged[0])
+        return Belief(modes.mean[0], modes.covariance[0], len(history), gain, is_converged)
 
     def posterior(self, history: Sequence[Feedback]) -> Belief:
         """Posterior mean and covariance after the whole history: for intervals that cover.
@@ -105,13 +106,19 @@ class Learner:
         own, it is averaged over all gains, from the first comparison on. Ratings enter with the
         population's gain, and a history with drift as its discounts have it.
         """
-        data = self._comparisons(history)
+        x, y, prior, discounts = self._comparisons(history)
         average = average_over_gain if self.settings.is_gain_fitted else average_fit
-        posterior = average(**data, gain=self.settings.gain)
-        return replace(posterior, n_observations=len(history))
+        return average(x, y, prior=prior, gain=self.settings.gain, discounts=discounts)
 
-    def _comparisons(self, history: Sequence[Feedback]) -> "_Comparisons":
-        """The history as comparisons under a prior that has taken in the ratings."""
+    def _comparisons(
+        self, history: Sequence[Feedback]
+    ) -> tuple[
+        Float[ndarray, "comparisons features"],
+        Float[ndarray, " comparisons"],
+        Belief,
+        Float[ndarray, " comparisons"],
+    ]:
+        """Features and labels, a prior that has taken in the ratings, and discounts."""
         is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
         pairs = [item for item in history if item.kind != "rating"]
         features = self._features(pairs)
@@ -128,12 +135,7 @@ class Learner:
                 hazard=self.settings.hazard,
             )
             discounts = _spread_over_ratings(unchanged, is_rating)
-        return {
-            "features": features,
-            "labels": labels,
-            "prior": self._with_ratings(history, discounts),
-            "discounts": discounts[~is_rating],
-        }
+        return features, labels, self._with_ratings(history, discounts), discounts[~is_rating]
 
     def _last_refit(self, count: int) -> int:
         """The number of items at the last refit, when there are `count`."""
@@ -145,7 +147,7 @@ class Learner:
     def _with_ratings(
         self, history: Sequence[Feedback], discounts: Float[ndarray, " items"]
     ) -> Belief:
-        belief = self.start()
+        belief = self.start
         groups: dict[str, list[int]] = {}
         for position, item in enumerate(history):
             if item.kind == "rating":
@@ -198,15 +200,6 @@ class Learner:
                 )
         rows = np.array([item.features for item in items]).reshape(-1, len(self.prior.mean))
         return np.clip(rows, -LARGEST / self.settings.gain, LARGEST / self.settings.gain)
-
-
-class _Comparisons(TypedDict):
-    """What fits take, but for the gain."""
-
-    features: Float[ndarray, "comparisons features"]
-    labels: Float[ndarray, " comparisons"]
-    prior: Belief
-    discounts: Float[ndarray, " comparisons"]
 
 
 def _spread_over_ratings(

@@ -20,6 +20,7 @@ class RootedPrior:
 
     mean: Float[ndarray, " features"]
     root: Float[ndarray, "features free"]  # full column rank; the covariance is `root @ root.T`
+    n_observations: int = 0  # items of feedback that it has taken in
 
 
 def root_of(prior: Belief | RootedPrior) -> Float[ndarray, "features free"]:

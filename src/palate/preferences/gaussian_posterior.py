@@ -24,9 +24,6 @@ Source: Opper & Archambeau 2009, "The variational Gaussian approximation revisit
 mixture), with the table of Nolan & Wand 2017, "Accurate logistic variational message passing".
 """
 
-from dataclasses import dataclass, fields
-from typing import TypeVar
-
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
@@ -54,19 +51,6 @@ MIXTURE = (  # share and scale of each normal
 SQRT_TWO_PI = float(np.sqrt(2.0 * np.pi))
 
 
-_Record = TypeVar("_Record", "_Normals", "_Problem", "_Pace")
-
-
-@dataclass(frozen=True, eq=False)
-class AverageFits:
-    """The closest normal of every user."""
-
-    mean: Float[ndarray, "users features"]
-    covariance: Float[ndarray, "users features features"]
-    bound: Float[ndarray, " users"]  # lower bound on the log-probability of the labels, nats
-    is_converged: Bool[ndarray, " users"]  # false: the best after 400 rounds
-
-
 def average_fit(
     features: Float[ndarray, "comparisons features"],
     labels: Float[ndarray, " comparisons"],
@@ -77,16 +61,18 @@ def average_fit(
 ) -> Belief:
     """Posterior mean and covariance of one user, by the closest normal distribution.
 
-    Takes what `palate.preferences.bradley_terry.fit` takes.
+    Takes what `palate.preferences.bradley_terry.fit` takes; labels count on from the prior's.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
     """
     one, own = np.asarray(features)[None], np.asarray(labels)[None]
     counted = None if discounts is None else np.asarray(discounts)[None]
-    fits = average_fits(one, own, prior=prior, gain=gain, discounts=counted)
-    is_converged = bool(fits.is_converged[0])
-    return Belief(fits.mean[0], fits.covariance[0], int(np.size(labels)), gain, is_converged)
+    (mean,), (covariance,), _, (is_converged,) = average_fits(
+        one, own, prior=prior, gain=gain, discounts=counted
+    )
+    n_observations = prior.n_observations + int(np.size(labels))
+    return Belief(mean, covariance, n_observations, gain, bool(is_converged))
 
 
 def average_fits(
@@ -96,8 +82,17 @@ def average_fits(
     prior: Belief | RootedPrior,
     gain: float | Float[ndarray, " users"] = 1.0,
     discounts: Float[ndarray, "users comparisons"] | None = None,
-) -> AverageFits:
+) -> tuple[
+    Float[ndarray, "users features"],
+    Float[ndarray, "users features features"],
+    Float[ndarray, " users"],
+    Bool[ndarray, " users"],
+]:
     """`average_fit` for many users with a common prior; one gain for all, or `[users]`.
+
+    Returns:
+        Means, covariances, lower bounds on the log-probability of each user's labels in nats, and
+        whether the steps came to rest; otherwise it is the best after 400 rounds.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
@@ -108,138 +103,78 @@ def average_fits(
     root = root_of(prior)
     gains = np.broadcast_to(require_gain(gain), (len(features),))
     scaled = features * gains[:, None, None]
-    best, is_converged = _closest(_Problem(scaled @ root, scaled @ prior.mean, labels, counted))
-    covariance = root @ best.spread @ root.T
-    return AverageFits(prior.mean + best.z @ root.T, covariance, best.bound, is_converged)
+    z, spread, bound, is_converged = _closest([scaled @ root, scaled @ prior.mean, labels, counted])
+    return prior.mean + z @ root.T, root @ spread @ root.T, bound, is_converged
 
 
-@dataclass(frozen=True, eq=False)
-class _Normals:
-    """One normal for each user, with what the next step needs to know of it."""
+def _closest(data: list[ndarray]) -> tuple[ndarray, ndarray, ndarray, Bool[ndarray, " users"]]:
+    """Each user's closest normal `z, spread`, its bound, and whether the steps came to rest.
 
-    z: Float[ndarray, "users free"]
-    precision: Float[ndarray, "users free free"]
-    spread: Float[ndarray, "users free free"]
-    bound: Float[ndarray, " users"]
-    slope: Float[ndarray, "users free"]  # of the negative bound along z
-    wanted: Float[ndarray, "users free free"]  # the precision that the second equation asks for
-
-    def take(self, users: ndarray, other: "_Normals") -> None:
-        """Put the normals of some users in place."""
-        for part in fields(self):
-            getattr(self, part.name)[users] = getattr(other, part.name)
-
-
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    x: Float[ndarray, "users comparisons free"]  # gain and prior root multiplied in
-    offsets: Float[ndarray, "users comparisons"]
-    labels: Float[ndarray, "users comparisons"]
-    discounts: Float[ndarray, "users comparisons"]
-
-    def at(
-        self, z: Float[ndarray, "users free"], precision: Float[ndarray, "users free free"]
-    ) -> _Normals:
-        """The normals with these means and precisions."""
-        x, n_free = self.x, self.x.shape[2]
-        spread = np.linalg.inv(precision)
-        margins = self.offsets + (x @ z[..., None])[..., 0]
-        variances = np.maximum(((x @ spread) * x).sum(axis=-1), 0.0)
-        average = logistic_averages(margins, variances)
-        loss = self.discounts * (average.softplus - self.labels * margins)
-        size = np.trace(spread, axis1=1, axis2=2) + (z * z).sum(axis=1) - n_free
-        kl = 0.5 * (size + np.linalg.slogdet(precision)[1])
-        missed = (self.discounts * (average.sigmoid - self.labels))[:, None, :]
-        counted = (self.discounts * average.slope)[..., None]
-        return _Normals(
-            z,
-            precision,
-            spread,
-            bound=-loss.sum(axis=1) - kl,
-            slope=np.matmul(missed, x)[:, 0] + z,
-            wanted=np.matmul((x * counted).transpose(0, 2, 1), x) + np.eye(n_free),
-        )
-
-
-@dataclass(eq=False)
-class _Pace:
-    """How long each user's next step is; shorter when the last two pointed apart."""
-
-    length: Float[ndarray, " users"]
-    step: Float[ndarray, "users free"]
-    change: Float[ndarray, "users free free"]
-
-    def follow(
-        self, step: Float[ndarray, "users free"], change: Float[ndarray, "users free free"]
-    ) -> None:
-        """Take in the directions of the step just made."""
-        swings = (step * self.step).sum(axis=1) < 0
-        swings |= (change * self.change).sum(axis=(1, 2)) < 0
-        self.length = np.where(swings, SHORTER * self.length, np.minimum(1.0, LONGER * self.length))
-        self.step, self.change = step, change
-
-
-def _of(record: _Record, users: Bool[ndarray, " users"]) -> _Record:
-    """The record of some users."""
-    return type(record)(*(getattr(record, part.name)[users] for part in fields(record)))
-
-
-def _closest(problem: _Problem) -> tuple[_Normals, Bool[ndarray, " users"]]:
-    """The closest normal of each user, from the mode on, and whether the steps came to rest."""
-    z, spread, *_ = fit_whitened(
-        problem.x, problem.offsets, problem.labels, discounts=problem.discounts
-    )
-    best = now = problem.at(z, np.linalg.inv(spread))
-    users = np.arange(len(z))
-    pace = _Pace(np.ones(len(z)), np.zeros_like(z), np.zeros_like(spread))
+    The data are `x, offsets, labels, discounts`; gain and prior root are multiplied into `x`. From
+    the mode on; a step is shorter where the last two pointed apart.
+    """
+    z, spread, *_ = fit_whitened(*data[:3], discounts=data[3])
+    users, now = np.arange(len(z)), _normals_at(data, z, np.linalg.inv(spread))
+    best = [part.copy() for part in now]
+    pace = [np.ones(len(z)), np.zeros_like(z), np.zeros_like(spread)]
     for _ in range(MAX_ROUNDS):
-        fresh = _ascend(problem, now, pace)
-        step, change = (fresh.z - now.z) / pace.length[:, None], now.wanted - now.precision
-        moved = np.abs(fresh.spread - now.spread).max(axis=(1, 2), initial=0.0) / pace.length
-        moved = np.maximum(moved, np.abs(step).max(axis=1, initial=0.0))
-        best.take(users, fresh)
-        moving = moved >= TOLERANCE
-        if not moving.any():
-            return best, np.ones(len(z), dtype=bool)
-        pace.follow(step, change)
-        now = fresh
+        z, precision, spread, bound, slope, wanted = now
+        length, last_step, last_change = pace
+        change, least = wanted - precision, bound - SLACK * (1.0 + np.abs(bound))
+        fresh, step = now, np.zeros_like(z)
+        for _ in range(MAX_HALVINGS):
+            ahead = precision + length[:, None, None] * change
+            step = np.linalg.solve(ahead, slope[..., None])[..., 0]
+            fresh = _normals_at(data, z - length[:, None] * step, ahead)
+            falls = fresh[3] < least
+            if not falls.any():
+                break
+            length = np.where(falls, 0.5 * length, length)
+        for part, new in zip(best, fresh, strict=True):
+            part[users] = new
+        moved = np.abs(fresh[2] - spread).max(axis=(1, 2), initial=0.0) / length
+        moving = np.maximum(moved, np.abs(step).max(axis=1, initial=0.0)) >= TOLERANCE
+        swings = (step * last_step).sum(axis=1) < 0
+        swings |= (change * last_change).sum(axis=(1, 2)) < 0
+        length = np.where(swings, SHORTER * length, np.minimum(1.0, LONGER * length))
+        users, now, pace = users[moving], fresh, [length, step, change]
+        if not users.size:
+            break
         if not moving.all():
-            users, pace = users[moving], _of(pace, moving)
-            problem, now = _of(problem, moving), _of(fresh, moving)
-    return best, ~np.isin(np.arange(len(z)), users)
+            data, now, pace = ([part[moving] for part in parts] for parts in (data, now, pace))
+    is_converged = ~np.isin(np.arange(len(best[0])), users)
+    return best[0], best[2], best[3], is_converged
 
 
-def _ascend(problem: _Problem, now: _Normals, pace: _Pace) -> _Normals:
-    """The normals one step on; the pace is lowered until nobody's bound falls."""
-    change = now.wanted - now.precision
-    least = now.bound - SLACK * (1.0 + np.abs(now.bound))
-    fresh = now
-    for _ in range(MAX_HALVINGS):
-        precision = now.precision + pace.length[:, None, None] * change
-        step = np.linalg.solve(precision, now.slope[..., None])[..., 0]
-        fresh = problem.at(now.z - pace.length[:, None] * step, precision)
-        falls = fresh.bound < least
-        if not falls.any():
-            return fresh
-        pace.length = np.where(falls, 0.5 * pace.length, pace.length)
-    return fresh
+def _normals_at(
+    data: list[ndarray],
+    z: Float[ndarray, "users free"],
+    precision: Float[ndarray, "users free free"],
+) -> list[ndarray]:
+    """Normals, each as `z, precision, spread, bound, slope, wanted`.
 
-
-@dataclass(frozen=True, eq=False)
-class LogisticAverages:
-    """Means over normal margins, each within 2e-8."""
-
-    softplus: Float[ndarray, "*shape"]  # of `log(1 + exp(m))`, nats
-    sigmoid: Float[ndarray, "*shape"]  # of `1 / (1 + exp(-m))`
-    slope: Float[ndarray, "*shape"]  # of the sigmoid's slope
+    The slope is of the negative bound along `z`, and `wanted` the precision that the second
+    equation asks for.
+    """
+    x, offsets, labels, discounts = data
+    n_free, spread = x.shape[2], np.linalg.inv(precision)
+    margins = offsets + (x @ z[..., None])[..., 0]
+    variances = np.maximum(((x @ spread) * x).sum(axis=-1), 0.0)
+    softplus, sigmoid, slope = logistic_averages(margins, variances)
+    loss = (discounts * (softplus - labels * margins)).sum(axis=1)
+    size = np.trace(spread, axis1=1, axis2=2) + (z * z).sum(axis=1) - n_free
+    kl = 0.5 * (size + np.linalg.slogdet(precision)[1])
+    missed, counted = (discounts * (sigmoid - labels))[:, None], (discounts * slope)[..., None]
+    wanted = np.matmul((x * counted).transpose(0, 2, 1), x) + np.eye(n_free)
+    return [z, precision, spread, -loss - kl, np.matmul(missed, x)[:, 0] + z, wanted]
 
 
 def logistic_averages(
     means: Float[ndarray, "*shape"], variances: Float[ndarray, "*shape"]
-) -> LogisticAverages:
+) -> tuple[Float[ndarray, "*shape"], Float[ndarray, "*shape"], Float[ndarray, "*shape"]]:
     """Means of softplus, sigmoid and its slope over margins `normal(mean, variance)`, elementwise.
 
-    Variances are not below zero; zero gives the curves themselves.
+    Each is within 2e-8. Variances are not below zero; zero gives the curves themselves.
     """
     softplus, sigmoid, slope = (np.zeros_like(means) for _ in range(3))
     for mass, scale in MIXTURE:
@@ -250,4 +185,4 @@ def logistic_averages(
         softplus += mass * (means * below + density * (width / scale))
         sigmoid += mass * below
         slope += mass * density * (scale / width)
-    return LogisticAverages(softplus, sigmoid, slope)
+    return softplus, sigmoid, slope

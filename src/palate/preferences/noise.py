@@ -68,7 +68,7 @@ def average_over_gain(
     The posterior is a mixture over gains of the closest normals (`gaussian_posterior`), each
     counted by its bound on the evidence and by the prior of gains; mean and covariance are the
     mixture's. The gains are equally spaced in the logarithm, where the grid's evidence puts them.
-    Takes what `fit_gain` takes.
+    Takes what `fit_gain` takes; labels count on from the prior's.
 
     Returns:
         The prior without labels. Its gain is the geometric mean.
@@ -82,21 +82,21 @@ def average_over_gain(
             _log_posterior(features, labels, prior=prior, gain=gain, discounts=discounts)
         )
     copies = (len(nodes), 1, 1)
-    fits = average_fits(
+    means, covariances, bounds, is_converged = average_fits(
         np.tile(np.asarray(features, dtype=np.float64), copies),
         np.tile(np.asarray(labels, dtype=np.float64), copies[:2]),
         prior=prior,
         gain=gain * np.exp(nodes),
         discounts=None if discounts is None else np.tile(discounts, copies[:2]),
     )
-    share = softmax(fits.bound - 0.5 * (nodes / LOG_SD) ** 2)
-    mean = share @ fits.mean
-    away = fits.mean - mean
-    within = np.einsum("g,gij->ij", share, fits.covariance)
+    share = softmax(bounds - 0.5 * (nodes / LOG_SD) ** 2)
+    mean = share @ means
+    away = means - mean
+    within = np.einsum("g,gij->ij", share, covariances)
     between = (away.T * share) @ away
     mean_gain = float(gain * np.exp(share @ nodes))
-    is_converged = bool(fits.is_converged.all())
-    return Belief(mean, within + between, int(np.size(labels)), mean_gain, is_converged)
+    n_observations = prior.n_observations + int(np.size(labels))
+    return Belief(mean, within + between, n_observations, mean_gain, bool(is_converged.all()))
 
 
 def _log_posterior(

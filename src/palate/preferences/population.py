@@ -56,11 +56,11 @@ def fit_population(
     prior = Belief(np.zeros(x.shape[2]), np.eye(x.shape[2]), len(x))
     evidence = -np.inf
     for _ in range(MAX_ROUNDS):
-        fits = average_fits(x, y, prior=prior, gain=gains, discounts=c)
-        before, evidence = evidence, float(fits.bound.sum())
+        means, covariances, bounds, _ = average_fits(x, y, prior=prior, gain=gains, discounts=c)
+        before, evidence = evidence, float(bounds.sum())
         if evidence <= before + LEAST_GAIN * len(x):
             break
-        prior = pool_beliefs(fits.mean, fits.covariance)
+        prior = pool_beliefs(means, covariances)
     return prior
 
 

@@ -54,15 +54,14 @@ class Believer:
 
     def out(self, belief: Belief | None, history: Sequence[Feedback]) -> BeliefOut:
         """The belief for users to read; more feedback may have come since it was stored."""
-        belief = self.learner.start() if belief is None else belief
+        belief = self.learner.start if belief is None else belief
         basis, soup = self.soups.basis, self.soups.soup(belief)
         anchors, posterior = basis.anchors, self.learner.posterior(history[: belief.n_observations])
-        gain = predicted_gain(
+        gain, error = predicted_gain(
             soup.coefficients,  # as they are served
             self.soups.states,
             believed=posterior,
             beta=basis.beta,
-            confidence=LEVEL,
         )
         of_objectives = anchors.T @ posterior.covariance @ anchors
         return BeliefOut(
@@ -78,7 +77,7 @@ class Believer:
                 scale=soup.scale,
                 kl=soup.kl,
                 budget=basis.settings.budget_after(belief.n_observations),
-                gain=Estimate(name="gain", mean=gain.estimate, low=gain.low, high=gain.high),
+                gain=_estimates(["gain"], np.array([gain]), np.array([error**2]))[0],
             ),
         )
 

@@ -1,9 +1,7 @@
 """`POST /v1/feedback`: a user's verdicts on answers, on disk before they are acknowledged."""
 
-from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Header
 
 from palate.core.errors import InvalidInputError
@@ -15,7 +13,7 @@ from palate.serve.wire.users import FeedbackIn, FeedbackOut
 from palate.store.responses import Response, find_response, keep_features
 
 router = APIRouter(tags=["users"])
-LABELS: dict[int | str, float] = {0: 1.0, 1: 0.0, "tie": 0.5}  # 1 is for the first answer
+LABELS: dict[int | str | None, float] = {0: 1.0, 1: 0.0, "tie": 0.5}  # 1 is for the first answer
 KeyHeader = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,128}$")]
 
 
@@ -51,17 +49,24 @@ async def give(
 async def _feedback_of(served: Served, tenant: str, body: FeedbackIn, *, key: str) -> Feedback:
     """The verdict with the features of what was shown."""
     response = await _scored(served, tenant, body.response)
-    if body.kind == "comparison" and body.preferred is not None:
-        label = LABELS[body.preferred]
-        if body.against is None:
-            return response.feedback("comparison", label, key=key)
-        return _across(response, await _scored(served, tenant, body.against), label=label, key=key)
-    label = float(body.thumbs == "up") if body.kind == "thumbs" else float(body.rating or 0.0)
-    item = response.feedback(body.kind, label, answer=body.answer or 0, key=key)
     if body.kind == "rating":
-        return item
-    typical = served.library.soups.basis.feature_means
-    return replace(item, features=tuple((np.array(item.features) - typical).tolist()))
+        return response.feedback("rating", body.rating or 0.0, answer=body.answer or 0, key=key)
+    if body.kind == "thumbs":
+        typical = served.library.soups.basis.feature_means.tolist()
+        label, answer = float(body.thumbs == "up"), body.answer or 0
+        return response.feedback("thumbs", label, answer=answer, key=key, other=typical)
+    label = LABELS[body.preferred]
+    if body.against is None:
+        return response.feedback("comparison", label, key=key)
+    second = await _scored(served, tenant, body.against)
+    is_same = response.user == second.user and response.prompt == second.prompt
+    if not is_same or response.id == second.id:
+        message = (
+            "Two responses can be compared if they are different answers to one prompt of one user."
+        )
+        raise ApiError(400, message, code="invalid_value", param="against")
+    key, other = key or f"{response.id}/{second.id}", second.features[0]
+    return response.feedback("comparison", label, key=key, other=other)
 
 
 async def _scored(served: Served, tenant: str, identifier: str) -> Response:
@@ -79,17 +84,5 @@ async def _scored(served: Served, tenant: str, identifier: str) -> Response:
         lambda: library.features(encode_prompt(library.base, response.prompt), tokens)
     )
     await served.write(keep_features, identifier=identifier, features=features)
-    return replace(response, features=tuple(tuple(row) for row in features))
-
-
-def _across(first: Response, second: Response, *, label: float, key: str) -> Feedback:
-    """A comparison of the first answers of two responses to one prompt of one user."""
-    is_same = first.user == second.user and first.prompt == second.prompt
-    if not is_same or first.id == second.id:
-        message = (
-            "Two responses can be compared if they are different answers to one prompt of one user."
-        )
-        raise ApiError(400, message, code="invalid_value", param="against")
-    features = tuple(a - b for a, b in zip(first.features[0], second.features[0], strict=True))
-    key = key or f"{first.id}/{second.id}"
-    return Feedback(first.user, "comparison", features, label, key=key)
+    response.features = tuple(tuple(row) for row in features)
+    return response

@@ -48,7 +48,7 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
     number = await served.admit(tenant, body.user)
     store = served.store(tenant)
     stored = await served.in_database(lambda: store.belief(body.user))
-    belief = served.believer.learner.start() if stored is None else stored
+    belief = served.believer.learner.start if stored is None else stored
     candidates = await run_in_threadpool(_candidates, served, messages, belief, seed)
     decisions = [decision for _, decision in candidates]
     answering = Answering(

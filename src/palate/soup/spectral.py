@@ -37,12 +37,11 @@ from palate.soup.basis import (
     select_experts,
     tilt_matrix,
 )
-from palate.soup.basis_file import SoupBasis
 from palate.soup.learning import feature_scales
-from palate.soup.personal import PersonalSoup, predicted_gain
-from palate.soup.plans import SoupMethod, soup_plan
+from palate.soup.personal import PersonalSoup
+from palate.soup.plans import SoupMethod
 from palate.soup.settings import SoupSettings
-from palate.soup.states import ByExpert, States
+from palate.soup.states import ByExpert, States, require_coefficients
 from palate.soup.trust import headroom, mode_within, trust_region
 
 
@@ -75,7 +74,6 @@ def measure_spectrum(
 def personal_soup(
     belief: Belief,
     *,
-    basis: SoupBasis,
     states: States,
     method: SoupMethod,
     settings: SoupSettings | None = None,
@@ -83,23 +81,23 @@ def personal_soup(
 ) -> PersonalSoup:
     """The online phase, after the fit: the soup that serves a belief.
 
-    The belief is over scaled features, as fitted with `basis.features`; states are recent or
-    calibration ones. `floor` is index and coefficient of a safety expert that feedback cannot
-    lower.
+    The belief is over the experts' coefficients: one that was fitted with `basis.features` goes
+    through `basis.unscaled`. States are recent or calibration ones. `floor` is index and
+    coefficient of a safety expert that feedback cannot lower.
 
     Raises:
-        InvalidInputError: the states or the belief are of other experts, or there are no states.
+        InvalidInputError: the states are of other experts, or there are none.
         InvalidCoefficientsError: the floor names no expert, or the belief is not finite.
     """
-    settings, n_experts = settings or SoupSettings(), len(basis.experts)
-    if states.tilts.shape[2] != n_experts or len(belief.mean) != n_experts:
+    settings, n_experts = settings or SoupSettings(), states.tilts.shape[2]
+    if len(belief.mean) != n_experts:
         raise InvalidInputError(
-            f"The belief is over {len(belief.mean)} experts, the states have "
-            f"{states.tilts.shape[2]} and the basis {n_experts}; use one library's."
+            f"The belief is over {len(belief.mean)} experts and the states have {n_experts}; use "
+            "one library's."
         )
-    believed = basis.unscaled(belief)
+    require_coefficients(belief.mean, n_experts=n_experts)
     bounds = settings.least_coefficient, settings.most_coefficient
-    allowed = mode_within(believed, *bounds)
+    allowed = mode_within(belief, *bounds)
     wanted = allowed if belief.n_observations else np.zeros(n_experts)
     trusted = trust_region(  # t lambda with mean KL <= budget, by bisection (S8)
         wanted,
@@ -114,16 +112,4 @@ def personal_soup(
     )
     if floor is not None:
         served[floor[0]] = trusted.coefficients[floor[0]]
-    return PersonalSoup(
-        coefficients=served,
-        believed=believed.mean,
-        allowed=allowed,
-        standard_errors=np.sqrt(np.diag(believed.covariance)),
-        scale=trusted.scale,
-        kl=trusted.kl,
-        gain=predicted_gain(
-            served, states, believed=believed, beta=basis.beta, confidence=settings.confidence
-        ),
-        n_observations=belief.n_observations,
-        plan=soup_plan(served, method=method),
-    )
+    return PersonalSoup(served, belief, allowed, trusted.scale, trusted.kl, method)

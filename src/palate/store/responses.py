@@ -17,9 +17,9 @@ from palate.store.rows import lock_user
 from palate.store.tables import responses, users
 
 
-@dataclass(frozen=True)
+@dataclass
 class Response:
-    """Answers that were shown together."""
+    """Answers that were shown together; their features may come later."""
 
     id: str  # identifier, unique over all users
     user: str
@@ -40,11 +40,19 @@ class Response:
             )
 
     def feedback(
-        self, kind: FeedbackKind, label: float, *, answer: int = 0, key: str = ""
+        self,
+        kind: FeedbackKind,
+        label: float,
+        *,
+        answer: int = 0,
+        key: str = "",
+        other: Sequence[float] | None = None,
     ) -> Feedback:
         """The user's verdict, with the features of what was shown.
 
-        A rating or thumbs are of one answer. An empty key is made from response, kind and answer.
+        A rating or thumbs are of one answer; a comparison is with the second one, or with another
+        answer of the features `other`, which are taken off. An empty key is made from response,
+        kind and answer.
 
         Raises:
             InvalidInputError: a comparison of other than two answers, no such answer, or features
@@ -55,15 +63,17 @@ class Response:
             raise InvalidInputError(
                 f"The response {self.id!r} has no features; compute them first."
             )
-        if kind == "comparison" and n_answers != 2:
+        if kind == "comparison" and other is None and n_answers != 2:
             raise InvalidInputError(
                 f"The response {self.id!r} showed {n_answers} answers; a comparison needs two."
             )
         if not 0 <= answer < n_answers:
             raise InvalidInputError(f"The response {self.id!r} has no answer {answer}.")
         features = self.features[answer]
-        if kind == "comparison":
-            features = tuple(a - b for a, b in zip(*self.features, strict=True))
+        if kind == "comparison" and other is None:
+            other = self.features[1]
+        if other is not None:
+            features = tuple(a - b for a, b in zip(features, other, strict=True))
         return Feedback(
             user=self.user,
             kind=kind,
