@@ -83,7 +83,7 @@ def test_a_missing_field_is_named(basis, tmp_path, field):
     content = json.loads(path.read_text())
     del content[field]
     path.write_text(json.dumps(content))
-    with pytest.raises(InvalidInputError, match=field):
+    with pytest.raises(FormatError, match=field):
         load_basis(path)
 
 

@@ -11,12 +11,13 @@ import shutil
 import sys
 import tempfile
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from palate.core.errors import FormatError, InvalidInputError
+from palate.core.errors import FormatError, InvalidInputError, PalateError
 
 JsonObject = dict[str, Any]
 
@@ -132,6 +133,27 @@ def read_versioned(path: Path, *, kind: str, version: int) -> JsonObject:
     return value
 
 
+@contextmanager
+def reading(path: Path, *, remedy: str = "write it anew") -> Generator[None]:
+    """Make one sentence, which names the file, of whatever its content breaks in the block.
+
+    Raises:
+        PalateError: as in the block, with the file's name.
+        FormatError: anything else was raised there; the remedy says what to do.
+    """
+    try:
+        yield
+    except PalateError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"The file {str(path)!r} cannot be used: {error}") from error
+    except Exception as error:  # what a file holds may break any reader
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise FormatError(
+            f"The file {str(path)!r} lacks or garbles a field ({reason}); {remedy}."
+        ) from error
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
     write_text_atomic(path, "".join(dump_json(row, indent=None) + "\n" for row in rows))
@@ -221,7 +243,7 @@ def _plain(value: object) -> object:
 
 def _parse(text: str) -> Any:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except json.JSONDecodeError:
         raise
     except (RecursionError, ValueError) as error:  # nested too deeply, a number of too many digits
@@ -234,8 +256,10 @@ def _parse(text: str) -> Any:
     return value
 
 
-def _refuse_constant(name: str) -> float:
-    raise json.JSONDecodeError(f"{name} is not JSON", name, 0)
+def _finite(text: str) -> float:
+    if not isfinite(value := float(text)):
+        raise json.JSONDecodeError(f"{text[:20]} is not a finite number", text, 0)
+    return value
 
 
 def is_finite_number(value: object) -> bool:

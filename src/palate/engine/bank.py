@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from palate.core.errors import FormatError, InvalidCoefficientsError
-from palate.models.adapter import Adapter, Factor, load_adapter
+from palate.core.files import reading
+from palate.models.adapter import PARAMETERS, Adapter, Factor, load_adapter
 from palate.models.load import Base
 from palate.models.reach import head_of, is_adaptable, reach_of
 
@@ -68,6 +69,8 @@ class AdapterBank:
         self._handles: list[RemovableHandle] = []
         modules = dict(base.model.named_modules())
         changed = list(dict.fromkeys(name for adapter in adapters.values() for name in adapter))
+        for expert, adapter in adapters.items():
+            _require_fit(modules, adapter, expert=expert, base=base.path)
         self._layers: dict[str, _Layer] = {}
         reach, head = reach_of(base.model, changed), head_of(base.model)
         if head is not None:
@@ -82,19 +85,15 @@ class AdapterBank:
             for kinds in (("head",), ("head", "last"))
         )
         for name in changed:
-            module = modules.get(name)
             blocks = [
                 (index, adapter[name])
                 for index, adapter in enumerate(adapters.values())
                 if name in adapter
             ]
-            for index, factor in blocks:
-                _require_fit(module, factor, layer=name, expert=self.names[index], base=base.path)
             parameter = next(base.model.parameters())
             layer = _stack(blocks, like=parameter, is_head=reach[name] == "head")
             self._layers[name] = layer
-            if module is not None:
-                self._handles.append(module.register_forward_hook(self._hook(layer)))
+            self._handles.append(modules[name].register_forward_hook(self._hook(layer)))
         self.n_bytes = sum(
             (layer.down.numel() + layer.up.numel()) * layer.down.element_size()
             for layer in self._layers.values()
@@ -102,8 +101,13 @@ class AdapterBank:
 
     @classmethod
     def load(cls, base: Base, folders: Mapping[str, Path]) -> "AdapterBank":
-        """The bank of the PEFT folders, in the mapping's order."""
-        return cls(base, {name: load_adapter(folder) for name, folder in folders.items()})
+        """The bank of the PEFT folders, in the mapping's order; raises also as `load_adapter`."""
+        modules = dict(base.model.named_modules())
+        adapters = {name: load_adapter(folder) for name, folder in folders.items()}
+        for name, adapter in adapters.items():
+            with reading(folders[name] / PARAMETERS):
+                _require_fit(modules, adapter, expert=name, base=base.path)
+        return cls(base, adapters)
 
     @property
     def n_experts(self) -> int:
@@ -234,24 +238,31 @@ def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool)
 
 
 def _require_fit(
-    module: nn.Module | None, factor: Factor, *, layer: str, expert: str, base: str
+    modules: Mapping[str, nn.Module], adapter: Adapter, *, expert: str, base: str
 ) -> None:
-    matrix = getattr(module, "weight", None)
-    if not isinstance(matrix, Tensor) or matrix.ndim != 2:
-        raise FormatError(
-            f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} does not "
-            "have; use the base it was trained on."
-        )
-    if not is_adaptable(layer, module):
-        raise FormatError(
-            f"The expert {expert!r} adapts {layer!r}, but only plain linear layers that every "
-            "token passes can be stacked; train it with target_modules 'all-linear'."
-        )
-    is_linear = isinstance(module, nn.Linear)  # a quantised one's matrix is packed
-    d_out, d_in = (module.out_features, module.in_features) if is_linear else matrix.shape[::-1]
-    own = (factor.up.shape[0], factor.down.shape[1])
-    if own != (d_out, d_in):
-        raise FormatError(
-            f"The expert {expert!r} adapts the layer {layer!r} with dimensions {own}, but the base "
-            f"{base!r} has {(d_out, d_in)}; use the base it was trained on."
-        )
+    for layer, factor in adapter.items():
+        module = modules.get(layer)
+        matrix = getattr(module, "weight", None)
+        if not isinstance(matrix, Tensor) or matrix.ndim != 2:
+            raise FormatError(
+                f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} does "
+                "not have; use the base it was trained on."
+            )
+        if not is_adaptable(layer, module):
+            raise FormatError(
+                f"The expert {expert!r} adapts {layer!r}, but only plain linear layers that every "
+                "token passes can be stacked; train it with target_modules 'all-linear'."
+            )
+        is_linear = isinstance(module, nn.Linear)  # a quantised one's matrix is packed
+        d_out, d_in = (module.out_features, module.in_features) if is_linear else matrix.shape[::-1]
+        own = (*factor.up.shape, *factor.down.shape)
+        if own != (d_out, factor.rank, factor.rank, d_in):
+            raise FormatError(
+                f"The expert {expert!r} adapts the layer {layer!r} with dimensions {own}, but the "
+                f"base {base!r} has {(d_out, d_in)}; use the base it was trained on."
+            )
+        if not bool(torch.isfinite(factor.up).all() and torch.isfinite(factor.down).all()):
+            raise FormatError(
+                f"The expert {expert!r} has a number of the layer {layer!r} that is not finite, "
+                "which would reach every answer; train it again."
+            )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from palate.core.errors import FormatError, InvalidInputError, InvalidPreferenceError
-from palate.core.files import read_versioned
+from palate.core.files import read_versioned, reading
 from palate.core.types import Preference
 from palate.engine.control import Controller
 from palate.library.folder import LibraryFolder
@@ -46,21 +46,19 @@ def open_controller(
         return None
     folder = files.controller_folder
     run = read_versioned(folder / RUN_FILE, kind=RUN_KIND, version=RUN_VERSION)
-    if run["experts"] != experts_key(files.manifest):
-        return None
+    with reading(folder / RUN_FILE, remedy="fit the controller anew"):
+        if run["experts"] != experts_key(files.manifest):
+            return None
+        fit = run["settings"]["fit"]
+        prompts, pool = fit["prompts"], fit.get("pool", "linear")
+        blend = float(fit.get("blend", 0.0))
+        trained = tuple(tuple(map(float, row)) for row in run["combinations"])
     controller = load_controller(folder)
-    fit = run["settings"]["fit"]
     share = None if floor is None else ShareFloor(floor.expert, floor.share)
     return LibraryController(
-        wording=wording_of(
-            files.manifest,
-            base,
-            prompts=fit["prompts"],
-            pool=fit.get("pool", "linear"),
-            blend=fit.get("blend", 0.0),
-        ),
+        wording=wording_of(files.manifest, base, prompts=prompts, pool=pool, blend=blend),
         decoding=ControlledDecoding(controller, base, settings=DecodeSettings(floor=share)),
-        trained=tuple(tuple(row) for row in run["combinations"]),
+        trained=trained,
     )
 
 

@@ -100,7 +100,7 @@ class LibraryFolder:
                 "made by 'palate build'."
             )
         value = read_versioned(folder / MANIFEST, kind=KIND, version=SCHEMA_VERSION)
-        library = cls(folder, Manifest.from_json(value, source=str(folder / MANIFEST)))
+        library = cls(folder, Manifest.from_json(value, path=folder / MANIFEST))
         for record in library.manifest.experts:
             _require_files(library.expert_folder(record.anchor.name), record.files)
         for name, part in library.manifest.rewards.items():

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.errors import FormatError, InvalidInputError
-from palate.core.files import hash_value
+from palate.core.errors import InvalidInputError
+from palate.core.files import hash_value, reading
 from palate.core.types import BaseRecord, Objective
 from palate.training.anchors import Anchor
 
@@ -103,36 +104,46 @@ class Manifest:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], *, source: str) -> "Manifest":
-        """The manifest written by `to_json`; FormatError where a field is missing or wrong."""
-        try:
-            objectives = tuple(Objective(**row) for row in value["objectives"])
+    def from_json(cls, value: Mapping[str, Any], *, path: Path) -> "Manifest":
+        """The manifest that `to_json` wrote; FormatError where a field is missing or wrong."""
+        with reading(path, remedy="build the library again"):
+            objectives = tuple(Objective(**_texts(row)) for row in value["objectives"])
             names = tuple(objective.name for objective in objectives)
+            beta, config = float(value["beta"]), {**value["config"]}
+            temperature = float((config.get("calibration") or {}).get("temperature", 1.0))
+            if beta <= 0 or temperature < 0:
+                raise ValueError(f"beta is {beta:g}, the temperature {temperature:g}")
             return cls(
-                base=BaseRecord(**value["base"]),
+                base=BaseRecord(**_texts(value["base"])),
                 objectives=objectives,
-                beta=float(value["beta"]),
+                beta=beta,
                 seed=int(value["seed"]),
                 experts=tuple(_expert(row, objectives=names) for row in value["experts"]),
-                rewards={name: PartRecord(**row) for name, row in value["rewards"].items()},
-                rollouts=value["rollouts"] and PartRecord(**value["rollouts"]),
-                controller=PartRecord(**value["controller"]) if "controller" in value else None,
-                versions=value["versions"],
-                config=value["config"],
+                rewards={name: _part(row) for name, row in value["rewards"].items()},
+                rollouts=None if value["rollouts"] is None else _part(value["rollouts"]),
+                controller=_part(value["controller"]) if "controller" in value else None,
+                versions=_texts(value["versions"]),
+                config=config,
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise FormatError(
-                f"The library file {source!r} lacks or garbles a field ({error!r}); build the "
-                "library again."
-            ) from error
+
+
+def _texts(row: Mapping[str, Any]) -> dict[str, Any]:
+    wrong = [name for name, text in row.items() if not isinstance(text, str | None)]
+    if wrong:
+        raise TypeError(f"{wrong[0]} is no text")
+    return {**row}
+
+
+def _part(row: Mapping[str, Any]) -> PartRecord:
+    return PartRecord(str(row["key"]), _texts(row["files"]))
 
 
 def _expert(row: Mapping[str, Any], *, objectives: Sequence[str]) -> ExpertRecord:
     tilt = row["tilt"]
     return ExpertRecord(
         anchor=Anchor.from_json(row, objectives=objectives),
-        key=row["key"],
-        files=row["files"],
+        key=str(row["key"]),
+        files=_texts(row["files"]),
         tilt_mean=float(tilt["mean"]),
         tilt_sd=float(tilt["sd"]),
         n_tilts=int(tilt["n_rollouts"]),

@@ -13,6 +13,7 @@ Source: methods beyond.md, section 4.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import stdtrit
 
-from palate.core.errors import FormatError
-from palate.core.files import hash_value, read_versioned, write_versioned
+from palate.core.files import hash_value, read_versioned, reading, write_versioned
 from palate.core.simplex import lattice
 from palate.core.types import Interval
 from palate.library.folder import LibraryFolder
@@ -169,28 +169,30 @@ def load_method_table(
 
     Raises:
         InvalidInputError: the file is not JSON.
-        FormatError: it is of another kind or version, or lacks a part.
+        FormatError: it is of another kind or version, or lacks or garbles a part.
     """
     path = files.folder / METHODS_FILE
     if not path.is_file():
         return None
     content = read_versioned(path, kind=KIND, version=VERSION)
-    try:
+    with reading(path, remedy="remove it and measure the methods again with 'palate build'"):
         if content["key"] != key:
             return None
-        rows = [row for row in content["rows"] if row["part"] == part_key(row["method"])]
-        scalars = ("denominator", "n_prompts", "seed", "key", "settings_key")
+        objectives, denominator = files.manifest.objective_names, int(content["denominator"])
+        if tuple(content["objectives"]) != objectives or denominator < 1:
+            raise ValueError("its objectives or their grid are others")
+        n_points = comb(denominator + len(objectives) - 1, denominator)
+        rows = [_row(row, shape=(n_points, len(objectives))) for row in content["rows"]]
         return MethodTable(
-            **{name: content[name] for name in scalars},
-            objectives=tuple(content["objectives"]),
-            self_judged=tuple(content["self_judged"]),
-            rows=tuple(_row(row) for row in rows),
+            objectives=objectives,
+            denominator=denominator,
+            n_prompts=int(content["n_prompts"]),
+            rows=tuple(row for row in rows if row.part == part_key(row.method)),
+            seed=int(content["seed"]),
+            self_judged=tuple(map(str, content["self_judged"])),
+            key=key,
+            settings_key=str(content["settings_key"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(
-            f"The file {str(path)!r} lacks or garbles a part ({error!r}); remove it and measure "
-            "the methods again with 'palate build'."
-        ) from error
 
 
 def _listed(values: Float[ndarray, "..."]) -> list[Any]:
@@ -199,7 +201,12 @@ def _listed(values: Float[ndarray, "..."]) -> list[Any]:
     return plain.tolist()
 
 
-def _row(row: dict[str, Any]) -> MethodRow:
-    arrays = {name: np.array(row[name], dtype=np.float64) for name in ARRAYS}  # null becomes NaN
-    fields: dict[str, Any] = {**row, **arrays}
-    return MethodRow(**fields)
+def _row(row: dict[str, Any], *, shape: tuple[int, int]) -> MethodRow:
+    arrays = [np.array(row[name], dtype=np.float64) for name in ARRAYS]  # null becomes NaN
+    n_candidates, n_passes = int(row["n_candidates"]), float(row["n_passes"])
+    shapes = [array.shape for array in arrays]
+    if shapes != [shape[:1], shape[:1], shape] or np.any(arrays[1] < 0):
+        raise ValueError(f"{row['method']} has errors below 0 or arrays of shapes {shapes}")
+    if min(n_candidates, n_passes) <= 0:
+        raise ValueError(f"{row['method']} has no passes")
+    return MethodRow(str(row["method"]), n_candidates, n_passes, *arrays, part=str(row["part"]))

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.errors import FormatError
-from palate.core.files import read_versioned, write_versioned
+from palate.core.files import read_versioned, reading, write_versioned
 from palate.core.plan import (
     Plan,
     Pool,
@@ -93,7 +92,7 @@ def load_policy(path: Path) -> PolicyFile:
         FormatError: it is of another kind or version, or lacks a part.
     """
     content = read_versioned(path, kind=KIND, version=VERSION)
-    try:
+    with reading(path, remedy="remove it and measure again"):
         shares = content["preference"]
         policy = Policy(
             name=str(content["name"]),
@@ -110,9 +109,5 @@ def load_policy(path: Path) -> PolicyFile:
             if one_by_one is None
             else Answers(np.array(one_by_one["rewards"]), np.array(one_by_one["log_ratios"])),
         )
-        return PolicyFile(policy, measured, str(content["key"]), dict(content["experts"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(
-            f"The policy file {str(path)!r} lacks or garbles a part ({error!r}); remove it and "
-            "measure again."
-        ) from error
+        experts = {name: str(content["experts"][name]) for name in policy.coefficients}
+        return PolicyFile(policy, measured, str(content["key"]), experts)

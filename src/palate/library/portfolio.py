@@ -12,7 +12,7 @@ from palate.library.folder import LibraryFolder
 from palate.library.policy import BASE, Policy, load_policy
 from palate.portfolio.certificate import NOTHING_KNOWN, alternatives
 from palate.portfolio.payoffs import shifted
-from palate.portfolio.record import Record, load_record
+from palate.portfolio.record import Record, verify_record
 from palate.portfolio.route import Route, Router, router_from_record
 from palate.portfolio.terms import compare
 
@@ -63,13 +63,14 @@ def open_portfolio(library: LibraryFolder) -> LibraryPortfolio | None:
     """The portfolio in the library's folder, or `None` where there is none.
 
     Raises:
-        InvalidInputError: the file is not JSON or its table is not usable.
+        InvalidInputError: the file is not JSON.
+        CheckFailedError: its table is not usable, or a number does not follow from it.
         FormatError: it is of another kind or version, or of other experts or objectives.
     """
     path = library.folder / PORTFOLIO
     if not path.is_file():
         return None
-    record = load_record(path)
+    record = verify_record(path)
     manifest = library.manifest
     if record.payoffs.table.objectives != manifest.objective_names:
         raise FormatError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from palate.core.errors import FormatError
-from palate.core.files import read_versioned
+from palate.core.files import read_versioned, reading
 from palate.core.protocols import Reward
 from palate.library.folder import LibraryFolder
 from palate.rewards.functions import FILE as FUNCTION
@@ -71,4 +71,5 @@ def _read(folder: Path, objective: str, given: Mapping[str, RewardFunction]) -> 
     if not (folder / RULE).is_file():
         return load_reward(folder)
     content = read_versioned(folder / RULE, kind=RULE_KIND, version=RULE_VERSION)
-    return rule_from(content["rule"], objective=objective)
+    with reading(folder / RULE):
+        return rule_from(content["rule"], objective=objective)

@@ -27,6 +27,7 @@ from palate.core.errors import FormatError
 from palate.core.files import (
     hash_bytes,
     read_versioned,
+    reading,
     require_file,
     write_bytes_atomic,
     write_versioned,
@@ -145,16 +146,17 @@ def load_controller(folder: Path) -> PreferenceController:
     """
     content = read_versioned(folder / CONFIG, kind=KIND, version=SCHEMA_VERSION)
     path = require_file(folder / PARAMETERS, what="file of a controller's parameters")
-    if hash_bytes(path.read_bytes()) != content["parameters"]:
+    if hash_bytes(path.read_bytes()) != content.get("parameters"):
         raise FormatError(
-            f"The parameters {str(path)!r} are not those of {CONFIG} (their hash differs); copy "
-            "both from one controller."
+            f"The parameters {str(path)!r} are not those of {str(folder / CONFIG)!r} (their hash "
+            "differs); copy both from one controller."
         )
-    controller = PreferenceController(
-        trunk_of(content["trunk"]),
-        content["trunk"],
-        experts=tuple(content["experts"]),
-        tokenizer_fingerprint=content["tokenizer_fingerprint"],
-    )
-    controller.load_state_dict(load_file(path))
+    with reading(folder / CONFIG, remedy="fit the controller anew"):
+        controller = PreferenceController(
+            trunk_of(content["trunk"]),
+            content["trunk"],
+            experts=tuple(content["experts"]),
+            tokenizer_fingerprint=str(content["tokenizer_fingerprint"]),
+        )
+        controller.load_state_dict(load_file(path))
     return controller.eval()

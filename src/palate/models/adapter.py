@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from palate.core.errors import FormatError, InvalidInputError
-from palate.core.files import is_finite_number, read_json, write_folder_atomic
+from palate.core.files import is_finite_number, read_json, reading, write_folder_atomic
 from palate.soup.merge import Factors
 
+CONFIG, PARAMETERS = "adapter_config.json", "adapter_model.safetensors"
 MAX_PATTERN = 200  # characters
 _SLOW = re.compile(r"\)[*+?{]|([*+}].*){4}")  # repeated groups, or many repetitions
 _PREFIX = "base_model.model."
@@ -65,10 +66,19 @@ def load_adapter(folder: Path) -> dict[str, Factor]:
         InvalidInputError: the folder or one of its two files is missing.
         FormatError: it is not a plain LoRA adapter.
     """
-    config = _config(folder)
+    for name in (CONFIG, PARAMETERS):
+        if not (folder / name).is_file():
+            raise InvalidInputError(
+                f"The adapter folder {str(folder)!r} has no {name}; give a PEFT adapter folder."
+            )
+    with reading(folder / CONFIG, remedy="copy or train the adapter again"):
+        return _factors(folder, _config(folder))
+
+
+def _factors(folder: Path, config: Mapping[str, Any]) -> dict[str, Factor]:
     parts: dict[str, dict[str, Tensor]] = {}
     try:
-        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors = load_file(folder / PARAMETERS)
     except (OSError, SafetensorError) as error:
         raise FormatError(
             f"The adapter {str(folder)!r} cannot be read ({error}); copy or train it again."
@@ -130,8 +140,8 @@ def save_adapter(adapter: Adapter, folder: Path, *, base_path: str) -> None:
     }
 
     def fill(target: Path) -> None:
-        (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-        save_file(tensors, target / "adapter_model.safetensors", metadata={"format": "pt"})
+        (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(tensors, target / PARAMETERS, metadata={"format": "pt"})
 
     write_folder_atomic(folder, fill)
 
@@ -151,12 +161,7 @@ def as_factor(factors: Factors) -> Factor:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (folder / name).is_file():
-            raise InvalidInputError(
-                f"The adapter folder {str(folder)!r} has no {name}; give a PEFT adapter folder."
-            )
-    config = read_json(folder / "adapter_config.json", what="adapter's configuration")
+    config = read_json(folder / CONFIG, what="adapter's configuration")
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
         raise FormatError(f"The adapter {str(folder)!r} is of type {kind!r}, not 'LORA'.")

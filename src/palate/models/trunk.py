@@ -122,17 +122,10 @@ def new_trunk(
 
 
 def trunk_of(config: dict[str, Any]) -> Trunk:
-    """A trunk of a configuration by `new_trunk`, to be loaded; FormatError of another one."""
-    try:
-        described = dict(config["decoder"])
-        decoder = AutoModel.from_config(
-            AutoConfig.for_model(described.pop("model_type"), **described)
-        )
-        return Trunk(decoder, n_strengths=int(config["n_strengths"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(
-            f"The controller's configuration describes no trunk ({error})."
-        ) from error
+    """A trunk of a configuration by `new_trunk`, to be loaded; raises anything of another one."""
+    described = dict(config["decoder"])
+    decoder = AutoModel.from_config(AutoConfig.for_model(described.pop("model_type"), **described))
+    return Trunk(decoder, n_strengths=int(config["n_strengths"]))
 
 
 def _fresh(settings: TrunkSettings, n_vocab: int) -> Any:

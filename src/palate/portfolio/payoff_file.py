@@ -21,7 +21,7 @@ from numpy import ndarray
 from pydantic import ConfigDict, Field
 
 from palate.core.errors import InvalidInputError
-from palate.core.files import read_json, write_json
+from palate.core.files import read_json, reading, write_json
 from palate.core.settings import Settings
 from palate.core.simplex import require_simplex
 from palate.core.types import PayoffTable
@@ -66,7 +66,9 @@ def load_payoffs(path: Path) -> Payoffs:
     Raises:
         InvalidInputError: missing, not JSON, or not a usable table.
     """
-    return parse_payoffs(read_json(path, what="payoff file"))
+    content = read_json(path, what="payoff file")
+    with reading(path):
+        return parse_payoffs(content)
 
 
 def save_payoffs(path: Path, payoffs: Payoffs) -> None:

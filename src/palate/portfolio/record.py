@@ -14,8 +14,14 @@ from typing import Any
 
 from numpy import ndarray
 
-from palate.core.errors import CheckFailedError, FormatError, InvalidInputError, PalateError
-from palate.core.files import hash_value, is_finite_number, read_versioned, write_versioned
+from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
+from palate.core.files import (
+    hash_value,
+    is_finite_number,
+    read_versioned,
+    reading,
+    write_versioned,
+)
 from palate.portfolio.certificate import Certified, certify
 from palate.portfolio.payoff_file import parse_payoffs, render_payoffs
 from palate.portfolio.payoffs import Payoffs
@@ -82,23 +88,18 @@ def load_record(path: Path) -> Record:
         InvalidInputError: the file is missing or not JSON, or its table is not usable.
         FormatError: the file is of another kind or version, or lacks a part.
     """
-    return parse_record(read_versioned(path, kind=KIND, version=VERSION))
+    content = read_versioned(path, kind=KIND, version=VERSION)
+    with reading(path, remedy="select it anew"):
+        return _parsed(content)
 
 
-def parse_record(content: Mapping[str, Any]) -> Record:
+def _parsed(content: Mapping[str, Any]) -> Record:
     """The record that plain data describe; what follows from the table is recomputed."""
-    try:
-        payoffs = parse_payoffs(content["payoffs"])
-        members = tuple(str(name) for name in content["members"])
-        terms = _parse_terms(content["terms"])
-        refused = tuple(str(name) for name in content["refused"])
-        selection = dict(content["selection"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, PalateError):
-            raise
-        raise FormatError(
-            f"The portfolio file lacks or garbles a part ({error}); select it anew."
-        ) from error
+    payoffs = parse_payoffs(content["payoffs"])
+    members = tuple(str(name) for name in content["members"])
+    terms = _parse_terms(content["terms"])
+    refused = tuple(str(name) for name in content["refused"])
+    selection = dict(content["selection"])
     unknown = [name for name in members if name not in payoffs.table.policies]
     if unknown:
         raise InvalidInputError(
@@ -119,7 +120,8 @@ def verify_record(path: Path) -> Record:
     """
     stored = read_versioned(path, kind=KIND, version=VERSION)
     try:
-        record = parse_record(stored)
+        with reading(path, remedy="select it anew"):
+            record = _parsed(stored)
     except (InvalidInputError, FormatError) as error:
         raise CheckFailedError(
             f"The portfolio file {str(path)!r} does not hold a table that can be certified: {error}"

@@ -23,13 +23,13 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 from numpy import ndarray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from palate.core.errors import FormatError
 from palate.core.files import (
     hash_bytes,
     read_versioned,
+    reading,
     require_file,
     write_bytes_atomic,
     write_versioned,
@@ -115,14 +115,10 @@ def load_embedding(folder: Path, *, device: str = "cpu") -> EmbeddingModel:
     """
     content = read_versioned(folder / _FACTS, kind=KIND, version=VERSION)
     path = require_file(folder / _ARRAYS, what="file of an embedding reward")
-    try:
+    with reading(folder / _FACTS):
         coefficients = np.asarray(load_file(path)["coefficients"], dtype=np.float64)
         name, digest = str(content["embedder"]), str(content["hash"])
         max_length, ridge = int(content["max_length"]), float(content["ridge"])
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise FormatError(
-            f"The folder {str(folder)!r} is not an embedding reward ({error})."
-        ) from error
     embedder = load_embedder(name, max_length=max_length, device=device)
     if embedder.fingerprint != digest or len(coefficients) != 2 * embedder.n_hidden + 1:
         raise FormatError(

@@ -26,10 +26,10 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from palate.core.errors import FormatError, InvalidInputError
-from palate.core.files import hash_bytes, hash_value, read_versioned, write_versioned
+from palate.core.files import hash_bytes, hash_value, read_versioned, reading, write_versioned
 from palate.rewards.scale import Scale, ScaleKind, fit_scale, require_rewards
 from palate.rewards.settings import GradeSettings
 from palate.rewards.texts import require_equally_many
@@ -157,14 +157,9 @@ def load_function(
         FormatError: the file is garbled, or the function not importable or not the one that taught.
     """
     content = read_versioned(folder / FILE, kind=KIND, version=VERSION)
-    try:
+    with reading(folder / FILE, remedy="build the library again"):
         scale, mean = _SCALE.validate_python(content["scale"]), float(content["mean"])
         address, digest = content["function"], content["hash"]
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise FormatError(
-            f"The file {str(folder / FILE)!r} lacks or garbles a field ({type(error).__name__}); "
-            "build the library again."
-        ) from error
     if objective in given:
         return FunctionReward(objective, given[objective], scale, mean)
     source = content.get("source")

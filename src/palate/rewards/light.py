@@ -25,13 +25,13 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 from numpy import ndarray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from palate.core.errors import FormatError, InvalidInputError
+from palate.core.errors import FormatError
 from palate.core.files import (
     hash_bytes,
     read_versioned,
+    reading,
     require_file,
     write_bytes_atomic,
     write_versioned,
@@ -138,13 +138,11 @@ def load_light(folder: Path) -> LightModel:
     """
     content = read_versioned(folder / _VOCABULARY, kind=KIND, version=VERSION)
     path = require_file(folder / _ARRAYS, what="file of a light reward")
-    try:
+    with reading(folder / _VOCABULARY):
         arrays = load_file(path)
         words = _terms(content["words"], arrays["word_idf"])
         characters = _terms(content["characters"], arrays["character_idf"])
         model = LightModel(words, characters, arrays["coefficients"], float(content["ridge"]))
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise FormatError(f"The folder {str(folder)!r} is not a light reward ({error}).") from error
     n_features = len(words.terms) + len(characters.terms) + N_LENGTHS + N_OVERLAPS
     if model.coefficients.shape != (n_features,):
         raise FormatError(
@@ -183,5 +181,5 @@ def _terms(content: dict[str, object], idf: ndarray) -> Terms:
     first, last = content["ngrams"]  # type: ignore[misc]
     terms = tuple(content["terms"])  # type: ignore[arg-type]
     if idf.shape != (len(terms),):
-        raise InvalidInputError(f"There are {idf.size} frequencies for {len(terms)} terms.")
+        raise FormatError(f"not a light reward, with {idf.size} numbers for {len(terms)} terms.")
     return Terms(content["analyzer"], (first, last), terms, idf)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
-from palate.core.files import JsonObject, read_versioned, write_versioned
+from palate.core.files import JsonObject, read_versioned, reading, write_versioned
 from palate.core.types import Belief
 from palate.soup.settings import SoupSettings
 from palate.soup.states import ByExpert, require_coefficients
@@ -45,17 +45,18 @@ class SoupBasis:
     def __post_init__(self) -> None:
         """Refuse fields that disagree."""
         n_experts = len(self.experts)
-        shapes = {
-            "anchors": (np.shape(self.anchors), (n_experts, len(self.objectives))),
-            "feature_means": (np.shape(self.feature_means), (n_experts,)),
-            "feature_scales": (np.shape(self.feature_scales), (n_experts,)),
-            "prior mean": (np.shape(self.prior.mean), (n_experts,)),
-            "prior covariance": (np.shape(self.prior.covariance), (n_experts, n_experts)),
+        arrays = {
+            "anchors": (self.anchors, (n_experts, len(self.objectives))),
+            "feature_means": (self.feature_means, (n_experts,)),
+            "feature_scales": (self.feature_scales, (n_experts,)),
+            "prior mean": (self.prior.mean, (n_experts,)),
+            "prior covariance": (self.prior.covariance, (n_experts, n_experts)),
         }
-        for name, (shape, wanted) in shapes.items():
-            if shape != wanted:
+        for name, (array, wanted) in arrays.items():
+            if np.shape(array) != wanted or np.any(np.isnan(array)):
                 raise InvalidInputError(
-                    f"The soup's {name} have shape {shape}, but {wanted} is needed."
+                    f"The soup's {name} have shape {np.shape(array)}, but {wanted} numbers are "
+                    "needed."
                 )
         if len(set(self.experts)) != n_experts or not n_experts:
             raise InvalidInputError(
@@ -125,17 +126,13 @@ def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:
     """Read `soup.json`; with a base, that of another base model is refused.
 
     Raises:
-        InvalidInputError: the file is missing, or a field is missing, of another type or wrong.
-        FormatError: it is of another kind or version, or for another base model.
+        InvalidInputError: the file is missing, or a number is out of range.
+        FormatError: it is of another kind or version, lacks or garbles a field, or is for another
+            base model.
     """
     content = read_versioned(path, kind=KIND, version=VERSION)
-    try:
+    with reading(path):
         basis = _parse(content)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InvalidInputError(
-            f"The soup file {str(path)!r} lacks a field or has one of another type ({error}); "
-            "write it anew."
-        ) from error
     if base is not None and basis.base != base:
         raise FormatError(
             f"The soup file {str(path)!r} is for the base model {basis.base!r}, "

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from palate.core.files import read_json, write_json, write_text_atomic
 from palate.core.types import BaseRecord
+from palate.models.adapter import CONFIG, PARAMETERS
 from palate.models.dtype import DTYPES
 from palate.training.job import ExpertJob, TrainSettings
 
-CONFIG = "adapter_config.json"
-PARAMETERS = "adapter_model.safetensors"
 CARD = "README.md"
 
 
