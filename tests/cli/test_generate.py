@@ -1,6 +1,7 @@
 """What `palate generate` and `palate score` print."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,3 +57,23 @@ def test_scores_say_how_the_plan_came_about(palate, tiny_library: Path, tmp_path
     sentence = "The anchors' combination equal to the preference, at strength 1."
     assert sentence in " ".join(palate(*words).split())
     assert json.loads(palate(*words, "--json"))["reason"] == sentence
+
+
+def test_a_bare_base_is_served_by_its_hub_id_from_the_local_cache(
+    palate, monkeypatch, capsys, tiny_library: Path, tmp_path: Path
+) -> None:
+    repository, commit = tmp_path / "models--some--base", "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(tiny_library.parent / "base", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    words = ["--prompt", "Why?", "--max-tokens", 2, "--json"]
+    assert json.loads(palate("generate", "some/base", *words))["method"] == "base"
+    monkeypatch.setattr(sys, "argv", ["palate", "generate", "some/other", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "run 'hf download some/other'" in said
+    assert len(said.strip().splitlines()) == 1

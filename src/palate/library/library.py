@@ -101,7 +101,7 @@ class Library:
 
         Args:
             folder: Made by `palate build`, the name of a shipped library (`smollm2-135m`), or the
-                folder of a base model.
+                folder, GGUF file or hub id of a base model.
             base: Where the base is now, if not where the library says.
             device: As torch names devices.
             dtype: Data type of the base's parameters.

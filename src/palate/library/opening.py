@@ -1,5 +1,6 @@
 """Opens a library's folder: manifest, base and bank, compared with each other."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.manifest import Manifest
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction, require_functions
+
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 class ServeOptions(TypedDict, total=False):
@@ -40,14 +43,16 @@ def open_parts(
     dtype: str = "float32",
     reward_funcs: Mapping[str, RewardFunction] | None = None,
 ) -> tuple[LibraryFolder, Base, AdapterBank]:
-    """The folder, its base and its experts; of a bare base model no experts.
+    """The folder, its base and its experts; a folder, GGUF file or hub id of a base has no experts.
 
     Raises:
         InvalidInputError: there is no library, its base cannot be found, or a function is for an
             unknown objective.
         FormatError: the base is not the library's, or a part was changed.
     """
-    if not (folder / MANIFEST).is_file() and (folder / "config.json").is_file():
+    is_hub_id = not folder.exists() and bool(_HUB_ID.fullmatch(str(folder)))
+    is_base = (folder / "config.json").is_file() or folder.suffix == ".gguf" or is_hub_id
+    if is_base and not (folder / MANIFEST).is_file():
         loaded = load_base(folder, device=device, dtype=dtype)
         manifest = Manifest(base_record(str(folder), loaded), (), beta=1.0, seed=0)
         return LibraryFolder(folder, manifest), loaded, AdapterBank(loaded, {})

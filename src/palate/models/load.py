@@ -23,6 +23,7 @@ from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, resolve_base
 from palate.models.probe import require_batchable
 from palate.models.template import render_chat
 
+NO_LIMIT = int(1e30)  # transformers' own
 _IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model")
 
 
@@ -127,10 +128,12 @@ def load_base(
                 f"The folder {name!r} is not a causal language model with a tokenizer ({reason})."
             ) from error
         raise InvalidInputError(
-            f"The base model {name!r} is neither a folder nor a hub id that can be read ({reason})."
+            f"The base model {name!r} is neither a folder nor a hub id that can be read ({reason}) "
+            f"here; give a folder, or run 'hf download {name}' where there is a network."
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    tokenizer.model_max_length = NO_LIMIT  # or else it warns of "indexing errors"; we count tokens
     model.requires_grad_(requires_grad=False)
     model.eval()
     if dtype not in QUANTIZED:  # those are on the device already
