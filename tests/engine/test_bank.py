@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from fakes import save_random_adapter, save_tiny_gpt2, save_tiny_llama
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.engine.bank import AdapterBank
-from palate.models.adapter import load_adapter, save_adapter
+from palate.models.adapter import Factor, load_adapter, save_adapter
 from palate.models.load import Base, load_base
 
 TOKENS = torch.tensor([[5, 20, 30, 40, 11], [7, 8, 9, 10, 12]])
@@ -198,6 +198,28 @@ def test_an_adapter_of_other_dimensions_is_refused(
     wrong = {name: type(factor)(factor.down[:, :-1], factor.up, factor.scale)}
     with pytest.raises(FormatError, match="dimensions"):
         AdapterBank(base, {"wrong": wrong})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda one: Factor(one.down[:, :-1], one.up, one.scale), "dimensions"),
+        (lambda one: Factor(one.down, one.up[:-1], one.scale), "dimensions"),
+        (lambda one: Factor(one.down[:-1], one.up, one.scale), "dimensions"),
+        (lambda one: Factor(one.down * torch.nan, one.up, one.scale), "not finite"),
+        (lambda one: Factor(one.down, one.up / 0.0, one.scale), "not finite"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_by_file_and_layer(
+    base: Base, adapter_folders: dict[str, Path], tmp_path: Path, change, words: str
+) -> None:
+    adapter = load_adapter(adapter_folders["short"])
+    layer = next(iter(adapter))
+    save_adapter({**adapter, layer: change(adapter[layer])}, tmp_path / "x", base_path="base")
+    with pytest.raises(FormatError, match=words) as error:
+        AdapterBank.load(base, {"plain": adapter_folders["plain"], "wrong": tmp_path / "x"})
+    assert str(tmp_path / "x/adapter_model.safetensors") in str(error.value)
+    assert repr(layer) in str(error.value)
 
 
 def test_what_is_more_than_plain_lora_is_refused(base_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Requests that break: each ends alone with a sentence, and everybody else has an answer."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -48,24 +49,70 @@ def with_template(library: Library) -> Iterator[None]:
         tokenizer.chat_template = None
 
 
+@contextmanager
+def with_added_token(library: Library) -> Iterator[None]:
+    """A tokenizer with `POISON` as a token of which the base has no embedding."""
+    tokenizer, extended = library.base.tokenizer, copy.deepcopy(library.base.tokenizer)
+    extended.add_tokens([POISON])
+    object.__setattr__(library.base, "tokenizer", extended)
+    try:
+        yield
+    finally:
+        object.__setattr__(library.base, "tokenizer", tokenizer)
+
+
+@contextmanager
+def with_misfit_adapters(library: Library) -> Iterator[None]:
+    """Experts on layers of another shape, as if nothing had compared them when they were loaded."""
+    layers = {layer: layer.down for layer in library.bank._layers.values()}
+    for layer, down in layers.items():
+        object.__setattr__(layer, "down", down[:, :-1])
+    try:
+        yield
+    finally:
+        for layer, down in layers.items():
+            object.__setattr__(layer, "down", down)
+
+
+CONTEXTS = {
+    "pass": lambda library: broken(library, "pass"),
+    "nan": lambda library: broken(library, "nan"),
+    "template": with_template,
+    "token": with_added_token,
+    "adapter": with_misfit_adapters,
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "words"), [("pass", "RuntimeError"), ("nan", "NaN"), ("template", "no tildes")]
+    ("kind", "words"),
+    [
+        ("pass", "RuntimeError"),
+        ("nan", "NaN"),
+        ("template", "no tildes"),
+        ("token", "has no embedding"),
+        ("adapter", "RuntimeError"),
+    ],
 )
 def test_one_poisoned_request_in_fifty_harms_no_other(
-    kind: str, words: str, web: TestClient, opened: Library
+    kind: str, words: str, client_of: Callable[..., TestClient], opened: Library
 ) -> None:
+    web = client_of(allow_special_tokens=True)
+
     def post(place: int) -> tuple[int, str]:
-        text = f"Why {POISON}?" if place == N_REQUESTS // 2 else f"Why {place}?"
+        is_poisoned = place == N_REQUESTS // 2
+        text = f"Why {POISON}?" if is_poisoned else f"Why {place}?"
         asked = {
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 4,
             "model": "palate",
         }
-        response = web.post(CHAT, json={**asked, "palate": {"method": "base"}})
+        known = {"method": "base"}
+        if is_poisoned and kind == "adapter":
+            known = {"method": "soup", "preference": {"kind": 1.0}}
+        response = web.post(CHAT, json={**asked, "palate": known})
         return response.status_code, response.text
 
-    context = with_template(opened) if kind == "template" else broken(opened, kind)
-    with context, ThreadPoolExecutor(16) as pool:
+    with CONTEXTS[kind](opened), ThreadPoolExecutor(16) as pool:
         results = list(pool.map(post, range(N_REQUESTS)))
     status, body = results.pop(N_REQUESTS // 2)
     assert status == 400
