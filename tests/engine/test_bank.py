@@ -217,7 +217,7 @@ def test_a_folder_that_does_not_fit_is_refused_by_file_and_layer(
     layer = next(iter(adapter))
     save_adapter({**adapter, layer: change(adapter[layer])}, tmp_path / "x", base_path="base")
     with pytest.raises(FormatError, match=words) as error:
-        AdapterBank.load(base, {"plain": adapter_folders["plain"], "wrong": tmp_path / "x"})
+        AdapterBank.load(base, {"short": adapter_folders["short"], "wrong": tmp_path / "x"})
     assert str(tmp_path / "x/adapter_model.safetensors") in str(error.value)
     assert repr(layer) in str(error.value)
 
