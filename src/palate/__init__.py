@@ -15,12 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from palate.build.library import build
     from palate.core.decision import Decision, Known, Messages, Method
-    from palate.core.errors import (
-        FormatError,
-        InvalidInputError,
-        MissingExtraError,
-        PalateError,
-    )
+    from palate.core.errors import FormatError, InvalidInputError, MissingExtraError, PalateError
     from palate.core.protocols import SamplingParams
     from palate.evaluate.evaluation import evaluate_library as evaluate
     from palate.library.engines import VLLMEngine

@@ -162,12 +162,12 @@ def test_every_shape_has_a_table_against_the_prompt_and_against_the_base():
     assert [*tables] == ["all", "even", "two"]
     assert [table.n_users for table in tables.values()] == [4, 2, 2]
     for table in tables.values():
-        soup, prompt = table.row("soup").versus, table.row("prompt").versus
+        base, prompt, soup = (row.versus for row in table.methods)
         assert soup["base"].interval.estimate == pytest.approx(0.25)
         assert soup["prompt"].interval.estimate == pytest.approx(0.15)
         assert prompt["base"].interval.estimate == pytest.approx(0.1)
         assert "prompt" not in prompt
-        assert table.row("base").versus == {}
+        assert base == {}
 
 
 def test_the_p_values_of_a_shape_are_adjusted_for_both_columns_together():

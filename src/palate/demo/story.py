@@ -71,8 +71,7 @@ def run_demo(library: Library, settings: DemoSettings) -> DemoReport:
         gains = part("Gains", lambda: gains_story(library, judge, users, held_out, seed=seed))
         user = users[min(_LEARNED, len(users) - 1)]
         learned = part(
-            "Learning",
-            lambda: learned_story(writer, judge, user, compared=compared, bases=bases),
+            "Learning", lambda: learned_story(writer, judge, user, compared=compared, bases=bases)
         )
     if settings.rule is None:
         left_out.append("A further expert: --no-train leaves it out.")

@@ -139,9 +139,7 @@ def _text(rivals: list[MethodScore]) -> str:
 def _gains(report: Report, method: str) -> bool:
     """Whether the gain over the base is significant after adjustment for the whole table."""
     score = report.score(method)
-    if score is None or score.gain is None:
-        return False
-    return score.gain.is_significant and score.gain.interval.low > 0
+    return score is not None and score.gain is not None and score.gain.is_gain
 
 
 def _differ(report: Report, first: MethodScore, second: MethodScore) -> bool:

@@ -14,7 +14,6 @@ from palate.evaluate import compare
 from palate.evaluate.catalogue import AUTO, BASE, PROMPT, entry_of
 from palate.evaluate.cells import Cells
 from palate.evaluate.rows import AnswerRow
-from palate.metrics.differences import Difference
 from palate.metrics.intervals import Interval, bootstrap_interval
 
 
@@ -78,29 +77,24 @@ def taken_of(row: AnswerRow) -> str:
 
 def _rows(shapes: Mapping[str, Cells]) -> list[AutoRow]:
     """All shapes, their p-values adjusted as one table."""
-    best = {shape: _best(cells) for shape, cells in shapes.items()}
-    differences: dict[compare.Pair, Difference] = {}
-    for shape, cells in shapes.items():
-        rivals = {"prompt": PROMPT if PROMPT in cells.methods else None, "best": best[shape]}
-        for kind, rival in rivals.items():
-            if rival is not None:
-                differences[shape, kind] = compare.difference_of(cells, AUTO, rival)
-    compared = compare.adjusted(differences)
-    return [
-        AutoRow(
-            shape,
-            compare.passes_of(cells, AUTO),
-            compared.get((shape, "prompt")),
-            best[shape],
-            compared.get((shape, "best")),
-        )
+    passes = {shape: compare.passes_of(cells, AUTO) for shape, cells in shapes.items()}
+    best = {shape: _best(cells, passes[shape]) for shape, cells in shapes.items()}
+    differences = {
+        (shape, kind): compare.difference_of(cells, AUTO, rival)
         for shape, cells in shapes.items()
+        for kind, rival in (("prompt", PROMPT), ("best", best[shape]))
+        if rival is not None and rival in cells.methods
+    }
+    both = compare.adjusted(differences)
+    return [
+        AutoRow(one, passes[one], both.get((one, "prompt")), best[one], both.get((one, "best")))
+        for one in shapes
     ]
 
 
-def _best(cells: Cells) -> str | None:
+def _best(cells: Cells, passes: float) -> str | None:
     """The best other method that a library serves, of no more passes than `auto` took."""
-    limit = compare.passes_of(cells, AUTO) + compare.SAME_PASSES
+    limit = passes + compare.SAME_PASSES
     rivals = [
         method
         for method in cells.methods

@@ -39,6 +39,11 @@ class Compared:
         is_outside = self.interval.low > 0 or self.interval.high < 0
         return is_outside and self.p_adjusted <= LEVEL
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether the first method is significantly better."""
+        return self.is_significant and self.interval.low > 0
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {**self.difference.to_json(), "p_adjusted": self.p_adjusted}
@@ -97,14 +102,14 @@ class ShapeTable:
     n_users: int
     methods: tuple[ShapeRow, ...]
 
-    def row(self, method: str) -> ShapeRow | None:
-        """The method's row, or `None`."""
-        return next((row for row in self.methods if row.method == method), None)
-
 
 def shape_tables(cells: Cells) -> list[ShapeTable]:
     """The table of everybody, then one per shape of the users' preferences."""
-    return [_shape_table(one, shape) for shape, one in by_shape(cells).items()]
+    tables: list[ShapeTable] = []
+    for shape, one in by_shape(cells).items():
+        rows = [ShapeRow(method, utility_of(one, method), other) for method, other in versus(one)]
+        tables.append(ShapeTable(shape, len(set(one.users)), tuple(rows)))
+    return tables
 
 
 def by_shape(cells: Cells) -> dict[str, Cells]:
@@ -112,11 +117,6 @@ def by_shape(cells: Cells) -> dict[str, Cells]:
     own = [row.shape for row in cells.rows[cells.methods[0]]]
     shapes = cells.shapes if len(cells.shapes) > 1 else ()
     return {"all": cells} | {one: cells.where([other == one for other in own]) for one in shapes}
-
-
-def _shape_table(cells: Cells, shape: str) -> ShapeTable:
-    rows = [ShapeRow(method, utility_of(cells, method), one) for method, one in versus(cells)]
-    return ShapeTable(shape, len(set(cells.users)), tuple(rows))
 
 
 def versus(cells: Cells) -> Iterator[tuple[str, dict[str, Compared]]]:

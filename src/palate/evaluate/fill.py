@@ -129,21 +129,17 @@ def _make(context: Context, entrant: Entrant, missing: Sequence[Missing]) -> dic
     )
     tokens = [output.completion.tokens for output in outputs]
     below = context.base_log_probs([one.prompt for one in different], tokens)
-    return {
-        one.answer: Answer(
-            output.text,
-            len(output.completion.tokens),
-            output.lead,
-            float(sum(output.completion.log_probs)) - reference
-            if one.decision.n_candidates == 1
-            else None,
-        )
-        for one, output, reference in zip(different, outputs, below, strict=True)
-    }
+    answers: dict[str, Answer] = {}
+    for one, output, reference in zip(different, outputs, below, strict=True):
+        n_tokens, is_one = len(output.completion.tokens), one.decision.n_candidates == 1
+        log_ratio = float(sum(output.completion.log_probs)) - reference if is_one else None
+        answers[one.answer] = Answer(output.text, n_tokens, output.lead, log_ratio)
+    return answers
 
 
 def _unjudged(context: Context, entrant: Entrant, one: Missing, answer: Answer) -> AnswerRow:
     decision, predicted = one.decision, one.decision.predicted_utility
+    utility = None if predicted is None else (predicted.estimate, predicted.low, predicted.high)
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return AnswerRow(
         method=entrant.name,
@@ -161,9 +157,7 @@ def _unjudged(context: Context, entrant: Entrant, one: Missing, answer: Answer) 
         n_candidates=decision.n_candidates,
         reason=decision.reason,
         lead=answer.lead,
-        predicted=None
-        if predicted is None
-        else (predicted.estimate, predicted.low, predicted.high),
+        predicted=utility,
         coefficients=dict(decision.coefficients),
         judge=context.task.judge,
         versions=f"{packages}, library {entrant.fingerprint}",

@@ -101,12 +101,8 @@ def _forest(report: Report) -> str:
 def _matrix(report: Report) -> str:
     matrix = report.matrix
     names = [entry_of(method).title for method in matrix.methods]
-    is_framed = np.array(
-        [
-            [matrix.is_significant(row, column) for column in matrix.methods]
-            for row in matrix.methods
-        ]
-    )
+    pairs = [[(row, column) for column in matrix.methods] for row in matrix.methods]
+    is_framed = np.array([[matrix.is_significant(*pair) for pair in row] for row in pairs])
     figure = heat_table(
         matrix.rates,
         rows=names,
@@ -145,20 +141,10 @@ def _learning(report: Report) -> str:
     lines: list[Line] = []
     for method in dict.fromkeys(point.method for point in report.learning):
         points = [point for point in report.learning if point.method == method]
+        counts = [point.n_comparisons for point in points]
         intervals = [point.difference.interval for point in points]
-        lines.append(
-            Line(
-                entry_of(method).title,
-                [point.n_comparisons for point in points],
-                [one.estimate for one in intervals],
-                [one.low for one in intervals],
-                [one.high for one in intervals],
-            )
-        )
-    figure = lines_figure(
-        lines,
-        x_label="comparisons by the user",
-        y_label="utility gained over the base",
-        levels=levels,
-    )
+        ends = zip(*[(one.estimate, one.low, one.high) for one in intervals], strict=True)
+        lines.append(Line(entry_of(method).title, counts, *ends))
+    x_label, y_label = "comparisons by the user", "utility gained over the base"
+    figure = lines_figure(lines, x_label=x_label, y_label=y_label, levels=levels)
     return as_page_svg(figure, label="Gain by number of comparisons")

@@ -7,7 +7,7 @@ from typing import Any
 from palate.evaluate.auto import AutoReport, auto_report
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
-from palate.evaluate.compare import Budget, ShapeTable, frontier, shape_tables
+from palate.evaluate.compare import Budget, ShapeTable, frontier, shape_tables, signed_text
 from palate.evaluate.rows import FactRow, Results, plain
 from palate.evaluate.scoreboard import MethodScore, score_methods
 from palate.evaluate.tables import (
@@ -81,9 +81,7 @@ class Report:
             "seeds": sorted(set(self.cells.seeds)),
             "n_left_out": self.cells.n_left_out,
             "methods": plain(self.scores),
-            "shapes": plain(self.shapes),
-            "frontier": plain(self.frontier),
-            "auto": plain(self.auto),
+            **{name: plain(getattr(self, name)) for name in ("shapes", "frontier", "auto")},
             "matrix": plain(self.matrix),
             "gain_by_comparisons": plain(self.learning),
             "fronts": plain(self.fronts),
@@ -152,11 +150,8 @@ def _fallen(scores: Sequence[MethodScore]) -> dict[str, list[str]]:
     broken: list[str] = []
     for score in scores:
         title = entry_of(score.method).title
-        if score.gain is not None and not (
-            score.gain.is_significant and score.gain.interval.low > 0
-        ):
-            gain = score.gain.interval
-            text = f"{title} {gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+        if score.gain is not None and not score.gain.is_gain:
+            text = f"{title} {signed_text(score.gain.interval)}"
             (worse if score.gain.is_significant else doubtful).append(text)
         if score.well_formed is not None and score.well_formed < LEAST_WELL_FORMED:
             broken.append(f"{title} {score.well_formed:.1%}")

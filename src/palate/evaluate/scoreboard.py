@@ -69,26 +69,17 @@ def score_methods(
     cells: Cells, facts: Sequence[FactRow], *, preferences: Mapping[str, Mapping[str, float]]
 ) -> list[MethodScore]:
     """One score per method, in the order of the cells' methods."""
-    return [
-        _score(
-            cells,
-            method,
-            against=against,
-            facts=[fact for fact in facts if fact.method == method],
-            preferences=preferences,
-        )
-        for method, against in versus(cells)
-    ]
+    return [_score(cells, *one, facts, preferences) for one in versus(cells)]
 
 
 def _score(
     cells: Cells,
     method: str,
-    *,
     against: Mapping[str, Compared],
-    facts: Sequence[FactRow],
+    every: Sequence[FactRow],
     preferences: Mapping[str, Mapping[str, float]],
 ) -> MethodScore:
+    facts = [fact for fact in every if fact.method == method]
     utility = cells.utility(method)
     seeds = np.array(cells.seeds)
     rows = cells.rows[method]

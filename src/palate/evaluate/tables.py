@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,8 @@ def win_matrix(cells: Cells) -> Matrix:
     """All pairs of methods whose users state their preference."""
     methods = tuple(method for method in cells.methods if parse_name(method).n_comparisons is None)
     scores = np.stack([cells.utility(method) for method in methods])
-    pairs = [(first, second) for k, first in enumerate(methods) for second in methods[k + 1 :]]
-    return Matrix(
-        methods,
-        win_rate_matrix(scores, tie_margin=TIE_MARGIN),
-        adjusted({pair: difference_of(cells, *pair) for pair in pairs}),
-    )
+    differences = {pair: difference_of(cells, *pair) for pair in combinations(methods, 2)}
+    return Matrix(methods, win_rate_matrix(scores, tie_margin=TIE_MARGIN), adjusted(differences))
 
 
 @dataclass(frozen=True)
@@ -100,10 +97,9 @@ def fronts(
     }
     objectives = list(dict.fromkeys(name for shares in preferences.values() for name in shares))
     pairs = [
-        (first, second)
-        for k, first in enumerate(objectives)
-        for second in objectives[k + 1 :]
-        if not any({first, second} <= some for some in wanted.values())
+        pair
+        for pair in combinations(objectives, 2)
+        if not any(set(pair) <= some for some in wanted.values())
     ]
     return [
         Front(pair, {one: _ends(cells, one, pair, wanted) for one in methods}) for pair in pairs[:3]

@@ -67,9 +67,5 @@ def open_parts(
 def base_record(name: str, base: Base) -> BaseRecord:
     """What a manifest says of the base that was loaded under this name."""
     return BaseRecord(
-        name,
-        base.revision,
-        base.fingerprint,
-        base.tokenizer_fingerprint,
-        base.text_fingerprint,
+        name, base.revision, base.fingerprint, base.tokenizer_fingerprint, base.text_fingerprint
     )

@@ -87,9 +87,7 @@ def token_log_probs(
 
 
 def log_linear_log_probs(
-    shares: ByExpert,
-    token_log_probs: ByExpert,
-    log_probs: Float[Tensor, "... experts vocab"],
+    shares: ByExpert, token_log_probs: ByExpert, log_probs: Float[Tensor, "... experts vocab"]
 ) -> Float[Tensor, "..."]:
     """Log-probability of given tokens under the log-linear pool.
 

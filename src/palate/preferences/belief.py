@@ -127,12 +127,9 @@ class Learner:
         if self.settings.drift == "steady":
             discounts = steady_discounts(len(history), factor=self.settings.forgetting)
         if self.settings.drift == "adaptive":
+            gain, hazard = self.settings.gain, self.settings.hazard
             unchanged = change_discounts(
-                features,
-                labels,
-                prior=self.prior,
-                gain=self.settings.gain,
-                hazard=self.settings.hazard,
+                features, labels, prior=self.prior, gain=gain, hazard=hazard
             )
             discounts = _spread_over_ratings(unchanged, is_rating)
         return features, labels, self._with_ratings(history, discounts), discounts[~is_rating]
@@ -152,12 +149,8 @@ class Learner:
         for position, item in enumerate(history):
             if item.kind == "rating":
                 earlier = groups.setdefault(item.group, [])
-                belief = self._learn_rating(
-                    belief,
-                    item,
-                    [history[index] for index in earlier],
-                    discounts=discounts[[*earlier, position]],
-                )
+                group, own = [history[index] for index in earlier], discounts[[*earlier, position]]
+                belief = self._learn_rating(belief, item, group, discounts=own)
                 earlier.append(position)
         return belief
 

@@ -57,12 +57,8 @@ class Believer:
         belief = self.learner.start if belief is None else belief
         basis, soup = self.soups.basis, self.soups.soup(belief)
         anchors, posterior = basis.anchors, self.learner.posterior(history[: belief.n_observations])
-        gain, error = predicted_gain(
-            soup.coefficients,  # as they are served
-            self.soups.states,
-            believed=posterior,
-            beta=basis.beta,
-        )
+        served, states = soup.coefficients, self.soups.states
+        gain, error = predicted_gain(served, states, believed=posterior, beta=basis.beta)
         of_objectives = anchors.T @ posterior.covariance @ anchors
         return BeliefOut(
             learning=self.learning(belief),

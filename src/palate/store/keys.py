@@ -61,18 +61,11 @@ def issue_key(
     key = f"pk_{prefix}_{secret}"
     with database.writing() as connection:
         now = clock()
+        ends = None if lasts_seconds is None else now + lasts_seconds
+        row = ApiKey(prefix, tenant, label, now, is_revoked=False, expires_at=ends)
         require_tenant(connection, tenant=tenant)
         connection.execute(
-            insert(api_keys).values(
-                prefix=prefix,
-                tenant=tenant,
-                label=label,
-                digest=_digest(key),
-                created_at=now,
-                is_revoked=False,
-                role=role,
-                expires_at=None if lasts_seconds is None else now + lasts_seconds,
-            )
+            insert(api_keys).values(**{**vars(row), "digest": _digest(key), "role": role})
         )
     return key
 

@@ -74,14 +74,9 @@ class Response:
             other = self.features[1]
         if other is not None:
             features = tuple(a - b for a, b in zip(features, other, strict=True))
-        return Feedback(
-            user=self.user,
-            kind=kind,
-            features=features,
-            label=label,
-            group=self.prompt if kind == "rating" else "",
-            key=key or f"{self.id}/{kind}/{answer}",
-        )
+        group = self.prompt if kind == "rating" else ""
+        key = key or f"{self.id}/{kind}/{answer}"
+        return Feedback(self.user, kind, features, label, group=group, key=key)
 
 
 _COLUMNS = tuple(field.name for field in fields(Response) if field.name != "user")

@@ -2,7 +2,6 @@
 
 from typing import Any, cast
 
-import numpy as np
 from sqlalchemy import Connection, Row, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -85,17 +84,9 @@ def is_known(connection: Connection, user: int, item: Feedback) -> bool:
 
 def write_feedback(connection: Connection, user: int, item: Feedback) -> None:
     """Append the item to the log."""
-    connection.execute(
-        insert(feedback).values(
-            user=user,
-            position=last_position(connection, user) + 1,
-            key=item.key or None,
-            kind=item.kind,
-            features=np.array(item.features),
-            label=float(item.label),
-            group=item.group,
-        )
-    )
+    values = {**vars(item), "user": user, "key": item.key or None, "label": float(item.label)}
+    position = last_position(connection, user) + 1
+    connection.execute(insert(feedback).values(position=position, **values))
 
 
 def feedback_of(row: Row[Any], *, name: str) -> Feedback:

@@ -55,12 +55,7 @@ from palate.training.job import (
     pass_pairs,
     trainer_arguments,
 )
-from palate.training.pair_trainer import (
-    OnLoss,
-    OnStep,
-    PairTrainer,
-    trained_adapter,
-)
+from palate.training.pair_trainer import OnLoss, OnStep, PairTrainer, trained_adapter
 from palate.training.pairs import (
     Pairs,
     Sequences,

@@ -34,16 +34,9 @@ def forest(
         if zero is not None:
             axes.axvline(zero, color=PALE, lw=1, ls=":")
         for place, (interval, is_full) in enumerate(zip(intervals, is_marked, strict=True)):
-            axes.plot([interval.low, interval.high], [place, place], color=CYCLE[0], lw=2)
-            axes.plot(
-                interval.estimate,
-                place,
-                marker="o",
-                ms=7,
-                color=CYCLE[0],
-                mfc=CYCLE[0] if is_full else "white",
-                mew=1.8,
-            )
+            color, fill = CYCLE[0], CYCLE[0] if is_full else "white"
+            axes.plot([interval.low, interval.high], [place, place], color=color, lw=2)
+            axes.plot(interval.estimate, place, "o", ms=7, color=color, mfc=fill, mew=1.8)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlabel(label)
@@ -77,18 +70,10 @@ def frontier_figure(
         for place, point in enumerate(points):
             same = [one for one in points if abs(one.passes - point.passes) < 1e-9]
             shift = 1.0 + 0.05 * (same.index(point) - (len(same) - 1) / 2)  # on a log axis
-            low, high = point.utility.low, point.utility.high
-            color = CYCLE[place % len(CYCLE)]
-            axes.plot([point.passes * shift] * 2, [low, high], color=color, lw=1.6)
-            axes.plot(
-                point.passes * shift,
-                point.utility.estimate,
-                ls="",
-                color=color,
-                marker=MARKERS[(place + place // len(CYCLE)) % len(MARKERS)],
-                ms=7,
-                label=point.name,
-            )
+            x, own, color = point.passes * shift, point.utility, CYCLE[place % len(CYCLE)]
+            marker = MARKERS[(place + place // len(CYCLE)) % len(MARKERS)]
+            axes.plot([x, x], [own.low, own.high], color=color, lw=1.6)
+            axes.plot(x, own.estimate, marker, color=color, ms=7, label=point.name)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(sorted({round(p.passes, 1) for p in points})))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -107,19 +92,11 @@ def front_panels(panels: Sequence[tuple[tuple[str, str], Points]]) -> Figure:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, ((first, second), points) in zip(grid, panels, strict=True):
             for place, (method, ends) in enumerate(points.items()):
-                axes.plot(
-                    [x for x, _ in ends],
-                    [y for _, y in ends],
-                    color=CYCLE[place % len(CYCLE)],
-                    marker=MARKERS[place % len(MARKERS)],
-                    lw=1.6,
-                    ms=6,
-                    label=method,
-                )
-            axes.set_xlabel(f"mean reward: {first}")
-            axes.set_ylabel(f"mean reward: {second}")
-            axes.set_xlim(-0.03, 1.03)
-            axes.set_ylim(-0.03, 1.03)
+                color, marker = CYCLE[place % len(CYCLE)], MARKERS[place % len(MARKERS)]
+                x, y = zip(*ends, strict=True)
+                axes.plot(x, y, color=color, marker=marker, lw=1.6, ms=6, label=method)
+            axes.set(xlabel=f"mean reward: {first}", ylabel=f"mean reward: {second}")
+            axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
             axes.grid(color=PALE, alpha=0.25, lw=0.7)
         handles, names = grid[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="upper center", ncols=7, fontsize=9)
@@ -179,10 +156,8 @@ def heat_table(
             color = "white" if value < _DARK else "black"
             axes.text(place[1], place[0], f"{value:.2f}", ha="center", va="center", color=color)
         for row, column in zip(*np.nonzero(is_wanted), strict=True):
-            frame = Rectangle(
-                (column - 0.46, row - 0.44), 0.92, 0.88, fill=False, lw=2, ec="#D55E00"
-            )
-            axes.add_patch(frame)
+            corner = (column - 0.46, row - 0.44)
+            axes.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, lw=2, ec="#D55E00"))
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
