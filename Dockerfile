@@ -1,0 +1,29 @@
+# A server of the shipped library on CPUs, run by a user without rights; see docs/serving.md.
+#
+#   docker build -t palate .
+#   docker run --rm -v palate:/var/lib/palate palate keys issue --database users.db
+#   docker run -v palate:/var/lib/palate -p 8000:8000 palate
+FROM python:3.11-slim AS build
+RUN python -m venv /opt/palate
+COPY locks /src/locks
+# torch's own index has its CPU builds; whatever an index gives, only files with these hashes are taken
+RUN /opt/palate/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes \
+    --extra-index-url https://download.pytorch.org/whl/cpu -r /src/locks/torch-cpu.txt -r /src/locks/run.txt
+COPY pyproject.toml README.md LICENSE /src/
+COPY src /src/src
+COPY libraries/smollm2-135m /src/libraries/smollm2-135m
+RUN /opt/palate/bin/pip install --no-cache-dir --no-deps --no-build-isolation /src
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/palate palate \
+    && chmod 700 /var/lib/palate
+COPY --from=build /opt/palate /opt/palate
+USER 10001
+WORKDIR /var/lib/palate
+VOLUME /var/lib/palate
+ENV HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+EXPOSE 8000
+HEALTHCHECK --start-period=120s --interval=30s --timeout=5s CMD ["/opt/palate/bin/python", "-c", \
+    "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+ENTRYPOINT ["/opt/palate/bin/palate"]
+CMD ["serve", "smollm2-135m", "--host", "0.0.0.0", "--database", "users.db"]
