@@ -1,7 +1,7 @@
 """The application: routes, errors, the page."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -64,17 +64,14 @@ def make_app(served: Served) -> FastAPI:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    def rendered(to_api: Callable[..., ApiError]) -> Callable[[Request, Any], Awaitable[Response]]:
-        async def handle(_request: Request, error: Any) -> Response:
-            return render(to_api(error))
+    async def handle(request: Request, error: Any) -> Response:
+        if isinstance(error, HTTPException):
+            error = from_http(error, request.scope["path"])
+        elif isinstance(error, RequestValidationError):
+            error = from_validation(error)
+        elif isinstance(error, PalateError):
+            error = from_palate(error)
+        return render(error)
 
-        return handle
-
-    app.add_exception_handler(ApiError, rendered(lambda error: error))
-    app.add_exception_handler(PalateError, rendered(from_palate))
-    app.add_exception_handler(RequestValidationError, rendered(from_validation))
-
-    async def on_http(request: Request, error: Any) -> Response:
-        return render(from_http(error, request.scope["path"]))
-
-    app.add_exception_handler(HTTPException, on_http)
+    for kind in (ApiError, PalateError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, handle)

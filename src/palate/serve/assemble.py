@@ -56,9 +56,13 @@ def serve_library(job: ServeJob) -> None:
         ProviderError: the database cannot be reached.
     """
     require_safe(job.database, host=job.host)
+    serve(open_job(job), host=job.host, port=job.port)
+
+
+def open_job(job: ServeJob) -> Served:
+    """The parts of a server; raises as `serve_library`."""
     library = Library.load(job.library, base=job.base, device=job.device, dtype=job.dtype)
-    served = assemble(library, job.settings, database=job.database, engine_of=job.engine_of)
-    serve(served, host=job.host, port=job.port)
+    return assemble(library, job.settings, database=job.database, engine_of=job.engine_of)
 
 
 def serve_opened(library: Library, options: ServeOptions) -> None:

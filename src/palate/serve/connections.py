@@ -23,10 +23,6 @@ LEAST_READ_BYTES = 4096  # in `stall_seconds`, while so much waits
 CHUNK_OVERHEAD = 2  # bytes on the wire for a byte of the body, at most
 
 
-class _BeyondError(Exception):
-    """Stops the parser in the middle of what was read."""
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -103,12 +99,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _count(self, most: int) -> None:
         self._n_parts += 1
         if self._n_parts > most:
-            raise _BeyondError
+            raise ConnectionAbortedError  # stops the parser in the middle of what was read
 
     def on_headers_complete(self) -> None:
         """The headers came in time; a request before the last one is answered ends all."""
         if not self._is_idle:
-            raise _BeyondError
+            raise ConnectionAbortedError
         self._n_parts, self._is_in_headers, self.since = 0, False, monotonic()
         self._end_timer()
         super().on_headers_complete()

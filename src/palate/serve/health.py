@@ -1,6 +1,7 @@
 """`/health`, `/ready`, `/metrics`: for operators."""
 
 from fastapi import APIRouter
+from prometheus_client import generate_latest
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse
 
@@ -38,4 +39,5 @@ async def metrics(served: Parts, caller: KnownCaller) -> PlainTextResponse:
         require_admin(caller)
     is_whole = caller is OPEN or caller.role == "operator"
     series = served.metrics_of(None if is_whole else caller.tenant)[-1]
-    return PlainTextResponse(series.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    text = generate_latest(series.registry)
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -27,10 +27,6 @@ class TenantMetrics:
         )
         self.seconds = self._histogram("answer_seconds", "From request to last token.", SECONDS)
 
-    def render(self) -> bytes:
-        """The text that Prometheus reads."""
-        return prometheus.generate_latest(self.registry)
-
     def _counter(self, name: str, text: str, labels: str = "") -> prometheus.Counter:
         return prometheus.Counter(f"palate_{name}", text, labels.split(), registry=self.registry)
 

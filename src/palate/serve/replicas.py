@@ -21,9 +21,8 @@ from typing import Any
 from palate.build.ray_cluster import NAMESPACE, gpus_of, require_ray, start_ray
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.library.folder import LibraryFolder
-from palate.library.library import Library
 from palate.serve.app import make_app
-from palate.serve.assemble import ServeJob, assemble, require_safe
+from palate.serve.assemble import ServeJob, open_job, require_safe
 from palate.serve.logs import set_up_logs
 from palate.serve.settings import ServeSettings
 
@@ -107,12 +106,7 @@ def _application(serve: Any, job: ServeJob, n_replicas: int, n_gpus: float) -> A
 
         def __init__(self) -> None:
             set_up_logs(settings.log_level)
-            library = Library.load(
-                ours.library, base=ours.base, device=ours.device, dtype=ours.dtype
-            )
-            self._served = assemble(
-                library, settings, database=ours.database, engine_of=ours.engine_of
-            )
+            self._served = open_job(ours)
 
         def __serve_build_asgi_app__(self) -> Any:
             self._served.headers[REPLICA] = serve.get_replica_context().replica_tag

@@ -74,20 +74,13 @@ class StreamOptions(WireIn):
 class _Sampled(WireIn):
     """What both kinds of request share.
 
-    `user` names the user as `palate.user` does. `frequency_penalty`, `presence_penalty` and
+    `model` is `palate`, or `palate/METHOD` to fix the method; see /v1/models. `user` names the user
+    as `palate.user` does. `frequency_penalty`, `presence_penalty` and
     `logit_bias` are accepted at their neutral values only; `metadata`, `store` and `service_tier`
     are accepted and not used.
     """
 
-    model: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=256,
-            description="`palate`, or `palate/METHOD` to fix the method; see /v1/models.",
-            examples=["palate"],
-        ),
-    ]
+    model: Annotated[str, Field(min_length=1, max_length=256, examples=["palate"])]
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] | None = None
     top_k: Annotated[int, Field(ge=0, le=100_000)] | None = None

@@ -63,11 +63,7 @@ UserId = Annotated[
     AfterValidator(user_id),
 ]
 ResponseId = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z]{1,16}-[0-9a-f]{32}$",
-        examples=["chatcmpl-00000000000000000000000000000000"],
-    ),
+    str, Field(pattern=r"^[a-z]{1,16}-[0-9a-f]{32}$", examples=[f"chatcmpl-{32 * '0'}"])
 ]
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Coefficient = Annotated[float, Field(ge=-MAX_COEFFICIENT, le=MAX_COEFFICIENT, allow_inf_nan=False)]
