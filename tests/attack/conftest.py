@@ -52,6 +52,7 @@ print(sum(done))
 """
 HONEST, ENEMY = "127.0.0.1", "127.0.0.2"  # one machine, two addresses
 N_HONEST = 3
+QUIET_SECONDS = 2.0
 TALK: dict[str, Any] = {
     "model": "palate",
     "messages": [{"role": "user", "content": "Hi"}],
@@ -66,6 +67,7 @@ class Honest:
     port: int
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    ratio: float = 0.0  # of the 95th percentile to that without an attack
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request, timed."""
@@ -90,17 +92,36 @@ class Honest:
 
 @dataclass
 class Arena:
-    """The server, how fast it is when nothing happens, and the lines that are printed."""
+    """The server, and the lines that are printed."""
 
     server: ServerProcess
     database: Path
-    quiet: Honest | None = None
     lines: list[str] = field(default_factory=list)
 
     @contextmanager
     def honest_users(self, name: str, *, is_named: bool = True) -> Iterator[Honest]:
-        """Honest users ask all the while; afterwards a line says how they fared."""
-        honest, is_over = Honest(self.server.port), threading.Event()
+        """Honest users ask all the while; afterwards a line says how they fared.
+
+        How fast the server is without an attack is measured right before and after it, since what
+        else a machine does changes by the minute.
+        """
+        honest, quiet = Honest(self.server.port), Honest(self.server.port)
+        with self._asking(quiet, is_named=is_named):
+            time.sleep(QUIET_SECONDS)
+        with self._asking(honest, is_named=is_named):
+            yield honest
+        with self._asking(quiet, is_named=is_named):
+            time.sleep(QUIET_SECONDS)
+        honest.ratio = honest.percentile(95) / quiet.percentile(95)
+        self.lines.append(
+            f"{name:28s} {len(honest.seconds):6d} {len(honest.failed):6d} "
+            f"{1000 * honest.percentile(50):8.1f} {1000 * honest.percentile(95):8.1f} "
+            f"{1000 * quiet.percentile(95):8.1f} {honest.ratio:7.1f}x"
+        )
+
+    @contextmanager
+    def _asking(self, honest: Honest, *, is_named: bool) -> Iterator[None]:
+        is_over = threading.Event()
 
         def ask(number: int) -> None:
             while not is_over.is_set():
@@ -113,17 +134,11 @@ class Arena:
         for thread in threads:
             thread.start()
         try:
-            yield honest
+            yield
         finally:
             is_over.set()
             for thread in threads:
                 thread.join()
-        quiet = 0.0 if self.quiet is None else self.quiet.percentile(95)
-        ratio = f"{honest.percentile(95) / quiet:.1f}x" if quiet else "-"
-        self.lines.append(
-            f"{name:28s} {len(honest.seconds):6d} {len(honest.failed):6d} "
-            f"{1000 * honest.percentile(50):8.1f} {1000 * honest.percentile(95):8.1f} {ratio:>6s}"
-        )
 
 
 @pytest.fixture(scope="session")
@@ -136,13 +151,10 @@ def arena(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     try:
         with arena.honest_users("(warming up)"):
             time.sleep(1)
-        with arena.honest_users("quiet") as quiet:
-            time.sleep(3)
-        arena.quiet = quiet
         yield arena
     finally:
         server.kill()
-        print("\nattack                       honest failed   p50 ms   p95 ms  x quiet p95")  # noqa: T201
+        print(f"\n{'attack':28s} honest failed   p50 ms   p95 ms quiet p95   ratio")  # noqa: T201
         print("\n".join(arena.lines[1:]))  # noqa: T201
 
 

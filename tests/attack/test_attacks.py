@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from attack.conftest import TALK, Arena, post
+from attack.conftest import TALK, Arena, Honest, post
 from research.serving.server_process import ServerProcess
 from sockets import is_ended
 
@@ -34,10 +34,10 @@ MAX_GROWTH_BYTES = 64 * 2**20
 CHROMIUM = Path(os.environ.get("PALATE_CHROMIUM", "/usr/bin/chromium"))
 
 
-def require_held(arena: Arena, honest) -> None:
+def require_held(honest: Honest) -> None:
     assert honest.failed == []
-    assert arena.quiet is not None
-    assert honest.percentile(95) <= MAX_RATIO * arena.quiet.percentile(95)
+    assert len(honest.seconds) >= MIN_HONEST
+    assert honest.ratio <= MAX_RATIO
 
 
 def test_bodies_that_never_come(arena: Arena, enemies: Enemies) -> None:
@@ -45,7 +45,7 @@ def test_bodies_that_never_come(arena: Arena, enemies: Enemies) -> None:
     with arena.honest_users("slow bodies, 300") as honest:
         held = enemies(300, text)
         time.sleep(ATTACK_SECONDS)
-    require_held(arena, honest)
+    require_held(honest)
     assert all(is_ended(one, within=0.5) for one in held)
 
 
@@ -72,8 +72,7 @@ def test_floods_that_come_again_and_again(
     before = arena.server.memory_bytes()
     with arena.honest_users(name) as honest:
         assert flood(20, start, more, seconds=ATTACK_SECONDS) > 2**20
-    require_held(arena, honest)
-    assert len(honest.seconds) >= MIN_HONEST
+    require_held(honest)
     assert arena.server.memory_bytes() - before < MAX_GROWTH_BYTES
 
 
@@ -90,7 +89,7 @@ def test_requests_that_never_begin(arena: Arena, enemies: Enemies, name: str, te
     with arena.honest_users(name) as honest:
         held = enemies(300, text)
         time.sleep(ATTACK_SECONDS)
-    require_held(arena, honest)
+    require_held(honest)
     assert all(is_ended(one, within=0.5) for one in held)
 
 
@@ -99,24 +98,26 @@ def test_clients_that_do_not_read(arena: Arena, enemies: Enemies) -> None:
     with arena.honest_users("stalled readers, 60") as honest:
         held = enemies(60, text, buffer=4096)
         time.sleep(ATTACK_SECONDS + 2)
-    require_held(arena, honest)
+    require_held(honest)
     assert all(is_ended(one, within=0.5) for one in held)
 
 
 def test_a_database_that_somebody_locks(arena: Arena) -> None:
-    with closing(sqlite3.connect(arena.database, isolation_level=None)) as other:
+    with (
+        closing(sqlite3.connect(arena.database, isolation_level=None)) as other,
+        arena.honest_users("database locked", is_named=False) as honest,
+    ):
         other.execute("BEGIN IMMEDIATE")
-        with arena.honest_users("database locked", is_named=False) as honest:
-            until = time.monotonic() + ATTACK_SECONDS
-            while time.monotonic() < until:
-                started = time.monotonic()
-                assert arena.server.call("GET", "/ready")[0] == 503
-                assert time.monotonic() - started < 1.5
-                status, _ = arena.server.call("POST", "/v1/users", {"user": "late"})
-                assert status == 503
-                assert time.monotonic() - started < 6
+        until = time.monotonic() + ATTACK_SECONDS
+        while time.monotonic() < until:
+            started = time.monotonic()
+            assert arena.server.call("GET", "/ready")[0] == 503
+            assert time.monotonic() - started < 1.5
+            status, _ = arena.server.call("POST", "/v1/users", {"user": "late"})
+            assert status == 503
+            assert time.monotonic() - started < 6
         other.execute("ROLLBACK")
-    require_held(arena, honest)
+    require_held(honest)
     assert arena.server.call("GET", "/ready")[0] == 200
 
 
@@ -129,7 +130,7 @@ def test_a_database_file_that_is_deleted(arena: Arena) -> None:
         assert arena.server.call("POST", "/v1/users", {"user": "lost"})[0] == 503
         away.rename(arena.database)
         time.sleep(1)
-    require_held(arena, honest)
+    require_held(honest)
     assert arena.server.call("POST", "/v1/users", {"user": "lost"})[0] == 201
 
 
@@ -153,12 +154,12 @@ def test_a_user_who_is_erased_in_the_middle_of_answers_and_verdicts(arena: Arena
             if server.call("GET", "/v1/users/erased")[0] != 404:
                 comes_back.append(number)
                 server.must("DELETE", "/v1/users/erased")
-    require_held(arena, honest)
+    require_held(honest)
     assert comes_back == []
 
 
 @pytest.mark.browser
-def test_a_page_of_another_site_in_a_browser(arena: Arena) -> None:
+def test_a_page_of_another_site_in_a_browser(arena: Arena, tmp_path: Path) -> None:
     if not CHROMIUM.exists():
         pytest.skip(f"Chromium is not installed at {CHROMIUM}; set PALATE_CHROMIUM")
     from playwright.sync_api import sync_playwright
@@ -194,6 +195,9 @@ def test_a_page_of_another_site_in_a_browser(arena: Arena) -> None:
       form.method = "POST"; form.action = address + "/v1/users/victim/reset";
       form.enctype = "text/plain"; document.body.append(form); form.submit();
     }"""
+    calm = tmp_path / "chromium"  # it takes the server's processor as little as another machine
+    calm.write_text(f'#!/bin/sh\nexec nice -n 10 {CHROMIUM} "$@"\n')
+    calm.chmod(0o755)
     evil = ThreadingHTTPServer(("127.0.0.1", 0), Evil)
     threading.Thread(target=evil.serve_forever, daemon=True).start()
     try:
@@ -202,7 +206,7 @@ def test_a_page_of_another_site_in_a_browser(arena: Arena) -> None:
             sync_playwright() as playwright,
         ):
             flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+            browser = playwright.chromium.launch(executable_path=str(calm), args=flags)
             page = browser.new_page()
             page.goto(f"http://localhost:{evil.server_port}/")
             page.evaluate(script, address)
@@ -211,7 +215,7 @@ def test_a_page_of_another_site_in_a_browser(arena: Arena) -> None:
     finally:
         evil.shutdown()
         evil.server_close()
-    assert honest.failed == []
+    require_held(honest)
     assert server.must("GET", "/v1/users/victim")["belief"]["n_feedback"] == 1
     assert server.call("GET", "/v1/users/planted")[0] == 404
 
@@ -238,10 +242,13 @@ def test_kills_lose_no_verdict_that_was_acknowledged(arena: Arena) -> None:
     is_over.set()
     teacher.join()
     log = server.must("GET", "/v1/users/killed/export")["feedback"]
-    lost = set(acknowledged) - {item["key"] for item in log}
-    told = f"kills: {n_kills}, verdicts acknowledged: {len(acknowledged)}, lost: {len(lost)}"
+    keys = [item["key"] for item in log]
+    told = (
+        f"kills: {n_kills}, verdicts acknowledged: {len(acknowledged)}, "
+        f"lost: {len(set(acknowledged) - set(keys))}, twice: {len(keys) - len(set(keys))}"
+    )
     arena.lines.append(told)
-    assert [item["key"] for item in log] == acknowledged
+    assert keys == acknowledged
 
 
 @pytest.mark.postgres
@@ -258,30 +265,36 @@ def test_a_postgresql_that_is_frozen(arena: Arena, tmp_path: Path) -> None:
     server.start()
     mother = int((Path(folder) / "data/postmaster.pid").read_text().split()[0])
     frozen: list[int] = []
-    beside = Arena(server, arena.database, quiet=arena.quiet)
+    beside = Arena(server, arena.database)
     try:
         server.must("POST", "/v1/users", {"user": "ana"})
-        for process in itertools.chain([mother], children(mother)):  # no child is begun after it
-            with suppress(ProcessLookupError):  # it has ended by itself
-                os.kill(int(process), signal.SIGSTOP)
-                frozen.append(int(process))
         with beside.honest_users("PostgreSQL frozen", is_named=False) as honest:
+            for process in itertools.chain([mother], children(mother)):  # none is begun after it
+                with suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(int(process), signal.SIGSTOP)
+                    frozen.append(int(process))
             for _ in range(3):
                 started = time.monotonic()
                 assert server.call("GET", "/ready")[0] == 503
                 assert time.monotonic() - started < 1.5
                 assert server.call("POST", "/v1/users", {"user": "late"})[0] == 503
                 assert time.monotonic() - started < 8
+            thaw(frozen)
     finally:
-        for process in frozen:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGCONT)
+        thaw(frozen)
         arena.lines += beside.lines
         try:
             assert server.must("GET", "/v1/users/ana")["user"] == "ana"
         finally:
             server.kill()
-    assert honest.failed == []
+    require_held(honest)
+
+
+def thaw(frozen: list[int]) -> None:
+    """Let these processes go on."""
+    for process in frozen:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
 
 
 def children(mother: int) -> Iterator[str]:
