@@ -13,6 +13,7 @@ Prompts of similar length are prefilled together, so that a long one does not pa
 length. In a group every sequence passes as many tokens as the longest: the pass is a rectangle.
 """
 
+from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -87,11 +88,12 @@ class ModelRunner:
         self._chunk_tokens = settings.prefill_chunk_tokens
         self._pass_tokens = settings.pass_tokens
         self._shapes: list[tuple[int, int]] = []
-        self._forgotten: set[Hashable] = set()
+        # answers to earlier prompts of a scope may still run; the last thousand scopes are enough
+        self._forgotten: deque[str] = deque(maxlen=1000)
 
     def forget(self, scope: str) -> None:
         """Drop what is cached of a scope, and cache no more of it."""
-        self._forgotten.add(scope)
+        self._forgotten.append(scope)
         if self._prefixes is not None:
             self._prefixes.drop(lambda owner: owner[0] == scope)
 
