@@ -44,3 +44,12 @@ def test_a_key_has_a_role_and_an_end(database: Database) -> None:
     assert find_key(database, short, clock=lambda: 1060.0) is None
     with pytest.raises(InvalidInputError, match="more than 0"):
         issue_key(database, lasts_seconds=0.0)
+
+
+def test_a_key_that_has_ended_stays_ended_where_the_clock_is_set_back(database: Database) -> None:
+    seen, unseen = (issue_key(database, lasts_seconds=60.0, clock=lambda: 1000.0) for _ in range(2))
+    later = issue_key(database, lasts_seconds=600.0, clock=lambda: 1000.0)
+    assert find_key(database, seen, clock=lambda: 1061.0) is None
+    for key in (seen, unseen):
+        assert find_key(database, key, clock=lambda: 1001.0) is None
+    assert find_key(database, later, clock=lambda: 1001.0) is not None

@@ -32,7 +32,7 @@ from palate.serve.settings import ServeSettings
 from palate.serve.worker import EngineWorker
 from palate.store.database import Database, retried
 from palate.store.erase import clear_erased
-from palate.store.keys import ApiKey, has_keys
+from palate.store.keys import ApiKey, end_keys, has_keys
 from palate.store.quota import delete_responses, tenant_usage
 from palate.store.store import SqlProfileStore
 from palate.store.users import find_user
@@ -226,6 +226,7 @@ class Served:
         if self.settings.keep_days is not None:
             before = time.time() - 86_400.0 * self.settings.keep_days
             LOGGER.info("old answers deleted: %s", delete_responses(self.database, before=before))
+        end_keys(self.database)
         clear_erased(self.database)
 
     @contextmanager

@@ -77,9 +77,17 @@ def find_key(
     is_it = (api_keys.c.digest == _digest(key)) & api_keys.c.is_revoked.is_(False)
     with database.reading() as connection:
         row = connection.execute(select(*_COLUMNS).where(is_it)).first()
-    if row is None or (row.expires_at is not None and clock() >= row.expires_at):
+    if row is not None and row.expires_at is not None and clock() >= row.expires_at:
+        end_keys(database, clock=clock)
         return None
-    return ApiKey(*row)
+    return None if row is None else ApiKey(*row)
+
+
+def end_keys(database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    """Revoke the keys that have expired, so that they stay ended where the clock is set back."""
+    ended = update(api_keys).where(api_keys.c.expires_at <= clock())
+    with database.writing() as connection:
+        connection.execute(ended.values(is_revoked=True))
 
 
 def list_keys(database: Database) -> list[ApiKey]:
