@@ -13,7 +13,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import coefficients_from_mapping
 from palate.core.seeds import generator_for
 from palate.core.simplex import vector_from_mapping
-from palate.core.types import Belief, Preference
+from palate.core.types import Belief
 from palate.library.folder import LibraryFolder
 from palate.soup.coefficients import reward_space_coefficients
 
@@ -156,7 +156,7 @@ def preference_of(library: "Library", known: Known) -> Float[ndarray, " objectiv
         named = library.soups.preference(known.belief)
     if named is None:
         return None
-    return Preference.from_mapping(named, objectives=library.manifest.objective_names).vector()
+    return vector_from_mapping(named, objectives=library.manifest.objective_names)
 
 
 def preference_draws(library: "Library", known: Known) -> Float[ndarray, "draws objectives"] | None:
@@ -198,14 +198,11 @@ def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " 
         given = coefficients_from_mapping(known.coefficients, experts=names)
         return np.array(given), "The coefficients were given."
     if known.preference is not None:
-        wanted = Preference.from_mapping(
-            known.preference, objectives=library.manifest.objective_names
-        )
+        objectives = library.manifest.objective_names
+        wanted = vector_from_mapping(known.preference, objectives=objectives)
         strength = library.strength if known.strength is None else known.strength
         reason = f"The anchors' combination equal to the preference, at strength {strength:g}."
-        return strength * reward_space_coefficients(
-            wanted.vector(), anchors=library.anchors
-        ), reason
+        return strength * reward_space_coefficients(wanted, anchors=library.anchors), reason
     if known.belief is not None:
         learned = library.soups.soup(known.belief).coefficients
         return learned, "The coefficients were learned from the user's feedback."
