@@ -44,18 +44,6 @@ class SuiteJudge(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class RewardJudge:
-    """Reward models that taught nobody, in the order of the objectives."""
-
-    rewards: RewardVector
-
-    def judge(self, candidates: Sequence[Candidate], /) -> Judged:
-        """Their scores."""
-        prompts, texts = [one.prompt for one in candidates], [one.text for one in candidates]
-        return Judged(np.clip(self.rewards.score(prompts, texts), 0.0, 1.0))
-
-
-@dataclass(frozen=True, eq=False)
 class FunctionJudge:
     """A function of prompts and completions.
 
@@ -119,7 +107,7 @@ def judge_for(settings: JudgeSettings, library: Library) -> SuiteJudge:
     """
     objectives = library.manifest.objectives
     if settings.kind == "held-back":
-        return RewardJudge(held_back_rewards(library.files)[0])
+        return _by_rewards(held_back_rewards(library.files)[0])
     if settings.kind == "function":
         return FunctionJudge(function_at(settings.function or ""), len(objectives))
     if settings.kind == "llm":
@@ -134,7 +122,14 @@ def judge_for(settings: JudgeSettings, library: Library) -> SuiteJudge:
                 f"The judge of {judge.objective!r} was trained on the pairs that trained the "
                 "library's own reward; judge by one trained on other pairs."
             )
-    return RewardJudge(RewardVector(judges))
+    return _by_rewards(RewardVector(judges))
+
+
+def _by_rewards(rewards: RewardVector) -> FunctionJudge:
+    """Reward models that taught nobody, in the order of the objectives."""
+    return FunctionJudge(
+        lambda *texts: np.clip(rewards.score(*texts), 0.0, 1.0), len(rewards.rewards)
+    )
 
 
 def held_back_notes(library: Library) -> list[str]:

@@ -13,7 +13,7 @@ The last two have a library of their own, on the same base. Coefficients of a su
 these papers serve; palate's soups have the library's own strength.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,8 +75,8 @@ class Mean:
     def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
         """The plan of the preference's shares."""
         strengths = _strengths(library, known)
-        plan = self.plan(strengths)
-        return _decided(library, messages, plan, strengths, self.name, self.reason)
+        plan, named = self.plan(strengths), _named(library, strengths)
+        return Decision(messages, plan, self.name, named, reason=self.reason)
 
 
 class EvenMixture:
@@ -92,15 +92,9 @@ class EvenMixture:
             if library.controller is None
             else library.controller.wording
         )
-        request = MixtureRequest(messages, strengths)
-        return _decided(
-            library,
-            wording.full_messages(request),
-            wording.plan(request),
-            strengths,
-            self.name,
-            "The wanted experts' probabilities in even shares.",
-        )
+        request, named = MixtureRequest(messages, strengths), _named(library, strengths)
+        plan, reason = wording.plan(request), "The wanted experts' probabilities in even shares."
+        return Decision(wording.full_messages(request), plan, self.name, named, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -142,14 +136,16 @@ RIVALS: dict[str, Method] = {
 def personalised_library(library: Library, users: Sequence[UserSettings]) -> Library:
     """Per user one adapter, the mean of A factors and of B factors: Personalized Soups.
 
+    The library of these is on the same base, nowhere on disk, and has no floor.
+
     Raises:
         InvalidInputError: a user wants an objective that has no expert of its own.
     """
     adapters = [
         as_factors(load_adapter(folder)) for folder in library.files.expert_folders().values()
     ]
-    merged: dict[str, Adapter] = {}
-    directions: dict[str, tuple[float, ...]] = {}
+    objectives, merged = library.manifest.objective_names, dict[str, Adapter]()
+    anchors: list[Anchor] = []
     for place, user in enumerate(users):
         known = Known(preference=user.preference)
         shares, name = list(_strengths(library, known)), f"user-{place}"
@@ -157,33 +153,13 @@ def personalised_library(library: Library, users: Sequence[UserSettings]) -> Lib
             layer: as_factor(factor_mean([one[layer] for one in adapters], shares))
             for layer in adapters[0]
         }
-        directions[name] = tuple(_shares(library, known).tolist())
+        anchors.append(Anchor(name, objectives, tuple(_shares(library, known).tolist())))
     keys = [record.key for record in library.manifest.experts]
-    return derived_library(
-        library, merged, directions, key=hash_value([PERSONALISED, keys, list(directions.values())])
-    )
-
-
-def derived_library(
-    library: Library,
-    adapters: Mapping[str, Adapter],
-    directions: Mapping[str, tuple[float, ...]],
-    *,
-    key: str,
-) -> Library:
-    """A library of other adapters on the same base; it is nowhere on disk and has no floor.
-
-    Directions are the objectives' shares that each adapter stands for; `key` is a hash of
-    everything that the adapters depend on.
-    """
-    objectives = library.manifest.objective_names
-    records = tuple(
-        ExpertRecord(Anchor(name, objectives, direction), key=key, files={})
-        for name, direction in directions.items()
-    )
+    key = hash_value([PERSONALISED, keys, [anchor.direction for anchor in anchors]])
+    records = tuple(ExpertRecord(anchor, key=key, files={}) for anchor in anchors)
     manifest = replace(library.manifest, experts=records, controller=None)
     files = LibraryFolder(library.files.folder / "derived", manifest)
-    return Library(files, library.base, AdapterBank(library.base, adapters))
+    return Library(files, library.base, AdapterBank(library.base, merged))
 
 
 def _shares(library: Library, known: Known) -> Float[ndarray, " objectives"]:
@@ -202,15 +178,7 @@ def _strengths(library: Library, known: Known) -> tuple[float, ...]:
     return strengths_for(library.manifest, named)
 
 
-def _decided(
-    library: Library,
-    messages: Messages,
-    plan: Plan,
-    strengths: Sequence[float],
-    method: str,
-    reason: str,
-) -> Decision:
-    named = {
-        name: share for name, share in zip(library.bank.names, strengths, strict=True) if share > 0
-    }
-    return Decision(messages, plan, method, named, reason=reason)
+def _named(library: Library, strengths: Sequence[float]) -> dict[str, float]:
+    """The wanted experts' strengths by name."""
+    named = zip(library.bank.names, strengths, strict=True)
+    return {name: share for name, share in named if share > 0}

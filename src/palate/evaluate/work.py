@@ -128,7 +128,10 @@ def _share(
     running: dict[Future[list[Row]], Job] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < n_workers and _is_ready(waiting[0], running):
+            while waiting and len(running) < n_workers:
+                bases = any(other.method == BASE for other in running.values())
+                if bases and waiting[0].method != BASE:  # bases go first, every other job after
+                    break
                 job = waiting.popleft()
                 running[pool.submit(_do, job, _rows_of(results, job.seed))] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -137,11 +140,6 @@ def _share(
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
-
-
-def _is_ready(job: Job, running: dict[Future[list[Row]], Job]) -> bool:
-    """Bases go first, and every other job after the last of them."""
-    return job.method == BASE or all(other.method != BASE for other in running.values())
 
 
 def _rows_of(results: Results, seed: int) -> list[Row]:
