@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from palate.store import erase
+from palate.store.erase import clear_erased
+
 TALK = [{"role": "user", "content": "Tell me about rain."}]
 CHAT = "/v1/chat/completions"
 
@@ -158,6 +161,31 @@ def test_erasing_leaves_a_receipt_and_nothing_else(web: TestClient) -> None:
     assert web.delete("/v1/users/gone").status_code == 404
     thumbs = {"response": response, "kind": "thumbs", "thumbs": "up"}
     assert web.post("/v1/feedback", json=thumbs).status_code == 404
+
+
+def test_a_receipt_can_be_asked_for_until_nothing_remains(
+    guarded: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase, "AT_ONCE_BYTES", 0)
+    admin, other, plain = (
+        {"authorization": f"Bearer {guarded.app.state.keys[name]}"}  # type: ignore[attr-defined]
+        for name in ("admin", "other", "user")
+    )
+    guarded.post("/v1/users", json={"user": "gone"}, headers=admin)
+    receipt = guarded.delete("/v1/users/gone", headers=admin).json()
+    address = f"/v1/receipts/{receipt['id']}"
+    assert guarded.get(address, headers=admin).json() == receipt
+    assert not receipt["is_cleared"]
+    assert "until" in receipt["remains"]
+    clear_erased(guarded.app.state.served.database)  # type: ignore[attr-defined]
+    assert guarded.get(address, headers=admin).json() == {
+        **receipt,
+        "is_cleared": True,
+        "remains": "",
+    }
+    assert guarded.get(address, headers=other).status_code == 404
+    assert guarded.get(address, headers=plain).status_code == 403
+    assert guarded.get("/v1/receipts/%00", headers=admin).status_code == 400
 
 
 def test_the_list_goes_page_by_page(web: TestClient) -> None:

@@ -12,7 +12,7 @@ from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire.palate import user_id
 from palate.serve.wire.users import Export, UserChange, UserIn, UserOut, UserRow, UsersOut
-from palate.store.erase import Receipt, erase_user
+from palate.store.erase import Receipt, erase_user, list_receipts
 from palate.store.export import export_user
 from palate.store.users import add_user, change_user, find_user, list_users, start_afresh
 
@@ -21,6 +21,7 @@ router = APIRouter(tags=["users"])
 UserPath = Annotated[
     str, Path(examples=["ana"]), AfterValidator(lambda text: user_id(unquote(text)))
 ]
+ReceiptId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$")]
 MAX_NUMBER = 2**63 - 1
 
 
@@ -89,6 +90,15 @@ async def erase(user: UserPath, served: Parts, caller: KnownCaller) -> Receipt:
         return await served.write(erase_user, tenant=caller.tenant, user=user)
     finally:
         served.forget_prefixes(caller.tenant)
+
+
+@router.get("/v1/receipts/{receipt}")
+async def receipt_(receipt: ReceiptId, served: Parts, caller: KnownCaller) -> Receipt:
+    """The receipt of an erasure, and what remains of it by now; for administrators."""
+    require_admin(caller)
+    for found in await served.read(list_receipts, tenant=caller.tenant, identifier=receipt):
+        return found
+    raise ApiError(404, f"The receipt {receipt} is not known here.", code="receipt_not_found")
 
 
 async def _user_out(served: Served, tenant: str, name: str) -> UserOut:

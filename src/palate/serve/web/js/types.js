@@ -91,6 +91,7 @@
  * @property {number} n_rows
  * @property {number} erased_at Seconds since 1970.
  * @property {boolean} is_cleared
+ * @property {string} remains What the database's files still hold, and until when.
  */
 
 export {};

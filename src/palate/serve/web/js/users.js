@@ -230,12 +230,12 @@ function showReceipt(receipt) {
     ["Verdicts", String(receipt.n_feedback)],
     ["Answers", String(receipt.n_responses)],
     ["Rows in all", String(receipt.n_rows)],
-    ["Storage cleared", receipt.is_cleared ? "yes" : "not yet: kept in old pages of the file"],
+    ["Storage cleared", receipt.is_cleared ? "yes" : `not yet: ${receipt.remains}`],
   ];
   tell({
     title: "Erased",
     body: [
-      el("p", {}, "Nothing is kept any more. This receipt does not name the user."),
+      el("p", {}, "Every row of the user is deleted. This receipt does not name the user."),
       el("dl", { class: "receipt" },
         ...lines.flatMap(([label, value]) => [el("dt", {}, label), el("dd", {}, value)])),
     ],
