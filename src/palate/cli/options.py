@@ -40,6 +40,14 @@ Overrides = Annotated[
 Engine = Annotated[
     str, typer.Option(help="What writes the answers: local (this process), vllm or openai.")
 ]
+DatabaseUrl = Annotated[
+    str,
+    typer.Option(
+        "--database",
+        envvar="PALATE_DATABASE",
+        help="sqlite:///FILE, a path, or postgresql://..., which replicas need.",
+    ),
+]
 EngineConfig = Annotated[
     Path | None, typer.Option("--engine-config", help="YAML of the engine's settings.")
 ]

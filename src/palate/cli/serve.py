@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 def serve(
     library: options.LibraryFolder,
-    database: Annotated[
-        str,
-        typer.Option(
-            "--database",
-            envvar="PALATE_DATABASE",
-            help="sqlite:///FILE, a path, or postgresql://..., which replicas need.",
-        ),
-    ] = "users.db",
+    database: options.DatabaseUrl = "users.db",
     host: Annotated[str, typer.Option(help="Public addresses need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     config: Annotated[Path | None, typer.Option(help="YAML of the server's settings.")] = None,

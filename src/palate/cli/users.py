@@ -2,7 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,22 +10,26 @@ from palate.cli import options
 from palate.cli.printing import print_result
 from palate.core.files import dump_json, write_json
 
+if TYPE_CHECKING:
+    from palate.store.database import Database
+
 app = typer.Typer(no_args_is_help=True, help="The database of users.")
 keys = typer.Typer(no_args_is_help=True, help="API keys of programs that speak for users.")
 
-DatabaseUrl = Annotated[
-    str,
-    typer.Option(
-        "--database", envvar="PALATE_DATABASE", help="sqlite:///FILE, a path, or postgresql://..."
-    ),
-]
 Tenant = Annotated[str, typer.Option(help="Tenant that the users belong to.")]
 User = Annotated[str, typer.Argument(metavar="USER", help="Identifier of the user.")]
 
 
+def opened_at(url: str) -> "closing[Database]":
+    """The database, closed at the end of a `with`; nothing heavy is imported before."""
+    from palate.store.database import open_database
+
+    return closing(open_database(url))
+
+
 @app.command()
 def migrate(
-    database: DatabaseUrl,
+    database: options.DatabaseUrl,
     to: Annotated[str, typer.Option(help="Schema, `head` for the newest.")] = "head",
     is_json: options.IsJson = False,
 ) -> None:
@@ -40,13 +44,12 @@ def migrate(
 
 @app.command(name="list")
 def list_(
-    database: DatabaseUrl, tenant: Tenant = "default", is_json: options.IsJson = False
+    database: options.DatabaseUrl, tenant: Tenant = "default", is_json: options.IsJson = False
 ) -> None:
     """All users, with the number of items of feedback of each."""
-    from palate.store.database import open_database
     from palate.store.users import list_users
 
-    with closing(open_database(database)) as opened:
+    with opened_at(database) as opened:
         users = list_users(opened, tenant=tenant)
     rows = [{"user": u.name, "created_at": u.created_at, "n_feedback": u.n_feedback} for u in users]
     print_result(rows, is_json=is_json)
@@ -55,15 +58,14 @@ def list_(
 @app.command()
 def export(
     user: User,
-    database: DatabaseUrl,
+    database: options.DatabaseUrl,
     tenant: Tenant = "default",
     out: Annotated[Path | None, typer.Option(help="JSON file; printed where absent.")] = None,
 ) -> None:
     """Everything about one user, as JSON."""
-    from palate.store.database import open_database
     from palate.store.export import export_user
 
-    with closing(open_database(database)) as opened:
+    with opened_at(database) as opened:
         content = export_user(opened, user=user, tenant=tenant)
     if out is None:
         typer.echo(dump_json(content))
@@ -74,31 +76,29 @@ def export(
 @app.command()
 def erase(
     user: User,
-    database: DatabaseUrl,
+    database: options.DatabaseUrl,
     tenant: Tenant = "default",
     is_sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     is_json: options.IsJson = False,
 ) -> None:
     """Erase everything about one user; prints a receipt that does not name the user."""
-    from palate.store.database import open_database
     from palate.store.erase import erase_user
 
     if not is_sure:
         typer.confirm(f"Erase everything about {user!r}? It cannot be undone", abort=True)
-    with closing(open_database(database)) as opened:
+    with opened_at(database) as opened:
         receipt = erase_user(opened, user=user, tenant=tenant)
     print_result(receipt.to_json(), is_json=is_json)
 
 
 @app.command()
 def receipts(
-    database: DatabaseUrl, tenant: Tenant = "default", is_json: options.IsJson = False
+    database: options.DatabaseUrl, tenant: Tenant = "default", is_json: options.IsJson = False
 ) -> None:
     """Clear what erased users left in the database's files, and show all receipts."""
-    from palate.store.database import open_database
     from palate.store.erase import clear_erased, list_receipts
 
-    with closing(open_database(database)) as opened:
+    with opened_at(database) as opened:
         clear_erased(opened)
         rows = [receipt.to_json() for receipt in list_receipts(opened, tenant=tenant)]
     print_result(rows, is_json=is_json)
@@ -106,7 +106,7 @@ def receipts(
 
 @keys.command()
 def issue(
-    database: DatabaseUrl,
+    database: options.DatabaseUrl,
     label: Annotated[str, typer.Option(help="Name of the key, for its owner.")] = "",
     tenant: Tenant = "default",
     role: Annotated[
@@ -117,21 +117,19 @@ def issue(
     ] = None,
 ) -> None:
     """Print a new key; it is shown this once, and only its digest is stored."""
-    from palate.store.database import open_database
     from palate.store.keys import issue_key
 
     seconds = None if days is None else 86_400 * days
-    with closing(open_database(database)) as opened:
+    with opened_at(database) as opened:
         typer.echo(issue_key(opened, tenant=tenant, label=label, role=role, lasts_seconds=seconds))
 
 
 @keys.command(name="list")
-def list_keys(database: DatabaseUrl, is_json: options.IsJson = False) -> None:
+def list_keys(database: options.DatabaseUrl, is_json: options.IsJson = False) -> None:
     """Prefix, tenant and label of all keys."""
-    from palate.store.database import open_database
     from palate.store.keys import list_keys as keys_in
 
-    with closing(open_database(database)) as opened:
+    with opened_at(database) as opened:
         rows = [vars(key) for key in keys_in(opened)]
     print_result(rows, is_json=is_json)
 
@@ -139,11 +137,10 @@ def list_keys(database: DatabaseUrl, is_json: options.IsJson = False) -> None:
 @keys.command()
 def revoke(
     prefix: Annotated[str, typer.Argument(help="As `palate keys list` shows it.")],
-    database: DatabaseUrl,
+    database: options.DatabaseUrl,
 ) -> None:
     """Stop a key from working, for good."""
-    from palate.store.database import open_database
     from palate.store.keys import revoke_key
 
-    with closing(open_database(database)) as opened:
+    with opened_at(database) as opened:
         revoke_key(opened, prefix=prefix)
