@@ -11,10 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from transformers import PreTrainedTokenizerFast
 
 from fakes import save_tiny_llama
 from palate.build.builder import dropped_experts_note, open_builder
 from palate.build.library import build_library
+from palate.build.measure import measure_library
 from palate.build.reward_sources import split_groups
 from palate.build.run_file import RunSettings, read_prompts
 from palate.core.errors import FormatError, InvalidInputError, MissingExtraError
@@ -343,6 +345,62 @@ def test_prompts_are_read_once_each_and_a_file_without_them_is_refused(tmp_path)
     path.write_text("")
     with pytest.raises(InvalidInputError, match="empty"):
         read_prompts(path)
+    path.write_text('{"prompt": "a"}\n{"prompt": [{"role": "robot", "content": "b"}]}\n')
+    with pytest.raises(InvalidInputError, match=r"Line 2 .* without a role"):
+        read_prompts(path)
+
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("method", ["rebel", "grpo"])
+def test_conversations_are_read_as_real_turns_in_every_part_of_a_build(
+    run_file, tmp_path, monkeypatch, method
+):
+    (tmp_path / "base/chat_template.jinja").write_text(TEMPLATE)
+    talks = [
+        [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": f"Number {k}"},
+            {"role": "assistant", "content": "Yes?"},
+            {"role": "user", "content": "Why?"},
+        ]
+        for k in range(12)
+    ]
+    path, held_back = tmp_path / "talks.jsonl", tmp_path / "held_back.jsonl"
+    lines = [json.dumps({"prompt": talk}) + "\n" for talk in talks]
+    path.write_text("".join(lines))
+    held_back.write_text("".join(lines[4:]))
+    read = []
+    tokenize = PreTrainedTokenizerFast.__call__
+
+    def spied(self, text=None, *args, **options):
+        read.extend([text] if isinstance(text, str) else text or [])
+        return tokenize(self, text, *args, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", spied)
+    settings = settings_of(
+        run_file,
+        f"prompts={path}",
+        f"calibration.prompts={held_back}",
+        "calibration.n_prompts=8",
+        "calibration.max_points=3",
+        "calibration.methods=[prompt, soup]",
+        "anchors={kind: objectives}",
+        f"training.method={method}",
+        "training.num_generations=4",
+        "training.max_completion_length=8",
+    )
+    build_library(settings, out=tmp_path / "lib")
+    measure_library(settings, out=tmp_path / "lib")
+    library = Library.load(tmp_path / "lib")
+    served = [library.format(talk) for talk in talks]
+    assert served[3] == "<system>Be kind.<user>Number 3<assistant>Yes?<user>Why?<assistant>"
+    assert set(served) <= set(read)
+    assert [text for text in read if "Human:" in text or "System:" in text] == []
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_any_work(run_file, tmp_path):

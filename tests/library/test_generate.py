@@ -121,7 +121,7 @@ def test_a_controlled_mixture_is_scored_with_its_own_shares(tiny_full_library: P
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "is empty"), ('{"prompt": "Why?"}\n', "Row 1"), ("{nonsense\n", "Line 1")],
+    [("", "is empty"), ('{"prompt": "Why?"}\n', "Line 1"), ("{nonsense\n", "Line 1")],
 )
 def test_bad_files_are_named(opened: Library, tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "texts.jsonl"

@@ -92,7 +92,7 @@ def test_the_key_of_the_environment_is_sent_and_not_stored(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "secret")
     grader = Grader(settings_of("http://127.0.0.1:9/v1", tmp_path))
-    assert grader._judge.client.api_key == "secret"
+    assert grader._judge.connection.client.api_key == "secret"
     assert "secret" not in str(grader.source)
 
 

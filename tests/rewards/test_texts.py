@@ -1,4 +1,4 @@
-from palate.rewards.texts import count_sentences, turns_of, words_of
+from palate.rewards.texts import count_sentences, messages_of, turns_of, words_of
 
 
 def test_a_transcript_falls_into_turns() -> None:
@@ -15,6 +15,17 @@ def test_a_prompt_without_speakers_is_one_turn() -> None:
     assert turns_of("") == [{"role": "user", "content": ""}]
     mixed = "Read this.\n\nHuman: hi"  # does not begin with a speaker
     assert turns_of(mixed) == [{"role": "user", "content": mixed}]
+
+
+def test_the_place_of_the_answer_is_no_turn() -> None:
+    assert turns_of("\n\nHuman: Why?\n\nAssistant:") == [{"role": "user", "content": "Why?"}]
+
+
+def test_only_a_transcript_is_read_as_a_conversation() -> None:
+    system, user = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}
+    assert messages_of("System: Be kind.\n\nHuman: Why?") == [system, user]
+    assert messages_of("Human: Why?") == [user]
+    assert messages_of("Ask a Human: why?") == "Ask a Human: why?"
 
 
 def test_words_and_sentences_are_counted_by_hand() -> None:

@@ -35,6 +35,7 @@ from palate.library.rewards import library_rewards
 from palate.models.chat import format_messages
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction
+from palate.rewards.texts import messages_of
 from palate.training.anchors import Anchor
 from palate.training.job import ExpertJob, Tracking, TrainingData, require_tracker
 from palate.training.pairs import Sequences, encode_rollouts
@@ -354,12 +355,8 @@ def _sampled(
             LocalEngine(base, bank),
             job,
             path,
-            as_read=lambda prompt, instruction: _as_read(base, prompt, instruction),
+            as_read=lambda prompt, instruction: format_messages(
+                base, with_instruction(messages_of(prompt), instruction)
+            ),
             on_progress=report,
         )
-
-
-def _as_read(base: Base, prompt: str, instruction: str) -> str:
-    messages = with_instruction(prompt, instruction)
-    is_plain = isinstance(messages, str)
-    return format_messages(base, messages if is_plain else [dict(one) for one in messages])

@@ -36,6 +36,7 @@ from palate.library.method_table import (
 )
 from palate.library.rewards import held_back_rewards
 from palate.rewards.reward import RewardVector
+from palate.rewards.texts import messages_of
 
 MIN_PROMPTS = 8  # fewer say nothing of a method
 N_BASE = 4  # answers of the base to each prompt
@@ -111,7 +112,9 @@ class Calibration:
         self, *, on_answers: Callable[[int], None]
     ) -> Float[ndarray, "prompts objectives"]:
         """`[prompts, objectives]`: mean rewards of several answers of the base to each prompt."""
-        decisions = [self.library.decide(prompt, method="base") for prompt in self.prompts]
+        decisions = [
+            self.library.decide(messages_of(prompt), method="base") for prompt in self.prompts
+        ]
         copies = [
             replace(self, seed=derive_seed(self.seed, "base", copy)) for copy in range(N_BASE)
         ]
@@ -255,7 +258,9 @@ def _decisions(
     known = Known(preference=shares)
     try:
         return [
-            work.library.decide(prompt, known, method=method, n_candidates=n_candidates)
+            work.library.decide(
+                messages_of(prompt), known, method=method, n_candidates=n_candidates
+            )
             for prompt in work.prompts
         ]
     except InvalidInputError:

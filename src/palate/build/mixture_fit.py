@@ -34,6 +34,7 @@ from palate.mixture.settings import FitSettings
 from palate.mixture.wording import MixtureRequest
 from palate.models.processes import is_first, join_launch
 from palate.rewards.reward import LearnedReward
+from palate.rewards.texts import messages_of
 from palate.training.rollouts import read_rollouts
 
 TRAINING_FOLDER = "controller-training"
@@ -233,7 +234,8 @@ def _measured(
     """Answers are sampled with the same seeds under the controller and under equal shares."""
     requests = [
         MixtureRequest(
-            task.prompts[place % len(task.prompts)], combinations[place % len(combinations)]
+            messages_of(task.prompts[place % len(task.prompts)]),
+            combinations[place % len(combinations)],
         )
         for place in range(run.n_measured)
     ]

@@ -29,6 +29,7 @@ from palate.library.policy import Measured
 from palate.models.chat import encode_prompt, format_messages
 from palate.models.load import Base
 from palate.portfolio.slack import Answers
+from palate.rewards.texts import messages_of
 from palate.training.rollouts import RewardScores
 
 
@@ -75,7 +76,7 @@ class PayoffEstimator:
         sampling = SamplingParams(temperature=self.temperature, max_tokens=self.max_tokens)
         requests = [
             Request(
-                format_messages(self.base, prompt),
+                format_messages(self.base, messages_of(prompt)),
                 plan,
                 sampling,
                 seed=derive_seed(self.seed, "meter", prompt, place % self.n_answers),

@@ -12,7 +12,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
-from palate.rewards.rows import read_rows
+from palate.rewards.rows import read_rows, texts_of
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import GradeSettings, TransformerSettings
 from palate.training.anchors import AnchorSettings, require_name
@@ -165,6 +165,8 @@ def _present_objective(row: Mapping[str, Any]) -> dict[str, Any]:
 def read_prompts(source: Path | Prompts) -> tuple[str, ...]:
     """Each prompt once, in order: of a list, or of the column `prompt` of a JSONL or parquet file.
 
+    A conversation, messages `{"role", "content"}`, is a transcript as in `palate.rewards.rows`.
+
     Raises:
         InvalidInputError: the file is missing or empty, or a row has no prompt.
     """
@@ -172,9 +174,7 @@ def read_prompts(source: Path | Prompts) -> tuple[str, ...]:
         return tuple(dict.fromkeys(source))
     path = Path(source)
     rows, places = read_rows(path, what="prompts file")
-    for row, place in zip(rows, places, strict=True):
-        if not isinstance(row.get("prompt"), str):
-            raise InvalidInputError(f"{place} has no text 'prompt'; add it.")
     if not rows:
         raise InvalidInputError(f"The prompts file {str(path)!r} is empty; give at least one row.")
-    return tuple(dict.fromkeys(row["prompt"] for row in rows))
+    texts = (texts_of(row, place=place)[0] for row, place in zip(rows, places, strict=True))
+    return tuple(dict.fromkeys(texts))

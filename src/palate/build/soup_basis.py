@@ -16,11 +16,17 @@ from palate.library.features import log_ratios, scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import experts_key
-from palate.library.soup import SOUP, calibration_answers, has_own_basis, measured_settings
+from palate.library.soup import (
+    SOUP,
+    calibration_answers,
+    has_own_basis,
+    measured_settings,
+    plain_basis,
+)
 from palate.models.load import Base
 from palate.preferences.population import fit_population
 from palate.soup.basis_file import SoupBasis, load_basis, save_basis
-from palate.soup.learning import plain_prior, population_prior
+from palate.soup.learning import population_prior
 from palate.soup.settings import SoupSettings
 from palate.soup.spectral import measure_spectrum
 
@@ -69,16 +75,11 @@ def write_soup(
     spectrum = measure_spectrum(opened.states, ratios, beta=manifest.beta)
     measured = measured_settings(manifest, opened.states, has_population=population is not None)
     defaults = [f"{key}={value!r}" for key, value in measured.items()]
-    basis = SoupBasis(
-        base=manifest.base.fingerprint,
-        experts=manifest.expert_names,
-        objectives=manifest.objective_names,
-        anchors=manifest.anchors(),
-        beta=manifest.beta,
+    basis = replace(
+        plain_basis(manifest, opened.states),
         feature_means=spectrum.feature_means,
         feature_scales=spectrum.feature_scales,
         effective_rank={str(share): n for share, n in spectrum.effective_rank.items()},
-        prior=plain_prior(n_experts=len(manifest.expert_names)),
         floor=None if floor is None else next(iter(floor.items())),
         settings=load_settings(SoupSettings, overrides=(*defaults, *overrides)),
         strength=load_basis(folder / SOUP).strength if has_own_basis(opened.files) else None,

@@ -37,6 +37,7 @@ from palate.library.library import Library
 from palate.library.soup import SOUP
 from palate.models.chat import encode_prompt
 from palate.rewards.sentences import unbroken_share
+from palate.rewards.texts import messages_of
 from palate.soup.basis_file import save_basis
 from palate.soup.coefficients import reward_space_coefficients
 from palate.soup.trust import trust_region
@@ -91,7 +92,9 @@ def measure_strength(
     names = library.manifest.objective_names
     blends = _preferences(len(names), seed=seed)
     alone = dict(zip(names, np.eye(len(names)), strict=True))
-    own = work.answers([library.decide(prompt, method="base") for prompt in work.places(1)])
+    own = work.answers(
+        [library.decide(messages_of(prompt), method="base") for prompt in work.places(1)]
+    )
     threshold = float(np.quantile(work.least_log_probs(own), QUANTILE))
     base = work.wholeness(own, threshold=threshold)
     rows: dict[float, dict[str, Wholeness]] = {}
@@ -163,7 +166,7 @@ class _Work:
             shares = preferences[place % len(preferences)]
             named = dict(zip(names, shares.tolist(), strict=True))
             known = Known(preference=named, strength=strength)
-            decisions.append(self.library.decide(prompt, known, method="soup"))
+            decisions.append(self.library.decide(messages_of(prompt), known, method="soup"))
         return decisions
 
     def wholeness(self, outputs: Sequence[Output], *, threshold: float) -> Wholeness:

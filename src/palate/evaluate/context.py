@@ -23,6 +23,7 @@ from palate.evaluate.rivals import PERSONALISED, RIVALS, OwnExpert, personalised
 from palate.evaluate.suite import Suite, UserSettings
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
+from palate.rewards.texts import messages_of
 
 MAX_NUM_SEQS = 128  # answers that are scored at a time
 
@@ -103,7 +104,10 @@ class Context:
         """Natural logarithm of the probability of each answer under the base, unprompted."""
         library = self.library
         items = [
-            Scored(tuple(encode_prompt(library.base, library.format(prompt))), tuple(answer))
+            Scored(
+                tuple(encode_prompt(library.base, library.format(messages_of(prompt)))),
+                tuple(answer),
+            )
             for prompt, answer in zip(prompts, tokens, strict=True)
         ]
         return total_log_probs(library, reference_plan(n_experts=library.bank.n_experts), items)

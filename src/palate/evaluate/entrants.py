@@ -16,6 +16,7 @@ from palate.evaluate.rivals import PERSONALISED, RIVALS
 from palate.evaluate.suite import UserSettings
 from palate.library.library import Library
 from palate.methods.table import METHODS
+from palate.rewards.texts import messages_of
 
 FLOAT_BYTES = 4  # of a number that is stored for a user, as float32
 
@@ -34,8 +35,9 @@ class Entrant:
 
     def decide(self, user: UserSettings, prompt: str) -> Decision:
         """The decision for a user's prompt; raises as `Library.decide`."""
+        messages, known = messages_of(prompt), self.known(user)
         return self.library.decide(
-            prompt, self.known(user), method=self.method, n_candidates=self.n_candidates
+            messages, known, method=self.method, n_candidates=self.n_candidates
         )
 
     def n_bytes(self, user: UserSettings) -> int:

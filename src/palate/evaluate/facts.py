@@ -24,6 +24,7 @@ from palate.library.candidates import candidate_requests
 from palate.library.library import Library
 from palate.metrics.diversity import pairwise_kl
 from palate.models.chat import encode_answer, encode_prompt
+from palate.rewards.texts import messages_of
 
 N_NEUTRAL = 16  # texts that retention is measured on
 N_CONTEXTS = 2  # answers of the base along which policies are compared
@@ -110,7 +111,7 @@ def _is_unprompted(decision: Decision, prompt: str) -> bool:
     """Whether the policy is its plan alone: no words, no contexts of rows, one candidate."""
     rows = decision.plan.rows
     is_plain = all(row.context is None for row in rows) and decision.plan.pool.controller is None
-    return is_plain and decision.messages == prompt and decision.n_candidates == 1
+    return is_plain and decision.messages == messages_of(prompt) and decision.n_candidates == 1
 
 
 def _proposals(context: Context, entrant: Entrant) -> FactRow:
@@ -146,7 +147,10 @@ def _neutral(context: Context) -> list[Scored]:
         prompts = context.task.prompts[:N_NEUTRAL]
         requests = [
             Request(
-                library.format(prompt), plan, context.sampling, context.answer_seed("", prompt, 99)
+                library.format(messages_of(prompt)),
+                plan,
+                context.sampling,
+                context.answer_seed("", prompt, 99),
             )
             for prompt in prompts
         ]
@@ -154,7 +158,7 @@ def _neutral(context: Context) -> list[Scored]:
         pairs = [(prompt, a.text) for prompt, a in zip(prompts, answers, strict=True)]
     items: list[Scored] = []
     for prompt, text in pairs:
-        read = library.format(prompt)
+        read = library.format(messages_of(prompt))
         answer = encode_answer(library.base, read, text, is_ended=True)
         items.append(Scored(tuple(encode_prompt(library.base, read)), tuple(answer)))
     return items

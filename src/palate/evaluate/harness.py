@@ -7,7 +7,7 @@ that the harness takes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from palate.core.seeds import derive_seed
 from palate.engine.forced import plan_distributions
 from palate.engine.logprobs import Scored
 from palate.library.library import Library
-from palate.models.chat import encode_answer, encode_prompt
+from palate.models.chat import encode_answer, encode_prompt, token_ids
 
 MAX_NEW_TOKENS = 256  # where a task does not say
 LONGEST = 2048  # context of a base that does not say its own
@@ -56,8 +56,7 @@ class HarnessModel:
     @property
     def max_tokens(self) -> int:
         """Longest text that the base reads at once."""
-        longest = getattr(self.opened.base.model.config, "max_position_embeddings", None)
-        return int(cast(int, longest or LONGEST))
+        return self.opened.base.n_positions or LONGEST
 
     @property
     def prefix(self) -> int:
@@ -85,14 +84,14 @@ class HarnessModel:
         answer = (
             encode_answer(base, stripped, continuation, is_ended=False)
             if stripped
-            else _plain(self.opened, continuation)
+            else token_ids(base, continuation)
         )
         answer = answer[-(self.max_tokens - 1) :]
         return self._scored(before[-(self.max_tokens - len(answer)) :], answer, plan)
 
     def rolling(self, text: str) -> float:
         """Natural log-probability of a whole text, every token once, in windows."""
-        tokens = [self.prefix, *_plain(self.opened, text)]
+        tokens = [self.prefix, *token_ids(self.opened.base, text)]
         _, plan = self.decide("")
         return sum(
             self._scored(tokens[start:first], tokens[first:end], plan)[0]
@@ -169,9 +168,3 @@ def sampling_of(settings: Mapping[str, Any]) -> SamplingParams:
         max_tokens=int(limit),
         stop=tuple(text for text in stop if text),
     )
-
-
-def _plain(opened: Library, text: str) -> list[int]:
-    """Token ids of a text without any special token."""
-    parts: Any = opened.base.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return [int(token) for token in parts]

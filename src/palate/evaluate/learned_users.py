@@ -21,6 +21,7 @@ from palate.evaluate.suite import UserSettings
 from palate.library.features import scored_text
 from palate.library.library import Library
 from palate.preferences.simulated import SimulatedUser
+from palate.rewards.texts import messages_of
 from palate.training.rollouts import Rollout, read_rollouts
 
 GAIN = 10.0  # one over the temperature of the user's choices, per unit of utility
@@ -93,7 +94,7 @@ class Comparisons:
     def _features_of(self, row: Rollout) -> list[float]:
         """The answer's features, computed once."""
         library = self.library
-        item = scored_text(library.base, row.prompt, "")
+        item = scored_text(library.base, messages_of(row.prompt), "")
         key = (*item.context, -1, *row.tokens)
         if key not in self._features:
             self._features[key] = library.features(item.context, [row.tokens])[0]

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from palate.core.decision import Messages
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, Pool, Row, one_hot, reference_plan
 from palate.core.progress import Report
@@ -27,7 +28,7 @@ STATES_PER_ANSWER = 8
 MAX_TILT = 30.0  # nats; beyond, a token was impossible for one side
 
 
-def scored_text(base: Base, prompt: str, answer: str) -> Scored:
+def scored_text(base: Base, prompt: Messages, answer: str) -> Scored:
     """A prompt, formatted, and a whole answer as token ids."""
     text = format_messages(base, prompt)
     tokens = encode_answer(base, text, answer, is_ended=True)

@@ -168,8 +168,7 @@ class Library:
         Raises:
             InvalidInputError: there are no messages, or one has an unknown role or no text.
         """
-        plain = messages if isinstance(messages, str) else [dict(m) for m in messages]
-        return format_messages(self.base, plain)
+        return format_messages(self.base, messages)
 
     def generate(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.core.errors import InvalidInputError
+from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_value, reading
 from palate.core.types import BaseRecord, Objective
 from palate.training.anchors import Anchor
@@ -112,7 +112,7 @@ class Manifest:
             beta, config = float(value["beta"]), {**value["config"]}
             temperature = float((config.get("calibration") or {}).get("temperature", 1.0))
             if beta <= 0 or temperature < 0:
-                raise ValueError(f"beta is {beta:g}, the temperature {temperature:g}")
+                raise FormatError(f"beta is {beta:g}, the temperature {temperature:g}.")
             return cls(
                 base=BaseRecord(**_texts(value["base"])),
                 objectives=objectives,
@@ -130,7 +130,7 @@ class Manifest:
 def _texts(row: Mapping[str, Any]) -> dict[str, Any]:
     wrong = [name for name, text in row.items() if not isinstance(text, str | None)]
     if wrong:
-        raise TypeError(f"{wrong[0]} is no text")
+        raise FormatError(f"{wrong[0]} is no text.")
     return {**row}
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import stdtrit
 
+from palate.core.errors import FormatError
 from palate.core.files import hash_value, read_versioned, reading, write_versioned
 from palate.core.simplex import lattice
 from palate.core.types import Interval
@@ -180,7 +181,7 @@ def load_method_table(
             return None
         objectives, denominator = files.manifest.objective_names, int(content["denominator"])
         if tuple(content["objectives"]) != objectives or denominator < 1:
-            raise ValueError("its objectives or their grid are others")
+            raise FormatError("the objectives or their grid are others.")
         n_points = comb(denominator + len(objectives) - 1, denominator)
         rows = [_row(row, shape=(n_points, len(objectives))) for row in content["rows"]]
         return MethodTable(
@@ -206,7 +207,7 @@ def _row(row: dict[str, Any], *, shape: tuple[int, int]) -> MethodRow:
     n_candidates, n_passes = int(row["n_candidates"]), float(row["n_passes"])
     shapes = [array.shape for array in arrays]
     if shapes != [shape[:1], shape[:1], shape] or np.any(arrays[1] < 0):
-        raise ValueError(f"{row['method']} has errors below 0 or arrays of shapes {shapes}")
+        raise FormatError(f"{row['method']} has errors below 0 or arrays of shapes {shapes}.")
     if min(n_candidates, n_passes) <= 0:
-        raise ValueError(f"{row['method']} has no passes")
+        raise FormatError(f"{row['method']} has no passes.")
     return MethodRow(str(row["method"]), n_candidates, n_passes, *arrays, part=str(row["part"]))

@@ -8,7 +8,8 @@ from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
 from palate.library.generate import score_all
 from palate.library.library import Library
-from palate.rewards.rows import read_rows
+from palate.rewards.rows import read_rows, texts_of
+from palate.rewards.texts import messages_of
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,23 @@ def score_file(
 ) -> ScoredFile:
     """Log-probabilities of the answers in a file.
 
-    Rows have strings `prompt` and `completion` (or `answer`); `is_ended` counts end tokens.
+    Rows have `prompt` and `completion` (or `answer`), text or messages as in
+    `palate.rewards.rows`; `is_ended` counts end tokens.
 
     Raises:
         InvalidInputError: the file is missing, empty or lacks a text; or see `Library.decide`.
     """
-    rows, _ = read_rows(path, what="file of answers")
+    rows, places = read_rows(path, what="file of answers")
     if not rows:
         raise InvalidInputError(
             f"The file of answers {str(path)!r} is empty; give at least one row."
         )
-    prompts, texts = zip(*(_pair(row, n, path) for n, row in enumerate(rows, start=1)), strict=True)
-    decisions = [library.decide(prompt, known, method=method) for prompt in prompts]
-    scores = score_all(library, decisions, texts, is_ended=is_ended)
+    fields = [
+        "answer" if "completion" not in row and "answer" in row else "completion" for row in rows
+    ]
+    pairs = [texts_of(r, f, place=place) for r, f, place in zip(rows, fields, places, strict=True)]
+    decisions = [library.decide(messages_of(text), known, method=method) for text, _ in pairs]
+    scores = score_all(library, decisions, [text for _, text in pairs], is_ended=is_ended)
     scored = [
         {
             **row,
@@ -66,12 +71,3 @@ def score_file(
         for row, score in zip(rows, scores, strict=True)
     ]
     return ScoredFile(scored, decisions[0])
-
-
-def _pair(row: dict[str, Any], number: int, path: Path) -> tuple[str, str]:
-    prompt, text = row.get("prompt"), row.get("completion", row.get("answer"))
-    if not isinstance(prompt, str) or not isinstance(text, str):
-        raise InvalidInputError(
-            f"Row {number} of {str(path)!r} lacks a 'prompt' or a 'completion' that is a string."
-        )
-    return prompt, text

@@ -26,6 +26,7 @@ from palate.models.chat import encode_prompt, format_messages
 from palate.models.load import Base
 from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
+from palate.rewards.texts import messages_of
 from palate.soup.basis_file import SoupBasis, load_basis
 from palate.soup.learning import plain_prior
 from palate.soup.personal import PersonalSoup
@@ -116,7 +117,7 @@ def calibration_answers(files: LibraryFolder, base: Base) -> list[Scored]:
     rows = own_answers(read_rollouts(files.rollouts_path, objectives=names))
     every = max(1, len(rows) // N_CALIBRATION)
     return [
-        replace(scored_text(base, row.prompt, ""), answer=row.tokens)
+        replace(scored_text(base, messages_of(row.prompt), ""), answer=row.tokens)
         for row in rows[::every][:N_CALIBRATION]
     ]
 

@@ -25,6 +25,7 @@ from palate.mixture.decode import experts_of
 from palate.mixture.reward import Judge, win_probabilities
 from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.processes import gathered, own_share
+from palate.rewards.texts import messages_of
 
 CONTROLLER = "preference"  # the name under which a controller is given to the engine
 
@@ -52,7 +53,9 @@ class Task:
         prompts = generator.integers(len(self.prompts), size=n_pairs)
         combinations = generator.integers(len(self.combinations), size=n_pairs)
         places = zip(prompts.repeat(2).tolist(), combinations.repeat(2).tolist(), strict=True)
-        return [MixtureRequest(self.prompts[p], self.combinations[c]) for p, c in places]
+        return [
+            MixtureRequest(messages_of(self.prompts[p]), self.combinations[c]) for p, c in places
+        ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,6 +120,4 @@ class Wording:
         return tuple(encode_prompt(self.base, self._text(request, instruction)))
 
     def _text(self, request: MixtureRequest, instruction: str) -> str:
-        messages = with_instruction(request.prompt, instruction)
-        plain = messages if isinstance(messages, str) else [dict(m) for m in messages]
-        return format_messages(self.base, plain)
+        return format_messages(self.base, with_instruction(request.prompt, instruction))

@@ -1,20 +1,21 @@
 """Text as a model reads it: chat template or plain, and token ids."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from palate.core.decision import Messages
 from palate.core.errors import InvalidInputError
 from palate.models.load import Base
 from palate.models.template import render_chat
 
-Message = dict[str, str]
+Message = Mapping[str, str]
 SYSTEM_VARIABLE = "PALATE_SYSTEM_ROLE"
 _ROLES = ("system", "user", "assistant")
 BREAK = "\ufdd0"  # no character of any text: ends a token where it stands
 
 
-def format_messages(base: Base, messages: str | Sequence[Message]) -> str:
+def format_messages(base: Base, messages: Messages) -> str:
     """The prompt as the base reads it, ending where the answer begins.
 
     With a chat template the template decides; where it knows no system role, set
@@ -47,7 +48,7 @@ def encode_prompt(base: Base, prompt: str) -> list[int]:
     """
     start = base.tokenizer.bos_token
     has_start = bool(start) and prompt.startswith(str(start))
-    ids = _ids(base, prompt, has_specials=not has_start)
+    ids = token_ids(base, prompt, has_specials=not has_start)
     end = base.tokenizer.eos_token
     if len(ids) > 1 and ids[-1] == base.tokenizer.eos_token_id and not prompt.endswith(str(end)):
         ids.pop()  # a tokenizer that ends every text would end the prompt before its answer
@@ -64,10 +65,8 @@ def encode_answer(base: Base, prompt: str, answer: str, *, is_ended: bool) -> li
     """Token ids that the answer adds to the formatted prompt, an end token if `is_ended`."""
     before = encode_prompt(base, prompt)
     whole = encode_prompt(base, prompt + answer)
-    if whole[: len(before)] == before:
-        ids = whole[len(before) :]
-    else:  # the border fell inside a token: what follows the prompt is read on its own
-        ids = _ids(base, answer, has_specials=False)
+    is_apart = whole[: len(before)] == before  # or the border fell inside a token
+    ids = whole[len(before) :] if is_apart else token_ids(base, answer)
     if is_ended and base.tokenizer.eos_token_id is not None:
         ids = [*ids, int(str(base.tokenizer.eos_token_id))]
     return ids
@@ -83,7 +82,11 @@ def without_special_tokens(base: Base, text: str) -> str:
     return text
 
 
-def _ids(base: Base, text: str, *, has_specials: bool) -> list[int]:
+def token_ids(base: Base, text: str, *, has_specials: bool = False) -> list[int]:
+    """Token ids of a text as it stands; InvalidInputError where the base has no embedding of one.
+
+    `has_specials` adds what the tokenizer puts around texts.
+    """
     first, *rest = text.split(BREAK)
     ids: Any = base.tokenizer(first, add_special_tokens=has_specials)["input_ids"]
     pieces = [base.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in rest]

@@ -13,6 +13,8 @@ know the base again. The hub's copy is the same model without the 4-bit rounding
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +24,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from palate.core.errors import FormatError, InvalidInputError, MissingExtraError
+from palate.core.errors import FormatError, InvalidInputError, MissingExtraError, PalateError
 from palate.core.files import hash_files, read_json, write_json
 from palate.core.progress import note
 
@@ -85,6 +87,36 @@ def resolve_base(name: str) -> str:
 def resolve_embedder(name: str) -> str:
     """As `resolve_base`, of the name of a sentence embedder."""
     return _located(name, EMBEDDERS[name]) if name in EMBEDDERS else name
+
+
+@contextmanager
+def reading_model(name: str, *, what: str, kind: str = "model") -> Generator[None]:
+    """Read a model of others and its tokenizer in the block; what fails is one sentence.
+
+    Raises:
+        InvalidInputError: the model is not there.
+        FormatError: what is there is no model of that kind with a tokenizer.
+    """
+    is_folder = Path(name).is_dir()
+    if not is_folder and (Path(name).is_absolute() or name.startswith((".", "~"))):
+        raise InvalidInputError(
+            f"The {what} {name!r} does not exist and is not a hub id; give a model folder."
+        )
+    try:
+        yield
+    except PalateError:
+        raise
+    except Exception as error:  # readers of foreign files raise anything
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if is_folder:
+            raise FormatError(
+                f"The folder {name!r} is not a {kind} with a tokenizer that can be a {what} "
+                f"({reason})."
+            ) from error
+        raise InvalidInputError(
+            f"The {what} {name!r} is neither a folder nor a hub id that can be read ({reason}) "
+            f"here; give a folder, or run 'hf download {name}' where there is a network."
+        ) from error
 
 
 def cache_folder() -> Path:

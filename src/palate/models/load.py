@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from palate.core.errors import FormatError, InvalidInputError, PalateError
+from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_files, hash_value
 from palate.models.dtype import AUTO, QUANTIZED, faster_dtype, load_options, require_dtype
-from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, resolve_base
+from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, reading_model, resolve_base
 from palate.models.probe import require_batchable
 from palate.models.template import render_chat
 
@@ -108,9 +108,7 @@ def load_base(
     name = str(path)
     transformers_logging.disable_progress_bar()  # bars of ours only
     place = resolve_base(name)
-    if not Path(place).is_dir() and (Path(place).is_absolute() or name.startswith((".", "~"))):
-        raise InvalidInputError(f"The base model folder {name!r} does not exist.")
-    try:
+    with reading_model(place, what="base model", kind="causal language model"):
         config = AutoConfig.from_pretrained(place, revision=revision, **NO_CODE)
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, **NO_CODE)
         is_own = torch.device(device).type == "cpu"  # else the file is copied to the device
@@ -119,18 +117,6 @@ def load_base(
         if dtype == AUTO and torch.device(device).type == "cpu":
             dtype = faster_dtype(f"{place}@{revision}", lambda each: load(dtype=each))
         model = load(**load_options(dtype, device=device))
-    except PalateError:
-        raise
-    except Exception as error:  # readers of foreign files raise anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if Path(name).is_dir():
-            raise FormatError(
-                f"The folder {name!r} is not a causal language model with a tokenizer ({reason})."
-            ) from error
-        raise InvalidInputError(
-            f"The base model {name!r} is neither a folder nor a hub id that can be read ({reason}) "
-            f"here; give a folder, or run 'hf download {name}' where there is a network."
-        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     tokenizer.model_max_length = NO_LIMIT  # or else it warns of "indexing errors"; we count tokens
@@ -167,14 +153,10 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def tokenizer_of(path: str | Path) -> str:
-    """Fingerprint of the tokenizer at a folder or hub id; InvalidInputError where there is none."""
-    try:
-        return tokenizer_fingerprint(
-            AutoTokenizer.from_pretrained(resolve_base(str(path)), **NO_CODE)
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InvalidInputError(f"There is no tokenizer at {str(path)!r} ({reason}).") from error
+    """Fingerprint of the tokenizer at a folder or hub id; raises as `reading_model`."""
+    place = resolve_base(str(path))
+    with reading_model(place, what="tokenizer"):
+        return tokenizer_fingerprint(AutoTokenizer.from_pretrained(place, **NO_CODE))
 
 
 def require_same_tokenizer(*, left: tuple[str, str], right: tuple[str, str]) -> None:

@@ -7,7 +7,6 @@ key-value cache. A trunk is fresh (a Llama of given shape) or any Hugging Face d
 model's head is not part of it. Parameters are float32 whatever the base is.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.seeds import derive_seed
 from palate.core.settings import Settings
 from palate.models.cache import RowCache, empty_kv
-from palate.models.embedded import SAFE_WEIGHTS
+from palate.models.embedded import SAFE_WEIGHTS, reading_model
 
 MAX_POSITIONS = 4096  # rotary positions have no parameters, so this costs nothing
 
@@ -150,11 +149,5 @@ def _fresh(settings: TrunkSettings, n_vocab: int) -> Any:
 
 
 def _loaded(path: str) -> Any:
-    try:
+    with reading_model(path, what="trunk"):
         return AutoModel.from_pretrained(path, dtype=torch.float32, **SAFE_WEIGHTS)
-    except Exception as error:  # readers of foreign files raise anything
-        known = "folder" if Path(path).exists() else "hub id"
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InvalidInputError(
-            f"The trunk {path!r} is not a {known} with a decoder ({reason})."
-        ) from error

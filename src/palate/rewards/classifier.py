@@ -25,9 +25,9 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
-from palate.core.errors import FormatError, InvalidInputError, PalateError
+from palate.core.errors import FormatError
 from palate.core.files import hash_bytes
-from palate.models.embedded import NO_CODE, SAFE_WEIGHTS
+from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, reading_model
 from palate.models.load import tokenizer_fingerprint
 from palate.rewards.card import Trunk
 from palate.rewards.texts import turns_of
@@ -70,7 +70,7 @@ class TransformerModel:
 
     def save(self, folder: Path) -> None:
         """Write the classifier and its tokenizer into the folder, as Hugging Face lays it out."""
-        with _quiet():
+        with quiet():
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -113,7 +113,7 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
         InvalidInputError: the trunk is not there.
         FormatError: what is there is no model with a tokenizer.
     """
-    with reading(name, what="trunk"):
+    with reading_model(name, what="trunk"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **NO_CODE)
         model = AutoModelForSequenceClassification.from_pretrained(
             name,
@@ -131,33 +131,6 @@ def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenize
     positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
     tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(positions))
     return model, tokenizer
-
-
-@contextmanager
-def reading(name: str, *, what: str) -> Generator[None]:
-    """Quietly read a model and its tokenizer; what fails is one sentence.
-
-    Raises:
-        InvalidInputError: the model is not there.
-        FormatError: what is there is no model of that kind with a tokenizer.
-    """
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~"))):
-        raise InvalidInputError(f"The {what} {name!r} does not exist; give a model folder.")
-    try:
-        with _quiet():
-            yield
-    except PalateError:
-        raise
-    except Exception as error:  # readers of foreign files raise anything
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if Path(name).is_dir():
-            raise FormatError(
-                f"The folder {name!r} is not a model with a tokenizer that can be a {what} "
-                f"({reason})."
-            ) from error
-        raise InvalidInputError(
-            f"The {what} {name!r} is neither a folder nor a hub id that can be read ({reason})."
-        ) from error
 
 
 def hash_of(model: PreTrainedModel, tokenizer: Tokenizer, *facts: str) -> str:
@@ -194,7 +167,7 @@ def _pad_id(tokenizer: Tokenizer) -> int:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
     """Turn off transformers' report that the head is new, and its progress bar."""
     verbosity = transformers_logging.get_verbosity()
     has_bar = transformers_logging.is_progress_bar_enabled()

@@ -19,8 +19,8 @@ from numpy import ndarray
 from transformers import AutoModel, AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, resolve_embedder
-from palate.rewards.classifier import hash_of, reading
+from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, reading_model, resolve_embedder
+from palate.rewards.classifier import hash_of, quiet
 
 BATCH = 32
 MAX_KNOWN = 50_000  # embeddings that are remembered: 77 MB at 384 numbers each
@@ -90,7 +90,7 @@ def load_embedder(name: str, *, max_length: int, device: str = "cpu") -> Embedde
         FormatError: what is there is no encoder with a tokenizer.
     """
     where = resolve_embedder(name)
-    with reading(where, what="sentence embedder"):
+    with reading_model(where, what="sentence embedder"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(where, **NO_CODE)
         model: Any = AutoModel.from_pretrained(where, dtype=torch.float32, **SAFE_WEIGHTS)
     if hasattr(model, "pooler"):

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from openai import APIConnectionError, APIError, APIStatusError, OpenAI
 
 from palate.core.errors import ProviderError
+from palate.engine.openai.connection import Connection
 from palate.metrics.win_rates import TIE, verdicts_from_both_orders
 
 N_ATTEMPTS = 3  # requests for a verdict before a reply that is none is an error
@@ -31,8 +31,6 @@ SYSTEM = (
 )
 _REPLY = re.compile(r"\W*(?:ANSWER\s+)?(A|B|TIE)\W*")
 _VALUES = {"A": 1.0, "B": 0.0, "TIE": TIE}
-_OVERLOADED = 429
-_SERVER_FAULT = 500
 
 
 @dataclass(frozen=True)
@@ -90,17 +88,21 @@ class EndpointJudge:
     """A model on a server as a judge."""
 
     model: str
-    client: OpenAI = field(repr=False)
+    connection: Connection = field(repr=False)
 
     @classmethod
     def connect(
         cls, *, url: str, model: str, n_retries: int = 4, api_key: str = "none"
     ) -> "EndpointJudge":
         """The judge on the server at `url`, which ends in `/v1`."""
-        client = OpenAI(
-            base_url=url, api_key=api_key, timeout=TIMEOUT_SECONDS, max_retries=n_retries
+        connection = Connection(
+            f"The judge {model!r}",
+            url=url,
+            api_key=api_key,
+            timeout_seconds=TIMEOUT_SECONDS,
+            n_retries=n_retries,
         )
-        return cls(model, client)
+        return cls(model, connection)
 
     def compare(self, questions: Sequence[Question]) -> Float[ndarray, " questions"]:
         """`[questions]`: 1 the first, 0 the second, 0.5 a tie.
@@ -128,25 +130,8 @@ class EndpointJudge:
             {"role": "system", "content": system},
             {"role": "user", "content": text},
         ]
-        try:
-            answer = self.client.chat.completions.create(
+        with self.connection.errors():
+            answer = self.connection.client.chat.completions.create(
                 model=self.model, messages=messages, temperature=0.0, max_tokens=8, seed=seed
             )
-        except APIStatusError as error:
-            is_retryable = error.status_code == _OVERLOADED or error.status_code >= _SERVER_FAULT
-            raise ProviderError(
-                f"The judge {self.model!r} refused the request with status {error.status_code}; "
-                "check the server.",
-                is_retryable=is_retryable,
-            ) from error
-        except APIConnectionError as error:
-            raise ProviderError(
-                f"The judge {self.model!r} cannot be reached ({type(error).__name__}); start its "
-                "server or give it more time.",
-                is_retryable=True,
-            ) from error
-        except APIError as error:
-            raise ProviderError(
-                f"The judge {self.model!r} gave an answer that cannot be read ({error})."
-            ) from error
         return str(answer.choices[0].message.content or "")

@@ -63,6 +63,9 @@ def texts_of(row: Mapping[str, Any], *fields: str, place: str) -> list[str]:
             is other than one message of the assistant.
     """
     answers = [_value(row, field, place=place) for field in fields]
+    if not answers:
+        own = _value(row, "prompt", place=place)
+        return [own if isinstance(own, str) else _transcript(own, place=place)]
     shared = _shared([answer for answer in answers if not isinstance(answer, str)], n=len(answers))
     own = [] if shared and row.get("prompt") is None else _value(row, "prompt", place=place)
     if isinstance(own, str):

@@ -26,7 +26,7 @@ def turns_of(prompt: str) -> list[dict[str, str]]:
 
     A prompt that does not begin with a speaker is one message of the user.
     """
-    first, *rest = _TURN.split(prompt)
+    first, *rest = _TURN.split(prompt.removesuffix("\n\nAssistant:"))  # the answer's place
     if first or not rest:
         return [{"role": "user", "content": prompt}]
     roles = {speaker: role for role, speaker in SPEAKERS.items()}
@@ -34,6 +34,12 @@ def turns_of(prompt: str) -> list[dict[str, str]]:
         {"role": roles[speaker], "content": content.strip()}
         for speaker, content in zip(rest[::2], rest[1::2], strict=True)
     ]
+
+
+def messages_of(prompt: str) -> str | list[dict[str, str]]:
+    """A prompt of a file as a base reads it: a transcript's turns, another text as it is."""
+    turns = turns_of(prompt)
+    return prompt if turns == [{"role": "user", "content": prompt}] else turns
 
 
 def require_equally_many(prompts: Sequence[str], answers: Sequence[str]) -> None:

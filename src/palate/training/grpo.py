@@ -22,6 +22,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from palate.core.errors import InvalidInputError
 from palate.models.chat import format_messages
 from palate.models.load import Base
+from palate.rewards.texts import messages_of
 from palate.training.job import UNTRACKED, ExpertJob, Tracking, TrainingData, trainer_arguments
 from palate.training.pair_trainer import OnStep, trained_adapter
 from palate.training.placement import lora_config
@@ -65,7 +66,7 @@ def train_grpo(
             f"The method 'grpo' takes {n_answers} answers a step, which is no multiple of "
             f"num_generations={settings.num_generations}; make it one."
         )
-    as_written = {format_messages(base, prompt): prompt for prompt in data.prompts}
+    as_written = {format_messages(base, messages_of(prompt)): prompt for prompt in data.prompts}
     arguments = trainer_arguments(base, job, tracking)
     with tracking.output() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings

@@ -19,7 +19,7 @@ from palate.core.seeds import generator_for
 from palate.core.types import PreferencePair
 from palate.models.chat import encode_answer, encode_prompt, format_messages
 from palate.models.load import Base
-from palate.rewards.texts import turns_of
+from palate.rewards.texts import messages_of
 from palate.training.anchors import Anchor
 from palate.training.rollouts import Rollout
 
@@ -69,7 +69,7 @@ class Pairs:
 def encode_rollouts(base: Base, rollouts: Sequence[Rollout]) -> Sequences:
     """The rollouts' token ids."""
     prompts = {
-        row.prompt: tuple(encode_prompt(base, format_messages(base, row.prompt)))
+        row.prompt: tuple(encode_prompt(base, format_messages(base, messages_of(row.prompt))))
         for row in rollouts
     }
     return Sequences(
@@ -205,7 +205,7 @@ def encode_human_pairs(
 
 
 def _cut(base: Base, prompt: str, answer: str, *, max_tokens: int) -> tuple[Tokens, Tokens]:
-    text = format_messages(base, turns_of(prompt))  # real turns, as in serving
+    text = format_messages(base, messages_of(prompt))  # real turns, as in serving
     before = encode_prompt(base, text)
     after = encode_answer(base, text, answer, is_ended=True)[: max_tokens - 1]
     return tuple(before[-(max_tokens - len(after)) :]), tuple(after)

@@ -146,7 +146,7 @@ def test_a_server_with_another_tokenizer_is_refused_naming_both(base: Base, serv
 
 def test_a_declared_tokenizer_is_compared(base: Base, server: Server) -> None:
     assert expert_of(server, base, tokenizer=base.path)
-    with pytest.raises(InvalidInputError, match="no tokenizer"):
+    with pytest.raises(InvalidInputError, match="The tokenizer '/nowhere' does not exist"):
         expert_of(server, base, tokenizer="/nowhere")
 
 

@@ -57,8 +57,8 @@ class Connection:
             ) from error
         except APIConnectionError as error:  # a timeout is one, too
             raise ProviderError(
-                f"{self.who} did not answer within {self._patience} ({_reason(error)}); start it "
-                "or give it more time.",
+                f"{self.who} cannot be reached or did not answer within {self._patience} "
+                f"({_reason(error)}); start it or give it more time.",
                 is_retryable=True,
             ) from error
         except APIError as error:

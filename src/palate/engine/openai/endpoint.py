@@ -21,6 +21,7 @@ from palate.core.errors import FormatError, InvalidInputError, ProviderError
 from palate.core.protocols import SamplingParams
 from palate.core.settings import Settings
 from palate.engine.openai.connection import ID_MARK, NAMES_IDS, Connection, chunk_of
+from palate.models.chat import token_ids
 from palate.models.load import Base, require_same_tokenizer, tokenizer_of
 
 Step = tuple[int, float, dict[int, float]]  # token, its log-probability, the list of probable ones
@@ -109,7 +110,7 @@ class Endpoint:
                 right=(self.settings.tokenizer, declared),
             )
         for text in _PROBES:
-            own = len(self._ids(text))
+            own = len(token_ids(self._base, text, has_specials=True))
             answer = self._complete(text, max_tokens=1)
             theirs = getattr(answer.usage, "prompt_tokens", None)
             if theirs != own:
@@ -182,7 +183,7 @@ class Endpoint:
             log_probs = chunk.log_probs or (0.0,) * len(names)
             yield from zip(chunk.tokens, log_probs, tops, strict=True)
             return
-        for token in self._ids(choice.text, has_specials=False) if choice.text else []:
+        for token in token_ids(self._base, choice.text) if choice.text else []:
             yield token, 0.0, {}
 
     def _end_tokens(self) -> list[int]:
@@ -203,16 +204,12 @@ class Endpoint:
         start = self._base.tokenizer.bos_token_id
         own = list(context)[1:] if context and context[0] == start else list(context)
         text = str(self._base.tokenizer.decode(own, clean_up_tokenization_spaces=False))
-        if self._ids(text) != list(context):
+        if token_ids(self._base, text, has_specials=True) != list(context):
             raise ProviderError(
                 f"The server of {self.name!r} takes text only, and the answer so far cannot be "
                 "written as text with the same tokens; use one that takes token ids."
             )
         return text
-
-    def _ids(self, text: str, *, has_specials: bool = True) -> list[int]:
-        ids: Any = self._base.tokenizer(text, add_special_tokens=has_specials)["input_ids"]
-        return [int(token) for token in ids]
 
     @cached_property
     def _by_text(self) -> dict[str, int]:
