@@ -233,10 +233,7 @@ def _forget_checkpoints(tracking: Tracking) -> None:
 
 
 def open_builder(
-    settings: RunSettings,
-    *,
-    out: Path,
-    reward_funcs: Mapping[str, RewardFunction] | None = None,
+    settings: RunSettings, *, out: Path, reward_funcs: Mapping[str, RewardFunction] | None = None
 ) -> Builder:
     """The builder of a run file, in the folder `out`; goes on where an earlier build stopped.
 

@@ -28,12 +28,7 @@ from palate.core.simplex import lattice
 from palate.library.generate import generate_all
 from palate.library.knowledge import can_serve, part_key
 from palate.library.library import Library
-from palate.library.method_table import (
-    MethodRow,
-    MethodTable,
-    save_method_table,
-    table_key,
-)
+from palate.library.method_table import MethodRow, MethodTable, save_method_table, table_key
 from palate.library.rewards import held_back_rewards
 from palate.rewards.reward import RewardVector
 from palate.rewards.texts import messages_of

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from jaxtyping import Float
@@ -53,7 +54,11 @@ class Context:
     truth: SuiteJudge | None = None  # decides simulated comparisons; None: the library's rewards
     neutral: tuple[tuple[str, str], ...] = ()  # prompts with texts that nobody prefers
     _entrants: dict[str, Entrant] = field(default_factory=dict[str, Entrant])
-    _comparisons: Comparisons | None = None
+
+    @cached_property
+    def _comparisons(self) -> Comparisons:
+        """Simulated users, by whom beliefs are learned."""
+        return Comparisons(self.library, self.task.seed, self.truth)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -131,20 +136,13 @@ class Context:
         return library, method
 
     def _believed(self, user: UserSettings, n_comparisons: int) -> Known:
-        if self._comparisons is None:
-            self._comparisons = Comparisons(self.library, self.task.seed, self.truth)
         return Known(belief=self._comparisons.belief(user, n_comparisons=n_comparisons))
 
 
 def total_log_probs(library: Library, plan: Plan, items: Sequence[Scored]) -> list[float]:
     """Natural logarithm of the probability of each answer under the plan."""
-    log_probs = answer_log_probs(
-        library.base,
-        library.bank,
-        plans=[plan] * len(items),
-        items=items,
-        max_num_seqs=MAX_NUM_SEQS,
-    )
+    base, bank, plans = library.base, library.bank, [plan] * len(items)
+    log_probs = answer_log_probs(base, bank, plans=plans, items=items, max_num_seqs=MAX_NUM_SEQS)
     return [float(one.sum()) for one in log_probs]
 
 

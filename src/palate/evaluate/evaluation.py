@@ -16,10 +16,10 @@ from palate.core.decision import Method
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json, write_text_atomic
 from palate.core.types import Preference
-from palate.evaluate.catalogue import BASE
+from palate.evaluate.catalogue import BASE, parse_name
 from palate.evaluate.context import Context, suite_context, suite_prompts, suite_task
 from palate.evaluate.entrants import fingerprint_of, require_methods
-from palate.evaluate.facts import SLOWNESS, is_timed, speed_facts
+from palate.evaluate.facts import SLOWNESS, speed_facts
 from palate.evaluate.judges import SuiteJudge, held_back_notes, judge_for
 from palate.evaluate.markdown import render_markdown
 from palate.evaluate.page import render_page
@@ -190,7 +190,8 @@ def compare(  # noqa: PLR0913  what both doors and the laboratory's board share
     jobs = jobs_of(suite, suite_prompts(suite), results)
     run_jobs(jobs, worker, results=results, n_workers=n_workers)
     for method in suite.methods if with_speeds else ():
-        if is_timed(method) and ("fact", SLOWNESS, method, "", suite.seeds[0]) not in results:
+        is_timed = parse_name(method).n_comparisons is None  # learned, it costs the same
+        if is_timed and ("fact", SLOWNESS, method, "", suite.seeds[0]) not in results:
             results.append(speed_facts(worker.context(suite.seeds[0]), method))
     results.notes += notes
     report = make_report(content, results)  # from here on without any model

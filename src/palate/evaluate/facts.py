@@ -86,11 +86,6 @@ def speed_facts(context: Context, name: str) -> list[FactRow]:
     ]
 
 
-def is_timed(name: str) -> bool:
-    """Whether the entrant's speed is measured; what is learned costs what its method costs."""
-    return parse_name(name).n_comparisons is None
-
-
 def _requests(context: Context, entrant: Entrant, user: UserSettings) -> list[Request]:
     """What one user's answer to the first prompt takes."""
     prompt = context.task.prompts[0]
@@ -170,16 +165,13 @@ def _spread(context: Context, library: Library, plans: Sequence[Plan]) -> float:
     if len(plans) < 2:
         return 0.0
     items = _neutral(context)[:N_CONTEXTS]
+    base, bank = library.base, library.bank
     distributions: dict[Plan, Float[ndarray, "contexts vocab"]] = {}
     for plan in dict.fromkeys(plans):
         normal = plan.normal_form()
-        rows = RowMap.of([normal], device=library.base.device)
-        parts = [
-            pool_log_probs(
-                row_distributions(library.base, library.bank, plan=normal, item=item), rows
-            )[0]
-            for item in items
-        ]
+        rows = RowMap.of([normal], device=base.device)
+        along = [row_distributions(base, bank, plan=normal, item=item) for item in items]
+        parts = [pool_log_probs(one, rows)[0] for one in along]
         distributions[plan] = torch.cat(parts).double().numpy()
     return pairwise_kl(np.stack([distributions[plan] for plan in plans]))
 

@@ -8,6 +8,7 @@ the others follow Bradley-Terry at a temperature of a tenth. The learner is the 
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -35,7 +36,6 @@ class Comparisons:
     library: Library  # with rollouts
     seed: int  # of the pairs and of the users' noise
     truth: SuiteJudge | None = None  # decides; None: the library's rewards
-    _by_prompt: dict[str, list[Rollout]] = field(default_factory=dict[str, list[Rollout]])
     _features: dict[tuple[int, ...], list[float]] = field(
         default_factory=dict[tuple[int, ...], list[float]]
     )
@@ -73,8 +73,6 @@ class Comparisons:
 
     def _pair(self, generator: np.random.Generator) -> tuple[Rollout, Rollout]:
         """Two different answers to one prompt."""
-        if not self._by_prompt:
-            self._by_prompt = _comparable(self.library)
         prompts = list(self._by_prompt)
         while True:
             rows = self._by_prompt[prompts[int(generator.integers(len(prompts)))]]
@@ -83,6 +81,22 @@ class Comparisons:
             )
             if first.completion != second.completion:
                 return first, second
+
+    @cached_property
+    def _by_prompt(self) -> dict[str, list[Rollout]]:
+        """Rollouts by prompt, where at least two differ."""
+        names = self.library.manifest.objective_names
+        by_prompt: dict[str, list[Rollout]] = {}
+        for row in read_rollouts(self.library.files.rollouts_path, objectives=names):
+            by_prompt.setdefault(row.prompt, []).append(row)
+        several = [p for p, rows in by_prompt.items() if len({row.completion for row in rows}) > 1]
+        if not several:
+            raise InvalidInputError(
+                f"The rollouts of the library {str(self.library.files.folder)!r} hold no two "
+                "different answers to one prompt, so nothing can be compared; leave out the "
+                "methods METHOD@N."
+            )
+        return {prompt: by_prompt[prompt] for prompt in several}
 
     def _rewards(self, first: Rollout, second: Rollout) -> Float[ndarray, " objectives"]:
         """`[objectives]`: by how much the first is truly better."""
@@ -99,22 +113,3 @@ class Comparisons:
         if key not in self._features:
             self._features[key] = library.features(item.context, [row.tokens])[0]
         return self._features[key]
-
-
-def _comparable(library: Library) -> dict[str, list[Rollout]]:
-    """Rollouts by prompt, where at least two differ."""
-    names = library.manifest.objective_names
-    by_prompt: dict[str, list[Rollout]] = {}
-    for row in read_rollouts(library.files.rollouts_path, objectives=names):
-        by_prompt.setdefault(row.prompt, []).append(row)
-    comparable = {
-        prompt: rows
-        for prompt, rows in by_prompt.items()
-        if len({row.completion for row in rows}) > 1
-    }
-    if not comparable:
-        raise InvalidInputError(
-            f"The rollouts of the library {str(library.files.folder)!r} hold no two different "
-            "answers to one prompt, so nothing can be compared; leave out the methods METHOD@N."
-        )
-    return comparable

@@ -181,11 +181,7 @@ class Soups:
                 self._soups.move_to_end(key)
                 return self._soups[key]
         soup = personal_soup(
-            belief,
-            states=states,
-            method="soup",
-            settings=self.basis.settings,
-            floor=self.floor,
+            belief, states=states, method="soup", settings=self.basis.settings, floor=self.floor
         )
         with self._lock:
             self._soups[key] = soup
