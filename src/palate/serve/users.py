@@ -96,8 +96,8 @@ async def erase(user: UserPath, served: Parts, caller: KnownCaller) -> Receipt:
 async def receipt_(receipt: ReceiptId, served: Parts, caller: KnownCaller) -> Receipt:
     """The receipt of an erasure, and what remains of it by now; for administrators."""
     require_admin(caller)
-    for found in await served.read(list_receipts, tenant=caller.tenant, identifier=receipt):
-        return found
+    for result in await served.read(list_receipts, tenant=caller.tenant, identifier=receipt):
+        return result
     raise ApiError(404, f"The receipt {receipt} is not known here.", code="receipt_not_found")
 
 
