@@ -110,11 +110,7 @@ class PayoffEstimator:
         bank: AdapterBank,
         items: Sequence[Scored],
     ) -> Float[ndarray, " answers"]:
-        """Sum over the tokens of every answer, nats; sorted by length, to pad little."""
-        order = np.argsort([len(item.answer) for item in items], kind="stable")
-        some = [items[k] for k in order]
-        plans = [plan] * len(some)
-        tokens = score(self.base, bank, plans=plans, items=some, temperature=self.temperature)
-        sums = np.zeros(len(items))
-        sums[order] = [float(terms.double().sum()) for terms in tokens]
-        return sums
+        """Sum over the tokens of every answer, nats."""
+        plans = [plan] * len(items)
+        tokens = score(self.base, bank, plans=plans, items=items, temperature=self.temperature)
+        return np.array([float(terms.double().sum()) for terms in tokens])

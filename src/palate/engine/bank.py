@@ -66,7 +66,7 @@ class AdapterBank:
         modules = dict(base.model.named_modules())
         changed = list(dict.fromkeys(name for adapter in adapters.values() for name in adapter))
         for expert, adapter in adapters.items():
-            _require_fit(modules, adapter, expert=expert, base=base.path)
+            _require_fit(base, adapter, expert=expert)
         self._layers: dict[str, _Layer] = {}
         reach, head = reach_of(base.model, changed), head_of(base.model)
         if head is not None:
@@ -98,11 +98,10 @@ class AdapterBank:
     @classmethod
     def load(cls, base: Base, folders: Mapping[str, Path]) -> "AdapterBank":
         """The bank of the PEFT folders, in the mapping's order; raises also as `load_adapter`."""
-        modules = dict(base.model.named_modules())
         adapters = {name: load_adapter(folder) for name, folder in folders.items()}
         for name, adapter in adapters.items():
             with reading(folders[name] / PARAMETERS):
-                _require_fit(modules, adapter, expert=name, base=base.path)
+                _require_fit(base, adapter, expert=name)
         return cls(base, adapters)
 
     @property
@@ -233,16 +232,15 @@ def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool)
     )
 
 
-def _require_fit(
-    modules: Mapping[str, nn.Module], adapter: Adapter, *, expert: str, base: str
-) -> None:
+def _require_fit(base: Base, adapter: Adapter, *, expert: str) -> None:
+    modules = dict(base.model.named_modules())
     for layer, factor in adapter.items():
         module = modules.get(layer)
         matrix = getattr(module, "weight", None)
         if not isinstance(matrix, Tensor) or matrix.ndim != 2:
             raise FormatError(
-                f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} does "
-                "not have; use the base it was trained on."
+                f"The expert {expert!r} adapts the layer {layer!r}, which the base {base.path!r} "
+                "does not have; use the base it was trained on."
             )
         if not is_adaptable(layer, module):
             raise FormatError(
@@ -255,7 +253,7 @@ def _require_fit(
         if own != (d_out, factor.rank, factor.rank, d_in):
             raise FormatError(
                 f"The expert {expert!r} adapts the layer {layer!r} with dimensions {own}, but the "
-                f"base {base!r} has {(d_out, d_in)}; use the base it was trained on."
+                f"base {base.path!r} has {(d_out, d_in)}; use the base it was trained on."
             )
         if not bool(torch.isfinite(factor.up).all() and torch.isfinite(factor.down).all()):
             raise FormatError(

@@ -206,8 +206,7 @@ def _row(row: dict[str, Any], *, shape: tuple[int, int]) -> MethodRow:
     arrays = [np.array(row[name], dtype=np.float64) for name in ARRAYS]  # null becomes NaN
     n_candidates, n_passes = int(row["n_candidates"]), float(row["n_passes"])
     shapes = [array.shape for array in arrays]
-    if shapes != [shape[:1], shape[:1], shape] or np.any(arrays[1] < 0):
-        raise FormatError(f"{row['method']} has errors below 0 or arrays of shapes {shapes}.")
-    if min(n_candidates, n_passes) <= 0:
-        raise FormatError(f"{row['method']} has no passes.")
+    is_whole = shapes == [shape[:1], shape[:1], shape] and min(n_candidates, n_passes) > 0
+    if not is_whole or np.any(arrays[1] < 0):
+        raise FormatError(f"{row['method']} has a number below 0, or arrays of shapes {shapes}.")
     return MethodRow(str(row["method"]), n_candidates, n_passes, *arrays, part=str(row["part"]))

@@ -15,13 +15,7 @@ from typing import Any
 from numpy import ndarray
 
 from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
-from palate.core.files import (
-    hash_value,
-    is_finite_number,
-    read_versioned,
-    reading,
-    write_versioned,
-)
+from palate.core.files import hash_value, is_finite_number, read_versioned, reading, write_versioned
 from palate.portfolio.certificate import Certified, certify
 from palate.portfolio.payoff_file import parse_payoffs, render_payoffs
 from palate.portfolio.payoffs import Payoffs
