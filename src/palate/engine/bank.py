@@ -32,11 +32,6 @@ from palate.models.load import Base
 from palate.models.reach import head_of, is_adaptable, reach_of
 
 Signature = tuple[tuple[int, int, float], ...]  # (expert, rank, scale) of each stacked block
-# factors of a layer's inner products: of all blocks, of each row's only block, and which block that
-# is, `None` where a row has several
-_Scales = tuple[
-    Float[Tensor, "rows 1 ranks"], Float[Tensor, "rows 1 one"], Int[Tensor, " rows"] | None
-]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +40,15 @@ class _Layer:
     up: Float[Tensor, "ranks d_out"]
     signature: Signature
     is_head: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Scales:
+    """The factors of a layer's inner products."""
+
+    values: Float[Tensor, "rows 1 ranks"]  # of all blocks
+    own: Float[Tensor, "rows 1 one"]  # of each row's only block
+    blocks: Int[Tensor, " rows"] | None  # each row's only block; `None` where one has several
 
 
 class AdapterBank:
@@ -184,7 +188,7 @@ class AdapterBank:
             own = by_block.gather(1, blocks.unsqueeze(1)).unsqueeze(1).to(layer.down)
             every = by_block.repeat_interleave(ranks, dim=1).unsqueeze(1).to(layer.down)
             is_alone = has_one and len(set(ranks.tolist())) == 1
-            scales[key] = every, own, blocks.to(own.device) if is_alone else None
+            scales[key] = _Scales(every, own, blocks.to(own.device) if is_alone else None)
         return scales
 
     def _spread(
@@ -194,24 +198,24 @@ class AdapterBank:
 
     def _hook(self, layer: _Layer):
         def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            scales = self._scales.get((layer.signature, layer.is_head))
-            if scales is None:
+            scale = self._scales.get((layer.signature, layer.is_head))
+            if scale is None:
                 return None
-            source, (every, alone, blocks) = args[0], scales
+            source = args[0]
             if layer.is_head and self._sequences is not None:
                 source = source.index_select(0, self._sequences)
             shape = output.shape
             if source.ndim != 3:  # some models pass all tokens in one axis, or heads in one more
-                by_row = (len(every), -1)
+                by_row = (len(scale.values), -1)
                 source = source.reshape(*by_row, source.shape[-1])
                 output = output.reshape(*by_row, shape[-1])
             n_blocks = len(layer.signature)
-            if blocks is not None and (source.shape[1] > 1 or len(source) <= n_blocks):
+            if scale.blocks is not None and (source.shape[1] > 1 or len(source) <= n_blocks):
                 own = (n_blocks, -1)  # [rows, rank, d] below
-                down = layer.down.view(*own, layer.down.shape[1]).index_select(0, blocks)
-                up = layer.up.view(*own, layer.up.shape[1]).index_select(0, blocks)
-                return torch.baddbmm(output, (source @ down.mT) * alone, up).view(shape)
-            inner = nn.functional.linear(source, layer.down) * every  # [rows, seq, ranks]
+                down = layer.down.view(*own, layer.down.shape[1]).index_select(0, scale.blocks)
+                up = layer.up.view(*own, layer.up.shape[1]).index_select(0, scale.blocks)
+                return torch.baddbmm(output, (source @ down.mT) * scale.own, up).view(shape)
+            inner = nn.functional.linear(source, layer.down) * scale.values  # [rows, seq, ranks]
             flat = torch.addmm(output.flatten(0, 1), inner.flatten(0, 1), layer.up)
             return flat.view(shape)
 
