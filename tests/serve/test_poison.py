@@ -1,6 +1,7 @@
 """Requests that break: each ends alone with a sentence, and everybody else has an answer."""
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from palate.library.library import Library
 
 POISON = "~~~"  # no answer says it by chance
 N_REQUESTS = 50
+N_WAITING = 40  # of these, before the engine begins
+SECONDS = 5.0
 CHAT = "/v1/chat/completions"
 
 
@@ -112,7 +115,16 @@ def test_one_poisoned_request_in_fifty_harms_no_other(
         response = web.post(CHAT, json={**asked, "palate": known})
         return response.status_code, response.text
 
-    with CONTEXTS[kind](opened), ThreadPoolExecutor(16) as pool:
+    worker = web.app.state.served.worker  # type: ignore[attr-defined]
+
+    def hold() -> None:
+        """Keep the engine until requests wait, so that the poisoned one is batched with others."""
+        deadline = time.monotonic() + SECONDS
+        while worker._n_pending < N_WAITING and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    with CONTEXTS[kind](opened), ThreadPoolExecutor(N_REQUESTS) as pool:
+        worker._commands.put(hold)
         results = list(pool.map(post, range(N_REQUESTS)))
     status, body = results.pop(N_REQUESTS // 2)
     assert status == 400
