@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fakes import save_tiny_gpt2, save_tiny_llama
 from palate.models.load import Base, load_base
-from palate.models.reach import reach_of
+from palate.models.reach import is_adaptable, reach_of
 
 IDS = torch.tensor([[5, 9, 2, 7]])
 
@@ -47,3 +47,24 @@ def test_a_layer_of_an_unknown_name_is_taken_to_reach_the_cache(tmp_path: Path) 
     assert reach_of(base.model, ["model.layers.1.self_attn.kv_b_proj"]) == {
         "model.layers.1.self_attn.kv_b_proj": "cache"
     }
+
+
+class Gate(nn.Linear):
+    """As PhiMoE's router: a linear layer by its base, which returns something else."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "module", "is_one"),
+    [
+        ("model.layers.0.mlp.up_proj", nn.Linear(2, 2), True),
+        ("transformer.h.0.mlp.c_fc", Conv1D(2, 2), True),
+        ("model.layers.0.mlp.gate", Gate(2, 2), False),
+        ("model.layers.0.mlp.router.layer", nn.Linear(2, 2), False),
+        ("model.layers.0.mlp.experts.3.up_proj", nn.Linear(2, 2), False),
+        ("model.layers.0.norm", nn.LayerNorm(2), False),
+    ],
+)
+def test_only_plain_layers_that_every_token_passes_are_adapted(
+    layer: str, module: nn.Module, is_one: bool
+) -> None:
+    assert is_adaptable(layer, module) is is_one
