@@ -1,5 +1,6 @@
 """A server's parts are put together from a library and a database."""
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,16 @@ def test_options_of_another_kind_are_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=sentence):
         opened.serve(**{"store": tmp_path / "users.db", **options})
+
+
+@pytest.mark.parametrize("name", ["portfolio.json", "soup.json", "methods.json"])
+def test_a_server_does_not_begin_with_a_broken_part(
+    name: str, tiny_library: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(tiny_library, tmp_path / "library") / name
+    path.write_text("[]")
+    library = Library.load(tmp_path / "library")
+    with pytest.raises(FormatError) as caught:
+        assemble(library, ServeSettings(), database=str(tmp_path / "users.db"))
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "users.db").exists()

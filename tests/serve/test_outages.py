@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def test_a_locked_database_is_not_ready_and_holds_up_nobody_who_does_not_write(
         assert web.post(CHAT, json=TALK).status_code == 200
     assert web.get("/ready").status_code == 200
     assert web.post("/v1/users", json={"user": "ana"}).status_code == 201
+
+
+def test_many_who_wait_to_write_hold_up_nobody_who_reads(web: TestClient) -> None:
+    assert web.post("/v1/users", json={"user": "reader"}).status_code == 201
+    with locked(file_of(web)), ThreadPoolExecutor(20) as pool:
+        names = [{"user": f"writer-{k}"} for k in range(20)]
+        writers = [pool.submit(web.post, "/v1/users", json=name) for name in names]
+        time.sleep(0.3)
+        assert seconds(lambda: web.get("/v1/users/reader").status_code, 200) < 0.6
+        assert {writer.result().status_code for writer in writers} == {503}
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
