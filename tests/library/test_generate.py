@@ -136,3 +136,22 @@ def test_another_base_is_refused_naming_both(tiny_library: Path, tmp_path: Path)
         Library.load(tiny_library, base=str(other))
     with pytest.raises(InvalidInputError, match="does not exist"):
         Library.load(tiny_library, base=str(tmp_path / "nowhere"))
+
+
+def test_conversations_of_a_file_are_scored_as_they_are_served(
+    opened: Library, tmp_path: Path
+) -> None:
+    talk = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}]
+    rows = [
+        {"prompt": talk, "answer": " So."},
+        {"prompt": talk, "completion": [{"role": "assistant", "content": " So."}]},
+    ]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scored = score_file(opened, path, method="base").rows
+    served = opened.score(talk, " So.", method="base")
+    assert [row["log_prob"] for row in scored] == pytest.approx([served.log_prob] * 2)
+    assert [sorted(row)[:2] for row in scored] == [
+        ["answer", "log_prob"],
+        ["completion", "log_prob"],
+    ]

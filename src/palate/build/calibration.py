@@ -107,9 +107,7 @@ class Calibration:
         self, *, on_answers: Callable[[int], None]
     ) -> Float[ndarray, "prompts objectives"]:
         """`[prompts, objectives]`: mean rewards of several answers of the base to each prompt."""
-        decisions = [
-            self.library.decide(messages_of(prompt), method="base") for prompt in self.prompts
-        ]
+        decisions = [self.library.decide(p, method="base") for p in map(messages_of, self.prompts)]
         copies = [
             replace(self, seed=derive_seed(self.seed, "base", copy)) for copy in range(N_BASE)
         ]
@@ -253,10 +251,8 @@ def _decisions(
     known = Known(preference=shares)
     try:
         return [
-            work.library.decide(
-                messages_of(prompt), known, method=method, n_candidates=n_candidates
-            )
-            for prompt in work.prompts
+            work.library.decide(prompt, known, method=method, n_candidates=n_candidates)
+            for prompt in map(messages_of, work.prompts)
         ]
     except InvalidInputError:
         return None

@@ -92,9 +92,7 @@ def measure_strength(
     names = library.manifest.objective_names
     blends = _preferences(len(names), seed=seed)
     alone = dict(zip(names, np.eye(len(names)), strict=True))
-    own = work.answers(
-        [library.decide(messages_of(prompt), method="base") for prompt in work.places(1)]
-    )
+    own = work.answers([library.decide(p, method="base") for p in map(messages_of, work.places(1))])
     threshold = float(np.quantile(work.least_log_probs(own), QUANTILE))
     base = work.wholeness(own, threshold=threshold)
     rows: dict[float, dict[str, Wholeness]] = {}

@@ -108,12 +108,10 @@ class Context:
     ) -> list[float]:
         """Natural logarithm of the probability of each answer under the base, unprompted."""
         library = self.library
+        read = [library.format(messages_of(prompt)) for prompt in prompts]
         items = [
-            Scored(
-                tuple(encode_prompt(library.base, library.format(messages_of(prompt)))),
-                tuple(answer),
-            )
-            for prompt, answer in zip(prompts, tokens, strict=True)
+            Scored(tuple(encode_prompt(library.base, text)), tuple(answer))
+            for text, answer in zip(read, tokens, strict=True)
         ]
         return total_log_probs(library, reference_plan(n_experts=library.bank.n_experts), items)
 

@@ -140,22 +140,16 @@ def _neutral(context: Context) -> list[Scored]:
     if not pairs:
         plan = reference_plan(n_experts=library.bank.n_experts)
         prompts = context.task.prompts[:N_NEUTRAL]
-        requests = [
-            Request(
-                library.format(messages_of(prompt)),
-                plan,
-                context.sampling,
-                context.answer_seed("", prompt, 99),
-            )
-            for prompt in prompts
-        ]
+        read = [library.format(messages_of(prompt)) for prompt in prompts]
+        seeds = [context.answer_seed("", prompt, 99) for prompt in prompts]
+        requests = [Request(t, plan, context.sampling, s) for t, s in zip(read, seeds, strict=True)]
         answers = library.engine.generate(requests)
         pairs = [(prompt, a.text) for prompt, a in zip(prompts, answers, strict=True)]
     items: list[Scored] = []
     for prompt, text in pairs:
-        read = library.format(messages_of(prompt))
-        answer = encode_answer(library.base, read, text, is_ended=True)
-        items.append(Scored(tuple(encode_prompt(library.base, read)), tuple(answer)))
+        asked = library.format(messages_of(prompt))
+        answer = encode_answer(library.base, asked, text, is_ended=True)
+        items.append(Scored(tuple(encode_prompt(library.base, asked)), tuple(answer)))
     return items
 
 

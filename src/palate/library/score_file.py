@@ -55,10 +55,8 @@ def score_file(
         raise InvalidInputError(
             f"The file of answers {str(path)!r} is empty; give at least one row."
         )
-    fields = [
-        "answer" if "completion" not in row and "answer" in row else "completion" for row in rows
-    ]
-    pairs = [texts_of(r, f, place=place) for r, f, place in zip(rows, fields, places, strict=True)]
+    named = [{"completion": row["answer"], **row} if "answer" in row else row for row in rows]
+    pairs = [texts_of(r, "completion", place=place) for r, place in zip(named, places, strict=True)]
     decisions = [library.decide(messages_of(text), known, method=method) for text, _ in pairs]
     scores = score_all(library, decisions, [text for _, text in pairs], is_ended=is_ended)
     scored = [

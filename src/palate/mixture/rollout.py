@@ -53,9 +53,8 @@ class Task:
         prompts = generator.integers(len(self.prompts), size=n_pairs)
         combinations = generator.integers(len(self.combinations), size=n_pairs)
         places = zip(prompts.repeat(2).tolist(), combinations.repeat(2).tolist(), strict=True)
-        return [
-            MixtureRequest(messages_of(self.prompts[p]), self.combinations[c]) for p, c in places
-        ]
+        read = [*map(messages_of, self.prompts)]
+        return [MixtureRequest(read[p], self.combinations[c]) for p, c in places]
 
 
 @dataclass(frozen=True, eq=False)
