@@ -16,7 +16,7 @@ Deviations from the papers:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,11 @@ from palate.core.progress import progress_of
 from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.types import Objective
-from palate.evaluate.rivals import derived_library
+from palate.engine.bank import AdapterBank
 from palate.library.controller import strengths_for, wording_of
+from palate.library.folder import LibraryFolder
 from palate.library.library import Library
+from palate.library.manifest import ExpertRecord
 from palate.library.rewards import library_rewards
 from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.adapter import load_adapter
@@ -115,20 +117,20 @@ class Conditioned:
 
 
 def conditioned_library(library: Library, folder: Path) -> Library:
-    """The library of one policy trained with the preference in the prompt.
+    """The library of one policy trained with the preference in the prompt, nowhere on disk.
 
     Args:
         library: Whose base and objectives it has.
         folder: From `train_morl`.
     """
-    n_objectives = len(library.manifest.objective_names)
-    even = (1.0 / n_objectives,) * n_objectives
-    return derived_library(
-        library,
-        {CONDITIONED: load_adapter(folder)},
-        {CONDITIONED: even},
-        key=hash_files([folder / PARAMETERS]),
-    )
+    objectives = library.manifest.objective_names
+    even = (1.0 / len(objectives),) * len(objectives)
+    key = hash_files([folder / PARAMETERS])
+    record = ExpertRecord(Anchor(CONDITIONED, objectives, even), key=key, files={})
+    manifest = replace(library.manifest, experts=(record,), controller=None)
+    files = LibraryFolder(library.files.folder / "derived", manifest)
+    bank = AdapterBank(library.base, {CONDITIONED: load_adapter(folder)})
+    return Library(files, library.base, bank)
 
 
 def fair_share(opened: Library, everything: Sequence[MixtureRequest]) -> list[MixtureRequest]:
