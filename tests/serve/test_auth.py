@@ -140,6 +140,12 @@ def test_an_erasure_drops_what_is_cached_of_the_tenants_prompts(guarded: TestCli
             break
         time.sleep(0.05)
     assert 0 < cache.n_tokens <= before  # the other tenant's
+    usages = [
+        guarded.post(CHAT, json=talk, headers=as_(guarded, "admin")).json()["usage"]
+        for _ in range(2)
+    ]
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in usages]
+    assert cached[0] == 0 < cached[1]  # from then on prompts are cached again
 
 
 def test_a_public_address_needs_keys() -> None:
