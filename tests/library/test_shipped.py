@@ -22,5 +22,5 @@ def test_a_folder_of_the_same_name_goes_before(tmp_path: Path, monkeypatch) -> N
 def test_shipped_libraries_are_small() -> None:
     for name in SHIPPED:
         sizes = [path.stat().st_size for path in library_folder(name).rglob("*") if path.is_file()]
-        assert max(sizes) <= 4 * 2**20
-        assert sum(sizes) <= 40 * 2**20
+        assert max(sizes) <= 4_000_000
+        assert sum(sizes) <= 40_000_000
