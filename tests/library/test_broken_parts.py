@@ -43,7 +43,7 @@ DEFAULTS = re.compile(
 )
 # peft's that loading does not use, and the grid's points, which follow from its denominator
 UNREAD = re.compile(r"lora_dropout|qalora_group_size|^r$|^preferences(\.|$)")
-SECONDS = 1.0
+SECONDS = 1.0  # of processor time, since the machine may be busy
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +166,12 @@ def _is_optional(name: str, damage: str, place: str) -> bool:
 
 def _fault(folder: Path, base: Base, path: Path) -> str | None:
     """What is wrong with how the library is refused."""
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         _open(folder, base)
     except PalateError as error:
         is_named = str(path) in str(error) and "\n" not in str(error)
-        is_fast = time.perf_counter() - started < SECONDS
+        is_fast = time.process_time() - started < SECONDS
         return None if is_named and is_fast else f"does not name the file at once: {error}"
     except Exception as error:  # noqa: BLE001  a traceback is what is looked for
         return repr(error)

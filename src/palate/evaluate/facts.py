@@ -147,9 +147,9 @@ def _neutral(context: Context) -> list[Scored]:
         pairs = [(prompt, a.text) for prompt, a in zip(prompts, answers, strict=True)]
     items: list[Scored] = []
     for prompt, text in pairs:
-        asked = library.format(messages_of(prompt))
-        answer = encode_answer(library.base, asked, text, is_ended=True)
-        items.append(Scored(tuple(encode_prompt(library.base, asked)), tuple(answer)))
+        formatted = library.format(messages_of(prompt))
+        answer = encode_answer(library.base, formatted, text, is_ended=True)
+        items.append(Scored(tuple(encode_prompt(library.base, formatted)), tuple(answer)))
     return items
 
 
