@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from benchmarks.peers import (
@@ -39,15 +40,15 @@ GATE = 1e-5  # largest difference of logits to the dense model, float32
 class BankBenchSettings(Settings):
     """Sizes of the race; the defaults are a Llama of 26 M parameters."""
 
-    hidden: int = 512
-    intermediate: int = 1376
-    n_layers: int = 8
-    vocab: int = 1024
-    n_users: int = 16
-    n_experts: int = 8
-    rank: int = 16
-    context_tokens: int = 64
-    n_repeats: int = 15
+    hidden: int = Field(default=512, ge=64, multiple_of=64)
+    intermediate: int = Field(default=1376, ge=1)
+    n_layers: int = Field(default=8, ge=1)
+    vocab: int = Field(default=1024, ge=2)
+    n_users: int = Field(default=16, ge=1)
+    n_experts: int = Field(default=8, ge=1)
+    rank: int = Field(default=16, ge=1)
+    context_tokens: int = Field(default=64, ge=1)
+    n_repeats: int = Field(default=15, ge=1)
     seed: int = 0
 
 

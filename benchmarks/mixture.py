@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from benchmarks.peers import Cache, LlamaSize, PeftUsers, random_adapters, random_base
@@ -37,15 +38,15 @@ GATE = 1e-4  # nats, largest difference of a token's log-probability to the dens
 class MixtureBenchSettings(Settings):
     """Sizes of the race; the defaults are a Llama of 26 M parameters."""
 
-    hidden: int = 512
-    intermediate: int = 1376
-    n_layers: int = 8
-    vocab: int = 1024
-    n_experts: int = 8
-    rank: int = 16
-    context_tokens: int = 64
-    gate_tokens: int = 256
-    n_repeats: int = 15
+    hidden: int = Field(default=512, ge=64, multiple_of=64)
+    intermediate: int = Field(default=1376, ge=1)
+    n_layers: int = Field(default=8, ge=1)
+    vocab: int = Field(default=1024, ge=2)
+    n_experts: int = Field(default=8, ge=1)
+    rank: int = Field(default=16, ge=1)
+    context_tokens: int = Field(default=64, ge=1)
+    gate_tokens: int = Field(default=256, ge=1)
+    n_repeats: int = Field(default=15, ge=1)
     seed: int = 0
 
 

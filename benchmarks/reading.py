@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from rich.console import Console
 
 from benchmarks.peers import Cache, LlamaSize, random_adapters, random_base
@@ -43,19 +44,19 @@ TOGETHER = 10**9  # tokens that another pass would have to save: never
 class ReadingBenchSettings(Settings):
     """Sizes of the races; the defaults are a Llama of 26 M parameters."""
 
-    hidden: int = 512
-    intermediate: int = 1376
-    n_layers: int = 8
-    vocab: int = 1024
-    n_experts: int = 8
-    rank: int = 16
-    long_tokens: int = 1024
-    new_tokens: int = 24
-    short_tokens: int = 24
-    n_users: int = 8
-    n_long_rows: int = 32
-    part_tokens: int = 128
-    n_repeats: int = 15
+    hidden: int = Field(default=512, ge=64, multiple_of=64)
+    intermediate: int = Field(default=1376, ge=1)
+    n_layers: int = Field(default=8, ge=1)
+    vocab: int = Field(default=1024, ge=2)
+    n_experts: int = Field(default=8, ge=1)
+    rank: int = Field(default=16, ge=1)
+    long_tokens: int = Field(default=1024, ge=1)
+    new_tokens: int = Field(default=24, ge=1)
+    short_tokens: int = Field(default=24, ge=1)
+    n_users: int = Field(default=8, ge=1)
+    n_long_rows: int = Field(default=32, ge=1)
+    part_tokens: int = Field(default=128, ge=1)
+    n_repeats: int = Field(default=15, ge=1)
     seed: int = 0
 
 
