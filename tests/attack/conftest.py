@@ -68,6 +68,7 @@ class Honest:
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     ratio: float = 0.0  # of the 95th percentile to that without an attack
+    n_quiet: int = 0  # requests without an attack, in about the same time
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request, timed."""
@@ -112,6 +113,7 @@ class Arena:
             yield honest
         with self._asking(quiet, is_named=is_named):
             time.sleep(QUIET_SECONDS)
+        honest.n_quiet = len(quiet.seconds)
         honest.ratio = honest.percentile(95) / quiet.percentile(95)
         self.lines.append(
             f"{name:28s} {len(honest.seconds):6d} {len(honest.failed):6d} "
