@@ -2,11 +2,11 @@
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -36,7 +36,7 @@ class ServerProcess:
         library: What it serves.
         database: URL or path.
         settings: `key=value` each.
-        log: Where its log goes.
+        log: Where its log goes; not kept where absent.
         port: Where it listens; the same after a restart.
         words: Of the command that serves, with options of its own.
     """
@@ -59,18 +59,20 @@ class ServerProcess:
         command += [str(self.library), "--database", self.database, "--port", str(self.port)]
         for setting in self.settings:
             command += ["--set", setting]
-        with (self.log or Path(os.devnull)).open("ab") as log:
+        with self.log.open("a+b") if self.log else tempfile.TemporaryFile() as log:
             self._process = subprocess.Popen(command, stderr=log, stdout=log)  # noqa: S603  our own
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise CheckFailedError(
-                    f"The server ended with exit code {self._process.returncode}; see its log."
-                )
-            with suppress(OSError):
-                if self.call("GET", "/ready")[0] == 200:
-                    return
-            time.sleep(RETRY_SECONDS)
+            deadline = time.monotonic() + START_SECONDS
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    log.seek(0)
+                    last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+                    raise CheckFailedError(
+                        f"The server ended with exit code {self._process.returncode}: {last}"
+                    )
+                with suppress(OSError):
+                    if self.call("GET", "/ready")[0] == 200:
+                        return
+                time.sleep(RETRY_SECONDS)
         raise CheckFailedError(f"The server was not ready within {START_SECONDS:.0f} seconds.")
 
     @property
