@@ -1,6 +1,6 @@
 """palate's adaptive search beside optimistic linear support, on the problems that `peer.py` ran.
 
-    python benchmarks/linear_support/compare.py peer.json
+    python -m benchmarks.linear_support.compare peer.json
 
 Three questions: with the corner rule alone, does palate ask for the same preferences? How many
 policies does each make until it believes that nobody loses more than the tolerance? And what do

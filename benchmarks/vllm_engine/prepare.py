@@ -1,13 +1,12 @@
 """Write what the comparison of the two engines needs: a library and its twin for vLLM.
 
-    python benchmarks/vllm_engine/prepare.py BASE OUT
+    python -m benchmarks.vllm_engine.prepare BASE OUT
 
 OUT/library is a library of three experts on BASE (random adapters of ranks 8, 8 and 4, large enough
 to change greedy answers); OUT/wide/base and OUT/wide/experts are the same models with heads of 32,
 which vLLM's attention on the CPU needs.
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -18,6 +17,7 @@ from palate.library.manifest import ExpertRecord, Manifest
 from palate.models.adapter import Factor, save_adapter
 from palate.models.load import load_base
 from palate.training.anchors import Anchor
+from research.command_line import run
 from research.serving.widen import widen_adapters, widen_base
 
 EXPERTS = {"bright": (8, 16.0), "short": (8, 8.0), "gentle": (4, 6.0)}  # rank, lora_alpha
@@ -27,6 +27,7 @@ HEAD = 32
 
 
 def main(base_folder: Path, out: Path) -> None:
+    """Make the library and the rewritten base and experts of the comparison."""
     base = load_base(base_folder)
     record = BaseRecord(base.path, None, base.fingerprint, base.tokenizer_fingerprint)
     objectives = tuple(Objective(name) for name in EXPERTS)
@@ -68,4 +69,4 @@ def _fill(target: Path, adapter: dict[str, Factor], base_path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    run(main)

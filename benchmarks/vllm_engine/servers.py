@@ -1,6 +1,6 @@
 """The same requests through two servers of palate: one that answers itself, one on a vLLM.
 
-    python benchmarks/vllm_engine/servers.py WORK URL [--n N] [--engine-set KEY=VALUE ...]
+    python -m benchmarks.vllm_engine.servers WORK URL [--n N] [--engine-set KEY=VALUE ...]
         [--users P] [--replicas R --database postgresql://...]
 
 WORK is the folder that prepare.py wrote, URL its vLLM. Starts both servers as processes, and sends
@@ -10,9 +10,7 @@ Ray, and a PostgreSQL without users. Prints JSON, one row a method. Exit code 1 
 that says to be exact has another text, or a request fails.
 """
 
-import argparse
 import json
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,13 +18,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from openai import OpenAI
 
+from palate.core.errors import CheckFailedError
 from palate.metrics.intervals import wilson_interval
 from palate.serve.replicas import REPLICA
+from research.command_line import run
 from research.serving.server_process import FREE, ServerProcess
 
 OPENINGS = (
@@ -129,41 +130,42 @@ def compare(local: str, remote: str, n: int, users: int) -> dict[str, Any]:
     }
 
 
-def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("url")
-    parser.add_argument("--n", type=int, default=60)
-    parser.add_argument("--users", type=int, default=1, help="who ask at the same time")
-    parser.add_argument("--replicas", type=int, default=0)
-    parser.add_argument("--database", default="", help="of the replicas")
-    parser.add_argument("--engine-set", action="append", default=[])
-    given = parser.parse_args(words)
-    words = ["serve", "--replicas", str(given.replicas)] if given.replicas else ["serve"]
-    options = [*words, "--engine", "vllm", "--url", given.url]
-    options += ["--adapters", str(given.work / "wide/experts")]
+def main(  # noqa: PLR0913  a command with its options
+    work: Path,
+    url: str,
+    n: int = 60,
+    users: Annotated[int, typer.Option(help="Who ask at the same time.")] = 1,
+    replicas: int = 0,
+    database: Annotated[str, typer.Option(help="Of the replicas.")] = "",
+    engine_set: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeatable.")] = None,
+) -> None:
+    """The same completions of two servers, one of them on a running vLLM."""
+    words = ["serve", "--replicas", str(replicas)] if replicas else ["serve"]
+    options = [*words, "--engine", "vllm", "--url", url]
+    options += ["--adapters", str(work / "wide/experts")]
     with tempfile.TemporaryDirectory() as folder:
-        settings = [f"adapters_folder={folder}/adapters", "max_lora_rank=32", *given.engine_set]
+        settings = [f"adapters_folder={folder}/adapters", "max_lora_rank=32", *(engine_set or [])]
         for setting in settings:
             options += ["--engine-set", setting]
         servers = [
-            ServerProcess(given.work / "library", database, FREE, words=how)
-            for database, how in (
+            ServerProcess(work / "library", store, FREE, words=how)
+            for store, how in (
                 (f"{folder}/own.db", ["serve"]),
-                (given.database or f"{folder}/other.db", options),
+                (database or f"{folder}/other.db", options),
             )
         ]
         try:
             for server in servers:
                 server.start()
             urls = [f"http://127.0.0.1:{server.port}" for server in servers]
-            result = compare(urls[0], urls[1], given.n, given.users)
+            result = compare(urls[0], urls[1], n, users)
         finally:
             for server in servers:
                 server.stop()
     print(json.dumps(result, indent=1))
-    return int(result["equal"] < result["exact"])
+    if result["equal"] < result["exact"]:
+        raise CheckFailedError("Exact answers of the two servers differ.")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

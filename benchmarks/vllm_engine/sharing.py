@@ -1,6 +1,6 @@
 """Two engines at work on one vLLM, as two processes are: does one unload what the other needs?
 
-    python benchmarks/vllm_engine/sharing.py WORK URL [--n N] [--engine-set KEY=VALUE ...]
+    python -m benchmarks.vllm_engine.sharing WORK URL [--n N] [--engine-set KEY=VALUE ...]
 
 WORK is the folder that prepare.py wrote, URL its vLLM. Two threads on each engine ask for N rounds
 of greedy soups, in orders of their own, with so few adapters that nearly every answer loads one.
@@ -8,25 +8,26 @@ Prints what came of it as JSON; exit code 1 where an answer failed or has other 
 process.
 """
 
-import argparse
 import json
-import sys
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from palate import Library
-from palate.core.errors import PalateError
+from palate.core.errors import CheckFailedError, PalateError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import load_settings
 from palate.engine.vllm.client import VllmSettings
 from palate.engine.vllm.engine import VllmEngine, connect, expert_folders_in
+from research.command_line import run
 
 SOUPS = [(0.05 * k, 0.5, -0.25) for k in range(1, 7)]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=20)
@@ -48,23 +49,23 @@ def ask(own: list[tuple[int, ...]], n: int, engine: VllmEngine, seed: int) -> Co
     return result
 
 
-def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("url")
-    parser.add_argument("--n", type=int, default=2)
-    parser.add_argument("--engine-set", action="append", default=[])
-    given = parser.parse_args(words)
-    opened = Library.load(given.work / "library")
+def main(
+    work: Path,
+    url: str,
+    n: int = 2,
+    engine_set: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeatable.")] = None,
+) -> None:
+    """Two engines at once on one vLLM, against the engine in this process."""
+    opened = Library.load(work / "library")
     own = [opened.engine.generate([request])[0].tokens for request in REQUESTS]
     with tempfile.TemporaryDirectory() as folder:
-        said = [f"url={given.url}", f"adapters_folder={folder}", "n_retries=0", *USE]
-        settings = load_settings(VllmSettings, overrides=[*said, *given.engine_set])
-        experts = expert_folders_in(given.work / "wide/experts")
+        said = [f"url={url}", f"adapters_folder={folder}", "n_retries=0", *USE]
+        settings = load_settings(VllmSettings, overrides=[*said, *(engine_set or [])])
+        experts = expert_folders_in(work / "wide/experts")
         engines = [connect(settings, opened.base, experts) for _ in range(2)]
         started = time.monotonic()
         with ThreadPoolExecutor(4) as threads:
-            turns = threads.map(partial(ask, own, given.n), engines * 2, range(4))
+            turns = threads.map(partial(ask, own, n), engines * 2, range(4))
             result = sum(turns, Counter[str]())
         caches = [engine.context.cache for engine in engines]
         shown = {
@@ -76,8 +77,9 @@ def main(words: list[str]) -> int:
         for engine in engines:
             engine.close()
     print(json.dumps(shown))
-    return int(set(result) != {"equal"})
+    if set(result) != {"equal"}:
+        raise CheckFailedError("Not every answer equals that of the engine in this process.")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

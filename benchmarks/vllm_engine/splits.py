@@ -1,18 +1,19 @@
 """Six output soups at once through a vLLM that was started so that it splits groups.
 
-    python benchmarks/vllm_engine/splits.py WORK URL
+    python -m benchmarks.vllm_engine.splits WORK URL
 
 WORK is the folder that prepare.py wrote, URL its vLLM with the plugin. Prints one line an answer:
 its status, and whether its text is that of a server in this process or how its group ended. Exit
 code 1 where an answer of status 200 has another text.
 """
 
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from palate.core.errors import CheckFailedError
+from research.command_line import run
 from research.serving.server_process import FREE, ServerProcess
 
 PROMPTS = ("Once upon a time", "Tom and his dog", "Ben was sad", "The sun", "Mia found", "One day")
@@ -29,7 +30,8 @@ def bodies() -> list[dict[str, Any]]:
     return [{**same, "prompt": prompt} for prompt in PROMPTS]
 
 
-def main(work: Path, url: str) -> int:
+def main(work: Path, url: str) -> None:
+    """Six long completions at once of two servers, one of them on a running vLLM."""
     n_wrong = 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(PROMPTS)) as threads:
         words = ["serve", "--engine", "vllm", "--url", url, "--no-rates"]
@@ -55,8 +57,9 @@ def main(work: Path, url: str) -> int:
         n_wrong += status == 200 and not is_same
         said = "the same text" if is_same else "ANOTHER TEXT"
         print(status, said if status == 200 else result["error"]["message"])
-    return int(n_wrong > 0)
+    if n_wrong:
+        raise CheckFailedError(f"{n_wrong} answers have another text.")
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    run(main)
