@@ -45,6 +45,13 @@ def test_what_was_saved_is_loaded(basis, tmp_path):
     assert loaded.effective_rank == basis.effective_rank
 
 
+def test_a_file_that_counts_users_by_the_old_name_is_read(basis, tmp_path):
+    path = tmp_path / "soup.json"
+    save_basis(path, basis)
+    path.write_text(path.read_text().replace('"n_users"', '"n_people"'))
+    assert load_basis(path).prior.n_observations == 50
+
+
 def test_features_are_scaled_and_coefficients_scaled_back(basis):
     ratios = np.array([[3.0, 1.0], [-1.0, 2.0]])
     features = basis.features(ratios)

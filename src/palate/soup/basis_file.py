@@ -156,7 +156,7 @@ def _parse(content: JsonObject) -> SoupBasis:
         prior=Belief(
             np.array(prior["mean"], dtype=np.float64),
             np.array(prior["covariance"], dtype=np.float64),
-            int(prior["n_users"]),
+            int(prior["n_users"] if "n_users" in prior else prior["n_people"]),  # its old name
             float(prior["gain"]),
         ),
         floor=None if floor is None else (str(floor[0]), float(floor[1])),
