@@ -64,6 +64,7 @@ class AdapterBank:
         """
         self.names: tuple[str, ...] = tuple(adapters)
         self._scales: dict[tuple[Signature, bool], _Scales] = {}
+        self._latest: tuple[object, dict[tuple[Signature, bool], _Scales]] = None, {}
         self._sequences: Int[Tensor, " rows"] | None = None
         self._device = base.device
         self._handles: list[RemovableHandle] = []
@@ -151,7 +152,10 @@ class AdapterBank:
         self._sequences = (
             None if sequences is None else torch.tensor(sequences, device=self._device)
         )
-        self._scales = self._scales_for(matrix, sequences)
+        key = (matrix.shape, matrix.cpu().numpy().tobytes(), tuple(sequences or ()))
+        if key != self._latest[0]:  # a running batch asks for the same at every step
+            self._latest = key, self._scales_for(matrix, sequences)
+        self._scales = self._latest[1]
         try:
             yield
         finally:
