@@ -28,28 +28,20 @@ from benchmarks.peers import (
     random_base,
 )
 from benchmarks.show import show_race
-from benchmarks.timing import Timing, race
+from benchmarks.timing import RaceSettings, Timing, race
 from palate.core.errors import CheckFailedError
-from palate.core.settings import Settings, load_settings
+from palate.core.settings import load_settings
 from palate.engine.bank import AdapterBank
 from research.command_line import IsJson, Overrides, run
 
 GATE = 1e-5  # largest difference of logits to the dense model, float32
 
 
-class BankBenchSettings(Settings):
+class BankBenchSettings(RaceSettings):
     """Sizes of the race; the defaults are a Llama of 26 M parameters."""
 
-    hidden: int = Field(default=512, ge=64, multiple_of=64)
-    intermediate: int = Field(default=1376, ge=1)
-    n_layers: int = Field(default=8, ge=1)
-    vocab: int = Field(default=1024, ge=2)
     n_users: int = Field(default=16, ge=1)
-    n_experts: int = Field(default=8, ge=1)
-    rank: int = Field(default=16, ge=1)
     context_tokens: int = Field(default=64, ge=1)
-    n_repeats: int = Field(default=15, ge=1)
-    seed: int = 0
 
 
 @dataclass(frozen=True)

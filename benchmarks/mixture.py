@@ -19,11 +19,11 @@ from torch import Tensor
 
 from benchmarks.peers import Cache, LlamaSize, PeftUsers, random_adapters, random_base
 from benchmarks.show import show_race
-from benchmarks.timing import Timing, race
+from benchmarks.timing import RaceSettings, Timing, race
 from palate.core.errors import CheckFailedError
 from palate.core.plan import Plan, mixture_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
-from palate.core.settings import Settings, load_settings
+from palate.core.settings import load_settings
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.engine.pool import RowMap, pool_log_probs
@@ -35,19 +35,11 @@ ALONE, HEAD_ROWS = "base alone, one row", "experts on the head, one pass"
 GATE = 1e-4  # nats, largest difference of a token's log-probability to the dense experts'
 
 
-class MixtureBenchSettings(Settings):
+class MixtureBenchSettings(RaceSettings):
     """Sizes of the race; the defaults are a Llama of 26 M parameters."""
 
-    hidden: int = Field(default=512, ge=64, multiple_of=64)
-    intermediate: int = Field(default=1376, ge=1)
-    n_layers: int = Field(default=8, ge=1)
-    vocab: int = Field(default=1024, ge=2)
-    n_experts: int = Field(default=8, ge=1)
-    rank: int = Field(default=16, ge=1)
     context_tokens: int = Field(default=64, ge=1)
     gate_tokens: int = Field(default=256, ge=1)
-    n_repeats: int = Field(default=15, ge=1)
-    seed: int = 0
 
 
 @dataclass(frozen=True)

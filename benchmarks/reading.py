@@ -23,11 +23,11 @@ from rich.console import Console
 
 from benchmarks.peers import Cache, LlamaSize, random_adapters, random_base
 from benchmarks.show import show_race
-from benchmarks.timing import Timing, race
+from benchmarks.timing import RaceSettings, Timing, race
 from palate.core.errors import CheckFailedError
 from palate.core.plan import Plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
-from palate.core.settings import Settings, load_settings
+from palate.core.settings import load_settings
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.engine.local import LocalSession as Session
@@ -41,23 +41,15 @@ GATE = 1e-4  # nats, largest difference of a token's log-probability
 TOGETHER = 10**9  # tokens that another pass would have to save: never
 
 
-class ReadingBenchSettings(Settings):
+class ReadingBenchSettings(RaceSettings):
     """Sizes of the races; the defaults are a Llama of 26 M parameters."""
 
-    hidden: int = Field(default=512, ge=64, multiple_of=64)
-    intermediate: int = Field(default=1376, ge=1)
-    n_layers: int = Field(default=8, ge=1)
-    vocab: int = Field(default=1024, ge=2)
-    n_experts: int = Field(default=8, ge=1)
-    rank: int = Field(default=16, ge=1)
     long_tokens: int = Field(default=1024, ge=1)
     new_tokens: int = Field(default=24, ge=1)
     short_tokens: int = Field(default=24, ge=1)
     n_users: int = Field(default=8, ge=1)
     n_long_rows: int = Field(default=32, ge=1)
     part_tokens: int = Field(default=128, ge=1)
-    n_repeats: int = Field(default=15, ge=1)
-    seed: int = 0
 
 
 @dataclass(frozen=True)

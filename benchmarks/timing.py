@@ -10,10 +10,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from palate.core.errors import InvalidInputError
+from palate.core.settings import Settings
 
 MIN_REPEATS = 15
+
+
+class RaceSettings(Settings):
+    """Sizes that the races of the engine share; the defaults are a Llama of 26 M parameters."""
+
+    hidden: int = Field(default=512, ge=64, multiple_of=64)
+    intermediate: int = Field(default=1376, ge=1)
+    n_layers: int = Field(default=8, ge=1)
+    vocab: int = Field(default=1024, ge=2)
+    n_experts: int = Field(default=8, ge=1)
+    rank: int = Field(default=16, ge=1)
+    n_repeats: int = Field(default=15, ge=1)
+    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ it: they share a sequence, and the head's hook turns its hidden states into the 
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,17 @@ class _Scales:
 class AdapterBank:
     """Experts on one base, in a fixed order."""
 
-    def __init__(self, base: Base, adapters: Mapping[str, Adapter]) -> None:
+    def __init__(
+        self,
+        base: Base,
+        adapters: Mapping[str, Adapter],
+        *,
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
         """Stack the adapters and hook the layers they change.
 
         The order of the adapters is the bank order; there may be none. The base's parameters stay.
+        An error names the adapter's file where `files` has them.
 
         Raises:
             FormatError: an adapter names a layer the base lacks, or of other dimensions.
@@ -71,7 +78,8 @@ class AdapterBank:
         modules = dict(base.model.named_modules())
         changed = list(dict.fromkeys(name for adapter in adapters.values() for name in adapter))
         for expert, adapter in adapters.items():
-            _require_fit(base, adapter, expert=expert)
+            with nullcontext() if files is None else reading(files[expert]):
+                _require_fit(modules, adapter, expert=expert, base=base.path)
         self._layers: dict[str, _Layer] = {}
         reach, head = reach_of(base.model, changed), head_of(base.model)
         if head is not None:
@@ -104,10 +112,8 @@ class AdapterBank:
     def load(cls, base: Base, folders: Mapping[str, Path]) -> "AdapterBank":
         """The bank of the PEFT folders, in the mapping's order; raises also as `load_adapter`."""
         adapters = {name: load_adapter(folder) for name, folder in folders.items()}
-        for name, adapter in adapters.items():
-            with reading(folders[name] / PARAMETERS):
-                _require_fit(base, adapter, expert=name)
-        return cls(base, adapters)
+        files = {name: folder / PARAMETERS for name, folder in folders.items()}
+        return cls(base, adapters, files=files)
 
     @property
     def n_experts(self) -> int:
@@ -240,14 +246,15 @@ def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool)
     )
 
 
-def _require_fit(base: Base, adapter: Adapter, *, expert: str) -> None:
-    modules = dict(base.model.named_modules())
+def _require_fit(
+    modules: Mapping[str, nn.Module], adapter: Adapter, *, expert: str, base: str
+) -> None:
     for layer, factor in adapter.items():
         module = modules.get(layer)
         matrix = getattr(module, "weight", None)
         if not isinstance(matrix, Tensor) or matrix.ndim != 2:
             raise FormatError(
-                f"The expert {expert!r} adapts the layer {layer!r}, which the base {base.path!r} "
+                f"The expert {expert!r} adapts the layer {layer!r}, which the base {base!r} "
                 "does not have; use the base it was trained on."
             )
         if not is_adaptable(layer, module):
@@ -261,7 +268,7 @@ def _require_fit(base: Base, adapter: Adapter, *, expert: str) -> None:
         if own != (d_out, factor.rank, factor.rank, d_in):
             raise FormatError(
                 f"The expert {expert!r} adapts the layer {layer!r} with dimensions {own}, but the "
-                f"base {base.path!r} has {(d_out, d_in)}; use the base it was trained on."
+                f"base {base!r} has {(d_out, d_in)}; use the base it was trained on."
             )
         if not bool(torch.isfinite(factor.up).all() and torch.isfinite(factor.down).all()):
             raise FormatError(

@@ -24,6 +24,8 @@ Source: Opper & Archambeau 2009, "The variational Gaussian approximation revisit
 mixture), with the table of Nolan & Wand 2017, "Accurate logistic variational message passing".
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
@@ -107,6 +109,17 @@ def average_fits(
     return prior.mean + z @ root.T, root @ spread @ root.T, bound, is_converged
 
 
+class _Normals(NamedTuple):
+    """One normal for each user, with what the next step needs to know of it."""
+
+    z: Float[ndarray, "users free"]
+    precision: Float[ndarray, "users free free"]
+    spread: Float[ndarray, "users free free"]
+    bound: Float[ndarray, " users"]
+    slope: Float[ndarray, "users free"]  # of the negative bound along `z`
+    wanted: Float[ndarray, "users free free"]  # the precision that the second equation asks for
+
+
 def _closest(data: list[ndarray]) -> tuple[ndarray, ndarray, ndarray, Bool[ndarray, " users"]]:
     """Each user's closest normal `z, spread`, its bound, and whether the steps came to rest.
 
@@ -115,24 +128,23 @@ def _closest(data: list[ndarray]) -> tuple[ndarray, ndarray, ndarray, Bool[ndarr
     """
     z, spread, *_ = fit_whitened(*data[:3], discounts=data[3])
     users, now = np.arange(len(z)), _normals_at(data, z, np.linalg.inv(spread))
-    best = [part.copy() for part in now]
+    best = _Normals(*(part.copy() for part in now))
     pace = [np.ones(len(z)), np.zeros_like(z), np.zeros_like(spread)]
     for _ in range(MAX_ROUNDS):
-        z, precision, spread, bound, slope, wanted = now
         length, last_step, last_change = pace
-        change, least = wanted - precision, bound - SLACK * (1.0 + np.abs(bound))
-        fresh, step = now, np.zeros_like(z)
+        change, least = now.wanted - now.precision, now.bound - SLACK * (1.0 + np.abs(now.bound))
+        fresh, step = now, np.zeros_like(now.z)
         for _ in range(MAX_HALVINGS):
-            ahead = precision + length[:, None, None] * change
-            step = np.linalg.solve(ahead, slope[..., None])[..., 0]
-            fresh = _normals_at(data, z - length[:, None] * step, ahead)
-            falls = fresh[3] < least
+            ahead = now.precision + length[:, None, None] * change
+            step = np.linalg.solve(ahead, now.slope[..., None])[..., 0]
+            fresh = _normals_at(data, now.z - length[:, None] * step, ahead)
+            falls = fresh.bound < least
             if not falls.any():
                 break
             length = np.where(falls, 0.5 * length, length)
         for part, new in zip(best, fresh, strict=True):
             part[users] = new
-        moved = np.abs(fresh[2] - spread).max(axis=(1, 2), initial=0.0) / length
+        moved = np.abs(fresh.spread - now.spread).max(axis=(1, 2), initial=0.0) / length
         moving = np.maximum(moved, np.abs(step).max(axis=1, initial=0.0)) >= TOLERANCE
         swings = (step * last_step).sum(axis=1) < 0
         swings |= (change * last_change).sum(axis=(1, 2)) < 0
@@ -141,21 +153,18 @@ def _closest(data: list[ndarray]) -> tuple[ndarray, ndarray, ndarray, Bool[ndarr
         if not users.size:
             break
         if not moving.all():
-            data, now, pace = ([part[moving] for part in parts] for parts in (data, now, pace))
-    is_converged = ~np.isin(np.arange(len(best[0])), users)
-    return best[0], best[2], best[3], is_converged
+            data, pace = ([part[moving] for part in parts] for parts in (data, pace))
+            now = _Normals(*(part[moving] for part in now))
+    is_converged = ~np.isin(np.arange(len(best.z)), users)
+    return best.z, best.spread, best.bound, is_converged
 
 
 def _normals_at(
     data: list[ndarray],
     z: Float[ndarray, "users free"],
     precision: Float[ndarray, "users free free"],
-) -> list[ndarray]:
-    """Normals, each as `z, precision, spread, bound, slope, wanted`.
-
-    The slope is of the negative bound along `z`, and `wanted` the precision that the second
-    equation asks for.
-    """
+) -> _Normals:
+    """The normals with these means and precisions; data as for `_closest`."""
     x, offsets, labels, discounts = data
     n_free, spread = x.shape[2], np.linalg.inv(precision)
     margins = offsets + (x @ z[..., None])[..., 0]
@@ -166,7 +175,7 @@ def _normals_at(
     kl = 0.5 * (size + np.linalg.slogdet(precision)[1])
     missed, counted = (discounts * (sigmoid - labels))[:, None], (discounts * slope)[..., None]
     wanted = np.matmul((x * counted).transpose(0, 2, 1), x) + np.eye(n_free)
-    return [z, precision, spread, -loss - kl, np.matmul(missed, x)[:, 0] + z, wanted]
+    return _Normals(z, precision, spread, -loss - kl, np.matmul(missed, x)[:, 0] + z, wanted)
 
 
 def logistic_averages(
