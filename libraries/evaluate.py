@@ -10,8 +10,9 @@ the base. Two judges of other families than the teachers score each objective:
               courteous and rude words, all of whole sentences only
 
 For an objective that a rule taught, the form is another measure of the same thing, and there is no
-second judge. Guards: cosine of prompt and answer, perplexity under the untouched base, share of
-words in whole sentences, words.
+second judge. Guards: cosine of prompt and answer, perplexity under the untouched base, KL to the
+base (nats an answer: mean of log p - log p_base of the policy's own answers, at temperature 1),
+share of words in whole sentences, words.
 
 `--curve 0.5,1,2` answers with every expert at these strengths instead.
 """
@@ -43,7 +44,8 @@ from palate.rewards.settings import EMBEDDER
 from palate.rewards.texts import words_of
 
 LONGEST = 400  # characters of a prompt
-GUARDS = ("relevance", "log perplexity", "whole", "words")
+GUARDS = ("relevance", "log perplexity", "KL", "whole", "words")
+PLAIN = {"KL": 1, "words": 0}  # digits of guards that are printed as they are
 _SHORT, _LONG = 60, 420  # characters: brevity's ramp
 _THIN, _DENSE = 60, 300  # compressed bytes: density's ramp
 _HARD, _EASY = 30.0, 90.0  # Flesch's reading ease
@@ -142,7 +144,10 @@ def main() -> None:
                 texts += [output.text.strip() for output in outputs]
             answers[name] = Answers(prompts * options.n_seeds, texts)
             report(done, len(policies))
-    scores = {name: judged(library, own, n_first=len(prompts)) for name, own in answers.items()}
+    scores = {
+        name: judged(library, answers[name], known, n_first=len(prompts))
+        for name, known in policies.items()
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "library": str(options.library),
@@ -200,11 +205,12 @@ def held_out(paths: list[Path], n: int) -> list[str]:
 
 
 def judged(
-    library: Library, answers: Answers, *, n_first: int
+    library: Library, answers: Answers, known: dict[str, Any], *, n_first: int
 ) -> dict[str, Float[ndarray, " answers"]]:
     """By judge and objective, and by guard, one number for each answer, `[answers]`.
 
-    Perplexity is measured on the first answers only, NaN for the others.
+    Perplexity and KL are measured on the first answers only, NaN for the others; `known` is what
+    the policy was decided by.
     """
     rewards, self_judged = held_back_rewards(library.files)
     values = np.clip(rewards.score(answers.prompts, answers.texts), 0.0, 1.0)
@@ -218,23 +224,28 @@ def judged(
     embedder = load_embedder(EMBEDDER, max_length=256)
     left, right = embedder.embed(answers.prompts), embedder.embed(answers.texts)
     scores["relevance"] = (left * right).sum(axis=1)
-    scores["log perplexity"] = perplexities(library, answers, n=n_first)
+    under_base, lengths = log_probs(library, answers, {"method": "base"}, n=n_first)
+    scores["log perplexity"] = -under_base / lengths
+    scores["KL"] = log_probs(library, answers, known, n=n_first)[0] - under_base
     scores["whole"] = np.array([unbroken_share(text) for text in answers.texts])
     scores["words"] = np.array([float(len(text.split())) for text in answers.texts])
     return scores
 
 
-def perplexities(library: Library, answers: Answers, *, n: int) -> Float[ndarray, " answers"]:
-    """Mean surprise per token under the base, nats, `[answers]`; NaN for an empty answer.
+def log_probs(
+    library: Library, answers: Answers, known: dict[str, Any], *, n: int
+) -> tuple[Float[ndarray, " answers"], Float[ndarray, " answers"]]:
+    """Log-probability of each answer (nats, at temperature 1) and its tokens, both `[answers]`.
 
-    Only the first `n` are measured.
+    NaN for an empty answer; only the first `n` are measured.
     """
     texts = [text if k < n else "" for k, text in enumerate(answers.texts)]
     pairs = [pair for pair in zip(answers.prompts, texts, strict=True) if pair[1]]
-    decisions = [library.decide(prompt, method="base") for prompt, _ in pairs]
+    decisions = [library.decide(prompt, **known) for prompt, _ in pairs]
     scores = iter(score_all(library, decisions, [text for _, text in pairs]))
     each = [next(scores) if text else None for text in texts]
-    return np.array([-s.log_prob / len(s.tokens) if s else float("nan") for s in each])
+    values = [(s.log_prob, float(len(s.tokens))) if s else (np.nan, np.nan) for s in each]
+    return np.array([value for value, _ in values]), np.array([length for _, length in values])
 
 
 def compared(
@@ -268,13 +279,13 @@ def as_markdown(facts: dict[str, Any]) -> str:
         f"prompts x {facts['n_seeds']} seeds, temperature {facts['temperature']}, at most "
         f"{facts['max_tokens']} tokens. Differences to the base with 95 % intervals over prompts.",
         "",
-        "| policy | objective | form | meaning | relevance | log perplexity | whole | words |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(('policy', 'objective', 'form', 'meaning', *GUARDS))} |",
+        "|---|---|" + "---|" * (2 + len(GUARDS)),
     ]
     for name, own in policies.items():
         guards = [
-            f"{own[guard]['mean']:.0f}"
-            if guard == "words"
+            f"{own[guard]['mean']:.{PLAIN[guard]}f}"
+            if guard in PLAIN
             else _difference(own[guard], is_base=name == "base")
             for guard in GUARDS
         ]
@@ -286,7 +297,9 @@ def as_markdown(facts: dict[str, Any]) -> str:
                 for key in (f"form {objective}", f"meaning {objective}")
             ]
             row = [name if place == 0 else "", objective, *cells]
-            lines.append("| " + " | ".join([*row, *(guards if place == 0 else [""] * 4)]) + " |")
+            lines.append(
+                "| " + " | ".join([*row, *(guards if place == 0 else [""] * len(GUARDS))]) + " |"
+            )
     return "\n".join(lines) + "\n"
 
 
