@@ -21,6 +21,7 @@ COMMANDS = {  # by name: where the command is, and its line in the help
     "mixture": ("palate.cli.mixture:app", "Experts mixed token by token, under a controller."),
     "users": ("palate.cli.users:app", "The database of users."),
     "keys": ("palate.cli.users:keys", "API keys of programs that speak for users."),
+    "doctor": ("palate.cli.doctor:doctor", "What is installed, what is missing, what mends it."),
     "bridge": ("palate.cli.bridge:app", "To and from other evaluations."),
 }
 
@@ -57,9 +58,7 @@ class LazyGroup(TyperGroup):
         listed.format_help(ctx, formatter)
 
 
-app = typer.Typer(
-    cls=LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(is_wanted: bool) -> None:

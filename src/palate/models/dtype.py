@@ -75,19 +75,28 @@ def faster_dtype(base: str, load: Callable[[torch.dtype], Any]) -> str:
 
     It is stored by the base's folder, or hub id and revision; `load` is called where it is not.
     """
-    processor = _processor()
-    if not _INSTRUCTIONS.search(processor):
-        return "float32"
-    racers = [processor, torch.get_num_threads(), torch.__version__]
-    path = cache_folder() / "dtypes" / f"{hash_value([base, *racers])[:16]}.json"
-    if path.is_file():
-        return str(read_json(path, what="stored race")["dtype"])
+    known = known_dtype(base)
+    if known is not None:
+        return known
     seconds = {name: _seconds(load(DTYPES[name])) for name in ("float32", "bfloat16")}
     is_won = seconds["float32"] > MIN_SPEEDUP * seconds["bfloat16"]
     dtype = "bfloat16" if is_won else "float32"
     with suppress(OSError):  # a cache that cannot be written costs another race
-        write_json(path, {"base": base, "dtype": dtype, "seconds": seconds})
+        write_json(_race_file(base), {"base": base, "dtype": dtype, "seconds": seconds})
     return dtype
+
+
+def known_dtype(base: str) -> str | None:
+    """What `faster_dtype` gives, where it is known without running the base; `None` elsewhere."""
+    if not _INSTRUCTIONS.search(_processor()):
+        return "float32"
+    path = _race_file(base)
+    return str(read_json(path, what="stored race")["dtype"]) if path.is_file() else None
+
+
+def _race_file(base: str) -> Path:
+    racers = [_processor(), torch.get_num_threads(), torch.__version__]
+    return cache_folder() / "dtypes" / f"{hash_value([base, *racers])[:16]}.json"
 
 
 @torch.inference_mode()

@@ -20,10 +20,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.hub import cached_file
-
 from palate.core.errors import FormatError, InvalidInputError, MissingExtraError, PalateError
 from palate.core.files import hash_files, read_json, write_json
 from palate.core.progress import note
@@ -129,14 +125,24 @@ def _bases() -> Path:
     return cache_folder() / "bases"
 
 
-def _located(name: str, model: Embedded) -> str:
+def place_of(model: Embedded) -> Path | None:
+    """Where the model is in the cache or in an installed package; `None` where it is in neither."""
     if model.converted and (_bases() / model.converted).is_dir():
-        return str(_bases() / model.converted)
+        return _bases() / model.converted
     spec = find_spec(model.module)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / model.content
         if path.exists():
-            return str(path)
+            return path
+    return None
+
+
+def _located(name: str, model: Embedded) -> str:
+    from transformers.utils.hub import cached_file
+
+    place = place_of(model)
+    if place is not None:
+        return str(place)
     try:
         cached_file(model.hub_id, "config.json")
     except OSError as error:
@@ -180,6 +186,9 @@ def _converted(path: Path) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     source, name = str(path.parent), path.name
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
