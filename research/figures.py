@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from palate.evaluate.plots.theme import CYCLE, MARKERS, theme
+from palate.evaluate.plots.charts import CYCLE, MARKERS, theme
 
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 Interval = tuple[float, float, float]  # estimate, low, high

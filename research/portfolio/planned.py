@@ -20,11 +20,11 @@ from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
 from palate.portfolio.adaptive import Proposal, SearchSettings, steps
 from palate.portfolio.ceiling import ceiling_rows
+from palate.portfolio.division import fit_surrogate
 from palate.portfolio.everybody import Criterion
 from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.selection import best_listed
-from palate.portfolio.surrogate import fit_surrogate
 from research.portfolio.baselines import uniform_anchors
 
 FRESH_DISTANCE = 1e-3  # L1; nearer to a policy than this, another one would be the same

@@ -12,8 +12,8 @@ from palate.core.files import dump_json, write_text_atomic
 from palate.core.progress import progress_of
 from palate.core.settings import Settings
 from palate.rewards.card import RewardCard, load_card
-from palate.rewards.fit import fit_reward
 from palate.rewards.held_out import Accuracy, HeldOut
+from palate.rewards.job import fit_reward
 from palate.rewards.pairs import PairSet, read_pairs
 from palate.rewards.settings import TrunkSettings, trunk_settings
 from research.command_line import IsJson, Seed, run

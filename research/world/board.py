@@ -27,8 +27,7 @@ from palate.build.calibration import calibrate_methods
 from palate.build.library import build_library
 from palate.build.mixture_fit import fit_mixture
 from palate.build.payoff_job import PayoffJobSettings, measure_payoffs
-from palate.build.run_file import RunSettings
-from palate.build.run_prompts import calibration_prompts, run_prompts
+from palate.build.run_file import RunSettings, calibration_prompts, run_prompts
 from palate.core.files import dump_json
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for

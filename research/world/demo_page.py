@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from palate.evaluate.plots.charts import heat_table
-from palate.evaluate.plots.theme import as_svg
+from palate.evaluate.plots.charts import as_svg, heat_table
 from palate.mixture.explain import Explanation, render_legend, render_tokens
 from research.figures import curve_panels
 

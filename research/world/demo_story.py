@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.build.grow import without_errors
-from palate.build.payoff_estimator import PayoffEstimator
+from palate.build.payoff_job import PayoffEstimator
 from palate.build.soup_basis import shown_log_ratios
 from palate.build.soup_feedback import Shown
 from palate.build.soup_fit import learner_of

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from palate.build.oracles import ModelOracle, Prices, maker, preference_name
-from palate.build.payoff_estimator import PayoffEstimator
-from palate.build.portfolio_settings import PortfolioSettings
+from palate.build.payoff_job import PayoffEstimator
+from palate.build.run_file import PortfolioSettings
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.plan import Plan, Pool, Row, member_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams

@@ -1,6 +1,6 @@
 import pytest
 
-from palate.build.portfolio_settings import PortfolioSettings
+from palate.build.run_file import PortfolioSettings
 from palate.core.errors import InvalidInputError
 from palate.portfolio.grid import ratio_grid, ratio_grid_size
 

@@ -13,9 +13,9 @@ from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.demo.answers import Writer
 from palate.demo.gains import Judge, gains_story
+from palate.demo.report import DemoUser
 from palate.demo.story import DemoSettings, demo_prompts, run_demo
 from palate.demo.tokens import token_story
-from palate.demo.users import DemoUser
 from palate.library.features import scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library

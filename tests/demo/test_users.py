@@ -2,7 +2,7 @@
 
 import pytest
 
-from palate.demo.users import NAMED, demo_users
+from palate.demo.report import NAMED, demo_users
 
 SIX = ("elementary", "expert", "concise", "informative", "friendly", "unfriendly")
 

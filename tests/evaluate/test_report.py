@@ -7,8 +7,7 @@ import pytest
 
 from evaluate.board import FACTS, PROMPTS, USERS, rows, suite
 from palate.evaluate.advice import _comparisons, advice
-from palate.evaluate.markdown import render_markdown
-from palate.evaluate.page import bytes_text, figures, render_page
+from palate.evaluate.page import bytes_text, figures, render_markdown, render_page
 from palate.evaluate.report import failures_of, make_report, wanted_text
 from palate.evaluate.rows import FactRow, Results, open_results
 

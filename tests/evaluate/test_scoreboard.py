@@ -8,8 +8,7 @@ from evaluate.board import FACTS, GAINS, PREFERENCES, PROMPTS, USERS, rows
 from palate.core.errors import InvalidInputError
 from palate.evaluate.cells import pair_up
 from palate.evaluate.compare import difference_of, shape_tables
-from palate.evaluate.scoreboard import score_methods
-from palate.evaluate.tables import fronts, gain_by_comparisons, win_matrix
+from palate.evaluate.scoreboard import fronts, gain_by_comparisons, score_methods, win_matrix
 
 
 @pytest.fixture(scope="module")

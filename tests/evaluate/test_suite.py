@@ -3,7 +3,7 @@ import pytest
 from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
 from palate.evaluate.catalogue import EntrantName, entry_of, parse_name
-from palate.evaluate.entrants import require_methods
+from palate.evaluate.context import require_methods
 from palate.evaluate.rivals import RIVALS
 from palate.evaluate.suite import Suite
 from palate.methods.table import METHODS

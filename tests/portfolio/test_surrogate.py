@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.portfolio.surrogate import fit_surrogate
+from palate.portfolio.division import fit_surrogate
 from research.portfolio.tabular import TabularOracle
 
 

@@ -7,9 +7,8 @@ from transformers import BertModel
 
 from fakes import save_tiny_encoder
 from palate.core.errors import FormatError, InvalidInputError
-from palate.rewards.embedder import load_embedder
-from palate.rewards.embedding import EmbeddingModel, fit_embedding, load_embedding
-from palate.rewards.fit import fit_reward
+from palate.rewards.embedding import EmbeddingModel, fit_embedding, load_embedder, load_embedding
+from palate.rewards.job import fit_reward
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import load_reward
 from palate.rewards.settings import EmbeddingSettings
@@ -57,7 +56,7 @@ def test_a_full_memory_is_emptied_and_changes_nothing(
 ) -> None:
     embedder = load_embedder(str(encoder), max_length=32)
     before = embedder.embed(["one"])
-    monkeypatch.setattr("palate.rewards.embedder.MAX_KNOWN", 2)
+    monkeypatch.setattr("palate.rewards.embedding.MAX_KNOWN", 2)
     embedder.embed(["two", "three"])
     np.testing.assert_allclose(embedder.embed(["one", "two"])[:1], before, atol=1e-6)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from palate.core.errors import FormatError, InvalidInputError
-from palate.rewards.fit import fit_reward
+from palate.rewards.job import fit_reward
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import LearnedReward, calibrate, load_reward
 

@@ -7,7 +7,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.rewards.card import load_card, save_card
-from palate.rewards.fit import fit_reward
+from palate.rewards.job import fit_reward
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import LearnedReward, RewardVector, calibrate, load_reward
 from palate.rewards.settings import LightSettings

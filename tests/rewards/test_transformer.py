@@ -12,7 +12,7 @@ from transformers import (
 from fakes import save_tiny_encoder, save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError
 from palate.rewards.classifier import TransformerModel, encode, load_transformer, load_trunk
-from palate.rewards.fit import fit_reward
+from palate.rewards.job import fit_reward
 from palate.rewards.pairs import PairSet
 from palate.rewards.reward import load_reward
 from palate.rewards.settings import TransformerSettings

@@ -18,8 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.build.reward_sources import add_reward, functions_of, human_pairs, require_sources
-from palate.build.run_file import RunSettings, present_keys
-from palate.build.run_prompts import run_prompts
+from palate.build.run_file import RunSettings, present_keys, run_prompts
 from palate.core.decision import with_instruction
 from palate.core.files import hash_value
 from palate.core.progress import note, progress_of

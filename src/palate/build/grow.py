@@ -22,10 +22,8 @@ import numpy as np
 
 from palate.build.builder import Builder
 from palate.build.oracles import BASE_POLICY, ModelOracle, Prices, maker, some_prompts
-from palate.build.payoff_estimator import PayoffEstimator
-from palate.build.portfolio_settings import PortfolioSettings
-from palate.build.run_file import RunSettings, read_prompts
-from palate.build.run_prompts import run_prompts
+from palate.build.payoff_job import PayoffEstimator
+from palate.build.run_file import PortfolioSettings, RunSettings, read_prompts, run_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for

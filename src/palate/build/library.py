@@ -17,8 +17,7 @@ from palate.build.builder import open_builder
 from palate.build.grow import Grown, grow, require_growable
 from palate.build.measure import MeasuredLibrary, measure_library
 from palate.build.reward_sources import held_out_of
-from palate.build.run_file import RunSettings, stored_run
-from palate.build.run_prompts import calibration_prompts
+from palate.build.run_file import RunSettings, calibration_prompts, stored_run
 from palate.core.errors import InvalidInputError
 from palate.core.settings import load_settings
 from palate.library.folder import MANIFEST, LibraryFolder

@@ -25,8 +25,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from palate.build.builder import Builder
-from palate.build.payoff_estimator import PayoffEstimator
-from palate.build.portfolio_settings import OracleKind
+from palate.build.payoff_job import PayoffEstimator
+from palate.build.run_file import OracleKind
 from palate.core.files import hash_value
 from palate.core.simplex import require_simplex
 from palate.engine.bank import AdapterBank

@@ -18,7 +18,6 @@ from palate.library.folder import Fill, LibraryFolder, hash_folder
 from palate.library.rewards import HELD_BACK, RULE, RULE_KIND, RULE_VERSION
 from palate.rewards.card import FILE as CARD
 from palate.rewards.card import load_card
-from palate.rewards.fit import fit_reward
 from palate.rewards.functions import (
     RewardFunction,
     fit_function,
@@ -29,6 +28,7 @@ from palate.rewards.functions import (
     stored_function,
 )
 from palate.rewards.held_out import HeldOut
+from palate.rewards.job import fit_reward
 from palate.rewards.pairs import PairSet, read_pairs
 from palate.rewards.reward import LearnedReward, calibrate, load_reward
 from palate.rewards.rules import rule_from

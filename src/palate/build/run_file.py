@@ -1,4 +1,4 @@
-"""The run file of `palate build`: what to build from what."""
+"""The run file of `palate build`: what to build from what, and its prompts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from palate.build.calibration import CalibrationSettings
-from palate.build.portfolio_settings import PortfolioSettings
+from palate.build.calibration import MIN_PROMPTS, CalibrationSettings
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
+from palate.core.seeds import generator_for
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
+from palate.portfolio.grid import ratio_grid_size
 from palate.rewards.rows import read_rows, texts_of
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import GradeSettings, TransformerSettings
@@ -19,6 +20,64 @@ from palate.training.anchors import AnchorSettings, require_name
 from palate.training.job import TrainSettings
 from palate.training.placement import HEAD, AdapterSettings
 from palate.training.rollouts import RolloutSettings
+
+WIDEST = 1000  # thousandths: a tolerance of one; delta stays below it, as two objectives ask
+OracleKind = Literal["trained", "decoding", "soup"]
+
+
+class PortfolioSettings(Settings):
+    """A certified portfolio, and the experts that it asks for."""
+
+    # `adaptive`: where the certificate is weakest, until the tolerance or the budget is met;
+    # `grid`: PALM as published, one policy per preference of a ratio grid
+    search: Literal["adaptive", "grid"] = "adaptive"
+    oracle: OracleKind = "trained"  # what makes the policies; see `palate.build.oracles`
+    # in reward units: the search stops when no loss is larger, and without a `size` as few members
+    # are kept as lose no more by the estimates
+    tolerance: float = Field(default=0.02, gt=0)
+    max_policies: int = Field(default=14, ge=1)  # budget, the objectives' own policies among them
+    # of the grid; `None` takes the tightest in `max_policies`, to 3 digits, one number for both
+    epsilon: float | None = Field(default=None, gt=0)  # multiplicative
+    delta: float | None = Field(default=None, gt=0)  # additive; below the number of objectives - 1
+    size: int | None = Field(default=None, ge=1)  # keep exactly so many members
+    prompts: str | tuple[str, ...] | None = None  # file or list to measure on; `None`: the run's
+    n_prompts: int = Field(default=600, ge=0)  # at random; 0: all. One half selects, one certifies
+    n_answers: int = Field(default=1, ge=1)  # answers of every policy to every prompt
+    # price of a nat of KL in what users value, in reward units; `None` is `training.beta`. Policies
+    # that were not optimised against this price, such as soups, may be worth more at a lower one
+    beta: float | None = Field(default=None, gt=0)
+    confidence: float = Field(default=0.95, gt=0, lt=1)  # confidence of the certificate
+    # how near to optimal every policy is for its own preference, which certifies against all
+    # policies there could be: a number is assumed; `estimate` takes an upper bound from the
+    # policies' own answers, which needs an `n_answers` of two or more and compares the policies
+    # that were made otherwise; `None` compares those that were made
+    slack: Annotated[float, Field(ge=0)] | Literal["estimate"] | None = "estimate"
+
+    @model_validator(mode="after")
+    def _is_affordable(self) -> "PortfolioSettings":
+        if self.size is not None and self.size > self.max_policies:
+            raise ValueError(
+                f"size={self.size} members cannot come from max_policies={self.max_policies}"
+            )
+        return self
+
+    def grid_tolerances(self, n_objectives: int) -> tuple[float, float]:
+        """The grid's epsilon and delta; InvalidInputError where `max_policies` affords none."""
+        if self.epsilon is not None and self.delta is not None:
+            return self.epsilon, self.delta
+        size = 0
+        for tolerance in range(1, WIDEST + 1):  # thousandths
+            epsilon = self.epsilon or tolerance / 1000
+            delta = self.delta or min(tolerance, WIDEST - 1) / 1000
+            size = ratio_grid_size(n_objectives=n_objectives, epsilon=epsilon, delta=delta)
+            if size <= self.max_policies:
+                return epsilon, delta
+        raise InvalidInputError(
+            f"Even with tolerances of 1, PALM's grid for {n_objectives} objectives has {size} "
+            f"preferences, more than portfolio.max_policies={self.max_policies}; allow more, or "
+            "set portfolio.search=adaptive."
+        )
+
 
 _SOURCES = ("pairs", "folder", "rule", "function", "model", "judge")
 Prompts = str | tuple[str, ...]  # a file, or the prompts themselves
@@ -178,3 +237,37 @@ def read_prompts(source: Path | Prompts) -> tuple[str, ...]:
         raise InvalidInputError(f"The prompts file {str(path)!r} is empty; give at least one row.")
     texts = (texts_of(row, place=place)[0] for row, place in zip(rows, places, strict=True))
     return tuple(dict.fromkeys(texts))
+
+
+HELD_BACK_SHARE = 5  # one prompt in so many, at most, is held back
+
+
+def run_prompts(settings: RunSettings) -> tuple[str, ...]:
+    """The prompts of rollouts, rewards and experts, in order; raises as `read_prompts`."""
+    held_back = set(calibration_prompts(settings))
+    seen = [text for text in read_prompts(settings.prompts) if text not in held_back]
+    return tuple(seen[: settings.rollouts.n_prompts or None])
+
+
+def calibration_prompts(settings: RunSettings) -> tuple[str, ...]:
+    """The prompts that methods are measured on; empty where there are too few.
+
+    From `calibration.prompts` where given, else held back from the run's own, at most every fifth.
+
+    Raises:
+        InvalidInputError: the file is missing, or has fewer than `MIN_PROMPTS` prompts.
+    """
+    wanted = settings.calibration.n_prompts
+    generator = generator_for(settings.seed, "calibration prompts")
+    if settings.calibration.prompts is not None:
+        own = read_prompts(settings.calibration.prompts)[:wanted]
+        if len(own) < MIN_PROMPTS:
+            raise InvalidInputError(
+                f"calibration.prompts has {len(own)} prompts; give at least {MIN_PROMPTS}."
+            )
+        return own
+    every = read_prompts(settings.prompts)
+    n = min(wanted, len(every) // HELD_BACK_SHARE)
+    if n < MIN_PROMPTS:
+        return ()
+    return tuple(every[k] for k in sorted(generator.permutation(len(every))[:n]))

@@ -100,7 +100,7 @@ def _print_answers(console: Console, report: "DemoReport") -> None:
 
 
 def _print_gains(console: Console, gains: "Gains", *, seed: int) -> None:
-    from palate.demo.page import interval_text
+    from palate.demo.report import interval_text
 
     _head(console, "What users gain in utility")
     columns = ("user", "over the base", "over a prompt", "built")
@@ -121,7 +121,7 @@ def _print_gains(console: Console, gains: "Gains", *, seed: int) -> None:
 
 
 def _print_learned(console: Console, learned: "LearnedStory", *, seed: int) -> None:
-    from palate.demo.page import interval_text
+    from palate.demo.report import interval_text
 
     _head(console, f"One user learned from {learned.n_comparisons} verdicts: {learned.user.name}")
     table = Table("objective", "wanted", "before", "after", box=None, padding=(0, 1, 0, 0))
@@ -141,7 +141,7 @@ def _print_learned(console: Console, learned: "LearnedStory", *, seed: int) -> N
 
 
 def _print_rule(console: Console, rule: "RuleStory", *, seed: int) -> None:
-    from palate.demo.page import interval_text
+    from palate.demo.report import interval_text
 
     _head(console, f"A further expert in {rule.seconds:.0f} s, in closed form")
     console.print(

@@ -7,7 +7,7 @@ from palate.core.decision import AUTO, Decision, Known, last_user_text
 from palate.core.progress import progress_of
 from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
-from palate.demo.users import DemoUser
+from palate.demo.report import DemoUser
 from palate.library.generate import Output, generate_all
 from palate.library.library import Library
 

@@ -12,8 +12,7 @@ from palate.core.seeds import generator_for
 from palate.core.simplex import vector_from_mapping
 from palate.core.types import Interval
 from palate.demo.answers import BASE, PROMPT, Place
-from palate.demo.report import Gain, Gains
-from palate.demo.users import DemoUser
+from palate.demo.report import DemoUser, Gain, Gains
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.metrics.intervals import bootstrap_interval

@@ -14,8 +14,7 @@ from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback, Interval
 from palate.demo.answers import Writer
 from palate.demo.gains import Judge, mean_interval
-from palate.demo.report import LearnedStory, Wanted
-from palate.demo.users import DemoUser
+from palate.demo.report import DemoUser, LearnedStory, Wanted
 from palate.library.features import features_of
 from palate.library.generate import Output
 from palate.models.chat import encode_prompt

@@ -13,11 +13,16 @@ from palate.core.files import write_json, write_text_atomic
 from palate.demo.answers import BASE, PROMPT, Place, Writer, answer_users
 from palate.demo.gains import Judge, gains_story
 from palate.demo.learned import learned_story
-from palate.demo.page import render_page
-from palate.demo.report import DemoReport, PortfolioStory, UserAnswer
+from palate.demo.report import (
+    DemoReport,
+    DemoUser,
+    PortfolioStory,
+    UserAnswer,
+    demo_users,
+    render_page,
+)
 from palate.demo.rule import rule_story
 from palate.demo.tokens import token_story
-from palate.demo.users import DemoUser, demo_users
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.portfolio import PORTFOLIO

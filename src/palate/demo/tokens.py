@@ -4,8 +4,7 @@ import numpy as np
 
 from palate.core.decision import Known
 from palate.demo.answers import Writer
-from palate.demo.report import TokenStory
-from palate.demo.users import DemoUser
+from palate.demo.report import DemoUser, TokenStory
 from palate.engine.detokenize import token_texts
 from palate.engine.logprobs import Scored
 from palate.library.explain import REFERENCE, explain_answer, soup_authors

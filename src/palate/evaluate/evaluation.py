@@ -17,12 +17,17 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json, write_text_atomic
 from palate.core.types import Preference
 from palate.evaluate.catalogue import BASE, parse_name
-from palate.evaluate.context import Context, suite_context, suite_prompts, suite_task
-from palate.evaluate.entrants import fingerprint_of, require_methods
+from palate.evaluate.context import (
+    Context,
+    fingerprint_of,
+    require_methods,
+    suite_context,
+    suite_prompts,
+    suite_task,
+)
 from palate.evaluate.facts import SLOWNESS, speed_facts
 from palate.evaluate.judges import SuiteJudge, held_back_notes, judge_for
-from palate.evaluate.markdown import render_markdown
-from palate.evaluate.page import render_page
+from palate.evaluate.page import render_markdown, render_page
 from palate.evaluate.report import Report, make_report
 from palate.evaluate.rows import RESULTS, Results, open_results
 from palate.evaluate.suite import JudgeSettings, Suite, UserSettings

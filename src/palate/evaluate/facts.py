@@ -16,8 +16,7 @@ from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.pool import RowMap, pool_log_probs
 from palate.engine.protocol import finished
 from palate.evaluate.catalogue import BASE, IMPLICIT, MIXTURE, PORTFOLIO, parse_name
-from palate.evaluate.context import Context, total_log_probs
-from palate.evaluate.entrants import Entrant
+from palate.evaluate.context import Context, Entrant, total_log_probs
 from palate.evaluate.rows import FactRow
 from palate.evaluate.suite import UserSettings
 from palate.library.candidates import candidate_requests

@@ -6,8 +6,7 @@ from importlib.metadata import version
 
 from palate.core.decision import Decision
 from palate.evaluate.catalogue import BASE
-from palate.evaluate.context import Context
-from palate.evaluate.entrants import Entrant
+from palate.evaluate.context import Context, Entrant
 from palate.evaluate.judges import Candidate
 from palate.evaluate.rows import AnswerRow, Results, answer_hash
 from palate.evaluate.suite import UserSettings

@@ -1,15 +1,17 @@
-"""The report as one self-contained HTML file: no script, no font, no picture from elsewhere."""
+"""The report as Markdown, and as one HTML file: no script, font or picture from elsewhere."""
+
+from pathlib import Path
 
 import numpy as np
 
 from palate.core.templates import render_template
 from palate.evaluate.advice import advice
 from palate.evaluate.catalogue import entry_of, parse_name
-from palate.evaluate.compare import is_choice
-from palate.evaluate.markdown import TEMPLATES, nats_text
+from palate.evaluate.compare import change_text, is_choice, range_text, signed_text
 from palate.evaluate.plots.charts import (
     Line,
     Point,
+    as_page_svg,
     forest,
     front_panels,
     frontier_figure,
@@ -17,8 +19,32 @@ from palate.evaluate.plots.charts import (
     lines_figure,
     token_heat,
 )
-from palate.evaluate.plots.theme import as_page_svg
 from palate.evaluate.report import Report
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_markdown(report: Report) -> str:
+    """The text; every number is in `report.json` too."""
+    filters = {
+        "title_of": lambda method: entry_of(method).title,
+        "range": range_text,
+        "signed": signed_text,
+        "change": change_text,
+        "nats": nats_text,
+    }
+    path = TEMPLATES / "evaluation.md.jinja"
+    return render_template(path, filters, report=report, advice=advice(report))
+
+
+def nats_text(value: float) -> str:
+    """Nats with two digits; what rounds to nothing has no sign.
+
+    Example:
+        >>> nats_text(-0.0004)
+        '0.00'
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def render_page(report: Report) -> str:

@@ -9,13 +9,14 @@ from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
 from palate.evaluate.compare import Budget, ShapeTable, frontier, shape_tables, signed_text
 from palate.evaluate.rows import FactRow, Results, plain
-from palate.evaluate.scoreboard import MethodScore, score_methods
-from palate.evaluate.tables import (
+from palate.evaluate.scoreboard import (
     CurvePoint,
     Front,
     Matrix,
+    MethodScore,
     fronts,
     gain_by_comparisons,
+    score_methods,
     win_matrix,
 )
 

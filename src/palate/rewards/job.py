@@ -1,5 +1,9 @@
-"""A reward from files to files: train it on pairs, score texts with it."""
+"""A reward from pairs, in memory or from files to files, and texts scored with it.
 
+A trunk is fitted, measured on held-out pairs, and its card written.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +13,80 @@ import numpy as np
 from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.settings import Settings
-from palate.rewards.card import statistics_of
-from palate.rewards.fit import fit_reward
-from palate.rewards.held_out import HeldOut, held_out_of
+from palate.rewards.card import RewardCard, data_of, statistics_of, versions_of
+from palate.rewards.held_out import HeldOut, fit_length, held_out_of, require_disjoint
+from palate.rewards.light import fit_light
 from palate.rewards.pairs import PairSet, read_pairs
-from palate.rewards.reward import LearnedReward, calibrate, load_reward
+from palate.rewards.reward import LearnedReward, RawModel, calibrate, load_reward
 from palate.rewards.rows import has_pairs, read_completions
 from palate.rewards.scale import ScaleKind
-from palate.rewards.settings import trunk_settings
+from palate.rewards.settings import EmbeddingSettings, LightSettings, TrunkSettings, trunk_settings
+
+_PACKAGES = {
+    "light": ("scipy", "scikit-learn", "safetensors"),
+    "embedding": ("torch", "transformers", "scikit-learn", "safetensors"),
+    "transformer": ("torch", "transformers", "trl", "safetensors"),
+}
+
+
+def fit_reward(
+    train: PairSet,
+    *,
+    validation: PairSet,
+    settings: TrunkSettings | None = None,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+) -> LearnedReward:
+    """A reward, measured on the validation pairs; not calibrated yet.
+
+    Settings, by default a light trunk's, are selected on the training pairs. `on_step` hears steps
+    done and in all while a transformer is trained, or texts embedded and texts in all.
+
+    Raises:
+        InvalidInputError: there are too few pairs or groups, a pair is in both sets, or the trunk
+            is not there.
+        FormatError: what is there is no model that can be given a reward head.
+    """
+    options = settings or LightSettings()
+    require_disjoint(train, validation)
+    selected: dict[str, float] = {}
+    model: RawModel
+    if isinstance(options, LightSettings):
+        model = fit_light(train, settings=options, seed=seed)
+        selected = {"ridge": model.ridge}
+    elif isinstance(options, EmbeddingSettings):
+        from palate.rewards.embedding import fit_embedding  # as below
+
+        model = fit_embedding(train, settings=options, seed=seed, on_step=on_step)
+        selected = {"ridge": model.ridge}
+    else:
+        # torch and transformers take seconds to import, and a light reward needs neither
+        from palate.rewards.transformer import fit_transformer
+
+        model = fit_transformer(train, settings=options, seed=seed, on_step=on_step)
+    length_coefficients = fit_length(train)
+    chosen = model.raw(validation.prompts, validation.chosen)
+    rejected = model.raw(validation.prompts, validation.rejected)
+    card = RewardCard(
+        objective=train.objective,
+        trunk=model.trunk,
+        held_out=held_out_of(
+            chosen - rejected,
+            validation=validation,
+            length_coefficients=length_coefficients,
+            seed=seed,
+        ),
+        length_coefficients=length_coefficients,
+        raw=statistics_of(np.concatenate([chosen, rejected])),
+        train=data_of(train),
+        validation=data_of(validation),
+        settings=options.model_dump(mode="json"),
+        selected=selected,
+        seed=seed,
+        model_hash=model.fingerprint,
+        versions=versions_of(_PACKAGES[model.trunk]),
+    )
+    return LearnedReward(model, card)
 
 
 class RewardJob(Settings):
