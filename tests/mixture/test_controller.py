@@ -1,6 +1,7 @@
 """The controller: zero at the start, the same after saving, and refused when it does not fit."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from fakes import save_tiny_llama
 from palate.core.errors import FormatError, InvalidInputError
 from palate.mixture.controller import PreferenceController, load_controller, new_controller
+from palate.mixture.settings import FitSettings
 from palate.models.load import Base
 from palate.models.trunk import TrunkSettings
 
@@ -79,3 +81,44 @@ def test_shapes_that_cannot_be_are_refused() -> None:
         new_controller(TrunkSettings(hidden=10, heads=4), **options)
     with pytest.raises(InvalidInputError, match="not a hub id"):
         new_controller(TrunkSettings(path="/nowhere"), **options)
+
+
+def test_the_base_as_trunk_is_shared_frozen_and_not_stored(base: Base, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "experts": ("a", "b"),
+        "n_vocab": len(base.tokenizer),
+        "tokenizer_fingerprint": base.tokenizer_fingerprint,
+        "seed": 0,
+        "base": base.model,
+    }
+    made = new_controller(TrunkSettings(path="base"), **options)
+    torch.nn.init.normal_(made.head.weight)
+    hidden = base.model.config.hidden_size
+    assert made.n_parameters == 2 * (hidden + 1) + hidden + 1  # of the two heads
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    made.save(folder)
+    assert (folder / "model.safetensors").stat().st_size < 4 * made.n_parameters + 1000
+    loaded = load_controller(folder, base=base.model)
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
+    mask = (ids > 0).long()
+    strengths = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    scores, _ = loaded(ids, mask, strengths)
+    assert torch.equal(scores, made(ids, mask, strengths)[0])
+    whole = base.model.get_decoder()(input_ids=ids[1:, :2]).last_hidden_state.float()
+    torch.testing.assert_close(scores[1, :2], made.head(whole)[0], rtol=1e-4, atol=1e-5)
+    again, _ = loaded(ids, mask, strengths)  # from the states it keeps
+    assert torch.equal(again, scores)
+    last, cache = loaded.trunk.read([(5, 6, 7), (9,)], strengths)
+    stepped = loaded.trunk.advance(torch.tensor([8, 10]), cache, strengths)
+    torch.testing.assert_close(loaded.head(last)[0], scores[0, 2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded.head(stepped)[1], scores[1, 1], rtol=1e-4, atol=1e-5)
+
+
+def test_answers_are_cooled_only_where_any_answers_will_do() -> None:
+    with pytest.raises(InvalidInputError, match=r"temperature=0.7 needs method=rebel"):
+        FitSettings.checked({"temperature": 0.7}, source="run.yaml")
+    settings = FitSettings.checked(
+        {"temperature": 0.7, "loss": {"eta": 4.0, "price": 0.25}}, source="run.yaml"
+    )
+    assert settings.sampling.temperature == 0.7

@@ -16,7 +16,7 @@ from palate.build.measure import measure_again
 from palate.build.run_file import Prompts, read_prompts
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_versioned
-from palate.core.protocols import Reward, SamplingParams
+from palate.core.protocols import Reward
 from palate.core.settings import Settings
 from palate.engine.control import Controller
 from palate.engine.local import LocalEngine
@@ -170,6 +170,7 @@ def controller_for(opened: Library, settings: FitSettings) -> PreferenceControll
         n_vocab=len(opened.base.tokenizer),
         tokenizer_fingerprint=opened.base.tokenizer_fingerprint,
         seed=settings.seed,
+        base=opened.base.model,
     )
 
 
@@ -242,7 +243,7 @@ def _measured(
     samples = sample(
         task,
         requests,
-        sampling=SamplingParams(temperature=1.0, max_tokens=run.fit.max_tokens),
+        sampling=run.fit.sampling,
         seed=run.fit.seed,
         is_uniform=is_uniform,
     )

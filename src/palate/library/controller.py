@@ -53,7 +53,7 @@ def open_controller(
         prompts, pool = fit["prompts"], fit.get("pool", "linear")
         blend = float(fit.get("blend", 0.0))
         trained = tuple(tuple(map(float, row)) for row in run["combinations"])
-    controller = load_controller(folder)
+    controller = load_controller(folder, base=base.model)
     share = None if floor is None else ShareFloor(floor.expert, floor.share)
     return LibraryController(
         wording=wording_of(files.manifest, base, prompts=prompts, pool=pool, blend=blend),

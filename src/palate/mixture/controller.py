@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from palate.core.errors import FormatError
 from palate.core.files import (
@@ -98,14 +99,17 @@ def new_controller(
     n_vocab: int,
     tokenizer_fingerprint: str,
     seed: int,
+    base: PreTrainedModel | None = None,
 ) -> PreferenceController:
-    """A controller that mixes uniformly, to be trained.
+    """A controller that mixes uniformly, to be trained; `base` is what a trunk's path `base` means.
 
     Raises:
         InvalidInputError: the shape is not possible, or there is nothing at the trunk's path.
         FormatError: the trunk at the path has another vocabulary.
     """
-    trunk, config = new_trunk(settings, n_vocab=n_vocab, n_strengths=len(experts), seed=seed)
+    trunk, config = new_trunk(
+        settings, n_vocab=n_vocab, n_strengths=len(experts), seed=seed, base=base
+    )
     return PreferenceController(
         trunk, config, experts=experts, tokenizer_fingerprint=tokenizer_fingerprint
     )
@@ -137,8 +141,10 @@ def decay_rates(optimizer: torch.optim.Optimizer, *, remaining: float) -> None:
         group["lr"] = group["initial_lr"] * remaining
 
 
-def load_controller(folder: Path) -> PreferenceController:
+def load_controller(folder: Path, *, base: PreTrainedModel | None = None) -> PreferenceController:
     """The controller written by `PreferenceController.save`, for decoding.
+
+    A controller whose trunk is the library's base needs that base.
 
     Raises:
         InvalidInputError: a file is missing.
@@ -153,7 +159,7 @@ def load_controller(folder: Path) -> PreferenceController:
         )
     with reading(folder / CONFIG, remedy="fit the controller anew"):
         controller = PreferenceController(
-            trunk_of(content["trunk"]),
+            trunk_of(content["trunk"], base=base),
             content["trunk"],
             experts=tuple(content["experts"]),
             tokenizer_fingerprint=str(content["tokenizer_fingerprint"]),

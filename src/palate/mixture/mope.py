@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
-from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.mixture.answers import Answers
 from palate.mixture.checkpoint import TrainingFolder
@@ -82,7 +81,7 @@ def fit(
         samples = sample(  # y from (1) to (3) and R from (4); the experts run only here
             task,
             task.draw_pairs(settings.n_pairs, generator=generator),
-            sampling=SamplingParams(temperature=1.0, max_tokens=settings.max_tokens),
+            sampling=settings.sampling,
             seed=derive_seed(settings.seed, "answers", update),
         )
         answers = Answers.of(samples, device=next(controller.parameters()).device)

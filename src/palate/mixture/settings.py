@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from palate.core.protocols import SamplingParams
 from palate.core.settings import Settings
 from palate.mixture.wording import Pooling, Prompts
 from palate.models.trunk import TrunkSettings
@@ -25,12 +26,17 @@ class LossSettings(Settings):
 
     @model_validator(mode="after")
     def _can_replay(self) -> "LossSettings":
-        if self.is_replayed and (self.method != "rebel" or abs(self.eta * self.price - 1) > 1e-6):
+        if self.is_replayed:
+            self.require_fixed_target("is_replayed")
+        return self
+
+    def require_fixed_target(self, what: str) -> None:
+        """Return where any answers can be learned from, whoever wrote them; ValueError if not."""
+        if self.method != "rebel" or abs(self.eta * self.price - 1) > 1e-6:
             raise ValueError(
-                f"is_replayed needs method=rebel and price=1/eta, not {self.method}, "
+                f"{what} needs method=rebel and price=1/eta, not {self.method}, "
                 f"price={self.price} and eta={self.eta}"
             )
-        return self
 
 
 class FitSettings(Settings):
@@ -56,6 +62,20 @@ class FitSettings(Settings):
     head_rate: float = Field(default=1e-4, gt=0)  # the same of the heads and the strengths
     max_grad_norm: float = Field(default=1.0, gt=0)  # gradients are clipped to this length
     max_tokens: int = Field(default=128, ge=1)  # longest answer
+    # of sampled answers. Not 1 only with REBEL at the price `1 / eta`, whose target is the same
+    # whoever wrote the answers (M11): small models write nonsense at 1
+    temperature: float = Field(default=1.0, gt=0)
     judge_temperature: float = Field(default=1.0, gt=0)  # divides log-odds before they are squashed
     checkpoint_every: int = Field(default=20, ge=1)  # updates between checkpoints
     seed: int = 0  # random seed of the run
+
+    @model_validator(mode="after")
+    def _can_cool(self) -> "FitSettings":
+        if self.temperature != 1.0:
+            self.loss.require_fixed_target(f"temperature={self.temperature:g}")
+        return self
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How answers are sampled, to learn from and to measure."""
+        return SamplingParams(temperature=self.temperature, max_tokens=self.max_tokens)

@@ -5,15 +5,19 @@
 The strengths are added to every token's embedding, so they cost no position and stay valid in a
 key-value cache. A trunk is fresh (a Llama of given shape) or any Hugging Face decoder; the language
 model's head is not part of it. Parameters are float32 whatever the base is.
+
+The library's own base can be the trunk, too: it is shared, stays frozen and in its own dtype, is
+stored with no controller, and strengths are not added to its embeddings.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaModel
+from transformers import AutoConfig, AutoModel, LlamaConfig, LlamaModel, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from palate.core.errors import FormatError, InvalidInputError
@@ -23,12 +27,15 @@ from palate.models.cache import RowCache, empty_kv
 from palate.models.embedded import SAFE_WEIGHTS, reading_model
 
 MAX_POSITIONS = 4096  # rotary positions have no parameters, so this costs nothing
+BASE = "base"  # as a path: the library's own base
+MAX_STATES = 2048  # texts whose hidden states a frozen trunk keeps for the next epoch
 
 
 class TrunkSettings(Settings):
     """Shape of a trunk."""
 
-    path: str | None = None  # of a decoder to start from, or its hub id; `None`: a fresh Llama
+    # of a decoder to start from, its hub id, or `base`, the library's own; `None`: a fresh Llama
+    path: str | None = None
     hidden: int = Field(default=96, ge=2)  # width of a fresh trunk
     layers: int = Field(default=2, ge=1)  # blocks of a fresh trunk
     heads: int = Field(default=4, ge=1)  # attention heads of a fresh trunk; divides `hidden`
@@ -51,6 +58,11 @@ class Trunk(nn.Module):
         self.strengths = nn.Linear(n_strengths, self.hidden_size, bias=False)
         nn.init.normal_(self.strengths.weight, std=float(config.initializer_range))
 
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.strengths.weight.device
+
     def forward(
         self,
         ids: Int[Tensor, "batch seq"],
@@ -65,7 +77,7 @@ class Trunk(nn.Module):
     ) -> tuple[Float[Tensor, "batch hidden"], RowCache]:
         """The hidden state after each context, and the cache to go on from."""
         width = max(len(context) for context in contexts)
-        device = self.strengths.weight.device
+        device = self.device
         ids = torch.tensor([[0] * (width - len(c)) + list(c) for c in contexts], device=device)
         mask = torch.tensor(
             [[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=device
@@ -96,17 +108,82 @@ class Trunk(nn.Module):
         return output.last_hidden_state
 
 
+class FrozenTrunk(Trunk):
+    """A base as trunk, which others own; it has no parameters of its own."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Use the decoder of a base."""
+        nn.Module.__init__(self)
+        self._owned = (model.get_decoder(),)  # in a tuple, so that it is no part of this module
+        self.hidden_size = int(model.config.hidden_size)
+        self._states: dict[bytes, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """The base's."""
+        return self._owned[0].device
+
+    @torch.no_grad()
+    def forward(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        mask: Int[Tensor, "batch seq"],
+        strengths: Float[Tensor, "batch strengths"],
+    ) -> Float[Tensor, "batch seq hidden"]:
+        """Hidden states of whole texts, padded on the right; kept, since they do not change."""
+        texts = [row[own > 0] for row, own in zip(ids, mask, strict=True)]
+        keys = [text.cpu().numpy().tobytes() for text in texts]
+        missing = [place for place, key in enumerate(keys) if key not in self._states]
+        if len(self._states) + len(missing) > MAX_STATES:
+            self._states, missing = {}, list(range(len(keys)))
+        for some in _of_like_length(missing, texts):
+            cut = max(len(texts[place]) for place in some)
+            states = self._run(ids[some, :cut], mask[some, :cut], strengths[some], kv=None)
+            for place, own in zip(some, states, strict=True):
+                self._states[keys[place]] = own[: len(texts[place])].clone()
+        result = torch.zeros(*ids.shape, self.hidden_size, device=ids.device)
+        for place, key in enumerate(keys):
+            result[place, : len(texts[place])] = self._states[key]
+        return result
+
+    def _run(self, ids: Tensor, mask: Tensor, strengths: Tensor, *, kv: Cache | None) -> Tensor:
+        del strengths
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = self._owned[0](
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=kv,
+            use_cache=kv is not None,
+        )
+        return output.last_hidden_state.float()
+
+
+def _of_like_length(places: Sequence[int], texts: Sequence[Tensor]) -> list[list[int]]:
+    """The places in groups of 16, shortest texts first."""
+    ordered = sorted(places, key=lambda place: len(texts[place]))
+    return [ordered[first : first + 16] for first in range(0, len(ordered), 16)]
+
+
 def new_trunk(
-    settings: TrunkSettings, *, n_vocab: int, n_strengths: int, seed: int
+    settings: TrunkSettings,
+    *,
+    n_vocab: int,
+    n_strengths: int,
+    seed: int,
+    base: PreTrainedModel | None = None,
 ) -> tuple[Trunk, dict[str, Any]]:
     """A trunk to be trained, and the configuration from which `trunk_of` makes its like.
 
-    A trunk that is loaded must know as many token ids as the base. The seed is of fresh parameters.
+    A trunk that is loaded must know as many token ids as the base. The seed is of fresh parameters;
+    `base` is what the path `base` means.
 
     Raises:
         InvalidInputError: the width is no multiple of the heads, or nothing is at the path.
         FormatError: the decoder at the path has another vocabulary.
     """
+    if settings.path == BASE and base is not None:
+        return FrozenTrunk(base), {"decoder": BASE, "n_strengths": n_strengths}
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "trunk"))
         decoder = _fresh(settings, n_vocab) if settings.path is None else _loaded(settings.path)
@@ -120,8 +197,10 @@ def new_trunk(
     return trunk, {"decoder": decoder.config.to_diff_dict(), "n_strengths": n_strengths}
 
 
-def trunk_of(config: dict[str, Any]) -> Trunk:
+def trunk_of(config: dict[str, Any], *, base: PreTrainedModel | None = None) -> Trunk:
     """A trunk of a configuration by `new_trunk`, to be loaded; raises anything of another one."""
+    if config["decoder"] == BASE and base is not None:
+        return FrozenTrunk(base)
     described = dict(config["decoder"])
     decoder = AutoModel.from_config(AutoConfig.for_model(described.pop("model_type"), **described))
     return Trunk(decoder, n_strengths=int(config["n_strengths"]))
