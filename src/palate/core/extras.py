@@ -19,7 +19,7 @@ EXTRA_OF = {
     "opentelemetry": "serve",
     "sqlalchemy": "serve",
     "alembic": "serve",
-    "psycopg": "serve",
+    "psycopg": "postgres",
     "prometheus_client": "serve",
     "openai": "serve",
     "matplotlib": "plots",
