@@ -26,7 +26,7 @@ LibraryFolder = Annotated[
 LibraryOrBase = Annotated[
     Path,
     typer.Argument(
-        help="Folder of a library, folder or hub id of a bare base, or smollm2-135m.",
+        help="Folder or hub id of a library or of a bare base, or smollm2-135m.",
         parser=library_folder,
         metavar="LIBRARY",
     ),

@@ -43,6 +43,7 @@ class LibraryFolder:
     reward_funcs: Mapping[str, RewardFunction] = field(
         default_factory=dict[str, RewardFunction], compare=False
     )
+    is_foreign: bool = False  # from the hub: what it names is not imported and not asked
 
     @classmethod
     def create(cls, folder: Path, manifest: Manifest) -> "LibraryFolder":

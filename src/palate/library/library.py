@@ -30,6 +30,7 @@ from palate.library.generate import (
     generate_all,
     score_all,
 )
+from palate.library.hub import push_library
 from palate.library.knowledge import (
     KnownFields,
     coefficients_of,
@@ -96,22 +97,26 @@ class Library:
         device: str = "cpu",
         dtype: str = "float32",
         reward_funcs: Mapping[str, RewardFunction] | None = None,
+        revision: str | None = None,
     ) -> "Library":
         """The library in a folder, ready to answer; a bare base model is a library of no experts.
 
         Args:
-            folder: Made by `palate build`, the name of a shipped library (`smollm2-135m`), or the
-                folder, GGUF file or hub id of a base model.
+            folder: Made by `palate build`, the name of a shipped library (`smollm2-135m`), the hub
+                id of a library, or the folder, GGUF file or hub id of a base model.
             base: Where the base is now, if not where the library says.
             device: As torch names devices.
             dtype: Data type of the base's parameters.
             reward_funcs: By objective, Python functions that cannot be imported again.
+            revision: On the hub: branch, tag or commit.
 
         Raises:
             InvalidInputError: there is no library, or its base cannot be found.
             FormatError: the base is not the library's, or a part was changed.
         """
-        options = LoadOptions(base=base, device=device, dtype=dtype, reward_funcs=reward_funcs)
+        options = LoadOptions(
+            base=base, device=device, dtype=dtype, reward_funcs=reward_funcs, revision=revision
+        )
         library = cls(*open_parts(library_folder(folder), **options))
         library._options = options
         return library
@@ -239,6 +244,22 @@ class Library:
         """
         decision = self.decide("", Known(preference=preference), method="soup")
         return merge_soup(self.files.folder, decision.coefficients, out=Path(out), rank=rank)
+
+    def push_to_hub(
+        self, repository: str, *, licence: str, data: str = "", is_private: bool = True
+    ) -> str:
+        """Put the library on the hub with a model card; returns the address of the commit.
+
+        `repository` is `owner/name`, `licence` as the hub names it, `data` a sentence on the data
+        and their licences for the card.
+
+        Raises:
+            InvalidInputError: the licence is empty.
+            ProviderError: the hub refused it, or cannot be reached.
+        """
+        return push_library(
+            self.files, repository, licence=licence, data=data, is_private=is_private
+        )
 
     def serve(self, **options: Unpack[ServeOptions]) -> None:
         """Serve the library to OpenAI's clients until a signal ends it.

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from palate.core.types import BaseRecord
 from palate.engine.bank import AdapterBank
 from palate.library.folder import MANIFEST, LibraryFolder
+from palate.library.hub import pull_library
 from palate.library.manifest import Manifest
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction, require_functions
@@ -33,6 +34,7 @@ class LoadOptions(TypedDict, total=False):
     device: str
     dtype: str
     reward_funcs: Mapping[str, RewardFunction] | None
+    revision: str | None
 
 
 def open_parts(
@@ -42,8 +44,11 @@ def open_parts(
     device: str = "cpu",
     dtype: str = "float32",
     reward_funcs: Mapping[str, RewardFunction] | None = None,
+    revision: str | None = None,
 ) -> tuple[LibraryFolder, Base, AdapterBank]:
     """The folder, its base and its experts; a folder, GGUF file or hub id of a base has no experts.
+
+    A hub id may also be that of a library; `revision` is the hub's.
 
     Raises:
         InvalidInputError: there is no library, its base cannot be found, or a function is for an
@@ -51,12 +56,14 @@ def open_parts(
         FormatError: the base is not the library's, or a part was changed.
     """
     is_hub_id = not folder.exists() and bool(_HUB_ID.fullmatch(str(folder)))
+    pulled = pull_library(str(folder), revision=revision) if is_hub_id else None
     is_base = (folder / "config.json").is_file() or folder.suffix == ".gguf" or is_hub_id
-    if is_base and not (folder / MANIFEST).is_file():
-        loaded = load_base(folder, device=device, dtype=dtype)
+    if is_base and pulled is None and not (folder / MANIFEST).is_file():
+        loaded = load_base(folder, revision=revision, device=device, dtype=dtype)
         manifest = Manifest(base_record(str(folder), loaded), (), beta=1.0, seed=0)
         return LibraryFolder(folder, manifest), loaded, AdapterBank(loaded, {})
-    files = replace(LibraryFolder.open(folder), reward_funcs=reward_funcs or {})
+    files = LibraryFolder.open(folder if pulled is None else pulled)
+    files = replace(files, reward_funcs=reward_funcs or {}, is_foreign=pulled is not None)
     require_functions(files.reward_funcs, objectives=files.manifest.objective_names)
     record = files.manifest.base
     loaded = load_base(base or record.path, revision=record.revision, device=device, dtype=dtype)

@@ -5,7 +5,6 @@ candidates; the second, in `rewards/NAME/held_back/`, judges the methods (`metho
 has no second half and judges itself.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from palate.core.errors import FormatError
@@ -13,7 +12,7 @@ from palate.core.files import read_versioned, reading
 from palate.core.protocols import Reward
 from palate.library.folder import LibraryFolder
 from palate.rewards.functions import FILE as FUNCTION
-from palate.rewards.functions import RewardFunction, load_function
+from palate.rewards.functions import load_function
 from palate.rewards.reward import RewardVector, load_reward
 from palate.rewards.rules import rule_from
 
@@ -29,9 +28,8 @@ def library_rewards(files: LibraryFolder) -> RewardVector:
         FormatError: an objective has no reward, its folder was changed, or it is a Python function
             that cannot be imported and was not given.
     """
-    given = files.reward_funcs
     folders = _folders(files).items()
-    return RewardVector(tuple(_read(folder, name, given) for name, folder in folders))
+    return RewardVector(tuple(_read(files, folder, name) for name, folder in folders))
 
 
 def held_back_rewards(files: LibraryFolder) -> tuple[RewardVector, tuple[str, ...]]:
@@ -48,7 +46,7 @@ def held_back_rewards(files: LibraryFolder) -> tuple[RewardVector, tuple[str, ..
     for name, folder in _folders(files).items():
         has_second = (folder / HELD_BACK).is_dir()
         where = folder / HELD_BACK if has_second else folder
-        rewards.append(_read(where, name, files.reward_funcs))
+        rewards.append(_read(files, where, name))
         if not has_second:
             missing.append(name)
     return RewardVector(tuple(rewards)), tuple(missing)
@@ -65,8 +63,15 @@ def _folders(files: LibraryFolder) -> dict[str, Path]:
     return {name: files.reward_folder(name) for name in names}
 
 
-def _read(folder: Path, objective: str, given: Mapping[str, RewardFunction]) -> Reward:
+def _read(files: LibraryFolder, folder: Path, objective: str) -> Reward:
+    given = files.reward_funcs
     if (folder / FUNCTION).is_file():
+        if files.is_foreign and objective not in given:
+            raise FormatError(
+                f"The reward of {objective!r} is a function that the library only names, and a "
+                "library from the hub imports and asks nothing; give it to `Library.load(..., "
+                f"reward_funcs={{{objective!r}: function}})`."
+            )
         return load_function(folder, objective=objective, given=given)
     if not (folder / RULE).is_file():
         return load_reward(folder)
