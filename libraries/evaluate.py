@@ -31,13 +31,14 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate import Library, SamplingParams
+from palate.core.decision import Known
 from palate.core.files import read_jsonl, write_json, write_jsonl, write_text_atomic
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.library.generate import score_all
 from palate.library.rewards import held_back_rewards
 from palate.metrics.intervals import bootstrap_interval
-from palate.rewards.embedder import load_embedder
+from palate.rewards.embedding import load_embedder
 from palate.rewards.rules import reading_ease
 from palate.rewards.sentences import unbroken_share, whole_sentences, whole_share
 from palate.rewards.settings import EMBEDDER
@@ -241,7 +242,8 @@ def log_probs(
     """
     texts = [text if k < n else "" for k, text in enumerate(answers.texts)]
     pairs = [pair for pair in zip(answers.prompts, texts, strict=True) if pair[1]]
-    decisions = [library.decide(prompt, **known) for prompt, _ in pairs]
+    method, fields = known["method"], Known(**{k: v for k, v in known.items() if k != "method"})
+    decisions = [library.decide(prompt, fields, method=method) for prompt, _ in pairs]
     scores = iter(score_all(library, decisions, [text for _, text in pairs]))
     each = [next(scores) if text else None for text in texts]
     values = [(s.log_prob, float(len(s.tokens))) if s else (np.nan, np.nan) for s in each]
