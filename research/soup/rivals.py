@@ -1,16 +1,31 @@
 """Baselines of the study: the instruction that a preference comes to, and adapters of mean factors.
 
-Oracles are given the user's preference; learners have the same votes as the soups.
+Oracles are given the user's preference; learners have the same votes as the soups. `OwnExpert` and
+`personalised_library` are methods of the board: they have a library of their own on the same base.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from palate.models.adapter import Factor, as_factor, as_factors, load_adapter, save_adapter
-from palate.soup.merge import factor_mean
+from palate.core.decision import Decision, Known, Messages
+from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import hash_value
+from palate.core.plan import member_plan
+from palate.engine.bank import AdapterBank
+from palate.evaluate.suite import UserSettings
+from palate.library.controller import strengths_for
+from palate.library.folder import LibraryFolder
+from palate.library.library import Library
+from palate.library.manifest import ExpertRecord
+from palate.models.adapter import Adapter, Factor, as_factor, as_factors, load_adapter, save_adapter
+from palate.soup.merge import Factors, require_same_map
+from palate.soup.states import Coefficients
+from palate.training.anchors import Anchor
 from research.world.objectives import AXES, OBJECTIVE_NAMES, Objective
 
 CLEAR_SHARE = 1 / 3  # an axis counts as wanted if it matters so much as the most wanted one
@@ -70,6 +85,58 @@ def save_factor_means(
     return found
 
 
+PERSONALISED = "personalised-soup"
+
+
+@dataclass(frozen=True)
+class OwnExpert:
+    """The method of a library that has an expert for exactly this user's preference."""
+
+    name: str
+
+    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
+        """The expert's plan.
+
+        Raises:
+            InvalidInputError: no expert was made for the user's preference.
+        """
+        shares = library.preference(known)
+        for place, record in enumerate(library.manifest.experts):
+            if shares is not None and np.allclose(record.anchor.direction, shares, atol=1e-6):
+                plan = member_plan(index=place, n_experts=library.bank.n_experts)
+                named = {record.anchor.name: 1.0}
+                reason = "The expert made for this user alone."
+                return Decision(messages, plan, self.name, named, reason=reason)
+        raise InvalidInputError(
+            f"There is no expert for the preference {dict(known.preference or {})} alone; give a "
+            f"library of them, or leave out the method {self.name!r}."
+        )
+
+
+def personalised_library(library: Library, users: Sequence[UserSettings]) -> Library:
+    """Per user one adapter, the mean of A factors and of B factors: Personalized Soups.
+
+    The library of these is on the same base, nowhere on disk, and has no floor.
+
+    Raises:
+        InvalidInputError: a user wants an objective that has no expert of its own.
+    """
+    adapters = [load_adapter(folder) for folder in library.files.expert_folders().values()]
+    objectives, merged = library.manifest.objective_names, dict[str, Adapter]()
+    anchors: list[Anchor] = []
+    for place, user in enumerate(users):
+        name, wanted = f"user-{place}", strengths_for(library.manifest, user.preference)
+        merged[name] = factor_means(adapters, wanted)
+        direction = tuple(user.preference.get(one, 0.0) for one in objectives)
+        anchors.append(Anchor(name, objectives, direction))
+    keys = [record.key for record in library.manifest.experts]
+    key = hash_value([PERSONALISED, keys, [anchor.direction for anchor in anchors]])
+    records = tuple(ExpertRecord(anchor, key=key, files={}) for anchor in anchors)
+    manifest = replace(library.manifest, experts=records, controller=None)
+    files = LibraryFolder(library.files.folder / "derived", manifest)
+    return Library(files, library.base, AdapterBank(library.base, merged))
+
+
 def factor_means(
     adapters: Sequence[Mapping[str, Factor]], shares: Sequence[float]
 ) -> dict[str, Factor]:
@@ -89,3 +156,32 @@ def factor_means(
         layer: as_factor(factor_mean([one[layer] for one in parts], list(shares)))
         for layer in parts[0]
     }
+
+
+def factor_mean(adapters: Sequence[Factors], coefficients: Coefficients) -> Factors:
+    """The baseline that sums `A`s and `B`s apart: not the parameter soup.
+
+    For two or more experts it has every `B_j A_k` in it; with equal thirds of random adapters it is
+    off by 82 % in norm.
+
+    Raises:
+        InvalidCoefficientsError: not one finite coefficient per adapter, or no adapters.
+        FormatError: sizes, ranks or scales differ.
+
+    Source:
+        Personalized Soups, arXiv 2310.11564, as coded by its authors.
+    """
+    weighted = require_same_map(adapters, coefficients)
+    kinds = {(factors.rank, float(factors.scale)) for factors in adapters}
+    if len(kinds) != 1:
+        raise FormatError(
+            f"The factor mean needs adapters of one rank and scale, but they have {sorted(kinds)}; "
+            "use the parameter soup."
+        )
+    first = adapters[0]
+    return Factors(
+        A=np.tensordot(weighted, np.stack([factors.A for factors in adapters]), axes=1),
+        B=np.tensordot(weighted, np.stack([factors.B for factors in adapters]), axes=1),
+        lora_alpha=first.lora_alpha,
+        is_rank_stabilised=first.is_rank_stabilised,
+    )

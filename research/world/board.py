@@ -50,6 +50,7 @@ from palate.portfolio.terms import Terms
 from palate.training.anchors import AnchorSettings
 from palate.training.save import PARAMETERS
 from research.command_line import IsJson, Seeds, run, whole_numbers
+from research.soup.rivals import PERSONALISED, OwnExpert, personalised_library
 from research.world.conditioned import (
     CONDITIONED,
     Conditioned,
@@ -173,13 +174,18 @@ def board_context(board: Board, seed: int) -> Context:
     context = suite_context(board.suite, work / LIBRARY, seed)
     context.task = replace(context.task, judge="gold")
     context.neutral = _neutral()
-    parts = world_parts(board.methods)
-    if BESPOKE in parts:
-        context.bespoke = work / BESPOKE
-    if CONDITIONED in parts:
-        context.own = {CONDITIONED: Conditioned(context.library)}
-        own = conditioned_library(context.library, work / CONDITIONED)
-        context.libraries = {CONDITIONED: own}
+    named = {parse_name(name).method for name in board.methods}
+    libraries: dict[str, Library] = {}
+    if PERSONALISED in named:
+        libraries[PERSONALISED] = personalised_library(context.library, context.task.users)
+    if BESPOKE in named:
+        libraries[BESPOKE] = Library.load(work / BESPOKE)
+    context.per_user = tuple(libraries)
+    context.own = {name: OwnExpert(name) for name in libraries}
+    if CONDITIONED in named:
+        context.own = {**context.own, CONDITIONED: Conditioned(context.library)}
+        libraries[CONDITIONED] = conditioned_library(context.library, work / CONDITIONED)
+    context.libraries = libraries
     return context
 
 

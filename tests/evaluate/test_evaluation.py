@@ -197,9 +197,9 @@ def test_two_processes_make_the_rows_that_one_makes(tmp_path, tiny_library, whol
 @pytest.mark.slow
 def test_what_fails_in_a_process_is_one_sentence(tmp_path, tiny_library):
     with serving() as server:
-        methods = ["base", "soup", "bespoke"]
+        methods = ["base", "soup", "best-expert"]
         suite = suite_for(tmp_path, url=server.url, methods=methods)
-        with pytest.raises(InvalidInputError, match="leave out the method 'bespoke'") as caught:
+        with pytest.raises(InvalidInputError, match="leave out the method 'best-expert'") as caught:
             evaluate(tiny_library, suite, out=tmp_path / "out", n_workers=2)
     assert str(caught.value).endswith(".")
 

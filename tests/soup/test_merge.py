@@ -7,10 +7,10 @@ from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInp
 from palate.soup.merge import (
     Factors,
     compress,
-    factor_mean,
     merge,
     merge_modules,
 )
+from research.soup.rivals import factor_mean
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.core.types import Preference
 from palate.engine.logprobs import Scored, answer_log_probs
-from palate.evaluate.catalogue import BESPOKE, parse_name
+from palate.evaluate.catalogue import parse_name
 from palate.evaluate.judges import SuiteJudge, judge_for
 from palate.evaluate.learned_users import Comparisons
-from palate.evaluate.rivals import PERSONALISED, RIVALS, OwnExpert, personalised_library
+from palate.evaluate.rivals import RIVALS
 from palate.evaluate.suite import Suite, UserSettings
 from palate.library.library import Library
 from palate.methods.table import METHODS
@@ -72,7 +72,7 @@ def stated(user: UserSettings) -> Known:
 
 def require_methods(names: Sequence[str], own: Collection[str] = ()) -> None:
     """Raise `InvalidInputError` where a method is neither palate's, a rival, nor one's own."""
-    known = [*METHODS, *RIVALS, PERSONALISED, BESPOKE, *own]
+    known = [*METHODS, *RIVALS, *own]
     for name in names:
         method = parse_name(name).method
         if method not in known:
@@ -114,7 +114,7 @@ class Context:
     judge: SuiteJudge
     own: Mapping[str, Method] = field(default_factory=dict[str, Method])  # the caller's, by name
     libraries: Mapping[str, Library] = field(default_factory=dict[str, Library])  # own methods'
-    bespoke: Path | None = None  # library of one expert per user
+    per_user: Collection[str] = ()  # own methods whose library has an expert for every user
     truth: SuiteJudge | None = None  # decides simulated comparisons; None: the library's rewards
     neutral: tuple[tuple[str, str], ...] = ()  # prompts with texts that nobody prefers
     _entrants: dict[str, Entrant] = field(default_factory=dict[str, Entrant])
@@ -145,7 +145,7 @@ class Context:
             library, method = self._served(parts.method)
             n, n_bytes = parts.n_comparisons, 0
             known = stated if n is None else lambda user: self._believed(user, n)
-            if parts.method in (PERSONALISED, BESPOKE):
+            if parts.method in self.per_user:
                 n_bytes = library.bank.n_bytes // library.bank.n_experts
             self._entrants[name] = Entrant(
                 name, library, method, parts.n_candidates, known, fingerprint_of(library), n_bytes
@@ -183,15 +183,6 @@ class Context:
         library = self.library
         if method in self.own:
             return self.libraries.get(method, library), self.own[method]
-        if method == PERSONALISED:
-            return personalised_library(library, self.task.users), OwnExpert(PERSONALISED)
-        if method == BESPOKE:
-            if self.bespoke is None:
-                raise InvalidInputError(
-                    "There is no library of experts trained for one user each; give it as "
-                    "'bespoke', or leave out the method 'bespoke'."
-                )
-            return Library.load(self.bespoke), OwnExpert(BESPOKE)
         if method in RIVALS:
             return library, RIVALS[method]
         library.method_named(method)
@@ -221,7 +212,6 @@ def suite_context(suite: Suite, library: Library | Path, seed: int) -> Context:
         suite_task(suite, seed),
         opened,
         judge,
-        bespoke=None if suite.bespoke is None else Path(suite.bespoke),
         truth=judge if suite.judge.kind == "function" else None,
     )
 

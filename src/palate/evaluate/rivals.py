@@ -1,42 +1,29 @@
 """Rivals: methods that palate does not serve but is compared with, decided by the same `decide`.
 
-| name | what it is | library |
-|---|---|---|
-| best-expert | the expert worth most to the user, by the portfolio's payoff table | the library |
-| rewarded-soup | mean of parameters, as much as one expert (Rame et al. 2023) | the library |
-| mod | log-linear pool of the experts, no reference (Shi et al. 2024) | the library |
-| mixture-even | the wanted experts pooled evenly: MoPE without its controller | the library |
-| personalised-soup | mean of LoRA factors (Jang et al. 2023) | one merged adapter per user |
-| bespoke | an expert trained for this user alone: costs one training each | its experts |
+| name | what it is |
+|---|---|
+| best-expert | the expert worth most to the user, by the portfolio's payoff table |
+| rewarded-soup | mean of parameters, as much as one expert (Rame et al. 2023) |
+| mod | log-linear pool of the experts, no reference (Shi et al. 2024) |
+| mixture-even | the wanted experts pooled evenly: MoPE without its controller |
 
-The last two have a library of their own, on the same base. Coefficients of a sum of one are what
-these papers serve; palate's soups have the library's own strength.
+Coefficients of a sum of one are what these papers serve; palate's soups have the library's own
+strength.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.decision import Decision, Known, Messages, Method
 from palate.core.errors import InvalidInputError
-from palate.core.files import hash_value
 from palate.core.plan import Plan, member_plan
-from palate.engine.bank import AdapterBank
-from palate.evaluate.suite import UserSettings
 from palate.library.controller import strengths_for, wording_of
-from palate.library.folder import LibraryFolder
 from palate.library.library import Library
-from palate.library.manifest import ExpertRecord
 from palate.mixture.wording import MixtureRequest
-from palate.models.adapter import Adapter, as_factor, as_factors, load_adapter
-from palate.soup.merge import factor_mean
 from palate.soup.plans import mod_plan, rewarded_soup_plan
-from palate.training.anchors import Anchor
-
-PERSONALISED = "personalised-soup"
 
 
 class BestExpert:
@@ -97,31 +84,6 @@ class EvenMixture:
         return Decision(wording.full_messages(request), plan, self.name, named, reason=reason)
 
 
-@dataclass(frozen=True)
-class OwnExpert:
-    """The expert that stands for exactly this user's preference."""
-
-    name: str
-
-    def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
-        """The expert's plan.
-
-        Raises:
-            InvalidInputError: no expert was made for the user's preference.
-        """
-        shares = _shares(library, known)
-        for place, record in enumerate(library.manifest.experts):
-            if np.allclose(record.anchor.direction, shares, atol=1e-6):
-                plan = member_plan(index=place, n_experts=library.bank.n_experts)
-                named = {record.anchor.name: 1.0}
-                reason = "The expert made for this user alone."
-                return Decision(messages, plan, self.name, named, reason=reason)
-        raise InvalidInputError(
-            f"There is no expert for the preference {dict(known.preference or {})} alone; give a "
-            f"library of them, or leave out the method {self.name!r}."
-        )
-
-
 RIVALS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -131,35 +93,6 @@ RIVALS: dict[str, Method] = {
         EvenMixture(),
     )
 }
-
-
-def personalised_library(library: Library, users: Sequence[UserSettings]) -> Library:
-    """Per user one adapter, the mean of A factors and of B factors: Personalized Soups.
-
-    The library of these is on the same base, nowhere on disk, and has no floor.
-
-    Raises:
-        InvalidInputError: a user wants an objective that has no expert of its own.
-    """
-    adapters = [
-        as_factors(load_adapter(folder)) for folder in library.files.expert_folders().values()
-    ]
-    objectives, merged = library.manifest.objective_names, dict[str, Adapter]()
-    anchors: list[Anchor] = []
-    for place, user in enumerate(users):
-        known = Known(preference=user.preference)
-        shares, name = list(_strengths(library, known)), f"user-{place}"
-        merged[name] = {
-            layer: as_factor(factor_mean([one[layer] for one in adapters], shares))
-            for layer in adapters[0]
-        }
-        anchors.append(Anchor(name, objectives, tuple(_shares(library, known).tolist())))
-    keys = [record.key for record in library.manifest.experts]
-    key = hash_value([PERSONALISED, keys, [anchor.direction for anchor in anchors]])
-    records = tuple(ExpertRecord(anchor, key=key, files={}) for anchor in anchors)
-    manifest = replace(library.manifest, experts=records, controller=None)
-    files = LibraryFolder(library.files.folder / "derived", manifest)
-    return Library(files, library.base, AdapterBank(library.base, merged))
 
 
 def _shares(library: Library, known: Known) -> Float[ndarray, " objectives"]:

@@ -52,8 +52,6 @@ class JudgeSettings(Settings):
 class Suite(Settings):
     """Everything that determines a comparison of methods of one library."""
 
-    # library of the same base with one expert trained per user, for the method `bespoke`
-    bespoke: str | None = None
     users: Annotated[tuple[UserSettings, ...], Field(min_length=1)]
     # file with a column `prompt`, or a list of prompts
     prompts: str | Annotated[tuple[str, ...], Field(min_length=1)]

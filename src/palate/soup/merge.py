@@ -6,11 +6,10 @@ is again low-rank and exactly a single adapter of the summed rank:
     sum_k lambda_k s_k B_k A_k = [lambda_1 s_1 B_1 | ... | lambda_K s_K B_K] [A_1; ...; A_K].
 
 Summing the `A`s and the `B`s apart is something else: it adds the products of every expert's `B`
-with every other's `A`. It is here under its own name as a baseline, since published work uses it.
+with every other's `A`.
 
 Source: Spectral Souping, arXiv 2605.20408, parameter soup; Hu et al. 2021, "LoRA"; Kalajdzievski
-2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA"; Personalized Soups, arXiv
-2310.11564, for the factor mean.
+2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA".
 
 Deviation: experts with coefficient zero are left out, so the merged rank is as small as can be.
 """
@@ -81,7 +80,7 @@ def merge(adapters: Sequence[Factors], coefficients: Coefficients) -> Factors:
         InvalidCoefficientsError: not one finite coefficient per adapter, or no adapters.
         FormatError: the adapters are of maps of different sizes.
     """
-    weighted = _require_same_map(adapters, coefficients)
+    weighted = require_same_map(adapters, coefficients)
     active = [(c, f) for c, f in zip(weighted, adapters, strict=True) if c != 0.0]
     if not active:
         return Factors(np.zeros_like(adapters[0].A[:1]), np.zeros_like(adapters[0].B[:, :1]), 1.0)
@@ -140,36 +139,8 @@ def compress(factors: Factors, *, rank: int) -> Compressed:
     )
 
 
-def factor_mean(adapters: Sequence[Factors], coefficients: Coefficients) -> Factors:
-    """The baseline that sums `A`s and `B`s apart: not the parameter soup.
-
-    For two or more experts it has every `B_j A_k` in it; with equal thirds of random adapters it is
-    off by 82 % in norm.
-
-    Raises:
-        InvalidCoefficientsError: not one finite coefficient per adapter, or no adapters.
-        FormatError: sizes, ranks or scales differ.
-
-    Source:
-        Personalized Soups, arXiv 2310.11564, as coded by its authors.
-    """
-    weighted = _require_same_map(adapters, coefficients)
-    kinds = {(factors.rank, float(factors.scale)) for factors in adapters}
-    if len(kinds) != 1:
-        raise FormatError(
-            f"The factor mean needs adapters of one rank and scale, but they have {sorted(kinds)}; "
-            "use the parameter soup."
-        )
-    first = adapters[0]
-    return Factors(
-        A=np.tensordot(weighted, np.stack([factors.A for factors in adapters]), axes=1),
-        B=np.tensordot(weighted, np.stack([factors.B for factors in adapters]), axes=1),
-        lora_alpha=first.lora_alpha,
-        is_rank_stabilised=first.is_rank_stabilised,
-    )
-
-
-def _require_same_map(adapters: Sequence[Factors], coefficients: Coefficients) -> ByExpert:
+def require_same_map(adapters: Sequence[Factors], coefficients: Coefficients) -> ByExpert:
+    """The coefficients `[experts]`, one for each adapter of one map; raises as `merge`."""
     if not adapters:
         raise InvalidCoefficientsError("There are no adapters to merge; give at least one.")
     sizes = {(factors.B.shape[0], factors.A.shape[1]) for factors in adapters}

@@ -7,8 +7,7 @@
 | output soup | reference and one per active expert | log-linear |
 | MOD | one per active expert, coefficients on the simplex | log-linear, no reference |
 
-The factor mean of Personalized Soups is no sum of adapters and therefore no plan; it exists as
-`palate.soup.merge.factor_mean` only.
+The factor mean of Personalized Soups is no sum of adapters and therefore no plan.
 
 Source: Spectral Souping, arXiv 2605.20408; MOD, arXiv 2406.18853; rewarded soups, arXiv 2306.04488.
 """
