@@ -1,10 +1,10 @@
 """What a reward must do, and the requests and tokens of engines."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
@@ -43,6 +43,22 @@ class SamplingParams:
                 )
 
 
+class Constraint(Protocol):
+    """Which tokens may come next in an answer; it goes along with the answer."""
+
+    def copy(self) -> "Constraint":
+        """The same in the same state, for one more answer."""
+        ...
+
+    def allowed(self) -> Bool[ndarray, " vocab"]:
+        """`[vocab]`, the tokens that may come next."""
+        ...
+
+    def take(self, token: int, /) -> None:
+        """Go on behind this token."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
     """One answer to be generated."""
@@ -54,6 +70,9 @@ class Request:
     # requests of one scope share a prefix cache. Each tenant has its own, so timing tells nothing
     scope: str = ""
     tokens: tuple[int, ...] = ()  # ids of the prompt, where the caller has them
+    constraint: Constraint | None = None  # at its beginning; on the pooled distribution
+    # by token id, added to the pooled log-probabilities, nats, before temperature
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
 
 
 @dataclass(frozen=True)

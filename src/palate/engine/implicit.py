@@ -51,10 +51,12 @@ def sample_by_rejection(
 ) -> Tensor:
     """The batch's next tokens, with those of implicit requests sampled by rejection.
 
-    Tokens, `[requests]`, are those sampled from the pooled distributions.
+    Tokens, `[requests]`, are those sampled from the pooled distributions; constrained requests keep
+    theirs.
     """
     for place, running in enumerate(requests):
-        if running.plan.pool.is_implicit and running.request.sampling.temperature > 0:
+        is_free = running.plan.pool.is_implicit and not running.is_constrained
+        if is_free and running.request.sampling.temperature > 0:
             own = logits[rows.owner == place]
             proposal = torch.log_softmax(own[_proposer(running)].double(), dim=-1)
             tilt = log_probs[place].double() - proposal

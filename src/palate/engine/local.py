@@ -26,6 +26,7 @@ from palate.core.protocols import Request
 from palate.core.types import Completion
 from palate.engine.bank import AdapterBank
 from palate.engine.batch import Batch
+from palate.engine.constrain import constrained
 from palate.engine.control import Controller, ControlRun
 from palate.engine.implicit import require_untruncated, sample_by_rejection
 from palate.engine.pool import RowMap, pool_log_probs
@@ -289,7 +290,7 @@ class LocalSession:
         rows = batch.controlled_rows(control_runs)
         log_probs = pool_log_probs(batch.logits, rows)
         tokens = sample_tokens(
-            log_probs,
+            constrained(log_probs, requests),
             sampling=[running.request.sampling for running in requests],
             prompts=[running.contexts[0] for running in requests],
             answers=[running.tokens for running in requests],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from palate.core.errors import PalateError, ProviderError
+from palate.core.errors import InvalidInputError, PalateError, ProviderError
 from palate.core.plan import Pool
 from palate.core.protocols import Request, Token
 from palate.engine.protocol import ExecutionReport, StepOutput
@@ -150,6 +150,11 @@ class RemoteSession:
         Raises:
             InvalidInputError: the engine cannot execute the request.
         """
+        if request.constraint is not None or request.logit_bias:
+            raise InvalidInputError(
+                "Engines on other servers keep answers to no JSON schema and take no logit_bias; "
+                "leave out response_format, a forced tool_choice and logit_bias."
+            )
         running = RunningRequest.start(
             request, self._maker.base, index=self._count, is_traced=is_traced, n_top=n_top
         )

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, PalateError
 from palate.core.plan import Plan
-from palate.core.protocols import Request, Token
+from palate.core.protocols import Constraint, Request, Token
 from palate.engine.sample import uniforms
 from palate.engine.stream import TextStream
 from palate.models.chat import encode_prompt
@@ -31,6 +31,7 @@ class RunningRequest:
     contexts: list[tuple[int, ...]]  # token ids that each row is conditioned on
     text: TextStream  # so far
     uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)  # decide its tokens
+    constraint: Constraint | None = None  # after the tokens so far
     max_answer_tokens: float = math.inf  # most tokens of the answer that the base can read
     is_traced: bool = False  # whether `shares` and `row_log_probs` are recorded
     n_top: int = 0  # how many of the most probable tokens are recorded in `top`
@@ -54,8 +55,14 @@ class RunningRequest:
         """The record of a request whose first token has not been sampled.
 
         Raises:
-            InvalidInputError: the prompt has no tokens.
+            InvalidInputError: the prompt has no tokens, or a bias is for a token that is none.
         """
+        for token in request.logit_bias:
+            if not 0 <= token < base.n_vocab:
+                raise InvalidInputError(
+                    f"The logit_bias is for the token {token}, but ids go from 0 to "
+                    f"{base.n_vocab - 1}; leave it out."
+                )
         plan, prompt = request.plan.normal_form(), request.tokens
         prompt = prompt or tuple(encode_prompt(base, request.prompt))
         contexts = [prompt if row.context is None else row.context for row in plan.rows]
@@ -68,9 +75,15 @@ class RunningRequest:
             max_answer_tokens=max((base.n_positions or math.inf) - max(map(len, contexts)), 1),
             text=TextStream(base.tokenizer, stop=request.sampling.stop, before=prompt),
             uniforms=uniforms(seed=request.seed, n_tokens=request.sampling.max_tokens),
+            constraint=request.constraint and request.constraint.copy(),
             is_traced=is_traced,
             n_top=n_top,
         )
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether tokens are sampled from another distribution than the pooled one."""
+        return self.constraint is not None or bool(self.request.logit_bias)
 
     @property
     def n_sequences(self) -> int:
@@ -91,6 +104,8 @@ class RunningRequest:
         """Add a sampled token to the answer; the token to emit, with its finish if it is last."""
         self.tokens.append(token)
         self.log_probs.append(log_prob)
+        if self.constraint is not None:
+            self.constraint.take(token)
         is_end = token in stop_ids
         piece = "" if is_end else self.text.push(token)
         finish = None
