@@ -18,8 +18,7 @@ from numpy import ndarray
 from pydantic import Field, model_validator
 
 from palate.build.builder import Builder, open_builder
-from palate.build.grow import without_errors
-from palate.build.oracles import ModelOracle, Prices, maker
+from palate.build.grow import ModelOracle, Prices, maker, without_errors
 from palate.build.payoff_job import PayoffEstimator
 from palate.build.run_file import RunSettings
 from palate.core.errors import InvalidInputError

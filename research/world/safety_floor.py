@@ -25,9 +25,9 @@ from palate.evaluate.cells import Cells, pair_up
 from palate.evaluate.compare import Compared, Pair, adjusted, change_text, range_text
 from palate.evaluate.context import suite_context
 from palate.evaluate.evaluation import methods_of
-from palate.evaluate.fill import fill_entrant
 from palate.evaluate.rows import AnswerRow, open_results, plain
 from palate.evaluate.suite import Suite
+from palate.evaluate.work import fill_entrant
 from palate.library.controller import own_experts
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from fakes import save_tiny_llama
-from palate.build.gather import gather_experts
-from palate.build.library import build_library
+from palate.build.library import build_library, gather_experts
 from palate.build.run_file import RunSettings
 from palate.core.errors import FormatError, InvalidInputError
 from palate.library.folder import LibraryFolder

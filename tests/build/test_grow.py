@@ -144,7 +144,7 @@ def test_building_again_trains_and_measures_nothing_and_changes_no_byte(grown):
 
 
 def test_a_search_that_was_cut_short_goes_on_to_the_same_bytes(grown, tmp_path, monkeypatch):
-    from palate.build import oracles as palm_oracles
+    from palate.build import grow as palm_oracles
 
     _, _, folder = grown
     whole = contents(folder)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from palate.build.oracles import ModelOracle, Prices, maker, preference_name
+from palate.build.grow import ModelOracle, Prices, maker, preference_name
 from palate.build.payoff_job import PayoffEstimator
 from palate.build.run_file import PortfolioSettings
 from palate.core.errors import FormatError, InvalidInputError

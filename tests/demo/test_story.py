@@ -14,8 +14,7 @@ from palate.core.errors import InvalidInputError
 from palate.demo.answers import Writer
 from palate.demo.gains import Judge, gains_story
 from palate.demo.report import DemoUser
-from palate.demo.story import DemoSettings, demo_prompts, run_demo
-from palate.demo.tokens import token_story
+from palate.demo.story import DemoSettings, demo_prompts, run_demo, token_story
 from palate.library.features import scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.core.errors import NotCertifiedError
-from palate.portfolio.cover import (
+from palate.portfolio.selection import (
     exact_cover,
     greedy_cover,
     interval_cover,

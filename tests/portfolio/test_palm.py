@@ -3,9 +3,9 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
-from palate.portfolio.cover import exact_cover, greedy_cover
 from palate.portfolio.grid import covering_radius
 from palate.portfolio.palm import PalmSettings, grid_coverage, palm
+from palate.portfolio.selection import exact_cover, greedy_cover
 from research.portfolio.tabular import TabularOracle
 from tabular_problems import all_cells, cell_coverage
 

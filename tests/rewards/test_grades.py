@@ -6,7 +6,7 @@ from judge_server import serving
 from palate.core.errors import InvalidInputError, ProviderError
 from palate.core.files import append_jsonl, read_jsonl
 from palate.rewards.functions import fit_function, function_from, load_function
-from palate.rewards.grades import KEY_VARIABLE, Grader
+from palate.rewards.judge import KEY_VARIABLE, Grader
 from palate.rewards.settings import GradeSettings
 
 PROMPTS = ["p", "p", "q"]

@@ -8,9 +8,8 @@ import torch
 
 from palate.core.errors import InvalidInputError
 from palate.training import spectral
-from palate.training.pairs import encode_rollouts
+from palate.training.pairs import encode_rollouts, sequence_log_probs
 from palate.training.placement import AdapterSettings, lora_config
-from palate.training.reference import sequence_log_probs
 from palate.training.spectral import HeadStates, SpectralSolver, head_states, spectral_adapter
 
 

@@ -15,9 +15,8 @@ from palate.engine.bank import AdapterBank
 from palate.training.anchors import objective_anchors
 from palate.training.job import ExpertJob, Tracking, TrainingData, TrainSettings
 from palate.training.pair_trainer import PairTrainer, completion_log_probs
-from palate.training.pairs import encode_human_pairs
+from palate.training.pairs import encode_human_pairs, reference_log_probs, sequence_log_probs
 from palate.training.placement import AdapterSettings
-from palate.training.reference import reference_log_probs, sequence_log_probs
 from palate.training.save import fill_expert_folder
 from palate.training.train import (
     deterministic,

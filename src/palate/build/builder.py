@@ -37,8 +37,7 @@ from palate.rewards.functions import RewardFunction
 from palate.rewards.texts import messages_of
 from palate.training.anchors import Anchor
 from palate.training.job import ExpertJob, Tracking, TrainingData, require_tracker
-from palate.training.pairs import Sequences, encode_rollouts
-from palate.training.reference import reference_log_probs
+from palate.training.pairs import Sequences, encode_rollouts, reference_log_probs
 from palate.training.rollouts import (
     RewardScores,
     Rollout,

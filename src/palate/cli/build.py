@@ -61,7 +61,7 @@ def build(
             "The options --max-steps and --gradient-accumulation-steps belong to --expert NAME."
         )
     if gather:
-        from palate.build.gather import gather_experts
+        from palate.build.library import gather_experts
 
         for name, folder in gather_experts(target, gather):
             typer.echo(f"{name}: from {folder}")

@@ -7,7 +7,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from palate.core.decision import AUTO
+import numpy as np
+
+from palate.core.decision import AUTO, Known
 from palate.core.errors import InvalidInputError, PalateError
 from palate.core.files import write_json, write_text_atomic
 from palate.demo.answers import BASE, PROMPT, Place, Writer, answer_users
@@ -17,16 +19,22 @@ from palate.demo.report import (
     DemoReport,
     DemoUser,
     PortfolioStory,
+    TokenStory,
     UserAnswer,
     demo_users,
     render_page,
 )
 from palate.demo.rule import rule_story
-from palate.demo.tokens import token_story
+from palate.engine.detokenize import token_texts
+from palate.engine.logprobs import Scored
+from palate.library.explain import REFERENCE, explain_answer, soup_authors
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.portfolio import PORTFOLIO
 from palate.library.rewards import held_back_rewards
+from palate.mixture.explain import Explanation
+from palate.mixture.explain import TokenStory as Token
+from palate.models.chat import encode_prompt
 from palate.rewards.rules import RuleReward
 
 N_JUDGED, N_COMPARED = 6, 8  # of the demo's own prompts: the first judge, the next are compared
@@ -137,3 +145,39 @@ def _portfolio(library: Library) -> PortfolioStory:
         else f"All {n} policies are members, and nothing bounds the loss to a policy beyond them."
     )
     return PortfolioStory(record.members, loss, sentence)
+
+
+def token_story(writer: Writer, user: DemoUser, prompt: str) -> TokenStory:
+    """One answer to the user, token by token.
+
+    Raises:
+        InvalidInputError: the library has no experts.
+    """
+    library = writer.library
+    if library.controller is not None:
+        explanation = explain_answer(
+            library, prompt, user.preference, sampling=writer.sampling, seed=writer.seed
+        )
+        return TokenStory(user, "mixture", explanation)
+    decision = library.decide(prompt, Known(preference=user.preference), method="soup")
+    (output,) = writer.write([decision], name="answer by tokens")
+    return TokenStory(user, "soup", _soup_explanation(library, prompt, output))
+
+
+def _soup_explanation(library: Library, prompt: str, output: Output) -> Explanation:
+    """The base's and every expert's part of each token's probability."""
+    base, tokens = library.base, output.completion.tokens
+    context = encode_prompt(base, library.format(output.decision.messages))
+    item = Scored(tuple(context), tokens)
+    active, shares = soup_authors(base, library.bank, plan=output.decision.plan, item=item)
+    parts = np.column_stack([1.0 - shares.sum(axis=1), shares]).tolist()
+    rows = zip(tokens, token_texts(base, tokens), output.completion.log_probs, parts, strict=True)
+    return Explanation(
+        prompt,
+        (REFERENCE, *(library.bank.names[k] for k in active)),
+        tuple(
+            Token(text, log_prob, tuple(wrote), tuple(wrote))
+            for token, text, log_prob, wrote in rows
+            if token not in base.stop_ids
+        ),
+    )

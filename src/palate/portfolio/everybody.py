@@ -20,9 +20,15 @@ from numpy import ndarray
 
 from palate.core.errors import NotCertifiedError
 from palate.core.simplex import lattice
-from palate.portfolio.cover import interval_cover, smallest_cover
 from palate.portfolio.gap import Gap, additive_gap, multiplicative_gap, program_gap
-from palate.portfolio.selection import WORST, Cost, best_listed, require_size
+from palate.portfolio.selection import (
+    WORST,
+    Cost,
+    best_listed,
+    interval_cover,
+    require_size,
+    smallest_cover,
+)
 from palate.portfolio.shapes import PolicyValues, RowValues, UserLosses, Users
 
 Criterion = Literal["additive", "multiplicative"]

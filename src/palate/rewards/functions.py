@@ -255,7 +255,7 @@ def function_from(source: Mapping[str, Any]) -> SourcedFunction:
         from palate.rewards.finished import FinishedModel  # torch takes seconds to import
 
         return FinishedModel.load(str(source["model"]))
-    from palate.rewards.grades import Grader  # needs openai
+    from palate.rewards.judge import Grader  # needs openai
 
     return Grader(GradeSettings.checked(source.get("judge"), source="the judge of a reward"))
 

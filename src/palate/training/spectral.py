@@ -47,9 +47,8 @@ from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.models.adapter import Factor
 from palate.models.load import Base
-from palate.training.pairs import Sequences, padded
+from palate.training.pairs import Sequences, data_key, padded
 from palate.training.placement import unembedding
-from palate.training.reference import data_key
 
 N_SKETCH = 256
 N_LIKELY = 64

@@ -63,10 +63,11 @@ from palate.training.pairs import (
     encode_rollouts,
     label_pairs,
     pairs_of_rollouts,
+    reference_log_probs,
+    sequence_log_probs,
     training_order,
 )
 from palate.training.placement import lora_config, unembedding
-from palate.training.reference import reference_log_probs, sequence_log_probs
 from palate.training.rollouts import Rollout
 from palate.training.spectral import SpectralSolver, head_states, joined, spectral_adapter
 
