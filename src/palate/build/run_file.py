@@ -31,7 +31,7 @@ class PortfolioSettings(Settings):
     # `adaptive`: where the certificate is weakest, until the tolerance or the budget is met;
     # `grid`: PALM as published, one policy per preference of a ratio grid
     search: Literal["adaptive", "grid"] = "adaptive"
-    oracle: OracleKind = "trained"  # what makes the policies; see `palate.build.oracles`
+    oracle: OracleKind = "trained"  # what makes the policies; see `palate.build.grow`
     # in reward units: the search stops when no loss is larger, and without a `size` as few members
     # are kept as lose no more by the estimates
     tolerance: float = Field(default=0.02, gt=0)
@@ -92,7 +92,7 @@ class RewardSource(Settings):
     rule: dict[str, Any] | None = None  # see `palate.rewards.rules`: `{kind: length, low: 8, ...}`
     function: str | None = None  # `module:function`, as in `reward_funcs`
     model: str | None = None  # folder or hub id of a finished sequence classifier with one output
-    judge: GradeSettings | None = None  # a language model that grades, see `palate.rewards.grades`
+    judge: GradeSettings | None = None  # a language model that grades, see `palate.rewards.judge`
     trunk: str = "light"  # for pairs: as `palate.rewards.settings.trunk_settings` reads it
     trunk_settings: tuple[str, ...] = ()  # `key=value` of the trunk
     # trunk of the held-back reward, which judges; by default the same with the same settings.
