@@ -22,6 +22,7 @@ from palate.engine.request import RunningRequest
 from palate.models.load import Base
 
 SPACING: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MAX_SCHEMA = 32_768  # characters; reading one takes time that grows with the square of its keys
 MAX_SHOWN = 200  # characters of the parser's reason
 
 
@@ -59,8 +60,8 @@ def json_constraint(base: Base, schema: Mapping[str, Any]) -> JsonConstraint:
     """The constraint to JSON by a schema.
 
     Raises:
-        InvalidInputError: nothing satisfies the schema, it has a keyword that is not supported, or
-            the base's tokenizer is of a kind that is not.
+        InvalidInputError: nothing satisfies the schema, it is too large, it has a keyword that is
+            not supported, or the base's tokenizer is of a kind that is not.
         MissingExtraError: llguidance is not installed.
     """
     try:
@@ -68,13 +69,22 @@ def json_constraint(base: Base, schema: Mapping[str, Any]) -> JsonConstraint:
     except ModuleNotFoundError as error:
         message = "Answers by a JSON schema need llguidance; install palate[serve]."
         raise MissingExtraError(message) from error
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=SPACING)
-    matcher = LLMatcher(_tokenizer(base), grammar, log_level=0)
+    tokenizer, text = _tokenizer(base), json.dumps(schema)
+    if len(text) > MAX_SCHEMA:
+        raise _refusal(f"it has {len(text)} characters, more than {MAX_SCHEMA}")
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(text, overrides=SPACING)
+    except ValueError as error:  # nested too deeply, or half a character
+        raise _refusal(str(error)) from error
+    matcher = LLMatcher(tokenizer, grammar, log_level=0)
     if matcher.is_error():
-        raise InvalidInputError(
-            f"The JSON schema cannot be followed ({_first_line(matcher.get_error())}); change it."
-        )
+        raise _refusal(matcher.get_error())
     return JsonConstraint(matcher)
+
+
+def _refusal(reason: str) -> InvalidInputError:
+    sentence = f"The JSON schema cannot be followed ({_first_line(reason)}); change it."
+    return InvalidInputError(sentence)
 
 
 def constrained(

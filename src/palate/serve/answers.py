@@ -16,7 +16,8 @@ from starlette.concurrency import run_in_threadpool
 
 from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import InvalidInputError
-from palate.core.protocols import Request, SamplingParams
+from palate.core.protocols import Constraint, Request, SamplingParams
+from palate.engine.constrain import json_constraint
 from palate.engine.protocol import ExecutionReport
 from palate.engine.request import RunningRequest
 from palate.library.candidates import Best, candidate_requests
@@ -101,6 +102,7 @@ async def begin(
     sampling = _sampling_of(request, served)
     method = _method_of(served, request.model, palate.method)
     _require_short(served, messages)
+    constraint = await run_in_threadpool(_constraint_of, served, request)
     number = None
     if request.user_name is not None:
         number = await served.admit(tenant, request.user_name)
@@ -122,9 +124,14 @@ async def begin(
         n_feedback=n_feedback,
     )
     decisions = [decision] * (request.n or 1)
-    await submit(
-        served, answering, decisions, sampling, n_top=request.n_top, is_traced=palate.explain
+    form = Request(
+        "",
+        decision.plan,
+        sampling,
+        constraint=constraint,
+        logit_bias={int(token): bias for token, bias in (request.logit_bias or {}).items()},
     )
+    await submit(served, answering, decisions, form, n_top=request.n_top, is_traced=palate.explain)
     for metrics in served.metrics_of(tenant):
         metrics.beliefs.labels(learning).inc(len(decisions))
     return answering
@@ -134,12 +141,12 @@ async def submit(
     served: Served,
     answering: Answering,
     decisions: Sequence[Decision],
-    sampling: SamplingParams,
+    form: Request,
     *,
     n_top: int = 0,
     is_traced: bool = False,
 ) -> None:
-    """Let one answer for each decision join the batch.
+    """Let one answer for each decision join the batch, sampled as `form` says.
 
     Raises:
         ApiError: too many wait.
@@ -153,13 +160,14 @@ async def submit(
     requests: list[Request] = []
     for place, ((text, tokens), decision) in enumerate(zip(prompts, decisions, strict=True)):
         seed, scope = answer_seed(answering.seed, place=place), served.scope(answering.tenant)
-        request = Request(text, decision.plan, sampling, seed, scope=scope, tokens=tokens)
+        own = {"prompt": text, "plan": decision.plan, "tokens": tokens}
+        request = replace(form, **own, seed=seed, scope=scope)
         requests += candidate_requests(request, n=decision.n_candidates)
     events: asyncio.Queue[tuple[Job, Event]] = asyncio.Queue()
     answering.jobs = [
         Job(request, is_traced=is_traced, n_top=n_top, events=events) for request in requests
     ]
-    served.worker.submit(answering.jobs)
+    served.worker.submit(answering.jobs, served.engine)
     for metrics in served.metrics_of(answering.tenant):
         metrics.answers.labels(answering.decision.method).inc(len(decisions))
 
@@ -215,7 +223,8 @@ async def finish(
 def palate_out(served: Served, answering: Answering, *, is_waiting: bool = False) -> wire.PalateOut:
     """How the answers came about, as far as it is known by now."""
     decision, utility = answering.decision, answering.decision.predicted_utility
-    accounts = [served.worker.report(running) for running in answering.candidates]
+    engine = served.engine
+    accounts = [served.worker.report(running, engine) for running in answering.candidates]
     reports = [report for report in accounts if report is not None]
     return wire.PalateOut(
         response=answering.id if answering.user else None,
@@ -293,6 +302,17 @@ def _sampling_of(request: ChatIn | CompletionIn, served: Served) -> SamplingPara
     }
     n_tokens = request.n_tokens or min(settings.default_tokens, settings.max_tokens)
     return replace(served.library.sampling, max_tokens=n_tokens, stop=request.stops, **stated)
+
+
+def _constraint_of(served: Served, request: ChatIn | CompletionIn) -> Constraint | None:
+    """What keeps the answer to the form that is asked for; ApiError where there is no such form."""
+    schema = request.schema_of_answer
+    if schema is None:
+        return None
+    try:
+        return json_constraint(served.library.base, schema)
+    except InvalidInputError as error:
+        raise ApiError(400, str(error), "invalid_value", "response_format") from error
 
 
 def _method_of(served: Served, model: str, method: str) -> str:

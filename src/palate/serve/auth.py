@@ -6,6 +6,7 @@ that a page of another site cannot reach the server through a name that leads he
 """
 
 import re
+from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -49,14 +50,18 @@ def require_loopback_name(headers: Headers) -> None:
         raise ApiError(403, message, "foreign_host")
 
 
-def require_own_site(headers: Headers) -> None:
-    """Refuse what a page of another site sent, as the browser says, with ApiError."""
+def require_own_site(headers: Headers, *, others: Collection[str] = ()) -> None:
+    """Refuse what a page of another site sent, as the browser says, with ApiError.
+
+    Pages of `others`, origins, may send.
+    """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    is_own = site in ("same-origin", "none")
-    if site is None:  # an older browser, or no browser
+    is_own = site in ("same-origin", "none") or origin in others
+    if site is None and not is_own:  # an older browser, or no browser
         is_own = origin is None or urlsplit(origin).netloc == headers.get("host")
     if not is_own:
-        message = "A page of another site sent this; only this server's own page may."
+        message = "A page of another site sent this; only this server's own page may, and those of "
+        message += "cors_origins."
         raise ApiError(403, message, code="foreign_origin")
 
 

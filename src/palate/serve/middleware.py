@@ -102,14 +102,15 @@ class Middleware:
             scope["path"] = unquote(re.sub("%2f", "%252F", raw, flags=re.IGNORECASE))
         if scope["method"] in WITH_BODY:
             receive = _replayed(await self._body(receive), receive)
-        with served.opened(caller, is_probe=scope["path"] == "/metrics"):
+        with served.opened(caller, is_probe=scope["path"] == "/metrics") as now:
+            scope["state"]["served"] = now
             await self.app(scope, receive, send)
 
     def _require_form(self, scope: Scope, headers: Headers) -> None:
         """Refuse by the headers alone."""
         limit, length = self.served.settings.max_body_bytes, headers.get("content-length", "")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            require_own_site(headers)
+            require_own_site(headers, others=self.served.settings.cors_origins)
         if length.isdigit() and int(length[:20]) > limit:
             raise too_large(limit)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
 from palate.core.decision import Decision, Known, Messages
+from palate.core.protocols import Request
 from palate.core.seeds import generator_for
 from palate.core.types import Belief
 from palate.preferences.questions import information_gains, verdict_information
@@ -60,7 +61,7 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
         temperature=own.temperature if body.temperature is None else body.temperature,
         max_tokens=body.max_tokens or min(settings.question_tokens, settings.max_tokens),
     )
-    await submit(served, answering, decisions, sampling)
+    await submit(served, answering, decisions, Request("", decisions[0].plan, sampling))
     async for _ in tokens(served, answering):
         pass
     answers = answering.answers
@@ -73,7 +74,7 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
         user=body.user,
         prompt=answering.prompt,
         shown=tuple(texts[k] for k in pair),
-        features=tuple(tuple(features[k]) for k in pair),
+        features=tuple(store.to_stored(features[k]) for k in pair),
         method="question",
         seed=seed,
         tokens=tuple(ids[k] for k in pair),

@@ -1,6 +1,7 @@
 """Settings of the server: its limits, and how it learns."""
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +13,9 @@ REMOVED = {
     "strength": "the library's own strength is used (soup.json), and a request may give another",
     "auto_tolerance": "`auto` compares the methods by their measured utility (methods.json)",
 }
+
+
+Origin = Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")]  # each by its name, never all
 
 
 class ServeSettings(Settings):
@@ -52,12 +56,19 @@ class ServeSettings(Settings):
     max_stored_bytes: int = Field(default=2**34, ge=1)  # of a tenant's users; then they get 403
     keep_days: float | None = Field(default=None, gt=0)  # older answers are deleted; feedback stays
     allow_special_tokens: bool = False  # typed by a user they are text, unless callers are trusted
+    # other sites whose pages may send requests, as `https://app.example`; without keys, they may do
+    # all that the administrator may
+    cors_origins: tuple[Origin, ...] = ()
     drain_seconds: int = Field(default=30, ge=0)  # for running requests, after SIGTERM
     apply_after: int = Field(default=3, ge=1)  # items of feedback until a belief is used
     is_observing: bool = False  # never use a belief, only learn it
     n_candidates: int = Field(default=8, ge=2, le=64)  # from which a question's two are selected
     question_tokens: int = Field(default=128, ge=1)  # of a question's answers, if none are asked
     learning: LearningSettings = LearningSettings()  # a gain in `soup.json` goes before
+    # of adapters that administrators may add as experts, each in a folder of its name; none: nobody
+    experts_folder: Path | None = None
+    # so often the library's folder is looked at, and loaded anew where it has changed; none: never
+    watch_seconds: float | None = Field(default=None, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     is_traced: bool = False  # send OpenTelemetry spans to the global provider
 

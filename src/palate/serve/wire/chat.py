@@ -18,11 +18,14 @@ from palate.serve.wire.palate import (
 )
 
 MAX_ANSWERS = 8
+MAX_BIASES = 1024
 LEAST_LOG_PROB = -9999.0  # stands for minus infinity, which JSON cannot hold
 Finish = Literal["stop", "length"]
 
 Stop = Annotated[str, Field(min_length=1, max_length=256), WithoutNul]
 Text = Annotated[str, Field(max_length=1_000_000), WithoutNul]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -75,9 +78,9 @@ class _Sampled(WireIn):
     """What both kinds of request share.
 
     `model` is `palate`, or `palate/METHOD` to fix the method; see /v1/models. `user` names the user
-    as `palate.user` does. `frequency_penalty`, `presence_penalty` and
-    `logit_bias` are accepted at their neutral values only; `metadata`, `store` and `service_tier`
-    are accepted and not used.
+    as `palate.user` does. `logit_bias` is added to the log-probabilities of these token ids.
+    `frequency_penalty` and `presence_penalty` are accepted at their neutral values only;
+    `metadata`, `store` and `service_tier` are accepted and not used.
     """
 
     model: Annotated[str, Field(min_length=1, max_length=256, examples=["palate"])]
@@ -93,7 +96,7 @@ class _Sampled(WireIn):
     stream_options: StreamOptions | None = None
     frequency_penalty: Annotated[float, Field(ge=0.0, le=0.0, allow_inf_nan=False)] | None = None
     presence_penalty: Annotated[float, Field(ge=0.0, le=0.0, allow_inf_nan=False)] | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=MAX_BIASES)] | None = None
     user: UserId | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     store: bool | None = None
@@ -132,10 +135,33 @@ class _Sampled(WireIn):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class ResponseFormat(WireIn):
-    """Only plain text."""
+@with_config(STRICT)
+class JsonSchema(TypedDict):
+    """The schema of an answer, which is kept to it whether `strict` or not."""
 
-    type: Literal["text"]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: NotRequired[Annotated[str, Field(max_length=4096)] | None]
+    schema: NotRequired[dict[str, Any] | None]
+    strict: NotRequired[bool | None]
+
+
+class ResponseFormat(WireIn):
+    """The form of an answer: text, any JSON object, or JSON by a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _require_schema(self) -> "ResponseFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with the type 'json_schema', and with no other")
+        return self
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """The schema; `None` for text."""
+        given = self.json_schema.get("schema") if self.json_schema else None
+        return None if self.type == "text" else given or {"type": "object"}
 
 
 class ChatIn(_Sampled):
@@ -168,6 +194,11 @@ class ChatIn(_Sampled):
         """Longest answer."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer is kept to, if any."""
+        return self.response_format and self.response_format.schema_of_answer
+
 
 class CompletionIn(_Sampled):
     """A completion of a text."""
@@ -192,6 +223,10 @@ class CompletionIn(_Sampled):
     def n_tokens(self) -> int | None:
         """Longest answer."""
         return self.max_tokens
+
+    @property
+    def schema_of_answer(self) -> None:
+        """Completions of texts have no form."""
 
 
 class PromptTokensDetails(TypedDict):
