@@ -121,6 +121,8 @@ class ObjectiveSettings(Settings):
     name: str  # short identifier
     description: str = ""  # one sentence for users
     instruction: str = ""  # the preference in words, as it is put to a model
+    # another objective's name, or a sentence that asks for the opposite: users' words are read by it
+    opposite: str = ""
     reward: RewardSource | None = None  # `None` for a Python function, given in `reward_funcs`
 
 
@@ -172,7 +174,7 @@ class RunSettings(Settings):
     def named_objectives(self) -> tuple[Objective, ...]:
         """The objectives without their rewards."""
         return tuple(
-            Objective(row.name, description=row.description, instruction=row.instruction)
+            Objective(row.name, row.description, row.instruction, row.opposite)
             for row in self.objectives
         )
 

@@ -24,6 +24,7 @@ class Objective:
     name: str  # identifier, used as a key everywhere
     description: str = ""  # one sentence for users
     instruction: str = ""  # a sentence for the model, such as "Keep it short."; may be empty
+    opposite: str = ""  # another objective's name, or a sentence that asks for the opposite
 
 
 @dataclass(frozen=True)
