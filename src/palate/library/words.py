@@ -1,0 +1,184 @@
+"""What a user's own words say of the objectives: a belief, which feedback then corrects.
+
+Sentence embeddings compare every clause of a text with an objective's two poles: its name,
+description and instruction, and those of its opposite.
+
+    d = sum over clauses of  +-(similarity to the objective - similarity to its opposite)
+
+A clause with a negation ("no jargon") counts the other way round. `d` is then read by a model of
+three cases: the text asks for the objective, asks for its opposite, or does not speak of it, with
+`d` normal in each. What results is a normal distribution in units of the prior: mean zero and
+deviation one where the text says nothing, so that a text about something else changes nothing.
+
+The numbers of the three cases are fitted to 40 sentences by `python -m research.preferences.words`,
+which measures them on 60 others.
+
+Limits:
+    1. An objective without an `opposite` stays at the prior: similarity to one pole alone hardly
+       tells a wish from its absence.
+    2. Similarities know words, not constraints: "metric units" is about nothing here.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import softmax
+from scipy.stats import norm
+
+from palate.core.errors import InvalidInputError
+from palate.core.types import Belief, Objective
+from palate.rewards.embedding import load_embedder
+from palate.rewards.settings import EMBEDDER
+
+if TYPE_CHECKING:
+    from palate.library.library import Library
+
+ASKED = 0.16  # how often a text asks for an objective, and as often for its opposite
+SIGNAL, ASKED_SD, OTHER_SD = 0.10, 0.12, 0.085  # of `d`: its mean and deviation where asked; else
+CERTAIN_SD = 0.5  # how far a user's coefficient is from one prior deviation where it is asked for
+MAX_CHARACTERS = 2000
+_CLAUSE = re.compile(r"[.;:!?,\n]|\band\b|\bbut\b")
+_NEGATION = re.compile(
+    r"\b(not|no|nor|never|nothing|without|avoid|stop|skip|drop|spare|hates?|dislikes?|tired of"
+    r"|cannot|(do|ca|wo|does|is)n['\u2019]?t)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a text says of one objective or expert, in units of the prior's deviation."""
+
+    mean: float  # above zero: wanted; below: its opposite
+    sd: float  # 1 where the text says nothing
+    clause: str = ""  # the one that says most; empty where none does
+    tilt: float = 0.0  # `d`, of an objective
+
+
+@dataclass(frozen=True, eq=False)
+class Wishes:
+    """What a text says of every objective and, by the experts' anchors, of every expert."""
+
+    objectives: dict[str, Wish]
+    experts: dict[str, Wish]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the text more probably than not asks for nothing that the library knows."""
+        return not any(wish.clause for wish in self.objectives.values())
+
+    def belief(self, prior: Belief) -> Belief:
+        """The belief over the experts' coefficients, from the one without words."""
+        deviations = np.sqrt(np.diag(prior.covariance))
+        mean = np.array([wish.mean for wish in self.experts.values()])
+        sds = np.array([wish.sd for wish in self.experts.values()])
+        covariance = prior.covariance * np.outer(sds, sds)
+        return Belief(prior.mean + deviations * mean, covariance, gain=prior.gain)
+
+    def to_json(self) -> dict[str, Any]:
+        """The wishes as plain data."""
+        experts = {name: {"mean": w.mean, "sd": w.sd} for name, w in self.experts.items()}
+        return {
+            "objectives": {name: vars(wish).copy() for name, wish in self.objectives.items()},
+            "experts": experts,
+            "is_empty": self.is_empty,
+        }
+
+
+def read_words(library: "Library", text: str) -> Wishes:
+    """What a text in the user's own words asks for.
+
+    Raises:
+        InvalidInputError: the text is empty or longer than 2,000 characters, no objective has an
+            opposite, or the sentence embedder is not installed.
+    """
+    require_words(text)
+    objectives = library.manifest.objectives
+    tilts, clauses = leanings(text, objectives)
+    chances = asked(tilts.sum(axis=0))
+    wishes = _wishes(chances)
+    said = [
+        clauses[int(np.abs(tilts[:, k]).argmax())] if chances[k, 1] < 0.5 else ""
+        for k in range(len(objectives))
+    ]
+    anchors = library.anchors  # [experts, objectives]
+    spread = np.linalg.pinv(anchors.T)  # the smallest coefficients of a wish
+    mean = spread @ wishes[0]
+    kept = np.eye(len(anchors)) - spread @ anchors.T  # what no objective speaks of
+    variance = np.diag(spread @ np.diag(wishes[1] ** 2) @ spread.T + kept @ kept.T)
+    return Wishes(
+        {
+            o.name: Wish(float(m), float(s), clause, float(d))
+            for o, m, s, clause, d in zip(objectives, *wishes, said, tilts.sum(axis=0), strict=True)
+        },
+        {
+            name: Wish(float(m), float(v**0.5))
+            for name, m, v in zip(library.manifest.expert_names, mean, variance, strict=True)
+        },
+    )
+
+
+def require_words(text: str) -> None:
+    """Return when the text can be read; InvalidInputError where it is empty or too long."""
+    if not text.strip():
+        raise InvalidInputError("The text is empty; say in a sentence how answers should be.")
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidInputError(
+            f"The text has {len(text):,} characters; give at most {MAX_CHARACTERS:,}."
+        )
+
+
+def leanings(
+    text: str, objectives: tuple[Objective, ...]
+) -> tuple[Float[ndarray, "clauses objectives"], list[str]]:
+    """Each clause's `d` for each objective (zero without an opposite), and the clauses.
+
+    Raises:
+        InvalidInputError: no objective has an opposite, or the embedder is not installed.
+    """
+    paired = {k: o for k, o in enumerate(objectives) if o.opposite}
+    if not paired:
+        raise InvalidInputError(
+            f"No objective says what its opposite is, so words cannot be read; give 'opposite' to "
+            f"{objectives[0].name!r} in the run file: an objective's name or a sentence."
+        )
+    embedder = load_embedder(EMBEDDER, max_length=128)
+    named = {o.name: _sentences(o) for o in objectives}
+    clauses = [part.strip() for part in _CLAUSE.split(text) if len(part.strip()) > 1] or [text]
+    signs = np.array([1.0 - 2.0 * (len(_NEGATION.findall(c)) % 2) for c in clauses])
+    plain = embedder.embed([_NEGATION.sub(" ", c).strip() or c for c in clauses])
+    tilts = np.zeros((len(clauses), len(objectives)))
+    for k, objective in paired.items():
+        poles = (named[objective.name], named.get(objective.opposite, [objective.opposite]))
+        near, far = (embedder.embed(pole).mean(axis=0) for pole in poles)
+        tilts[:, k] = signs * (plain @ (near - far))
+    return tilts, clauses
+
+
+def asked(tilts: Float[ndarray, " objectives"]) -> Float[ndarray, "objectives three"]:
+    """Probabilities that the opposite, nothing, or the objective itself is asked for."""
+    centres = np.array([-SIGNAL, 0.0, SIGNAL])
+    deviations = np.array([ASKED_SD, OTHER_SD, ASKED_SD])
+    shares = np.array([ASKED, 1.0 - 2.0 * ASKED, ASKED])
+    logs = norm.logpdf(tilts[:, None], centres, deviations) + np.log(shares)
+    chances = softmax(logs, axis=1)
+    chances[tilts == 0.0] = 0.0, 1.0, 0.0
+    return chances
+
+
+def _wishes(
+    chances: Float[ndarray, "objectives three"],
+) -> tuple[Float[ndarray, " objectives"], Float[ndarray, " objectives"]]:
+    """Mean and deviation of the three cases together, in units of the prior's deviation."""
+    against, silent, wanted = chances.T
+    mean = wanted - against
+    variance = silent + (wanted + against) * (1.0 + CERTAIN_SD**2) - mean**2
+    return mean, np.sqrt(variance)
+
+
+def _sentences(objective: Objective) -> list[str]:
+    return [text for text in (objective.name, objective.description, objective.instruction) if text]
