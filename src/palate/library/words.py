@@ -72,12 +72,15 @@ class Wishes:
         return not any(wish.clause for wish in self.objectives.values())
 
     def belief(self, prior: Belief) -> Belief:
-        """The belief over the experts' coefficients, from the one without words."""
+        """The belief over the experts' coefficients, from the one without words.
+
+        The words count as one item of feedback, so that methods see that something is known.
+        """
         deviations = np.sqrt(np.diag(prior.covariance))
         mean = np.array([wish.mean for wish in self.experts.values()])
         sds = np.array([wish.sd for wish in self.experts.values()])
         covariance = prior.covariance * np.outer(sds, sds)
-        return Belief(prior.mean + deviations * mean, covariance, gain=prior.gain)
+        return Belief(prior.mean + deviations * mean, covariance, 1, prior.gain)
 
     def to_json(self) -> dict[str, Any]:
         """The wishes as plain data."""
