@@ -73,7 +73,7 @@ class AdapterBank:
         self._scales: dict[tuple[Signature, bool], _Scales] = {}
         self._latest: tuple[object, dict[tuple[Signature, bool], _Scales]] = None, {}
         self._sequences: Int[Tensor, " rows"] | None = None
-        self._device = base.device
+        self._device, self._turn = base.device, base.turn
         self._handles: list[RemovableHandle] = []
         modules = dict(base.model.named_modules())
         changed = list(dict.fromkeys(name for adapter in adapters.values() for name in adapter))
@@ -113,7 +113,8 @@ class AdapterBank:
         """The bank of the PEFT folders, in the mapping's order; raises also as `load_adapter`."""
         adapters = {name: load_adapter(folder) for name, folder in folders.items()}
         files = {name: folder / PARAMETERS for name, folder in folders.items()}
-        return cls(base, adapters, files=files)
+        with base.turn:
+            return cls(base, adapters, files=files)
 
     @property
     def n_experts(self) -> int:
@@ -154,23 +155,25 @@ class AdapterBank:
             )
         if not bool(torch.isfinite(matrix).all()):
             raise InvalidCoefficientsError("The coefficients hold a value that is not finite.")
-        before = self._scales, self._sequences
-        self._sequences = (
-            None if sequences is None else torch.tensor(sequences, device=self._device)
-        )
         key = (matrix.shape, matrix.cpu().numpy().tobytes(), tuple(sequences or ()))
-        if key != self._latest[0]:  # a running batch asks for the same at every step
-            self._latest = key, self._scales_for(matrix, sequences)
-        self._scales = self._latest[1]
-        try:
-            yield
-        finally:
-            self._scales, self._sequences = before
+        with self._turn:
+            before = self._scales, self._sequences
+            self._sequences = (
+                None if sequences is None else torch.tensor(sequences, device=self._device)
+            )
+            if key != self._latest[0]:  # a running batch asks for the same at every step
+                self._latest = key, self._scales_for(matrix, sequences)
+            self._scales = self._latest[1]
+            try:
+                yield
+            finally:
+                self._scales, self._sequences = before
 
     def close(self) -> None:
         """Take the hooks off the base."""
-        for handle in self._handles:
-            handle.remove()
+        with self._turn:
+            for handle in self._handles:
+                handle.remove()
         self._handles.clear()
 
     def _scales_for(

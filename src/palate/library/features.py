@@ -61,6 +61,7 @@ def log_ratios(
     whole.close()
     bare = AdapterBank(base, {})
     reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
+    bare.close()
     columns: list[ndarray] = []
     only = Plan((Row((1.0,)),), Pool("single"))
     for place, (name, folder) in enumerate(folders.items(), start=1):
@@ -149,12 +150,6 @@ def sample_states(
         if n_states_left <= 0:
             break
     return _as_states(cuts)
-
-
-def states_along(base: Base, bank: AdapterBank, items: Sequence[Scored]) -> States:
-    """Every state that whole answers pass through, one answer after the other; cut the same way."""
-    plan = expert_rows(n_experts=bank.n_experts)
-    return _as_states([_cut(row_distributions(base, bank, plan=plan, item=item)) for item in items])
 
 
 def _as_states(cuts: Sequence[Float[ndarray, "rows states tokens"]]) -> States:

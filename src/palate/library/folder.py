@@ -186,6 +186,11 @@ class LibraryFolder:
             shutil.rmtree(self.expert_folder(name), ignore_errors=True)
         return library
 
+    def without_expert(self, name: str) -> "LibraryFolder":
+        """The library without the expert, whose folder stays: others may still read it."""
+        left = tuple(r for r in self.manifest.experts if r.anchor.name != name)
+        return self._with(experts=left)
+
     def with_reward(self, objective: str, fill: Fill, *, key: str) -> "LibraryFolder":
         """The library with the objective's reward folder in it."""
         others = {name: part for name, part in self.manifest.rewards.items() if name != objective}

@@ -47,7 +47,7 @@ from palate.library.knowledge import (
 from palate.library.manifest import Manifest
 from palate.library.merge import Merged, merge_soup
 from palate.library.method_table import MethodTable, load_method_table, table_key
-from palate.library.opening import LoadOptions, ServeOptions, open_parts
+from palate.library.opening import ServeOptions, base_record, open_parts
 from palate.library.portfolio import LibraryPortfolio, open_portfolio
 from palate.library.rewards import library_rewards
 from palate.library.safety_floor import Floor, floored
@@ -86,7 +86,6 @@ class Library:
         self.base = base
         self.bank = bank  # in the manifest's order
         self.methods: dict[str, Method] = dict(METHODS if methods is None else methods)
-        self._options = LoadOptions()
 
     @classmethod
     def load(
@@ -114,16 +113,26 @@ class Library:
             InvalidInputError: there is no library, or its base cannot be found.
             FormatError: the base is not the library's, or a part was changed.
         """
-        options = LoadOptions(
-            base=base, device=device, dtype=dtype, reward_funcs=reward_funcs, revision=revision
+        parts = open_parts(
+            library_folder(folder),
+            base=base,
+            device=device,
+            dtype=dtype,
+            reward_funcs=reward_funcs,
+            revision=revision,
         )
-        library = cls(*open_parts(library_folder(folder), **options))
-        library._options = options
-        return library
+        return cls(*parts)
 
     def reloaded(self) -> "Library":
-        """The library of the same folder, opened again with the same options."""
-        return Library.load(self.files.folder, **self._options)
+        """The library as its folder is now, on the same base and with the same methods.
+
+        Raises:
+            FormatError: it belongs to another base now, or a part is damaged.
+        """
+        files = replace(self.files, manifest=LibraryFolder.open(self.files.folder).manifest)
+        files.require_base(base_record(self.base.path, self.base))
+        bank = AdapterBank.load(self.base, files.expert_folders())
+        return Library(files, self.base, bank, methods=self.methods)
 
     def decide(
         self,

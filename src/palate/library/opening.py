@@ -27,16 +27,6 @@ class ServeOptions(TypedDict, total=False):
     settings: Any  # `palate.serve.settings.ServeSettings`, or a mapping of its keys
 
 
-class LoadOptions(TypedDict, total=False):
-    """How a library is opened: where its base is now, on which device, and its reward functions."""
-
-    base: str | None
-    device: str
-    dtype: str
-    reward_funcs: Mapping[str, RewardFunction] | None
-    revision: str | None
-
-
 def open_parts(
     folder: Path,
     *,

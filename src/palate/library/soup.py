@@ -103,6 +103,31 @@ def plain_basis(manifest: Manifest, states: States) -> SoupBasis:
     )
 
 
+def extended_basis(basis: SoupBasis, manifest: Manifest) -> SoupBasis:
+    """The basis for the experts as they are now: new ones at the plain prior, others as measured.
+
+    The trust region and the strength stay as they were measured without the new experts.
+    """
+    names, records = manifest.expert_names, manifest.experts
+    mine = [place for place, name in enumerate(names) if name in basis.experts]
+    theirs = [basis.experts.index(names[place]) for place in mine]
+    means = np.array([record.tilt_mean for record in records])
+    scales = np.array([record.tilt_sd if record.tilt_sd > 0 else 1.0 for record in records])
+    prior = plain_prior(n_experts=len(names), gain=basis.prior.gain)
+    means[mine], scales[mine] = basis.feature_means[theirs], basis.feature_scales[theirs]
+    prior.mean[mine] = basis.prior.mean[theirs]
+    prior.covariance[np.ix_(mine, mine)] = basis.prior.covariance[np.ix_(theirs, theirs)]
+    return replace(
+        basis,
+        experts=names,
+        anchors=manifest.anchors(),
+        feature_means=means,
+        feature_scales=scales,
+        prior=replace(prior, n_observations=basis.prior.n_observations),
+        experts_key=experts_key(manifest),
+    )
+
+
 def measured_settings(
     manifest: Manifest, states: States, *, has_population: bool
 ) -> dict[str, float]:

@@ -17,8 +17,9 @@ from palate.models.chat import encode_prompt
 from palate.store.database import Database, open_database
 from palate.store.erase import Receipt, erase_user
 from palate.store.export import export_user
+from palate.store.places import places_of
 from palate.store.store import SqlProfileStore
-from palate.store.users import add_user, change_user, require_mark
+from palate.store.users import add_user, change_user
 
 TENANT = "default"  # the server's, where no keys are needed
 APPLY_AFTER = 3  # items of feedback from which on a belief is used
@@ -35,7 +36,9 @@ class UserStore:
         self.url = url  # of the database
         self._library = library
         self._database = database
-        self._store = SqlProfileStore(database, library.soups.learner(), tenant=TENANT)
+        places = library_places(database, library.manifest)
+        learner = library.soups.learner()
+        self._store = SqlProfileStore(database, learner, tenant=TENANT, places=places)
 
     def known(self, user: str) -> Known:
         """All that is known of a user; nothing of an unknown one.
@@ -157,12 +160,6 @@ def open_store(url: str, library: Library) -> UserStore:
     library.require_experts()
     database = open_database(url)
     try:
-        require_mark(
-            database,
-            name="library",
-            value=library_identity(library.manifest),
-            remedy="feedback speaks of one library's experts; give each library its own database",
-        )
         return UserStore(url, library, database)
     except BaseException:
         database.close()
@@ -171,5 +168,25 @@ def open_store(url: str, library: Library) -> UserStore:
 
 def library_identity(manifest: Manifest) -> str:
     """Hash of the base and the experts: what a database of users belongs to."""
-    experts = [[record.anchor.name, record.key] for record in manifest.experts]
-    return hash_value([manifest.base.fingerprint, experts])
+    return hash_value([manifest.base.fingerprint, _experts(manifest)])
+
+
+def library_places(
+    database: Database, manifest: Manifest, *, is_renewed: bool = False
+) -> tuple[int, ...]:
+    """Where the experts' features are in the database's vectors; see `palate.store.places`.
+
+    Raises:
+        FormatError: the database belongs to another library.
+    """
+    return places_of(
+        database,
+        library=library_identity(manifest),
+        base=manifest.base.fingerprint,
+        experts=_experts(manifest),
+        is_renewed=is_renewed,
+    )
+
+
+def _experts(manifest: Manifest) -> list[list[str]]:
+    return [[record.anchor.name, record.key] for record in manifest.experts]

@@ -5,9 +5,10 @@ library built on one base is never answered from another. Offline works: a folde
 and a hub id is read from the local cache when the hub cannot be reached.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ class Base:
     revision: str | None  # hub revision, or `None` for a folder
     fingerprint: str  # hash of the parameters, configuration and tokenizer
     tokenizer_fingerprint: str  # hash of the vocabulary and special tokens
+    # held by a pass with experts: several banks may share the base, and threads take turns
+    turn: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,17 +13,17 @@ from palate.engine.prefill import PrefillSettings
 from palate.engine.protocol import Engine
 from palate.library.library import Library
 from palate.library.opening import ServeOptions
-from palate.library.store import library_identity
+from palate.library.store import library_places
 
 try:
     from palate.serve.auth import require_safe_host
     from palate.serve.believed import Believer
+    from palate.serve.renew import fingerprint_of, require_parts
     from palate.serve.run import serve
     from palate.serve.settings import ServeSettings
     from palate.serve.state import PROBE_SECONDS, Served
     from palate.store.database import connect, open_database
     from palate.store.keys import has_keys
-    from palate.store.users import require_mark
 except ModuleNotFoundError as error:
     raise MissingExtraError(f"The server needs {error.name}; install palate[serve].") from error
 
@@ -92,23 +93,11 @@ def assemble(
         InvalidInputError: the library has no experts.
         FormatError: a part of the library does not fit, or the database belongs to another one.
     """
-    manifest = library.manifest
-    if not manifest.experts:
-        raise InvalidInputError(
-            f"The library {str(library.files.folder)!r} has no experts to serve; build some."
-        )
-    # what decisions need is read while nothing answers yet: states are measured with the model
-    _ = library.soups.states, library.floor, library.strength
-    _ = library.portfolio, library.controller, library.method_table
-    engine = _own_engine(library, settings) if engine_of is None else engine_of(library)
-    identity = library_identity(manifest)
+    require_parts(library)  # while nothing answers yet
+    open_engine = engine_of or partial(_own_engine, settings=settings)
+    engine = open_engine(library)
     opened = open_database(database, wait_seconds=settings.database_seconds)
-    require_mark(
-        opened,
-        name="library",
-        value=identity,
-        remedy="feedback speaks of one library's experts, so give each library its own database",
-    )
+    places = library_places(opened, library.manifest)
     return Served(
         settings=settings,
         library=library,
@@ -117,11 +106,13 @@ def assemble(
         database=opened,
         probe=connect(database, wait_seconds=PROBE_SECONDS / 2),
         has_keys=has_keys(opened),
-        fingerprint=f"palate-{identity[:12]}",
+        fingerprint=fingerprint_of(library),
+        places=places,
+        open_engine=open_engine,
     )
 
 
-def _own_engine(library: Library, settings: ServeSettings) -> Engine:
+def _own_engine(library: Library, *, settings: ServeSettings) -> Engine:
     return LocalEngine(
         library.base,
         library.bank,

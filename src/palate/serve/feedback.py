@@ -77,12 +77,14 @@ async def _scored(served: Served, tenant: str, identifier: str) -> Response:
             f"The response {identifier!r} is not known; only answers to a named user can be judged."
         )
         raise ApiError(404, message, code="response_not_found", param="response")
-    if response.features:
+    library, tokens, store = served.library, response.tokens, served.store(tenant)
+    if response.features and (store.has_all(response.features[0]) or not tokens):
+        response.features = tuple(map(store.from_stored, response.features))
         return response
-    library, tokens = served.library, response.tokens
     features = await served.worker.call(
         lambda: library.features(encode_prompt(library.base, response.prompt), tokens)
     )
-    await served.write(keep_features, identifier=identifier, features=features)
+    kept = [store.to_stored(row) for row in features]
+    await served.write(keep_features, identifier=identifier, features=kept)
     response.features = tuple(tuple(row) for row in features)
     return response

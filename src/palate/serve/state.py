@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -56,6 +57,8 @@ class Served:
     probe: Database  # the same, on connections of its own that wait for nobody
     has_keys: bool  # whether requests need a key
     fingerprint: str  # identifies the base and the experts
+    places: tuple[int, ...] | None = None  # of the experts in stored features
+    open_engine: Callable[[Library], Engine] | None = None  # for the library as it changes
     started_at: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
     metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
@@ -83,6 +86,12 @@ class Served:
         self._n_erased: Counter[str] = Counter()
         self._usage: dict[str, tuple[float, int, int]] = {}  # when it was measured, users, bytes
         self._probing: asyncio.Future[None] | None = None
+        self.n_using: Counter[Engine] = (
+            Counter()
+        )  # requests in progress by the engine they began on
+        self.renewing = asyncio.Lock()
+        self.retiring: set[asyncio.Future[None]] = set()  # engines that end their last requests
+        self.loaded: object = None  # the state of the folder that the library was read from
         self._readers, self._writers = CapacityLimiter(N_READERS), CapacityLimiter(N_WRITERS)
 
     @property
@@ -90,10 +99,19 @@ class Served:
         """Methods that can be asked for."""
         return available_methods(self.library)
 
+    def take(
+        self, library: Library, engine: Engine, *, places: tuple[int, ...], fingerprint: str
+    ) -> None:
+        """Answer what comes from now on from another library."""
+        self.library, self.engine = library, engine
+        self.places, self.fingerprint = places, fingerprint
+        self.believer, self._stores = Believer(library.soups, self.settings), {}
+
     def store(self, tenant: str) -> SqlProfileStore:
         """The tenant's users."""
         if tenant not in self._stores:
-            self._stores[tenant] = SqlProfileStore(self.database, self.believer.learner, tenant)
+            learner, places = self.believer.learner, self.places
+            self._stores[tenant] = SqlProfileStore(self.database, learner, tenant, places)
         return self._stores[tenant]
 
     def metrics_of(self, tenant: str | None) -> list[TenantMetrics]:
@@ -230,16 +248,22 @@ class Served:
         clear_erased(self.database)
 
     @contextmanager
-    def opened(self, caller: ApiKey, *, is_probe: bool) -> Generator[None]:
-        """Counts a request while it is in progress; ApiError where too many are."""
+    def opened(self, caller: ApiKey, *, is_probe: bool) -> Generator["Served"]:
+        """Counts a request while it is in progress; ApiError where too many are.
+
+        The request gets the server as it is now, and ends on the library that it began on.
+        """
         settings, key = self.settings, caller.prefix
         most = settings.max_open if caller is OPEN else settings.max_open_per_key
         is_full = self.n_open[key] >= most or self.n_open.total() >= settings.max_open
         self._refuse_too_many("open", float(is_full and not is_probe), "Too many requests are open")
         self.n_open[key] += 1
+        now = copy(self)
+        self.n_using[now.engine] += 1
         try:
-            yield
+            yield now
         finally:
+            self.n_using[now.engine] -= 1
             self.n_open[key] -= 1
             self.n_open += Counter()  # forgets zeros
 
@@ -251,10 +275,15 @@ class Served:
 
 
 def _served_of(request: Request) -> Any:
+    return getattr(request.state, "served", request.app.state.served)
+
+
+def _whole_of(request: Request) -> Any:
     return request.app.state.served
 
 
-Parts = Annotated[Served, Depends(_served_of)]
+Parts = Annotated[Served, Depends(_served_of)]  # as they were when the request came
+Whole = Annotated[Served, Depends(_whole_of)]  # to change them
 
 
 _BEARER = HTTPBearer(auto_error=False)  # for the schema

@@ -1,7 +1,8 @@
 """The engine on a thread of its own, between which and the event loop only messages pass.
 
 Answers join and leave the running batch at every step. Whatever else needs the model (features of
-answers, for example) runs on the same thread between two steps.
+answers, for example) runs on the same thread between two steps. Where the library changes, the
+engine of before ends its answers: the engines step in turn.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 from palate.core.errors import ProviderError
 from palate.core.protocols import Request, Token
-from palate.engine.protocol import Engine, ExecutionReport
+from palate.engine.protocol import Engine, ExecutionReport, Session
 from palate.engine.request import FAILED, RunningRequest
 from palate.serve.errors import ApiError
 from palate.serve.logs import LOGGER
@@ -37,6 +38,7 @@ class Job:
     # an answer
     events: "asyncio.Queue[tuple[Job, Event]]" = field(default_factory=asyncio.Queue)
     running: RunningRequest | None = None  # what the engine knows of it, once it was admitted
+    session: Session | None = None  # of the engine that it was submitted to
     is_pending: bool = True  # no token has come
     is_done: bool = False
 
@@ -59,13 +61,18 @@ class EngineWorker:
         self._max_queue = max_queue
         self._max_prompt_tokens = max_prompt_tokens
         self._context_length = context_length
-        self._session = engine.open_session()
+        self._sessions = {engine: engine.open_session()}
         self._jobs: dict[RunningRequest, Job] = {}
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="palate-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._n_pending = 0
         self._is_stopping = False
+
+    @property
+    def _session(self) -> Session:
+        """The session of the present engine."""
+        return self._sessions[self.engine]
 
     @property
     def is_alive(self) -> bool:
@@ -84,7 +91,7 @@ class EngineWorker:
         if self._thread.is_alive():
             self._thread.join(timeout=30.0)
 
-    def submit(self, jobs: list[Job]) -> None:
+    def submit(self, jobs: list[Job], engine: Engine) -> None:
         """Let answers join the batch; ApiError where too many wait already, or nobody answers."""
         self._require_alive()
         if self._n_pending + len(jobs) > self._max_queue:
@@ -98,7 +105,7 @@ class EngineWorker:
         self._n_pending += len(jobs)
         self.metrics.waiting.set(self._n_pending)
         for job in jobs:
-            self._commands.put(lambda job=job: self._admit(job))
+            self._commands.put(lambda job=job: self._admit(job, engine))
 
     def cancel(self, job: Job) -> None:
         """Let go of an answer; one that has ended is no error."""
@@ -110,11 +117,27 @@ class EngineWorker:
 
     def forget(self, scope: str) -> None:
         """Drop what is cached of a scope, before the next step."""
-        self._commands.put(lambda: self._session.forget(scope))
 
-    def report(self, running: RunningRequest) -> ExecutionReport | None:
+        def drop() -> None:
+            for session in self._sessions.values():
+                session.forget(scope)
+
+        self._commands.put(drop)
+
+    def report(self, running: RunningRequest, engine: Engine) -> ExecutionReport | None:
         """What the engine approximated in an answer; `None` where it is exact."""
-        return self._session.report(running)
+        return self._sessions[engine].report(running)
+
+    async def begin(self, engine: Engine) -> None:
+        """Let another engine answer what is submitted to it; the one of before goes on."""
+        session = engine.open_session()
+        await self.call(lambda: self._sessions.update({engine: session}))
+        self.engine = engine
+
+    async def end(self, engine: Engine) -> None:
+        """Close an engine that nobody uses any more."""
+        await self.call(lambda: self._sessions.pop(engine).close())
+        await asyncio.to_thread(engine.close)
 
     async def call(self, function: Callable[[], Result]) -> Result:
         """The function's result, computed between two steps."""
@@ -163,10 +186,12 @@ class EngineWorker:
                 except Exception:  # noqa: BLE001  one bad step must not end the thread
                     LOGGER.exception("a step of the engine failed")
                     self._fail_all(ApiError(500, "The engine failed; try again.", code="failed"))
-                    self._session = self.engine.open_session()
-                self.metrics.running.set(self._session.n_running)
-                self.metrics.rows.set(self._session.n_rows)
-            self._session.close()
+                    self._sessions = {engine: engine.open_session() for engine in self._sessions}
+                sessions = self._sessions.values()
+                self.metrics.running.set(sum(session.n_running for session in sessions))
+                self.metrics.rows.set(sum(session.n_rows for session in sessions))
+            for session in self._sessions.values():
+                session.close()
         finally:
             self._is_stopping = True
             with suppress(Exception):
@@ -174,10 +199,11 @@ class EngineWorker:
             self._fail_all(ApiError(503, "The server stops.", code="stopping"))
 
     def _step(self) -> None:
-        if self._is_stopping or self._session.is_idle:
+        if self._is_stopping or self._is_idle:
             return
         started = time.perf_counter()
-        output = self._session.step()
+        busy = [session for session in self._sessions.values() if not session.is_idle]
+        output = [event for session in busy for event in session.step()]
         self.metrics.step.observe(time.perf_counter() - started)
         events = [(self._jobs[running], _event(running, token)) for running, token in output]
         for running, token in output:
@@ -187,24 +213,27 @@ class EngineWorker:
 
     def _obey(self) -> None:
         """Carry out the commands that came; wait for one if nothing runs."""
-        if self._session.is_idle and not self._is_stopping:
+        if self._is_idle and not self._is_stopping:
             self._commands.get()()
         while not self._commands.empty():
             self._commands.get()()
 
-    def _admit(self, job: Job) -> None:
+    @property
+    def _is_idle(self) -> bool:
+        return all(session.is_idle for session in self._sessions.values())
+
+    def _admit(self, job: Job, engine: Engine) -> None:
         if job.is_done:
             return
+        session = job.session = self._sessions[engine]
         try:
-            running = self._session.add_request(
-                job.request, is_traced=job.is_traced, n_top=job.n_top
-            )
+            running = session.add_request(job.request, is_traced=job.is_traced, n_top=job.n_top)
         except Exception as error:  # noqa: BLE001  it is the caller's to see
             self._send([(job, error)])
             return
         refused = self._too_long(running)
         if refused is not None:
-            self._session.abort_request(running)
+            session.abort_request(running)
             self._send([(job, refused)])
             return
         job.running = running
@@ -229,8 +258,9 @@ class EngineWorker:
         return ApiError(400, message, code="context_length_exceeded", param="messages")
 
     def _drop(self, job: Job) -> None:
-        if job.running is not None and self._jobs.pop(job.running, None) is not None:
-            self._session.abort_request(job.running)
+        is_left = job.running is not None and self._jobs.pop(job.running, None) is not None
+        if is_left and job.session is not None and job.running is not None:
+            job.session.abort_request(job.running)
 
     def _fail_all(self, error: ApiError) -> None:
         self._send([(job, error) for job in self._jobs.values()])

@@ -1,5 +1,7 @@
 """Rows of one user, read and written within a transaction."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, Table, func, insert, select
@@ -64,8 +66,12 @@ def last_position(connection: Connection, user: int) -> int:
     return connection.execute(newest).scalar() or 0
 
 
-def is_known(connection: Connection, user: int, item: Feedback) -> bool:
+def is_known(
+    connection: Connection, user: int, item: Feedback, *, places: Sequence[int] | None = None
+) -> bool:
     """Whether the item's key was there; an item without a key never was.
+
+    Features at these places of a vector, all by default, are compared as far as it has them.
 
     Raises:
         InvalidInputError: the key was there with other content.
@@ -75,11 +81,21 @@ def is_known(connection: Connection, user: int, item: Feedback) -> bool:
     row = connection.execute(
         select(feedback).where(feedback.c.user == user, feedback.c.key == item.key)
     ).first()
-    if row is not None and feedback_of(row, name=item.user) != item:
+    if row is not None and not _is_same(feedback_of(row, name=item.user), item, places):
         raise InvalidInputError(
             f"The key {item.key!r} was used for other feedback of this user; use a new key."
         )
     return row is not None
+
+
+def _is_same(stored: Feedback, item: Feedback, places: Sequence[int] | None) -> bool:
+    if places is None:
+        return stored == item
+    own = [
+        place for place in places if place < len(stored.features)
+    ]  # later experts were not there
+    mine, theirs = ([one.features[place] for place in own] for one in (stored, item))
+    return mine == theirs and replace(stored, features=()) == replace(item, features=())
 
 
 def write_feedback(connection: Connection, user: int, item: Feedback) -> None:

@@ -6,12 +6,14 @@ is on disk. The belief is a function of the log; where the prior or the settings
 was stored, it is rebuilt from the log before it is used.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
 from palate.core.decision import Known
+from palate.core.files import hash_value
 from palate.core.types import Belief, Feedback
 from palate.store import rows
 from palate.store.database import Database
@@ -29,6 +31,33 @@ class SqlProfileStore:
     database: Database
     learner: "Learner"
     tenant: str = "default"
+    # of the learner's features in stored vectors (`palate.store.places`); as they are by default
+    places: tuple[int, ...] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Changes with the learner and with what its features are of."""
+        places = self.places
+        if places is None or places == tuple(range(len(places))):
+            return self.learner.digest
+        return hash_value([self.learner.digest, places])
+
+    def to_stored(self, features: Sequence[float]) -> tuple[float, ...]:
+        """One vector of the learner's as it is stored: zero for experts that are gone."""
+        if self.places is None:
+            return tuple(features)
+        by_place = dict(zip(self.places, features, strict=False))  # the learner refuses widths
+        return tuple(by_place.get(place, 0.0) for place in range(max(self.places) + 1))
+
+    def has_all(self, features: Sequence[float]) -> bool:
+        """Whether a stored vector has a number for each of the learner's."""
+        return self.places is None or len(features) > max(self.places)
+
+    def from_stored(self, features: Sequence[float]) -> tuple[float, ...]:
+        """A stored vector as one of the learner's: zero for experts that were not there yet."""
+        if self.places is None:
+            return tuple(features)
+        return tuple(features[p] if p < len(features) else 0.0 for p in self.places)
 
     def admit(self, user: str) -> int:
         """The user's number, for what is begun now; the user is added if there is none.
@@ -54,25 +83,25 @@ class SqlProfileStore:
             InvalidInputError: the key was used by this user for other feedback, or the features
                 are of another width than beliefs.
         """
-        name = feedback.user
+        name, stored = feedback.user, replace(feedback, features=self.to_stored(feedback.features))
         with self.database.writing() as connection:
             number = None
             if response is not None:
                 owner = select(responses.c.user).where(responses.c.id == response)
                 number = connection.execute(owner).scalar() or 0  # 0 is nobody's
             user = rows.lock_user(connection, tenant=self.tenant, name=name, number=number)
-            if rows.is_known(connection, user, feedback):
+            if rows.is_known(connection, user, stored, places=self.places):
                 return False
             belief = self._current(connection, user)
             if belief is None:
-                history = rows.read_history(connection, user, name)
+                history = self._history(connection, user, name)
                 belief = self.learner.rebuild([*history, feedback])
             else:
                 belief = self.learner.learn(
-                    belief, feedback, earlier=lambda: rows.read_history(connection, user, name)
+                    belief, feedback, earlier=lambda: self._history(connection, user, name)
                 )
-            rows.write_feedback(connection, user, feedback)
-            rows.write_belief(connection, user, belief, learner=self.learner.digest)
+            rows.write_feedback(connection, user, stored)
+            rows.write_belief(connection, user, belief, learner=self.digest)
         return True
 
     def belief(self, user: str) -> Belief | None:
@@ -83,7 +112,7 @@ class SqlProfileStore:
                 return None
             belief = self._current(connection, number)
             if belief is None:
-                belief = self.learner.rebuild(rows.read_history(connection, number, user))
+                belief = self.learner.rebuild(self._history(connection, number, user))
             return belief
 
     def known(self, user: str, *, apply_after: int | None) -> tuple[Known, Belief | None]:
@@ -109,13 +138,17 @@ class SqlProfileStore:
         """Feedback that is learned from, oldest first; empty for an unknown user."""
         with self.database.reading() as connection:
             number = rows.find_number(connection, tenant=self.tenant, name=user)
-            return [] if number is None else rows.read_history(connection, number, user)
+            return [] if number is None else self._history(connection, number, user)
 
     def users(self) -> list[str]:
         """Identifiers of all users, in the order of their arrival."""
         return [user.name for user in list_users(self.database, tenant=self.tenant)]
 
+    def _history(self, connection: Connection, user: int, name: str) -> list[Feedback]:
+        items = rows.read_history(connection, user, name)
+        return [replace(item, features=self.from_stored(item.features)) for item in items]
+
     def _current(self, connection: Connection, user: int) -> Belief | None:
         """The stored belief if this learner made it."""
         belief, learner = rows.read_belief(connection, user)
-        return belief if learner == self.learner.digest else None
+        return belief if learner == self.digest else None
