@@ -1,13 +1,15 @@
-"""`/v1/models`, `/v1/library`, `/v1/regret`: what is offered, and what users lose by it at most."""
+"""What is offered, what it costs and gains, and what users lose by it at most."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
-from palate.core.decision import MAX_CANDIDATES
+from palate.core.decision import MAX_CANDIDATES, Known
+from palate.core.errors import InvalidInputError
 from palate.core.simplex import vector_from_mapping
 from palate.library.portfolio import LibraryPortfolio
 from palate.serve.answers import model_names, unknown_model
@@ -15,6 +17,8 @@ from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire import library as wire
 from palate.serve.wire.chat import MAX_ANSWERS, ModelOut, ModelsOut
+from palate.serve.wire.palate import UtilityOut
+from palate.training.save import CARD
 
 router = APIRouter(tags=["library"])
 
@@ -47,6 +51,7 @@ async def library(served: Parts, caller: KnownCaller) -> wire.LibraryOut:
     del caller
     manifest, settings = served.library.manifest, served.settings
     floor, portfolio = served.library.floor, served.library.portfolio
+    folders = served.library.files.expert_folders()
     return wire.LibraryOut(
         base=_shown_base(manifest.base.path),
         fingerprint=served.fingerprint,
@@ -56,6 +61,8 @@ async def library(served: Parts, caller: KnownCaller) -> wire.LibraryOut:
             wire.ExpertOut(
                 name=record.anchor.name,
                 wanted=dict(zip(manifest.objective_names, record.anchor.direction, strict=True)),
+                size_bytes=sum(p.stat().st_size for p in folders[record.anchor.name].iterdir()),
+                card="".join(p.read_text("utf-8") for p in folders[record.anchor.name].glob(CARD)),
             )
             for record in manifest.experts
         ],
@@ -107,6 +114,36 @@ def _points(
     )
 
 
+@router.post("/v1/methods")
+async def methods(body: wire.MethodsIn, served: Parts, caller: KnownCaller) -> wire.MethodsOut:
+    """What each method costs and is predicted to gain, for each preference."""
+    del caller
+    table = served.library.method_table
+    points = await run_in_threadpool(lambda: [[*_costs(served, p)] for p in body.preferences])
+    return wire.MethodsOut(
+        points=points,
+        n_prompts=0 if table is None else table.n_prompts,
+        self_judged=[] if table is None else list(table.self_judged),
+    )
+
+
+def _costs(served: Served, preference: Mapping[str, float]) -> Iterator[wire.MethodOut]:
+    """Each method's decision in short; those that cannot serve this preference are left out."""
+    vector_from_mapping(preference, objectives=served.library.manifest.objective_names)
+    for name in served.methods:
+        with suppress(InvalidInputError):
+            decision = served.library.decide("", Known(preference=preference), method=name)
+            gain = decision.predicted_utility
+            yield wire.MethodOut(
+                method=name,
+                decides=decision.method,
+                n_candidates=decision.n_candidates,
+                n_passes=decision.n_passes,
+                predicted_utility=gain
+                and UtilityOut(estimate=gain.estimate, low=gain.low, high=gain.high),
+            )
+
+
 def _portfolio(portfolio: LibraryPortfolio) -> wire.PortfolioOut:
     """Members and certificate."""
     record, certificate = portfolio.record, portfolio.record.certified.certificate
@@ -114,7 +151,11 @@ def _portfolio(portfolio: LibraryPortfolio) -> wire.PortfolioOut:
     values = record.certified.lower_values.tolist()
     return wire.PortfolioOut(
         members=[
-            wire.MemberOut(name=name, values=dict(zip(objectives, row, strict=True)))
+            wire.MemberOut(
+                name=name,
+                coefficients=dict(portfolio.policies[name].coefficients),
+                values=dict(zip(objectives, row, strict=True)),
+            )
             for name, row in zip(record.members, values, strict=True)
         ],
         certificate=wire.CertificateOut(

@@ -1,4 +1,4 @@
-"""`/v1/library` and `/v1/regret`: what is offered, and what users lose by it at most."""
+"""`/v1/library`, `/v1/regret`, `/v1/methods`: what is offered, what it costs and gains."""
 
 from typing import Annotated
 
@@ -6,9 +6,10 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from palate.core.types import Objective
-from palate.serve.wire.palate import Preference, WireIn
+from palate.serve.wire.palate import Preference, UtilityOut, WireIn
 
 MAX_POINTS = 5000
+MAX_METHOD_POINTS = 64  # each is a decision of every method
 
 
 class ExpertOut(TypedDict):
@@ -16,12 +17,15 @@ class ExpertOut(TypedDict):
 
     name: str
     wanted: dict[str, float]
+    size_bytes: int  # of its folder's files
+    card: str  # its model card, in Markdown
 
 
 class MemberOut(TypedDict):
     """A member of the portfolio; `values` are lower bounds by objective, reward units."""
 
     name: str
+    coefficients: dict[str, float]  # by expert; empty for the base
     values: dict[str, float]
 
 
@@ -99,3 +103,27 @@ class RegretOut(TypedDict):
     """One point for each preference, in order."""
 
     points: list[RegretPoint]
+
+
+class MethodsIn(WireIn):
+    """Preferences for which methods are compared."""
+
+    preferences: Annotated[list[Preference], Field(min_length=1, max_length=MAX_METHOD_POINTS)]
+
+
+class MethodOut(TypedDict):
+    """What a method does for a preference."""
+
+    method: str
+    decides: str  # the method that decides: another one only for `auto`
+    n_candidates: int
+    n_passes: float  # of the base per token of an answer, candidates included
+    predicted_utility: UtilityOut | None  # `None` where it was not measured
+
+
+class MethodsOut(TypedDict):
+    """Every method that can serve, once for each preference in order."""
+
+    points: list[list[MethodOut]]
+    n_prompts: int  # on which utilities were measured; 0 where none were
+    self_judged: list[str]  # objectives judged by the reward that also trained the experts
