@@ -8,6 +8,14 @@ from palate.serve.app import make_app
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
 
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "minLength": "characters: at least",
+    "maxLength": "characters: at most",
+}
+
 
 def openapi() -> dict[str, Any]:
     """What a server answers at `/openapi.json`; no library is needed for it."""
@@ -95,14 +103,7 @@ def _kind(schema: dict[str, Any]) -> str:
         return f"list of {_kind(schema.get('items', {}))}"
     if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"mapping to {_kind(schema['additionalProperties'])}"
-    bounds = {
-        "minimum": "at least",
-        "maximum": "at most",
-        "exclusiveMinimum": "above",
-        "minLength": "characters at least",
-        "maxLength": "characters at most",
-    }
-    said = [f"{words} {schema[key]}" for key, words in bounds.items() if key in schema]
+    said = [f"{words} {schema[key]:.19g}" for key, words in BOUNDS.items() if key in schema]
     return schema.get("type", "anything") + (f" ({', '.join(said)})" if said else "")
 
 
