@@ -31,9 +31,17 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def save_tiny_llama(folder: Path, *, seed: int = 0, is_tied: bool = True) -> Path:
+def save_tiny_llama(
+    folder: Path,
+    *,
+    seed: int = 0,
+    is_tied: bool = True,
+    n_positions: int = 256,
+    chat_template: str | None = None,
+) -> Path:
     """A random Llama of about 30,000 parameters, as a Hugging Face folder."""
     tokenizer = byte_tokenizer()
+    tokenizer.chat_template = chat_template
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -42,7 +50,7 @@ def save_tiny_llama(folder: Path, *, seed: int = 0, is_tied: bool = True) -> Pat
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=n_positions,
         tie_word_embeddings=is_tied,
         initializer_range=0.15,  # far from uniform, so that differences show
         bos_token_id=1,

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from fakes import save_random_adapter, save_tiny_llama
 from palate.core.types import BaseRecord, Objective
@@ -21,9 +22,9 @@ OPTIONS = {
 }
 
 
-def save_tiny_library(root: Path) -> Path:
-    """The library's folder; its base lies beside it as `base`."""
-    base = load_base(save_tiny_llama(root / "base"))
+def save_tiny_library(root: Path, **of_base: Any) -> Path:
+    """The library's folder; its base, `save_tiny_llama` with these, lies beside it as `base`."""
+    base = load_base(save_tiny_llama(root / "base", **of_base))
     record = BaseRecord(base.path, None, base.fingerprint, base.tokenizer_fingerprint)
     library = LibraryFolder.create(
         root / "library",

@@ -17,6 +17,7 @@ from palate.serve.assemble import assemble
 from palate.serve.settings import ServeSettings
 from palate.serve.state import Served
 from palate.store.keys import issue_key
+from tiny import save_tiny_library
 from tiny_parts import SharesMethod, save_tiny_offered_library
 
 FREE: dict[str, Any] = {"requests_per_minute": 10_000_000, "burst": 1_000_000}
@@ -33,14 +34,28 @@ def opened(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Libr
     return library
 
 
+CALLS = """{% if tools %}[tools]{{ tools | tojson }}
+{% endif %}{% for message in messages %}[{{ message.role }}]{{ message.content }}
+{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>
+{%- endfor %}
+{% endfor %}[assistant]"""  # a chat template that takes tools
+
+
+@pytest.fixture(scope="session")
+def tooled(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """A tiny library whose base reads long prompts, by a chat template that takes tools."""
+    root = tmp_path_factory.mktemp("tooled")
+    return Library.load(save_tiny_library(root, n_positions=8192, chat_template=CALLS))
+
+
 @pytest.fixture(scope="session")
 def make_served(opened: Library, tmp_path_factory: pytest.TempPathFactory) -> MakeServed:
     """Makes the parts of a server with a new database."""
 
-    def make(*, has_keys: bool = False, **settings: Any) -> Served:
+    def make(*, has_keys: bool = False, library: Library = opened, **settings: Any) -> Served:
         url = f"sqlite:///{tmp_path_factory.mktemp('users')}/users.db"
         values = {**FREE, "default_tokens": 12, "max_tokens": 64, "max_prompt_tokens": 150}
-        served = assemble(opened, ServeSettings(**{**values, **settings}), database=url)
+        served = assemble(library, ServeSettings(**{**values, **settings}), database=url)
         served.has_keys = has_keys
         return served
 

@@ -15,8 +15,10 @@ from palate.core.types import Belief, Interval
 if TYPE_CHECKING:
     from palate.library.library import Library  # the type a method is given; nothing is imported
 
-Messages = str | Sequence[Mapping[str, str]]
-"""A prompt, or messages `{"role", "content"}` with the roles system, user and assistant."""
+Messages = str | Sequence[Mapping[str, Any]]
+"""A prompt, or messages `{"role", "content"}` with the roles system, user, assistant and tool.
+
+The last one may carry `tools`, and others `tool_calls` and `tool_call_id`, for chat templates."""
 
 AUTO = "auto"  # the method that chooses among the others
 MAX_CANDIDATES = 16  # of best of n; the KL to the plan grows with log n only, the cost with n
@@ -121,7 +123,7 @@ def with_instruction(messages: Messages, sentence: str) -> Messages:
     if plain and plain[0].get("role") == "system":
         system = plain[0]["content"].strip()
         content = f"{system}\n\n{sentence}" if system else sentence
-        return [{"role": "system", "content": content}, *plain[1:]]
+        return [{**plain[0], "content": content}, *plain[1:]]
     return [{"role": "system", "content": sentence}, *plain]
 
 

@@ -9,9 +9,9 @@ from palate.core.errors import InvalidInputError
 from palate.models.load import Base
 from palate.models.template import render_chat
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 SYSTEM_VARIABLE = "PALATE_SYSTEM_ROLE"
-_ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant", "tool")
 BREAK = "\ufdd0"  # no character of any text: ends a token where it stands
 
 
@@ -24,8 +24,8 @@ def format_messages(base: Base, messages: Messages) -> str:
     continue best.
 
     Raises:
-        InvalidInputError: no messages, an unknown role, a content that is not a string, or a
-            conversation that the template refuses.
+        InvalidInputError: no messages, an unknown role, a content that is not a string, tools
+            without a template that takes them, or a conversation that the template refuses.
     """
     has_template = getattr(base.tokenizer, "chat_template", None) is not None
     if isinstance(messages, str):
@@ -33,10 +33,13 @@ def format_messages(base: Base, messages: Messages) -> str:
             return messages
         messages = [{"role": "user", "content": messages}]
     _require_messages(messages)
+    tools = [tool for message in messages for tool in message.get("tools", ())]
+    if tools or any(message["role"] == "tool" or "tool_calls" in message for message in messages):
+        _require_tools(base, tools, has_template=has_template)
     if has_template:
         if os.environ.get(SYSTEM_VARIABLE) == "user":
             messages = _with_system_in_user(messages)
-        return render_chat(base.tokenizer, messages, base=base.path)
+        return render_chat(base.tokenizer, messages, base=base.path, tools=tools)
     return "\n\n".join(message["content"] for message in messages)
 
 
@@ -107,6 +110,15 @@ def _with_system_in_user(messages: Sequence[Message]) -> list[Message]:
             text = "\n\n".join([*system, message["content"]])
             return [*rest[:place], {**message, "content": text}, *rest[place + 1 :]]
     return list(messages)
+
+
+def _require_tools(base: Base, tools: Sequence[Any], *, has_template: bool) -> None:
+    tokenizer: Any = base.tokenizer
+    if not (has_template and "tools" in tokenizer.get_chat_template(tools=tools)):
+        raise InvalidInputError(
+            f"The chat template of the base {base.path!r} takes no tools; leave tools out, or ask "
+            "for JSON with response_format."
+        )
 
 
 def _require_messages(messages: Sequence[Message]) -> None:

@@ -14,7 +14,9 @@ from palate.core.errors import InvalidInputError
 MAX_SECONDS = 2.0  # of a rendering, which takes milliseconds
 
 
-def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, base: str) -> str:
+def render_chat(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, base: str, tools: Sequence[Any] = ()
+) -> str:
     """The conversation as the tokenizer's chat template writes it, up to where the answer begins.
 
     Raises:
@@ -26,11 +28,10 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]], *, base: 
 
     def render() -> None:
         try:
-            plain = [dict(message) for message in messages]
+            plain = [{k: v for k, v in one.items() if k != "tools"} for one in messages]
+            form = {"tokenize": False, "add_generation_prompt": True}
             texts.append(
-                str(
-                    tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)
-                )
+                str(tokenizer.apply_chat_template(plain, tools=list(tools) or None, **form))
             )
         except Exception as error:  # noqa: BLE001  templates raise anything
             errors.append(error)

@@ -8,9 +8,9 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from starlette.concurrency import run_in_threadpool
 
@@ -24,6 +24,7 @@ from palate.library.candidates import Best, candidate_requests
 from palate.library.generate import answer_seed
 from palate.library.knowledge import merged
 from palate.models.chat import encode_prompt, without_special_tokens
+from palate.models.load import Base
 from palate.serve.errors import ApiError
 from palate.serve.explain import explain
 from palate.serve.settings import ServeSettings
@@ -188,7 +189,17 @@ def as_text(served: Served, messages: Messages) -> Messages:
         return messages
     if isinstance(messages, str):
         return without_special_tokens(base, messages)
-    return [{**m, "content": without_special_tokens(base, m["content"])} for m in messages]
+    return [{**_all_text(base, m), "role": m["role"]} for m in messages]
+
+
+def _all_text(base: Base, value: Any) -> Any:
+    """Plain data with all of its texts as text: tools and their calls are written by users."""
+    if isinstance(value, str):
+        return without_special_tokens(base, value)
+    if isinstance(value, Mapping):
+        pairs = cast(Mapping[str, Any], value).items()
+        return {_all_text(base, key): _all_text(base, inner) for key, inner in pairs}
+    return [_all_text(base, one) for one in value] if isinstance(value, list) else value
 
 
 async def finish(
@@ -306,13 +317,14 @@ def _sampling_of(request: ChatIn | CompletionIn, served: Served) -> SamplingPara
 
 def _constraint_of(served: Served, request: ChatIn | CompletionIn) -> Constraint | None:
     """What keeps the answer to the form that is asked for; ApiError where there is no such form."""
-    schema = request.schema_of_answer
+    schema, is_call = request.schema_of_answer, bool(getattr(request, "offered_tools", ()))
     if schema is None:
         return None
     try:
         return json_constraint(served.library.base, schema)
     except InvalidInputError as error:
-        raise ApiError(400, str(error), "invalid_value", "response_format") from error
+        param = "tools" if is_call else "response_format"
+        raise ApiError(400, str(error), "invalid_value", param) from error
 
 
 def _method_of(served: Served, model: str, method: str) -> str:

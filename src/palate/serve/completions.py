@@ -39,8 +39,8 @@ class _TextForm:
     def openings(self) -> list[Json]:
         return [{"text": ""}]
 
-    def text(self, text: str | None, *, is_whole: bool = False) -> Json:
-        del is_whole
+    def text(self, text: str | None, *, index: int, is_whole: bool = False) -> Json:
+        del index, is_whole
         return {"text": text or ""}
 
     def log_probs(self, index: int, running: RunningRequest, places: range) -> Json | None:

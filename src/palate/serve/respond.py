@@ -50,7 +50,7 @@ class Form(Protocol):
         """What the first chunks hold, one for each choice from the first on."""
         ...
 
-    def text(self, text: str | None, *, is_whole: bool = False) -> Json:
+    def text(self, text: str | None, *, index: int, is_whole: bool = False) -> Json:
         """All of an answer's text, or the next piece; `None` is the end."""
         ...
 
@@ -109,7 +109,7 @@ async def _whole(served: Served, tenant: str, form: Form, response: Response) ->
     stories = await finish(served, answering, is_explained=form.request.palate.explain)
     choices: list[Json] = []
     for index, running in enumerate(answering.answers):
-        text = form.text(running.text.text, is_whole=True)
+        text = form.text(running.text.text, index=index, is_whole=True)
         log_probs = form.log_probs(index, running, _shown(served, running))
         end = "stop" if ends[index] == "stop" else "length"
         choices.append({**_choice(index, text, log_probs, finish=end), "palate": stories[index]})
@@ -139,7 +139,7 @@ async def _chunks(served: Served, answering: Answering, form: Form) -> AsyncGene
         if token.text or choice["logprobs"] is not None:
             yield {**head, "choices": [choice]}
         if token.finish is not None:
-            last.append(_choice(index, form.text(None), finish=token.finish))
+            last.append(_choice(index, form.text(None, index=index), finish=token.finish))
     for closing in await _closings(served, answering, form, last):
         yield {**head, **closing}
 
@@ -150,7 +150,7 @@ def _piece(served: Served, form: Form, sampled: Sampled) -> Json:
     log_probs = None
     if token.token not in served.library.base.stop_ids:
         log_probs = form.log_probs(index, running, range(place, place + 1))
-    return _choice(index, form.text(token.text), log_probs)
+    return _choice(index, form.text(token.text, index=index), log_probs)
 
 
 async def _closings(
@@ -172,6 +172,8 @@ async def _closings(
 def _choice(
     index: int, text: Json, log_probs: Json | None = None, *, finish: str | None = None
 ) -> Json:
+    if finish == "stop" and any("tool_calls" in part for part in text.values()):
+        finish = "tool_calls"
     return {"index": index, **text, "logprobs": log_probs, "finish_reason": finish}
 
 

@@ -1,5 +1,7 @@
 """`/v1/chat/completions` and `/v1/completions`, as OpenAI's clients speak them."""
 
+import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import BeforeValidator, Field, model_validator, with_config
@@ -16,11 +18,13 @@ from palate.serve.wire.palate import (
     WithoutNul,
     without_nulls,
 )
+from palate.serve.wire.tools import Tool, ToolCall, ToolChoice, schema_of_call
 
 MAX_ANSWERS = 8
 MAX_BIASES = 1024
+MAX_TOOLS = 128
 LEAST_LOG_PROB = -9999.0  # stands for minus infinity, which JSON cannot hold
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "tool_calls"]
 
 Stop = Annotated[str, Field(min_length=1, max_length=256), WithoutNul]
 Text = Annotated[str, Field(max_length=1_000_000), WithoutNul]
@@ -41,30 +45,45 @@ def _as_sent_back(message: Any) -> Any:
     """An answer as OpenAI's clients give it back: with keys that hold nothing."""
     if not isinstance(message, dict) or message.get("role") != "assistant":
         return message
-    return {k: v for k, v in cast("dict[str, Any]", message).items() if v is not None and v != []}
+    kept = {k: v for k, v in cast("dict[str, Any]", message).items() if v is not None and v != []}
+    return {"content": "", **kept} if "tool_calls" in kept else kept  # a call has no text
 
 
 @with_config(STRICT)
 class Message(TypedDict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
     name: NotRequired[Annotated[str, Field(max_length=64)] | None]
+    tool_calls: NotRequired[Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None]
+    tool_call_id: NotRequired[Annotated[str, Field(max_length=128)] | None]
 
 
 SentMessage = Annotated[Message, BeforeValidator(_as_sent_back)]
 
 
-def plain(messages: list[Message]) -> list[dict[str, str]]:
+def plain(messages: list[Message]) -> list[dict[str, Any]]:
     """Messages as the model's template takes them; `developer` is `system`."""
     roles = {"developer": "system"}
-    conversation: list[dict[str, str]] = []
+    conversation: list[dict[str, Any]] = []
     for message in messages:
         role, content = message["role"], message["content"]
         text = content if isinstance(content, str) else "".join(part["text"] for part in content)
         conversation.append({"role": roles.get(role, role), "content": text})
+        if role == "tool" or message.get("tool_calls"):
+            calls = [_plain_call(call) for call in message.get("tool_calls") or ()]
+            extra = {"tool_calls": calls, "tool_call_id": message.get("tool_call_id")}
+            conversation[-1] |= {key: value for key, value in extra.items() if value}
     return conversation
+
+
+def _plain_call(call: ToolCall) -> dict[str, Any]:
+    """A call as templates take it, with its arguments as an object."""
+    function: dict[str, Any] = {**call["function"]}
+    with suppress(ValueError, RecursionError):  # what is no JSON stays text
+        function["arguments"] = json.loads(function["arguments"])
+    return {**call, "function": function}
 
 
 class StreamOptions(WireIn):
@@ -172,6 +191,20 @@ class ChatIn(_Sampled):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _require_tools(self) -> "ChatIn":
+        names = [tool["function"]["name"] for tool in self.tools or ()]
+        if self.chosen_function not in (None, *names):
+            raise ValueError("tool_choice names no function of tools; name one of them")
+        if self.tool_choice == "required" and not names:
+            raise ValueError("tool_choice needs tools; add them")
+        if self.offered_tools and self.response_format and self.response_format.type != "text":
+            raise ValueError("an answer is a call of tools or has a response_format; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _require_logprobs(self) -> "ChatIn":
@@ -181,8 +214,25 @@ class ChatIn(_Sampled):
 
     @property
     def conversation(self) -> Messages:
-        """The messages as the model's template takes them."""
-        return plain(self.messages)
+        """The messages as the model's template takes them; the last one carries the tools."""
+        messages = plain(self.messages)
+        if self.offered_tools:
+            messages[-1]["tools"] = self.offered_tools
+        return messages
+
+    @property
+    def chosen_function(self) -> str | None:
+        """The function that must be called, by its name."""
+        choice = self.tool_choice
+        return choice["function"]["name"] if isinstance(choice, dict) else None
+
+    @property
+    def offered_tools(self) -> list[Tool]:
+        """The tools that an answer may call; where it must call one, the one or those."""
+        tools, name = self.tools or [], self.chosen_function
+        if self.tool_choice == "none":
+            return []
+        return [tool for tool in tools if name in (None, tool["function"]["name"])]
 
     @property
     def n_top(self) -> int:
@@ -197,6 +247,8 @@ class ChatIn(_Sampled):
     @property
     def schema_of_answer(self) -> dict[str, Any] | None:
         """The JSON schema that the answer is kept to, if any."""
+        if self.tool_choice == "required" or self.chosen_function is not None:
+            return schema_of_call(self.offered_tools)
         return self.response_format and self.response_format.schema_of_answer
 
 
@@ -269,8 +321,9 @@ class AnswerMessage(TypedDict):
     """The answer as a message."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None  # none of one that calls tools only
     refusal: None
+    tool_calls: NotRequired[list[ToolCall]]
 
 
 class ChatChoice(TypedDict):
