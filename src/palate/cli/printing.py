@@ -1,10 +1,12 @@
 """How results are printed: one JSON object with `--json`, otherwise lines and tables of it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from palate.core.files import dump_json
@@ -54,15 +56,29 @@ def _print_table(rows: Any, *, title: str | None = None) -> None:
     named = rows.items() if isinstance(rows, Mapping) else enumerate(rows, start=1)
     listed = [({"": name} if by_name else {}) | row for name, row in named]
     columns = list(dict.fromkeys(column for row in listed for column in row))
+    cells = [[_cell(column, row.get(column)) for column in columns] for row in listed]
     table = Table(title=title)
     for column in columns:
         table.add_column(_label(column), overflow="fold")
-    for row in listed:
-        table.add_row(*(_text_of(row.get(column)) for column in columns))
-    console = Console()
+    for row in cells:
+        table.add_row(*row)
+    console = Console(highlight=False)
     if not console.is_terminal:  # what is piped is never cut
         console.width = WIDE
-    console.print(table, markup=False)
+    whole = console.options.update(width=WIDE)
+    if Measurement.get(console, whole, table).minimum <= console.width:  # no word is cut
+        console.print(table, markup=False)
+        return
+    console.print(*([title] if title else []), style="italic", markup=False)
+    for row in cells:  # a value a line, where the columns have no room side by side
+        lines = [f"{_label(name)}: {value}" for name, value in zip(columns, row, strict=True)]
+        console.print("\n  ".join(lines).removeprefix(": "), markup=False, soft_wrap=True)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name.endswith("_at") and isinstance(value, float):  # seconds since 1970
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
+    return _text_of(value)
 
 
 def _flat(named: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
