@@ -3,8 +3,7 @@
 import numpy as np
 
 from palate.core.types import PayoffTable
-from palate.portfolio.adaptive import Proposal, SearchSettings, steps
-from palate.portfolio.oracle import Oracle
+from palate.portfolio.adaptive import Oracle, Proposal, SearchSettings, steps
 from palate.portfolio.payoffs import Payoffs, require_payoffs
 
 

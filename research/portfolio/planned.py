@@ -18,11 +18,10 @@ from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import lattice
-from palate.portfolio.adaptive import Proposal, SearchSettings, steps
+from palate.portfolio.adaptive import Ledger, Oracle, Proposal, SearchSettings, steps
 from palate.portfolio.ceiling import ceiling_rows
 from palate.portfolio.division import fit_surrogate
 from palate.portfolio.everybody import Criterion
-from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.selection import best_listed
 from research.portfolio.baselines import uniform_anchors

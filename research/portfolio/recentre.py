@@ -26,10 +26,10 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.simplex import lattice
+from palate.portfolio.adaptive import Ledger, Oracle
 from palate.portfolio.division import fit_surrogate
 from palate.portfolio.envelope import best_values, corner_preferences
 from palate.portfolio.everybody import Criterion
-from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 from research.portfolio.planned import DENOMINATORS
 

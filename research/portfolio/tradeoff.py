@@ -17,10 +17,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.metrics.diversity import usage_perplexity
-from palate.portfolio.adaptive import SearchSettings
+from palate.portfolio.adaptive import Ledger, Oracle, SearchSettings
 from palate.portfolio.everybody import Criterion, Stakes, best_members
 from palate.portfolio.grid import ratio_grid
-from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 from research.portfolio.baselines import random_anchors, subset, uniform_anchors
 from research.portfolio.exact import search

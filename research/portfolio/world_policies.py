@@ -25,8 +25,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings
-from palate.portfolio.adaptive import SearchSettings, steps
-from palate.portfolio.oracle import Oracle
+from palate.portfolio.adaptive import Oracle, SearchSettings, steps
 from palate.portfolio.payoffs import Measurements, Payoffs
 from palate.training.train import deterministic
 from research.portfolio.baselines import random_anchors, uniform_anchors

@@ -11,7 +11,7 @@ from numpy import ndarray
 from scipy.optimize import nnls
 
 from palate.core.errors import InvalidInputError
-from palate.soup.coefficients import require_target
+from palate.soup.plans import require_target
 
 SUM_TO_ONE = 1e4  # how much more the sum counts than the largest entry of the problem
 

@@ -9,9 +9,9 @@ import numpy as np
 from palate.core.files import write_json, write_text_atomic
 from palate.core.seeds import generator_for
 from palate.evaluate.plots.charts import Line, lines_figure
-from palate.metrics.bespoke import BespokeShare, bespoke_share
 from palate.metrics.intervals import Interval, bootstrap_interval
 from research.figures import save_png
+from research.statistics.bespoke import BespokeShare, bespoke_share
 
 AT_MANY, AT_TEN = 0.90, 0.60  # targets: shares of bespoke after 100 and, with the prior, 10 votes
 GIVEN_PREFERENCE = (

@@ -16,7 +16,10 @@ from palate.core.decision import Decision, Known, Messages
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_value
 from palate.core.plan import member_plan
+from palate.core.seeds import generator_for
 from palate.engine.bank import AdapterBank
+from palate.evaluate.catalogue import BASE
+from palate.evaluate.cells import Cells
 from palate.evaluate.suite import UserSettings
 from palate.library.controller import strengths_for
 from palate.library.folder import LibraryFolder
@@ -26,6 +29,7 @@ from palate.models.adapter import Adapter, Factor, as_factor, as_factors, load_a
 from palate.soup.merge import Factors, require_same_map
 from palate.soup.states import Coefficients
 from palate.training.anchors import Anchor
+from research.statistics.bespoke import BespokeShare, bespoke_share
 from research.world.objectives import AXES, OBJECTIVE_NAMES, Objective
 
 CLEAR_SHARE = 1 / 3  # an axis counts as wanted if it matters so much as the most wanted one
@@ -85,7 +89,7 @@ def save_factor_means(
     return found
 
 
-PERSONALISED = "personalised-soup"
+PERSONALISED, BESPOKE = "personalised-soup", "bespoke"
 
 
 @dataclass(frozen=True)
@@ -185,3 +189,16 @@ def factor_mean(adapters: Sequence[Factors], coefficients: Coefficients) -> Fact
         lora_alpha=first.lora_alpha,
         is_rank_stabilised=first.is_rank_stabilised,
     )
+
+
+def percent_of_bespoke(cells: Cells) -> dict[str, BespokeShare]:
+    """Method to its share of the gain of experts of the users' own, where these took part."""
+    if BESPOKE not in cells.methods or len(set(cells.users)) < 2:
+        return {}
+    means = {one: np.array([*cells.by_user(cells.utility(one)).values()]) for one in cells.methods}
+    own, base = means[BESPOKE], means[BASE]
+    generators = {one: generator_for(0, "bespoke", one) for one in means if own.sum() > base.sum()}
+    return {
+        one: bespoke_share(means[one], base=base, ceiling=own, generator=generator)
+        for one, generator in generators.items()
+    }

@@ -38,8 +38,7 @@ from palate.engine.local import LocalEngine
 from palate.engine.protocol import finished
 from palate.library.folder import LibraryFolder
 from palate.models.load import load_base
-from palate.soup.coefficients import reward_space_coefficients
-from palate.soup.plans import soup_plan
+from palate.soup.plans import reward_space_coefficients, soup_plan
 from palate.soup.settings import SoupSettings
 from palate.soup.states import States
 from palate.soup.trust import trust_region

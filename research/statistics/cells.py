@@ -22,8 +22,8 @@ from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.metrics.differences import holm, paired_difference
 from palate.metrics.intervals import rate_interval, wilson_interval
-from palate.metrics.length_control import length_controlled_rate
 from palate.metrics.sequential import hedged_log_capital, predictable_bets
+from palate.metrics.win_rates import length_controlled_rate
 from research.statistics.draws import (
     Outcome,
     Shape,

@@ -28,10 +28,10 @@ from palate.build.library import build_library
 from palate.build.mixture_fit import fit_mixture
 from palate.build.payoff_job import PayoffJobSettings, measure_payoffs
 from palate.build.run_file import RunSettings, calibration_prompts, run_prompts
-from palate.core.files import dump_json
+from palate.core.files import dump_json, write_json
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed, generator_for
-from palate.evaluate.catalogue import BESPOKE, MIXTURE, PORTFOLIO, parse_name
+from palate.evaluate.catalogue import MIXTURE, PORTFOLIO, parse_name
 from palate.evaluate.context import Context, suite_context
 from palate.evaluate.evaluation import Evaluated, compare
 from palate.evaluate.facts import N_NEUTRAL
@@ -45,12 +45,18 @@ from palate.library.portfolio import PORTFOLIO as PORTFOLIO_FILE
 from palate.mixture.wording import MixtureRequest
 from palate.portfolio.choice import PortfolioRequest
 from palate.portfolio.payoff_file import save_payoffs
-from palate.portfolio.select import select
+from palate.portfolio.route import select
 from palate.portfolio.terms import Terms
 from palate.training.anchors import AnchorSettings
 from palate.training.save import PARAMETERS
 from research.command_line import IsJson, Seeds, run, whole_numbers
-from research.soup.rivals import PERSONALISED, OwnExpert, personalised_library
+from research.soup.rivals import (
+    BESPOKE,
+    PERSONALISED,
+    OwnExpert,
+    percent_of_bespoke,
+    personalised_library,
+)
 from research.world.conditioned import (
     CONDITIONED,
     Conditioned,
@@ -157,6 +163,9 @@ def run_board(board: Board, *, n_workers: int = 1) -> Evaluated:
     content |= {**suite.model_dump(mode="json"), "judge": {"kind": "gold"}}
     parts = partial(board_context, board)
     done = compare(suite, parts, content=content, out=board.out, n_workers=n_workers)
+    shares = percent_of_bespoke(done[1].report.cells)
+    if shares:
+        write_json(board.out / "bespoke.json", plain(shares))
     return Evaluated(*done, monotonic() - start)
 
 

@@ -22,7 +22,7 @@ from palate.library.policy import Policy
 from palate.library.portfolio import open_portfolio
 from palate.portfolio.choice import PortfolioRequest, choose
 from palate.portfolio.payoff_file import save_payoffs
-from palate.portfolio.select import select
+from palate.portfolio.route import select
 from palate.portfolio.slack import LEAST_SLACK
 from palate.portfolio.terms import Terms
 from palate.training.anchors import objective_anchors

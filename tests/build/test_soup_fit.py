@@ -2,20 +2,17 @@
 
 import json
 import shutil
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
 from palate.build.soup_basis import write_soup
 from palate.build.soup_fit import fit_soup
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
-from palate.core.plan import member_plan, output_soup_plan, reference_plan
-from palate.engine.logprobs import Scored, answer_log_probs
-from palate.library import features
+from palate.core.plan import member_plan, reference_plan
+from palate.engine.logprobs import answer_log_probs
 from palate.library.features import scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
@@ -207,44 +204,3 @@ def test_a_soup_file_of_other_experts_or_none_is_refused(
     LibraryFolder.open(other).with_experts_of(("kind", "short"))
     with pytest.raises(FormatError, match="kind, short"):
         fit_soup(other, path)
-
-
-def test_with_normalisers_coefficients_are_the_mode_under_the_soups_own_probabilities(
-    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A second way: the engine's log-probabilities of whole answers under the output soup."""
-    monkeypatch.setattr(features, "STATE_TOKENS", 1_000_000)  # the whole vocabulary
-    own = tmp_path / "library"
-    shutil.copytree(library, own)
-    free = ("least_coefficient=null", "most_coefficient=null")
-    basis = write_soup(own, overrides=("normalised_from=20", *free)).basis
-    opened = Library.load(own)
-    items = [scored_text(opened.base, PROMPTS[0], answer) for answer in ANSWERS]
-    base = answer_sums(opened, np.zeros(3), items)
-    places = list(combinations(range(len(ANSWERS)), 2))
-    first, second = np.array(places).T
-    true = np.array([40.0, -30.0, 25.0])
-    ratios = answer_sums(opened, true, items) - base
-    labels = expit(0.1 * (ratios[first] - ratios[second]))
-    rows = [_comparison(a, b, float(label)) for (a, b), label in zip(places, labels, strict=True)]
-    fitted = fit_soup(own, _write(tmp_path / "f.jsonl", rows))
-    assert fitted.is_normalised
-    assert fitted.to_json()["is_normalised"]
-
-    def loss(coefficients: np.ndarray) -> float:
-        ratios = answer_sums(opened, coefficients, items) - base
-        margins = fitted.gain * 0.1 * (ratios[first] - ratios[second])
-        misses = labels * np.logaddexp(0, -margins) + (1 - labels) * np.logaddexp(0, margins)
-        return float(misses.sum() + 0.5 * np.sum((coefficients * basis.feature_scales) ** 2))
-
-    mode = fitted.soup.allowed
-    size = 0.05 * np.abs(mode).max()
-    for step in size * np.vstack([np.eye(3), -np.eye(3)]):
-        assert loss(mode + step) > loss(mode)
-    assert not fit_soup(library, tmp_path / "f.jsonl").is_normalised  # off by default
-
-
-def answer_sums(library: Library, coefficients: np.ndarray, items: list[Scored]) -> np.ndarray:
-    plans = [output_soup_plan(coefficients.tolist())] * len(items)
-    found = answer_log_probs(library.base, library.bank, plans=plans, items=items)
-    return np.array([float(row.double().sum()) for row in found])

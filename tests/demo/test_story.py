@@ -11,8 +11,7 @@ import pytest
 
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
-from palate.demo.answers import Writer
-from palate.demo.gains import Judge, gains_story
+from palate.demo.answers import Judge, Writer, gains_story
 from palate.demo.report import DemoUser
 from palate.demo.story import DemoSettings, demo_prompts, run_demo, token_story
 from palate.library.features import scored_text

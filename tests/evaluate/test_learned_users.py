@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import FormatError
-from palate.evaluate.learned_users import Comparisons
+from palate.evaluate.context import Comparisons
 from palate.evaluate.suite import UserSettings
 from palate.library.features import log_ratios, scored_text
 from palate.library.library import Library

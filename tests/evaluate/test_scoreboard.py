@@ -47,12 +47,6 @@ def test_utility_and_gain_are_the_planted_ones(scores):
     assert scores["soup"].gain.is_significant
 
 
-def test_the_share_of_bespoke_is_the_ratio_of_the_gains(scores):
-    assert scores["soup"].percent_of_bespoke.gain.estimate == pytest.approx(0.5)  # 0.2 of 0.4
-    assert scores["base"].percent_of_bespoke.gain.estimate == pytest.approx(0.0)
-    assert scores["bespoke"].percent_of_bespoke.worst == pytest.approx(1.0)
-
-
 def test_worst_user_and_worst_tenth_by_hand(scores):
     by_user = {
         name: np.mean([r.utility for r in rows(("soup",)) if r.user == name]) for name in USERS

@@ -4,7 +4,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.length_control import length_controlled_rate
+from palate.metrics.win_rates import length_controlled_rate
 
 
 def _simulate(draws, *, n, quality, taste, bias):

@@ -11,12 +11,11 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import read_jsonl
 from palate.core.protocols import SamplingParams
 from palate.engine.bank import AdapterBank
-from palate.mixture.answers import Answers
+from palate.mixture.answers import Answers, outcome
 from palate.mixture.controller import new_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.monitors import summarise
 from palate.mixture.mope import fit
-from palate.mixture.policy import outcome
 from palate.mixture.rollout import Task, sample
 from palate.mixture.settings import FitSettings, LossSettings
 from palate.mixture.wording import MixtureRequest

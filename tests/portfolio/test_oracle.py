@@ -1,6 +1,6 @@
 import numpy as np
 
-from palate.portfolio.oracle import Ledger
+from palate.portfolio.adaptive import Ledger
 from research.portfolio.tabular import TabularOracle
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from palate.rewards.features import fit_terms, length_features, overlap_features
+from palate.rewards.light import fit_terms, length_features, overlap_features
 
 
 def test_terms_are_weighted_by_hand_computed_tf_idf() -> None:

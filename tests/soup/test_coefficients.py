@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.soup.coefficients import reward_space_coefficients
+from palate.soup.plans import reward_space_coefficients
 
 
 def test_with_one_expert_per_objective_the_coefficients_are_the_preference():

@@ -7,9 +7,8 @@ from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import reference_plan
 from palate.core.types import Belief
 from palate.soup.basis_file import SoupBasis
-from palate.soup.personal import predicted_gain
 from palate.soup.settings import SoupSettings
-from palate.soup.spectral import personal_soup
+from palate.soup.spectral import personal_soup, predicted_gain
 from palate.soup.states import States, kl_divergence, log_softmax
 from research.soup.explicit import pool_log_linear
 

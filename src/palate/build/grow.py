@@ -12,7 +12,7 @@ that were selected for being high. The library gets
     portfolio.json         members and certificate; `palate portfolio verify` checks it
 
 The next run reads these files and makes only the missing parts. A policy for a preference is made
-in one of three ways, behind `palate.portfolio.oracle.Oracle`, priced by the library's rewards:
+in one of three ways, behind `palate.portfolio.adaptive.Oracle`, priced by the library's rewards:
 
     trained     an expert trained for it, on the same rollouts relabelled
     decoding    multi-objective decoding: the objectives' own experts pooled log-linearly, with the

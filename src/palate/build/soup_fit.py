@@ -1,7 +1,7 @@
 """A user's soup from the user's feedback: coefficients with intervals, and a predicted gain."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.sparse import csr_array, vstack
 from scipy.special import ndtri
 
 from palate.build.soup_basis import shown_log_ratios
 from palate.build.soup_feedback import Observation, Shown, of_user, read_feedback, shown_answers
 from palate.core.types import Belief, Feedback
-from palate.library.features import scored_text, states_along
 from palate.library.library import Library
 from palate.library.soup import open_basis
 from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis
 from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
-from palate.soup.normalised import Comparisons, fit_gated
-from palate.soup.personal import PersonalSoup, predicted_gain
 from palate.soup.plans import SoupMethod
 from palate.soup.report import SoupReport, length_correlation, report_soup
-from palate.soup.spectral import personal_soup
+from palate.soup.spectral import PersonalSoup, personal_soup, predicted_gain
 
 LENGTH_CORRELATION = 0.5  # above it the fit may be of length
 LOW_GAIN = 0.5  # of the population's: below it a user contradicts themselves
@@ -48,7 +44,6 @@ class FittedSoup:
     report: SoupReport  # numbers of the served soup on calibration states
     warnings: tuple[str, ...]  # one sentence each
     base: str  # hash of the base model's files
-    is_normalised: bool  # stage 2 is served: held-out comparisons were no less likely under it
 
     @property
     def intervals(self) -> Float[ndarray, "experts ends"]:
@@ -74,7 +69,6 @@ class FittedSoup:
             "confidence": self.confidence,
             "n_feedback": self.counts,
             "gain_of_population": self.gain,
-            "is_normalised": self.is_normalised,
             "scale": soup.scale,
             "kl_per_token": self.report.kl_per_token,
             "entropy_ratio": self.report.entropy_ratio,
@@ -118,20 +112,12 @@ def fit_soup(
     shown = shown_answers(observations)
     ratios = shown_log_ratios(opened.base, opened.files, shown)
     features = dict(zip(shown, basis.features(ratios), strict=True))
-    items = _as_feedback(observations, features, basis=basis)
+    items = as_feedback(observations, features, basis=basis)
     learner = learner_of(basis)
     belief = learner.rebuild(items)
-    normalised = with_normalisers(
-        belief,
-        library=opened,
-        learner=learner,
-        observations=observations,
-        items=items,
-        ratios=dict(zip(shown, ratios, strict=True)),
-    )
     states = opened.states
     soup = personal_soup(
-        basis.unscaled(normalised or belief),
+        basis.unscaled(belief),
         states=states,
         method=method,
         settings=basis.settings,
@@ -159,7 +145,6 @@ def fit_soup(
             *report.warnings,
         ),
         base=basis.base,
-        is_normalised=normalised is not None,
     )
     if out is not None:
         save_coefficients(out, fitted.coefficients_file())
@@ -171,7 +156,7 @@ def learner_of(basis: SoupBasis) -> Learner:
     return Learner(basis.prior, settings=LearningSettings(gain=basis.prior.gain))
 
 
-def _as_feedback(
+def as_feedback(
     observations: Sequence[Observation], features: Features, *, basis: SoupBasis
 ) -> list[Feedback]:
     """The observations with differences of features, as beliefs are learned from them."""
@@ -232,57 +217,3 @@ def _length_warnings(
         f"The believed preference goes with length (correlation {correlation:+.2f}); compare "
         "answers of like length to separate the two."
     ]
-
-
-def with_normalisers(
-    belief: Belief,
-    *,
-    library: Library,
-    learner: Learner,
-    observations: Sequence[Observation],
-    items: Sequence[Feedback],
-    ratios: Mapping[Shown, Float[ndarray, " experts"]],
-) -> Belief | None:
-    """The belief with stage-2 coefficients, or `None` where stage 1 is to be served.
-
-    Thumbs and ratings enter as a part of the prior. The covariance stays that of stage 1. The
-    belief is over scaled features; the library's `soup.json` says from how many comparisons stage 2
-    is tried. Ratios are the experts' for every answer, nats.
-    """
-    basis = library.basis
-    both = list(zip(items, observations, strict=True))
-    pairs = [(item, seen.first, seen.second) for item, seen in both if seen.second is not None]
-    least = basis.settings.normalised_from
-    if least is None or len(pairs) < least:
-        return None
-    compared = [item for item, _, _ in pairs]
-    others = [item for item, seen in both if seen.second is None]
-    answers = list(dict.fromkeys(answer for _, *pair in pairs for answer in pair))
-    place_of = {answer: place for place, answer in enumerate(answers)}
-    scored = [scored_text(library.base, answer.prompt, answer.text) for answer in answers]
-    fit = fit_gated(
-        Comparisons(
-            np.array([ratios[first] - ratios[second] for _, first, second in pairs]),
-            _visits(
-                [(place_of[first], place_of[second]) for _, first, second in pairs],
-                lengths=[len(item.answer) for item in scored],
-            ),
-            np.array([item.label for item in compared]),
-            states_along(library.base, library.bank, scored),
-        ),
-        first=lambda used: (
-            basis.unscaled(learner.refit([*others, *(compared[place] for place in used)])).mean
-        ),
-        prior=basis.unscaled(learner.refit(others)),
-        scale=basis.beta * belief.gain,
-    )
-    return replace(belief, mean=fit.second * basis.feature_scales) if fit.is_second else None
-
-
-def _visits(pairs: Sequence[tuple[int, int]], *, lengths: Sequence[int]) -> csr_array:
-    """How often each pair's first answer passes a state minus the second; no two share a state."""
-    answer_of = np.repeat(np.arange(len(lengths)), lengths)  # [states]
-    rows = [
-        np.where(answer_of == first, 1.0, 0.0) - (answer_of == second) for first, second in pairs
-    ]
-    return csr_array(vstack([csr_array(row[None]) for row in rows]))

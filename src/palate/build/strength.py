@@ -39,7 +39,7 @@ from palate.models.chat import encode_prompt
 from palate.rewards.sentences import unbroken_share
 from palate.rewards.texts import messages_of
 from palate.soup.basis_file import save_basis
-from palate.soup.coefficients import reward_space_coefficients
+from palate.soup.plans import reward_space_coefficients
 from palate.soup.trust import trust_region
 
 CANDIDATES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)

@@ -52,7 +52,7 @@ def select_members(
     """Choose members and certify what users lose at most."""
     from palate.portfolio.choice import PortfolioRequest
     from palate.portfolio.everybody import Criterion
-    from palate.portfolio.select import select, summary
+    from palate.portfolio.route import select, summary
     from palate.portfolio.selection import Aim, Cost
     from palate.portfolio.terms import Terms
 
@@ -78,7 +78,7 @@ def select_members(
 def verify(portfolio_file: PortfolioFile, is_json: options.IsJson = False) -> None:
     """Compute the certificate again from the stored table; exit code 1 if a number differs."""
     from palate.portfolio.record import verify_record
-    from palate.portfolio.select import summary
+    from palate.portfolio.route import summary
 
     verified = {"verified": True, **summary(verify_record(portfolio_file))}
     if not is_json:
@@ -96,7 +96,7 @@ def route(
     is_json: options.IsJson = False,
 ) -> None:
     """Say which member serves a user, and what they lose at most."""
-    from palate.portfolio import select as files
+    from palate.portfolio import route as files
 
     shares = options.numbers_by_name(preference, what="preference")
     if (shares is None) == (draws is None):

@@ -12,8 +12,7 @@ from palate.core.decision import Decision, Known
 from palate.core.progress import note, progress_of
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback, Interval
-from palate.demo.answers import Writer
-from palate.demo.gains import Judge, mean_interval
+from palate.demo.answers import Judge, Writer, mean_interval
 from palate.demo.report import DemoUser, LearnedStory, Wanted
 from palate.library.features import features_of
 from palate.library.generate import Output

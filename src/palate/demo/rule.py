@@ -11,8 +11,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.plan import member_plan
 from palate.core.progress import note, progress_of
 from palate.core.protocols import Request
-from palate.demo.answers import BASE, Writer
-from palate.demo.gains import mean_interval
+from palate.demo.answers import BASE, Writer, mean_interval
 from palate.demo.report import RuleStory
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine

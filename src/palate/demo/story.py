@@ -12,8 +12,7 @@ import numpy as np
 from palate.core.decision import AUTO, Known
 from palate.core.errors import InvalidInputError, PalateError
 from palate.core.files import write_json, write_text_atomic
-from palate.demo.answers import BASE, PROMPT, Place, Writer, answer_users
-from palate.demo.gains import Judge, gains_story
+from palate.demo.answers import BASE, PROMPT, Judge, Place, Writer, answer_users, gains_story
 from palate.demo.learned import learned_story
 from palate.demo.report import (
     DemoReport,

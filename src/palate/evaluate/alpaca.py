@@ -24,8 +24,7 @@ from palate.core.seeds import derive_seed, generator_for
 from palate.library.generate import generate_all
 from palate.library.library import Library
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.metrics.length_control import LengthControl, length_controlled_rate
-from palate.metrics.win_rates import WinRates, win_rates
+from palate.metrics.win_rates import LengthControl, WinRates, length_controlled_rate, win_rates
 
 OLD_TIE, TIE = 0.0, 1.5
 BLOCK = 64  # instructions that are answered at a time
@@ -51,7 +50,7 @@ class AlpacaRates:
     n_failed: int  # judgments without a preference, which are left out
     win_rate: Interval  # mean probability that ours is better, as on AlpacaEval's leaderboard
     rates: WinRates  # of verdicts: above one half is won, one half is a tie
-    controlled: LengthControl  # at equal length, by `palate.metrics.length_control`
+    controlled: LengthControl  # at equal length, by `palate.metrics.win_rates`
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

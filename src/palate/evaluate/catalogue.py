@@ -18,7 +18,7 @@ import yaml
 from palate.core.errors import InvalidInputError
 
 AUTO, BASE, PROMPT, PORTFOLIO, MIXTURE = "auto", "base", "prompt", "portfolio", "mixture"
-IMPLICIT, BESPOKE = "implicit-soup", "bespoke"
+IMPLICIT = "implicit-soup"
 _PATTERN = re.compile(
     r"(?P<method>[^@+]+)(@(?P<n_comparisons>\d+))?(\+best-of-(?P<n_candidates>\d+))?"
 )

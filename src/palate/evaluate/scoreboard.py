@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from palate.core.seeds import generator_for
-from palate.evaluate.catalogue import BASE, BESPOKE, PROMPT, parse_name
+from palate.evaluate.catalogue import BASE, PROMPT, parse_name
 from palate.evaluate.cells import Cells
 from palate.evaluate.compare import (
     Compared,
@@ -22,14 +22,19 @@ from palate.evaluate.compare import (
     versus,
 )
 from palate.evaluate.rows import FactRow
-from palate.metrics.bespoke import BespokeShare, bespoke_share, worst_share_mean
 from palate.metrics.differences import Difference
 from palate.metrics.diversity import distinct_n, self_bleu, usage_perplexity
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.metrics.length_control import length_controlled_rate
 from palate.metrics.pareto import hypervolume
 from palate.metrics.sequential import observations_to_decide
-from palate.metrics.win_rates import WinRates, verdicts_from_scores, win_rate_matrix, win_rates
+from palate.metrics.win_rates import (
+    WinRates,
+    length_controlled_rate,
+    verdicts_from_scores,
+    win_rate_matrix,
+    win_rates,
+)
+from palate.metrics.worst import worst_share_mean
 
 TIE_MARGIN = 0.01  # utilities closer than a hundredth of the scale are a tie
 WORST_SHARE = 0.1
@@ -63,7 +68,6 @@ class MethodScore:
     gain: Compared | None  # over the base, paired; None for the base itself
     versus_prompt: Compared | None  # the same against the system prompt, where there is one
     wins: Wins | None  # against the base; None for the base itself
-    percent_of_bespoke: BespokeShare | None  # None where there are no bespoke experts
     worst_user: float  # lowest mean of a user
     worst_tenth: float  # mean of the lowest tenth of users and seeds
     rewards: Mapping[str, float]  # objective to mean reward of the users who want it
@@ -112,7 +116,6 @@ def _score(
         gain=against.get(BASE),
         versus_prompt=against.get(PROMPT),
         wins=None if method == BASE else _wins(cells, method),
-        percent_of_bespoke=_share(cells, method),
         worst_user=min(cells.by_user(utility).values()),
         worst_tenth=worst_share_mean(cells.by_user_and_seed(utility), share=WORST_SHARE),
         rewards={objective: float(np.mean(values)) for objective, values in wanted.items()},
@@ -142,19 +145,6 @@ def _wins(cells: Cells, method: str) -> Wins:
     by_prompt = [float(verdicts[prompts == one].mean()) for one in dict.fromkeys(cells.prompts)]
     rates = win_rates(verdicts, **cells.clusters)
     return Wins(rates, controlled.rate, observations_to_decide(by_prompt))
-
-
-def _share(cells: Cells, method: str) -> BespokeShare | None:
-    if BESPOKE not in cells.methods or len(set(cells.users)) < 2:
-        return None
-    means = [
-        np.array([*cells.by_user(cells.utility(one)).values()]) for one in (method, BASE, BESPOKE)
-    ]
-    if float(np.sum(means[2] - means[1])) <= 0:
-        return None
-    return bespoke_share(
-        means[0], base=means[1], ceiling=means[2], generator=generator_for(0, "bespoke", method)
-    )
 
 
 def _diversity(cells: Cells, method: str) -> dict[str, float]:

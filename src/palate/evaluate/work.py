@@ -163,7 +163,7 @@ def _unjudged(context: Context, entrant: Entrant, one: Missing, answer: Answer) 
         seed=context.task.seed,
         prompt=one.prompt,
         copy=one.copy,
-        text=answer.text,
+        **vars(answer),
         rewards={},
         utility=0.0,
         shape=one.user.shape,
@@ -172,14 +172,11 @@ def _unjudged(context: Context, entrant: Entrant, one: Missing, answer: Answer) 
         n_passes=decision.n_passes,
         n_candidates=decision.n_candidates,
         reason=decision.reason,
-        lead=answer.lead,
         predicted=utility,
         coefficients=dict(decision.coefficients),
         judge=context.task.judge,
         versions=f"{packages}, library {entrant.fingerprint}",
         answer=one.answer,
-        n_tokens=answer.n_tokens,
-        log_ratio=answer.log_ratio,
     )
 
 

@@ -15,7 +15,7 @@ from palate.core.seeds import generator_for
 from palate.core.simplex import vector_from_mapping
 from palate.core.types import Belief
 from palate.library.folder import LibraryFolder
-from palate.soup.coefficients import reward_space_coefficients
+from palate.soup.plans import reward_space_coefficients
 
 if TYPE_CHECKING:
     from palate.library.library import Library

@@ -29,9 +29,8 @@ from palate.preferences.settings import LearningSettings
 from palate.rewards.texts import messages_of
 from palate.soup.basis_file import SoupBasis, load_basis
 from palate.soup.learning import plain_prior
-from palate.soup.personal import PersonalSoup
 from palate.soup.settings import SoupSettings, settings_for
-from palate.soup.spectral import personal_soup
+from palate.soup.spectral import PersonalSoup, personal_soup
 from palate.soup.states import States
 from palate.soup.trust import expert_kls
 from palate.training.rollouts import own_answers, read_rollouts

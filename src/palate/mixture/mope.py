@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.seeds import derive_seed, generator_for
-from palate.mixture.answers import Answers
+from palate.mixture.answers import Answers, OldPolicy, old_policy, outcome
 from palate.mixture.checkpoint import TrainingFolder
 from palate.mixture.controller import decay_rates, new_optimizer
 from palate.mixture.losses import clipped_loss, rebel_loss, value_loss
 from palate.mixture.monitors import summarise
-from palate.mixture.policy import OldPolicy, old_policy, outcome
 from palate.mixture.rollout import Task, sample
 from palate.mixture.settings import FitSettings, LossSettings
 from palate.models.processes import n_together, own_share, sum_gradients, summed

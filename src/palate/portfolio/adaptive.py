@@ -4,6 +4,11 @@ Every policy raises the lower envelope `L(w) = max_k w @ V_k` and lowers the cei
 best value. The next policy is made for the preference where `U - L` is largest, a corner
 preference; the distance there bounds what any user can lose, and it never grows.
 
+An oracle may train an adapter, pool several experts log-linearly, average parameters, or solve a
+small problem exactly. All policies of a table are measured on the same prompts, so their errors are
+paired. An oracle that has the policy already returns its name at once, which is how an interrupted
+search resumes.
+
 Choices beyond the specification:
     1. The distance can be measured as a share of the ceiling, for a multiplicative tolerance.
     2. With a tolerance, the next policy is made beside the corner where that is predicted to need
@@ -14,9 +19,9 @@ Source:
     palm.md 3.2 and P4; selection rule: optimistic linear support, Roijers et al. 2015.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -24,9 +29,54 @@ from palate.core.errors import InvalidInputError
 from palate.portfolio.ceiling import ceiling_rows
 from palate.portfolio.division import even_cut, lattice_anchor, lattice_denominator_for
 from palate.portfolio.everybody import Criterion, Stakes
-from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs, value_bounds
 from palate.portfolio.shapes import ByObjective
+
+
+class Oracle(Protocol):
+    """Makes policies and prices them."""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names, in the order of a preference's shares."""
+        ...
+
+    def policy(self, preference: ByObjective) -> str:
+        """Name of the policy for this preference; the same preference gives the same name."""
+        ...
+
+    def payoffs(self, policies: Sequence[str]) -> Payoffs:
+        """What these policies are worth, measured together; preferences filled in."""
+        ...
+
+
+@dataclass
+class Ledger:
+    """An oracle with a record of its calls; a repeated preference is no new call."""
+
+    oracle: Oracle
+    calls: list[tuple[float, ...]] = field(default_factory=list)  # preferences, each once
+    names: list[str] = field(default_factory=list)  # their policies
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The oracle's objectives."""
+        return self.oracle.objectives
+
+    def policy(self, preference: ByObjective) -> str:
+        """The oracle's policy for a preference."""
+        key = tuple(float(share) for share in np.round(preference, 12))
+        if key in self.calls:
+            return self.names[self.calls.index(key)]
+        name = self.oracle.policy(preference)
+        self.calls.append(key)
+        self.names.append(name)
+        return name
+
+    def payoffs(self, policies: Sequence[str] | None = None) -> Payoffs:
+        """The oracle's payoffs for these policies, or for all recorded ones."""
+        return self.oracle.payoffs(self.names if policies is None else policies)
+
 
 LAST_PLAN = 64  # policies; beyond, the lattice predicted so far stays
 VISITED_DISTANCE = 1e-6  # L1; nearer than this is the same preference

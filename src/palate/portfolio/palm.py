@@ -29,9 +29,9 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
+from palate.portfolio.adaptive import Ledger, Oracle
 from palate.portfolio.ceiling import ceiling_rows
 from palate.portfolio.grid import affordable_tolerance, ratio_grid, ratio_grid_size
-from palate.portfolio.oracle import Ledger, Oracle
 from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.selection import smallest_cover, sweep_cover
 from palate.portfolio.shapes import ByObjective, PolicyValues

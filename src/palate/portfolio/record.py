@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy import ndarray
+from pydantic import TypeAdapter
 
 from palate.core.errors import CheckFailedError, FormatError, InvalidInputError
 from palate.core.files import hash_value, is_finite_number, read_versioned, reading, write_versioned
@@ -24,6 +25,7 @@ from palate.portfolio.terms import Terms
 KIND = "palate-portfolio"
 VERSION = 1
 AGREEMENT = 1e-9  # between a stored and a recomputed number
+_TERMS = TypeAdapter(Terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ def _parsed(content: Mapping[str, Any]) -> Record:
     """The record that plain data describe; what follows from the table is recomputed."""
     payoffs = parse_payoffs(content["payoffs"])
     members = tuple(str(name) for name in content["members"])
-    terms = _parse_terms(content["terms"])
+    terms = _TERMS.validate_python(content["terms"])
     refused = tuple(str(name) for name in content["refused"])
     selection = dict(content["selection"])
     unknown = [name for name in members if name not in payoffs.table.policies]
@@ -157,17 +159,6 @@ def _is_same(stored: Any, expected: Any) -> bool:
     if is_finite_number(expected) and is_finite_number(stored):
         return abs(stored - expected) <= AGREEMENT * max(1.0, abs(expected))
     return bool(stored == expected)
-
-
-def _parse_terms(content: Mapping[str, Any]) -> Terms:
-    floor, slack = content["floor"], content["slack"]
-    return Terms(
-        confidence=float(content["confidence"]),
-        slack=slack if slack is None or slack == "listed" else float(slack),
-        offset=float(content["offset"]),
-        criterion=content["criterion"],
-        floor=None if floor is None else (str(floor[0]), float(floor[1])),
-    )
 
 
 def _list_or_null(values: Sequence[Any] | ndarray | None) -> list[Any] | None:

@@ -9,6 +9,7 @@ with covariates as in Agresti 2013, "Categorical Data Analysis", section 11.6.
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,7 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from palate.core.errors import InvalidInputError, NotConvergedError
-from palate.rewards.features import SparseRows
+
+SparseRows = Any  # a scipy CSR matrix [texts or pairs, features]; scipy ships no types
 
 MAX_ITERATIONS = 500  # Newton steps; ten are usual
 TOLERANCE = 1e-8  # largest entry of the gradient of the mean loss, nats a pair

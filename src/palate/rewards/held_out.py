@@ -15,8 +15,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings
 from palate.metrics.intervals import bootstrap_interval, wilson_interval
-from palate.rewards.bradley_terry import fit_bradley_terry, mean_loss
-from palate.rewards.features import SparseRows
+from palate.rewards.bradley_terry import SparseRows, fit_bradley_terry, mean_loss
 from palate.rewards.pairs import PairSet
 from palate.rewards.texts import words_of
 

@@ -18,7 +18,7 @@ rule counts what stands in whole sentences only (`palate.rewards.sentences`, Eng
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -177,18 +177,12 @@ Rule = Annotated[
 ]
 
 
-class _Valued(Protocol):
-    def value(self, answer: str) -> float: ...
-
-    def model_dump(self) -> dict[str, object]: ...
-
-
 @dataclass(frozen=True)
 class RuleReward:
     """A rule as a reward."""
 
     objective: str
-    rule: _Valued
+    rule: Rule
 
     @property
     def fingerprint(self) -> str:

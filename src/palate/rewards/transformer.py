@@ -69,12 +69,10 @@ def fit_transformer(
 
 def _arguments(settings: TransformerSettings, *, seed: int) -> dict[str, Any]:
     return {
-        "num_train_epochs": settings.num_train_epochs,
+        **settings.model_dump(include={"num_train_epochs", "learning_rate", "weight_decay"}),
         "per_device_train_batch_size": settings.per_device_train_batch_size,
-        "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": settings.warmup_ratio,  # below one: a share of the steps
-        "weight_decay": settings.weight_decay,
         "max_length": None,  # texts are cut already; TRL would leave pairs out
         "seed": seed % 2**32,
         "bf16": False,

@@ -22,7 +22,7 @@ from palate.preferences.belief import Learner
 from palate.serve.settings import ServeSettings
 from palate.serve.wire.palate import LearningState
 from palate.serve.wire.users import BeliefOut, Estimate, SoupOut
-from palate.soup.personal import predicted_gain
+from palate.soup.spectral import predicted_gain
 
 LEVEL = 0.95  # of every interval
 HALF_WIDTH = float(ndtri(0.5 + LEVEL / 2))  # standard deviations
@@ -52,11 +52,13 @@ class Believer:
         is_applied = self.apply_after is not None and belief.n_observations >= self.apply_after
         return "applied" if is_applied else "observing"
 
-    def out(self, belief: Belief | None, history: Sequence[Feedback]) -> BeliefOut:
-        """The belief for users to read; more feedback may have come since it was stored."""
-        belief = self.learner.start if belief is None else belief
+    def out(
+        self, belief: Belief | None, history: Sequence[Feedback], *, learner: Learner
+    ) -> BeliefOut:
+        """The user's belief for users to read; more feedback may have come since it was stored."""
+        belief = learner.start if belief is None else belief
         basis, soup = self.soups.basis, self.soups.soup(belief)
-        anchors, posterior = basis.anchors, self.learner.posterior(history[: belief.n_observations])
+        anchors, posterior = basis.anchors, learner.posterior(history[: belief.n_observations])
         served, states = soup.coefficients, self.soups.states
         gain, error = predicted_gain(served, states, believed=posterior, beta=basis.beta)
         of_objectives = anchors.T @ posterior.covariance @ anchors

@@ -144,6 +144,8 @@ def load_basis(path: Path, *, base: str | None = None) -> SoupBasis:
 def _parse(content: JsonObject) -> SoupBasis:
     prior: dict[str, Any] = content["prior"]
     floor: list[Any] | None = content["floor"]
+    # `normalised_from` was of stage 2, which is a study now
+    settings = {key: one for key, one in content["settings"].items() if key != "normalised_from"}
     return SoupBasis(
         base=str(content["base"]),
         experts=tuple(str(name) for name in content["experts"]),
@@ -160,7 +162,7 @@ def _parse(content: JsonObject) -> SoupBasis:
             float(prior["gain"]),
         ),
         floor=None if floor is None else (str(floor[0]), float(floor[1])),
-        settings=SoupSettings.checked(content["settings"], source="soup.json"),
+        settings=SoupSettings.checked(settings, source="soup.json"),
         strength=None if content.get("strength") is None else float(content["strength"]),
         experts_key=str(content.get("experts_key", "")),
     )

@@ -1,4 +1,4 @@
-"""From coefficients to a plan: the soups and two published relatives, as data.
+"""From a preference to coefficients, and from these to a plan: soups and two relatives, as data.
 
 | method | rows | pool |
 |---|---|---|
@@ -9,17 +9,53 @@
 
 The factor mean of Personalized Soups is no sum of adapters and therefore no plan.
 
+Without feedback the entries of a known preference are coefficients, as in MOD and in PAD, arXiv
+2410.04070; optimal values are not linear in the reward, so fitted ones beat these (S2).
+
 Source: Spectral Souping, arXiv 2605.20408; MOD, arXiv 2406.18853; rewarded soups, arXiv 2306.04488.
 """
 
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, output_soup_plan, parameter_soup_plan
 from palate.core.simplex import require_simplex
-from palate.soup.states import Coefficients, require_coefficients
+from palate.soup.states import ByExpert, Coefficients, require_coefficients
+
+
+def reward_space_coefficients(
+    preference: Float[ndarray, " objectives"], *, anchors: Float[ndarray, "experts objectives"]
+) -> ByExpert:
+    """The smallest coefficients with `sum_k lambda_k anchor_k = preference`.
+
+    With one expert per objective these are the preference's own entries. Where the anchors do not
+    span the preference, the closest combination in least squares.
+
+    Raises:
+        InvalidInputError: lengths differ, or a number is not finite.
+    """
+    wanted, matrix = require_target(preference, anchors.T)
+    return np.linalg.lstsq(matrix, wanted, rcond=None)[0]
+
+
+def require_target(
+    target: Float[ndarray, " rows"], basis: Float[ndarray, "rows experts"]
+) -> tuple[Float[ndarray, " rows"], Float[ndarray, "rows experts"]]:
+    """Target and basis as arrays; InvalidInputError where they do not fit or are not finite."""
+    wanted, matrix = np.asarray(target, dtype=np.float64), np.asarray(basis, dtype=np.float64)
+    if matrix.ndim != 2 or wanted.shape != matrix.shape[:1] or not matrix.size:
+        raise InvalidInputError(
+            f"A target of shape {wanted.shape} does not fit a basis of shape {matrix.shape}; "
+            "give one row of the basis per entry."
+        )
+    if not (np.all(np.isfinite(wanted)) and np.all(np.isfinite(matrix))):
+        raise InvalidInputError("The target or the basis holds a number that is not finite.")
+    return wanted, matrix
+
 
 SoupMethod = Literal["soup", "output-soup"]
 

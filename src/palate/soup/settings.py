@@ -23,9 +23,6 @@ class SoupSettings(Settings):
     n_early: int = Field(default=10, ge=0)  # feedback items below which `early_budget` holds
     active_threshold: float = Field(default=0.02, ge=0)  # least active `|coefficient| * sd of tilt`
     confidence: float = Field(default=0.95, gt=0, lt=1)  # of intervals and of the predicted gain
-    # comparisons from which `palate soup fit` tries stage 2, the fit with the soup's normalisers
-    # (100 is a good number); `None` never does
-    normalised_from: int | None = Field(default=None, ge=2)
 
     def budget_after(self, n_observations: int) -> float:
         """The budget that holds after so many feedback items."""

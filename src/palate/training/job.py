@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from palate.training.spectral import SpectralSolver
 
 LOG_EVERY = 5  # steps between the reports to a tracker
+_SAME_NAMES = {  # of settings and TRL's arguments
+    *("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("learning_rate", "max_grad_norm"),
+}
 
 
 class TrainSettings(Settings):
@@ -127,13 +131,9 @@ def trainer_arguments(base: Base, job: ExpertJob, tracking: Tracking) -> dict[st
     settings = job.training
     saves = tracking.folder is not None and settings.save_steps > 0
     return {
-        "max_steps": settings.max_steps,
-        "per_device_train_batch_size": settings.per_device_train_batch_size,
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
-        "learning_rate": settings.learning_rate,
+        **settings.model_dump(include=_SAME_NAMES),
         "lr_scheduler_type": "linear",
         "warmup_steps": round(settings.warmup_ratio * settings.max_steps),
-        "max_grad_norm": settings.max_grad_norm,
         "weight_decay": 0.0,
         "seed": job.seed % 2**32,
         "bf16": False,

@@ -5,15 +5,17 @@ import shutil
 import numpy as np
 import pytest
 
+from evaluate.board import GAINS, rows
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import SamplingParams
+from palate.evaluate.cells import pair_up
 from palate.evaluate.context import Context, Task
 from palate.evaluate.judges import FunctionJudge
 from palate.evaluate.suite import UserSettings
 from palate.library.generate import generate_all
 from palate.library.library import Library
-from research.soup.rivals import OwnExpert, personalised_library
+from research.soup.rivals import OwnExpert, percent_of_bespoke, personalised_library
 from tiny import OPTIONS
 
 USERS = (
@@ -97,3 +99,11 @@ def test_bytes_of_a_user_hold_an_adapter_where_the_library_has_one_per_user(alik
     found = context.entrant(method.name)
     assert found.decide(USERS[1], "hey").coefficients == {"user-1": 1.0}
     assert found.n_bytes(USERS[1]) == plain + own.bank.n_bytes // 2
+
+
+def test_the_share_of_bespoke_is_the_ratio_of_the_gains():
+    shares = percent_of_bespoke(pair_up(rows(), methods=tuple(GAINS)))
+    assert shares["soup"].gain.estimate == pytest.approx(0.5)  # 0.2 of 0.4
+    assert shares["base"].gain.estimate == pytest.approx(0.0)
+    assert shares["bespoke"].worst == pytest.approx(1.0)
+    assert percent_of_bespoke(pair_up(rows(), methods=("base", "soup"))) == {}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.bespoke import bespoke_share, ratio_interval, worst_share_mean
+from research.statistics.bespoke import bespoke_share, ratio_interval
 
 
 def test_shares_by_hand(generator):
@@ -35,12 +35,3 @@ def test_a_ceiling_below_the_base_is_refused(generator):
         bespoke_share(np.ones(3), base=np.ones(3), ceiling=np.zeros(3), generator=generator)
     with pytest.raises(InvalidInputError, match="two users"):
         bespoke_share(np.ones(1), base=np.zeros(1), ceiling=np.ones(1), generator=generator)
-
-
-def test_the_worst_tenth_of_thirty_users_is_three():
-    values = np.arange(30.0)[::-1]
-    assert worst_share_mean(values) == 1.0
-    assert worst_share_mean(values, share=1e-6) == 0.0
-    assert worst_share_mean(values, share=1.0) == 14.5
-    with pytest.raises(InvalidInputError, match="share"):
-        worst_share_mean(values, share=0.0)

@@ -1,11 +1,10 @@
-"""Percent of bespoke, and how the worst off users fare.
+"""Percent of bespoke.
 
 Percent of bespoke is how much users reach of what a policy for them alone would give. Two numbers,
 since the literature seldom says which it means: the share of the *gain* over the base model, and
 the raw ratio of utilities.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,23 +94,3 @@ def ratio_interval(
         half = error.half_width(confidence)
         ends = (estimate - half, estimate + half)
     return Interval(estimate, min(ends[0], estimate), max(ends[1], estimate), n_users, n_users)
-
-
-def worst_share_mean(values: Float[ndarray, " users"], *, share: float = 0.1) -> float:
-    """Mean of the lowest values that make up this share of the users (at least one user).
-
-    A description of the users listed, not an estimate for others: the worst tenth of a sample
-    looks worse the more its values are noise.
-
-    Raises:
-        InvalidInputError: no values, a value is not finite, or `share` outside (0, 1].
-    """
-    users = np.sort(np.asarray(values, dtype=np.float64))
-    if users.ndim != 1 or not users.size or not np.all(np.isfinite(users)):
-        raise InvalidInputError(
-            f"The values of shape {users.shape} are not finite numbers of at least one user."
-        )
-    if not 0 < share <= 1:
-        raise InvalidInputError(f"The share {share} is out of range; use a number in (0, 1].")
-    # 0.1 * 30 is 3.0000000000000004: rounding must not add a user
-    return float(users[: max(1, math.ceil(share * len(users) - 1e-9))].mean())

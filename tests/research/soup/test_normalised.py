@@ -5,7 +5,9 @@ from scipy.special import expit
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
-from palate.soup.normalised import (
+from palate.soup.states import States, log_softmax, soup_moments
+from research.soup.explicit import pool_log_linear
+from research.soup.normalised import (
     Comparisons,
     fit_gated,
     fit_normalised,
@@ -13,8 +15,6 @@ from palate.soup.normalised import (
     margins,
     normalised_loss,
 )
-from palate.soup.states import States, log_softmax, soup_moments
-from research.soup.explicit import pool_log_linear
 from research.soup.trees import policy_from_logits, soup_policy, tilts
 from token_problems import random_problem
 
