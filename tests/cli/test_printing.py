@@ -50,6 +50,10 @@ def test_a_table_that_is_too_wide_is_a_value_a_line_and_no_header_is_cut(printed
     assert "┃" in printed([{"note": "many words " * 30}], 80)  # long texts are wrapped, not listed
 
 
+def test_no_rows_are_said_to_be_none(printed: Any) -> None:
+    assert printed([], 80) == "none\n"
+
+
 def test_rows_by_name_begin_with_their_name(printed: Any) -> None:
     named = {"soups": {"first": WIDE[0], "second": WIDE[1]}}
     text = printed(named, 80)

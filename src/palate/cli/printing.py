@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import typer
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from palate.core.files import dump_json
 
 WIDE = 100_000  # characters, more than any table has
+LEAST_WIDTH = 24  # characters of a column whose texts are wrapped
 
 
 def print_result(result: Any, *, is_json: bool) -> None:
@@ -57,16 +57,21 @@ def _print_table(rows: Any, *, title: str | None = None) -> None:
     listed = [({"": name} if by_name else {}) | row for name, row in named]
     columns = list(dict.fromkeys(column for row in listed for column in row))
     cells = [[_cell(column, row.get(column)) for column in columns] for row in listed]
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(_label(column), overflow="fold")
-    for row in cells:
-        table.add_row(*row)
     console = Console(highlight=False)
+    if not cells:
+        console.print("none")
+        return
     if not console.is_terminal:  # what is piped is never cut
         console.width = WIDE
-    whole = console.options.update(width=WIDE)
-    if Measurement.get(console, whole, table).minimum <= console.width:  # no word is cut
+    widths = [max(map(len, column)) for column in zip(map(_label, columns), *cells, strict=True)]
+    widest = widths.index(max(widths))  # its texts may be wrapped
+    left = console.width - 3 * len(widths) - 1 - sum(widths) + widths[widest]
+    if left >= min(widths[widest], LEAST_WIDTH):
+        table = Table(title=title)
+        for place, column in enumerate(columns):
+            table.add_column(_label(column), overflow="fold", no_wrap=place != widest)
+        for row in cells:
+            table.add_row(*row)
         console.print(table, markup=False)
         return
     console.print(*([title] if title else []), style="italic", markup=False)
