@@ -13,6 +13,7 @@ from palate.training.anchors import Anchor
 from palate.training.rollouts import Rollout, write_rollouts
 
 OBJECTIVES = ("kind", "short", "plain")
+OPPOSITES = {"short": "Give a long and detailed answer."}  # of which users' words can ask
 PROMPTS = ("a b c", "d e", "f g h i")
 ANSWERS = ("b a d", "c c", "e f a b", "d", "g h", "i a i", "b b b b", "h")
 OPTIONS = {
@@ -28,7 +29,12 @@ def save_tiny_library(root: Path, **of_base: Any) -> Path:
     record = BaseRecord(base.path, None, base.fingerprint, base.tokenizer_fingerprint)
     library = LibraryFolder.create(
         root / "library",
-        Manifest(record, tuple(Objective(name) for name in OBJECTIVES), beta=0.1, seed=0),
+        Manifest(
+            record,
+            tuple(Objective(name, opposite=OPPOSITES.get(name, "")) for name in OBJECTIVES),
+            beta=0.1,
+            seed=0,
+        ),
     )
     for place, name in enumerate(OBJECTIVES):
         folder = save_random_adapter(root / "base", root / name, seed=place, **OPTIONS[name])

@@ -113,7 +113,9 @@ def test_what_is_shown_is_of_the_feedback_that_counts(web: TestClient) -> None:
     belief = store.belief("vi")
 
     more = [*store.history("vi"), Feedback("vi", "comparison", (9.0, 9.0, 9.0), 0.0)]
-    later = served.believer.out(belief, more)  # the log grew after the belief was read
+    later = served.believer.out(
+        belief, more, learner=served.believer.learner
+    )  # the log grew after the belief was read
     assert later == first
     web.post("/v1/users/vi/reset", json={})
     start = served.believer.learner.start

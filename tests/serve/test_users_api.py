@@ -200,3 +200,24 @@ def test_the_list_goes_page_by_page(web: TestClient) -> None:
     assert [name for name in seen if name.startswith("list-")] == [f"list-{k}" for k in range(5)]
     assert len(seen) == len(set(seen))
     assert web.get("/v1/users", params={"limit": 0}).status_code == 400
+
+
+def test_words_are_a_belief_that_the_user_can_take_back(web: TestClient) -> None:
+    web.post("/v1/users", json={"user": "ida"})
+    told = web.patch("/v1/users/ida", json={"instruction": "  Be brief, please.  "})
+    assert told.status_code == 200, told.text
+    assert told.json()["instruction"] == "Be brief, please."
+    means = {row["name"]: row["mean"] for row in told.json()["belief"]["objectives"]}
+    assert means["short"] > 0.3 > max(means["kind"], means["plain"])
+    assert told.json()["belief"]["n_feedback"] == 0
+    assert ask(web, "ida")["palate"]["coefficients"]["short"] > 0
+    back = web.patch("/v1/users/ida", json={"instruction": " "}).json()
+    assert back["instruction"] is None
+    assert max(abs(row["mean"]) for row in back["belief"]["objectives"]) < 1e-9
+
+
+def test_words_that_cannot_be_kept_are_refused(web: TestClient) -> None:
+    web.post("/v1/users", json={"user": "ida2"})
+    for body in ({"instruction": "a" * 100_000}, {"instruction": "a\0b"}, {}):
+        assert web.patch("/v1/users/ida2", json=body).status_code == 400, body
+    assert web.patch("/v1/users/nobody", json={"instruction": "short"}).status_code == 404

@@ -105,6 +105,30 @@ def receipts(
 
 
 @app.command()
+def describe(
+    library: options.LibraryFolder,
+    user: User,
+    text: Annotated[str, typer.Argument(help="How answers should be; empty to take it back.")],
+    database: options.DatabaseUrl,
+    base: options.BasePath = None,
+    is_json: options.IsJson = False,
+) -> None:
+    """Keep a user's wish in the user's own words, as a belief for feedback to correct."""
+    from palate.library.library import Library
+    from palate.library.store import open_store
+
+    with open_store(database, Library.load(library, base=base)) as store:
+        wishes = store.describe(user, text)
+    if wishes is None:
+        print_result({"user": user, "objectives": {}}, is_json=is_json)
+        return
+    result = {"user": user, **wishes.to_json()}
+    print_result(result, is_json=is_json)
+    if wishes.is_empty and not is_json:
+        typer.echo("The text says nothing of the library's objectives; the belief stays as it was.")
+
+
+@app.command()
 def fit(
     verdicts: Annotated[
         Path, typer.Argument(help="JSONL or parquet: user_id, prompt, chosen, rejected.")

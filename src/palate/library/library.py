@@ -53,6 +53,7 @@ from palate.library.rewards import library_rewards
 from palate.library.safety_floor import Floor, floored
 from palate.library.shipped import library_folder
 from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis
+from palate.library.words import Wishes, read_words
 from palate.mixture.rollout import CONTROLLER
 from palate.models.chat import format_messages
 from palate.models.load import Base
@@ -133,6 +134,15 @@ class Library:
         files.require_base(base_record(self.base.path, self.base))
         bank = AdapterBank.load(self.base, files.expert_folders())
         return Library(files, self.base, bank, methods=self.methods)
+
+    def describe(self, text: str) -> Wishes:
+        """What a text in a user's own words asks for; `UserStore.describe` keeps it.
+
+        Raises:
+            InvalidInputError: the text is empty or longer than 2,000 characters, no objective has
+                an opposite, or the sentence embedder is not installed.
+        """
+        return read_words(self, text)
 
     def decide(
         self,

@@ -13,6 +13,7 @@ from palate.core.types import Feedback, Preference
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.manifest import Manifest
+from palate.library.words import Wishes, read_words, require_words, words_learner
 from palate.models.chat import encode_prompt
 from palate.store.database import Database, open_database
 from palate.store.erase import Receipt, erase_user
@@ -38,7 +39,9 @@ class UserStore:
         self._database = database
         places = library_places(database, library.manifest)
         learner = library.soups.learner()
-        self._store = SqlProfileStore(database, learner, tenant=TENANT, places=places)
+        self._store = SqlProfileStore(
+            database, learner, TENANT, places, words_learner(library, learner)
+        )
 
     def known(self, user: str) -> Known:
         """All that is known of a user; nothing of an unknown one.
@@ -55,17 +58,25 @@ class UserStore:
         """All that the database holds of a user, as plain data; InvalidInputError where unknown."""
         return export_user(self._database, tenant=TENANT, user=user)
 
-    def describe(self, user: str, text: str) -> None:
-        """Store a user's own instruction; an empty text removes it.
+    def describe(self, user: str, text: str) -> Wishes | None:
+        """Store how a user wants answers in the user's own words; an empty text removes them.
 
-        Methods with system prompts (`prompt`, `prompted-soup`, `best-of-n`) use it.
+        What they ask for is the belief that feedback starts from, and is returned; it is `None`
+        where no objective of the library has an opposite to read them by. Methods with system
+        prompts (`prompt`, `prompted-soup`, `best-of-n`) use the text as it is.
 
         Raises:
-            InvalidInputError: the user's name is empty.
+            InvalidInputError: the user's name is empty, the text is longer than 2,000 characters,
+                or the sentence embedder is not installed. Nothing is stored then.
         """
-        add_user(self._database, tenant=TENANT, name=user)
         words = text.strip() or None
+        can_read = any(objective.opposite for objective in self._library.manifest.objectives)
+        wishes = read_words(self._library, words) if words and can_read else None
+        if words:
+            require_words(words)
+        add_user(self._database, tenant=TENANT, name=user)
         change_user(self._database, tenant=TENANT, name=user, instruction=words)
+        return wishes
 
     def set_preference(self, user: str, preference: Mapping[str, float] | None) -> None:
         """Store a user's preference, shares by objective; `None` removes it.

@@ -20,7 +20,9 @@ Limits:
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from scipy.stats import norm
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Objective
+from palate.preferences.belief import Learner
 from palate.rewards.embedding import load_embedder
 from palate.rewards.settings import EMBEDDER
 
@@ -41,6 +44,7 @@ ASKED = 0.16  # how often a text asks for an objective, and as often for its opp
 SIGNAL, ASKED_SD, OTHER_SD = 0.10, 0.12, 0.085  # of `d`: its mean and deviation where asked; else
 CERTAIN_SD = 0.5  # how far a user's coefficient is from one prior deviation where it is asked for
 MAX_CHARACTERS = 2000
+MAX_TEXTS = 10_000  # whose wishes are kept in memory
 _CLAUSE = re.compile(r"[.;:!?,\n]|\band\b|\bbut\b")
 _NEGATION = re.compile(
     r"\b(not|no|nor|never|nothing|without|avoid|stop|skip|drop|spare|hates?|dislikes?|tired of"
@@ -123,6 +127,23 @@ def read_words(library: "Library", text: str) -> Wishes:
             for name, m, v in zip(library.manifest.expert_names, mean, variance, strict=True)
         },
     )
+
+
+def words_learner(library: "Library", learner: Learner) -> Callable[[str], Learner | None]:
+    """For a user's words, the learner whose prior has taken them in.
+
+    `None` where they ask for nothing, or the library cannot read words.
+    """
+
+    @lru_cache(maxsize=MAX_TEXTS)
+    def read(text: str) -> Learner | None:
+        try:
+            wishes = read_words(library, text)
+        except InvalidInputError:
+            return None
+        return None if wishes.is_empty else replace(learner, prior=wishes.belief(learner.prior))
+
+    return read
 
 
 def require_words(text: str) -> None:

@@ -40,7 +40,9 @@ async def give(
             metrics.feedback.labels(body.kind).inc()
 
     def read() -> FeedbackOut:
-        belief = served.believer.out(store.belief(item.user), store.history(item.user))
+        belief = served.believer.out(
+            store.belief(item.user), store.history(item.user), learner=store.learner_of(item.user)
+        )
         return FeedbackOut(is_new=is_new, user=item.user, belief=belief)
 
     return await served.in_database(read)

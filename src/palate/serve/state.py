@@ -21,6 +21,7 @@ from starlette.requests import Request
 from palate.core.errors import PalateError, ProviderError
 from palate.engine.protocol import Engine
 from palate.library.library import Library
+from palate.library.words import words_learner
 from palate.methods.table import available_methods
 from palate.serve.auth import OPEN, require_key, require_loopback_name
 from palate.serve.believed import Believer
@@ -111,7 +112,10 @@ class Served:
         """The tenant's users."""
         if tenant not in self._stores:
             learner, places = self.believer.learner, self.places
-            self._stores[tenant] = SqlProfileStore(self.database, learner, tenant, places)
+            read_words = words_learner(self.library, learner)
+            self._stores[tenant] = SqlProfileStore(
+                self.database, learner, tenant, places, read_words
+            )
         return self._stores[tenant]
 
     def metrics_of(self, tenant: str | None) -> list[TenantMetrics]:

@@ -60,9 +60,10 @@ async def show(user: UserPath, served: Parts, caller: KnownCaller) -> UserOut:
 
 @router.patch("/v1/users/{user}")
 async def change(user: UserPath, body: UserChange, served: Parts, caller: KnownCaller) -> UserOut:
-    """Change the stated preference."""
+    """Change the stated preference, or the user's own words, from which a belief starts."""
     _require_preference(served, body.preference)
-    await served.write(change_user, tenant=caller.tenant, name=user, preference=body.preference)
+    changes = body.model_dump(include=body.model_fields_set)
+    await served.write(change_user, tenant=caller.tenant, name=user, **changes)
     return await _user_out(served, caller.tenant, user)
 
 
@@ -112,7 +113,10 @@ async def _user_out(served: Served, tenant: str, name: str) -> UserOut:
             user=name,
             created_at=user.created_at,
             preference=user.preference,
-            belief=served.believer.out(store.belief(name), store.history(name)),
+            instruction=user.instruction,
+            belief=served.believer.out(
+                store.belief(name), store.history(name), learner=store.learner_of(name)
+            ),
         )
 
     return await served.in_database(read)

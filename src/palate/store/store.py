@@ -6,7 +6,7 @@ is on disk. The belief is a function of the log; where the prior or the settings
 was stored, it is rebuilt from the log before it is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,14 +33,28 @@ class SqlProfileStore:
     tenant: str = "default"
     # of the learner's features in stored vectors (`palate.store.places`); as they are by default
     places: tuple[int, ...] | None = None
+    # the learner of users who said so in their own words; `None` where these say nothing
+    read_words: "Callable[[str], Learner | None] | None" = None
 
-    @property
-    def digest(self) -> str:
+    def learner_of(self, user: str) -> "Learner":
+        """The learner of a user, whose prior has taken in the user's own words."""
+        with self.database.reading() as connection:
+            number = rows.find_number(connection, tenant=self.tenant, name=user)
+            return self.learner if number is None else self._learner(connection, number)
+
+    def _learner(self, connection: Connection, user: int) -> "Learner":
+        if self.read_words is None:
+            return self.learner
+        query = select(users.c.instruction).where(users.c.id == user)
+        text = connection.execute(query).scalar()
+        return (self.read_words(text) if text else None) or self.learner
+
+    def _digest(self, learner: "Learner") -> str:
         """Changes with the learner and with what its features are of."""
         places = self.places
         if places is None or places == tuple(range(len(places))):
-            return self.learner.digest
-        return hash_value([self.learner.digest, places])
+            return learner.digest
+        return hash_value([learner.digest, places])
 
     def to_stored(self, features: Sequence[float]) -> tuple[float, ...]:
         """One vector of the learner's as it is stored: zero for experts that are gone."""
@@ -92,16 +106,17 @@ class SqlProfileStore:
             user = rows.lock_user(connection, tenant=self.tenant, name=name, number=number)
             if rows.is_known(connection, user, stored, places=self.places):
                 return False
-            belief = self._current(connection, user)
+            learner = self._learner(connection, user)
+            belief = self._current(connection, user, learner)
             if belief is None:
                 history = self._history(connection, user, name)
-                belief = self.learner.rebuild([*history, feedback])
+                belief = learner.rebuild([*history, feedback])
             else:
-                belief = self.learner.learn(
+                belief = learner.learn(
                     belief, feedback, earlier=lambda: self._history(connection, user, name)
                 )
             rows.write_feedback(connection, user, stored)
-            rows.write_belief(connection, user, belief, learner=self.digest)
+            rows.write_belief(connection, user, belief, learner=self._digest(learner))
         return True
 
     def belief(self, user: str) -> Belief | None:
@@ -110,16 +125,18 @@ class SqlProfileStore:
             number = rows.find_number(connection, tenant=self.tenant, name=user)
             if number is None:
                 return None
-            belief = self._current(connection, number)
+            learner = self._learner(connection, number)
+            belief = self._current(connection, number, learner)
             if belief is None:
-                belief = self.learner.rebuild(self._history(connection, number, user))
+                belief = learner.rebuild(self._history(connection, number, user))
             return belief
 
     def known(self, user: str, *, apply_after: int | None) -> tuple[Known, Belief | None]:
         """What is stored of a user as methods read it, and the belief.
 
         A belief from at least `apply_after` items of feedback stands in place of the stated
-        preference; `None` is never.
+        preference; `None` is never. Until then, where no preference is stated, it is what the
+        user's own words say, and counts as one item.
         """
         belief = self.belief(user)
         with self.database.reading() as connection:
@@ -132,6 +149,10 @@ class SqlProfileStore:
         n_items = 0 if belief is None else belief.n_observations
         if apply_after is not None and n_items >= apply_after:
             return Known(belief=belief, instruction=instruction), belief
+        is_worded = self.read_words is not None and instruction and self.read_words(instruction)
+        if apply_after is not None and belief is not None and preference is None and is_worded:
+            believed = replace(belief, n_observations=max(1, n_items))
+            return Known(belief=believed, instruction=instruction), belief
         return Known(preference=preference, instruction=instruction), belief
 
     def history(self, user: str) -> list[Feedback]:
@@ -148,7 +169,7 @@ class SqlProfileStore:
         items = rows.read_history(connection, user, name)
         return [replace(item, features=self.from_stored(item.features)) for item in items]
 
-    def _current(self, connection: Connection, user: int) -> Belief | None:
+    def _current(self, connection: Connection, user: int, learner: "Learner") -> Belief | None:
         """The stored belief if this learner made it."""
-        belief, learner = rows.read_belief(connection, user)
-        return belief if learner == self.digest else None
+        belief, digest = rows.read_belief(connection, user)
+        return belief if digest == self._digest(learner) else None

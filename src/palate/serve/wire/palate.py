@@ -51,6 +51,7 @@ def without_nulls(value: Any) -> Any:
 
 
 WithoutNul = AfterValidator(_without_nul)
+Instruction = Annotated[str, Field(max_length=MAX_INSTRUCTION), WithoutNul]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 UserId = Annotated[
     str,
@@ -111,7 +112,7 @@ class PalateIn(WireIn):
     user: UserId | None = None
     preference: Preference | None = None
     coefficients: Coefficients | None = None
-    instruction: Annotated[str, Field(max_length=MAX_INSTRUCTION), WithoutNul] | None = None
+    instruction: Instruction | None = None
     method: Name = "auto"
     n_candidates: int | None = None
     max_passes: Annotated[float, Field(allow_inf_nan=False)] | None = None

@@ -2,11 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from palate.serve.wire.chat import Seed, SentMessage
-from palate.serve.wire.palate import LearningState, Preference, ResponseId, UserId, WireIn
+from palate.serve.wire.palate import (
+    Instruction,
+    LearningState,
+    Preference,
+    ResponseId,
+    UserId,
+    WireIn,
+)
 
 Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["answer-17"])]
 
@@ -124,9 +131,24 @@ class UserIn(WireIn):
 
 
 class UserChange(WireIn):
-    """A new stated preference; `null` takes it back."""
+    """A new stated preference, or how answers should be in the user's own words; `null` takes back.
 
-    preference: Preference | None
+    One of the two at least is given.
+    """
+
+    preference: Preference | None = None
+    instruction: Instruction | None = None
+
+    @field_validator("instruction")
+    @classmethod
+    def _has_text(cls, value: str | None) -> str | None:
+        return (value or "").strip() or None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "UserChange":
+        if not self.model_fields_set:
+            raise ValueError("give a preference or an instruction")
+        return self
 
 
 class UserRow(TypedDict):
@@ -150,6 +172,7 @@ class UserOut(TypedDict):
     user: str
     created_at: float
     preference: dict[str, float] | None
+    instruction: str | None
     belief: BeliefOut
 
 
