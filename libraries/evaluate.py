@@ -11,8 +11,8 @@ the base. Two judges of other families than the teachers score each objective:
 
 For an objective that a rule taught, the form is another measure of the same thing, and there is no
 second judge. Guards: cosine of prompt and answer, perplexity under the untouched base, KL to the
-base (nats an answer: mean of log p - log p_base of the policy's own answers, at temperature 1),
-share of words in whole sentences, words.
+base (nats an answer, along the policy's own answers; not for prompts), share of words in whole
+sentences, words.
 
 `--curve 0.5,1,2` answers with every expert at these strengths instead.
 """
@@ -35,6 +35,8 @@ from palate.core.decision import Known
 from palate.core.files import read_jsonl, write_json, write_jsonl, write_text_atomic
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
+from palate.engine.logprobs import answer_divergences
+from palate.library.features import scored_text
 from palate.library.generate import score_all
 from palate.library.rewards import held_back_rewards
 from palate.metrics.intervals import bootstrap_interval
@@ -225,29 +227,51 @@ def judged(
     embedder = load_embedder(EMBEDDER, max_length=256)
     left, right = embedder.embed(answers.prompts), embedder.embed(answers.texts)
     scores["relevance"] = (left * right).sum(axis=1)
-    under_base, lengths = log_probs(library, answers, {"method": "base"}, n=n_first)
-    scores["log perplexity"] = -under_base / lengths
-    scores["KL"] = log_probs(library, answers, known, n=n_first)[0] - under_base
+    scores["log perplexity"] = perplexities(library, answers, n=n_first)
+    scores["KL"] = divergences(library, answers, known, n=n_first)
     scores["whole"] = np.array([unbroken_share(text) for text in answers.texts])
     scores["words"] = np.array([float(len(text.split())) for text in answers.texts])
     return scores
 
 
-def log_probs(
-    library: Library, answers: Answers, known: dict[str, Any], *, n: int
-) -> tuple[Float[ndarray, " answers"], Float[ndarray, " answers"]]:
-    """Log-probability of each answer (nats, at temperature 1) and its tokens, both `[answers]`.
+def perplexities(library: Library, answers: Answers, *, n: int) -> Float[ndarray, " answers"]:
+    """Mean surprise per token under the base, nats, `[answers]`; NaN for an empty answer.
 
-    NaN for an empty answer; only the first `n` are measured.
+    Only the first `n` are measured.
     """
     texts = [text if k < n else "" for k, text in enumerate(answers.texts)]
     pairs = [pair for pair in zip(answers.prompts, texts, strict=True) if pair[1]]
-    method, fields = known["method"], Known(**{k: v for k, v in known.items() if k != "method"})
-    decisions = [library.decide(prompt, fields, method=method) for prompt, _ in pairs]
+    decisions = [library.decide(prompt, method="base") for prompt, _ in pairs]
     scores = iter(score_all(library, decisions, [text for _, text in pairs]))
     each = [next(scores) if text else None for text in texts]
-    values = [(s.log_prob, float(len(s.tokens))) if s else (np.nan, np.nan) for s in each]
-    return np.array([value for value, _ in values]), np.array([length for _, length in values])
+    return np.array([-s.log_prob / len(s.tokens) if s else float("nan") for s in each])
+
+
+def divergences(
+    library: Library, answers: Answers, known: dict[str, Any], *, n: int
+) -> Float[ndarray, " answers"]:
+    """KL of the policy to the base along each answer, nats, at the temperature of sampling.
+
+    NaN for an empty answer, for answers behind the first `n`, and for policies of other prompts.
+    """
+    values = np.full(len(answers.texts), np.nan)
+    places = [k for k, text in enumerate(answers.texts[:n]) if text]
+    coefficients = known.get("coefficients")
+    if not coefficients or not places:
+        return values
+    decision = library.decide("", Known(coefficients=coefficients), method=known["method"])
+    items = [scored_text(library.base, answers.prompts[k], answers.texts[k]) for k in places]
+    values[places] = [
+        float(own.double().sum())
+        for own in answer_divergences(
+            library.base,
+            library.bank,
+            plans=[decision.plan] * len(items),
+            items=items,
+            temperature=library.sampling.temperature,
+        )
+    ]
+    return values
 
 
 def compared(
@@ -259,9 +283,12 @@ def compared(
     for name, own in scores.items():
         result[name] = {}
         for measure, values in own.items():
-            paired = (values - scores["base"][measure]).reshape(n_seeds, n)
-            differences = np.nanmean(paired, axis=0)
-            differences = differences[np.isfinite(differences)]
+            reference = 0.0 if measure == "KL" else scores["base"][measure]
+            paired = (values - reference).reshape(n_seeds, n)
+            measured = np.isfinite(paired).any(axis=0)
+            if not measured.any():
+                continue
+            differences = np.nanmean(paired[:, measured], axis=0)
             generator = generator_for(0, "experts", name, measure)
             interval = bootstrap_interval(differences, generator=generator)
             result[name][measure] = {
@@ -285,12 +312,7 @@ def as_markdown(facts: dict[str, Any]) -> str:
         "|---|---|" + "---|" * (2 + len(GUARDS)),
     ]
     for name, own in policies.items():
-        guards = [
-            f"{own[guard]['mean']:.{PLAIN[guard]}f}"
-            if guard in PLAIN
-            else _difference(own[guard], is_base=name == "base")
-            for guard in GUARDS
-        ]
+        guards = [_guard(own, guard, is_base=name == "base") for guard in GUARDS]
         plain = name.removeprefix("prompt: ").removeprefix("soup: ").partition(" at ")[0]
         objectives = plain.split(", ") if name != "base" else list(FORMS)
         for place, objective in enumerate(objectives):
@@ -303,6 +325,14 @@ def as_markdown(facts: dict[str, Any]) -> str:
                 "| " + " | ".join([*row, *(guards if place == 0 else [""] * len(GUARDS))]) + " |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _guard(own: dict[str, dict[str, float]], guard: str, *, is_base: bool) -> str:
+    if guard not in own:
+        return ""
+    if guard in PLAIN:
+        return f"{own[guard]['mean']:.{PLAIN[guard]}f}"
+    return _difference(own[guard], is_base=is_base)
 
 
 def _difference(cell: dict[str, float], *, is_base: bool = False) -> str:
