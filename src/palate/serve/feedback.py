@@ -86,7 +86,7 @@ async def _scored(served: Served, tenant: str, identifier: str) -> Response:
     features = await served.worker.call(
         lambda: library.features(encode_prompt(library.base, response.prompt), tokens)
     )
-    kept = [store.to_stored(row) for row in features]
-    await served.write(keep_features, identifier=identifier, features=kept)
+    stored = [store.to_stored(row) for row in features]
+    await served.write(keep_features, identifier=identifier, features=stored)
     response.features = tuple(tuple(row) for row in features)
     return response

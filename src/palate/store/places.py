@@ -49,15 +49,15 @@ def places_of(
         first = json.dumps({"base": base, "all": wanted, "now": wanted})
         insert_if_absent(connection, marks, name=EXPERTS, value=first)
         query = select(marks.c.value).where(marks.c.name == EXPERTS).with_for_update()
-        kept = json.loads(connection.execute(query).scalar_one())
-        has_all = is_renewed or all(expert in wanted for expert in kept["now"])
-        if kept["base"] == base and has_all:
-            known = [*kept["all"], *(expert for expert in wanted if expert not in kept["all"])]
+        mark = json.loads(connection.execute(query).scalar_one())
+        has_all = is_renewed or all(expert in wanted for expert in mark["now"])
+        if mark["base"] == base and has_all:
+            known = [*mark["all"], *(expert for expert in wanted if expert not in mark["all"])]
             value = json.dumps({"base": base, "all": known, "now": wanted})
             for name, new in ((EXPERTS, value), (LIBRARY, library)):
                 connection.execute(update(marks).where(marks.c.name == name).values(value=new))
             return tuple(known.index(expert) for expert in wanted)
     raise FormatError(
-        f"The database belongs to the library of the experts {', '.join(e[0] for e in kept['now'])}"
+        f"The database belongs to the library of the experts {', '.join(e[0] for e in mark['now'])}"
         f", not of {', '.join(e[0] for e in wanted)}; {REMEDY}."
     )
