@@ -36,6 +36,9 @@ def page_library(tiny_library: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("page") / "library"
     shutil.copytree(tiny_library, folder)
     _add_controller(folder)
+    for name in PAYOFFS:
+        card = f"# Expert `{name}`\n\nA LoRA adapter of the tiny base.\n"
+        (folder / "experts" / name / "README.md").write_text(card)
     payoffs = {
         "objectives": list(PAYOFFS),
         "beta": 0.1,

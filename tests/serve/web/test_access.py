@@ -57,6 +57,15 @@ def test_axe_finds_no_serious_fault_in_any_state(
     page.get_by_role("button", name="Erase everything").click()
     page.locator("dl.receipt").wait_for()
     states["receipt"] = faults(page)
+    page.get_by_role("button", name="Done").click()
+    ask(page, "hello")
+    ask(page, "and now?")
+    states["conversation"] = faults(page)
+    page.get_by_role("link", name="Library").click()
+    page.get_by_text("Model card").first.click()
+    page.get_by_role("button", name="Show an answer of base").click()
+    expect(page.locator("#library-methods table")).to_be_visible()
+    states["library"] = faults(page)
     assert not any(states.values()), states
 
 
@@ -97,6 +106,9 @@ def test_nothing_is_wider_than_the_screen(address: str, open_page: Open, width: 
     page.wait_for_selector("#main[aria-busy=false]")
     create_user(page)
     ask(page, "hello")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("link", name="Library").click()
+    expect(page.locator("table.members")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

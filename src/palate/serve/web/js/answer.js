@@ -6,16 +6,20 @@ import { fixed, plural, signed } from "./format.js";
 import { heatMap } from "./heat.js";
 import { swatch } from "./hatches.js";
 import { say } from "./notices.js";
+import { passesOf } from "./methods.js";
 import { lookOf } from "./palette.js";
 import { get } from "./state.js";
+
+let isHowOpen = true; // as the last card was left
 
 /**
  * A card that takes the chunks of a stream.
  *
  * @param {HTMLElement} host
- * @param {{keepsText: boolean}} options `keepsText` leaves the last answer until the new one starts.
+ * @param {{keepsText: boolean, again: () => void}} options `keepsText` leaves the last answer until
+ *   the new one starts; `again` answers once more.
  */
-export function showAnswer(host, { keepsText }) {
+export function showAnswer(host, { keepsText, again }) {
   const parts = cardIn(host, keepsText);
   const started = performance.now();
   /** @type {import("./types.js").Origin|null} */
@@ -43,16 +47,20 @@ export function showAnswer(host, { keepsText }) {
         parts.text.textContent = text;
       }
     },
+    /** The text, now that it is whole. */
     finish() {
       parts.card.classList.remove("streaming");
       parts.text.textContent = text || "(an empty answer)";
       if (tokens && tokens.length > 0) parts.body.replaceChildren(heatMap(tokens));
       renderTiming(parts.timing, { started, firstAt, nTokens });
-      if (origin) renderFeedback(parts.foot, origin, text);
+      if (origin) renderFeedback(parts.foot, origin, text, again);
+      return text;
     },
+    /** The text so far. */
     stopped() {
       parts.card.classList.remove("streaming");
       parts.timing.textContent = "stopped";
+      return text;
     },
   };
 }
@@ -80,10 +88,16 @@ function cardIn(host, keepsText) {
   const timing = el("p", { class: "timing" });
   const body = el("div", { class: "answer-body" }, text);
   const reason = el("div", { class: "reason" });
+  const summary = el("summary", {}, "How it came about");
+  const how = el("details", { class: "how" }, summary, reason);
+  how.open = isHowOpen;
+  summary.addEventListener("click", () => {
+    isHowOpen = !how.open; // it is about to change
+  });
   const foot = el("div", { class: "answer-foot" });
   const top = el("div", { class: "answer-top" }, head, timing);
   const card = el("article", { class: "card answer streaming", "aria-label": "Answer" });
-  card.append(top, body, reason, foot);
+  card.append(top, body, how, foot);
   host.replaceChildren(card);
   return { card, head, body, text, timing, reason, foot };
 }
@@ -127,6 +141,7 @@ function renderOrigin(parts, origin) {
 function quietLabels(origin) {
   const labels = [];
   const { predicted_utility: utility, certified_loss: loss, lead } = origin;
+  labels.push(`${passesOf(origin.n_passes)} a token`);
   if (utility) {
     labels.push(`${signed(utility.estimate)} over the base [${fixed(utility.low)}, ${fixed(utility.high)}]`);
   }
@@ -154,17 +169,21 @@ function renderTiming(host, { started, firstAt, nTokens }) {
  * @param {HTMLElement} host
  * @param {import("./types.js").Origin} origin
  * @param {string} text
+ * @param {() => void} again
  */
-function renderFeedback(host, origin, text) {
+function renderFeedback(host, origin, text, again) {
   const copy = el("button", { type: "button", class: "plain", title: "Copy", "aria-label": "Copy the answer" });
   copy.append(icon("copy"));
   copy.addEventListener("click", async () => {
     await navigator.clipboard?.writeText(text);
     say("Copied.");
   });
+  const more = el("button", { type: "button", class: "plain", title: "Answer again", "aria-label": "Answer again, by another draw" });
+  more.append(icon("reset"));
+  more.addEventListener("click", again);
   const row =
     origin.response && origin.user === get().user
       ? feedbackRow(origin.response)
       : el("p", { class: "muted" }, "Choose a user to say what you think of this answer.");
-  host.replaceChildren(row, copy);
+  host.replaceChildren(row, el("div", { class: "row" }, more, copy));
 }

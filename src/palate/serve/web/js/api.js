@@ -10,12 +10,14 @@ export class ApiError extends Error {
    * @param {string} message
    * @param {number} status Zero where the server could not be reached.
    * @param {number|null} retryAfter Seconds.
+   * @param {string|null} code For programs.
    */
-  constructor(message, status, retryAfter = null) {
+  constructor(message, status, retryAfter = null, code = null) {
     super(message);
     this.name = "ApiError";
     this.status = status;
     this.retryAfter = retryAfter;
+    this.code = code;
   }
 }
 
@@ -38,6 +40,16 @@ export const getLibrary = () => json("GET", "v1/library");
  */
 export const getRegret = (preferences, signal) =>
   json("POST", "v1/regret", { preferences }, signal);
+
+/**
+ * What each method costs and gains, for each preference.
+ *
+ * @param {Record<string, number>[]} preferences
+ * @param {AbortSignal} signal
+ * @returns {Promise<import("./types.js").Methods>}
+ */
+export const getMethods = (preferences, signal) =>
+  json("POST", "v1/methods", { preferences }, signal);
 
 /**
  * @param {number|null} after
@@ -111,7 +123,7 @@ export async function* streamChat(body, signal) {
     for await (const data of events(response.body)) {
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new ApiError(chunk.error.message, 503);
+      if (chunk.error) throw new ApiError(chunk.error.message, 503, null, chunk.error.code);
       yield chunk;
     }
   } catch (error) {
@@ -170,10 +182,13 @@ async function send(method, path, body, signal) {
 async function errorOf(response) {
   const wait = Number(response.headers.get("Retry-After"));
   let message = `The server answered with status ${response.status}.`;
+  let code = null;
   try {
-    message = (await response.json()).error.message ?? message;
+    const { error } = await response.json();
+    message = error.message ?? message;
+    code = error.code ?? null;
   } catch {
     // not JSON: something between the page and the server answered
   }
-  return new ApiError(message, response.status, wait > 0 ? wait : null);
+  return new ApiError(message, response.status, wait > 0 ? wait : null, code);
 }

@@ -1,50 +1,45 @@
 /** The question, the choices, and the answer as it streams. */
 
-import { streamChat } from "./api.js";
+import { ApiError, streamChat } from "./api.js";
 import { showAnswer } from "./answer.js";
 import { compare } from "./compare.js";
+import { ask, clear, lastTurn, messages, nTurns, shorten } from "./conversation.js";
 import { byId, el } from "./dom.js";
 import { plural } from "./format.js";
+import { aboutMethod, labelOf } from "./methods.js";
 import { clearErrors, showError } from "./notices.js";
 import { get, preference, set, watch } from "./state.js";
 
 const LIVE_MS = 220; // after the last move of the point
-const SAMPLES = ["What is a desert fox?", "Explain the steam engine."];
-/** @type {Record<string, [string, string]>} Label and description; others go by their name. */
-const METHODS = {
-  auto: ["Auto", "The method measured to be worth most for this preference"],
-  base: ["Base", "The base model, nothing personal"],
-  prompt: ["Prompt", "The base model, prompted with the preference in words"],
-  "best-of-n": ["Best of n", "The best of several answers of the prompted base"],
-  portfolio: ["Portfolio", "The one member that serves the preference best"],
-  soup: ["Soup", "Experts blended in their parameters"],
-  "prompted-soup": ["Prompted soup", "A soup, prompted with the preference in words, too"],
-  "output-soup": ["Output soup", "Experts blended in their next-token scores"],
-  "implicit-soup": ["Implicit soup", "The output soup, drawn by rejection"],
-  mixture: ["Mixture", "Experts mixed token by token"],
-};
-
+const SAMPLES = ["Why is the sky blue?", "How can I sleep better?", "What is inflation?"];
+const WORLD_SAMPLES = ["What is a desert fox?", "Explain the steam engine."];
 /** @type {AbortController|null} */
 let running = null;
 /** @type {number|undefined} */
 let timer;
-let hasAnswered = false;
+let isLive = false; // whether the last turn is an answer, which follows the point
 
 /** Wire the form; `showEmpty` is what stands there before the first answer. */
 export function mountAsk() {
   byId("ask-form").addEventListener("submit", (event) => {
     event.preventDefault();
     if (running) stop();
-    else answer();
+    else send();
   });
   byId("compare-button").addEventListener("click", askForTwo);
+  byId("new-button").addEventListener("click", () => {
+    startAfresh();
+    input("prompt").focus();
+  });
   byId("prompt").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    answer();
+    send();
   });
   byId("method").addEventListener("change", () => set({ method: input("method").value }));
-  byId("explain").addEventListener("change", () => hasAnswered && answer());
+  byId("explain").addEventListener("change", () => isLive && answer());
+  byId("instruction").addEventListener("input", renderSource);
+  byId("instruction").addEventListener("change", later);
   watch(["library"], renderChoices);
   watch(["user", "source", "belief"], renderSource);
   watch(["shares"], () => get().source === "point" && later());
@@ -54,10 +49,11 @@ export function mountAsk() {
   showEmpty();
 }
 
-/** An answer to one user is no other user's. */
+/** A new conversation: an answer to one user is no other user's. */
 function startAfresh() {
   stop();
-  hasAnswered = false;
+  clear();
+  isLive = false;
   showEmpty();
 }
 
@@ -70,59 +66,91 @@ export function stop() {
 }
 
 function later() {
-  if (!hasAnswered || !checked("live")) return;
+  if (!isLive || !checked("live")) return;
   clearTimeout(timer);
-  timer = setTimeout(() => answer({ isLive: true }), LIVE_MS);
+  timer = setTimeout(() => answer({ keepsText: true }), LIVE_MS);
 }
 
-/** @param {{isLive?: boolean}} [options] */
-async function answer({ isLive = false } = {}) {
-  const prompt = input("prompt").value.trim();
-  if (!prompt) {
+/** Answer what was typed; with nothing typed, the last question again. */
+function send() {
+  if (begin()) answer();
+}
+
+/** Whether there is a question: what was typed becomes the last turn. */
+function begin() {
+  const question = input("prompt").value.trim();
+  if (!question && !lastTurn()) {
     input("prompt").focus();
-    return;
+    return false;
   }
+  stop();
+  if (question) {
+    ask(question);
+    input("prompt").value = "";
+    byId("samples").hidden = true;
+    byId("new-button").hidden = false;
+  }
+  return true;
+}
+
+/** @param {{keepsText?: boolean}} [options] `keepsText` until the new text starts: the point moved. */
+async function answer({ keepsText = false } = {}) {
+  const turn = lastTurn();
+  if (!turn) return;
   stop();
   const control = new AbortController();
   running = control;
-  hasAnswered = true;
+  isLive = true;
   clearErrors();
   setBusy(true);
-  const card = showAnswer(byId("result"), { keepsText: isLive });
+  document.documentElement.classList.toggle("asking", !keepsText);
+  const card = showAnswer(turn.body, { keepsText, again });
   try {
-    for await (const chunk of streamChat(requestFor(prompt), control.signal)) card.take(chunk);
-    card.finish();
+    for await (const chunk of streamChat(requestNow(), control.signal)) card.take(chunk);
+    turn.answer = card.finish();
+    if (!keepsText) byId("spoken").textContent = turn.answer;
   } catch (error) {
-    card.stopped();
-    if (!control.signal.aborted) showError(error, () => answer());
+    turn.answer = card.stopped() || turn.answer;
+    if (control.signal.aborted) return;
+    if (error instanceof ApiError && error.code === "context_length_exceeded" && shorten()) answer();
+    else showError(error, () => lastTurn() === turn && answer());
   } finally {
     if (running === control) {
       running = null;
       setBusy(false);
+      document.documentElement.classList.remove("asking");
     }
   }
 }
 
+/** Another draw of the last answer. */
+function again() {
+  input("seed").value = String(numberOf("seed") + 1);
+  answer();
+}
+
 async function askForTwo() {
-  const prompt = input("prompt").value.trim();
   const { user } = get();
   if (!user) {
     byId("user-button").click();
     return;
   }
-  if (!prompt) {
-    input("prompt").focus();
-    return;
-  }
-  stop();
-  hasAnswered = false; // the point moves on without replacing the two answers
+  if (!begin()) return;
+  const turn = lastTurn();
+  if (!turn) return;
+  isLive = false; // the point moves on without replacing the two answers
   clearErrors();
-  await compare(byId("result"), {
+  await compare(turn.body, {
     user,
-    messages: [{ role: "user", content: prompt }],
+    messages: messages(),
     max_tokens: numberOf("max-tokens"),
     temperature: numberOf("temperature"),
-  }, answerLearned);
+  }, {
+    answerLearned,
+    chosen: (text) => {
+      turn.answer = text;
+    },
+  });
 }
 
 function answerLearned() {
@@ -130,25 +158,25 @@ function answerLearned() {
   answer();
 }
 
-/** @param {string} prompt */
-function requestFor(prompt) {
+/** The conversation, and how it is to be answered. */
+function requestNow() {
   const { user, source, method } = get();
   /** @type {Record<string, any>} */
   const palate = { method, explain: checked("explain") };
   if (user) palate.user = user;
-  if (source === "point" || !user) palate.preference = preference();
+  if (source === "point" || (source === "learned" && !user)) palate.preference = preference();
   if (input("strength").value !== "") palate.strength = numberOf("strength");
   if (input("n-candidates").value !== "") palate.n_candidates = numberOf("n-candidates");
   const instruction = input("instruction").value.trim();
   if (instruction) palate.instruction = instruction;
   return {
     model: "palate",
-    messages: [{ role: "user", content: prompt }],
+    messages: messages(),
     stream: true,
     stream_options: { include_usage: true },
     max_tokens: numberOf("max-tokens"),
     temperature: numberOf("temperature"),
-    seed: numberOf("seed"),
+    seed: numberOf("seed") + nTurns() - 1, // one draw would tempt a small model to repeat itself
     palate,
   };
 }
@@ -157,31 +185,30 @@ function renderChoices() {
   const { library } = get();
   if (!library) return;
   byId("method").replaceChildren(
-    ...library.methods.map((name) => el("option", { value: name }, METHODS[name]?.[0] ?? name)),
+    ...library.methods.map((name) => el("option", { value: name }, labelOf(name))),
   );
   renderMethod();
   input("n-candidates").max = String(library.limits.max_candidates);
   input("max-tokens").max = String(library.limits.max_tokens);
   input("max-tokens").value = String(Math.min(120, library.limits.max_tokens));
-  renderSamples(library.base.split("/").includes("world"));
+  renderSamples(library.base.split("/").includes("world") ? WORLD_SAMPLES : SAMPLES);
   buildSources();
 }
 
 function renderMethod() {
   const { method } = get();
   input("method").value = method;
-  byId("method-about").textContent = METHODS[method]?.[1] ?? "";
+  byId("method-about").textContent = aboutMethod(method);
 }
 
-/** @param {boolean} isWorld Whether the base is the small one that comes with palate. */
-function renderSamples(isWorld) {
-  byId("samples").hidden = !isWorld;
+/** @param {string[]} questions To try. */
+function renderSamples(questions) {
   byId("samples").replaceChildren(
-    ...SAMPLES.map((text) => {
+    ...questions.map((text) => {
       const button = el("button", { type: "button", class: "chip" }, text);
       button.addEventListener("click", () => {
         input("prompt").value = text;
-        answer();
+        send();
       });
       return button;
     }),
@@ -189,12 +216,13 @@ function renderSamples(isWorld) {
 }
 
 function buildSources() {
-  const follow = (/** @type {"point"|"learned"} */ source) => () => {
+  const follow = (/** @type {"point"|"words"|"learned"} */ source) => () => {
     set({ source });
     later();
   };
   byId("source-row").replaceChildren(
     segment("source", "point", "My point", "The preference of the point", true, follow("point")),
+    segment("source", "words", "My words", "", false, follow("words")),
     segment("source", "learned", "What was learned", "", false, follow("learned")),
   );
   renderSource();
@@ -202,14 +230,23 @@ function buildSources() {
 
 function renderSource() {
   const { user, source, belief } = get();
+  const hasWords = input("instruction").value.trim() !== "";
+  if (source === "words" && !hasWords) {
+    set({ source: "point" }); // which comes back here
+    return;
+  }
+  const about = {
+    words: [hasWords, hasWords ? "What you wrote, without the point" : "Write what you want first"],
+    learned: [user !== null, user
+      ? `Rests on ${plural(belief?.n_feedback ?? 0, "verdict")} of ${user}`
+      : "Choose a user first"],
+  };
   for (const radio of byId("source-row").querySelectorAll("input")) {
     radio.checked = radio.value === source;
-    if (radio.value !== "learned") continue;
-    radio.disabled = !user;
-    const label = /** @type {HTMLElement} */ (radio.parentElement);
-    label.title = user
-      ? `Rests on ${plural(belief?.n_feedback ?? 0, "verdict")} of ${user}`
-      : "Choose a user first";
+    if (radio.value !== "words" && radio.value !== "learned") continue;
+    const [isThere, title] = about[radio.value];
+    radio.disabled = !isThere;
+    /** @type {HTMLElement} */ (radio.parentElement).title = String(title);
   }
 }
 
@@ -229,11 +266,13 @@ function segment(group, value, label, about, isChosen, choose) {
 }
 
 function showEmpty() {
+  byId("samples").hidden = false;
+  byId("new-button").hidden = true;
   byId("result").replaceChildren(
     el("div", { class: "empty" },
       el("p", { class: "empty-title" }, "Nothing asked yet"),
-      el("p", {}, "Ask a question, then drag the point: the answer follows. " +
-        "With a user chosen, two answers can be compared, and palate learns from the verdict.")),
+      el("p", {}, "Ask a question, then drag the point: the answer follows. Ask on, and the model reads " +
+        "what was said. With a user chosen, two answers can be compared, and palate learns from the verdict.")),
   );
 }
 

@@ -9,7 +9,7 @@ import { get, watch } from "./state.js";
 
 const MAX_MOVES = 3; // that are named after a verdict
 
-/** @typedef {{again: () => void, answerLearned: () => void}} Next What can be done after a verdict. */
+/** @typedef {{again: () => void, answerLearned: () => void, chosen: (text: string) => void}} Next What can be done after a verdict. */
 
 /** @type {AbortController|null} */
 let running = null;
@@ -24,34 +24,47 @@ export function mountCompare() {
  *
  * @param {HTMLElement} host
  * @param {{user: string, messages: object[], max_tokens: number, temperature: number}} request
- * @param {() => void} answerLearned
+ * @param {{answerLearned: () => void, chosen: (text: string) => void}} then `chosen` takes the
+ *   answer that the conversation goes on with: what one would get now, until there is a verdict.
  */
-export async function compare(host, request, answerLearned) {
+export async function compare(host, request, then) {
   running?.abort();
   running = new AbortController();
   const { signal } = running;
   host.setAttribute("aria-busy", "true");
-  host.replaceChildren(waiting());
+  const { node, stop } = waiting();
+  host.replaceChildren(node);
   try {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0];
     const question = await askQuestion({ ...request, seed }, signal);
-    const again = () => compare(host, request, answerLearned);
-    host.replaceChildren(pair(question, { again, answerLearned }));
+    const again = () => compare(host, request, then);
+    host.replaceChildren(pair(question, { again, ...then }));
+    const [now] = question.answers.filter(({ source }) => source === "now");
+    then.chosen((now ?? question.answers[0]).text);
     host.querySelector("h3")?.focus();
   } catch (error) {
     host.replaceChildren();
-    if (!signal.aborted) showError(error, () => compare(host, request, answerLearned));
+    if (!signal.aborted) showError(error, () => compare(host, request, then));
   } finally {
+    stop();
     host.setAttribute("aria-busy", "false");
   }
 }
 
+/** What stands there meanwhile, and what stops its clock. */
 function waiting() {
+  const started = performance.now();
+  const clock = el("span", { "aria-hidden": "true" });
+  const timer = setInterval(() => {
+    clock.textContent = ` ${Math.round((performance.now() - started) / 1000)} s`;
+  }, 1000);
   const lines = () =>
     el("div", { class: "card choice skeleton", "aria-hidden": "true" }, el("span"), el("span"), el("span"));
-  return el("div", {},
-    el("p", { class: "muted", role: "status" }, "Looking for the two answers most worth comparing …"),
+  const node = el("div", {},
+    el("p", { class: "muted" },
+      el("span", { role: "status" }, "Several answers are written, and the two most worth comparing are shown …"), clock),
     el("div", { class: "pair" }, lines(), lines()));
+  return { node, stop: () => clearInterval(timer) };
 }
 
 /**
@@ -78,6 +91,7 @@ function pair(question, next) {
       try {
         await learn({ response: question.response, kind: "comparison", preferred });
         reveal(question, cards, preferred);
+        if (preferred !== "tie") next.chosen(question.answers[preferred].text);
         button.classList.add("chosen");
         after.replaceChildren(...thanks(next));
         /** @type {HTMLElement|null} */ (after.querySelector("button"))?.focus();
@@ -116,12 +130,14 @@ function reveal(question, cards, preferred) {
 }
 
 /**
- * Where an answer came from: what the user would get now, or a soup sampled from the belief.
+ * Where an answer came from: what the user would get now, the base, an expert, or a sampled soup.
  *
  * @param {string} source
  */
 function inWords(source) {
   if (source === "now") return "What you would get now.";
+  if (source === "base") return "The base model, without any expert.";
+  if (get().library?.experts.some(({ name }) => name === source)) return `The expert “${source}” alone.`;
   const draw = /^draw (\d+)$/.exec(source);
   return draw ? `A soup sampled from the belief (draw ${draw[1]}).` : source;
 }

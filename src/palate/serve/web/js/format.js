@@ -38,6 +38,10 @@ export function sharesInWords(shares, limit = 8) {
     .join(", ");
 }
 
+/** @param {number} size In bytes, of a file. */
+export const bytes = (size) =>
+  size < 1e6 ? `${Math.max(1, Math.round(size / 1e3))}\u202fkB` : `${(size / 1e6).toFixed(1)}\u202fMB`;
+
 /**
  * @param {number} count
  * @param {string} noun

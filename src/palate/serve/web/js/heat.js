@@ -47,9 +47,9 @@ function markOf(token, k) {
   const [writer, share] = mainWriter(token);
   const look = lookOf(writer);
   const mark = el(
-    "button",
+    "span", // a button element would let lines break inside words
     {
-      type: "button",
+      role: "button",
       class: `token ${look.hue} ${look.underline}`,
       tabindex: k === 0 ? 0 : -1,
       "aria-label": `${token.text.trim() || "space"}: ${writer} ${percent(share)}`,

@@ -3,10 +3,12 @@
 import { getLibrary, readKey } from "./api.js";
 import { mountAsk, stop } from "./ask.js";
 import { mountBelief } from "./belief.js";
+import { mountCatalog } from "./catalog.js";
 import { mountCompare } from "./compare.js";
 import { openKey } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { clearErrors, onKeyWanted, showError } from "./notices.js";
+import { mountMethods } from "./methods.js";
 import { setNames } from "./palette.js";
 import { mountPeek } from "./peek.js";
 import { eraseData, exportData, mountUsers, openPicker, resetData, restoreUser } from "./users.js";
@@ -16,6 +18,7 @@ import { mountSliders } from "./sliders.js";
 import { set } from "./state.js";
 import { mountTheme } from "./theme.js";
 import { mountTriangle } from "./triangle.js";
+import { mountViews } from "./views.js";
 
 /** @param {string} text Read out by screen readers. */
 function speak(text) {
@@ -61,12 +64,15 @@ function cornersFor(library) {
 onKeyWanted(() => openKey(load));
 byId("key-button").addEventListener("click", () => openKey(load));
 mountTheme();
+mountViews();
 mountTriangle(renderReading);
 mountSliders(speak);
 mountReading();
 mountUsers();
 mountBelief({ export: exportData, reset: resetData, erase: eraseData, choose: openPicker });
 mountCompare();
+mountMethods();
+mountCatalog();
 mountAsk();
 mountPeek();
 window.addEventListener("pagehide", stop);

@@ -2,8 +2,9 @@
 
 import { byId, el } from "./dom.js";
 import { certifiedAtPoint, faceTotal, memberCorners } from "./face.js";
-import { fixed, percent } from "./format.js";
+import { fixed, percent, plural } from "./format.js";
 import { swatch } from "./hatches.js";
+import { memberName } from "./members.js";
 import { lookOf } from "./palette.js";
 import { areaOf, regions } from "./simplex.js";
 import { get, watch } from "./state.js";
@@ -34,8 +35,8 @@ export function renderReading() {
   if (point && document.activeElement?.id === "handle") {
     byId("spoken").textContent =
       point.loss === null
-        ? `Member ${point.member} serves; nothing is known beyond the listed policies.`
-        : `Member ${point.member} serves and loses at most ${fixed(point.loss, 3)}.`;
+        ? `Member ${memberName(point.member)} serves; nothing is known beyond the listed policies.`
+        : `Member ${memberName(point.member)} serves and loses at most ${fixed(point.loss, 3)}.`;
   }
   host.replaceChildren(
     fact("Member", point ? name(point.member) : "…"),
@@ -67,7 +68,7 @@ function fact(label, value, unit) {
 
 /** @param {string} member */
 function name(member) {
-  return el("span", { class: "named" }, swatch(lookOf(member)), member);
+  return el("span", { class: "named" }, swatch(lookOf(member)), memberName(member));
 }
 
 function renderLegend() {
@@ -81,18 +82,16 @@ function renderLegend() {
   const areas = regions(members.map((member) => member.corners)).map((polygon) =>
     polygon.length ? areaOf(polygon) : 0,
   );
-  const items = members
-    .map((member, k) => ({ ...member, area: areas[k] }))
+  const here = members.map((member, k) => ({ ...member, area: areas[k] })).filter(({ area }) => area > 0);
+  const items = here
     .sort((a, b) => b.area - a.area)
     .map(({ name: member, area }) =>
-      el(
-        "li",
-        { class: area > 0 ? null : "absent" },
-        swatch(lookOf(member)),
-        member,
-        el("span", { class: "muted" }, area > 0 ? ` ${percent(area)}` : " not here"),
-      ),
+      el("li", {}, swatch(lookOf(member)), memberName(member), el("span", { class: "muted" }, ` ${percent(area)}`)),
     );
+  const nElsewhere = members.length - here.length;
+  if (nElsewhere > 0) {
+    items.push(el("li", { class: "muted" }, `${plural(nElsewhere, "other")} not here: see the library`));
+  }
   const { certificate } = library.portfolio;
   const outside = 1 - faceTotal();
   host.replaceChildren(

@@ -10,7 +10,7 @@
  * @property {string[]} objectives Names, in the library's order.
  * @property {number[]} shares The preference of the point, one share per objective.
  * @property {number[]} corners Indices of the objectives at the top, left and right corner.
- * @property {"point"|"learned"} source What the next answer follows.
+ * @property {"point"|"words"|"learned"} source What the next answer follows.
  * @property {string} method
  */
 

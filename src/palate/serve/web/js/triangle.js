@@ -7,6 +7,7 @@ import {
 } from "./face.js";
 import { fixed, percent, sharesInWords } from "./format.js";
 import { hatches } from "./hatches.js";
+import { shortMemberName } from "./members.js";
 import { lookOf } from "./palette.js";
 import { areaOf, centreOf, CORNERS, pixelOf, regions, rounded, sharesOf, towards, VIEW } from "./simplex.js";
 import { get, named, set, watch } from "./state.js";
@@ -108,7 +109,7 @@ function drawRegions() {
     }
     if (areaOf(polygons[k]) < LABEL_AREA) return;
     const [x, y] = pixelOf(centreOf(polygons[k]));
-    layers.names.append(svg("text", { x, y, class: "region-name" }, shortened(member.name)));
+    layers.names.append(svg("text", { x, y, class: "region-name" }, shortened(shortMemberName(member.name))));
   });
 }
 
@@ -277,7 +278,7 @@ function showTip(parts) {
   );
   if (point) {
     tip.append(
-      el("span", {}, "by ", el("b", {}, shortened(point.member))),
+      el("span", {}, "by ", el("b", {}, shortened(shortMemberName(point.member)))),
       el("span", {}, "loss ≤ ", el("b", {}, point.loss === null ? "?" : fixed(point.loss, 3))),
     );
   }

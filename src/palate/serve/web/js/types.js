@@ -7,8 +7,15 @@
  * @property {string} name
  * @property {string} description
  *
+ * @typedef {object} Expert
+ * @property {string} name
+ * @property {Shares} wanted What it was trained for, by objective.
+ * @property {number} size_bytes
+ * @property {string} card Markdown.
+ *
  * @typedef {object} Member
  * @property {string} name
+ * @property {Shares} coefficients By expert; empty for the base.
  * @property {Shares} values What it is worth to each objective at least, reward units.
  *
  * @typedef {object} Certificate
@@ -22,12 +29,30 @@
  * @typedef {object} Library
  * @property {string} base
  * @property {Objective[]} objectives
- * @property {{name: string}[]} experts
+ * @property {string} fingerprint
+ * @property {Expert[]} experts
  * @property {string[]} methods
  * @property {{expert: string, coefficient: number}|null} floor
  * @property {{members: Member[], certificate: Certificate}|null} portfolio
  * @property {{max_tokens: number, max_candidates: number}} limits
  * @property {boolean} needs_key
+ *
+ * @typedef {object} Gain Over the base, in reward, with its 95 % interval.
+ * @property {number} estimate
+ * @property {number} low
+ * @property {number} high
+ *
+ * @typedef {object} MethodCost What a method does for a preference.
+ * @property {string} method
+ * @property {string} decides Another one only for `auto`.
+ * @property {number} n_candidates
+ * @property {number} n_passes Of the base per token, candidates included.
+ * @property {Gain|null} predicted_utility Null: not measured.
+ *
+ * @typedef {object} Methods
+ * @property {MethodCost[][]} points Once for each preference.
+ * @property {number} n_prompts Zero: nothing was measured.
+ * @property {string[]} self_judged Objectives judged by the reward of training.
  *
  * @typedef {object} RegretPoint
  * @property {string} member
@@ -66,8 +91,9 @@
  * @property {Shares} coefficients
  * @property {string} reason
  * @property {number|null} certified_loss Reward units.
- * @property {{estimate: number, low: number, high: number}|null} predicted_utility Reward units.
+ * @property {Gain|null} predicted_utility Reward units.
  * @property {number} n_candidates
+ * @property {number} n_passes Of the base per token, candidates included.
  * @property {number|null} lead Of the kept candidate; null with one, or while waiting.
  * @property {boolean} is_waiting Whether candidates are still being drawn.
  * @property {"nothing"|"observing"|"applied"} learning
