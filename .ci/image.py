@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = ROOT / "build/image"
 FOLDERS = re.compile(r"(?<![\w.:])/(?=opt/palate|src\b|var/lib/palate)")
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 300.0  # the base is converted first, on whatever else the machine does
 Step = tuple[str, str]  # a word and what follows
 
 
@@ -75,7 +75,7 @@ def start(steps: list[Step]) -> float:
     """Issue a key, start the command, ask the health check; seconds until it was well."""
     last = dict(steps)  # of a word that comes twice, the last
     home = Path(placed(last["WORKDIR"]))
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(home)}
     environment |= [one.split("=", 1) for one in last["ENV"].split()]
     with socket.socket() as free:
