@@ -15,8 +15,7 @@ from fakes import byte_tokenizer, save_tiny_llama
 from palate.engine.bank import AdapterBank
 from palate.engine.control import Controller
 from palate.engine.local import LocalEngine
-from palate.mixture.reward import Judge, References
-from palate.mixture.rollout import CONTROLLER, Task
+from palate.mixture.rollout import CONTROLLER, Judge, References, Task
 from palate.mixture.wording import Wording
 from palate.models.adapter import Factor, save_adapter
 from palate.models.load import Base

@@ -51,7 +51,7 @@ def save_tiny_library(root: Path, **of_base: Any) -> Path:
 
 def save_tiny_soup_library(tiny_library: Path, folder: Path) -> Path:
     """A copy of the tiny library with rollouts and a `soup.json`."""
-    from palate.build.soup_basis import write_soup
+    from palate.build.soup_fit import write_soup
     from palate.library.features import scored_text
 
     shutil.copytree(tiny_library, folder)
@@ -90,7 +90,7 @@ def save_tiny_full_library(
         order: Of the experts in the bank.
     """
     from palate.build.calibration import CalibrationSettings, calibrate_methods
-    from palate.build.soup_basis import write_soup
+    from palate.build.soup_fit import write_soup
     from palate.core.files import read_json, write_json
     from palate.library.library import Library as OpenedLibrary
 

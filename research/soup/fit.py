@@ -10,9 +10,8 @@ from numpy import ndarray
 from scipy.sparse import csr_array, vstack
 from scipy.special import log_expit
 
-from palate.build.soup_basis import shown_log_ratios
 from palate.build.soup_feedback import read_feedback, shown_answers
-from palate.build.soup_fit import as_feedback, learner_of
+from palate.build.soup_fit import as_feedback, learner_of, shown_log_ratios
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
 from palate.engine.logprobs import Scored, row_distributions

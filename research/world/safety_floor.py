@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from palate.build.soup_basis import write_soup
+from palate.build.soup_fit import write_soup
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json, write_json, write_text_atomic
 from palate.core.progress import progress_of

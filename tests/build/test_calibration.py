@@ -14,7 +14,7 @@ from palate.build.calibration import (
     calibrate_methods,
     grid_denominator,
 )
-from palate.build.soup_basis import write_soup
+from palate.build.soup_fit import write_soup
 from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value

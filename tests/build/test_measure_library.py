@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palate.build.soup_basis import stored_floor, write_soup
+from palate.build.soup_fit import stored_floor, write_soup
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidCoefficientsError
 from palate.core.protocols import SamplingParams

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palate.build.soup_basis import write_soup
-from palate.build.soup_fit import fit_soup
+from palate.build.soup_fit import fit_soup, write_soup
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import member_plan, reference_plan
 from palate.engine.logprobs import answer_log_probs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.mixture.reward import (
+from palate.mixture.rollout import (
     Judge,
     References,
     combined_reward,

@@ -7,7 +7,7 @@ from typing import Any
 
 from palate.build.calibration import MEASURED, Entry, calibrate_methods
 from palate.build.run_file import RunSettings, calibration_prompts, stored_run
-from palate.build.soup_basis import stored_floor, write_soup
+from palate.build.soup_fit import stored_floor, write_soup
 from palate.build.strength import measure_strength, set_strength
 from palate.core.errors import InvalidInputError
 from palate.core.progress import note

@@ -28,8 +28,7 @@ from palate.mixture.controller import PreferenceController, new_controller
 from palate.mixture.decode import ControlledDecoding
 from palate.mixture.monitors import Summary, summarise, warnings_of
 from palate.mixture.mope import fit
-from palate.mixture.reward import Judge, References
-from palate.mixture.rollout import CONTROLLER, Task, sample
+from palate.mixture.rollout import CONTROLLER, Judge, References, Task, sample
 from palate.mixture.settings import FitSettings
 from palate.mixture.wording import MixtureRequest
 from palate.models.processes import is_first, join_launch

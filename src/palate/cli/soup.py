@@ -48,7 +48,7 @@ def basis(
     is_json: options.IsJson = False,
 ) -> None:
     """Measure a library's experts as a basis and write its soup.json."""
-    from palate.build.soup_basis import write_soup
+    from palate.build.soup_fit import write_soup
 
     written = write_soup(
         library,
