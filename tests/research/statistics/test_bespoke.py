@@ -5,6 +5,11 @@ from palate.core.errors import InvalidInputError
 from research.statistics.bespoke import bespoke_share, ratio_interval
 
 
+@pytest.fixture
+def generator():
+    return np.random.default_rng(20240731)
+
+
 def test_shares_by_hand(generator):
     # gains 1 + 3 of 2 + 4; utilities 2 + 5 of 3 + 6
     share = bespoke_share(
