@@ -22,6 +22,7 @@ EXTRA_OF = {
     "psycopg": "postgres",
     "prometheus_client": "serve",
     "openai": "serve",
+    "llguidance": "serve",
     "matplotlib": "plots",
     "jinja2": "plots",
     "ray": "scale",
