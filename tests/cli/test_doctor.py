@@ -87,7 +87,7 @@ def test_a_base_that_was_moved_and_a_library_that_is_none_are_named(
     content["base"]["path"] = "nobody/nothing"
     (copy / "library.json").write_text(json.dumps(content))
     rows = checks(str(copy), code=1)
-    assert rows["base nobody/nothing"]["mend"] == "hf download nobody/nothing"
+    assert rows["model nobody/nothing"]["mend"] == "hf download nobody/nothing"
     (copy / "library.json").write_text("{}")
     assert checks(str(copy), code=1)["library"]["state"] == "missing"
     assert "no library.json" in checks(str(tmp_path), code=1)["library"]["what"]

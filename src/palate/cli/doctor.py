@@ -30,7 +30,7 @@ def doctor(
     checks = examine(library, database=database)
     is_ready = not any(check.state == "missing" for check in checks)
     if is_json:
-        rows = [check.to_json() for check in checks]
+        rows = [{**vars(check)} for check in checks]
         typer.echo(dump_json({"is_ready": is_ready, "checks": rows}))
     else:
         table = Table("", "part", box=None, padding=(0, 1, 0, 0))
