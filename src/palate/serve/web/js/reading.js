@@ -86,7 +86,7 @@ function renderLegend() {
   const items = here
     .sort((a, b) => b.area - a.area)
     .map(({ name: member, area }) =>
-      el("li", {}, swatch(lookOf(member)), memberName(member), el("span", { class: "muted" }, ` ${percent(area)}`)),
+      el("li", {}, swatch(lookOf(member)), memberName(member), el("span", { class: "muted" }, area < 0.005 ? " <\u202f1\u202f%" : ` ${percent(area)}`)),
     );
   const nElsewhere = members.length - here.length;
   if (nElsewhere > 0) {
