@@ -1,5 +1,6 @@
 """The bank against a dense sum of matrices, and against peft."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,11 @@ def test_rows_of_one_expert_each_in_any_order_equal_the_dense_model(
     for place, row in enumerate(rows):
         expected = dense_logits(base, folders, row)[0, :n_tokens]
         assert torch.allclose(found[place], expected, atol=1e-5)
+
+
+def test_a_model_under_a_bank_can_be_copied_as_training_does(base: Base, bank: AdapterBank) -> None:
+    with torch.no_grad(), bank.applied([[0.0] * bank.n_experts]):
+        assert torch.equal(deepcopy(base.model)(TOKENS[:1]).logits, base.model(TOKENS[:1]).logits)
 
 
 def test_the_head_reads_last_tokens_in_one_piece(base: Base, bank: AdapterBank) -> None:

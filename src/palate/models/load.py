@@ -28,6 +28,14 @@ NO_LIMIT = int(1e30)  # transformers' own
 _IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer.model")
 
 
+class Turn(type(RLock())):  # pyright: ignore[reportGeneralTypeIssues]
+    """A lock that copies share: the hooks of a bank hold it, and go with a copy of their model."""
+
+    def __deepcopy__(self, memo: object) -> "Turn":
+        """Itself."""
+        return self
+
+
 @dataclass(frozen=True)
 class Base:
     """A frozen base model with its tokenizer."""
@@ -39,7 +47,7 @@ class Base:
     fingerprint: str  # hash of the parameters, configuration and tokenizer
     tokenizer_fingerprint: str  # hash of the vocabulary and special tokens
     # held by a pass with experts: several banks may share the base, and threads take turns
-    turn: RLock = field(default_factory=RLock, repr=False, compare=False)
+    turn: Turn = field(default_factory=Turn, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
