@@ -11,12 +11,13 @@ Source:
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from palate.core.errors import InvalidInputError, NotCertifiedError
 from palate.core.plan import Plan, Pool
@@ -30,107 +31,76 @@ RowLists = Sequence[Mapping[int, float]]  # log-probabilities by token id, one l
 
 
 @dataclass(frozen=True)
-class Listed:
-    """The tokens that a row listed."""
-
-    probs: Mapping[int, float]  # by token id; the rest to one is on tokens that are not listed
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that are no part of a distribution."""
-        if any(not 0.0 <= p <= 1.0 + MASS_TOLERANCE for p in self.probs.values()):
-            raise InvalidInputError("A listed probability is negative, above one or not a number.")
-        if self.mass > 1.0 + MASS_TOLERANCE:
-            raise InvalidInputError(
-                f"The listed probabilities sum to {self.mass:.6f}, which is more than one."
-            )
-
-    @property
-    def mass(self) -> float:
-        """Probability of the listed tokens together."""
-        return math.fsum(self.probs.values())
-
-    @property
-    def missing(self) -> float:
-        """Probability of the tokens that are not listed; zero within rounding."""
-        return max(0.0, 1.0 - self.mass)
-
-
-@dataclass(frozen=True)
 class Bounded:
     """A distribution over some tokens, and how far it can be from the exact one."""
 
-    probs: Mapping[int, float]  # by token id, sum one
+    probs: Mapping[int, float]  # by token id, all above zero, sum one
     bound: float  # at least the total variation to the exact distribution, in [0, 1]
 
     @property
     def log_probs(self) -> dict[int, float]:
-        """Log-probabilities of the tokens with any probability, nats."""
-        return {token: math.log(prob) for token, prob in self.probs.items() if prob > 0.0}
-
-
-def pool_listed(lists: Sequence[Listed], shares: Sequence[float]) -> Bounded:
-    """The linear mixture of the listed parts, renormalised; off by at most `sum_i share_i m_i`.
-
-    Shares lie on the simplex; a list of share zero is ignored.
-
-    Raises:
-        InvalidInputError: no listed token has any probability.
-
-    Source:
-        methods mope M3.
-    """
-    pooled: dict[int, float] = {}
-    missing = 0.0
-    for listed, share in zip(lists, shares, strict=True):
-        if share == 0.0:
-            continue
-        missing += share * listed.missing
-        for token, prob in listed.probs.items():
-            pooled[token] = pooled.get(token, 0.0) + share * prob
-    return Bounded(_normalised(pooled), min(1.0, missing))
-
-
-def pool_listed_log_linear(lists: Sequence[Listed], coefficients: Sequence[float]) -> Bounded:
-    """The log-linear pool over the tokens that every row listed, with its bound.
-
-    With `I` the tokens listed by all, `S = sum_I prod_i p_i^c_i` and
-    `H = prod_i (1 - p_i(I))^c_i`, total variation is at most `H / (H + S)`. It is much weaker than
-    the bound of linear mixing: use longer lists.
-
-    Args:
-        lists: One per row, the reference counted as a row; each list sums to at most one.
-        coefficients: One per row, on the simplex: no bound exists with a negative one.
-
-    Raises:
-        InvalidInputError: a coefficient is negative, or no token is listed by all rows.
-
-    Source:
-        methods mope M4.
-    """
-    if any(c < 0.0 for c in coefficients):
-        raise InvalidInputError(
-            f"The coefficients {list(coefficients)} hold a negative one, for which top-k lists "
-            "give no bound; use whole vocabularies."
-        )
-    rows = [(row.probs, c) for row, c in zip(lists, coefficients, strict=True) if c > 0.0]
-    common = set.intersection(*(set(probs) for probs, _ in rows))
-    pooled = {
-        token: math.exp(math.fsum(c * _log(probs[token]) for probs, c in rows))
-        for token in sorted(common)
-    }
-    rest = [max(0.0, 1.0 - math.fsum(probs[t] for t in common)) for probs, _ in rows]
-    excluded = math.exp(math.fsum(c * _log(r) for r, (_, c) in zip(rest, rows, strict=True)))
-    return Bounded(_normalised(pooled), excluded / (excluded + math.fsum(pooled.values())))
+        """Log-probabilities of the tokens, nats."""
+        return {token: math.log(prob) for token, prob in self.probs.items()}
 
 
 def pool_lists(lists: RowLists, pool: Pool, *, n_vocab: int) -> Bounded:
-    """The pool of the rows' lists; exact, with any coefficients, where lists are whole."""
-    if all(len(row) >= n_vocab for row in lists):
-        return Bounded(_pool_whole(lists, pool), 0.0)
-    listed = [Listed({t: min(1.0, math.exp(v)) for t, v in row.items()}) for row in lists]
+    """The pool of the rows' lists; exact, with any coefficients, where lists are whole.
+
+    Otherwise it is the pool of the listed parts, renormalised. With `m_i` the probability that row
+    i did not list, a linear one is off by at most `sum_i share_i m_i`. A log-linear one is over the
+    tokens `I` that every row listed; with `S = sum_I prod_i p_i^c_i` and
+    `H = prod_i (1 - p_i(I))^c_i` it is off by at most `H / (H + S)`. That bound is much weaker: use
+    longer lists. Rows with the coefficient zero are ignored.
+
+    Raises:
+        InvalidInputError: a list is no part of a distribution, truncated lists have a negative
+            coefficient, or no listed token has any probability.
+
+    Source:
+        methods mope M3, M4.
+    """
+    given = pool.coefficients or (1.0,)
+    is_whole = all(len(row) >= n_vocab for row in lists)
+    if not is_whole and min(given) < 0.0:
+        raise InvalidInputError(
+            f"The coefficients {list(given)} hold a negative one, for which top-k lists give no "
+            "bound; use whole vocabularies."
+        )
+    used = [row for row, c in enumerate(given) if c] or [0]
+    tokens = sorted(set().union(*(lists[row] for row in used)))
+    values = [[lists[row].get(token, -math.inf) for token in tokens] for row in used]
+    listed = torch.tensor(values, dtype=torch.float64).clamp(max=0.0)  # [rows, tokens]
+    _require_part(listed)
+    coefficients = torch.tensor([given[row] for row in used], dtype=torch.float64)
+    is_common = listed.isfinite().all(dim=0)
     if pool.kind == "log_linear":
-        return pool_listed_log_linear(listed, pool.coefficients)
-    return pool_listed(listed, pool.coefficients or (1.0,))
+        scores = torch.where(is_common, coefficients @ listed, -torch.inf)
+    else:
+        scores = torch.logsumexp(listed + coefficients.log().unsqueeze(1), dim=0)
+    total = scores.logsumexp(dim=0)
+    if total == -torch.inf:
+        raise InvalidInputError(
+            "No token is listed with a positive probability by every row that must list it; use "
+            "longer lists."
+        )
+    probs = dict(zip(tokens, (scores - total).exp().tolist(), strict=True))
+    bound = 0.0
+    if not is_whole and pool.kind == "log_linear":
+        rest = (1.0 - listed[:, is_common].exp().sum(dim=1)).clamp(min=0.0)
+        bound = float(torch.sigmoid(coefficients @ rest.log() - total))
+    elif not is_whole:
+        bound = float(coefficients @ (1.0 - listed.exp().sum(dim=1)).clamp(min=0.0))
+    return Bounded({token: prob for token, prob in probs.items() if prob > 0.0}, min(1.0, bound))
+
+
+def _require_part(listed: Float[Tensor, "rows tokens"]) -> None:
+    """Refuse log-probabilities that are no part of a distribution."""
+    mass = float(listed.exp().sum(dim=1).max())
+    if not mass <= 1.0 + MASS_TOLERANCE:
+        raise InvalidInputError(
+            f"The listed probabilities of a row sum to {mass:.6f}, which is more than one or not a "
+            "number; use another server."
+        )
 
 
 def skip_small(
@@ -202,9 +172,8 @@ def answer_from_lists(
             )
         listed = pooled.log_probs
         token = _sample(log, listed)
-        log.record(listed, bound)
         log.trace(step.pool, [row.get(token, -math.inf) for row in step.lists])
-        if log.accept(token, listed.get(token, -math.inf)):
+        if log.accept(token, listed.get(token, -math.inf), listed, bound):
             return
         yield
 
@@ -221,12 +190,12 @@ def needs_whole_lists(plan: Plan) -> bool:
 
 def _pooled(step: ListStep, log: AnswerLog) -> tuple[Bounded, float]:
     """The pool of a step's lists, and its bound with the rows that were left out."""
-    pooled = pool_lists(step.lists, step.pool, n_vocab=log.n_vocab)
+    pooled = pool_lists(step.lists, step.pool, n_vocab=log.base.n_vocab)
     return pooled, min(1.0, pooled.bound + step.lost)
 
 
 def _sample(log: AnswerLog, listed: Mapping[int, float]) -> int:
-    scores = torch.full((1, log.n_vocab), -torch.inf, dtype=torch.float64)
+    scores = torch.full((1, log.base.n_vocab), -torch.inf, dtype=torch.float64)
     values = torch.tensor(list(listed.values()), dtype=torch.float64)
     scores[0, list(listed)] = values
     running = log.running
@@ -238,30 +207,3 @@ def _sample(log: AnswerLog, listed: Mapping[int, float]) -> int:
         uniform=torch.tensor([running.uniforms[len(running.tokens)]]),
     )
     return int(token[0])
-
-
-def _pool_whole(lists: RowLists, pool: Pool) -> dict[int, float]:
-    tokens = sorted(lists[0])
-    rows = torch.tensor([[row[token] for token in tokens] for row in lists], dtype=torch.float64)
-    coefficients = torch.tensor(pool.coefficients or (1.0,), dtype=torch.float64)[:, None]
-    pooled: Any
-    if pool.kind == "log_linear":
-        pooled = torch.softmax((coefficients * rows).sum(dim=0), dim=0)
-    else:
-        used = coefficients[:, 0] > 0
-        pooled = (rows[used].exp() * coefficients[used]).sum(dim=0)
-    return dict(zip(tokens, pooled.tolist(), strict=True))
-
-
-def _normalised(probs: Mapping[int, float]) -> dict[int, float]:
-    total = math.fsum(probs.values())
-    if total <= 0.0:
-        raise InvalidInputError(
-            "No token is listed with a positive probability by every row that must list it; use "
-            "longer lists."
-        )
-    return {token: prob / total for token, prob in probs.items()}
-
-
-def _log(value: float) -> float:
-    return math.log(value) if value > 0.0 else -math.inf

@@ -3,8 +3,9 @@
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 from palate.core.errors import InvalidInputError, PalateError, ProviderError
 from palate.core.plan import Pool
 from palate.core.protocols import Request, Token
-from palate.engine.protocol import ExecutionReport, StepOutput
+from palate.engine.protocol import Engine, ExecutionReport, StepOutput
 from palate.engine.request import RunningRequest
 from palate.models.load import Base
 
@@ -32,13 +33,29 @@ class AnswerLog:
     list_bounds: list[float] = field(default_factory=list[float])
     leads: list[float] = field(default_factory=list[float])  # these two as in `ExecutionReport`
 
-    @property
-    def n_vocab(self) -> int:
-        """Token ids of the model."""
-        return vocabulary_size(self.base)
+    def trace(self, pool: Pool, row_log_probs: Sequence[float]) -> None:
+        """Record the rows' log-probabilities of the next token, if the request is traced."""
+        if self.running.is_traced and pool.kind == "linear":
+            self.running.shares.append(list(pool.coefficients))
+            self.running.row_log_probs.append(list(row_log_probs))
 
-    def record(self, listed: Mapping[int, float], bound: float = 0.0) -> None:
-        """Record the next token's list of log-probabilities and bound.
+    def report(self, *, n_calls: int) -> ExecutionReport:
+        """What truncated lists approximated so far."""
+        n_tokens = len(self.leads)  # another thread may be adding to them
+        return ExecutionReport(
+            coefficients=tuple(row.coefficients for row in self.running.plan.rows),
+            parameter_change=0.0,
+            rounding_bound=0.0,
+            list_bounds=tuple(self.list_bounds[:n_tokens]),
+            leads=tuple(self.leads[:n_tokens]),
+            is_greedy=self.running.request.sampling.temperature == 0.0,
+            n_calls=n_calls,
+        )
+
+    def accept(
+        self, token: int, log_prob: float, listed: Mapping[int, float], bound: float = 0.0
+    ) -> bool:
+        """Add a token with its list of log-probabilities and bound; whether it was the last.
 
         A list without a second token has no known lead: it certifies nothing.
         """
@@ -48,37 +65,6 @@ class AnswerLog:
         self.leads.append(best[0] - best[1] if len(best) > 1 else 0.0)
         if self.running.n_top:
             self.running.top.append(ordered[: self.running.n_top])
-
-    def trace(self, pool: Pool, row_log_probs: Sequence[float]) -> None:
-        """Record the rows' log-probabilities of the next token, if the request is traced."""
-        if self.running.is_traced and pool.kind == "linear":
-            self.running.shares.append(list(pool.coefficients))
-            self.running.row_log_probs.append(list(row_log_probs))
-
-    def report(
-        self,
-        coefficients: Sequence[tuple[float, ...]],
-        *,
-        n_calls: int,
-        parameter_change: float = 0.0,
-        rounding_bound: float | None = 0.0,
-        notes: Sequence[str] = (),
-    ) -> ExecutionReport:
-        """What was approximated so far, with the rows' coefficients as they were executed."""
-        n_tokens = len(self.leads)  # another thread may be adding to them
-        return ExecutionReport(
-            coefficients=tuple(coefficients),
-            parameter_change=parameter_change,
-            rounding_bound=rounding_bound,
-            list_bounds=tuple(self.list_bounds[:n_tokens]),
-            leads=tuple(self.leads[:n_tokens]),
-            is_greedy=self.running.request.sampling.temperature == 0.0,
-            n_calls=n_calls,
-            notes=tuple(notes),
-        )
-
-    def accept(self, token: int, log_prob: float) -> bool:
-        """Add a token to the answer; whether it was the last."""
         emitted = self.running.take(token, log_prob, stop_ids=self.base.stop_ids)
         self.emit(emitted)
         return emitted.finish is not None
@@ -89,8 +75,8 @@ class RemoteAnswer(Protocol):
 
     log: AnswerLog  # its tokens so far
 
-    def write(self) -> None:
-        """Emit all tokens; runs on a thread of its own and returns early when aborted."""
+    def steps(self) -> Generator[None]:
+        """Emit all tokens, yielding after each but the last; runs on a thread of its own."""
         ...
 
     def report(self) -> ExecutionReport:
@@ -98,11 +84,14 @@ class RemoteAnswer(Protocol):
         ...
 
 
-class AnswerMaker(Protocol):
-    """Begins answers on another server."""
+class RemoteEngine(Engine, Protocol):
+    """An engine whose answers come from another server."""
 
     base: Base  # for its tokenizer
-    max_num_seqs: int  # most answers at a time
+
+    def open_session(self) -> "RemoteSession":
+        """A new session."""
+        return RemoteSession(self)
 
     def begin(self, running: RunningRequest, emit: Emit) -> RemoteAnswer:
         """The answer to a request, before its first token.
@@ -116,10 +105,10 @@ class AnswerMaker(Protocol):
 class RemoteSession:
     """A session over another server; see `palate.engine.protocol.Session`."""
 
-    def __init__(self, maker: AnswerMaker) -> None:
+    def __init__(self, engine: RemoteEngine) -> None:
         """A session without requests."""
-        self._maker = maker
-        self._threads = ThreadPoolExecutor(maker.max_num_seqs, thread_name_prefix="palate-answer")
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(engine.max_num_seqs, thread_name_prefix="palate-answer")
         self._events: queue.SimpleQueue[tuple[RunningRequest, Token]] = queue.SimpleQueue()
         self._answers: dict[RunningRequest, RemoteAnswer] = {}
         self._ended: WeakKeyDictionary[RunningRequest, ExecutionReport] = WeakKeyDictionary()
@@ -156,11 +145,11 @@ class RemoteSession:
                 "leave out response_format, a forced tool_choice and logit_bias."
             )
         running = RunningRequest.start(
-            request, self._maker.base, index=self._count, is_traced=is_traced, n_top=n_top
+            request, self._engine.base, index=self._count, is_traced=is_traced, n_top=n_top
         )
         pool = replace(running.plan.pool, is_implicit=False)
         running.plan = replace(running.plan, pool=pool)
-        answer = self._maker.begin(running, lambda token: self._events.put((running, token)))
+        answer = self._engine.begin(running, lambda token: self._events.put((running, token)))
         self._count += 1
         self._answers[running] = answer
         self._threads.submit(self._write, answer)
@@ -178,12 +167,10 @@ class RemoteSession:
     def step(self) -> StepOutput:
         """The tokens that have arrived, after waiting a moment for the first one."""
         arrived: StepOutput = []
-        try:
+        with suppress(queue.Empty):
             arrived.append(self._events.get(timeout=WAIT_SECONDS))
             while True:
                 arrived.append(self._events.get_nowait())
-        except queue.Empty:
-            pass
         output = [(running, token) for running, token in arrived if running in self._answers]
         for running, token in output:
             if token.finish is not None:
@@ -207,13 +194,11 @@ class RemoteSession:
         if log.is_aborted.is_set():
             return
         try:
-            answer.write()
+            with closing(answer.steps()) as steps:
+                for _ in steps:
+                    if log.is_aborted.is_set():
+                        return
         except PalateError as error:
             log.emit(log.running.fail(error))
         except Exception as error:  # noqa: BLE001  a thread's failure is its answer's
             log.emit(log.running.fail(ProviderError(f"The answer failed: {error!r}")))
-
-
-def vocabulary_size(base: Base) -> int:
-    """Token ids of the base model."""
-    return int(base.model.config.vocab_size)

@@ -14,9 +14,9 @@ from palate.core.errors import FormatError, InvalidInputError, ProviderError
 from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
-from palate.engine.vllm import place as place_module
+from palate.engine.vllm import adapters as place_module
+from palate.engine.vllm.adapters import share_of, take_place
 from palate.engine.vllm.client import VllmSettings
-from palate.engine.vllm.place import share_of, take_place
 from vllm_stand_in import StandIn
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
@@ -26,7 +26,7 @@ STARTED = {"base", "short", "wide", "head"}  # what the server was started with
 HOLDER = """
 import sys, time
 from pathlib import Path
-from palate.engine.vllm.place import take_place
+from palate.engine.vllm.adapters import take_place
 place = take_place(Path(sys.argv[1]), n_places=1)
 print("held", flush=True)
 time.sleep(60)

@@ -5,7 +5,7 @@ lists.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -24,12 +24,13 @@ from palate.engine.protocol import ExecutionReport
 from palate.engine.remote import AnswerLog
 from palate.engine.request import RunningRequest
 from palate.engine.sample import has_repetition_rules, is_untruncated
+from palate.engine.vllm.adapters import VllmContext, Writers
 from palate.engine.vllm.client import RowRequest
-from palate.engine.vllm.context import VllmContext, Writers
 from palate.engine.vllm.group_answer import GroupStep, group_steps, linear_log_prob
 from palate.engine.vllm.rounding import Rounded
 
 Source = Literal["server", "group", "lists"]  # where an answer's tokens are sampled
+EXACT = Rounded((), 0.0, 0.0)
 
 
 @dataclass(eq=False)
@@ -39,7 +40,7 @@ class VllmAnswer:
     context: VllmContext
     log: AnswerLog  # its tokens so far; a plan of one row becomes the one with rounded coefficients
     source: Source  # where its tokens are sampled
-    rounded: tuple[Rounded, ...] = ()  # rows' coefficients as they are executed
+    rounded: Rounded = EXACT  # the coefficients of a plan with one row
     n_calls: int = 0  # requests to the server
     _models: list[str] = field(default_factory=list[str])
     _writers: Writers = field(default_factory=dict)
@@ -51,38 +52,39 @@ class VllmAnswer:
             InvalidInputError: a soup is larger than the server's adapters may be.
         """
         running = self.log.running
-        rows = running.plan.rows
-        if len(rows) == 1:
-            self.rounded = (self.context.rounding.rounded(rows[0].coefficients),)
-            served = replace(rows[0], coefficients=self.rounded[0].coefficients)
+        if len(running.plan.rows) == 1:
+            (row,) = running.plan.rows
+            self.rounded = self.context.rounding.rounded(row.coefficients)
+            served = replace(row, coefficients=self.rounded.coefficients)
             running.plan = replace(running.plan, rows=(served,))
-        else:
-            self.rounded = tuple(Rounded(row.coefficients, 0.0, 0.0) for row in rows)
-        models = [self.context.model_of(row.coefficients) for row in self.rounded]
+        models = [self.context.model_of(row.coefficients) for row in running.plan.rows]
         self._models = [model for model, _ in models]
         self._writers = {name: write for _, writers in models for name, write in writers.items()}
 
     def report(self) -> ExecutionReport:
         """What was approximated so far."""
-        bounds = [row.bound for row in self.rounded]
-        return self.log.report(
-            [row.coefficients for row in self.rounded],
-            parameter_change=max(row.parameter_change for row in self.rounded),
-            rounding_bound=None if None in bounds else max(b or 0.0 for b in bounds),
-            n_calls=self.n_calls,
+        return replace(
+            self.log.report(n_calls=self.n_calls),
+            parameter_change=self.rounded.parameter_change,
+            rounding_bound=self.rounded.bound,
         )
 
-    def write(self) -> None:
-        """Emit all tokens, the last one with its finish.
+    def steps(self) -> Generator[None]:
+        """Emit all tokens, the last one with its finish; yields after each of the others.
 
         Raises:
             ProviderError: the server failed.
             NotCertifiedError: lists were too short for the budget.
         """
+        sources = {
+            "server": self._from_server,
+            "group": self._from_group,
+            "lists": self._from_lists,
+        }
         with self.context.cache.held(self._writers):
             for is_last in (not self._writers, True):
                 try:
-                    self._write()
+                    yield from sources[self.source]()
                 except UnknownModelError as error:
                     if is_last or self.log.running.tokens:
                         what = f"{self.context.settings.url!r} lost a model ({error})"
@@ -90,16 +92,6 @@ class VllmAnswer:
                     self.context.cache.reload(self._writers)  # the server was restarted
                 else:
                     return
-
-    def _write(self) -> None:
-        sources = {
-            "server": self._from_server,
-            "group": self._from_group,
-            "lists": self._from_lists,
-        }
-        for _ in sources[self.source]():
-            if self.log.is_aborted.is_set():
-                return
 
     def _from_server(self) -> Iterator[None]:
         running, sampling = self.log.running, self.log.running.request.sampling
@@ -119,8 +111,7 @@ class VllmAnswer:
         for chunk in map(chunk_of, choices):
             last = chunk.finish or last
             for token, log_prob, top in zip(chunk.tokens, chunk.log_probs, chunk.tops, strict=True):
-                self.log.record(top)
-                if self.log.accept(token, log_prob):
+                if self.log.accept(token, log_prob, top):
                     return
                 yield
         raise ProviderError(
@@ -133,13 +124,12 @@ class VllmAnswer:
     def _from_group(self) -> Iterator[None]:
         running = self.log.running
         is_whole = _group_needs_lists(running.plan, n_top=running.n_top)
-        n_listed = self.context.n_vocab if is_whole else max(2, running.n_top)
+        n_listed = self.context.base.n_vocab if is_whole else max(2, running.n_top)
         self.n_calls += len(self._models)
         for step in group_steps(self.context, running, self._models, n_listed=n_listed):
             log_prob, listed = self._group_log_prob(step, is_whole=is_whole)
-            self.log.record(listed)
             self.log.trace(running.plan.pool, step.log_probs)
-            if self.log.accept(step.token, log_prob):
+            if self.log.accept(step.token, log_prob, listed):
                 return
             yield
 
@@ -152,7 +142,7 @@ class VllmAnswer:
             return step.log_probs[0], step.lists[0]
         if not is_whole:
             return linear_log_prob(step.log_probs, pool.coefficients), {}
-        pooled = pool_lists(step.lists, pool, n_vocab=self.context.n_vocab).log_probs
+        pooled = pool_lists(step.lists, pool, n_vocab=self.context.base.n_vocab).log_probs
         return pooled.get(step.token, -math.inf), pooled
 
     def _from_lists(self) -> Iterator[None]:
@@ -180,7 +170,9 @@ def source_of(plan: Plan, sampling: SamplingParams, context: VllmContext, *, n_t
     settings = context.settings
     if not is_pooled(plan) and settings.draws == "server":
         return "server"
-    is_listed = settings.max_top_k >= context.n_vocab or not _group_needs_lists(plan, n_top=n_top)
+    is_listed = settings.max_top_k >= context.base.n_vocab or not _group_needs_lists(
+        plan, n_top=n_top
+    )
     can_group = plan.pool.controller is None and is_untruncated(sampling) and is_listed
     return "group" if settings.pools == "server" and can_group else "lists"
 
@@ -189,14 +181,15 @@ def require_possible(context: VllmContext, running: RunningRequest, *, source: S
     """Refuse a request that the engine cannot execute with InvalidInputError, which says why."""
     settings, plan, sampling = context.settings, running.plan, running.request.sampling
     controller, limit = plan.pool.controller, context.context_length
-    is_listed = settings.max_top_k >= context.n_vocab
+    n_vocab = context.base.n_vocab
+    is_listed = settings.max_top_k >= n_vocab
     is_blind = running.is_traced and plan.pool.kind == "linear" and source == "lists"
     rules = {
         f"The plan has {plan.n_experts} coefficients a row, but the engine has "
         f"{len(context.names)} experts; give one coefficient per expert.": plan.n_experts
         != len(context.names),
         f"Who wrote a token of a mixture is known from whole vocabularies only, but max_top_k "
-        f"is {settings.max_top_k} of {context.n_vocab}; set it and the server's --max-logprobs, "
+        f"is {settings.max_top_k} of {n_vocab}; set it and the server's --max-logprobs, "
         "or leave explain out.": is_blind and not is_listed,
         "The repetition rules of vLLM act on other numbers than ours; set draws: own, or leave "
         "repetition_penalty and no_repeat_ngram_size out.": has_repetition_rules(sampling)
@@ -205,8 +198,8 @@ def require_possible(context: VllmContext, running: RunningRequest, *, source: S
         is not None
         and controller not in context.controllers,
         f"A log-linear pool with negative coefficients needs whole vocabularies, but "
-        f"max_top_k is {settings.max_top_k} of {context.n_vocab}; start the server with "
-        f"--max-logprobs {context.n_vocab} and set max_top_k to it.": needs_whole_lists(plan)
+        f"max_top_k is {settings.max_top_k} of {n_vocab}; start the server with "
+        f"--max-logprobs {n_vocab} and set max_top_k to it.": needs_whole_lists(plan)
         and not is_listed,
         f"Prompt and answer may come to {running.most_tokens} tokens, but the server's context "
         f"length is {limit}; shorten one of them or start it with a larger --max-model-len.": limit

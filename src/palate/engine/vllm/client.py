@@ -35,7 +35,7 @@ class VllmSettings(Settings):
     is_rated: bool = True
     adapters_folder: Path = Path("adapters")  # of merged soups; the server reads the same path
     # processes that use the server with this folder, the same in each. Every one has a place there
-    # (`palate.engine.vllm.place`) and its share of max_adapters and max_concurrent
+    # (`palate.engine.vllm.adapters`) and its share of max_adapters and max_concurrent
     n_processes: int = Field(default=1, ge=1)
     # soups loaded at a time; then the least recently used one is evicted. With the experts no more
     # than the server's `--max-cpu-loras`, or it loads from disk again

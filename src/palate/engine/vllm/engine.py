@@ -29,14 +29,11 @@ from palate.engine.bank import AdapterBank
 from palate.engine.control import Controller
 from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.parts import EngineParts
-from palate.engine.protocol import Engine
-from palate.engine.remote import AnswerLog, Emit, RemoteSession
+from palate.engine.remote import AnswerLog, Emit, RemoteEngine
 from palate.engine.request import RunningRequest
-from palate.engine.vllm.adapters import AdapterCache, SoupMaker
+from palate.engine.vllm.adapters import AdapterCache, SoupMaker, VllmContext, share_of, take_place
 from palate.engine.vllm.answer import VllmAnswer, require_possible, source_of
 from palate.engine.vllm.client import VllmClient, VllmSettings
-from palate.engine.vllm.context import VllmContext
-from palate.engine.vllm.place import share_of, take_place
 from palate.engine.vllm.rounding import Rounding, gram_of, rates_of
 from palate.models.adapter import load_adapter
 from palate.models.chat import encode_prompt
@@ -46,7 +43,7 @@ PROBE = "Once upon a time, there was a little girl named Lily. She liked to"
 SAME_MODEL = 0.02  # total variation between two implementations, also in half precision
 
 
-class VllmEngine(Engine):
+class VllmEngine(RemoteEngine):
     """Executes plans on a running vLLM; see `palate.engine.protocol.Engine`."""
 
     name = "vllm"
@@ -57,12 +54,8 @@ class VllmEngine(Engine):
         self.base = context.base
         self.max_num_seqs = context.settings.max_concurrent
 
-    def open_session(self) -> RemoteSession:
-        """A new session."""
-        return RemoteSession(self)
-
     def begin(self, running: RunningRequest, emit: Emit) -> VllmAnswer:
-        """The answer to a request; see `palate.engine.remote.AnswerMaker`."""
+        """The answer to a request; see `palate.engine.remote.RemoteEngine`."""
         source = source_of(
             running.plan, running.request.sampling, self.context, n_top=running.n_top
         )

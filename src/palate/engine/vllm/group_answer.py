@@ -16,8 +16,8 @@ from palate.core.errors import ProviderError
 from palate.core.protocols import SamplingParams
 from palate.engine.openai.connection import ChoiceStream, chunk_of
 from palate.engine.request import RunningRequest
+from palate.engine.vllm.adapters import VllmContext
 from palate.engine.vllm.client import RowRequest
-from palate.engine.vllm.context import VllmContext
 from palate.engine.vllm.groups import GUARD, GroupTag, Kind
 
 PAUSE_SECONDS = 0.05  # before a group is begun again
@@ -105,7 +105,7 @@ def _tag(context: VllmContext, running: RunningRequest) -> GroupTag:
         group=uuid.uuid4().hex,
         row=0,
         shares=(1.0,) if pool.kind == "single" else pool.coefficients,
-        kind=kind,
+        pool=kind,
         abort=context.abort_id,
         temperature=sampling.temperature,
         uniforms=tuple(running.uniforms.tolist()) if sampling.temperature > 0 else (),

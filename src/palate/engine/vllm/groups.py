@@ -16,7 +16,7 @@ and repetition rules; the tests compare.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -40,7 +40,7 @@ class GroupTag:
     group: str  # name, new for every answer
     row: int  # place of the row in the group
     shares: tuple[float, ...]  # `[rows]`, pool coefficients of all rows
-    kind: Kind
+    pool: Kind
     abort: int  # token id that ends the rows of a broken group
     temperature: float = 0.0  # 0 is greedy
     uniforms: tuple[float, ...] = ()  # in [0, 1), one for each token; greedy groups need none
@@ -50,8 +50,8 @@ class GroupTag:
         rules = {
             "palate_group must be a name": bool(self.group),
             "palate_row must be a place among palate_shares": 0 <= self.row < len(self.shares),
-            "palate_pool must be linear or log_linear": self.kind in get_args(Kind),
-            "palate_shares of a linear pool must not be negative": self.kind == "log_linear"
+            "palate_pool must be linear or log_linear": self.pool in get_args(Kind),
+            "palate_shares of a linear pool must not be negative": self.pool == "log_linear"
             or min(self.shares, default=0.0) >= 0,
             "palate_temperature must not be negative": self.temperature >= 0,
             "palate_uniforms must be given where tokens are sampled": bool(self.uniforms)
@@ -63,15 +63,7 @@ class GroupTag:
 
     def to_xargs(self) -> dict[str, Any]:
         """The tag as it is sent."""
-        xargs: dict[str, Any] = {
-            "palate_group": self.group,
-            "palate_row": self.row,
-            "palate_shares": list(self.shares),
-            "palate_pool": self.kind,
-            "palate_abort": self.abort,
-            "palate_temperature": self.temperature,
-        }
-        return xargs | ({"palate_uniforms": list(self.uniforms)} if self.uniforms else {})
+        return {PREFIX + name: value for name, value in asdict(self).items() if value != ()}
 
     @classmethod
     def from_xargs(cls, xargs: Mapping[str, Any] | None) -> "GroupTag | None":
@@ -90,7 +82,7 @@ class GroupTag:
                 group=str(given["palate_group"]),
                 row=int(given["palate_row"]),
                 shares=tuple(float(share) for share in given["palate_shares"]),
-                kind=given["palate_pool"],
+                pool=given["palate_pool"],
                 abort=int(given["palate_abort"]),
                 temperature=float(given["palate_temperature"]),
                 uniforms=tuple(float(u) for u in given.get("palate_uniforms", ())),
@@ -101,7 +93,7 @@ class GroupTag:
     @property
     def common(self) -> tuple[Any, ...]:
         """The values that all rows of the group must share."""
-        return (self.shares, self.kind, self.abort, self.temperature, self.uniforms)
+        return (self.shares, self.pool, self.abort, self.temperature, self.uniforms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +169,7 @@ def pool_rows(logits: Tensor, tag: GroupTag) -> Tensor:
     if len(tag.shares) == 1:
         return log_probs[0]
     shares = torch.tensor(tag.shares, device=logits.device).unsqueeze(1)
-    if tag.kind == "linear":
+    if tag.pool == "linear":
         top = log_probs.amax(dim=0)
         return torch.log((torch.exp(log_probs - top) * shares).sum(dim=0)) + top
     return torch.log_softmax((log_probs * shares).sum(dim=0), dim=-1)

@@ -17,6 +17,7 @@ states are typical.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -119,15 +120,11 @@ def rates_of(
     if not items or not len(points):
         raise InvalidInputError("There are no texts or points to measure rates at; give some.")
     rates = np.zeros(bank.n_experts)
-    for item in items:
-        for point in points:
-            for expert in range(bank.n_experts):
-                shift = np.zeros(bank.n_experts)
-                shift[expert] = RATE_STEP
-                above = soup_probs(base, bank, point + shift, item)
-                below = soup_probs(base, bank, point - shift, item)
-                speed = 0.5 * (above - below).abs().sum(dim=1).max() / (2 * RATE_STEP)
-                rates[expert] = max(rates[expert], float(speed))
+    for item, point, expert in product(items, points, range(bank.n_experts)):
+        shift = RATE_STEP * np.eye(bank.n_experts)[expert]
+        above, below = (soup_probs(base, bank, c, item) for c in (point + shift, point - shift))
+        speed = 0.5 * (above - below).abs().sum(dim=1).max() / (2 * RATE_STEP)
+        rates[expert] = max(rates[expert], float(speed))
     return tuple(rates.tolist())
 
 
