@@ -22,7 +22,6 @@ from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
 from palate.metrics.differences import holm, paired_difference
 from palate.metrics.intervals import rate_interval, wilson_interval
-from palate.metrics.sequential import hedged_log_capital, predictable_bets
 from palate.metrics.win_rates import length_controlled_rate
 from research.statistics.draws import (
     Outcome,
@@ -31,6 +30,7 @@ from research.statistics.draws import (
     differences_of,
     verdicts_of,
 )
+from research.statistics.sequential import hedged_log_capital, predictable_bets
 
 Clustering = Literal["user", "prompt", "both"]
 What = Literal[

@@ -71,25 +71,6 @@ def test_the_smaller_numbers_are_those_of_the_rows(scores):
     assert np.mean([*soup.utility_by_seed.values()]) == pytest.approx(soup.utility.estimate)
 
 
-def test_hypervolume_of_users_at_two_points_by_hand(scores):
-    # users with one objective each: means (high, low) for some and (low, high) for others
-    means = np.array(
-        [
-            [
-                np.mean([r.rewards[o] for r in rows(("soup",)) if r.user == p])
-                for o in ("long", "short")
-            ]
-            for p in USERS
-        ]
-    )
-    order = means[np.argsort(-means[:, 0])]
-    volume, height = 0.0, 0.0
-    for x, y in order:
-        volume += x * max(0.0, y - height)
-        height = max(height, y)
-    assert scores["soup"].hypervolume == pytest.approx(volume)
-
-
 def test_wins_against_the_base_are_counted_in_three_forms(scores):
     rates = scores["soup"].wins.rates
     assert (rates.n_wins, rates.n_ties, rates.n_losses) == (48, 0, 0)

@@ -44,20 +44,6 @@ def alpaca(
     print_result(answer_instructions(opened, known, job, method=method), is_json=is_json)
 
 
-@app.command()
-def verdicts(
-    annotations: Annotated[Path, typer.Argument(help="annotations.json of AlpacaEval.")],
-    generator: Annotated[
-        str | None, typer.Option(help="Whose wins; by default the second output's.")
-    ] = None,
-    is_json: options.IsJson = False,
-) -> None:
-    """Win rates with intervals from AlpacaEval's annotations."""
-    from palate.evaluate.alpaca import read_rates
-
-    print_result(read_rates(annotations, generator=generator).to_json(), is_json=is_json)
-
-
 @app.command(name="lm-eval")
 def lm_eval(
     library: options.LibraryOrBase,

@@ -25,8 +25,6 @@ from palate.evaluate.rows import FactRow
 from palate.metrics.differences import Difference
 from palate.metrics.diversity import distinct_n, self_bleu, usage_perplexity
 from palate.metrics.intervals import Interval, bootstrap_interval
-from palate.metrics.pareto import hypervolume
-from palate.metrics.sequential import observations_to_decide
 from palate.metrics.win_rates import (
     WinRates,
     length_controlled_rate,
@@ -47,14 +45,12 @@ class Wins:
 
     rates: WinRates  # with ties out, half and lost
     length_controlled: Interval  # ties half, at equal length
-    n_to_decide: int | None  # prompts until a test that may be looked at any time decided
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
             **self.rates.to_json(),
             "length_controlled": self.length_controlled.to_json(),
-            "prompts_to_decide": self.n_to_decide,
         }
 
 
@@ -76,7 +72,6 @@ class MethodScore:
     distinct_2: float  # different word pairs among all users' answers to one prompt
     self_bleu: float  # how alike these answers are
     usage_perplexity: float  # experts in use: exp(entropy) of all users' absolute coefficients
-    hypervolume: float  # of users' mean rewards over the origin
     passes_per_token: float  # of the base, candidates included
     facts: Mapping[str, float]  # name to mean over seeds
 
@@ -127,7 +122,6 @@ def _score(
         else None,
         **_diversity(cells, method),
         usage_perplexity=_usage(cells, method),
-        hypervolume=_volume(cells, method),
         passes_per_token=passes_of(cells, method),
         facts={name: float(np.mean([f.value for f in facts if f.name == name])) for name in names},
     )
@@ -141,10 +135,8 @@ def _wins(cells: Cells, method: str) -> Wins:
     controlled = length_controlled_rate(
         verdicts, length_differences=lengths[0] - lengths[1], **cells.clusters
     )
-    prompts = np.array(cells.prompts)
-    by_prompt = [float(verdicts[prompts == one].mean()) for one in dict.fromkeys(cells.prompts)]
     rates = win_rates(verdicts, **cells.clusters)
-    return Wins(rates, controlled.rate, observations_to_decide(by_prompt))
+    return Wins(rates, controlled.rate)
 
 
 def _diversity(cells: Cells, method: str) -> dict[str, float]:
@@ -171,19 +163,6 @@ def _usage(cells: Cells, method: str) -> float:
     table = np.array([[abs(one.get(name, 0.0)) for name in names] for one in users.values()])
     served = table[table.sum(axis=1) > 0] if table.size else table
     return usage_perplexity(served) if served.size else 0.0
-
-
-def _volume(cells: Cells, method: str) -> float:
-    rows = cells.rows[method]
-    objectives = sorted(rows[0].rewards)
-    users = dict.fromkeys(cells.users)
-    means = np.array(
-        [
-            [np.mean([r.rewards[name] for r in rows if r.user == one]) for name in objectives]
-            for one in users
-        ]
-    )
-    return hypervolume(means, reference=np.zeros(len(objectives)))
 
 
 @dataclass(frozen=True, eq=False)

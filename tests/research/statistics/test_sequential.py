@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.metrics.sequential import (
+from research.statistics.sequential import (
     hedged_log_capital,
     observations_to_decide,
     predictable_bets,
