@@ -16,13 +16,12 @@ Deviations from the paper:
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from palate.core.errors import FormatError
 from palate.core.files import (
@@ -35,6 +34,9 @@ from palate.core.files import (
 )
 from palate.mixture.settings import FitSettings
 from palate.models.trunk import Trunk, TrunkSettings, new_trunk, trunk_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 KIND = "palate.controller"
 SCHEMA_VERSION = 1
@@ -99,7 +101,7 @@ def new_controller(
     n_vocab: int,
     tokenizer_fingerprint: str,
     seed: int,
-    base: PreTrainedModel | None = None,
+    base: "PreTrainedModel | None" = None,
 ) -> PreferenceController:
     """A controller that mixes uniformly, to be trained; `base` is what a trunk's path `base` means.
 
@@ -141,7 +143,7 @@ def decay_rates(optimizer: torch.optim.Optimizer, *, remaining: float) -> None:
         group["lr"] = group["initial_lr"] * remaining
 
 
-def load_controller(folder: Path, *, base: PreTrainedModel | None = None) -> PreferenceController:
+def load_controller(folder: Path, *, base: "PreTrainedModel | None" = None) -> PreferenceController:
     """The controller written by `PreferenceController.save`, for decoding.
 
     A controller whose trunk is the library's base needs that base.

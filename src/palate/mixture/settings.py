@@ -24,19 +24,19 @@ class LossSettings(Settings):
     # new ones
     is_replayed: bool = False
 
+    @property
+    def has_fixed_target(self) -> bool:
+        """Whether any answers can be learned from, whoever wrote them."""
+        return self.method == "rebel" and abs(self.eta * self.price - 1) <= 1e-6
+
     @model_validator(mode="after")
     def _can_replay(self) -> "LossSettings":
-        if self.is_replayed:
-            self.require_fixed_target("is_replayed")
-        return self
-
-    def require_fixed_target(self, what: str) -> None:
-        """Return where any answers can be learned from, whoever wrote them; ValueError if not."""
-        if self.method != "rebel" or abs(self.eta * self.price - 1) > 1e-6:
+        if self.is_replayed and not self.has_fixed_target:
             raise ValueError(
-                f"{what} needs method=rebel and price=1/eta, not {self.method}, "
+                f"is_replayed needs method=rebel and price=1/eta, not {self.method}, "
                 f"price={self.price} and eta={self.eta}"
             )
+        return self
 
 
 class FitSettings(Settings):
@@ -71,8 +71,11 @@ class FitSettings(Settings):
 
     @model_validator(mode="after")
     def _can_cool(self) -> "FitSettings":
-        if self.temperature != 1.0:
-            self.loss.require_fixed_target(f"temperature={self.temperature:g}")
+        if self.temperature != 1.0 and not self.loss.has_fixed_target:
+            raise ValueError(
+                f"temperature={self.temperature:g} needs method=rebel and price=1/eta in loss, not "
+                f"{self.loss.method}, price={self.loss.price} and eta={self.loss.eta}"
+            )
         return self
 
     @property

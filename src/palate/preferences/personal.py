@@ -11,7 +11,7 @@ Source: hierarchical logistic regression by empirical Bayes, as in `palate.prefe
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
@@ -49,13 +49,13 @@ class Comparisons:
         return int(self.users.max()) + 1
 
     def padded(
-        self, is_used: ndarray
+        self, is_used: Bool[ndarray, " comparisons"]
     ) -> tuple[
         Float[ndarray, "users comparisons features"],
         Float[ndarray, "users comparisons"],
         Float[ndarray, "users comparisons"],
     ]:
-        """Features, labels and discounts of some comparisons (`[comparisons]`), by user."""
+        """Features, labels and discounts of some comparisons, by user."""
         rows = [np.flatnonzero(is_used & (self.users == user)) for user in range(self.n_users)]
         width = max(1, *map(len, rows))
         x = np.zeros((len(rows), width, self.features.shape[1]))
@@ -66,7 +66,7 @@ class Comparisons:
         return x, y, counted
 
 
-def population_of(comparisons: Comparisons, is_used: ndarray) -> Belief:
+def population_of(comparisons: Comparisons, is_used: Bool[ndarray, " comparisons"]) -> Belief:
     """The population's prior from some comparisons; standard normal where one user has any."""
     x, y, counted = comparisons.padded(is_used)
     if (counted.sum(axis=1) > 0).sum() < 2:
