@@ -251,17 +251,8 @@ class ModelRunner:
         sequences: Sequence[int] | None,
     ) -> Float[Tensor, "rows vocab"]:
         tokens = torch.tensor(ids, device=self._base.device)
-        positions = (cache.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         with self._bank.applied(coefficients, sequences=sequences):
-            output = self._base.model(
-                input_ids=tokens,
-                attention_mask=cache.mask,
-                position_ids=positions,
-                past_key_values=cache.kv,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        return output.logits[:, -1]
+            return cache.logits(self._base.model, tokens)
 
 
 def _groups(sequences: Sequence[_Prefill], *, pass_tokens: int) -> list[list[_Prefill]]:

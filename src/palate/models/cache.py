@@ -81,24 +81,19 @@ class RowCache:
         """Rows in the cache."""
         return self.mask.shape[0]
 
+    @property
+    def _parts(self) -> list[Tensor]:
+        """Keys and values of every layer in turn."""
+        return [part for layer in _layers(self.kv) for part in (layer.keys, layer.values)]
+
     def shapes(self) -> list[tuple[int, int]]:
         """Heads and head width of every layer's keys, then of its values."""
-        return [
-            (part.shape[1], part.shape[3])
-            for layer in _layers(self.kv)
-            for part in (layer.keys, layer.values)
-        ]
+        return [(part.shape[1], part.shape[3]) for part in self._parts]
 
     def states(self, row: int, start: int, stop: int) -> Float[Tensor, "tokens width"]:
         """Keys and values of all layers side by side, for columns `start` to `stop` of a row."""
-        return torch.cat(
-            [
-                part[row, :, start:stop].transpose(0, 1).flatten(1)
-                for layer in _layers(self.kv)
-                for part in (layer.keys, layer.values)
-            ],
-            dim=1,
-        )
+        own = [part[row, :, start:stop].transpose(0, 1).flatten(1) for part in self._parts]
+        return torch.cat(own, dim=1)
 
     @classmethod
     def of_states(
@@ -108,11 +103,10 @@ class RowCache:
         shapes: Sequence[tuple[int, int]],
     ) -> "RowCache":
         """A cache that begins with states; the mask `[rows, columns]` may have more columns."""
+        pieces = states.split([heads * width for heads, width in shapes], dim=2)
         parts = [
-            part.unflatten(2, shape).transpose(1, 2)
-            for part, shape in zip(
-                states.split([heads * width for heads, width in shapes], dim=2), shapes, strict=True
-            )
+            piece.unflatten(2, shape).transpose(1, 2)
+            for piece, shape in zip(pieces, shapes, strict=True)
         ]
         kv = empty_kv()
         for layer, (keys, values) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
@@ -145,6 +139,19 @@ class RowCache:
     def extend(self) -> None:
         """Add a column to the mask for one more token in every row."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(self.n_rows, 1)], dim=1)
+
+    def logits(self, model: Any, new: Tensor) -> Float[Tensor, "rows vocab"]:
+        """Logits after new tokens, `[sequences, tokens]`, whose columns the mask has already."""
+        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new.shape[1] :]
+        output = model(
+            input_ids=new,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.kv,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
 
     def _widen(self, width: int) -> None:
         extra = width - self.mask.shape[1]

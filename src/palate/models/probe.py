@@ -94,15 +94,7 @@ def _batched(model: PreTrainedModel, ids: Tensor) -> Tensor:
         new = ids[:, :n_prompt] if step == 0 else ids[:, n_prompt + step - 1 :][:, :1]
         if step:
             cache.extend()
-        logits = model(
-            input_ids=new,
-            attention_mask=cache.mask,
-            position_ids=(cache.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new.shape[1] :],
-            past_key_values=cache.kv,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        parts.append(_log_probs(logits[:, -1:]))
+        parts.append(_log_probs(cache.logits(model, new).unsqueeze(1)))
     cache.select(torch.arange(2, device=ids.device))  # refuses layers without keys and values
     return torch.cat(parts, dim=1)
 
