@@ -9,7 +9,7 @@ from sqlalchemy import inspect, text
 from palate.core.errors import InvalidInputError, UserErasedError
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
-from palate.store import clear, erase
+from palate.store import erase
 from palate.store.database import Database, open_database
 from palate.store.erase import clear_erased, erase_user, list_receipts
 from palate.store.export import export_user
@@ -82,7 +82,7 @@ def test_after_erasure_the_user_is_in_no_byte_of_the_files(
 def test_the_receipt_says_when_a_reader_kept_the_log_open(
     tmp_path: Path, make_items: MakeItems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clear, "ATTEMPTS", 2)
+    monkeypatch.setattr(erase, "ATTEMPTS", 2)
     database = open_database(str(tmp_path / "users.db"))
     store = SqlProfileStore(database, Learner(Belief(np.zeros(3), np.eye(3))))
     append_all(store, make_items(USER, 3))
