@@ -121,8 +121,11 @@ def test_a_call_and_its_result_are_read_by_the_template_as_text(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "names no function"),
-        ({"tools": None, "tool_choice": "required"}, "tool_choice needs tools"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "x"}}},
+            "asks for a function that tools do not hold",
+        ),
+        ({"tools": None, "tool_choice": "required"}, "asks for a function that tools do not hold"),
         ({"response_format": {"type": "json_object"}}, "leave one out"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "pattern"),
         ({"tools": [{"type": "search"}]}, "function"),

@@ -57,12 +57,10 @@ class RunningRequest:
         Raises:
             InvalidInputError: the prompt has no tokens, or a bias is for a token that is none.
         """
-        for token in request.logit_bias:
-            if not 0 <= token < base.n_vocab:
-                raise InvalidInputError(
-                    f"The logit_bias is for the token {token}, but ids go from 0 to "
-                    f"{base.n_vocab - 1}; leave it out."
-                )
+        last = base.n_vocab - 1
+        for token in set(request.logit_bias).difference(range(last + 1)):
+            message = f"The logit_bias is for the token {token}, but ids go from 0 to {last}"
+            raise InvalidInputError(f"{message}; leave it out.")
         plan, prompt = request.plan.normal_form(), request.tokens
         prompt = prompt or tuple(encode_prompt(base, request.prompt))
         contexts = [prompt if row.context is None else row.context for row in plan.rows]

@@ -317,13 +317,12 @@ def _sampling_of(request: ChatIn | CompletionIn, served: Served) -> SamplingPara
 
 def _constraint_of(served: Served, request: ChatIn | CompletionIn) -> Constraint | None:
     """What keeps the answer to the form that is asked for; ApiError where there is no such form."""
-    schema, is_call = request.schema_of_answer, bool(getattr(request, "offered_tools", ()))
-    if schema is None:
+    if request.schema_of_answer is None:
         return None
     try:
-        return json_constraint(served.library.base, schema)
+        return json_constraint(served.library.base, request.schema_of_answer)
     except InvalidInputError as error:
-        param = "tools" if is_call else "response_format"
+        param = "tools" if getattr(request, "tools", None) else "response_format"
         raise ApiError(400, str(error), "invalid_value", param) from error
 
 

@@ -51,17 +51,13 @@ def require_loopback_name(headers: Headers) -> None:
 
 
 def require_own_site(headers: Headers, *, others: Collection[str] = ()) -> None:
-    """Refuse what a page of another site sent, as the browser says, with ApiError.
-
-    Pages of `others`, origins, may send.
-    """
+    """Refuse what a page of a site but these sent, as the browser says, with ApiError."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     is_own = site in ("same-origin", "none") or origin in others
     if site is None and not is_own:  # an older browser, or no browser
         is_own = origin is None or urlsplit(origin).netloc == headers.get("host")
     if not is_own:
-        message = "A page of another site sent this; only this server's own page may, and those of "
-        message += "cors_origins."
+        message = "A page of another site sent this; name its origin in cors_origins, or use ours."
         raise ApiError(403, message, code="foreign_origin")
 
 

@@ -23,8 +23,8 @@ def calls_in(text: str, tools: Sequence[Tool]) -> tuple[str, list[ToolCall]]:
         parsed = [json.loads(body) for body in bodies]
     except (ValueError, RecursionError):
         return text, []
-    found = [call for body in parsed for call in (body if isinstance(body, list) else [body])]
-    calls = [_call_of(call, {tool["function"]["name"] for tool in tools}) for call in found]
+    values = [call for body in parsed for call in (body if isinstance(body, list) else [body])]
+    calls = [_call_of(call, {tool["function"]["name"] for tool in tools}) for call in values]
     if None in calls or not calls:
         return text, []
     return (before.strip() if tag else ""), cast(list[ToolCall], calls)

@@ -18,7 +18,7 @@ from palate.serve.wire.palate import (
     WithoutNul,
     without_nulls,
 )
-from palate.serve.wire.tools import Tool, ToolCall, ToolChoice, schema_of_call
+from palate.serve.wire.tools import Tool, ToolCall, schema_of_call
 
 MAX_ANSWERS = 8
 MAX_BIASES = 1024
@@ -45,8 +45,8 @@ def _as_sent_back(message: Any) -> Any:
     """An answer as OpenAI's clients give it back: with keys that hold nothing."""
     if not isinstance(message, dict) or message.get("role") != "assistant":
         return message
-    kept = {k: v for k, v in cast("dict[str, Any]", message).items() if v is not None and v != []}
-    return {"content": "", **kept} if "tool_calls" in kept else kept  # a call has no text
+    sent = {k: v for k, v in cast("dict[str, Any]", message).items() if v is not None and v != []}
+    return {"content": "", **sent} if "tool_calls" in sent else sent  # a call has no text
 
 
 @with_config(STRICT)
@@ -71,10 +71,9 @@ def plain(messages: list[Message]) -> list[dict[str, Any]]:
         role, content = message["role"], message["content"]
         text = content if isinstance(content, str) else "".join(part["text"] for part in content)
         conversation.append({"role": roles.get(role, role), "content": text})
-        if role == "tool" or message.get("tool_calls"):
-            calls = [_plain_call(call) for call in message.get("tool_calls") or ()]
-            extra = {"tool_calls": calls, "tool_call_id": message.get("tool_call_id")}
-            conversation[-1] |= {key: value for key, value in extra.items() if value}
+        calls = [_plain_call(call) for call in message.get("tool_calls") or ()]
+        extra = {"tool_calls": calls, "tool_call_id": message.get("tool_call_id")}
+        conversation[-1] |= {key: value for key, value in extra.items() if value}
     return conversation
 
 
@@ -192,16 +191,13 @@ class ChatIn(_Sampled):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    tool_choice: Literal["none", "auto", "required"] | Tool | None = None
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
     def _require_tools(self) -> "ChatIn":
-        names = [tool["function"]["name"] for tool in self.tools or ()]
-        if self.chosen_function not in (None, *names):
-            raise ValueError("tool_choice names no function of tools; name one of them")
-        if self.tool_choice == "required" and not names:
-            raise ValueError("tool_choice needs tools; add them")
+        if self.is_forced and not self.offered_tools:
+            raise ValueError("tool_choice asks for a function that tools do not hold; add it")
         if self.offered_tools and self.response_format and self.response_format.type != "text":
             raise ValueError("an answer is a call of tools or has a response_format; leave one out")
         return self
@@ -221,18 +217,18 @@ class ChatIn(_Sampled):
         return messages
 
     @property
-    def chosen_function(self) -> str | None:
-        """The function that must be called, by its name."""
-        choice = self.tool_choice
-        return choice["function"]["name"] if isinstance(choice, dict) else None
+    def is_forced(self) -> bool:
+        """Whether the answer must be a call."""
+        return self.tool_choice not in (None, "none", "auto")
 
     @property
     def offered_tools(self) -> list[Tool]:
-        """The tools that an answer may call; where it must call one, the one or those."""
-        tools, name = self.tools or [], self.chosen_function
-        if self.tool_choice == "none":
-            return []
-        return [tool for tool in tools if name in (None, tool["function"]["name"])]
+        """The tools that an answer may call."""
+        tools, choice = self.tools or [], self.tool_choice
+        if isinstance(choice, dict):
+            name = choice["function"]["name"]
+            return [tool for tool in tools if tool["function"]["name"] == name]
+        return [] if choice == "none" else tools
 
     @property
     def n_top(self) -> int:
@@ -247,7 +243,7 @@ class ChatIn(_Sampled):
     @property
     def schema_of_answer(self) -> dict[str, Any] | None:
         """The JSON schema that the answer is kept to, if any."""
-        if self.tool_choice == "required" or self.chosen_function is not None:
+        if self.is_forced:
             return schema_of_call(self.offered_tools)
         return self.response_format and self.response_format.schema_of_answer
 

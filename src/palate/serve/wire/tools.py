@@ -24,25 +24,10 @@ class Function(TypedDict):
 
 @with_config(STRICT)
 class Tool(TypedDict):
-    """A tool, of the only kind there is."""
+    """A tool; where one must be called, its name alone says which."""
 
     type: Literal["function"]
     function: Function
-
-
-@with_config(STRICT)
-class FunctionChoice(TypedDict):
-    """A function by its name."""
-
-    name: FunctionName
-
-
-@with_config(STRICT)
-class ToolChoice(TypedDict):
-    """The tool that must be called."""
-
-    type: Literal["function"]
-    function: FunctionChoice
 
 
 @with_config(STRICT)
@@ -64,19 +49,20 @@ class ToolCall(TypedDict):
 
 def schema_of_call(tools: Sequence[Tool]) -> dict[str, Any]:
     """The JSON schema of a call of one of the tools; each `$ref` stays within its tool."""
-    return {"anyOf": [_schema_of(place, tool) for place, tool in enumerate(tools)]}
-
-
-def _schema_of(place: int, tool: Tool) -> dict[str, Any]:
-    function = tool["function"]
-    arguments = function.get("parameters") or {"type": "object", "additionalProperties": False}
-    properties = {
-        "name": {"const": function["name"]},
-        "arguments": {**arguments, "$id": f"tool:{place}"},
-    }
+    closed = {"type": "object", "additionalProperties": False}
     return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
+        "anyOf": [
+            {
+                **closed,
+                "properties": {
+                    "name": {"const": tool["function"]["name"]},
+                    "arguments": {
+                        **(tool["function"].get("parameters") or closed),
+                        "$id": f"tool:{place}",
+                    },
+                },
+                "required": ["name", "arguments"],
+            }
+            for place, tool in enumerate(tools)
+        ]
     }
