@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def read_all(library: Library, path: Path) -> tuple[list[dict[str, Any]], Table, dict[str, Table]]:
-    """The sentences, their truth, and what is read: `mean`, `sd` and `tilt`, `[sentences, axes]`."""
+    """The sentences, their truth, and the `mean`, `sd` and `tilt` that are read of them."""
     rows = read_jsonl(path, what="file of sentences")
     truth = np.array([[row[axis] for axis in AXES] for row in rows], dtype=float)
-    wishes = [library.describe(row["text"]).objectives for row in rows]
+    reading = [library.describe(row["text"]).objectives for row in rows]
     read = {
-        part: np.array([[getattr(own[name], part) for name in AXES.values()] for own in wishes])
+        part: np.array([[getattr(own[name], part) for name in AXES.values()] for own in reading])
         for part in ("mean", "sd", "tilt")
     }
     return rows, truth, read
@@ -126,8 +126,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"The truth lies within the belief's central 68 % in {facts['inside']['68']:.2f} and within "
-        f"its 95 % in {facts['inside']['95']:.2f} of the axes asked for. Mean where asked for "
+        f"The truth lies within the belief's central 68 % in {facts['inside']['68']:.2f} and "
+        f"within its 95 % in {facts['inside']['95']:.2f} of the axes asked for. Mean where asked for "
         f"{facts['asked_mean']:.2f} of 1; of the {facts['n_silent']} sentences about something "
         f"else {facts['silent_mean']:.2f} in size.",
     ]

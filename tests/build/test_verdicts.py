@@ -82,7 +82,7 @@ def planted(*wants: float, n_users: int, n_each: int) -> list[Verdict]:
 
 
 @pytest.mark.slow
-def test_planted_personal_weights_are_found_and_a_population_alone_is_not_called_personal() -> None:
+def test_planted_personal_vectors_are_found_and_a_population_alone_is_not_called_personal() -> None:
     personal = fit_users(planted(2.0, -2.0, n_users=12, n_each=20), [LENGTH], seed=0)
     assert personal.is_personal
     assert "yes, +" in personal.sentence
@@ -102,6 +102,6 @@ def test_one_user_with_few_verdicts_gets_a_vector_and_no_verdict() -> None:
     assert "not shown (fewer than 5 users)" in fitted.sentence
     row = fitted.to_json()["users"][0]
     assert row["user"] == "ana"
-    assert row["weights"]["brief"]["mean"] > 0
+    assert row["coefficients"]["brief"]["mean"] > 0
     with pytest.raises(InvalidInputError, match="of one prompt"):
         fit_users(verdicts[:1], [LENGTH], seed=0)

@@ -8,7 +8,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Objective
-from palate.library.words import Wishes, asked, read_words
+from palate.library.words import Reading, case_chances, read_words
 
 OBJECTIVES = (
     Objective("elementary", "Easy words.", "Explain in very simple words.", opposite="expert"),
@@ -30,19 +30,21 @@ def library(*objectives: Objective, anchors: Any = None) -> Any:
 
 @pytest.fixture(scope="module")
 def read() -> Any:
-    def read(text: str) -> Wishes:
+    def read(text: str) -> Reading:
         return read_words(library(*OBJECTIVES), text)
 
     return read
 
 
-def test_a_wish_moves_its_objective_and_the_opposite_the_other_way(read: Any) -> None:
-    wishes = read("Use simple words, please.")
-    assert wishes.objectives["elementary"].mean > 0.4
-    assert wishes.objectives["expert"].mean == pytest.approx(-wishes.objectives["elementary"].mean)
-    assert wishes.objectives["elementary"].clause == "Use simple words"
-    assert wishes.objectives["elementary"].sd < 1
-    assert not wishes.is_empty
+def test_an_instruction_moves_its_objective_and_the_opposite_the_other_way(read: Any) -> None:
+    reading = read("Use simple words, please.")
+    assert reading.objectives["elementary"].mean > 0.4
+    assert reading.objectives["expert"].mean == pytest.approx(
+        -reading.objectives["elementary"].mean
+    )
+    assert reading.objectives["elementary"].clause == "Use simple words"
+    assert reading.objectives["elementary"].sd < 1
+    assert not reading.is_empty
 
 
 def test_a_negation_turns_a_clause_round(read: Any) -> None:
@@ -54,23 +56,23 @@ def test_a_negation_turns_a_clause_round(read: Any) -> None:
 
 
 def test_a_text_about_something_else_leaves_the_prior(read: Any) -> None:
-    wishes = read("The meeting is on Thursday at noon.")
-    assert wishes.is_empty
-    for wish in wishes.objectives.values():
-        assert abs(wish.mean) < 0.3
-        assert wish.clause == ""
+    reading = read("The meeting is on Thursday at noon.")
+    assert reading.is_empty
+    for leaning in reading.objectives.values():
+        assert abs(leaning.mean) < 0.3
+        assert leaning.clause == ""
     prior = Belief(np.zeros(4), 4.0 * np.eye(4))
-    belief = wishes.belief(prior)
+    belief = reading.belief(prior)
     assert np.abs(belief.mean).max() < 0.6
     assert np.diag(belief.covariance).min() > 3.0
 
 
 def test_an_objective_without_an_opposite_stays_at_the_prior(read: Any) -> None:
-    wish = read("Never give me dangerous advice.").objectives["safe"]
-    assert (wish.mean, wish.sd, wish.clause) == (0.0, 1.0, "")
+    leaning = read("Never give me dangerous advice.").objectives["safe"]
+    assert (leaning.mean, leaning.sd, leaning.clause) == (0.0, 1.0, "")
 
 
-def test_contradictions_are_less_certain_than_either_wish(read: Any) -> None:
+def test_contradictions_are_less_certain_than_either_alone(read: Any) -> None:
     one = read("Be brief.").objectives["concise"]
     both = read("Be brief. Give a long and detailed answer.").objectives["concise"]
     assert abs(both.mean) < one.mean
@@ -78,27 +80,27 @@ def test_contradictions_are_less_certain_than_either_wish(read: Any) -> None:
 
 
 def test_the_belief_is_in_units_of_the_prior(read: Any) -> None:
-    wishes = read("Use simple words.")
+    reading = read("Use simple words.")
     prior = Belief(np.full(4, 0.5), 9.0 * np.eye(4), gain=2.0)
-    belief = wishes.belief(prior)
-    mean, sd = wishes.experts["elementary"].mean, wishes.experts["elementary"].sd
+    belief = reading.belief(prior)
+    mean, sd = reading.experts["elementary"].mean, reading.experts["elementary"].sd
     assert belief.mean[0] == pytest.approx(0.5 + 3.0 * mean)
     assert belief.covariance[0, 0] == pytest.approx(9.0 * sd**2)
     assert (belief.n_observations, belief.gain) == (1, 2.0)
 
 
-def test_experts_of_mixed_anchors_share_a_wish() -> None:
+def test_experts_of_mixed_anchors_share_it() -> None:
     pair = OBJECTIVES[:2]
-    wishes = read_words(library(*pair, anchors=[[0.5, 0.5], [1.0, 0.0]]), "Use simple words.")
-    elementary, expert = (wishes.objectives[o.name].mean for o in pair)
-    coefficients = np.array([wish.mean for wish in wishes.experts.values()])
+    reading = read_words(library(*pair, anchors=[[0.5, 0.5], [1.0, 0.0]]), "Use simple words.")
+    elementary, expert = (reading.objectives[o.name].mean for o in pair)
+    coefficients = np.array([leaning.mean for leaning in reading.experts.values()])
     assert np.array([[0.5, 0.5], [1.0, 0.0]]).T @ coefficients == pytest.approx(
         [elementary, expert]
     )
 
 
 def test_three_cases_are_weighed_as_bayes_has_it() -> None:
-    against, silent, wanted = asked(np.array([0.1]))[0]
+    against, silent, wanted = case_chances(np.array([0.1]))[0]
     assert against + silent + wanted == pytest.approx(1.0)
     ratio = 0.16 / 0.68 * (0.085 / 0.12) * np.exp(0.5 * (0.1 / 0.085) ** 2)  # wanted to silent
     assert wanted / silent == pytest.approx(ratio)

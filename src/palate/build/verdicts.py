@@ -85,13 +85,13 @@ class FittedUsers:
         )
 
     def row(self, place: int) -> dict[str, Any]:
-        """One user in a line: held-out accuracies and the largest weight."""
+        """One user in a line: held-out accuracies and the clearest coefficient."""
         largest = int(np.abs(self.means[place] / self.deviations[place]).argmax())
         mean, half = self.means[place, largest], 1.96 * self.deviations[place, largest]
         return {
             "user": self.users[place],
             **{name: _plain(values)[place] for name, values in self.accuracy.items()},
-            "clearest weight": self.features[largest],
+            "clearest coefficient": self.features[largest],
             "of": f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]",
         }
 
@@ -110,7 +110,7 @@ class FittedUsers:
                 {
                     "user": user,
                     "held_out_accuracy": {name: own[place] for name, own in shares.items()},
-                    "weights": {
+                    "coefficients": {
                         name: {"mean": mean, "sd": sd}
                         for name, mean, sd in zip(
                             self.features,

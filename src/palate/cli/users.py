@@ -113,18 +113,18 @@ def describe(
     base: options.BasePath = None,
     is_json: options.IsJson = False,
 ) -> None:
-    """Keep a user's wish in the user's own words, as a belief for feedback to correct."""
+    """Keep a user's instruction, as a belief for feedback to correct."""
     from palate.library.library import Library
     from palate.library.store import open_store
 
     with open_store(database, Library.load(library, base=base)) as store:
-        wishes = store.describe(user, text)
-    if wishes is None:
+        reading = store.describe(user, text)
+    if reading is None:
         print_result({"user": user, "objectives": {}}, is_json=is_json)
         return
-    result = {"user": user, **wishes.to_json()}
+    result = {"user": user, **reading.to_json()}
     print_result(result, is_json=is_json)
-    if wishes.is_empty and not is_json:
+    if reading.is_empty and not is_json:
         typer.echo("The text says nothing of the library's objectives; the belief stays as it was.")
 
 

@@ -52,8 +52,8 @@ from palate.library.portfolio import LibraryPortfolio, open_portfolio
 from palate.library.rewards import library_rewards
 from palate.library.safety_floor import Floor, floored
 from palate.library.shipped import library_folder
-from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis
-from palate.library.words import Wishes, read_words
+from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis, states_again
+from palate.library.words import Reading, read_words
 from palate.mixture.rollout import CONTROLLER
 from palate.models.chat import format_messages
 from palate.models.load import Base
@@ -133,9 +133,12 @@ class Library:
         files = replace(self.files, manifest=LibraryFolder.open(self.files.folder).manifest)
         files.require_base(base_record(self.base.path, self.base))
         bank = AdapterBank.load(self.base, files.expert_folders())
-        return Library(files, self.base, bank, methods=self.methods)
+        library = Library(files, self.base, bank, methods=self.methods)
+        if "states" in vars(self):  # measured already
+            library.states = states_again(self.states, self.files, files, self.base)
+        return library
 
-    def describe(self, text: str) -> Wishes:
+    def describe(self, text: str) -> Reading:
         """What a text in a user's own words asks for; `UserStore.describe` keeps it.
 
         Raises:
@@ -269,8 +272,7 @@ class Library:
     ) -> str:
         """Put the library on the hub with a model card; returns the address of the commit.
 
-        `repository` is `owner/name`, `licence` as the hub names it, `data` a sentence on the data
-        and their licences for the card.
+        `repository` is `owner/name`; `data` says whose the data are, and under which licences.
 
         Raises:
             InvalidInputError: the licence is empty.

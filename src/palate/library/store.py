@@ -13,7 +13,7 @@ from palate.core.types import Feedback, Preference
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.manifest import Manifest
-from palate.library.words import Wishes, read_words, require_words, words_learner
+from palate.library.words import Reading, read_words, require_words, words_learner
 from palate.models.chat import encode_prompt
 from palate.store.database import Database, open_database
 from palate.store.erase import Receipt, erase_user
@@ -58,7 +58,7 @@ class UserStore:
         """All that the database holds of a user, as plain data; InvalidInputError where unknown."""
         return export_user(self._database, tenant=TENANT, user=user)
 
-    def describe(self, user: str, text: str) -> Wishes | None:
+    def describe(self, user: str, text: str) -> Reading | None:
         """Store how a user wants answers in the user's own words; an empty text removes them.
 
         What they ask for is the belief that feedback starts from, and is returned; it is `None`
@@ -71,12 +71,12 @@ class UserStore:
         """
         words = text.strip() or None
         can_read = any(objective.opposite for objective in self._library.manifest.objectives)
-        wishes = read_words(self._library, words) if words and can_read else None
+        reading = read_words(self._library, words) if words and can_read else None
         if words:
             require_words(words)
         add_user(self._database, tenant=TENANT, name=user)
         change_user(self._database, tenant=TENANT, name=user, instruction=words)
-        return wishes
+        return reading
 
     def set_preference(self, user: str, preference: Mapping[str, float] | None) -> None:
         """Store a user's preference, shares by objective; `None` removes it.

@@ -15,7 +15,7 @@ which measures them on 60 others.
 
 Limits:
     1. An objective without an `opposite` stays at the prior: similarity to one pole alone hardly
-       tells a wish from its absence.
+       tells a preference from its absence.
     2. Similarities know words, not constraints: "metric units" is about nothing here.
 """
 
@@ -44,7 +44,7 @@ ASKED = 0.16  # how often a text asks for an objective, and as often for its opp
 SIGNAL, ASKED_SD, OTHER_SD = 0.10, 0.12, 0.085  # of `d`: its mean and deviation where asked; else
 CERTAIN_SD = 0.5  # how far a user's coefficient is from one prior deviation where it is asked for
 MAX_CHARACTERS = 2000
-MAX_TEXTS = 10_000  # whose wishes are kept in memory
+MAX_TEXTS = 10_000  # whose readings stay in memory
 _CLAUSE = re.compile(r"[.;:!?,\n]|\band\b|\bbut\b")
 _NEGATION = re.compile(
     r"\b(not|no|nor|never|nothing|without|avoid|stop|skip|drop|spare|hates?|dislikes?|tired of"
@@ -54,7 +54,7 @@ _NEGATION = re.compile(
 
 
 @dataclass(frozen=True)
-class Wish:
+class Leaning:
     """What a text says of one objective or expert, in units of the prior's deviation."""
 
     mean: float  # above zero: wanted; below: its opposite
@@ -64,16 +64,16 @@ class Wish:
 
 
 @dataclass(frozen=True, eq=False)
-class Wishes:
+class Reading:
     """What a text says of every objective and, by the experts' anchors, of every expert."""
 
-    objectives: dict[str, Wish]
-    experts: dict[str, Wish]
+    objectives: dict[str, Leaning]
+    experts: dict[str, Leaning]
 
     @property
     def is_empty(self) -> bool:
         """Whether the text more probably than not asks for nothing that the library knows."""
-        return not any(wish.clause for wish in self.objectives.values())
+        return not any(leaning.clause for leaning in self.objectives.values())
 
     def belief(self, prior: Belief) -> Belief:
         """The belief over the experts' coefficients, from the one without words.
@@ -81,22 +81,22 @@ class Wishes:
         The words count as one item of feedback, so that methods see that something is known.
         """
         deviations = np.sqrt(np.diag(prior.covariance))
-        mean = np.array([wish.mean for wish in self.experts.values()])
-        sds = np.array([wish.sd for wish in self.experts.values()])
+        mean = np.array([leaning.mean for leaning in self.experts.values()])
+        sds = np.array([leaning.sd for leaning in self.experts.values()])
         covariance = prior.covariance * np.outer(sds, sds)
         return Belief(prior.mean + deviations * mean, covariance, 1, prior.gain)
 
     def to_json(self) -> dict[str, Any]:
-        """The wishes as plain data."""
+        """The reading as plain data."""
         experts = {name: {"mean": w.mean, "sd": w.sd} for name, w in self.experts.items()}
         return {
-            "objectives": {name: vars(wish).copy() for name, wish in self.objectives.items()},
+            "objectives": {name: vars(leaning).copy() for name, leaning in self.objectives.items()},
             "experts": experts,
             "is_empty": self.is_empty,
         }
 
 
-def read_words(library: "Library", text: str) -> Wishes:
+def read_words(library: "Library", text: str) -> Reading:
     """What a text in the user's own words asks for.
 
     Raises:
@@ -105,25 +105,28 @@ def read_words(library: "Library", text: str) -> Wishes:
     """
     require_words(text)
     objectives = library.manifest.objectives
-    tilts, clauses = leanings(text, objectives)
-    chances = asked(tilts.sum(axis=0))
-    wishes = _wishes(chances)
-    said = [
+    tilts, clauses = clause_tilts(text, objectives)
+    total = tilts.sum(axis=0)
+    chances = case_chances(total)
+    means, sds = _moments(chances)
+    clause_of = [
         clauses[int(np.abs(tilts[:, k]).argmax())] if chances[k, 1] < 0.5 else ""
         for k in range(len(objectives))
     ]
     anchors = library.anchors  # [experts, objectives]
-    spread = np.linalg.pinv(anchors.T)  # the smallest coefficients of a wish
-    mean = spread @ wishes[0]
-    kept = np.eye(len(anchors)) - spread @ anchors.T  # what no objective speaks of
-    variance = np.diag(spread @ np.diag(wishes[1] ** 2) @ spread.T + kept @ kept.T)
-    return Wishes(
+    spread = np.linalg.pinv(anchors.T)  # the smallest coefficients for a preference
+    mean = spread @ means
+    rest = np.eye(len(anchors)) - spread @ anchors.T  # what no objective speaks of
+    variance = np.diag(spread @ np.diag(sds**2) @ spread.T + rest @ rest.T)
+    return Reading(
         {
-            o.name: Wish(float(m), float(s), clause, float(d))
-            for o, m, s, clause, d in zip(objectives, *wishes, said, tilts.sum(axis=0), strict=True)
+            o.name: Leaning(float(m), float(s), clause, float(d))
+            for o, m, s, clause, d in zip(
+                objectives, means, sds, clause_of, tilts.sum(axis=0), strict=True
+            )
         },
         {
-            name: Wish(float(m), float(v**0.5))
+            name: Leaning(float(m), float(v**0.5))
             for name, m, v in zip(library.manifest.expert_names, mean, variance, strict=True)
         },
     )
@@ -138,10 +141,10 @@ def words_learner(library: "Library", learner: Learner) -> Callable[[str], Learn
     @lru_cache(maxsize=MAX_TEXTS)
     def read(text: str) -> Learner | None:
         try:
-            wishes = read_words(library, text)
+            reading = read_words(library, text)
         except InvalidInputError:
             return None
-        return None if wishes.is_empty else replace(learner, prior=wishes.belief(learner.prior))
+        return None if reading.is_empty else replace(learner, prior=reading.belief(learner.prior))
 
     return read
 
@@ -156,7 +159,7 @@ def require_words(text: str) -> None:
         )
 
 
-def leanings(
+def clause_tilts(
     text: str, objectives: tuple[Objective, ...]
 ) -> tuple[Float[ndarray, "clauses objectives"], list[str]]:
     """Each clause's `d` for each objective (zero without an opposite), and the clauses.
@@ -183,7 +186,7 @@ def leanings(
     return tilts, clauses
 
 
-def asked(tilts: Float[ndarray, " objectives"]) -> Float[ndarray, "objectives three"]:
+def case_chances(tilts: Float[ndarray, " objectives"]) -> Float[ndarray, "objectives three"]:
     """Probabilities that the opposite, nothing, or the objective itself is asked for."""
     centres = np.array([-SIGNAL, 0.0, SIGNAL])
     deviations = np.array([ASKED_SD, OTHER_SD, ASKED_SD])
@@ -194,7 +197,7 @@ def asked(tilts: Float[ndarray, " objectives"]) -> Float[ndarray, "objectives th
     return chances
 
 
-def _wishes(
+def _moments(
     chances: Float[ndarray, "objectives three"],
 ) -> tuple[Float[ndarray, " objectives"], Float[ndarray, " objectives"]]:
     """Mean and deviation of the three cases together, in units of the prior's deviation."""
