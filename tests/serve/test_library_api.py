@@ -103,7 +103,7 @@ def test_an_unmeasured_library_says_so(web: TestClient) -> None:
 @pytest.mark.parametrize(
     ("preferences", "sentence"),
     [
-        ([{"kind": 0.7}], "sum to"),
+        ([{"kind": 0.7}], "sums to 0.7, not 1"),
         ([{"fast": 1.0}], "fast"),
         ([], "at least 1"),
         ([{"kind": 1.0}] * 65, "at most 64"),
