@@ -28,7 +28,7 @@ VOLUME /var/lib/palate
 ENV PALATE_DATABASE=users.db HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 EXPOSE 8000
-HEALTHCHECK --start-period=120s --interval=30s --timeout=5s CMD ["/opt/palate/bin/python", "-c", \
+HEALTHCHECK --start-period=600s --interval=30s --timeout=5s CMD ["/opt/palate/bin/python", "-c", \
     "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 ENTRYPOINT ["/opt/palate/bin/palate"]
 CMD ["serve", "smollm2-135m", "--host", "0.0.0.0"]
