@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from palate.core.errors import FormatError
+from palate.library.experts import add_expert
 from palate.library.library import Library
 from palate.serve.app import make_app
 from palate.serve.assemble import assemble
@@ -182,6 +184,20 @@ def test_beliefs_gain_a_coordinate_at_the_prior_and_lose_it_again(place: Place) 
 def believed_prior(web: TestClient) -> dict[str, tuple[float, ...]]:
     web.post("/v1/users", json={"user": "new"})
     return believed(web, "new")
+
+
+def test_states_of_a_library_that_changed_are_those_that_it_measures_itself(place: Place) -> None:
+    library = Library.load(place.library)
+    assert library.states.tilts.shape[2] == 3
+    add_expert(library, "shy", place.adapters / "shy", wanted={"kind": 1.0})
+    more = library.reloaded()
+    own = Library.load(place.library).states
+    assert np.allclose(more.states.tilts, own.tilts, atol=1e-5)
+    assert np.allclose(more.states.reference, own.reference, atol=1e-5)
+    more.files.without_expert("kind")
+    left = more.reloaded().states.tilts
+    assert np.allclose(left[..., -1], own.tilts[..., -1], atol=1e-5)
+    assert left.shape[2] == 3
 
 
 def test_a_library_that_lost_an_expert_while_nobody_served_it_is_refused(place: Place) -> None:

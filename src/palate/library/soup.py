@@ -153,6 +153,25 @@ def library_states(files: LibraryFolder, base: Base, bank: AdapterBank) -> State
     return sample_states(base, bank, answers, n_states=N_STATES, generator=generator)
 
 
+def states_again(
+    states: States, earlier: LibraryFolder, files: LibraryFolder, base: Base
+) -> States:
+    """The states of a library that has gained or lost experts: only new ones are measured."""
+    before = [(record.anchor.name, record.key) for record in earlier.manifest.experts]
+    now = [(record.anchor.name, record.key) for record in files.manifest.experts]
+    fresh = [expert for expert in now if expert not in before]
+    if earlier.manifest.rollouts != files.manifest.rollouts:
+        before, fresh = [], now  # the states are others
+    tilts = [] if not before else [states.tilts]
+    if fresh:
+        bank = AdapterBank.load(base, {name: files.expert_folder(name) for name, _ in fresh})
+        states = library_states(files, base, bank)
+        bank.close()
+        tilts.append(states.tilts)
+    places = [[*before, *fresh].index(expert) for expert in now]
+    return States(states.reference, np.concatenate(tilts, axis=2)[..., places])
+
+
 def answers_to_measure(files: LibraryFolder, base: Base, bank: AdapterBank) -> list[Scored]:
     """The library's own rollouts, or else the base's answers to the objectives' sentences."""
     if files.has_rollouts(key=None):
