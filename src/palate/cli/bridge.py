@@ -1,4 +1,4 @@
-"""`palate bridge`: to and from AlpacaEval and the lm-evaluation-harness."""
+"""`palate bridge`: to the lm-evaluation-harness."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,40 +8,7 @@ import typer
 from palate.cli import options
 from palate.cli.printing import print_result
 
-app = typer.Typer(no_args_is_help=True, help="To and from other evaluations.")
-
-
-@app.command()
-def alpaca(
-    library: options.LibraryOrBase,
-    instructions: Annotated[Path, typer.Argument(help="JSON list with instruction and input.")],
-    out: Annotated[Path, typer.Option(help="File for alpaca_eval --model_outputs.")],
-    preference: options.PreferenceText = None,
-    coefficients: options.CoefficientsText = None,
-    instruction: options.InstructionText = None,
-    method: options.MethodName = "auto",
-    strength: options.Strength = None,
-    generator: Annotated[str, typer.Option(help="Name of the answers in AlpacaEval.")] = "palate",
-    temperature: options.Temperature = None,
-    max_tokens: options.MaxTokens = 512,
-    seed: options.Seed = 0,
-    base: options.BasePath = None,
-    is_json: options.IsJson = False,
-) -> None:
-    """Answer AlpacaEval's instructions for one user, for its judges."""
-    from palate.evaluate.alpaca import AlpacaJob, answer_instructions
-
-    opened, known = options.open_for_user(
-        library,
-        base=base,
-        preference=preference,
-        coefficients=coefficients,
-        instruction=instruction,
-        strength=strength,
-    )
-    sampling = options.sampling_of(opened, temperature=temperature, max_tokens=max_tokens)
-    job = AlpacaJob(instructions, out, sampling, generator=generator, seed=seed)
-    print_result(answer_instructions(opened, known, job, method=method), is_json=is_json)
+app = typer.Typer(no_args_is_help=True, help="To other evaluations.")
 
 
 @app.command(name="lm-eval")
