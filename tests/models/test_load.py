@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from benchmarks.harness.library import HarnessModel
 from fakes import save_tiny_llama
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.protocols import SamplingParams
-from palate.evaluate.harness import HarnessModel
 from palate.library.library import Library
 from palate.models.chat import encode_answer, encode_prompt
 from palate.models.load import Base, load_base, require_same_tokenizer

@@ -121,7 +121,7 @@ class ObjectiveSettings(Settings):
     name: str  # short identifier
     description: str = ""  # one sentence for users
     instruction: str = ""  # the preference in words, as it is put to a model
-    # another objective's name, or a sentence that asks for the opposite: users' words are read by it
+    # another objective's name, or a sentence for the opposite; users' own words are read by it
     opposite: str = ""
     reward: RewardSource | None = None  # `None` for a Python function, given in `reward_funcs`
 

@@ -22,7 +22,6 @@ COMMANDS = {  # by name: where the command is, and its line in the help
     "users": ("palate.cli.users:app", "The database of users."),
     "keys": ("palate.cli.users:keys", "API keys of programs that speak for users."),
     "doctor": ("palate.cli.doctor:doctor", "What is installed, what is missing, what mends it."),
-    "bridge": ("palate.cli.bridge:app", "To other evaluations."),
 }
 
 

@@ -8,10 +8,10 @@ import yaml
 
 pytest.importorskip("lm_eval", reason="palate[harness] is not installed")
 
+from benchmarks.harness.library import HarnessModel
+from benchmarks.harness.model import HarnessJob, LibraryLM, run_harness
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
-from palate.evaluate.harness import HarnessModel
-from palate.evaluate.harness_model import HarnessJob, LibraryLM, run_harness
 from palate.library.library import Library
 
 pytestmark = [

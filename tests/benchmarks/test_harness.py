@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from benchmarks.harness.library import HarnessModel, sampling_of, windows
 from palate.core.decision import Known
 from palate.core.plan import output_soup_plan, reference_plan
 from palate.core.protocols import SamplingParams
 from palate.engine.logprobs import Scored, answer_log_probs
-from palate.evaluate.harness import HarnessModel, sampling_of, windows
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
 
