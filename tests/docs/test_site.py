@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +142,10 @@ def test_links_are_followed_to_files_and_folders_get_a_page(tmp_path: Path) -> N
     led = with_folders_as_pages(text, source=tmp_path / "page.md")
     assert "[code](code/README.md)" in led
     assert folder_page(tmp_path / "code") == "# code\n\n- [a.py](a.py)\n"
+
+
+def test_the_start_page_names_every_extra_for_users(project_root: Path) -> None:
+    project = tomllib.loads((project_root / "pyproject.toml").read_text())["project"]
+    table = (project_root / "docs/start.md").read_text().split("| extra | for |", 1)[1]
+    named = set(re.findall(r"^\| `(\w+)` \|", table, flags=re.M))
+    assert named == set(project["optional-dependencies"]) - {"dev"}
