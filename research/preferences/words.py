@@ -127,8 +127,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
     lines += [
         "",
         f"The truth lies within the belief's central 68 % in {facts['inside']['68']:.2f} and "
-        f"within its 95 % in {facts['inside']['95']:.2f} of the axes asked for. Mean where asked for "
-        f"{facts['asked_mean']:.2f} of 1; of the {facts['n_silent']} sentences about something "
+        f"within its 95 % in {facts['inside']['95']:.2f} of the axes asked for. Mean where asked "
+        f"for {facts['asked_mean']:.2f} of 1; of the {facts['n_silent']} sentences about something "
         f"else {facts['silent_mean']:.2f} in size.",
     ]
     return "\n".join(lines) + "\n"

@@ -23,10 +23,6 @@ LibraryFolder = Annotated[
         help="Folder of a library, or smollm2-135m.", parser=library_folder, metavar="LIBRARY"
     ),
 ]
-OptionalLibrary = Annotated[
-    Path | None,
-    typer.Option("--library", help="Folder of a library, or smollm2-135m.", parser=library_folder),
-]
 LibraryOrBase = Annotated[
     Path,
     typer.Argument(

@@ -128,28 +128,6 @@ def describe(
         typer.echo("The text says nothing of the library's objectives; the belief stays as it was.")
 
 
-@app.command()
-def fit(
-    verdicts: Annotated[
-        Path, typer.Argument(help="JSONL or parquet: user_id, prompt, chosen, rejected.")
-    ],
-    library: options.OptionalLibrary = None,
-    rewards: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a reward; give it again for more.")
-    ] = None,
-    seed: options.Seed = 0,
-    is_json: options.IsJson = False,
-) -> None:
-    """What users want of rewards, from verdicts on anybody's answers; is it personal?"""
-    from palate.build.verdicts import fit_users, read_verdicts, rewards_of
-
-    fitted = fit_users(read_verdicts(verdicts), rewards_of(library, rewards or ()), seed=seed)
-    result = fitted.to_json()
-    if not is_json:
-        result["users"] = [fitted.row(place) for place in range(len(fitted.users))]
-    print_result(result, is_json=is_json)
-
-
 @keys.command()
 def issue(
     database: options.DatabaseUrl,

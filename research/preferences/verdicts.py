@@ -1,8 +1,10 @@
 """Verdicts on anybody's answers: what each user wants of the rewards, beyond what everybody wants.
 
+    python -m research.preferences.verdicts verdicts.jsonl --library smollm2-135m
+
 The features of a comparison are the differences of the rewards' raw scores, of the logarithm of
 the length, and of the sentence embeddings along the directions in which answers differ most; each
-has deviation one over all comparisons. `palate.preferences.personal` fits and holds out.
+has deviation one over all comparisons. `research.preferences.personal` fits and holds out.
 
 Rows of a file, JSONL or parquet, each with `user_id` and `prompt`, and
 
@@ -16,9 +18,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -28,17 +31,19 @@ from palate.core.seeds import generator_for
 from palate.core.types import Interval
 from palate.library.folder import LibraryFolder
 from palate.library.rewards import library_rewards
+from palate.library.shipped import library_folder
 from palate.metrics.intervals import bootstrap_interval
-from palate.preferences.personal import (
+from palate.rewards.embedding import load_embedder
+from palate.rewards.reward import LearnedReward, load_reward
+from palate.rewards.rows import read_rows, texts_of
+from palate.rewards.settings import EMBEDDER
+from research.command_line import IsJson, Seed, print_result, run
+from research.preferences.personal import (
     Comparisons,
     accuracy_by_user,
     held_out_margins,
     user_vectors,
 )
-from palate.rewards.embedding import load_embedder
-from palate.rewards.reward import LearnedReward, load_reward
-from palate.rewards.rows import read_rows, texts_of
-from palate.rewards.settings import EMBEDDER
 
 N_DIRECTIONS = 4  # of embeddings
 FEWEST_USERS = 5  # with held-out comparisons, for a verdict
@@ -258,3 +263,30 @@ def _by_rating(pair: tuple[str, float]) -> float:
 
 def _plain(values: Float[ndarray, " users"]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
+
+
+def main(
+    verdicts: Annotated[
+        Path, typer.Argument(help="JSONL or parquet: user_id, prompt, chosen, rejected.")
+    ],
+    library: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a library, or smollm2-135m.", parser=library_folder),
+    ] = None,
+    *,
+    rewards: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a reward; give it again for more.")
+    ] = None,
+    seed: Seed = 0,
+    is_json: IsJson = False,
+) -> None:
+    """What users want of rewards, from verdicts on anybody's answers; is it personal?"""
+    fitted = fit_users(read_verdicts(verdicts), rewards_of(library, rewards or ()), seed=seed)
+    result = fitted.to_json()
+    if not is_json:
+        result["users"] = [fitted.row(place) for place in range(len(fitted.users))]
+    print_result(result, is_json=is_json)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palate.build.verdicts import Verdict, fit_users, read_verdicts
 from palate.core.errors import InvalidInputError
 from palate.rewards.rules import rule_from
+from research.preferences.verdicts import Verdict, fit_users, read_verdicts
 
 WORDS = ("the", "a", "sky", "sea", "is", "blue", "deep", "cold", "warm", "so", "old", "new", "tree")
 LENGTH = rule_from(

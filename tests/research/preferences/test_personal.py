@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import InvalidInputError
-from palate.preferences.personal import (
+from research.preferences.personal import (
     Comparisons,
     accuracy_by_user,
     held_out_margins,
