@@ -40,11 +40,15 @@ serve: setup ## serve the shipped library at http://127.0.0.1:8000
 	@mkdir -p out
 	$(BIN)/palate serve smollm2-135m --database out/users.db
 
+# Files of tests run side by side, one process a core.
+SIDE_BY_SIDE := -n auto --dist loadfile
+
 test: setup ## the default tests
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not postgres and not browser"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not gpu and not postgres and not browser"
 
 test-marked: setup ## the slow tests, and those that need PostgreSQL or Chromium
-	$(BIN)/python -m pytest -q -m "(slow or postgres or browser) and not gpu and not ray"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or postgres or browser) and not gpu and not ray and not alone"
+	$(BIN)/python -m pytest -q -m "alone and not gpu and not ray"
 
 test-ray: setup ## tests on a local Ray, in an environment beside .venv (needs PALATE_TEST_POSTGRES_URL)
 	VENV=$(VENV) .ci/ray.sh > /dev/null && build/ray/bin/python -m pytest -q -m ray tests/build tests/serve tests/research
@@ -62,10 +66,6 @@ format: setup ## rewrite formatting
 docs: setup ## check that the documents' commands, links and numbers hold
 	$(BIN)/python -m pytest -q tests/house
 
-lock: build/tools/.installed ## write locks/ anew, after a change of constraints.txt or pyproject.toml
-	build/tools/bin/python .ci/lock.py
-
-sbom: setup build/tools/.installed ## list what is installed as a bill of materials (CycloneDX), into out/sbom.json
 build/docs/.installed: locks/docs.txt
 	$(PYTHON) -m venv build/docs
 	build/docs/bin/python -m pip $(LOCKED) -r locks/docs.txt
@@ -84,6 +84,10 @@ packages: setup ## a wheel and a source archive, into dist
 licences: setup ## write docs/licences.md anew, after a change of locks/
 	$(BIN)/python .ci/licences.py
 
+lock: build/tools/.installed ## write locks/ anew, after a change of constraints.txt or pyproject.toml
+	build/tools/bin/python .ci/lock.py
+
+sbom: setup build/tools/.installed ## list what is installed as a bill of materials (CycloneDX), into out/sbom.json
 	@mkdir -p out
 	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file out/sbom.json $(BIN)/python

@@ -22,7 +22,7 @@ from attack.conftest import TALK, Arena, Honest, post
 from research.serving.server_process import ServerProcess
 from sockets import is_ended
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 Enemies = Callable[..., list[socket.socket]]
 Flood = Callable[..., int]

@@ -83,6 +83,7 @@ def test_a_killed_server_has_lost_nothing_that_it_acknowledged(
 
 
 @pytest.mark.postgres
+@pytest.mark.alone
 def test_a_database_that_is_restarted_under_load_has_lost_nothing(
     start: Callable[..., ServerProcess],
 ) -> None:
