@@ -1,7 +1,7 @@
 """Log-probabilities of given answers under a plan, in one teacher-forced pass per row."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -128,11 +128,16 @@ def _checked(plans: Sequence[Plan], items: Sequence[Scored]) -> list[Plan]:
 
 @torch.inference_mode()
 def row_distributions(
-    base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
+    base: Base, bank: AdapterBank, *, plan: Plan, item: Scored, at: Sequence[int] | None = None
 ) -> Float[Tensor, "rows tokens vocab"]:
-    """Every row's next-token log-probabilities along the answer, before any pooling."""
+    """Every row's next-token log-probabilities along the answer, before any pooling.
+
+    With `at`, places in the answer in increasing order, of these tokens alone.
+    """
+    if at is not None:
+        item = replace(item, answer=item.answer[: at[-1] + 1])
     logits = _row_logits(base, bank, plans=[plan], items=[item])[:, : len(item.answer)]
-    return torch.log_softmax(logits.float(), dim=-1)
+    return torch.log_softmax((logits if at is None else logits[:, list(at)]).float(), dim=-1)
 
 
 def row_log_probs(

@@ -142,10 +142,9 @@ def sample_states(
     n_states_left = n_states
     for place in generator.permutation(len(items)):
         item = items[int(place)]
-        rows = row_distributions(base, bank, plan=plan, item=item)  # [rows, tokens, vocab]
         n_wanted = min(STATES_PER_ANSWER, len(item.answer), n_states_left)
-        at = np.sort(generator.choice(len(item.answer), size=n_wanted, replace=False))
-        cuts.append(_cut(rows[:, torch.as_tensor(at)]))
+        at = np.sort(generator.choice(len(item.answer), size=n_wanted, replace=False)).tolist()
+        cuts.append(_cut(row_distributions(base, bank, plan=plan, item=item, at=at)))
         n_states_left -= n_wanted
         if n_states_left <= 0:
             break

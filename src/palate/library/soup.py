@@ -7,11 +7,16 @@ The belief is over the experts' coefficients. An answer's features are
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from palate.core.errors import FormatError, InvalidInputError
+from palate.core.files import hash_value, write_bytes_atomic
 from palate.core.plan import reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import generator_for
@@ -23,6 +28,7 @@ from palate.library.features import sample_states, scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
 from palate.models.chat import encode_prompt, format_messages
+from palate.models.embedded import cache_folder
 from palate.models.load import Base
 from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
@@ -38,6 +44,7 @@ from palate.training.rollouts import own_answers, read_rollouts
 SOUP = "soup.json"
 N_CALIBRATION = 256  # rollouts for the scales of features
 N_STATES = 300  # states along these, for the trust region
+SLOW_SECONDS = 2.0  # from which on they are kept
 N_OWN = 16  # answers of the base instead, where a library has no rollouts
 LEAST_KL = 1e-6  # nats per token, of experts that do nothing
 MAX_SOUPS = 10_000  # cached
@@ -147,10 +154,29 @@ def calibration_answers(files: LibraryFolder, base: Base) -> list[Scored]:
 
 
 def library_states(files: LibraryFolder, base: Base, bank: AdapterBank) -> States:
-    """States that the base passes through in its own answers, the same at every call."""
+    """States that the base passes through in its own answers, the same at every call.
+
+    Where measuring takes long they are kept in the cache, under the hash of all they follow from.
+    """
+    manifest = files.manifest
+    experts = [
+        [r.anchor.name, dict(r.files)] for r in manifest.experts if r.anchor.name in bank.names
+    ]
+    rollouts = None if manifest.rollouts is None else manifest.rollouts.to_json()
+    key = hash_value([base.fingerprint, str(base.model.dtype), experts, rollouts, N_STATES])
+    path = cache_folder() / "states" / f"{key[:32]}.safetensors"
+    with suppress(OSError, SafetensorError, KeyError, InvalidInputError):
+        kept = load_file(path)
+        return States(kept["reference"], kept["tilts"])
+    start = perf_counter()
     answers = answers_to_measure(files, base, bank)
     generator = generator_for(0, "soup states", base.fingerprint)
-    return sample_states(base, bank, answers, n_states=N_STATES, generator=generator)
+    states = sample_states(base, bank, answers, n_states=N_STATES, generator=generator)
+    if perf_counter() - start > SLOW_SECONDS:
+        arrays = {name: np.ascontiguousarray(value) for name, value in vars(states).items()}
+        with suppress(OSError):  # measured again next time
+            write_bytes_atomic(path, save(arrays))
+    return states
 
 
 def states_again(
