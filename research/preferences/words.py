@@ -36,7 +36,7 @@ Table = Float[ndarray, "sentences axes"]
 
 def main() -> None:
     """Print the fit and the measurement; with `--out`, write them as Markdown and JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="How well are a user's own words read?")
     parser.add_argument("--library", default="smollm2-135m")
     parser.add_argument("--out", type=Path, default=None, help="without ending")
     options = parser.parse_args()
@@ -98,13 +98,17 @@ def measured(rows: list[dict[str, Any]], truth: Table, read: dict[str, Table]) -
 
 
 def _share(is_right: Table, name: str) -> dict[str, float]:
-    """Share of axes that are read, with a 95 % interval over sentences."""
+    """Share of a sentence's axes that are read, mean and 95 % interval over sentences."""
     own = is_right[np.isfinite(is_right).any(axis=1)]
     each = np.nanmean(own, axis=1)
     interval = bootstrap_interval(each, generator=generator_for(0, "words", name))
     n = int(np.isfinite(own).sum())
-    share = float(np.nanmean(own))
-    return {"share": share, "low": float(interval.low), "high": float(interval.high), "n": n}
+    return {
+        "share": float(each.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "n": n,
+    }
 
 
 def as_markdown(facts: dict[str, Any]) -> str:

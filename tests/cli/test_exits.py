@@ -12,6 +12,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "prometheus_client": "prometheus-client",
     "lm_eval": "lm-eval",
+    "opentelemetry": "opentelemetry-api",
 }
 
 

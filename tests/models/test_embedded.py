@@ -70,7 +70,7 @@ def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setenv("PALATE_CACHE", str(tmp_path))
     monkeypatch.setattr(embedded, "find_spec", lambda _: None)
-    monkeypatch.setattr(embedded, "cached_file", refuse)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", refuse)
 
 
 def test_other_names_are_returned_as_they_are() -> None:
@@ -91,7 +91,7 @@ def test_the_hub_is_asked_where_the_package_is_absent(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(embedded, "cached_file", lambda *_: "config.json")
+    monkeypatch.setattr("transformers.utils.hub.cached_file", lambda *_: "config.json")
     assert resolve_base("smollm2-135m") == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert "another base: the package's is rounded" in capsys.readouterr().err
     assert resolve_embedder("all-minilm-l6-v2") == "sentence-transformers/all-MiniLM-L6-v2"

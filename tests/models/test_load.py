@@ -1,6 +1,7 @@
 """Loading a base: what it is identified by, and what is refused."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -45,12 +46,17 @@ def test_different_tokenizers_are_refused_naming_both(base: Base) -> None:
 
 
 def test_texts_longer_than_a_tokenizer_says_make_no_warnings(
-    base_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    base_folder: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copy = shutil.copytree(base_folder, tmp_path / "copy")
     settings = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 4}))
     text = "Why is the sky blue?"
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="transformers")
     AutoTokenizer.from_pretrained(copy)(text)
     assert "longer than the specified maximum" in caplog.text  # what transformers says otherwise
     caplog.clear()

@@ -166,8 +166,8 @@ def library_states(files: LibraryFolder, base: Base, bank: AdapterBank) -> State
     key = hash_value([base.fingerprint, str(base.model.dtype), experts, rollouts, N_STATES])
     path = cache_folder() / "states" / f"{key[:32]}.safetensors"
     with suppress(OSError, SafetensorError, KeyError, InvalidInputError):
-        kept = load_file(path)
-        return States(kept["reference"], kept["tilts"])
+        stored = load_file(path)
+        return States(stored["reference"], stored["tilts"])
     start = perf_counter()
     answers = answers_to_measure(files, base, bank)
     generator = generator_for(0, "soup states", base.fingerprint)

@@ -199,9 +199,9 @@ def new_trunk(
 
 def trunk_of(config: dict[str, Any], *, base: PreTrainedModel | None = None) -> Trunk:
     """A trunk of a configuration by `new_trunk`, to be loaded; raises anything of another one."""
-    if config["decoder"] == BASE and base is not None:
+    if base is not None and config["decoder"] == BASE:
         return FrozenTrunk(base)
-    described = dict(config["decoder"])
+    described: dict[str, Any] = {**config["decoder"]}
     decoder = AutoModel.from_config(AutoConfig.for_model(described.pop("model_type"), **described))
     return Trunk(decoder, n_strengths=int(config["n_strengths"]))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palate.core.errors import CheckFailedError
-from palate.soup.normalised import margins
+from research.soup.normalised import margins
 from research.soup.token_trees import BETA, votes, yardstick
 from research.soup.trees import answer_sums, optimal_policy, soup_policy, tilts
 from research.soup.yardstick import (
