@@ -81,9 +81,17 @@ def test_with_nothing_known_the_choice_is_minimax(library: Library) -> None:
     assert "smallest largest regret over all preferences, 0.100" in decision.reason
 
 
-def test_with_words_alone_the_words_are_used(library: Library) -> None:
-    decision = library.decide("a", Known(instruction="Be brief."))
+def test_words_about_no_objective_are_a_prompt(library: Library) -> None:
+    decision = library.decide("a", Known(instruction="Use metric units."))
     assert decision.method == "prompt"
+    assert library.format(decision.messages) == "Use metric units.\n\na"
+
+
+def test_words_about_an_objective_are_a_belief_and_a_prompt(library: Library) -> None:
+    measured = with_rows(library, row("base", 0.0), row("prompted-soup", 0.2))
+    decision = measured.decide("a", Known(instruction="Be brief."))
+    assert decision.method == "prompted-soup"
+    assert decision.coefficients["short"] > 0.0
     assert library.format(decision.messages) == "Be brief.\n\na"
 
 

@@ -124,8 +124,11 @@ def test_an_instruction_is_read_by_the_model_but_not_recorded_as_the_users_quest
     assert given.status_code == 200, given.text
 
 
-def test_an_instruction_alone_is_a_prompt(web: TestClient) -> None:
-    assert ask(web, instruction="Be brief.").json()["palate"]["method"] == "prompt"
+def test_an_instruction_alone_is_a_belief_or_else_a_prompt(web: TestClient) -> None:
+    assert ask(web, instruction="Use metric units.").json()["palate"]["method"] == "prompt"
+    brief = ask(web, instruction="Be brief.").json()["palate"]
+    assert brief["method"] == "prompted-soup"
+    assert brief["coefficients"]["short"] > 0.0
     assert ask(web, instruction="   ").json()["palate"]["method"] == "portfolio"  # says nothing
 
 

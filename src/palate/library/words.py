@@ -31,6 +31,7 @@ from numpy import ndarray
 from scipy.special import softmax
 from scipy.stats import norm
 
+from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Objective
 from palate.preferences.belief import Learner
@@ -129,6 +130,21 @@ def read_words(library: "Library", text: str) -> Reading:
             name: Leaning(float(m), float(v**0.5))
             for name, m, v in zip(library.manifest.expert_names, mean, variance, strict=True)
         },
+    )
+
+
+def with_words(library: "Library", known: Known) -> Known:
+    """The same with the belief that the user's own words come to, where nothing else is known."""
+    others = (known.preference, known.coefficients, known.belief)
+    is_alone = all(value is None for value in others) and bool(library.manifest.experts)
+    if not known.instruction or not is_alone:
+        return known
+    try:
+        reading = read_words(library, known.instruction)
+    except InvalidInputError:  # a library that cannot read words
+        return known
+    return (
+        known if reading.is_empty else replace(known, belief=reading.belief(library.soups.prior()))
     )
 
 

@@ -2,8 +2,9 @@
 
 Every affordable row of `methods.json`, the system prompt and the base included, is compared by the
 lower end of its utility's interval for the stated preference; for a belief, by its expectation over
-draws. With nothing known the choice is the minimax one. A certificate is never compared with a
-utility, since it is about single policies.
+draws. A user's own words are such a belief (`palate.library.words`), and a prompt where they say
+nothing of the objectives. With nothing known the choice is the minimax one. A certificate is never
+compared with a utility, since it is about single policies.
 
 Source: methods beyond.md, section 4.
 """
@@ -15,6 +16,7 @@ from palate.core.errors import InvalidInputError
 from palate.library.knowledge import CLEAR, can_serve, preference_draws
 from palate.library.library import Library
 from palate.library.method_table import MethodRow, MethodTable, Prediction
+from palate.library.words import with_words
 
 DEFAULT_PASSES = 1.5  # one pass, and a margin for methods that take a little more
 
@@ -26,6 +28,7 @@ class AutoMethod:
 
     def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
         """The decision of the method that `auto` selects, with the reason and the runner-up."""
+        known = with_words(library, known)
 
         def use(method: str, why: str, known: Known = known) -> Decision:
             decision = library.methods[method].decide(library, messages, known)
@@ -45,7 +48,9 @@ class AutoMethod:
             why = "No measured method can serve this user within the passes allowed."
             return self._best(library, table, messages, known) or use("soup", why)
         if known.instruction:
-            return use("prompt", "Only the user's own instruction is known.")
+            return use(
+                "prompt", "Only the user's own instruction is known, and no objective in it."
+            )
         if table is None:
             why = "Nothing is known of the user, and the library's methods were not measured."
             return use("base" if library.portfolio is None else "portfolio", why, Known())
