@@ -53,10 +53,15 @@ def copy(rest: str) -> None:
 
 
 def run(rest: str, environment: dict[str, str]) -> None:
-    """A `RUN` step, if it uses the image's Python; wheels may come from pip's cache."""
+    """A `RUN` step, if it uses the image's Python.
+
+    Wheels may come from pip's cache, and from this machine's index alone: another may be out of
+    reach, and pip then waits for it at every package. The hashes are the same.
+    """
     if "/opt/palate" not in rest:
         return
     command = placed(rest).replace("--no-cache-dir ", "--quiet ")
+    command = re.sub(r"--extra-index-url \S+ ", "", command)
     subprocess.run(["sh", "-euc", command], check=True, env=environment)  # noqa: S603, S607
 
 
