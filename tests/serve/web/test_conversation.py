@@ -108,7 +108,7 @@ def test_words_alone_are_followed_once_there_are_any(page: Page) -> None:
     sent = sent_by(page, lambda: ask(page, "hello"))
     assert sent["palate"]["instruction"] == "Be brief."
     assert "preference" not in sent["palate"]
-    expect(page.locator(".answer .badge").first).to_have_text("prompt")
+    expect(page.locator(".answer .badge").first).to_have_text("prompted-soup")
     page.get_by_label("In your own words").fill("")
     expect(page.get_by_role("radio", name="My point")).to_be_checked()
 
