@@ -10,6 +10,7 @@ The methods know the sentence alone:
     prompt           the sentence as a system prompt
     soup             the coefficients of the belief that is read from it, and no prompt
     prompted-soup    both
+    auto             what `palate` serves for the sentence alone
 """
 
 import argparse
@@ -33,8 +34,8 @@ AXES = {
     "short": ("concise", "informative"),
     "warm": ("friendly", "unfriendly"),
 }
-METHODS = ("prompt", "soup", "prompted-soup")
-PAIRS = (("prompted-soup", "prompt"), ("soup", "prompt"))
+METHODS = ("prompt", "soup", "prompted-soup", "auto")
+PAIRS = (("prompted-soup", "prompt"), ("soup", "prompt"), ("auto", "prompt"))
 
 
 def main() -> None:
@@ -57,7 +58,9 @@ def main() -> None:
             belief = library.describe(row["text"]).belief(library.soups.prior())
             reference = utility(library, prompts, base, row)
             for name in METHODS:
-                known: dict[str, Any] = {"method": name, "belief": belief}
+                known: dict[str, Any] = {"method": name}
+                if name in ("soup", "prompted-soup"):
+                    known["belief"] = belief
                 if name != "soup":
                     known["instruction"] = row["text"]
                 texts = _texts(library, prompts, sampling, seed=done, **known)

@@ -21,6 +21,7 @@ Messages = str | Sequence[Mapping[str, Any]]
 The last one may carry `tools`, and others `tool_calls` and `tool_call_id`, for chat templates."""
 
 AUTO = "auto"  # the method that chooses among the others
+MAX_INSTRUCTION = 2000  # characters of a user's own words
 MAX_CANDIDATES = 16  # of best of n; the KL to the plan grows with log n only, the cost with n
 
 

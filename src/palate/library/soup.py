@@ -24,7 +24,12 @@ from palate.core.types import Belief
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored
-from palate.library.features import sample_states, scored_text
+from palate.library.features import (
+    STATE_TOKENS,
+    STATES_PER_ANSWER,
+    sample_states,
+    scored_text,
+)
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
 from palate.models.chat import encode_prompt, format_messages
@@ -163,7 +168,8 @@ def library_states(files: LibraryFolder, base: Base, bank: AdapterBank) -> State
         [r.anchor.name, dict(r.files)] for r in manifest.experts if r.anchor.name in bank.names
     ]
     rollouts = None if manifest.rollouts is None else manifest.rollouts.to_json()
-    key = hash_value([base.fingerprint, str(base.model.dtype), experts, rollouts, N_STATES])
+    sizes = [N_STATES, STATE_TOKENS, STATES_PER_ANSWER]
+    key = hash_value([base.fingerprint, str(base.model.dtype), experts, rollouts, sizes])
     path = cache_folder() / "states" / f"{key[:32]}.safetensors"
     with suppress(OSError, SafetensorError, KeyError, InvalidInputError):
         stored = load_file(path)

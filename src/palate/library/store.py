@@ -69,11 +69,11 @@ class UserStore:
             InvalidInputError: the user's name is empty, the text is longer than 2,000 characters,
                 or the sentence embedder is not installed. Nothing is stored then.
         """
-        words = text.strip() or None
-        can_read = any(objective.opposite for objective in self._library.manifest.objectives)
-        reading = read_words(self._library, words) if words and can_read else None
+        words, reading = text.strip() or None, None
         if words:
             require_words(words)
+            can_read = any(one.opposite for one in self._library.manifest.objectives)
+            reading = read_words(self._library, words) if can_read else None
         add_user(self._database, tenant=TENANT, name=user)
         change_user(self._database, tenant=TENANT, name=user, instruction=words)
         return reading

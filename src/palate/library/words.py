@@ -31,7 +31,7 @@ from numpy import ndarray
 from scipy.special import softmax
 from scipy.stats import norm
 
-from palate.core.decision import Known
+from palate.core.decision import MAX_INSTRUCTION, Known
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Objective
 from palate.preferences.belief import Learner
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 ASKED = 0.16  # how often a text asks for an objective, and as often for its opposite
 SIGNAL, ASKED_SD, OTHER_SD = 0.10, 0.12, 0.085  # of `d`: its mean and deviation where asked; else
 CERTAIN_SD = 0.5  # how far a user's coefficient is from one prior deviation where it is asked for
-MAX_CHARACTERS = 2000
 MAX_TEXTS = 10_000  # whose readings stay in memory
 _CLAUSE = re.compile(r"[.;:!?,\n]|\band\b|\bbut\b")
 _NEGATION = re.compile(
@@ -122,9 +121,7 @@ def read_words(library: "Library", text: str) -> Reading:
     return Reading(
         {
             o.name: Leaning(float(m), float(s), clause, float(d))
-            for o, m, s, clause, d in zip(
-                objectives, means, sds, clause_of, tilts.sum(axis=0), strict=True
-            )
+            for o, m, s, clause, d in zip(objectives, means, sds, clause_of, total, strict=True)
         },
         {
             name: Leaning(float(m), float(v**0.5))
@@ -137,14 +134,9 @@ def with_words(library: "Library", known: Known) -> Known:
     """The same with the belief that the user's own words come to, where nothing else is known."""
     others = (known.preference, known.coefficients, known.belief)
     is_alone = all(value is None for value in others) and bool(library.manifest.experts)
-    if not known.instruction or not is_alone:
-        return known
-    try:
-        reading = read_words(library, known.instruction)
-    except InvalidInputError:  # a library that cannot read words
-        return known
+    reading = _asking(library, known.instruction) if known.instruction and is_alone else None
     return (
-        known if reading.is_empty else replace(known, belief=reading.belief(library.soups.prior()))
+        known if reading is None else replace(known, belief=reading.belief(library.soups.prior()))
     )
 
 
@@ -156,22 +148,28 @@ def words_learner(library: "Library", learner: Learner) -> Callable[[str], Learn
 
     @lru_cache(maxsize=MAX_TEXTS)
     def read(text: str) -> Learner | None:
-        try:
-            reading = read_words(library, text)
-        except InvalidInputError:
-            return None
-        return None if reading.is_empty else replace(learner, prior=reading.belief(learner.prior))
+        reading = _asking(library, text)
+        return None if reading is None else replace(learner, prior=reading.belief(learner.prior))
 
     return read
+
+
+def _asking(library: "Library", text: str) -> Reading | None:
+    """The reading of words that ask for something; `None` too where they cannot be read."""
+    try:
+        reading = read_words(library, text)
+    except InvalidInputError:
+        return None
+    return None if reading.is_empty else reading
 
 
 def require_words(text: str) -> None:
     """Return when the text can be read; InvalidInputError where it is empty or too long."""
     if not text.strip():
         raise InvalidInputError("The text is empty; say in a sentence how answers should be.")
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > MAX_INSTRUCTION:
         raise InvalidInputError(
-            f"The text has {len(text):,} characters; give at most {MAX_CHARACTERS:,}."
+            f"The text has {len(text):,} characters; give at most {MAX_INSTRUCTION:,}."
         )
 
 

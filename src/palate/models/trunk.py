@@ -96,16 +96,18 @@ class Trunk(nn.Module):
         return self._run(tokens.unsqueeze(1), cache.mask, strengths, kv=cache.kv)[:, -1]
 
     def _run(self, ids: Tensor, mask: Tensor, strengths: Tensor, *, kv: Cache | None) -> Tensor:
-        embedded = self.decoder.get_input_embeddings()(ids) + self.strengths(strengths).unsqueeze(1)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         output = self.decoder(
-            inputs_embeds=embedded,
+            inputs_embeds=self._embedded(ids, strengths),
             attention_mask=mask,
             position_ids=positions,
             past_key_values=kv,
             use_cache=kv is not None,
         )
-        return output.last_hidden_state
+        return output.last_hidden_state.float()
+
+    def _embedded(self, ids: Tensor, strengths: Tensor) -> Tensor:
+        return self.decoder.get_input_embeddings()(ids) + self.strengths(strengths).unsqueeze(1)
 
 
 class FrozenTrunk(Trunk):
@@ -119,9 +121,14 @@ class FrozenTrunk(Trunk):
         self._states: dict[bytes, Tensor] = {}
 
     @property
+    def decoder(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The base's."""
+        return self._owned[0]
+
+    @property
     def device(self) -> torch.device:
         """The base's."""
-        return self._owned[0].device
+        return self.decoder.device
 
     @torch.no_grad()
     def forward(
@@ -146,17 +153,9 @@ class FrozenTrunk(Trunk):
             result[place, : len(texts[place])] = self._states[key]
         return result
 
-    def _run(self, ids: Tensor, mask: Tensor, strengths: Tensor, *, kv: Cache | None) -> Tensor:
+    def _embedded(self, ids: Tensor, strengths: Tensor) -> Tensor:
         del strengths
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = self._owned[0](
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=kv,
-            use_cache=kv is not None,
-        )
-        return output.last_hidden_state.float()
+        return self.decoder.get_input_embeddings()(ids)
 
 
 def _of_like_length(places: Sequence[int], texts: Sequence[Tensor]) -> list[list[int]]:

@@ -87,9 +87,7 @@ class Served:
         self._n_erased: Counter[str] = Counter()
         self._usage: dict[str, tuple[float, int, int]] = {}  # when it was measured, users, bytes
         self._probing: asyncio.Future[None] | None = None
-        self.n_using: Counter[Engine] = (
-            Counter()
-        )  # requests in progress by the engine they began on
+        self.n_using: Counter[Engine] = Counter()  # requests by the engine they began on
         self.renewing = asyncio.Lock()
         self.retiring: set[asyncio.Future[None]] = set()  # engines that end their last requests
         self.loaded: object = None  # the state of the folder that the library was read from

@@ -11,13 +11,12 @@ from unicodedata import normalize
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads this one on Python 3.11, too
 
+from palate.core.decision import MAX_INSTRUCTION
 from palate.core.errors import InvalidInputError
 
 LearningState = Literal["nothing", "observing", "applied"]
 
 MAX_COEFFICIENT = 20.0  # far beyond what any expert was trained for; more only breaks numbers
-MAX_INSTRUCTION = 2000  # characters
-
 MAX_USER = 200  # characters
 # printable for Python, and yet nothing is seen of them: fillers, joiners, variation selectors
 INVISIBLE = re.compile(
