@@ -92,6 +92,7 @@ def test_words_about_an_objective_are_a_belief_and_a_prompt(library: Library) ->
     decision = measured.decide("a", Known(instruction="Be brief."))
     assert decision.method == "prompted-soup"
     assert decision.coefficients["short"] > 0.0
+    assert "learned from the user's own words" in decision.reason
     assert library.format(decision.messages) == "Be brief.\n\na"
 
 

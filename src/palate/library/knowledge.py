@@ -205,7 +205,8 @@ def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " 
         return strength * reward_space_coefficients(wanted, anchors=library.anchors), reason
     if known.belief is not None:
         learned = library.soups.soup(known.belief).coefficients
-        return learned, "The coefficients were learned from the user's feedback."
+        words = "own words and any feedback" if known.instruction else "feedback"
+        return learned, f"The coefficients were learned from the user's {words}."
     raise InvalidInputError(
         "Nothing is known of the user that a soup could follow; give a preference, coefficients "
         "or feedback."
