@@ -5,6 +5,7 @@ has. Parameters are compared with the hashes of `library.json` when the library 
 """
 
 from collections.abc import Iterator
+from importlib.resources import files as resources
 from pathlib import Path
 
 import yaml
@@ -19,32 +20,6 @@ from palate.training.save import CARD
 SUFFIXES = (".json", ".jsonl", ".safetensors", ".md")
 FOLDERS = ("experts", "rewards", "policies", CONTROLLER)
 PATTERNS = ["*.json", "*.jsonl", *(f"{part}/*{end}" for part in FOLDERS for end in SUFFIXES)]
-BODY = """
-# {title}
-
-A library of {n} LoRA experts on one base model. `palate` answers each user from it as that user
-prefers: by one expert, a blend, or a mixture.
-
-```python
-import palate
-
-library = palate.Library.load("{repository}")
-print(library.generate("Why is the sky blue?", preference={{"{objective}": 1.0}}).text)
-```
-
-Base: `{base}` (SHA-256 `{fingerprint}`); another one is refused. Its own licence applies, too.
-{data}
-
-| objective | meaning |
-|---|---|
-{objectives}
-
-| expert | wants | SHA-256 of what made it |
-|---|---|---|
-{experts}
-
-Experts are trained on reward models, which err. Nothing here measures safety. Made with {versions}.
-"""
 
 
 def push_library(
@@ -101,7 +76,8 @@ def library_card(manifest: Manifest, repository: str, *, licence: str, data: str
         f"| `{record.key[:16]}` |"
         for record in manifest.experts
     ]
-    body = BODY.format(
+    template = resources("palate.library").joinpath("card.md").read_text(encoding="utf-8")
+    body = template.format(
         title=repository.rpartition("/")[2],
         repository=repository,
         n=len(manifest.experts),
@@ -113,7 +89,7 @@ def library_card(manifest: Manifest, repository: str, *, licence: str, data: str
         experts="\n".join(experts),
         versions=", ".join(f"{name} {number}" for name, number in manifest.versions.items()),
     )
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n{body}"
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{body}"
 
 
 def _wanted(direction: dict[str, float]) -> str:
