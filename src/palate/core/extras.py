@@ -2,32 +2,18 @@
 
 from palate.core.errors import MissingExtraError
 
-EXTRA_OF = {
-    "torch": "train",
-    "transformers": "train",
-    "peft": "train",
-    "trl": "train",
-    "accelerate": "train",
-    "datasets": "train",
-    "safetensors": "train",
-    "tokenizers": "train",
-    "gguf": "train",
-    "sklearn": "train",
-    "fastapi": "serve",
-    "uvicorn": "serve",
-    "httptools": "serve",
-    "opentelemetry": "serve",
-    "sqlalchemy": "serve",
-    "alembic": "serve",
-    "psycopg": "postgres",
-    "prometheus_client": "serve",
-    "openai": "serve",
-    "llguidance": "serve",
-    "matplotlib": "plots",
-    "jinja2": "plots",
-    "ray": "scale",
-    "lm_eval": "harness",
+MODULES = {
+    "train": "torch transformers peft trl accelerate datasets safetensors tokenizers gguf sklearn",
+    "serve": (
+        "fastapi uvicorn httptools opentelemetry sqlalchemy alembic prometheus_client openai "
+        "llguidance"
+    ),
+    "postgres": "psycopg",
+    "plots": "matplotlib jinja2",
+    "scale": "ray",
+    "harness": "lm_eval",
 }
+EXTRA_OF = {module: extra for extra, modules in MODULES.items() for module in modules.split()}
 
 
 def missing_extra(
