@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.sparse import csr_array, vstack
 from scipy.special import log_expit
 
-from palate.build.soup_feedback import read_feedback, shown_answers
+from palate.build.soup_feedback import Observation, Shown, read_feedback, shown_answers
 from palate.build.soup_fit import as_feedback, learner_of, shown_log_ratios
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
-from palate.engine.logprobs import Scored, row_distributions
-from palate.library.features import STATE_TOKENS, expert_rows, scored_text
 from palate.library.library import Library
+from palate.preferences.belief import Learner
 from palate.preferences.population import fit_population
 from palate.soup.basis import effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis
@@ -28,8 +26,8 @@ from palate.soup.states import States
 from palate.soup.trust import expert_kls
 from palate.training.anchors import Anchor
 from research.soup.library import training_preferences
-from research.soup.normalised import Comparisons, fit_gated
 from research.soup.pool import AnswerPool, Votes, simulate_votes
+from research.soup.stages import with_normalisers, with_value_head
 from research.world.objectives import OBJECTIVE_NAMES
 
 N_TRAINING_VOTES = 60  # of each training user
@@ -170,64 +168,29 @@ def best_single_experts(basis: StudyBasis, votes: Votes, *, n_comparisons: int) 
 def fit_stage_two(library: Library, feedback: Path) -> tuple[Belief, Belief | None]:
     """Stage 1 of one user's feedback file as `palate soup fit` makes it, and stage 2 over it.
 
-    Thumbs and ratings enter as a part of the prior. The covariance stays that of stage 1, and both
-    beliefs are over scaled features; the second is `None` where held-out comparisons are less
+    Both beliefs are over scaled features; the second is `None` where held-out comparisons are less
     likely under it, so that stage 1 is to be served.
     """
+    learner, items, observations, ratios = _read(library, feedback)
+    return learner.rebuild(items), with_normalisers(library, learner, items, observations, ratios)
+
+
+def fit_value_head(library: Library, feedback: Path) -> tuple[Belief, Belief | None]:
+    """Stage 1 of one user's feedback file, and the same corrected by a value head.
+
+    Both beliefs are over scaled features; the second is `None` where the head predicts nothing.
+    """
+    learner, items, _, _ = _read(library, feedback)
+    belief = learner.rebuild(items)
+    return belief, with_value_head(library, belief)
+
+
+def _read(
+    library: Library, feedback: Path
+) -> tuple[Learner, list[Feedback], list[Observation], dict[Shown, ndarray]]:
     basis, observations = library.basis, read_feedback(feedback)
     shown = shown_answers(observations)
     table = shown_log_ratios(library.base, library.files, shown)
-    ratios = dict(zip(shown, table, strict=True))
     features = dict(zip(shown, basis.features(table), strict=True))
     items = as_feedback(observations, features, basis=basis)
-    learner = learner_of(basis)
-    belief = learner.rebuild(items)
-    both = list(zip(items, observations, strict=True))
-    pairs = [(item, seen.first, seen.second) for item, seen in both if seen.second is not None]
-    compared = [item for item, _, _ in pairs]
-    others = [item for item, seen in both if seen.second is None]
-    answers = list(dict.fromkeys(answer for _, *pair in pairs for answer in pair))
-    place_of = {answer: place for place, answer in enumerate(answers)}
-    scored = [scored_text(library.base, answer.prompt, answer.text) for answer in answers]
-    fit = fit_gated(
-        Comparisons(
-            np.array([ratios[first] - ratios[second] for _, first, second in pairs]),
-            _visits(
-                [(place_of[first], place_of[second]) for _, first, second in pairs],
-                lengths=[len(item.answer) for item in scored],
-            ),
-            np.array([item.label for item in compared]),
-            states_along(library, scored),
-        ),
-        first=lambda used: (
-            basis.unscaled(learner.refit([*others, *(compared[place] for place in used)])).mean
-        ),
-        prior=basis.unscaled(learner.refit(others)),
-        scale=basis.beta * belief.gain,
-    )
-    second = replace(belief, mean=fit.second * basis.feature_scales) if fit.is_second else None
-    return belief, second
-
-
-def states_along(library: Library, items: Sequence[Scored]) -> States:
-    """Every state that whole answers pass through, one answer after the other.
-
-    The vocabulary is cut to the base's `STATE_TOKENS` most probable tokens and renormalised.
-    """
-    plan, cuts = expert_rows(n_experts=library.bank.n_experts), list[ndarray]()
-    for item in items:
-        rows = row_distributions(library.base, library.bank, plan=plan, item=item)
-        top = rows[0].topk(min(STATE_TOKENS, rows.shape[-1]), dim=-1).indices
-        picked = rows.double().gather(2, top.unsqueeze(0).expand(len(rows), -1, -1))
-        cuts.append(picked.log_softmax(dim=-1).cpu().numpy())
-    table = np.concatenate(cuts, axis=1)
-    return States(table[0], np.moveaxis(table[1:] - table[0], 0, -1))
-
-
-def _visits(pairs: Sequence[tuple[int, int]], *, lengths: Sequence[int]) -> csr_array:
-    """How often each pair's first answer passes a state minus the second; no two share a state."""
-    answer_of = np.repeat(np.arange(len(lengths)), lengths)  # [states]
-    rows = [
-        np.where(answer_of == first, 1.0, 0.0) - (answer_of == second) for first, second in pairs
-    ]
-    return csr_array(vstack([csr_array(row[None]) for row in rows]))
+    return learner_of(basis), items, observations, dict(zip(shown, table, strict=True))
