@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,6 @@ from palate.core.plan import coefficients_from_mapping
 from palate.core.seeds import generator_for
 from palate.core.simplex import vector_from_mapping
 from palate.core.types import Belief
-from palate.library.folder import LibraryFolder
 from palate.soup.plans import reward_space_coefficients
 
 if TYPE_CHECKING:
@@ -26,24 +25,6 @@ class KnownOf(Protocol):
 
     def known(self, user: str) -> Known:
         """All that is known of a user."""
-        ...
-
-
-@runtime_checkable
-class NeedsPart(Protocol):
-    """A method that not every library can serve."""
-
-    def can_serve(self, library: "Library") -> bool:
-        """Whether the library has the part that the method needs."""
-        ...
-
-
-@runtime_checkable
-class HasPart(Protocol):
-    """A method with a part of the library's folder that only it reads."""
-
-    def part_key(self, files: LibraryFolder) -> str:
-        """Hash of the part; empty if there is none."""
         ...
 
 
@@ -259,14 +240,14 @@ def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
 
 def can_serve(library: "Library", method: str) -> bool:
     """Whether the library has the part that the method of this name needs, if it needs any."""
-    own = library.methods.get(method)
-    return not isinstance(own, NeedsPart) or own.can_serve(library)
+    asked = getattr(library.methods.get(method), "can_serve", None)
+    return asked is None or bool(asked(library))
 
 
 def part_key(library: "Library", method: str) -> str:
     """Hash of the part of the library that only this method reads; empty if there is none."""
-    own = library.methods.get(method)
-    return own.part_key(library.files) if isinstance(own, HasPart) else ""
+    asked = getattr(library.methods.get(method), "part_key", None)
+    return "" if asked is None else str(asked(library.files))
 
 
 def predicted(library: "Library", decision: Decision, known: Known) -> Decision:
