@@ -106,6 +106,37 @@ def load_transformer(name: str | Path, *, device: str = "cpu") -> TransformerMod
     return TransformerModel(model.to(torch.device(device)), tokenizer)
 
 
+@dataclass(frozen=True, eq=False)
+class FinishedModel(TransformerModel):
+    """A finished reward model, by folder or hub id, as a reward function: its output is the score.
+
+    Texts are put together as above, and get no end token; a model that was trained on text pairs or
+    on another layout ranks worse than its card says. A library stores the name and a hash of what
+    it stands for, not the parameters.
+    """
+
+    adds_end: bool = False
+    name: str = ""  # folder or hub id
+
+    @classmethod
+    def load(cls, name: str) -> "FinishedModel":
+        """The reward model of that name; raises as `load_transformer`."""
+        loaded = load_transformer(name)
+        return cls(loaded.model, loaded.tokenizer, name=name)
+
+    @property
+    def source(self) -> dict[str, object]:
+        """As a run file names it."""
+        return {"model": self.name}
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], **columns: object
+    ) -> list[float]:
+        """The scores, one for each completion; higher is better."""
+        del columns
+        return self.raw(prompts, completions).tolist()
+
+
 def load_trunk(name: str, *, revision: str | None = None) -> tuple[Any, Tokenizer]:
     """A model with a reward head, new where the checkpoint has none, and its tokenizer.
 

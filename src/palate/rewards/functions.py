@@ -252,7 +252,7 @@ def function_from(source: Mapping[str, Any]) -> SourcedFunction:
         FormatError: what is there is no sequence classifier with one output.
     """
     if "model" in source:
-        from palate.rewards.finished import FinishedModel  # torch takes seconds to import
+        from palate.rewards.classifier import FinishedModel  # torch takes seconds to import
 
         return FinishedModel.load(str(source["model"]))
     from palate.rewards.judge import Grader  # needs openai
