@@ -1,4 +1,4 @@
-"""The application: routes, errors, the page."""
+"""The application: routes, also `/health`, `/ready` and `/metrics`, errors, the page."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,25 +8,57 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import generate_latest
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from palate.core.errors import PalateError
-from palate.serve import chat, completions, experts, feedback, health, library, questions, users
+from palate.core.errors import PalateError, ProviderError
+from palate.serve import feedback, library, questions, renew, respond, users
+from palate.serve.auth import OPEN, require_admin
 from palate.serve.errors import ApiError, from_http, from_palate, from_validation, render
 from palate.serve.middleware import Middleware
-from palate.serve.renew import watch
-from palate.serve.state import Served
+from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire.palate import ErrorOut
 
 ANSWER_HEADERS = ("X-Palate-Method", "X-Palate-Learning", "X-Palate-Certified-Loss")
 WEB = Path(__file__).parent / "web"
+operation = APIRouter(tags=["operation"])  # for operators
+
+
+@operation.get("/health")
+async def health() -> dict[str, str]:
+    """The process is alive."""
+    return {"status": "alive"}
+
+
+@operation.get("/ready")
+async def ready(served: Parts) -> dict[str, str]:
+    """Requests will be answered: the engine runs, the database answers, the server goes on."""
+    if served.is_draining or not served.worker.is_alive:
+        raise ApiError(503, "The server stops.", code="draining", retry_seconds=5.0)
+    await served.require_writable()
+    try:
+        await run_in_threadpool(served.engine.require_ready)
+    except ProviderError as error:
+        raise ApiError(503, str(error), code="engine_unavailable", retry_seconds=5.0) from error
+    return {"status": "ready"}
+
+
+@operation.get("/metrics", response_class=PlainTextResponse)
+async def metrics(served: Parts, caller: KnownCaller) -> PlainTextResponse:
+    """For Prometheus: the whole server without keys or to operators, else an admin's own tenant."""
+    if caller.role != "operator":
+        require_admin(caller)
+    is_whole = caller is OPEN or caller.role == "operator"
+    series = served.metrics_of(None if is_whole else caller.tenant)[-1]
+    text = generate_latest(series.registry)
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def make_app(served: Served) -> FastAPI:
@@ -35,7 +67,7 @@ def make_app(served: Served) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         served.worker.start()
-        watching = partial(watch, served)
+        watching = partial(renew.watch, served)
         chores = (served.tidy, served.watch_keys, watching)
         chores = [asyncio.ensure_future(chore()) for chore in chores]
         yield
@@ -61,8 +93,9 @@ def make_app(served: Served) -> FastAPI:
         },
     )
     app.state.served = served
-    for part in (chat, completions, library, experts, users, feedback, questions, health):
+    for part in (respond, library, renew, users, feedback, questions):
         app.include_router(part.router)
+    app.include_router(operation)
     app.router.default = StaticFiles(directory=WEB, html=True)  # after all addresses of the API
     _handle_errors(app)
     app.add_middleware(Middleware, served=served)

@@ -1,4 +1,4 @@
-"""One response to a request for answers: whole, or as server-sent events.
+"""`POST /v1/chat/completions` and the older `/v1/completions`: whole, or as server-sent events.
 
 A stream sends chunks as they come, an error in place of the rest, and `[DONE]` at the end. When
 the client disconnects, its answers are aborted.
@@ -7,8 +7,9 @@ the client disconnects, its answers are aborted.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from fastapi import APIRouter
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -17,46 +18,40 @@ from palate.core.errors import PalateError
 from palate.engine.request import RunningRequest
 from palate.serve.answers import Answering, begin, finish, headers_of, palate_out, usage_of
 from palate.serve.errors import ApiError, body, disconnected, from_palate
+from palate.serve.forms import ChatForm, Json, TextForm
 from palate.serve.logs import LOGGER
-from palate.serve.state import Served
+from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.tokens import Sampled, tokens
-from palate.serve.wire.chat import ChatIn, CompletionIn
+from palate.serve.wire.chat import ChatIn, ChatOut, CompletionIn, CompletionOut
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 OBJECTS = {  # of a whole response, and of a chunk
     "chatcmpl": ("chat.completion", "chat.completion.chunk"),
     "cmpl": ("text_completion", "text_completion"),
 }
-Json = dict[str, Any]
 STREAM: dict[int | str, Json] = {200: {"content": {"text/event-stream": {}}}}
 Result = TypeVar("Result")
+Form = ChatForm | TextForm
+
+router = APIRouter(tags=["answers"])
 
 
-class Form(Protocol):
-    """How an endpoint writes the parts of its answers; parts of a choice are dictionaries."""
+@router.post("/v1/chat/completions", name="create", response_model=ChatOut, responses=STREAM)
+async def create_chat(
+    body: ChatIn, request: Request, response: Response, served: Parts, caller: KnownCaller
+) -> Any:
+    """Answer a conversation; with `stream`, as server-sent events."""
+    form = ChatForm(body, served.library.base)
+    return await respond(served, caller.tenant, form, request, response)
 
-    @property
-    def request(self) -> ChatIn | CompletionIn:
-        """The request's body."""
-        ...
 
-    @property
-    def prefix(self) -> str:
-        """Prefix of the response's identifier: a key of `OBJECTS`."""
-        ...
-
-    @property
-    def openings(self) -> list[Json]:
-        """What the first chunks hold, one for each choice from the first on."""
-        ...
-
-    def text(self, text: str | None, *, index: int, is_whole: bool = False) -> Json:
-        """All of an answer's text, or the next piece; `None` is the end."""
-        ...
-
-    def log_probs(self, index: int, running: RunningRequest, places: range) -> Json | None:
-        """Log-probabilities of these tokens of an answer, if they are wanted."""
-        ...
+@router.post("/v1/completions", name="create", response_model=CompletionOut, responses=STREAM)
+async def create_text(
+    body: CompletionIn, request: Request, response: Response, served: Parts, caller: KnownCaller
+) -> Any:
+    """Continue a text; with `stream`, as server-sent events."""
+    form = TextForm(body, served.library.base)
+    return await respond(served, caller.tenant, form, request, response)
 
 
 async def respond(
