@@ -49,12 +49,12 @@ def demo(
     if is_json:
         typer.echo(dump_json(read_json(out / "report.json")))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     _print_answers(console, report)
     _print_parts(console, report)
     for line in report.left_out:
-        console.print(f"Left out. {line}", style="dim", markup=False)
-    console.print(f"\n{report.seconds:.0f} s. Report: {out / 'report.html'}", markup=False)
+        console.print(f"Left out. {line}", style="dim")
+    console.print(f"\n{report.seconds:.0f} s. Report: {out / 'report.html'}")
 
 
 def _print_parts(console: Console, report: "DemoReport") -> None:
@@ -63,7 +63,7 @@ def _print_parts(console: Console, report: "DemoReport") -> None:
         _print_gains(console, report.gains, seed=seed)
     if portfolio is not None:
         _head(console, "Few policies, with a certificate")
-        console.print(f"{', '.join(portfolio.members)}. {portfolio.sentence}", markup=False)
+        console.print(f"{', '.join(portfolio.members)}. {portfolio.sentence}")
     if report.learned is not None:
         _print_learned(console, report.learned, seed=seed)
     if tokens is not None:
@@ -71,13 +71,13 @@ def _print_parts(console: Console, report: "DemoReport") -> None:
         _head(console, f"Who wrote the answer to {tokens.user.name} ({tokens.method})")
         named = ", ".join(f"{name} {share:.0%}" for name, share in shares)
         n = len(tokens.explanation.tokens)
-        console.print(f"{named} of n = {n} tokens, seed {seed}.", markup=False)
+        console.print(f"{named} of n = {n} tokens, seed {seed}.")
     if report.rule is not None:
         _print_rule(console, report.rule, seed=seed)
 
 
 def _head(console: Console, title: str) -> None:
-    console.print(Text(f"\n{title}", style="bold"))
+    console.print(f"\n{title}", style="bold")
 
 
 def _print_answers(console: Console, report: "DemoReport") -> None:
@@ -116,7 +116,6 @@ def _print_gains(console: Console, gains: "Gains", *, seed: int) -> None:
         f"{apart}; 95 % over prompts, seed {seed}. Built: over the base, when the library was "
         f"built, n = {gains.n_calibration} prompts (methods.json).",
         style="dim",
-        markup=False,
     )
 
 
@@ -136,7 +135,6 @@ def _print_learned(console: Console, learned: "LearnedStory", *, seed: int) -> N
         f"prompts; {learned.n_agreeing} of {learned.n_comparisons} verdicts follow the user's "
         f"utility, seed {seed}.",
         style="dim",
-        markup=False,
     )
 
 
@@ -148,5 +146,4 @@ def _print_rule(console: Console, rule: "RuleStory", *, seed: int) -> None:
         f"Reward {rule.before.estimate:.2f} by the base, {rule.after.estimate:.2f} by the expert: "
         f"{interval_text(rule.gain)}, n = {rule.gain.n} held-out prompts, solved from "
         f"{rule.n_rollouts} answers, seed {seed}. Adapter: {rule.folder}",
-        markup=False,
     )
