@@ -1,0 +1,312 @@
+"""The work: what is missing is answered, judged and appended; a cell is never computed twice.
+
+A job is one entrant's answers to one user with one seed, on one library. Jobs are done in this
+process or shared by several, which open the library for themselves; one place writes the rows.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palate import Decision, Known, Output
+from palate.core.files import hash_value
+from palate.core.progress import progress_of
+from palate.core.seeds import derive_seed
+from research.board.facts import capability_facts, cost_facts
+from research.board.judges import Judgment
+from research.board.library import outputs_of
+from research.board.loras import CONDITIONED, EVERYBODY
+from research.board.methods import Entrant, Posed, entrants
+from research.board.parts import Parts
+from research.board.prompts import Case, sampling_of
+from research.board.rows import FACTS, ROWS, Fact, Row, append, load
+from research.board.settings import BoardSettings
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One entrant's answers to one user."""
+
+    method: str
+    library: int
+    user: str
+    seed: int
+
+
+@dataclass(eq=False)
+class Board:
+    """Settings, folder and the rows that are there."""
+
+    settings: BoardSettings
+    out: Path
+    rows: list[Row] = field(default_factory=list[Row])
+    facts: list[Fact] = field(default_factory=list[Fact])
+
+    def __post_init__(self) -> None:
+        """Read the rows of the folder."""
+        self.rows = load(self.out / ROWS, Row)
+        self.facts = load(self.out / FACTS, Fact)
+        self._keys = {row.key for row in self.rows} | {fact.key for fact in self.facts}
+        self._parts: dict[int, Parts] = {}
+
+    def parts(self, number: int) -> Parts:
+        """The parts of one library, opened once."""
+        if number not in self._parts:
+            self._parts[number] = Parts(self.settings, self.out, number)
+        return self._parts[number]
+
+    def has(self, key: tuple[str | int, ...]) -> bool:
+        """Whether a row or fact of this key is there."""
+        return key in self._keys
+
+    def add(self, rows: Sequence[Row | Fact]) -> None:
+        """Write what is not there yet."""
+        fresh = [row for row in rows if row.key not in self._keys]
+        self._keys |= {row.key for row in fresh}
+        answers = [row for row in fresh if isinstance(row, Row)]
+        measured = [row for row in fresh if isinstance(row, Fact)]
+        self.rows += answers
+        self.facts += measured
+        for name, part in ((ROWS, answers), (FACTS, measured)):
+            if part:
+                append(self.out / name, part)
+
+
+def listed(board: Board) -> list[Entrant]:
+    """The entrants of the settings that the first library can serve, base first."""
+    library = board.parts(0).library
+    names = board.settings.methods
+    every = entrants()
+    wanted = [every[name] for name in names] if names else list(every.values())
+    most = board.settings.most_comparisons
+    return [one for one in wanted if one.n_comparisons <= most and one.needs(library)]
+
+
+def libraries_of(board: Board, entrant: Entrant) -> range:
+    """Places of the libraries that the entrant is measured on."""
+    return range(len(board.settings.libraries) if entrant.is_trained else 1)
+
+
+def users_of(board: Board, entrant: Entrant, number: int) -> list[str]:
+    """Names of the users that the entrant answers."""
+    names = [user.name for user in board.parts(number).users]
+    has_own = entrant.adapters and entrant.adapters not in (EVERYBODY, CONDITIONED)
+    return names[: board.settings.n_lora_users] if has_own else names
+
+
+def missing_jobs(board: Board, some: Sequence[Entrant]) -> list[Job]:
+    """What is to be done, one library after the other."""
+    jobs: list[Job] = []
+    for number in range(len(board.settings.libraries)):
+        for entrant in some:
+            if number not in libraries_of(board, entrant):
+                continue
+            jobs += [
+                Job(entrant.name, number, user, seed)
+                for user in users_of(board, entrant, number)
+                for seed in board.settings.seeds
+                if _missing_cases(board, Job(entrant.name, number, user, seed))
+            ]
+    return jobs
+
+
+def _missing_cases(board: Board, job: Job) -> list[Case]:
+    return [
+        case
+        for case in board.parts(job.library).cases(job.method)
+        if not board.has((job.method, job.library, job.user, case.prompt.key, case.turns, job.seed))
+    ]
+
+
+def prepare(board: Board, some: Sequence[Entrant]) -> None:
+    """Make what jobs read: earlier turns, comparisons, learned users, adapters, their facts."""
+    for number in range(len(board.settings.libraries)):
+        parts = board.parts(number)
+        of_library = [one for one in some if number in libraries_of(board, one)]
+        if any(case.turns for one in of_library for case in parts.cases(one.name)):
+            longest = max(parts.cases(of_library[0].name), key=lambda case: case.turns)
+            parts.messages(longest)
+        counts = sorted({o.n_comparisons for o in of_library if o.name.startswith("soup@")})
+        if any(counts):
+            parts.learn(counts)
+        for name in dict.fromkeys(one.adapters for one in of_library if one.adapters):
+            adapters = parts.adapters(name)
+            board.add([Fact("adapter_seconds", name, number, "", adapters.seconds_each, "s")])
+
+
+def run_jobs(board: Board, jobs: Sequence[Job], *, n_workers: int = 1) -> None:
+    """Answer and judge, and append the rows."""
+    with progress_of("answers, jobs") as report:
+        for done, rows in enumerate(_results(board, jobs, n_workers), start=1):
+            board.add(rows)
+            report(done, len(jobs))
+
+
+def _results(board: Board, jobs: Sequence[Job], n_workers: int) -> Iterator[list[Row]]:
+    if n_workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            yield answer(board, job)
+        return
+    initargs = (board.settings, board.out)
+    with ProcessPoolExecutor(
+        n_workers, mp_context=get_context("spawn"), initializer=_begin, initargs=initargs
+    ) as pool:
+        futures = [pool.submit(_do, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_BOARDS: list[Board] = []  # one, where this process is one of several
+
+
+def _begin(settings: BoardSettings, out: Path) -> None:
+    os.environ["TTY_COMPATIBLE"] = "0"  # plain lines of progress: several bars would overwrite
+    torch.set_num_threads(1)
+    _BOARDS[:] = [Board(settings, out)]
+
+
+def _do(job: Job) -> list[Row]:
+    (board,) = _BOARDS
+    rows = answer(board, job)
+    board.rows += rows  # in memory: equal answers are not made twice in this process either
+    return rows
+
+
+def answer(board: Board, job: Job) -> list[Row]:
+    """The missing rows of a job, judged."""
+    parts = board.parts(job.library)
+    user = parts.user(job.user)
+    cases = _missing_cases(board, job)
+    if not cases:
+        return []
+    posed = entrants()[job.method].pose(parts, user)
+    known = Known(**posed.known)
+    conversations = [parts.messages(case) for case in cases]
+    decisions = [
+        posed.library.decide(one, known, method=posed.method, n_candidates=posed.n_candidates)
+        for one in conversations
+    ]
+    seed = derive_seed(job.seed, "board", user.name)
+    keys = [_answer_key(board, posed, decision, seed) for decision in decisions]
+    texts = _texts(board, posed, dict(zip(keys, conversations, strict=True)), seed)
+    judged = parts.judges.judge(
+        [case.prompt.text for case in cases], [texts[key]["text"] for key in keys]
+    )
+    return [
+        _row(job, user.shape, case, posed, decision, judgment, answer=key, **texts[key])
+        for case, decision, key, judgment in zip(cases, decisions, keys, judged, strict=True)
+    ]
+
+
+def _answer_key(board: Board, posed: Posed, decision: Decision, seed: int) -> str:
+    """Hash of everything that determines a text."""
+    library, is_ranked = posed.library, decision.n_candidates > 1
+    experts = [record.key for record in library.manifest.experts]
+    facts: dict[str, Any] = {
+        "base": library.manifest.base.fingerprint,
+        "experts": experts,
+        "plan": decision.plan.to_json(),
+        "read": library.format(decision.messages),
+        "sampling": vars(sampling_of(library, board.settings)),
+        "seed": seed,
+        "n": decision.n_candidates,
+        "ranking": [dict(decision.ranking), dict(decision.learned_ranking)] if is_ranked else None,
+    }
+    return hash_value(facts)[:16]
+
+
+def _texts(
+    board: Board, posed: Posed, asked: Mapping[str, list[dict[str, str]]], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Each different answer once: its text, length and log-probability by its hash."""
+    texts: dict[str, dict[str, Any]] = {
+        row.answer: {"text": row.text, "n_tokens": row.n_tokens, "log_prob": row.log_prob}
+        for row in board.rows
+        if row.answer in asked
+    }
+    fresh = {key: one for key, one in asked.items() if key not in texts}
+    outputs: list[Output] = outputs_of(
+        posed.library,
+        list(fresh.values()),
+        method=posed.method,
+        n_candidates=posed.n_candidates,
+        sampling=sampling_of(posed.library, board.settings),
+        seed=seed,
+        **posed.known,
+    )
+    for key, output in zip(fresh, outputs, strict=True):
+        texts[key] = {
+            "text": output.text.strip(),
+            "n_tokens": len(output.completion.tokens),
+            "log_prob": round(float(sum(output.completion.log_probs)), 4),
+        }
+    return texts
+
+
+def _row(
+    job: Job,
+    shape: str,
+    case: Case,
+    posed: Posed,
+    decision: Decision,
+    judgment: Judgment,
+    **text: Any,
+) -> Row:
+    tokenizer = posed.library.base.tokenizer
+    read = posed.library.format(decision.messages)
+    return Row(
+        method=job.method,
+        library=job.library,
+        user=job.user,
+        shape=shape,
+        prompt=case.prompt.key,
+        turns=case.turns,
+        seed=job.seed,
+        n_prompt_tokens=len(tokenizer(read, add_special_tokens=False)["input_ids"]),
+        n_passes=decision.n_passes,
+        n_candidates=decision.n_candidates,
+        taken=decision.method,
+        reason=decision.reason,
+        coefficients={name: round(value, 6) for name, value in decision.coefficients.items()},
+        **text,
+        **vars(judgment),
+    )
+
+
+def measure_facts(board: Board, some: Sequence[Entrant]) -> None:
+    """Bytes, seconds, prompt tokens and what is kept of the base's capability, once each."""
+    with progress_of("facts, methods") as report:
+        for done, entrant in enumerate(some, start=1):
+            for number in libraries_of(board, entrant):
+                parts = board.parts(number)
+                names = users_of(board, entrant, number)
+                board.add(cost_facts(parts, entrant, names, has=board.has))
+                few = names[: board.settings.n_capability_users]
+                board.add(capability_facts(parts, entrant, few, has=board.has))
+            report(done, len(some))
+
+
+def run_board(board: Board, some: Sequence[Entrant], *, n_workers: int = 1) -> None:
+    """All rows and facts of these entrants, made where they are missing."""
+    prepare(board, some)
+    jobs = sorted(missing_jobs(board, some), key=partial(_build_of, entrants()))
+    run_jobs(board, jobs, n_workers=n_workers)
+    measure_facts(board, some)
+
+
+def _build_of(known: Mapping[str, Entrant], job: Job) -> tuple[int, str]:
+    """Jobs of one library of adapters stand together, so it is opened once."""
+    return (job.library, known[job.method].adapters)
