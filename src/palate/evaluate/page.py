@@ -1,11 +1,9 @@
 """The report as Markdown, and as one HTML file: no script, font or picture from elsewhere."""
 
-from pathlib import Path
-
 import numpy as np
 
 from palate.core.templates import render_template
-from palate.evaluate.advice import advice
+from palate.evaluate.advice import TEMPLATES, advice
 from palate.evaluate.catalogue import entry_of, parse_name
 from palate.evaluate.compare import change_text, is_choice, range_text, signed_text
 from palate.evaluate.plots.charts import (
@@ -20,8 +18,6 @@ from palate.evaluate.plots.charts import (
     token_heat,
 )
 from palate.evaluate.report import Report
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_markdown(report: Report) -> str:
