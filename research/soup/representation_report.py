@@ -15,7 +15,7 @@ def as_markdown(facts: Mapping[str, Any]) -> str:
         "# One representation for all experts",
         "",
         f"`python -m research.soup.representation {facts['library']}{where} --n-prompts "
-        f"{facts['n_prompts']}`, seed {facts['seed']}, {facts['seconds']} s on one busy core. "
+        f"{facts['n_prompts']}`, seed {facts['seed']}, {facts['cpu_seconds']} s of one core. "
         "Spectral Souping, arXiv 2605.20408, claims that log-ratios of preference-tuned policies "
         "are linear in one representation. Each expert in turn is new; a ridge regression or "
         f"least squares is fitted to its tilts at {n['fit'][1]:,} states of the base's answers to "
@@ -26,6 +26,8 @@ def as_markdown(facts: Mapping[str, Any]) -> str:
         "held-out prompts.",
         "",
         _kind(facts),
+        "",
+        _short(shares["tokens"]),
         "",
         "## Share of a new expert's variance, per cent",
         "",
@@ -67,6 +69,20 @@ def _kind(facts: Mapping[str, Any]) -> str:
         "These experts adapt layers below the unembedding, so nothing makes them linear in psi. "
         "`tangent` is not fitted: it is the first-order change along the expert's own adapter, and "
         "says how far the expert is from being small."
+    )
+
+
+def _short(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    means = {
+        title: f"{100 * float(np.mean([share['estimate'] for share in shares])):.0f} %"
+        for title, shares in rows.items()
+    }
+    basis = [title for title in means if title.startswith("basis")][-1]
+    return (
+        f"In the mean over experts psi explains {means['psi']} of a new expert, one number for "
+        f"each token, whatever came before it, {means['tokens alone']}, the {basis.split(', ')[1]} "
+        f"basis of all others {means[basis]}. What psi adds to one number a token is what the "
+        "representation of the context is worth."
     )
 
 
