@@ -10,6 +10,7 @@ Source: Ouyang et al. 2022, "Training Language Models to Follow Instructions", e
 import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -54,9 +55,8 @@ def fit_transformer(
             args=RewardConfig(output_dir=scratch, **_arguments(settings, seed=seed)),
             train_dataset=Dataset.from_dict(rows),
             processing_class=tokenizer,
-            callbacks=[_Steps(on_step)],
         )
-        trainer.remove_callback(PrinterCallback)  # TRL's report goes to the log, not to our output
+        report_steps(trainer, on_step)
         trainer.train()
     model.eval().requires_grad_(requires_grad=False)
     for name, parameter in model.named_parameters():
@@ -86,16 +86,22 @@ def _arguments(settings: TransformerSettings, *, seed: int) -> dict[str, Any]:
     }
 
 
+@dataclass(eq=False)
 class _Steps(TrainerCallback):
     """Reports every step; transformers asks for a subclass here."""
 
-    def __init__(self, on_step: Callable[[int, int], None] | None) -> None:
-        self._on_step = on_step
+    on_step: Callable[[int, int], None]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         del args, control, kwargs
-        if self._on_step is not None:
-            self._on_step(state.global_step, state.max_steps)
+        self.on_step(state.global_step, state.max_steps)
+
+
+def report_steps(trainer: Any, on_step: Callable[[int, int], None] | None) -> None:
+    """Let one of TRL's trainers tell `on_step` its steps; its own report goes to the log only."""
+    trainer.remove_callback(PrinterCallback)
+    if on_step is not None:
+        trainer.add_callback(_Steps(on_step))
 
 
 @contextmanager

@@ -9,7 +9,6 @@ Deviations from TRL's defaults:
     2. No telemetry is sent.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -68,8 +67,7 @@ def train_grpo(
         )
     as_written = {format_messages(base, messages_of(prompt)): prompt for prompt in data.prompts}
     arguments = trainer_arguments(base, job, tracking)
-    with tracking.output() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
+    with tracking.output() as folder:
         model: Any = deepcopy(base.model)
         trainer = QuietGRPOTrainer(
             model=model,

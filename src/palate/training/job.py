@@ -1,5 +1,6 @@
 """What determines an expert: the anchor, the adapter's shape, the training settings, the data."""
 
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,12 +102,10 @@ class Tracking:
 
     @contextmanager
     def output(self) -> Generator[str]:
-        """The trainer's output folder."""
-        if self.folder is not None:
-            yield str(self.folder)
-            return
-        with TemporaryDirectory() as folder:
-            yield folder
+        """The trainer's output folder; warnings are off, which are notes of libraries' own."""
+        with warnings.catch_warnings(), TemporaryDirectory() as scratch:
+            warnings.simplefilter("ignore")  # on their own deprecated settings
+            yield scratch if self.folder is None else str(self.folder)
 
 
 UNTRACKED = Tracking()

@@ -23,7 +23,6 @@ Deviations from the papers and from TRL:
 
 import json
 import os
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,11 +36,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
 from palate.core.errors import InvalidInputError
+from palate.rewards.transformer import report_steps
 
 _STATES = "checkpoint-*/trainer_state.json"
 OnStep = Callable[[int, int], None]  # (optimizer steps done, of all)
@@ -145,18 +144,6 @@ class PairCollator(DataCollatorForPreference):
         return {**super().torch_call(examples), "reward_gaps": gaps}
 
 
-class StepReport(TrainerCallback):
-    """Reports the progress of training."""
-
-    def __init__(self, on_step: OnStep) -> None:
-        """Report to this function."""
-        self._on_step = on_step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_named: Any) -> None:  # noqa: ARG002  the library's signature
-        """Called by the trainer after every optimizer step."""
-        self._on_step(state.global_step, state.max_steps)
-
-
 def completion_log_probs(
     model: Any,
     *,
@@ -214,12 +201,8 @@ def whole_parameters(model: Any) -> dict[str, Tensor] | None:
 
 def trained_adapter(trainer: Any, *, on_step: OnStep | None) -> PeftModel:
     """The trainer's model after training, in evaluation mode; goes on from its last checkpoint."""
-    trainer.remove_callback(PrinterCallback)
-    if on_step is not None:
-        trainer.add_callback(StepReport(on_step))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
-        trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
+    report_steps(trainer, on_step)
+    trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
     trainer.model.eval()
     return trainer.model
 

@@ -24,7 +24,6 @@ Deviations:
 
 import os
 import random
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -269,8 +268,7 @@ def _train_pairs(
         batch=pass_pairs(settings),
         generator=generator_for(job.seed, "order"),
     )
-    with tracking.output() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the libraries' notes on their own deprecated settings
+    with tracking.output() as folder:
         trainer = PairTrainer(
             model=deepcopy(base.model),
             args=DPOConfig(
