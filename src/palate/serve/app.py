@@ -1,13 +1,18 @@
-"""The application: routes, also `/health`, `/ready` and `/metrics`, errors, the page."""
+"""The application: routes, also `/health`, `/ready` and `/metrics`, errors, the page; and uvicorn.
+
+The server drains: after a signal, running answers may end.
+"""
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import generate_latest
@@ -21,7 +26,9 @@ from starlette.staticfiles import StaticFiles
 from palate.core.errors import PalateError, ProviderError
 from palate.serve import feedback, library, questions, renew, respond, users
 from palate.serve.auth import OPEN, require_admin
+from palate.serve.connections import BoundedProtocol
 from palate.serve.errors import ApiError, from_http, from_palate, from_validation, render
+from palate.serve.logs import LOGGER, set_up_logs
 from palate.serve.middleware import Middleware
 from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire.palate import ErrorOut
@@ -122,3 +129,49 @@ def _handle_errors(app: FastAPI) -> None:
 
     for kind in (ApiError, PalateError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, handle)
+
+
+class _Draining(uvicorn.Server):
+    """Lets the application know when it shall stop."""
+
+    served: Served
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        if not self.served.is_draining:
+            LOGGER.info("draining")
+        self.served.is_draining = True
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+
+def serve(served: Served, *, host: str, port: int) -> None:
+    """Listen until SIGTERM or SIGINT; running answers may end first."""
+    set_up_logs(served.settings.log_level)
+    settings = served.settings
+    with suppress(ImportError):  # on Windows
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is an open file
+    protocol: Any = partial(BoundedProtocol, settings)
+    keys = "every request needs a key" if served.has_keys else "no key is needed"
+    LOGGER.info("starting: %s, %s requests a minute each", keys, served.limit.per_minute)
+    config = uvicorn.Config(
+        make_app(served),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_keep_alive=30,
+        http=protocol,
+        ws="none",
+    )
+    server = _Draining(config)
+    server.served = served
+    gc.collect()
+    gc.freeze()  # model and libraries stay: going through them again stops every answer for 0.3 s
+    try:
+        server.run()
+    finally:
+        served.database.close()

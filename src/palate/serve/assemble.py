@@ -16,10 +16,10 @@ from palate.library.opening import ServeOptions
 from palate.library.store import library_places
 
 try:
+    from palate.serve.app import serve
     from palate.serve.auth import require_safe_host
     from palate.serve.believed import Believer
     from palate.serve.renew import fingerprint_of, require_parts
-    from palate.serve.run import serve
     from palate.serve.settings import ServeSettings
     from palate.serve.state import PROBE_SECONDS, Served
     from palate.store.database import connect, open_database
