@@ -99,7 +99,7 @@ class Calibration:
             )
             texts += [output.text for output in outputs]
             on_answers(len(outputs))
-        scores = np.clip(self.judges.score(prompts, texts), 0.0, 1.0)
+        scores = self.judges.score(prompts, texts)
         by_key = dict(zip(first, np.split(scores, len(first)), strict=True))
         return [by_key[key] for key in keys]
 

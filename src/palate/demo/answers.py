@@ -107,12 +107,6 @@ class Judge:
     rewards: RewardVector
     self_judged: tuple[str, ...]  # objectives that have only the reward of training
 
-    def score(
-        self, prompts: Sequence[str], texts: Sequence[str]
-    ) -> Float[ndarray, "texts objectives"]:
-        """`[texts, objectives]` in [0, 1]."""
-        return np.clip(self.rewards.score(prompts, texts), 0.0, 1.0)
-
     def shares(self, user: DemoUser) -> Float[ndarray, " objectives"]:
         """`[objectives]`: the user's preference."""
         return vector_from_mapping(user.preference, objectives=self.rewards.objectives)
@@ -128,7 +122,9 @@ def gains_story(
 ) -> Gains:
     """Gains of `auto` over the base and over the system prompt, per user and together."""
     prompts = list(dict.fromkeys(prompt for *_, prompt in outputs))
-    scores = judge.score([place[2] for place in outputs], [one.text for one in outputs.values()])
+    scores = judge.rewards.score(
+        [place[2] for place in outputs], [one.text for one in outputs.values()]
+    )
     rewards = dict(zip(outputs, scores, strict=True))
     has_words = all((PROMPT, user.name, prompts[0]) in outputs for user in users)
     rivals = (BASE, PROMPT) if has_words else (BASE,)
@@ -204,7 +200,7 @@ def learned_story(
     )
     shown, *held_out = bases
     rewards = [
-        judge.score(held_out, [one.text for one in answers])
+        judge.rewards.score(held_out, [one.text for one in answers])
         for answers in (outputs[1:], [bases[prompt] for prompt in held_out])
     ]
     gaps = (rewards[0] - rewards[1]) @ judge.shares(user)
@@ -254,7 +250,7 @@ def _verdicts(
             )
             first, second = np.array(pairs).T
             differences = np.array(features)[first] - np.array(features)[second]
-            utilities = judge.score([prompt] * size, texts) @ judge.shares(user)
+            utilities = judge.rewards.score([prompt] * size, texts) @ judge.shares(user)
             belief = learner.rebuild(verdicts)
             best = select_informative(belief, differences, gain=belief.gain)
             margin = utilities[first[best]] - utilities[second[best]]

@@ -127,9 +127,7 @@ def judge_for(settings: JudgeSettings, library: Library) -> SuiteJudge:
 
 def _by_rewards(rewards: RewardVector) -> FunctionJudge:
     """Reward models that taught nobody, in the order of the objectives."""
-    return FunctionJudge(
-        lambda *texts: np.clip(rewards.score(*texts), 0.0, 1.0), len(rewards.rewards)
-    )
+    return FunctionJudge(rewards.score, len(rewards.rewards))
 
 
 def held_back_notes(library: Library) -> list[str]:
