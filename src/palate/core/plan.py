@@ -210,46 +210,31 @@ def coefficients_from_mapping(
 
 def _require_pool(pool: Pool) -> None:
     values, total = list(pool.coefficients), math.fsum(pool.coefficients)
+    is_single, is_linear = pool.kind == "single", pool.kind == "linear"
     is_controlled = pool.controller is not None
-    is_fixed = pool.kind != "single" and not is_controlled
-    rules = (
-        (
-            all(math.isfinite(value) for value in values),
-            f"The pool coefficients {values} hold a value that is not finite.",
+    is_off = not (is_single or is_controlled) and abs(total - 1.0) > SUM_TOLERANCE
+    has_control = pool.context is not None or bool(pool.strengths)
+    rules = {
+        f"The pool coefficients {values} hold a value that is not finite.": not all(
+            math.isfinite(value) for value in values
         ),
-        (
-            pool.kind != "single" or not values,
-            "The pool 'single' takes no coefficients; leave them out.",
+        "The pool 'single' takes no coefficients; leave them out.": is_single and bool(values),
+        "A controller belongs to a 'linear' or 'log_linear' pool without fixed coefficients; "
+        "give one or the other.": is_controlled and (is_single or bool(values)),
+        f"The {pool.kind} pool coefficients {values} sum to {total:.6g}, not 1.": is_off,
+        f"The linear pool coefficients {values} hold a negative share; use shares >= 0.": is_linear
+        and any(value < 0.0 for value in values),
+        "Only a log_linear pool with fixed coefficients can be sampled by rejection; leave "
+        "is_implicit out.": pool.is_implicit and (is_single or is_linear or is_controlled),
+        "A pool's context and strengths belong to a controller; name one or leave them out.": (
+            has_control and not is_controlled
         ),
-        (
-            not is_controlled or (pool.kind != "single" and not values),
-            "A controller belongs to a 'linear' or 'log_linear' pool without fixed coefficients; "
-            "give one or the other.",
+        "The controller's context is empty; give token ids, or leave it out for the prompt.": (
+            pool.context is not None and not pool.context
         ),
-        (
-            not is_fixed or abs(total - 1.0) <= SUM_TOLERANCE,
-            f"The {pool.kind} pool coefficients {values} sum to {total:.6g}, not 1.",
-        ),
-        (
-            pool.kind != "linear" or all(value >= 0.0 for value in values),
-            f"The linear pool coefficients {values} hold a negative share; use shares >= 0.",
-        ),
-        (
-            not pool.is_implicit or (pool.kind == "log_linear" and not is_controlled),
-            "Only a log_linear pool with fixed coefficients can be sampled by rejection; leave "
-            "is_implicit out.",
-        ),
-        (
-            is_controlled or (pool.context is None and not pool.strengths),
-            "A pool's context and strengths belong to a controller; name one or leave them out.",
-        ),
-        (
-            pool.context is None or bool(pool.context),
-            "The controller's context is empty; give token ids, or leave it out for the prompt.",
-        ),
-    )
-    for holds, sentence in rules:
-        if not holds:
+    }
+    for sentence, is_broken in rules.items():
+        if is_broken:
             raise InvalidCoefficientsError(sentence)
     if pool.strengths:
         require_simplex(pool.strengths, name="pool's strengths")
