@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from palate.core.plan import (
     member_plan,
@@ -20,6 +21,7 @@ from palate.library.library import Library
 from palate.models.adapter import Factor
 from palate.models.chat import encode_prompt, format_messages
 from palate.models.embedded import resolve_base
+from palate.models.int4 import Int4Linear
 from palate.models.load import Base, load_base
 
 pytestmark = [
@@ -83,6 +85,27 @@ def test_bfloat16_agrees_with_float32_within_the_stated_tolerance(base: Base) ->
     gaps = (rounded - exact).abs()
     assert gaps.mean() < BFLOAT16_MEAN
     assert gaps.max() < BFLOAT16_MOST
+
+
+def test_four_bits_are_as_near_to_float32_as_bfloat16(base: Base) -> None:
+    four_bit = load_base("smollm2-135m", dtype="bfloat16").model
+    plain = AutoModelForCausalLM.from_pretrained(
+        resolve_base("smollm2-135m"), dtype=torch.bfloat16, use_safetensors=True
+    )
+    assert sum(isinstance(module, Int4Linear) for module in four_bit.modules()) == 210
+    gaps = {}
+    for name, model in (("four bits", four_bit), ("bfloat16", plain), ("float32", base.model)):
+        parts = []
+        for item in scored(base):
+            ids = torch.tensor([item.answer[:16]])  # few enough tokens for the product in four bits
+            with torch.inference_mode():
+                kv = model(torch.tensor([item.context]), use_cache=True).past_key_values
+                parts.append(model(ids, past_key_values=kv).logits[0].float().log_softmax(-1))
+        gaps[name] = torch.cat(parts)
+    exact = gaps["float32"]
+    kl = {name: (exact.exp() * (exact - own)).sum(-1).mean() for name, own in gaps.items()}
+    assert kl["four bits"] != kl["bfloat16"]
+    assert kl["four bits"] < 2 * kl["bfloat16"] < 0.02
 
 
 def test_a_batch_of_sixteen_plans_answers_each_as_alone(base: Base) -> None:
