@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import log_expit
 
-from palate.build.soup_feedback import Observation, Shown, read_feedback, shown_answers
-from palate.build.soup_fit import as_feedback, learner_of, shown_log_ratios
+from palate.build.soup_fitting import learner_of
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
-from palate.library.library import Library
-from palate.preferences.belief import Learner
 from palate.preferences.population import fit_population
 from palate.soup.basis import effective_rank, select_experts, tilt_matrix
 from palate.soup.basis_file import SoupBasis
@@ -27,7 +23,6 @@ from palate.soup.trust import expert_kls
 from palate.training.anchors import Anchor
 from research.soup.library import training_preferences
 from research.soup.pool import AnswerPool, Votes, simulate_votes
-from research.soup.stages import with_normalisers, with_value_head
 from research.world.objectives import OBJECTIVE_NAMES
 
 N_TRAINING_VOTES = 60  # of each training user
@@ -163,34 +158,3 @@ def best_single_experts(basis: StudyBasis, votes: Votes, *, n_comparisons: int) 
     signs = 2.0 * part.labels - 1.0  # labels are 0 or 1
     likelihood = log_expit(signs[:, :, None] * margins).sum(axis=1)
     return [int(place) for place in likelihood.argmax(axis=1)]
-
-
-def fit_stage_two(library: Library, feedback: Path) -> tuple[Belief, Belief | None]:
-    """Stage 1 of one user's feedback file as `palate soup fit` makes it, and stage 2 over it.
-
-    Both beliefs are over scaled features; the second is `None` where held-out comparisons are less
-    likely under it, so that stage 1 is to be served.
-    """
-    learner, items, observations, ratios = _read(library, feedback)
-    return learner.rebuild(items), with_normalisers(library, learner, items, observations, ratios)
-
-
-def fit_value_head(library: Library, feedback: Path) -> tuple[Belief, Belief | None]:
-    """Stage 1 of one user's feedback file, and the same corrected by a value head.
-
-    Both beliefs are over scaled features; the second is `None` where the head predicts nothing.
-    """
-    learner, items, _, _ = _read(library, feedback)
-    belief = learner.rebuild(items)
-    return belief, with_value_head(library, belief)
-
-
-def _read(
-    library: Library, feedback: Path
-) -> tuple[Learner, list[Feedback], list[Observation], dict[Shown, ndarray]]:
-    basis, observations = library.basis, read_feedback(feedback)
-    shown = shown_answers(observations)
-    table = shown_log_ratios(library.base, library.files, shown)
-    features = dict(zip(shown, basis.features(table), strict=True))
-    items = as_feedback(observations, features, basis=basis)
-    return learner_of(basis), items, observations, dict(zip(shown, table, strict=True))

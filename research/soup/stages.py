@@ -1,17 +1,17 @@
-"""What a fit of coefficients can do after the logistic one.
+"""What a fit of coefficients can do after the logistic one, for `palate soup fit --refine`.
 
-    stage-1      the logistic fit, convex: coefficients of the reward that the labels follow
-    stage-2      the labels against the soup's own log-ratio, normalisers included
-    value-head   stage 1, then the coefficients whose soup is closest to the policy that is optimal
-                 for that reward, with what experts disagree about what comes after
+    research.soup.stages:normalised   stage 2: the labels against the soup's own log-ratio,
+                                      normalisers included
+    research.soup.stages:value_head   the coefficients whose soup is closest to the policy that is
+                                      optimal for the fitted reward, with what experts disagree
+                                      about what comes after
 
 Both can do harm, so each is gated: stage 2 by the labels of held-out comparisons, the head by the
-futures of held-out answers. Where the gate is shut, stage 1 stays.
+futures of held-out answers. Where the gate is shut, the logistic fit is served.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,42 +19,33 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.sparse import csr_array, vstack
 
-from palate.build.soup_feedback import Observation, Shown
+from palate.build.soup_fitting import Fitting
 from palate.core.errors import InvalidInputError
 from palate.core.progress import progress_of
-from palate.core.types import Belief, Feedback
+from palate.core.types import Belief
 from palate.engine.logprobs import Scored, row_distributions
 from palate.library.features import STATE_TOKENS, expert_rows, scored_text
 from palate.library.library import Library
 from palate.library.soup import answers_to_measure
-from palate.preferences.belief import Learner
 from palate.soup.states import States
 from research.soup.normalised import Comparisons, fit_gated
 from research.soup.value_head import Paths, corrected_coefficients
-
-Stage = Literal["stage-1", "stage-2", "value-head"]
 
 N_ANSWERS = 64  # of the base, that a value head is learned from
 N_DIRECTIONS = 64  # of the hidden state, in which states vary most
 
 
-def with_normalisers(
-    library: Library,
-    learner: Learner,
-    items: Sequence[Feedback],
-    observations: Sequence[Observation],
-    ratios: Mapping[Shown, Float[ndarray, " experts"]],
-) -> Belief | None:
-    """Stage 2 over stage 1, over scaled features; `None` where stage 1 is to be served.
+def normalised(fitting: Fitting, belief: Belief) -> Belief | None:
+    """Stage 2 over the logistic fit, over scaled features; `None` where that is to be served.
 
-    Thumbs and ratings enter as a part of the prior; the covariance stays that of stage 1. `items`
-    are the observations as the learner reads them, `ratios` answers' log-ratios in nats.
+    Thumbs and ratings enter as a part of the prior; the covariance stays that of stage 1.
 
     Raises:
         InvalidInputError: fewer than two of the observations are comparisons.
     """
-    basis, belief = library.basis, learner.rebuild(items)
-    both = list(zip(items, observations, strict=True))
+    library, learner, ratios = fitting.library, fitting.learner, fitting.log_ratios
+    basis = library.basis
+    both = list(zip(fitting.items, fitting.observations, strict=True))
     pairs = [(item, seen.first, seen.second) for item, seen in both if seen.second is not None]
     compared = [item for item, _, _ in pairs]
     others = [item for item, seen in both if seen.second is None]
@@ -84,12 +75,12 @@ def with_normalisers(
     return replace(belief, mean=fit.second * basis.feature_scales) if fit.is_second else None
 
 
-def with_value_head(library: Library, belief: Belief) -> Belief | None:
+def value_head(fitting: Fitting, belief: Belief) -> Belief | None:
     """The belief, over scaled features, with the mean that a value head corrects.
 
     The head is learned from the base's own answers; `None` where it predicts nothing.
     """
-    basis = library.basis
+    library, basis = fitting.library, fitting.library.basis
     answers = answers_to_measure(library.files, library.base, library.bank)
     every = max(1, len(answers) // N_ANSWERS)
     coefficients = basis.unscaled(belief).mean

@@ -20,7 +20,7 @@ from numpy import ndarray
 from palate.build.grow import without_errors
 from palate.build.payoff_job import PayoffEstimator
 from palate.build.soup_feedback import Shown
-from palate.build.soup_fit import learner_of, shown_log_ratios
+from palate.build.soup_fitting import learner_of, shown_log_ratios
 from palate.core.decision import Known
 from palate.core.plan import Plan, mixture_plan, reference_plan
 from palate.core.progress import progress_of

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from palate.build.soup_fit import fit_soup, write_soup
+from palate.build.soup_fitting import Fitting
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.plan import member_plan, reference_plan
+from palate.core.types import Belief
 from palate.engine.logprobs import answer_log_probs
 from palate.library.features import scored_text
 from palate.library.folder import LibraryFolder
@@ -126,6 +129,33 @@ def test_coefficients_beyond_the_trust_region_are_shrunk_and_said_so(
     assert fitted.soup.scale < 1
     assert fitted.soup.kl <= 1e-6
     assert any("beyond the trust region" in warning for warning in fitted.warnings)
+
+
+def _emptied(fitting: Fitting, belief: Belief) -> Belief:
+    """Nothing of what was said; the user's items and answers are all there."""
+    assert len(fitting.items) == len(fitting.observations) == 12
+    assert set(fitting.log_ratios) == set(fitting.features)
+    return replace(belief, mean=np.zeros(3))
+
+
+def test_a_refinement_serves_its_own_belief_and_shows_the_fits(
+    library: Path, tmp_path: Path
+) -> None:
+    path = _write(tmp_path / "f.jsonl", [_comparison(0, 1, 1)] * 12)
+    plain, emptied = fit_soup(library, path), fit_soup(library, path, refine=_emptied)
+    assert emptied.soup.belief.mean == pytest.approx(plain.soup.belief.mean)
+    assert emptied.soup.coefficients.tolist() == [0.0, 0.0, 0.0]
+    assert np.abs(plain.soup.coefficients).max() > 0.0
+    assert not any("refinement" in warning for warning in emptied.warnings)
+
+
+def test_a_refinement_that_finds_nothing_leaves_the_fit_and_says_so(
+    library: Path, tmp_path: Path
+) -> None:
+    path = _write(tmp_path / "f.jsonl", [_comparison(0, 1, 1)] * 12)
+    kept = fit_soup(library, path, refine=lambda _, __: None)
+    assert kept.soup.coefficients == pytest.approx(fit_soup(library, path).soup.coefficients)
+    assert any("so the logistic fit is served" in warning for warning in kept.warnings)
 
 
 def test_the_safety_floor_is_served_whatever_was_said(library: Path, tmp_path: Path) -> None:

@@ -44,3 +44,34 @@ def test_fitted_coefficients_answer_and_merge(tiny_soup_library, tmp_path, monke
     code, said = run(*("generate", tiny_soup_library, "--prompt", "a", "--coefficients", f"@{out}"))
     assert code == 2
     assert "'another'" in said.err
+
+
+def test_both_studies_refine_a_fit_and_an_address_of_nothing_is_refused(
+    tiny_soup_library, tmp_path, monkeypatch, capsys
+):
+    feedback = tmp_path / "f.jsonl"
+    texts = ("b a d", "c c", "a", "d d b", "b")
+    rows = [{"prompt": "a b c", "first": "a b", "second": text, "label": 1} for text in texts]
+    feedback.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def fit(refine):
+        options = [
+            str(tiny_soup_library),
+            "--feedback",
+            str(feedback),
+            "--refine",
+            refine,
+            "--json",
+        ]
+        monkeypatch.setattr("sys.argv", ["palate", "soup", "fit", *options])
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        return ended.value.code, capsys.readouterr()
+
+    for name in ("normalised", "value_head"):
+        code, said = fit(f"research.soup.stages:{name}")
+        assert code == 0, said.err
+        assert set(json.loads(said.out)["coefficients"]) == {"kind", "short", "plain"}
+    code, said = fit("research.soup.stages:nothing")
+    assert code == 2
+    assert "'research.soup.stages:nothing' cannot be imported or called" in said.err

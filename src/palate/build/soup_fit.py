@@ -14,12 +14,13 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import ndtri
 
-from palate.build.soup_feedback import Observation, Shown, of_user, read_feedback, shown_answers
+from palate.build.soup_feedback import Observation, of_user, read_feedback, shown_answers
+from palate.build.soup_fitting import Features, Refine, fitting_of, shown_log_ratios
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.settings import load_settings
-from palate.core.types import Belief, Feedback
-from palate.library.features import log_ratios, scored_text
+from palate.core.types import Belief
+from palate.library.features import log_ratios
 from palate.library.folder import LibraryFolder
 from palate.library.library import Library
 from palate.library.manifest import experts_key
@@ -31,10 +32,7 @@ from palate.library.soup import (
     open_basis,
     plain_basis,
 )
-from palate.models.load import Base
-from palate.preferences.belief import Learner
 from palate.preferences.population import fit_population
-from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis, load_basis, save_basis
 from palate.soup.coefficients_file import CoefficientsFile, save_coefficients
 from palate.soup.learning import population_prior
@@ -121,35 +119,6 @@ def stored_floor(files: LibraryFolder) -> dict[str, float] | None:
     return dict([floor])
 
 
-def shown_log_ratios(
-    base: Base, library: LibraryFolder, shown: Sequence[Shown]
-) -> Float[ndarray, "answers experts"]:
-    """`[answers, experts]`: from the feedback file, or scored by the experts.
-
-    Raises:
-        InvalidCoefficientsError: an answer has log-ratios of an unknown expert, or of some only.
-    """
-    names = library.manifest.expert_names
-    ratios = np.full((len(shown), len(names)), np.nan)
-    for place, answer in enumerate(shown):
-        if answer.log_ratios:
-            named = dict(answer.log_ratios)
-            wrong = [f"the unknown expert {name!r}" for name in named if name not in names]
-            wrong += [f"nothing of {name!r}" for name in names if name not in named]
-            if wrong:
-                raise InvalidCoefficientsError(
-                    f"The log-ratios of an answer name {wrong[0]}; the experts are "
-                    f"{', '.join(names)}."
-                )
-            ratios[place] = [named[name] for name in names]
-    missing = [place for place, answer in enumerate(shown) if not answer.log_ratios]
-    if missing:
-        items = [scored_text(base, shown[at].prompt, shown[at].text) for at in missing]
-        with progress_of("score answers, experts") as report:
-            ratios[missing] = log_ratios(base, library.expert_folders(), items, on_step=report)
-    return ratios
-
-
 def _with_population(
     basis: SoupBasis,
     opened: Library,
@@ -186,8 +155,7 @@ def _with_population(
 LENGTH_CORRELATION = 0.5  # above it the fit may be of length
 LOW_GAIN = 0.5  # of the population's: below it a user contradicts themselves
 MIN_FOR_LENGTH = 5
-
-Features = dict[Shown, Float[ndarray, " experts"]]  # scaled, by answer
+KEPT = "The refinement found nothing that predicts better, so the logistic fit is served."
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +213,7 @@ def _interval(
     return np.stack([mean - half, mean + half], axis=-1)
 
 
-def fit_soup(
+def fit_soup(  # noqa: PLR0913  the command's options
     folder: Path,
     feedback: Path,
     *,
@@ -253,12 +221,13 @@ def fit_soup(
     user: str | None = None,
     out: Path | None = None,
     base: str | None = None,
+    refine: Refine | None = None,
 ) -> FittedSoup:
     """A user's coefficients from a feedback file, as `palate.preferences.belief` learns them.
 
     The belief is served; the printed numbers and intervals are the posterior's. `method` is the
     soup that will serve the coefficients; a user is named where the file has several; `out` is for
-    `palate generate --coefficients @FILE`.
+    `palate generate --coefficients @FILE`; `refine` may serve a belief of its own.
 
     Raises:
         InvalidInputError: there is no library or no `soup.json`, or the feedback is wrong.
@@ -268,15 +237,13 @@ def fit_soup(
     observations = of_user(read_feedback(feedback), user, path=feedback)
     opened = Library.load(folder, base=base)
     basis = open_basis(opened.files)
-    shown = shown_answers(observations)
-    ratios = shown_log_ratios(opened.base, opened.files, shown)
-    features = dict(zip(shown, basis.features(ratios), strict=True))
-    items = as_feedback(observations, features, basis=basis)
-    learner = learner_of(basis)
+    fitting = fitting_of(opened, observations)
+    learner, items = fitting.learner, fitting.items
     belief = learner.rebuild(items)
+    refined = None if refine is None else refine(fitting, belief)
     states = opened.states
     soup = personal_soup(
-        basis.unscaled(belief),
+        basis.unscaled(refined or belief),
         states=states,
         method=method,
         settings=basis.settings,
@@ -300,7 +267,8 @@ def fit_soup(
         report=report,
         warnings=(
             *_fit_warnings(soup, belief, basis=basis),
-            *_length_warnings(observations, features, belief=belief),
+            *([KEPT] if refine is not None and refined is None else []),
+            *_length_warnings(observations, fitting.features, belief=belief),
             *report.warnings,
         ),
         base=basis.base,
@@ -308,36 +276,6 @@ def fit_soup(
     if out is not None:
         save_coefficients(out, fitted.coefficients_file())
     return fitted
-
-
-def learner_of(basis: SoupBasis) -> Learner:
-    """How beliefs over this basis are learned."""
-    return Learner(basis.prior, settings=LearningSettings(gain=basis.prior.gain))
-
-
-def as_feedback(
-    observations: Sequence[Observation], features: Features, *, basis: SoupBasis
-) -> list[Feedback]:
-    """The observations with differences of features, as beliefs are learned from them."""
-    typical = basis.feature_means / basis.feature_scales
-    items: list[Feedback] = []
-    for item in observations:
-        feature = features[item.first]
-        if item.second is not None:
-            feature = feature - features[item.second]
-        elif item.kind == "thumbs":
-            feature = feature - typical
-        items.append(
-            Feedback(
-                item.user or "user",
-                item.kind,
-                tuple(feature.tolist()),
-                item.label,
-                group=item.first.prompt,
-                key=str(item.line),
-            )
-        )
-    return items
 
 
 def _fit_warnings(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis) -> list[str]:

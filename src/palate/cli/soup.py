@@ -9,6 +9,7 @@ from palate.cli import options
 from palate.cli.printing import print_result
 
 if TYPE_CHECKING:
+    from palate.build.soup_fitting import Refine
     from palate.soup.plans import SoupMethod
 
 app = typer.Typer(no_args_is_help=True, help="Experts blended in parameters or in outputs.")
@@ -83,13 +84,24 @@ def fit(
     out: Annotated[
         Path | None, typer.Option(help="Coefficients file, for generate --coefficients @FILE.")
     ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Serves a belief of its own (docs/soup.md)."),
+    ] = None,
     base: options.BasePath = None,
     is_json: options.IsJson = False,
 ) -> None:
     """A user's coefficients from feedback, with credible intervals and the predicted gain."""
     from palate.build.soup_fit import fit_soup
+    from palate.rewards.functions import function_at
 
     fitted = fit_soup(
-        library, feedback, method=cast("SoupMethod", method), user=user, out=out, base=base
+        library,
+        feedback,
+        method=cast("SoupMethod", method),
+        user=user,
+        out=out,
+        base=base,
+        refine=None if refine is None else cast("Refine", function_at(refine)),
     )
     print_result(fitted.to_json(), is_json=is_json)

@@ -11,7 +11,7 @@ Online, for each user (methods 4.2):
 
     features      u_i = beta (tau(y_i) - tau(y'_i)) / scale              `SoupBasis.features`
     stage 1       logistic fit of lambda to labels, convex               `palate.preferences`
-    stage 2       the same with normalisers, n >= 100: a study, `research.soup.normalised`
+    stage 2       the same with normalisers, n >= 100: a study, `palate soup fit --refine`
     trust region  t lambda with mean KL per token <= budget (S8)         `trust`
     plan          W + sum lambda_k Delta_k, or log p_0 + sum lambda_k tau_k pooled   `plans`
 

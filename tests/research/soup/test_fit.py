@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from palate.build.soup_feedback import read_feedback
+from palate.build.soup_fit import fit_soup
+from palate.build.soup_fitting import fitting_of
 from palate.core.errors import InvalidInputError
 from palate.core.plan import output_soup_plan
 from palate.engine.logprobs import Scored, answer_log_probs
 from palate.library.features import scored_text
 from palate.library.library import Library
-from research.soup import fit, stages
+from research.soup import stages
 from tiny import ANSWERS, PROMPTS
 
 
@@ -37,7 +40,9 @@ def test_with_normalisers_coefficients_are_the_mode_under_the_soups_own_probabil
     ]
     path = tmp_path / "f.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    belief, normalised = fit.fit_stage_two(opened, path)
+    fitting = fitting_of(opened, read_feedback(path))
+    belief = fitting.learner.rebuild(fitting.items)
+    normalised = stages.normalised(fitting, belief)
     assert normalised is not None
 
     def loss(coefficients: np.ndarray) -> float:
@@ -80,10 +85,12 @@ def test_a_value_head_corrects_coefficients_or_leaves_them(
     ]
     path = tmp_path / "f.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fitting = fitting_of(opened, read_feedback(path))
+    belief = fitting.learner.rebuild(fitting.items)
     monkeypatch.setattr(stages, "corrected_coefficients", lambda _, coefficients: coefficients)
-    assert fit.fit_value_head(opened, path)[1] is None
+    assert stages.value_head(fitting, belief) is None
     monkeypatch.setattr(stages, "corrected_coefficients", lambda _, c: 2.0 * c)
-    belief, corrected = fit.fit_value_head(opened, path)
+    corrected = stages.value_head(fitting, belief)
     assert corrected is not None
     assert corrected.mean == pytest.approx(2.0 * belief.mean)
     assert corrected.covariance is belief.covariance
@@ -93,7 +100,7 @@ def test_stage_two_without_comparisons_is_refused(tiny_soup_library: Path, tmp_p
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps({"prompt": PROMPTS[0], "answer": ANSWERS[0], "thumbs": 1}) + "\n")
     with pytest.raises(InvalidInputError, match="the feedback has 0; keep stage 1"):
-        fit.fit_stage_two(Library.load(tiny_soup_library), path)
+        fit_soup(tiny_soup_library, path, refine=stages.normalised)
 
 
 def answer_sums(library: Library, coefficients: np.ndarray, items: list[Scored]) -> np.ndarray:
