@@ -13,7 +13,7 @@ are read once from memory, at the rate of adding them up; no step of an uncompre
 The gate: in float32 the engine's greedy answer is that of transformers, token by token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -24,19 +24,11 @@ import typer
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForCausalLM
 
+from palate import Library, SamplingParams
 from palate.core.errors import CheckFailedError
 from palate.core.files import dump_json
-from palate.core.plan import Plan, parameter_soup_plan, reference_plan
-from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import Settings, load_settings
-from palate.engine.bank import AdapterBank
-from palate.engine.local import LocalEngine
-from palate.library.library import Library
-from palate.models.chat import encode_prompt, format_messages
-from palate.models.embedded import SAFE_WEIGHTS, resolve_base
-from palate.models.load import Base, load_base
 from research.command_line import IsJson, Overrides, run
 
 PROMPTS = (
@@ -81,17 +73,17 @@ def bench_generate(settings: GenerateBenchSettings) -> dict[str, Any]:
         CheckFailedError: a greedy token differs from transformers' in float32.
     """
     library = Library.load(settings.library, dtype=settings.dtype)
-    base, engine = library.base, LocalEngine(library.base, library.bank)
-    n_experts = len(library.bank.names)
-    _require_same_tokens(base if settings.dtype == "float32" else load_base(base.path))
-    plans = {"palate": reference_plan(n_experts=n_experts)}
-    if n_experts:
-        plans["palate, soup"] = parameter_soup_plan((library.strength / n_experts,) * n_experts)
+    is_exact = settings.dtype == "float32"
+    _require_same_tokens(library if is_exact else Library.load(settings.library, dtype="float32"))
+    names = library.manifest.expert_names
+    share = library.strength / max(len(names), 1)
+    knowns: dict[str, dict[str, Any]] = {"palate": {"method": "base"}}
+    if names:
+        knowns["palate, soup"] = {"method": "soup", "coefficients": dict.fromkeys(names, share)}
     result: dict[str, Any] = {"settings": settings.model_dump(), "speeds": {}}
-    plain = AutoModelForCausalLM.from_pretrained(
-        resolve_base(base.path), dtype=base.model.dtype, **SAFE_WEIGHTS
-    ).eval()  # as its users have it: the engine's is prepared for it
-    n_bytes = sum(p.numel() * p.element_size() for p in base.model.parameters())
+    plain = _as_its_users_have_it(library)
+    parameters = list(plain.parameters())
+    n_bytes = sum(p.numel() * p.element_size() for p in parameters)
     result["floor"] = {
         "bytes": n_bytes,
         "bytes_per_second": (rate := _stream_rate()),
@@ -100,9 +92,9 @@ def bench_generate(settings: GenerateBenchSettings) -> dict[str, Any]:
     for n in settings.n_sequences:
         prompts = [PROMPTS[k % len(PROMPTS)] for k in range(n)]
         contestants: dict[str, Callable[[int], int]] = {
-            name: _ours(engine, plan, prompts, settings) for name, plan in plans.items()
+            name: _ours(library, known, prompts, settings) for name, known in knowns.items()
         }
-        contestants["transformers"] = _theirs(base, plain, prompts, settings)
+        contestants["transformers"] = _theirs(library, plain, prompts, settings)
         rates: dict[str, list[float]] = {name: [] for name in contestants}
         for repeat in range(settings.n_repeats + 1):
             for name, contestant in contestants.items():
@@ -125,50 +117,61 @@ def _stream_rate() -> float:
     return STREAM_BYTES / min(seconds)
 
 
-def _require_same_tokens(base: Base) -> None:
-    bank = AdapterBank(base, {})
-    text = format_messages(base, PROMPTS[0])
+def _as_its_users_have_it(library: Library) -> Any:
+    """The base without what the engine prepares."""
+    model = library.base.model
+    return (
+        type(model)
+        .from_pretrained(
+            model.name_or_path, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
+        )
+        .eval()
+    )
+
+
+def _require_same_tokens(library: Library) -> None:
     greedy = SamplingParams(temperature=0.0, max_tokens=GREEDY_TOKENS)
-    (own,) = LocalEngine(base, bank).generate([Request(text, reference_plan(n_experts=0), greedy)])
-    bank.close()
-    ids = torch.tensor([encode_prompt(base, text)])
+    output: Any = library.generate(PROMPTS[0], method="base", sampling=greedy)
+    own = output.completion.tokens
+    inputs = _read(library, PROMPTS[:1])
     answer = _generate(
-        base.model,
-        {"input_ids": ids},
-        pad=base.tokenizer.pad_token_id,
+        _as_its_users_have_it(library),
+        inputs,
+        pad=library.base.tokenizer.pad_token_id,
         n_tokens=GREEDY_TOKENS,
         do_sample=False,
     )
-    theirs = answer[0, ids.shape[1] :].tolist()
-    if list(own.tokens) != theirs[: len(own.tokens)]:
+    theirs = answer[0, inputs["input_ids"].shape[1] :].tolist()
+    if list(own) != theirs[: len(own)]:
         raise CheckFailedError(
-            f"In float32 the engine's greedy tokens {list(own.tokens)} are not transformers' "
-            f"{theirs}; speeds of different answers say nothing."
+            f"In float32 the engine's greedy tokens {list(own)} are not transformers' {theirs}; "
+            "speeds of different answers say nothing."
         )
 
 
+def _read(library: Library, prompts: Sequence[str]) -> Any:
+    """Prompts as transformers takes them, padded on the left."""
+    texts = [library.format(prompt) for prompt in prompts]
+    options: dict[str, Any] = {"padding": True, "padding_side": "left"}
+    return library.base.tokenizer(texts, return_tensors="pt", add_special_tokens=False, **options)
+
+
 def _ours(
-    engine: LocalEngine, plan: Plan, prompts: list[str], settings: GenerateBenchSettings
+    library: Library, known: dict[str, Any], prompts: list[str], settings: GenerateBenchSettings
 ) -> Callable[[int], int]:
     sampling = SamplingParams(temperature=settings.temperature, max_tokens=settings.max_tokens)
-    texts = [format_messages(engine.base, prompt) for prompt in prompts]
 
     def answer(seed: int) -> int:
-        requests = [
-            Request(text, plan, sampling, seed=len(texts) * seed + k)
-            for k, text in enumerate(texts)
-        ]
-        return sum(len(completion.tokens) for completion in engine.generate(requests))
+        outputs: Any = library.generate(prompts, sampling=sampling, seed=seed, **known)
+        return sum(len(output.completion.tokens) for output in outputs)
 
     return answer
 
 
 def _theirs(
-    base: Base, plain: Any, prompts: list[str], settings: GenerateBenchSettings
+    library: Library, plain: Any, prompts: list[str], settings: GenerateBenchSettings
 ) -> Callable[[int], int]:
-    texts = [format_messages(base, prompt) for prompt in prompts]
-    options: dict[str, Any] = {"padding": True, "padding_side": "left", "add_special_tokens": False}
-    inputs: Any = base.tokenizer(texts, return_tensors="pt", **options)
+    base, inputs = library.base, _read(library, prompts)
     n_before = inputs["input_ids"].shape[1]
 
     def answer(seed: int) -> int:
