@@ -113,8 +113,8 @@ def main(  # noqa: PLR0913  a command's options are its parameters
     wanted = settings.methods or tuple(entrants())
     parts = board.parts(0)
     missing = [name for name in wanted if name not in served]
-    about = About(settings, parts.users, parts.judges, missing)
-    content = content_of(board.rows, board.facts, about) | {"language_judge": rates}
+    about = About(settings, parts.users, parts.judges, missing, rates)
+    content = content_of(board.rows, board.facts, about)
     markdown = write_report(content, out)
     typer.echo(dump_json(content) if is_json else markdown)
 

@@ -12,6 +12,7 @@ from research.board.methods import Entrant
 from research.board.work import Board, Job, libraries_of
 
 SAMPLED, SCORED, TRAINED = 390.0, 800.0, 250.0  # tokens a second and core
+EXPERTS = 0.6  # of the base's rate, where a pass adds experts to every layer
 FULL_BATCH = 32  # answers of one job from which sampling has the full rate
 FILL = 0.8  # of the longest answer that answers have on average
 PROMPT, TURN, EXAMPLE = 60, 110, 150  # tokens of a prompt, an earlier turn, a shown comparison
@@ -28,9 +29,9 @@ class Estimate:
     facts: float
 
     def minutes(self, n_workers: int) -> float:
-        """Wall clock with so many cores; preparing and training use all of them by themselves."""
-        total = self.preparing + self.adapters + self.answering + self.facts
-        return total / 60 / max(1, n_workers)
+        """Wall clock: processes share the answers, one does the rest."""
+        alone = self.preparing + self.adapters + self.facts
+        return (alone + self.answering / n_workers) / 60
 
     def sentence(self, n_workers: int, n_jobs: int) -> str:
         """For the user."""
@@ -51,6 +52,7 @@ def estimate(board: Board, some: Sequence[Entrant], jobs: Sequence[Job]) -> Esti
         entrant, cases = named[job.method], board.parts(job.library).cases(job.method)
         batch = len(cases) * entrant.passes
         rate = SAMPLED * min(1.0, 0.3 + 0.7 * batch / FULL_BATCH)
+        rate *= EXPERTS if entrant.is_trained else 1.0
         read = sum(PROMPT + TURN * case.turns for case in cases)
         if entrant.name.startswith("examples@"):
             read += EXAMPLE * entrant.n_comparisons

@@ -309,11 +309,11 @@ def crossings(tables: Tables) -> list[dict[str, Any]]:
     for wording in (one for one in WORDINGS if f"prompt:{one}" in tables):
         compared = tables.compare([(name, f"prompt:{wording}") for name in learned], alone)
         points = [
-            {"n": entrants()[first].n_comparisons, **one.to_json()}
+            {"n_comparisons": entrants()[first].n_comparisons, **one.to_json()}
             for (first, _), one in compared.items()
         ]
-        ahead = [point["n"] for point in points if point["estimate"] > 0]
-        clearly = [point["n"] for point in points if point["verdict"] == "better"]
+        ahead = [point["n_comparisons"] for point in points if point["estimate"] > 0]
+        clearly = [point["n_comparisons"] for point in points if point["verdict"] == "better"]
         rows.append(
             {
                 "wording": wording,

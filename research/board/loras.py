@@ -5,7 +5,7 @@
     conditioned         the same, with the sentences of each user's preference before the prompt
 
 Every adapter is an expert of a library that `palate.build` makes, whose objectives are users. The
-rewards and rollouts that a build makes beside it are as small as it allows and are used by nothing.
+rewards and rollouts that a build makes beside it are as small as it allows, and nothing uses them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,8 @@ from research.board.users import BoardUser
 
 EVERYBODY, CONDITIONED = "everybody", "conditioned"
 SECONDS, LIBRARY = "seconds.json", "library"
-LEAST_PAIRS = 4  # of a user; fewer cannot be split into training and validation
+UNUSED = "validation.jsonl"  # pairs that a reward is checked on, so that training keeps all others
+LEAST_PAIRS = 4  # of a name
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,15 @@ class OneAdapter:
 
     name: str
     expert: str
-    instructions_of: palate.Library | None = None  # puts the preference into words, if any
+    instruction: str = ""  # put before the prompt, as in training
 
     def decide(self, library: palate.Library, messages: Messages, known: Known) -> Decision:
-        """The adapter's plan.
+        """The adapter's plan; the base of the library of adapters knows nothing else.
 
         Raises:
             InvalidInputError: there is no adapter of that name.
         """
+        del known
         names = library.require_experts()
         if self.expert not in names:
             raise InvalidInputError(
@@ -61,10 +63,8 @@ class OneAdapter:
                 f"n_lora_users, or leave out the method {self.name!r}."
             )
         plan = member_plan(index=names.index(self.expert), n_experts=len(names))
-        source = self.instructions_of
-        sentence = "" if source is None else source.instruction(known)
         reason = f"The adapter trained for {self.expert!r}."
-        prompted = with_instruction(messages, sentence)
+        prompted = with_instruction(messages, self.instruction)
         return Decision(prompted, plan, self.name, {self.expert: 1.0}, reason=reason)
 
 
@@ -100,6 +100,7 @@ def build_adapters(
         return Adapters(target, before / len(pairs))
     for name, rows in pairs.items():
         write_jsonl(folder / f"{name}.jsonl", rows)
+    write_jsonl(folder / UNUSED, _unused_pairs())
     start = monotonic()
     run = run_file(folder, pairs, base=base, settings=settings, seed=seed)
     palate.build(run, output_dir=target)
@@ -129,7 +130,7 @@ def run_file(
                 "name": name,
                 "reward": {
                     "pairs": str(folder / f"{name}.jsonl"),
-                    "validation": str(folder / f"{name}.jsonl"),
+                    "validation": str(folder / UNUSED),
                 },
             }
             for name in pairs
@@ -150,6 +151,13 @@ def run_file(
         },
         "seed": seed,
     }
+
+
+def _unused_pairs() -> list[dict[str, str]]:
+    return [
+        {"prompt": f"What is {k} and {k}?", "chosen": f"It is {2 * k}.", "rejected": "Who knows."}
+        for k in range(1, 5)
+    ]
 
 
 def own_pairs(own: Sequence[Comparison]) -> list[dict[str, str]]:

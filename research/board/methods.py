@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from palate import Library, Method
+from palate import Known, Library, Method
 from palate.core.errors import InvalidInputError
+from palate.core.files import read_json
 from research.board.comparisons import learned_name
 from research.board.loras import CONDITIONED, EVERYBODY, OneAdapter
 from research.board.parts import Parts
@@ -180,8 +181,9 @@ def _adapters() -> list[Entrant]:
 
     def pose_conditioned(parts: Parts, user: BoardUser) -> Posed:
         library = parts.adapter_library(CONDITIONED)
-        method = OneAdapter(CONDITIONED, CONDITIONED, parts.library)
-        return Posed(library, method, _sliders(user), n_bytes=_slider_bytes(user))
+        sentence = parts.library.instruction(Known(**_sliders(user)))
+        method = OneAdapter(CONDITIONED, CONDITIONED, sentence)
+        return Posed(library, method, {}, n_bytes=_slider_bytes(user))
 
     title = "One LoRA on everybody's comparisons"
     rows += [
@@ -208,6 +210,16 @@ def _has_experts(library: Library) -> bool:
     return bool(library.manifest.experts)
 
 
+def _has_like_experts(library: Library) -> bool:
+    """Whether the factors of the experts can be averaged: same layers, rank and scale."""
+    shapes: list[tuple[Any, ...]] = []
+    for folder in library.files.expert_folders().values():
+        config = read_json(folder / "adapter_config.json")
+        layers = tuple(sorted(config["target_modules"]))
+        shapes.append((layers, *(config[key] for key in ("r", "lora_alpha", "use_rslora"))))
+    return bool(shapes) and len(set(shapes)) == 1
+
+
 def _means() -> list[Entrant]:
     def pose_personalised(parts: Parts, user: BoardUser) -> Posed:
         library = parts.personalised(user)
@@ -222,7 +234,7 @@ def _means() -> list[Entrant]:
             "sliders",
             pose_personalised,
             is_trained=True,
-            needs=_has_experts,
+            needs=_has_like_experts,
         )
     ]
     for method in RIVALS:

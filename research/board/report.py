@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class About:
     users: Sequence[BoardUser]
     judges: Judges
     missing: Sequence[str] = ()  # entrants that the library cannot serve
+    # by method, win rates over the base by a language model, where one was asked
+    language_judge: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def content_of(rows: Sequence[Row], facts: Sequence[Fact], about: About) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def content_of(rows: Sequence[Row], facts: Sequence[Fact], about: About) -> dict
             "self_judged": list(about.judges.self_judged),
         },
         "missing": list(about.missing),
+        "language_judge": dict(about.language_judge),
         "methods": _with_diversity(findings.method_rows(tables, facts), findings.diversity(tables)),
         "frontier": findings.frontier(tables),
         "winners": findings.winners(tables),

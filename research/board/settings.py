@@ -77,7 +77,7 @@ class BoardSettings(Settings):
         """The form of `make report`."""
         return self.model_copy(
             update={
-                "n_users": 6,
+                "n_users": 8,
                 "n_prompts": 4,
                 "turns": (8,),
                 "n_turn_prompts": 1,

@@ -1,0 +1,195 @@
+"""The whole board on a tiny library: rows once, the report, its check, and bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from palate import Library
+from palate.core.errors import InvalidInputError
+from research.board import __main__ as command
+from research.board import check
+from research.board.__main__ import settings_of, store_settings
+from research.board.estimate import estimate
+from research.board.methods import entrants
+from research.board.report import About, content_of, write_report
+from research.board.settings import BoardSettings
+from research.board.work import Board, listed, missing_jobs, run_board
+from research.command_line import program
+
+RATES = {
+    "ties_half": {"estimate": 0.6, "low": 0.5, "high": 0.7},
+    "ties_out": {"estimate": 0.65, "low": 0.5, "high": 0.8},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(board_settings: BoardSettings, tmp_path_factory: pytest.TempPathFactory) -> Board:
+    board = Board(board_settings, tmp_path_factory.mktemp("board"))
+    run_board(board, listed(board))
+    return board
+
+
+def test_every_method_answers_every_user_alone_and_some_in_conversations(finished: Board) -> None:
+    settings = finished.settings
+    assert {row.method for row in finished.rows} == set(settings.methods)
+    for method in settings.methods:
+        own = [row for row in finished.rows if row.method == method]
+        turns = [row.turns for row in own]
+        assert turns.count(0) == 3 * 2, method
+        assert turns.count(2) == (3 if method in settings.turn_methods else 0), method
+    best = next(row for row in finished.rows if row.method == "prompt+best-of-4")
+    assert (best.n_candidates, best.n_passes) == (4, 4.0)
+
+
+def test_a_cell_is_never_computed_twice(finished: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = Board(finished.settings, finished.out)
+    assert again.rows == finished.rows
+    some = listed(again)
+    assert missing_jobs(again, some) == []
+    monkeypatch.setattr(Library, "generate", None)  # whoever calls it fails
+    monkeypatch.setattr(Library, "score", None)
+    run_board(again, some)
+    assert len(Board(finished.settings, finished.out).rows) == len(finished.rows)
+
+
+def test_lost_rows_are_the_same_when_made_again(finished: Board, tmp_path: Path) -> None:
+    board = Board(finished.settings, tmp_path)
+    board.add([row for row in finished.rows if row.method not in ("soup", "prompt+best-of-4")])
+    some = [one for one in listed(board) if one.name in ("soup", "prompt+best-of-4")]
+    run_board(board, some)
+    assert {row.key: row for row in board.rows} == {row.key: row for row in finished.rows}
+
+
+def test_learned_users_come_from_the_store_and_cost_no_adapter(finished: Board) -> None:
+    parts = finished.parts(0)
+    assert "one@10" in parts.store.users()
+    assert len(parts.store.export("one@10")["feedback"]) == 10
+    stored = {fact.method: fact.value for fact in finished.facts if fact.name == "bytes_per_user"}
+    assert stored["soup@10"] == 4 * (3 + 6)
+    assert stored["soup"] == 4  # one slider
+    seconds = {f.method: f.value for f in finished.facts if f.name == "verdict_seconds"}
+    assert seconds["soup@10"] > 0 == seconds["prompt"]
+
+
+def test_the_report_says_what_the_rows_say_and_its_check_sees_a_changed_figure(
+    finished: Board,
+) -> None:
+    parts = finished.parts(0)
+    about = About(finished.settings, parts.users, parts.judges, ("conditioned",), {"soup": RATES})
+    content = content_of(finished.rows, finished.facts, about)
+    markdown = write_report(content, finished.out)
+    assert "What to know first" in markdown
+    assert "flatters them: kind, short, plain" in markdown
+    assert "cannot serve: conditioned" in markdown
+    assert "| Soup | 60 [50, 70] | 65 [50, 80] |" in markdown
+    page = (finished.out / "board.html").read_text()
+    assert page.count("<svg") == 3
+    assert "Utility against cost" in page
+    assert check.differing(finished.out) == []
+    report = json.loads((finished.out / "board.json").read_text())
+    soup = next(one for one in report["methods"] if one["name"] == "soup")
+    soup["gain"]["estimate"] += 0.01
+    soup["gain"]["p_adjusted"] = 0.123456
+    (finished.out / "board.json").write_text(json.dumps(report))
+    faults = check.differing(finished.out)
+    assert any(fault.startswith("gain soup: the report has") for fault in faults)
+    assert any(fault.startswith("gains: p") for fault in faults)
+    done = CliRunner().invoke(program(check.main), [str(finished.out), "--json"])
+    assert done.exit_code == 1
+    write_report(content, finished.out)
+    done = CliRunner().invoke(program(check.main), [str(finished.out)])
+    assert (done.exit_code, "figures agree" in done.stdout) == (0, True)
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_by_a_build_and_serve_their_user(
+    finished: Board, tmp_path: Path
+) -> None:
+    settings = finished.settings.model_copy(
+        update={"methods": ("base", "lora@10", "lora-everybody", "conditioned"), "n_lora_users": 2}
+    )
+    board = Board(settings, tmp_path)
+    run_board(board, listed(board))
+    own = [row for row in board.rows if row.method == "lora@10"]
+    assert {row.user for row in own} == {"one", "two"}
+    assert [list(row.coefficients) for row in own[:1]] == [["one"]]
+    assert next(f.value for f in board.facts if f.name == "adapter_seconds") > 0
+    everybody = {row.answer for row in board.rows if row.method == "lora-everybody"}
+    assert everybody.isdisjoint({row.answer for row in board.rows if row.method == "base"})
+
+
+def test_the_small_form_takes_at_most_twenty_minutes_on_two_idle_cores(
+    finished: Board, tmp_path: Path
+) -> None:
+    settings = (
+        BoardSettings()
+        .small()
+        .model_copy(
+            update={
+                name: getattr(finished.settings, name) for name in ("libraries", "users", "dtype")
+            }
+            | {"n_users": 3}
+        )
+    )
+    board = Board(settings, tmp_path)
+    some = listed(board)
+    jobs = missing_jobs(board, some)
+    told = estimate(board, some, jobs)
+    assert told.minutes(2) * 8 / 3 < 20  # three of the eight users
+    assert f"{len(jobs)} jobs are missing; about" in told.sentence(2, len(jobs))
+    assert estimate(board, some, []).answering == 0.0
+
+
+def test_the_command_plans_refuses_and_resumes(
+    board_settings: BoardSettings, tmp_path: Path
+) -> None:
+    options = [
+        *("--library", board_settings.libraries[0], "--small", "--workers", "1"),
+        *("--set", f"users={board_settings.users}", "--set", "n_users=2", "--set", "dtype=float32"),
+        *("--set", "max_tokens=3", "--set", "n_prompts=2", "--set", "turns=[]"),
+        *("--only", "prompt,soup", "--out", str(tmp_path)),
+    ]
+    planned = CliRunner().invoke(program(command.main), [*options, "--plan"])
+    assert planned.exit_code == 0
+    assert not (tmp_path / "rows.jsonl").exists()
+    done = CliRunner().invoke(program(command.main), [*options, "--json"])
+    assert done.exit_code == 0
+    content = json.loads(done.stdout)
+    assert [one["name"] for one in content["methods"]] == ["base", "prompt", "soup"]
+    assert content["n_rows"] == 3 * 2 * 2
+    other = CliRunner().invoke(program(command.main), [*options, "--set", "max_tokens=4"])
+    assert isinstance(other.exception, InvalidInputError)
+    assert "rows of a board with another 'max_tokens'" in str(other.exception)
+
+
+def test_more_methods_and_users_may_be_added_to_a_folder(tmp_path: Path) -> None:
+    store_settings(BoardSettings(methods=("base", "soup")), tmp_path)
+    store_settings(BoardSettings(n_users=30, seeds=(0, 1, 2)), tmp_path)
+    with pytest.raises(InvalidInputError, match="another 'temperature'"):
+        store_settings(BoardSettings(temperature=0.5), tmp_path)
+
+
+def test_the_data_folder_and_the_small_form_become_settings() -> None:
+    settings = settings_of(
+        ["a", "b"], Path("data"), is_small=True, only=(), overrides=["n_users=3"]
+    )
+    assert settings.libraries == ("a", "b")
+    assert settings.prompts[0] == "data/prompts/koala/koala_130.jsonl"
+    assert (settings.n_users, settings.n_prompts) == (3, 4)
+    assert set(settings.methods) <= set(entrants())
+
+
+@pytest.mark.parametrize(
+    ("only", "override", "sentence"),
+    [
+        (("strange",), "n_users=3", "The method 'strange' is not on the board"),
+        ((), "methods=[soup]", "the methods must hold 'base'"),
+        ((), "seeds=[0, 0]", "a seed occurs twice"),
+        ((), "n_poeple=3", "The key 'n_poeple' in settings is unknown"),
+    ],
+)
+def test_bad_settings_are_one_sentence(only: tuple, override: str, sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        settings_of(None, None, is_small=False, only=only, overrides=[override])

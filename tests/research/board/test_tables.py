@@ -1,0 +1,165 @@
+"""Utilities and comparisons, by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from board_rows import USERS, row
+from palate.core.errors import FormatError, InvalidInputError
+from research.board import findings
+from research.board.rows import Fact, Row, append, load
+from research.board.tables import alone, tables_of
+
+ONE, TWO = "one", "three"  # want `short`, and `plain`
+
+
+def _base() -> list[Row]:
+    """The base's numbers for `short` are 0 and 2: mean 1, deviation 1."""
+    return [row("base", ONE, 0.0), row("base", ONE, 2.0, prompt="file:q")]
+
+
+def test_utility_is_in_deviations_of_the_bases_answers() -> None:
+    tables = tables_of([*_base(), row("soup", ONE, 4.0)], USERS)
+    assert dict(tables.cells["base"]) == {
+        (ONE, "file:p", 0, 0, 0): -1.0,
+        (ONE, "file:q", 0, 0, 0): 1.0,
+    }
+    assert list(tables.cells["soup"].values()) == [3.0]
+
+
+def test_two_judges_of_an_objective_count_their_mean_and_a_signed_truth_subtracts() -> None:
+    rows = [
+        row("base", "two", 0.0, meaning={"kind": k, "plain": 3.0 * k}, form={"kind": k}, prompt=p)
+        for k, p in ((0.0, "file:p"), (2.0, "file:q"))
+    ]
+    rows.append(row("soup", "two", 0.0, meaning={"kind": 3.0, "plain": 9.0}, form={"kind": 1.0}))
+    tables = tables_of(rows, USERS)
+    (value,) = tables.cells["soup"].values()
+    assert value == pytest.approx(0.7 * (2.0 + 0.0) / 2 - 0.3 * 2.0)
+
+
+def test_conversations_do_not_move_the_scale() -> None:
+    rows = [*_base(), row("base", ONE, 50.0, turns=4)]
+    tables = tables_of(rows, USERS)
+    assert tables.cells["base"][ONE, "file:p", 4, 0, 0] == 49.0
+
+
+def test_what_needs_no_training_stands_for_every_library() -> None:
+    rows = [*_base(), row("soup", ONE, 3.0), row("soup", ONE, 5.0, library=1)]
+    tables = tables_of(rows, USERS)
+    mine, theirs, cells = tables.pairs("soup", "base", alone)
+    assert [cell[4] for cell in cells] == [0, 1]
+    assert (mine - theirs).tolist() == [3.0, 5.0]
+
+
+def _clear(n_prompts: int = 8) -> list[Row]:
+    """The soup is a deviation ahead of the prompt, and that is as good as the base."""
+    rows: list[Row] = []
+    for user in (ONE, TWO):
+        for k in range(n_prompts):
+            for method, ahead in (("base", 0.0), ("prompt", 0.1 * (-1) ** k), ("soup", 2.0)):
+                rows.append(
+                    row(
+                        method,
+                        user,
+                        0.0,
+                        prompt=f"file:{k}",
+                        text=f"{method} answers {user} {k}",
+                        meaning=dict.fromkeys(("kind", "short", "plain"), k % 3 + ahead + 0.01 * k),
+                        shape="sparse" if user == ONE else "uneven",
+                    )
+                )
+    return rows
+
+
+def test_the_frontier_and_the_winners_name_what_is_ahead() -> None:
+    tables = tables_of(_clear(), USERS)
+    by_knowledge = {one["knows"]: one for one in findings.frontier(tables)}
+    assert by_knowledge["sliders"]["method"] == "soup"
+    assert by_knowledge["sliders"]["not_significantly_different"] == []
+    assert by_knowledge["words"]["method"] == "base"
+    (everywhere, *others) = findings.winners(tables)
+    assert everywhere["sliders"]["is_ours"]
+    assert [one["where"] for one in others] == ["sparse preferences", "uneven preferences"]
+
+
+def test_a_star_needs_the_adjusted_test_and_the_interval() -> None:
+    rows = findings.method_rows(tables_of(_clear(), USERS), [])
+    by_name = {one["name"]: one for one in rows}
+    assert by_name["soup"]["gain"]["verdict"] == "better"
+    assert by_name["prompt"]["gain"]["verdict"] == "not significantly different"
+    assert by_name["soup"]["wins"]["ties_half"]["estimate"] == 1.0
+    assert by_name["base"]["gain"] is None
+
+
+def test_losses_say_what_auto_took() -> None:
+    rows = [*_clear()]
+    rows += [
+        Row(**{**vars(one), "method": "auto", "taken": "prompt"})
+        for one in rows
+        if one.method == "prompt"
+    ]
+    better = [Row(**{**vars(one), "method": "mod"}) for one in rows if one.method == "soup"]
+    (lost, *_) = findings.losses(tables_of([*rows, *better], USERS))
+    assert (lost["method"], lost["rival"], lost["verdict"]) == ("auto", "mod", "worse")
+    assert lost["taken"] == {"prompt": 1.0}
+
+
+def test_the_crossing_is_the_first_number_of_comparisons_ahead_of_the_prompt() -> None:
+    rows = [one for one in _clear() if one.method != "soup"]
+    rows += [
+        Row(**{**vars(one), "method": "prompt:vague"}) for one in rows if one.method == "prompt"
+    ]
+    for n, ahead in ((3, -1.0), (10, 1.0)):
+        rows += [
+            Row(
+                **{
+                    **vars(one),
+                    "method": f"soup@{n}",
+                    "meaning": {name: value + ahead for name, value in one.meaning.items()},
+                }
+            )
+            for one in rows
+            if one.method == "prompt:vague"
+        ]
+    (crossing,) = findings.crossings(tables_of(rows, USERS))
+    assert (crossing["ahead_from"], crossing["significantly_from"]) == (10, 10)
+    curves = findings.curves(tables_of(rows, USERS))
+    assert [point["x"] for point in curves["comparisons"]["soup"]] == [3, 10]
+
+
+def test_equal_answers_to_different_users_are_less_diverse_than_the_bases_draws() -> None:
+    rows = [
+        Row(**{**vars(one), "text": "the same few words"}) if one.method == "soup" else one
+        for one in _clear()
+    ]
+    by_name = {one["method"]: one for one in findings.diversity(tables_of(rows, USERS))}
+    assert by_name["soup"]["self_bleu"] == 1.0
+    assert by_name["soup"]["verdict"] == "less diverse"
+    assert by_name["base"]["verdict"] == ""
+
+
+def test_rows_without_the_base_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="The base has no answers to single prompts"):
+        tables_of([row("soup", ONE, 1.0)], USERS)
+
+
+def test_rows_are_read_as_written_and_a_torn_line_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append(path, _base())
+    with path.open("a") as file:
+        file.write('{"version": 1, "met')
+    assert load(path, Row) == _base()
+    append(path, [row("soup", ONE, 1.0)])
+    assert len(load(path, Row)) == 3
+
+
+def test_rows_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    append(path, [Fact("passes", "soup", 0, "", 1.0)])
+    path.write_text(path.read_text().replace('"version": 1', '"version": 9'))
+    with pytest.raises(FormatError, match="of version 9, but rows of version 1"):
+        load(path, Fact)
+    path.write_text('{"version": 1, "name": "x"}\n')
+    with pytest.raises(FormatError, match="has other fields than a row"):
+        load(path, Fact)
