@@ -18,3 +18,11 @@ def render_template(path: Path, filters: Mapping[str, Callable[..., str]], **val
     )
     environment.filters.update(filters)
     return environment.get_template(path.name).render(**values)
+
+
+def render_sentences(
+    path: Path, filters: Mapping[str, Callable[..., str]], **values: Any
+) -> list[str]:
+    """The filled template's paragraphs, one line each, however the template breaks lines."""
+    text = render_template(path, filters, **values)
+    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]

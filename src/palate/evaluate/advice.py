@@ -1,13 +1,10 @@
 """Which method to choose when: sentences drawn from the scoreboard's numbers."""
 
-from pathlib import Path
-
-from palate.core.templates import render_template
+from palate.core.templates import render_sentences
 from palate.evaluate.catalogue import BASE, entry_of, parse_name
 from palate.evaluate.compare import is_choice, range_text
-from palate.evaluate.report import Report
+from palate.evaluate.report import TEMPLATES, Report
 
-TEMPLATES = Path(__file__).parent / "templates"
 NEARLY_ONE_PASS = 1.01
 LEAST_READ = 0.93  # share of well-formed answers below which a method is warned of
 MOST_LISTED = 4
@@ -21,7 +18,7 @@ def advice(report: Report) -> list[str]:
         return []
     best = max(rivals, key=lambda score: score.utility.estimate)
     badly_formed = [s for s in rivals if s.well_formed is not None and s.well_formed < LEAST_READ]
-    text = render_template(
+    return render_sentences(
         TEMPLATES / "advice.txt.jinja",
         {"title": lambda score: entry_of(score.method).title, "range": range_text},
         report=report,
@@ -38,7 +35,6 @@ def advice(report: Report) -> list[str]:
         learned=[_comparisons(report, m) for m in dict.fromkeys(p.method for p in report.learning)],
         broken=sorted(badly_formed, key=lambda s: (s.well_formed, s.method))[:MOST_LISTED],
     )
-    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
 def _comparisons(report: Report, method: str) -> str:

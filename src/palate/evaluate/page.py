@@ -3,7 +3,7 @@
 import numpy as np
 
 from palate.core.templates import render_template
-from palate.evaluate.advice import TEMPLATES, advice
+from palate.evaluate.advice import advice
 from palate.evaluate.catalogue import entry_of, parse_name
 from palate.evaluate.compare import change_text, is_choice, range_text, signed_text
 from palate.evaluate.plots.charts import (
@@ -17,7 +17,7 @@ from palate.evaluate.plots.charts import (
     lines_figure,
     token_heat,
 )
-from palate.evaluate.report import Report
+from palate.evaluate.report import TEMPLATES, Report
 
 
 def render_markdown(report: Report) -> str:

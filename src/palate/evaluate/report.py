@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from palate.core.templates import render_sentences
 from palate.evaluate.auto import AutoReport, auto_report
 from palate.evaluate.catalogue import entry_of
 from palate.evaluate.cells import Cells, pair_up
@@ -20,6 +22,7 @@ from palate.evaluate.scoreboard import (
     win_matrix,
 )
 
+TEMPLATES = Path(__file__).parent / "templates"
 FRONT_METHODS = ("base", "prompt", "portfolio", "soup", "prompted-soup", "mixture", "conditioned")
 SHOWN_METHODS = ("base", "prompt", "auto", "soup", "prompted-soup", "mixture", "conditioned")
 LEAST_WELL_FORMED = 0.95
@@ -128,39 +131,23 @@ def make_report(suite: Mapping[str, Any], results: Results) -> Report:
 
 def failures_of(scores: Sequence[MethodScore], cells: Cells, facts: Sequence[FactRow]) -> list[str]:
     """What fell short, each in a sentence with its number."""
-    sentences = [f"{name}: {', '.join(some)}." for name, some in _fallen(scores).items() if some]
-    sentences += [
-        f"Implicit soup, seed {fact.seed}: {fact.value:.1f} proposals per token, and "
-        f"{fact.detail['fallback_share']:.1%} of tokens reached the cap and came from the "
-        "explicit soup."
-        for fact in facts
-        if fact.name == "proposals_per_token" and fact.detail["fallback_share"] > FALLBACKS
-    ]
-    if cells.n_left_out:
-        sentences.append(
-            f"{cells.n_left_out} answers were left out, because another method has none to the "
-            "same prompt."
-        )
-    return sentences
-
-
-def _fallen(scores: Sequence[MethodScore]) -> dict[str, list[str]]:
-    """What is checked to the methods that fall short of it, with their numbers."""
-    worse: list[str] = []
-    doubtful: list[str] = []
-    broken: list[str] = []
-    for score in scores:
-        title = entry_of(score.method).title
-        if score.gain is not None and not score.gain.is_gain:
-            text = f"{title} {signed_text(score.gain.interval)}"
-            (worse if score.gain.is_significant else doubtful).append(text)
-        if score.well_formed is not None and score.well_formed < LEAST_WELL_FORMED:
-            broken.append(f"{title} {score.well_formed:.1%}")
-    return {
-        "Significantly worse than the base": worse,
-        "Not significantly different from the base": doubtful,
-        f"Fewer than {LEAST_WELL_FORMED:.0%} of answers well-formed": broken,
-    }
+    gains = [(score, score.gain) for score in scores if score.gain is not None]
+    fallen = [(score, gain.is_significant) for score, gain in gains if not gain.is_gain]
+    formed = [(score, score.well_formed) for score in scores if score.well_formed is not None]
+    return render_sentences(
+        TEMPLATES / "failures.txt.jinja",
+        {"title": lambda score: entry_of(score.method).title, "signed": signed_text},
+        worse=[score for score, is_significant in fallen if is_significant],
+        doubtful=[score for score, is_significant in fallen if not is_significant],
+        broken=[score for score, share in formed if share < LEAST_WELL_FORMED],
+        least_well_formed=LEAST_WELL_FORMED,
+        fallbacks=[
+            fact
+            for fact in facts
+            if fact.name == "proposals_per_token" and fact.detail["fallback_share"] > FALLBACKS
+        ],
+        n_left_out=cells.n_left_out,
+    )
 
 
 def _examples(
