@@ -33,8 +33,8 @@ setup: $(BIN)/.installed ## make .venv with everything pinned in constraints.txt
 demo: setup ## one question for eight users, into out/demo; make demo PROMPT="..." asks another
 	$(BIN)/palate demo --out out/demo $(if $(PROMPT),--prompt "$$PROMPT")
 
-report: setup ## all methods on one scoreboard, into out/report; goes on where it stopped
-	$(BIN)/python -m research.world.board --out out/report $(REPORT_OPTIONS)
+report: setup ## the fair board in small on the shipped library, into out/report; goes on where it stopped
+	$(BIN)/python -m research.board --small --out out/report $(REPORT_OPTIONS)
 
 serve: setup ## serve the shipped library at http://127.0.0.1:8000
 	@mkdir -p out

@@ -11,8 +11,9 @@ from research.board.loras import CONDITIONED, EVERYBODY
 from research.board.methods import Entrant
 from research.board.work import Board, Job, libraries_of
 
-SAMPLED, SCORED, TRAINED = 390.0, 800.0, 250.0  # tokens a second and core
+SAMPLED, SCORED, TRAINED = 390.0, 800.0, 120.0  # tokens a second and core; trained in float32
 EXPERTS = 0.6  # of the base's rate, where a pass adds experts to every layer
+THREADS = 0.6  # of a core that each further thread of one process is worth
 FULL_BATCH = 32  # answers of one job from which sampling has the full rate
 FILL = 0.8  # of the longest answer that answers have on average
 PROMPT, TURN, EXAMPLE = 60, 110, 150  # tokens of a prompt, an earlier turn, a shown comparison
@@ -29,9 +30,9 @@ class Estimate:
     facts: float
 
     def minutes(self, n_workers: int) -> float:
-        """Wall clock: processes share the answers, one does the rest."""
+        """Wall clock: processes share the answers, one of so many threads does the rest."""
         alone = self.preparing + self.adapters + self.facts
-        return (alone + self.answering / n_workers) / 60
+        return (alone / (1 + THREADS * (n_workers - 1)) + self.answering / n_workers) / 60
 
     def sentence(self, n_workers: int, n_jobs: int) -> str:
         """For the user."""

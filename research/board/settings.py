@@ -31,7 +31,7 @@ class LoraSettings(Settings):
     batch: int = Field(default=4, ge=1)  # pairs of a step
     epochs: int = Field(default=2, ge=1)  # visits of every pair, within the steps below
     fewest_steps: int = Field(default=10, ge=1)
-    most_steps: int = Field(default=300, ge=1)
+    most_steps: int = Field(default=150, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the base while training
 
     def n_steps(self, n_pairs: int) -> int:
@@ -59,7 +59,7 @@ class BoardSettings(Settings):
     temperature: float | None = None  # `None`: as the library serves
     n_pool_prompts: int = Field(default=60, ge=1)  # training prompts whose answers are compared
     most_comparisons: int = Field(default=100, ge=1)  # of a user
-    n_lora_users: int = Field(default=24, ge=0)  # users that get an adapter of their own
+    n_lora_users: int = Field(default=12, ge=0)  # the first so many get an adapter of their own
     lora: LoraSettings = LoraSettings()
     n_capability_users: int = Field(default=4, ge=1)  # whose policies score the neutral text
     dtype: str = "bfloat16"  # of the base

@@ -301,6 +301,7 @@ def measure_facts(board: Board, some: Sequence[Entrant]) -> None:
 
 def run_board(board: Board, some: Sequence[Entrant], *, n_workers: int = 1) -> None:
     """All rows and facts of these entrants, made where they are missing."""
+    torch.set_num_threads(n_workers)  # until the processes begin, this one has their cores
     prepare(board, some)
     jobs = sorted(missing_jobs(board, some), key=partial(_build_of, entrants()))
     run_jobs(board, jobs, n_workers=n_workers)

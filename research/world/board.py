@@ -1,4 +1,4 @@
-"""All methods and their rivals on the small world: `make report`.
+"""All methods and their rivals on the small world: `python -m research.world.board`.
 
     seedN/library       six experts, one per objective; its soups, methods and strength as measured
                         by its build; a portfolio; its controller
@@ -371,7 +371,7 @@ def main(  # noqa: PLR0913  a command's options are its parameters
         int | None, typer.Option(min=1, help="Processes; by default one per core.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of libraries, results and report.")] = Path(
-        "out/report"
+        "out/world"
     ),
     is_json: IsJson = False,
 ) -> None:

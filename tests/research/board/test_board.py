@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from palate import Library
 from palate.core.errors import InvalidInputError
-from research.board import __main__ as command
+from research import board as command
 from research.board import check
-from research.board.__main__ import settings_of, store_settings
+from research.board.command import settings_of, store_settings
 from research.board.estimate import estimate
 from research.board.methods import entrants
 from research.board.report import About, content_of, write_report
