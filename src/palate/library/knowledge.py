@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Float
@@ -240,14 +240,14 @@ def ranked(library: "Library", decision: Decision, known: Known) -> Decision:
 
 def can_serve(library: "Library", method: str) -> bool:
     """Whether the library has the part that the method of this name needs, if it needs any."""
-    asked = getattr(library.methods.get(method), "can_serve", None)
-    return asked is None or bool(asked(library))
+    own: Any = library.methods.get(method)
+    return not hasattr(own, "can_serve") or own.can_serve(library)
 
 
 def part_key(library: "Library", method: str) -> str:
     """Hash of the part of the library that only this method reads; empty if there is none."""
-    asked = getattr(library.methods.get(method), "part_key", None)
-    return "" if asked is None else str(asked(library.files))
+    own: Any = library.methods.get(method)
+    return own.part_key(library.files) if hasattr(own, "part_key") else ""
 
 
 def predicted(library: "Library", decision: Decision, known: Known) -> Decision:
