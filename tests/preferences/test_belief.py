@@ -71,7 +71,8 @@ def test_ratings_one_by_one_equal_ridge_regression_centred_within_groups() -> No
     centre = np.eye(20) - same / same.sum(axis=1)
     features = centre @ np.array([item.features for item in history])
     precision = features.T @ features + np.eye(3)
-    got = learn_all(Learner(Belief(np.zeros(3), np.eye(3))), history)
+    as_margins = LearningSettings(is_rating_scaled=False)
+    got = learn_all(Learner(Belief(np.zeros(3), np.eye(3)), as_margins), history)
     wanted = np.linalg.solve(precision, features.T @ [item.label for item in history])
     assert got.mean == pytest.approx(wanted, abs=1e-10)
     assert got.covariance == pytest.approx(np.linalg.inv(precision), abs=1e-10)
@@ -81,7 +82,7 @@ def rated(
     features: np.ndarray, ratings: np.ndarray, *, groups: Sequence[object], **settings: object
 ) -> Belief:
     """The belief after these ratings, from a prior of variance noise^2: ridge regression."""
-    chosen = LearningSettings.checked(settings, source="test")
+    chosen = LearningSettings.checked({"is_rating_scaled": False, **settings}, source="test")
     width = features.shape[1]
     teacher = Learner(Belief(np.zeros(width), chosen.rating_noise**2 * np.eye(width)), chosen)
     rows = zip(features.tolist(), ratings.tolist(), groups, strict=True)
@@ -230,3 +231,77 @@ def test_a_fit_that_is_stopped_gives_its_best_and_says_so(monkeypatch: pytest.Mo
     assert not shown.is_converged
     assert belief.n_observations == 12
     assert np.isfinite(belief.mean).all()
+
+
+@pytest.mark.parametrize("n", [12, 40])
+def test_ratings_from_1_to_100_say_what_the_same_from_1_to_5_say(n: int) -> None:
+    generator = np.random.default_rng(3)
+    fives = [
+        replace(item, label=float(generator.integers(1, 6))) for item in items(n, kinds=("rating",))
+    ]
+    hundreds = [replace(item, label=1.0 + 24.75 * (item.label - 1.0)) for item in fives]
+    for belief in (learner().rebuild, learner().posterior):
+        one, other = belief(fives), belief(hundreds)
+        assert one.mean == pytest.approx(other.mean, abs=1e-9)
+        assert one.covariance == pytest.approx(other.covariance, abs=1e-9)
+    as_margins = learner(is_rating_scaled=False)
+    far = np.linalg.norm(as_margins.rebuild(hundreds).mean - as_margins.prior.mean)
+    near = np.linalg.norm(learner().rebuild(hundreds).mean - learner().prior.mean)
+    assert near < far / 5  # where they are taken for margins, one user drowns in 100 points
+
+
+def test_the_scale_of_ratings_is_found_and_beliefs_are_as_good_as_if_it_were_known() -> None:
+    generator = np.random.default_rng(5)
+    ratio: list[float] = []
+    for _ in range(60):
+        wanted = generator.normal(size=3)
+        x = generator.normal(size=(40, 3))
+        margins = x @ wanted + generator.normal(size=40)
+        groups = [str(place // 4) for place in range(40)]
+        teacher = Learner(Belief(np.zeros(3), np.eye(3)))
+        beliefs = [
+            teacher.refit(
+                [
+                    Feedback("p", "rating", tuple(row), 50.0 + scale * value, group)
+                    for row, value, group in zip(x.tolist(), margins, groups, strict=True)
+                ]
+            )
+            for scale in (1.0, 10.0)
+        ]
+        assert beliefs[0].mean == pytest.approx(beliefs[1].mean, abs=1e-9)
+        ratio.append(float(beliefs[0].mean @ wanted / (wanted @ wanted)))
+    assert 0.8 < np.median(ratio) < 1.2
+
+
+def test_equal_ratings_and_absurd_ones_are_read() -> None:
+    same = [replace(item, label=3.0) for item in items(10, kinds=("rating",))]
+    prior = learner().prior
+    assert np.linalg.norm(learner().rebuild(same).mean - prior.mean) < 1.0
+    huge = [replace(item, label=(-1.0) ** k * 1e300) for k, item in enumerate(same)]
+    assert np.isfinite(learner().rebuild(huge).mean).all()
+
+
+def test_a_copy_is_a_thumb_up_at_full_weight_and_a_fraction_of_it_by_default() -> None:
+    (thumb,) = items(1, kinds=("thumbs",))
+    moves = {}
+    for weight in (0.2, 1.0):
+        teacher = learner(weak_weight=weight)
+        for kind, label in (("thumbs", 1.0), ("copy", 1.0), ("regenerate", 0.0)):
+            belief = teacher.rebuild([replace(thumb, kind=kind, label=label)])
+            moves[kind, weight] = belief.mean - teacher.prior.mean
+    assert moves["copy", 1.0] == pytest.approx(moves["thumbs", 1.0], abs=1e-12)
+    for kind in ("copy", "regenerate"):
+        small, large = (np.linalg.norm(moves[kind, weight]) for weight in (0.2, 1.0))
+        assert 0.1 * large < small < 0.5 * large
+    direction = np.array(thumb.features)
+    assert moves["copy", 0.2] @ direction > 0 > moves["regenerate", 0.2] @ direction
+
+
+@pytest.mark.parametrize("drift", ["none", "steady", "adaptive"])
+@pytest.mark.parametrize("n", [26, 63])
+def test_weak_evidence_is_learned_item_by_item_as_from_the_log(drift: str, n: int) -> None:
+    teacher = learner(drift=drift, forgetting=0.9)
+    history = items(n, kinds=("comparison", "rating", "thumbs", "copy", "regenerate"))
+    learned, rebuilt = learn_all(teacher, history), teacher.rebuild(history)
+    assert np.array_equal(learned.mean, rebuilt.mean)
+    assert np.array_equal(learned.covariance, rebuilt.covariance)

@@ -150,7 +150,7 @@ def test_a_learner_that_fits_gains_averages_over_them_from_the_first_comparison_
 
 
 def test_ratings_alone_give_the_exact_normal() -> None:
-    teacher = Learner(Belief(np.zeros(2), np.eye(2)))
+    teacher = Learner(Belief(np.zeros(2), np.eye(2)), LearningSettings(is_rating_scaled=False))
     rows = [((1.0, 0.0), 2.0), ((0.0, 1.0), -1.0), ((1.0, 1.0), 0.5)]
     history = [Feedback("p", "rating", x, label=value, group="g") for x, value in rows]
     found, stored = teacher.posterior(history), teacher.rebuild(history)

@@ -14,7 +14,7 @@ from numpy import ndarray
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import require_simplex, vector_from_mapping
 
-FeedbackKind = Literal["comparison", "rating", "thumbs"]
+FeedbackKind = Literal["comparison", "rating", "thumbs", "copy", "regenerate", "comment"]
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class Feedback:
     """A user's judgment of one or two answers."""
 
     user: str
-    kind: FeedbackKind  # `comparison` of two answers, `rating` or `thumbs` of one
+    kind: FeedbackKind  # `comparison` of two answers, all others of one
     features: tuple[
         float, ...
     ]  # `[features]`; of a comparison the first answer's less the second's
-    label: float  # comparison: 1 first preferred, 0 second, 0.5 a tie; thumbs: 1 up; or a rating
-    group: str = ""  # of a rating: the prompt within which ratings are centred
+    label: float  # 1 first preferred, 0 second, 0.5 a tie; 1 up or a copy, 0 down; or a rating
+    group: str = ""  # of a rating: its prompt, to be centred within; of a comment: its words
     key: str = ""  # the same key twice is the same feedback
 
     def __post_init__(self) -> None:

@@ -11,8 +11,9 @@ How each kind of feedback enters:
 - thumbs: a comparison with a typical answer, whose features are zero; give features less those of
   what is usually shown. A user who only ever gives thumbs up drifts towards what was shown,
   and held by the prior;
-- a rating: a number in units of the margin, compared with the mean of the earlier ratings of its
-  group, since users use scales differently; the first rating of a group changes nothing.
+- a rating: a number on the user's own scale (`preferences.rating_scale`), compared with the mean of
+  the earlier ratings of its group; the first rating of a group changes nothing;
+- a copied or regenerated answer: thumbs up or down whose log-likelihood counts for a fraction.
 
 Source: Spectral Souping, arXiv 2605.20408, online coefficients; refit every 25 comparisons.
 """
@@ -32,10 +33,12 @@ from palate.preferences.bradley_terry import fit_batch, update
 from palate.preferences.drift import change_discounts, forget, steady_discounts
 from palate.preferences.gaussian_posterior import average_fit
 from palate.preferences.noise import average_over_gain, fit_gain
+from palate.preferences.rating_scale import rating_scale
 from palate.preferences.settings import LearningSettings
 
-ALGORITHM = 2  # to be raised when the same feedback leads to other beliefs
+ALGORITHM = 3  # to be raised when the same feedback leads to other beliefs
 NEGLIGIBLE = 1e-9  # discounts below it leave a rating out
+WEAK = ("copy", "regenerate")  # kinds of feedback that count for a fraction
 LARGEST = 1e6  # margin that one feature can add to; beyond it every verdict is certain
 
 
@@ -67,15 +70,14 @@ class Learner:
         """
         (feature,) = self._features([feedback])
         count = belief.n_observations + 1
-        if count == self._last_refit(count):
+        if count == self._last_refit(count) or feedback.kind in WEAK:
             return self.refit([*earlier(), feedback])
         if self.settings.drift == "steady":
             belief = forget(belief, prior=self.prior, factor=self.settings.forgetting)
         if feedback.kind != "rating":
             return update(belief, feature, feedback.label, gain=belief.gain)
-        group = [
-            item for item in earlier() if item.kind == "rating" and item.group == feedback.group
-        ]
+        *before, feedback = self._scaled([*earlier(), feedback])
+        group = [item for item in before if item.kind == "rating" and item.group == feedback.group]
         return self._learn_rating(belief, feedback, group, discounts=np.ones(len(group) + 1))
 
     def rebuild(self, history: Sequence[Feedback]) -> Belief:
@@ -132,7 +134,26 @@ class Learner:
                 features, labels, prior=self.prior, gain=gain, hazard=hazard
             )
             discounts = _spread_over_ratings(unchanged, is_rating)
-        return features, labels, self._with_ratings(history, discounts), discounts[~is_rating]
+        counted = np.where([item.kind in WEAK for item in pairs], self.settings.weak_weight, 1.0)
+        prior = self._with_ratings(self._scaled(history), discounts)
+        return features, labels, prior, discounts[~is_rating] * counted
+
+    def _scaled(self, history: Sequence[Feedback]) -> Sequence[Feedback]:
+        """The history with its ratings as margins."""
+        rated = [item for item in history if item.kind == "rating"]
+        if not self.settings.is_rating_scaled or len(rated) < 2:
+            return history
+        scale = rating_scale(
+            [item.label for item in rated],
+            gain_features=self.settings.gain * self._features(rated),
+            groups=[item.group for item in rated],
+            prior=self.start,
+            noise=self.settings.rating_noise,
+        )
+        return [
+            replace(item, label=item.label / scale) if item.kind == "rating" else item
+            for item in history
+        ]
 
     def _last_refit(self, count: int) -> int:
         """The number of items at the last refit, when there are `count`."""

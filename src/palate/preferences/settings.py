@@ -21,3 +21,5 @@ class LearningSettings(Settings):
     # such number of items; in between, one-comparison updates
     refit_every: int = Field(default=25, ge=1)
     rating_noise: float = Field(default=1.0, ge=1e-3, le=1e3)  # standard deviation, as margins
+    is_rating_scaled: bool = True  # ratings are in units of the user's own scale, not of margins
+    weak_weight: float = Field(default=0.2, gt=0, le=1)  # of a copy or a regeneration, as thumbs

@@ -25,6 +25,7 @@ from palate.serve.wire.users import BeliefOut, Estimate, SoupOut
 from palate.soup.spectral import predicted_gain
 
 LEVEL = 0.95  # of every interval
+SETTLED = 0.1  # unknown share from which on more questions would change little
 HALF_WIDTH = float(ndtri(0.5 + LEVEL / 2))  # standard deviations
 
 
@@ -62,6 +63,8 @@ class Believer:
         served, states = soup.coefficients, self.soups.states
         gain, error = predicted_gain(served, states, believed=posterior, beta=basis.beta)
         of_objectives = anchors.T @ posterior.covariance @ anchors
+        known_of_nobody = float(basis.feature_scales**2 @ np.diag(self.learner.prior.covariance))
+        unknown = float(basis.feature_scales**2 @ np.diag(posterior.covariance)) / known_of_nobody
         return BeliefOut(
             learning=self.learning(belief),
             n_feedback=belief.n_observations,
@@ -77,6 +80,8 @@ class Believer:
                 budget=basis.settings.budget_after(belief.n_observations),
                 gain=_estimates(["gain"], np.array([gain]), np.array([error**2]))[0],
             ),
+            unknown_share=unknown,
+            is_settled=unknown <= SETTLED,
         )
 
 

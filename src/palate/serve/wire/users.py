@@ -85,6 +85,8 @@ class BeliefOut(TypedDict):
     # the preference that they come to: positive parts, sum one; `None` where no part is positive
     preference: dict[str, float] | None
     soup: SoupOut
+    unknown_share: float  # variance of answers' margins, as a share of a new user's
+    is_settled: bool  # whether it is so small that more questions would change little
 
 
 class FeedbackOut(TypedDict):

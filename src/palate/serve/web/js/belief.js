@@ -46,6 +46,7 @@ function render(actions) {
     viewSwitch(actions),
     tableOf(user, belief),
     el("p", { class: "muted small-print scale-note" }),
+    el("p", { class: "muted small-print settled" }),
     el("div", { class: "learned" }),
     el("div", { class: "soup muted small-print" }),
     dataActions(actions),
@@ -146,6 +147,7 @@ function update(host, belief) {
   text(host, ".learning", `${plural(belief.n_feedback, "verdict")}, ${LEARNING[belief.learning]}.`);
   const outlined = before.length > 0 ? " Outlines: before the last verdict." : "";
   text(host, ".scale-note", `Left of the line: disliked; right: liked. Bars: 95 % sure.${outlined}`);
+  text(host, ".settled", belief.is_settled ? "Enough is known: more comparisons would change little." : "");
   renderLearned(host, belief);
 }
 

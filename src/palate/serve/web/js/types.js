@@ -73,6 +73,8 @@
  * @property {Estimate[]} objectives
  * @property {Shares|null} preference
  * @property {{coefficients: Shares, scale: number, kl: number, budget: number, gain: Estimate}} soup
+ * @property {number} unknown_share Of what is not known of a new user.
+ * @property {boolean} is_settled Whether more questions would change little.
  *
  * @typedef {object} User
  * @property {string} user
@@ -107,7 +109,9 @@
  *
  * @typedef {object} Question
  * @property {string} response
+ * @property {"answers"|"words"} kind
  * @property {{text: string, source: string}[]} answers
+ * @property {string} now What the user would get now.
  * @property {number} information_nats
  *
  * @typedef {object} Receipt
