@@ -191,6 +191,16 @@ def test_policies_can_be_made_from_the_objectives_own_experts_alone(tmp_path, ki
     assert set(portfolio.policies[member].coefficients) <= {"short", "long"}
 
 
+def test_soups_are_as_strong_as_the_run_file_says(tmp_path):
+    run_file = write_portfolio_run(tmp_path)
+    overrides = ("portfolio.oracle=soup", "calibration.strength=1.5")
+    built = build_library(settings_of(run_file, *overrides), out=tmp_path / "lib")
+    portfolio = open_portfolio(LibraryFolder.open(tmp_path / "lib"))
+    assert built.portfolio.policies
+    for name, policy in portfolio.policies.items():
+        assert sum(policy.coefficients.values()) == pytest.approx(0.0 if name == "base" else 1.5)
+
+
 def test_the_published_grid_makes_one_policy_per_grid_preference(tmp_path):
     run_file = write_portfolio_run(tmp_path)
     overrides = ("portfolio.search=grid", "portfolio.oracle=soup", "portfolio.delta=0.5")

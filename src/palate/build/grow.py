@@ -17,7 +17,8 @@ in one of three ways, behind `palate.portfolio.adaptive.Oracle`, priced by the l
     trained     an expert trained for it, on the same rollouts relabelled
     decoding    multi-objective decoding: the objectives' own experts pooled log-linearly, with the
                 shares as coefficients; nothing is trained beyond them, one pass per active expert
-    soup        the same experts added as parameters with the same coefficients: one pass
+    soup        the same experts added as parameters with the same coefficients, times the strength
+                that the run file states, if it does: one pass
 
 Source:
     palm.md section 2; decoding: Shi et al. 2024, arXiv 2406.18853; soup: arXiv 2306.04488.
@@ -188,14 +189,16 @@ def _trained(builder: Builder, preference: Shares) -> Policy:
 
 
 def _combined(kind: Literal["decoding", "soup"], builder: Builder, preference: Shares) -> Policy:
-    """The objectives' own experts, with the shares as coefficients."""
+    """The objectives' own experts, with the shares as coefficients, a soup's times its strength."""
     shares = require_simplex(preference)
+    stated = builder.settings.calibration.strength if kind == "soup" else None
+    strength = stated or 1.0
     units = objective_anchors(builder.settings.objective_names)
     experts = [_anchor_for(builder, unit.vector()) for unit in units]
     for expert in experts:
         builder.make(expert, title="for one objective")
     coefficients = {
-        expert.name: float(share)
+        expert.name: strength * float(share)
         for expert, share in zip(experts, shares, strict=True)
         if share != 0.0
     }
