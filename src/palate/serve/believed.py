@@ -25,7 +25,7 @@ from palate.serve.wire.users import BeliefOut, Estimate, SoupOut
 from palate.soup.spectral import predicted_gain
 
 LEVEL = 0.95  # of every interval
-SETTLED = 0.1  # unknown share from which on more questions would change little
+SETTLED = 0.2  # unknown share from which on more questions would change little
 HALF_WIDTH = float(ndtri(0.5 + LEVEL / 2))  # standard deviations
 
 
