@@ -12,7 +12,7 @@ which of two answers they prefer; the third judges.
     coefficients   Bradley-Terry on the experts' tilts: the soup that is learned
     psi            Bradley-Terry on psi itself: an expert of the user's own, solved from verdicts
     both           the two kernels added: a soup, and what it lacks
-    told           the soup of the true mixture, which is the closed-form expert of the true reward
+    stated         the soup of the true mixture, which is the closed-form expert of the true reward
 
 How far the prior reaches is chosen for each user by the likelihood of verdicts that are left out.
 
@@ -48,7 +48,7 @@ N_VERDICTS = (10, 30, 100, 300)
 N_USERS = 40
 GAIN = 3.0  # margins, in standard deviations of the user's reward
 N_FOLDS = 5
-WAYS = ("coefficients", "psi", "both", "told")
+WAYS = ("coefficients", "psi", "both", "stated")
 
 
 def main(
@@ -154,7 +154,7 @@ def compared(answers: Answers, *, seed: int) -> dict[str, Any]:
         chance = expit(GAIN * (reward[pairs[:, 0]] - reward[pairs[:, 1]]) / size)
         labels = (generator.random(len(pairs)) < chance).astype(float)
         for n in N_VERDICTS:
-            tilt = {"told": tilts @ wanted}
+            tilt = {"stated": tilts @ wanted}
             for way, own in kernels.items():
                 tilt[way] = learned_tilt(own, pairs[:n], labels[:n])
             for way in WAYS:
@@ -284,7 +284,7 @@ def as_markdown(facts: dict[str, Any]) -> str:
     lines += [
         "",
         "*coefficients*: Bradley-Terry on the experts' tilts, a soup. *psi*: Bradley-Terry on psi, "
-        "an expert of the user's own. *both*: the sum of the two kernels. *told*: the soup of the "
+        "an expert of the user's own. *both*: the sum of the two kernels. *stated*: the soup of the "
         "true mixture, which is the closed-form expert of the true reward.",
     ]
     return "\n".join(lines) + "\n"

@@ -117,7 +117,7 @@ def test_where_experts_hold_what_users_want_few_verdicts_do_by_coefficients(gene
     facts = compared(answers, seed=0)
     worth = {way: row["10"]["mean"] for way, row in facts["correlation"].items()}
     assert worth["coefficients"] > worth["psi"] + 0.2
-    assert worth["told"] >= worth["coefficients"]
+    assert worth["stated"] >= worth["coefficients"]
     assert facts["correlation"]["psi"]["100"]["mean"] > worth["psi"] + 0.1
 
 
