@@ -1,6 +1,6 @@
 """What the rows say: the cost frontier, who wins where, curves, questions put beforehand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -250,79 +250,6 @@ def _taken(tables: Tables, method: str, keep: Keep) -> dict[str, float]:
     names = [row.taken + (f"+best-of-{row.n_candidates}" * (row.n_candidates > 1)) for row in rows]
     counts = {name: names.count(name) / len(names) for name in dict.fromkeys(names)}
     return dict(sorted(counts.items(), key=lambda one: -one[1]))
-
-
-def curves(tables: Tables) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Gains over the base against comparisons, earlier turns and members, by method."""
-    known = entrants()
-    comparisons: dict[str, list[str]] = {}
-    for name in known:
-        if name in tables and "@" in name:
-            comparisons.setdefault(name.partition("@")[0], []).append(name)
-    lines = {
-        label: [_point(tables, name, known[name].n_comparisons, alone) for name in names]
-        for label, names in comparisons.items()
-    }
-    sizes = [name for name in known if name in tables and name.startswith("portfolio-")]
-    members = {
-        "portfolio": [_point(tables, name, int(name.rpartition("-")[2]), alone) for name in sizes]
-    }
-    return {
-        "comparisons": _whole(lines),
-        "turns": _whole(_turn_lines(tables)),
-        "members": _whole(members),
-    }
-
-
-def _whole(
-    lines: Mapping[str, Sequence[dict[str, Any] | None]],
-) -> dict[str, list[dict[str, Any]]]:
-    points = {label: [p for p in line if p is not None] for label, line in lines.items()}
-    return {label: line for label, line in points.items() if line}
-
-
-def _point(tables: Tables, name: str, x: int, keep: Keep) -> dict[str, Any] | None:
-    difference = tables.difference(name, "base", keep)
-    return None if difference is None else {"x": x, "method": name, **difference.to_json()}
-
-
-def _turn_lines(tables: Tables) -> dict[str, list[dict[str, Any] | None]]:
-    prompts = {row.prompt for row in tables.rows if row.turns}
-    turns = sorted({row.turns for row in tables.rows if row.prompt in prompts})
-    methods = [name for name in entrants() if any(r.turns for r in tables.by_method.get(name, ()))]
-    lines: dict[str, list[dict[str, Any] | None]] = {}
-    for name in (one for one in methods if one != "base"):
-        lines[name] = []
-        for n in turns:
-
-            def keep(cell: Cell, n: int = n) -> bool:
-                return cell[2] == n and cell[1] in prompts
-
-            lines[name].append(_point(tables, name, n, keep))
-    return lines if len(turns) > 1 else {}
-
-
-def crossings(tables: Tables) -> list[dict[str, Any]]:
-    """For each wording, from how many comparisons on the learned soup is ahead of the prompt."""
-    learned = [name for name in entrants() if name.startswith("soup@") and name in tables]
-    rows: list[dict[str, Any]] = []
-    for wording in (one for one in WORDINGS if f"prompt:{one}" in tables):
-        compared = tables.compare([(name, f"prompt:{wording}") for name in learned], alone)
-        points = [
-            {"n_comparisons": entrants()[first].n_comparisons, **one.to_json()}
-            for (first, _), one in compared.items()
-        ]
-        ahead = [point["n_comparisons"] for point in points if point["estimate"] > 0]
-        clearly = [point["n_comparisons"] for point in points if point["verdict"] == "better"]
-        rows.append(
-            {
-                "wording": wording,
-                "ahead_from": min(ahead, default=None),
-                "significantly_from": min(clearly, default=None),
-                "points": points,
-            }
-        )
-    return rows
 
 
 def pairwise(tables: Tables) -> dict[str, dict[str, float]]:

@@ -17,7 +17,7 @@ from typing import Any
 import palate
 from palate.core.decision import Decision, Known, Messages, with_instruction
 from palate.core.errors import InvalidInputError
-from palate.core.files import read_json, write_json, write_jsonl
+from palate.core.files import hash_value, read_json, write_json, write_jsonl
 from palate.core.plan import member_plan
 from research.board.comparisons import Comparison
 from research.board.settings import BoardSettings
@@ -79,7 +79,8 @@ def build_adapters(
     """One adapter for each name, trained on its pairs; goes on where it was interrupted.
 
     Args:
-        folder: Gets the files of pairs, the library and how long it took.
+        folder: Its name with a hash of what determines the adapters gets the files of pairs, the
+            library and how long it took; after an interruption, how long the rest took.
         pairs: Name to rows of `prompt`, `chosen` and `rejected`.
         base: Folder, hub id or name of the base model.
         settings: How adapters are trained.
@@ -94,18 +95,18 @@ def build_adapters(
             f"The adapter of {few!r} would have {len(pairs[few])} pairs; at least {LEAST_PAIRS} "
             "are needed: raise most_comparisons, or leave out its method."
         )
+    folder = folder.with_name(f"{folder.name}-{hash_value([pairs, base, seed])[:8]}")
     target, timing = folder / LIBRARY, folder / SECONDS
-    before = float(read_json(timing)["seconds"]) if timing.is_file() else 0.0
-    if timing.is_file() and read_json(timing)["names"] == sorted(pairs):
-        return Adapters(target, before / len(pairs))
+    if timing.is_file():
+        return Adapters(target, float(read_json(timing)["seconds_each"]))
     for name, rows in pairs.items():
         write_jsonl(folder / f"{name}.jsonl", rows)
     write_jsonl(folder / UNUSED, _unused_pairs())
     start = monotonic()
     run = run_file(folder, pairs, base=base, settings=settings, seed=seed)
     palate.build(run, output_dir=target)
-    seconds = before + monotonic() - start
-    write_json(timing, {"seconds": seconds, "names": sorted(pairs)})
+    seconds = monotonic() - start
+    write_json(timing, {"seconds_each": seconds / len(pairs)})
     return Adapters(target, seconds / len(pairs))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from palate.core.files import write_json, write_text_atomic
 from palate.core.templates import render_template
-from research.board import findings
+from research.board import findings, learning
 from research.board.judges import Judges
 from research.board.methods import entrants
 from research.board.rows import Fact, Row
@@ -65,8 +65,9 @@ def content_of(rows: Sequence[Row], facts: Sequence[Fact], about: About) -> dict
         "winners": findings.winners(tables),
         "questions": findings.questions(tables),
         "losses": findings.losses(tables),
-        "curves": findings.curves(tables),
-        "crossings": findings.crossings(tables),
+        "curves": learning.curves(tables),
+        "shares_of_adapters": learning.shares_of_adapters(tables),
+        "crossings": learning.crossings(tables),
         "pairwise": findings.pairwise(tables),
         "shape_means": _shape_means(tables),
     }

@@ -94,7 +94,7 @@ class BoardSettings(Settings):
     def is_row_compatible(self, stored: dict[str, object]) -> str:
         """The first key by which rows of these and of stored settings differ; empty where none.
 
-        More users, prompts, methods, seeds, turns and libraries may be added to a folder.
+        More methods, seeds, turns and libraries may be added to a folder.
         """
         own = self.model_dump(mode="json")
         fixed = set(own) - _MAY_GROW
@@ -102,7 +102,7 @@ class BoardSettings(Settings):
 
 
 _MAY_GROW = {
-    *("libraries", "n_users", "n_prompts", "turns", "n_turn_prompts", "turn_methods", "methods"),
-    *("seeds", "n_lora_users", "n_capability_users"),
+    *("libraries", "turns", "n_turn_prompts", "turn_methods", "methods", "seeds"),
+    *("n_lora_users", "n_capability_users"),
 }
 FOLDER = Path(__file__).parent

@@ -302,10 +302,18 @@ def measure_facts(board: Board, some: Sequence[Entrant]) -> None:
 def run_board(board: Board, some: Sequence[Entrant], *, n_workers: int = 1) -> None:
     """All rows and facts of these entrants, made where they are missing."""
     torch.set_num_threads(n_workers)  # until the processes begin, this one has their cores
-    prepare(board, some)
     jobs = sorted(missing_jobs(board, some), key=partial(_build_of, entrants()))
+    begun = {job.method for job in jobs}
+    prepare(board, [one for one in some if one.name in begun or _lacks_facts(board, one)])
     run_jobs(board, jobs, n_workers=n_workers)
     measure_facts(board, some)
+
+
+def _lacks_facts(board: Board, entrant: Entrant) -> bool:
+    return not all(
+        board.has(("bytes_per_user", entrant.name, number, ""))
+        for number in libraries_of(board, entrant)
+    )
 
 
 def _build_of(known: Mapping[str, Entrant], job: Job) -> tuple[int, str]:

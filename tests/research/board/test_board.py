@@ -104,6 +104,19 @@ def test_the_report_says_what_the_rows_say_and_its_check_sees_a_changed_figure(
 
 
 @pytest.mark.slow
+def test_two_processes_make_the_rows_of_one(finished: Board, tmp_path: Path) -> None:
+    settings = finished.settings.model_copy(
+        update={"methods": ("base", "prompt", "soup", "auto"), "turns": ()}
+    )
+    board = Board(settings, tmp_path)
+    run_board(board, listed(board), n_workers=2)
+    one = {row.key: row for row in finished.rows}
+    assert len(board.rows) == 4 * 3 * 2
+    for row in board.rows:
+        assert (row.text, row.meaning) == (one[row.key].text, one[row.key].meaning)
+
+
+@pytest.mark.slow
 def test_adapters_are_trained_by_a_build_and_serve_their_user(
     finished: Board, tmp_path: Path
 ) -> None:
@@ -164,9 +177,11 @@ def test_the_command_plans_refuses_and_resumes(
     assert "rows of a board with another 'max_tokens'" in str(other.exception)
 
 
-def test_more_methods_and_users_may_be_added_to_a_folder(tmp_path: Path) -> None:
+def test_more_methods_and_seeds_may_be_added_to_a_folder(tmp_path: Path) -> None:
     store_settings(BoardSettings(methods=("base", "soup")), tmp_path)
-    store_settings(BoardSettings(n_users=30, seeds=(0, 1, 2)), tmp_path)
+    store_settings(BoardSettings(turns=(1, 16), seeds=(0, 1, 2)), tmp_path)
+    with pytest.raises(InvalidInputError, match="another 'n_users'"):
+        store_settings(BoardSettings(n_users=30), tmp_path)
     with pytest.raises(InvalidInputError, match="another 'temperature'"):
         store_settings(BoardSettings(temperature=0.5), tmp_path)
 

@@ -6,7 +6,7 @@ import pytest
 
 from board_rows import USERS, row
 from palate.core.errors import FormatError, InvalidInputError
-from research.board import findings
+from research.board import findings, learning
 from research.board.rows import Fact, Row, append, load
 from research.board.tables import alone, tables_of
 
@@ -122,10 +122,30 @@ def test_the_crossing_is_the_first_number_of_comparisons_ahead_of_the_prompt() -
             for one in rows
             if one.method == "prompt:vague"
         ]
-    (crossing,) = findings.crossings(tables_of(rows, USERS))
+    (crossing,) = learning.crossings(tables_of(rows, USERS))
     assert (crossing["ahead_from"], crossing["significantly_from"]) == (10, 10)
-    curves = findings.curves(tables_of(rows, USERS))
+    curves = learning.curves(tables_of(rows, USERS))
     assert [point["x"] for point in curves["comparisons"]["soup"]] == [3, 10]
+
+
+def test_the_share_of_the_adapters_gain_is_a_ratio_of_sums() -> None:
+    rows = [one for one in _clear() if one.method != "prompt"]
+    adapters = [Row(**{**vars(one), "method": "lora@10"}) for one in rows if one.method == "soup"]
+    learned = [
+        Row(
+            **{
+                **vars(one),
+                "method": "soup@10",
+                "meaning": {name: value - 1.5 for name, value in one.meaning.items()},
+            }
+        )
+        for one in adapters
+    ]
+    (share,) = learning.shares_of_adapters(tables_of([*rows, *adapters, *learned], USERS))
+    assert share["share"]["estimate"] == pytest.approx(0.25)  # 0.5 of 2
+    idle = [Row(**{**vars(one), "method": "lora@10"}) for one in rows if one.method == "base"]
+    (share,) = learning.shares_of_adapters(tables_of([*rows, *idle, *learned], USERS))
+    assert share["share"] is None
 
 
 def test_equal_answers_to_different_users_are_less_diverse_than_the_bases_draws() -> None:
