@@ -10,7 +10,16 @@ from research.board.settings import BoardSettings
 
 METHODS = (
     *("base", "prompt", "prompt:vague", "examples@3", "prompt+best-of-4", "rewarded-soup", "mod"),
-    *("portfolio-1", "portfolio-2", "soup", "soup@3", "soup@10", "mixture"),
+    *(
+        "output-soup",
+        "implicit-soup",
+        "portfolio-1",
+        "portfolio-2",
+        "soup",
+        "soup@3",
+        "soup@10",
+        "mixture",
+    ),
     *("auto", "auto+4-passes"),
 )
 
