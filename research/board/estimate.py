@@ -66,7 +66,7 @@ def estimate(board: Board, some: Sequence[Entrant], jobs: Sequence[Job]) -> Esti
     if learns:
         n_answers = 4 * settings.n_pool_prompts
         preparing += n_libraries * n_answers * answer / SAMPLED
-        if any(one.name.startswith("soup@") for one in some):
+        if any(one.is_learned for one in some):
             n_experts = len(board.parts(0).library.manifest.experts)
             preparing += n_libraries * n_answers * (1 + n_experts) * (PROMPT + answer) / SCORED
     for name in dict.fromkeys(one.adapters for one in some if one.adapters):

@@ -38,11 +38,11 @@ def _verdict(parts: Parts, entrant: Entrant, users: Sequence[str]) -> float:
     if entrant.adapters:
         is_shared = entrant.adapters in (EVERYBODY, CONDITIONED)
         return 0.0 if is_shared else parts.adapters(entrant.adapters).seconds_each
-    if not entrant.name.startswith("soup@") or not entrant.n_comparisons:
+    if not entrant.is_learned:
         return 0.0
     user = users[0]
     last = parts.verdicts[user][-1]
-    known_as = learned_name(f"timed-{user}", entrant.n_comparisons)
+    known_as = learned_name(f"timed-{entrant.name}-{user}", entrant.n_comparisons)
     chosen, rejected = (output_of(parts.library, one) for one in (last.chosen, last.rejected))
     for place, one in enumerate(parts.verdicts[user][: entrant.n_comparisons - 1]):
         parts.store.record(
@@ -56,7 +56,7 @@ def _verdict(parts: Parts, entrant: Entrant, users: Sequence[str]) -> float:
     parts.store.record(known_as, chosen=chosen, rejected=rejected)
     known = parts.store.known(known_as)
     if known.belief is not None:
-        parts.library.decide("Why?", known, method="soup")
+        parts.library.decide("Why?", known, method=entrant.name.partition("@")[0])
     seconds = perf_counter() - start
     parts.store.erase(known_as)
     return seconds

@@ -193,6 +193,8 @@ def questions(tables: Tables) -> list[dict[str, Any]]:
         *((f"auto:{one}", f"prompt:{one}", "all single prompts") for one in WORDINGS),
         ("soup@10", "lora@10", "all single prompts"),
         ("soup@100", "lora@100", "all single prompts"),
+        ("auto@10", "lora@10", "all single prompts"),
+        ("auto@10", "examples@10", "all single prompts"),
         ("soup@10", "examples@10", "all single prompts"),
         ("mixture", "prompt", "all single prompts"),
         ("mixture", "mod", "all single prompts"),
@@ -210,15 +212,16 @@ def questions(tables: Tables) -> list[dict[str, Any]]:
 
 
 def losses(tables: Tables) -> list[dict[str, Any]]:
-    """Where `auto` is behind a rival of as many passes that knows as much, and what `auto` took."""
+    """Where palate's own choice is behind a rival that costs no more passes and knows no more.
+
+    Its own choice is `auto`, however the user is known, and the soup of a learned user. Beside each
+    loss stands what was taken.
+    """
     rows: list[dict[str, Any]] = []
-    for name in (one for one in entrants() if one.startswith("auto") and one in tables):
-        limit, knows = passes_of(tables, name), entrants()[name].knows
-        rivals = [
-            one
-            for one in competing(tables, knows)
-            if not entrants()[one].is_ours and passes_of(tables, one) <= limit + SAME_PASSES
-        ]
+    for name in (one for one in entrants() if one.startswith(("auto", "soup@"))):
+        if name not in tables:
+            continue
+        rivals = _rivals(tables, name)
         for where, keep in groups(tables).items():
             best = best_of(tables, rivals, keep)
             if best is None:
@@ -238,6 +241,20 @@ def losses(tables: Tables) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _rivals(tables: Tables, name: str) -> list[str]:
+    """Methods of others that cost no more passes and know no more than this one."""
+    own, limit = entrants()[name], passes_of(tables, name)
+    return [
+        one.name
+        for one in entrants().values()
+        if one.name in tables
+        and not one.is_ours
+        and one.knows in ("nothing", own.knows)
+        and one.n_comparisons <= own.n_comparisons
+        and passes_of(tables, one.name) <= limit + SAME_PASSES
+    ]
 
 
 def _taken(tables: Tables, method: str, keep: Keep) -> dict[str, float]:

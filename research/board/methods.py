@@ -24,7 +24,7 @@ from research.board.users import WORDINGS, BoardUser
 from research.soup.rivals import OwnExpert
 
 COMPARISONS = (0, 3, 10, 30, 100)
-LORA_COMPARISONS = (10, 100)
+AUTO_COMPARISONS = LORA_COMPARISONS = (10, 100)
 EXAMPLES = (3, 10)
 SIZES = range(1, 9)  # of portfolios
 NUMBER_BYTES = 4  # of a number that is stored for a user, as float32
@@ -55,6 +55,11 @@ class Entrant:
     adapters: str = ""  # the build of adapters that it needs
     passes: float = 1.0  # expected per sampled token, for the estimate of time
     needs: Callable[[Library], bool] = field(default=lambda _: True, repr=False)
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether a store has learned the user from comparisons."""
+        return self.is_ours and self.n_comparisons > 0
 
 
 def entrants() -> dict[str, Entrant]:
@@ -312,29 +317,34 @@ def _has_controller(library: Library) -> bool:
 
 
 def _learned() -> list[Entrant]:
+    """The soup of what a store has learned, and what `auto` serves a user of that store."""
     rows: list[Entrant] = []
-    for n in COMPARISONS:
+    for method, title, counts in (
+        ("soup", "Soup", COMPARISONS),
+        ("auto", "Auto", AUTO_COMPARISONS),
+    ):
+        for n in counts:
 
-        def pose(parts: Parts, user: BoardUser, n: int = n) -> Posed:
-            belief = parts.library.soups.prior()
-            if n:
-                belief = parts.store.known(learned_name(user.name, n)).belief or belief
-            size = len(belief.mean)
-            n_bytes = NUMBER_BYTES * (size + size * (size + 1) // 2)
-            return Posed(parts.library, "soup", {"belief": belief}, n_bytes=n_bytes)
+            def pose(parts: Parts, user: BoardUser, method: str = method, n: int = n) -> Posed:
+                belief = parts.library.soups.prior()
+                if n:
+                    belief = parts.store.known(learned_name(user.name, n)).belief or belief
+                size = len(belief.mean)
+                n_bytes = NUMBER_BYTES * (size + size * (size + 1) // 2)
+                return Posed(parts.library, method, {"belief": belief}, n_bytes=n_bytes)
 
-        rows.append(
-            Entrant(
-                f"soup@{n}",
-                f"Soup, learned from {n} comparisons",
-                "comparisons",
-                pose,
-                is_ours=True,
-                is_trained=True,
-                n_comparisons=n,
-                needs=_has_experts,
+            rows.append(
+                Entrant(
+                    f"{method}@{n}",
+                    f"{title}, learned from {n} comparisons",
+                    "comparisons",
+                    pose,
+                    is_ours=True,
+                    is_trained=True,
+                    n_comparisons=n,
+                    needs=_has_experts,
+                )
             )
-        )
     return rows
 
 

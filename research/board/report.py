@@ -18,6 +18,7 @@ from research.board.users import BoardUser
 from research.figures import curve_panels
 
 TEMPLATES = FOLDER / "templates"
+MOST_LISTED = 6  # losses that are not significant, largest first
 CURVES = {
     "comparisons": ("comparisons of the user", "Gain against comparisons"),
     "turns": ("earlier turns", "Gain against earlier turns"),
@@ -105,12 +106,15 @@ def first_screen(content: Mapping[str, Any]) -> list[str]:
     unclear = [one for one in content["losses"] if one["verdict"] != "worse"]
     sentences += [_loss(one) for one in clear]
     if unclear:
+        unclear.sort(key=lambda one: one["estimate"])
         listed = ", ".join(
             f"{title(one['method'])} behind {title(one['rival'])} ({one['where']}, "
             f"{one['estimate']:+.2f})"
-            for one in unclear
+            for one in unclear[:MOST_LISTED]
         )
-        sentences.append(f"Behind, but not significantly: {listed}.")
+        n_more = len(unclear) - MOST_LISTED
+        more = f", and {n_more} smaller ones" if n_more > 0 else ""
+        sentences.append(f"Behind, but not significantly: {listed}{more}.")
     if not content["losses"]:
         sentences.append("In no group of cells is auto behind a rival of as many passes.")
     flattered = content["judges"]["self_judged"]

@@ -135,7 +135,7 @@ def prepare(board: Board, some: Sequence[Entrant]) -> None:
         if any(case.turns for one in of_library for case in parts.cases(one.name)):
             longest = max(parts.cases(of_library[0].name), key=lambda case: case.turns)
             parts.messages(longest)
-        counts = sorted({o.n_comparisons for o in of_library if o.name.startswith("soup@")})
+        counts = sorted({one.n_comparisons for one in of_library if one.is_learned})
         if any(counts):
             parts.learn(counts)
         for name in dict.fromkeys(one.adapters for one in of_library if one.adapters):

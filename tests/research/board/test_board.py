@@ -67,10 +67,10 @@ def test_learned_users_come_from_the_store_and_cost_no_adapter(finished: Board) 
     assert "one@10" in parts.store.users()
     assert len(parts.store.export("one@10")["feedback"]) == 10
     stored = {fact.method: fact.value for fact in finished.facts if fact.name == "bytes_per_user"}
-    assert stored["soup@10"] == 4 * (3 + 6)
+    assert stored["soup@10"] == stored["auto@10"] == 4 * (3 + 6)
     assert stored["soup"] == 4  # one slider
     seconds = {f.method: f.value for f in finished.facts if f.name == "verdict_seconds"}
-    assert seconds["soup@10"] > 0 == seconds["prompt"]
+    assert min(seconds["soup@10"], seconds["auto@10"]) > 0 == seconds["prompt"]
 
 
 def test_the_report_says_what_the_rows_say_and_its_check_sees_a_changed_figure(

@@ -100,9 +100,18 @@ def test_losses_say_what_auto_took() -> None:
         if one.method == "prompt"
     ]
     better = [Row(**{**vars(one), "method": "mod"}) for one in rows if one.method == "soup"]
+    rows += [Row(**{**vars(one), "method": "lora@10"}) for one in better]  # knows something else
     (lost, *_) = findings.losses(tables_of([*rows, *better], USERS))
     assert (lost["method"], lost["rival"], lost["verdict"]) == ("auto", "mod", "worse")
     assert lost["taken"] == {"prompt": 1.0}
+
+
+def test_a_learned_user_is_compared_with_rivals_of_no_more_comparisons() -> None:
+    rows = _clear()
+    for method, like in (("soup@10", "base"), ("lora@10", "prompt"), ("lora@100", "soup")):
+        rows += [Row(**{**vars(one), "method": method}) for one in rows if one.method == like]
+    lost = findings.losses(tables_of(rows, USERS))
+    assert {one["rival"] for one in lost if one["method"] == "soup@10"} <= {"lora@10"}
 
 
 def test_the_crossing_is_the_first_number_of_comparisons_ahead_of_the_prompt() -> None:
