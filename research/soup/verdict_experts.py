@@ -267,8 +267,9 @@ def as_markdown(facts: dict[str, Any]) -> str:
         f"library's objectives, {facts['n_answers']} stored answers to {3 * facts['n_prompts']} "
         "prompts: a third for the objectives' experts in closed form, a third for verdicts on "
         "pairs, a third to judge. Correlation, within prompts, of the tilt that a policy's first "
-        "order gives an answer with the user's reward by the library's own rewards; 95 % "
-        "intervals over users. Nothing was sampled from the policies.",
+        "order gives an answer with the user's reward by the library's own rewards. Intervals: "
+        "95 %, over users, for these prompts, which all users share: other prompts would move "
+        "all rows together. Nothing was sampled from the policies.",
         "",
         f"| from | {' | '.join(f'{n} verdicts' for n in counts)} |",
         "|---" * (1 + len(counts)) + "|",
@@ -284,8 +285,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
     lines += [
         "",
         "*coefficients*: Bradley-Terry on the experts' tilts, a soup. *psi*: Bradley-Terry on psi, "
-        "an expert of the user's own. *both*: the sum of the two kernels. *stated*: the soup of the "
-        "true mixture, which is the closed-form expert of the true reward.",
+        "an expert of the user's own. *both*: the sum of the two kernels. *stated*: the soup of "
+        "the true mixture, which is the closed-form expert of the true reward.",
     ]
     return "\n".join(lines) + "\n"
 
