@@ -1,10 +1,11 @@
 """Fault injection into the store: many processes write feedback, some are killed, nothing is lost.
 
-Each worker appends its rows one by one and notes a row's key only after the store acknowledged it.
+Each worker appends its rows one by one and notes a row's key only after the store acknowledged it;
+after every tenth row it withdraws an earlier one, and notes that too.
 Some workers are killed with SIGKILL after a random number of acknowledgements and started again
 from their first row, as a client would that does not know how far it came. In the end every
-acknowledged row must be there once, every row must be there once, and every stored belief must
-equal the one rebuilt from the log, bit for bit.
+acknowledged row must be there once, every row must be there once, no withdrawn one may be learned
+from, and every stored belief must equal the one rebuilt from the log, bit for bit.
 
 It also measures rows per second: one process, one row a transaction and 100 rows a transaction,
 against inserting the same rows without learning from them.
@@ -29,6 +30,7 @@ from palate.core.seeds import generator_for
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
 from palate.store.database import Database, open_database
+from palate.store.export import export_user
 from palate.store.rows import find_number, lock_user, read_belief, write_feedback
 from palate.store.store import SqlProfileStore
 from research.command_line import DatabaseUrl, IsJson, Seed, print_result, run
@@ -37,6 +39,8 @@ N_FEATURES = 8
 N_TIMED = 1500  # rows of each throughput figure, in turns of 100
 N_TIMED_USERS = 10
 TIMED_BATCH = 100
+WITHDRAWN = "withdrawn:"  # begins the note of a withdrawal
+WITHDRAWN_EVERY, WITHDRAWN_BACK = 10, 5  # after so many rows, the one so many rows before
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,10 @@ def write_rows(drill: Drill, worker: int, notes: Path) -> None:
         item = drill_item(drill, worker, row)
         store.append(item)
         os.write(handle, f"{item.key}\n".encode())
+        if row % WITHDRAWN_EVERY == WITHDRAWN_EVERY - 1:
+            earlier = drill_item(drill, worker, row - WITHDRAWN_BACK)
+            store.withdraw(earlier.user, earlier.key)
+            os.write(handle, f"{WITHDRAWN}{earlier.key}\n".encode())
     os.close(handle)
     database.close()
 
@@ -175,22 +183,30 @@ def _wait_for_notes(path: Path, n_lines: int, process: BaseProcess) -> None:
 
 
 def _check(store: SqlProfileStore, drill: Drill, acknowledged: Counter[str]) -> dict[str, Any]:
-    kept: Counter[str] = Counter()
+    log: Counter[str] = Counter()
+    learned: set[str] = set()
     n_equal, names = 0, store.users()
     for name in names:
-        kept.update(item.key for item in store.history(name))
+        export = export_user(store.database, tenant=store.tenant, user=name)
+        log.update(item["key"] for item in export["feedback"] if item["kind"] != "withdrawal")
+        learned.update(item.key for item in store.history(name))
         n_equal += is_same(*stored_and_rebuilt(store, name))
     wanted = {
         f"{worker}-{row}" for worker in range(drill.n_processes) for row in range(drill.n_rows)
     }
+    withdrawn = {note.removeprefix(WITHDRAWN) for note in acknowledged if WITHDRAWN in note}
+    rows = [note for note in acknowledged if WITHDRAWN not in note]
     return {
-        "n_rows": sum(kept.values()),
-        "n_acknowledged": len(acknowledged),
+        "n_rows": sum(log.values()),
+        "n_acknowledged": len(rows),
+        "n_withdrawn": len(withdrawn),
         "n_beliefs_equal": n_equal,
         "n_beliefs": len(names),
         "checks": {
-            "every acknowledged row is there once": all(kept[key] == 1 for key in acknowledged),
-            "every row is there once": set(kept) == wanted and set(kept.values()) == {1},
+            "every acknowledged row is there once": all(log[key] == 1 for key in rows),
+            "every row is there once": set(log) == wanted and set(log.values()) == {1},
+            "what was withdrawn, and nothing else, is not learned from": learned
+            == wanted - withdrawn,
             "every belief equals its rebuild": n_equal == len(names),
         },
     }

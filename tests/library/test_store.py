@@ -134,6 +134,16 @@ def test_ratings_of_one_prompt_are_compared(store: UserStore, library: Library) 
         store.rate("ana", first, float("nan"))
 
 
+def test_a_verdict_is_withdrawn_by_its_key(store: UserStore, library: Library) -> None:
+    first, second = pair(library)
+    store.record("ana", chosen=first, rejected=second, key="one")
+    assert store.withdraw("ana", "one")
+    assert not store.withdraw("ana", "one")
+    assert store.known("ana").belief is None
+    with pytest.raises(InvalidInputError, match="'bob' has no feedback 'one'"):
+        store.withdraw("bob", "one")
+
+
 def test_the_database_is_the_servers_and_belongs_to_one_library(
     store: UserStore, library: Library, tiny_library: Path, tmp_path: Path
 ) -> None:

@@ -1,11 +1,13 @@
 """Users over HTTP: made, taught, shown, reset, exported, erased."""
 
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from palate.serve.believed import SETTLED
 from palate.store import erase
 from palate.store.erase import clear_erased
 
@@ -221,3 +223,38 @@ def test_words_that_cannot_be_kept_are_refused(web: TestClient) -> None:
     for body in ({"instruction": "a" * 100_000}, {"instruction": "a\0b"}, {}):
         assert web.patch("/v1/users/ida2", json=body).status_code == 400, body
     assert web.patch("/v1/users/nobody", json={"instruction": "short"}).status_code == 404
+
+
+def test_a_withdrawn_verdict_leaves_the_belief_as_it_was(web: TestClient) -> None:
+    body = {"model": "palate", "messages": TALK, "n": 2, "seed": 3, "palate": {"user": "wil"}}
+    response = web.post(CHAT, json=body).json()["palate"]["response"]
+    before = say(web, response, kind="thumbs", thumbs="up", answer=0)["belief"]
+    said = say(web, response, kind="thumbs", thumbs="down", answer=1)
+    assert said["belief"] != before
+    address = f"/v1/users/wil/feedback/{quote(said['key'], safe='')}"
+    for _ in range(2):  # again changes nothing
+        after = web.delete(address)
+        assert after.status_code == 200
+        assert after.json()["belief"] == before
+    assert say(web, response, kind="thumbs", thumbs="down", answer=1)["is_new"] is False
+    log = web.get("/v1/users/wil/export").json()["feedback"]
+    assert [item["kind"] for item in log] == ["thumbs", "thumbs", "withdrawal"]
+
+
+def test_what_cannot_be_withdrawn_is_said(web: TestClient) -> None:
+    ask(web, "wes")
+    unknown = web.delete("/v1/users/wes/feedback/none")
+    assert unknown.status_code == 400
+    assert "has no feedback 'none'" in unknown.json()["error"]["message"]
+    nobody = web.delete("/v1/users/nobody-at-all/feedback/none")
+    assert nobody.status_code == 404
+
+
+def test_a_belief_says_how_much_is_unknown_and_whether_that_is_little(web: TestClient) -> None:
+    response = ask(web, "sam")["palate"]["response"]
+    first = web.get("/v1/users/sam").json()["belief"]
+    assert first["unknown_share"] == pytest.approx(1.0)
+    assert not first["is_settled"]
+    second = say(web, response, kind="thumbs", thumbs="up")["belief"]
+    assert second["unknown_share"] < 1.0
+    assert second["is_settled"] == (second["unknown_share"] <= SETTLED)

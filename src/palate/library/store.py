@@ -126,6 +126,14 @@ class UserStore:
         rated = Feedback(user, "rating", tuple(features), float(rating), group=group, key=key)
         return self._store.append(rated)
 
+    def withdraw(self, user: str, key: str) -> bool:
+        """Learn as if one item of feedback had never been; False where it was withdrawn before.
+
+        Raises:
+            InvalidInputError: the user has no feedback with this key.
+        """
+        return self._store.withdraw(user, key)
+
     def erase(self, user: str) -> Receipt:
         """Erase everything about a user; the receipt does not name the user.
 

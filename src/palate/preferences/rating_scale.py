@@ -13,8 +13,6 @@ from numpy import ndarray
 
 from palate.core.types import Belief
 
-LARGEST = 1e100  # of a rating, so that squares are numbers
-
 
 def rating_scale(
     ratings: Sequence[float],
@@ -33,7 +31,7 @@ def rating_scale(
         prior: The belief about a user without feedback.
         noise: Standard deviation of a rating, as a margin.
     """
-    values = np.clip(ratings, -LARGEST, LARGEST)
+    values = np.clip(ratings, -1e100, 1e100)  # so that squares are numbers
     shares: list[ndarray] = []  # of the squared differences that are expected
     for group in dict.fromkeys(groups):
         own = np.flatnonzero([one == group for one in groups])

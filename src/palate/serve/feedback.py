@@ -43,7 +43,7 @@ async def give(
         belief = served.believer.out(
             store.belief(item.user), store.history(item.user), learner=store.learner_of(item.user)
         )
-        return FeedbackOut(is_new=is_new, user=item.user, belief=belief)
+        return FeedbackOut(is_new=is_new, key=item.key, user=item.user, belief=belief)
 
     return await served.in_database(read)
 

@@ -74,6 +74,15 @@ async def reset(user: UserPath, served: Parts, caller: KnownCaller) -> UserOut:
     return await _user_out(served, caller.tenant, user)
 
 
+@router.delete("/v1/users/{user}/feedback/{key}")
+async def withdraw(user: UserPath, key: str, served: Parts, caller: KnownCaller) -> UserOut:
+    """Learn as if this feedback had never been given; the log keeps it."""
+    await _require_user(served, caller.tenant, user)
+    store = served.store(caller.tenant)
+    await served.in_database(lambda: store.withdraw(user, unquote(key)), is_writing=True)
+    return await _user_out(served, caller.tenant, user)
+
+
 @router.get("/v1/users/{user}/export")
 async def export(user: UserPath, served: Parts, caller: KnownCaller) -> Export:
     """Everything that is stored of a user; for administrators."""

@@ -50,11 +50,14 @@ def require_tenant(connection: Connection, *, tenant: str) -> None:
 
 
 def read_history(connection: Connection, user: int, name: str) -> list[Feedback]:
-    """All feedback that is learned from, oldest first: what came after the last fresh start."""
+    """Feedback after the last fresh start that was not withdrawn, oldest first."""
+    is_end = feedback.c.kind == "withdrawal"
+    withdrawn = select(feedback.c.group).where(feedback.c.user == user, is_end)
     rows = connection.execute(
         select(feedback)
         .join(users, users.c.id == feedback.c.user)
-        .where(feedback.c.user == user, feedback.c.position > users.c.forgotten)
+        .where(feedback.c.user == user, feedback.c.position > users.c.forgotten, ~is_end)
+        .where(func.coalesce(feedback.c.key, "").not_in(withdrawn))
         .order_by(feedback.c.position)
     )
     return [feedback_of(row, name=name) for row in rows]
@@ -96,6 +99,13 @@ def _is_same(stored: Feedback, item: Feedback, places: Sequence[int] | None) -> 
     ]  # later experts were not there
     mine, theirs = ([one.features[place] for place in own] for one in (stored, item))
     return mine == theirs and replace(stored, features=()) == replace(item, features=())
+
+
+def kinds_under(connection: Connection, user: int, key: str) -> Sequence[str]:
+    """Kinds of the feedback with this key, of which one is a withdrawal of it."""
+    is_end = (feedback.c.kind == "withdrawal") & (feedback.c.group == key)
+    own = select(feedback.c.kind).where(feedback.c.user == user, (feedback.c.key == key) | is_end)
+    return connection.execute(own).scalars().all()
 
 
 def write_feedback(connection: Connection, user: int, item: Feedback) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, select
 
 from palate.core.decision import Known
+from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
 from palate.core.types import Belief, Feedback
 from palate.store import rows
@@ -117,6 +118,29 @@ class SqlProfileStore:
                 )
             rows.write_feedback(connection, user, stored)
             rows.write_belief(connection, user, belief, learner=self._digest(learner))
+        return True
+
+    def withdraw(self, user: str, key: str) -> bool:
+        """Learn as if one item of feedback had never been; false where it was withdrawn before.
+
+        The log keeps the item, whose key stays used, and the withdrawal.
+
+        Raises:
+            InvalidInputError: there is no such feedback of such a user.
+        """
+        with self.database.writing() as connection:
+            number = rows.find_number(connection, tenant=self.tenant, name=user, is_locked=True)
+            kinds = rows.kinds_under(connection, number or 0, key)  # 0 is nobody's
+            if number is None or not kinds:
+                message = f"The user {user!r} has no feedback {key!r}; see `palate users export`."
+                raise InvalidInputError(message)
+            if "withdrawal" in kinds:
+                return False
+            withdrawal = Feedback(user, "withdrawal", (), 0.0, group=key)
+            rows.write_feedback(connection, number, withdrawal)
+            learner = self._learner(connection, number)
+            belief = learner.rebuild(self._history(connection, number, user))
+            rows.write_belief(connection, number, belief, learner=self._digest(learner))
         return True
 
     def belief(self, user: str) -> Belief | None:

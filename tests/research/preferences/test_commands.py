@@ -77,7 +77,7 @@ def test_the_crash_drill_loses_nothing(tmp_path: Path) -> None:
     found = json.loads(run(store_faults, "--database", path, *sizes, "--json"))
     assert all(found["checks"].values())
     assert found["n_kills"] == 1
-    assert (found["n_rows"], found["n_beliefs"]) == (120, 5)
+    assert (found["n_rows"], found["n_withdrawn"], found["n_beliefs"]) == (120, 12, 5)
     with pytest.raises(InvalidInputError, match="without users"):
         run(store_faults, "--database", path)
 

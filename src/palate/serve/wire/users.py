@@ -93,6 +93,7 @@ class FeedbackOut(TypedDict):
     """The feedback is on disk; `is_new` is false when its key was there already."""
 
     is_new: bool
+    key: str  # with which it can be withdrawn
     user: str
     belief: BeliefOut
 
