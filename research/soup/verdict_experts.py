@@ -56,8 +56,8 @@ def main(
         "smollm2-135m"
     ),
     *,
-    n_prompts: Annotated[int, typer.Option(help="In each of the three parts.")] = 40,
-    n_answers: Annotated[int, typer.Option(help="To a prompt, at most.")] = 6,
+    n_prompts: Annotated[int, typer.Option(help="In each of the three parts.")] = 24,
+    n_answers: Annotated[int, typer.Option(help="To a prompt, at most.")] = 4,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Report's path without ending.")] = None,
     is_json: IsJson = False,
