@@ -16,6 +16,7 @@ EXPERTS = 0.6  # of the base's rate, where a pass adds experts to every layer
 THREADS = 0.6  # of a core that each further thread of one process is worth
 FULL_BATCH = 32  # answers of one job from which sampling has the full rate
 FILL = 0.8  # of the longest answer that answers have on average
+FIRST_STEP = 45.0  # seconds that an adapter's first step takes longer than the others
 PROMPT, TURN, EXAMPLE = 60, 110, 150  # tokens of a prompt, an earlier turn, a shown comparison
 N_NEUTRAL = 400  # tokens of the neutral texts
 
@@ -84,4 +85,4 @@ def _training(board: Board, name: str, answer: float) -> float:
     else:
         n_pairs, n_adapters = int(name.removeprefix("own-")), settings.n_lora_users
     n_visits = settings.lora.n_steps(n_pairs) * settings.lora.batch
-    return n_adapters * n_visits * 2 * (PROMPT + answer) / TRAINED
+    return n_adapters * (FIRST_STEP + n_visits * 2 * (PROMPT + answer) / TRAINED)
