@@ -85,7 +85,7 @@ def _utilities(rows: dict[Key, dict[str, Any]], truth: dict[str, Any]) -> dict[K
     for name, values in seen.items():
         centre = _mean(values)
         spread = math.sqrt(_mean([(value - centre) ** 2 for value in values]))
-        scale[name] = (centre, spread or 1.0)
+        scale[name] = (centre, max(spread, 0.1))
     result: dict[Key, float] = {}
     for key, row in rows.items():
         total = 0.0

@@ -1,7 +1,10 @@
 """Rows as paired arrays of utilities, and comparisons of methods on the cells that both have.
 
 An answer's utility is the user's truth times the judges: each judge's number less the mean of the
-base's answers, in deviations of the base's answers; an objective with two judges counts their mean.
+base's answers, in deviations of the base's answers (of a tenth at least: the base is hardly ever
+rude, and one rude word must not outweigh everything); an objective with two judges counts their
+mean.
+
 A cell is one answer to one prompt after so many turns for one user with one seed on one library; a
 method that needs no training has one library's cells, which stand for all.
 """
@@ -24,6 +27,7 @@ from research.board.rows import Row
 from research.board.users import BoardUser
 
 LEVEL = 0.05
+LEAST_DEVIATION = 0.1  # of a judge in [0, 1]: one that the base hardly moves must not outweigh all
 TIE_MARGIN = 0.1  # deviations: utilities that are closer are a tie
 JUDGES = ("meaning", "form")
 Cell = tuple[str, str, int, int, int]  # user, prompt, turns, seed, library
@@ -198,7 +202,7 @@ def scales_of(rows: Sequence[Row]) -> dict[tuple[str, str], Scale]:
         for objective in getattr(answers[0], judge):
             values = np.array([getattr(row, judge)[objective] for row in answers])
             spread = float(values.std())
-            scales[judge, objective] = Scale(float(values.mean()), spread if spread > 0 else 1.0)
+            scales[judge, objective] = Scale(float(values.mean()), max(spread, LEAST_DEVIATION))
     return scales
 
 

@@ -38,6 +38,13 @@ def test_two_judges_of_an_objective_count_their_mean_and_a_signed_truth_subtract
     assert value == pytest.approx(0.7 * (2.0 + 0.0) / 2 - 0.3 * 2.0)
 
 
+def test_a_judge_that_the_base_hardly_moves_does_not_outweigh_the_others() -> None:
+    rows = [row("base", ONE, 0.0), row("base", ONE, 0.02, prompt="file:q")]
+    tables = tables_of([*rows, row("soup", ONE, 0.51)], USERS)
+    (value,) = tables.cells["soup"].values()
+    assert value == pytest.approx(5.0)  # a half in tenths, not in deviations of 0.01
+
+
 def test_conversations_do_not_move_the_scale() -> None:
     rows = [*_base(), row("base", ONE, 50.0, turns=4)]
     tables = tables_of(rows, USERS)
