@@ -47,6 +47,7 @@ from palate.rewards.settings import EMBEDDER
 from palate.rewards.texts import words_of
 
 LONGEST = 400  # characters of a prompt
+JUDGES = ("form", "meaning")
 GUARDS = ("relevance", "log perplexity", "KL", "whole", "words")
 PLAIN = {"KL": 1, "words": 0}  # digits of guards that are printed as they are
 _SHORT, _LONG = 60, 420  # characters: brevity's ramp
