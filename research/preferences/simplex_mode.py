@@ -23,7 +23,7 @@ from scipy.special import expit
 from palate.core.errors import InvalidInputError, NotConvergedError
 from palate.core.simplex import require_simplex
 from palate.core.types import Belief
-from palate.preferences.bradley_terry import Fit, fit
+from palate.preferences.bradley_terry import Fit
 from palate.preferences.comparisons import (
     RootedPrior,
     checked_comparisons,
@@ -31,6 +31,7 @@ from palate.preferences.comparisons import (
     require_root,
 )
 from palate.preferences.newton import softplus_loss
+from research.preferences.one_user import fit
 from research.preferences.simplex_draws import plane_basis
 
 MAX_ROUNDS = 500
@@ -118,7 +119,7 @@ def fit_plane(
     gain: float = 1.0,
     discounts: Float[ndarray, " comparisons"] | None = None,
 ) -> Fit:
-    """`bradley_terry.fit` for a prior on the plane `sum w = 1`; the mode may leave the simplex.
+    """`one_user.fit` for a prior on the plane `sum w = 1`; the mode may leave the simplex.
 
     Args:
         features: `[comparisons, objectives]`.
@@ -134,7 +135,7 @@ def fit_plane(
 
 
 def rooted_on_plane(prior: Belief) -> RootedPrior:
-    """The prior on the plane `sum w = 1`, ready for `bradley_terry.fit` and `fit_batch`.
+    """The prior on the plane `sum w = 1`, ready for `fit` and `fit_batch`.
 
     Raises:
         InvalidCoefficientsError: the covariance is not positive definite along the plane.

@@ -16,12 +16,12 @@ from scipy.sparse import csr_array
 
 from palate.core.files import dump_json, write_text_atomic
 from palate.core.types import Belief
-from palate.preferences.bradley_terry import fit
 from palate.soup.basis import effective_rank
 from palate.soup.plans import reward_space_coefficients
 from palate.soup.states import States, log_softmax
 from palate.soup.trust import trust_region
 from research.command_line import IsJson, run
+from research.preferences.one_user import fit
 from research.soup.ceilings import simplex_coefficients, tilt_coefficients
 from research.soup.futures import corrected_soup, divergence_from_policies
 from research.soup.normalised import Comparisons, fit_gated

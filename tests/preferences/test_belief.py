@@ -10,9 +10,9 @@ from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Feedback, FeedbackKind
 from palate.preferences import gaussian_posterior, newton
 from palate.preferences.belief import Learner
-from palate.preferences.bradley_terry import fit
 from palate.preferences.settings import LearningSettings
 from palate.preferences.simulated import SimulatedUser
+from research.preferences.one_user import fit
 
 
 def items(

@@ -13,12 +13,12 @@ from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
 from palate.preferences.bradley_terry import (
     Fit,
-    fit,
     fit_batch,
     update,
     update_batch,
 )
 from palate.preferences.newton import moderate
+from research.preferences.one_user import fit
 
 NAMES = [
     "ridge",

@@ -4,8 +4,8 @@ from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.preferences.bradley_terry import fit
 from palate.preferences.drift import change_discounts, forget, steady_discounts
+from research.preferences.one_user import fit
 
 PRIOR = Belief(np.zeros(3), np.eye(3))
 

@@ -6,11 +6,11 @@ from scipy.stats import chi2
 
 from palate.core.types import Belief, Feedback
 from palate.preferences.belief import Learner
-from palate.preferences.bradley_terry import fit
 from palate.preferences.comparisons import RootedPrior
 from palate.preferences.gaussian_posterior import average_fit, average_fits, logistic_averages
 from palate.preferences.noise import average_over_gain
 from palate.preferences.settings import LearningSettings
+from research.preferences.one_user import fit
 
 
 def test_without_comparisons_the_prior_comes_back() -> None:

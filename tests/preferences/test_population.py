@@ -4,8 +4,8 @@ from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
-from palate.preferences.bradley_terry import fit
 from palate.preferences.population import fit_population, pool_beliefs
+from research.preferences.one_user import fit
 
 
 def test_many_users_give_back_the_distribution_they_were_drawn_from() -> None:

@@ -1,8 +1,8 @@
 """Bradley-Terry: the vector behind comparisons, exactly and fast, for one user or many.
 
 A comparison of two answers with feature difference `u` is won by the first with probability
-`sigmoid(gain * m . u)`. Under a normal prior the posterior of `m` is log-concave; `fit` finds its
-mode by Newton steps and takes the curvature there (Laplace), `update` does the same for one
+`sigmoid(gain * m . u)`. Under a normal prior the posterior of `m` is log-concave; `fit_batch` finds
+its mode by Newton steps and takes the curvature there (Laplace), `update` does the same for one
 comparison in O(features^2).
 
 Source: Spectral Souping, arXiv 2605.20408, online coefficients, stage 1; Bradley & Terry 1952.
@@ -17,7 +17,7 @@ Deviations and choices of ours:
    approximation: refit from the log from time to time.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -41,7 +41,7 @@ CHUNK_NUMBERS = 1 << 17  # numbers of a chunk of users that are fitted together:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Posterior modes with their curvature; `fit_batch` adds a leading axis of users."""
+    """Posterior modes with their curvature; those of `fit_batch` have a leading axis of users."""
 
     mean: Float[ndarray, "*users features"]  # the mode
     covariance: Float[ndarray, "*users features features"]  # inverse curvature there (Laplace)
@@ -49,39 +49,6 @@ class Fit:
     log_evidence: Float[ndarray, "*users"]  # of the labels, by Laplace's approximation, nats
     n_observations: Int[ndarray, "*users"]  # labels with a discount above zero
     is_converged: Bool[ndarray, "*users"]  # false: the best after 200 rounds
-
-
-def fit(
-    features: Float[ndarray, "comparisons features"],
-    labels: Float[ndarray, " comparisons"],
-    *,
-    prior: Belief | RootedPrior,
-    gain: float = 1.0,
-    discounts: Float[ndarray, " comparisons"] | None = None,
-) -> Fit:
-    """Exact posterior mode of one user's comparisons, with Laplace covariance.
-
-    Minimises `sum_i discount_i (label_i softplus(-m_i) + (1 - label_i) softplus(m_i))` plus half
-    the squared prior distance, `m_i = gain * mean . u_i`. No comparisons give the prior back.
-
-    Args:
-        features: First answer's minus second's.
-        labels: 1 first preferred, 0 second, 0.5 a tie; or a probability.
-        prior: Normal prior; with a `RootedPrior` the vector stays within its directions.
-        gain: How sharply labels follow margins.
-        discounts: In [0, 1]; 1 where absent, 0 leaves a comparison out.
-
-    Raises:
-        InvalidInputError: a value is not finite or out of range, or shapes disagree.
-        InvalidCoefficientsError: the prior covariance is not symmetric positive definite.
-
-    Source:
-        Spectral Souping, arXiv 2605.20408, stage 1.
-    """
-    one, own = np.asarray(features)[None], np.asarray(labels)[None]
-    counted = None if discounts is None else np.asarray(discounts)[None]
-    batch = fit_batch(one, own, prior=prior, gain=gain, discounts=counted)
-    return Fit(*(getattr(batch, part.name)[0] for part in fields(Fit)))
 
 
 def fit_batch(
@@ -93,15 +60,26 @@ def fit_batch(
     discounts: Float[ndarray, "users comparisons"] | None = None,
     tolerance: float = 1e-9,
 ) -> Fit:
-    """`fit` for many users with a common prior; each is answered as if alone.
+    """Exact posterior modes of users' comparisons with a common prior, each user as if alone.
 
-    Users with fewer comparisons are padded: discount 0 leaves an entry out. There is one gain for
-    all, or `[users]`. Iteration stops when the last step moved no margin by more than `tolerance`.
-    Newton squares the error: 1e-4 leaves about 1e-8 in the mean and 1e-4 in the covariance.
+    Minimises `sum_i discount_i (label_i softplus(-m_i) + (1 - label_i) softplus(m_i))` plus half
+    the squared prior distance, `m_i = gain * mean . u_i`. No comparisons give the prior back.
+
+    Args:
+        features: First answer's minus second's.
+        labels: 1 first preferred, 0 second, 0.5 a tie; or a probability.
+        prior: Normal prior; with a `RootedPrior` the vector stays within its directions.
+        gain: How sharply labels follow margins; one for all, or by user.
+        discounts: In [0, 1]; 1 where absent, 0 leaves a comparison out, as of users with fewer.
+        tolerance: Iteration stops when the last step moved no margin by more. Newton squares the
+            error: 1e-4 leaves about 1e-8 in the mean and 1e-4 in the covariance.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
         InvalidCoefficientsError: the prior covariance is not symmetric positive definite.
+
+    Source:
+        Spectral Souping, arXiv 2605.20408, stage 1.
     """
     features, labels, discounts = checked_comparisons(
         features, labels, discounts, n_features=len(prior.mean)

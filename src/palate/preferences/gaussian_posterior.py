@@ -63,7 +63,7 @@ def average_fit(
 ) -> Belief:
     """Posterior mean and covariance of one user, by the closest normal distribution.
 
-    Takes what `palate.preferences.bradley_terry.fit` takes; labels count on from the prior's.
+    Takes what `palate.preferences.bradley_terry.fit_batch` takes; labels count on from the prior's.
 
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.

@@ -41,7 +41,7 @@ def fit_gain(
 ) -> float:
     """One user's gain: geometric mean of the posterior over the grid.
 
-    Comparisons as in `bradley_terry.fit`; the prior's scale gives the gain its meaning, and `gain`
+    Comparisons as in `bradley_terry.fit_batch`; the prior's scale gives the gain its meaning, and `gain`
     is the population's.
 
     Returns:
