@@ -41,8 +41,8 @@ def fit_gain(
 ) -> float:
     """One user's gain: geometric mean of the posterior over the grid.
 
-    Comparisons as in `bradley_terry.fit_batch`; the prior's scale gives the gain its meaning, and `gain`
-    is the population's.
+    Comparisons as in `bradley_terry.fit_batch`; the prior's scale gives the gain its meaning, and
+    `gain` is the population's.
 
     Returns:
         Between 1/64 and 4 times the population's; exactly the population's without labels.
