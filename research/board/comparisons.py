@@ -184,28 +184,34 @@ def learn_users(
     verdicts: Mapping[str, Sequence[Comparison]],
     *,
     counts: Sequence[int],
+    words: Mapping[str, str] | None = None,
 ) -> None:
     """Record each user's first comparisons in the store, under one name for each number of them.
 
-    Every verdict goes through `UserStore.record` under a key, so it counts once.
+    Every verdict goes through `UserStore.record` under a key, so it counts once. With `words`, user
+    to text, the store reads the user's text first, under names of their own.
     """
     counts = [count for count in counts if count > 0]
     with progress_of("comparisons recorded, users") as report:
         for done, (user, own) in enumerate(verdicts.items(), start=1):
             for count in counts:
-                for place, one in enumerate(own[:count]):
-                    store.record(
-                        learned_name(user, count),
-                        chosen=output_of(library, one.chosen),
-                        rejected=output_of(library, one.rejected),
-                        key=f"{place}",
-                    )
+                name = learned_name(user, count, is_described=words is not None)
+                if words is not None and name not in store.users():
+                    store.describe(name, words[user])
+                record_all(store, library, own[:count], name=name)
             report(done, len(verdicts))
 
 
-def learned_name(user: str, n_comparisons: int) -> str:
-    """How the store knows a user of whom it has so many comparisons."""
-    return f"{user}@{n_comparisons}"
+def record_all(store: UserStore, library: Library, own: Sequence[Comparison], *, name: str) -> None:
+    """Record comparisons of one user, each under its place."""
+    for place, one in enumerate(own):
+        chosen, rejected = output_of(library, one.chosen), output_of(library, one.rejected)
+        store.record(name, chosen=chosen, rejected=rejected, key=f"{place}")
+
+
+def learned_name(user: str, n_comparisons: int, *, is_described: bool = False) -> str:
+    """How the store knows a user of whom it has so many comparisons, and perhaps words."""
+    return f"{user}@{n_comparisons}" + ":words" * is_described
 
 
 def output_of(library: Library, one: Shown) -> Output:

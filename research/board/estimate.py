@@ -7,8 +7,8 @@ scored tokens a second; small batches sample slower. Other bases and machines di
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from research.board.entrant import Entrant
 from research.board.loras import CONDITIONED, EVERYBODY
-from research.board.methods import Entrant
 from research.board.work import Board, Job, libraries_of
 
 SAMPLED, SCORED, TRAINED = 390.0, 800.0, 120.0  # tokens a second and core; trained in float32
@@ -59,7 +59,7 @@ def estimate(board: Board, some: Sequence[Entrant], jobs: Sequence[Job]) -> Esti
         if entrant.name.startswith("examples@"):
             read += EXAMPLE * entrant.n_comparisons
         answering += len(cases) * entrant.passes * answer / rate + read / SCORED
-    learns = {one.n_comparisons for one in some if one.knows == "comparisons"} | {
+    learns = {one.n_comparisons for one in some if "comparisons" in one.knows} | {
         settings.most_comparisons for one in some if one.adapters
     }
     n_libraries = len(settings.libraries)

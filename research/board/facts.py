@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from palate.core.files import read_jsonl
-from research.board.comparisons import learned_name, output_of
+from research.board.comparisons import learned_name, output_of, record_all
+from research.board.entrant import Entrant, Posed
 from research.board.loras import CONDITIONED, EVERYBODY
-from research.board.methods import Entrant, Posed
 from research.board.parts import Parts
 from research.board.rows import Fact
 from research.board.settings import FOLDER
@@ -43,20 +43,17 @@ def _verdict(parts: Parts, entrant: Entrant, users: Sequence[str]) -> float:
     user = users[0]
     last = parts.verdicts[user][-1]
     known_as = learned_name(f"timed-{entrant.name}-{user}", entrant.n_comparisons)
+    if entrant.wording:
+        parts.store.describe(known_as, parts.user(user).wordings[entrant.wording])
     chosen, rejected = (output_of(parts.library, one) for one in (last.chosen, last.rejected))
-    for place, one in enumerate(parts.verdicts[user][: entrant.n_comparisons - 1]):
-        parts.store.record(
-            known_as,
-            chosen=output_of(parts.library, one.chosen),
-            rejected=output_of(parts.library, one.rejected),
-            key=f"{place}",
-        )
+    before = parts.verdicts[user][: entrant.n_comparisons - 1]
+    record_all(parts.store, parts.library, before, name=known_as)
     parts.library.forget(last.chosen.tokens, last.rejected.tokens)  # a server would not know them
     start = perf_counter()
     parts.store.record(known_as, chosen=chosen, rejected=rejected)
     known = parts.store.known(known_as)
     if known.belief is not None:
-        parts.library.decide("Why?", known, method=entrant.name.partition("@")[0])
+        parts.library.decide("Why?", known, method=entrant.method)
     seconds = perf_counter() - start
     parts.store.erase(known_as)
     return seconds

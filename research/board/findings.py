@@ -10,7 +10,8 @@ from palate.core.seeds import generator_for
 from palate.metrics.diversity import distinct_n, self_bleu
 from palate.metrics.intervals import bootstrap_interval
 from palate.metrics.win_rates import TIE, verdicts_from_scores
-from research.board.methods import Entrant, entrants
+from research.board.entrant import Entrant
+from research.board.methods import entrants
 from research.board.rows import Fact, Row
 from research.board.tables import TIE_MARGIN, Cell, Compared, Keep, Tables, adjusted, alone
 from research.board.users import SHAPES, WORDINGS

@@ -7,16 +7,18 @@ answered by `Library.generate`. What is known of the user is one of
     sliders        the stated preference, in tenths
     words          the user's instruction in one of three wordings
     comparisons    N verdicts on pairs of answers, and neither words nor sliders
+    words and comparisons    the short instruction, and N verdicts
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from palate import Known, Library, Method
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json
+from palate.core.types import Belief
 from research.board.comparisons import learned_name
+from research.board.entrant import Entrant, Posed
 from research.board.loras import CONDITIONED, EVERYBODY, OneAdapter
 from research.board.parts import Parts
 from research.board.rivals import RIVALS, Examples, examples_text, portfolio_of
@@ -25,41 +27,10 @@ from research.soup.rivals import OwnExpert
 
 COMPARISONS = (0, 3, 10, 30, 100)
 AUTO_COMPARISONS = LORA_COMPARISONS = (10, 100)
-EXAMPLES = (3, 10)
+EXAMPLES = DESCRIBED_COMPARISONS = (3, 10)
+BOTH = "words and comparisons"
 SIZES = range(1, 9)  # of portfolios
 NUMBER_BYTES = 4  # of a number that is stored for a user, as float32
-
-
-@dataclass(frozen=True, eq=False)
-class Posed:
-    """How a user's answer is asked for."""
-
-    library: Library
-    method: str | Method
-    known: Mapping[str, Any]  # fields of `Known`
-    n_candidates: int | None = None
-    n_bytes: int = 0  # kept for the user
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """One line of the board."""
-
-    name: str
-    title: str
-    knows: str  # `nothing`, `sliders`, `words` or `comparisons`
-    pose: Callable[[Parts, BoardUser], Posed] = field(repr=False)
-    is_ours: bool = False
-    is_trained: bool = False  # of experts or adapters: measured on every library of the board
-    n_comparisons: int = 0  # that it knows of a user
-    adapters: str = ""  # the build of adapters that it needs
-    passes: float = 1.0  # expected per sampled token, for the estimate of time
-    needs: Callable[[Library], bool] = field(default=lambda _: True, repr=False)
-
-    @property
-    def is_learned(self) -> bool:
-        """Whether a store has learned the user from comparisons."""
-        return self.is_ours and self.n_comparisons > 0
 
 
 def entrants() -> dict[str, Entrant]:
@@ -72,6 +43,7 @@ def entrants() -> dict[str, Entrant]:
         *_portfolios(),
         *_soups(),
         *_learned(),
+        *_described(),
         *_auto(),
     ]
     return {one.name: one for one in every}
@@ -329,9 +301,9 @@ def _learned() -> list[Entrant]:
                 belief = parts.library.soups.prior()
                 if n:
                     belief = parts.store.known(learned_name(user.name, n)).belief or belief
-                size = len(belief.mean)
-                n_bytes = NUMBER_BYTES * (size + size * (size + 1) // 2)
-                return Posed(parts.library, method, {"belief": belief}, n_bytes=n_bytes)
+                return Posed(
+                    parts.library, method, {"belief": belief}, n_bytes=_belief_bytes(belief)
+                )
 
             rows.append(
                 Entrant(
@@ -345,6 +317,41 @@ def _learned() -> list[Entrant]:
                     needs=_has_experts,
                 )
             )
+    return rows
+
+
+def _belief_bytes(belief: Belief) -> int:
+    """Of the mean and the upper triangle of the covariance."""
+    size = len(belief.mean)
+    return NUMBER_BYTES * (size + size * (size + 1) // 2)
+
+
+def _described() -> list[Entrant]:
+    """What `auto` serves a user of the store who said it in words before the comparisons."""
+    rows: list[Entrant] = []
+    wording = WORDINGS[0]
+    for n in DESCRIBED_COMPARISONS:
+
+        def pose(parts: Parts, user: BoardUser, n: int = n) -> Posed:
+            known = parts.store.known(learned_name(user.name, n, is_described=True))
+            belief = known.belief or parts.library.soups.prior()
+            n_bytes = _belief_bytes(belief) + len(user.wordings[wording].encode())
+            fields = {"belief": belief, "instruction": known.instruction}
+            return Posed(parts.library, "auto", fields, n_bytes=n_bytes)
+
+        rows.append(
+            Entrant(
+                f"auto:{wording}@{n}",
+                f"Auto, {_title(wording)} and {n} comparisons",
+                BOTH,
+                pose,
+                is_ours=True,
+                is_trained=True,
+                n_comparisons=n,
+                wording=wording,
+                needs=_has_experts,
+            )
+        )
     return rows
 
 

@@ -116,14 +116,18 @@ class Parts:
         self.folder.mkdir(parents=True, exist_ok=True)
         return open_store(f"sqlite:///{self.folder / 'users.db'}", self.library)
 
-    def learn(self, counts: Sequence[int]) -> None:
-        """Record the users' comparisons in the store; features of answers are kept in a file."""
+    def learn(self, counts: Sequence[int], *, wording: str = "") -> None:
+        """Record the users' comparisons in the store; features of answers are kept in a file.
+
+        With a wording the store reads the user's words first.
+        """
         path = self.folder / "features.jsonl"
         known = self.library.remembered
         for row in read_jsonl(path, what="features") if path.is_file() else []:
             known[tuple(row["tokens"])] = row["features"]
         before = set(known)
-        learn_users(self.store, self.library, self.verdicts, counts=counts)
+        words = {user.name: user.wordings[wording] for user in self.users} if wording else None
+        learn_users(self.store, self.library, self.verdicts, counts=counts, words=words)
         fresh = [
             {"tokens": list(key), "features": value}
             for key, value in known.items()

@@ -19,11 +19,12 @@ from palate import Decision, Known, Output
 from palate.core.files import hash_value
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed
+from research.board.entrant import Entrant, Posed
 from research.board.facts import capability_facts, cost_facts
 from research.board.judges import Judgment
 from research.board.library import outputs_of
 from research.board.loras import CONDITIONED, EVERYBODY
-from research.board.methods import Entrant, Posed, entrants
+from research.board.methods import entrants
 from research.board.parts import Parts
 from research.board.prompts import Case, sampling_of
 from research.board.rows import FACTS, ROWS, Fact, Row, append, load
@@ -135,9 +136,10 @@ def prepare(board: Board, some: Sequence[Entrant]) -> None:
         if any(case.turns for one in of_library for case in parts.cases(one.name)):
             longest = max(parts.cases(of_library[0].name), key=lambda case: case.turns)
             parts.messages(longest)
-        counts = sorted({one.n_comparisons for one in of_library if one.is_learned})
-        if any(counts):
-            parts.learn(counts)
+        learned = [one for one in of_library if one.is_learned]
+        for wording in sorted({one.wording for one in learned}):
+            counts = {one.n_comparisons for one in learned if one.wording == wording}
+            parts.learn(sorted(counts), wording=wording)
         for name in dict.fromkeys(one.adapters for one in of_library if one.adapters):
             adapters = parts.adapters(name)
             board.add([Fact("adapter_seconds", name, number, "", adapters.seconds_each, "s")])

@@ -20,7 +20,7 @@ METHODS = (
         "soup@10",
         "mixture",
     ),
-    *("auto", "auto@10", "auto+4-passes"),
+    *("auto", "auto@10", "auto:instruction@3", "auto+4-passes"),
 )
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -71,6 +72,23 @@ def test_learned_users_come_from_the_store_and_cost_no_adapter(finished: Board) 
     assert stored["soup"] == 4  # one slider
     seconds = {f.method: f.value for f in finished.facts if f.name == "verdict_seconds"}
     assert min(seconds["soup@10"], seconds["auto@10"]) > 0 == seconds["prompt"]
+
+
+def test_words_are_read_before_the_comparisons_and_both_are_known(finished: Board) -> None:
+    parts = finished.parts(0)
+    user = parts.user("one")
+    known = entrants()["auto:instruction@3"].pose(parts, user).known
+    assert known["instruction"] == user.wordings["instruction"]
+    described = known["belief"]
+    assert described.n_observations == len(parts.store.export("one@3:words")["feedback"]) == 3
+    alone = parts.store.known("one@3").belief
+    assert alone is not None
+    assert not np.allclose(described.mean, alone.mean)  # "be short" moved the prior
+    stored = {fact.method: fact.value for fact in finished.facts if fact.name == "bytes_per_user"}
+    assert stored["auto:instruction@3"] == stored["auto@10"] + len("be short")
+    seconds = {f.method: f.value for f in finished.facts if f.name == "verdict_seconds"}
+    assert seconds["auto:instruction@3"] > 0
+    assert not [name for name in parts.store.users() if name.startswith("timed-")]
 
 
 def test_the_report_says_what_the_rows_say_and_its_check_sees_a_changed_figure(
