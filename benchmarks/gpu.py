@@ -30,13 +30,13 @@ from benchmarks.show import print_gate
 from benchmarks.timing import Timing, race
 from palate.core.errors import CheckFailedError, InvalidInputError
 from palate.core.files import dump_json
-from palate.core.plan import mixture_plan
 from palate.core.settings import Settings, load_settings
 from palate.engine.bank import AdapterBank
 from palate.engine.pool import RowMap, pool_log_probs
 from palate.models.adapter import Factor
 from palate.models.load import Base
 from research.command_line import IsJson, Overrides, run
+from research.mixture.plans import mixture_plan
 
 GATE = 1e-4  # largest difference of logits to the dense model, float32
 HEAD = ("lm_head",)

@@ -21,7 +21,7 @@ from benchmarks.peers import Cache, LlamaSize, PeftUsers, random_adapters, rando
 from benchmarks.show import show_race
 from benchmarks.timing import RaceSettings, Timing, race
 from palate.core.errors import CheckFailedError
-from palate.core.plan import Plan, mixture_plan, reference_plan
+from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.settings import load_settings
 from palate.engine.bank import AdapterBank
@@ -30,6 +30,7 @@ from palate.engine.pool import RowMap, pool_log_probs
 from palate.models.adapter import Adapter
 from palate.models.load import Base
 from research.command_line import IsJson, Overrides, run
+from research.mixture.plans import mixture_plan
 
 ALONE, HEAD_ROWS = "base alone, one row", "experts on the head, one pass"
 GATE = 1e-4  # nats, largest difference of a token's log-probability to the dense experts'

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from palate.core.plan import Plan, member_plan, mixture_plan, reference_plan
+from palate.core.plan import Plan, member_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.core.types import Completion
 from palate.engine.protocol import Engine, ExecutionReport, finished
+from research.mixture.plans import mixture_plan
 
 N_EXPERTS = 3
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)

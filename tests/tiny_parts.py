@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palate.core.decision import Decision, Known, Messages
-from palate.core.plan import mixture_plan
 from palate.library.library import Library
+from research.mixture.plans import mixture_plan
 from tiny import _add_controller, _add_portfolio
 
 

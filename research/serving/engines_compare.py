@@ -23,7 +23,6 @@ from palate import Library
 from palate.core.plan import (
     Plan,
     member_plan,
-    mixture_plan,
     output_soup_plan,
     parameter_soup_plan,
     reference_plan,
@@ -43,6 +42,7 @@ from palate.engine.vllm.engine import (
 )
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
+from research.mixture.plans import mixture_plan
 
 TIE = 2e-3  # nats between two tokens that rounding of numbers may swap
 GAP = 1e-3  # nats, of a token's log-probability between two float32 implementations

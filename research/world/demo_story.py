@@ -22,7 +22,7 @@ from palate.build.payoff_job import PayoffEstimator
 from palate.build.soup_feedback import Shown
 from palate.build.soup_fitting import learner_of, shown_log_ratios
 from palate.core.decision import Known
-from palate.core.plan import Plan, mixture_plan, reference_plan
+from palate.core.plan import Plan, reference_plan
 from palate.core.progress import progress_of
 from palate.core.protocols import Request, SamplingParams
 from palate.core.seeds import derive_seed, generator_for
@@ -41,6 +41,7 @@ from palate.preferences.belief import Learner
 from palate.preferences.questions import select_informative
 from palate.preferences.simulated import SimulatedUser
 from palate.soup.basis_file import SoupBasis
+from research.mixture.plans import mixture_plan
 from research.world.demo_page import Cell, LearnedStory, MixtureStory, PortfolioStory
 from research.world.gold import gold_rewards
 from research.world.judged import Entry, Judged, judge_entries

@@ -16,10 +16,10 @@ from palate.core.plan import (
     Row,
     coefficients_from_mapping,
     member_plan,
-    mixture_plan,
     output_soup_plan,
     parameter_soup_plan,
 )
+from research.mixture.plans import mixture_plan
 
 LOGITS = {0.0: [0.3, -1.0, 2.0], 1.0: [1.0, 0.5, -0.5], 2.0: [-2.0, 0.1, 0.4]}
 

@@ -11,7 +11,6 @@ from palate.core.plan import (
     Plan,
     Pool,
     implicit_plan,
-    mixture_plan,
     output_soup_plan,
     parameter_soup_plan,
     reference_plan,
@@ -21,6 +20,7 @@ from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored, answer_log_probs
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
+from research.mixture.plans import mixture_plan
 from research.soup.study_users import generate_counted
 
 EXPLICIT = output_soup_plan((0.8, -0.5, 0.6))

@@ -14,7 +14,6 @@ from palate.core.plan import (
     Pool,
     Row,
     member_plan,
-    mixture_plan,
     output_soup_plan,
     parameter_soup_plan,
     reference_plan,
@@ -26,6 +25,7 @@ from palate.engine.logprobs import Scored, answer_log_probs, row_log_probs
 from palate.engine.pool import pool_coefficients
 from palate.models.chat import encode_prompt
 from palate.models.load import Base
+from research.mixture.plans import mixture_plan
 
 PROMPTS = [
     "What is rain?",

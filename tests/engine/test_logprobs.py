@@ -6,17 +6,12 @@ import pytest
 import torch
 
 from palate.core.errors import InvalidInputError
-from palate.core.plan import (
-    Row,
-    member_plan,
-    mixture_plan,
-    output_soup_plan,
-    reference_plan,
-)
+from palate.core.plan import Row, member_plan, output_soup_plan, reference_plan
 from palate.engine.bank import AdapterBank
 from palate.engine.logprobs import Scored, answer_divergences, answer_log_probs
 from palate.models.chat import encode_answer, encode_prompt
 from palate.models.load import Base, load_base
+from research.mixture.plans import mixture_plan
 
 
 def log_probs_of_transformers(base: Base, context: list[int], answer: list[int]) -> torch.Tensor:

@@ -10,13 +10,7 @@ import pytest
 
 from fakes import save_random_adapter
 from palate.core.errors import InvalidInputError
-from palate.core.plan import (
-    Plan,
-    mixture_plan,
-    output_soup_plan,
-    parameter_soup_plan,
-    reference_plan,
-)
+from palate.core.plan import Plan, output_soup_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
@@ -24,6 +18,7 @@ from palate.engine.local import LocalSession as Session
 from palate.engine.prefill import PrefillSettings
 from palate.engine.request import RunningRequest
 from palate.models.load import Base
+from research.mixture.plans import mixture_plan
 
 LONG = "The old harbour lies where the river meets the sea, and in the morning"  # 70 bytes
 SAMPLING = SamplingParams(max_tokens=8)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from palate.core.errors import InvalidInputError
-from palate.core.plan import mixture_plan, parameter_soup_plan, reference_plan
+from palate.core.plan import parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
 from palate.engine.batch import Batch
@@ -17,6 +17,7 @@ from palate.engine.local import LocalEngine
 from palate.engine.local import LocalSession as Session
 from palate.engine.request import FAILED, RunningRequest
 from palate.models.load import Base
+from research.mixture.plans import mixture_plan
 
 PLANS = [
     reference_plan(n_experts=4),

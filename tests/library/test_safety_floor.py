@@ -8,12 +8,12 @@ from palate.core.plan import (
     Plan,
     Row,
     member_plan,
-    mixture_plan,
     output_soup_plan,
     parameter_soup_plan,
     reference_plan,
 )
 from palate.library.safety_floor import MAX_SHARE, Floor, with_floor
+from research.mixture.plans import mixture_plan
 
 FLOOR = Floor("safe", 1, 0.4)
 

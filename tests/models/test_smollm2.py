@@ -6,13 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from palate.core.plan import (
-    member_plan,
-    mixture_plan,
-    output_soup_plan,
-    parameter_soup_plan,
-    reference_plan,
-)
+from palate.core.plan import member_plan, output_soup_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
@@ -23,6 +17,7 @@ from palate.models.chat import encode_prompt, format_messages
 from palate.models.embedded import resolve_base
 from palate.models.int4 import Int4Linear
 from palate.models.load import Base, load_base
+from research.mixture.plans import mixture_plan
 
 pytestmark = [
     pytest.mark.slow,

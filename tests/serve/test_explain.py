@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from palate.core.plan import (
-    member_plan,
-    mixture_plan,
-    output_soup_plan,
-    parameter_soup_plan,
-    reference_plan,
-)
+from palate.core.plan import member_plan, output_soup_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.logprobs import Scored
 from palate.library.explain import soup_authors
@@ -18,6 +12,7 @@ from palate.library.features import features_of
 from palate.library.library import Library
 from palate.models.chat import encode_prompt
 from palate.serve.explain import explain, mixture_authors
+from research.mixture.plans import mixture_plan
 
 PLANS = {
     "base": reference_plan(n_experts=3),

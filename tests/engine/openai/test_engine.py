@@ -10,11 +10,12 @@ from scipy.stats import chisquare
 
 from engine_battery import Reported, generate_reported
 from palate.core.errors import InvalidInputError, NotCertifiedError, ProviderError
-from palate.core.plan import mixture_plan, output_soup_plan, parameter_soup_plan, reference_plan
+from palate.core.plan import output_soup_plan, parameter_soup_plan, reference_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.openai.endpoint import OpenAISettings
 from palate.engine.openai.engine import OpenAIEngine
 from palate.models.load import Base
+from research.mixture.plans import mixture_plan
 
 TOKENS = [70, 71, 72, 73, 74, 75]  # letters; nothing else has any probability to speak of
 N_VOCAB = 259

@@ -20,7 +20,6 @@ import torch
 
 from engine_battery import generate_reported
 from palate.core.errors import FormatError, ProviderError
-from palate.core.plan import mixture_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.bank import AdapterBank
 from palate.engine.listed import pool_lists
@@ -31,6 +30,7 @@ from palate.engine.openai.engine import OpenAIEngine, open_engine
 from palate.engine.parts import EngineParts
 from palate.models.chat import encode_prompt
 from palate.models.load import Base, load_base
+from research.mixture.plans import mixture_plan
 from research.world.prompts import base_folder, format_prompt, held_out_prompts
 
 pytestmark = [

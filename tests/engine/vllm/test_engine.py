@@ -12,7 +12,6 @@ from palate.core.plan import (
     Pool,
     Row,
     member_plan,
-    mixture_plan,
     output_soup_plan,
     parameter_soup_plan,
     reference_plan,
@@ -20,6 +19,7 @@ from palate.core.plan import (
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
 from palate.engine.request import FAILED
+from research.mixture.plans import mixture_plan
 from vllm_stand_in import StandIn
 
 

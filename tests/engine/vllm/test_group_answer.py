@@ -5,10 +5,11 @@ import pytest
 
 from engine_battery import generate_reported
 from palate.core.errors import InvalidInputError, ProviderError
-from palate.core.plan import mixture_plan, output_soup_plan, parameter_soup_plan
+from palate.core.plan import output_soup_plan, parameter_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.local import LocalEngine
 from palate.engine.vllm.group_answer import linear_log_prob
+from research.mixture.plans import mixture_plan
 from vllm_stand_in import StandIn
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=10)

@@ -18,11 +18,12 @@ import pytest
 
 from engine_battery import generate_reported
 from palate.core.errors import ProviderError
-from palate.core.plan import member_plan, mixture_plan, output_soup_plan
+from palate.core.plan import member_plan, output_soup_plan
 from palate.core.protocols import Request, SamplingParams
 from palate.engine.openai.connection import chunk_of
 from palate.engine.vllm.client import RowRequest, VllmClient, VllmSettings
 from palate.engine.vllm.groups import GUARD, GroupTag
+from research.mixture.plans import mixture_plan
 from research.serving.engines_compare import OpenedVllm, open_vllm
 
 URL = os.environ.get("PALATE_VLLM_URL", "")
