@@ -9,9 +9,11 @@ from palate.core.files import dump_json, read_json, write_json
 from palate.core.progress import note
 from palate.core.settings import load_settings
 from research.board.estimate import estimate
+from research.board.made_for import require_made_for
 from research.board.methods import entrants, require_names
 from research.board.report import About, content_of, write_report
 from research.board.settings import BoardSettings
+from research.board.users import USERS
 from research.board.verdicts import LanguageJudge, judge_rows
 from research.board.work import Board, listed, missing_jobs, run_board
 
@@ -84,6 +86,8 @@ def carry_out(
     if is_plan:
         return None
     store_settings(settings, out)
+    for number in range(len(settings.libraries)):
+        require_made_for(board.parts(number), users=Path(settings.users or USERS))
     run_board(board, some, n_workers=asked.n_workers)
     rates: dict[str, Any] = {}
     if asked.judge_url is not None:

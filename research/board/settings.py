@@ -1,7 +1,7 @@
 """How large the board is; every key can be set with `--set`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -95,10 +95,14 @@ class BoardSettings(Settings):
     def is_row_compatible(self, stored: dict[str, object]) -> str:
         """The first key by which rows of these and of stored settings differ; empty where none.
 
-        More methods, seeds, turns and libraries may be added to a folder.
+        More methods, seeds, turns and libraries may be added to a folder; rows name a library by
+        its place, so those that are there must stay in theirs.
         """
         own = self.model_dump(mode="json")
         fixed = set(own) - _MAY_GROW
+        before: Any = stored.get("libraries", [])
+        if any(one != other for one, other in zip(own["libraries"], before, strict=False)):
+            return "libraries"
         return next((key for key in sorted(fixed) if own[key] != stored.get(key)), "")
 
 

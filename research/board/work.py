@@ -130,12 +130,12 @@ def _missing_cases(board: Board, job: Job) -> list[Case]:
 
 def prepare(board: Board, some: Sequence[Entrant]) -> None:
     """Make what jobs read: earlier turns, comparisons, learned users, adapters, their facts."""
+    talks = [case for one in some for case in board.parts(0).cases(one.name) if case.turns]
+    if talks:
+        board.parts(0).messages(talks[0])  # makes those of all
     for number in range(len(board.settings.libraries)):
         parts = board.parts(number)
         of_library = [one for one in some if number in libraries_of(board, one)]
-        if any(case.turns for one in of_library for case in parts.cases(one.name)):
-            longest = max(parts.cases(of_library[0].name), key=lambda case: case.turns)
-            parts.messages(longest)
         learned = [one for one in of_library if one.is_learned]
         for wording in sorted({one.wording for one in learned}):
             counts = {one.n_comparisons for one in learned if one.wording == wording}
@@ -196,7 +196,8 @@ def answer(board: Board, job: Job) -> list[Row]:
         return []
     posed = entrants()[job.method].pose(parts, user)
     known = Known(**posed.known)
-    conversations = [parts.messages(case) for case in cases]
+    first = board.parts(0)  # whose judges and earlier turns are those of every library
+    conversations = [first.messages(case) for case in cases]
     decisions = [
         posed.library.decide(one, known, method=posed.method, n_candidates=posed.n_candidates)
         for one in conversations
@@ -204,7 +205,7 @@ def answer(board: Board, job: Job) -> list[Row]:
     seed = derive_seed(job.seed, "board", user.name)
     keys = [_answer_key(board, posed, decision, seed) for decision in decisions]
     texts = _texts(board, posed, dict(zip(keys, conversations, strict=True)), seed)
-    judged = parts.judges.judge(
+    judged = first.judges.judge(
         [case.prompt.text for case in cases], [texts[key]["text"] for key in keys]
     )
     return [

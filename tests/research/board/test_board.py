@@ -1,6 +1,7 @@
 """The whole board on a tiny library: rows once, the report, its check, and bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from research import board as command
 from research.board import check
 from research.board.command import settings_of, store_settings
 from research.board.estimate import estimate
+from research.board.made_for import require_made_for
 from research.board.methods import entrants
 from research.board.report import About, content_of, write_report
 from research.board.settings import BoardSettings
-from research.board.work import Board, listed, missing_jobs, run_board
+from research.board.work import Board, Job, answer, listed, missing_jobs, prepare, run_board
 from research.command_line import program
 
 RATES = {
@@ -202,6 +204,54 @@ def test_more_methods_and_seeds_may_be_added_to_a_folder(tmp_path: Path) -> None
         store_settings(BoardSettings(n_users=30), tmp_path)
     with pytest.raises(InvalidInputError, match="another 'temperature'"):
         store_settings(BoardSettings(temperature=0.5), tmp_path)
+
+
+def test_a_library_keeps_its_place_in_a_folder(tmp_path: Path) -> None:
+    store_settings(BoardSettings(libraries=("a", "b")), tmp_path)
+    store_settings(BoardSettings(libraries=("a", "b", "c")), tmp_path)
+    store_settings(BoardSettings(libraries=("a",)), tmp_path)
+    with pytest.raises(InvalidInputError, match="another 'libraries'"):
+        store_settings(BoardSettings(libraries=("b", "a")), tmp_path)
+
+
+def test_rows_of_a_library_or_of_users_that_changed_are_not_mixed_with_others(
+    board_settings: BoardSettings, tmp_path: Path
+) -> None:
+    own = tmp_path / "library"
+    shutil.copytree(board_settings.libraries[0], own)
+    settings = board_settings.model_copy(update={"libraries": (str(own),)})
+    users = Path(str(settings.users))
+
+    def require(settings: BoardSettings) -> None:
+        require_made_for(Board(settings, tmp_path / "out").parts(0), users=users)
+
+    require(settings)
+    require(settings)
+    with pytest.raises(InvalidInputError, match=r"The users in .* changed since rows were made"):
+        require(settings.model_copy(update={"n_users": 2}))
+    (own / "soup.json").write_text((own / "soup.json").read_text() + " ")
+    with pytest.raises(InvalidInputError, match=r"The library in .* give a new folder with --out"):
+        require(settings)
+
+
+def test_every_library_has_the_judges_and_the_earlier_turns_of_the_first(
+    board_settings: BoardSettings, tmp_path: Path
+) -> None:
+    settings = board_settings.model_copy(
+        update={
+            "libraries": (board_settings.libraries[0],) * 2,
+            "methods": ("base", "portfolio-1"),
+            "turn_methods": ("portfolio-1",),  # not the first that is served
+        }
+    )
+    board = Board(settings, tmp_path)
+    board.parts(1).__dict__["judges"] = None  # whoever asks it fails
+    some = listed(board)
+    prepare(board, some)
+    assert (tmp_path / "library-0" / "earlier.jsonl").is_file()
+    rows = answer(board, Job("portfolio-1", 1, "one", 0))
+    assert [row.turns for row in rows] == [0, 0, 2]
+    assert not (tmp_path / "library-1" / "earlier.jsonl").exists()
 
 
 def test_the_data_folder_and_the_small_form_become_settings() -> None:
