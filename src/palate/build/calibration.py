@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 
 from palate.core.decision import Decision, Known
@@ -77,7 +76,7 @@ class Calibration:
 
     def rewards(
         self, decisions: Sequence[Sequence[Decision]], *, on_answers: Callable[[int], None]
-    ) -> list[Float[ndarray, "prompts objectives"]]:
+    ) -> list[Float[np.ndarray, "prompts objectives"]]:
         """`[points][prompts, objectives]`: rewards of the answers to `[points][prompts]` decisions.
 
         `on_answers` is called with the number of answers that are done.
@@ -105,7 +104,7 @@ class Calibration:
 
     def base_rewards(
         self, *, on_answers: Callable[[int], None]
-    ) -> Float[ndarray, "prompts objectives"]:
+    ) -> Float[np.ndarray, "prompts objectives"]:
         """`[prompts, objectives]`: mean rewards of several answers of the base to each prompt."""
         decisions = [self.library.decide(p, method="base") for p in map(messages_of, self.prompts)]
         copies = [
@@ -209,9 +208,9 @@ def _rows(work: Calibration, entries: Sequence[Entry], *, denominator: int) -> I
 def _measured(
     work: Calibration,
     entry: Entry,
-    points: Float[ndarray, "points objectives"],
+    points: Float[np.ndarray, "points objectives"],
     *,
-    base: Float[ndarray, "prompts objectives"],
+    base: Float[np.ndarray, "prompts objectives"],
     on_answers: Callable[[int], None],
 ) -> MethodRow | None:
     """One method's gains over the base; `None` where it refuses every preference of the grid."""
@@ -239,7 +238,7 @@ def _measured(
 
 
 def _decisions(
-    work: Calibration, entry: Entry, point: Float[ndarray, " objectives"]
+    work: Calibration, entry: Entry, point: Float[np.ndarray, " objectives"]
 ) -> list[Decision] | None:
     """The decisions for one preference, prompt by prompt; `None` where the method refuses it.
 

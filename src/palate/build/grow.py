@@ -32,7 +32,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy import ndarray
 
 from palate.build.builder import Builder
 from palate.build.payoff_job import PayoffEstimator
@@ -68,7 +67,7 @@ SAME = 1e-6  # L1; nearer preferences are one
 _LONGEST = 54  # letters of a preference's name
 BASE_POLICY = Policy(BASE, "base", None, {})
 
-Shares = Float[ndarray, " objectives"]
+Shares = Float[np.ndarray, " objectives"]
 Make = Callable[[Shares], Policy]
 
 
@@ -118,7 +117,7 @@ class ModelOracle:
 
     make: Make  # from a preference to a policy; the same preference gives the same policy
     prices: Prices  # measurements of policies
-    part: Int[ndarray, " prompts"] | None = None  # of prompts for the payoffs; `None` takes all
+    part: Int[np.ndarray, " prompts"] | None = None  # of prompts for the payoffs; `None` takes all
     beta: float | None = None  # price of a nat in the payoffs; `None` is the one of training
     policies: dict[str, Policy] = field(default_factory=dict)  # policies so far, by name
 
@@ -155,7 +154,7 @@ class ModelOracle:
         )
 
     def with_slacks(
-        self, payoffs: Payoffs, *, part: Int[ndarray, " prompts"], confidence: float
+        self, payoffs: Payoffs, *, part: Int[np.ndarray, " prompts"], confidence: float
     ) -> Payoffs:
         """The payoffs with upper bounds of the policies' slacks from their answers.
 
@@ -169,7 +168,7 @@ class ModelOracle:
         return with_slacks(payoffs, answers, confidence=confidence)
 
 
-def some_prompts(measurements: Measurements, part: Int[ndarray, " prompts"]) -> Measurements:
+def some_prompts(measurements: Measurements, part: Int[np.ndarray, " prompts"]) -> Measurements:
     """The same measurements on some of the prompts."""
     return replace(measurements, rewards=measurements.rewards[:, part], kl=measurements.kl[:, part])
 

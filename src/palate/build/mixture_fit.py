@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 
 from palate.build.measure import measure_again
@@ -62,11 +61,11 @@ class LibraryLogOdds:
     """
 
     rewards: tuple[Reward, ...]  # in the order of the objectives
-    directions: Float[ndarray, "experts objectives"]  # `[experts, objectives]`
+    directions: Float[np.ndarray, "experts objectives"]  # `[experts, objectives]`
 
     def log_odds(
         self, prompts: Sequence[str], answers: Sequence[str]
-    ) -> Float[ndarray, "texts experts"]:
+    ) -> Float[np.ndarray, "texts experts"]:
         """`[texts, experts]`."""
         columns = [
             reward.raw(prompts, answers)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 from torch import Tensor
 
@@ -125,7 +124,7 @@ class PayoffEstimator:
         plan: Plan,
         bank: AdapterBank,
         items: Sequence[Scored],
-    ) -> Float[ndarray, " answers"]:
+    ) -> Float[np.ndarray, " answers"]:
         """Sum over the tokens of every answer, nats."""
         plans = [plan] * len(items)
         tokens = score(self.base, bank, plans=plans, items=items, temperature=self.temperature)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.build.soup_feedback import Observation, of_user, read_feedback, shown_answers
@@ -124,14 +123,14 @@ def _with_population(
     opened: Library,
     observations: Sequence[Observation],
     *,
-    calibration: Float[ndarray, "answers experts"],
+    calibration: Float[np.ndarray, "answers experts"],
 ) -> SoupBasis:
     """The basis with the prior and gain of all users' comparisons; other kinds are left out."""
     pairs = [item for item in observations if item.kind == "comparison"]
     shown = shown_answers(pairs)
     place_of = {answer: place for place, answer in enumerate(shown)}
     features = basis.features(shown_log_ratios(opened.base, opened.files, shown))
-    by_user: dict[str, list[tuple[ndarray, float]]] = {}
+    by_user: dict[str, list[tuple[np.ndarray, float]]] = {}
     for item in pairs:
         if item.second is not None:
             difference = features[place_of[item.first]] - features[place_of[item.second]]
@@ -173,7 +172,7 @@ class FittedSoup:
     base: str  # hash of the base model's files
 
     @property
-    def intervals(self) -> Float[ndarray, "experts ends"]:
+    def intervals(self) -> Float[np.ndarray, "experts ends"]:
         """`[experts, 2]`: credible interval of each believed coefficient, before the region."""
         return _interval(self.soup.belief.mean, self.soup.standard_errors, self.confidence)
 
@@ -205,10 +204,10 @@ class FittedSoup:
 
 
 def _interval(
-    mean: float | Float[ndarray, " experts"],
-    error: float | Float[ndarray, " experts"],
+    mean: float | Float[np.ndarray, " experts"],
+    error: float | Float[np.ndarray, " experts"],
     level: float,
-) -> Float[ndarray, "*experts ends"]:
+) -> Float[np.ndarray, "*experts ends"]:
     half = float(ndtri(0.5 + level / 2)) * np.asarray(error)
     return np.stack([mean - half, mean + half], axis=-1)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.build.soup_feedback import Observation, Shown, shown_answers
 from palate.core.errors import InvalidCoefficientsError
@@ -23,7 +22,7 @@ from palate.preferences.belief import Learner
 from palate.preferences.settings import LearningSettings
 from palate.soup.basis_file import SoupBasis
 
-Features = dict[Shown, Float[ndarray, " experts"]]  # scaled, by answer
+Features = dict[Shown, Float[np.ndarray, " experts"]]  # scaled, by answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class Fitting:
     observations: Sequence[Observation]
     items: Sequence[Feedback]  # the same over scaled features, as beliefs are learned from them
     features: Features  # of the answers
-    log_ratios: Mapping[Shown, Float[ndarray, " experts"]]  # theirs, nats
+    log_ratios: Mapping[Shown, Float[np.ndarray, " experts"]]  # theirs, nats
 
 
 Refine = Callable[[Fitting, Belief], Belief | None]
@@ -54,7 +53,7 @@ def fitting_of(opened: Library, observations: Sequence[Observation]) -> Fitting:
 
 def shown_log_ratios(
     base: Base, library: LibraryFolder, shown: Sequence[Shown]
-) -> Float[ndarray, "answers experts"]:
+) -> Float[np.ndarray, "answers experts"]:
     """`[answers, experts]`: from the feedback file, or scored by the experts.
 
     Raises:

@@ -23,7 +23,6 @@ from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.decision import Decision, Known
 from palate.core.plan import reference_plan
@@ -152,7 +151,7 @@ class _Work:
 
     def soups(
         self,
-        preferences: Float[ndarray, "preferences objectives"],
+        preferences: Float[np.ndarray, "preferences objectives"],
         *,
         strength: float,
         n: int = MIN_ANSWERS,
@@ -177,7 +176,7 @@ class _Work:
             unbroken=float(np.mean([unbroken_share(output.text) for output in outputs])),
         )
 
-    def least_log_probs(self, outputs: Sequence[Output]) -> Float[ndarray, " answers"]:
+    def least_log_probs(self, outputs: Sequence[Output]) -> Float[np.ndarray, " answers"]:
         """`[answers]`: log-probability under the base of each answer's least probable token."""
         base, bank = self.library.base, self.library.bank
         items = [
@@ -189,7 +188,7 @@ class _Work:
         return np.array([float(row.min()) if len(row) else 0.0 for row in rows])
 
     def kl(
-        self, preferences: Float[ndarray, "preferences objectives"], *, strength: float
+        self, preferences: Float[np.ndarray, "preferences objectives"], *, strength: float
     ) -> float:
         """Mean KL per token of soups, along the base's own answers, nats."""
         library = self.library
@@ -204,7 +203,7 @@ class _Work:
         return float(np.mean(kls))
 
 
-def _preferences(n_objectives: int, *, seed: int) -> Float[ndarray, "preferences objectives"]:
+def _preferences(n_objectives: int, *, seed: int) -> Float[np.ndarray, "preferences objectives"]:
     """Preferences of one to three objectives in equal parts."""
     thirds = lattice(n_objectives=n_objectives, denominator=3)
     halves = lattice(n_objectives=n_objectives, denominator=2)

@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidPreferenceError
 
@@ -14,8 +13,8 @@ SUM_TOLERANCE = 1e-6  # sums within this of one are renormalised
 
 
 def require_simplex(
-    values: Sequence[float] | Float[ndarray, " objectives"], *, name: str = "preference"
-) -> Float[ndarray, " objectives"]:
+    values: Sequence[float] | Float[np.ndarray, " objectives"], *, name: str = "preference"
+) -> Float[np.ndarray, " objectives"]:
     """`[objectives]`: the point, non-negative, renormalised to sum to one.
 
     Shares are at least -1e-9, and their sum within 1e-6 of one.
@@ -49,7 +48,7 @@ def require_simplex(
 
 def vector_from_mapping(
     shares: Mapping[str, float], *, objectives: Sequence[str]
-) -> Float[ndarray, " objectives"]:
+) -> Float[np.ndarray, " objectives"]:
     """The simplex point named by `shares`; objectives that are not named get zero.
 
     Raises:
@@ -64,7 +63,7 @@ def vector_from_mapping(
     return require_simplex([float(shares.get(name, 0.0)) for name in objectives])
 
 
-def lattice(*, n_objectives: int, denominator: int) -> Float[ndarray, "points objectives"]:
+def lattice(*, n_objectives: int, denominator: int) -> Float[np.ndarray, "points objectives"]:
     """All points of multiples of `1/denominator`, in descending lexicographic order."""
     bars = combinations(range(denominator + n_objectives - 1), n_objectives - 1)
     rows = [np.diff(np.array([-1, *bar, denominator + n_objectives - 1])) - 1 for bar in bars]
@@ -74,6 +73,6 @@ def lattice(*, n_objectives: int, denominator: int) -> Float[ndarray, "points ob
 
 def sample_simplex(
     *, n_points: int, n_objectives: int, generator: np.random.Generator, concentration: float = 1.0
-) -> Float[ndarray, "points objectives"]:
+) -> Float[np.ndarray, "points objectives"]:
     """Points drawn from the symmetric Dirichlet distribution with the given concentration."""
     return generator.dirichlet(np.full(n_objectives, concentration), size=n_points)

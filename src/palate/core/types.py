@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import require_simplex, vector_from_mapping
@@ -64,7 +63,7 @@ class Preference:
             tuple(objectives), tuple(vector_from_mapping(shares, objectives=objectives).tolist())
         )
 
-    def vector(self) -> Float[ndarray, " objectives"]:
+    def vector(self) -> Float[np.ndarray, " objectives"]:
         """The shares as an array."""
         return np.array(self.shares)
 
@@ -136,8 +135,8 @@ class Feedback:
 class Belief:
     """A normal belief over a vector, such as coefficients."""
 
-    mean: Float[ndarray, " features"]
-    covariance: Float[ndarray, "features features"]  # positive definite
+    mean: Float[np.ndarray, " features"]
+    covariance: Float[np.ndarray, "features features"]  # positive definite
     n_observations: int = 0  # items of feedback
     gain: float = 1.0  # how sharply the user's labels follow margins; low where they contradict
     is_converged: bool = True  # false: the best that a fit found before it was stopped
@@ -149,13 +148,13 @@ class PayoffTable:
 
     objectives: tuple[str, ...]
     policies: tuple[str, ...]
-    values: Float[ndarray, "policies objectives"]  # reward units; higher is better
-    standard_errors: Float[ndarray, "policies objectives"]  # of the values; zero when exact
+    values: Float[np.ndarray, "policies objectives"]  # reward units; higher is better
+    standard_errors: Float[np.ndarray, "policies objectives"]  # of the values; zero when exact
     beta: float  # price of one nat of KL to the reference, in reward units
     # nats per answer; NaN where unknown
-    kl: Float[ndarray, " policies"] = field(default_factory=lambda: np.zeros(0))
+    kl: Float[np.ndarray, " policies"] = field(default_factory=lambda: np.zeros(0))
     # what each policy was trained for; NaN rows where unknown
-    preferences: Float[ndarray, "policies objectives"] = field(
+    preferences: Float[np.ndarray, "policies objectives"] = field(
         default_factory=lambda: np.zeros((0, 0))
     )
 

@@ -11,7 +11,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.core.decision import AUTO, Decision, Known, last_user_text
@@ -107,7 +106,7 @@ class Judge:
     rewards: RewardVector
     self_judged: tuple[str, ...]  # objectives that have only the reward of training
 
-    def shares(self, user: DemoUser) -> Float[ndarray, " objectives"]:
+    def shares(self, user: DemoUser) -> Float[np.ndarray, " objectives"]:
         """`[objectives]`: the user's preference."""
         return vector_from_mapping(user.preference, objectives=self.rewards.objectives)
 
@@ -129,12 +128,14 @@ def gains_story(
     has_words = all((PROMPT, user.name, prompts[0]) in outputs for user in users)
     rivals = (BASE, PROMPT) if has_words else (BASE,)
 
-    def utilities(method: str, user: DemoUser) -> Float[ndarray, " prompts"]:
+    def utilities(method: str, user: DemoUser) -> Float[np.ndarray, " prompts"]:
         name = "" if method == BASE else user.name
         return np.array([rewards[method, name, prompt] for prompt in prompts]) @ judge.shares(user)
 
     def gain(
-        name: str, gaps: Float[ndarray, "users rivals prompts"], predicted: Interval | None = None
+        name: str,
+        gaps: Float[np.ndarray, "users rivals prompts"],
+        predicted: Interval | None = None,
     ) -> Gain:
         labels = prompts * len(gaps)
         intervals = [
@@ -160,7 +161,7 @@ def gains_story(
 
 
 def mean_interval(
-    values: Float[ndarray, " answers"], prompts: Sequence[str], *, seed: int, name: str
+    values: Float[np.ndarray, " answers"], prompts: Sequence[str], *, seed: int, name: str
 ) -> Interval:
     """Mean of `[answers]` with its 95 % interval over their prompts."""
     generator = generator_for(seed, "demo", "interval", name)
@@ -262,7 +263,7 @@ def _verdicts(
     return verdicts, n_agreeing
 
 
-def _believed(belief: Belief, anchors: Float[ndarray, "experts objectives"]) -> list[Interval]:
+def _believed(belief: Belief, anchors: Float[np.ndarray, "experts objectives"]) -> list[Interval]:
     """What the belief holds of every objective, 95 %."""
     means, n = anchors.T @ belief.mean, belief.n_observations
     halves = _HALF_WIDTH * np.sqrt(np.diag(anchors.T @ belief.covariance @ anchors))

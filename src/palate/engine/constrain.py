@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy import ndarray
 from torch import Tensor
 
 from palate.core.errors import InvalidInputError, MissingExtraError
@@ -37,7 +36,7 @@ class JsonConstraint:
         """The same in the same state, for one more answer."""
         return JsonConstraint(self._matcher.deep_copy())
 
-    def allowed(self) -> Bool[ndarray, " vocab"]:
+    def allowed(self) -> Bool[np.ndarray, " vocab"]:
         """`[vocab]`, the tokens that may come next.
 
         Raises:

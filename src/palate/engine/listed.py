@@ -16,7 +16,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from torch import Tensor
 
 from palate.core.errors import InvalidInputError, NotCertifiedError
@@ -104,8 +103,8 @@ def _require_part(listed: Float[Tensor, "rows tokens"]) -> None:
 
 
 def skip_small(
-    shares: Float[ndarray, " experts"], *, threshold: float
-) -> tuple[Float[ndarray, " experts"], float]:
+    shares: Float[np.ndarray, " experts"], *, threshold: float
+) -> tuple[Float[np.ndarray, " experts"], float]:
     """The shares without those below the threshold, renormalised, and the bound of doing so.
 
     Shares lie on the simplex; the largest always stays. The bound is the total variation that it

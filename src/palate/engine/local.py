@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from torch import Tensor
 
 from palate.core.errors import InvalidInputError
@@ -45,8 +44,8 @@ class Traced:
     """An answer with every row's log-probabilities."""
 
     completion: Completion
-    shares: Float[ndarray, "tokens rows"]  # pool coefficients with which each token was sampled
-    row_log_probs: Float[ndarray, "tokens rows"]  # of each token under each row
+    shares: Float[np.ndarray, "tokens rows"]  # pool coefficients with which each token was sampled
+    row_log_probs: Float[np.ndarray, "tokens rows"]  # of each token under each row
 
 
 class LocalEngine(Engine):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, PalateError
 from palate.core.plan import Plan
@@ -30,7 +29,9 @@ class RunningRequest:
     prompt: tuple[int, ...]  # token ids of the prompt
     contexts: list[tuple[int, ...]]  # token ids that each row is conditioned on
     text: TextStream  # so far
-    uniforms: Float[ndarray, " tokens"] = field(default_factory=lambda: EMPTY)  # decide its tokens
+    uniforms: Float[np.ndarray, " tokens"] = field(
+        default_factory=lambda: EMPTY
+    )  # decide its tokens
     constraint: Constraint | None = None  # after the tokens so far
     max_answer_tokens: float = math.inf  # most tokens of the answer that the base can read
     is_traced: bool = False  # whether `shares` and `row_log_probs` are recorded

@@ -10,7 +10,6 @@ from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.evaluate.rows import AnswerRow
@@ -67,20 +66,20 @@ class Cells:
         names = ("clusters", "second_clusters")
         return Clusters(**dict(zip(names, kinds, strict=False)))  # type: ignore[typeddict-item]
 
-    def utility(self, method: str) -> Float[ndarray, " cells"]:
+    def utility(self, method: str) -> Float[np.ndarray, " cells"]:
         """`[cells]`: what each answer is worth to its user."""
         return self.values(method, lambda row: row.utility)
 
-    def values(self, method: str, of: Callable[[AnswerRow], float]) -> Float[ndarray, " cells"]:
+    def values(self, method: str, of: Callable[[AnswerRow], float]) -> Float[np.ndarray, " cells"]:
         """`[cells]`: a number of each row."""
         return np.array([of(row) for row in self.rows[method]], dtype=np.float64)
 
-    def by_user(self, values: Float[ndarray, " cells"]) -> dict[str, float]:
+    def by_user(self, values: Float[np.ndarray, " cells"]) -> dict[str, float]:
         """Mean per user."""
         users = np.array(self.users)
         return {str(one): float(values[users == one].mean()) for one in dict.fromkeys(self.users)}
 
-    def by_user_and_seed(self, values: Float[ndarray, " cells"]) -> Float[ndarray, " groups"]:
+    def by_user_and_seed(self, values: Float[np.ndarray, " cells"]) -> Float[np.ndarray, " groups"]:
         """Mean per user and seed."""
         groups: dict[tuple[str, int], list[float]] = {}
         for cell, value in zip(self.cells, values.tolist(), strict=True):

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.build.run_file import read_prompts
 from palate.core.decision import Decision, Known, Method
@@ -115,7 +114,7 @@ class Comparisons:
             )
         return {prompt: by_prompt[prompt] for prompt in several}
 
-    def _rewards(self, first: Rollout, second: Rollout) -> Float[ndarray, " objectives"]:
+    def _rewards(self, first: Rollout, second: Rollout) -> Float[np.ndarray, " objectives"]:
         """`[objectives]`: by how much the first is truly better."""
         if self.truth is None:
             return np.array(first.rewards) - np.array(second.rewards)
@@ -252,7 +251,7 @@ class Context:
             )
         return self._entrants[name]
 
-    def shares(self, user: UserSettings) -> Float[ndarray, " objectives"]:
+    def shares(self, user: UserSettings) -> Float[np.ndarray, " objectives"]:
         """The user's preference.
 
         Raises:

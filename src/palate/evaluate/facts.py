@@ -6,7 +6,6 @@ from time import perf_counter, process_time
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.decision import Decision
 from palate.core.plan import Plan, reference_plan
@@ -159,7 +158,7 @@ def _spread(context: Context, library: Library, plans: Sequence[Plan]) -> float:
         return 0.0
     items = _neutral(context)[:N_CONTEXTS]
     base, bank = library.base, library.bank
-    distributions: dict[Plan, Float[ndarray, "contexts vocab"]] = {}
+    distributions: dict[Plan, Float[np.ndarray, "contexts vocab"]] = {}
     for plan in dict.fromkeys(plans):
         normal = plan.normal_form()
         rows = RowMap.of([normal], device=base.device)

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.evaluate.suite import JudgeSettings
@@ -31,7 +30,7 @@ class Candidate:
 class Judged:
     """What answers are worth."""
 
-    rewards: Float[ndarray, "answers objectives"]  # in [0, 1]
+    rewards: Float[np.ndarray, "answers objectives"]  # in [0, 1]
     is_well_formed: Sequence[bool] | None = None  # one per answer; None where a judge cannot say
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.seeds import generator_for
 from palate.evaluate.catalogue import BASE, PROMPT, parse_name
@@ -170,7 +169,7 @@ class Matrix:
     """Every method against every other, where the preference is stated."""
 
     methods: tuple[str, ...]  # rows and columns
-    rates: Float[ndarray, "methods methods"]  # share of cells the row wins, ties half
+    rates: Float[np.ndarray, "methods methods"]  # share of cells the row wins, ties half
     compared: Mapping[Pair, Compared]  # row less column, row before column; Holm over all of them
 
     def is_significant(self, first: str, second: str) -> bool:

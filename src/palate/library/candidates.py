@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.decision import Decision, last_user_text
 from palate.core.plan import coefficients_from_mapping
@@ -78,13 +77,13 @@ def best_candidates(library: "Library", groups: Sequence[Candidates]) -> list[Be
     return best
 
 
-def _best(scores: Float[ndarray, " candidates"]) -> Best:
+def _best(scores: Float[np.ndarray, " candidates"]) -> Best:
     index = int(np.argmax(scores))
     second = float(np.max(np.delete(scores, index)))
     return Best(index, tuple(scores.tolist()), float(scores[index]) - second)
 
 
-def _learned_scores(library: "Library", one: Candidates) -> Float[ndarray, " candidates"]:
+def _learned_scores(library: "Library", one: Candidates) -> Float[np.ndarray, " candidates"]:
     """By the reward of the soup with the learned coefficients."""
     decision = one.decision
     names = library.manifest.expert_names

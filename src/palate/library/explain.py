@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.decision import Known
 from palate.core.files import write_text_atomic
@@ -67,7 +66,7 @@ def explain_answer(
 
 def soup_authors(
     base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
-) -> tuple[list[int], Float[ndarray, "tokens experts"]]:
+) -> tuple[list[int], Float[np.ndarray, "tokens experts"]]:
     """A soup's active experts, and the part of each token's probability that each accounts for."""
     rows = np.array([row.coefficients for row in plan.rows])
     is_single = plan.pool.kind == "single"

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.decision import Messages
 from palate.core.errors import InvalidInputError
@@ -37,7 +36,7 @@ def scored_text(base: Base, prompt: Messages, answer: str) -> Scored:
 
 def log_probs(
     base: Base, bank: AdapterBank, *, plan: Plan, items: Sequence[Scored]
-) -> Float[ndarray, " answers"]:
+) -> Float[np.ndarray, " answers"]:
     """`[answers]`: log-probability of whole answers under one plan, nats; batched by length."""
     rows = answer_log_probs(base, bank, plans=[plan] * len(items), items=items)
     return np.array([float(row.double().sum()) for row in rows])
@@ -49,7 +48,7 @@ def log_ratios(
     items: Sequence[Scored],
     *,
     on_step: Report | None = None,
-) -> Float[ndarray, "answers experts"]:
+) -> Float[np.ndarray, "answers experts"]:
     """`log p_k(answer) - log p_0(answer)` of whole answers, in nats.
 
     Folders are by expert, in bank order; `on_step` hears how many experts are done, of all, or how
@@ -62,7 +61,7 @@ def log_ratios(
     bare = AdapterBank(base, {})
     reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
     bare.close()
-    columns: list[ndarray] = []
+    columns: list[np.ndarray] = []
     only = Plan((Row((1.0,)),), Pool("single"))
     for place, (name, folder) in enumerate(folders.items(), start=1):
         bank = AdapterBank.load(base, {name: folder})
@@ -77,7 +76,7 @@ def log_ratios(
 
 def _head_log_ratios(
     base: Base, bank: AdapterBank, items: Sequence[Scored], *, on_step: Report | None
-) -> Float[ndarray, "answers experts"]:
+) -> Float[np.ndarray, "answers experts"]:
     """As `log_ratios`, where all experts are on the head: one pass of the base for all of them."""
     plan = expert_rows(n_experts=bank.n_experts)
     ratios = np.zeros((len(items), bank.n_experts))
@@ -138,7 +137,7 @@ def sample_states(
     if not items:
         raise InvalidInputError("There are no answers to take states from; give at least one.")
     plan = expert_rows(n_experts=bank.n_experts)
-    cuts: list[ndarray] = []
+    cuts: list[np.ndarray] = []
     n_states_left = n_states
     for place in generator.permutation(len(items)):
         item = items[int(place)]
@@ -151,12 +150,12 @@ def sample_states(
     return _as_states(cuts)
 
 
-def _as_states(cuts: Sequence[Float[ndarray, "rows states tokens"]]) -> States:
+def _as_states(cuts: Sequence[Float[np.ndarray, "rows states tokens"]]) -> States:
     rows = np.concatenate(cuts, axis=1)
     return States(rows[0], np.moveaxis(rows[1:] - rows[0], 0, -1))
 
 
-def _cut(rows: Float[torch.Tensor, "rows states vocab"]) -> Float[ndarray, "rows states tokens"]:
+def _cut(rows: Float[torch.Tensor, "rows states vocab"]) -> Float[np.ndarray, "rows states tokens"]:
     """The reference's most probable tokens, renormalised in every row."""
     n_tokens = min(STATE_TOKENS, rows.shape[-1])
     top = rows[0].topk(n_tokens, dim=-1).indices

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.decision import MAX_CANDIDATES, Decision, Known
 from palate.core.errors import InvalidInputError
@@ -125,7 +124,7 @@ def settled(known: Known | None) -> Known:
     return replace(known, instruction=instruction)
 
 
-def preference_of(library: "Library", known: Known) -> Float[ndarray, " objectives"] | None:
+def preference_of(library: "Library", known: Known) -> Float[np.ndarray, " objectives"] | None:
     """`[objectives]`: the stated preference, or that of coefficients or a belief, if any."""
     if known.coefficients is not None:
         names = library.manifest.expert_names
@@ -140,7 +139,9 @@ def preference_of(library: "Library", known: Known) -> Float[ndarray, " objectiv
     return vector_from_mapping(named, objectives=library.manifest.objective_names)
 
 
-def preference_draws(library: "Library", known: Known) -> Float[ndarray, "draws objectives"] | None:
+def preference_draws(
+    library: "Library", known: Known
+) -> Float[np.ndarray, "draws objectives"] | None:
     """`[draws, objectives]`: the stated preference alone, or draws from the belief.
 
     A draw of coefficients becomes the preference that its anchors add up to, clipped at zero. The
@@ -153,8 +154,8 @@ def preference_draws(library: "Library", known: Known) -> Float[ndarray, "draws 
 
 
 def belief_draws(
-    belief: Belief, *, anchors: Float[ndarray, "experts objectives"], n_draws: int = N_DRAWS
-) -> Float[ndarray, "draws objectives"]:
+    belief: Belief, *, anchors: Float[np.ndarray, "experts objectives"], n_draws: int = N_DRAWS
+) -> Float[np.ndarray, "draws objectives"]:
     """`[draws, objectives]`: preferences drawn from a belief over coefficients."""
     generator = generator_for(0, "preference draws")
     draws = generator.multivariate_normal(
@@ -166,7 +167,7 @@ def belief_draws(
     return np.where(totals > CLEAR, wanted / np.maximum(totals, CLEAR), even)
 
 
-def coefficients_of(library: "Library", known: Known) -> tuple[Float[ndarray, " experts"], str]:
+def coefficients_of(library: "Library", known: Known) -> tuple[Float[np.ndarray, " experts"], str]:
     """`[experts]`: coefficients of a soup, and their source in a sentence.
 
     Given coefficients go before a stated preference, and that before a belief.

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_value, reading
@@ -83,7 +82,7 @@ class Manifest:
             f"The library has no expert {name!r}; it has {', '.join(self.expert_names) or 'none'}."
         )
 
-    def anchors(self) -> Float[ndarray, "experts objectives"]:
+    def anchors(self) -> Float[np.ndarray, "experts objectives"]:
         """`[experts, objectives]`: what each expert was trained for."""
         rows = [record.anchor.direction for record in self.experts]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.objectives))

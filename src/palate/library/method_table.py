@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import stdtrit
 
 from palate.core.errors import FormatError
@@ -44,9 +43,9 @@ class MethodRow:
     method: str
     n_candidates: int  # of best of n; 1 samples one answer
     n_passes: float  # of the base per sampled token, candidates included; mean over the grid
-    gains: Float[ndarray, " points"]  # utility less the base's; NaN where it was not measured
-    standard_errors: Float[ndarray, " points"]  # of the gains, prompts resampled
-    rewards: Float[ndarray, "points objectives"]  # means less the base's
+    gains: Float[np.ndarray, " points"]  # utility less the base's; NaN where it was not measured
+    standard_errors: Float[np.ndarray, " points"]  # of the gains, prompts resampled
+    rewards: Float[np.ndarray, "points objectives"]  # means less the base's
     part: str = ""  # hash of the part of the library that only this method reads
 
 
@@ -72,7 +71,7 @@ class MethodTable:
     settings_key: str = ""  # hash of prompts, grid, length and seed
 
     @property
-    def points(self) -> Float[ndarray, "points objectives"]:
+    def points(self) -> Float[np.ndarray, "points objectives"]:
         """The grid."""
         return lattice(n_objectives=len(self.objectives), denominator=self.denominator)
 
@@ -84,7 +83,7 @@ class MethodTable:
         return None
 
     def predictions(
-        self, draws: Float[ndarray, "draws objectives"], *, max_passes: float
+        self, draws: Float[np.ndarray, "draws objectives"], *, max_passes: float
     ) -> list[Prediction]:
         """Every affordable row with its expected gain, the best lower bound first.
 
@@ -96,7 +95,7 @@ class MethodTable:
         return sorted(known, key=lambda one: (-one.utility.low, one.row.n_passes))
 
     def expected(
-        self, row: MethodRow, draws: Float[ndarray, "draws objectives"]
+        self, row: MethodRow, draws: Float[np.ndarray, "draws objectives"]
     ) -> Interval | None:
         """Mean gain over draws of a preference, with the mean of their standard errors."""
         gains, errors = np.empty(len(draws)), np.empty(len(draws))
@@ -196,7 +195,7 @@ def load_method_table(
         )
 
 
-def _listed(values: Float[ndarray, "..."]) -> list[Any]:
+def _listed(values: Float[np.ndarray, "..."]) -> list[Any]:
     plain = values.astype(object)
     plain[~np.isfinite(values)] = None
     return plain.tolist()

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.files import read_versioned, reading, write_versioned
 from palate.core.plan import (
@@ -53,8 +52,8 @@ class Policy:
 class Measured:
     """Rewards of a policy's answers, prompt by prompt; means over each prompt's answers."""
 
-    rewards: Float[ndarray, "prompts objectives"]  # in [0, 1]
-    kl: Float[ndarray, " prompts"]  # to the base, nats per answer
+    rewards: Float[np.ndarray, "prompts objectives"]  # in [0, 1]
+    kl: Float[np.ndarray, " prompts"]  # to the base, nats per answer
     texts: tuple[tuple[str, ...], ...]  # `[prompts][answers]`
     answers: Answers | None = None  # one by one, where there are several to each prompt
 

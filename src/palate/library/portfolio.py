@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import FormatError
 from palate.library.folder import LibraryFolder
@@ -27,7 +26,7 @@ class LibraryPortfolio:
     router: Router  # from a preference to a member
     policies: Mapping[str, Policy]  # by member
 
-    def lone_losses(self) -> Float[ndarray, " members"]:
+    def lone_losses(self) -> Float[np.ndarray, " members"]:
         """`[members]`: the largest loss of any user, if this member alone served all users.
 
         The loss of one member is convex in the preference, so it is largest at a corner of the

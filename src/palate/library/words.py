@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import softmax
 from scipy.stats import norm
 
@@ -175,7 +174,7 @@ def require_words(text: str) -> None:
 
 def clause_tilts(
     text: str, objectives: tuple[Objective, ...]
-) -> tuple[Float[ndarray, "clauses objectives"], list[str]]:
+) -> tuple[Float[np.ndarray, "clauses objectives"], list[str]]:
     """Each clause's `d` for each objective (zero without an opposite), and the clauses.
 
     Raises:
@@ -200,7 +199,7 @@ def clause_tilts(
     return tilts, clauses
 
 
-def case_chances(tilts: Float[ndarray, " objectives"]) -> Float[ndarray, "objectives three"]:
+def case_chances(tilts: Float[np.ndarray, " objectives"]) -> Float[np.ndarray, "objectives three"]:
     """Probabilities that the opposite, nothing, or the objective itself is asked for."""
     centres = np.array([-SIGNAL, 0.0, SIGNAL])
     deviations = np.array([ASKED_SD, OTHER_SD, ASKED_SD])
@@ -212,8 +211,8 @@ def case_chances(tilts: Float[ndarray, " objectives"]) -> Float[ndarray, "object
 
 
 def _moments(
-    chances: Float[ndarray, "objectives three"],
-) -> tuple[Float[ndarray, " objectives"], Float[ndarray, " objectives"]]:
+    chances: Float[np.ndarray, "objectives three"],
+) -> tuple[Float[np.ndarray, " objectives"], Float[np.ndarray, " objectives"]]:
     """Mean and deviation of the three cases together, in units of the prior's deviation."""
     against, silent, wanted = chances.T
     mean = wanted - against

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy import ndarray
 from scipy.special import fdtrc, stdtr, stdtrit
 
 POOL_ABOVE = 0.25  # p-value of an F test from which a kind is pooled; Bozivich et al. 1956
@@ -64,7 +63,7 @@ class Term:
 
 
 def cluster_error(
-    sums: Float[ndarray, " clusters"], sizes: Float[ndarray, " clusters"]
+    sums: Float[np.ndarray, " clusters"], sizes: Float[np.ndarray, " clusters"]
 ) -> StandardError:
     """Error of `sum(sums) / sum(sizes)` when whole clusters are drawn, by leaving each out.
 
@@ -82,9 +81,9 @@ def cluster_error(
 
 
 def crossed_error(
-    observations: Float[ndarray, " observations"],
-    rows: Int[ndarray, " observations"],
-    columns: Int[ndarray, " observations"],
+    observations: Float[np.ndarray, " observations"],
+    rows: Int[np.ndarray, " observations"],
+    columns: Int[np.ndarray, " observations"],
     *,
     with_pooling: bool,
 ) -> StandardError:
@@ -119,8 +118,8 @@ def crossed_error(
 
 
 def sign_ends(
-    sums: Float[ndarray, " clusters"],
-    sizes: Float[ndarray, " clusters"],
+    sums: Float[np.ndarray, " clusters"],
+    sizes: Float[np.ndarray, " clusters"],
     *,
     confidence: float,
     generator: np.random.Generator,
@@ -135,8 +134,8 @@ def sign_ends(
     Returns:
         The ends; `None` where so few clusters cannot refute anything: under six at 95 %.
     """
-    lows: list[Float[ndarray, " halvings"]] = []
-    highs: list[Float[ndarray, " halvings"]] = []
+    lows: list[Float[np.ndarray, " halvings"]] = []
+    highs: list[Float[np.ndarray, " halvings"]] = []
     for flips in sign_patterns(len(sums), generator=generator, n_flips=n_resamples):
         halves = [(half @ sums, half @ sizes) for half in (flips * 1.0, ~flips * 1.0)]
         is_whole = np.minimum(halves[0][1], halves[1][1]) > 0
@@ -152,7 +151,7 @@ def sign_ends(
 
 def sign_patterns(
     n_clusters: int, *, generator: np.random.Generator, n_flips: int
-) -> Iterator[Bool[ndarray, "flips clusters"]]:
+) -> Iterator[Bool[np.ndarray, "flips clusters"]]:
     """Which clusters keep their sign, in blocks; the first pattern flips none.
 
     All patterns in which the first cluster keeps its sign (flipping every cluster at once changes
@@ -170,16 +169,16 @@ def sign_patterns(
 
 
 def _totals(
-    observations: Float[ndarray, " observations"], index: Int[ndarray, " observations"]
-) -> tuple[Float[ndarray, " clusters"], Float[ndarray, " clusters"]]:
+    observations: Float[np.ndarray, " observations"], index: Int[np.ndarray, " observations"]
+) -> tuple[Float[np.ndarray, " clusters"], Float[np.ndarray, " clusters"]]:
     return np.bincount(index, weights=observations), np.bincount(index).astype(float)
 
 
 def _additive_rest(
-    observations: Float[ndarray, " observations"],
-    rows: Int[ndarray, " observations"],
-    columns: Int[ndarray, " observations"],
-) -> Float[ndarray, " observations"]:
+    observations: Float[np.ndarray, " observations"],
+    rows: Int[np.ndarray, " observations"],
+    columns: Int[np.ndarray, " observations"],
+) -> Float[np.ndarray, " observations"]:
     """What a sum of a row's and a column's share leaves, by fitting them in turn."""
     rest = observations - observations.mean()
     tolerance = ROUNDING * float(np.abs(rest).max(initial=0.0))

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.metrics.clusters import ROUNDING, sign_patterns
@@ -54,8 +53,8 @@ class Difference:
 
 
 def paired_difference(
-    first: Float[ndarray, " observations"] | Sequence[float],
-    second: Float[ndarray, " observations"] | Sequence[float],
+    first: Float[np.ndarray, " observations"] | Sequence[float],
+    second: Float[np.ndarray, " observations"] | Sequence[float],
     *,
     generator: np.random.Generator,
     clusters: Labels | None = None,
@@ -97,7 +96,7 @@ def paired_difference(
 
 
 def sign_flip_p_value(
-    sums: Float[ndarray, " clusters"], *, generator: np.random.Generator, n_flips: int = N_FLIPS
+    sums: Float[np.ndarray, " clusters"], *, generator: np.random.Generator, n_flips: int = N_FLIPS
 ) -> float:
     """Share of sign flips of the clusters' sums whose total is at least as far from zero.
 
@@ -112,7 +111,7 @@ def sign_flip_p_value(
     return float(np.concatenate(is_as_far).mean())
 
 
-def holm(p_values: Float[ndarray, " tests"] | Sequence[float]) -> Float[ndarray, " tests"]:
+def holm(p_values: Float[np.ndarray, " tests"] | Sequence[float]) -> Float[np.ndarray, " tests"]:
     """Adjusted p-values: rejecting those below `level` errs at all with at most that probability.
 
     Holds whatever the dependence between the tests.

@@ -16,7 +16,6 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.stats import entropy
 
 from palate.core.errors import InvalidInputError
@@ -73,7 +72,7 @@ def bleu(text: Text, *, references: Sequence[Text], max_n: int = 4) -> float:
     return float(np.exp(np.mean(logs) + min(0.0, 1.0 - closest / len(text))))
 
 
-def usage_perplexity(shares: Float[ndarray, "answers experts"]) -> float:
+def usage_perplexity(shares: Float[np.ndarray, "answers experts"]) -> float:
     """How many experts are in use, `exp(entropy of the mean shares)`.
 
     Shares are non-negative; rows are normalised first, and one row is a distribution itself.
@@ -92,7 +91,7 @@ def usage_perplexity(shares: Float[ndarray, "answers experts"]) -> float:
     return float(np.exp(entropy((table / totals).mean(axis=0))))
 
 
-def pairwise_kl(log_probs: Float[ndarray, "policies contexts vocab"]) -> float:
+def pairwise_kl(log_probs: Float[np.ndarray, "policies contexts vocab"]) -> float:
     """Mean KL divergence between two different policies' next-token distributions, in nats.
 
     Infinite when a policy gives a token no probability that another gives some.

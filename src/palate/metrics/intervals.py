@@ -17,16 +17,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy import ndarray
 from scipy.special import stdtrit
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Interval
 from palate.metrics.clusters import ROUNDING, StandardError, cluster_error, crossed_error, sign_ends
 
-Labels = Sequence[Hashable] | ndarray[Any, Any]
+Labels = Sequence[Hashable] | np.ndarray[Any, Any]
 """One cluster name per observation: a user, a prompt."""
-Indices = list[Int[ndarray, " observations"]]
+Indices = list[Int[np.ndarray, " observations"]]
 """Clusters as numbers from zero in order of appearance, for one or two kinds."""
 
 
@@ -71,7 +70,7 @@ def wilson_interval(
 
 
 def rate_interval(
-    values: Float[ndarray, " observations"] | Sequence[float],
+    values: Float[np.ndarray, " observations"] | Sequence[float],
     *,
     clusters: Labels | None = None,
     second_clusters: Labels | None = None,
@@ -107,7 +106,7 @@ def rate_interval(
 
 
 def bootstrap_interval(
-    values: Float[ndarray, " observations"] | Sequence[float],
+    values: Float[np.ndarray, " observations"] | Sequence[float],
     *,
     generator: np.random.Generator,
     clusters: Labels | None = None,
@@ -160,7 +159,7 @@ def bootstrap_interval(
 
 
 def mean_error(
-    observations: Float[ndarray, " observations"], indices: Indices, *, with_pooling: bool = True
+    observations: Float[np.ndarray, " observations"], indices: Indices, *, with_pooling: bool = True
 ) -> StandardError:
     """Standard error of the mean over one kind of clusters or two crossed ones."""
     if len(indices) == 2:
@@ -204,8 +203,8 @@ def require_confidence(confidence: float) -> None:
 
 
 def require_observations(
-    values: Float[ndarray, " observations"] | Sequence[float], *, name: str = "values"
-) -> Float[ndarray, " observations"]:
+    values: Float[np.ndarray, " observations"] | Sequence[float], *, name: str = "values"
+) -> Float[np.ndarray, " observations"]:
     """The values as a vector of finite numbers, at least one; otherwise InvalidInputError."""
     observations = np.asarray(values, dtype=np.float64)
     if observations.ndim != 1 or observations.size == 0:
@@ -217,9 +216,9 @@ def require_observations(
     return observations
 
 
-def _numbered(labels: Labels, *, n: int, name: str) -> Int[ndarray, " observations"]:
+def _numbered(labels: Labels, *, n: int, name: str) -> Int[np.ndarray, " observations"]:
     numbers: dict[Hashable, int] = {}
-    plain = labels.tolist() if isinstance(labels, ndarray) else labels
+    plain = labels.tolist() if isinstance(labels, np.ndarray) else labels
     index = np.array([numbers.setdefault(label, len(numbers)) for label in plain], dtype=int)
     if index.shape != (n,):
         raise InvalidInputError(f"There are {len(index)} {name} for {n} values; give one each.")

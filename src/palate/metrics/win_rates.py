@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.optimize import root
 from scipy.special import expit
 
@@ -57,7 +56,7 @@ class WinRates:
 
 
 def win_rates(
-    verdicts: Float[ndarray, " comparisons"] | Sequence[float],
+    verdicts: Float[np.ndarray, " comparisons"] | Sequence[float],
     *,
     clusters: Labels | None = None,
     second_clusters: Labels | None = None,
@@ -75,7 +74,7 @@ def win_rates(
     if strange.size:
         raise InvalidInputError(f"The verdict {strange[0]} is unknown; use 1, 0.5 (a tie) or 0.")
 
-    def rate(scores: Float[ndarray, " comparisons"], is_in: ndarray) -> Interval:
+    def rate(scores: Float[np.ndarray, " comparisons"], is_in: np.ndarray) -> Interval:
         first, second = (
             None if labels is None else [x for x, has in zip(labels, is_in, strict=True) if has]
             for labels in (clusters, second_clusters)
@@ -96,11 +95,11 @@ def win_rates(
 
 
 def verdicts_from_scores(
-    first: Float[ndarray, " comparisons"],
-    second: Float[ndarray, " comparisons"],
+    first: Float[np.ndarray, " comparisons"],
+    second: Float[np.ndarray, " comparisons"],
     *,
     tie_margin: float = 0.0,
-) -> Float[ndarray, " comparisons"]:
+) -> Float[np.ndarray, " comparisons"]:
     """1 where the first score is higher by more than the margin, 0 where lower, 0.5 between.
 
     Raises:
@@ -117,8 +116,8 @@ def verdicts_from_scores(
 
 
 def verdicts_from_both_orders(
-    shown_first: Float[ndarray, " comparisons"], shown_second: Float[ndarray, " comparisons"]
-) -> Float[ndarray, " comparisons"]:
+    shown_first: Float[np.ndarray, " comparisons"], shown_second: Float[np.ndarray, " comparisons"]
+) -> Float[np.ndarray, " comparisons"]:
     """One verdict from two in either order of the answers; a tie where they differ.
 
     Both numbers are about the same method.
@@ -135,13 +134,13 @@ def verdicts_from_both_orders(
 
 
 def win_rate_matrix(
-    scores: Float[ndarray, "methods comparisons"], *, tie_margin: float = 0.0
-) -> Float[ndarray, "methods methods"]:
+    scores: Float[np.ndarray, "methods comparisons"], *, tie_margin: float = 0.0
+) -> Float[np.ndarray, "methods methods"]:
     """Share of comparisons that the row's method wins against the column's; ties count one half."""
     return _verdicts(scores[:, None] - scores[None], tie_margin).mean(axis=2)
 
 
-def _verdicts(gaps: Float[ndarray, "*shape"], tie_margin: float) -> Float[ndarray, "*shape"]:
+def _verdicts(gaps: Float[np.ndarray, "*shape"], tie_margin: float) -> Float[np.ndarray, "*shape"]:
     return np.where(np.abs(gaps) <= tie_margin, TIE, (gaps > 0).astype(float))
 
 
@@ -158,9 +157,9 @@ class LengthControl:
 
 
 def length_controlled_rate(
-    verdicts: Float[ndarray, " comparisons"] | Sequence[float],
+    verdicts: Float[np.ndarray, " comparisons"] | Sequence[float],
     *,
-    length_differences: Float[ndarray, " comparisons"] | Sequence[float],
+    length_differences: Float[np.ndarray, " comparisons"] | Sequence[float],
     clusters: Labels | None = None,
     second_clusters: Labels | None = None,
     confidence: float = 0.95,
@@ -203,8 +202,8 @@ def length_controlled_rate(
 
 
 def _fit_logistic(
-    design: Float[ndarray, "comparisons terms"], won: Float[ndarray, " comparisons"]
-) -> Float[ndarray, " terms"]:
+    design: Float[np.ndarray, "comparisons terms"], won: Float[np.ndarray, " comparisons"]
+) -> Float[np.ndarray, " terms"]:
     """Where the gradient of the penalised log-likelihood is zero."""
     solution = root(
         lambda terms: design.T @ (won - expit(design @ terms)) - terms / PRIOR_SD**2,
@@ -221,7 +220,7 @@ def _fit_logistic(
 
 
 def _curvature(
-    design: Float[ndarray, "comparisons terms"], fitted: Float[ndarray, " terms"]
-) -> Float[ndarray, "terms terms"]:
+    design: Float[np.ndarray, "comparisons terms"], fitted: Float[np.ndarray, " terms"]
+) -> Float[np.ndarray, "terms terms"]:
     share = expit(design @ fitted)
     return (design * (share * (1 - share))[:, None]).T @ design + np.eye(len(fitted)) / PRIOR_SD**2

@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 
 
-def worst_share_mean(values: Float[ndarray, " users"], *, share: float = 0.1) -> float:
+def worst_share_mean(values: Float[np.ndarray, " users"], *, share: float = 0.1) -> float:
     """Mean of the lowest values that make up this share of the users (at least one user).
 
     A description of the users listed, not an estimate for others: the worst tenth of a sample

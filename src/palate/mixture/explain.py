@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.templates import render_template
@@ -82,8 +81,8 @@ def explain(
     prompt: str,
     experts: Sequence[str],
     texts: Sequence[str],
-    shares: Float[ndarray, "tokens experts"],
-    expert_log_probs: Float[ndarray, "tokens experts"],
+    shares: Float[np.ndarray, "tokens experts"],
+    expert_log_probs: Float[np.ndarray, "tokens experts"],
 ) -> Explanation:
     """The responsibilities of an answer's tokens, by Bayes' rule.
 
@@ -152,6 +151,6 @@ def _token(token: TokenStory, colours: Mapping[str, tuple[int, int, int]]) -> st
     return f'<span style="{style}" title="{escape(numbers)}">{escape(token.text)}</span>'
 
 
-def _rgb(colour: Sequence[float] | ndarray, *, alpha: float = 0.45) -> str:
+def _rgb(colour: Sequence[float] | np.ndarray, *, alpha: float = 0.45) -> str:
     red, green, blue = (round(float(part)) for part in colour)
     return f"rgba({red},{green},{blue},{alpha:g})"

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.mixture.pooling import LOWEST_LOG_PROB
 from palate.mixture.rollout import Sample
@@ -150,7 +149,7 @@ def _relative_signs(summary: Summary, uniform: Summary, experts: Sequence[str]) 
 
 
 def _by_combination(
-    shares: Float[ndarray, "tokens experts"], strengths: Float[ndarray, "tokens experts"]
+    shares: Float[np.ndarray, "tokens experts"], strengths: Float[np.ndarray, "tokens experts"]
 ) -> tuple[float, float]:
     """Entropy of mean shares over its largest, and adaptivity, averaged over combinations."""
     fractions: list[float] = []
@@ -169,19 +168,19 @@ def _by_combination(
 
 
 def _disagree(
-    shares: Float[ndarray, "tokens experts"],
-    log_probs: Float[ndarray, "tokens experts"],
-    wanted: ndarray,
-) -> ndarray:
+    shares: Float[np.ndarray, "tokens experts"],
+    log_probs: Float[np.ndarray, "tokens experts"],
+    wanted: np.ndarray,
+) -> np.ndarray:
     mixed = np.log((shares * np.exp(log_probs) * wanted).sum(axis=1, keepdims=True))
     return (np.where(wanted, np.abs(log_probs - mixed), 0.0)).max(axis=1) > DISAGREE_NATS
 
 
-def _entropy(probs: Float[ndarray, "rows entries"]) -> Float[ndarray, " rows"]:
+def _entropy(probs: Float[np.ndarray, "rows entries"]) -> Float[np.ndarray, " rows"]:
     return -(probs * np.log(np.where(probs > 0, probs, 1.0))).sum(axis=1)
 
 
-def _mean_where(values: ndarray, is_counted: ndarray) -> tuple[float | None, ...]:
+def _mean_where(values: np.ndarray, is_counted: np.ndarray) -> tuple[float | None, ...]:
     return tuple(
         float(column[counted].mean()) if counted.any() else None
         for column, counted in zip(values.T, is_counted.T, strict=True)

@@ -26,7 +26,6 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy import ndarray
 from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
@@ -48,7 +47,7 @@ class LogOdds(Protocol):
 
     def log_odds(
         self, prompts: Sequence[str], answers: Sequence[str]
-    ) -> Float[ndarray, "texts experts"]:
+    ) -> Float[np.ndarray, "texts experts"]:
         """`[texts, experts]`, natural log-odds; only differences for one prompt mean something."""
         ...
 
@@ -85,7 +84,7 @@ class Judge:
 
     def margins(
         self, requests: Sequence[MixtureRequest], answers: Sequence[str]
-    ) -> Float[ndarray, "answers experts"]:
+    ) -> Float[np.ndarray, "answers experts"]:
         """Log-odds of beating the reference answers, tempered.
 
         Raises:
@@ -101,11 +100,11 @@ class Judge:
 
     def rewards(
         self,
-        margins: Float[ndarray, "answers experts"],
-        strengths: Float[ndarray, "answers experts"],
+        margins: Float[np.ndarray, "answers experts"],
+        strengths: Float[np.ndarray, "answers experts"],
         *,
-        is_ended: Bool[ndarray, " answers"],
-    ) -> Float[ndarray, " answers"]:
+        is_ended: Bool[np.ndarray, " answers"],
+    ) -> Float[np.ndarray, " answers"]:
         """One reward per answer; higher is better."""
         if self.is_raw:
             return raw_reward(margins, strengths, is_ended=is_ended)
@@ -113,18 +112,18 @@ class Judge:
 
 
 def win_probabilities(
-    margins: Float[ndarray, "answers objectives"],
-) -> Float[ndarray, "answers objectives"]:
+    margins: Float[np.ndarray, "answers objectives"],
+) -> Float[np.ndarray, "answers objectives"]:
     """`q_i`: one half where the answer is as good as the reference answer."""
     return np.asarray(expit(margins), dtype=np.float64)
 
 
 def combined_reward(
-    wins: Float[ndarray, "answers objectives"],
-    strengths: Float[ndarray, "answers objectives"],
+    wins: Float[np.ndarray, "answers objectives"],
+    strengths: Float[np.ndarray, "answers objectives"],
     *,
-    is_ended: Bool[ndarray, " answers"],
-) -> Float[ndarray, " answers"]:
+    is_ended: Bool[np.ndarray, " answers"],
+) -> Float[np.ndarray, " answers"]:
     """`R`, in [0, 1]: the strengths' average of the win probabilities; zero if cut.
 
     `wins` are in [0, 1], ignored where the strength is zero; each row of strengths is on the
@@ -135,11 +134,11 @@ def combined_reward(
 
 
 def raw_reward(
-    margins: Float[ndarray, "answers objectives"],
-    strengths: Float[ndarray, "answers objectives"],
+    margins: Float[np.ndarray, "answers objectives"],
+    strengths: Float[np.ndarray, "answers objectives"],
     *,
-    is_ended: Bool[ndarray, " answers"],
-) -> Float[ndarray, " answers"]:
+    is_ended: Bool[np.ndarray, " answers"],
+) -> Float[np.ndarray, " answers"]:
     """`1/2 + margin / 4`, averaged with the strengths: a win probability that is not squashed.
 
     It is the tangent of the sigmoid at one half, so steps of learning mean the same near there. An
@@ -187,11 +186,11 @@ class Sample:
     request: MixtureRequest
     context: tuple[int, ...]  # token ids before the answer in the controller's input
     completion: Completion
-    shares: Float[ndarray, "tokens experts"]  # that it was sampled with, over the whole bank
-    expert_log_probs: Float[ndarray, "tokens experts"]  # `log p_i(y_t)`; zero without a row
-    wins: Float[ndarray, " experts"]  # probability of beating the reference answer
+    shares: Float[np.ndarray, "tokens experts"]  # that it was sampled with, over the whole bank
+    expert_log_probs: Float[np.ndarray, "tokens experts"]  # `log p_i(y_t)`; zero without a row
+    wins: Float[np.ndarray, " experts"]  # probability of beating the reference answer
     reward: float
-    tables: Float[ndarray, "tokens wanted vocab"] | None = None  # log p, if log-linear
+    tables: Float[np.ndarray, "tokens wanted vocab"] | None = None  # log p, if log-linear
 
     @property
     def log_prob(self) -> float:
@@ -254,7 +253,7 @@ def sample(
 
 def _tables(
     task: Task, plan: Plan, completion: Completion
-) -> Float[ndarray, "tokens wanted vocab"] | None:
+) -> Float[np.ndarray, "tokens wanted vocab"] | None:
     if task.wording.pool == "linear":
         return None
     item = Scored(plan.pool.context or (), completion.tokens)
@@ -263,8 +262,8 @@ def _tables(
 
 
 def _spread(
-    rows: Float[ndarray, "tokens rows"], experts: Sequence[int], *, n_experts: int
-) -> Float[ndarray, "tokens experts"]:
+    rows: Float[np.ndarray, "tokens rows"], experts: Sequence[int], *, n_experts: int
+) -> Float[np.ndarray, "tokens experts"]:
     whole = np.zeros((len(rows), n_experts))
     whole[:, list(experts)] = rows
     return whole

@@ -16,7 +16,6 @@ Source:
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.spatial import ConvexHull, QhullError
 
 from palate.core.errors import NotCertifiedError, NotConvergedError
@@ -73,7 +72,7 @@ def unit_row(*, preferences: Visited, upper_values: Heights) -> ByObjective:
 
 def _lowest(
     preferences: Visited, upper_values: Heights
-) -> tuple[Float[ndarray, "points objectives"], Float[ndarray, " points"]]:
+) -> tuple[Float[np.ndarray, "points objectives"], Float[np.ndarray, " points"]]:
     """Each visited preference once, with its lowest value."""
     order = np.argsort(upper_values, kind="stable")
     _, first = np.unique(np.round(preferences[order], 12), axis=0, return_index=True)
@@ -81,8 +80,8 @@ def _lowest(
 
 
 def _lower_facets(
-    points: Float[ndarray, "points objectives"], heights: Float[ndarray, " points"]
-) -> ndarray:
+    points: Float[np.ndarray, "points objectives"], heights: Float[np.ndarray, " points"]
+) -> np.ndarray:
     """Index sets `[facets, objectives]` of the lower hull of `(w, height)`, heights in [-1, 0]."""
     n_objectives = points.shape[1]
     lifted = np.column_stack([points[:, :-1], heights])

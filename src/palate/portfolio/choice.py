@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, NotCertifiedError
 from palate.portfolio.certificate import certify, certify_compared
@@ -229,8 +228,8 @@ def _with_one_more(
 
 
 def _best_instead(
-    comparison: Comparison, *, rows: ndarray, members: ndarray, users: Users
-) -> Float[ndarray, "users candidates"]:
+    comparison: Comparison, *, rows: np.ndarray, members: np.ndarray, users: Users
+) -> Float[np.ndarray, "users candidates"]:
     """What each user could have instead at most, once each candidate is a member."""
     if comparison.ceiling is not None:
         best = (users @ comparison.ceiling.T).max(axis=1)

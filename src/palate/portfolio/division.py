@@ -31,7 +31,6 @@ from math import ceil, sqrt
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from palate.core.errors import InvalidInputError, NotCertifiedError, NotConvergedError
@@ -50,15 +49,15 @@ JITTER = 1e-9  # of the kernel's variance; keeps the factorisation definite
 class Surrogate:
     """A prediction of the best value and of policies' value vectors, in reward units."""
 
-    directions: Float[ndarray, "objectives free"]  # orthonormal, within the plane of the simplex
-    points: Float[ndarray, "policies free"]  # preferences of the policies, in these directions
+    directions: Float[np.ndarray, "objectives free"]  # orthonormal, within the plane of the simplex
+    points: Float[np.ndarray, "policies free"]  # preferences of the policies, in these directions
     mean: ByObjective  # the average policy's values
-    loadings: Float[ndarray, " observations"]  # of the kernel at heights, then slopes
+    loadings: Float[np.ndarray, " observations"]  # of the kernel at heights, then slopes
     length: float  # of the kernel, in the units of `points`
 
     def values(
-        self, preferences: Float[ndarray, "anchors objectives"]
-    ) -> Float[ndarray, "anchors objectives"]:
+        self, preferences: Float[np.ndarray, "anchors objectives"]
+    ) -> Float[np.ndarray, "anchors objectives"]:
         """Predicted value vectors of policies made for these preferences; `w @ values` is `J*`."""
         points = preferences @ self.directions
         cross = _kernel(points, self.points, length=self.length) @ self.loadings
@@ -102,12 +101,12 @@ def fit_surrogate(table: PayoffTable) -> Surrogate:
 
 
 def _fit(
-    points: Float[ndarray, "policies free"],
+    points: Float[np.ndarray, "policies free"],
     *,
-    observed: Float[ndarray, " observations"],
-    noise: Float[ndarray, " observations"],
+    observed: Float[np.ndarray, " observations"],
+    noise: Float[np.ndarray, " observations"],
     length: float,
-) -> tuple[float, float, Float[ndarray, " observations"]] | None:
+) -> tuple[float, float, Float[np.ndarray, " observations"]] | None:
     """Log-likelihood with the best variance, length, and loadings."""
     kernel = _kernel(points, points, length=length)
     scale = max(float(observed @ observed) / len(observed), 1e-300)
@@ -123,8 +122,8 @@ def _fit(
 
 
 def _kernel(
-    left: Float[ndarray, "left free"], right: Float[ndarray, "right free"], *, length: float
-) -> Float[ndarray, "left_observations right_observations"]:
+    left: Float[np.ndarray, "left free"], right: Float[np.ndarray, "right free"], *, length: float
+) -> Float[np.ndarray, "left_observations right_observations"]:
     """Covariances of heights and slopes: heights first, then slopes point by point."""
     n_left, n_right, free = len(left), len(right), left.shape[1]
     apart = left[:, None, :] - right[None, :, :]
@@ -207,7 +206,7 @@ def lattice_anchor(table: PayoffTable, *, at: ByObjective, denominator: int) -> 
     return free[int(np.argmin(distance))] if distance.min() <= reach else at
 
 
-def _curvatures(table: PayoffTable, *, left: int, right: int) -> Float[ndarray, " two"]:
+def _curvatures(table: PayoffTable, *, left: int, right: int) -> Float[np.ndarray, " two"]:
     """Second derivatives of the Hermite cubic at both ends, not below zero."""
     width = table.preferences[right, 0] - table.preferences[left, 0]
     slopes = table.values[:, 0] - table.values[:, 1]

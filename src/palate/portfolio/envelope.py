@@ -19,7 +19,6 @@ from math import comb
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.spatial import ConvexHull, QhullError
 
 from palate.core.errors import InvalidInputError, NotConvergedError
@@ -75,8 +74,8 @@ def corner_preferences(values: MemberValues) -> Corners:
 
 
 def best_values(
-    *, preferences: Float[ndarray, "preferences objectives"], values: MemberValues
-) -> Float[ndarray, " preferences"]:
+    *, preferences: Float[np.ndarray, "preferences objectives"], values: MemberValues
+) -> Float[np.ndarray, " preferences"]:
     """What the best member is worth to each preference."""
     return np.max(preferences @ values.T, axis=1)
 
@@ -102,7 +101,7 @@ def _vertices(values: MemberValues) -> Corners:
 
 def _half_spaces(
     scaled: MemberValues,
-) -> tuple[Float[ndarray, "constraints objectives"], Float[ndarray, " constraints"]]:
+) -> tuple[Float[np.ndarray, "constraints objectives"], Float[np.ndarray, " constraints"]]:
     """`normals @ (w_1 .. w_{d-1}, t) <= offsets`: members, walls, and a lid at t = 2 as last."""
     n_members, n_objectives = scaled.shape
     free = n_objectives - 1
@@ -121,8 +120,8 @@ def _require_complete(
     *,
     points: Corners,
     hull: ConvexHull,
-    normals: Float[ndarray, "constraints objectives"],
-    offsets: Float[ndarray, " constraints"],
+    normals: Float[np.ndarray, "constraints objectives"],
+    offsets: Float[np.ndarray, " constraints"],
 ) -> None:
     """Every vertex is feasible and the hull has no hole."""
     excess = float(np.max(points @ normals.T - offsets))

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import NotCertifiedError
 from palate.core.simplex import lattice
@@ -168,7 +167,7 @@ def starting_users(n_objectives: int) -> Users:
     return lattice(n_objectives=n_objectives, denominator=denominators.get(n_objectives, 2))
 
 
-def _interval(excess: Float[ndarray, "rows two"], *, delta: float) -> tuple[float, float]:
+def _interval(excess: Float[np.ndarray, "rows two"], *, delta: float) -> tuple[float, float]:
     """First shares `s` with `excess @ (s, 1 - s) <= delta` for every row; (1, 0) where none."""
     slope = excess[:, 0] - excess[:, 1]
     spare = delta - excess[:, 1]

@@ -22,7 +22,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.optimize import linprog, nnls
 
 from palate.core.errors import InvalidInputError, NotConvergedError
@@ -172,7 +171,11 @@ def _corners_or_none(members: MemberValues) -> Corners | None:
 
 
 def _best_priced(
-    *, corners: Corners, ground: Float[ndarray, " corners"], rows: RowValues, members: MemberValues
+    *,
+    corners: Corners,
+    ground: Float[np.ndarray, " corners"],
+    rows: RowValues,
+    members: MemberValues,
 ) -> tuple[int, int, float]:
     """Corner, row and loss of the largest loss; rows that cannot win are screened out."""
     first = np.arange(0, len(rows), max(1, len(rows) // SCREEN_ROWS))
@@ -202,7 +205,7 @@ def _mixture_at(
 
 def _screened(
     *, rows: RowValues, members: MemberValues, mixture: ByMember, value: float
-) -> ndarray:
+) -> np.ndarray:
     """Indices of rows that no tried mixture of members proves to lose less than `value`."""
     limits = np.vstack([mixture @ members, members.mean(axis=0), members])
     limits += value - SCREEN_MARGIN * max(1.0, float(np.abs(members).max()))
@@ -218,7 +221,7 @@ def _screened(
 
 
 def _priced(  # in blocks that stay in the cache
-    *, corners: Corners, ground: Float[ndarray, " corners"], rows: RowValues
+    *, corners: Corners, ground: Float[np.ndarray, " corners"], rows: RowValues
 ) -> tuple[int, int, float]:
     best = (0, 0, -np.inf)
     step = max(64, BLOCK // len(corners))

@@ -16,7 +16,6 @@ from math import acos, ceil, comb, inf, log, pi, sqrt
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.portfolio.shapes import ByObjective
@@ -24,7 +23,9 @@ from palate.portfolio.shapes import ByObjective
 LEVEL_SLACK = 1e-12  # exact powers must not gain a level by rounding
 
 
-def ratio_levels(*, n_objectives: int, epsilon: float, delta: float) -> Float[ndarray, " levels"]:
+def ratio_levels(
+    *, n_objectives: int, epsilon: float, delta: float
+) -> Float[np.ndarray, " levels"]:
     """The allowed ratios of a share to the largest share, ascending, zero first.
 
     Raises:
@@ -52,7 +53,7 @@ def ratio_grid_size(*, n_objectives: int, epsilon: float, delta: float) -> int:
 
 def ratio_grid(
     *, n_objectives: int, epsilon: float, delta: float
-) -> Float[ndarray, "anchors objectives"]:
+) -> Float[np.ndarray, "anchors objectives"]:
     """PALM's grid: all vectors of allowed ratios with largest entry one, scaled to sum one.
 
     Returns:
@@ -145,8 +146,8 @@ def size_needed(*, n_objectives: int, epsilon: float) -> int | None:
 class Cell:
     """The small simplex of lattice preferences around a preference."""
 
-    vertices: Float[ndarray, "vertices objectives"]  # as many as objectives
-    barycentric: Float[ndarray, " vertices"]  # `barycentric @ vertices` is the preference
+    vertices: Float[np.ndarray, "vertices objectives"]  # as many as objectives
+    barycentric: Float[np.ndarray, " vertices"]  # `barycentric @ vertices` is the preference
 
 
 def kuhn_cell(preference: ByObjective, *, denominator: int) -> Cell:

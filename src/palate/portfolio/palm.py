@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.portfolio.adaptive import Ledger, Oracle
@@ -57,7 +56,7 @@ class PalmPortfolio:
 
     payoffs: Payoffs  # of every policy
     members: tuple[int, ...]  # indices of policies, ascending
-    anchors: Float[ndarray, "grid objectives"]
+    anchors: Float[np.ndarray, "grid objectives"]
     n_calls: int
 
 
@@ -92,17 +91,17 @@ def palm(oracle: Oracle, settings: PalmSettings) -> PalmPortfolio:
 def grid_coverage(
     *,
     values: PolicyValues,
-    preferences: Float[ndarray, "grid objectives"],
+    preferences: Float[np.ndarray, "grid objectives"],
     epsilon: float,
     delta: float,
-) -> Bool[ndarray, "grid policies"]:
+) -> Bool[np.ndarray, "grid policies"]:
     """Which policy is within tolerance of the best one at which preference."""
     worth = preferences @ values.T  # S
     return worth >= (1.0 - epsilon) * worth.max(axis=1, keepdims=True) - delta - ROUNDING
 
 
 def _unserved(
-    ledger: Ledger, anchors: Float[ndarray, "grid objectives"], settings: PalmSettings
+    ledger: Ledger, anchors: Float[np.ndarray, "grid objectives"], settings: PalmSettings
 ) -> Iterator[ByObjective]:
     """Unit vectors, then every 16th anchor, every 8th and so on; served ones are skipped."""
     yield from np.eye(anchors.shape[1])

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import ConfigDict, Field
 
 from palate.core.errors import InvalidInputError
@@ -152,7 +151,7 @@ def parse_payoffs(content: object) -> Payoffs:
 
 def _numbers(
     values: Sequence[float | None] | None, name: str, length: int, *, absent: float
-) -> Float[ndarray, " numbers"]:
+) -> Float[np.ndarray, " numbers"]:
     """One number each; `null` for the list, or for an entry of it, is `absent`."""
     if values is None:
         return np.full(length, absent)
@@ -175,7 +174,7 @@ def _rows(
 
 def _preferences(
     entries: Sequence[_Policy | _Optimum], n_objectives: int
-) -> Float[ndarray, "entries objectives"]:
+) -> Float[np.ndarray, "entries objectives"]:
     rows = [
         _numbers(entry.preference, "preference", n_objectives, absent=np.nan) for entry in entries
     ]
@@ -183,7 +182,7 @@ def _preferences(
     return np.array(checked).reshape(-1, n_objectives)
 
 
-def _or_null(values: Float[ndarray, " values"]) -> list[float | None]:
+def _or_null(values: Float[np.ndarray, " values"]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 

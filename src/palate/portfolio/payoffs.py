@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.stats import norm
 
 from palate.core.errors import InvalidInputError
@@ -37,10 +36,10 @@ class Payoffs:
 
     table: PayoffTable  # paired standard errors; a NaN value was not measured
     level_errors: ByObjective  # standard errors of what all policies share
-    optimum_preferences: Float[ndarray, "optima objectives"]
-    optimum_values: Float[ndarray, " optima"]  # upper bounds on every policy's value there
+    optimum_preferences: Float[np.ndarray, "optima objectives"]
+    optimum_values: Float[np.ndarray, " optima"]  # upper bounds on every policy's value there
     reward_range: tuple[float, float] | None = None  # needed where a reward was not measured
-    slacks: Float[ndarray, " policies"] | None = None
+    slacks: Float[np.ndarray, " policies"] | None = None
     """How far from optimal, at most, each policy is for its own preference; NaN where unknown."""
     slack_confidence: float = 1.0  # probability that all slacks hold; 1 takes them as given
 
@@ -61,8 +60,8 @@ class Measurements:
 
     objectives: tuple[str, ...]
     policies: tuple[str, ...]  # all different
-    rewards: Float[ndarray, "policies prompts objectives"]  # NaN where not defined
-    kl: Float[ndarray, "policies prompts"]  # nats per answer to the reference
+    rewards: Float[np.ndarray, "policies prompts objectives"]  # NaN where not defined
+    kl: Float[np.ndarray, "policies prompts"]  # nats per answer to the reference
     beta: float  # reward units per nat
     preferences: PolicyValues = field(
         default_factory=lambda: np.zeros((0, 0))
@@ -248,7 +247,7 @@ def _require_numbers(payoffs: Payoffs) -> None:
             raise InvalidInputError(f"In the payoff table {problem}; correct it or measure again.")
 
 
-def _is_non_negative(numbers: Float[ndarray, "..."]) -> bool:
+def _is_non_negative(numbers: Float[np.ndarray, "..."]) -> bool:
     return bool(np.all(np.isfinite(numbers)) and np.all(numbers >= 0.0))
 
 
@@ -261,8 +260,8 @@ def _require_different(names: Sequence[str], *, what: str) -> None:
 
 
 def _mean_and_influence(
-    rewards: Float[ndarray, "policies prompts"], *, objective: str
-) -> tuple[Float[ndarray, " policies"], Float[ndarray, "policies prompts"]]:
+    rewards: Float[np.ndarray, "policies prompts"], *, objective: str
+) -> tuple[Float[np.ndarray, " policies"], Float[np.ndarray, "policies prompts"]]:
     """Mean over the common prompts, and each prompt's pull on it (zero where not defined)."""
     is_common = ~np.any(np.isnan(rewards), axis=0)
     if not np.any(is_common):
@@ -276,5 +275,7 @@ def _mean_and_influence(
     return mean, influence
 
 
-def _standard_error(influence: Float[ndarray, "policies prompts"]) -> Float[ndarray, " policies"]:
+def _standard_error(
+    influence: Float[np.ndarray, "policies prompts"],
+) -> Float[np.ndarray, " policies"]:
     return influence.std(axis=1, ddof=1) / np.sqrt(influence.shape[1])

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_jsonl
@@ -90,7 +89,7 @@ class Router:
             else None,
         )
 
-    def route_uncertain(self, draws: Float[ndarray, "draws objectives"]) -> UncertainRoute:
+    def route_uncertain(self, draws: Float[np.ndarray, "draws objectives"]) -> UncertainRoute:
         """The member that serves equally likely preferences best on average.
 
         Raises:

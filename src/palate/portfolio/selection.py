@@ -23,14 +23,13 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy import ndarray
 from scipy.optimize import Bounds as VariableBounds
 from scipy.optimize import LinearConstraint, milp
 
 from palate.core.errors import InvalidInputError, NotCertifiedError, NotConvergedError
 from palate.portfolio.shapes import UserLosses
 
-Coverage = Bool[ndarray, "points policies"]
+Coverage = Bool[np.ndarray, "points policies"]
 MAX_EXACT_POLICIES = 200  # beyond, greedy
 
 
@@ -71,7 +70,9 @@ def exact_cover(is_covered: Coverage) -> list[int]:
     return [int(policy) for policy in policies[solution.x > 0.5]]
 
 
-def undominated(is_covered: Coverage) -> tuple[Int[ndarray, " points"], Int[ndarray, " policies"]]:
+def undominated(
+    is_covered: Coverage,
+) -> tuple[Int[np.ndarray, " points"], Int[np.ndarray, " policies"]]:
     """Indices of the points and policies that a smallest cover depends on.
 
     A policy goes if another one covers all of its points; a point goes if it is covered whenever
@@ -87,7 +88,7 @@ def undominated(is_covered: Coverage) -> tuple[Int[ndarray, " points"], Int[ndar
             return points, policies
 
 
-def _is_within_another(sets: Bool[ndarray, "sets items"]) -> Bool[ndarray, " sets"]:
+def _is_within_another(sets: Bool[np.ndarray, "sets items"]) -> Bool[np.ndarray, " sets"]:
     """Which set lies within another one; of equal sets all but the first."""
     counts = sets.astype(np.float64)
     shared = counts @ counts.T
@@ -105,7 +106,7 @@ def smallest_cover(is_covered: Coverage) -> list[int]:
 
 
 def interval_cover(
-    *, starts: Float[ndarray, " policies"], ends: Float[ndarray, " policies"]
+    *, starts: Float[np.ndarray, " policies"], ends: Float[np.ndarray, " policies"]
 ) -> list[int]:
     """The fewest intervals that cover `[0, 1]`, from left to right, by one sweep.
 
@@ -177,7 +178,7 @@ class Cost:
         if not 0.0 <= self.share <= 1.0:
             raise InvalidInputError(f"The blend's share {self.share} is out of range; use [0, 1].")
 
-    def of(self, losses: Float[ndarray, "users *options"]) -> Float[ndarray, "*options"]:
+    def of(self, losses: Float[np.ndarray, "users *options"]) -> Float[np.ndarray, "*options"]:
         """The cost of each option's losses; the first axis is users."""
         if self.aim == "worst":
             return losses.max(axis=0)
@@ -288,7 +289,9 @@ def _best_replacement(
     return float(costs[policy]), position, policy
 
 
-def _tie_broken(losses: Float[ndarray, "users *options"], *, cost: Cost) -> Float[ndarray, "*o"]:
+def _tie_broken(
+    losses: Float[np.ndarray, "users *options"], *, cost: Cost
+) -> Float[np.ndarray, "*o"]:
     return cost.of(losses) + 1e-9 * losses.mean(axis=0)
 
 

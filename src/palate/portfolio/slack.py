@@ -27,7 +27,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.stats import t as student
 
 from palate.core.errors import InvalidInputError
@@ -52,8 +51,8 @@ class SlackEstimate:
 class Answers:
     """A policy's own answers: rewards, and how much likelier it gives them than the base."""
 
-    rewards: Float[ndarray, "prompts answers objectives"]
-    log_ratios: Float[ndarray, "prompts answers"]  # natural logarithm of `pi / pi_0`
+    rewards: Float[np.ndarray, "prompts answers objectives"]
+    log_ratios: Float[np.ndarray, "prompts answers"]  # natural logarithm of `pi / pi_0`
 
 
 def estimate_slack(

@@ -14,7 +14,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, NotCertifiedError, NotConvergedError
 from palate.metrics.intervals import require_confidence
@@ -141,7 +140,7 @@ def admissible(payoffs: Payoffs, *, lower: PolicyValues, terms: Terms) -> list[i
 class _Slacks:
     """How far from optimal policies are for their own preferences, and how sure that is."""
 
-    values: Float[ndarray, " policies"]  # NaN where unknown
+    values: Float[np.ndarray, " policies"]  # NaN where unknown
     confidence: float = 1.0
     caveats: tuple[str, ...] = ()
 

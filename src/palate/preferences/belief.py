@@ -24,7 +24,6 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_bytes
@@ -115,10 +114,10 @@ class Learner:
     def _comparisons(
         self, history: Sequence[Feedback]
     ) -> tuple[
-        Float[ndarray, "comparisons features"],
-        Float[ndarray, " comparisons"],
+        Float[np.ndarray, "comparisons features"],
+        Float[np.ndarray, " comparisons"],
         Belief,
-        Float[ndarray, " comparisons"],
+        Float[np.ndarray, " comparisons"],
     ]:
         """Features and labels, a prior that has taken in the ratings, and discounts."""
         is_rating = np.array([item.kind == "rating" for item in history], dtype=bool)
@@ -163,7 +162,7 @@ class Learner:
         return count - count % every
 
     def _with_ratings(
-        self, history: Sequence[Feedback], discounts: Float[ndarray, " items"]
+        self, history: Sequence[Feedback], discounts: Float[np.ndarray, " items"]
     ) -> Belief:
         belief = self.start
         groups: dict[str, list[int]] = {}
@@ -181,7 +180,7 @@ class Learner:
         item: Feedback,
         group: Sequence[Feedback],
         *,
-        discounts: Float[ndarray, " group_and_item"],
+        discounts: Float[np.ndarray, " group_and_item"],
     ) -> Belief:
         """One rating less the mean of the earlier ones of its group; equals ridge regression."""
         earlier, own = float(discounts[:-1].sum()), float(discounts[-1])
@@ -205,7 +204,7 @@ class Learner:
             n_observations=belief.n_observations + 1,
         )
 
-    def _features(self, items: Sequence[Feedback]) -> Float[ndarray, "items features"]:
+    def _features(self, items: Sequence[Feedback]) -> Float[np.ndarray, "items features"]:
         for item in items:
             if len(item.features) != len(self.prior.mean):
                 raise InvalidInputError(
@@ -217,8 +216,8 @@ class Learner:
 
 
 def _spread_over_ratings(
-    discounts: Float[ndarray, " comparisons"], is_rating: ndarray
-) -> Float[ndarray, " items"]:
+    discounts: Float[np.ndarray, " comparisons"], is_rating: np.ndarray
+) -> Float[np.ndarray, " items"]:
     """Each rating gets the discount of the next comparison; after the last one, 1."""
     every = np.ones(len(is_rating))
     every[~is_rating] = discounts

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy import ndarray
 from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
@@ -43,21 +42,23 @@ CHUNK_NUMBERS = 1 << 17  # numbers of a chunk of users that are fitted together:
 class Fit:
     """Posterior modes with their curvature; those of `fit_batch` have a leading axis of users."""
 
-    mean: Float[ndarray, "*users features"]  # the mode
-    covariance: Float[ndarray, "*users features features"]  # inverse curvature there (Laplace)
-    objective: Float[ndarray, "*users"]  # negative log posterior, up to the prior's constant, nats
-    log_evidence: Float[ndarray, "*users"]  # of the labels, by Laplace's approximation, nats
-    n_observations: Int[ndarray, "*users"]  # labels with a discount above zero
-    is_converged: Bool[ndarray, "*users"]  # false: the best after 200 rounds
+    mean: Float[np.ndarray, "*users features"]  # the mode
+    covariance: Float[np.ndarray, "*users features features"]  # inverse curvature there (Laplace)
+    objective: Float[
+        np.ndarray, "*users"
+    ]  # negative log posterior, up to the prior's constant, nats
+    log_evidence: Float[np.ndarray, "*users"]  # of the labels, by Laplace's approximation, nats
+    n_observations: Int[np.ndarray, "*users"]  # labels with a discount above zero
+    is_converged: Bool[np.ndarray, "*users"]  # false: the best after 200 rounds
 
 
 def fit_batch(
-    features: Float[ndarray, "users comparisons features"],
-    labels: Float[ndarray, "users comparisons"],
+    features: Float[np.ndarray, "users comparisons features"],
+    labels: Float[np.ndarray, "users comparisons"],
     *,
     prior: Belief | RootedPrior,
-    gain: float | Float[ndarray, " users"] = 1.0,
-    discounts: Float[ndarray, "users comparisons"] | None = None,
+    gain: float | Float[np.ndarray, " users"] = 1.0,
+    discounts: Float[np.ndarray, "users comparisons"] | None = None,
     tolerance: float = 1e-9,
 ) -> Fit:
     """Exact posterior modes of users' comparisons with a common prior, each user as if alone.
@@ -115,7 +116,7 @@ def fit_batch(
 
 
 def update(
-    belief: Belief, feature: Float[ndarray, " features"], label: float, *, gain: float = 1.0
+    belief: Belief, feature: Float[np.ndarray, " features"], label: float, *, gain: float = 1.0
 ) -> Belief:
     """The belief after one more comparison: exact mode of that comparison, rank-one covariance.
 
@@ -137,14 +138,14 @@ def update(
 
 
 def update_batch(
-    means: Float[ndarray, "users features"],
-    covariances: Float[ndarray, "users features features"],
-    features: Float[ndarray, "users features"],
-    labels: Float[ndarray, " users"],
+    means: Float[np.ndarray, "users features"],
+    covariances: Float[np.ndarray, "users features features"],
+    features: Float[np.ndarray, "users features"],
+    labels: Float[np.ndarray, " users"],
     *,
-    gain: float | Float[ndarray, " users"] = 1.0,
-    out: tuple[Float[ndarray, "users f"], Float[ndarray, "users f f"]] | None = None,
-) -> tuple[Float[ndarray, "users features"], Float[ndarray, "users features features"]]:
+    gain: float | Float[np.ndarray, " users"] = 1.0,
+    out: tuple[Float[np.ndarray, "users f"], Float[np.ndarray, "users f f"]] | None = None,
+) -> tuple[Float[np.ndarray, "users features"], Float[np.ndarray, "users features features"]]:
     """Means and covariances after one more comparison of each user, see `update`.
 
     The result goes to `out`, which may be the given means and covariances, or to new arrays.

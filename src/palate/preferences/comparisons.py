@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.types import Belief
@@ -18,12 +17,12 @@ from palate.core.types import Belief
 class RootedPrior:
     """A normal prior that may be flat: some directions of the vector can be known exactly."""
 
-    mean: Float[ndarray, " features"]
-    root: Float[ndarray, "features free"]  # full column rank; the covariance is `root @ root.T`
+    mean: Float[np.ndarray, " features"]
+    root: Float[np.ndarray, "features free"]  # full column rank; the covariance is `root @ root.T`
     n_observations: int = 0  # items of feedback that it has taken in
 
 
-def root_of(prior: Belief | RootedPrior) -> Float[ndarray, "features free"]:
+def root_of(prior: Belief | RootedPrior) -> Float[np.ndarray, "features free"]:
     """The prior's root; of a covariance, the Cholesky factor.
 
     Raises:
@@ -33,15 +32,15 @@ def root_of(prior: Belief | RootedPrior) -> Float[ndarray, "features free"]:
 
 
 def checked_comparisons(
-    features: Float[ndarray, "users comparisons features"],
-    labels: Float[ndarray, "users comparisons"],
-    discounts: Float[ndarray, "users comparisons"] | None,
+    features: Float[np.ndarray, "users comparisons features"],
+    labels: Float[np.ndarray, "users comparisons"],
+    discounts: Float[np.ndarray, "users comparisons"] | None,
     *,
     n_features: int,
 ) -> tuple[
-    Float[ndarray, "users comparisons features"],
-    Float[ndarray, "users comparisons"],
-    Float[ndarray, "users comparisons"],
+    Float[np.ndarray, "users comparisons features"],
+    Float[np.ndarray, "users comparisons"],
+    Float[np.ndarray, "users comparisons"],
 ]:
     """Features, labels and discounts as arrays of numbers, discounts 1 where absent.
 
@@ -65,7 +64,7 @@ def checked_comparisons(
     return features, labels, counted
 
 
-def require_gain(gain: float | Float[ndarray, " users"]) -> Float[ndarray, "*shape"]:
+def require_gain(gain: float | Float[np.ndarray, " users"]) -> Float[np.ndarray, "*shape"]:
     """The gain as an array; InvalidInputError where it is not finite or not above zero."""
     gains = np.asarray(gain, dtype=np.float64)
     if not (np.isfinite(gains).all() and (gains > 0).all()):
@@ -73,7 +72,7 @@ def require_gain(gain: float | Float[ndarray, " users"]) -> Float[ndarray, "*sha
     return gains
 
 
-def require_root(covariance: Float[ndarray, "features features"]) -> Float[ndarray, "f f"]:
+def require_root(covariance: Float[np.ndarray, "features features"]) -> Float[np.ndarray, "f f"]:
     """Lower triangular `L` with `L L' = covariance`.
 
     Raises:
@@ -90,7 +89,7 @@ def require_root(covariance: Float[ndarray, "features features"]) -> Float[ndarr
     )
 
 
-def require_shares(values: Float[ndarray, "*shape"], *, name: str) -> None:
+def require_shares(values: Float[np.ndarray, "*shape"], *, name: str) -> None:
     """Refuse numbers outside [0, 1], and NaN, with InvalidInputError."""
     good = (values >= 0.0) & (values <= 1.0)  # false for NaN too
     if not good.all():
@@ -99,7 +98,7 @@ def require_shares(values: Float[ndarray, "*shape"], *, name: str) -> None:
         )
 
 
-def require_finite(features: Float[ndarray, "*shape"]) -> None:
+def require_finite(features: Float[np.ndarray, "*shape"]) -> None:
     """Refuse infinity and NaN with InvalidInputError."""
     if not np.isfinite(features).all():
         raise InvalidInputError(

@@ -17,7 +17,6 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import softmax
 
 from palate.core.errors import InvalidInputError
@@ -29,7 +28,7 @@ WINDOW = 128
 MAX_MOMENTS = 32
 
 
-def steady_discounts(n_observations: int, *, factor: float) -> Float[ndarray, " observations"]:
+def steady_discounts(n_observations: int, *, factor: float) -> Float[np.ndarray, " observations"]:
     """`factor` to the power of the age; the newest is last and has age 0.
 
     Raises:
@@ -58,13 +57,13 @@ def forget(belief: Belief, *, prior: Belief, factor: float) -> Belief:
 
 
 def change_discounts(
-    features: Float[ndarray, "comparisons features"],
-    labels: Float[ndarray, " comparisons"],
+    features: Float[np.ndarray, "comparisons features"],
+    labels: Float[np.ndarray, " comparisons"],
     *,
     prior: Belief | RootedPrior,
     gain: float = 1.0,
     hazard: float = 0.03,
-) -> Float[ndarray, " comparisons"]:
+) -> Float[np.ndarray, " comparisons"]:
     """For each comparison, the probability that the user has not changed since.
 
     It never falls from older to newer; the newest has 1.

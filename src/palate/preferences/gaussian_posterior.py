@@ -28,7 +28,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy import ndarray
 from scipy.special import ndtr
 
 from palate.core.types import Belief
@@ -54,12 +53,12 @@ SQRT_TWO_PI = float(np.sqrt(2.0 * np.pi))
 
 
 def average_fit(
-    features: Float[ndarray, "comparisons features"],
-    labels: Float[ndarray, " comparisons"],
+    features: Float[np.ndarray, "comparisons features"],
+    labels: Float[np.ndarray, " comparisons"],
     *,
     prior: Belief | RootedPrior,
     gain: float = 1.0,
-    discounts: Float[ndarray, " comparisons"] | None = None,
+    discounts: Float[np.ndarray, " comparisons"] | None = None,
 ) -> Belief:
     """Posterior mean and covariance of one user, by the closest normal distribution.
 
@@ -78,17 +77,17 @@ def average_fit(
 
 
 def average_fits(
-    features: Float[ndarray, "users comparisons features"],
-    labels: Float[ndarray, "users comparisons"],
+    features: Float[np.ndarray, "users comparisons features"],
+    labels: Float[np.ndarray, "users comparisons"],
     *,
     prior: Belief | RootedPrior,
-    gain: float | Float[ndarray, " users"] = 1.0,
-    discounts: Float[ndarray, "users comparisons"] | None = None,
+    gain: float | Float[np.ndarray, " users"] = 1.0,
+    discounts: Float[np.ndarray, "users comparisons"] | None = None,
 ) -> tuple[
-    Float[ndarray, "users features"],
-    Float[ndarray, "users features features"],
-    Float[ndarray, " users"],
-    Bool[ndarray, " users"],
+    Float[np.ndarray, "users features"],
+    Float[np.ndarray, "users features features"],
+    Float[np.ndarray, " users"],
+    Bool[np.ndarray, " users"],
 ]:
     """`average_fit` for many users with a common prior; one gain for all, or `[users]`.
 
@@ -112,15 +111,17 @@ def average_fits(
 class _Normals(NamedTuple):
     """One normal for each user, with what the next step needs to know of it."""
 
-    z: Float[ndarray, "users free"]
-    precision: Float[ndarray, "users free free"]
-    spread: Float[ndarray, "users free free"]
-    bound: Float[ndarray, " users"]
-    slope: Float[ndarray, "users free"]  # of the negative bound along `z`
-    wanted: Float[ndarray, "users free free"]  # the precision that the second equation asks for
+    z: Float[np.ndarray, "users free"]
+    precision: Float[np.ndarray, "users free free"]
+    spread: Float[np.ndarray, "users free free"]
+    bound: Float[np.ndarray, " users"]
+    slope: Float[np.ndarray, "users free"]  # of the negative bound along `z`
+    wanted: Float[np.ndarray, "users free free"]  # the precision that the second equation asks for
 
 
-def _closest(data: list[ndarray]) -> tuple[ndarray, ndarray, ndarray, Bool[ndarray, " users"]]:
+def _closest(
+    data: list[np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Bool[np.ndarray, " users"]]:
     """Each user's closest normal `z, spread`, its bound, and whether the steps came to rest.
 
     The data are `x, offsets, labels, discounts`; gain and prior root are multiplied into `x`. From
@@ -160,9 +161,9 @@ def _closest(data: list[ndarray]) -> tuple[ndarray, ndarray, ndarray, Bool[ndarr
 
 
 def _normals_at(
-    data: list[ndarray],
-    z: Float[ndarray, "users free"],
-    precision: Float[ndarray, "users free free"],
+    data: list[np.ndarray],
+    z: Float[np.ndarray, "users free"],
+    precision: Float[np.ndarray, "users free free"],
 ) -> _Normals:
     """The normals with these means and precisions; data as for `_closest`."""
     x, offsets, labels, discounts = data
@@ -179,8 +180,8 @@ def _normals_at(
 
 
 def logistic_averages(
-    means: Float[ndarray, "*shape"], variances: Float[ndarray, "*shape"]
-) -> tuple[Float[ndarray, "*shape"], Float[ndarray, "*shape"], Float[ndarray, "*shape"]]:
+    means: Float[np.ndarray, "*shape"], variances: Float[np.ndarray, "*shape"]
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
     """Means of softplus, sigmoid and its slope over margins `normal(mean, variance)`, elementwise.
 
     Each is within 2e-8. Variances are not below zero; zero gives the curves themselves.

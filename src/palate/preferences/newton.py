@@ -13,7 +13,6 @@ Nocedal & Wright 2006, chapters 3 (line search) and 11 (continuation).
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpy import ndarray
 from scipy.special import expit
 
 MAX_ROUNDS = 200
@@ -24,17 +23,17 @@ MAX_HALVINGS = 60
 
 
 def fit_whitened(
-    features: Float[ndarray, "users comparisons features"],
-    offsets: Float[ndarray, "users comparisons"],
-    labels: Float[ndarray, "users comparisons"],
+    features: Float[np.ndarray, "users comparisons features"],
+    offsets: Float[np.ndarray, "users comparisons"],
+    labels: Float[np.ndarray, "users comparisons"],
     *,
-    discounts: Float[ndarray, "users comparisons"],
+    discounts: Float[np.ndarray, "users comparisons"],
     tolerance: float = 1e-9,
 ) -> tuple[
-    Float[ndarray, "users features"],
-    Float[ndarray, "users features features"],
-    Float[ndarray, " users"],
-    Bool[ndarray, " users"],
+    Float[np.ndarray, "users features"],
+    Float[np.ndarray, "users features features"],
+    Float[np.ndarray, " users"],
+    Bool[np.ndarray, " users"],
 ]:
     """Mode, inverse curvature and objective under a standard normal prior, and whether it settled.
 
@@ -84,10 +83,10 @@ def fit_whitened(
 
 
 def solve_margin(
-    before: Float[ndarray, " users"],
-    variance: Float[ndarray, " users"],
-    labels: Float[ndarray, " users"],
-) -> Float[ndarray, " users"]:
+    before: Float[np.ndarray, " users"],
+    variance: Float[np.ndarray, " users"],
+    labels: Float[np.ndarray, " users"],
+) -> Float[np.ndarray, " users"]:
     """The root `a` of `a - before + variance (sigmoid(a) - label)`, within about 1e-10.
 
     Newton within a bracket, halved where Newton strays or runs in a circle.
@@ -115,18 +114,18 @@ def solve_margin(
 
 
 def moderate(
-    margin: float | Float[ndarray, "*shape"], variance: float | Float[ndarray, "*shape"]
-) -> Float[ndarray, "*shape"]:
+    margin: float | Float[np.ndarray, "*shape"], variance: float | Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
     """Probability of winning under a normal margin (MacKay 1992), elementwise."""
     return expit(np.asarray(margin) / np.sqrt(1.0 + np.pi * np.asarray(variance) / 8.0))
 
 
 def softplus_loss(
-    margins: Float[ndarray, "*shape"], labels: Float[ndarray, "*shape"]
-) -> Float[ndarray, "*shape"]:
+    margins: Float[np.ndarray, "*shape"], labels: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
     """`label softplus(-m) + (1 - label) softplus(m)`: nats paid for a label, elementwise."""
     return np.logaddexp(0.0, margins) - labels * margins
 
 
-def _largest(values: Float[ndarray, "users entries"]) -> Float[ndarray, " users"]:
+def _largest(values: Float[np.ndarray, "users entries"]) -> Float[np.ndarray, " users"]:
     return np.abs(values).max(axis=1, initial=0.0)

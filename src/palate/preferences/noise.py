@@ -15,7 +15,6 @@ interpolation".
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.interpolate import PchipInterpolator
 from scipy.special import softmax
 
@@ -32,12 +31,12 @@ REACH = 3.0  # how far they reach to each side, in standard deviations of the lo
 
 
 def fit_gain(
-    features: Float[ndarray, "comparisons features"],
-    labels: Float[ndarray, " comparisons"],
+    features: Float[np.ndarray, "comparisons features"],
+    labels: Float[np.ndarray, " comparisons"],
     *,
     prior: Belief,
     gain: float = 1.0,
-    discounts: Float[ndarray, " comparisons"] | None = None,
+    discounts: Float[np.ndarray, " comparisons"] | None = None,
 ) -> float:
     """One user's gain: geometric mean of the posterior over the grid.
 
@@ -56,12 +55,12 @@ def fit_gain(
 
 
 def average_over_gain(
-    features: Float[ndarray, "comparisons features"],
-    labels: Float[ndarray, " comparisons"],
+    features: Float[np.ndarray, "comparisons features"],
+    labels: Float[np.ndarray, " comparisons"],
     *,
     prior: Belief,
     gain: float = 1.0,
-    discounts: Float[ndarray, " comparisons"] | None = None,
+    discounts: Float[np.ndarray, " comparisons"] | None = None,
 ) -> Belief:
     """Posterior mean and covariance of one user whose gain is not known either.
 
@@ -100,13 +99,13 @@ def average_over_gain(
 
 
 def _log_posterior(
-    features: Float[ndarray, "comparisons features"],
-    labels: Float[ndarray, " comparisons"],
+    features: Float[np.ndarray, "comparisons features"],
+    labels: Float[np.ndarray, " comparisons"],
     *,
     prior: Belief,
     gain: float,
-    discounts: Float[ndarray, " comparisons"] | None,
-) -> Float[ndarray, " gains"]:
+    discounts: Float[np.ndarray, " comparisons"] | None,
+) -> Float[np.ndarray, " gains"]:
     """Log posterior of each gain of the grid, up to a constant, nats; evidence by Laplace."""
     x, y = np.asarray(features, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     counted = np.ones(len(y)) if discounts is None else np.asarray(discounts, dtype=np.float64)
@@ -122,7 +121,7 @@ def _log_posterior(
     return fits.log_evidence - 0.5 * (LOG_RATIOS / LOG_SD) ** 2
 
 
-def _nodes(log_posterior: Float[ndarray, " gains"]) -> Float[ndarray, " nodes"]:
+def _nodes(log_posterior: Float[np.ndarray, " gains"]) -> Float[np.ndarray, " nodes"]:
     """Log ratios to the population's gain, equally spaced over where the posterior has its mass."""
     fine = np.linspace(LOG_RATIOS[0], LOG_RATIOS[-1], N_FINE)
     share = softmax(PchipInterpolator(LOG_RATIOS, log_posterior)(fine))

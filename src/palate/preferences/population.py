@@ -17,7 +17,6 @@ Limits and choices of ours:
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
@@ -29,11 +28,11 @@ MAX_ROUNDS = 40
 
 
 def fit_population(
-    features: Float[ndarray, "users comparisons features"],
-    labels: Float[ndarray, "users comparisons"],
+    features: Float[np.ndarray, "users comparisons features"],
+    labels: Float[np.ndarray, "users comparisons"],
     *,
-    discounts: Float[ndarray, "users comparisons"] | None = None,
-    gain: float | Float[ndarray, " users"] = 1.0,
+    discounts: Float[np.ndarray, "users comparisons"] | None = None,
+    gain: float | Float[np.ndarray, " users"] = 1.0,
 ) -> Belief:
     """The normal prior under which the labels of all users are most likely, by EM.
 
@@ -65,7 +64,8 @@ def fit_population(
 
 
 def pool_beliefs(
-    means: Float[ndarray, "users features"], covariances: Float[ndarray, "users features features"]
+    means: Float[np.ndarray, "users features"],
+    covariances: Float[np.ndarray, "users features features"],
 ) -> Belief:
     """The M step: mean of the means; covariance of the means plus mean of the covariances."""
     mean = means.mean(axis=0)

@@ -10,7 +10,6 @@ future work in Spectral Souping, arXiv 2605.20408; these are ours.
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import entr, expit, ndtri
 
 from palate.core.errors import InvalidInputError
@@ -21,8 +20,8 @@ N_QUANTILES = 2048  # of the believed margin, to average a verdict's entropy ove
 
 
 def information_gains(
-    belief: Belief, pairs: Float[ndarray, "pairs features"], *, gain: float = 1.0
-) -> Float[ndarray, " pairs"]:
+    belief: Belief, pairs: Float[np.ndarray, "pairs features"], *, gain: float = 1.0
+) -> Float[np.ndarray, " pairs"]:
     """Expected fall of the entropy of the Laplace belief by each answer, nats (D-optimal).
 
     `log(1 + h s^2) / 2` with `s^2` the variance of the margin and `h` the expected curvature. A
@@ -36,7 +35,7 @@ def information_gains(
 
 
 def verdict_information(
-    belief: Belief, pair: Float[ndarray, " features"], *, gain: float = 1.0
+    belief: Belief, pair: Float[np.ndarray, " features"], *, gain: float = 1.0
 ) -> float:
     """What the verdict on a pair is expected to tell of the user, nats, at most `log 2`.
 
@@ -55,7 +54,7 @@ def verdict_information(
 
 
 def select_informative(
-    belief: Belief, pairs: Float[ndarray, "pairs features"], *, gain: float = 1.0
+    belief: Belief, pairs: Float[np.ndarray, "pairs features"], *, gain: float = 1.0
 ) -> int:
     """Index of the pair with the largest information gain.
 

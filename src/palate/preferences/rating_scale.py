@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.types import Belief
 
@@ -17,7 +16,7 @@ from palate.core.types import Belief
 def rating_scale(
     ratings: Sequence[float],
     *,
-    gain_features: Float[ndarray, "ratings features"],
+    gain_features: Float[np.ndarray, "ratings features"],
     groups: Sequence[str],
     prior: Belief,
     noise: float,
@@ -32,7 +31,7 @@ def rating_scale(
         noise: Standard deviation of a rating, as a margin.
     """
     values = np.clip(ratings, -1e100, 1e100)  # so that squares are numbers
-    shares: list[ndarray] = []  # of the squared differences that are expected
+    shares: list[np.ndarray] = []  # of the squared differences that are expected
     for group in dict.fromkeys(groups):
         own = np.flatnonzero([one == group for one in groups])
         earlier = np.arange(1, len(own))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import expit
 
 from palate.core.errors import InvalidInputError
@@ -14,7 +13,7 @@ from palate.core.errors import InvalidInputError
 class SimulatedUser:
     """Answers comparisons by Bradley-Terry, and now and then at random."""
 
-    coefficients: Float[ndarray, " features"]  # a preference where features are rewards
+    coefficients: Float[np.ndarray, " features"]  # a preference where features are rewards
     gain: float = 1.0  # how sharply answers follow margins; one over the temperature
     lapse_share: float = 0.0  # share of answers given at random
 
@@ -27,7 +26,7 @@ class SimulatedUser:
             )
 
     def compare(
-        self, feature: Float[ndarray, " features"], *, generator: np.random.Generator
+        self, feature: Float[np.ndarray, " features"], *, generator: np.random.Generator
     ) -> float:
         """The label of a comparison: 1 first preferred, 0 second.
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
-from numpy import ndarray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
@@ -32,7 +31,7 @@ RISES = 2  # of the held-out loss in a row, after which smaller ridges are not t
 
 def fit_bradley_terry(
     differences: SparseRows, *, ridge: float, tolerance: float = TOLERANCE
-) -> Float[ndarray, " features"]:
+) -> Float[np.ndarray, " features"]:
     """The ridge estimate of differences `[pairs, features]`, chosen minus rejected; ridge in nats.
 
     No entry of the gradient of the mean loss is larger than the tolerance at the end.
@@ -103,13 +102,13 @@ def select_ridge(
     return best
 
 
-def block_scale(differences: SparseRows) -> Float[ndarray, " features"]:
+def block_scale(differences: SparseRows) -> Float[np.ndarray, " features"]:
     """A factor per feature of a block, `[features]`: differences get mean squared length one."""
     mean_square = float(differences.multiply(differences).sum()) / differences.shape[0]
     factor = 1 / np.sqrt(mean_square) if mean_square > 0 else 0.0
     return np.full(differences.shape[1], factor)
 
 
-def mean_loss(margins: Float[ndarray, " pairs"]) -> float:
+def mean_loss(margins: Float[np.ndarray, " pairs"]) -> float:
     """Mean of `-log sigmoid(margin)`, nats a pair; log 2 is no better than a coin."""
     return float(np.mean(np.logaddexp(0.0, -margins)))

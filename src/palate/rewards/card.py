@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import AliasChoices, Field
 
 from palate.core.files import read_versioned, write_versioned
@@ -87,7 +86,7 @@ def load_card(folder: Path) -> RewardCard:
     return RewardCard.checked(content, source=str(folder / FILE))
 
 
-def statistics_of(raw: Float[ndarray, " texts"]) -> Statistics:
+def statistics_of(raw: Float[np.ndarray, " texts"]) -> Statistics:
     """Mean, standard deviation and quantiles of raw scores."""
     quantiles = np.quantile(raw, QUANTILES)
     return Statistics(

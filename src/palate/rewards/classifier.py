@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -55,7 +54,7 @@ class TransformerModel:
     def _hash(self) -> str:
         return hash_of(self.model, self.tokenizer, str(self.tokenizer.model_max_length))
 
-    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
         texts = [
             encode(self.tokenizer, prompt, answer, adds_end=self.adds_end)
@@ -74,7 +73,7 @@ class TransformerModel:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _score(self, texts: Sequence[list[int]]) -> Float[ndarray, " texts"]:
+    def _score(self, texts: Sequence[list[int]]) -> Float[np.ndarray, " texts"]:
         width = max(map(len, texts))
         ids = torch.full((len(texts), width), _pad_id(self.tokenizer))
         mask = torch.zeros_like(ids)

@@ -31,7 +31,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from safetensors.numpy import load_file, save
 from transformers import AutoModel, AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -62,7 +61,7 @@ class Embedder:
     def __init__(self, model: Any, tokenizer: Tokenizer, *, max_length: int) -> None:
         """Take a model in evaluation mode, its own tokenizer, and the most tokens of a text."""
         self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self._known: dict[str, Float[ndarray, " hidden"]] = {}
+        self._known: dict[str, Float[np.ndarray, " hidden"]] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -76,13 +75,13 @@ class Embedder:
 
     def embed(
         self, texts: Sequence[str], *, on_step: Callable[[int, int], None] | None = None
-    ) -> Float[ndarray, "texts hidden"]:
+    ) -> Float[np.ndarray, "texts hidden"]:
         """Embeddings of Euclidean length one, `[texts, hidden]`; `on_step` hears texts done."""
         known = self._known
         new = sorted(
             {text for text in texts if text not in known}, key=lambda text: (len(text), text)
         )
-        fresh: dict[str, Float[ndarray, " hidden"]] = {}
+        fresh: dict[str, Float[np.ndarray, " hidden"]] = {}
         for start in range(0, len(new), BATCH):
             part = new[start : start + BATCH]
             fresh.update(zip(part, self._embed(part), strict=True))
@@ -94,7 +93,7 @@ class Embedder:
         known.update(fresh)
         return np.array(rows, dtype=np.float64).reshape(len(texts), self.n_hidden)
 
-    def _embed(self, texts: Sequence[str]) -> Float[ndarray, "texts hidden"]:
+    def _embed(self, texts: Sequence[str]) -> Float[np.ndarray, "texts hidden"]:
         batch: Any = self.tokenizer(
             list(texts),
             padding=True,
@@ -143,7 +142,7 @@ class EmbeddingModel:
     trunk: ClassVar[Trunk] = "embedding"
     embedder: Embedder  # turns texts into vectors
     name: str  # the embedder's, as it was given
-    coefficients: Float[ndarray, " features"]  # `[2 hidden + 1]`, per unit of the raw features
+    coefficients: Float[np.ndarray, " features"]  # `[2 hidden + 1]`, per unit of the raw features
     ridge: float  # the price under which they were fitted
 
     @property
@@ -151,7 +150,7 @@ class EmbeddingModel:
         """Hash of everything a score depends on."""
         return hash_bytes(self.embedder.fingerprint.encode(), self.coefficients.tobytes())
 
-    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
         return np.hstack(_blocks(self.embedder, prompts, answers)) @ self.coefficients
 
@@ -222,7 +221,7 @@ def load_embedding(folder: Path, *, device: str = "cpu") -> EmbeddingModel:
 
 def _blocks(
     embedder: Embedder, prompts: Sequence[str], answers: Sequence[str]
-) -> list[Float[ndarray, "texts features"]]:
+) -> list[Float[np.ndarray, "texts features"]]:
     answer, prompt = embedder.embed(answers), embedder.embed(prompts)
     product = answer * prompt
     return [answer, product, product.sum(axis=1, keepdims=True)]

@@ -25,7 +25,6 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import TypeAdapter
 
 from palate.core.errors import FormatError, InvalidInputError
@@ -79,12 +78,12 @@ class FunctionReward:
         """Hash of everything that a score depends on: the function and its scale."""
         return hash_value([identity_of(self.function), self.scale.model_dump(), self.mean])
 
-    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """`[texts]`: the function's own numbers; higher is better."""
         numbers = function_values(self.function, prompts, answers, objective=self.objective)
         return np.where(np.isnan(numbers), self.mean, numbers)
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Rewards in [0, 1], `[texts]`; raises as `function_values`."""
         scores = self.scale.apply(self.raw(prompts, answers))
         return require_rewards(scores, objective=self.objective)
@@ -129,7 +128,7 @@ def fit_function(
 
 def function_values(
     function: RewardFunction, prompts: Sequence[str], answers: Sequence[str], *, objective: str
-) -> Float[ndarray, " texts"]:
+) -> Float[np.ndarray, " texts"]:
     """`[texts]`: the function's numbers, `None` as NaN; InvalidInputError where one is missing."""
     require_equally_many(prompts, answers)
     result = cast(Any, function(prompts=list(prompts), completions=list(answers)))

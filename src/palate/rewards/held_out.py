@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.seeds import generator_for
@@ -74,7 +73,7 @@ class HeldOut(Settings):
 
 
 def accuracy_of(
-    margins: Float[ndarray, " pairs"], *, groups: Sequence[str], seed: int = 0
+    margins: Float[np.ndarray, " pairs"], *, groups: Sequence[str], seed: int = 0
 ) -> Accuracy:
     """Accuracy with its interval from the scores of chosen minus rejected.
 
@@ -102,7 +101,7 @@ def accuracy_of(
 
 
 def held_out_of(
-    margins: Float[ndarray, " pairs"],
+    margins: Float[np.ndarray, " pairs"],
     *,
     validation: PairSet,
     length_coefficients: tuple[float, float],
@@ -118,7 +117,7 @@ def held_out_of(
 
     agreed = np.sign(margins * longer)[longer != 0]
 
-    def measured(values: Float[ndarray, " pairs"]) -> Accuracy:
+    def measured(values: Float[np.ndarray, " pairs"]) -> Accuracy:
         return accuracy_of(values, groups=validation.groups, seed=seed)
 
     return HeldOut(
@@ -152,10 +151,10 @@ def _length_differences(pairs: PairSet) -> SparseRows:
     return sp.csr_matrix(_log_lengths(pairs.chosen) - _log_lengths(pairs.rejected))
 
 
-def _log_lengths(answers: Sequence[str]) -> Float[ndarray, "answers 2"]:
+def _log_lengths(answers: Sequence[str]) -> Float[np.ndarray, "answers 2"]:
     words = np.array([len(words_of(answer)) for answer in answers])
     return np.log1p(np.stack([_characters(answers), words], axis=1))
 
 
-def _characters(answers: Sequence[str]) -> Float[ndarray, " answers"]:
+def _characters(answers: Sequence[str]) -> Float[np.ndarray, " answers"]:
     return np.array([len(answer) for answer in answers], dtype=np.float64)

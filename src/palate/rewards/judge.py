@@ -26,7 +26,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, ProviderError
 from palate.core.files import append_jsonl, hash_value, read_jsonl, write_jsonl
@@ -70,7 +69,7 @@ class Question:
 class ComparingJudge(Protocol):
     """Says which of two answers is better."""
 
-    def compare(self, questions: Sequence[Question]) -> Float[ndarray, " questions"]:
+    def compare(self, questions: Sequence[Question]) -> Float[np.ndarray, " questions"]:
         """`[questions]`: 1 the first, 0 the second, 0.5 a tie."""
         ...
 
@@ -79,11 +78,11 @@ class ComparingJudge(Protocol):
 class BothOrders:
     """Verdicts on every question's first answer, when it was shown first and when second."""
 
-    shown_first: Float[ndarray, " questions"]
-    shown_second: Float[ndarray, " questions"]
+    shown_first: Float[np.ndarray, " questions"]
+    shown_second: Float[np.ndarray, " questions"]
 
     @property
-    def verdicts(self) -> Float[ndarray, " questions"]:
+    def verdicts(self) -> Float[np.ndarray, " questions"]:
         """One verdict each; a tie where the position decided."""
         return verdicts_from_both_orders(self.shown_first, self.shown_second)
 
@@ -116,7 +115,7 @@ class EndpointJudge:
         )
         return cls(model, connection)
 
-    def compare(self, questions: Sequence[Question]) -> Float[ndarray, " questions"]:
+    def compare(self, questions: Sequence[Question]) -> Float[np.ndarray, " questions"]:
         """`[questions]`: 1 the first, 0 the second, 0.5 a tie.
 
         Raises:

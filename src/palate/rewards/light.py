@@ -27,7 +27,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
-from numpy import ndarray
 from safetensors.numpy import load_file, save
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -59,7 +58,9 @@ class Terms:
     analyzer: Analyzer  # `word` n-grams, or `char_wb`: character n-grams within words
     ngrams: tuple[int, int]  # lengths of the shortest and the longest n-gram
     terms: tuple[str, ...]  # in alphabetical order
-    idf: Float[ndarray, " terms"]  # `[terms]`, `1 + log((1 + texts) / (1 + texts with the term))`
+    idf: Float[
+        np.ndarray, " terms"
+    ]  # `[terms]`, `1 + log((1 + texts) / (1 + texts with the term))`
 
     def features(self, answers: Sequence[str]) -> SparseRows:
         """`[answers, terms]`: `(1 + log count) idf`, each row of Euclidean length one (or zero)."""
@@ -87,14 +88,14 @@ def fit_terms(
     return Terms(analyzer, ngrams, terms, np.asarray(vectorizer.idf_, dtype=np.float64))
 
 
-def length_features(answers: Sequence[str]) -> Float[ndarray, "answers lengths"]:
+def length_features(answers: Sequence[str]) -> Float[np.ndarray, "answers lengths"]:
     """`[answers, 5]`: logs of characters, words, sentences, words a sentence; letters a word."""
     return np.array([_lengths(answer) for answer in answers]).reshape(-1, N_LENGTHS)
 
 
 def overlap_features(
     prompts: Sequence[str], answers: Sequence[str]
-) -> Float[ndarray, "answers overlaps"]:
+) -> Float[np.ndarray, "answers overlaps"]:
     """`[answers, 4]` shares in [0, 1]: how answer and prompt repeat each other.
 
     Of the answer's words, those in the last turn and in the whole prompt; of the different words
@@ -143,10 +144,10 @@ class LightModel:
     words: Terms  # vocabulary of words and word pairs
     characters: Terms  # vocabulary of character n-grams
     # `[words + characters + lengths + overlaps]`, per unit of the raw features
-    coefficients: Float[ndarray, " features"]
+    coefficients: Float[np.ndarray, " features"]
     ridge: float  # the price under which they were fitted
 
-    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Scores in log-odds, `[texts]`; only differences mean something, higher is better."""
         blocks = _blocks(self.words, self.characters, prompts, answers)
         return np.asarray(sp.hstack(blocks, format="csr") @ self.coefficients, dtype=np.float64)
@@ -246,7 +247,7 @@ def _blocks(
 
 def _scales(
     differences: Sequence[SparseRows], *, options: LightSettings
-) -> Float[ndarray, " features"]:
+) -> Float[np.ndarray, " features"]:
     """One factor per feature; dense features are first put on a common footing of variance one."""
     words, characters, lengths, overlaps = differences
     factors = [options.word_scale * block_scale(words), block_scale(characters)]
@@ -258,7 +259,7 @@ def _scales(
     return np.concatenate(factors)
 
 
-def _terms(content: dict[str, object], idf: ndarray) -> Terms:
+def _terms(content: dict[str, object], idf: np.ndarray) -> Terms:
     first, last = content["ngrams"]  # type: ignore[misc]
     terms = tuple(content["terms"])  # type: ignore[arg-type]
     if idf.shape != (len(terms),):

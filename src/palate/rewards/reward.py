@@ -13,7 +13,6 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_value, write_folder_atomic
@@ -35,7 +34,7 @@ class RawModel(Protocol):
         """Hash of everything a score depends on."""
         ...
 
-    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Scores in log-odds, `[texts]`; higher is better."""
         ...
 
@@ -63,12 +62,12 @@ class LearnedReward:
         facts: list[object] = [self.model.fingerprint, scale.model_dump() if scale else None]
         return hash_value([*facts, True] if self.card.whole_sentences else facts)
 
-    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Raw scores in log-odds, `[texts]`; comparable within this reward only."""
         require_equally_many(prompts, answers)
         return self.model.raw(prompts, answers)
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Rewards in [0, 1], `[texts]`; InvalidInputError without scale or of an infinite score."""
         scale = self.card.calibration
         if scale is None:
@@ -115,7 +114,7 @@ class RewardVector:
 
     def score(
         self, prompts: Sequence[str], answers: Sequence[str]
-    ) -> Float[ndarray, "texts objectives"]:
+    ) -> Float[np.ndarray, "texts objectives"]:
         """Rewards in [0, 1], `[texts, objectives]`.
 
         Raises:
@@ -128,7 +127,7 @@ class RewardVector:
 
     def _column(
         self, reward: Reward, prompts: Sequence[str], answers: Sequence[str]
-    ) -> Float[ndarray, " texts"]:
+    ) -> Float[np.ndarray, " texts"]:
         scores = require_rewards(reward.score(prompts, answers), objective=reward.objective)
         if scores.shape != (len(answers),):
             raise InvalidInputError(

@@ -22,7 +22,6 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from palate.core.errors import InvalidInputError
@@ -189,7 +188,7 @@ class RuleReward:
         """Hash of the rule."""
         return hash_value(self.rule.model_dump())
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[ndarray, " texts"]:
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Rewards in [0, 1], `[texts]`; the prompts do not matter."""
         require_equally_many(prompts, answers)
         return np.array([self.rule.value(answer) for answer in answers], dtype=np.float64)

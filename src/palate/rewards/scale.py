@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 from scipy.special import expit
 
@@ -25,7 +24,7 @@ ScaleKind = Literal["logistic", "clip"]
 TOLERANCE = 1e-6  # how far outside [0, 1] rounding may take a reward
 CLIP_QUANTILES = (0.05, 0.95)
 
-Texts = Float[ndarray, " texts"]
+Texts = Float[np.ndarray, " texts"]
 
 
 class FittedScale(Settings):

@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import ndtri
 
 from palate.core.types import Belief, Feedback
@@ -86,7 +85,7 @@ class Believer:
 
 
 def _estimates(
-    names: Sequence[str], means: Float[ndarray, " names"], variances: Float[ndarray, " names"]
+    names: Sequence[str], means: Float[np.ndarray, " names"], variances: Float[np.ndarray, " names"]
 ) -> list[Estimate]:
     halves = HALF_WIDTH * np.sqrt(np.maximum(variances, 0.0))
     return [

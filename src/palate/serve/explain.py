@@ -6,7 +6,6 @@ Of a mixture, a row's share is the probability, given the token, that the row wr
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.engine.bank import AdapterBank
 from palate.engine.detokenize import token_texts
@@ -31,7 +30,7 @@ def explain(base: Base, bank: AdapterBank, answer: RunningRequest) -> list[Token
 
 def _authors(
     base: Base, bank: AdapterBank, answer: RunningRequest
-) -> tuple[list[str], Float[ndarray, "tokens names"]]:
+) -> tuple[list[str], Float[np.ndarray, "tokens names"]]:
     plan = answer.plan
     if plan.pool.kind == "linear":
         log_probs = np.array(answer.row_log_probs)
@@ -48,8 +47,8 @@ def _authors(
 
 
 def mixture_authors(
-    shares: Float[ndarray, "tokens rows"], log_probs: Float[ndarray, "tokens rows"]
-) -> Float[ndarray, "tokens rows"]:
+    shares: Float[np.ndarray, "tokens rows"], log_probs: Float[np.ndarray, "tokens rows"]
+) -> Float[np.ndarray, "tokens rows"]:
     """`[tokens, rows]`: probability, given each token, that a row wrote it."""
     joint = shares * np.exp(log_probs - log_probs.max(axis=1, keepdims=True))
     return joint / joint.sum(axis=1, keepdims=True)

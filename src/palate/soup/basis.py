@@ -15,7 +15,6 @@ Deviation: the paper's features are unknown to us; low dimension is measured her
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.soup.states import ByExpert, Coefficients, require_coefficients
@@ -25,11 +24,11 @@ RIDGE = 1e-6  # part of the largest squared norm below which an expert counts as
 
 
 def tilt_matrix(
-    reference: Float[ndarray, "states vocab"],
-    expert_tilts: Float[ndarray, "experts states vocab"],
+    reference: Float[np.ndarray, "states vocab"],
+    expert_tilts: Float[np.ndarray, "experts states vocab"],
     *,
-    state_shares: Float[ndarray, " states"] | None = None,
-) -> Float[ndarray, "pairs experts"]:
+    state_shares: Float[np.ndarray, " states"] | None = None,
+) -> Float[np.ndarray, "pairs experts"]:
     """The tilt matrix of sampled states.
 
     Tilts `log p_k - log p_0` are ignored where forbidden; states count equally by default, as
@@ -53,7 +52,7 @@ def tilt_matrix(
     return scaled.reshape(len(expert_tilts), -1).T
 
 
-def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> dict[float, int]:
+def effective_rank(matrix: Float[np.ndarray, "pairs experts"]) -> dict[float, int]:
     """Numbers of leading singular values that carry 90, 99 and 99.9 % of the energy.
 
     It holds for these experts: a family trained alike looks low-dimensional, whatever users want.
@@ -74,7 +73,9 @@ def effective_rank(matrix: Float[ndarray, "pairs experts"]) -> dict[float, int]:
     }
 
 
-def select_experts(matrix: Float[ndarray, "pairs experts"], *, n_experts: int) -> tuple[int, ...]:
+def select_experts(
+    matrix: Float[np.ndarray, "pairs experts"], *, n_experts: int
+) -> tuple[int, ...]:
     """Indices of experts that span most, added one at a time by the determinant they add.
 
     Greedy D-optimality: each step takes the expert with the largest part not yet explained by those
@@ -103,7 +104,7 @@ def select_experts(matrix: Float[ndarray, "pairs experts"], *, n_experts: int) -
     return tuple(selected)
 
 
-def expert_spread(matrix: Float[ndarray, "pairs experts"]) -> ByExpert:
+def expert_spread(matrix: Float[np.ndarray, "pairs experts"]) -> ByExpert:
     """Standard deviation of each expert's tilt over the sampled states and tokens, in nats."""
     return np.sqrt(np.sum(matrix**2, axis=0))
 

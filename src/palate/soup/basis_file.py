@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.core.files import JsonObject, read_versioned, reading, write_versioned
@@ -29,7 +28,9 @@ class SoupBasis:
     base: str  # hash of the base model's files
     experts: tuple[str, ...]  # names in bank order, all different
     objectives: tuple[str, ...]
-    anchors: Float[ndarray, "experts objectives"]  # what each was trained for; rows may be signed
+    anchors: Float[
+        np.ndarray, "experts objectives"
+    ]  # what each was trained for; rows may be signed
     beta: float  # the KL price all experts were trained with
     feature_means: ByExpert  # mean `beta * tilt_k` of calibration answers
     # standard deviation of the same, above zero: divides features before a fit with gain 1
@@ -85,8 +86,8 @@ class SoupBasis:
         return self.experts.index(self.floor[0]), self.floor[1]
 
     def features(
-        self, log_ratios: Float[ndarray, "answers experts"]
-    ) -> Float[ndarray, "answers experts"]:
+        self, log_ratios: Float[np.ndarray, "answers experts"]
+    ) -> Float[np.ndarray, "answers experts"]:
         """Features of answers: `beta * log_ratio / scale`. Differences of these enter a fit.
 
         Log-ratios are `log p_k(answer) - log p_0(answer)`, in nats.
@@ -168,7 +169,7 @@ def _parse(content: JsonObject) -> SoupBasis:
     )
 
 
-def _require_covariance(covariance: Float[ndarray, "experts experts"]) -> None:
+def _require_covariance(covariance: Float[np.ndarray, "experts experts"]) -> None:
     if np.all(np.isfinite(covariance)) and np.allclose(covariance, covariance.T, atol=1e-10):
         try:
             np.linalg.cholesky(covariance)

@@ -15,7 +15,6 @@ Deviation: the rule for the population value is ours.
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief
@@ -25,7 +24,7 @@ SCALE_FLOOR = 1e-6  # of a feature; an expert that changes no answer is not divi
 
 
 def feature_scales(
-    log_ratios: Float[ndarray, "answers experts"], *, beta: float
+    log_ratios: Float[np.ndarray, "answers experts"], *, beta: float
 ) -> tuple[ByExpert, ByExpert]:
     """Mean and standard deviation of `beta * log_ratio`, `[experts]` each, over answers.
 
@@ -47,7 +46,7 @@ def plain_prior(*, n_experts: int, gain: float = 1.0) -> Belief:
 
 
 def population_prior(
-    population: Belief, *, calibration: Float[ndarray, "answers experts"], scales: ByExpert
+    population: Belief, *, calibration: Float[np.ndarray, "answers experts"], scales: ByExpert
 ) -> Belief:
     """The population's prior with its gain taken out of the coefficients, by the module's rule.
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
 from palate.soup.states import ByExpert, Coefficients, require_coefficients
@@ -29,8 +28,8 @@ from palate.soup.states import ByExpert, Coefficients, require_coefficients
 class Factors:
     """One adapter's part in one linear map: adds `scale * B A` to its matrix `[out, in]`."""
 
-    A: Float[ndarray, "rank in"]
-    B: Float[ndarray, "out rank"]
+    A: Float[np.ndarray, "rank in"]
+    B: Float[np.ndarray, "out rank"]
     lora_alpha: float  # numerator of the scale
     is_rank_stabilised: bool = False  # scale `lora_alpha / sqrt(rank)`, not `lora_alpha / rank`
 
@@ -53,7 +52,7 @@ class Factors:
         """What the product is multiplied by."""
         return self.lora_alpha / (np.sqrt(self.rank) if self.is_rank_stabilised else self.rank)
 
-    def delta(self) -> Float[ndarray, "out in"]:
+    def delta(self) -> Float[np.ndarray, "out in"]:
         """The dense change of the matrix."""
         return self.scale * (self.B @ self.A)
 

@@ -19,7 +19,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan, output_soup_plan, parameter_soup_plan
@@ -28,7 +27,9 @@ from palate.soup.states import ByExpert, Coefficients, require_coefficients
 
 
 def reward_space_coefficients(
-    preference: Float[ndarray, " objectives"], *, anchors: Float[ndarray, "experts objectives"]
+    preference: Float[np.ndarray, " objectives"],
+    *,
+    anchors: Float[np.ndarray, "experts objectives"],
 ) -> ByExpert:
     """The smallest coefficients with `sum_k lambda_k anchor_k = preference`.
 
@@ -43,8 +44,8 @@ def reward_space_coefficients(
 
 
 def require_target(
-    target: Float[ndarray, " rows"], basis: Float[ndarray, "rows experts"]
-) -> tuple[Float[ndarray, " rows"], Float[ndarray, "rows experts"]]:
+    target: Float[np.ndarray, " rows"], basis: Float[np.ndarray, "rows experts"]
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, "rows experts"]]:
     """Target and basis as arrays; InvalidInputError where they do not fit or are not finite."""
     wanted, matrix = np.asarray(target, dtype=np.float64), np.asarray(basis, dtype=np.float64)
     if matrix.ndim != 2 or wanted.shape != matrix.shape[:1] or not matrix.size:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.soup.states import log_softmax
@@ -30,8 +29,8 @@ PROPOSALS_CAP = 32
 class RejectionSampler:
     """Proposal and acceptance at one state."""
 
-    proposal: Float[ndarray, " vocab"]  # log-probabilities proposed from: the tempered reference
-    accept: Float[ndarray, " vocab"]  # probability of accepting each; zero where forbidden
+    proposal: Float[np.ndarray, " vocab"]  # log-probabilities proposed from: the tempered reference
+    accept: Float[np.ndarray, " vocab"]  # probability of accepting each; zero where forbidden
     expected_proposals: float  # mean number of proposals per token without a cap
 
 
@@ -39,13 +38,16 @@ class RejectionSampler:
 class Draws:
     """Tokens sampled implicitly."""
 
-    tokens: Int[ndarray, " draws"]  # `[draws]`, token ids
-    n_proposals: Int[ndarray, " draws"]  # `[draws]`, proposals each took, at most the cap
+    tokens: Int[np.ndarray, " draws"]  # `[draws]`, token ids
+    n_proposals: Int[np.ndarray, " draws"]  # `[draws]`, proposals each took, at most the cap
     n_fallbacks: int  # tokens that reached the cap and were sampled from the explicit soup
 
 
 def rejection_sampler(
-    reference: Float[ndarray, " vocab"], tilt: Float[ndarray, " vocab"], *, temperature: float = 1.0
+    reference: Float[np.ndarray, " vocab"],
+    tilt: Float[np.ndarray, " vocab"],
+    *,
+    temperature: float = 1.0,
 ) -> RejectionSampler:
     """The sampler of one state.
 

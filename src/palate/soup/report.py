@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.soup.states import (
@@ -40,7 +39,7 @@ def report_soup(
     states: States,
     *,
     budget: float,
-    curvature: Float[ndarray, "experts experts"] | None = None,
+    curvature: Float[np.ndarray, "experts experts"] | None = None,
 ) -> SoupReport:
     """Numbers and warnings of a soup on the given states.
 
@@ -80,7 +79,8 @@ def report_soup(
 
 
 def length_correlation(
-    margins: Float[ndarray, " comparisons"], length_differences: Float[ndarray, " comparisons"]
+    margins: Float[np.ndarray, " comparisons"],
+    length_differences: Float[np.ndarray, " comparisons"],
 ) -> float:
     """Correlation of believed margins with differences of length: above 0.5 the fit is of length.
 

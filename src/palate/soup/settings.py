@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 
 from palate.core.settings import Settings
@@ -30,7 +29,7 @@ class SoupSettings(Settings):
 
 
 def settings_for(
-    anchors: Float[ndarray, "experts objectives"], expert_kls: ByExpert, *, has_population: bool
+    anchors: Float[np.ndarray, "experts objectives"], expert_kls: ByExpert, *, has_population: bool
 ) -> dict[str, float]:
     """The default trust region of `soup.json`.
 

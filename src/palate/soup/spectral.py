@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError
 from palate.core.plan import Plan
@@ -103,7 +102,7 @@ class Spectrum:
 
 
 def measure_spectrum(
-    states: States, log_ratios: Float[ndarray, "answers experts"], *, beta: float
+    states: States, log_ratios: Float[np.ndarray, "answers experts"], *, beta: float
 ) -> Spectrum:
     """The offline phase, after training: scales, effective rank and order of the experts.
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.special import logsumexp
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 
-ByExpert = Float[ndarray, " experts"]
+ByExpert = Float[np.ndarray, " experts"]
 Coefficients = ByExpert | Sequence[float]
 
 
@@ -30,8 +29,8 @@ class States:
     normalisers are then those of the cut soup.
     """
 
-    reference: Float[ndarray, "states vocab"]  # normalised log-probabilities
-    tilts: Float[ndarray, "states vocab experts"]  # `log p_k - log p_0`; zero where forbidden
+    reference: Float[np.ndarray, "states vocab"]  # normalised log-probabilities
+    tilts: Float[np.ndarray, "states vocab experts"]  # `log p_k - log p_0`; zero where forbidden
 
     def __post_init__(self) -> None:
         """Refuse shapes that disagree and tilts that are not finite."""
@@ -46,7 +45,7 @@ class States:
 
 def soup_moments(
     coefficients: ByExpert, states: States
-) -> tuple[Float[ndarray, " states"], Float[ndarray, "states experts"]]:
+) -> tuple[Float[np.ndarray, " states"], Float[np.ndarray, "states experts"]]:
     """`log Z_lambda(s)` and `E_soup[tilt_k(s, .)]` for every state."""
     scores = states.reference + states.tilts @ coefficients
     log_normaliser = np.asarray(logsumexp(scores, axis=1))
@@ -54,7 +53,7 @@ def soup_moments(
     return log_normaliser, np.einsum("sv,svk->sk", chances, states.tilts)
 
 
-def log_softmax(logits: Float[ndarray, "*states vocab"]) -> Float[ndarray, "*states vocab"]:
+def log_softmax(logits: Float[np.ndarray, "*states vocab"]) -> Float[np.ndarray, "*states vocab"]:
     """Normalised logarithms, `[..., vocab]`; minus infinity stays.
 
     Raises:
@@ -81,8 +80,8 @@ def require_coefficients(coefficients: Coefficients, *, n_experts: int) -> ByExp
 
 
 def kl_divergence(
-    first: Float[ndarray, "*states vocab"], second: Float[ndarray, "*states vocab"]
-) -> Float[ndarray, "*states"]:
+    first: Float[np.ndarray, "*states vocab"], second: Float[np.ndarray, "*states vocab"]
+) -> Float[np.ndarray, "*states"]:
     """`KL(first || second)` in nats, per state, of normalised log-probabilities."""
     probabilities = np.exp(first)
     with np.errstate(invalid="ignore"):
@@ -90,7 +89,7 @@ def kl_divergence(
     return np.asarray(terms.sum(axis=-1))
 
 
-def entropy(log_probs: Float[ndarray, "*states vocab"]) -> Float[ndarray, "*states"]:
+def entropy(log_probs: Float[np.ndarray, "*states vocab"]) -> Float[np.ndarray, "*states"]:
     """Entropy in nats, per state, of normalised log-probabilities."""
     probabilities = np.exp(log_probs)
     terms = np.where(probabilities > 0, probabilities * np.maximum(log_probs, -1e300), 0.0)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from scipy.optimize import lsq_linear
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
@@ -47,7 +46,7 @@ def trust_region(
     states: States,
     *,
     budget: float,
-    state_shares: Float[ndarray, " states"] | None = None,
+    state_shares: Float[np.ndarray, " states"] | None = None,
     floor: tuple[int, float] | None = None,
     largest_scale: float = 1.0,
 ) -> Trusted:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 
 from palate.core.errors import InvalidInputError, InvalidPreferenceError
@@ -56,11 +55,13 @@ class Anchor:
         """Whether less is wanted of some objective."""
         return any(value < 0.0 for value in self.direction)
 
-    def vector(self) -> Float[ndarray, " objectives"]:
+    def vector(self) -> Float[np.ndarray, " objectives"]:
         """The direction as an array."""
         return np.array(self.direction)
 
-    def scalarise(self, rewards: Float[ndarray, "texts objectives"]) -> Float[ndarray, " texts"]:
+    def scalarise(
+        self, rewards: Float[np.ndarray, "texts objectives"]
+    ) -> Float[np.ndarray, " texts"]:
         """The anchor's reward of each text, in [0, 1]; higher is better.
 
         `sum_i max(u_i, 0) r_i + max(-u_i, 0) (1 - r_i)`, which is `u . r` plus a constant.
@@ -150,7 +151,7 @@ def objective_anchors(objectives: Sequence[str]) -> tuple[Anchor, ...]:
 
 def _sample_directions(
     settings: AnchorSettings, *, n_objectives: int, seed: int
-) -> Float[ndarray, "anchors objectives"]:
+) -> Float[np.ndarray, "anchors objectives"]:
     """Dirichlet points for `random`; for `signed` directions uniform on the sphere."""
     generator = generator_for(seed, "anchors", settings.kind)
     if settings.kind == "random":
@@ -175,7 +176,7 @@ def require_name(name: str, *, what: str) -> str:
 
 
 def require_rewards(
-    rewards: Float[ndarray, "texts objectives"], *, objectives: Sequence[str]
+    rewards: Float[np.ndarray, "texts objectives"], *, objectives: Sequence[str]
 ) -> None:
     """Return when rewards are in [0, 1], a column per objective; InvalidInputError where not."""
     if rewards.ndim != 2 or rewards.shape[1] != len(objectives):

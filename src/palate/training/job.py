@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 
 from palate.core.errors import MissingExtraError
@@ -86,7 +85,7 @@ class TrainingData:
 
     rollouts: Sequence[Rollout] = ()  # the base's scored answers, for `dpo` and `rebel`
     sequences: Sequences = field(default_factory=lambda: Sequences((), ()))  # their token ids
-    reference: Float[ndarray, " rollouts"] = field(default_factory=lambda: np.zeros(0))  # log p
+    reference: Float[np.ndarray, " rollouts"] = field(default_factory=lambda: np.zeros(0))  # log p
     human_pairs: Mapping[str, Sequence[PreferencePair]] = field(default_factory=dict)  # `dpo_human`
     prompts: Sequence[str] = ()  # for `grpo`
     reward: RewardScores | None = None  # for `grpo`

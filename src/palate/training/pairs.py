@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy import ndarray
 from torch import Tensor
 
 from palate.core.errors import InvalidInputError
@@ -51,7 +50,7 @@ class Sequences:
         """These answers, then the other ones."""
         return Sequences(self.prompts + other.prompts, self.answers + other.answers)
 
-    def lengths(self) -> Int[ndarray, " answers"]:
+    def lengths(self) -> Int[np.ndarray, " answers"]:
         """Tokens of prompt and answer together."""
         pairs = zip(self.prompts, self.answers, strict=True)
         return np.array([len(prompt) + len(answer) for prompt, answer in pairs])
@@ -61,15 +60,15 @@ class Sequences:
 class Pairs:
     """Two answers to one prompt each; the first is the chosen one for DPO."""
 
-    first: Int[ndarray, " pairs"]  # index into `Sequences`
-    second: Int[ndarray, " pairs"]
-    reward_gaps: Float[ndarray, " pairs"]  # of the anchor, first minus second; NaN if unknown
+    first: Int[np.ndarray, " pairs"]  # index into `Sequences`
+    second: Int[np.ndarray, " pairs"]
+    reward_gaps: Float[np.ndarray, " pairs"]  # of the anchor, first minus second; NaN if unknown
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.first)
 
-    def lengths(self, sequences: Sequences) -> Int[ndarray, " pairs"]:
+    def lengths(self, sequences: Sequences) -> Int[np.ndarray, " pairs"]:
         """Tokens of the longer of the two, prompt included."""
         sizes = sequences.lengths()
         return np.maximum(sizes[self.first], sizes[self.second])
@@ -87,7 +86,7 @@ def encode_rollouts(base: Base, rollouts: Sequence[Rollout]) -> Sequences:
 
 
 def padded(
-    sequences: Sequences, rows: Int[ndarray, " rows"]
+    sequences: Sequences, rows: Int[np.ndarray, " rows"]
 ) -> tuple[Int[Tensor, "rows seq"], Int[Tensor, "rows seq"], Int[Tensor, "rows seq"]]:
     """`[rows, seq]` each: token ids, which are no padding, and which are the answer's."""
     width = max(len(sequences.prompts[row]) + len(sequences.answers[row]) for row in rows.tolist())
@@ -149,8 +148,12 @@ def label_pairs(pairs: Pairs, *, gain: float, generator: np.random.Generator) ->
 
 
 def training_order(
-    lengths: Int[ndarray, " pairs"], *, n_batches: int, batch: int, generator: np.random.Generator
-) -> Int[ndarray, " steps"]:
+    lengths: Int[np.ndarray, " pairs"],
+    *,
+    n_batches: int,
+    batch: int,
+    generator: np.random.Generator,
+) -> Int[np.ndarray, " steps"]:
     """The pairs in the order of training: batches of like length, the batches themselves shuffled.
 
     Padding to the longest of a batch is most of the work when lengths differ, so every stretch of
@@ -161,7 +164,7 @@ def training_order(
     n_passes = -(-n_needed // len(lengths))
     visited = np.concatenate([generator.permutation(len(lengths)) for _ in range(n_passes)])
     stretch = _SORTED_BATCHES * batch
-    batches: list[ndarray] = []
+    batches: list[np.ndarray] = []
     for start in range(0, n_needed, stretch):
         part = visited[start : min(start + stretch, n_needed)]
         part = part[np.argsort(lengths[part], kind="stable")].reshape(-1, batch)
@@ -225,7 +228,7 @@ _BATCH = 32  # answers in one pass
 
 def reference_log_probs(
     base: Base, sequences: Sequences, *, folder: Path | None = None
-) -> Float[ndarray, " answers"]:
+) -> Float[np.ndarray, " answers"]:
     """`[answers]`: log-probability of each under the base, nats; stored by batch in a folder."""
     if folder is None:
         return sequence_log_probs(base.model, sequences)
@@ -251,7 +254,7 @@ def sequence_log_probs(
     *,
     known: Iterable[list[float]] = (),
     on_batch: Callable[[list[float], int], None] | None = None,
-) -> Float[ndarray, " answers"]:
+) -> Float[np.ndarray, " answers"]:
     """`[answers]`: log-probability of each answer under the model, nats.
 
     `known` are the first batches' values, from an earlier call; `on_batch` hears a new batch's

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 from pydantic import Field
 
 from palate.core.errors import FormatError, InvalidInputError
@@ -46,7 +45,7 @@ class RewardScores(Protocol):
 
     def score(
         self, prompts: Sequence[str], answers: Sequence[str]
-    ) -> Float[ndarray, "texts objectives"]:
+    ) -> Float[np.ndarray, "texts objectives"]:
         """`[texts, objectives]` in [0, 1]."""
         ...
 

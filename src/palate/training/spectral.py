@@ -34,7 +34,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy import ndarray
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save
 from scipy.linalg import cho_factor, cho_solve
@@ -116,7 +115,7 @@ def _stacked(parts: Sequence[HeadStates]) -> HeadStates:
     return HeadStates(*columns)
 
 
-def _states_of(base: Base, sequences: Sequences, rows: Int[ndarray, " rows"]) -> HeadStates:
+def _states_of(base: Base, sequences: Sequences, rows: Int[np.ndarray, " rows"]) -> HeadStates:
     ids, mask, is_answer = padded(sequences, rows)
     hidden = base.model.base_model(
         input_ids=ids.to(base.device), attention_mask=mask.to(base.device), use_cache=False
@@ -141,7 +140,7 @@ class SpectralSolver:
         self,
         states: HeadStates,
         prompts: Sequence[str],
-        rewards: Float[ndarray, "answers objectives"],
+        rewards: Float[np.ndarray, "answers objectives"],
         *,
         n_vocabulary: int,
         seed: int,
@@ -172,7 +171,7 @@ class SpectralSolver:
         self.ridge = RIDGES[int(np.argmin(errors))]
 
     def solve(
-        self, reward: Float[ndarray, " answers"], *, beta: float, rank: int
+        self, reward: Float[np.ndarray, " answers"], *, beta: float, rank: int
     ) -> SpectralExpert:
         """The expert of a reward `[answers]` at the price `beta`, cut to a rank."""
         target = centred(reward / beta, self._groups)
@@ -185,8 +184,8 @@ class SpectralSolver:
         return SpectralExpert(Factor(down, up, 1.0), energy, self.ridge, correlation)
 
     def _left_out(
-        self, targets: Float[ndarray, "answers objectives"], ridge: float
-    ) -> Float[ndarray, "answers objectives"]:
+        self, targets: Float[np.ndarray, "answers objectives"], ridge: float
+    ) -> Float[np.ndarray, "answers objectives"]:
         """Tilts that are predicted for each prompt from the other folds' prompts."""
         predicted = np.zeros_like(targets)
         fold_of = self._folds[self._groups]
@@ -198,8 +197,8 @@ class SpectralSolver:
 
 
 def centred(
-    values: Float[ndarray, "answers *columns"], groups: Int[ndarray, " answers"]
-) -> Float[ndarray, "answers *columns"]:
+    values: Float[np.ndarray, "answers *columns"], groups: Int[np.ndarray, " answers"]
+) -> Float[np.ndarray, "answers *columns"]:
     """`[answers, ...]` less the mean over the answers of the same group."""
     counts = np.bincount(groups)
     indicator = csr_array((np.ones(len(groups)), (groups, np.arange(len(groups)))))
@@ -209,15 +208,17 @@ def centred(
 
 
 def _ridge(
-    kernel: Float[ndarray, "rows rows"], targets: Float[ndarray, "rows *columns"], ridge: float
-) -> Float[ndarray, "rows *columns"]:
+    kernel: Float[np.ndarray, "rows rows"],
+    targets: Float[np.ndarray, "rows *columns"],
+    ridge: float,
+) -> Float[np.ndarray, "rows *columns"]:
     factor = cho_factor(kernel + ridge * np.eye(len(kernel)), overwrite_a=True)
     return np.asarray(cho_solve(factor, targets))
 
 
 def _kernel(
-    states: HeadStates, groups: Int[ndarray, " answers"], *, seed: int
-) -> Float[ndarray, "answers answers"]:
+    states: HeadStates, groups: Int[np.ndarray, " answers"], *, seed: int
+) -> Float[np.ndarray, "answers answers"]:
     """`[answers, answers]`: inner products of psi, centred per group."""
     signs = _signs(int(max(states.likely.max(), states.tokens.max())) + 1, seed=seed)
     n_answers, width = len(groups), states.hidden.shape[1]
@@ -243,7 +244,7 @@ def _signs(vocabulary: int, *, seed: int) -> Float[Tensor, "vocab sketch"]:
 
 
 def _change(
-    states: HeadStates, coefficients: Float[ndarray, " answers"], *, n_vocabulary: int
+    states: HeadStates, coefficients: Float[np.ndarray, " answers"], *, n_vocabulary: int
 ) -> Float[Tensor, "vocab hidden"]:
     """`[vocab, hidden]`: the sum of psi of all answers with these coefficients."""
     of_token = torch.as_tensor(coefficients)[states.owners]

@@ -35,7 +35,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float, Int
-from numpy import ndarray
 from peft import PeftModel
 from trl import __version__ as trl_version
 from trl.trainer.dpo_config import DPOConfig
@@ -142,11 +141,11 @@ def train_expert(
 def tilt_of(
     model: PeftModel,
     sequences: Sequences,
-    reference: Float[ndarray, " answers"],
+    reference: Float[np.ndarray, " answers"],
     *,
     beta: float,
     on_batch: OnStep | None = None,
-) -> Float[ndarray, " answers"]:
+) -> Float[np.ndarray, " answers"]:
     """`[answers]`: `beta * log expert/base` of whole answers, in reward units.
 
     Reference log-probabilities are the base's, in nats; `on_batch` hears answers done and answers
@@ -163,9 +162,9 @@ def tilt_of(
 def pair_rows(
     sequences: Sequences,
     pairs: Pairs,
-    reference: Float[ndarray, " answers"],
+    reference: Float[np.ndarray, " answers"],
     *,
-    order: Int[ndarray, " steps"],
+    order: Int[np.ndarray, " steps"],
 ) -> Dataset:
     """The pairs of this order, in the columns of TRL's preference trainers."""
     first, second = pairs.first[order], pairs.second[order]

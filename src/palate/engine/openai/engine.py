@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
-from numpy import ndarray
 
 from palate.core.errors import InvalidInputError, ProviderError
 from palate.core.plan import Pool
@@ -109,7 +108,9 @@ class OpenAIAnswer:
                 return
             yield
 
-    def _sampled(self, shares: Float[ndarray, " rows"], seed: int, place: int) -> tuple[int, float]:
+    def _sampled(
+        self, shares: Float[np.ndarray, " rows"], seed: int, place: int
+    ) -> tuple[int, float]:
         """The next token from one row, and the total variation of rows that were left out."""
         running = self.log.running
         while True:
@@ -157,7 +158,9 @@ class OpenAIAnswer:
     def _endpoint(self, row: int) -> Endpoint:
         return self.engine.endpoints[self.names[row]]
 
-    def _usable(self, shares: Float[ndarray, " rows"]) -> tuple[Float[ndarray, " rows"], float]:
+    def _usable(
+        self, shares: Float[np.ndarray, " rows"]
+    ) -> tuple[Float[np.ndarray, " rows"], float]:
         """Shares of the rows that are called, and the total variation of leaving others out."""
         alive = np.array([name not in self.dropped for name in self.names])
         left = np.where(alive, shares, 0.0)

@@ -22,7 +22,6 @@ from itertools import product
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from torch import Tensor
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
@@ -42,7 +41,9 @@ class Rounding:
     """How coefficients are rounded, and what is known of its price."""
 
     step: float  # coefficients become multiples of it; 0 leaves them as they are
-    gram: Float[ndarray, "experts experts"]  # inner products of experts' changes of all parameters
+    gram: Float[
+        np.ndarray, "experts experts"
+    ]  # inner products of experts' changes of all parameters
     rates: tuple[float, ...] = ()  # largest variation per unit of a coefficient; empty: unknown
 
     def __post_init__(self) -> None:
@@ -83,7 +84,7 @@ class Rounded:
     bound: float | None  # on the total variation of every next token; zero is exact, `None` unknown
 
 
-def gram_of(adapters: Sequence[Adapter]) -> Float[ndarray, "experts experts"]:
+def gram_of(adapters: Sequence[Adapter]) -> Float[np.ndarray, "experts experts"]:
     """`<D_j, D_k>` over all layers: `s_j s_k tr((A_j A_k') (B_k' B_j))`, by thin products only."""
     gram = np.zeros((len(adapters), len(adapters)))
     for j, first in enumerate(adapters):
@@ -106,7 +107,7 @@ def rates_of(
     bank: AdapterBank,
     *,
     items: Sequence[Scored],
-    points: Float[ndarray, "points experts"] | None = None,
+    points: Float[np.ndarray, "points experts"] | None = None,
 ) -> tuple[float, ...]:
     """`[experts]`: largest total variation per unit of each coefficient, over tokens and points.
 
@@ -128,7 +129,9 @@ def rates_of(
     return tuple(rates.tolist())
 
 
-def users_points(*, n_experts: int, n_points: int, seed: int) -> Float[ndarray, "points experts"]:
+def users_points(
+    *, n_experts: int, n_points: int, seed: int
+) -> Float[np.ndarray, "points experts"]:
     """Coefficients as users have them: half on the simplex, half of both signs in [-0.5, 1]."""
     generator = generator_for(seed, "points")
     simplex = generator.dirichlet(np.ones(n_experts), size=(n_points + 1) // 2)
@@ -137,7 +140,7 @@ def users_points(*, n_experts: int, n_points: int, seed: int) -> Float[ndarray, 
 
 
 def soup_probs(
-    base: Base, bank: AdapterBank, coefficients: Float[ndarray, " experts"], item: Scored
+    base: Base, bank: AdapterBank, coefficients: Float[np.ndarray, " experts"], item: Scored
 ) -> Float[Tensor, "tokens vocab"]:
     """The soup's next-token probabilities along an answer."""
     plan = parameter_soup_plan(coefficients.tolist())

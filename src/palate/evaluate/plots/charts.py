@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
-from numpy import ndarray
 
 from palate.metrics.intervals import Interval
 
@@ -201,11 +200,11 @@ def lines_figure(
 
 
 def heat_table(
-    values: Float[ndarray, "rows columns"],
+    values: Float[np.ndarray, "rows columns"],
     *,
     rows: Sequence[str],
     columns: Sequence[str],
-    is_wanted: Bool[ndarray, "rows columns"],
+    is_wanted: Bool[np.ndarray, "rows columns"],
     title: str,
 ) -> Figure:
     """The figure: one cell per number in [0, 1], a frame where the row wants the column."""
@@ -230,7 +229,7 @@ def heat_table(
 
 
 def token_heat(
-    shares: Float[ndarray, "tokens experts"], *, tokens: Sequence[str], experts: Sequence[str]
+    shares: Float[np.ndarray, "tokens experts"], *, tokens: Sequence[str], experts: Sequence[str]
 ) -> Figure:
     """The figure: one column per token, one row per expert; bright is a large share."""
     starts = range(0, len(tokens), PER_ROW)
