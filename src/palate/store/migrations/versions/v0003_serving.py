@@ -1,6 +1,7 @@
 """What a server needs: roles and ends of keys, stated preferences, fresh starts, token ids."""
 
-import sqlalchemy as sa
+from pathlib import Path
+
 from alembic import op
 
 revision = "0003"
@@ -9,18 +10,9 @@ down_revision = "0002"
 
 def upgrade() -> None:
     """Go to this schema; keys of before are users' and never end."""
-    op.add_column(
-        "api_keys", sa.Column("role", sa.String(16), nullable=False, server_default="user")
-    )
-    op.add_column("api_keys", sa.Column("expires_at", sa.Double, nullable=True))
-    op.add_column("people", sa.Column("preference", sa.Text, nullable=True))
-    op.add_column("people", sa.Column("forgotten", sa.Integer, nullable=False, server_default="0"))
-    op.add_column("responses", sa.Column("tokens", sa.Text, nullable=False, server_default="[]"))
-    op.create_table(
-        "marks",
-        sa.Column("name", sa.String(64), primary_key=True),
-        sa.Column("value", sa.Text, nullable=False),
-    )
+    statements = Path(__file__).with_suffix(f".{op.get_bind().dialect.name}.sql").read_text()
+    for statement in statements.split("\n\n"):
+        op.execute(statement)
 
 
 def downgrade() -> None:
