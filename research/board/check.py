@@ -3,7 +3,9 @@
     python -m research.board.check out/board
 
 It reads `rows.jsonl`, truths and `board.json`, uses nothing of the code of the report, and
-compares utilities, gains, win rates, costs, gains by shape and turns, and Holm's adjustment.
+compares utilities, gains, win rates, costs, gains by shape and turns, the questions, average
+pairwise win rates, what is gained over the prompt and by words with comparisons, gains of winners,
+and Holm's adjustment.
 Intervals come from `palate.metrics`, whose coverage `research.statistics.check` measures.
 """
 
@@ -62,7 +64,73 @@ def recomputed(folder: Path) -> dict[str, float]:
             if key[2] == 0:
                 by_shape[f"{shape[key[0]]} preferences {method}"].append(gap)
         figures |= {name: _mean(some) for name, some in by_shape.items()}
+    return figures | _compared(values, report, shape)
+
+
+def _compared(
+    values: dict[Key, float], report: dict[str, Any], shape: dict[str, str]
+) -> dict[str, float]:
+    """Differences of two methods, and mean win rates against all others."""
+    by_method: dict[str, dict[Key, float]] = defaultdict(dict)
+    for key, value in values.items():
+        by_method[key[0]][key[1:]] = value
+    figures: dict[str, float] = {}
+    for name, one in {_question(one): one for one in _asked(report)}.items():
+        gaps = _gaps(by_method[one["first"]], by_method[one["second"]])
+        kept = [gap for key, gap in gaps.items() if _is_in(key, one["where"], shape)]
+        figures[name] = _mean(kept)
+    for first, own in by_method.items():
+        rates: list[float] = []
+        for second, other in by_method.items():
+            gaps = [gap for key, gap in _gaps(own, other).items() if key[2] == 0]
+            if second != first and gaps:
+                wins = [1.0 if gap > TIE else 0.0 if gap < -TIE else 0.5 for gap in gaps]
+                rates.append(_mean(wins))
+        figures[f"pairwise {first}"] = _mean(rates)
     return figures
+
+
+def _question(one: dict[str, Any]) -> str:
+    return f"question {one['first']} {one['second']} {one['where']}"
+
+
+def _asked(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every comparison of two methods that the report has, with its estimate."""
+    alone = "all single prompts"
+    asked: list[dict[str, Any]] = list(report["questions"])
+    asked += [
+        {**one["versus_prompt"], "first": one["name"], "second": "prompt", "where": alone}
+        for one in report["methods"]
+        if one["versus_prompt"]
+    ]
+    for one in report["words_and_comparisons"]:
+        over = {**one["over"], "base": one["gain"]}
+        asked += [
+            {**difference, "first": one["method"], "second": other, "where": alone}
+            for other, difference in over.items()
+            if difference
+        ]
+    for row in report["winners"]:
+        fixed = {"second": "base", "where": row["where"]}
+        best = [row[name] for name in row if name != "where" and row[name]]
+        asked += [{**fixed, "first": one["method"], "estimate": one["gain"]} for one in best]
+    return asked
+
+
+def _gaps(first: dict[Key, float], second: dict[Key, float]) -> dict[Key, float]:
+    """Differences where both answered; the first library's cell stands for one that is missing."""
+    gaps: dict[Key, float] = {}
+    for key in {*first, *second}:
+        own, other = (some.get(key, some.get((*key[:4], 0))) for some in (first, second))
+        if own is not None and other is not None:
+            gaps[key] = own - other
+    return gaps
+
+
+def _is_in(key: Key, where: str, shape: dict[str, str]) -> bool:
+    if where.startswith("after "):
+        return key[2] == int(where.split()[1])
+    return key[2] == 0 and where in ("all single prompts", f"{shape[key[0]]} preferences")
 
 
 def _has(base: dict[Key, float], key: Key) -> bool:
@@ -108,16 +176,17 @@ def reported(folder: Path) -> dict[str, float]:
         name = one["name"]
         for quantity in ("passes", "prompt_tokens"):
             figures[f"{quantity} {name}"] = one[quantity]
-        if one["utility"] is not None:
-            figures[f"utility {name}"] = one["utility"]["estimate"]
-        if one["gain"] is not None:
-            figures[f"gain {name}"] = one["gain"]["estimate"]
+        for quantity in ("utility", "gain"):
+            if one[quantity] is not None:
+                figures[f"{quantity} {name}"] = one[quantity]["estimate"]
         if one["wins"] is not None:
             figures[f"wins {name}"] = one["wins"]["ties_half"]["estimate"]
     for where, means in report["shape_means"].items():
         if where != "all single prompts":
             figures |= {f"{where} {name}": value for name, value in means.items()}
-    return figures
+    rates = report["pairwise"]
+    figures |= {f"pairwise {name}": own["ties_half"] for name, own in rates.items()}
+    return figures | {_question(one): one["estimate"] for one in _asked(report)}
 
 
 def differing(folder: Path) -> list[str]:
@@ -132,7 +201,12 @@ def differing(folder: Path) -> list[str]:
     tables = {
         "gains": [one["gain"] for one in report["methods"] if one["gain"]],
         "questions": report["questions"],
+        "over the prompt": [one["versus_prompt"] for one in report["methods"]],
+        "words and comparisons": [
+            one for row in report["words_and_comparisons"] for one in row["over"].values()
+        ],
     }
+    tables = {name: [one for one in table if one] for name, table in tables.items()}
     for name, table in tables.items():
         largest = 0.0
         for place, one in enumerate(sorted(table, key=lambda row: row["p_value"])):

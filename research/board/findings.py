@@ -11,9 +11,9 @@ from palate.metrics.diversity import distinct_n, self_bleu
 from palate.metrics.intervals import bootstrap_interval
 from palate.metrics.win_rates import TIE, verdicts_from_scores
 from research.board.entrant import Entrant
-from research.board.methods import entrants
+from research.board.methods import BOTH, entrants
 from research.board.rows import Fact, Row
-from research.board.tables import TIE_MARGIN, Cell, Compared, Keep, Tables, adjusted, alone
+from research.board.tables import TIE_MARGIN, Cell, Compared, Keep, Tables, adjusted, alone, at
 from research.board.users import SHAPES, WORDINGS
 
 SAME_PASSES = 0.05  # numbers of passes that are closer are one
@@ -22,6 +22,7 @@ KNOWLEDGE = {  # what an entrant knows to the entrants that may be compared with
     "words": ("nothing", "words"),
     "sliders": ("nothing", "sliders"),
     "10 comparisons or fewer": ("nothing", "comparisons"),
+    BOTH: ("nothing", "words", "comparisons", BOTH),
 }
 FEW = 10
 
@@ -49,6 +50,7 @@ def method_rows(tables: Tables, facts: Sequence[Fact]) -> list[dict[str, Any]]:
                 "n_comparisons": entrant.n_comparisons,
                 "is_ours": entrant.is_ours,
                 "n_cells": sum(map(alone, tables.cells[name])),
+                "n_users": len({row.user for row in tables.by_method[name]}),
                 "utility": None if utility is None else utility.to_json(),
                 "gain": _json(gains.get((name, "base"))),
                 "versus_prompt": _json(prompts.get((name, "prompt"))),
@@ -98,26 +100,67 @@ def _guards(rows: Sequence[Row]) -> dict[str, float | None]:
 def best_of(
     tables: Tables, names: Sequence[str], keep: Keep, *, against: str = "base"
 ) -> dict[str, Any] | None:
-    """Of these methods the one of the highest mean gain, and those not significantly different.
+    """Of these methods the one that is ahead, and those not significantly different.
 
-    The choice rests on the same answers, so the lead of the best is flattered.
+    The choice rests on the same answers, so the gain of the best is flattered; what the choice on
+    half of the prompts gains on the others is not.
     """
-    gains: dict[str, float] = {}
+    gains: Gains = {}
     for name in names:
         mine, theirs, cells = tables.pairs(name, against, keep)
         if cells:
-            gains[name] = float((mine - theirs).mean())
+            gains[name] = dict(zip(cells, (mine - theirs).tolist(), strict=True))
     if not gains:
         return None
-    best = max(gains, key=lambda name: gains[name])
+    best = ahead(gains)
     compared = tables.compare([(best, name) for name in gains if name != best], keep)
     equals = [pair[1] for pair, one in compared.items() if one.verdict != "better"]
     return {
         "method": best,
-        "gain": gains[best],
+        "gain": float(np.mean(list(gains[best].values()))),
+        "gain_on_other_prompts": gain_on_other_prompts(gains),
+        "n_users": len({cell[0] for cell in gains[best]}),
         "is_ours": entrants()[best].is_ours,
         "not_significantly_different": equals,
     }
+
+
+Gains = dict[str, dict[Cell, float]]  # method to cell to gain
+
+
+def ahead(gains: Gains) -> str:
+    """The method ahead of the others, compared on the cells that both have, most cells first.
+
+    Some methods have fewer users than others, and means over different users say nothing.
+    """
+    first, *others = sorted(gains, key=lambda name: -len(gains[name]))
+    for name in others:
+        mine, theirs = gains[name], gains[first]
+        both = [(at(mine, cell), at(theirs, cell)) for cell in sorted({*mine, *theirs})]
+        gaps = [one - other for one, other in both if one is not None and other is not None]
+        if gaps and np.mean(gaps) > 0:
+            first = name
+    return first
+
+
+def gain_on_other_prompts(gains: Gains) -> float | None:
+    """What is ahead on every second prompt gains on the others, and the other way round.
+
+    `None` with one prompt.
+    """
+    prompts = sorted({cell[1] for own in gains.values() for cell in own})
+    values: list[float] = []
+    for place in (0, 1):
+        seen = set(prompts[place::2])
+        chosen_on: Gains = {
+            name: {cell: gain for cell, gain in own.items() if cell[1] in seen}
+            for name, own in gains.items()
+        }
+        chosen_on = {name: own for name, own in chosen_on.items() if own}
+        if chosen_on:
+            own = gains[ahead(chosen_on)]
+            values += [gain for cell, gain in own.items() if cell[1] not in seen]
+    return float(np.mean(values)) if len(prompts) > 1 and values else None
 
 
 def frontier(tables: Tables) -> list[dict[str, Any]]:
@@ -182,8 +225,11 @@ def groups(tables: Tables) -> dict[str, Keep]:
     return named
 
 
-def questions(tables: Tables) -> list[dict[str, Any]]:
-    """The comparisons that were put before the rows were there; p-values adjusted together."""
+def questions(tables: Tables, by_form: Tables | None = None) -> list[dict[str, Any]]:
+    """The comparisons that were put before the rows were there; p-values adjusted together.
+
+    Beside each its answer by the measures of form alone, where every objective has one.
+    """
     every = groups(tables)
     longest = max((row.turns for row in tables.rows), default=0)
     asked: list[tuple[str, str, str]] = [
@@ -200,15 +246,24 @@ def questions(tables: Tables) -> list[dict[str, Any]]:
         ("mixture", "prompt", "all single prompts"),
         ("mixture", "mod", "all single prompts"),
     ]
-    raw = {
-        one: difference
-        for one in asked
-        if one[0] in tables and one[1] in tables and one[2] in every
-        if (difference := tables.difference(one[0], one[1], every[one[2]])) is not None
-    }
+
+    def answers(tables: Tables) -> dict[tuple[str, str, str], Compared]:
+        raw = {
+            one: difference
+            for one in asked
+            if one[0] in tables and one[1] in tables and one[2] in every
+            if (difference := tables.difference(one[0], one[1], every[one[2]])) is not None
+        }
+        return adjusted(raw)
+
+    formal = {} if by_form is None else answers(by_form)
     return [
-        {"first": first, "second": second, "where": where, **one.to_json()}
-        for (first, second, where), one in adjusted(raw).items()
+        {
+            **dict(zip(("first", "second", "where"), one, strict=True)),
+            **compared.to_json(),
+            "by_form": _json(formal.get(one)),
+        }
+        for one, compared in answers(tables).items()
     ]
 
 
@@ -216,7 +271,8 @@ def losses(tables: Tables) -> list[dict[str, Any]]:
     """Where palate's own choice is behind a rival that costs no more passes and knows no more.
 
     Its own choice is `auto`, however the user is known, and the soup of a learned user. Beside each
-    loss stands what was taken.
+    loss stands what was taken. P-values are of each comparison alone: no loss is hidden by how many
+    others there are.
     """
     rows: list[dict[str, Any]] = []
     for name in (one for one in entrants() if one.startswith(("auto", "soup@"))):
@@ -252,7 +308,7 @@ def _rivals(tables: Tables, name: str) -> list[str]:
         for one in entrants().values()
         if one.name in tables
         and not one.is_ours
-        and one.knows in ("nothing", own.knows)
+        and one.knows in (*KNOWLEDGE.get(own.knows, ()), "nothing", own.knows)
         and one.n_comparisons <= own.n_comparisons
         and passes_of(tables, one.name) <= limit + SAME_PASSES
     ]
@@ -306,14 +362,15 @@ def diversity(tables: Tables) -> list[dict[str, Any]]:
         values = np.array([self_bleu(own[key]) for key in shared])
         row: dict[str, Any] = {
             "method": name,
-            "n_prompts": len(shared),
+            "n_prompts": len({key[0] for key in shared}),
             "self_bleu": float(values.mean()),
             "distinct_2": float(np.mean([distinct_n(own[key], n=2) for key in shared])),
             "verdict": "",
         }
-        if name != "base" and len(shared) > 1:
+        if name != "base" and len({key[0] for key in shared}) > 1:
             gaps = values - np.array([self_bleu(base[key]) for key in shared])
-            interval = bootstrap_interval(gaps, generator=generator_for(0, "diversity", name))
+            generator, prompts = generator_for(0, "diversity", name), [key[0] for key in shared]
+            interval = bootstrap_interval(gaps, generator=generator, clusters=prompts)
             row["less_alike_than_base"] = interval.to_json()
             row["verdict"] = _diversity_verdict(interval.low, interval.high)
         rows.append(row)

@@ -5,6 +5,9 @@
     guards    relevance, the cosine of prompt and answer; whole, the share of words in whole
               sentences. They are reported, and are no part of anybody's utility
 
+The held-back rewards also measured the methods when the library was built, on other prompts:
+`methods.json`, from which `auto` chooses. So the report answers its questions by form alone, too.
+
 An objective with neither a held-back reward nor a measure of form is judged by the rule that taught
 it, which flatters what was trained by it; the report says so.
 
@@ -51,6 +54,8 @@ class Judges:
     form: dict[str, Callable[[str], float]]
     embedder: Embedder | None
     self_judged: tuple[str, ...] = ()  # objectives that nothing but their teacher judges
+    # objectives whose judge of meaning is the one that measured what `auto` chooses from
+    known_to_auto: tuple[str, ...] = ()
 
     def judge(self, prompts: Sequence[str], texts: Sequence[str]) -> list[Judgment]:
         """One judgment for each answer."""
@@ -92,7 +97,8 @@ def judges_of(library: Library) -> Judges:
             meaning[name] = _rule(folder, name)
             alone.append(name)
     form = {name: FORMS[name] for name in names if name in FORMS}
-    return Judges(meaning, form, _embedder(), tuple(alone))
+    measured = tuple(meaning) if library.method_table is not None else ()
+    return Judges(meaning, form, _embedder(), tuple(alone), measured)
 
 
 def _rule(folder: Path, name: str) -> RuleReward:

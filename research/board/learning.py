@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from palate.core.seeds import generator_for
-from research.board.methods import entrants
+from research.board.methods import BOTH, entrants
 from research.board.tables import Cell, Keep, Tables, alone
 from research.board.users import WORDINGS
 from research.statistics.bespoke import ratio_interval
@@ -72,15 +72,48 @@ def crossings(tables: Tables) -> list[dict[str, Any]]:
             {"n_comparisons": entrants()[first].n_comparisons, **one.to_json()}
             for (first, _), one in compared.items()
         ]
-        ahead = [point["n_comparisons"] for point in points if point["estimate"] > 0]
-        clearly = [point["n_comparisons"] for point in points if point["verdict"] == "better"]
         rows.append(
             {
                 "wording": wording,
-                "ahead_from": min(ahead, default=None),
-                "significantly_from": min(clearly, default=None),
+                "ahead_from": _from_which_on([point["estimate"] > 0 for point in points], points),
+                "significantly_from": _from_which_on(
+                    [point["verdict"] == "better" for point in points], points
+                ),
                 "points": points,
             }
+        )
+    return rows
+
+
+def _from_which_on(is_so: Sequence[bool], points: Sequence[Mapping[str, Any]]) -> int | None:
+    """The fewest comparisons from which on it is so at every point; `None` where it never is."""
+    least: int | None = None
+    for holds, point in zip(reversed(is_so), reversed(points), strict=True):
+        if not holds:
+            break
+        least = int(point["n_comparisons"])
+    return least
+
+
+WORDS = WORDINGS[0]  # what a described user says
+ALONE = (f"prompt:{WORDS}", f"auto:{WORDS}", "auto@10")  # words as a prompt, words, comparisons
+
+
+def words_and_comparisons(tables: Tables) -> list[dict[str, Any]]:
+    """Gains of words, of comparisons and of both, and what both gain over either alone.
+
+    The p-values of these differences are adjusted together.
+    """
+    both = [name for name, one in entrants().items() if one.knows == BOTH and name in tables]
+    pairs = [(name, other) for name in both for other in ALONE if other in tables]
+    compared = tables.compare(pairs, alone)
+    rows: list[dict[str, Any]] = []
+    for name in (one for one in (*ALONE, *both) if one in tables and both):
+        gain = tables.difference(name, "base", alone)
+        over: dict[str, Any] = dict.fromkeys(ALONE)
+        over |= {pair[1]: one.to_json() for pair, one in compared.items() if pair[0] == name}
+        rows.append(
+            {"method": name, "gain": None if gain is None else gain.to_json(), "over": over}
         )
     return rows
 

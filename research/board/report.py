@@ -45,6 +45,9 @@ def content_of(rows: Sequence[Row], facts: Sequence[Fact], about: About) -> dict
         InvalidInputError: the base has no answers.
     """
     tables = tables_of(rows, about.users)
+    names = {name for user in about.users for name in user.truth}
+    has_form = names <= set(about.judges.form)
+    by_form = tables_of(rows, about.users, judges=("form",)) if has_form else None
     content: dict[str, Any] = {
         "settings": about.settings.model_dump(mode="json"),
         "n_rows": len(tables.rows),
@@ -58,17 +61,19 @@ def content_of(rows: Sequence[Row], facts: Sequence[Fact], about: About) -> dict
             "meaning": sorted(about.judges.meaning),
             "form": sorted(about.judges.form),
             "self_judged": list(about.judges.self_judged),
+            "known_to_auto": sorted(about.judges.known_to_auto),
         },
         "missing": list(about.missing),
         "language_judge": dict(about.language_judge),
         "methods": _with_diversity(findings.method_rows(tables, facts), findings.diversity(tables)),
         "frontier": findings.frontier(tables),
         "winners": findings.winners(tables),
-        "questions": findings.questions(tables),
+        "questions": findings.questions(tables, by_form),
         "losses": findings.losses(tables),
         "curves": learning.curves(tables),
         "shares_of_adapters": learning.shares_of_adapters(tables),
         "crossings": learning.crossings(tables),
+        "words_and_comparisons": learning.words_and_comparisons(tables),
         "pairwise": findings.pairwise(tables),
         "shape_means": _shape_means(tables),
     }
@@ -117,6 +122,13 @@ def first_screen(content: Mapping[str, Any]) -> list[str]:
         sentences.append(f"Behind, but not significantly: {listed}{more}.")
     if not content["losses"]:
         sentences.append("In no group of cells is auto behind a rival of as many passes.")
+    known = content["judges"]["known_to_auto"]
+    if known:
+        sentences.append(
+            f"The judge of meaning of {', '.join(known)} also measured methods.json, from which "
+            "auto chooses: on other prompts, but it flatters that choice. Measures of form had no "
+            "part in it, so each question has its answer by form alone beside it."
+        )
     flattered = content["judges"]["self_judged"]
     if flattered:
         sentences.append(
@@ -128,7 +140,8 @@ def first_screen(content: Mapping[str, Any]) -> list[str]:
 
 def _answer(one: Mapping[str, Any]) -> str:
     names = f"{title(one['first'])} against {title(one['second'])}, {one['where']}"
-    return f"{names}: {difference_text(one)}, {one['verdict']}."
+    form = f"; by form alone {starred(one['by_form'])}" if one["by_form"] else ""
+    return f"{names}: {difference_text(one)}, {one['verdict']}{form}."
 
 
 def _loss(one: Mapping[str, Any]) -> str:
@@ -172,7 +185,9 @@ def cell_text(best: Mapping[str, Any] | None) -> str:
     if best is None:
         return "-"
     others = [title(name) for name in best["not_significantly_different"]]
-    gain = f"{title(best['method'])} ({best['gain']:+.2f})"
+    elsewhere = best["gain_on_other_prompts"]
+    second = "" if elsewhere is None else f" / {elsewhere:+.2f}"
+    gain = f"{title(best['method'])} ({best['gain']:+.2f}{second})"
     if not others:
         return gain
     shown = ", ".join(others[:2]) + (f" and {len(others) - 2} more" if len(others) > 2 else "")

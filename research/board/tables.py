@@ -171,15 +171,17 @@ def adjusted(differences: Mapping[Any, Difference]) -> dict[Any, Compared]:
     }
 
 
-def tables_of(rows: Sequence[Row], users: Sequence[BoardUser]) -> Tables:
-    """Utilities of all rows.
+def tables_of(
+    rows: Sequence[Row], users: Sequence[BoardUser], *, judges: Sequence[str] = JUDGES
+) -> Tables:
+    """Utilities of all rows, by these judges alone.
 
     Raises:
         InvalidInputError: the base has no answers to single prompts, which the scale rests on.
     """
     by_name = {user.name: user for user in users}
     rows = [row for row in rows if row.user in by_name]
-    scales = scales_of(rows)
+    scales = scales_of(rows, judges)
     cells: dict[str, dict[Cell, float]] = {}
     by_method: dict[str, list[Row]] = {}
     for row in rows:
@@ -189,7 +191,7 @@ def tables_of(rows: Sequence[Row], users: Sequence[BoardUser]) -> Tables:
     return Tables(rows, by_name, scales, cells, by_method)
 
 
-def scales_of(rows: Sequence[Row]) -> dict[tuple[str, str], Scale]:
+def scales_of(rows: Sequence[Row], judges: Sequence[str] = JUDGES) -> dict[tuple[str, str], Scale]:
     """Mean and deviation of each judge of each objective over the base's answers."""
     answers = [row for row in rows if row.method == "base" and row.turns == 0]
     if not answers:
@@ -198,7 +200,7 @@ def scales_of(rows: Sequence[Row]) -> dict[tuple[str, str], Scale]:
             "board with the method 'base'."
         )
     scales: dict[tuple[str, str], Scale] = {}
-    for judge in JUDGES:
+    for judge in judges:
         for objective in getattr(answers[0], judge):
             values = np.array([getattr(row, judge)[objective] for row in answers])
             spread = float(values.std())
@@ -214,7 +216,7 @@ def utility(row: Row, user: BoardUser, scales: Mapping[tuple[str, str], Scale]) 
             (getattr(row, judge)[objective] - scales[judge, objective].mean)
             / scales[judge, objective].deviation
             for judge in JUDGES
-            if objective in getattr(row, judge)
+            if (judge, objective) in scales
         ]
         total += weight * float(np.mean(judged))
     return total

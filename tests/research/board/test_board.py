@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +98,17 @@ def test_the_report_says_what_the_rows_say_and_its_check_sees_a_changed_figure(
     finished: Board,
 ) -> None:
     parts = finished.parts(0)
-    about = About(finished.settings, parts.users, parts.judges, ("conditioned",), {"soup": RATES})
+    judges = replace(parts.judges, known_to_auto=("kind",))
+    about = About(finished.settings, parts.users, judges, ("conditioned",), {"soup": RATES})
     content = content_of(finished.rows, finished.facts, about)
     markdown = write_report(content, finished.out)
     assert "What to know first" in markdown
     assert "flatters them: kind, short, plain" in markdown
+    assert (
+        "The judge of meaning of kind also measured methods.json, from which auto chooses"
+        in markdown
+    )
+    assert "| Auto, short instruction and 3 comparisons |" in markdown.partition("## Words and")[2]
     assert "cannot serve: conditioned" in markdown
     assert "| Soup | 60 [50, 70] | 65 [50, 80] |" in markdown
     page = (finished.out / "board.html").read_text()
@@ -112,10 +119,15 @@ def test_the_report_says_what_the_rows_say_and_its_check_sees_a_changed_figure(
     soup = next(one for one in report["methods"] if one["name"] == "soup")
     soup["gain"]["estimate"] += 0.01
     soup["gain"]["p_adjusted"] = 0.123456
+    report["questions"][0]["estimate"] += 0.01
+    report["pairwise"]["mod"]["ties_half"] += 0.01
+    both = report["words_and_comparisons"][-1]
+    both["over"]["auto@10"]["p_adjusted"] = 0.123456
     (finished.out / "board.json").write_text(json.dumps(report))
     faults = check.differing(finished.out)
     assert any(fault.startswith("gain soup: the report has") for fault in faults)
-    assert any(fault.startswith("gains: p") for fault in faults)
+    for start in ("gains: p", "question auto prompt", "pairwise mod", "words and comparisons: p"):
+        assert any(fault.startswith(start) for fault in faults), start
     done = CliRunner().invoke(program(check.main), [str(finished.out), "--json"])
     assert done.exit_code == 1
     write_report(content, finished.out)

@@ -47,12 +47,16 @@ def test_the_shipped_librarys_judges_taught_nobody(project_root: Path) -> None:
 
     class Opened:
         manifest = files.manifest
+        method_table: object | None = None
 
     Opened.files = files
     judges = judges_of(Opened)
     assert judges.self_judged == ()
     assert set(judges.meaning) == {"elementary", "expert", "friendly", "unfriendly"}
     assert set(judges.form) == set(files.manifest.objective_names)
+    assert judges.known_to_auto == ()
+    Opened.method_table = object()  # which the held-back rewards measured
+    assert set(judges_of(Opened).known_to_auto) == set(judges.meaning)
 
 
 def test_an_objective_without_any_judge_is_refused(

@@ -90,6 +90,55 @@ def test_the_frontier_and_the_winners_name_what_is_ahead() -> None:
     assert [one["where"] for one in others] == ["sparse preferences", "uneven preferences"]
 
 
+def test_methods_of_fewer_users_are_compared_on_those() -> None:
+    """The soup gains 2 with one user and 0 with the other; an adapter of the first gains 1."""
+    rows = [
+        row(method, user, 0.0, prompt=f"file:{k}", meaning=_all(k % 3 + gain))
+        for k in range(4)
+        for method, gains in (("base", (0, 0)), ("soup@10", (2, 0)), ("lora@10", (1.5, None)))
+        for user, gain in zip((ONE, TWO), gains, strict=True)
+        if gain is not None
+    ]
+    best = findings.best_of(tables_of(rows, USERS), ["base", "lora@10", "soup@10"], alone)
+    assert best is not None
+    assert best["method"] == "soup@10"  # of means over their own users the adapter's is larger
+    assert best["n_users"] == 2
+
+
+def _all(value: float) -> dict[str, float]:
+    return dict.fromkeys(("kind", "short", "plain"), value)
+
+
+def test_what_is_chosen_on_half_of_the_prompts_is_measured_on_the_others() -> None:
+    gains = {
+        "soup": {(ONE, prompt, 0, 0, 0): gain for prompt, gain in (("a", 3.0), ("b", 0.0))},
+        "mod": {(ONE, prompt, 0, 0, 0): gain for prompt, gain in (("a", 1.0), ("b", 1.5))},
+    }
+    assert findings.ahead(gains) == "soup"  # 1.5 on average
+    # the soup, chosen on a, gains 0 on b; mod, chosen on b, gains 1 on a
+    assert findings.gain_on_other_prompts(gains) == 0.5
+    only = {name: {cell: own[cell] for cell in list(own)[:1]} for name, own in gains.items()}
+    assert findings.gain_on_other_prompts(only) is None
+
+
+def test_questions_are_answered_by_form_alone_too() -> None:
+    rows = [
+        Row(**{**vars(one), "form": {name: -value for name, value in one.meaning.items()}})
+        for one in _clear()
+    ]
+    rows += [Row(**{**vars(one), "method": "auto"}) for one in rows if one.method == "soup"]
+    both, form = tables_of(rows, USERS), tables_of(rows, USERS, judges=("form",))
+    (everywhere, *_) = (
+        one for one in findings.questions(both, form) if one["where"] == "all single prompts"
+    )
+    assert everywhere["estimate"] == pytest.approx(0.0)  # half meaning, half its opposite
+    assert (everywhere["by_form"]["verdict"], everywhere["verdict"]) == (
+        "worse",
+        "not significantly different",
+    )
+    assert findings.questions(both)[0]["by_form"] is None
+
+
 def test_a_star_needs_the_adjusted_test_and_the_interval() -> None:
     rows = findings.method_rows(tables_of(_clear(), USERS), [])
     by_name = {one["name"]: one for one in rows}
@@ -142,6 +191,61 @@ def test_the_crossing_is_the_first_number_of_comparisons_ahead_of_the_prompt() -
     assert (crossing["ahead_from"], crossing["significantly_from"]) == (10, 10)
     curves = learning.curves(tables_of(rows, USERS))
     assert [point["x"] for point in curves["comparisons"]["soup"]] == [3, 10]
+
+
+def test_a_lead_that_more_comparisons_lose_again_is_no_crossing() -> None:
+    rows = [one for one in _clear() if one.method != "soup"]
+    vague = [Row(**{**vars(one), "method": "prompt:vague"}) for one in rows if one.method == "base"]
+    rows += vague
+    for n, ahead in ((0, 1.0), (3, -1.0), (10, 1.0), (30, 1.0)):
+        rows += [
+            Row(
+                **{
+                    **vars(one),
+                    "method": f"soup@{n}",
+                    "meaning": {name: value + ahead for name, value in one.meaning.items()},
+                }
+            )
+            for one in vague
+        ]
+    (crossing,) = learning.crossings(tables_of(rows, USERS))
+    assert (crossing["ahead_from"], crossing["significantly_from"]) == (10, 10)
+    lost = [one for one in rows if one.method not in ("soup@10", "soup@30")]
+    (crossing,) = learning.crossings(tables_of(lost, USERS))
+    assert (crossing["ahead_from"], crossing["significantly_from"]) == (None, None)
+
+
+def test_words_and_comparisons_stand_beside_either_alone() -> None:
+    rows = [one for one in _clear() if one.method != "prompt"]
+    assert learning.words_and_comparisons(tables_of(rows, USERS)) == []
+    soup = [one for one in rows if one.method == "soup"]
+    rows += [Row(**{**vars(one), "method": "auto:instruction@10"}) for one in soup]
+    rows += [
+        Row(**{**vars(one), "method": name})
+        for name in ("auto:instruction", "mod")
+        for one in rows
+        if one.method == "base"
+    ]
+    tables = tables_of(rows, USERS)
+    words, both = learning.words_and_comparisons(tables)
+    assert (words["method"], both["method"]) == ("auto:instruction", "auto:instruction@10")
+    assert words["over"] == {"prompt:instruction": None, "auto:instruction": None, "auto@10": None}
+    assert both["over"]["auto:instruction"]["verdict"] == "better"
+    assert both["gain"]["estimate"] == both["over"]["auto:instruction"]["estimate"]
+    by_knowledge = {one["knows"]: one["method"] for one in findings.frontier(tables)}
+    assert by_knowledge["words and comparisons"] == "auto:instruction@10"
+    assert by_knowledge["words"] != "auto:instruction@10"
+
+
+def test_seeds_of_one_prompt_are_no_further_prompts_of_the_diversity() -> None:
+    rows = [
+        Row(**{**vars(one), "seed": seed, "text": f"{one.text} {seed}"})
+        for one in _clear(n_prompts=1)
+        for seed in (0, 1)
+    ]
+    by_name = {one["method"]: one for one in findings.diversity(tables_of(rows, USERS))}
+    assert by_name["soup"]["n_prompts"] == 1
+    assert by_name["soup"]["verdict"] == ""  # one prompt says nothing of others
 
 
 def test_the_share_of_the_adapters_gain_is_a_ratio_of_sums() -> None:
