@@ -8,6 +8,7 @@ from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json, read_json, write_json
 from palate.core.progress import note
 from palate.core.settings import load_settings
+from research.board.comparisons import require_unseen
 from research.board.estimate import estimate
 from research.board.made_for import require_made_for
 from research.board.methods import entrants, require_names
@@ -87,7 +88,9 @@ def carry_out(
         return None
     store_settings(settings, out)
     for number in range(len(settings.libraries)):
-        require_made_for(board.parts(number), users=Path(settings.users or USERS))
+        parts = board.parts(number)
+        require_made_for(parts, users=Path(settings.users or USERS))
+        require_unseen([one.text for one in parts.prompts[0]], parts.library)
     run_board(board, some, n_workers=asked.n_workers)
     rates: dict[str, Any] = {}
     if asked.judge_url is not None:

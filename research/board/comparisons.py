@@ -78,6 +78,23 @@ def shown_answers(library: Library, settings: BoardSettings, *, path: Path) -> l
     ]
 
 
+def require_unseen(prompts: Sequence[str], library: Library) -> None:
+    """Return where no expert was trained on any of these prompts, as far as rollouts tell.
+
+    Raises:
+        InvalidInputError: a prompt is among those of the library's rollouts.
+    """
+    if not library.files.rollouts_path.is_file():
+        return
+    seen = {text.strip() for text in _training_prompts(library)}
+    known = next((text for text in prompts if text.strip() in seen), None)
+    if known is not None:
+        raise InvalidInputError(
+            f"The prompt {known[:60]!r} is among those that the experts of "
+            f"{library.files.folder.name!r} were trained on; leave it out of the board's prompts."
+        )
+
+
 def _training_prompts(library: Library) -> list[str]:
     path = library.files.rollouts_path
     if not path.is_file():

@@ -326,6 +326,14 @@ def _belief_bytes(belief: Belief) -> int:
     return NUMBER_BYTES * (size + size * (size + 1) // 2)
 
 
+def _reads_words(library: Library) -> bool:
+    """Whether some objective has an opposite, and the sentence embedder is installed."""
+    try:
+        return _has_experts(library) and bool(library.describe("Be brief."))
+    except InvalidInputError:
+        return False
+
+
 def _described() -> list[Entrant]:
     """What `auto` serves a user of the store who said it in words before the comparisons."""
     rows: list[Entrant] = []
@@ -349,7 +357,7 @@ def _described() -> list[Entrant]:
                 is_trained=True,
                 n_comparisons=n,
                 wording=wording,
-                needs=_has_experts,
+                needs=_reads_words,
             )
         )
     return rows

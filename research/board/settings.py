@@ -17,7 +17,7 @@ SMALL_METHODS = (
     *("base+best-of-4", "prompt+best-of-4", "lora@10", "personalised-soup", "rewarded-soup", "mod"),
     *("portfolio-1", "portfolio-4", "portfolio-8", "soup", "prompted-soup", "output-soup"),
     *("mixture", "soup@3", "soup@10", "soup@30", "auto", "auto:instruction", "auto+4-passes"),
-    "auto@10",
+    *("auto@10", "auto:instruction@3", "auto:instruction@10"),
 )
 
 

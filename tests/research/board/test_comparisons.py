@@ -1,10 +1,15 @@
 """What users compare: verdicts follow the truth, and more comparisons hold the first again."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from palate import Library
 from palate.core.errors import InvalidInputError
-from research.board.comparisons import Shown, compare_all
+from palate.core.files import read_jsonl
+from research.board.comparisons import Shown, compare_all, require_unseen
+from research.board.prompts import PROMPTS
 from research.board.rivals import SHOWN_CHARACTERS, examples_text
 from research.board.users import BoardUser
 
@@ -45,3 +50,16 @@ def test_comparisons_in_a_prompt_are_cut_and_say_which_is_which() -> None:
     long = Shown("p", "x " * 400, (1,), (-1.0,))
     cut = examples_text([type(one)(long, one.rejected)])
     assert len(cut) < 3 * SHOWN_CHARACTERS + 300
+
+
+def test_no_prompt_that_taught_the_experts_is_judged(
+    project_root: Path, board_library: Path
+) -> None:
+    library = Library.load(board_library)
+    seen = read_jsonl(library.files.rollouts_path, what="rollouts")[0]["prompt"]
+    require_unseen(["never asked"], library)
+    with pytest.raises(InvalidInputError, match="leave it out of the board's prompts"):
+        require_unseen(["never asked", f" {seen} "], library)
+    shipped = project_root / "libraries/smollm2-135m/rollouts.jsonl"
+    taught = {row["prompt"].strip() for row in read_jsonl(shipped, what="rollouts")}
+    assert not taught & {row["prompt"].strip() for row in read_jsonl(PROMPTS, what="prompts")}
