@@ -63,14 +63,20 @@ def _turn_lines(tables: Tables) -> dict[str, list[dict[str, Any] | None]]:
 
 
 def crossings(tables: Tables) -> list[dict[str, Any]]:
-    """For each wording, from how many comparisons on the learned soup is ahead of the prompt."""
+    """For each wording, from how many comparisons on the learned soup is ahead of the prompt.
+
+    The p-values of all wordings are adjusted together, since they stand in one table.
+    """
     learned = [name for name in entrants() if name.startswith("soup@") and name in tables]
     rows: list[dict[str, Any]] = []
-    for wording in (one for one in WORDINGS if f"prompt:{one}" in tables):
-        compared = tables.compare([(name, f"prompt:{wording}") for name in learned], alone)
+    wordings = [one for one in WORDINGS if f"prompt:{one}" in tables]
+    pairs = [(name, f"prompt:{wording}") for wording in wordings for name in learned]
+    compared = tables.compare(pairs, alone)
+    for wording in wordings:
         points = [
             {"n_comparisons": entrants()[first].n_comparisons, **one.to_json()}
-            for (first, _), one in compared.items()
+            for (first, second), one in compared.items()
+            if second == f"prompt:{wording}"
         ]
         rows.append(
             {

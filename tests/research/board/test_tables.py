@@ -1,5 +1,6 @@
 """Utilities and comparisons, by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,32 @@ def test_a_lead_that_more_comparisons_lose_again_is_no_crossing() -> None:
     lost = [one for one in rows if one.method not in ("soup@10", "soup@30")]
     (crossing,) = learning.crossings(tables_of(lost, USERS))
     assert (crossing["ahead_from"], crossing["significantly_from"]) == (None, None)
+
+
+def test_crossings_of_all_wordings_are_adjusted_together() -> None:
+    rows = [
+        Row(
+            **{
+                **vars(one),
+                "method": name,
+                "meaning": {k: v + ahead for k, v in one.meaning.items()},
+            }
+        )
+        for one in _clear()
+        if one.method == "prompt"
+        for name, ahead in (("prompt:vague", 0.0), ("prompt:profile", 0.0), ("soup@3", 0.04))
+    ]
+    rows += [one for one in _clear() if one.method == "base"]
+    noisy = [
+        replace(one, meaning={k: v + 0.1 * (n % 5) for k, v in one.meaning.items()})
+        if one.method == "soup@3"
+        else one
+        for n, one in enumerate(rows)
+    ]
+    crossings = learning.crossings(tables_of(noisy, USERS))
+    (first,), (second,) = (one["points"] for one in crossings)
+    assert first["p_value"] == second["p_value"] > 0
+    assert first["p_adjusted"] == pytest.approx(min(1.0, 2 * first["p_value"]))
 
 
 def test_words_and_comparisons_stand_beside_either_alone() -> None:
