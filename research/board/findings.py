@@ -167,11 +167,13 @@ def frontier(tables: Tables) -> list[dict[str, Any]]:
     """The best method within each number of passes that some method takes, by what it knows."""
     passes = {name: passes_of(tables, name) for name in entrants() if name in tables}
     limits: list[float] = []
+    least = 0.0  # of the numbers that are one
     for value in sorted(passes.values()):
-        if limits and value - limits[-1] <= SAME_PASSES:
+        if limits and value - least <= SAME_PASSES:
             limits[-1] = value
         else:
             limits.append(value)
+            least = value
     rows: list[dict[str, Any]] = []
     for limit in limits:
         for knows in KNOWLEDGE:

@@ -91,6 +91,20 @@ def test_the_frontier_and_the_winners_name_what_is_ahead() -> None:
     assert [one["where"] for one in others] == ["sparse preferences", "uneven preferences"]
 
 
+def test_small_steps_of_passes_do_not_add_up_to_one_cost() -> None:
+    costs = (("base", 1.0), ("mod", 1.04), ("rewarded-soup", 1.08), ("soup", 1.12))
+    rows = [
+        replace(one, method=name, n_passes=n_passes)
+        for one in _clear()
+        for name, n_passes in costs
+        if one.method == ("soup" if name == "soup" else "base")
+    ]
+    cheap, *_ = (
+        one for one in findings.frontier(tables_of(rows, USERS)) if one["knows"] == "sliders"
+    )
+    assert (cheap["method"], cheap["passes"]) == ("base", 1.0)  # the soup costs more
+
+
 def test_methods_of_fewer_users_are_compared_on_those() -> None:
     """The soup gains 2 with one user and 0 with the other; an adapter of the first gains 1."""
     rows = [
