@@ -60,7 +60,7 @@ def test_databases_are_migrated(kept: str) -> None:
     with pytest.raises(FormatError, match="palate users migrate"):
         CliRunner().invoke(app, ["users", "list", "--database", kept], catch_exceptions=False)
     found = json.loads(run("users", "migrate", "--database", kept, "--json"))
-    assert (found["before"], found["after"]) == ("0001", "0006")
+    assert (found["before"], found["after"]) == ("0001", "0007")
     assert "bob" in run("users", "list", "--database", kept)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.core.protocols import SamplingParams
-from palate.engine.sample import sample_tokens, uniforms
+from palate.engine.sample import sample_tokens, sampled_log_probs, uniforms
 
 PROBS = torch.tensor([[0.1, 0.4, 0.2, 0.3]])
 
@@ -68,3 +68,19 @@ def test_a_token_of_no_probability_is_never_drawn(shares: list[float], u: float)
 def test_the_numbers_depend_on_the_seed_alone() -> None:
     assert np.array_equal(uniforms(seed=3, n_tokens=5), uniforms(seed=3, n_tokens=9)[:5])
     assert not np.array_equal(uniforms(seed=3, n_tokens=5), uniforms(seed=4, n_tokens=5))
+
+
+def test_a_token_is_as_probable_as_the_temperature_makes_it() -> None:
+    log_probs = torch.log(torch.tensor([[0.2, 0.8]] * 4))
+    sampling = [
+        SamplingParams(temperature=0.5),  # squares: 0.04 / 0.68
+        SamplingParams(temperature=1.0),
+        SamplingParams(temperature=0.0),
+        SamplingParams(temperature=1.0, top_k=1),
+    ]
+    first, second, *unknown = sampled_log_probs(
+        log_probs, torch.tensor([0, 0, 1, 1]), sampling=sampling
+    )
+    assert np.isclose(first, np.log(0.04 / 0.68), atol=1e-6)
+    assert np.isclose(second, np.log(0.2), atol=1e-6)
+    assert np.isnan(unknown).all()

@@ -30,7 +30,7 @@ MakeItems = Callable[..., list[Feedback]]
 def test_an_empty_database_gets_the_newest_schema(empty_database: Database, url: str) -> None:
     assert schema_revision(empty_database) is None
     opened = open_database(url)
-    assert schema_revision(opened) == known_revisions()[0] == "0006"
+    assert schema_revision(opened) == known_revisions()[0] == "0007"
     opened.close()
 
 
@@ -60,9 +60,9 @@ def test_data_are_kept_down_and_up_again(
     )
     key = issue_key(database, label="web")
     assert migrate(database, revision="0001") == "0001"
-    with pytest.raises(FormatError, match="older than schema 0006"):
+    with pytest.raises(FormatError, match="older than schema 0007"):
         open_database(url)
-    assert migrate(database) == "0006"
+    assert migrate(database) == "0007"
     assert store.history("ann") == items
     after = store.belief("ann")
     assert before is not None
@@ -115,9 +115,9 @@ def test_rows_of_an_old_database_are_there_after_migrating_and_after_going_back(
                 text("UPDATE people SET preference = '{\"kind\": 1.0}', instruction = 'Be brief.'")
             )
     before = old_rows(empty_database)
-    with pytest.raises(FormatError, match=f"schema {revision}, older than schema 0006"):
+    with pytest.raises(FormatError, match=f"schema {revision}, older than schema 0007"):
         open_database(url)
-    assert migrate(empty_database) == "0006"
+    assert migrate(empty_database) == "0007"
     (user,) = list_users(empty_database, tenant="default")
     assert (user.number, user.name, user.created_at, user.n_feedback) == (7, "ann", 2.0, 1)
     is_stated = revision == "0004"
@@ -161,13 +161,13 @@ def test_down_to_nothing_and_up_again(database: Database) -> None:
     assert migrate(database, revision="base") is None
     with database.reading() as connection:
         assert set(inspect(connection).get_table_names()) <= {"alembic_version"}
-    assert migrate(database) == "0006"
+    assert migrate(database) == "0007"
 
 
 def test_a_newer_schema_is_refused_with_a_sentence(database: Database, url: str) -> None:
     with database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0099'"))
-    with pytest.raises(FormatError, match="schema 0099, but this palate knows schemas up to 0006"):
+    with pytest.raises(FormatError, match="schema 0099, but this palate knows schemas up to 0007"):
         open_database(url)
     with pytest.raises(FormatError, match="0099"):
         migrate(database)
@@ -181,7 +181,9 @@ def test_a_database_of_something_else_is_refused(empty_database: Database, url: 
 
 
 def test_an_unknown_schema_cannot_be_migrated_to(database: Database) -> None:
-    with pytest.raises(InvalidInputError, match="known are 0001, 0002, 0003, 0004, 0005, 0006"):
+    with pytest.raises(
+        InvalidInputError, match="known are 0001, 0002, 0003, 0004, 0005, 0006, 0007"
+    ):
         migrate(database, revision="7")
 
 
@@ -240,7 +242,7 @@ def test_a_second_opener_of_a_new_file_waits_for_the_first(tmp_path: Path) -> No
     path = str(tmp_path / "users.db")
     first, second = connect(path), connect(path)
     migrate(first)
-    assert schema_revision(second) == "0006"
+    assert schema_revision(second) == "0007"
     store = SqlProfileStore(second, Learner(Belief(np.zeros(1), np.eye(1))))
     assert store.users() == []
     first.close()

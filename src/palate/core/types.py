@@ -13,7 +13,9 @@ from jaxtyping import Float
 from palate.core.errors import InvalidInputError
 from palate.core.simplex import require_simplex, vector_from_mapping
 
-FeedbackKind = Literal["comparison", "rating", "thumbs", "copy", "regenerate", "withdrawal"]
+FeedbackKind = Literal[
+    "comparison", "rating", "thumbs", "copy", "regenerate", "comment", "withdrawal"
+]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Feedback:
         float, ...
     ]  # `[features]`; of a comparison the first answer's less the second's
     label: float  # 1 first preferred, 0 second, 0.5 a tie; 1 up or a copy, 0 down; or a rating
-    group: str = ""  # of a rating: its prompt, to be centred within; of a withdrawal: the key
+    group: str = ""  # a rating's prompt, to be centred in; a comment's words; a withdrawn key
     key: str = ""  # the same key twice is the same feedback
 
     def __post_init__(self) -> None:

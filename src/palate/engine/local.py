@@ -10,6 +10,7 @@ change log-probabilities only by rounding (about 1e-6 in float32). A request tha
 (its distribution is not finite, or a pass with it ends with an error) fails alone.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from palate.engine.pool import RowMap, pool_log_probs
 from palate.engine.prefill import ModelRunner, PrefillSettings
 from palate.engine.protocol import Engine, StepOutput, finished
 from palate.engine.request import RunningRequest
-from palate.engine.sample import sample_tokens
+from palate.engine.sample import sample_tokens, sampled_log_probs
 from palate.models.load import Base
 
 DEFAULT_PREFILL = PrefillSettings()
@@ -309,10 +310,16 @@ class LocalSession:
         if any(running.n_top for running in batch.requests):
             batch.record_top(log_probs)
         stop_ids = self._engine.base.stop_ids
+        sampled = sampled_log_probs(
+            log_probs, tokens, sampling=[running.request.sampling for running in batch.requests]
+        )
         output: StepOutput = []
-        for running, token, log_prob in zip(
-            batch.requests, tokens.tolist(), token_log_probs, strict=True
+        for running, token, log_prob, own in zip(
+            batch.requests, tokens.tolist(), token_log_probs, sampled, strict=True
         ):
+            is_plain = not (running.is_constrained or running.plan.pool.is_implicit)
+            before = running.sampled_log_prob if running.tokens else 0.0
+            running.sampled_log_prob = before + own if is_plain else math.nan
             try:
                 output.append((running, running.take(token, log_prob, stop_ids=stop_ids)))
             except Exception as error:  # noqa: BLE001  the request's, whatever it is

@@ -41,6 +41,8 @@ class RunningRequest:
     n_chunks: int = 0  # chunks of the prompt that were prefilled before the rest
     tokens: list[int] = field(default_factory=list)  # token ids so far
     log_probs: list[float] = field(default_factory=list)  # of each token, pooled, nats
+    # of all tokens as they were sampled, nats; NaN where not known
+    sampled_log_prob: float = math.nan
     shares: list[list[float]] = field(default_factory=list)  # per token, rows' pool coefficients
     row_log_probs: list[list[float]] = field(default_factory=list)  # per token, under each row
     # per token, the most probable tokens with their pooled log-probabilities

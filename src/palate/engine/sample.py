@@ -5,6 +5,7 @@ temperature, top-k, top-p. One uniform number per token decides by inversion, so
 depends on its own seed and not on the rest of the batch.
 """
 
+import math
 from collections.abc import Sequence, Set
 
 import numpy as np
@@ -67,6 +68,23 @@ def sample_tokens(
     sampled = torch.searchsorted(cumulative, target, right=True).squeeze(1)
     sampled = sampled.clamp(max=scores.shape[1] - 1)
     return torch.where(heat > 0, sampled, greedy)
+
+
+def sampled_log_probs(
+    log_probs: Float[Tensor, "requests vocab"],
+    tokens: Int[Tensor, " requests"],
+    *,
+    sampling: Sequence[SamplingParams],
+) -> list[float]:
+    """`[requests]`: log-probability of each token as it was sampled, nats; NaN where not known.
+
+    Known where only a temperature above zero acts on `log_probs`, `[requests, vocab]`, pooled.
+    """
+    heat = torch.tensor([s.temperature for s in sampling], device=log_probs.device)
+    scores = log_probs.double() / heat.clamp(min=1e-6).unsqueeze(1)
+    chosen = scores.gather(1, tokens.unsqueeze(1)).squeeze(1) - scores.logsumexp(dim=-1)
+    is_known = torch.tensor([s.temperature > 0 and is_untruncated(s) for s in sampling])
+    return torch.where(is_known.to(chosen.device), chosen, math.nan).tolist()
 
 
 def _penalise(scores: Tensor, seen: Set[int], penalty: float) -> None:

@@ -5,6 +5,7 @@ candidates; `palate.serve.tokens` yields their tokens and ranks the candidates.
 """
 
 import asyncio
+import math
 import secrets
 import time
 import uuid
@@ -210,6 +211,7 @@ async def finish(
     for running in answers:
         served.own_prefixes.count(answering.owner, (*running.prompt, *running.tokens))
     if answering.user is not None:
+        sums = tuple(running.sampled_log_prob for running in answers)
         response = Response(
             id=answering.id,
             user=answering.user,
@@ -220,6 +222,7 @@ async def finish(
             coefficients=dict(decision.coefficients),
             seed=answering.seed,
             tokens=tuple(tuple(running.tokens) for running in answers),
+            log_probs=sums if decision.n_candidates == 1 and math.isfinite(sum(sums)) else None,
         )
         owner = {"tenant": answering.tenant, "number": answering.number}
         await served.write(record_response, response=response, **owner)

@@ -1,12 +1,16 @@
 """`POST /v1/feedback`: a user's verdicts on answers, on disk before they are acknowledged."""
 
-from typing import Annotated
+import math
+from dataclasses import replace
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Header
 
 from palate.core.errors import InvalidInputError
-from palate.core.types import Feedback
-from palate.models.chat import encode_prompt
+from palate.core.files import hash_value
+from palate.core.types import Feedback, FeedbackKind
+from palate.models.chat import encode_answer, encode_prompt
+from palate.serve.answers import as_text
 from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
 from palate.serve.wire.users import FeedbackIn, FeedbackOut
@@ -50,13 +54,19 @@ async def give(
 
 async def _feedback_of(served: Served, tenant: str, body: FeedbackIn, *, key: str) -> Feedback:
     """The verdict with the features of what was shown."""
-    response = await _scored(served, tenant, body.response)
+    response, answer = await _scored(served, tenant, body.response), body.answer or 0
     if body.kind == "rating":
-        return response.feedback("rating", body.rating or 0.0, answer=body.answer or 0, key=key)
-    if body.kind == "thumbs":
+        return response.feedback("rating", body.rating or 0.0, answer=answer, key=key)
+    if body.kind in {"thumbs", "copy", "regenerate"}:
         typical = served.library.soups.basis.feature_means.tolist()
-        label, answer = float(body.thumbs == "up"), body.answer or 0
-        return response.feedback("thumbs", label, answer=answer, key=key, other=typical)
+        kind = cast(FeedbackKind, body.kind)
+        label = float(body.thumbs == "up" or body.kind == "copy")
+        return response.feedback(kind, label, answer=answer, key=key, other=typical)
+    if body.kind == "comment":
+        key = key or f"{response.id}/comment/{hash_value(body.text)[:16]}"
+        return Feedback(response.user, "comment", (), 0.0, group=body.text or "", key=key)
+    if body.kind == "edit":
+        return await _edited(served, response, body.text or "", answer=answer, key=key)
     label = LABELS[body.preferred]
     if body.against is None:
         return response.feedback("comparison", label, key=key)
@@ -69,6 +79,25 @@ async def _feedback_of(served: Served, tenant: str, body: FeedbackIn, *, key: st
         raise ApiError(400, message, code="invalid_value", param="against")
     key, other = key or f"{response.id}/{second.id}", second.features[0]
     return response.feedback("comparison", label, key=key, other=other)
+
+
+async def _edited(
+    served: Served, response: Response, text: str, *, answer: int, key: str
+) -> Feedback:
+    """The user's own text preferred to the answer that it corrects."""
+    own = response.feedback("thumbs", 1.0, answer=answer, key=key or f"{response.id}/edit/{answer}")
+    base, context = served.library.base, encode_prompt(served.library.base, response.prompt)
+    tokens = encode_answer(base, response.prompt, str(as_text(served, text)), is_ended=True)
+    is_long = len(context) + len(tokens) > (base.n_positions or math.inf)
+    if is_long or text in response.shown or not response.tokens:
+        message = (
+            f"The text corrects no answer, is one as it was shown, or its {len(tokens)} tokens are "
+            "more than the base can read; send how the answer should have been."
+        )
+        raise ApiError(400, message, code="invalid_value", param="text")
+    (features,) = await served.worker.call(lambda: served.library.features(context, [tokens]))
+    difference = tuple(a - b for a, b in zip(features, own.features, strict=True))
+    return replace(own, kind="comparison", features=difference)
 
 
 async def _scored(served: Served, tenant: str, identifier: str) -> Response:

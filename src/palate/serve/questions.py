@@ -6,6 +6,10 @@ write as they were trained to, so candidates are whole texts that lie apart in j
 that are learned. Soups sampled from the belief, which explore without experts, serve only where
 experts do not fill the places: on the small world they broke texts, and verdicts on broken texts
 misled the belief (docs/log.md).
+
+Where the request allows it and an answer in words tells more than the best pair, an objective and
+its opposite are put in words instead. A user is taken to name a pole with log-odds of `NAMED` for
+each prior deviation that the preference is from indifference: an assumption, not a measurement.
 """
 
 from collections.abc import Sequence
@@ -20,7 +24,7 @@ from starlette.requests import Request as HttpRequest
 from palate.core.decision import Decision, Known, Messages
 from palate.core.protocols import Request
 from palate.core.seeds import generator_for
-from palate.core.types import Belief
+from palate.core.types import Belief, Objective
 from palate.preferences.questions import information_gains, verdict_information
 from palate.serve.answers import Answering, as_text, new_id, require_tokens, seed_of, submit
 from palate.serve.errors import ApiError
@@ -31,6 +35,7 @@ from palate.serve.wire.chat import plain
 from palate.serve.wire.users import AnswerOut, QuestionIn, QuestionOut
 from palate.store.responses import Response, record_response
 
+NAMED = 2.0  # log-odds; one deviation away, 88 % name that pole
 router = APIRouter(tags=["users"])
 
 
@@ -64,30 +69,59 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
     await submit(served, answering, decisions, Request("", decisions[0].plan, sampling))
     async for _ in tokens(served, answering):
         pass
-    answers = answering.answers
-    texts = [running.text.text for running in answers]
-    ids = [tuple(running.tokens) for running in answers]
-    features = await served.worker.call(lambda: served.library.features(answers[0].prompt, ids))
+    running = answering.answers
+    texts = [one.text.text for one in running]
+    ids = [tuple(one.tokens) for one in running]
+    features = await served.worker.call(lambda: served.library.features(running[0].prompt, ids))
     *pair, gain = most_informative(belief, np.array(features), texts)
+    answers = [AnswerOut(text=texts[k], source=candidates[k][0]) for k in pair]
+    rows, tokens_of, kind = [features[k] for k in pair], tuple(ids[k] for k in pair), "answers"
+    history = await served.in_database(lambda: store.history(body.user)) if body.words else []
+    for poles, feature in _in_words(served) if body.words else ():
+        nats = verdict_information(belief, np.array(feature), gain=belief.gain)
+        if nats > gain and feature not in [item.features for item in history]:
+            gain, rows, tokens_of, kind = nats, [feature, [0.0] * len(feature)], (), "words"
+            answers = [AnswerOut(text=text, source=name) for name, text in poles]
     response = Response(
         id=answering.id,
         user=body.user,
         prompt=answering.prompt,
-        shown=tuple(texts[k] for k in pair),
-        features=tuple(store.to_stored(features[k]) for k in pair),
+        shown=tuple(answer["text"] for answer in answers),
+        features=tuple(map(store.to_stored, rows)),
         method="question",
         seed=seed,
-        tokens=tuple(ids[k] for k in pair),
+        tokens=tokens_of,
     )
     await served.write(record_response, response=response, tenant=tenant, number=number)
     return QuestionOut(
         response=answering.id,
         user=body.user,
-        answers=[AnswerOut(text=texts[k], source=candidates[k][0]) for k in pair],
+        kind=kind,
+        answers=answers,
+        now=texts[0],
         information_nats=gain,
-        n_candidates=len(answers),
+        n_candidates=len(texts),
         seed=seed,
     )
+
+
+def _in_words(served: Served) -> list[tuple[list[tuple[str, str]], tuple[float, ...]]]:
+    """Objectives with their opposites, name and sentence each, and what naming the first tells."""
+    learner, basis = served.believer.learner, served.library.soups.basis
+    objectives = {one.name: one for one in served.library.manifest.objectives}
+    axes = dict(zip(objectives, basis.anchors.T, strict=True))
+    questions: dict[frozenset[str], tuple[list[tuple[str, str]], tuple[float, ...]]] = {}
+    for one in objectives.values():
+        axis = axes[one.name] - axes.get(one.opposite, 0.0)
+        spread = learner.settings.gain * np.sqrt(axis @ learner.prior.covariance @ axis)
+        if one.opposite and spread > 0:  # once for two that are each other's opposite
+            poles = [objectives.get(name, Objective(name)) for name in (one.name, one.opposite)]
+            texts = [
+                (pole.name, pole.instruction or pole.description or pole.name) for pole in poles
+            ]
+            feature = tuple((NAMED / spread * axis).tolist())
+            questions.setdefault(frozenset({one.name, one.opposite}), (texts, feature))
+    return list(questions.values())
 
 
 def most_informative(

@@ -30,6 +30,8 @@ class Response:
     coefficients: Mapping[str, float] = field(default_factory=dict[str, float])  # by expert
     seed: int = 0
     tokens: tuple[tuple[int, ...], ...] = ()  # ids by answer, for features; may be empty
+    # by answer, log-probability of its tokens as they were sampled, nats; `None` where not known
+    log_probs: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse features that are not one for each answer."""

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, Table, func, insert, select
+from sqlalchemy import Connection, Row, Select, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from palate.core.decision import MAX_INSTRUCTION
 from palate.core.errors import InvalidInputError, UserErasedError
 from palate.core.types import Belief, Feedback, FeedbackKind
 from palate.store.tables import beliefs, feedback, tenants, users
@@ -50,17 +51,32 @@ def require_tenant(connection: Connection, *, tenant: str) -> None:
 
 
 def read_history(connection: Connection, user: int, name: str) -> list[Feedback]:
+    """All feedback that is learned from, oldest first: what counts and is no comment."""
+    rows = connection.execute(_counted(user).where(feedback.c.kind != "comment"))
+    return [feedback_of(row, name=name) for row in rows]
+
+
+def read_instruction(connection: Connection, user: int) -> str | None:
+    """The user's own words: the instruction and, a line each, the newest comments that fit."""
+    instruction = connection.execute(select(users.c.instruction).where(users.c.id == user)).scalar()
+    rows = connection.execute(_counted(user).where(feedback.c.kind == "comment"))
+    comments = [row.group for row in rows]
+    while comments and len("\n".join([instruction or "", *comments])) > MAX_INSTRUCTION:
+        del comments[0]
+    return "\n".join([*([instruction] if instruction else []), *comments]) or None
+
+
+def _counted(user: int) -> Select[Any]:
     """Feedback after the last fresh start that was not withdrawn, oldest first."""
     is_end = feedback.c.kind == "withdrawal"
     withdrawn = select(feedback.c.group).where(feedback.c.user == user, is_end)
-    rows = connection.execute(
+    return (
         select(feedback)
         .join(users, users.c.id == feedback.c.user)
         .where(feedback.c.user == user, feedback.c.position > users.c.forgotten, ~is_end)
         .where(func.coalesce(feedback.c.key, "").not_in(withdrawn))
         .order_by(feedback.c.position)
     )
-    return [feedback_of(row, name=name) for row in rows]
 
 
 def last_position(connection: Connection, user: int) -> int:

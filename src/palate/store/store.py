@@ -46,8 +46,7 @@ class SqlProfileStore:
     def _learner(self, connection: Connection, user: int) -> "Learner":
         if self.read_words is None:
             return self.learner
-        query = select(users.c.instruction).where(users.c.id == user)
-        text = connection.execute(query).scalar()
+        text = rows.read_instruction(connection, user)
         return (self.read_words(text) if text else None) or self.learner
 
     def _digest(self, learner: "Learner") -> str:
@@ -107,6 +106,9 @@ class SqlProfileStore:
             user = rows.lock_user(connection, tenant=self.tenant, name=name, number=number)
             if rows.is_known(connection, user, stored, places=self.places):
                 return False
+            if feedback.kind == "comment":
+                rows.write_feedback(connection, user, stored)
+                return True  # the belief is of other words now, and made anew when read
             learner = self._learner(connection, user)
             belief = self._current(connection, user, learner)
             if belief is None:
@@ -164,12 +166,10 @@ class SqlProfileStore:
         """
         belief = self.belief(user)
         with self.database.reading() as connection:
-            row = connection.execute(
-                select(users.c.preference, users.c.instruction).where(
-                    users.c.tenant == self.tenant, users.c.name == user
-                )
-            ).first()
-        preference, instruction = (None, None) if row is None else row
+            own = (users.c.tenant == self.tenant) & (users.c.name == user)
+            row = connection.execute(select(users.c.preference, users.c.id).where(own)).first()
+            preference, number = (None, 0) if row is None else row
+            instruction = rows.read_instruction(connection, number)
         n_items = 0 if belief is None else belief.n_observations
         if apply_after is not None and n_items >= apply_after:
             return Known(belief=belief, instruction=instruction), belief

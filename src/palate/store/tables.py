@@ -129,6 +129,7 @@ responses = sa.Table(
     sa.Column("coefficients", _Json, nullable=False),
     sa.Column("seed", sa.BigInteger, nullable=False),
     sa.Column("tokens", _Json, nullable=False),  # token ids of each answer
+    sa.Column("log_probs", _Json),  # of each answer as it was sampled, where known
     sa.Column("created_at", sa.Double, nullable=False, default=time.time),
 )
 api_keys = sa.Table(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import TypedDict
 
+from palate.core.decision import MAX_INSTRUCTION
 from palate.serve.wire.chat import Seed, SentMessage
 from palate.serve.wire.palate import (
     Instruction,
@@ -13,9 +14,14 @@ from palate.serve.wire.palate import (
     ResponseId,
     UserId,
     WireIn,
+    WithoutNul,
 )
 
+MAX_EDIT = 20_000  # characters
 Key = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["answer-17"])]
+
+
+VERDICTS = {"comparison": "preferred", "rating": "rating", "thumbs": "thumbs", "edit": "text"}
 
 
 class FeedbackIn(WireIn):
@@ -24,29 +30,36 @@ class FeedbackIn(WireIn):
     Attributes:
         response: Identifier of the answer or question.
         kind: A comparison is of the response's two answers, or of its first answer and the first
-            one of `against`; a rating and thumbs are of one answer.
+            one of `against`; all others are of one answer. An edit prefers the user's own text to
+            it; a copy or a regeneration is weak evidence; a comment adds to the user's own words.
         preferred: Comparison: 0 for the first, 1 for the second (or `against`), `tie`.
         against: Comparison: identifier of the other response, to the same prompt.
-        rating: Only differences between ratings of one prompt count.
-        answer: Index of the answer that a rating or thumbs are of.
+        rating: On the user's own scale; only differences between ratings of one prompt count.
+        text: Edit: the answer as the user would have it. Comment: what the user says.
+        answer: Index of the answer that other feedback than a comparison is of.
         key: The same key twice is the same feedback. The header `Idempotency-Key` does the same.
     """
 
     response: ResponseId
-    kind: Literal["comparison", "rating", "thumbs"]
+    kind: Literal["comparison", "rating", "thumbs", "edit", "copy", "regenerate", "comment"]
     preferred: Annotated[int, Field(ge=0, le=1)] | Literal["tie"] | None = None
     against: ResponseId | None = None
-    rating: Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)] | None = None
+    rating: Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)] | None = None
     thumbs: Literal["up", "down"] | None = None
+    text: Annotated[str, WithoutNul] | None = None
     answer: Annotated[int, Field(ge=0, le=63)] | None = None
     key: Key | None = None
 
     @model_validator(mode="after")
     def _require_one(self) -> "FeedbackIn":
-        own = {"comparison": "preferred", "rating": "rating", "thumbs": "thumbs"}
-        for kind, name in own.items():
-            if (getattr(self, name) is None) == (kind == self.kind):
-                raise ValueError(f"a {self.kind} needs {own[self.kind]!r} and no other verdict")
+        own = VERDICTS.get(self.kind, "text" if self.kind == "comment" else None)
+        for name in VERDICTS.values():
+            if (getattr(self, name) is None) == (name == own):
+                needed = f"{own!r} and no other" if own else "no"
+                raise ValueError(f"a {self.kind} needs {needed} verdict")
+        n_most = MAX_INSTRUCTION if self.kind == "comment" else MAX_EDIT
+        if self.text is not None and not 0 < len(self.text.strip()) <= n_most:
+            raise ValueError(f"the text of the {self.kind} is empty or over {n_most} characters")
         if self.kind == "comparison" and self.answer is not None:
             raise ValueError("a comparison is of two answers; leave 'answer' out")
         if self.kind != "comparison" and self.against is not None:
@@ -99,9 +112,13 @@ class FeedbackOut(TypedDict):
 
 
 class QuestionIn(WireIn):
-    """Which two answers to this prompt are most worth comparing for this user."""
+    """Which two answers to this prompt are most worth comparing for this user.
+
+    With `words`, it may be about two preferences in words, where naming one of them tells more.
+    """
 
     user: UserId
+    words: bool = False
     messages: Annotated[list[SentMessage], Field(min_length=1, max_length=1024)]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
@@ -120,7 +137,9 @@ class QuestionOut(TypedDict):
 
     response: str
     user: str
-    answers: list[AnswerOut]
+    kind: Literal["answers", "words"]
+    answers: list[AnswerOut]  # or two preferences in words
+    now: str  # what the user would get now
     information_nats: float  # expected information of the verdict; log 2 = 0.693 at most
     n_candidates: int  # answers that the two were selected from
     seed: int  # with which the same request gives the same question while the belief is the same
