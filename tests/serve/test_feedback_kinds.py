@@ -61,7 +61,7 @@ def test_an_edit_is_preferred_to_the_answer_that_it_corrects(web: TestClient) ->
 @pytest.mark.parametrize(
     ("verdict", "sentence"),
     [
-        ({"kind": "edit"}, "a edit needs 'text' and no other verdict"),
+        ({"kind": "edit"}, "an edit needs 'text' and no other verdict"),
         ({"kind": "edit", "text": " "}, "the text of the edit is empty or over 20000 characters"),
         ({"kind": "edit", "text": "x" * 100_000}, "over 20000 characters"),
         ({"kind": "edit", "text": "word " * 3_000}, "more than the base can read; send"),

@@ -56,7 +56,8 @@ class FeedbackIn(WireIn):
         for name in VERDICTS.values():
             if (getattr(self, name) is None) == (name == own):
                 needed = f"{own!r} and no other" if own else "no"
-                raise ValueError(f"a {self.kind} needs {needed} verdict")
+                article = "an" if self.kind == "edit" else "a"
+                raise ValueError(f"{article} {self.kind} needs {needed} verdict")
         n_most = MAX_INSTRUCTION if self.kind == "comment" else MAX_EDIT
         if self.text is not None and not 0 < len(self.text.strip()) <= n_most:
             raise ValueError(f"the text of the {self.kind} is empty or over {n_most} characters")
