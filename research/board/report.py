@@ -230,8 +230,8 @@ def figures(content: Mapping[str, Any]) -> dict[str, str]:
             label: ([one["x"] for one in line], [one["estimate"] for one in line])
             for label, line in lines.items()
         }
-        if not curves:
-            continue
+        if not any(len(points) > 1 for points, _ in curves.values()):
+            continue  # single points are in the tables
         figure = curve_panels(
             {"gain over the base, deviations": curves}, x_label=x_label, title=heading
         )
