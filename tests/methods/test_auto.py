@@ -96,6 +96,15 @@ def test_words_about_an_objective_are_a_belief_and_a_prompt(library: Library) ->
     assert library.format(decision.messages) == "Be brief.\n\na"
 
 
+def test_own_words_are_no_prompt_that_was_measured(library: Library) -> None:
+    measured = with_rows(library, row("prompt", 0.5), row("prompted-soup", 0.2))
+    assert measured.decide("a", KIND).method == "prompt"
+    words = measured.decide("a", Known(instruction="Be brief."))
+    assert words.method == "prompted-soup"
+    both = Known(instruction="Be brief.", preference={"short": 1.0})
+    assert measured.decide("a", both).method == "prompt"  # the preference's own row
+
+
 def test_given_coefficients_are_served_as_a_soup(library: Library) -> None:
     decision = library.decide("a", Known(coefficients={"kind": 0.3}))
     assert decision.method == "soup"

@@ -64,11 +64,11 @@ class AutoMethod:
         limit = known.max_passes or DEFAULT_PASSES
         draws = preference_draws(library, known)
         assert draws is not None  # noqa: S101  a preference or a belief is known
-        predictions = [
-            one
-            for one in table.predictions(draws, max_passes=limit)
-            if one.row.method in library.methods and can_serve(library, one.row.method)
-        ]
+        # a prompt was measured with the library's sentences, which a user's own words are not
+        unlike = {"prompt"} if known.instruction and known.preference is None else set[str]()
+        served = {name for name in library.methods if can_serve(library, name)} - unlike
+        ranked = table.predictions(draws, max_passes=limit)
+        predictions = [one for one in ranked if one.row.method in served]
         for place, best in enumerate(predictions):
             decision = _decision_of(library, messages, known, best.row)
             if decision is not None and decision.n_passes <= limit + CLEAR:
