@@ -45,6 +45,9 @@ class FakeSettings:
     class training:  # noqa: N801
         beta = 0.2
 
+    class calibration:  # noqa: N801
+        strength = None
+
 
 class FakeBuilder:
     """A library whose experts are there; what is asked to be trained is written down."""
