@@ -14,7 +14,6 @@ The gate: in float32 the engine's greedy answer is that of transformers, token b
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -53,19 +52,6 @@ class GenerateBenchSettings(Settings):
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Tokens a second of one contestant: the fastest repeat, and the middle one."""
-
-    maximum: float
-    median: float
-
-    @classmethod
-    def of(cls, rates: list[float]) -> "Speed":
-        """Of its repeats."""
-        return cls(max(rates), float(np.median(rates)))
-
-
 def bench_generate(settings: GenerateBenchSettings) -> dict[str, Any]:
     """Check the gate, then race; plain data.
 
@@ -102,7 +88,10 @@ def bench_generate(settings: GenerateBenchSettings) -> dict[str, Any]:
                 n_tokens = contestant(settings.seed + repeat)
                 if repeat:  # the first warms up
                     rates[name].append(n_tokens / (perf_counter() - start))
-        result["speeds"][n] = {name: vars(Speed.of(own)) for name, own in rates.items()}
+        result["speeds"][n] = {
+            name: {"maximum": max(own), "median": float(np.median(own))}
+            for name, own in rates.items()
+        }
     return result
 
 

@@ -1,8 +1,8 @@
 """Gains of every expert over its strength and over its KL, for one or several libraries.
 
-    python libraries/curves.py closed-form=out/a,out/b trained=out/c --out reports/NAME
+    python -m libraries.curves closed-form=out/a,out/b trained=out/c --out reports/NAME
 
-Reads the `experts.json` of `python libraries/evaluate.py LIBRARY --curve 0.5,1,2` (several folders
+Reads the `experts.json` of `python -m libraries.evaluate LIBRARY --curve 0.5,1,2` (several folders
 of one library are put together), and writes a table, its numbers and a plot.
 """
 
@@ -15,8 +15,9 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from evaluate import FORMS, JUDGES
+from libraries.evaluate import JUDGES
 from palate.core.files import read_json, write_json, write_text_atomic
+from research.board.forms import FORMS
 
 Points = dict[str, dict[float, dict[str, Any]]]  # by objective and strength: measures
 

@@ -1,6 +1,6 @@
 """Does each expert do what it was trained for, on prompts that nothing was trained on?
 
-    python libraries/evaluate.py LIBRARY --prompts koala.jsonl questions.jsonl --out reports/NAME
+    python -m libraries.evaluate LIBRARY --prompts koala.jsonl questions.jsonl --out reports/NAME
 
 Every expert alone, a system prompt, and soups of three objectives answer held-out prompts beside
 the base. Two judges of other families than the teachers score each objective:
@@ -19,10 +19,8 @@ sentences, words.
 
 import argparse
 import itertools
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,67 +39,14 @@ from palate.library.generate import score_all
 from palate.library.rewards import held_back_rewards
 from palate.metrics.intervals import bootstrap_interval
 from palate.rewards.embedding import load_embedder
-from palate.rewards.rules import reading_ease
-from palate.rewards.sentences import unbroken_share, whole_sentences, whole_share
+from palate.rewards.sentences import unbroken_share
 from palate.rewards.settings import EMBEDDER
-from palate.rewards.texts import words_of
+from research.board.forms import FORMS
 
 LONGEST = 400  # characters of a prompt
 JUDGES = ("form", "meaning")
 GUARDS = ("relevance", "log perplexity", "KL", "whole", "words")
 PLAIN = {"KL": 1, "words": 0}  # digits of guards that are printed as they are
-_SHORT, _LONG = 60, 420  # characters: brevity's ramp
-_THIN, _DENSE = 60, 300  # compressed bytes: density's ramp
-_HARD, _EASY = 30.0, 90.0  # Flesch's reading ease
-COURTEOUS = frozenset(
-    words_of(
-        "please thank thanks glad happy welcome wonderful great appreciate sorry kind lovely hope "
-        "delighted pleasure friend enjoy"
-    )
-)
-RUDE = frozenset(
-    words_of(
-        "stupid idiot dumb ridiculous nonsense useless pathetic obviously hate lazy waste garbage "
-        "annoying terrible silly boring whatever worthless"
-    )
-)
-_MOST = 3  # different words of a list that are worth 1
-
-
-def brevity(answer: str) -> float:
-    """Few characters, [0, 1], times the share in whole sentences."""
-    share = min(1.0, max(0.0, (_LONG - len(answer)) / (_LONG - _SHORT)))
-    return share * whole_share(answer)
-
-
-def density(answer: str) -> float:
-    """Bytes of the whole sentences after compression, [0, 1]: what is said twice counts once."""
-    size = len(zlib.compress(" ".join(whole_sentences(answer)).encode(), 9)) if answer else 0
-    return min(1.0, max(0.0, (size - _THIN) / (_DENSE - _THIN)))
-
-
-def ease(answer: str, *, is_wanted: bool) -> float:
-    """Flesch's reading ease of the whole sentences, [0, 1], times their share."""
-    text = " ".join(whole_sentences(answer))
-    if not text:
-        return 0.0
-    share = min(1.0, max(0.0, (reading_ease(text) - _HARD) / (_EASY - _HARD)))
-    return (share if is_wanted else 1.0 - share) * unbroken_share(answer)
-
-
-def said(answer: str, words: frozenset[str]) -> float:
-    """How many different words of a list the answer has, [0, 1], times the whole share."""
-    return min(1.0, len(words.intersection(words_of(answer))) / _MOST) * unbroken_share(answer)
-
-
-FORMS: dict[str, Callable[[str], float]] = {
-    "elementary": partial(ease, is_wanted=True),
-    "expert": partial(ease, is_wanted=False),
-    "concise": brevity,
-    "informative": density,
-    "friendly": partial(said, words=COURTEOUS),
-    "unfriendly": partial(said, words=RUDE),
-}
 
 
 @dataclass(frozen=True, eq=False)

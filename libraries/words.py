@@ -1,6 +1,6 @@
 """Is a user served better by words read as a belief than by the same words as a prompt?
 
-    python libraries/words.py LIBRARY --prompts questions.jsonl --out reports/NAME
+    python -m libraries.words LIBRARY --prompts questions.jsonl --out reports/NAME
 
 Every sentence of `research/preferences/sentences.jsonl` that asks for something is a user; the
 utility of an answer is the mean, over the axes that the sentence asks for, of the judges' scores in
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from evaluate import Answers, held_out, judged
+from libraries.evaluate import Answers, held_out, judged
 from palate import Library, SamplingParams
 from palate.core.files import read_jsonl, write_json, write_text_atomic
 from palate.core.progress import progress_of

@@ -1,7 +1,7 @@
 """Measures of form: what an objective is, without training. All count whole sentences only.
 
 They are other measures of the same thing than the rules that teach *concise* and *informative*, and
-another family than the learned rewards of the others. `libraries/evaluate.py` uses the same.
+another family than the learned rewards of the others. `libraries.evaluate` has them from here.
 """
 
 import zlib

@@ -29,9 +29,8 @@ class RunningRequest:
     prompt: tuple[int, ...]  # token ids of the prompt
     contexts: list[tuple[int, ...]]  # token ids that each row is conditioned on
     text: TextStream  # so far
-    uniforms: Float[np.ndarray, " tokens"] = field(
-        default_factory=lambda: EMPTY
-    )  # decide its tokens
+    # they decide its tokens
+    uniforms: Float[np.ndarray, " tokens"] = field(default_factory=lambda: EMPTY)
     constraint: Constraint | None = None  # after the tokens so far
     max_answer_tokens: float = math.inf  # most tokens of the answer that the base can read
     is_traced: bool = False  # whether `shares` and `row_log_probs` are recorded

@@ -68,24 +68,21 @@ def _is_possible(layer: nn.Linear) -> bool:
 
 def _pack(layer: nn.Linear) -> bool:
     """Whether the matrix is of 4-bit groups; the layer is then an `Int4Linear`."""
-    if _grouped(layer.weight[:_OUTPUTS]) is None:  # most others are known by their first rows
-        return False
-    groups = _grouped(layer.weight)
+    is_other = _grouped(layer.weight[:_OUTPUTS]) is None  # most are known by their first rows
+    groups = None if is_other else _grouped(layer.weight)
     if groups is None:
         return False
-    levels, scale, lowest = groups
-    zero = lowest + _LEVELS // 2 * scale
+    levels, scales = groups
     own: Any = layer
     own.__class__ = Int4Linear
-    own.packed = _PACK(levels, _INNER_TILES)
-    own.scales = torch.stack([scale, zero], dim=-1).transpose(0, 1).contiguous().bfloat16()
+    own.packed, own.scales = _PACK(levels, _INNER_TILES), scales
     own.version = layer.weight._version
     return True
 
 
 @torch.no_grad()
-def _grouped(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Levels `[d_out, d_in]`, scales and lowest values `[d_out, groups]`, if that is the matrix."""
+def _grouped(matrix: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Levels `[d_out, d_in]`, scales and zeros `[groups, d_out, 2]`, if that is the matrix."""
     groups = matrix.float().unflatten(1, (-1, GROUP))
     lowest, highest = groups.aminmax(dim=2, keepdim=True)
     scale = (highest - lowest) / (_LEVELS - 1)
@@ -93,4 +90,5 @@ def _grouped(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     error = (torch.addcmul(lowest, levels, scale) - groups).abs_().amax(dim=2, keepdim=True)
     if bool((error > _PRECISION * torch.maximum(highest, -lowest)).any()):
         return None
-    return levels.flatten(1).int(), scale.squeeze(2), lowest.squeeze(2)
+    pairs = torch.cat([scale, lowest + _LEVELS // 2 * scale], dim=2)
+    return levels.flatten(1).int(), pairs.transpose(0, 1).contiguous().bfloat16()

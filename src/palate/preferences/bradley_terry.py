@@ -44,9 +44,8 @@ class Fit:
 
     mean: Float[np.ndarray, "*users features"]  # the mode
     covariance: Float[np.ndarray, "*users features features"]  # inverse curvature there (Laplace)
-    objective: Float[
-        np.ndarray, "*users"
-    ]  # negative log posterior, up to the prior's constant, nats
+    # negative log posterior, up to the prior's constant, nats
+    objective: Float[np.ndarray, "*users"]
     log_evidence: Float[np.ndarray, "*users"]  # of the labels, by Laplace's approximation, nats
     n_observations: Int[np.ndarray, "*users"]  # labels with a discount above zero
     is_converged: Bool[np.ndarray, "*users"]  # false: the best after 200 rounds

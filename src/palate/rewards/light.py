@@ -58,9 +58,8 @@ class Terms:
     analyzer: Analyzer  # `word` n-grams, or `char_wb`: character n-grams within words
     ngrams: tuple[int, int]  # lengths of the shortest and the longest n-gram
     terms: tuple[str, ...]  # in alphabetical order
-    idf: Float[
-        np.ndarray, " terms"
-    ]  # `[terms]`, `1 + log((1 + texts) / (1 + texts with the term))`
+    # `[terms]`, `1 + log((1 + texts) / (1 + texts with the term))`
+    idf: Float[np.ndarray, " terms"]
 
     def features(self, answers: Sequence[str]) -> SparseRows:
         """`[answers, terms]`: `(1 + log count) idf`, each row of Euclidean length one (or zero)."""

@@ -28,9 +28,8 @@ class SoupBasis:
     base: str  # hash of the base model's files
     experts: tuple[str, ...]  # names in bank order, all different
     objectives: tuple[str, ...]
-    anchors: Float[
-        np.ndarray, "experts objectives"
-    ]  # what each was trained for; rows may be signed
+    # what each was trained for; rows may be signed
+    anchors: Float[np.ndarray, "experts objectives"]
     beta: float  # the KL price all experts were trained with
     feature_means: ByExpert  # mean `beta * tilt_k` of calibration answers
     # standard deviation of the same, above zero: divides features before a fit with gain 1

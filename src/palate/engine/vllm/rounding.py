@@ -41,9 +41,8 @@ class Rounding:
     """How coefficients are rounded, and what is known of its price."""
 
     step: float  # coefficients become multiples of it; 0 leaves them as they are
-    gram: Float[
-        np.ndarray, "experts experts"
-    ]  # inner products of experts' changes of all parameters
+    # inner products of experts' changes of all parameters
+    gram: Float[np.ndarray, "experts experts"]
     rates: tuple[float, ...] = ()  # largest variation per unit of a coefficient; empty: unknown
 
     def __post_init__(self) -> None:
