@@ -43,6 +43,13 @@ def test_all_anchors_get_the_same_pairs_and_the_limit_holds():
     assert np.allclose(one.reward_gaps, -other.reward_gaps)
 
 
+def test_the_widest_pairs_are_those_whose_rewards_lie_farthest_apart():
+    rows = [rollout("p", token, reward) for token, reward in enumerate((0.5, 0.9, 0.1, 0.6))]
+    pairs = pairs_of_rollouts(rows, LETTERS, n_per_prompt=2, seed=0, is_widest=True)
+    assert list(zip(pairs.first, pairs.second, strict=True)) == [(1, 2), (2, 3)]
+    assert pairs.reward_gaps.tolist() == pytest.approx([0.8, -0.5])
+
+
 def test_rollouts_without_two_different_answers_are_refused():
     with pytest.raises(InvalidInputError, match="no two different answers"):
         pairs_of_rollouts(

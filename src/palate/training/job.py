@@ -57,6 +57,7 @@ class TrainSettings(Settings):
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)  # share of the steps that warm up
     max_grad_norm: float = Field(default=1.0, gt=0)  # gradients are clipped to this length
     pairs_per_prompt: int = Field(default=8, ge=1)  # pairs drawn from each prompt's rollouts
+    pair_choice: Literal["sampled", "widest"] = "sampled"  # or those of the largest reward gaps
     label_gain: float = Field(default=10.0, gt=0)  # for `dpo`: log-odds of a label per reward unit
     max_length: int = Field(default=512, ge=2)  # for `dpo_human`: tokens of prompt and answer
     num_generations: int = Field(default=8, ge=2)  # for `grpo`: answers per prompt and step

@@ -102,11 +102,17 @@ def padded(
 
 
 def pairs_of_rollouts(
-    rollouts: Sequence[Rollout], anchor: Anchor, *, n_per_prompt: int, seed: int
+    rollouts: Sequence[Rollout],
+    anchor: Anchor,
+    *,
+    n_per_prompt: int,
+    seed: int,
+    is_widest: bool = False,
 ) -> Pairs:
-    """Pairs of different answers to one prompt, the same for every anchor but for their order.
+    """Pairs of different answers to one prompt; the anchor gives the reward.
 
-    At most so many of each prompt, sampled without replacement; the anchor gives the reward.
+    At most so many of each prompt: sampled without replacement, the same for every anchor but for
+    their order, or those whose rewards lie farthest apart.
 
     Raises:
         InvalidInputError: no prompt has two different answers, or a reward is not in [0, 1].
@@ -122,8 +128,12 @@ def pairs_of_rollouts(
             for pair in combinations(indices, 2)
             if rollouts[pair[0]].tokens != rollouts[pair[1]].tokens
         ]
-        order = generator_for(seed, "pairs", prompt).permutation(len(every))[:n_per_prompt]
-        places += [every[index] for index in sorted(order)]
+        if is_widest:
+            every.sort(key=lambda pair: -abs(rewards[pair[0]] - rewards[pair[1]]))  # stable
+            places += every[:n_per_prompt]
+        else:
+            order = generator_for(seed, "pairs", prompt).permutation(len(every))[:n_per_prompt]
+            places += [every[index] for index in sorted(order)]
     if not places:
         raise InvalidInputError(
             f"The {len(rollouts)} rollouts hold no two different answers to one prompt; sample "

@@ -9,8 +9,8 @@ Methods:
 
 `beta` is the price of a nat of KL in reward units, one number for a whole library, so that `dpo`,
 `rebel`, `grpo` and `spectral` aim at the same policy `pi_0 exp(reward / beta)` and soups of experts
-mean something. Every expert starts from the same A (and B = 0) and sees the same pairs in the same
-order.
+mean something. Every expert starts from the same A (and B = 0) and, with sampled
+pairs, sees the same pairs in the same order.
 
 Source:
     Spectral Souping, arXiv 2605.20408, section 4.1; REBEL in MoPE, arXiv 2407.04181, section 5.2.
@@ -255,7 +255,11 @@ def _train_pairs(
     else:
         sequences, reference = data.sequences, data.reference
         pairs = pairs_of_rollouts(
-            data.rollouts, job.anchor, n_per_prompt=settings.pairs_per_prompt, seed=job.seed
+            data.rollouts,
+            job.anchor,
+            n_per_prompt=settings.pairs_per_prompt,
+            seed=job.seed,
+            is_widest=settings.pair_choice == "widest",
         )
     if settings.method == "dpo":
         pairs = label_pairs(
