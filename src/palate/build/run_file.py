@@ -233,10 +233,7 @@ def read_prompts(source: Path | Prompts) -> tuple[str, ...]:
     """
     if isinstance(source, tuple):
         return tuple(dict.fromkeys(source))
-    path = Path(source)
-    rows, places = read_rows(path, what="prompts file")
-    if not rows:
-        raise InvalidInputError(f"The prompts file {str(path)!r} is empty; give at least one row.")
+    rows, places = read_rows(Path(source), what="prompts file")
     texts = (texts_of(row, place=place)[0] for row, place in zip(rows, places, strict=True))
     return tuple(dict.fromkeys(texts))
 
