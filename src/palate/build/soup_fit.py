@@ -178,8 +178,8 @@ class FittedSoup:
 
     def coefficients_file(self) -> CoefficientsFile:
         """The served coefficients as a file."""
-        served = self.soup.coefficients.tolist()
-        return CoefficientsFile(self.base, dict(zip(self.experts, served, strict=True)))
+        served = dict(zip(self.experts, self.soup.coefficients.tolist(), strict=True))
+        return CoefficientsFile(base=self.base, coefficients=served)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
