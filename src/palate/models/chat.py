@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from palate.core.decision import Messages
+from palate.core.decision import Messages, require_messages
 from palate.core.errors import InvalidInputError
 from palate.models.load import Base
 from palate.models.template import render_chat
@@ -32,7 +32,12 @@ def format_messages(base: Base, messages: Messages) -> str:
         if not has_template:
             return messages
         messages = [{"role": "user", "content": messages}]
-    _require_messages(messages)
+    require_messages(messages)
+    strange = [message["role"] for message in messages if message["role"] not in _ROLES]
+    if strange:
+        raise InvalidInputError(
+            f"The message role {strange[0]!r} is unknown; use one of {', '.join(_ROLES)}."
+        )
     tools = [tool for message in messages for tool in message.get("tools", ())]
     if tools or any(message["role"] == "tool" or "tool_calls" in message for message in messages):
         _require_tools(base, tools, has_template=has_template)
@@ -139,18 +144,3 @@ def _require_tools(base: Base, tools: Sequence[Any], *, has_template: bool) -> N
             f"The chat template of the base {base.path!r} takes no tools; leave tools out, or ask "
             "for JSON with response_format."
         )
-
-
-def _require_messages(messages: Sequence[Message]) -> None:
-    if not messages:
-        raise InvalidInputError("The conversation has no messages; give at least one.")
-    for message in messages:
-        if message.get("role") not in _ROLES:
-            raise InvalidInputError(
-                f"The message role {message.get('role')!r} is unknown; "
-                f"use one of {', '.join(_ROLES)}."
-            )
-        if not isinstance(message.get("content"), str):
-            raise InvalidInputError(
-                f"The content of a {message['role']} message is not a string; give text."
-            )
