@@ -69,8 +69,7 @@ class Measured:
             rewards=np.array(content["rewards"], dtype=np.float64),
             kl=np.array(content["kl"], dtype=np.float64),
             texts=tuple(tuple(answers) for answers in content["texts"]),
-            answers=answers
-            and Answers(*map(np.array, (answers["rewards"], answers["log_ratios"]))),
+            answers=each and Answers(np.array(each["rewards"]), np.array(each["log_ratios"])),
         )
 
 
