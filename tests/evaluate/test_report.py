@@ -6,8 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from evaluate.board import FACTS, PROMPTS, USERS, rows, suite
-from palate.evaluate.advice import advice
-from palate.evaluate.page import bytes_text, figures, render_markdown, render_page
+from palate.evaluate.page import advice, bytes_text, figures, render_markdown, render_page
 from palate.evaluate.report import failures_of, make_report, wanted_text
 from palate.evaluate.rows import FactRow, Results, open_results
 
