@@ -5,10 +5,16 @@ makes 2^3 = 8 users. The objectives and the combinations are those of Personaliz
 (arXiv 2310.11564, table 1): expertise, informativeness, style.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from palate.core.types import Objective, Preference
+import numpy as np
+from jaxtyping import Float
+
+from palate.core.errors import InvalidInputError
+from palate.core.simplex import require_simplex, vector_from_mapping
+from palate.core.types import Objective
 
 ELEMENTARY = Objective(
     "elementary", "Words that a child knows.", "Use simple words that a child knows."
@@ -33,6 +39,36 @@ AXES: dict[str, tuple[Objective, Objective]] = {
     "informativeness": (CONCISE, INFORMATIVE),
     "style": (FRIENDLY, UNFRIENDLY),
 }
+
+
+@dataclass(frozen=True)
+class Preference:
+    """How much a user wants of each objective: a point of the simplex."""
+
+    objectives: tuple[str, ...]  # names, in the library's order
+    shares: tuple[float, ...]  # one per objective, non-negative, sum one
+
+    def __post_init__(self) -> None:
+        """Refuse shares off the simplex."""
+        if len(self.objectives) != len(self.shares):
+            raise InvalidInputError(
+                f"The preference has {len(self.shares)} shares for {len(self.objectives)} "
+                f"objectives."
+            )
+        object.__setattr__(self, "shares", tuple(require_simplex(self.shares).tolist()))
+
+    @classmethod
+    def from_mapping(
+        cls, shares: Mapping[str, float], *, objectives: Sequence[str]
+    ) -> "Preference":
+        """The preference that names some objectives; the others get zero."""
+        return cls(
+            tuple(objectives), tuple(vector_from_mapping(shares, objectives=objectives).tolist())
+        )
+
+    def vector(self) -> Float[np.ndarray, " objectives"]:
+        """The shares as an array."""
+        return np.array(self.shares)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,13 @@ from evaluate.board import FACTS, GAINS, PREFERENCES, PROMPTS, USERS, rows
 from palate.core.errors import InvalidInputError
 from palate.evaluate.cells import pair_up
 from palate.evaluate.compare import difference_of, shape_tables
-from palate.evaluate.scoreboard import fronts, gain_by_comparisons, score_methods, win_matrix
+from palate.evaluate.scoreboard import (
+    fronts,
+    gain_by_comparisons,
+    score_methods,
+    win_matrix,
+    worst_tenth,
+)
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +228,9 @@ def test_a_null_comparison_of_the_board_is_significant_in_at_most_5_percent_of_4
         n_significant += found.is_significant()
     assert n_significant <= 20
     assert seeds.max() == 2
+
+
+def test_the_worst_tenth_of_thirty_is_three_and_of_a_few_one():
+    values = np.arange(30.0)[::-1]
+    assert worst_tenth(values) == 1.0
+    assert worst_tenth(values[-3:]) == 0.0

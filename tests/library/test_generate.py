@@ -13,9 +13,8 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.protocols import SamplingParams
 from palate.engine.forced import plan_log_probs
 from palate.engine.logprobs import Scored
-from palate.library.generate import answer_seed, conversations, generate_all
+from palate.library.generate import answer_seed, conversations, generate_all, score_file
 from palate.library.library import Library
-from palate.library.score_file import score_file
 from palate.models.chat import encode_prompt
 
 TASTE = {"kind": 0.5, "short": 0.5}

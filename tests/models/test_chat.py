@@ -44,7 +44,7 @@ def test_an_answers_tokens_follow_the_prompts(base: Base) -> None:
     [
         ([], "no messages"),
         ([{"role": "robot", "content": "x"}], "'robot' is unknown"),
-        ([{"role": "user", "content": None}], "not a string"),
+        ([{"role": "user", "content": None}], "no 'content' that is text"),
     ],
 )
 def test_messages_that_cannot_be_read_are_refused(base: Base, messages, words: str) -> None:

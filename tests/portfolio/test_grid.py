@@ -121,13 +121,14 @@ def test_tolerances_out_of_range_are_refused(epsilon, delta):
 
 
 def test_the_affordable_tolerance_is_affordable_and_one_step_less_is_not():
-    tolerance = grid.affordable_tolerance(n_objectives=3, max_calls=300)
+    tolerance, delta = grid.affordable_tolerances(n_objectives=3, max_calls=300)
+    assert delta == tolerance
     size = grid.ratio_grid_size(n_objectives=3, epsilon=tolerance, delta=tolerance)
     assert size <= 300
     finer = tolerance * 0.9
     assert grid.ratio_grid_size(n_objectives=3, epsilon=finer, delta=finer) > 300
-    with pytest.raises(InvalidInputError, match="allow more oracle calls"):
-        grid.affordable_tolerance(n_objectives=3, max_calls=2)
+    with pytest.raises(InvalidInputError, match="allow more"):
+        grid.affordable_tolerances(n_objectives=3, max_calls=2)
 
 
 def test_one_objective_needs_one_policy():

@@ -119,7 +119,8 @@ def test_bad_rows_are_refused_with_file_and_line(
 def test_pairs_and_answers_are_distinguished(tmp_path: Path) -> None:
     assert not has_pairs(write(tmp_path / "a.jsonl", ROW))
     assert has_pairs(write(tmp_path / "b.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b"}))
-    assert not has_pairs(write(tmp_path / "c.jsonl"))
+    with pytest.raises(InvalidInputError, match="is empty"):
+        has_pairs(write(tmp_path / "c.jsonl"))
 
 
 def say(role: str, content: str) -> dict[str, str]:

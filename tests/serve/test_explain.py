@@ -63,8 +63,9 @@ def test_of_an_output_soup_the_lifts_follow_their_definition(opened: Library) ->
     context = encode_prompt(opened.base, "Why")
     answer = encode_prompt(opened.base, "Who knows")[1:]
     item = Scored(tuple(context), tuple(answer))
-    active, shares = soup_authors(opened.base, opened.bank, plan=PLANS["output soup"], item=item)
-    assert active == [0, 2]
+    authors, shares = soup_authors(opened.base, opened.bank, plan=PLANS["output soup"], item=item)
+    assert authors == ["base", opened.bank.names[0], opened.bank.names[2]]
+    assert shares.sum(axis=1) == pytest.approx(1.0)
     whole = context + answer
     zero, first, third = (
         log_probs(opened, whole, row) for row in ([0, 0, 0.0], [1, 0, 0.0], [0, 0, 1.0])
@@ -77,7 +78,7 @@ def test_of_an_output_soup_the_lifts_follow_their_definition(opened: Library) ->
         lifts = [c * (t[token] - soup @ t) for c, t in zip((0.8, -0.5), tilts, strict=True)]
         kept = np.maximum(lifts, 0.0)
         expected = (1 - np.exp(-kept.sum())) * kept / max(kept.sum(), 1e-300)
-        assert shares[place] == pytest.approx(expected, abs=1e-4)
+        assert shares[place, 1:] == pytest.approx(expected, abs=1e-4)
 
 
 def test_features_are_beta_times_what_the_experts_add(opened: Library) -> None:

@@ -194,10 +194,14 @@ def test_a_failed_migration_leaves_the_schema_as_it_was(
 
     migrate(empty_database, revision="0001")
 
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise RuntimeError("interrupted")
+    execute = Operations.execute
 
-    monkeypatch.setattr(Operations, "create_table", fail)
+    def fail(self: Operations, statement: str) -> None:
+        if statement.startswith("CREATE TABLE"):  # the second one, after a column was added
+            raise RuntimeError("interrupted")
+        execute(self, statement)
+
+    monkeypatch.setattr(Operations, "execute", fail)
     with pytest.raises(RuntimeError, match="interrupted"):
         migrate(empty_database)
     assert schema_revision(empty_database) == "0001"

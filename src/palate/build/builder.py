@@ -26,12 +26,11 @@ from palate.core.seeds import derive_seed
 from palate.core.types import PreferencePair
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
-from palate.library.context_length import require_answers_fit
 from palate.library.folder import MANIFEST, LibraryFolder
 from palate.library.manifest import ExpertRecord, Manifest
 from palate.library.opening import base_record
 from palate.library.rewards import library_rewards
-from palate.models.chat import format_messages
+from palate.models.chat import format_messages, require_answers_fit
 from palate.models.load import Base, load_base
 from palate.rewards.functions import RewardFunction
 from palate.rewards.texts import messages_of

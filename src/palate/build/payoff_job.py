@@ -27,7 +27,7 @@ from torch import Tensor
 
 from palate.build.ray_cluster import gpus_of, require_ray, start_ray
 from palate.core.errors import InvalidInputError
-from palate.core.files import hash_value
+from palate.core.files import dump_json, hash_value
 from palate.core.plan import Plan, member_plan, reference_plan
 from palate.core.progress import progress_of
 from palate.core.protocols import Request, SamplingParams
@@ -152,7 +152,6 @@ class PayoffJobSettings(Settings):
 
 
 Cell = tuple[str, Sequence[str]]  # a policy and a few prompts
-Payoff = dict[str, Any]  # the fields of `Measured` as lists
 
 
 class CellWorker:
@@ -164,8 +163,8 @@ class CellWorker:
         self._opened = Library.load(Path(folder), base=s.base, device=s.device, dtype=s.dtype)
         self._reward = library_rewards(self._opened.files)
 
-    def measure(self, cell: Cell) -> Payoff:
-        """Rewards, KL and texts of the policy's answers to the cell's prompts."""
+    def measure(self, cell: Cell) -> Measured:
+        """The policy's answers to the cell's prompts, scored and priced."""
         policy, prompts = cell
         names = self._opened.bank.names
         if policy == BASE:
@@ -183,20 +182,12 @@ class CellWorker:
             seed=s.seed,
             temperature=s.temperature or self._opened.sampling.temperature,
         )
-        measured = estimator.measure(plan, self._opened.bank)
-        each = measured.answers
-        return {
-            "rewards": measured.rewards.tolist(),
-            "kl": measured.kl.tolist(),
-            "texts": [list(row) for row in measured.texts],
-            "answer_rewards": [] if each is None else each.rewards.tolist(),
-            "log_ratios": [] if each is None else each.log_ratios.tolist(),
-        }
+        return estimator.measure(plan, self._opened.bank)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row of a Ray dataset: a cell in, its payoff out, both as JSON (exact floats)."""
-        payoff = self.measure(json.loads(row["cell"]))
-        return {"place": row["place"], "payoff": json.dumps(payoff)}
+        measured = self.measure(json.loads(row["cell"]))
+        return {"place": row["place"], "payoff": dump_json(measured.to_json(), indent=None)}
 
 
 @dataclass(frozen=True)
@@ -240,8 +231,8 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
     measurements = Measurements(
         objectives=manifest.objective_names,
         policies=policies,
-        rewards=np.array([[r for cell in row for r in cell["rewards"]] for row in per_policy]),
-        kl=np.array([[v for cell in row for v in cell["kl"]] for row in per_policy]),
+        rewards=np.array([np.concatenate([cell.rewards for cell in row]) for row in per_policy]),
+        kl=np.array([np.concatenate([cell.kl for cell in row]) for row in per_policy]),
         beta=settings.beta or manifest.beta,
         preferences=np.array(
             [unknown, *(unknown if one.is_signed else one.vector() for one in anchors)]
@@ -251,22 +242,24 @@ def measure_payoffs(folder: Path, prompts: Sequence[str], settings: PayoffJobSet
         payoffs_from_measurements(measurements), [_answers(row) for row in per_policy]
     )
     answers = {
-        policy: [texts for cell in row for texts in cell["texts"]]
+        policy: [list(texts) for cell in row for texts in cell.texts]
         for policy, row in zip(policies, per_policy, strict=True)
     }
     return PayoffRun(payoffs, measurements, answers, len(cells))
 
 
-def _answers(cells: Sequence[Payoff]) -> Answers | None:
+def _answers(cells: Sequence[Measured]) -> Answers | None:
     """One policy's answers one by one, where there are several to each prompt."""
-    rewards = [row for cell in cells for row in cell["answer_rewards"]]
-    log_ratios = [row for cell in cells for row in cell["log_ratios"]]
-    return Answers(np.array(rewards), np.array(log_ratios)) if rewards else None
+    parts = [cell.answers for cell in cells if cell.answers is not None]
+    if not parts:
+        return None
+    rewards, log_ratios = [one.rewards for one in parts], [one.log_ratios for one in parts]
+    return Answers(np.concatenate(rewards), np.concatenate(log_ratios))
 
 
-def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Payoff]:
+def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Measured]:
     worker = CellWorker(str(folder), settings.model_dump())
-    payoffs: list[Payoff] = []
+    payoffs: list[Measured] = []
     with progress_of("cells of the payoff table") as report:
         for cell in cells:
             payoffs.append(worker.measure(cell))
@@ -274,7 +267,7 @@ def _here(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[
     return payoffs
 
 
-def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Payoff]:
+def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -> list[Measured]:
     ray = start_ray(n_cpus=settings.workers, address=settings.address)
     data: Any = import_module("ray.data")
     try:
@@ -293,4 +286,4 @@ def _through_ray(folder: Path, cells: list[Cell], settings: PayoffJobSettings) -
     finally:
         ray.shutdown()
     ordered = sorted(rows, key=lambda row: row["place"])
-    return [json.loads(row["payoff"]) for row in ordered]
+    return [Measured.from_json(json.loads(row["payoff"])) for row in ordered]

@@ -12,7 +12,7 @@ from palate.core.files import dump_json
 from palate.core.seeds import generator_for
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
-from palate.portfolio.grid import ratio_grid_size
+from palate.portfolio.grid import affordable_tolerances
 from palate.rewards.rows import read_rows, texts_of
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import GradeSettings, TransformerSettings
@@ -21,7 +21,6 @@ from palate.training.job import TrainSettings
 from palate.training.placement import HEAD, AdapterSettings
 from palate.training.rollouts import RolloutSettings
 
-WIDEST = 1000  # thousandths: a tolerance of one; delta stays below it, as two objectives ask
 OracleKind = Literal["trained", "decoding", "soup"]
 
 
@@ -63,19 +62,11 @@ class PortfolioSettings(Settings):
 
     def grid_tolerances(self, n_objectives: int) -> tuple[float, float]:
         """The grid's epsilon and delta; InvalidInputError where `max_policies` affords none."""
-        if self.epsilon is not None and self.delta is not None:
-            return self.epsilon, self.delta
-        size = 0
-        for tolerance in range(1, WIDEST + 1):  # thousandths
-            epsilon = self.epsilon or tolerance / 1000
-            delta = self.delta or min(tolerance, WIDEST - 1) / 1000
-            size = ratio_grid_size(n_objectives=n_objectives, epsilon=epsilon, delta=delta)
-            if size <= self.max_policies:
-                return epsilon, delta
-        raise InvalidInputError(
-            f"Even with tolerances of 1, PALM's grid for {n_objectives} objectives has {size} "
-            f"preferences, more than portfolio.max_policies={self.max_policies}; allow more, or "
-            "set portfolio.search=adaptive."
+        return affordable_tolerances(
+            n_objectives=n_objectives,
+            max_calls=self.max_policies,
+            epsilon=self.epsilon,
+            delta=self.delta,
         )
 
 
@@ -233,10 +224,7 @@ def read_prompts(source: Path | Prompts) -> tuple[str, ...]:
     """
     if isinstance(source, tuple):
         return tuple(dict.fromkeys(source))
-    path = Path(source)
-    rows, places = read_rows(path, what="prompts file")
-    if not rows:
-        raise InvalidInputError(f"The prompts file {str(path)!r} is empty; give at least one row.")
+    rows, places = read_rows(Path(source), what="prompts file")
     texts = (texts_of(row, place=place)[0] for row, place in zip(rows, places, strict=True))
     return tuple(dict.fromkeys(texts))
 

@@ -18,6 +18,7 @@ from palate.build.soup_fitting import Features, Refine, fitting_of, shown_log_ra
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
 from palate.core.progress import progress_of
 from palate.core.settings import load_settings
+from palate.core.templates import render_sentences
 from palate.core.types import Belief
 from palate.library.features import log_ratios
 from palate.library.folder import LibraryFolder
@@ -154,7 +155,6 @@ def _with_population(
 LENGTH_CORRELATION = 0.5  # above it the fit may be of length
 LOW_GAIN = 0.5  # of the population's: below it a user contradicts themselves
 MIN_FOR_LENGTH = 5
-KEPT = "The refinement found nothing that predicts better, so the logistic fit is served."
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +178,8 @@ class FittedSoup:
 
     def coefficients_file(self) -> CoefficientsFile:
         """The served coefficients as a file."""
-        served = self.soup.coefficients.tolist()
-        return CoefficientsFile(self.base, dict(zip(self.experts, served, strict=True)))
+        served = dict(zip(self.experts, self.soup.coefficients.tolist(), strict=True))
+        return CoefficientsFile(base=self.base, coefficients=served)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -256,6 +256,17 @@ def fit_soup(  # noqa: PLR0913  the command's options
         curvature=np.linalg.inv(belief.covariance),
     )
     posterior = basis.unscaled(learner.posterior(items))
+    warnings = render_sentences(
+        Path(__file__).parent / "templates/soup_fit.txt.jinja",
+        {},
+        scale=soup.scale,
+        gain=belief.gain / basis.prior.gain,
+        low_gain=LOW_GAIN,
+        has_population=basis.prior.n_observations > 0,
+        is_kept=refine is not None and refined is None,
+        correlation=_length_correlation(observations, fitting.features, belief=belief),
+        most_correlation=LENGTH_CORRELATION,
+    )
     fitted = FittedSoup(
         soup=replace(soup, belief=posterior),
         predicted=predicted_gain(soup.coefficients, states, believed=posterior, beta=basis.beta),
@@ -264,12 +275,7 @@ def fit_soup(  # noqa: PLR0913  the command's options
         counts=dict(Counter(item.kind for item in observations)),
         gain=belief.gain / basis.prior.gain,
         report=report,
-        warnings=(
-            *_fit_warnings(soup, belief, basis=basis),
-            *([KEPT] if refine is not None and refined is None else []),
-            *_length_warnings(observations, fitting.features, belief=belief),
-            *report.warnings,
-        ),
+        warnings=(*warnings, *report.warnings),
         base=basis.base,
     )
     if out is not None:
@@ -277,39 +283,13 @@ def fit_soup(  # noqa: PLR0913  the command's options
     return fitted
 
 
-def _fit_warnings(soup: PersonalSoup, belief: Belief, *, basis: SoupBasis) -> list[str]:
-    warnings: list[str] = []
-    if soup.scale < 1.0:
-        warnings.append(
-            f"The believed coefficients lie beyond the trust region and were multiplied by "
-            f"{soup.scale:.2f}; more feedback or a larger budget lets them go further."
-        )
-    if belief.gain < LOW_GAIN * basis.prior.gain:
-        warnings.append(
-            f"The user's labels follow margins {belief.gain / basis.prior.gain:.2f} times as "
-            "sharply as usual: they contradict each other, or the experts do not span what the "
-            "user prefers."
-        )
-    if not basis.prior.n_observations:
-        warnings.append(
-            "The library has no population prior, so the size of coefficients rests on the trust "
-            "region; give 'palate soup basis' a population."
-        )
-    return warnings
-
-
-def _length_warnings(
+def _length_correlation(
     observations: Sequence[Observation], features: Features, *, belief: Belief
-) -> list[str]:
+) -> float:
+    """Of believed margins with differences of length; zero of few comparisons."""
     pairs = [(item.first, item.second) for item in observations if item.second is not None]
     if len(pairs) < MIN_FOR_LENGTH:
-        return []
+        return 0.0
     margins = np.array([belief.mean @ (features[a] - features[b]) for a, b in pairs])
     longer = np.array([float(len(a.text.split()) - len(b.text.split())) for a, b in pairs])
-    correlation = length_correlation(margins, longer)
-    if abs(correlation) <= LENGTH_CORRELATION:
-        return []
-    return [
-        f"The believed preference goes with length (correlation {correlation:+.2f}); compare "
-        "answers of like length to separate the two."
-    ]
+    return length_correlation(margins, longer)

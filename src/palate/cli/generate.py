@@ -90,7 +90,7 @@ def score(
     is_json: options.IsJson = False,
 ) -> None:
     """Log-probabilities of given answers under a method; a bare base model is scored as it is."""
-    from palate.library.score_file import score_file
+    from palate.library.generate import score_file
 
     opened, known = options.open_for_user(
         library,

@@ -1,9 +1,8 @@
-"""The nouns: objectives, preferences, pairs, completions, feedback, beliefs, payoff tables.
+"""The nouns: objectives, pairs, completions, feedback, beliefs, payoff tables.
 
 Plain frozen data that everything imports. `Plan` is in `palate.core.plan`.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -11,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from palate.core.errors import InvalidInputError
-from palate.core.simplex import require_simplex, vector_from_mapping
 
 FeedbackKind = Literal[
     "comparison", "rating", "thumbs", "copy", "regenerate", "comment", "withdrawal"
@@ -38,36 +36,6 @@ class BaseRecord:
     tokenizer_fingerprint: str  # hash of the vocabulary and special tokens
     # hash of the tokenizer with its chat template and end tokens; empty in older libraries
     text_fingerprint: str = ""
-
-
-@dataclass(frozen=True)
-class Preference:
-    """How much a user wants of each objective: a point of the simplex."""
-
-    objectives: tuple[str, ...]  # names, in the library's order
-    shares: tuple[float, ...]  # one per objective, non-negative, sum one
-
-    def __post_init__(self) -> None:
-        """Refuse shares off the simplex."""
-        if len(self.objectives) != len(self.shares):
-            raise InvalidInputError(
-                f"The preference has {len(self.shares)} shares for {len(self.objectives)} "
-                f"objectives."
-            )
-        object.__setattr__(self, "shares", tuple(require_simplex(self.shares).tolist()))
-
-    @classmethod
-    def from_mapping(
-        cls, shares: Mapping[str, float], *, objectives: Sequence[str]
-    ) -> "Preference":
-        """The preference that names some objectives; the others get zero."""
-        return cls(
-            tuple(objectives), tuple(vector_from_mapping(shares, objectives=objectives).tolist())
-        )
-
-    def vector(self) -> Float[np.ndarray, " objectives"]:
-        """The shares as an array."""
-        return np.array(self.shares)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from palate.engine.bank import AdapterBank
 from palate.engine.detokenize import token_texts
 from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored
-from palate.library.explain import REFERENCE, explain_answer, soup_authors
+from palate.library.explain import explain_answer, soup_authors
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.portfolio import PORTFOLIO
@@ -52,6 +52,7 @@ from palate.mixture.explain import Explanation
 from palate.mixture.explain import TokenStory as Token
 from palate.models.adapter import Factor, save_adapter
 from palate.models.chat import encode_prompt
+from palate.portfolio.certificate import loss_sentence
 from palate.rewards.rules import RuleReward
 from palate.training.placement import HEAD, AdapterSettings, target_modules
 from palate.training.rollouts import Rollout, read_rollouts
@@ -158,14 +159,9 @@ def _portfolio(library: Library) -> PortfolioStory:
         )
     record = portfolio.record
     certificate, n = record.certified.certificate, record.payoffs.n_policies
-    loss = certificate.additive_gap
-    sentence = (
-        f"Nobody, whatever they prefer, loses more than {loss:.3f} in reward by having only these "
-        f"{len(record.members)} of n = {n} policies (confidence {certificate.confidence:.0%})."
-        if loss is not None
-        else f"All {n} policies are members, and nothing bounds the loss to a policy beyond them."
-    )
-    return PortfolioStory(record.members, loss, sentence)
+    sentence = loss_sentence(certificate, n_policies=n)
+    sentence = f"{len(record.members)} of n = {n} policies are members: {sentence}."
+    return PortfolioStory(record.members, certificate.additive_gap, sentence)
 
 
 def token_story(writer: Writer, user: DemoUser, prompt: str) -> TokenStory:
@@ -190,12 +186,12 @@ def _soup_explanation(library: Library, prompt: str, output: Output) -> Explanat
     base, tokens = library.base, output.completion.tokens
     context = encode_prompt(base, library.format(output.decision.messages))
     item = Scored(tuple(context), tokens)
-    active, shares = soup_authors(base, library.bank, plan=output.decision.plan, item=item)
-    parts = np.column_stack([1.0 - shares.sum(axis=1), shares]).tolist()
-    rows = zip(tokens, token_texts(base, tokens), output.completion.log_probs, parts, strict=True)
+    authors, parts = soup_authors(base, library.bank, plan=output.decision.plan, item=item)
+    texts, log_probs = token_texts(base, tokens), output.completion.log_probs
+    rows = zip(tokens, texts, log_probs, parts.tolist(), strict=True)
     return Explanation(
         prompt,
-        (REFERENCE, *(library.bank.names[k] for k in active)),
+        tuple(authors),
         tuple(
             Token(text, log_prob, tuple(wrote), tuple(wrote))
             for token, text, log_prob, wrote in rows

@@ -6,10 +6,12 @@ And what it took, and whether the library's promise for what it took was kept.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from palate.core.seeds import generator_for
+from palate.core.templates import render_sentences
 from palate.evaluate import compare
 from palate.evaluate.catalogue import AUTO, BASE, PROMPT, entry_of
 from palate.evaluate.cells import Cells
@@ -66,7 +68,13 @@ def auto_report(cells: Cells) -> AutoReport | None:
             for shape, one in shapes.items()
         },
         calibration=tuple(one for one in promises if one is not None),
-        sentences=tuple(sentence for row in rows for sentence in _sentences(row)),
+        sentences=tuple(
+            render_sentences(
+                Path(__file__).parent / "templates/auto.txt.jinja",
+                {"signed": compare.signed_text},
+                rows=rows,
+            )
+        ),
     )
 
 
@@ -104,27 +112,6 @@ def _best(cells: Cells, passes: float) -> str | None:
         and compare.passes_of(cells, method) <= limit
     ]
     return compare.best_within(cells, rivals)
-
-
-def _sentences(row: AutoRow) -> list[str]:
-    whom = "all users" if row.shape == "all" else f"users of the shape {row.shape!r}"
-    best = row.best_of_equal_passes
-    rivals = (
-        ("a system prompt", row.versus_prompt, f"use {best}"),
-        (f"the best method of equal passes, {best}", row.versus_best, f"use {best} there"),
-    )
-    return [
-        f"For {whom} auto does not win against {rival}: {_as_text(one)}; "
-        f"{advice if one.is_significant else 'either will do'}."
-        for rival, one, advice in rivals
-        if one is not None and one.interval.estimate <= 0
-    ]
-
-
-def _as_text(one: compare.Compared) -> str:
-    state = "significantly worse" if one.is_significant else "not significantly different"
-    is_zero = one.interval.estimate == 0 and not one.is_significant
-    return f"{'+0.000' if is_zero else compare.signed_text(one.interval)}, {state}"
 
 
 def _group(name: str, cells: Cells) -> Promise | None:

@@ -27,7 +27,8 @@ from palate.core.files import hash_value
 from palate.core.plan import Plan, reference_plan
 from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed, generator_for
-from palate.core.types import Belief, Feedback, Preference
+from palate.core.simplex import vector_from_mapping
+from palate.core.types import Belief, Feedback
 from palate.engine.logprobs import Scored, answer_log_probs
 from palate.evaluate.catalogue import parse_name
 from palate.evaluate.judges import Candidate, SuiteJudge, judge_for
@@ -75,7 +76,7 @@ class Comparisons:
     def feedback(self, user: UserSettings, *, n_comparisons: int) -> list[Feedback]:
         """The user's comparisons, in order."""
         names = self.library.manifest.objective_names
-        shares = Preference.from_mapping(user.preference, objectives=names).vector()
+        shares = vector_from_mapping(user.preference, objectives=names)
         chooser = SimulatedUser(shares, gain=GAIN, lapse_share=LAPSE)
         generator = generator_for(self.seed, "comparisons", user.name)
         history: list[Feedback] = []
@@ -257,7 +258,7 @@ class Context:
         Raises:
             InvalidPreferenceError: it is off the simplex or names an unknown objective.
         """
-        return Preference.from_mapping(user.preference, objectives=self.objectives).vector()
+        return vector_from_mapping(user.preference, objectives=self.objectives)
 
     def answer_seed(self, user: str, prompt: str, copy: int) -> int:
         """The same for every entrant, and each user's own.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from palate.core.decision import Method
 from palate.core.errors import InvalidInputError
 from palate.core.files import read_json, write_json, write_text_atomic
-from palate.core.types import Preference
+from palate.core.simplex import vector_from_mapping
 from palate.evaluate.catalogue import BASE, parse_name
 from palate.evaluate.context import (
     Context,
@@ -236,7 +236,7 @@ def methods_of(library: Library) -> tuple[str, ...]:
 def require_preferences(users: Sequence[UserSettings], library: Library) -> None:
     """Raise `InvalidPreferenceError` for a preference off the simplex or an unknown objective."""
     for user in users:
-        Preference.from_mapping(user.preference, objectives=library.manifest.objective_names)
+        vector_from_mapping(user.preference, objectives=library.manifest.objective_names)
 
 
 def _store_suite(content: dict[str, Any], out: Path) -> None:

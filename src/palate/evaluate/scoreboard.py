@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,6 @@ from palate.metrics.win_rates import (
     win_rate_matrix,
     win_rates,
 )
-from palate.metrics.worst import worst_share_mean
 
 TIE_MARGIN = 0.01  # utilities closer than a hundredth of the scale are a tie
 WORST_SHARE = 0.1
@@ -111,7 +111,7 @@ def _score(
         versus_prompt=against.get(PROMPT),
         wins=None if method == BASE else _wins(cells, method),
         worst_user=min(cells.by_user(utility).values()),
-        worst_tenth=worst_share_mean(cells.by_user_and_seed(utility), share=WORST_SHARE),
+        worst_tenth=worst_tenth(cells.by_user_and_seed(utility)),
         rewards={objective: float(np.mean(values)) for objective, values in wanted.items()},
         well_formed=float(np.mean(is_read)) if len(is_read) == len(rows) else None,
         kl=bootstrap_interval(
@@ -124,6 +124,17 @@ def _score(
         passes_per_token=passes_of(cells, method),
         facts={name: float(np.mean([f.value for f in facts if f.name == name])) for name in names},
     )
+
+
+def worst_tenth(values: Float[np.ndarray, " groups"]) -> float:
+    """Mean of the lowest tenth of the values, at least of one.
+
+    A description of those listed, not an estimate for others: the worst tenth of a sample looks
+    worse the more its values are noise.
+    """
+    # 0.1 * 30 is 3.0000000000000004: rounding must not add one
+    n = max(1, ceil(WORST_SHARE * len(values) - 1e-9))
+    return float(np.sort(values)[:n].mean())
 
 
 def _wins(cells: Cells, method: str) -> Wins:

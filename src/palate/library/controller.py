@@ -7,7 +7,7 @@ import numpy as np
 
 from palate.core.errors import FormatError, InvalidInputError, InvalidPreferenceError
 from palate.core.files import read_versioned, reading
-from palate.core.types import Preference
+from palate.core.simplex import vector_from_mapping
 from palate.engine.control import Controller
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
@@ -123,10 +123,10 @@ def strengths_for(manifest: Manifest, shares: Mapping[str, float]) -> tuple[floa
         InvalidPreferenceError: the shares are off the simplex, name an unknown objective, or one
             without an expert of its own.
     """
-    wanted = Preference.from_mapping(shares, objectives=manifest.objective_names)
+    wanted = vector_from_mapping(shares, objectives=manifest.objective_names).tolist()
     owners = own_experts(manifest)
     strengths = [0.0] * len(manifest.experts)
-    for name, share in zip(wanted.objectives, wanted.shares, strict=True):
+    for name, share in zip(manifest.objective_names, wanted, strict=True):
         if share == 0.0:
             continue
         if name not in owners:

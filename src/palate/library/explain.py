@@ -66,14 +66,14 @@ def explain_answer(
 
 def soup_authors(
     base: Base, bank: AdapterBank, *, plan: Plan, item: Scored
-) -> tuple[list[int], Float[np.ndarray, "tokens experts"]]:
-    """A soup's active experts, and the part of each token's probability that each accounts for."""
+) -> tuple[list[str], Float[np.ndarray, "tokens authors"]]:
+    """The base and a soup's active experts, and each one's part of each token's probability."""
     rows = np.array([row.coefficients for row in plan.rows])
     is_single = plan.pool.kind == "single"
     coefficients = rows[0] if is_single else np.array(plan.pool.coefficients) @ rows
     active = [int(k) for k in np.flatnonzero(coefficients)]
     if not active:
-        return [], np.zeros((len(item.answer), 0))
+        return [REFERENCE], np.ones((len(item.answer), 1))
     alone = expert_rows(n_experts=plan.n_experts, experts=tuple(active))
     log_probs = row_distributions(base, bank, plan=alone, item=item).double()
     tilts = (log_probs[1:] - log_probs[:1]).clamp(-MAX_TILT, MAX_TILT)  # [experts, tokens, vocab]
@@ -88,4 +88,6 @@ def soup_authors(
     lifts = (scale.squeeze(2) * (own - mean)).clamp(min=0.0).T.numpy(force=True)
     total = lifts.sum(axis=1, keepdims=True)
     share = np.divide(lifts, total, out=np.zeros_like(lifts), where=total > 0)
-    return active, (1.0 - np.exp(-total)) * share
+    parts = (1.0 - np.exp(-total)) * share
+    authors = [REFERENCE, *(bank.names[k] for k in active)]
+    return authors, np.column_stack([1.0 - parts.sum(axis=1), parts])

@@ -57,6 +57,21 @@ class Measured:
     texts: tuple[tuple[str, ...], ...]  # `[prompts][answers]`
     answers: Answers | None = None  # one by one, where there are several to each prompt
 
+    def to_json(self) -> dict[str, Any]:
+        """The measurement as data that `palate.core.files` writes."""
+        return {**vars(self), "answers": self.answers and vars(self.answers)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Measured":
+        """The measurement that `to_json` gave; other keys may stand beside it."""
+        each = content.get("answers")
+        return cls(
+            rewards=np.array(content["rewards"], dtype=np.float64),
+            kl=np.array(content["kl"], dtype=np.float64),
+            texts=tuple(tuple(answers) for answers in content["texts"]),
+            answers=each and Answers(np.array(each["rewards"]), np.array(each["log_ratios"])),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class PolicyFile:
@@ -70,16 +85,8 @@ class PolicyFile:
 
 def save_policy(path: Path, file: PolicyFile) -> None:
     """Write a policy with its measurement, atomically."""
-    policy, measured, answers = file.policy, file.measured, file.measured.answers
-    content = {
-        "key": file.key,
-        "experts": dict(file.experts),
-        **vars(policy),
-        "rewards": measured.rewards,
-        "kl": measured.kl,
-        "texts": measured.texts,
-        "answers": answers and {"rewards": answers.rewards, "log_ratios": answers.log_ratios},
-    }
+    head = {"key": file.key, "experts": dict(file.experts)}
+    content = {**head, **vars(file.policy), **file.measured.to_json()}
     write_versioned(path, kind=KIND, version=VERSION, content=content)
 
 
@@ -99,14 +106,6 @@ def load_policy(path: Path) -> PolicyFile:
             preference=None if shares is None else tuple(float(share) for share in shares),
             coefficients={str(k): float(v) for k, v in content["coefficients"].items()},
         )
-        one_by_one: Any = content.get("answers")
-        measured = Measured(
-            rewards=np.array(content["rewards"], dtype=np.float64),
-            kl=np.array(content["kl"], dtype=np.float64),
-            texts=tuple(tuple(answers) for answers in content["texts"]),
-            answers=None
-            if one_by_one is None
-            else Answers(np.array(one_by_one["rewards"]), np.array(one_by_one["log_ratios"])),
-        )
+        measured = Measured.from_json(content)
         experts = {name: str(content["experts"][name]) for name in policy.coefficients}
         return PolicyFile(policy, measured, str(content["key"]), experts)

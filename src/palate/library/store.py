@@ -9,7 +9,8 @@ from typing import Any, Self
 from palate.core.decision import Known
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value
-from palate.core.types import Feedback, Preference
+from palate.core.simplex import vector_from_mapping
+from palate.core.types import Feedback
 from palate.library.generate import Output
 from palate.library.library import Library
 from palate.library.manifest import Manifest
@@ -86,7 +87,7 @@ class UserStore:
             InvalidPreferenceError: the preference is off the simplex or names an unknown objective.
         """
         if preference is not None:
-            Preference.from_mapping(preference, objectives=self._library.manifest.objective_names)
+            vector_from_mapping(preference, objectives=self._library.manifest.objective_names)
         add_user(self._database, tenant=TENANT, name=user)
         change_user(self._database, tenant=TENANT, name=user, preference=preference)
 

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_bytes_atomic
-from palate.mixture.losses import advantages, regularised_reward, standardised
+from palate.mixture.losses import PerToken, advantages, regularised_reward, standardised
 from palate.mixture.pooling import log_linear_log_probs, shares_of, token_log_probs
 from palate.mixture.rollout import Sample
 from palate.mixture.settings import LossSettings
-from palate.mixture.shapes import PerToken
 
 
 @dataclass(frozen=True, eq=False)

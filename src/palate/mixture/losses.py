@@ -18,10 +18,11 @@ Deviations from the papers:
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from palate.mixture.shapes import IsToken, PerToken
+PerToken = Float[Tensor, "answers tokens"]  # padded on the right
+IsToken = Bool[Tensor, "answers tokens"]  # false for padding
 
 
 def rebel_loss(

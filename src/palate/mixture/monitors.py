@@ -17,22 +17,26 @@ Source:
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from palate.core.templates import render_sentences
 from palate.mixture.pooling import LOWEST_LOG_PROB
 from palate.mixture.rollout import Sample
 
-COLLAPSE_FRACTION = 0.2
-STATIC_NATS = 0.02
 DISAGREE_NATS = 0.1
-DISAGREE_FRACTION = 0.05
-DEAD_SHARE = 0.01
-SACRIFICE = 0.05
-DRIFT_FRACTION = 0.2
-DENSITY_NATS = 1e-3
+THRESHOLDS = {
+    "collapse_fraction": 0.2,
+    "static_nats": 0.02,
+    "disagree_fraction": 0.05,
+    "dead_share": 0.01,
+    "sacrifice": 0.05,
+    "drift_fraction": 0.2,
+    "density_nats": 1e-3,
+}
 SATURATION = 0.02  # win probabilities nearer than this to zero or one carry little signal
 
 
@@ -92,60 +96,15 @@ def warnings_of(
     summary: Summary, *, experts: Sequence[str], uniform: Summary, density_gap: float
 ) -> list[str]:
     """One sentence per threshold that is crossed; none when all is well."""
-    warnings = [sentence for holds, sentence in _own_signs(summary) if holds]
-    warnings += [
-        f"Expert {name!r} is dead: its mean share where it was wanted is {share:.3f}; this "
-        "preference is not served."
-        for name, share in zip(experts, summary.mean_shares, strict=True)
-        if share is not None and share < DEAD_SHARE
-    ]
-    warnings += _relative_signs(summary, uniform, experts)
-    if density_gap > DENSITY_NATS:
-        warnings.append(
-            f"Answers' log-probabilities as sampled and as recomputed differ by {density_gap:.1e} "
-            "nats; masks, temperature or cache are wrong."
-        )
-    return warnings
-
-
-def _own_signs(summary: Summary) -> Sequence[tuple[bool, str]]:
-    return (
-        (
-            summary.entropy_fraction < COLLAPSE_FRACTION,
-            f"The controller collapsed: the entropy of its mean shares is "
-            f"{summary.entropy_fraction:.0%} of the largest; check the rewards by objective, set a "
-            "price on KL, and compare with the favoured expert alone.",
-        ),
-        (
-            summary.adaptivity < STATIC_NATS,
-            f"The controller is static: its context changes its shares by "
-            f"{summary.adaptivity:.3f} nats only; check rates and input.",
-        ),
-        (
-            summary.disagree_fraction < DISAGREE_FRACTION,
-            f"The experts agree on all but {summary.disagree_fraction:.1%} of the tokens; there is "
-            "little to control.",
-        ),
+    return render_sentences(
+        Path(__file__).parent / "templates/monitors.txt.jinja",
+        {},
+        summary=summary,
+        uniform=uniform,
+        experts=list(zip(experts, summary.mean_shares, summary.wins, uniform.wins, strict=True)),
+        density_gap=density_gap,
+        **THRESHOLDS,
     )
-
-
-def _relative_signs(summary: Summary, uniform: Summary, experts: Sequence[str]) -> list[str]:
-    warnings = [
-        f"The objective of expert {name!r} is sacrificed: its win probability is {own:.3f}, under "
-        f"the uniform mixture {other:.3f}; raise its strength or give it a floor."
-        for name, own, other in zip(experts, summary.wins, uniform.wins, strict=True)
-        if own is not None and other is not None and own < other - SACRIFICE
-    ]
-    for name, own, other in (
-        ("mean length", summary.tokens, uniform.tokens),
-        ("share of ended answers", summary.ended_fraction, uniform.ended_fraction),
-    ):
-        if abs(own - other) > DRIFT_FRACTION * other:
-            warnings.append(
-                f"The {name} drifted from {other:.2f} under the uniform mixture to {own:.2f}; look "
-                "for a reward that pays for it."
-            )
-    return warnings
 
 
 def _by_combination(

@@ -24,8 +24,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from palate.core.errors import InvalidInputError
-from palate.mixture.shapes import ByExpert
 
+ByExpert = Float[Tensor, "... experts"]
 LOWEST_LOG_PROB = -50.0  # log-probabilities of experts are cut here, so that -inf never spreads
 
 

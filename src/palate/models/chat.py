@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from palate.core.decision import Messages
+from palate.core.decision import Messages, require_messages
 from palate.core.errors import InvalidInputError
 from palate.models.load import Base
 from palate.models.template import render_chat
@@ -32,7 +32,12 @@ def format_messages(base: Base, messages: Messages) -> str:
         if not has_template:
             return messages
         messages = [{"role": "user", "content": messages}]
-    _require_messages(messages)
+    require_messages(messages)
+    strange = [message["role"] for message in messages if message["role"] not in _ROLES]
+    if strange:
+        raise InvalidInputError(
+            f"The message role {strange[0]!r} is unknown; use one of {', '.join(_ROLES)}."
+        )
     tools = [tool for message in messages for tool in message.get("tools", ())]
     if tools or any(message["role"] == "tool" or "tool_calls" in message for message in messages):
         _require_tools(base, tools, has_template=has_template)
@@ -102,6 +107,26 @@ def token_ids(base: Base, text: str, *, has_specials: bool = False) -> list[int]
     return token_ids
 
 
+def require_prompt_fits(base: Base, prompt: str) -> None:
+    """Return if the prompt, formatted, leaves positions to answer; InvalidInputError where not."""
+    most = base.n_positions
+    if most is not None and (n_tokens := len(encode_prompt(base, prompt))) >= most:
+        raise InvalidInputError(
+            f"The prompt has {n_tokens} tokens, but the base reads {most} with the answer; "
+            "shorten it."
+        )
+
+
+def require_answers_fit(base: Base, max_tokens: int, *, key: str) -> None:
+    """Return if answers of so many tokens, set by `key`, fit; InvalidInputError where not."""
+    most = base.n_positions
+    if most is not None and max_tokens >= most:
+        raise InvalidInputError(
+            f"The key {key!r} has the value {max_tokens}, but the base reads {most} tokens with "
+            "the prompt; use a smaller one."
+        )
+
+
 def _with_system_in_user(messages: Sequence[Message]) -> list[Message]:
     system = [message["content"] for message in messages if message["role"] == "system"]
     rest = [message for message in messages if message["role"] != "system"]
@@ -119,18 +144,3 @@ def _require_tools(base: Base, tools: Sequence[Any], *, has_template: bool) -> N
             f"The chat template of the base {base.path!r} takes no tools; leave tools out, or ask "
             "for JSON with response_format."
         )
-
-
-def _require_messages(messages: Sequence[Message]) -> None:
-    if not messages:
-        raise InvalidInputError("The conversation has no messages; give at least one.")
-    for message in messages:
-        if message.get("role") not in _ROLES:
-            raise InvalidInputError(
-                f"The message role {message.get('role')!r} is unknown; "
-                f"use one of {', '.join(_ROLES)}."
-            )
-        if not isinstance(message.get("content"), str):
-            raise InvalidInputError(
-                f"The content of a {message['role']} message is not a string; give text."
-            )

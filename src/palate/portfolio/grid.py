@@ -12,7 +12,7 @@ Source:
 
 from dataclasses import dataclass
 from itertools import product
-from math import acos, ceil, comb, inf, log, pi, sqrt
+from math import acos, ceil, comb, inf, pi, sqrt
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from palate.core.errors import InvalidInputError
 from palate.portfolio.shapes import ByObjective
 
 LEVEL_SLACK = 1e-12  # exact powers must not gain a level by rounding
+WIDEST = 1000  # thousandths: a tolerance of one; delta stays below it, as two objectives ask
 
 
 def ratio_levels(
@@ -66,20 +67,27 @@ def ratio_grid(
     return vectors / vectors.sum(axis=1, keepdims=True)
 
 
-def affordable_tolerance(*, n_objectives: int, max_calls: int) -> float:
-    """The smallest `epsilon = delta` (to three digits) whose ratio grid needs at most `max_calls`.
+def affordable_tolerances(
+    *, n_objectives: int, max_calls: int, epsilon: float | None = None, delta: float | None = None
+) -> tuple[float, float]:
+    """The smallest epsilon and delta, to three digits, whose ratio grid needs at most `max_calls`.
+
+    One that is given stays as it is; where neither is, both are one number.
 
     Raises:
         InvalidInputError: not even the coarsest grid is affordable.
     """
-    for tolerance in np.exp(np.linspace(log(1e-3), log(0.999), 400)):
-        rounded = float(np.ceil(tolerance * 1e3) / 1e3)
-        size = ratio_grid_size(n_objectives=n_objectives, epsilon=rounded, delta=rounded)
+    if epsilon is not None and delta is not None:
+        return epsilon, delta
+    size = 0
+    for tolerance in range(1, WIDEST + 1):  # thousandths
+        wide, far = epsilon or tolerance / 1000, delta or min(tolerance, WIDEST - 1) / 1000
+        size = ratio_grid_size(n_objectives=n_objectives, epsilon=wide, delta=far)
         if size <= max_calls:
-            return rounded
+            return wide, far
     raise InvalidInputError(
-        f"No ratio grid for {n_objectives} objectives has at most {max_calls} preferences; "
-        "allow more oracle calls or search adaptively."
+        f"Even with tolerances of 1, PALM's grid for {n_objectives} objectives has {size} "
+        f"preferences, more than max_policies={max_calls}; allow more, or search adaptively."
     )
 
 

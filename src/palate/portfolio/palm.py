@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float
 from palate.core.errors import InvalidInputError
 from palate.portfolio.adaptive import Ledger, Oracle
 from palate.portfolio.ceiling import ceiling_rows
-from palate.portfolio.grid import affordable_tolerance, ratio_grid, ratio_grid_size
+from palate.portfolio.grid import affordable_tolerances, ratio_grid, ratio_grid_size
 from palate.portfolio.payoffs import Payoffs
 from palate.portfolio.selection import smallest_cover, sweep_cover
 from palate.portfolio.shapes import ByObjective, PolicyValues
@@ -122,9 +122,9 @@ def _require_affordable(n_objectives: int, settings: PalmSettings) -> None:
         n_objectives=n_objectives, epsilon=settings.epsilon, delta=settings.delta
     )
     if size > settings.max_calls and not settings.is_lazy:
-        affordable = affordable_tolerance(n_objectives=n_objectives, max_calls=settings.max_calls)
+        widest, _ = affordable_tolerances(n_objectives=n_objectives, max_calls=settings.max_calls)
         raise InvalidInputError(
             f"The grid for epsilon={settings.epsilon}, delta={settings.delta} has {size} "
             f"preferences, more than max_calls={settings.max_calls}; use epsilon = delta = "
-            f"{affordable:g}, or search adaptively."
+            f"{widest:g}, or search adaptively."
         )

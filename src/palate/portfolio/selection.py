@@ -201,15 +201,17 @@ def require_size(size: int, *, n_policies: int) -> None:
         )
 
 
-def greedy_members(losses: UserLosses, *, size: int, cost: Cost = WORST) -> list[int]:
+def greedy_members(
+    losses: UserLosses, *, size: int, cost: Cost = WORST, members: Sequence[int] = ()
+) -> list[int]:
     """Members added one by one, each the one that lowers the cost most; ties to the lowest index.
 
-    The worst case has many ties; they are broken by the mean.
+    The first members may be given. The worst case has many ties; they are broken by the mean.
     """
     require_size(size, n_policies=losses.shape[1])
-    members: list[int] = []
-    best = np.full(len(losses), np.inf)
-    for _ in range(size):
+    members = list(members)
+    best = losses[:, members].min(axis=1, initial=np.inf)
+    for _ in range(size - len(members)):
         options = np.minimum(best[:, None], losses)
         costs = _tie_broken(options, cost=cost)
         costs[members] = np.inf
@@ -261,7 +263,7 @@ def exact_members(losses: UserLosses, *, size: int, least: float = -np.inf) -> l
             best, high = members, middle
         else:
             low = middle + 1
-    return _filled(losses, members=best, size=size)
+    return sorted(greedy_members(losses, size=size, cost=Cost(aim="mean"), members=best))
 
 
 def best_listed(
@@ -293,13 +295,3 @@ def _tie_broken(
     losses: Float[np.ndarray, "users *options"], *, cost: Cost
 ) -> Float[np.ndarray, "*o"]:
     return cost.of(losses) + 1e-9 * losses.mean(axis=0)
-
-
-def _filled(losses: UserLosses, *, members: Sequence[int], size: int) -> list[int]:
-    members = list(members)
-    while len(members) < size:
-        best = losses[:, members].min(axis=1)
-        means = np.minimum(best[:, None], losses).mean(axis=0)
-        means[members] = np.inf
-        members.append(int(np.argmin(means)))
-    return sorted(members)

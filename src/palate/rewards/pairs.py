@@ -109,10 +109,6 @@ def read_pairs(
             another type, chosen equals rejected, or the objective is not clear.
     """
     rows, places = read_rows(path, what="file of pairs")
-    if not rows:
-        raise InvalidInputError(
-            f"The file of pairs {str(path)!r} is empty; give at least one pair."
-        )
     if is_swapped and objective is None:
         raise InvalidInputError(
             f"The pairs of {str(path)!r} are to be swapped; name the opposite objective."

@@ -22,14 +22,18 @@ def read_rows(path: Path, *, what: str) -> tuple[list[dict[str, Any]], list[str]
     """The rows of a JSONL or, by its ending, parquet file, and how to name each in a message.
 
     Raises:
-        InvalidInputError: the file is missing, or not what its ending says.
+        InvalidInputError: the file is missing, empty, or not what its ending says.
         MissingExtraError: it is parquet, and datasets is not installed.
     """
     if path.suffix != PARQUET:
-        lines = numbered_jsonl(path, what=what)
-        return [*lines.values()], [f"Line {number} of the {what} {str(path)!r}" for number in lines]
-    rows = _parquet(require_file(path, what=what), what=what)
-    return rows, [f"Row {n} of the {what} {str(path)!r}" for n in range(1, len(rows) + 1)]
+        kind, numbered = "Line", numbered_jsonl(path, what=what)
+    else:
+        rows = _parquet(require_file(path, what=what), what=what)
+        kind, numbered = "Row", dict(enumerate(rows, start=1))
+    if not numbered:
+        raise InvalidInputError(f"The {what} {str(path)!r} is empty; give at least one row.")
+    places = [f"{kind} {number} of the {what} {str(path)!r}" for number in numbered]
+    return [*numbered.values()], places
 
 
 def read_completions(path: Path) -> tuple[list[str], list[str]]:
@@ -39,10 +43,7 @@ def read_completions(path: Path) -> tuple[list[str], list[str]]:
         InvalidInputError: the file is missing, empty or unreadable, or a row lacks a field or holds
             another type. The sentence names file and line.
     """
-    what = "file of answers"
-    rows, places = read_rows(path, what=what)
-    if not rows:
-        raise InvalidInputError(f"The {what} {str(path)!r} is empty; give at least one answer.")
+    rows, places = read_rows(path, what="file of answers")
     texts = [
         texts_of(row, "completion", place=place) for row, place in zip(rows, places, strict=True)
     ]
@@ -52,7 +53,7 @@ def read_completions(path: Path) -> tuple[list[str], list[str]]:
 def has_pairs(path: Path) -> bool:
     """Whether the first row of a file holds a pair rather than one answer."""
     rows, _ = read_rows(path, what="file to be scored")
-    return bool(rows) and "completion" not in rows[0] and "chosen" in rows[0]
+    return "completion" not in rows[0] and "chosen" in rows[0]
 
 
 def texts_of(row: Mapping[str, Any], *fields: str, place: str) -> list[str]:

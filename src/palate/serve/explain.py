@@ -41,9 +41,7 @@ def _authors(
     if plan.pool.kind == "single" and sum(c != 0.0 for c in row) == 1 and 1.0 in row:
         return [_name(row, bank)], np.ones((len(answer.tokens), 1))
     item = Scored(answer.contexts[0], tuple(answer.tokens))
-    active, shares = soup_authors(base, bank, plan=plan, item=item)
-    names = [REFERENCE, *(bank.names[k] for k in active)]
-    return names, np.column_stack([1.0 - shares.sum(axis=1), shares])
+    return soup_authors(base, bank, plan=plan, item=item)
 
 
 def mixture_authors(

@@ -35,9 +35,9 @@ from palate.serve.worker import EngineWorker
 from palate.store.database import Database, retried
 from palate.store.erase import clear_erased
 from palate.store.keys import ApiKey, end_keys, has_keys
-from palate.store.quota import delete_responses, tenant_usage
+from palate.store.responses import delete_responses
 from palate.store.store import SqlProfileStore
-from palate.store.users import find_user
+from palate.store.users import find_user, tenant_usage
 
 Result = TypeVar("Result")
 N_READERS, N_WRITERS = 9, 6  # threads; together the connections of the database's pool

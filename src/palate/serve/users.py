@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator
 
-from palate.core.types import Preference
+from palate.core.simplex import vector_from_mapping
 from palate.serve.auth import require_admin
 from palate.serve.errors import ApiError
 from palate.serve.state import KnownCaller, Parts, Served
@@ -143,5 +143,4 @@ def _unknown(name: str) -> ApiError:
 def _require_preference(served: Served, preference: dict[str, float] | None) -> None:
     """Refuse a preference that is off the simplex or names an unknown objective."""
     if preference is not None:
-        names = served.library.manifest.objective_names
-        Preference.from_mapping(preference, objectives=names)
+        vector_from_mapping(preference, objectives=served.library.manifest.objective_names)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Feedback, FeedbackKind
@@ -122,6 +122,12 @@ def keep_features(database: Database, identifier: str, features: Sequence[Sequen
     is_empty = (responses.c.id == identifier) & (responses.c.features == [])
     with database.writing() as connection:
         connection.execute(update(responses).where(is_empty).values(features=features))
+
+
+def delete_responses(database: Database, *, before: float) -> int:
+    """Delete answers that were given before this second since 1970; how many there were."""
+    with database.writing() as connection:
+        return connection.execute(delete(responses).where(responses.c.created_at < before)).rowcount
 
 
 def response_of(row: Row[Any], *, user: str) -> Response:

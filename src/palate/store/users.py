@@ -1,14 +1,15 @@
-"""One user apart from feedback: added, listed, changed, started afresh."""
+"""Users apart from feedback: added, listed, changed, started afresh, and how much is stored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
 from palate.core.errors import FormatError
 from palate.store.database import Database
 from palate.store.rows import find_number, insert_if_absent, last_position, lock_user
-from palate.store.tables import beliefs, feedback, marks, users
+from palate.store.tables import beliefs, feedback, marks, responses, users
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,23 @@ def start_afresh(database: Database, *, tenant: str, name: str) -> bool:
         newest = last_position(connection, number)
         connection.execute(update(users).where(users.c.id == number).values(forgotten=newest))
     return True
+
+
+def tenant_usage(database: Database, *, tenant: str) -> tuple[int, int]:
+    """Users of the tenant, and the length of all that is stored of them, characters or bytes."""
+    length: Any = func.length
+    own = select(users.c.id).where(users.c.tenant == tenant)
+    texts = (responses.c.prompt, responses.c.shown, responses.c.features, responses.c.tokens)
+    sizes = [
+        select(func.coalesce(func.sum(sum(map(length, columns))), 0)).where(table.c.user.in_(own))
+        for table, columns in (
+            (responses, texts),
+            (feedback, (feedback.c.features, feedback.c.group)),
+        )
+    ]
+    with database.reading() as connection:
+        n_users = connection.execute(select(func.count()).select_from(own.subquery())).scalar_one()
+        return n_users, sum(int(connection.execute(size).scalar_one()) for size in sizes)
 
 
 def require_mark(database: Database, *, name: str, value: str, remedy: str) -> None:

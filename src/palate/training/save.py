@@ -1,7 +1,6 @@
 """A trained adapter as a PEFT folder with its model card; its bytes depend on the adapter alone."""
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,14 @@ from peft import PeftModel
 from torch import Tensor
 
 from palate.core.files import read_json, write_json, write_text_atomic
+from palate.core.templates import render_template
 from palate.core.types import BaseRecord
 from palate.models.adapter import CONFIG, PARAMETERS
 from palate.models.dtype import DTYPES
-from palate.training.job import ExpertJob, TrainSettings
+from palate.training.job import ExpertJob
 
 CARD = "README.md"
+_CARD_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def fill_expert_folder(
@@ -55,35 +56,19 @@ def render_card(
     The tilt is mean and standard deviation in reward units, and number of answers.
     """
     training, modules = job.training, job.adapter.target_modules
-    fields: dict[str, Any] = {
-        "base": base.path,
-        "revision": f" at revision `{base.revision}`" if base.revision else "",
-        "name": job.anchor.name,
-        "wants": ", ".join(
-            f"{'less' if share < 0 else 'more'} {name} ({abs(share):.3g})"
-            for name, share in zip(job.anchor.objectives, job.anchor.direction, strict=True)
-            if share != 0.0
-        ),
-        "r": job.adapter.r,
-        "steps": _steps(training),
-        "lora_alpha": job.adapter.lora_alpha,
-        "rslora": " (rsLoRA)" if job.adapter.use_rslora else "",
-        "target_modules": modules if isinstance(modules, str) else ", ".join(modules),
-        "seed": job.seed,
-        "tilt_mean": tilt[0],
-        "tilt_sd": tilt[1],
-        "n_tilts": tilt[2],
-        "fingerprint": base.fingerprint,
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-    }
-    template = files("palate.training").joinpath("card.md").read_text(encoding="utf-8")
-    return template.format(**training.model_dump(), **fields)
-
-
-def _steps(training: TrainSettings) -> str:
-    if training.method == "spectral":
-        return "one ridge regression on the unembedding"
     size = training.per_device_train_batch_size * training.gradient_accumulation_steps
-    unit = "answers" if training.method == "grpo" else "pairs"
-    rate = f"learning rate {training.learning_rate:g}"
-    return f"{training.max_steps} steps of {size} {unit}, {rate}"
+    wanted = zip(job.anchor.objectives, job.anchor.direction, strict=True)
+    text = render_template(
+        _CARD_TEMPLATE,
+        {},
+        base=base,
+        job=job,
+        training=training,
+        adapter=job.adapter,
+        modules=modules if isinstance(modules, str) else ", ".join(modules),
+        wanted=[(name, share) for name, share in wanted if share != 0.0],
+        size=size,
+        tilt=tilt,
+        versions=versions,
+    )
+    return text + "\n"

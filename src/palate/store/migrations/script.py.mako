@@ -1,17 +1,6 @@
 """${message}."""
 
-import sqlalchemy as sa
-from alembic import op
+from palate.store.statements import statements_of
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
-
-
-def upgrade() -> None:
-    """Go to this schema."""
-    ${upgrades if upgrades else "pass"}
-
-
-def downgrade() -> None:
-    """Go back to the one before."""
-    ${downgrades if downgrades else "pass"}
+revision, down_revision = ${repr(up_revision)}, ${repr(down_revision)}
+upgrade, downgrade = statements_of(__file__)

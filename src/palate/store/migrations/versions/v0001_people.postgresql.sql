@@ -71,3 +71,21 @@ CREATE FUNCTION feedback_append_only() RETURNS trigger LANGUAGE plpgsql
 
 CREATE TRIGGER feedback_append_only BEFORE UPDATE ON feedback
     FOR EACH ROW EXECUTE FUNCTION feedback_append_only()
+
+-- downgrade
+
+DROP TRIGGER feedback_append_only ON feedback
+
+DROP FUNCTION feedback_append_only()
+
+DROP TABLE api_keys
+
+DROP TABLE responses
+
+DROP TABLE feedback
+
+DROP TABLE beliefs
+
+DROP TABLE people
+
+DROP TABLE tenants

@@ -67,3 +67,17 @@ CREATE TABLE api_keys (
 
 CREATE TRIGGER feedback_append_only BEFORE UPDATE ON feedback
     BEGIN SELECT RAISE(ABORT, 'feedback is only ever appended'); END
+
+-- downgrade
+
+DROP TABLE api_keys
+
+DROP TABLE responses
+
+DROP TABLE feedback
+
+DROP TABLE beliefs
+
+DROP TABLE people
+
+DROP TABLE tenants

@@ -13,3 +13,17 @@ CREATE TABLE marks (
     value TEXT NOT NULL,
     PRIMARY KEY (name)
 )
+
+-- downgrade
+
+DROP TABLE marks
+
+ALTER TABLE responses DROP COLUMN tokens
+
+ALTER TABLE people DROP COLUMN forgotten
+
+ALTER TABLE people DROP COLUMN preference
+
+ALTER TABLE api_keys DROP COLUMN expires_at
+
+ALTER TABLE api_keys DROP COLUMN role

@@ -1,17 +1,9 @@
-"""What people want in their own words."""
+"""What people want in their own words; people of before have said nothing so.
 
-import sqlalchemy as sa
-from alembic import op
+Going back, their words are lost.
+"""
 
-revision = "0004"
-down_revision = "0003"
+from palate.store.statements import statements_of
 
-
-def upgrade() -> None:
-    """Go to this schema; people of before have said nothing in words."""
-    op.add_column("people", sa.Column("instruction", sa.Text, nullable=True))
-
-
-def downgrade() -> None:
-    """Go back; people's own words are lost."""
-    op.drop_column("people", "instruction")
+revision, down_revision = "0004", "0003"
+upgrade, downgrade = statements_of(__file__)

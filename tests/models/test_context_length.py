@@ -8,8 +8,8 @@ import pytest
 from fakes import save_tiny_llama
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import SamplingParams
-from palate.library.context_length import require_answers_fit, require_prompt_fits
 from palate.library.library import Library
+from palate.models.chat import require_answers_fit, require_prompt_fits
 from palate.models.load import load_base
 
 

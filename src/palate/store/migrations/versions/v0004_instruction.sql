@@ -1,0 +1,5 @@
+ALTER TABLE people ADD COLUMN instruction TEXT
+
+-- downgrade
+
+ALTER TABLE people DROP COLUMN instruction

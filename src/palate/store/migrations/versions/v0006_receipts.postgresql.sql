@@ -1,0 +1,73 @@
+ALTER TABLE beliefs ADD COLUMN is_converged BOOLEAN DEFAULT true NOT NULL
+
+ALTER TABLE erasures ADD COLUMN n_feedback INTEGER DEFAULT '0' NOT NULL
+
+ALTER TABLE erasures ADD COLUMN n_responses INTEGER DEFAULT '0' NOT NULL
+
+ALTER TABLE erasures ADD COLUMN remains TEXT DEFAULT 'what the database''s files held of before; run `palate users receipts`' NOT NULL
+
+ALTER TABLE users ALTER "name" SET STATISTICS 0
+
+ALTER TABLE users ALTER "preference" SET STATISTICS 0
+
+ALTER TABLE users ALTER "instruction" SET STATISTICS 0
+
+ALTER TABLE feedback ALTER "key" SET STATISTICS 0
+
+ALTER TABLE feedback ALTER "features" SET STATISTICS 0
+
+ALTER TABLE feedback ALTER "label" SET STATISTICS 0
+
+ALTER TABLE feedback ALTER "group" SET STATISTICS 0
+
+ALTER TABLE beliefs ALTER "mean" SET STATISTICS 0
+
+ALTER TABLE beliefs ALTER "covariance" SET STATISTICS 0
+
+ALTER TABLE responses ALTER "prompt" SET STATISTICS 0
+
+ALTER TABLE responses ALTER "shown" SET STATISTICS 0
+
+ALTER TABLE responses ALTER "features" SET STATISTICS 0
+
+ALTER TABLE responses ALTER "coefficients" SET STATISTICS 0
+
+ALTER TABLE responses ALTER "tokens" SET STATISTICS 0
+
+-- downgrade
+
+ALTER TABLE users ALTER "name" SET STATISTICS -1
+
+ALTER TABLE users ALTER "preference" SET STATISTICS -1
+
+ALTER TABLE users ALTER "instruction" SET STATISTICS -1
+
+ALTER TABLE feedback ALTER "key" SET STATISTICS -1
+
+ALTER TABLE feedback ALTER "features" SET STATISTICS -1
+
+ALTER TABLE feedback ALTER "label" SET STATISTICS -1
+
+ALTER TABLE feedback ALTER "group" SET STATISTICS -1
+
+ALTER TABLE beliefs ALTER "mean" SET STATISTICS -1
+
+ALTER TABLE beliefs ALTER "covariance" SET STATISTICS -1
+
+ALTER TABLE responses ALTER "prompt" SET STATISTICS -1
+
+ALTER TABLE responses ALTER "shown" SET STATISTICS -1
+
+ALTER TABLE responses ALTER "features" SET STATISTICS -1
+
+ALTER TABLE responses ALTER "coefficients" SET STATISTICS -1
+
+ALTER TABLE responses ALTER "tokens" SET STATISTICS -1
+
+ALTER TABLE beliefs DROP COLUMN is_converged
+
+ALTER TABLE erasures DROP COLUMN n_feedback
+
+ALTER TABLE erasures DROP COLUMN n_responses
+
+ALTER TABLE erasures DROP COLUMN remains
