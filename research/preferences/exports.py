@@ -149,11 +149,8 @@ def _argilla_responses(record: Mapping[str, Any]) -> Iterator[tuple[str, Any, An
         if not isinstance(own, list):
             continue
         if question.endswith(".responses"):
-            others = [record.get(f"{question}.{part}") for part in ("users", "status")]
-            is_whole = [isinstance(part, list) and len(part) == len(own) for part in others]
             users, statuses = (
-                part if whole else [None] * len(own)
-                for part, whole in zip(others, is_whole, strict=True)
+                _as_long(record.get(f"{question}.{part}"), len(own)) for part in ("users", "status")
             )
             for one in zip(users, own, statuses, strict=True):
                 yield question.removesuffix(".responses"), *one
@@ -207,7 +204,7 @@ def _ranks(value: Any, answers: Mapping[str, Any]) -> dict[str, float]:
         name, rank = (
             (one.get("value"), one.get("rank")) if isinstance(one, Mapping) else (one, place)
         )
-        if str(name) in answers and is_finite_number(rank):
+        if str(name) in answers and rank is not None and is_finite_number(rank):
             ranked[str(name)] = float(rank)
     return ranked
 
@@ -224,6 +221,10 @@ def _list(content: Any, path: Path) -> list[Mapping[str, Any]]:
     if isinstance(content, list) and all(isinstance(one, Mapping) for one in content):
         return content
     raise InvalidInputError(f"The export {str(path)!r} is no JSON list of records; export it anew.")
+
+
+def _as_long(content: Any, n: int) -> list[Any]:
+    return content if isinstance(content, list) and len(content) == n else [None] * n
 
 
 def _mappings(content: Any) -> list[Mapping[str, Any]]:

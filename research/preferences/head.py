@@ -53,8 +53,8 @@ class PreferenceHead:
     left_out: VoteFactors
     share: float
     noise: float
-    _offset: "_Line"
-    _loadings: "_Line"
+    _offset: "Line"
+    _loadings: "Line"
 
     def items(self, features: Float[ndarray, "texts features"]) -> VoteFactors:
         """Texts that nobody has judged, for `predict` and `fit_coefficients`."""
@@ -100,7 +100,7 @@ def head_of(
     rank = judged.loadings.shape[1]
     variances = judged.noise[:, None] * np.diagonal(judged.spread, axis1=1, axis2=2)
     lines = [
-        _Regression(features, 1.0 / (LEAST_NOISE + own))
+        Regression(features, 1.0 / (LEAST_NOISE + own))
         for own in (variances[:, rank], variances[:, :rank].mean(axis=1))
     ]
     offset = judged.offset[:, None]
@@ -122,7 +122,7 @@ def head_of(
 
 
 def _chosen(
-    judged: VoteFactors, votes: Float[ndarray, "users texts"], regression: "_Regression"
+    judged: VoteFactors, votes: Float[ndarray, "users texts"], regression: "Regression"
 ) -> tuple[float, float]:
     """Ridge of the loadings and the share of them that the votes support."""
     seen = np.isfinite(votes)
@@ -164,7 +164,7 @@ def _as_items(
 
 
 @dataclass(frozen=True, eq=False)
-class _Line:
+class Line:
     """A linear function of features."""
 
     centre: Float[ndarray, " features"]
@@ -176,10 +176,11 @@ class _Line:
         return self.at_centre + (features - self.centre) @ self.slopes
 
 
-class _Regression:
+class Regression:
     """Weighted ridge regressions on one set of features, with a free intercept."""
 
     def __init__(self, features: Float[ndarray, "texts features"], weights: ndarray) -> None:
+        """Decompose the features once, texts weighted."""
         self.weights = weights / weights.mean()
         self.roots = np.sqrt(self.weights)[:, None]
         self.centre = np.average(features, axis=0, weights=self.weights)
@@ -191,11 +192,11 @@ class _Regression:
         mean = np.average(values, axis=0, weights=self.weights)
         return mean, self.roots * (values - mean)
 
-    def line(self, values: Float[ndarray, "texts targets"], ridge: float) -> _Line:
+    def line(self, values: Float[ndarray, "texts targets"], ridge: float) -> Line:
         """The fit to all texts."""
         mean, scaled = self._parts(values)
         shrunk = self.sizes / (self.sizes**2 + ridge)
-        return _Line(self.centre, self.right.T @ (shrunk[:, None] * (self.left.T @ scaled)), mean)
+        return Line(self.centre, self.right.T @ (shrunk[:, None] * (self.left.T @ scaled)), mean)
 
     def left_out(
         self, values: Float[ndarray, "texts targets"], ridge: float

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 
 from palate.core.errors import InvalidInputError
 from research.preferences.factors import fit_coefficients
-from research.preferences.head import _Regression, fit_head
+from research.preferences.head import Regression, fit_head
 
 N_USERS, N_TEXTS, N_FEATURES, N_UNSEEN = 150, 70, 6, 20
 
@@ -79,7 +79,7 @@ def test_a_text_left_out_is_predicted_as_by_a_fit_without_it() -> None:
     generator = np.random.default_rng(3)
     features, weights = generator.normal(size=(9, 4)), generator.uniform(0.2, 3.0, size=9)
     values = generator.normal(size=(9, 2))
-    regression = _Regression(features, weights)
+    regression = Regression(features, weights)
     for ridge in (0.03, 5.0):
         left_out = regression.left_out(values, ridge)
         whole = Ridge(alpha=ridge).fit(features, values, sample_weight=weights / weights.mean())

@@ -1,6 +1,7 @@
 """Statements held out: what is personal is found where texts show it, and not where they do not."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def write_topic(folder: Path, *, is_personal: bool, seed: int = 0) -> Path:
     return folder
 
 
-def embed(texts: list[str]) -> np.ndarray:
+def embed(texts: Sequence[str]) -> np.ndarray:
     return np.array([[1.0 if text.startswith("tea") else -1.0, 0.1] for text in texts])
 
 
