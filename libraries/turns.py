@@ -7,7 +7,8 @@ the board's prompts alone and after earlier turns about other things, which the 
 (`research.board.prompts`). Answers by the sentence as a system prompt, and by the soup of the
 belief that is read from it, are compared with the base's answer to the same conversation: the
 measures of form (`research.board.forms`) in the direction of the axes that the sentence asks for,
-as in `libraries.words`. Prompt tokens of a method are those that the base does not read.
+as in `libraries.words`. Prompt tokens of a method are those beyond the base's, whose chat template
+may have a system prompt of its own, which the sentence replaces.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from research.board.prompts import (
     load_prompts,
 )
 from research.board.settings import BoardSettings
+from research.command_line import print_result
 
 METHODS = ("prompt", "soup")
 
@@ -82,7 +84,7 @@ def main() -> None:
                     tokens[name, n].append(float(np.mean(sizes)))
                 report(done, len(rows))
     facts = summary(gains, tokens, turns)
-    print(facts)  # noqa: T201
+    print_result(facts, is_json=False)
     if options.out is not None:
         write_json(options.out, facts)
 
