@@ -11,7 +11,8 @@ another name; or one field that holds a list of them, strings or `{id, body | te
     Argilla 2: `records.to_json`, a list of `{fields: {FIELD: text}, responses: {QUESTION: [{value,
     user_id}]}}`; or `to_datasets` as parquet, with the columns FIELD, `QUESTION.responses`,
     `.responses.users`, `.responses.status`. Argilla 1: a column QUESTION of `[{user_id, value,
-    status}]`. Discarded and draft responses are left out.
+    status}]`, or `responses: [{user_id, values: {QUESTION: {value}}, status}]`. Discarded and draft
+    responses are left out.
 
     Label Studio: the JSON export, a list of `{data: {FIELD: text}, annotations: [{completed_by,
     was_cancelled, result: [{type, from_name, to_name, value}]}]}` with results of the types
@@ -155,9 +156,12 @@ def _argilla_responses(record: Mapping[str, Any]) -> Iterator[tuple[str, Any, An
             for one in zip(users, own, statuses, strict=True):
                 yield question.removesuffix(".responses"), *one
             continue
-        for one in own:
-            if isinstance(one, Mapping) and "user_id" in one:
-                yield question, one["user_id"], one.get("value"), one.get("status")
+        for one in _mappings(own):
+            values = one.get("values")
+            named = values if isinstance(values, Mapping) else {question: one}
+            for name, held in named.items():
+                if "user_id" in one and isinstance(held, Mapping):
+                    yield name, one["user_id"], held.get("value"), one.get("status")
 
 
 def _label_studio_value(result: Mapping[str, Any], names: list[str]) -> tuple[Any, list[str]]:

@@ -100,6 +100,19 @@ def test_rankings_with_ties_are_read_in_both_of_argillas_shapes(
     ]
 
 
+def test_responses_by_user_of_argillas_first_version_are_read(tmp_path: Path) -> None:
+    values = {"best": {"value": "two"}, "why": {"value": "It is shorter."}}
+    record = argilla() | {
+        "responses": [
+            {"user_id": "u1", "values": values, "status": "submitted"},
+            {"user_id": "u2", "values": values, "status": "draft"},
+            {"user_id": "u3", "values": None, "status": "submitted"},
+        ]
+    }
+    path = written(tmp_path / "records.json", [record])
+    assert verdicts("argilla", path, "one,two") == [("u1", "b", "a", 1.0)]
+
+
 def test_a_flat_table_of_argilla_is_read_from_parquet(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", reason="parquet needs the datasets extra")
     parquet = pytest.importorskip("pyarrow.parquet")
