@@ -140,7 +140,8 @@ def read_verdicts(path: Path) -> list[Verdict]:
     rows, places = read_rows(path, what="file of verdicts")
     verdicts: list[Verdict] = []
     rated: dict[tuple[str, str], list[tuple[str, float]]] = {}
-    for row, place in zip(rows, places, strict=True):
+    for whole, place in zip(rows, places, strict=True):
+        row = {name: value for name, value in whole.items() if value is not None}  # as in a table
         user = row.get("user_id")
         if not isinstance(user, str | int) or not str(user).strip():
             raise InvalidInputError(f"{place} has no 'user_id'; say whose verdict it is.")
@@ -235,6 +236,7 @@ def features_of(
 def _compared(row: Mapping[str, Any], user: str, *, place: str) -> list[Verdict]:
     if "responses" in row:
         answers, best = row["responses"], row.get("best")
+        best = int(best) if isinstance(best, float) and best.is_integer() else best  # a table's
         has_texts = isinstance(answers, list) and all(isinstance(text, str) for text in answers)
         if not has_texts or type(best) is not int or not 0 <= best < len(answers):
             raise InvalidInputError(

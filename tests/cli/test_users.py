@@ -6,8 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli.app import app
-from palate.core.errors import FormatError
+from palate.core.errors import FormatError, InvalidInputError
 from palate.core.types import Belief, Feedback
+from palate.library.library import Library
+from palate.library.store import open_store
 from palate.preferences.belief import Learner
 from palate.store.database import connect, migrate, open_database
 from palate.store.store import SqlProfileStore
@@ -70,3 +72,23 @@ def test_keys_are_issued_listed_and_revoked(kept: str) -> None:
     assert key.startswith(f"pk_{row['prefix']}_")
     run("keys", "revoke", row["prefix"], "--database", kept)
     assert "yes" in run("keys", "list", "--database", kept)
+
+
+def test_feedback_is_withdrawn_by_its_keys(tiny_soup_library: Path, tmp_path: Path) -> None:
+    path, library = str(tmp_path / "users.db"), Library.load(tiny_soup_library)
+    answers = [library.generate("Why?", method="base", seed=seed) for seed in (1, 2)]
+    first, second = [one for one in answers if not isinstance(one, list)]
+    with open_store(path, library) as store:
+        store.record("ana", chosen=first, rejected=second, key="one")
+        store.record("ana", chosen=second, rejected=first, key="two")
+    arguments = ["users", "withdraw", str(tiny_soup_library), "ana", "one", "two", "one"]
+    rows = json.loads(run(*arguments, "--database", path, "--json"))
+    assert [(row["key"], row["is_new"]) for row in rows] == [
+        ("one", True),
+        ("two", True),
+        ("one", False),
+    ]
+    with open_store(path, library) as store:
+        assert store.known("ana").belief is None
+    with pytest.raises(InvalidInputError, match="no feedback 'three'"):
+        run(*arguments[:4], "three", "--database", path)

@@ -128,6 +128,26 @@ def describe(
         typer.echo("The text says nothing of the library's objectives; the belief stays as it was.")
 
 
+@app.command()
+def withdraw(
+    library: options.LibraryFolder,
+    user: User,
+    feedback: Annotated[
+        list[str], typer.Argument(metavar="KEY...", help="As `palate users export` shows them.")
+    ],
+    database: options.DatabaseUrl,
+    base: options.BasePath = None,
+    is_json: options.IsJson = False,
+) -> None:
+    """Take feedback back: the belief is as if it had never been."""
+    from palate.library.library import Library
+    from palate.library.store import open_store
+
+    with open_store(database, Library.load(library, base=base)) as store:
+        rows = [{"key": key, "is_new": store.withdraw(user, key)} for key in feedback]
+    print_result(rows, is_json=is_json)
+
+
 @keys.command()
 def issue(
     database: options.DatabaseUrl,

@@ -48,6 +48,27 @@ def test_pairs_ties_lists_and_ratings_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_of_all_kinds_is_read_from_parquet(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="parquet needs the datasets extra")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"user_id": "ana", "prompt": "p", "chosen": "a", "rejected": "b"},
+        {"user_id": "ana", "prompt": "p", "chosen": "a", "rejected": "c", "is_tie": True},
+        {"user_id": "bob", "prompt": "p", "responses": ["a", "b"], "best": 1.0},  # beside gaps
+        {"user_id": "bob", "prompt": "q", "completion": "a", "rating": 20.0},
+        {"user_id": "bob", "prompt": "q", "completion": "b", "rating": 90.0},
+    ]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    path = tmp_path / "verdicts.parquet"
+    parquet.write_table(arrow.Table.from_pylist([{**columns, **row} for row in rows]), path)
+    assert read_verdicts(path) == [
+        Verdict("ana", "p", "a", "b"),
+        Verdict("ana", "p", "a", "c", 0.5),
+        Verdict("bob", "p", "b", "a"),
+        Verdict("bob", "q", "b", "a"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
