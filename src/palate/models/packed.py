@@ -16,6 +16,7 @@ many tokens or with gradients, training, export and hashes see the bfloat16 matr
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -89,8 +90,10 @@ class Matrices:
             product = self._product(source.reshape(n_tokens, -1), n_tokens)
             if product is None:
                 return None
-            parts = product.view(*source.shape[:-1], -1).split(self._sizes, dim=-1)
-            outputs = dict(enumerate(parts))
+            product = product.view(*source.shape[:-1], -1)
+            if len(self._sizes) == 1:
+                return product
+            outputs = dict(enumerate(product.split_with_sizes(self._sizes, dim=-1)))
             self._latest = source, outputs
         result = outputs.pop(place)
         if not outputs:
@@ -108,9 +111,11 @@ class Matrices:
 
     def _current(self) -> list[tuple[int, int]]:
         """Changes with every change of a matrix."""
-        return [(layer.weight.data_ptr(), layer.weight._version) for layer in self._layers]
+        weights = [layer._parameters["weight"] for layer in self._layers]  # faster than by name
+        return [(one.data_ptr(), one._version) for one in weights if one is not None]
 
 
+@cache
 def has_onednn() -> bool:
     """Whether torch has oneDNN's product in bfloat16 on this processor."""
     return bool(_ONEDNN._is_mkldnn_bf16_supported())
