@@ -130,7 +130,7 @@ class Rearranged:
             self._matrix = _ONEDNN._reorder_linear_weight(matrix.detach().contiguous(), 1)
 
     @classmethod
-    def is_possible(cls, matrix: Tensor) -> bool:
+    def is_possible(cls, matrix: Float[Tensor, "d_out d_in"]) -> bool:
         """Whether the type, the device and the processor have it."""
         return matrix.dtype == torch.bfloat16 and matrix.device.type == "cpu" and has_onednn()
 
