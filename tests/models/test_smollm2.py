@@ -15,8 +15,8 @@ from palate.library.library import Library
 from palate.models.adapter import Factor
 from palate.models.chat import encode_prompt, format_messages
 from palate.models.embedded import resolve_base
-from palate.models.int4 import Int4Linear
 from palate.models.load import Base, load_base
+from palate.models.packed import MOST_INT4_TOKENS, PackedLinear
 from research.mixture.plans import mixture_plan
 
 pytestmark = [
@@ -87,12 +87,14 @@ def test_four_bits_are_as_near_to_float32_as_bfloat16(base: Base) -> None:
     plain = AutoModelForCausalLM.from_pretrained(
         resolve_base("smollm2-135m"), dtype=torch.bfloat16, use_safetensors=True
     )
-    assert sum(isinstance(module, Int4Linear) for module in four_bit.modules()) == 210
+    packed = [one for one in four_bit.modules() if isinstance(one, PackedLinear)]
+    assert len(packed) == 211
+    assert sum(one.matrices is not None and one.matrices.is_int4 for one in packed) == 210
     gaps = {}
     for name, model in (("four bits", four_bit), ("bfloat16", plain), ("float32", base.model)):
         parts = []
         for item in scored(base):
-            ids = torch.tensor([item.answer[:16]])  # few enough tokens for the product in four bits
+            ids = torch.tensor([item.answer[:MOST_INT4_TOKENS]])
             with torch.inference_mode():
                 kv = model(torch.tensor([item.context]), use_cache=True).past_key_values
                 parts.append(model(ids, past_key_values=kv).logits[0].float().log_softmax(-1))

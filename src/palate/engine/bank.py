@@ -8,8 +8,9 @@ with A and B the experts' factors stacked. Any mix of ranks, scales and adapted 
 coefficients may be negative, and every row of a batch has its own. Where no row has more than one
 expert (mixtures, portfolios) each row can take its own expert's factors instead of all, the same
 sum without its zeros; it does where that moves fewer bytes: in passes of several tokens, or where
-there are no more rows than experts. The base is not changed: forward hooks add the second term
-while `applied` is in force, so a bank costs nothing when it is not used.
+there are no more rows than experts. Only the stretch of experts that some row of the batch uses is
+multiplied. The base is not changed: forward hooks add the second term while `applied` is in force,
+so a bank costs nothing when it is not used.
 
 Rows that differ only in what experts do to the unembedding can share one pass of everything before
 it: they share a sequence, and the head's hook turns its hidden states into the rows' logits.
@@ -29,9 +30,11 @@ from palate.core.errors import FormatError, InvalidCoefficientsError
 from palate.core.files import reading
 from palate.models.adapter import PARAMETERS, Adapter, Factor, load_adapter
 from palate.models.load import Base
+from palate.models.packed import MOST_TOKENS, Rearranged
 from palate.models.reach import head_of, is_adaptable, reach_of
 
 Signature = tuple[tuple[int, int, float], ...]  # (expert, rank, scale) of each stacked block
+MOST_STRETCH = 0.55  # share of the ranks, above which the unembedding's rearranged factors win
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +43,15 @@ class _Layer:
     up: Float[Tensor, "ranks d_out"]
     signature: Signature
     is_head: bool
+    rearranged: Rearranged | None  # `up` of the unembedding, where passes of few tokens take it so
 
 
 @dataclass(frozen=True, eq=False)
 class _Scales:
     """The factors of a layer's inner products."""
 
-    values: Float[Tensor, "rows 1 ranks"]  # of all blocks
+    ranks: slice  # of the stretch of blocks that rows use
+    values: Float[Tensor, "rows 1 ranks"]  # of the stretch
     own: Float[Tensor, "rows 1 one"]  # of each row's only block
     blocks: Int[Tensor, " rows"] | None  # each row's only block; `None` where one has several
 
@@ -197,11 +202,25 @@ class AdapterBank:
             ranks = torch.tensor([rank for _, rank, _ in signature])
             factors = torch.tensor([scale for _, _, scale in signature], dtype=torch.float64)
             by_block = matrix[:, experts] * factors  # [rows, blocks]
+            every = by_block.repeat_interleave(ranks, dim=1)
+            used = every.any(dim=0).nonzero().flatten().tolist()
+            if not used:
+                continue
             blocks = by_block.abs().argmax(dim=1)
             own = by_block.gather(1, blocks.unsqueeze(1)).unsqueeze(1).to(layer.down)
-            every = by_block.repeat_interleave(ranks, dim=1).unsqueeze(1).to(layer.down)
-            is_alone = has_one and len(set(ranks.tolist())) == 1
-            scales[key] = _Scales(every, own, blocks.to(own.device) if is_alone else None)
+            is_alone = has_one and len(set(ranks.tolist())) == 1 and len(set(blocks.tolist())) > 1
+            stretch = slice(used[0], used[-1] + 1)
+            if (
+                layer.rearranged is not None
+                and len(every.T[stretch]) > MOST_STRETCH * every.shape[1]
+            ):
+                stretch = slice(None)
+            scales[key] = _Scales(
+                stretch,
+                every[:, stretch].unsqueeze(1).to(layer.down),
+                own,
+                blocks.to(own.device) if is_alone else None,
+            )
         return scales
 
     def _spread(
@@ -222,15 +241,21 @@ class AdapterBank:
                 by_row = (len(scale.values), -1)
                 source = source.reshape(*by_row, source.shape[-1])
                 output = output.reshape(*by_row, shape[-1])
-            n_blocks = len(layer.signature)
-            if scale.blocks is not None and (source.shape[1] > 1 or len(source) <= n_blocks):
+            n_blocks, n_tokens = len(layer.signature), source.shape[0] * source.shape[1]
+            is_few = layer.rearranged is not None and n_tokens <= MOST_TOKENS
+            is_few = is_few and not torch.is_grad_enabled()
+            is_thin = source.shape[1] > 1 or len(source) <= n_blocks
+            if scale.blocks is not None and is_thin and not is_few:
                 own = (n_blocks, -1)  # [rows, rank, d] below
                 down = layer.down.view(*own, layer.down.shape[1]).index_select(0, scale.blocks)
                 up = layer.up.view(*own, layer.up.shape[1]).index_select(0, scale.blocks)
                 return torch.baddbmm(output, (source @ down.mT) * scale.own, up).view(shape)
-            inner = nn.functional.linear(source, layer.down) * scale.values  # [rows, seq, ranks]
-            flat = torch.addmm(output.flatten(0, 1), inner.flatten(0, 1), layer.up)
-            return flat.view(shape)
+            down, up = layer.down[scale.ranks], layer.up[scale.ranks]
+            inner = (nn.functional.linear(source, down) * scale.values).flatten(0, 1)
+            flat = output.flatten(0, 1)
+            if is_few and layer.rearranged is not None and len(up) == len(layer.up):
+                return layer.rearranged.added(flat, inner).view(shape)
+            return torch.addmm(flat, inner, up).view(shape)
 
         return add
 
@@ -244,9 +269,9 @@ def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool)
     down = torch.cat([factor.down for _, factor in blocks]).contiguous()
     up = torch.cat([factor.up.T for _, factor in blocks]).contiguous()
     signature = tuple((index, factor.rank, factor.scale) for index, factor in blocks)
-    return _Layer(
-        down.to(like.device, like.dtype), up.to(like.device, like.dtype), signature, is_head
-    )
+    down, up = down.to(like.device, like.dtype), up.to(like.device, like.dtype)
+    other = Rearranged(up.T) if is_head and Rearranged.is_possible(up) else None
+    return _Layer(down, up, signature, is_head, other)
 
 
 def _require_fit(

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
 from palate.core.errors import FormatError
+from palate.models.step import is_plain_llama, llama_step
 
 SPARE_TOKENS = 32  # for which buffer is made at a time
 
@@ -142,6 +143,8 @@ class RowCache:
 
     def logits(self, model: Any, new: Tensor) -> Float[Tensor, "rows vocab"]:
         """Logits after new tokens, `[sequences, tokens]`, whose columns the mask has already."""
+        if new.shape[1] == 1 and self.kv.layers and is_plain_llama(model):
+            return llama_step(model, new, mask=self.mask, kv=self.kv)
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new.shape[1] :]
         output = model(
             input_ids=new,

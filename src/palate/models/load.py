@@ -21,7 +21,7 @@ from palate.core.errors import FormatError, InvalidInputError
 from palate.core.files import hash_files, hash_value
 from palate.models.dtype import AUTO, QUANTIZED, faster_dtype, load_options, require_dtype
 from palate.models.embedded import NO_CODE, SAFE_WEIGHTS, reading_model, resolve_base
-from palate.models.int4 import use_int4
+from palate.models.packed import pack_linear
 from palate.models.probe import require_batchable
 from palate.models.template import render_chat
 
@@ -136,7 +136,7 @@ def load_base(
     model.eval()
     if dtype not in QUANTIZED:  # those are on the device already
         nn.Module.to(model, torch.device(device))
-    use_int4(model)
+    pack_linear(model)
     _require_template(tokenizer, name)
     fingerprint = _fingerprint(place, config=config, model=model)
     require_batchable(model, name=name, fingerprint=fingerprint)
