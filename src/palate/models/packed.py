@@ -59,7 +59,7 @@ class Matrices:
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         """Pack what has 4-bit groups; the rest is rearranged when it is first needed."""
-        self._layers = list(layers)
+        self._layers: list[Any] = list(layers)
         self._sizes = [layer.out_features for layer in layers]
         self._versions = self._current()
         self._rearranged: Rearranged | None = None
