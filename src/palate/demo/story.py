@@ -52,7 +52,6 @@ from palate.mixture.explain import Explanation
 from palate.mixture.explain import TokenStory as Token
 from palate.models.adapter import Factor, save_adapter
 from palate.models.chat import encode_prompt
-from palate.portfolio.certificate import loss_sentence
 from palate.rewards.rules import RuleReward
 from palate.training.placement import HEAD, AdapterSettings, target_modules
 from palate.training.rollouts import Rollout, read_rollouts
@@ -159,9 +158,14 @@ def _portfolio(library: Library) -> PortfolioStory:
         )
     record = portfolio.record
     certificate, n = record.certified.certificate, record.payoffs.n_policies
-    sentence = loss_sentence(certificate, n_policies=n)
-    sentence = f"{len(record.members)} of n = {n} policies are members: {sentence}."
-    return PortfolioStory(record.members, certificate.additive_gap, sentence)
+    loss = certificate.additive_gap
+    sentence = (
+        f"Nobody, whatever they prefer, loses more than {loss:.3f} in reward by having only these "
+        f"{len(record.members)} of n = {n} policies (confidence {certificate.confidence:.0%})."
+        if loss is not None
+        else f"All {n} policies are members, and nothing bounds the loss to a policy beyond them."
+    )
+    return PortfolioStory(record.members, loss, sentence)
 
 
 def token_story(writer: Writer, user: DemoUser, prompt: str) -> TokenStory:
