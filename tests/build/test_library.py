@@ -121,6 +121,34 @@ def test_building_again_makes_only_what_is_missing(run_file, tmp_path):
     assert parameters(tmp_path / "lib") != before
 
 
+def test_an_objectives_own_expert_is_made_otherwise_and_alone_again_when_that_changes(
+    run_file, tmp_path
+):
+    content = yaml.safe_load(run_file.read_text())
+    own = {"adapter": {"r": 8, "target_modules": "lm_head"}, "training": {"method": "spectral"}}
+    content["objectives"][1]["expert"] = own
+    run_file.write_text(yaml.safe_dump(content))
+    assert len(build_library(settings_of(run_file), out=tmp_path / "lib").trained) == 3
+    made = {
+        name: json.loads((tmp_path / "lib/experts" / name / "adapter_config.json").read_text())
+        for name in ("polite", "short", "signed-000")
+    }
+    assert {name: config["r"] for name, config in made.items()} == {
+        "polite": 4,
+        "short": 8,
+        "signed-000": 4,  # its direction is no objective's alone
+    }
+    assert made["short"]["target_modules"] == ["lm_head"]
+    soup = Library.load(tmp_path / "lib").generate(
+        "prompt 1", preference={"short": 0.5, "polite": 0.5}
+    )
+    assert soup.text is not None
+    own["training"] = {"method": "spectral", "beta": 0.2}
+    content["objectives"][1]["expert"] = own
+    run_file.write_text(yaml.safe_dump(content))
+    assert build_library(settings_of(run_file), out=tmp_path / "lib").trained == ("short",)
+
+
 @pytest.mark.parametrize("method", ["dpo", "dpo_human", "grpo"])
 def test_every_method_builds(run_file, tmp_path, method):
     pairs = tmp_path / "pairs.jsonl"

@@ -59,6 +59,13 @@ def test_a_present_run_file_is_stored_and_loaded_unchanged() -> None:
         ({"training": {"n_steps": 3}}, "'training.n_steps' .* now called 'max_steps'"),
         ({"adapter": {"rank": 3}}, "'adapter.rank' .* now called 'r'"),
         ({"rollouts": {"max_tokens": 3}}, "'rollouts.max_tokens' .* 'max_completion_length'"),
+        (
+            {
+                "objectives": [{"name": "a", "expert": {"training": {"method": "spectral"}}}],
+                "adapter": {"target_modules": "all-linear"},
+            },
+            "set adapter.target_modules to lm_head, not 'all-linear'",
+        ),
         ({"adapter": {"target_modules": "head"}}, "use all-linear, lm_head, top_no_kv or a list"),
     ],
 )

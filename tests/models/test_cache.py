@@ -3,15 +3,29 @@
 import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from palate.models.cache import SPARE_TOKENS, RowCache, empty_kv
+from palate.models import cache as cache_module
+from palate.models.cache import SPARE_TOKENS, BatchCache, RowCache, empty_kv
 
 HEADS, WIDTH, LAYERS = 2, 3, 2
 
 
 def drawn(rng: np.random.Generator, n_rows: int, n_tokens: int) -> list[torch.Tensor]:
     return [torch.tensor(rng.normal(size=(n_rows, HEADS, n_tokens, WIDTH))) for _ in range(4)]
+
+
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    return LlamaForCausalLM(config).eval()
 
 
 def fill(kv, parts: list[torch.Tensor]) -> None:
@@ -86,3 +100,48 @@ def test_joined_rows_end_together() -> None:
     short.select(torch.tensor([0]))  # the long ones leave, and their columns with them
     assert short.mask.tolist() == [[1, 1]]
     assert torch.equal(short.kv.layers[0].keys, few[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@torch.inference_mode()
+def test_rows_in_caches_of_their_own_width_answer_as_in_one(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of unlike lengths join and leave; the model steps apart, and after a merge together."""
+    monkeypatch.setattr(cache_module, "UNLIKE_COLUMNS", 4)
+    model = llama()
+    rng = np.random.default_rng(seed)
+    apart: BatchCache | None = None
+    rows: list[list[int]] = []
+    most = 0
+    for _ in range(25):
+        if apart is None or rng.random() < 0.4:
+            prompts = rng.integers(1, 64, (int(rng.integers(1, 3)), int(rng.integers(2, 20))))
+            cache = BatchCache(RowCache(empty_kv(), torch.ones(prompts.shape, dtype=torch.long)))
+            cache.logits(model, torch.tensor(prompts))
+            rows += prompts.tolist()
+            if apart is None:
+                apart = cache
+            else:
+                apart.join(cache)
+        elif rng.random() < 0.4 and len(rows) > 1:
+            kept = sorted(rng.permutation(len(rows))[: len(rows) - 1].tolist())
+            apart.select(torch.tensor(kept))
+            rows = [rows[place] for place in kept]
+        most = max(most, len({id(apart.part_of(row)[0]) for row in range(len(rows))}))
+        new = rng.integers(1, 64, (len(rows), 1))
+        rows = [row + own for row, own in zip(rows, new.tolist(), strict=True)]
+        if rng.random() < 0.1:  # a model without the step: all in one cache
+            with monkeypatch.context() as patch:
+                patch.setattr(cache_module, "is_plain_llama", lambda _model: False)
+                apart.extend()
+                logits = apart.logits(model, torch.tensor(new))
+        else:
+            apart.extend()
+            logits = apart.logits(model, torch.tensor(new))
+        for row, own in enumerate(rows):
+            alone = model(torch.tensor([own])).logits[0, -1]
+            assert torch.allclose(logits[row], alone, atol=5e-6)
+            cache, place = apart.part_of(row)
+            assert int(cache.mask[place].sum()) == len(own)
+    assert most > 1

@@ -89,6 +89,19 @@ def test_broken_sentences_cost_a_guarded_reward_their_share(
     assert load_reward(tmp_path / "reward").score(["a"], [broken]) == after[1]
 
 
+def test_an_answer_without_a_word_of_the_prompt_is_worth_nothing_to_a_topical_reward(
+    reward: LearnedReward,
+) -> None:
+    plain = calibrate(reward, prompts=PROMPTS, answers=ANSWERS)
+    topical = replace(plain, card=plain.card.model_copy(update={"on_topic": True}))
+    asked = ["What is inflation?", "What is inflation?", "And you?"]
+    said = ["Inflated prices, thank you.", "I am sorry, thank you.", "I am well, thank you."]
+    before, after = plain.score(asked, said), topical.score(asked, said)
+    assert after.tolist() == [before[0], 0.0, before[2]]
+    assert before.min() > 0
+    assert topical.fingerprint != plain.fingerprint
+
+
 def test_a_vector_has_one_column_per_objective_in_order() -> None:
     vector = RewardVector((FixedReward("x", (0.1, 0.2)), FixedReward("y", (1.0, 0.0))))
     assert vector.objectives == ("x", "y")

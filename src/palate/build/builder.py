@@ -69,6 +69,7 @@ class Builder:
         self.library, self.rollouts, self.reward = _with_rollouts(library, settings, base)
         self.trained: list[str] = []  # since the builder opened, in order
         self._round = 1
+        self._prepared: dict[str, TrainingData] = {}  # by method
         # experts of other settings are dropped, so that a library never mixes the two
         records = self.library.manifest.experts
         current = tuple(row.anchor.name for row in records if self.has(row.anchor))
@@ -83,7 +84,7 @@ class Builder:
     def has(self, anchor: Anchor) -> bool:
         """Whether the library has this anchor's expert, of this round or a later one."""
         rounds = range(self._round, self.settings.training.n_rounds + 1)
-        keys = [self._key(self._job(anchor), number) for number in rounds]
+        keys = [self._key(self.settings.expert_job(anchor), number) for number in rounds]
         return any(self.library.has_expert(anchor.name, key=key) for key in keys)
 
     def make(self, anchor: Anchor, *, title: str) -> None:
@@ -94,10 +95,10 @@ class Builder:
         """
         if self.has(anchor):
             return
-        job = self._job(anchor)
+        job = self.settings.expert_job(anchor)
         with progress_of(f"expert {anchor.name} ({title}), steps") as report:
             model = train_expert(
-                self.base, job, self._data, on_step=report, tracking=self._tracking(job)
+                self.base, job, self._data(job), on_step=report, tracking=self._tracking(job)
             )
         sequences, reference = self._probe
         with progress_of(f"tilt of {anchor.name}, answers") as report:
@@ -121,7 +122,9 @@ class Builder:
         if number == 1:
             return
         names = tuple(anchor.name for anchor in anchors)
-        before = hash_value([self._key(self._job(anchor), number - 1) for anchor in anchors])
+        before = hash_value(
+            [self._key(self.settings.expert_job(anchor), number - 1) for anchor in anchors]
+        )
         path = self._cache / f"rollouts-{before[:16]}.jsonl"
         if not path.is_file() and all(self.has(anchor) for anchor in anchors):
             return
@@ -138,7 +141,7 @@ class Builder:
         answers = _sampled(self.base, bank, job, path, title=f"round {number}: experts answer")
         bank.close()
         self.rollouts = (*self.rollouts, *score_rollouts(answers, self.reward))
-        self.__dict__.pop("_data", None)
+        self._prepared.clear()
 
     def keep(self, names: tuple[str, ...]) -> None:
         """Leave only these experts in the library, in this order."""
@@ -156,34 +159,26 @@ class Builder:
         """What is computed once and is no part of the library."""
         return self.library.folder / CACHE
 
-    @cached_property
-    def _data(self) -> TrainingData:
-        """Training data of the experts; prepared once, and only when one is trained."""
-        return replace(
-            rollout_data(
-                self.base,
-                self.rollouts,
-                method=self.settings.training.method,
-                folder=self._cache,
-                seed=derive_seed(self.settings.seed, "experts"),
-            ),
-            human_pairs=self._pairs,
-            prompts=tuple(dict.fromkeys(row.prompt for row in self.rollouts)),
-            reward=self.reward,
-        )
+    def _data(self, job: ExpertJob) -> TrainingData:
+        """Training data of the job's method; prepared once, and only when it is used."""
+        method = job.training.method
+        if method not in self._prepared:
+            self._prepared[method] = replace(
+                rollout_data(
+                    self.base, self.rollouts, method=method, folder=self._cache, seed=job.seed
+                ),
+                human_pairs=self._pairs if method == "dpo_human" else {},
+                prompts=tuple(dict.fromkeys(row.prompt for row in self.rollouts)),
+                reward=self.reward,
+            )
+        return self._prepared[method]
 
     @cached_property
     def _pairs(self) -> dict[str, tuple[PreferencePair, ...]]:
         """Pairs by objective; read only where they are trained on."""
-        if self.settings.training.method != "dpo_human":
-            return {}
         seed = self.settings.seed
         sets = {row.name: human_pairs(row, seed=seed) for row in self.settings.objectives}
         return {name: pairs.pairs for name, pairs in sets.items() if pairs is not None}
-
-    def _job(self, anchor: Anchor) -> ExpertJob:
-        seed = derive_seed(self.settings.seed, "experts")
-        return ExpertJob(anchor, self.settings.adapter, self.settings.training, seed)
 
     def _tracking(self, job: ExpertJob) -> Tracking:
         """With a folder of this job's own, so that it goes on from its own checkpoints."""
@@ -194,6 +189,7 @@ class Builder:
         """Hash of everything that determines the expert's parameters, in a round."""
         manifest = self.library.manifest
         rollouts = manifest.rollouts
+        pairs = self._pairs if job.training.method == "dpo_human" else {}
         return hash_value(
             {
                 "base": manifest.base.fingerprint,
@@ -201,7 +197,7 @@ class Builder:
                 "rewards": {name: part.key for name, part in manifest.rewards.items()},
                 "pairs": {
                     name: [[pair.prompt, pair.chosen, pair.rejected] for pair in rows]
-                    for name, rows in self._pairs.items()
+                    for name, rows in pairs.items()
                 },
                 "anchor": job.anchor.to_json(),
                 "adapter": job.adapter.model_dump(),

@@ -239,11 +239,7 @@ def _measured(
         for place in range(run.n_measured)
     ]
     samples = sample(
-        task,
-        requests,
-        sampling=run.fit.sampling,
-        seed=run.fit.seed,
-        is_uniform=is_uniform,
+        task, requests, sampling=run.fit.sampling, seed=run.fit.seed, is_uniform=is_uniform
     )
     return summarise(samples)
 

@@ -38,7 +38,7 @@ from palate.training.rollouts import Rollout
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
 # unset, they leave earlier keys as they were
-_LATER_KEYS = ("judge_trunk", "model", "judge", "whole_sentences")
+_LATER_KEYS = ("judge_trunk", "model", "judge", "whole_sentences", "on_topic")
 VALIDATION_SHARE = 0.5  # of the groups, where no validation file is given: the half held back
 
 
@@ -246,7 +246,8 @@ def _learned(
         own_seed = derive_seed(seed, name, objective.name)
         with progress_of(f"{name} {objective.name}") as report:
             one = fit_reward(own, validation=other, settings=options, seed=own_seed, on_step=report)
-            update = {"whole_sentences": source.whole_sentences}
+            is_topical = source.on_topic and not fitted  # not the judge
+            update = {"whole_sentences": source.whole_sentences, "on_topic": is_topical}
             fitted.append(replace(one, card=one.card.model_copy(update=update)))
     return fitted[0], fitted[1] if len(fitted) > 1 else None
 

@@ -9,15 +9,15 @@ from pydantic import Field, model_validator
 from palate.build.calibration import MIN_PROMPTS, CalibrationSettings
 from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json
-from palate.core.seeds import generator_for
+from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
 from palate.portfolio.grid import affordable_tolerances
 from palate.rewards.rows import read_rows, texts_of
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import GradeSettings, TransformerSettings
-from palate.training.anchors import AnchorSettings, require_name
-from palate.training.job import TrainSettings
+from palate.training.anchors import Anchor, AnchorSettings, require_name
+from palate.training.job import ExpertJob, TrainSettings
 from palate.training.placement import HEAD, AdapterSettings
 from palate.training.rollouts import RolloutSettings
 
@@ -93,6 +93,8 @@ class RewardSource(Settings):
     is_swapped: bool = False  # for pairs: exchange chosen and rejected
     # for pairs: multiply rewards by the share of words in whole English sentences
     whole_sentences: bool = False
+    # for pairs: rewards are 0 of answers without a content word of the prompt; judges do without
+    on_topic: bool = False
     scale: ScaleKind = "logistic"  # how raw scores become numbers in [0, 1]
 
     @model_validator(mode="after")
@@ -100,10 +102,17 @@ class RewardSource(Settings):
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SOURCES)}, not {given or 'none'}")
-        for name in ("judge_trunk", "whole_sentences"):
+        for name in ("judge_trunk", "whole_sentences", "on_topic"):
             if getattr(self, name) and self.pairs is None:
                 raise ValueError(f"{name} needs pairs, but the reward is of {given[0]}")
         return self
+
+
+class OwnExpert(Settings):
+    """How an objective's own expert is made; `None` is as all are. Rounds and threads are all's."""
+
+    adapter: AdapterSettings | None = None
+    training: TrainSettings | None = None
 
 
 class ObjectiveSettings(Settings):
@@ -115,6 +124,7 @@ class ObjectiveSettings(Settings):
     # another objective's name, or a sentence for the opposite; users' own words are read by it
     opposite: str = ""
     reward: RewardSource | None = None  # `None` for a Python function, given in `reward_funcs`
+    expert: OwnExpert = OwnExpert()  # its own expert, where not as all are
 
 
 class RunSettings(Settings):
@@ -150,12 +160,21 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _spectral_is_on_the_head(self) -> "RunSettings":
-        if self.training.method == "spectral" and self.adapter.target_modules != HEAD:
-            raise ValueError(
-                f"the method spectral solves for the unembedding: set adapter.target_modules to "
-                f"{HEAD}, not {self.adapter.target_modules!r}"
-            )
+        for row in (OwnExpert(), *(objective.expert for objective in self.objectives)):
+            adapter, training = row.adapter or self.adapter, row.training or self.training
+            if training.method == "spectral" and adapter.target_modules != HEAD:
+                raise ValueError(
+                    f"the method spectral solves for the unembedding: set adapter.target_modules "
+                    f"to {HEAD}, not {adapter.target_modules!r}"
+                )
         return self
+
+    def expert_job(self, anchor: Anchor) -> ExpertJob:
+        """What determines the anchor's expert; an objective's own may be made otherwise."""
+        own = [row.expert for row in self.objectives if anchor.is_only(row.name)]
+        adapter, training = (own[0].adapter, own[0].training) if own else (None, None)
+        seed = derive_seed(self.seed, "experts")
+        return ExpertJob(anchor, adapter or self.adapter, training or self.training, seed)
 
     @property
     def objective_names(self) -> tuple[str, ...]:

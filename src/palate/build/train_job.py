@@ -9,7 +9,7 @@ With FSDP (version 2) parameters, gradients and the optimizer's state are sharde
 is put together before it is written. accelerate shards nothing on CPUs, which is refused.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from torch import Tensor
 from palate.build.run_file import stored_run
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_json
-from palate.core.seeds import derive_seed
 from palate.library.folder import LibraryFolder
 from palate.models.load import load_base
 from palate.models.processes import (
@@ -31,7 +30,7 @@ from palate.models.processes import (
     summed,
 )
 from palate.training.anchors import Anchor
-from palate.training.job import ExpertJob, TrainSettings
+from palate.training.job import TrainSettings
 from palate.training.pair_trainer import whole_parameters
 from palate.training.rollouts import read_rollouts
 from palate.training.save import fill_expert_folder
@@ -78,19 +77,18 @@ def train_anchor(
     if out.exists():
         raise InvalidInputError(f"The folder {str(out)!r} exists; give a new one.")
     settings = stored_run(library.manifest.config)
-    if settings.training.method not in ("rebel", "dpo"):
+    job = settings.expert_job(_anchor(library, name))
+    if job.training.method not in ("rebel", "dpo"):
         raise InvalidInputError(
-            f"The library's method is {settings.training.method!r}; only rebel and dpo are trained "
+            f"The library's method is {job.training.method!r}; only rebel and dpo are trained "
             "from its rollouts alone."
         )
     training = _split(
-        settings.training,
-        max_steps=max_steps or settings.training.max_steps,
-        n_passes=gradient_accumulation_steps or settings.training.gradient_accumulation_steps,
+        job.training,
+        max_steps=max_steps or job.training.max_steps,
+        n_passes=gradient_accumulation_steps or job.training.gradient_accumulation_steps,
     )
-    job = ExpertJob(
-        _anchor(library, name), settings.adapter, training, derive_seed(settings.seed, "experts")
-    )
+    job = replace(job, training=training)
     base = load_base(
         settings.model_name_or_path,
         revision=settings.revision,

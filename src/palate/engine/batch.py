@@ -9,14 +9,14 @@ from torch import Tensor
 from palate.engine.control import ControlRun
 from palate.engine.pool import RowMap, pool_coefficients
 from palate.engine.request import RunningRequest
-from palate.models.cache import RowCache
+from palate.models.cache import BatchCache
 
 
 class Batch:
     """Requests whose rows lie one after another, and their sequences in the cache likewise."""
 
     def __init__(
-        self, requests: list[RunningRequest], cache: RowCache, logits: Float[Tensor, "rows vocab"]
+        self, requests: list[RunningRequest], cache: BatchCache, logits: Float[Tensor, "rows vocab"]
     ) -> None:
         """A batch of requests that have been prefilled."""
         self.requests = requests

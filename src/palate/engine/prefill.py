@@ -26,7 +26,7 @@ from palate.engine.bank import AdapterBank
 from palate.engine.batch import Batch
 from palate.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
 from palate.engine.request import RunningRequest
-from palate.models.cache import RowCache, empty_kv
+from palate.models.cache import BatchCache, RowCache, empty_kv
 from palate.models.load import Base
 
 
@@ -107,9 +107,9 @@ class ModelRunner:
             for group in _groups(wave, pass_tokens=self._pass_tokens):
                 parts.append(self._prefill_group(group))
                 done.extend(group)
-        cache = parts[0][0]
+        cache = BatchCache(parts[0][0])
         for other, _ in parts[1:]:
-            cache.join(other)
+            cache.join(BatchCache(other))
         logits = torch.cat([group_logits for _, group_logits in parts])
         place_of = {sequence: place for place, sequence in enumerate(done)}
         places = [place_of[sequence] for sequence in of_sequence]
@@ -173,7 +173,7 @@ class ModelRunner:
                     row = running.sequences.index(sequence)
                     tokens = running.contexts[row] + tuple(running.tokens[:-1])
                     owner = self._owner(running, running.plan.rows[row].coefficients)
-                    self._insert(owner, tokens, batch.cache, first + sequence)
+                    self._insert(owner, tokens, *batch.cache.part_of(first + sequence))
             first += running.n_sequences
 
     def _sequences(self, requests: list[RunningRequest]) -> tuple[list[_Prefill], list[_Prefill]]:
@@ -246,7 +246,7 @@ class ModelRunner:
     def _forward(
         self,
         ids: Sequence[Sequence[int]],
-        cache: RowCache,
+        cache: RowCache | BatchCache,
         coefficients: Sequence[Sequence[float]],
         sequences: Sequence[int] | None,
     ) -> Float[Tensor, "rows vocab"]:

@@ -9,6 +9,7 @@ later tokens, so that most steps copy nothing (with 32 rows of 1,024 tokens a st
 the time). The cache's content is the same.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from palate.core.errors import FormatError
 from palate.models.step import is_plain_llama, llama_step
 
 SPARE_TOKENS = 32  # for which buffer is made at a time
+UNLIKE_COLUMNS = 256  # by which two caches differ whose rows are attended apart
 
 
 class _SpareLayer(DynamicLayer):
@@ -144,7 +146,7 @@ class RowCache:
     def logits(self, model: Any, new: Tensor) -> Float[Tensor, "rows vocab"]:
         """Logits after new tokens, `[sequences, tokens]`, whose columns the mask has already."""
         if new.shape[1] == 1 and self.kv.layers and is_plain_llama(model):
-            return llama_step(model, new, mask=self.mask, kv=self.kv)
+            return llama_step(model, new, parts=[(slice(None), self.mask, self.kv)])
         positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new.shape[1] :]
         output = model(
             input_ids=new,
@@ -164,6 +166,72 @@ class RowCache:
         for layer in _layers(self.kv):
             layer.keys = pad(layer.keys, (0, 0, extra, 0))
             layer.values = pad(layer.values, (0, 0, extra, 0))
+
+
+class BatchCache:
+    """The rows of a running batch in caches of rows of like width.
+
+    A long prompt that joins short ones would widen every row's keys and values, and all would
+    attend over its columns; it gets a cache of its own, where the model's step knows how to attend
+    apart. Elsewhere all rows are put into one cache at the next step.
+    """
+
+    def __init__(self, cache: RowCache) -> None:
+        """Begin with one cache."""
+        self._parts = [(cache, list(range(cache.n_rows)))]  # each with its rows' places, ascending
+
+    def part_of(self, row: int) -> tuple[RowCache, int]:
+        """The cache that holds a row, and its index there."""
+        cache, places = next(part for part in self._parts if row in part[1])
+        return cache, places.index(row)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows with these indices, `[rows]`, in this order; an index may repeat."""
+        wanted, parts = rows.tolist(), []
+        for cache, places in self._parts:
+            index_of = {place: index for index, place in enumerate(places)}
+            stay = [(new, index_of[row]) for new, row in enumerate(wanted) if row in index_of]
+            index = [index for _, index in stay]
+            if index and index != list(range(cache.n_rows)):
+                cache.select(torch.tensor(index, device=rows.device))
+            if index:
+                parts.append((cache, [new for new, _ in stay]))
+        self._parts = parts
+
+    def join(self, other: "BatchCache") -> None:
+        """Append the other's rows below these."""
+        first = sum(len(places) for _, places in self._parts)
+        for cache, places in other._parts:
+            self._take(cache, [first + place for place in places], most_unlike=UNLIKE_COLUMNS)
+
+    def extend(self) -> None:
+        """Add a column for one more token in every row."""
+        for cache, _ in self._parts:
+            cache.extend()
+
+    def logits(self, model: Any, new: Tensor) -> Float[Tensor, "rows vocab"]:
+        """As `RowCache.logits`."""
+        if len(self._parts) > 1 and new.shape[1] == 1 and is_plain_llama(model):
+            parts = [
+                (torch.tensor(places, device=new.device), one.mask, one.kv)
+                for one, places in self._parts
+            ]
+            return llama_step(model, new, parts=parts)
+        others, self._parts = self._parts[1:], self._parts[:1]
+        for cache, places in others:
+            self._take(cache, places, most_unlike=math.inf)
+        return self._parts[0][0].logits(model, new)
+
+    def _take(self, cache: RowCache, places: list[int], *, most_unlike: float) -> None:
+        for part, (mine, own) in enumerate(self._parts):
+            if abs(mine.mask.shape[1] - cache.mask.shape[1]) <= most_unlike:
+                mine.join(cache)
+                order = sorted(range(len(own) + len(places)), key=(own + places).__getitem__)
+                if order != list(range(len(order))):
+                    mine.select(torch.tensor(order, device=mine.mask.device))
+                self._parts[part] = (mine, sorted(own + places))
+                return
+        self._parts.append((cache, places))
 
 
 def _layers(kv: Cache) -> list[Any]:

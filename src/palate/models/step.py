@@ -7,6 +7,7 @@ as modules, so that experts change them as elsewhere. The sums are those of tran
 bfloat16 fewer of them are rounded in between.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,27 +27,35 @@ def is_plain_llama(model: Any) -> bool:
     )
 
 
+Part = tuple[slice | Tensor, Tensor, Any]  # places of its sequences, their mask, their cache
+
+
 def llama_step(
-    model: Any, tokens: Int[Tensor, "sequences 1"], *, mask: Tensor, kv: Any
+    model: Any, tokens: Int[Tensor, "sequences 1"], *, parts: Sequence[Part]
 ) -> Float[Tensor, "rows vocab"]:
-    """Logits after one more token of every sequence, whose keys and values `kv` keeps.
+    """Logits after one more token of every sequence.
 
     Args:
         model: For which `is_plain_llama`.
         tokens: `[sequences, 1]`, ids.
-        mask: `[sequences, columns]`, one where a sequence has a token, the new one included.
-        kv: The cache of transformers, filled up to the new column.
+        parts: Sequences that attend over as many columns, each once: their places among all (a
+            slice if there is one part), a mask, `[part, columns]`, one where a sequence has a
+            token, the new one included, and the cache of transformers, filled up to the new column.
     """
     body, n = model.model, len(tokens)
     hidden = body.embed_tokens(tokens)
-    cos, sin = body.rotary_emb(hidden, mask.sum(dim=1, keepdim=True) - 1)
+    positions = torch.empty_like(tokens)
+    for places, mask, _ in parts:
+        positions[places] = mask.sum(dim=1, keepdim=True) - 1
+    cos, sin = body.rotary_emb(hidden, positions)
     half = cos.shape[-1] // 2
     sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1).unsqueeze(1)
-    cos, bias = cos.unsqueeze(1), None
-    if not bool(mask.all()):
-        bias = torch.zeros_like(mask, dtype=hidden.dtype)[:, None, None]
-        bias = bias.masked_fill(mask[:, None, None] == 0, -torch.inf)
-    for layer, states in zip(body.layers, kv.layers, strict=True):
+    cos = cos.unsqueeze(1)
+    biases = [_bias(mask, hidden.dtype) for _, mask, _ in parts]
+    back = None
+    if len(parts) > 1:
+        back = torch.cat([places for places, _, _ in parts]).argsort()  # type: ignore[misc]
+    for number, layer in enumerate(body.layers):
         attention, mlp = layer.self_attn, layer.mlp
         source = _normed(hidden, layer.input_layernorm)
         heads = (n, 1, -1, attention.head_dim)
@@ -56,18 +65,27 @@ def llama_step(
         both = torch.cat([queries, keys], dim=2).transpose(1, 2)
         both = torch.addcmul(both * cos, both.roll(half, -1), sin)
         n_heads, n_groups = queries.shape[2], attention.num_key_value_groups
-        keys, values = states.update(both[:, n_heads:], values.transpose(1, 2))
-        output = scaled_dot_product_attention(
-            both[:, :n_heads].reshape(n, -1, n_groups, attention.head_dim),
-            keys,
-            values,
-            attn_mask=bias,
-            scale=attention.scaling,
-        )
-        hidden = hidden + attention.o_proj(output.reshape(n, 1, -1))
+        values, outputs = values.transpose(1, 2), []
+        for (places, _, kv), bias in zip(parts, biases, strict=True):
+            own = both[places]
+            keys, their_values = kv.layers[number].update(own[:, n_heads:], values[places])
+            asked = own[:, :n_heads].reshape(len(own), -1, n_groups, attention.head_dim)
+            output = scaled_dot_product_attention(
+                asked, keys, their_values, attn_mask=bias, scale=attention.scaling
+            )
+            outputs.append(output.reshape(len(own), 1, -1))
+        joined = outputs[0] if back is None else torch.cat(outputs)[back]
+        hidden = hidden + attention.o_proj(joined)
         source = _normed(hidden, layer.post_attention_layernorm)
         hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(source)) * mlp.up_proj(source))
     return model.lm_head(_normed(hidden, body.norm))[:, -1]
+
+
+def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    if bool(mask.all()):
+        return None
+    bias = torch.zeros_like(mask, dtype=dtype)[:, None, None]
+    return bias.masked_fill(mask[:, None, None] == 0, -torch.inf)
 
 
 def _normed(hidden: Tensor, norm: LlamaRMSNorm) -> Tensor:

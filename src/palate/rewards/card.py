@@ -61,6 +61,7 @@ class RewardCard(Settings):
     settings: dict[str, object]  # the trunk's, as given
     # whether scores are multiplied by the share of an answer's words in whole sentences
     whole_sentences: bool = False
+    on_topic: bool = False  # whether answers without a content word of the prompt score 0
     selected: dict[str, float] = Field(  # by cross-validation; "chosen" in earlier cards
         default_factory=dict, validation_alias=AliasChoices("selected", "chosen")
     )

@@ -20,7 +20,7 @@ from palate.core.protocols import Reward
 from palate.rewards.card import RewardCard, Trunk, load_card, save_card, statistics_of
 from palate.rewards.light import load_light
 from palate.rewards.scale import ScaleKind, fit_scale, require_rewards
-from palate.rewards.sentences import unbroken_share
+from palate.rewards.sentences import is_on_topic, unbroken_share
 from palate.rewards.texts import require_equally_many
 
 
@@ -59,8 +59,10 @@ class LearnedReward:
     def fingerprint(self) -> str:
         """Hash of everything a score depends on: the model and the scale."""
         scale = self.card.calibration
-        facts: list[object] = [self.model.fingerprint, scale.model_dump() if scale else None]
-        return hash_value([*facts, True] if self.card.whole_sentences else facts)
+        facts = [self.model.fingerprint, scale.model_dump() if scale else None]
+        n_guards = 2 if self.card.on_topic else int(self.card.whole_sentences)  # unset, as ever
+        guards = (self.card.whole_sentences, self.card.on_topic)[:n_guards]
+        return hash_value([*facts, *guards])
 
     def raw(self, prompts: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " texts"]:
         """Raw scores in log-odds, `[texts]`; comparable within this reward only."""
@@ -78,6 +80,8 @@ class LearnedReward:
         scores = scale.apply(self.raw(prompts, answers))
         if self.card.whole_sentences:
             scores = scores * np.array([unbroken_share(answer) for answer in answers])
+        if self.card.on_topic:
+            scores = scores * np.array([*map(is_on_topic, prompts, answers)])
         return require_rewards(scores, objective=self.objective)
 
     def save(self, folder: Path) -> None:

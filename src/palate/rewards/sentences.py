@@ -26,6 +26,7 @@ FEWEST_WORDS, MOST_WORDS = 3, 60
 LONGEST_WORD = 20  # letters; in English one word in a million is longer
 WORD_SHARE = 0.85  # of the tokens that must look like words
 WORDS_PER_FUNCTION_WORD = 8
+STEM = 5  # letters by which two words count as the same
 RUN = 4  # words that are not repeated
 SAID_SHARE = 0.25  # of a sentence's runs that may have been said before
 ABBREVIATIONS = {
@@ -89,6 +90,12 @@ def unbroken_share(text: str) -> float:
     n_words = sum(len(words_of(sentence)) for sentence in sentences[: len(sentences) - is_cut])
     n_whole = sum(len(words_of(sentence)) for sentence in whole_sentences(text))
     return n_whole / n_words if n_words else 0.0
+
+
+def is_on_topic(prompt: str, answer: str) -> bool:
+    """Whether the answer has a content word of the prompt, by five letters; or there is none."""
+    asked, said = ({word[:STEM] for word in content_words(text)} for text in (prompt, answer))
+    return not asked or not asked.isdisjoint(said)
 
 
 def content_words(text: str) -> set[str]:

@@ -55,6 +55,11 @@ class Anchor:
         """Whether less is wanted of some objective."""
         return any(value < 0.0 for value in self.direction)
 
+    def is_only(self, name: str) -> bool:
+        """Whether it is this objective's, wanted alone, and has its name."""
+        wanted = dict(zip(self.objectives, self.direction, strict=True))
+        return self.name == name and wanted.get(name) == 1.0
+
     def vector(self) -> Float[np.ndarray, " objectives"]:
         """The direction as an array."""
         return np.array(self.direction)
