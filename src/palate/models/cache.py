@@ -171,9 +171,8 @@ class RowCache:
 class BatchCache:
     """The rows of a running batch in caches of rows of like width.
 
-    A long prompt that joins short ones would widen every row's keys and values, and all would
-    attend over its columns; it gets a cache of its own, where the model's step knows how to attend
-    apart. Elsewhere all rows are put into one cache at the next step.
+    A long prompt that joins would widen every row's keys and values; it gets a cache of its own.
+    Where the model's step cannot attend apart, all rows are put into one at the next step.
     """
 
     def __init__(self, cache: RowCache) -> None:
@@ -210,7 +209,7 @@ class BatchCache:
             cache.extend()
 
     def logits(self, model: Any, new: Tensor) -> Float[Tensor, "rows vocab"]:
-        """As `RowCache.logits`."""
+        """As `RowCache.logits`, of new tokens, `[sequences, tokens]`."""
         if len(self._parts) > 1 and new.shape[1] == 1 and is_plain_llama(model):
             parts = [
                 (torch.tensor(places, device=new.device), one.mask, one.kv)

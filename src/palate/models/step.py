@@ -69,9 +69,9 @@ def llama_step(
         for (places, _, kv), bias in zip(parts, biases, strict=True):
             own = both[places]
             keys, their_values = kv.layers[number].update(own[:, n_heads:], values[places])
-            asked = own[:, :n_heads].reshape(len(own), -1, n_groups, attention.head_dim)
+            wanted = own[:, :n_heads].reshape(len(own), -1, n_groups, attention.head_dim)
             output = scaled_dot_product_attention(
-                asked, keys, their_values, attn_mask=bias, scale=attention.scaling
+                wanted, keys, their_values, attn_mask=bias, scale=attention.scaling
             )
             outputs.append(output.reshape(len(own), 1, -1))
         joined = outputs[0] if back is None else torch.cat(outputs)[back]

@@ -94,8 +94,8 @@ def unbroken_share(text: str) -> float:
 
 def is_on_topic(prompt: str, answer: str) -> bool:
     """Whether the answer has a content word of the prompt, by five letters; or there is none."""
-    asked, said = ({word[:STEM] for word in content_words(text)} for text in (prompt, answer))
-    return not asked or not asked.isdisjoint(said)
+    topic, words = ({word[:STEM] for word in content_words(text)} for text in (prompt, answer))
+    return not topic or not topic.isdisjoint(words)
 
 
 def content_words(text: str) -> set[str]:
