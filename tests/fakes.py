@@ -31,6 +31,21 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def llama(*, n_kv: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0) -> LlamaForCausalLM:
+    """A random Llama of some thousand parameters, not saved."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=n_kv,
+        attention_bias=True,
+    )
+    return LlamaForCausalLM(config).eval().to(dtype)
+
+
 def save_tiny_llama(
     folder: Path,
     *,

@@ -143,8 +143,7 @@ def test_an_objectives_own_expert_is_made_otherwise_and_alone_again_when_that_ch
         "prompt 1", preference={"short": 0.5, "polite": 0.5}
     )
     assert soup.text is not None
-    own["training"] = {"method": "spectral", "beta": 0.2}
-    content["objectives"][1]["expert"] = own
+    own["adapter"]["r"] = 6
     run_file.write_text(yaml.safe_dump(content))
     assert build_library(settings_of(run_file), out=tmp_path / "lib").trained == ("short",)
 

@@ -66,6 +66,10 @@ def test_a_present_run_file_is_stored_and_loaded_unchanged() -> None:
             },
             "set adapter.target_modules to lm_head, not 'all-linear'",
         ),
+        (
+            {"objectives": [{"name": "a", "expert": {"training": {"beta": 0.2}}}]},
+            "beta is one for all experts: 0.1, not 0.2",
+        ),
         ({"adapter": {"target_modules": "head"}}, "use all-linear, lm_head, top_no_kv or a list"),
     ],
 )

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache
 
+from fakes import llama
 from palate.models import cache as cache_module
 from palate.models.cache import SPARE_TOKENS, BatchCache, RowCache, empty_kv
 
@@ -13,19 +14,6 @@ HEADS, WIDTH, LAYERS = 2, 3, 2
 
 def drawn(rng: np.random.Generator, n_rows: int, n_tokens: int) -> list[torch.Tensor]:
     return [torch.tensor(rng.normal(size=(n_rows, HEADS, n_tokens, WIDTH))) for _ in range(4)]
-
-
-def llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    return LlamaForCausalLM(config).eval()
 
 
 def fill(kv, parts: list[torch.Tensor]) -> None:

@@ -5,27 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from fakes import llama
 from palate.models import cache as cache_module
 from palate.models.cache import RowCache, empty_kv
 from palate.models.step import is_plain_llama
 
 LENGTHS = (7, 3, 5)
-
-
-def llama(*, n_kv: int = 2, dtype: torch.dtype = torch.float32, seed: int = 0) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=n_kv,
-        attention_bias=True,
-    )
-    return LlamaForCausalLM(config).eval().to(dtype)
 
 
 def steps(model: LlamaForCausalLM, lengths: Sequence[int]) -> torch.Tensor:

@@ -109,7 +109,7 @@ class RewardSource(Settings):
 
 
 class OwnExpert(Settings):
-    """How an objective's own expert is made; `None` is as all are. Rounds and threads are all's."""
+    """How an objective's own expert is made; `None` is as all are."""
 
     adapter: AdapterSettings | None = None
     training: TrainSettings | None = None
@@ -159,7 +159,7 @@ class RunSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _spectral_is_on_the_head(self) -> "RunSettings":
+    def _experts_fit(self) -> "RunSettings":
         for row in (OwnExpert(), *(objective.expert for objective in self.objectives)):
             adapter, training = row.adapter or self.adapter, row.training or self.training
             if training.method == "spectral" and adapter.target_modules != HEAD:
@@ -167,14 +167,17 @@ class RunSettings(Settings):
                     f"the method spectral solves for the unembedding: set adapter.target_modules "
                     f"to {HEAD}, not {adapter.target_modules!r}"
                 )
+            for key in ("beta", "n_rounds", "n_threads"):
+                own, common = getattr(training, key), getattr(self.training, key)
+                if own != common:
+                    raise ValueError(f"{key} is one for all experts: {common}, not {own}")
         return self
 
     def expert_job(self, anchor: Anchor) -> ExpertJob:
         """What determines the anchor's expert; an objective's own may be made otherwise."""
-        own = [row.expert for row in self.objectives if anchor.is_only(row.name)]
-        adapter, training = (own[0].adapter, own[0].training) if own else (None, None)
-        seed = derive_seed(self.seed, "experts")
-        return ExpertJob(anchor, adapter or self.adapter, training or self.training, seed)
+        experts = [row.expert for row in self.objectives if anchor.is_only(row.name)]
+        own, seed = [*experts, OwnExpert()][0], derive_seed(self.seed, "experts")
+        return ExpertJob(anchor, own.adapter or self.adapter, own.training or self.training, seed)
 
     @property
     def objective_names(self) -> tuple[str, ...]:

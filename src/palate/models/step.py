@@ -27,7 +27,7 @@ def is_plain_llama(model: Any) -> bool:
     )
 
 
-Part = tuple[slice | Tensor, Tensor, Any]  # places of its sequences, their mask, their cache
+Part = tuple[Any, Tensor, Any]  # places of its sequences, a slice or indices; mask; cache
 
 
 def llama_step(
@@ -52,9 +52,7 @@ def llama_step(
     sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1).unsqueeze(1)
     cos = cos.unsqueeze(1)
     biases = [_bias(mask, hidden.dtype) for _, mask, _ in parts]
-    back = None
-    if len(parts) > 1:
-        back = torch.cat([places for places, _, _ in parts]).argsort()  # type: ignore[misc]
+    back = torch.cat([places for places, _, _ in parts]).argsort() if len(parts) > 1 else None
     for number, layer in enumerate(body.layers):
         attention, mlp = layer.self_attn, layer.mlp
         source = _normed(hidden, layer.input_layernorm)
@@ -84,8 +82,7 @@ def llama_step(
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
     if bool(mask.all()):
         return None
-    bias = torch.zeros_like(mask, dtype=dtype)[:, None, None]
-    return bias.masked_fill(mask[:, None, None] == 0, -torch.inf)
+    return torch.where(mask[:, None, None] == 0, -torch.inf, 0.0).to(dtype)
 
 
 def _normed(hidden: Tensor, norm: LlamaRMSNorm) -> Tensor:
