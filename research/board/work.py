@@ -5,7 +5,7 @@ process or shared by several, which open the library for themselves; one place w
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 
-from palate import Decision, Known, Output
+from palate import Decision, Known, Library
 from palate.core.files import hash_value
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed
 from research.board.entrant import Entrant, Posed
 from research.board.facts import capability_facts, cost_facts
 from research.board.judges import Judgment
-from research.board.library import outputs_of
 from research.board.loras import CONDITIONED, EVERYBODY
 from research.board.methods import entrants
 from research.board.parts import Parts
@@ -30,7 +29,7 @@ from research.board.prompts import Case, sampling_of
 from research.board.rows import FACTS, ROWS, Fact, Row, append, load
 from research.board.settings import BoardSettings
 
-Report = Callable[[int, int], None]
+USERS = 4  # whose questions make one batch
 
 
 @dataclass(frozen=True)
@@ -148,24 +147,37 @@ def prepare(board: Board, some: Sequence[Entrant]) -> None:
 def run_jobs(board: Board, jobs: Sequence[Job], *, n_workers: int = 1) -> None:
     """Answer and judge, and append the rows."""
     with progress_of("answers, jobs") as report:
-        for done, rows in enumerate(_results(board, jobs, n_workers), start=1):
+        done, groups = 0, grouped(jobs)
+        for group, rows in _results(board, groups, n_workers):
             board.add(rows)
+            done += len(group)
             report(done, len(jobs))
 
 
-def _results(board: Board, jobs: Sequence[Job], n_workers: int) -> Iterator[list[Row]]:
-    if n_workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield answer(board, job)
+def grouped(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs of one method and seed, a few users at a time: full batches sample twice as fast."""
+    together: dict[tuple[str, int, int], list[Job]] = {}
+    for job in jobs:
+        together.setdefault((job.method, job.library, job.seed), []).append(job)
+    starts = ((some, start) for some in together.values() for start in range(0, len(some), USERS))
+    return [some[start : start + USERS] for some, start in starts]
+
+
+def _results(
+    board: Board, groups: Sequence[list[Job]], n_workers: int
+) -> Iterator[tuple[list[Job], list[Row]]]:
+    if n_workers == 1 or len(groups) < 2:
+        for group in groups:
+            yield group, answer(board, group)
         return
     initargs = (board.settings, board.out)
     with ProcessPoolExecutor(
         n_workers, mp_context=get_context("spawn"), initializer=_begin, initargs=initargs
     ) as pool:
-        futures = [pool.submit(_do, job) for job in jobs]
+        futures = {pool.submit(_do, group): group for group in groups}
         try:
             for future in as_completed(futures):
-                yield future.result()
+                yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -180,42 +192,61 @@ def _begin(settings: BoardSettings, out: Path) -> None:
     _BOARDS[:] = [Board(settings, out)]
 
 
-def _do(job: Job) -> list[Row]:
+def _do(group: list[Job]) -> list[Row]:
     (board,) = _BOARDS
-    rows = answer(board, job)
+    rows = answer(board, group)
     board.rows += rows  # in memory: equal answers are not made twice in this process either
     return rows
 
 
-def answer(board: Board, job: Job) -> list[Row]:
-    """The missing rows of a job, judged."""
-    parts = board.parts(job.library)
-    user = parts.user(job.user)
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """One missing row."""
+
+    job: Job
+    case: Case
+    posed: Posed
+    decision: Decision
+    seed: int
+    key: str  # hash of everything that determines the text
+
+
+def answer(board: Board, group: Sequence[Job]) -> list[Row]:
+    """The missing rows of jobs of one library, sampled together and judged."""
+    questions = [one for job in group for one in _questions(board, job)]
+    if not questions:
+        return []
+    texts = _texts(board, questions)
+    judged = board.parts(0).judges.judge(
+        [one.case.prompt.text for one in questions],
+        [texts[one.key]["text"] for one in questions],
+    )
+    return [
+        _row(board, one, judgment, **texts[one.key])
+        for one, judgment in zip(questions, judged, strict=True)
+    ]
+
+
+def _questions(board: Board, job: Job) -> list[_Question]:
     cases = _missing_cases(board, job)
     if not cases:
         return []
+    parts, first = board.parts(job.library), board.parts(0)  # whose earlier turns are everybody's
+    user = parts.user(job.user)
     posed = entrants()[job.method].pose(parts, user)
     known = Known(**posed.known)
-    first = board.parts(0)  # whose judges and earlier turns are those of every library
-    conversations = [first.messages(case) for case in cases]
-    decisions = [
-        posed.library.decide(one, known, method=posed.method, n_candidates=posed.n_candidates)
-        for one in conversations
-    ]
     seed = derive_seed(job.seed, "board", user.name)
-    keys = [_answer_key(board, posed, decision, seed) for decision in decisions]
-    texts = _texts(board, posed, dict(zip(keys, conversations, strict=True)), seed)
-    judged = first.judges.judge(
-        [case.prompt.text for case in cases], [texts[key]["text"] for key in keys]
-    )
-    return [
-        _row(job, user.shape, case, posed, decision, judgment, answer=key, **texts[key])
-        for case, decision, key, judgment in zip(cases, decisions, keys, judged, strict=True)
-    ]
+    questions: list[_Question] = []
+    for case in cases:
+        decision = posed.library.decide(
+            first.messages(case), known, method=posed.method, n_candidates=posed.n_candidates
+        )
+        key = _answer_key(board, posed, decision, seed)
+        questions.append(_Question(job, case, posed, decision, seed, key))
+    return questions
 
 
 def _answer_key(board: Board, posed: Posed, decision: Decision, seed: int) -> str:
-    """Hash of everything that determines a text."""
     library, is_ranked = posed.library, decision.n_candidates > 1
     experts = [record.key for record in library.manifest.experts]
     facts: dict[str, Any] = {
@@ -231,53 +262,46 @@ def _answer_key(board: Board, posed: Posed, decision: Decision, seed: int) -> st
     return hash_value(facts)[:16]
 
 
-def _texts(
-    board: Board, posed: Posed, asked: Mapping[str, list[dict[str, str]]], seed: int
-) -> dict[str, dict[str, Any]]:
+def _texts(board: Board, questions: Sequence[_Question]) -> dict[str, dict[str, Any]]:
     """Each different answer once: its text, length and log-probability by its hash."""
+    asked = {one.key: one for one in questions}
     texts: dict[str, dict[str, Any]] = {
         row.answer: {"text": row.text, "n_tokens": row.n_tokens, "log_prob": row.log_prob}
         for row in board.rows
         if row.answer in asked
     }
-    fresh = {key: one for key, one in asked.items() if key not in texts}
-    outputs: list[Output] = outputs_of(
-        posed.library,
-        list(fresh.values()),
-        method=posed.method,
-        n_candidates=posed.n_candidates,
-        sampling=sampling_of(posed.library, board.settings),
-        seed=seed,
-        **posed.known,
-    )
-    for key, output in zip(fresh, outputs, strict=True):
-        texts[key] = {
-            "text": output.text.strip(),
-            "n_tokens": len(output.completion.tokens),
-            "log_prob": round(float(sum(output.completion.log_probs)), 4),
-        }
+    by_library: dict[Library, list[_Question]] = {}
+    for one in asked.values():
+        if one.key not in texts:
+            by_library.setdefault(one.posed.library, []).append(one)
+    for library, some in by_library.items():
+        outputs = library.execute(
+            [one.decision for one in some],
+            seeds=[one.seed for one in some],
+            sampling=sampling_of(library, board.settings),
+        )
+        for one, output in zip(some, outputs, strict=True):
+            texts[one.key] = {
+                "text": output.text.strip(),
+                "n_tokens": len(output.completion.tokens),
+                "log_prob": round(float(sum(output.completion.log_probs)), 4),
+            }
     return texts
 
 
-def _row(
-    job: Job,
-    shape: str,
-    case: Case,
-    posed: Posed,
-    decision: Decision,
-    judgment: Judgment,
-    **text: Any,
-) -> Row:
-    tokenizer = posed.library.base.tokenizer
-    read = posed.library.format(decision.messages)
+def _row(board: Board, question: _Question, judgment: Judgment, **text: Any) -> Row:
+    job, library, decision = question.job, question.posed.library, question.decision
+    tokenizer = library.base.tokenizer
+    read = library.format(decision.messages)
     return Row(
         method=job.method,
         library=job.library,
         user=job.user,
-        shape=shape,
-        prompt=case.prompt.key,
-        turns=case.turns,
+        shape=board.parts(job.library).user(job.user).shape,
+        prompt=question.case.prompt.key,
+        turns=question.case.turns,
         seed=job.seed,
+        answer=question.key,
         n_prompt_tokens=len(tokenizer(read, add_special_tokens=False)["input_ids"]),
         n_passes=decision.n_passes,
         n_candidates=decision.n_candidates,

@@ -46,6 +46,21 @@ def test_a_batch_answers_every_prompt_as_alone(opened: Library) -> None:
     ]
 
 
+def test_decisions_of_several_users_are_answered_in_one_batch_as_alone(opened: Library) -> None:
+    users = ({"preference": TASTE}, {"preference": {"plain": 1.0}}, {"coefficients": {"kind": 0.5}})
+    short = SamplingParams(max_tokens=8)
+    decisions = [opened.decide("Why?", Known(**one), method="soup") for one in users]
+    outputs = opened.execute(decisions, seeds=[2, 3, 3], sampling=short)
+    alone = [
+        opened.generate("Why?", seed=seed, sampling=short, method="soup", **one)
+        for one, seed in zip(users, (2, 3, 3), strict=True)
+    ]
+    assert [one.text for one in outputs] == [one.text for one in alone]
+    own = opened.execute(decisions[:1], seeds=[2])[0].completion  # sampled as the library says
+    assert own == opened.generate("Why?", seed=2, method="soup", **users[0]).completion
+    assert opened.execute([], seeds=[]) == []
+
+
 def test_answers_are_sampled_at_the_temperature_that_the_library_was_measured_at(
     tiny_library: Path,
 ) -> None:

@@ -167,12 +167,13 @@ def test_replicas_share_one_vllm_and_one_that_dies_leaves_nothing_there(
 
     try:
         with ThreadPoolExecutor(6) as users:
-            for _ in range(2):
+            deadline = time.monotonic() + 90
+            while len(places(vllm.loaded)) < 2:  # whom a request goes to is the router's choice
+                assert time.monotonic() < deadline
                 assert list(users.map(ask, bodies)) == [
                     (one["choices"][0]["text"], one["palate"]["method"]) for one in own
                 ]
             both = places(vllm.loaded)
-            assert len(both) == 2
             assert max(Counter(map(place, soups_on(vllm))).values()) <= 2  # a share each
             victims = replica_processes(server.process_id)
             assert len(victims) == 2

@@ -145,5 +145,5 @@ def _print_rule(console: Console, rule: "RuleStory", *, seed: int) -> None:
     console.print(
         f"Reward {rule.before.estimate:.2f} by the base, {rule.after.estimate:.2f} by the expert: "
         f"{interval_text(rule.gain)}, n = {rule.gain.n} held-out prompts, solved from "
-        f"{rule.n_rollouts} answers, seed {seed}. Adapter: {rule.folder}",
+        f"{rule.n_rollouts} answers, seed {seed}. Adapter: {rule.folder}"
     )

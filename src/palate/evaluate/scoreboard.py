@@ -47,10 +47,7 @@ class Wins:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            **self.rates.to_json(),
-            "length_controlled": self.length_controlled.to_json(),
-        }
+        return {**self.rates.to_json(), "length_controlled": self.length_controlled.to_json()}
 
 
 @dataclass(frozen=True, eq=False)

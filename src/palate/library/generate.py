@@ -117,6 +117,23 @@ def generate_all(
     ]
 
 
+def execute_all(
+    library: "Library",
+    decisions: Sequence[Decision],
+    *,
+    seeds: Sequence[int],
+    sampling: SamplingParams | None = None,
+    engine: Engine | None = None,
+) -> list[Output]:
+    """The answers to decisions of `Library.decide`, of one user or many, in one batch.
+
+    There is one seed for each; other arguments and errors as in `Library.generate`.
+    """
+    numbers = [answer_seed(seed) for seed in seeds]
+    sampling = sampling or library.sampling
+    return generate_all(library, decisions, sampling=sampling, seeds=numbers, engine=engine)
+
+
 def score_all(
     library: "Library",
     decisions: Sequence[Decision],

@@ -22,14 +22,7 @@ from palate.engine.protocol import Engine
 from palate.library.controller import LibraryController, open_controller
 from palate.library.features import features_of
 from palate.library.folder import LibraryFolder
-from palate.library.generate import (
-    Output,
-    Score,
-    answer_seed,
-    conversations,
-    generate_all,
-    score_all,
-)
+from palate.library.generate import Output, Score, conversations, execute_all, score_all
 from palate.library.hub import push_library
 from palate.library.knowledge import (
     KnownFields,
@@ -63,7 +56,7 @@ from palate.soup.basis_file import SoupBasis
 from palate.soup.states import States
 
 DEFAULT_STRENGTH = 1.0  # as trained, where a library has not measured its own
-MAX_ROWS = 128
+ROWS = 128  # that one step of the own engine computes
 
 
 class Library:
@@ -228,10 +221,8 @@ class Library:
         decisions = [
             self.decide(one, user, method=method, n_candidates=n_candidates) for one in listed
         ]
-        seeds = [answer_seed(seed)] * len(decisions)
-        outputs = generate_all(
-            self, decisions, sampling=sampling or self.sampling, seeds=seeds, engine=engine
-        )
+        seeds = [seed] * len(decisions)
+        outputs = self.execute(decisions, seeds=seeds, sampling=sampling, engine=engine)
         return outputs[0] if is_one else outputs
 
     def score(
@@ -295,6 +286,7 @@ class Library:
 
         serve_opened(self, options)
 
+    execute = execute_all
     preference = preference_of
     coefficients = coefficients_of
     instruction = instruction_of
@@ -328,9 +320,7 @@ class Library:
     @cached_property
     def engine(self) -> LocalEngine:
         """Executes plans in this process."""
-        return LocalEngine(
-            self.base, self.bank, max_num_seqs=MAX_ROWS, controllers=self.controllers
-        )
+        return LocalEngine(self.base, self.bank, max_num_seqs=ROWS, controllers=self.controllers)
 
     @cached_property
     def portfolio(self) -> LibraryPortfolio | None:

@@ -24,12 +24,7 @@ from palate.core.types import Belief
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored
-from palate.library.features import (
-    STATE_TOKENS,
-    STATES_PER_ANSWER,
-    sample_states,
-    scored_text,
-)
+from palate.library.features import STATE_TOKENS, STATES_PER_ANSWER, sample_states, scored_text
 from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest, experts_key
 from palate.models.chat import encode_prompt, format_messages

@@ -261,7 +261,7 @@ def test_every_library_has_the_judges_and_the_earlier_turns_of_the_first(
     some = listed(board)
     prepare(board, some)
     assert (tmp_path / "library-0" / "earlier.jsonl").is_file()
-    rows = answer(board, Job("portfolio-1", 1, "one", 0))
+    rows = answer(board, [Job("portfolio-1", 1, "one", 0)])
     assert [row.turns for row in rows] == [0, 0, 2]
     assert not (tmp_path / "library-1" / "earlier.jsonl").exists()
 
