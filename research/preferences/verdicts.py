@@ -1,6 +1,6 @@
 """Verdicts on anybody's answers: what each user wants of the rewards, beyond what everybody wants.
 
-    python -m research.preferences.verdicts verdicts.jsonl --library smollm2-135m
+    python -m research.preferences.verdicts verdicts.jsonl --library smollm2-135m [--database users.db]
 
 The features of a comparison are the differences of the rewards' raw scores, of the logarithm of
 the length, and of the sentence embeddings along the directions in which answers differ most; each
@@ -25,6 +25,7 @@ import typer
 from jaxtyping import Float
 from numpy import ndarray
 
+from palate import Library, open_store
 from palate.core.errors import InvalidInputError
 from palate.core.protocols import Reward
 from palate.core.seeds import generator_for
@@ -279,12 +280,23 @@ def main(
     rewards: Annotated[
         list[Path] | None, typer.Option(help="Folder of a reward; give it again for more.")
     ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Where each user's preference is stored, for --library.")
+    ] = None,
     seed: Seed = 0,
     is_json: IsJson = False,
 ) -> None:
     """What users want of rewards, from verdicts on anybody's answers; is it personal?"""
+    if database is not None and library is None:
+        raise InvalidInputError("Users are stored for a library; give --library with --database.")
     fitted = fit_users(read_verdicts(verdicts), rewards_of(library, rewards or ()), seed=seed)
     result = fitted.to_json()
+    if database is not None and library is not None:
+        from research.preferences.fitted_store import load_into
+
+        opened = Library.load(library)
+        with open_store(database, opened) as store:
+            result["stored"] = load_into(store, fitted, opened.manifest.objectives)
     if not is_json:
         result["users"] = [fitted.row(place) for place in range(len(fitted.users))]
     print_result(result, is_json=is_json)
