@@ -1,6 +1,8 @@
 """Verdicts on anybody's answers: what each user wants of the rewards, beyond what everybody wants.
 
-    python -m research.preferences.verdicts verdicts.jsonl --library smollm2-135m [--database users.db]
+    python -m research.preferences.verdicts verdicts.jsonl --library smollm2-135m
+
+With `--database` the users are stored, too, and served; see `research.preferences.fitted_store`.
 
 The features of a comparison are the differences of the rewards' raw scores, of the logarithm of
 the length, and of the sentence embeddings along the directions in which answers differ most; each
