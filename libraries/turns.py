@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from libraries.words import AXES, SENTENCES
-from palate import Library, Messages, SamplingParams
+from palate import Known, Library, Messages, Output, SamplingParams
 from palate.core.files import read_jsonl, write_json
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
@@ -40,6 +40,7 @@ from research.board.settings import BoardSettings
 from research.command_line import print_result
 
 METHODS = ("prompt", "soup")
+BLOCK = 8  # sentences that are answered together
 
 
 def main() -> None:
@@ -64,25 +65,27 @@ def main() -> None:
     with progress_of("answers, conversations") as report:
         for n, talk in talks.items():
             base = outputs_of(library, talk, method="base", sampling=sampling, seed=0)
-            for done, row in enumerate(rows, start=1):
-                belief = library.describe(row["text"]).belief(library.soups.prior())
-                known: dict[str, dict[str, Any]] = {
-                    "prompt": {"instruction": row["text"]},
-                    "soup": {"belief": belief},
-                }
+            for start in range(0, len(rows), BLOCK):
+                block = rows[start : start + BLOCK]
                 for name in METHODS:
-                    outputs = outputs_of(
-                        library, talk, method=name, sampling=sampling, seed=done, **known[name]
-                    )
-                    own = wanted([one.text for one in outputs], row)
-                    gains[name, n].append(float((own - wanted([b.text for b in base], row)).mean()))
-                    sizes = [
-                        n_tokens(library, one.decision.messages)
-                        - n_tokens(library, other.decision.messages)
-                        for one, other in zip(outputs, base, strict=True)
+                    users = [known_of(library, row["text"], name) for row in block]
+                    decisions = [
+                        library.decide(one, known, method=name) for known in users for one in talk
                     ]
-                    tokens[name, n].append(float(np.mean(sizes)))
-                report(done, len(rows))
+                    numbers = range(start + 1, start + 1 + len(block))
+                    seeds = [number for number in numbers for _ in talk]
+                    outputs = library.execute(decisions, seeds=seeds, sampling=sampling)
+                    for place, row in enumerate(block):
+                        own = outputs[place * len(talk) : (place + 1) * len(talk)]
+                        gain = wanted(own, row) - wanted(base, row)
+                        gains[name, n].append(float(gain.mean()))
+                        sizes = [
+                            n_tokens(library, one.decision.messages)
+                            - n_tokens(library, other.decision.messages)
+                            for one, other in zip(own, base, strict=True)
+                        ]
+                        tokens[name, n].append(float(np.mean(sizes)))
+                report(start + len(block), len(rows))
     facts = summary(gains, tokens, turns)
     print_result(facts, is_json=False)
     if options.out is not None:
@@ -104,15 +107,22 @@ def conversations(library: Library, settings: BoardSettings, *, turns: int) -> l
     return [conversation(case, own, answers) for case, own in zip(cases, earlier, strict=True)]
 
 
-def wanted(texts: list[str], row: dict[str, Any]) -> Float[ndarray, " answers"]:
+def known_of(library: Library, text: str, method: str) -> Known:
+    """What a method knows of the user who wrote the text."""
+    if method == "prompt":
+        return Known(instruction=text)
+    return Known(belief=library.describe(text).belief(library.soups.prior()))
+
+
+def wanted(outputs: list[Output], row: dict[str, Any]) -> Float[ndarray, " answers"]:
     """Form in the direction that the sentence asks for, mean over its axes, `[answers]`."""
     scores = [
-        row[axis] * (FORMS[one](text.strip()) - FORMS[other](text.strip())) / 2
-        for text in texts
+        row[axis] * (FORMS[one](output.text.strip()) - FORMS[other](output.text.strip())) / 2
+        for output in outputs
         for axis, (one, other) in AXES.items()
         if row[axis]
     ]
-    return np.array(scores).reshape(len(texts), -1).mean(axis=1)
+    return np.array(scores).reshape(len(outputs), -1).mean(axis=1)
 
 
 def n_tokens(library: Library, messages: Messages) -> int:

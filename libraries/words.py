@@ -14,6 +14,7 @@ The methods know the sentence alone:
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from libraries.evaluate import Answers, held_out, judged
-from palate import Library, SamplingParams
+from palate import Known, Library, SamplingParams
 from palate.core.files import read_jsonl, write_json, write_text_atomic
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
@@ -34,6 +35,8 @@ AXES = {
     "short": ("concise", "informative"),
     "warm": ("friendly", "unfriendly"),
 }
+JUDGES = ("form ", "meaning ")  # how their names begin
+BLOCK = 12  # sentences that are answered together
 METHODS = ("prompt", "soup", "prompted-soup", "auto")
 PAIRS = (("prompted-soup", "prompt"), ("soup", "prompt"), ("auto", "prompt"))
 
@@ -51,21 +54,23 @@ def main() -> None:
     prompts = held_out(options.prompts, options.n_prompts)
     rows = [row for row in read_jsonl(SENTENCES, what="sentences") if any(row[a] for a in AXES)]
     sampling = SamplingParams(library.sampling.temperature, max_tokens=options.max_tokens)
-    base = _texts(library, prompts, sampling, seed=0, method="base")
+    answered = Answered(library, prompts, sampling)
+    (base,) = answered.scores([({"method": "base"}, 0)])
     gains: dict[str, list[Float[ndarray, " prompts"]]] = {name: [] for name in METHODS}
     with progress_of("sentences") as report:
-        for done, row in enumerate(rows, start=1):
-            belief = library.describe(row["text"]).belief(library.soups.prior())
-            reference = utility(library, prompts, base, row)
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
             for name in METHODS:
-                known: dict[str, Any] = {"method": name}
-                if name in ("soup", "prompted-soup"):
-                    known["belief"] = belief
-                if name != "soup":
-                    known["instruction"] = row["text"]
-                texts = _texts(library, prompts, sampling, seed=done, **known)
-                gains[name].append(utility(library, prompts, texts, row) - reference)
-            report(done, len(rows))
+                users = [
+                    (known_of(library, row["text"], name), start + place)
+                    for place, row in enumerate(block, start=1)
+                ]
+                scores = answered.scores(users)
+                gains[name] += [
+                    utility(own, row) - utility(base, row)
+                    for own, row in zip(scores, block, strict=True)
+                ]
+            report(start + len(block), len(rows))
     table = {name: np.array(own) for name, own in gains.items()}
     facts = {"n_sentences": len(rows), "n_prompts": len(prompts), "rows": summary(table, rows)}
     options.out.mkdir(parents=True, exist_ok=True)
@@ -75,19 +80,52 @@ def main() -> None:
     print(text)  # noqa: T201
 
 
+def known_of(library: Library, text: str, method: str) -> dict[str, Any]:
+    """The method and what it knows of the user who wrote the text."""
+    known: dict[str, Any] = {"method": method}
+    if method in ("soup", "prompted-soup"):
+        known["belief"] = library.describe(text).belief(library.soups.prior())
+    if method != "soup":
+        known["instruction"] = text
+    return known
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A library that answers the prompts as users want, and what the judges say of it."""
+
+    library: Library
+    prompts: list[str]
+    sampling: SamplingParams
+
+    def scores(
+        self, users: list[tuple[dict[str, Any], int]]
+    ) -> list[dict[str, Float[ndarray, " prompts"]]]:
+        """By judge, `[prompts]`, for each user's method, knowledge and seed; all in one batch."""
+        decisions, seeds = [], []
+        for known, seed in users:
+            own = Known(**{key: value for key, value in known.items() if key != "method"})
+            decisions += [
+                self.library.decide(prompt, own, method=known["method"]) for prompt in self.prompts
+            ]
+            seeds += [seed] * len(self.prompts)
+        outputs = self.library.execute(decisions, seeds=seeds, sampling=self.sampling)
+        texts = [output.text.strip() for output in outputs]
+        asked = self.prompts * len(users)
+        scores = judged(self.library, Answers(asked, texts), {"method": "base"}, n_first=0)
+        wanted = {name: own for name, own in scores.items() if name.startswith(JUDGES)}
+        by_user = {name: np.split(np.asarray(own), len(users)) for name, own in wanted.items()}
+        return [{name: own[place] for name, own in by_user.items()} for place in range(len(users))]
+
+
 def utility(
-    library: Library, prompts: list[str], texts: list[str], row: dict[str, Any]
+    scores: dict[str, Float[ndarray, " prompts"]], row: dict[str, Any]
 ) -> Float[ndarray, " prompts"]:
     """`[prompts]`: judges' scores in the direction that the sentence asks for, mean over axes."""
-    scores = judged(library, Answers(prompts, texts), {"method": "base"}, n_first=0)
     wanted: list[ndarray] = []
     for axis, (one, other) in AXES.items():
         for name, sign in ((one, row[axis]), (other, -row[axis])):
-            own = [
-                scores[f"{kind} {name}"]
-                for kind in ("form", "meaning")
-                if f"{kind} {name}" in scores
-            ]
+            own = [scores[f"{kind}{name}"] for kind in JUDGES if f"{kind}{name}" in scores]
             wanted += [sign * np.mean(own, axis=0)] if sign else []
     n_axes = sum(1 for axis in AXES if row[axis])
     return np.sum(wanted, axis=0) / (2 * n_axes)
@@ -128,13 +166,6 @@ def as_markdown(facts: dict[str, Any]) -> str:
         for name, row in facts["rows"].items()
     ]
     return "\n".join(lines) + "\n"
-
-
-def _texts(
-    library: Library, prompts: list[str], sampling: SamplingParams, *, seed: int, **known: Any
-) -> list[str]:
-    outputs: Any = library.generate(prompts, sampling=sampling, seed=seed, **known)
-    return [output.text.strip() for output in outputs]
 
 
 if __name__ == "__main__":
