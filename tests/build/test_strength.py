@@ -9,6 +9,7 @@ import pytest
 
 from palate.build import strength as module
 from palate.build.strength import Wholeness, measure_strength
+from palate.core.protocols import SamplingParams
 from palate.library.library import Library
 from palate.soup.basis_file import load_basis
 from tiny import CALIBRATION
@@ -90,6 +91,12 @@ def test_a_budget_that_nothing_keeps_gives_the_smallest_candidate(
     assert len(rows) == 1
 
 
-def test_repeats_are_counted_within_an_answer() -> None:
-    assert module._repeated((1, 2, 3, 4, 1, 2, 3, 4)) == pytest.approx(1 / 5)
-    assert module._repeated((1, 2, 3)) == 0.0
+def test_repeats_are_counted_within_an_answer(library: Library) -> None:
+    work = module._Work(library, CALIBRATION, SamplingParams(max_tokens=4), 0)
+    outputs = [library.generate(prompt, method="base") for prompt in ("Why?", "How?")]
+    looping, short = (
+        replace(one, completion=replace(one.completion, tokens=tokens, log_probs=()))
+        for one, tokens in zip(outputs, ((1, 2, 3, 4, 1, 2, 3, 4), (1, 2, 3)), strict=True)
+    )
+    assert work.wholeness([looping], threshold=-9.0).repeated == pytest.approx(1 / 5)
+    assert work.wholeness([looping, short], threshold=-9.0).repeated == pytest.approx(1 / 10)

@@ -34,6 +34,7 @@ from palate.engine.logprobs import Scored, answer_log_probs
 from palate.library.generate import Output, generate_all
 from palate.library.library import Library
 from palate.library.soup import SOUP
+from palate.metrics.diversity import distinct_n
 from palate.models.chat import encode_prompt
 from palate.rewards.sentences import unbroken_share
 from palate.rewards.texts import messages_of
@@ -168,11 +169,11 @@ class _Work:
 
     def wholeness(self, outputs: Sequence[Output], *, threshold: float) -> Wholeness:
         """How whole answers are; an odd token is one below the threshold, in nats."""
-        tokens = [output.completion.tokens for output in outputs]
+        new = [distinct_n([output.completion.tokens], n=N_GRAM) for output in outputs]
         return Wholeness(
             finished=float(np.mean([output.completion.finish == "stop" for output in outputs])),
             odd=float(np.mean(self.least_log_probs(outputs) < threshold)),
-            repeated=float(np.mean([_repeated(one) for one in tokens])),
+            repeated=float(np.nan_to_num(1 - np.array(new)).mean()),  # short ones repeat nothing
             unbroken=float(np.mean([unbroken_share(output.text) for output in outputs])),
         )
 
@@ -212,9 +213,3 @@ def _preferences(n_objectives: int, *, seed: int) -> Float[np.ndarray, "preferen
     even = points[np.array(is_even)]
     order = generator_for(seed, "strength preferences").permutation(len(even))
     return even[order[:MAX_PREFERENCES]]
-
-
-def _repeated(tokens: Sequence[int]) -> float:
-    """Share of n-grams that occurred before in the same answer."""
-    grams = [tuple(tokens[k : k + N_GRAM]) for k in range(len(tokens) - N_GRAM + 1)]
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0

@@ -25,6 +25,7 @@ from palate.core.decision import Decision, Known, Messages
 from palate.core.protocols import Request
 from palate.core.seeds import generator_for
 from palate.core.types import Belief, Objective
+from palate.metrics.diversity import distinct_n
 from palate.preferences.questions import information_gains, verdict_information
 from palate.serve.answers import Answering, as_text, new_id, require_tokens, seed_of, submit
 from palate.serve.errors import ApiError
@@ -35,6 +36,7 @@ from palate.serve.wire.chat import plain
 from palate.serve.wire.users import AnswerOut, QuestionIn, QuestionOut
 from palate.store.responses import Response, record_response
 
+CIRCLING = 0.6  # different pairs of words among all; 2 % of the base's answers have fewer
 NAMED = 2.0  # log-odds; one deviation away, 88 % name that pole
 router = APIRouter(tags=["users"])
 
@@ -129,12 +131,15 @@ def most_informative(
 ) -> tuple[int, int, float]:
     """The most informative pair of different answers, and what its verdict tells, nats.
 
-    `features` are `[answers, experts]`.
+    `features` are `[answers, experts]`. Answers that go round in circles lie far from the others,
+    but a verdict on them is about that: they are left out where two others differ.
 
     Raises:
         ApiError: all answers are the same.
     """
     pairs = [(i, j) for i, j in combinations(range(len(texts)), 2) if texts[i] != texts[j]]
+    circling = {k for k, text in enumerate(texts) if distinct_n([text.split()], n=2) < CIRCLING}
+    pairs = [pair for pair in pairs if not circling & set(pair)] or pairs
     if not pairs:
         message = "All candidate answers are the same; raise the temperature or ask something else."
         raise ApiError(409, message, code="no_question")
