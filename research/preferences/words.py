@@ -5,11 +5,13 @@
 
 The truth of a sentence is written for three axes (simple against specialist, short against long,
 warm against cold), each -1, 0 or 1, before any estimator was run (`sentences.jsonl`: 20
-instructions, 20 profiles, 20 vague or about something else). The numbers of the estimator were
-fitted to 40 other sentences (`sentences_fit.jsonl`), whose fit is printed first.
+instructions, 20 profiles, 20 vague or about something else). Two numbers of the estimator were
+chosen on 40 other sentences (`sentences_fit.jsonl`, `python -m libraries.fit_words`).
 
 An axis that is asked for counts as read where the mean has its sign. Calibration: how often the
-truth, +-1, lies within the belief's central 68 and 95 %, of axes that are asked for.
+truth, +-1, lies within the belief's central 68 and 95 %, of axes that are asked for; and the mean
+surprise of the truth of all axes, nats, where ignorance of everything but how often is asked has
+the entropy of that.
 """
 
 import argparse
@@ -26,9 +28,10 @@ from palate.core.seeds import generator_for
 from palate.metrics.intervals import bootstrap_interval
 
 FOLDER = Path(__file__).parent
-FIT, MEASURED = FOLDER / "sentences_fit.jsonl", FOLDER / "sentences.jsonl"
+MEASURED = FOLDER / "sentences.jsonl"
 AXES = {"simple": "elementary", "short": "concise", "warm": "friendly"}
 KINDS = ("instruction", "profile", "vague")
+CERTAIN = 0.25  # variance of what is wanted, in units of the prior's, where it is asked for
 INSIDE = {"68": 1.0, "95": 1.96}
 
 Table = Float[ndarray, "sentences axes"]
@@ -41,10 +44,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="without ending")
     options = parser.parse_args()
     library = Library.load(options.library, dtype="bfloat16")
-    _, truth, read = read_all(library, FIT)
-    fit = fitted(truth, read["tilt"])
     rows, truth, read = read_all(library, MEASURED)
-    facts = {"fit": fit, **measured(rows, truth, read)}
+    facts = measured(rows, truth, read)
     text = as_markdown(facts)
     print(text)  # noqa: T201
     if options.out is not None:
@@ -53,27 +54,33 @@ def main() -> None:
 
 
 def read_all(library: Library, path: Path) -> tuple[list[dict[str, Any]], Table, dict[str, Table]]:
-    """The sentences, their truth, and the `mean`, `sd` and `tilt` that are read of them."""
+    """The sentences, their truth, and the `mean` and `sd` that are read of them."""
     rows = read_jsonl(path, what="file of sentences")
     truth = np.array([[row[axis] for axis in AXES] for row in rows], dtype=float)
     reading = [library.describe(row["text"]).objectives for row in rows]
     read = {
         part: np.array([[getattr(own[name], part) for name in AXES.values()] for own in reading])
-        for part in ("mean", "sd", "tilt")
+        for part in ("mean", "sd")
     }
     return rows, truth, read
 
 
-def fitted(truth: Table, tilts: Table) -> dict[str, float]:
-    """The numbers of the three cases that these sentences come to."""
-    is_asked = truth != 0
-    signed = (tilts * truth)[is_asked]
-    return {
-        "asked": float(is_asked.mean() / 2),
-        "signal": float(signed.mean()),
-        "asked_sd": float(signed.std()),
-        "other_sd": float(np.sqrt(np.mean(tilts[~is_asked] ** 2))),
-    }
+def surprise(truth: Table, mean: Table, sd: Table) -> float:
+    """Mean of minus the log of what the truth's case was given, over sentences and axes, nats.
+
+    A reading's mean is the chance that the axis is wanted less that its opposite is; what its
+    variance has beyond one less the square of the mean is `CERTAIN` times the chance of either.
+    """
+    either = np.clip((sd**2 + mean**2 - 1.0) / CERTAIN, np.abs(mean), 1.0)
+    given = np.stack([(either - mean) / 2, 1.0 - either, (either + mean) / 2], axis=2)
+    case = (truth + 1).astype(int)[:, :, None]
+    return float(-np.log(np.maximum(np.take_along_axis(given, case, axis=2), 1e-6)).mean())
+
+
+def entropy_of(truth: Table) -> float:
+    """The surprise of who knows only how often each case occurs, nats."""
+    shares = np.array([(truth == case).mean() for case in (-1, 0, 1)])
+    return float(-(shares * np.log(shares)).sum())
 
 
 def measured(rows: list[dict[str, Any]], truth: Table, read: dict[str, Table]) -> dict[str, Any]:
@@ -82,6 +89,8 @@ def measured(rows: list[dict[str, Any]], truth: Table, read: dict[str, Table]) -
     is_right = np.where(is_asked, np.sign(read["mean"]) == truth, np.nan)
     kinds = np.array([row["kind"] for row in rows])
     facts: dict[str, Any] = {"signs": {}, "inside": {}}
+    facts["surprise"] = surprise(truth, read["mean"], read["sd"])
+    facts["surprise_of_shares"] = entropy_of(truth)
     for name in ("all", *KINDS):
         own = is_right[(kinds == name) | (name == "all")]
         facts["signs"][name] = _share(own, name)
@@ -113,15 +122,15 @@ def _share(is_right: Table, name: str) -> dict[str, float]:
 
 def as_markdown(facts: dict[str, Any]) -> str:
     """The measurement as a table."""
-    fit = ", ".join(f"{name} {value:.3f}" for name, value in facts["fit"].items())
     lines = [
         "# Words to a belief",
         "",
         "`python -m research.preferences.words`; no randomness but the bootstrap's, seed 0.",
         "",
-        f"Fitted to 40 sentences: {fit}.",
+        f"Surprise of the truth {facts['surprise']:.3f} nats an axis; knowing only how often each "
+        f"case occurs {facts['surprise_of_shares']:.3f}.",
         "",
-        "| of 60 others | axes asked for | sign read | 95 % over sentences |",
+        "| of 60 sentences | axes asked for | sign read | 95 % over sentences |",
         "|---|---|---|---|",
     ]
     lines += [

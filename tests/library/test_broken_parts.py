@@ -36,7 +36,7 @@ FILES = [
 ]
 # places that may be absent, because they have a default or are data by name
 DEFAULTS = re.compile(
-    r"text_fingerprint|description|instruction|opposite|direction\.|files\.|rewards\.\w+$|^controller$"
+    r"text_fingerprint|description|instruction|opposite|phrases|direction\.|files\.|rewards\.\w+$|^controller$"
     r"|effective_rank\.|settings\.|strength|experts_key|slack|level_stderr|reward_range|optimum"
     r"|stderr|\.kl$|\.preference|^answers|coefficients\.|rule\.unit|objective$"
     r"|decoder\.(?!model_type$)"

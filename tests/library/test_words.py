@@ -1,5 +1,9 @@
 """A user's own words: the belief they come to, what changes nothing, and what is refused."""
 
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +12,7 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Objective
+from palate.library.library import Library
 from palate.library.words import Reading, case_chances, read_words
 
 OBJECTIVES = (
@@ -99,11 +104,46 @@ def test_experts_of_mixed_anchors_share_it() -> None:
     )
 
 
-def test_three_cases_are_weighed_as_bayes_has_it() -> None:
-    against, silent, wanted = case_chances(np.array([0.1]))[0]
-    assert against + silent + wanted == pytest.approx(1.0)
-    ratio = 0.16 / 0.68 * (0.085 / 0.12) * np.exp(0.5 * (0.1 / 0.085) ** 2)  # wanted to silent
-    assert wanted / silent == pytest.approx(ratio)
+def test_a_clause_speaks_of_one_pole_at_most() -> None:
+    cases, clauses = case_chances("Be brief. Use technical terms.", OBJECTIVES)
+    assert cases.sum(axis=1) == pytest.approx(np.ones(4))
+    assert cases[1] == pytest.approx(cases[0][::-1])  # each other's opposite
+    assert tuple(cases[3]) == (0.0, 1.0, 0.0)
+    assert clauses == ["Use technical terms", "Use technical terms", "Be brief", ""]
+    asked = cases[:, [0, 2]].sum(axis=1)
+    assert asked[1] + asked[2] < 2.0
+    one, _ = case_chances("Be brief", OBJECTIVES)
+    assert one[1, [0, 2]].sum() + one[2, [0, 2]].sum() < 1.0
+
+
+def test_phrases_are_sentences_of_their_pole() -> None:
+    text = "I have to catch a train in five minutes."
+    phrases = "I am in a hurry; my train leaves soon; I must go in a minute"
+    with_phrases = (*OBJECTIVES[:2], replace(OBJECTIVES[2], phrases=phrases))
+    plain, better = (
+        read_words(library(*objectives), text).objectives["concise"].mean
+        for objectives in (OBJECTIVES, with_phrases)
+    )
+    assert better > plain + 0.1
+
+
+def test_the_shipped_phrases_are_none_of_the_sentences_that_are_measured(
+    project_root: Path,
+) -> None:
+    objectives = Library.load("smollm2-135m").manifest.objectives
+    phrases = {one.strip().lower() for o in objectives for one in o.phrases.split(";")}
+    assert len(phrases) >= 60
+    said = [
+        *(project_root / "research/preferences/sentences.jsonl").read_text().splitlines(),
+        *(project_root / "research/board/users.jsonl").read_text().splitlines(),
+    ]
+    texts = {
+        clause.strip().lower()
+        for row in map(json.loads, said)
+        for text in (row.get("text"), *row.get("wordings", {}).values())
+        for clause in re.split(r"[.;:!?,]", text or "")
+    }
+    assert phrases & texts == {""} & phrases
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ class ObjectiveSettings(Settings):
     instruction: str = ""  # the preference in words, as it is put to a model
     # another objective's name, or a sentence for the opposite; users' own words are read by it
     opposite: str = ""
+    phrases: str = ""  # how users say that they want it, with semicolons between; for the same
     reward: RewardSource | None = None  # `None` for a Python function, given in `reward_funcs`
     expert: OwnExpert = OwnExpert()  # its own expert, where not as all are
 
@@ -187,7 +188,7 @@ class RunSettings(Settings):
     def named_objectives(self) -> tuple[Objective, ...]:
         """The objectives without their rewards."""
         return tuple(
-            Objective(row.name, row.description, row.instruction, row.opposite)
+            Objective(row.name, row.description, row.instruction, row.opposite, row.phrases)
             for row in self.objectives
         )
 

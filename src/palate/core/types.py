@@ -24,6 +24,7 @@ class Objective:
     description: str = ""  # one sentence for users
     instruction: str = ""  # a sentence for the model, such as "Keep it short."; may be empty
     opposite: str = ""  # another objective's name, or a sentence that asks for the opposite
+    phrases: str = ""  # how users say that they want it, with semicolons between
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,14 @@
 """What a user's own words say of the objectives: a belief, which feedback then corrects.
 
 Sentence embeddings compare every clause of a text with an objective's two poles: its name,
-description and instruction, and those of its opposite.
+description, instruction and phrases, and those of its opposite. A clause is as near to a pole as
+to the `NEAREST` of the pole's sentences on average; it speaks of one pole at most, of all poles or
+of none by a softmax. A clause with a negation ("no jargon") counts the other way round. A text asks
+for an objective if a clause does; clauses against each other share the chance. What results is a
+normal distribution in units of the prior, mean zero and deviation one where nothing is said.
 
-    d = sum over clauses of  +-(similarity to the objective - similarity to its opposite)
-
-A clause with a negation ("no jargon") counts the other way round. `d` is then read by a model of
-three cases: the text asks for the objective, asks for its opposite, or does not speak of it, with
-`d` normal in each. What results is a normal distribution in units of the prior: mean zero and
-deviation one where the text says nothing, so that a text about something else changes nothing.
-
-The numbers of the three cases are fitted to 40 sentences by `python -m research.preferences.words`,
-which measures them on 60 others.
+The three numbers are fitted to 40 sentences by `python -m research.preferences.words`, which
+measures them on 60 others.
 
 Limits:
     1. An objective without an `opposite` stays at the prior: similarity to one pole alone hardly
@@ -27,8 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import softmax
-from scipy.stats import norm
 
 from palate.core.decision import MAX_INSTRUCTION, Known
 from palate.core.errors import InvalidInputError
@@ -40,9 +35,10 @@ from palate.rewards.settings import EMBEDDER
 if TYPE_CHECKING:
     from palate.library.library import Library
 
-ASKED = 0.16  # how often a text asks for an objective, and as often for its opposite
-SIGNAL, ASKED_SD, OTHER_SD = 0.10, 0.12, 0.085  # of `d`: its mean and deviation where asked; else
+NEAREST = 5  # sentences of a pole that a clause is compared with, the most similar ones
+SILENT, WIDTH = 0.25, 0.035  # similarity from which a clause speaks of a pole; of the softmax
 CERTAIN_SD = 0.5  # how far a user's coefficient is from one prior deviation where it is asked for
+MAX_LENGTH = 128  # tokens that are embedded
 MAX_TEXTS = 10_000  # whose readings stay in memory
 _CLAUSE = re.compile(r"[.;:!?,\n]|\band\b|\bbut\b")
 _NEGATION = re.compile(
@@ -59,7 +55,6 @@ class Leaning:
     mean: float  # above zero: wanted; below: its opposite
     sd: float  # 1 where the text says nothing
     clause: str = ""  # the one that says most; empty where none does
-    tilt: float = 0.0  # `d`, of an objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +99,8 @@ def read_words(library: "Library", text: str) -> Reading:
     """
     require_words(text)
     objectives = library.manifest.objectives
-    tilts, clauses = clause_tilts(text, objectives)
-    total = tilts.sum(axis=0)
-    chances = case_chances(total)
+    chances, clauses = case_chances(text, objectives)
     means, sds = _moments(chances)
-    clause_of = [
-        clauses[int(np.abs(tilts[:, k]).argmax())] if chances[k, 1] < 0.5 else ""
-        for k in range(len(objectives))
-    ]
     anchors = library.anchors  # [experts, objectives]
     spread = np.linalg.pinv(anchors.T)  # the smallest coefficients for a preference
     mean = spread @ means
@@ -119,8 +108,8 @@ def read_words(library: "Library", text: str) -> Reading:
     variance = np.diag(spread @ np.diag(sds**2) @ spread.T + rest @ rest.T)
     return Reading(
         {
-            o.name: Leaning(float(m), float(s), clause, float(d))
-            for o, m, s, clause, d in zip(objectives, means, sds, clause_of, total, strict=True)
+            o.name: Leaning(float(m), float(s), clause if case[1] < 0.5 else "")
+            for o, m, s, clause, case in zip(objectives, means, sds, clauses, chances, strict=True)
         },
         {
             name: Leaning(float(m), float(v**0.5))
@@ -172,42 +161,50 @@ def require_words(text: str) -> None:
         )
 
 
-def clause_tilts(
-    text: str, objectives: tuple[Objective, ...]
-) -> tuple[Float[np.ndarray, "clauses objectives"], list[str]]:
-    """Each clause's `d` for each objective (zero without an opposite), and the clauses.
+def case_chances(
+    text: str, objectives: tuple[Objective, ...], *, least: float = SILENT, width: float = WIDTH
+) -> tuple[Float[np.ndarray, "objectives three"], list[str]]:
+    """Chances that the opposite, nothing or the objective is asked for; by which clause.
+
+    `[objectives, three]`. An objective without an opposite is not spoken of.
 
     Raises:
         InvalidInputError: no objective has an opposite, or the embedder is not installed.
     """
-    paired = {k: o for k, o in enumerate(objectives) if o.opposite}
-    if not paired:
+    axes = {frozenset((o.name, o.opposite)): (o.name, o.opposite) for o in objectives if o.opposite}
+    if not axes:
         raise InvalidInputError(
             f"No objective says what its opposite is, so words cannot be read; give 'opposite' to "
             f"{objectives[0].name!r} in the run file: an objective's name or a sentence."
         )
-    embedder = load_embedder(EMBEDDER, max_length=128)
     named = {o.name: _sentences(o) for o in objectives}
     clauses = [part.strip() for part in _CLAUSE.split(text) if len(part.strip()) > 1] or [text]
-    signs = np.array([1.0 - 2.0 * (len(_NEGATION.findall(c)) % 2) for c in clauses])
-    plain = embedder.embed([_NEGATION.sub(" ", c).strip() or c for c in clauses])
-    tilts = np.zeros((len(clauses), len(objectives)))
-    for k, objective in paired.items():
-        poles = (named[objective.name], named.get(objective.opposite, [objective.opposite]))
-        near, far = (embedder.embed(pole).mean(axis=0) for pole in poles)
-        tilts[:, k] = signs * (plain @ (near - far))
-    return tilts, clauses
+    is_turned = np.array([len(_NEGATION.findall(clause)) % 2 == 1 for clause in clauses])
+    plain = [_NEGATION.sub(" ", clause).strip() or clause for clause in clauses]
+    said = load_embedder(EMBEDDER, max_length=MAX_LENGTH).embed(plain)
+    near = np.empty((len(clauses), len(axes), 2))
+    for place, axis in enumerate(axes.values()):
+        for side, pole in enumerate(axis):
+            alike = np.sort(said @ _embedded(named.get(pole, (pole,))).T, axis=1)
+            near[:, place, side] = alike[:, -NEAREST:].mean(axis=1)
+    near[is_turned] = near[is_turned][:, :, ::-1]
+    weights = np.exp((near - least) / width)
+    chances = weights / (1.0 + weights.sum(axis=(1, 2), keepdims=True))  # [clauses, axes, sides]
+    silent = np.prod(1.0 - chances.sum(axis=2), axis=0)
+    sides = chances.sum(axis=0) * ((1.0 - silent) / chances.sum(axis=(0, 2)))[:, None]
+    cases, says = np.tile([0.0, 1.0, 0.0], (len(objectives), 1)), [""] * len(objectives)
+    for k, o in enumerate(objectives):
+        place = list(axes).index(frozenset((o.name, o.opposite))) if o.opposite else None
+        if place is not None:
+            own = list(axes.values())[place].index(o.name)
+            cases[k] = sides[place, 1 - own], silent[place], sides[place, own]
+            says[k] = clauses[int(chances[:, place].sum(axis=1).argmax())]
+    return cases, says
 
 
-def case_chances(tilts: Float[np.ndarray, " objectives"]) -> Float[np.ndarray, "objectives three"]:
-    """Probabilities that the opposite, nothing, or the objective itself is asked for."""
-    centres = np.array([-SIGNAL, 0.0, SIGNAL])
-    deviations = np.array([ASKED_SD, OTHER_SD, ASKED_SD])
-    shares = np.array([ASKED, 1.0 - 2.0 * ASKED, ASKED])
-    logs = norm.logpdf(tilts[:, None], centres, deviations) + np.log(shares)
-    chances = softmax(logs, axis=1)
-    chances[tilts == 0.0] = 0.0, 1.0, 0.0
-    return chances
+@lru_cache(maxsize=1000)
+def _embedded(texts: tuple[str, ...]) -> Float[np.ndarray, "texts width"]:
+    return load_embedder(EMBEDDER, max_length=MAX_LENGTH).embed(list(texts))
 
 
 def _moments(
@@ -220,5 +217,7 @@ def _moments(
     return mean, np.sqrt(variance)
 
 
-def _sentences(objective: Objective) -> list[str]:
-    return [text for text in (objective.name, objective.description, objective.instruction) if text]
+def _sentences(objective: Objective) -> tuple[str, ...]:
+    phrases = (phrase.strip() for phrase in objective.phrases.split(";"))
+    texts = (objective.name, objective.description, objective.instruction, *phrases)
+    return tuple(text for text in texts if text)
