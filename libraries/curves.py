@@ -78,11 +78,11 @@ def draw(curves: dict[str, Points], path: Path, *, chosen: float) -> None:
     for panel, objective in zip(panels.flat, FORMS, strict=True):
         for place, (library, points) in enumerate(curves.items()):
             own = points[objective]
-            judge = "meaning" if f"meaning {objective}" in next(iter(own.values())) else "form"
-            for kind, style in (
-                ("form", "-o"),
-                *((("meaning", "--s"),) if judge != "form" else ()),
-            ):
+            styles = {"form": "-o", "meaning": "--s"}
+            judges = [
+                kind for kind in JUDGES if any(f"{kind} {objective}" in m for m in own.values())
+            ]
+            for kind, style in ((kind, styles[kind]) for kind in judges):
                 rows = [(m["KL"]["mean"], m[f"{kind} {objective}"]) for m in own.values()]
                 centre = [cell["difference"] for _, cell in rows]
                 below = [cell["difference"] - cell["low"] for _, cell in rows]
