@@ -100,10 +100,11 @@ def draw(curves: dict[str, Points], path: Path, *, chosen: float) -> None:
                 )
                 if place == 0 and chosen in own:
                     kl, cell = own[chosen]["KL"]["mean"], own[chosen][f"{kind} {objective}"]
-                    panel.plot(kl, cell["difference"], style[-1], color=f"C{place}")
+                    panel.plot(kl, cell["difference"], style[-1], color=f"C{place}", zorder=5)
         panel.axhline(0, color="grey", linewidth=0.5)
         panel.set(title=objective, xlabel="KL to the base, nats an answer", ylabel="gain")
-    panels.flat[0].legend(fontsize="small")
+    lines, names = panels.flat[0].get_legend_handles_labels()
+    figure.legend(lines, names, fontsize="small", loc="outside lower center", ncols=len(curves))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
