@@ -276,11 +276,8 @@ def dropped_experts_note(before: Manifest, after: Manifest) -> list[str]:
         dict(_flat({**present_keys(manifest.config), "versions": dict(manifest.versions)}))
         for manifest in (before, after)
     )
-    changes = [
-        f"{key} {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
+    keys = sorted(k for k in old.keys() | new.keys() if (old.get(k) or "") != (new.get(k) or ""))
+    changes = [f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in keys]
     why = "; ".join(changes[:_N_CHANGES]) or "their data changed"
     more = f"; and {len(changes) - _N_CHANGES} more" if len(changes) > _N_CHANGES else ""
     return [
@@ -290,7 +287,11 @@ def dropped_experts_note(before: Manifest, after: Manifest) -> list[str]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, entry in value.items():
+    for key, found in value.items():
+        has_names = isinstance(found, list) and found and isinstance(found[0], Mapping)
+        entry = (
+            {str(row.get("name", k)): row for k, row in enumerate(found)} if has_names else found
+        )
         if isinstance(entry, Mapping):
             yield from _flat(entry, f"{prefix}{key}.")
         else:

@@ -7,8 +7,7 @@ of none by a softmax. A clause with a negation ("no jargon") counts the other wa
 for an objective if a clause does; clauses against each other share the chance. What results is a
 normal distribution in units of the prior, mean zero and deviation one where nothing is said.
 
-The three numbers are fitted to 40 sentences by `python -m research.preferences.words`, which
-measures them on 60 others.
+Two numbers are fitted to 40 sentences by `libraries/fit_words.py`; 60 others measure the reading.
 
 Limits:
     1. An objective without an `opposite` stays at the prior: similarity to one pole alone hardly
