@@ -105,6 +105,16 @@ def test_own_words_are_no_prompt_that_was_measured(library: Library) -> None:
     assert measured.decide("a", both).method == "prompt"  # the preference's own row
 
 
+def test_words_alone_rank_the_best_of_n_by_what_is_read_of_them(library: Library) -> None:
+    known = Known(instruction="Be brief.", max_passes=4.0)
+    decision = with_rows(library, *TABLE).decide("a", known)
+    assert (decision.method, decision.n_candidates) == ("prompted-soup", 4)
+    assert decision.learned_ranking["short"] > 0.0
+    assert library.generate("a", instruction="Be brief.", max_passes=4.0, seed=1)
+    about_nothing = Known(instruction="Use metric units.", max_passes=4.0)
+    assert library.decide("a", about_nothing).method == "prompt"
+
+
 def test_given_coefficients_are_served_as_a_soup(library: Library) -> None:
     decision = library.decide("a", Known(coefficients={"kind": 0.3}))
     assert decision.method == "soup"

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from palate.core.decision import AUTO, Decision, Known, Messages
 from palate.core.errors import InvalidInputError
-from palate.library.knowledge import CLEAR, can_serve, preference_draws
+from palate.library.knowledge import CLEAR, can_serve, preference_draws, ranked
 from palate.library.library import Library
 from palate.library.method_table import MethodRow, MethodTable, Prediction
 from palate.library.words import with_words
@@ -67,8 +67,8 @@ class AutoMethod:
         # a prompt was measured with the library's sentences, which a user's own words are not
         unlike = {"prompt"} if known.instruction and known.preference is None else set[str]()
         served = {name for name in library.methods if can_serve(library, name)} - unlike
-        ranked = table.predictions(draws, max_passes=limit)
-        predictions = [one for one in ranked if one.row.method in served]
+        every = table.predictions(draws, max_passes=limit)
+        predictions = [one for one in every if one.row.method in served]
         for place, best in enumerate(predictions):
             decision = _decision_of(library, messages, known, best.row)
             if decision is not None and decision.n_passes <= limit + CLEAR:
@@ -104,8 +104,7 @@ class AutoMethod:
             f"Nothing is known of the user; {row.method!r} for {preference} has the smallest "
             f"largest regret over all preferences, {regret:.3f}."
         )
-        ranking = named if row.n_candidates > 1 else {}
-        return replace(decision, ranking=ranking, reason=f"{why} {decision.reason}")
+        return replace(decision, reason=f"{why} {decision.reason}")
 
 
 def _decision_of(
@@ -113,13 +112,13 @@ def _decision_of(
 ) -> Decision | None:
     """A measured method's decision; `None` where it cannot serve this user.
 
-    A belief without words for it cannot be prompted, for example.
+    A belief without words for it cannot be prompted, for example; nothing ranks what nobody wants.
     """
     try:
         decision = library.methods[row.method].decide(library, messages, known)
+        return ranked(library, replace(decision, n_candidates=row.n_candidates), known)
     except InvalidInputError:
         return None
-    return replace(decision, n_candidates=row.n_candidates)
 
 
 def _why(best: Prediction, others: list[Prediction], limit: float) -> str:
