@@ -287,10 +287,10 @@ def dropped_experts_note(before: Manifest, after: Manifest) -> list[str]:
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, found in value.items():
-        has_names = isinstance(found, list) and found and isinstance(found[0], Mapping)
+    for key, given in value.items():
+        has_names = isinstance(given, list) and given and isinstance(given[0], Mapping)
         entry = (
-            {str(row.get("name", k)): row for k, row in enumerate(found)} if has_names else found
+            {str(row.get("name", k)): row for k, row in enumerate(given)} if has_names else given
         )
         if isinstance(entry, Mapping):
             yield from _flat(entry, f"{prefix}{key}.")

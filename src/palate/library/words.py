@@ -180,11 +180,11 @@ def case_chances(
     clauses = [part.strip() for part in _CLAUSE.split(text) if len(part.strip()) > 1] or [text]
     is_turned = np.array([len(_NEGATION.findall(clause)) % 2 == 1 for clause in clauses])
     plain = [_NEGATION.sub(" ", clause).strip() or clause for clause in clauses]
-    said = load_embedder(EMBEDDER, max_length=MAX_LENGTH).embed(plain)
+    vectors = load_embedder(EMBEDDER, max_length=MAX_LENGTH).embed(plain)
     near = np.empty((len(clauses), len(axes), 2))
     for place, axis in enumerate(axes.values()):
         for side, pole in enumerate(axis):
-            alike = np.sort(said @ _embedded(named.get(pole, (pole,))).T, axis=1)
+            alike = np.sort(vectors @ _embedded(named.get(pole, (pole,))).T, axis=1)
             near[:, place, side] = alike[:, -NEAREST:].mean(axis=1)
     near[is_turned] = near[is_turned][:, :, ::-1]
     weights = np.exp((near - least) / width)
