@@ -78,12 +78,11 @@ def draw(curves: dict[str, Points], path: Path, *, chosen: float) -> None:
     for panel, objective in zip(panels.flat, FORMS, strict=True):
         for place, (library, points) in enumerate(curves.items()):
             own = points[objective]
-            styles = {"form": "-o", "meaning": "--s"}
-            judges = [
-                kind for kind in JUDGES if any(f"{kind} {objective}" in m for m in own.values())
-            ]
-            for kind, style in ((kind, styles[kind]) for kind in judges):
-                rows = [(m["KL"]["mean"], m[f"{kind} {objective}"]) for m in own.values()]
+            for kind, style in zip(JUDGES, ("-o", "--s"), strict=True):
+                key = f"{kind} {objective}"
+                rows = [(m["KL"]["mean"], m[key]) for m in own.values() if key in m]
+                if not rows:
+                    continue
                 centre = [cell["difference"] for _, cell in rows]
                 below = [cell["difference"] - cell["low"] for _, cell in rows]
                 above = [cell["high"] - cell["difference"] for _, cell in rows]
@@ -99,7 +98,7 @@ def draw(curves: dict[str, Points], path: Path, *, chosen: float) -> None:
                     label=f"{library}, {kind}",
                 )
                 if place == 0 and chosen in own:
-                    kl, cell = own[chosen]["KL"]["mean"], own[chosen][f"{kind} {objective}"]
+                    kl, cell = own[chosen]["KL"]["mean"], own[chosen][key]
                     panel.plot(kl, cell["difference"], style[-1], color=f"C{place}", zorder=5)
         panel.axhline(0, color="grey", linewidth=0.5)
         panel.set(title=objective, xlabel="KL to the base, nats an answer", ylabel="gain")

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from libraries.words import AXES, SENTENCES
-from palate import Known, Library, Messages, Output, SamplingParams
+from libraries.words import AXES, SENTENCES, known_of
+from palate import Library, Messages, Output, SamplingParams
 from palate.core.files import read_jsonl, write_json
 from palate.core.progress import progress_of
 from palate.core.seeds import generator_for
@@ -105,13 +105,6 @@ def conversations(library: Library, settings: BoardSettings, *, turns: int) -> l
             settings=settings,
         )
     return [conversation(case, own, answers) for case, own in zip(cases, earlier, strict=True)]
-
-
-def known_of(library: Library, text: str, method: str) -> Known:
-    """What a method knows of the user who wrote the text."""
-    if method == "prompt":
-        return Known(instruction=text)
-    return Known(belief=library.describe(text).belief(library.soups.prior()))
 
 
 def wanted(outputs: list[Output], row: dict[str, Any]) -> Float[ndarray, " answers"]:

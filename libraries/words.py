@@ -55,7 +55,7 @@ def main() -> None:
     rows = [row for row in read_jsonl(SENTENCES, what="sentences") if any(row[a] for a in AXES)]
     sampling = SamplingParams(library.sampling.temperature, max_tokens=options.max_tokens)
     answered = Answered(library, prompts, sampling)
-    (base,) = answered.scores([({"method": "base"}, 0)])
+    (base,) = answered.scores("base", [(Known(), 0)])
     gains: dict[str, list[Float[ndarray, " prompts"]]] = {name: [] for name in METHODS}
     with progress_of("sentences") as report:
         for start in range(0, len(rows), BLOCK):
@@ -65,7 +65,7 @@ def main() -> None:
                     (known_of(library, row["text"], name), start + place)
                     for place, row in enumerate(block, start=1)
                 ]
-                scores = answered.scores(users)
+                scores = answered.scores(name, users)
                 gains[name] += [
                     utility(own, row) - utility(base, row)
                     for own, row in zip(scores, block, strict=True)
@@ -80,14 +80,13 @@ def main() -> None:
     print(text)  # noqa: T201
 
 
-def known_of(library: Library, text: str, method: str) -> dict[str, Any]:
-    """The method and what it knows of the user who wrote the text."""
-    known: dict[str, Any] = {"method": method}
-    if method in ("soup", "prompted-soup"):
-        known["belief"] = library.describe(text).belief(library.soups.prior())
-    if method != "soup":
-        known["instruction"] = text
-    return known
+def known_of(library: Library, text: str, method: str) -> Known:
+    """What a method knows of the user who wrote the text."""
+    is_read = method in ("soup", "prompted-soup")
+    return Known(
+        belief=library.describe(text).belief(library.soups.prior()) if is_read else None,
+        instruction=None if method == "soup" else text,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +98,15 @@ class Answered:
     sampling: SamplingParams
 
     def scores(
-        self, users: list[tuple[dict[str, Any], int]]
+        self, method: str, users: list[tuple[Known, int]]
     ) -> list[dict[str, Float[ndarray, " prompts"]]]:
-        """By judge, `[prompts]`, for each user's method, knowledge and seed; all in one batch."""
-        decisions, seeds = [], []
-        for known, seed in users:
-            own = Known(**{key: value for key, value in known.items() if key != "method"})
-            decisions += [
-                self.library.decide(prompt, own, method=known["method"]) for prompt in self.prompts
-            ]
-            seeds += [seed] * len(self.prompts)
+        """By judge, `[prompts]`, for each user and seed of one method; all in one batch."""
+        decisions = [
+            self.library.decide(prompt, known, method=method)
+            for known, _ in users
+            for prompt in self.prompts
+        ]
+        seeds = [seed for _, seed in users for _ in self.prompts]
         outputs = self.library.execute(decisions, seeds=seeds, sampling=self.sampling)
         texts = [output.text.strip() for output in outputs]
         asked = self.prompts * len(users)

@@ -9,9 +9,7 @@ instructions, 20 profiles, 20 vague or about something else). Two numbers of the
 chosen on 40 other sentences (`sentences_fit.jsonl`, `python -m libraries.fit_words`).
 
 An axis that is asked for counts as read where the mean has its sign. Calibration: how often the
-truth, +-1, lies within the belief's central 68 and 95 %, of axes that are asked for; and the mean
-surprise of the truth of all axes, nats, where ignorance of everything but how often is asked has
-the entropy of that.
+truth, +-1, lies within the belief's central 68 and 95 %, of axes that are asked for.
 """
 
 import argparse
@@ -31,7 +29,6 @@ FOLDER = Path(__file__).parent
 MEASURED = FOLDER / "sentences.jsonl"
 AXES = {"simple": "elementary", "short": "concise", "warm": "friendly"}
 KINDS = ("instruction", "profile", "vague")
-CERTAIN = 0.25  # variance of what is wanted, in units of the prior's, where it is asked for
 INSIDE = {"68": 1.0, "95": 1.96}
 
 Table = Float[ndarray, "sentences axes"]
@@ -65,32 +62,12 @@ def read_all(library: Library, path: Path) -> tuple[list[dict[str, Any]], Table,
     return rows, truth, read
 
 
-def surprise(truth: Table, mean: Table, sd: Table) -> float:
-    """Mean of minus the log of what the truth's case was given, over sentences and axes, nats.
-
-    A reading's mean is the chance that the axis is wanted less that its opposite is; what its
-    variance has beyond one less the square of the mean is `CERTAIN` times the chance of either.
-    """
-    either = np.clip((sd**2 + mean**2 - 1.0) / CERTAIN, np.abs(mean), 1.0)
-    given = np.stack([(either - mean) / 2, 1.0 - either, (either + mean) / 2], axis=2)
-    case = (truth + 1).astype(int)[:, :, None]
-    return float(-np.log(np.maximum(np.take_along_axis(given, case, axis=2), 1e-6)).mean())
-
-
-def entropy_of(truth: Table) -> float:
-    """The surprise of who knows only how often each case occurs, nats."""
-    shares = np.array([(truth == case).mean() for case in (-1, 0, 1)])
-    return float(-(shares * np.log(shares)).sum())
-
-
 def measured(rows: list[dict[str, Any]], truth: Table, read: dict[str, Table]) -> dict[str, Any]:
     """Signs, calibration, and what is read from sentences about something else."""
     is_asked = truth != 0
     is_right = np.where(is_asked, np.sign(read["mean"]) == truth, np.nan)
     kinds = np.array([row["kind"] for row in rows])
     facts: dict[str, Any] = {"signs": {}, "inside": {}}
-    facts["surprise"] = surprise(truth, read["mean"], read["sd"])
-    facts["surprise_of_shares"] = entropy_of(truth)
     for name in ("all", *KINDS):
         own = is_right[(kinds == name) | (name == "all")]
         facts["signs"][name] = _share(own, name)
@@ -126,9 +103,6 @@ def as_markdown(facts: dict[str, Any]) -> str:
         "# Words to a belief",
         "",
         "`python -m research.preferences.words`; no randomness but the bootstrap's, seed 0.",
-        "",
-        f"Surprise of the truth {facts['surprise']:.3f} nats an axis; knowing only how often each "
-        f"case occurs {facts['surprise_of_shares']:.3f}.",
         "",
         "| of 60 sentences | axes asked for | sign read | 95 % over sentences |",
         "|---|---|---|---|",

@@ -362,6 +362,31 @@ def test_no_more_than_three_changes_are_named():
     assert dropped_experts_note(before, after) == []
 
 
+def test_a_change_of_an_objective_is_named_by_the_objective_and_its_key():
+    base = BaseRecord("b", None, "f", "t")
+    record = ExpertRecord(Anchor("kind", ("kind",), (1.0,)), key="k", files={})
+    rows = [{"name": "kind", "expert": {"training": {"method": method}}} for method in "ab"]
+    rows[1]["phrases"] = ""  # a key that an older library does not have says nothing
+    before, after = (
+        Manifest(base, (Objective("kind"),), beta=0.1, seed=0, config={"objectives": [row]})
+        for row in rows
+    )
+    (sentence,) = dropped_experts_note(replace(before, experts=(record,)), after)
+    assert "(objectives.kind.expert.training.method 'a', now 'b')" in sentence
+
+
+def test_phrases_are_entered_and_nothing_is_trained_for_them(run_file, tmp_path, capsys):
+    settings = settings_of(run_file)
+    build_library(settings, out=tmp_path / "lib")
+    said = [one.model_copy(update={"phrases": "gently; with care"}) for one in settings.objectives]
+    again = settings.model_copy(update={"objectives": tuple(said)})
+    built = build_library(again, out=tmp_path / "lib")
+    assert built.trained == ()
+    assert "made otherwise" not in capsys.readouterr().err
+    manifest = LibraryFolder.open(tmp_path / "lib").manifest
+    assert {one.phrases for one in manifest.objectives} == {"gently; with care"}
+
+
 def test_prompts_are_read_once_each_and_a_file_without_them_is_refused(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": "a"}\n')

@@ -12,7 +12,8 @@ import pytest
 
 from palate.core.errors import InvalidInputError
 from palate.core.types import Belief, Objective
-from palate.library.library import Library
+from palate.library.folder import LibraryFolder
+from palate.library.shipped import library_folder
 from palate.library.words import Reading, case_chances, read_words
 
 OBJECTIVES = (
@@ -130,7 +131,7 @@ def test_phrases_are_sentences_of_their_pole() -> None:
 def test_the_shipped_phrases_are_none_of_the_sentences_that_are_measured(
     project_root: Path,
 ) -> None:
-    objectives = Library.load("smollm2-135m").manifest.objectives
+    objectives = LibraryFolder.open(library_folder("smollm2-135m")).manifest.objectives
     phrases = {one.strip().lower() for o in objectives for one in o.phrases.split(";")}
     assert len(phrases) >= 60
     said = [

@@ -193,9 +193,9 @@ def case_chances(
     sides = chances.sum(axis=0) * ((1.0 - silent) / chances.sum(axis=(0, 2)))[:, None]
     cases, says = np.tile([0.0, 1.0, 0.0], (len(objectives), 1)), [""] * len(objectives)
     for k, o in enumerate(objectives):
-        place = list(axes).index(frozenset((o.name, o.opposite))) if o.opposite else None
-        if place is not None:
-            own = list(axes.values())[place].index(o.name)
+        if o.opposite:
+            axis = frozenset((o.name, o.opposite))
+            place, own = list(axes).index(axis), axes[axis].index(o.name)
             cases[k] = sides[place, 1 - own], silent[place], sides[place, own]
             says[k] = clauses[int(chances[:, place].sum(axis=1).argmax())]
     return cases, says
