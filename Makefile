@@ -40,8 +40,9 @@ serve: setup ## serve the shipped library at http://127.0.0.1:8000
 	@mkdir -p out
 	$(BIN)/palate serve smollm2-135m --database out/users.db
 
-# Files of tests run side by side, one process a core.
-SIDE_BY_SIDE := -n auto --dist loadfile
+# Files of tests run side by side, one process a core, in their own order: sorted by how many tests
+# they hold, the long single ones would come last and leave a core idle.
+SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 
 test: setup ## the default tests
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not gpu and not postgres and not browser"

@@ -1,7 +1,5 @@
 """The board: of each seed only what the methods need is built, and the gold rules judge."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -9,10 +7,8 @@ from palate.mixture.wording import MixtureRequest, Wording
 from palate.models.load import load_base
 from research.world.board import (
     BOARD_METHODS,
-    SAFETY_METHODS,
     SHAPES,
     Board,
-    floor_of,
     run_board,
     world_parts,
     world_users,
@@ -102,15 +98,3 @@ def test_the_board_in_small_gives_the_whole_report(tmp_path):
     assert report.score("personalised-soup").facts["bytes_per_user"] > 10_000
     learned = {(point.method, point.n_comparisons) for point in report.learning}
     assert learned == {("soup", 5), ("soup", 20), ("auto", 20)}
-
-
-@pytest.mark.slow
-def test_the_floor_lowers_the_share_of_every_method_of_the_world(tmp_path, monkeypatch):
-    # the world has no harm: the friendly tone stands in for harmlessness
-    monkeypatch.setattr("research.world.board.QUICK_STEPS", 25)
-    study = floor_of(replace(Board(tmp_path).quick(), n_prompts=3), "friendly")
-    assert {row.method for row in study.rows} == set(SAFETY_METHODS)
-    for row in study.rows:
-        assert row.with_floor.estimate < row.without.estimate, row.method
-        assert row.change.interval.estimate < 0
-    assert "friendly" in (tmp_path / "floor.md").read_text()
