@@ -26,15 +26,20 @@ HERE = Path(__file__).parent
 Key = tuple[Any, ...]
 
 
+def _lines(path: Path) -> list[str]:
+    """The rows of a file; a text may hold separators at which `splitlines` would break it."""
+    return [line for line in path.read_text().split("\n") if line.strip()]
+
+
 def recomputed(folder: Path) -> dict[str, float]:
     """Name of a figure to its value from the rows."""
     report = json.loads((folder / "board.json").read_text())
     source = Path(report["settings"]["users"] or HERE / "users.jsonl")
-    lines = [json.loads(line) for line in source.read_text().splitlines() if line.strip()]
+    lines = [json.loads(line) for line in _lines(source)]
     truth = {row["name"]: row["truth"] for row in lines[: report["settings"]["n_users"]]}
     shape = {row["name"]: row["shape"] for row in lines}
     rows: dict[Key, dict[str, Any]] = {}
-    for line in (folder / "rows.jsonl").read_text().splitlines():
+    for line in _lines(folder / "rows.jsonl"):
         row = json.loads(line)
         key = tuple(row[k] for k in ("method", "user", "prompt", "turns", "seed", "library"))
         if row["user"] in truth:

@@ -37,7 +37,6 @@ def _name(study: WorldStudy) -> str:
 def render_world_study(study: WorldStudy) -> str:
     """The findings as Markdown."""
     settings = study.settings
-    sizes = range(1, settings.max_size + 1)
     lines = [
         "# Portfolios of learned experts on the small world",
         "",
@@ -57,6 +56,14 @@ def render_world_study(study: WorldStudy) -> str:
         "",
         f"![Largest loss of anybody against the number of members]({_name(study)}.png)",
         "",
+    ]
+    return "\n".join(lines) + "\n" + study_tables(study)
+
+
+def study_tables(study: WorldStudy) -> str:
+    """Every table of the findings as Markdown."""
+    sizes = range(1, study.settings.max_size + 1)
+    lines = [
         "## Largest loss of anybody, reward units",
         "",
         _table(study, sizes, lambda row: _text(row.additive)),
@@ -109,7 +116,7 @@ def render_world_study(study: WorldStudy) -> str:
         *(
             f"- seed {seed}: {len(names)} of {n}" + (f" ({', '.join(names)})" if names else "")
             for seed, names, n in zip(
-                settings.seeds, study.oracle_failures, study.n_policies, strict=True
+                study.settings.seeds, study.oracle_failures, study.n_policies, strict=True
             )
         ),
     ]

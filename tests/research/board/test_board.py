@@ -115,6 +115,12 @@ def test_the_report_says_what_the_rows_say_and_its_check_sees_a_changed_figure(
     assert page.count("<svg") == 3
     assert "Utility against cost" in page
     assert check.differing(finished.out) == []
+    rows = finished.out / "rows.jsonl"
+    whole = rows.read_text()
+    rows.write_text(whole.replace('"text": "', '"text": "\u2028', 1))  # ends a line, and no row
+    assert rows.read_text() != whole
+    assert check.differing(finished.out) == []
+    rows.write_text(whole)
     report = json.loads((finished.out / "board.json").read_text())
     soup = next(one for one in report["methods"] if one["name"] == "soup")
     soup["gain"]["estimate"] += 0.01
