@@ -40,7 +40,7 @@ class StepBenchSettings(Settings):
     n_repeats: int = Field(default=15, ge=1)
     n_running: int = Field(default=31, ge=0)  # answers that a prompt joins; 0 leaves this out
     long_tokens: int = Field(default=1024, ge=2)
-    chunk_tokens: list[int] = Field(default=[0, 256, 64], min_length=1)  # 0: prefilled at once
+    chunk_tokens: list[int] = Field(default=[0, 256, 64, 16], min_length=1)  # 0: all at once
     seed: int = 0
 
 

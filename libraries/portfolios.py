@@ -32,6 +32,7 @@ from palate.library.rewards import library_rewards
 from palate.portfolio.adaptive import SearchSettings, steps
 from palate.portfolio.payoffs import Measurements, Payoffs, payoffs_from_measurements
 from research.board.judges import Judges, judges_of
+from research.board.library import outputs_of
 from research.figures import gap_curves, save_png
 from research.portfolio.baselines import random_anchors, uniform_anchors
 from research.portfolio.world_losses import METHODS, WorldStudy, compare_methods, study_json
@@ -150,7 +151,8 @@ class Soups:
             if share > 0
         }
         prompts = list(self.prompts[side])
-        outputs = self.library.generate(
+        outputs = outputs_of(
+            self.library,
             prompts,
             method="soup",
             coefficients=coefficients,

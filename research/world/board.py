@@ -132,8 +132,8 @@ class Board:
     is_quick: bool = False  # build small things that only show that everything runs
 
     def quick(self) -> "Board":
-        """The same in small: one seed, two prompts, libraries trained for a few steps."""
-        return replace(self, seeds=self.seeds[:1], n_prompts=2, n_development=4, is_quick=True)
+        """The same in small: one seed, one prompt, libraries trained for a few steps."""
+        return replace(self, seeds=self.seeds[:1], n_prompts=1, n_development=4, is_quick=True)
 
     @property
     def suite(self) -> Suite:
