@@ -71,6 +71,34 @@ def test_another_user_does_not_see_what_was_said(page: Page) -> None:
     expect(page.locator(".turn")).to_have_count(0)
 
 
+def test_a_conversation_goes_on_after_a_reload_until_its_user_is_erased(page: Page) -> None:
+    name = create_user(page)
+    ask(page, "hello")
+    first = page.locator(".answer .answer-text").inner_text()
+    page.reload()
+    expect(page.locator(".said")).to_contain_text("hello")
+    expect(page.locator(".answer .answer-text")).to_have_text(first)
+    page.locator(".settings summary").click()
+    page.get_by_label("Tokens at most").fill("16")
+    sent = sent_by(page, lambda: ask(page, "and now?"))
+    assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
+    assert sent["messages"][1]["content"].split() == first.split()
+    page.get_by_role("button", name="Erase me").click()
+    page.get_by_role("button", name="Erase everything").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Erased")
+    kept = page.evaluate("JSON.stringify(sessionStorage)")
+    assert "hello" not in kept
+    assert name not in kept
+
+
+def test_a_new_chat_is_new_after_a_reload(page: Page) -> None:
+    ask(page, "hello")
+    page.get_by_role("button", name="New chat").click()
+    page.reload()
+    expect(page.locator("#user-name")).to_have_text("Choose a user")
+    expect(page.locator(".turn")).to_have_count(0)
+
+
 def test_the_answer_that_was_preferred_goes_on_with_the_conversation(page: Page) -> None:
     create_user(page)
     page.get_by_label("Your question").fill("hello")

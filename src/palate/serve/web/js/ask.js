@@ -3,7 +3,7 @@
 import { ApiError, streamChat } from "./api.js";
 import { showAnswer } from "./answer.js";
 import { compare } from "./compare.js";
-import { ask, clear, lastTurn, messages, nTurns, shorten } from "./conversation.js";
+import { ask, clear, goOn, keep, lastTurn, messages, nTurns, shorten } from "./conversation.js";
 import { byId, el } from "./dom.js";
 import { plural } from "./format.js";
 import { aboutMethod, labelOf } from "./methods.js";
@@ -87,10 +87,23 @@ function begin() {
   if (question) {
     ask(question);
     input("prompt").value = "";
-    byId("samples").hidden = true;
-    byId("new-button").hidden = false;
+    showBegun();
   }
   return true;
+}
+
+function showBegun() {
+  byId("samples").hidden = true;
+  byId("new-button").hidden = false;
+}
+
+/**
+ * After the page was loaded again: the conversation of before.
+ *
+ * @param {ReturnType<typeof import("./conversation.js").kept>} was
+ */
+export function goOnWith(was) {
+  if (goOn(was)) showBegun();
 }
 
 /** @param {{keepsText?: boolean}} [options] `keepsText` until the new text starts: the point moved. */
@@ -108,6 +121,7 @@ async function answer({ keepsText = false } = {}) {
   try {
     for await (const chunk of streamChat(requestNow(), control.signal)) card.take(chunk);
     turn.answer = card.finish();
+    keep();
     if (!keepsText) byId("spoken").textContent = turn.answer;
   } catch (error) {
     turn.answer = card.stopped() || turn.answer;
@@ -149,6 +163,7 @@ async function askForTwo() {
     answerLearned,
     chosen: (text) => {
       turn.answer = text;
+      keep();
     },
   });
 }

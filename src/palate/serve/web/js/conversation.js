@@ -1,6 +1,7 @@
 /** The conversation: its turns, oldest first, and what of it the model reads. */
 
 import { byId, el } from "./dom.js";
+import { get } from "./state.js";
 
 /**
  * @typedef {object} Turn
@@ -9,6 +10,8 @@ import { byId, el } from "./dom.js";
  * @property {HTMLElement} host
  * @property {HTMLElement} body Where answers are shown.
  */
+
+const KEPT = "palate.conversation"; // of the session's storage: closing the tab forgets it
 
 /** @type {Turn[]} */
 let turns = [];
@@ -31,6 +34,7 @@ export function ask(question) {
   turns.push({ question, answer: "", host, body });
   byId("result").append(host);
   host.scrollIntoView({ block: "start" });
+  keep();
 }
 
 /** How many questions there were. */
@@ -49,11 +53,55 @@ export function messages() {
 /** Whether the oldest turn that is read could be left out, which is done and shown. */
 export function shorten() {
   if (firstRead >= turns.length - 1) return false;
-  turns[firstRead].host.classList.add("unread");
-  firstRead += 1;
+  leaveOut(firstRead + 1);
+  keep();
+  return true;
+}
+
+/** @param {number} n How many turns the model no longer reads. */
+function leaveOut(n) {
+  for (const turn of turns.slice(0, n)) turn.host.classList.add("unread");
+  firstRead = n;
   byId("result").querySelector(".forgotten")?.remove();
-  turns[firstRead].host.before(
+  turns[n].host.before(
     el("p", { class: "forgotten muted small-print" }, "The model no longer reads what is above: its context is full."));
+}
+
+/** Keep the conversation for when the page is loaded again in this tab. */
+export function keep() {
+  const said = turns.map(({ question, answer }) => ({ question, answer }));
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify({ user: get().user, firstRead, turns: said }));
+  } catch {
+    sessionStorage.removeItem(KEPT); // too long for the browser
+  }
+}
+
+/** What was kept in this tab, or `null`. */
+export function kept() {
+  return JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+}
+
+/**
+ * Go on with what was kept, if it was this user's; returns whether there is anything.
+ *
+ * @param {{user: string|null, firstRead: number, turns: {question: string, answer: string}[]}|null} was
+ */
+export function goOn(was) {
+  if (turns.length > 0) return false;
+  if (!was || was.user !== get().user || was.turns.length === 0) {
+    clear();
+    return false;
+  }
+  for (const { question, answer } of was.turns) {
+    ask(question);
+    const turn = turns[turns.length - 1];
+    turn.answer = answer;
+    const text = el("p", { class: "answer-text" }, answer || "(no answer)");
+    turn.body.append(el("article", { class: "card answer", "aria-label": "Answer" }, text));
+  }
+  if (was.firstRead > 0) leaveOut(was.firstRead);
+  keep();
   return true;
 }
 
@@ -61,6 +109,7 @@ export function shorten() {
 export function clear() {
   turns = [];
   firstRead = 0;
+  sessionStorage.removeItem(KEPT);
 }
 
 /**

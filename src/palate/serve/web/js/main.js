@@ -1,10 +1,11 @@
 /** Puts the page together. */
 
 import { getLibrary, readKey } from "./api.js";
-import { mountAsk, stop } from "./ask.js";
+import { goOnWith, mountAsk, stop } from "./ask.js";
 import { mountBelief } from "./belief.js";
 import { mountCatalog } from "./catalog.js";
 import { mountCompare } from "./compare.js";
+import { kept } from "./conversation.js";
 import { openKey } from "./dialogs.js";
 import { byId } from "./dom.js";
 import { clearErrors, onKeyWanted, showError } from "./notices.js";
@@ -42,7 +43,9 @@ async function load() {
     });
     byId("main").setAttribute("aria-busy", "false");
     clearErrors();
+    const was = kept(); // a user who is chosen begins a new one
     await restoreUser();
+    goOnWith(was);
   } catch (error) {
     showError(error, load);
   }
