@@ -93,10 +93,11 @@ def main() -> None:
                 texts += [output.text.strip() for output in outputs]
             answers[name] = Answers(prompts * options.n_seeds, texts)
             report(done, len(policies))
-    scores = {
-        name: judged(library, answers[name], known, n_first=len(prompts))
-        for name, known in policies.items()
-    }
+    scores: dict[str, dict[str, Float[ndarray, " answers"]]] = {}
+    with progress_of("judgments, policies") as report:
+        for done, (name, known) in enumerate(policies.items(), start=1):
+            scores[name] = judged(library, answers[name], known, n_first=len(prompts))
+            report(done, len(policies))
     options.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "library": str(options.library),
