@@ -11,7 +11,7 @@ from research.world.board import SAFETY_METHODS, Board, floor_of
 def test_the_floor_lowers_the_share_of_every_method_of_the_world(tmp_path, monkeypatch):
     # the world has no harm: the friendly tone stands in for harmlessness
     monkeypatch.setattr("research.world.board.QUICK_STEPS", 25)
-    study = floor_of(replace(Board(tmp_path).quick(), n_prompts=2), "friendly")
+    study = floor_of(replace(Board(tmp_path).quick(), n_prompts=3), "friendly")
     assert {row.method for row in study.rows} == set(SAFETY_METHODS)
     for row in study.rows:
         assert row.with_floor.estimate < row.without.estimate, row.method
