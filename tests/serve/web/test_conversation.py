@@ -33,13 +33,18 @@ def body_of(request: Request) -> Json:
     return json.loads(request.post_data or "")
 
 
+def words(text: str) -> list[str]:
+    """What is sent of a text: a random model writes null characters, which the page leaves out."""
+    return text.replace("\0", "").split()
+
+
 def test_the_second_answer_reads_the_first_question_and_answer(page: Page) -> None:
     ask(page, "hello")
     first = page.locator(".answer .answer-text").inner_text()
     sent = sent_by(page, lambda: ask(page, "and now?"))
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
     assert sent["messages"][0]["content"] == "hello"
-    assert sent["messages"][1]["content"].split() == first.split()
+    assert words(sent["messages"][1]["content"]) == words(first)
     assert sent["messages"][2]["content"] == "and now?"
     expect(page.locator(".turn")).to_have_count(2)
     expect(page.locator(".said").first).to_contain_text("hello")
@@ -77,12 +82,12 @@ def test_a_conversation_goes_on_after_a_reload_until_its_user_is_erased(page: Pa
     first = page.locator(".answer .answer-text").inner_text()
     page.reload()
     expect(page.locator(".said")).to_contain_text("hello")
-    expect(page.locator(".answer .answer-text")).to_have_text(first)
+    assert words(page.locator(".answer .answer-text").inner_text()) == words(first)
     page.locator(".settings summary").click()
     page.get_by_label("Tokens at most").fill("16")
     sent = sent_by(page, lambda: ask(page, "and now?"))
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
-    assert sent["messages"][1]["content"].split() == first.split()
+    assert words(sent["messages"][1]["content"]) == words(first)
     page.get_by_role("button", name="Erase me").click()
     page.get_by_role("button", name="Erase everything").click()
     expect(page.get_by_role("dialog")).to_contain_text("Erased")
@@ -107,7 +112,7 @@ def test_the_answer_that_was_preferred_goes_on_with_the_conversation(page: Page)
     page.get_by_role("button", name="Next two").wait_for()
     preferred = page.locator(".choice.preferred .answer-text").inner_text()
     sent = sent_by(page, lambda: ask(page, "and now?"))
-    assert sent["messages"][1]["content"].split() == preferred.split()
+    assert words(sent["messages"][1]["content"]) == words(preferred)
     expect(page.locator(".choice:visible")).to_have_count(1)
 
 
