@@ -8,25 +8,27 @@ from research.figures import gap_curves, save_png
 from research.portfolio.world_losses import METHODS, Estimate, GapRow, WorldStudy, study_json
 from research.portfolio.world_policies import OBJECTIVES
 
+LOSS = "largest loss of anybody, reward units"
 NAME = "portfolio-world"  # and the objectives, where they are not the default ones
 
 
 def write_world_study(study: WorldStudy, folder: Path) -> None:
     """Write `portfolio-world.md`, `.json` and `.png` into the folder."""
-    name = _name(study)
-    sizes = range(1, study.settings.max_size + 1)
-    figure = gap_curves(
-        {
-            method: [_interval(study.row(method, size).additive) for size in sizes]
-            for method in METHODS
-        },
-        sizes=list(sizes),
-        y_label="largest loss of anybody, reward units",
-        title="Learned experts: loss against the best policy trained, judged by the gold rules",
-    )
-    save_png(figure, folder / f"{name}.png")
-    write_json(folder / f"{name}.json", study_json(study))
-    write_text_atomic(folder / f"{name}.md", render_world_study(study))
+    title = "Learned experts: loss against the best policy trained, judged by the gold rules"
+    write_study(study, folder / _name(study), title=title, text=render_world_study(study))
+
+
+def write_study(study: WorldStudy, out: Path, *, title: str, text: str) -> None:
+    """Write the text, the numbers and the plot, at `out` with three endings."""
+    sizes = list(range(1, study.settings.max_size + 1))
+    curves = {
+        method: [_interval(study.row(method, size).additive) for size in sizes]
+        for method in METHODS
+    }
+    figure = gap_curves(curves, sizes=sizes, y_label=LOSS, title=title)
+    save_png(figure, out.with_suffix(".png"))
+    write_json(out.with_suffix(".json"), study_json(study))
+    write_text_atomic(out.with_suffix(".md"), text)
 
 
 def _name(study: WorldStudy) -> str:
