@@ -31,6 +31,7 @@ from numpy import ndarray
 from palate import Library
 from palate.core.errors import InvalidInputError
 from palate.core.files import write_json, write_text_atomic
+from palate.core.plan import one_hot
 from research.command_line import IsJson, Seed, print_result, run
 from research.soup.linearity import (
     Share,
@@ -86,13 +87,20 @@ def main(
         "max_tokens": MAX_TOKENS,
         "seed": seed,
         **measured(train, test, tangent, names=opened.manifest.expert_names, seed=seed),
-        "is_head_only": not opened.bank.before_head((1.0,) * opened.bank.n_experts),
+        "head_only": head_only(opened),
         "cpu_seconds": round(process_time() - start),
     }
     if out is not None:
         write_json(out.with_suffix(".json"), facts)
         write_text_atomic(out.with_suffix(".md"), as_markdown(facts))
     print_result(facts, is_json=is_json)
+
+
+def head_only(opened: Library) -> list[str]:
+    """Names of the experts that are changes of the unembedding alone."""
+    names = opened.manifest.expert_names
+    rows = {name: one_hot(index=k, n_experts=len(names)) for k, name in enumerate(names)}
+    return [name for name, row in rows.items() if not any(opened.bank.before_head(row))]
 
 
 def measured(

@@ -27,7 +27,7 @@ def as_markdown(facts: Mapping[str, Any]) -> str:
         "",
         _kind(facts),
         "",
-        _short(shares["tokens"]),
+        _short(facts),
         "",
         "## Share of a new expert's variance, per cent",
         "",
@@ -59,31 +59,47 @@ def as_markdown(facts: Mapping[str, Any]) -> str:
 
 
 def _kind(facts: Mapping[str, Any]) -> str:
-    if facts["is_head_only"]:
-        return (
-            "All these experts are changes of the unembedding alone, so psi holds each of them "
-            "exactly by construction: what psi lacks of 100 % is what a regression cannot find "
-            "from so few states, and says nothing against the claim, nor for it."
+    by_construction = facts["head_only"]
+    others = [name for name in facts["experts"] if name not in by_construction]
+    parts: list[str] = []
+    if by_construction:
+        parts.append(
+            f"Changes of the unembedding alone: {', '.join(by_construction)}. Psi holds each of "
+            "them exactly by construction: what psi lacks of 100 % is what a regression cannot "
+            "find from so few states, and says nothing against the claim, nor for it."
         )
-    return (
-        "These experts adapt layers below the unembedding, so nothing makes them linear in psi. "
-        "`tangent` is not fitted: it is the first-order change along the expert's own adapter, and "
-        "says how far the expert is from being small."
-    )
+    if others:
+        parts.append(
+            f"Adapters of layers below the unembedding: {', '.join(others)}. Nothing makes them "
+            "linear in psi. `tangent` is not fitted: it is the first-order change along the "
+            "expert's own adapter, and says how far the expert is from being small."
+        )
+    return " ".join(parts)
 
 
-def _short(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    means = {
-        title: f"{100 * float(np.mean([share['estimate'] for share in shares])):.0f} %"
-        for title, shares in rows.items()
+def _short(facts: Mapping[str, Any]) -> str:
+    rows, experts = facts["shares"]["tokens"], facts["experts"]
+    basis = [title for title in rows if title.startswith("basis")][-1]
+    groups = {
+        "changes of the unembedding": facts["head_only"],
+        "adapters of lower layers": [one for one in experts if one not in facts["head_only"]],
     }
-    basis = [title for title in means if title.startswith("basis")][-1]
-    return (
-        f"In the mean over experts psi explains {means['psi']} of a new expert, one number for "
-        f"each token, whatever came before it, {means['tokens alone']}, the {basis.split(', ')[1]} "
-        f"basis of all others {means[basis]}. What psi adds to one number a token is what the "
-        "representation of the context is worth."
-    )
+    sentences: list[str] = []
+    for kind, names in groups.items():
+        if not names:
+            continue
+        means = {
+            title: float(np.mean([shares[experts.index(name)]["estimate"] for name in names]))
+            for title, shares in rows.items()
+        }
+        tangent = f"; its own tangent {means['tangent']:.0%}" if "tangent" in means else ""
+        sentences.append(
+            f"In the mean over {kind} psi explains {means['psi']:.0%} of a new expert, one number "
+            f"for each token, whatever came before it, {means['tokens alone']:.0%}, the "
+            f"{basis.split(', ')[1]} basis of all others {means[basis]:.0%}{tangent}."
+        )
+    last = "What psi adds to one number a token is what the representation of the context is worth."
+    return " ".join([*sentences, last])
 
 
 def _table(rows: Mapping[str, Sequence[Mapping[str, float]]], experts: Sequence[str]) -> list[str]:

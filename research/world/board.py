@@ -361,7 +361,7 @@ def main(  # noqa: PLR0913  a command's options are its parameters
     seeds: Seeds = "0,1,2",
     n_prompts: Annotated[int, typer.Option("--prompts", help="Held-out prompts.")] = 16,
     is_quick: Annotated[
-        bool, typer.Option("--quick", help="One seed, two prompts: shows that everything runs.")
+        bool, typer.Option("--quick", help="One seed, one prompt: shows that everything runs.")
     ] = False,
     safety: Annotated[
         str | None,

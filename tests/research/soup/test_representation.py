@@ -75,6 +75,7 @@ def test_tilts_of_experts_of_the_unembedding_are_the_engines(
     monkeypatch.setattr(type(library.files), "expert_folders", lambda _: folders)
     states, tangent = representation_states.states_of(library, items, seed=0, has_tangent=True)
     assert tangent is None  # they are linear already
+    assert representation.head_only(library) == list(library.manifest.expert_names)
     for place, item in enumerate(items):
         rows = states.prompts == place
         assert states.tilts[rows] == pytest.approx(_engine(library, item, states, rows), abs=1e-4)
@@ -91,12 +92,17 @@ def test_the_command_writes_shares_ranks_and_a_report(tiny_soup_library, tmp_pat
     facts = json.loads(out.with_suffix(".json").read_text())
     assert facts["n"]["fit"][0] == 3
     assert facts["n"]["held out"][0] == 2
-    assert not facts["is_head_only"]
+    assert facts["head_only"] == []
     assert {"psi", "tangent", "basis of others, rank 2"} <= set(facts["shares"]["answers"])
     assert facts["energy_by_rank"][-1] == pytest.approx(1.0)
     assert out.with_suffix(".md").read_text() == as_markdown(facts)
-    whole = as_markdown({**facts, "is_head_only": True, "prompts": "held-out rollouts"})
-    assert "exactly by construction" in whole
+    assert "exactly by construction" not in as_markdown(facts)
+    first, *others = facts["experts"]
+    mixed = as_markdown({**facts, "head_only": [first], "prompts": "held-out rollouts"})
+    assert f"unembedding alone: {first}. Psi" in mixed
+    assert f"below the unembedding: {', '.join(others)}. Nothing" in mixed
+    psi = facts["shares"]["tokens"]["psi"]
+    assert f"changes of the unembedding psi explains {psi[0]['estimate']:.0%} of" in mixed
 
 
 def test_too_few_prompts_are_refused(tiny_soup_library, tmp_path):
