@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from fakes import save_tiny_llama
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidInputError
 from palate.core.protocols import SamplingParams
+from palate.core.types import Belief
 from palate.engine.forced import plan_log_probs
 from palate.engine.logprobs import Scored
 from palate.library.generate import answer_seed, conversations, generate_all, score_file
 from palate.library.library import Library
-from palate.models.chat import encode_prompt
+from palate.models.chat import encode_prompt, token_ids, without_special_tokens
 
 TASTE = {"kind": 0.5, "short": 0.5}
 
@@ -34,6 +36,25 @@ def test_the_same_seed_gives_the_same_answers_and_n_answers_differ(opened: Libra
     )
     assert [c.completion.tokens for c in first] == [c.completion.tokens for c in again]
     assert len({c.completion.tokens for c in first}) == 3
+
+
+def test_own_words_that_ask_for_something_rank_candidates(
+    opened: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def believed(prior: Belief) -> Belief:
+        return replace(prior, mean=prior.mean + 1.0, n_observations=1)
+
+    reading = SimpleNamespace(belief=believed)
+    monkeypatch.setattr("palate.library.words._asking", lambda _library, _text: reading)
+    known = Known(instruction="Be short.")
+    assert opened.decide("Why?", known, n_candidates=2).n_candidates == 2
+    with pytest.raises(InvalidInputError, match="preference, coefficients or feedback"):
+        opened.decide("Why?", known, method="prompt", n_candidates=2)  # which reads no words
+
+
+def test_half_a_character_is_read_as_a_question_mark(opened: Library) -> None:
+    assert token_ids(opened.base, "a\ud800b") == token_ids(opened.base, "a?b")
+    assert without_special_tokens(opened.base, "a\ud800b") == "a?b"
 
 
 def test_a_batch_answers_every_prompt_as_alone(opened: Library) -> None:

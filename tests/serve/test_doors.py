@@ -52,6 +52,7 @@ def test_once_a_key_was_issued_every_request_needs_one_also_when_all_were_revoke
         {"origin": "null"},
         {"origin": "http://localhost:8000"},  # another port is another site
         {"origin": "http://localhost.evil.example"},
+        {"origin": "http://["},
     ],
 )
 @pytest.mark.parametrize(

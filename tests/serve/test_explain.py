@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from palate.core.plan import member_plan, output_soup_plan, parameter_soup_plan, reference_plan
+from palate.core.plan import (
+    Plan,
+    Pool,
+    PoolKind,
+    Row,
+    member_plan,
+    output_soup_plan,
+    parameter_soup_plan,
+    reference_plan,
+)
 from palate.core.protocols import Request, SamplingParams
+from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored
 from palate.library.explain import soup_authors
 from palate.library.features import features_of
@@ -51,6 +61,35 @@ def test_shares_sum_to_one_and_name_those_who_take_part(opened: Library, name: s
         assert sum(token["wrote"].values()) == pytest.approx(1.0)
         assert min(token["wrote"].values()) >= 0.0
         assert token["log_prob"] == log_prob
+
+
+class Halves:
+    """Gives both rows half."""
+
+    def start(self) -> "Halves":
+        return self
+
+    def shares(self, running_requests: list[object]) -> list[torch.Tensor]:
+        return [torch.tensor([0.5, 0.5]) for _ in running_requests]
+
+
+@pytest.mark.parametrize("kind", ["linear", "log_linear"])
+def test_rows_of_a_controlled_mixture_have_the_name_of_their_leading_expert(
+    opened: Library, kind: PoolKind
+) -> None:
+    blended = (Row((1.0, 0.0, 0.5)), Row((0.5, 0.0, 1.0)))
+    engine = LocalEngine(opened.base, opened.bank, controllers={"halves": Halves()})
+    session = engine.open_session()
+    plan = Plan(blended, Pool(kind, controller="halves"))
+    request = Request("Why is it so?", plan, SamplingParams(max_tokens=6), seed=2)
+    running = session.add_request(request, is_traced=True)
+    while not session.is_idle:
+        session.step()
+    story = explain(opened.base, opened.bank, running)
+    assert story
+    for token in story:
+        assert set(token["wrote"]) == {"kind", "plain"}
+        assert sum(token["wrote"].values()) == pytest.approx(1.0)
 
 
 def test_of_a_mixture_the_share_is_the_probability_that_a_row_wrote_the_token() -> None:

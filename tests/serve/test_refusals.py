@@ -29,6 +29,13 @@ def test_malformed_json_is_refused(web: TestClient) -> None:
         refused(web.post(CHAT, content=body, headers=headers), 400)
 
 
+def test_tools_that_are_nested_too_deeply_are_refused(web: TestClient) -> None:
+    nested = '{"a": ' * 600 + "1" + "}" * 600
+    tool = f'{{"type": "function", "function": {{"name": "f", "parameters": {nested}}}}}'
+    body = json.dumps(TALK)[:-1] + f', "tools": [{tool}]}}'
+    refused(web.post(CHAT, content=body, headers={"content-type": "application/json"}), 400)
+
+
 def test_bytes_that_are_not_utf8_are_refused(web: TestClient) -> None:
     headers = {"content-type": "application/json"}
     refused(web.post(CHAT, content=b'{"model": "\xff\xfe"}', headers=headers), 400)

@@ -12,7 +12,10 @@ from starlette.testclient import TestClient
 from palate.library.library import Library
 from palate.models.chat import BREAK
 from palate.serve.called import calls_in, n_plain
+from palate.serve.forms import ChatForm
+from palate.serve.respond import _choice
 from palate.serve.state import Served
+from palate.serve.wire.chat import ChatIn
 
 CHAT = "/v1/chat/completions"
 TALK: dict[str, Any] = {
@@ -173,6 +176,8 @@ CALL = '{"name": "weather", "arguments": {"city": "Rom"}}'
         ('{"name": "time", "parameters": {}}', "", 1),
         ('{"name": "other", "arguments": {}}', None, 0),
         ('{"name": "weather", "arguments": "Rom"}', None, 0),
+        ('{"name": ["weather"], "arguments": {}}', None, 0),
+        ('[{"name": {"a": 1}, "arguments": {}}]', None, 0),
         ("<tool_call>weather</tool_call>", None, 0),
         ("[1]", None, 0),
         ("[]", None, 0),
@@ -184,6 +189,42 @@ def test_calls_are_found_as_models_write_them(text: str, content: str | None, n_
     assert before == (text if content is None else content)
     assert len(calls) == n_calls
     assert all(json.loads(call["function"]["arguments"]) in ({"city": "Rom"}, {}) for call in calls)
+
+
+def test_half_a_character_in_arguments_can_be_sent() -> None:
+    _, (call,) = calls_in('{"name": "weather", "arguments": {"city": "\\ud800é"}}', TOOLS)
+    assert call["function"]["arguments"] == '{"city": "?é"}'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "n_calls"),
+    [
+        (("See", " [", "1", "] for", " more."), 0),
+        (("Sure:", ' {"name": "time", "arguments": {}}'), 0),
+        (("Sure: <tool", '_call>{"name": "time", "arguments": {}}', "</tool_call>"), 1),
+        (("<tool", "_box>", " and <tool"), 0),
+        ((" ", '{"name": "time",', ' "arguments": {}}'), 1),
+    ],
+)
+def test_a_stream_is_the_whole_answer_and_holds_back_no_text_that_cannot_be_a_call(
+    pieces: tuple[str, ...], n_calls: int
+) -> None:
+    form = ChatForm(ChatIn.model_validate({**TALK, "tools": TOOLS}), base=None)
+    sent = [form.text(piece, index=0)["delta"]["content"] for piece in pieces]
+    last = form.text(None, index=0)["delta"]
+    whole = form.text("".join(pieces), index=0, is_whole=True)["message"]
+    assert len(last.get("tool_calls", [])) == len(whole.get("tool_calls", [])) == n_calls
+    assert ("".join(sent) + last.get("content", "")).strip() == (whole["content"] or "").strip()
+    if pieces[0] == "See":
+        assert sent == list(pieces)  # each at once
+
+
+def test_text_about_tool_calls_is_no_call() -> None:
+    for text, finish in (
+        ({"text": "the tool_calls key"}, "stop"),
+        ({"message": {"tool_calls": []}}, "tool_calls"),
+    ):
+        assert _choice(0, text, finish="stop")["finish_reason"] == finish
 
 
 @pytest.mark.parametrize(

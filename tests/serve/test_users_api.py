@@ -74,6 +74,15 @@ def test_a_belief_is_observed_first_then_applied_and_one_call_resets_it(web: Tes
     assert len(web.get("/v1/users/bo/export").json()["feedback"]) == 4  # the log is whole
 
 
+def test_what_a_user_would_get_now_follows_a_stated_preference(web: TestClient) -> None:
+    nobody = question(web, "new")["now"]
+    web.post("/v1/users", json={"user": "kim", "preference": {"kind": 1.0}})
+    stated = question(web, "kim")["now"]
+    assert stated != nobody
+    web.patch("/v1/users/kim", json={"preference": None})
+    assert question(web, "kim")["now"] == nobody
+
+
 def test_the_features_of_a_question_are_what_the_experts_say_of_its_answers(
     web: TestClient,
 ) -> None:

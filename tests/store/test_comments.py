@@ -83,6 +83,12 @@ def test_of_too_many_words_the_newest_are_read(worded: SqlProfileStore) -> None:
         worded.append(comment(f"{place}" * 600, f"c{place}"))
     instruction = worded.known("ann", apply_after=3)[0].instruction
     assert instruction == "\n".join(f"{place}" * 600 for place in (2, 3, 4))
+    change_user(worded.database, tenant="default", name="ann", instruction="x" * 798)
+    instruction = worded.known("ann", apply_after=3)[0].instruction
+    assert instruction == "x" * 798 + "\n" + "3" * 600 + "\n" + "4" * 600  # 2,000 in all
+    change_user(worded.database, tenant="default", name="ann", instruction="x" * 799)
+    instruction = worded.known("ann", apply_after=3)[0].instruction
+    assert instruction == "x" * 799 + "\n" + "4" * 600
 
 
 def test_the_probability_of_what_was_shown_is_kept_and_never_changed(database: Database) -> None:

@@ -157,7 +157,7 @@ def answer_from_lists(
         pool = running.plan.pool
         if control_run is not None:
             shares = control_run.shares([running])[0].double()
-            pool = Pool("linear", tuple((shares / shares.sum()).tolist()))
+            pool = Pool(pool.kind, tuple((shares / shares.sum()).tolist()))
         step = list_rows(pool, longest if running.is_traced else settings.top_k)
         pooled, bound = _pooled(step, log)
         if bound > settings.budget and settings.top_k < longest:
@@ -184,7 +184,7 @@ def is_pooled(plan: Plan) -> bool:
 
 def needs_whole_lists(plan: Plan) -> bool:
     """Whether truncated lists of the plan's rows have no bound: a coefficient is negative."""
-    return plan.pool.kind == "log_linear" and min(plan.pool.coefficients) < 0
+    return plan.pool.kind == "log_linear" and min(plan.pool.coefficients, default=0.0) < 0
 
 
 def _pooled(step: ListStep, log: AnswerLog) -> tuple[Bounded, float]:

@@ -35,7 +35,7 @@ class AnswerLog:
 
     def trace(self, pool: Pool, row_log_probs: Sequence[float]) -> None:
         """Record the rows' log-probabilities of the next token, if the request is traced."""
-        if self.running.is_traced and pool.kind == "linear":
+        if self.running.is_traced:
             self.running.shares.append(list(pool.coefficients))
             self.running.row_log_probs.append(list(row_log_probs))
 

@@ -46,7 +46,7 @@ from palate.library.rewards import library_rewards
 from palate.library.safety_floor import Floor, floored
 from palate.library.shipped import library_folder
 from palate.library.soup import SOUP, Soups, library_states, open_basis, plain_basis, states_again
-from palate.library.words import Reading, read_words
+from palate.library.words import Reading, read_words, with_words
 from palate.mixture.rollout import CONTROLLER
 from palate.models.chat import format_messages
 from palate.models.load import Base
@@ -169,6 +169,7 @@ class Library:
         require_messages(messages)
         if isinstance(method, str):
             method = self.method_named(method)
+        known = with_words(self, known) if method.name == AUTO else known
         decision = method.decide(self, messages, known)
         n = decision.n_candidates if n_candidates is None else n_candidates
         decision = ranked(self, replace(decision, n_candidates=n, prompt=messages), known)

@@ -122,9 +122,8 @@ def with_words(library: "Library", known: Known) -> Known:
     others = (known.preference, known.coefficients, known.belief)
     is_alone = all(value is None for value in others) and bool(library.manifest.experts)
     reading = _asking(library, known.instruction) if known.instruction and is_alone else None
-    return (
-        known if reading is None else replace(known, belief=reading.belief(library.soups.prior()))
-    )
+    belief = known.belief if reading is None else reading.belief(library.soups.prior())
+    return replace(known, belief=belief)
 
 
 def words_learner(library: "Library", learner: Learner) -> Callable[[str], Learner | None]:

@@ -16,7 +16,6 @@ from palate.core.errors import InvalidInputError
 from palate.library.knowledge import CLEAR, can_serve, preference_draws, ranked
 from palate.library.library import Library
 from palate.library.method_table import MethodRow, MethodTable, Prediction
-from palate.library.words import with_words
 
 DEFAULT_PASSES = 1.5  # one pass, and a margin for methods that take a little more
 
@@ -28,7 +27,6 @@ class AutoMethod:
 
     def decide(self, library: Library, messages: Messages, known: Known) -> Decision:
         """The decision of the method that `auto` selects, with the reason and the runner-up."""
-        known = with_words(library, known)
 
         def use(method: str, why: str, known: Known = known) -> Decision:
             decision = library.methods[method].decide(library, messages, known)
@@ -48,9 +46,8 @@ class AutoMethod:
             why = "No measured method can serve this user within the passes allowed."
             return self._best(library, table, messages, known) or use("soup", why)
         if known.instruction:
-            return use(
-                "prompt", "Only the user's own instruction is known, and no objective in it."
-            )
+            why = "Only the user's own instruction is known, and no objective in it."
+            return use("prompt", why)
         if table is None:
             why = "Nothing is known of the user, and the library's methods were not measured."
             return use("base" if library.portfolio is None else "portfolio", why, Known())

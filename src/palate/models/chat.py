@@ -83,7 +83,7 @@ def encode_answer(base: Base, prompt: str, answer: str, *, is_ended: bool) -> li
 def without_special_tokens(base: Base, text: str) -> str:
     """The text with a break inside what would be read as one of the tokenizer's added tokens."""
     tokenizer: Any = base.tokenizer
-    text = text.replace(BREAK, "")
+    text = text.replace(BREAK, "").encode(errors="replace").decode()
     for token in tokenizer.get_added_vocab():
         if not token.isspace():
             text = text.replace(token, token[:1] + BREAK + token[1:])
@@ -95,7 +95,7 @@ def token_ids(base: Base, text: str, *, has_specials: bool = False) -> list[int]
 
     `has_specials` adds what the tokenizer puts around texts.
     """
-    first, *rest = text.split(BREAK)
+    first, *rest = text.encode(errors="replace").decode().split(BREAK)  # no half surrogates
     ids: Any = base.tokenizer(first, add_special_tokens=has_specials)["input_ids"]
     pieces = [base.tokenizer(piece, add_special_tokens=False)["input_ids"] for piece in rest]
     token_ids = [int(i) for piece in [ids, *pieces] for i in piece]

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from palate.serve.wire.tools import Tool, ToolCall
+from palate.serve.wire.tools import CalledFunction, Tool, ToolCall
 
 TAG, END = "<tool_call>", "</tool_call>"
 ARGUMENTS = ("arguments", "parameters")  # what templates call them
@@ -24,7 +24,7 @@ def calls_in(text: str, tools: Sequence[Tool]) -> tuple[str, list[ToolCall]]:
     except (ValueError, RecursionError):
         return text, []
     values = [call for body in parsed for call in (body if isinstance(body, list) else [body])]
-    calls = [_call_of(call, {tool["function"]["name"] for tool in tools}) for call in values]
+    calls = [_call_of(call, [tool["function"]["name"] for tool in tools]) for call in values]
     if None in calls or not calls:
         return text, []
     return (before.strip() if tag else ""), cast(list[ToolCall], calls)
@@ -40,13 +40,11 @@ def n_plain(text: str) -> int:
     return len(text) - max(n for n in range(len(TAG)) if text.endswith(TAG[:n]))
 
 
-def _call_of(value: Any, names: set[str]) -> ToolCall | None:
+def _call_of(value: Any, names: Sequence[str]) -> ToolCall | None:
     call: Mapping[str, Any] = value if isinstance(value, dict) else {}
     given = [call[key] for key in ARGUMENTS if isinstance(call.get(key), dict)]
     if call.get("name") not in names or not given:
         return None
-    return ToolCall(
-        id=f"call-{uuid.uuid4().hex}",
-        type="function",
-        function={"name": call["name"], "arguments": json.dumps(given[0], ensure_ascii=False)},
-    )
+    arguments = json.dumps(given[0], ensure_ascii=False).encode(errors="replace").decode()
+    function = CalledFunction(name=call["name"], arguments=arguments)
+    return ToolCall(id=f"call-{uuid.uuid4().hex}", type="function", function=function)

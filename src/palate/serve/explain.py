@@ -32,7 +32,7 @@ def _authors(
     base: Base, bank: AdapterBank, answer: RunningRequest
 ) -> tuple[list[str], Float[np.ndarray, "tokens names"]]:
     plan = answer.plan
-    if plan.pool.kind == "linear":
+    if plan.pool.kind == "linear" or plan.pool.controller:  # shares of logits, then
         log_probs = np.array(answer.row_log_probs)
         return [_name(row.coefficients, bank) for row in plan.rows], mixture_authors(
             np.array(answer.shares), log_probs
@@ -53,5 +53,4 @@ def mixture_authors(
 
 
 def _name(coefficients: tuple[float, ...], bank: AdapterBank) -> str:
-    active = [k for k, value in enumerate(coefficients) if value != 0.0]
-    return bank.names[active[0]] if active else REFERENCE
+    return bank.names[int(np.argmax(coefficients))] if any(coefficients) else REFERENCE

@@ -19,7 +19,7 @@ class ChatForm:
     request: ChatIn  # the body
     base: Base
     prefix: str = "chatcmpl"  # of the response's identifier: a key of `OBJECTS`
-    held: dict[int, str] = field(default_factory=dict[int, str])  # texts that may become tool calls
+    held: dict[int, str] = field(default_factory=dict[int, str])  # texts so far, if there are tools
 
     @property
     def openings(self) -> list[Json]:
@@ -33,19 +33,17 @@ class ChatForm:
         if is_whole:
             content, calls = calls_in(text or "", tools) if tools else (text, [])
             message = {"role": "assistant", "content": content or (None if calls else "")}
-            return {
-                "message": {**message, "refusal": None, **({"tool_calls": calls} if calls else {})}
-            }
+            more = {"tool_calls": calls} if calls else {}
+            return {"message": {**message, "refusal": None, **more}}
         if not tools:
             return {"delta": {} if text is None else {"content": text}}
-        held = self.held.pop(index, "") + (text or "")
+        before = self.held.get(index, "")
+        held = self.held[index] = before + (text or "")
         if text is not None:
-            n = n_plain(held)
-            self.held[index] = held[n:]
-            return {"delta": {"content": held[:n]}}
-        content, calls = calls_in(held, tools)
+            return {"delta": {"content": held[n_plain(before) : n_plain(held)]}}
+        _, calls = calls_in(held, tools)
         numbered = [{"index": place, **call} for place, call in enumerate(calls)]
-        parts = {"content": content, "tool_calls": numbered}
+        parts = {"content": "" if calls else held[n_plain(held) :], "tool_calls": numbered}
         return {"delta": {key: value for key, value in parts.items() if value}}
 
     def log_probs(self, index: int, running: RunningRequest, places: range) -> Json | None:

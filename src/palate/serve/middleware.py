@@ -86,6 +86,8 @@ class Middleware:
             return error
         except TimeoutError:
             return late()
+        except RecursionError:
+            return ApiError(400, "The body is nested too deeply; send less.", "invalid_json")
         except Exception as error:  # noqa: BLE001  the client must hear of it
             LOGGER.error("a request failed", exc_info=error)
             return ApiError(500, "The server failed; try again.", code="failed")

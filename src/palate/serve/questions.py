@@ -55,9 +55,10 @@ async def _question(served: Served, tenant: str, body: QuestionIn) -> QuestionOu
     messages = as_text(served, messages)
     number = await served.admit(tenant, body.user)
     store = served.store(tenant)
-    stored = await served.in_database(lambda: store.belief(body.user))
-    belief = served.believer.learner.start if stored is None else stored
-    candidates = await run_in_threadpool(_candidates, served, messages, belief, seed)
+    start, after = served.believer.learner.start, served.believer.apply_after
+    known, stored = await served.in_database(lambda: store.known(body.user, apply_after=after))
+    belief, known = stored or start, replace(known, belief=known.belief or start)
+    candidates = await run_in_threadpool(_candidates, served, messages, known, belief, seed)
     decisions = [decision for _, decision in candidates]
     answering = Answering(
         new_id("question"), tenant, body.user, number, messages, decisions[0], seed
@@ -149,14 +150,15 @@ def most_informative(
 
 
 def _candidates(
-    served: Served, messages: Messages, belief: Belief, seed: int
+    served: Served, messages: Messages, known: Known, belief: Belief, seed: int
 ) -> list[tuple[str, Decision]]:
     """What the user would get now, and what the base, experts and sampled soups would write."""
     generator = generator_for(seed, "question")
     library, n_candidates = served.library, served.settings.n_candidates
     experts = list(library.manifest.expert_names)
     places = generator.permutation(len(experts))[: max(n_candidates - 2, 0)]
-    named = [("now", library.soups.coefficients(belief)), ("base", dict.fromkeys(experts, 0.0))]
+    now = dict(zip(experts, library.coefficients(known)[0].tolist(), strict=True))
+    named = [("now", now), ("base", dict.fromkeys(experts, 0.0))]
     named += [
         (experts[k], {name: float(name == experts[k]) for name in experts}) for k in sorted(places)
     ]

@@ -167,7 +167,7 @@ async def _closings(
 def _choice(
     index: int, text: Json, log_probs: Json | None = None, *, finish: str | None = None
 ) -> Json:
-    if finish == "stop" and any("tool_calls" in part for part in text.values()):
+    if finish == "stop" and any("tool_calls" in p for p in text.values() if isinstance(p, dict)):
         finish = "tool_calls"
     return {"index": index, **text, "logprobs": log_probs, "finish_reason": finish}
 

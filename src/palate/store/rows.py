@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, cast
 
 from sqlalchemy import Connection, Row, Select, Table, func, insert, select
@@ -61,9 +62,10 @@ def read_instruction(connection: Connection, user: int) -> str | None:
     instruction = connection.execute(select(users.c.instruction).where(users.c.id == user)).scalar()
     rows = connection.execute(_counted(user).where(feedback.c.kind == "comment"))
     comments = [row.group for row in rows]
-    while comments and len("\n".join([instruction or "", *comments])) > MAX_INSTRUCTION:
-        del comments[0]
-    return "\n".join([*([instruction] if instruction else []), *comments]) or None
+    room = MAX_INSTRUCTION - len(instruction or "")
+    ends = accumulate(len(text) + 1 for text in reversed(comments))
+    kept = comments[len(comments) - sum(end <= room for end in ends) :]
+    return "\n".join([*([instruction] if instruction else []), *kept]) or None
 
 
 def _counted(user: int) -> Select[Any]:

@@ -97,7 +97,10 @@ def test_an_implicit_soup_is_executed_as_the_explicit_one(
     assert [a.log_probs for a in other] == [a.log_probs for a in own]
 
 
-def test_a_controllers_shares_are_asked_for_at_every_token(connected, local: LocalEngine) -> None:
+@pytest.mark.parametrize("kind", ["linear", "log_linear"])
+def test_a_controllers_shares_are_asked_for_at_every_token(
+    connected, local: LocalEngine, kind: str
+) -> None:
     class Alternating:
         """Shares that follow the number of tokens drawn."""
 
@@ -113,6 +116,7 @@ def test_a_controllers_shares_are_asked_for_at_every_token(connected, local: Loc
             ]
 
     plan = mixture_plan(experts=(0, 1), n_experts=3, controller="turns")
+    plan = replace(plan, pool=replace(plan.pool, kind=kind))
     request = Request("A cat", plan, GREEDY)
     own = LocalEngine(local.base, local.bank, controllers={"turns": Alternating()})
     served = connected(controllers={"turns": Alternating()}).generate([request])
