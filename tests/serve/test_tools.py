@@ -202,6 +202,7 @@ def test_half_a_character_in_arguments_can_be_sent() -> None:
         (("See", " [", "1", "] for", " more."), 0),
         (("Sure:", ' {"name": "time", "arguments": {}}'), 0),
         (("Sure: <tool", '_call>{"name": "time", "arguments": {}}', "</tool_call>"), 1),
+        (("[Look]", ' <tool_call>{"name": "time", "arguments": {}}', "</tool_call>"), 1),
         (("<tool", "_box>", " and <tool"), 0),
         ((" ", '{"name": "time",', ' "arguments": {}}'), 1),
     ],
@@ -217,6 +218,16 @@ def test_a_stream_is_the_whole_answer_and_holds_back_no_text_that_cannot_be_a_ca
     assert ("".join(sent) + last.get("content", "")).strip() == (whole["content"] or "").strip()
     if pieces[0] == "See":
         assert sent == list(pieces)  # each at once
+
+
+def test_no_more_than_one_call_where_calls_may_not_be_parallel() -> None:
+    body = {**TALK, "tools": TOOLS, "parallel_tool_calls": False}
+    form = ChatForm(ChatIn.model_validate(body), base=None)
+    calls = '[{"name": "time", "arguments": {}}, {"name": "weather", "arguments": {}}]'
+    (call,) = form.text(calls, index=0, is_whole=True)["message"]["tool_calls"]
+    form.text(calls, index=0)
+    (streamed,) = form.text(None, index=0)["delta"]["tool_calls"]
+    assert call["function"]["name"] == streamed["function"]["name"] == "time"
 
 
 def test_text_about_tool_calls_is_no_call() -> None:

@@ -30,10 +30,11 @@ class ChatForm:
     def text(self, text: str | None, *, index: int, is_whole: bool = False) -> Json:
         """All of an answer's text, or the next piece; `None` is the end."""
         tools = self.request.offered_tools
+        most = 1 if self.request.parallel_tool_calls is False else None
         if is_whole:
             content, calls = calls_in(text or "", tools) if tools else (text, [])
             message = {"role": "assistant", "content": content or (None if calls else "")}
-            more = {"tool_calls": calls} if calls else {}
+            more = {"tool_calls": calls[:most]} if calls else {}
             return {"message": {**message, "refusal": None, **more}}
         if not tools:
             return {"delta": {} if text is None else {"content": text}}
@@ -41,9 +42,10 @@ class ChatForm:
         held = self.held[index] = before + (text or "")
         if text is not None:
             return {"delta": {"content": held[n_plain(before) : n_plain(held)]}}
-        _, calls = calls_in(held, tools)
-        numbered = [{"index": place, **call} for place, call in enumerate(calls)]
-        parts = {"content": "" if calls else held[n_plain(held) :], "tool_calls": numbered}
+        content, calls = calls_in(held, tools)
+        rest = "" if calls and n_plain(held) else content[n_plain(held) :]
+        numbered = [{"index": place, **call} for place, call in enumerate(calls[:most])]
+        parts = {"content": rest, "tool_calls": numbered}
         return {"delta": {key: value for key, value in parts.items() if value}}
 
     def log_probs(self, index: int, running: RunningRequest, places: range) -> Json | None:

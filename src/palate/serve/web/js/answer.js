@@ -3,7 +3,7 @@
 import { el, icon } from "./dom.js";
 import { feedbackRow } from "./feedback.js";
 import { fixed, plural, signed } from "./format.js";
-import { heatMap } from "./heat.js";
+import { heatMap, whole } from "./heat.js";
 import { swatch } from "./hatches.js";
 import { say } from "./notices.js";
 import { passesOf } from "./methods.js";
@@ -31,7 +31,11 @@ export function showAnswer(host, { keepsText, again }) {
   let nTokens = 0;
 
   return {
-    /** @param {any} chunk */
+    /**
+     * The text so far, with this chunk's.
+     *
+     * @param {any} chunk
+     */
     take(chunk) {
       if (chunk.palate) {
         origin = /** @type {import("./types.js").Origin} */ (chunk.palate);
@@ -46,21 +50,21 @@ export function showAnswer(host, { keepsText, again }) {
         text += choice.delta.content;
         parts.text.textContent = text;
       }
+      return text;
     },
     /** The text, now that it is whole. */
     finish() {
       parts.card.classList.remove("streaming");
       parts.text.textContent = text || "(an empty answer)";
-      if (tokens && tokens.length > 0) parts.body.replaceChildren(heatMap(tokens));
+      if (tokens && tokens.length > 0) parts.body.replaceChildren(heatMap(whole(tokens, text)));
       renderTiming(parts.timing, { started, firstAt, nTokens });
       if (origin) renderFeedback(parts.foot, origin, text, again);
       return text;
     },
-    /** The text so far. */
+    /** No more of it comes. */
     stopped() {
       parts.card.classList.remove("streaming");
       parts.timing.textContent = "stopped";
-      return text;
     },
   };
 }
@@ -175,8 +179,12 @@ function renderFeedback(host, origin, text, again) {
   const copy = el("button", { type: "button", class: "plain", title: "Copy", "aria-label": "Copy the answer" });
   copy.append(icon("copy"));
   copy.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(text);
-    say("Copied.");
+    try {
+      await navigator.clipboard.writeText(text); // which is not there over plain HTTP
+      say("Copied.");
+    } catch {
+      say("The browser lets nothing be copied here; select the text instead.");
+    }
   });
   const more = el("button", { type: "button", class: "plain", title: "Answer again", "aria-label": "Answer again, by another draw" });
   more.append(icon("reset"));

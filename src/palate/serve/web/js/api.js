@@ -97,8 +97,14 @@ export const askQuestion = (body, signal) => json("POST", "v1/questions", body, 
  * @param {object} body
  * @returns {Promise<{is_new: boolean, user: string, belief: import("./types.js").Belief}>}
  */
-export const sendFeedback = (body) =>
-  json("POST", "v1/feedback", { key: crypto.randomUUID?.() ?? randomKey(), ...body });
+export const sendFeedback = (body) => json("POST", "v1/feedback", body);
+
+/**
+ * @param {string} user
+ * @param {string} key Of the feedback, as its sender gave it.
+ */
+export const withdrawFeedback = (user, key) =>
+  json("DELETE", `${userPath(user)}/feedback/${encodeURIComponent(key)}`);
 
 /** Whether the server answers at all. */
 export async function isAlive() {
@@ -126,6 +132,7 @@ export async function* streamChat(body, signal) {
       if (chunk.error) throw new ApiError(chunk.error.message, 503, null, chunk.error.code);
       yield chunk;
     }
+    throw new ApiError("The answer broke off: the connection was lost.", 0);
   } catch (error) {
     if (error instanceof ApiError || signal.aborted) throw error;
     throw new ApiError("The answer broke off: the connection was lost.", 0);
@@ -135,8 +142,9 @@ export async function* streamChat(body, signal) {
 /** @param {string} user */
 const userPath = (user) => `v1/users/${encodeURIComponent(user)}`;
 
-/** A key where the page was not loaded over HTTPS or from this machine. */
-function randomKey() {
+/** A key for feedback; the second where the page was not loaded over HTTPS or from this machine. */
+export function randomKey() {
+  if (crypto.randomUUID) return crypto.randomUUID();
   return Array.from(crypto.getRandomValues(new Uint32Array(4)), (v) => v.toString(16)).join("-");
 }
 

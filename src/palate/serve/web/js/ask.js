@@ -2,7 +2,7 @@
 
 import { ApiError, streamChat } from "./api.js";
 import { showAnswer } from "./answer.js";
-import { compare } from "./compare.js";
+import { compare, stopComparing } from "./compare.js";
 import { ask, clear, goOn, keep, lastTurn, messages, nTurns, shorten } from "./conversation.js";
 import { byId, el } from "./dom.js";
 import { plural } from "./format.js";
@@ -45,7 +45,11 @@ export function mountAsk() {
   watch(["shares"], () => get().source === "point" && later());
   watch(["method"], renderMethod);
   watch(["method"], later);
-  watch(["user"], startAfresh);
+  let whose = get().user;
+  watch(["user"], ({ user }) => {
+    if (user !== whose) startAfresh(); // not where the same user was read again
+    whose = user;
+  });
   showEmpty();
 }
 
@@ -57,10 +61,12 @@ function startAfresh() {
   showEmpty();
 }
 
-/** Stop what is being written. */
+/** Stop what is being written, and keep what there is of it. */
 export function stop() {
   clearTimeout(timer);
+  stopComparing();
   running?.abort();
+  if (running) keep();
   running = null;
   setBusy(false);
 }
@@ -119,13 +125,16 @@ async function answer({ keepsText = false } = {}) {
   document.documentElement.classList.toggle("asking", !keepsText);
   const card = showAnswer(turn.body, { keepsText, again });
   try {
-    for await (const chunk of streamChat(requestNow(), control.signal)) card.take(chunk);
+    for await (const chunk of streamChat(requestNow(), control.signal)) {
+      turn.answer = card.take(chunk) || turn.answer;
+    }
     turn.answer = card.finish();
     keep();
     if (!keepsText) byId("spoken").textContent = turn.answer;
   } catch (error) {
-    turn.answer = card.stopped() || turn.answer;
-    if (control.signal.aborted) return;
+    card.stopped();
+    if (control.signal.aborted) return; // whoever stopped it has kept it
+    keep();
     if (error instanceof ApiError && error.code === "context_length_exceeded" && shorten()) answer();
     else showError(error, () => lastTurn() === turn && answer());
   } finally {
@@ -161,6 +170,8 @@ async function askForTwo() {
     temperature: numberOf("temperature"),
   }, {
     answerLearned,
+    messages,
+    shorten,
     chosen: (text) => {
       turn.answer = text;
       keep();
@@ -314,5 +325,6 @@ function numberOf(id) {
   if (Number.isNaN(value)) return Number(field.defaultValue);
   const low = field.min === "" ? -Infinity : Number(field.min);
   const high = field.max === "" ? Infinity : Number(field.max);
-  return Math.min(high, Math.max(low, value));
+  const whole = field.step === "1" ? Math.round(value) : value;
+  return Math.min(high, Math.max(low, whole));
 }

@@ -1,6 +1,6 @@
 /** Two answers side by side; the verdict teaches. */
 
-import { askQuestion } from "./api.js";
+import { ApiError, askQuestion } from "./api.js";
 import { el } from "./dom.js";
 import { learn } from "./feedback.js";
 import { fixed, signed } from "./format.js";
@@ -9,26 +9,32 @@ import { get, watch } from "./state.js";
 
 const MAX_MOVES = 3; // that are named after a verdict
 
-/** @typedef {{again: () => void, answerLearned: () => void, chosen: (text: string) => void}} Next What can be done after a verdict. */
+/** @typedef {{answerLearned: () => void, chosen: (text: string) => void, messages: () => object[], shorten: () => boolean}} Then */
+/** @typedef {Then & {again: () => void}} Next What can be done after a verdict. */
 
 /** @type {AbortController|null} */
 let running = null;
 
 /** Forget a question that is under way when the user changes. */
 export function mountCompare() {
-  watch(["user"], () => running?.abort());
+  watch(["user"], stopComparing);
 }
+
+/** Forget a question that is under way. */
+export const stopComparing = () => running?.abort();
 
 /**
  * Fetch the two answers most worth comparing and show them.
  *
  * @param {HTMLElement} host
  * @param {{user: string, messages: object[], max_tokens: number, temperature: number}} request
- * @param {{answerLearned: () => void, chosen: (text: string) => void}} then `chosen` takes the
- *   answer that the conversation goes on with: what one would get now, until there is a verdict.
+ * @param {Then} then `chosen` takes the answer that the conversation goes on with: what one would
+ *   get now, until there is a verdict; `messages` are the conversation after `shorten` has let its
+ *   oldest turn go, where it has become too long.
  */
 export async function compare(host, request, then) {
-  running?.abort();
+  if (!host.isConnected || host.closest(".past")) return; // of another conversation or an older turn
+  stopComparing();
   running = new AbortController();
   const { signal } = running;
   host.setAttribute("aria-busy", "true");
@@ -43,11 +49,16 @@ export async function compare(host, request, then) {
     then.chosen((now ?? question.answers[0]).text);
     host.querySelector("h3")?.focus();
   } catch (error) {
-    host.replaceChildren();
-    if (!signal.aborted) showError(error, () => compare(host, request, then));
+    node.remove();
+    if (signal.aborted) return;
+    if (error instanceof ApiError && error.code === "context_length_exceeded" && then.shorten()) {
+      await compare(host, { ...request, messages: then.messages() }, then);
+    } else {
+      showError(error, () => compare(host, request, then));
+    }
   } finally {
     stop();
-    host.setAttribute("aria-busy", "false");
+    if (running?.signal === signal) host.setAttribute("aria-busy", "false");
   }
 }
 

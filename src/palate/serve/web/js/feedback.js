@@ -1,6 +1,6 @@
 /** Thumbs and stars for one answer. */
 
-import { sendFeedback } from "./api.js";
+import { randomKey, sendFeedback, withdrawFeedback } from "./api.js";
 import { el, icon } from "./dom.js";
 import { showError } from "./notices.js";
 import { get, set } from "./state.js";
@@ -8,37 +8,50 @@ import { get, set } from "./state.js";
 const STARS = [1, 2, 3, 4, 5];
 
 /**
- * Send a verdict; the belief that comes back is shown beside the one before.
+ * Send a verdict; the belief that comes back is shown beside the one before. Its key comes back.
  *
  * @param {object} verdict
  */
 export async function learn(verdict) {
-  const before = get().belief;
-  const { user, belief } = await sendFeedback(verdict);
+  const { belief: before } = get();
+  const key = randomKey();
+  const { user, belief } = await sendFeedback({ key, ...verdict });
   if (user === get().user) set({ before, belief });
+  return key;
 }
 
 /**
- * A row of buttons; each verdict is sent at once.
+ * A row of buttons; each verdict is sent at once, after the one before, and stands in the place of
+ * an earlier one of its kind: arrow keys pass every star.
  *
  * @param {string} response
  */
 export function feedbackRow(response) {
   const note = el("span", { class: "muted", role: "status" });
-  const send = async (/** @type {object} */ verdict) => {
-    try {
-      await learn({ response, ...verdict });
-      note.textContent = "Learned.";
-      return true;
-    } catch (error) {
-      showError(error);
-      return false;
-    }
+  const { user } = get();
+  /** @type {Record<string, string>} */
+  const given = {}; // kind to key
+  let line = Promise.resolve(true);
+  const send = (/** @type {{kind: string}} */ verdict) => {
+    line = line.then(async () => {
+      try {
+        const earlier = given[verdict.kind];
+        if (earlier && user) await withdrawFeedback(user, earlier);
+        delete given[verdict.kind];
+        given[verdict.kind] = await learn({ response, ...verdict });
+        note.textContent = "Learned.";
+        return true;
+      } catch (error) {
+        showError(error);
+        return false;
+      }
+    });
+    return line;
   };
   return el("div", { class: "feedback" }, thumbs(send), stars(send), note);
 }
 
-/** @typedef {(verdict: object) => Promise<boolean>} Send */
+/** @typedef {(verdict: {kind: string} & Record<string, any>) => Promise<boolean>} Send */
 
 /** @param {Send} send */
 function thumbs(send) {

@@ -10,6 +10,43 @@ import { lookOf } from "./palette.js";
 const MIN_SHARE = 0.05; // below it an expert had no part worth painting
 const MAX_ALPHA = 0.5; // of a hue behind text, so that the text keeps its contrast
 
+const SPLIT = "\ufffd"; // in the text of a token that holds a part of a character
+
+/**
+ * The tokens with those that share a character put together: the character is in the answer's text,
+ * their log-probabilities are summed, and what each expert wrote of them is averaged.
+ *
+ * @param {import("./types.js").Token[]} tokens
+ * @param {string} text Of the answer.
+ */
+export function whole(tokens, text) {
+  /** @type {import("./types.js").Token[]} */
+  const merged = [];
+  let at = 0; // in the text
+  for (let start = 0, end = 1; start < tokens.length; start = end, end += 1) {
+    const isSplit = tokens[start].text.includes(SPLIT);
+    while (isSplit && tokens[end]?.text.includes(SPLIT)) end += 1;
+    const run = tokens.slice(start, end);
+    const next = end < tokens.length ? text.indexOf(tokens[end].text, at) : text.length;
+    if (!isSplit || next < at) {
+      merged.push(...run);
+      at += run.reduce((n, token) => n + token.text.length, 0);
+      continue;
+    }
+    /** @type {Record<string, number>} */
+    const wrote = {};
+    for (const token of run) {
+      for (const [name, share] of Object.entries(token.wrote)) {
+        wrote[name] = (wrote[name] ?? 0) + share / run.length;
+      }
+    }
+    const logProb = run.reduce((sum, token) => sum + token.log_prob, 0);
+    merged.push({ text: text.slice(at, next), log_prob: logProb, wrote });
+    at = next;
+  }
+  return merged;
+}
+
 /**
  * The text as tokens, with a legend and a line that explains the token at hand.
  *

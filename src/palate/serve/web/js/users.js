@@ -7,11 +7,12 @@ import {
 import { close, confirmed, open, tell } from "./dialogs.js";
 import { byId, el } from "./dom.js";
 import { plural } from "./format.js";
-import { say, showError } from "./notices.js";
+import { clearErrors, say, showError } from "./notices.js";
 import { rounded } from "./simplex.js";
 import { get, preference, set, watch } from "./state.js";
 
 const LAST = "palate.user"; // of the session's storage
+const NOBODY = { user: null, belief: null, before: null, stated: null, source: /** @type {const} */ ("point") };
 
 /** Wire the button in the head of the page and the one under the triangle. */
 export function mountUsers() {
@@ -30,8 +31,10 @@ export async function restoreUser() {
   if (!last) return;
   try {
     take(await getUser(last));
-  } catch {
+  } catch (error) {
+    if (!(error instanceof ApiError && [403, 404].includes(error.status))) throw error;
     sessionStorage.removeItem(LAST); // erased meanwhile, or another tenant's
+    if (get().user) set(NOBODY);
   }
 }
 
@@ -53,12 +56,17 @@ export async function openPicker() {
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    const name = field.value.trim();
     try {
-      await createUser(field.value.trim());
-      await choose(field.value.trim());
+      await createUser(name);
     } catch (error) {
-      problem.textContent = error instanceof ApiError ? error.message : String(error);
+      const isThere = error instanceof ApiError && error.code === "user_exists";
+      if (!(isThere && list.dataset.closed)) { // whoever may list users picks one from the list
+        problem.textContent = error instanceof ApiError ? error.message : String(error);
+        return;
+      }
     }
+    await choose(name);
   });
   const closer = el("button", { type: "button" }, "Close");
   closer.addEventListener("click", () => close(dialog));
@@ -92,6 +100,7 @@ async function fill(list, after) {
     }
   } catch (error) {
     if (error instanceof ApiError && error.status === 403) {
+      list.dataset.closed = "yes";
       list.replaceChildren(el("li", { class: "muted" }, "This key may not list users; type a name."));
       return;
     }
@@ -214,7 +223,8 @@ export async function eraseData() {
   try {
     const receipt = await eraseUser(user);
     sessionStorage.removeItem(LAST);
-    set({ user: null, belief: null, before: null, stated: null, source: "point" });
+    set(NOBODY);
+    clearErrors(); // one of them might offer to try again what made the user anew
     showReceipt(receipt);
   } catch (error) {
     showError(error, eraseData);
