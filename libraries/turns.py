@@ -28,7 +28,6 @@ from palate.core.seeds import generator_for
 from palate.metrics.intervals import bootstrap_interval
 from palate.models.chat import encode_prompt, format_messages
 from research.board.forms import FORMS
-from research.board.library import outputs_of
 from research.board.prompts import (
     Case,
     conversation,
@@ -60,25 +59,28 @@ def main() -> None:
     settings = BoardSettings(n_prompts=options.n_prompts, max_tokens=options.max_tokens)
     talks = {n: conversations(library, settings, turns=n) for n in turns}
     sampling = SamplingParams(library.sampling.temperature, max_tokens=options.max_tokens)
-    gains: dict[tuple[str, int], list[float]] = {(m, n): [] for m in METHODS for n in turns}
+    gains: dict[tuple[str, int], list[Float[ndarray, " prompts"]]]
+    gains = {(m, n): [] for m in METHODS for n in turns}
     tokens: dict[tuple[str, int], list[float]] = {key: [] for key in gains}
     with progress_of("answers, conversations") as report:
         for n, talk in talks.items():
-            base = outputs_of(library, talk, method="base", sampling=sampling, seed=0)
             for start in range(0, len(rows), BLOCK):
                 block = rows[start : start + BLOCK]
+                numbers = range(start + 1, start + 1 + len(block))
+                seeds = [number for number in numbers for _ in talk]
+                plain = [library.decide(one, method="base") for _ in block for one in talk]
+                bases = library.execute(plain, seeds=seeds, sampling=sampling)
                 for name in METHODS:
                     users = [known_of(library, row["text"], name) for row in block]
                     decisions = [
                         library.decide(one, known, method=name) for known in users for one in talk
                     ]
-                    numbers = range(start + 1, start + 1 + len(block))
-                    seeds = [number for number in numbers for _ in talk]
                     outputs = library.execute(decisions, seeds=seeds, sampling=sampling)
                     for place, row in enumerate(block):
-                        own = outputs[place * len(talk) : (place + 1) * len(talk)]
+                        mine = slice(place * len(talk), (place + 1) * len(talk))
+                        own, base = outputs[mine], bases[mine]
                         gain = wanted(own, row) - wanted(base, row)
-                        gains[name, n].append(float(gain.mean()))
+                        gains[name, n].append(gain)
                         sizes = [
                             n_tokens(library, one.decision.messages)
                             - n_tokens(library, other.decision.messages)
@@ -124,11 +126,14 @@ def n_tokens(library: Library, messages: Messages) -> int:
 
 
 def summary(
-    gains: dict[tuple[str, int], list[float]],
+    gains: dict[tuple[str, int], list[Float[ndarray, " prompts"]]],
     tokens: dict[tuple[str, int], list[float]],
     turns: list[int],
 ) -> dict[str, Any]:
-    """Gains over the base after each number of turns, and what the turns cost; over sentences."""
+    """Gains over the base after each number of turns, and what the turns cost.
+
+    Intervals are clustered by sentence and prompt.
+    """
     facts: dict[str, Any] = {}
     compared = {f"{name} after {n}": np.array(own) for (name, n), own in gains.items()}
     for n in turns:
@@ -137,7 +142,13 @@ def summary(
         later = np.subtract(gains[name, turns[-1]], gains[name, turns[0]])
         compared[f"{name} after {turns[-1]} less {turns[0]}"] = later
     for name, values in compared.items():
-        interval = bootstrap_interval(values, generator=generator_for(0, "turns", name))
+        sentences, prompts = np.indices(values.shape)
+        interval = bootstrap_interval(
+            values.ravel(),
+            generator=generator_for(0, "turns", name),
+            clusters=sentences.ravel(),
+            second_clusters=prompts.ravel(),
+        )
         facts[name] = interval.to_json()
     facts["prompt tokens"] = {
         f"{name} after {n}": float(np.mean(own)) for (name, n), own in tokens.items()

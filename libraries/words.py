@@ -37,6 +37,7 @@ AXES = {
 }
 JUDGES = ("form ", "meaning ")  # how their names begin
 BLOCK = 12  # sentences that are answered together
+BASE = "base"  # which answers every sentence anew, as the methods do
 METHODS = ("prompt", "soup", "prompted-soup", "auto")
 PAIRS = (("prompted-soup", "prompt"), ("soup", "prompt"), ("auto", "prompt"))
 
@@ -55,23 +56,19 @@ def main() -> None:
     rows = [row for row in read_jsonl(SENTENCES, what="sentences") if any(row[a] for a in AXES)]
     sampling = SamplingParams(library.sampling.temperature, max_tokens=options.max_tokens)
     answered = Answered(library, prompts, sampling)
-    (base,) = answered.scores("base", [(Known(), 0)])
-    gains: dict[str, list[Float[ndarray, " prompts"]]] = {name: [] for name in METHODS}
+    worth: dict[str, list[Float[ndarray, " prompts"]]] = {name: [] for name in (BASE, *METHODS)}
     with progress_of("sentences") as report:
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            for name in METHODS:
+            for name in worth:
                 users = [
                     (known_of(library, row["text"], name), start + place)
                     for place, row in enumerate(block, start=1)
                 ]
                 scores = answered.scores(name, users)
-                gains[name] += [
-                    utility(own, row) - utility(base, row)
-                    for own, row in zip(scores, block, strict=True)
-                ]
+                worth[name] += [utility(own, row) for own, row in zip(scores, block, strict=True)]
             report(start + len(block), len(rows))
-    table = {name: np.array(own) for name, own in gains.items()}
+    table = {name: np.subtract(worth[name], worth[BASE]) for name in METHODS}
     facts = {"n_sentences": len(rows), "n_prompts": len(prompts), "rows": summary(table, rows)}
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "words.json", facts)
@@ -82,6 +79,8 @@ def main() -> None:
 
 def known_of(library: Library, text: str, method: str) -> Known:
     """What a method knows of the user who wrote the text."""
+    if method == BASE:
+        return Known()
     is_read = method in ("soup", "prompted-soup")
     return Known(
         belief=library.describe(text).belief(library.soups.prior()) if is_read else None,
@@ -132,15 +131,24 @@ def utility(
 def summary(
     table: dict[str, Float[ndarray, "sentences prompts"]], rows: list[dict[str, Any]]
 ) -> dict[str, dict[str, float]]:
-    """Gains over the base and differences of methods, with 95 % intervals over sentences."""
+    """Gains over the base and differences of methods, with 95 % intervals.
+
+    They are clustered by sentence and prompt: other prompts would move all sentences together.
+    """
     kinds = np.array([row["kind"] for row in rows])
-    compared = {name: table[name].mean(axis=1) for name in METHODS}
+    compared = {name: table[name] for name in METHODS}
     compared |= {f"{a} over {b}": compared[a] - compared[b] for a, b in PAIRS}
     result: dict[str, dict[str, float]] = {}
     for name, each in list(compared.items()):
         for kind in ("all", "instruction", "profile", "vague"):
             own = each if kind == "all" else each[kinds == kind]
-            interval = bootstrap_interval(own, generator=generator_for(0, "words", name, kind))
+            sentences, prompts = np.indices(own.shape)
+            interval = bootstrap_interval(
+                own.ravel(),
+                generator=generator_for(0, "words", name, kind),
+                clusters=sentences.ravel(),
+                second_clusters=prompts.ravel(),
+            )
             result[f"{name}, {kind}"] = {
                 "mean": float(own.mean()),
                 "low": float(interval.low),
@@ -154,7 +162,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
     """The table."""
     lines = [
         f"{facts['n_sentences']} sentences as users, {facts['n_prompts']} held-out prompts each, "
-        "one answer; gains in utility over the base, 95 % intervals over sentences.",
+        "one answer; gains in utility over the base, 95 % intervals clustered by sentence and "
+        "prompt.",
         "",
         "| | n | gain |",
         "|---|---|---|",

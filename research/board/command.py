@@ -10,7 +10,7 @@ from palate.core.progress import note
 from palate.core.settings import load_settings
 from research.board.comparisons import require_unseen
 from research.board.estimate import estimate
-from research.board.made_for import require_made_for
+from research.board.made_for import require_clean_judges, require_made_for
 from research.board.methods import entrants, require_names
 from research.board.report import About, content_of, write_report
 from research.board.settings import BoardSettings
@@ -90,6 +90,7 @@ def carry_out(
     for number in range(len(settings.libraries)):
         parts = board.parts(number)
         require_made_for(parts, users=Path(settings.users or USERS))
+        require_clean_judges(board.parts(0).library, parts.library, number=number)
         require_unseen([one.text for one in parts.prompts[0]], parts.library)
     run_board(board, some, n_workers=asked.n_workers)
     rates: dict[str, Any] = {}

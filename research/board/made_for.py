@@ -9,6 +9,8 @@ from pathlib import Path
 from palate import Library
 from palate.core.errors import InvalidInputError
 from palate.core.files import hash_value, read_json, write_json
+from palate.rewards.reward import load_reward
+from research.board.judges import HELD_BACK
 from research.board.parts import Parts
 
 FILE = "made-for.json"
@@ -35,6 +37,26 @@ def require_made_for(parts: Parts, *, users: Path) -> None:
                 f"{str(parts.folder.parent)!r}; give a new folder with --out."
             )
     write_json(path, now)
+
+
+def require_clean_judges(first: Library, other: Library, *, number: int) -> None:
+    """Return where what is held back from the first library's teachers taught the other's neither.
+
+    All rows are judged by the first library's held-back rewards.
+
+    Raises:
+        InvalidInputError: the libraries' teachers of an objective learned from different pairs.
+    """
+    for name in first.manifest.objective_names:
+        folders = [library.files.reward_folder(name) for library in (first, other)]
+        if not all((folder / HELD_BACK).is_dir() for folder in folders):
+            continue
+        own, theirs = (load_reward(folder).card.train.hash for folder in folders)
+        if own != theirs:
+            raise InvalidInputError(
+                f"The judge of {name!r} may have taught library {number}: its teacher learned from "
+                "other pairs than the first library's; give both the same 'pairs' and 'validation'."
+            )
 
 
 def content_key(library: Library) -> str:

@@ -467,10 +467,21 @@ def test_a_split_keeps_groups_on_one_side(tmp_path):
         {"prompt": f"p{i % 25}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(100)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train, validation = split_groups(read_pairs(path, objective="good"), seed=0)
+    train, validation = split_groups(read_pairs(path, objective="good"))
     assert len(set(validation.groups)) == 12
     assert not set(train.groups) & set(validation.groups)
     assert len(train) + len(validation) == 100
+
+
+def test_what_taught_the_opposite_judges_neither(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"p{i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = split_groups(read_pairs(path, objective="kind"))
+    swapped = split_groups(read_pairs(path, objective="rude", is_swapped=True))
+    for mine, other in zip(own, swapped, strict=True):
+        assert mine.prompts == other.prompts
+        assert mine.chosen == other.rejected
 
 
 def first_letter(prompts, completions, **columns):

@@ -82,7 +82,7 @@ def test_a_judge_trunk_without_pairs_is_refused() -> None:
 
 def test_a_finished_model_is_a_reward_on_the_scale_of_the_base(tmp_path: Path) -> None:
     wanted = objective(model=str(save_tiny_classifier(tmp_path / "model")))
-    require_sources([wanted], seed=0, functions={})
+    require_sources([wanted], functions={})
     library = add_reward(empty_library(tmp_path / "lib"), wanted, ANSWERS, seed=0)
     prompts, texts = [row.prompt for row in ANSWERS], [row.completion for row in ANSWERS]
     scores = library_rewards(library).score(prompts, texts)

@@ -176,8 +176,7 @@ class Builder:
     @cached_property
     def _pairs(self) -> dict[str, tuple[PreferencePair, ...]]:
         """Pairs by objective; read only where they are trained on."""
-        seed = self.settings.seed
-        sets = {row.name: human_pairs(row, seed=seed) for row in self.settings.objectives}
+        sets = {row.name: human_pairs(row) for row in self.settings.objectives}
         return {name: pairs.pairs for name, pairs in sets.items() if pairs is not None}
 
     def _tracking(self, job: ExpertJob) -> Tracking:
@@ -240,7 +239,7 @@ def open_builder(
     require_trl()
     require_tracker(settings.report_to)
     functions = functions_of(settings.objectives, given=reward_funcs or {}, folder=out)
-    require_sources(settings.objectives, seed=settings.seed, functions=functions)
+    require_sources(settings.objectives, functions=functions)
     base = load_base(
         settings.model_name_or_path,
         revision=settings.revision,

@@ -99,7 +99,7 @@ def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int)
         facts["answers"] = _hash(answers)
         facts["seed"] = seed
     if source.pairs is not None:
-        facts["pairs"] = [pairs.fingerprint for pairs in _read(objective, seed=seed)]
+        facts["pairs"] = [pairs.fingerprint for pairs in _read(objective)]
     if source.folder is not None:
         facts["folder"] = hash_folder(_require_folder(source.folder))
     if source.model is not None and Path(source.model).is_dir():
@@ -136,7 +136,7 @@ def functions_of(
 
 
 def require_sources(
-    objectives: Sequence[ObjectiveSettings], *, seed: int, functions: Mapping[str, RewardFunction]
+    objectives: Sequence[ObjectiveSettings], *, functions: Mapping[str, RewardFunction]
 ) -> None:
     """Refuse sources that cannot be read, before any work is done.
 
@@ -157,14 +157,14 @@ def require_sources(
             function_from(_plain_source(source))
         else:
             _settings_of(source)
-            human_pairs(objective, seed=seed)
+            human_pairs(objective)
 
 
-def human_pairs(objective: ObjectiveSettings, *, seed: int) -> PairSet | None:
+def human_pairs(objective: ObjectiveSettings) -> PairSet | None:
     """The training pairs of the objective's file, or `None` where it has none."""
     if objective.reward is None or objective.reward.pairs is None:
         return None
-    return _read(objective, seed=seed)[0]
+    return _read(objective)[0]
 
 
 def _source_of(objective: ObjectiveSettings) -> RewardSource:
@@ -236,7 +236,7 @@ def _learned(
     source = _source_of(objective)
     if source.folder is not None:
         return load_reward(_require_folder(source.folder)), None
-    train, validation = _read(objective, seed=seed)
+    train, validation = _read(objective)
     settings, judge_settings = _settings_of(source)
     sides = [("reward", settings, train, validation)]
     if len(set(validation.groups)) >= MIN_HELD_BACK:
@@ -260,7 +260,7 @@ def _settings_of(source: RewardSource) -> tuple[TrunkSettings, TrunkSettings]:
     return settings, trunk_settings(source.judge_trunk)
 
 
-def _read(objective: ObjectiveSettings, *, seed: int) -> tuple[PairSet, PairSet]:
+def _read(objective: ObjectiveSettings) -> tuple[PairSet, PairSet]:
     """Training and validation pairs of the objective's files."""
     source = _source_of(objective)
     files = [path for path in (source.pairs, source.validation) if path is not None]
@@ -269,11 +269,14 @@ def _read(objective: ObjectiveSettings, *, seed: int) -> tuple[PairSet, PairSet]
         read_pairs(path, objective=objective.name, group_by=group_by, is_swapped=is_swapped)
         for path in files
     ]
-    return (sets[0], sets[1]) if len(sets) == 2 else split_groups(sets[0], seed=seed)
+    return (sets[0], sets[1]) if len(sets) == 2 else split_groups(sets[0])
 
 
-def split_groups(pairs: PairSet, *, seed: int) -> tuple[PairSet, PairSet]:
-    """Training and validation pairs by whole groups; InvalidInputError where there is only one."""
+def split_groups(pairs: PairSet) -> tuple[PairSet, PairSet]:
+    """Training and validation pairs by whole groups; InvalidInputError where there is only one.
+
+    The opposite, whose pairs are these swapped, and other seeds hold back the same.
+    """
     groups = sorted(set(pairs.groups))
     n_held_out = max(1, round(VALIDATION_SHARE * len(groups)))
     if n_held_out >= len(groups):
@@ -281,7 +284,7 @@ def split_groups(pairs: PairSet, *, seed: int) -> tuple[PairSet, PairSet]:
             f"The pairs of {pairs.source!r} are {len(groups)} group, which cannot be split; give "
             "validation pairs."
         )
-    order = generator_for(seed, "split", pairs.objective).permutation(len(groups))
+    order = generator_for(0, "split").permutation(len(groups))
     held_out = {groups[index] for index in order[:n_held_out]}
 
     def side(*, is_held_out: bool) -> PairSet:

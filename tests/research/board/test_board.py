@@ -4,6 +4,8 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from research import board as command
 from research.board import check
 from research.board.command import settings_of, store_settings
 from research.board.estimate import estimate
-from research.board.made_for import require_made_for
+from research.board.made_for import require_clean_judges, require_made_for
 from research.board.methods import entrants
 from research.board.report import About, content_of, write_report
 from research.board.settings import BoardSettings
@@ -250,6 +252,25 @@ def test_rows_of_a_library_or_of_users_that_changed_are_not_mixed_with_others(
     (own / "soup.json").write_text((own / "soup.json").read_text() + " ")
     with pytest.raises(InvalidInputError, match=r"The library in .* give a new folder with --out"):
         require(settings)
+
+
+def test_a_library_whose_teachers_saw_what_judges_the_first_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def library(name: str) -> Any:
+        (tmp_path / name / "kind" / "held_back").mkdir(parents=True)
+        files = SimpleNamespace(reward_folder=lambda objective: tmp_path / name / objective)
+        return SimpleNamespace(manifest=SimpleNamespace(objective_names=("kind",)), files=files)
+
+    def reward(folder: Path) -> Any:
+        pairs = {"first": "a", "same": "a", "other": "b"}[folder.parent.name]
+        return SimpleNamespace(card=SimpleNamespace(train=SimpleNamespace(hash=pairs)))
+
+    monkeypatch.setattr("research.board.made_for.load_reward", reward)
+    first = library("first")
+    require_clean_judges(first, library("same"), number=1)
+    with pytest.raises(InvalidInputError, match="judge of 'kind' may have taught library 2"):
+        require_clean_judges(first, library("other"), number=2)
 
 
 def test_every_library_has_the_judges_and_the_earlier_turns_of_the_first(
