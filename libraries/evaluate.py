@@ -5,7 +5,7 @@
 Every expert alone, a system prompt, and soups of three objectives answer held-out prompts beside
 the base. Two judges of other families than the teachers score each objective:
 
-    meaning   the library's held-back reward: another trunk, on the pairs that taught nothing
+    meaning   the library's held-back reward: another trunk, on the half of the pairs held back
     form      a measure without training: characters, compressed bytes, reading ease, and lists of
               courteous and rude words, all of whole sentences only
 

@@ -4,7 +4,7 @@
 
 Every sentence of `research/preferences/sentences.jsonl` that asks for something is a user; the
 utility of an answer is the mean, over the axes that the sentence asks for, of the judges' scores in
-the direction that was written by hand. Judges are those of `evaluate.py`: none taught an expert.
+the direction that was written by hand. Judges are those of `evaluate.py`.
 The methods know the sentence alone:
 
     prompt           the sentence as a system prompt

@@ -1,6 +1,7 @@
 """Who judges: per objective a reward that taught nobody, and a measure of form; and guards.
 
-    meaning   the library's held-back reward: another family, on the pairs that taught nothing
+    meaning   the library's held-back reward: another family, on the pairs that were held back from
+              the objective's teacher and, in libraries built since, from its opposite's
     form      a rule where a rule is the definition (`research.board.forms`)
     guards    relevance, the cosine of prompt and answer; whole, the share of words in whole
               sentences. They are reported, and are no part of anybody's utility
