@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from palate.build.calibration import MIN_PROMPTS, CalibrationSettings
 from palate.core.errors import InvalidInputError
-from palate.core.files import dump_json
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
@@ -200,8 +199,7 @@ def stored_run(config: Mapping[str, Any], *, overrides: Sequence[str] = ()) -> R
         InvalidInputError: the library was not built by a run file, or an override is wrong.
     """
     content = {key: value for key, value in present_keys(config).items() if value is not None}
-    texts = [f"{key}={dump_json(value, indent=None)}" for key, value in content.items()]
-    return load_settings(RunSettings, overrides=[*texts, *overrides])
+    return load_settings(RunSettings, content, overrides=overrides)
 
 
 def present_keys(config: Mapping[str, Any]) -> dict[str, Any]:
