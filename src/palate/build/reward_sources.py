@@ -33,7 +33,7 @@ from palate.rewards.pairs import PairSet, read_pairs
 from palate.rewards.reward import LearnedReward, calibrate, load_reward
 from palate.rewards.rules import rule_from
 from palate.rewards.scale import ScaleKind
-from palate.rewards.settings import TrunkSettings, trunk_settings
+from palate.rewards.settings import LightSettings, TrunkSettings, trunk_settings
 from palate.training.rollouts import Rollout
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
@@ -57,14 +57,17 @@ def add_reward(
     name, function = objective.name, library.reward_funcs.get(objective.name)
     prompts, texts = [row.prompt for row in answers], [row.completion for row in answers]
     if function is not None:
+        kind = "logistic" if objective.reward is None else objective.reward.scale
         facts = {"objective": name, "function": identity_of(function), "answers": _hash(answers)}
-        key = hash_value(facts)
+        key = hash_value(facts | ({} if kind == "logistic" else {"scale": kind}))
     else:
-        key = _key(objective, answers, seed=seed)
+        kind, key = "logistic", _key(objective, answers, seed=seed)
     if library.has_reward(name, key=key):
         return library
     if function is not None:
-        fill = fit_function(function, objective=name, prompts=prompts, answers=texts).save
+        fill = fit_function(
+            function, objective=name, prompts=prompts, answers=texts, kind=kind
+        ).save
     else:
         fill = _fill_of(objective, answers, seed=seed)
     return library.with_reward(name, fill, key=key)
@@ -100,6 +103,10 @@ def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int)
         facts["seed"] = seed
     if source.pairs is not None:
         facts["pairs"] = [pairs.fingerprint for pairs in _read(objective, seed=seed)]
+        models = [one for one in _settings_of(source) if not isinstance(one, LightSettings)]
+        trunks = [Path(name) for name in dict.fromkeys(one.trunk for one in models)]
+        local = [hash_folder(trunk) for trunk in trunks if trunk.is_dir()]
+        facts |= {"trunks": local} if local else {}
     if source.folder is not None:
         facts["folder"] = hash_folder(_require_folder(source.folder))
     if source.model is not None and Path(source.model).is_dir():

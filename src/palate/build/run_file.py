@@ -70,6 +70,10 @@ class PortfolioSettings(Settings):
 
 
 _SOURCES = ("pairs", "folder", "rule", "function", "model", "judge")
+_OF_PAIRS = (
+    *("validation", "trunk", "trunk_settings", "judge_trunk", "group_by", "is_swapped"),
+    *("whole_sentences", "on_topic"),
+)
 Prompts = str | tuple[str, ...]  # a file, or the prompts themselves
 
 
@@ -101,9 +105,11 @@ class RewardSource(Settings):
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SOURCES)}, not {given or 'none'}")
-        for name in ("judge_trunk", "whole_sentences", "on_topic"):
-            if getattr(self, name) and self.pairs is None:
+        for name in _OF_PAIRS if self.pairs is None else ():
+            if getattr(self, name) != RewardSource.model_fields[name].default:
                 raise ValueError(f"{name} needs pairs, but the reward is of {given[0]}")
+        if self.rule is not None and self.scale != "logistic":
+            raise ValueError(f"a rule has its own scale; leave out scale, which is {self.scale}")
         return self
 
 
