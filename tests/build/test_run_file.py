@@ -84,6 +84,9 @@ def test_every_text_and_number_of_a_stored_run_file_comes_back_as_it_is() -> Non
             {"objectives": [{"name": "a", "expert": {"training": {"beta": 0.2}}}]},
             "beta is one for all experts: 0.1, not 0.2",
         ),
+        ({"objectives": [{"name": "base"}]}, "objective name 'base' is the base's own"),
+        ({"calibration": {"methods": ["soup", "soups"]}}, "'soups' is not measured; use any of"),
+        ({"calibration": {"methods": ["best-of-n@8"]}}, "'best-of-n@8' is not measured"),
         ({"adapter": {"target_modules": "head"}}, "use all-linear, lm_head, top_no_kv or a list"),
     ],
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
@@ -62,6 +62,14 @@ class CalibrationSettings(Settings):
     temperature: float = Field(default=1.0, gt=0)  # give the one that users are served with
     strength: float | None = Field(default=None, gt=0)  # of soups; `None` measures it
     methods: tuple[str, ...] = ()  # such as `best-of-n@4`; empty: all that the library can serve
+
+    @field_validator("methods")
+    @classmethod
+    def _are_measured(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        known = [_label(one) for one in MEASURED]
+        if unknown := [name for name in methods if name not in known]:
+            raise ValueError(f"{unknown[0]!r} is not measured; use any of {', '.join(known)}")
+        return methods
 
 
 @dataclass(frozen=True, eq=False)

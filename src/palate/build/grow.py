@@ -129,6 +129,8 @@ class ModelOracle:
     def policy(self, preference: Shares) -> str:
         """Name of the policy made for this preference."""
         policy = self.make(np.asarray(preference, dtype=np.float64))
+        while self.policies.get(policy.name, policy).preference != policy.preference:
+            policy = replace(policy, name=f"{policy.name}x")  # one that reads the same
         self.policies[policy.name] = policy
         return policy.name
 

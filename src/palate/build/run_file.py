@@ -15,7 +15,7 @@ from palate.portfolio.grid import affordable_tolerances
 from palate.rewards.rows import read_rows, texts_of
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import GradeSettings, TransformerSettings
-from palate.training.anchors import Anchor, AnchorSettings, require_name
+from palate.training.anchors import Anchor, AnchorSettings, require_new_name
 from palate.training.job import ExpertJob, TrainSettings
 from palate.training.placement import HEAD, AdapterSettings
 from palate.training.rollouts import RolloutSettings
@@ -105,8 +105,8 @@ class RewardSource(Settings):
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SOURCES)}, not {given or 'none'}")
-        for name in _OF_PAIRS if self.pairs is None else ():
-            if getattr(self, name) != RewardSource.model_fields[name].default:
+        for name in self.model_dump(exclude_defaults=True):
+            if name in _OF_PAIRS and self.pairs is None:
                 raise ValueError(f"{name} needs pairs, but the reward is of {given[0]}")
         if self.rule is not None and self.scale != "logistic":
             raise ValueError(f"a rule has its own scale; leave out scale, which is {self.scale}")
@@ -161,7 +161,7 @@ class RunSettings(Settings):
         if twice:
             raise ValueError(f"the objective {twice[0]!r} occurs more than once")
         for name in names:
-            require_name(name, what="objective")
+            require_new_name(name, what="objective")
         return self
 
     @model_validator(mode="after")
