@@ -145,12 +145,10 @@ def build_library(
 def _run_settings(
     run: str | Path | Mapping[str, Any] | RunSettings, *, overrides: Sequence[str]
 ) -> RunSettings:
-    if isinstance(run, str | Path):
-        return load_settings(RunSettings, Path(run), overrides=overrides)
-    settings = run if isinstance(run, RunSettings) else RunSettings.checked(dict(run), source="run")
-    if not overrides:
-        return settings
-    return stored_run(settings.model_dump(mode="json"), overrides=overrides)
+    if isinstance(run, RunSettings):
+        return stored_run(run.model_dump(mode="json"), overrides=overrides) if overrides else run
+    source = Path(run) if isinstance(run, str) else run
+    return load_settings(RunSettings, source, overrides=overrides)
 
 
 def grow_portfolio(

@@ -25,13 +25,8 @@ from palate.core.simplex import require_simplex, sample_simplex
 from palate.rewards.scale import require_rewards as require_objective_rewards
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SAMPLED = ("random", "signed")
-_KINDS = {  # that a key is for
-    "n_random": _SAMPLED,
-    "concentration": ("random",),
-    "is_with_objectives": _SAMPLED,
-    "listed": ("list",),
-}
+_SAMPLED = dict.fromkeys(("n_random", "is_with_objectives"), ("random", "signed"))
+_KINDS = {**_SAMPLED, "concentration": ("random",), "listed": ("list",)}  # that a key is for
 
 
 @dataclass(frozen=True)
