@@ -17,12 +17,13 @@ from palate.build.calibration import (
 from palate.build.soup_fit import write_soup
 from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
-from palate.core.files import hash_value
+from palate.core.files import hash_value, write_versioned
 from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.library.generate import generate_all
 from palate.library.library import Library
 from palate.library.method_table import MethodTable, save_method_table
+from palate.library.rewards import RULE, RULE_KIND, RULE_VERSION
 from tiny import CALIBRATION
 
 
@@ -109,6 +110,24 @@ def test_an_interrupted_measuring_goes_on_where_it_stopped(copy: Library) -> Non
     assert soup is not None
     np.testing.assert_allclose(after.rows[-1].gains, soup.gains)
     assert len(calibrate(copy.reloaded()).rows) == len(after.rows)  # nothing was left to do
+
+
+def test_every_row_is_measured_again_when_a_reward_is_another(copy: Library) -> None:
+    before = copy.method_table
+    assert before is not None
+    rule = {"kind": "length", "unit": "characters", "low": 0, "high": 7, "prefer": "longer"}
+
+    def fill(folder: Path) -> None:
+        content = {"objective": "short", "rule": rule}
+        write_versioned(folder / RULE, kind=RULE_KIND, version=RULE_VERSION, content=content)
+
+    copy.files.with_reward("short", fill, key="another judge")
+    assert copy.reloaded().method_table is None
+    after = calibrate(copy.reloaded())
+    assert [row.method for row in after.rows] == [row.method for row in before.rows]
+    soups = before.row("soup"), after.row("soup")
+    assert all(row is not None for row in soups)
+    assert not np.array_equal(*(row.rewards[:, 1] for row in soups if row is not None))
 
 
 def test_a_table_of_another_library_is_not_read(copy: Library) -> None:

@@ -86,6 +86,10 @@ def test_experts_of_other_settings_and_unknown_names_are_refused(
     build_library(settings.model_copy(update={"training": training}), out=other, only=["long"])
     with pytest.raises(FormatError, match=r"'long' of .* was made with other settings"):
         gather_experts(target, [other])
+    bare = Path(shutil.copytree(jobs["library"], tmp_path / "bare"))
+    with pytest.raises(FormatError, match=r"'long' of .* was made with other settings"):
+        gather_experts(bare, [other])
+    assert LibraryFolder.open(bare).manifest.expert_names == ()
     rollouts = settings.rollouts.model_copy(update={"max_completion_length": 5})
     changed = settings.model_copy(update={"rollouts": rollouts})
     build_library(changed, out=tmp_path / "changed", only=())

@@ -245,6 +245,34 @@ def test_a_build_killed_at_random_moments_ends_with_the_same_bytes(run_file, tmp
     assert (killed / "library.json").read_bytes() == (whole / "library.json").read_bytes()
 
 
+def test_a_build_killed_while_it_scores_anew_goes_on_without_sampling(
+    run_file, tmp_path, monkeypatch
+):
+    folder = tmp_path / "lib"
+    build_library(settings_of(run_file), out=folder, only=())
+    run_file.write_text(run_file.read_text().replace("high: 16", "high: 12"))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        whole = LibraryFolder.with_rollouts
+
+        def scored(library, *, key, write):
+            patched.setattr("palate.library.folder.hash_bytes", killed)
+            return whole(library, key=key, write=write)
+
+        patched.setattr(LibraryFolder, "with_rollouts", scored)
+        with pytest.raises(KeyboardInterrupt):
+            build_library(settings_of(run_file), out=folder, only=())
+    with monkeypatch.context() as patched:
+        patched.setattr("palate.engine.local.LocalEngine.generate", killed)  # nothing is sampled
+        build_library(settings_of(run_file), out=folder, only=())
+    build_library(settings_of(run_file), out=tmp_path / "fresh", only=())
+    for name in ("rollouts.jsonl", "library.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
 @pytest.mark.parametrize("method", ["rebel", "spectral"])
 def test_on_policy_rounds_add_the_experts_answers_and_go_on_to_the_same_bytes(
     run_file, tmp_path, method

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from palate.build.measure import measure_library
+from palate.build.run_file import RunSettings
 from palate.build.soup_fit import stored_floor, write_soup
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidCoefficientsError
@@ -69,3 +71,21 @@ def test_a_stale_controller_stops_the_mixture_and_nothing_else(
     known = Known(preference={"kind": 1.0})
     assert library.generate("a", method="soup", preference=known.preference).text is not None
     assert library.generate("a", method="base", sampling=SamplingParams(max_tokens=2))
+
+
+def test_a_stated_strength_holds_also_where_too_few_prompts_measure_nothing(
+    tiny_soup_library: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_soup_library, tmp_path / "library"))
+    settings = RunSettings.model_validate(
+        {
+            "model_name_or_path": "base",
+            "objectives": [{"name": "kind"}],
+            "prompts": [f"prompt {k}" for k in range(30)],
+            "calibration": {"strength": 2.0},
+        }
+    )
+    found = measure_library(settings, out=folder)
+    assert found is not None
+    assert (found.strength, found.table) == (2.0, None)
+    assert Library.load(folder).strength == 2.0

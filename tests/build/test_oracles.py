@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -202,6 +203,23 @@ def test_payoffs_are_rewards_less_the_price_of_kl_on_the_chosen_prompts(
     expected = [m.rewards[[0, 2]].mean(axis=0) - beta * m.kl[[0, 2]].mean() for m in measured]
     np.testing.assert_allclose(table.values, expected)
     np.testing.assert_allclose(table.preferences, [[1, 0, 0], [0.5, 0.5, 0]])
+
+
+def test_preferences_that_read_the_same_are_policies_of_their_own(builder, tmp_path):
+    oracle = ModelOracle(maker("soup", builder), Prices(builder, estimator_of(builder), tmp_path))
+    near = [np.array([0.5, 0.25 + gap, 0.25 - gap]) for gap in (0.0, 1e-4, 2e-4)]
+    names = [oracle.policy(preference) for preference in (*near, near[1])]
+    assert names == [f"soup-kind-50_short-25_plain-25{end}" for end in ("", "x", "xx", "x")]
+    wanted = np.array([oracle.policies[name].preference for name in names[:3]])
+    assert np.array_equal(wanted, near)
+
+
+def test_measurements_in_another_dtype_are_not_mixed_in(builder):
+    whole = estimator_of(builder)
+    half = SimpleNamespace(fingerprint=builder.base.fingerprint, dtype="bfloat16")
+    assert estimator_of(builder, base=half).fingerprint != whole.fingerprint
+    same = SimpleNamespace(fingerprint=builder.base.fingerprint, dtype="float32")
+    assert estimator_of(builder, base=same).fingerprint == whole.fingerprint
 
 
 def test_too_few_prompts_are_refused(builder):

@@ -1,6 +1,7 @@
 """Where rewards come from, without building a library around them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from palate.library.folder import LibraryFolder
 from palate.library.manifest import Manifest
 from palate.library.rewards import held_back_rewards, library_rewards
 from palate.rewards.card import load_card
+from palate.rewards.functions import FILE, identity_of
 from palate.training.rollouts import Rollout
 from rewards.test_embedding import save_tiny_encoder
 from rewards.test_finished import save_tiny_classifier
@@ -24,6 +26,9 @@ ANSWERS = [
     Rollout(f"about {k}", f"please {'go away ' * (k % 3)}{k}", (1,), -1.0, (), "stop")
     for k in range(8)
 ]
+
+
+RULE = {"kind": "readability"}
 
 
 def objective(**source: object) -> ObjectiveSettings:
@@ -74,10 +79,56 @@ def test_keys_that_are_not_set_leave_the_hash_of_a_reward_as_it_was() -> None:
     assert reward_sources._key(objective(rule=rule), ANSWERS, seed=0) == key
 
 
-def test_a_judge_trunk_without_pairs_is_refused() -> None:
-    rule = {"kind": "readability"}
-    with pytest.raises(InvalidInputError, match="judge_trunk needs pairs"):
-        objective(rule=rule, judge_trunk="light")
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"rule": RULE, "judge_trunk": "light"}, "judge_trunk needs pairs"),
+        ({"rule": RULE, "scale": "clip"}, "a rule has its own scale"),
+        ({"folder": "kind", "is_swapped": True}, "is_swapped needs pairs, but .* is of folder"),
+        ({"folder": "kind", "trunk": "bert"}, "trunk needs pairs"),
+        ({"model": "kind", "validation": "kind.jsonl"}, "validation needs pairs"),
+        ({"function": "a:b", "group_by": "user"}, "group_by needs pairs"),
+        ({"function": "a:b", "trunk_settings": ["ridge=1"]}, "trunk_settings needs pairs"),
+    ],
+)
+def test_a_key_that_the_source_would_ignore_is_refused(
+    source: dict[str, object], words: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        objective(**source)
+    plain = {name: source[name] for name in list(source)[:1]}
+    stored = objective(**plain).model_dump(mode="json")["reward"]  # with every default
+    assert RewardSource.checked(stored, source="the test") == objective(**plain).reward
+
+
+def test_a_function_has_the_scale_asked_for_and_a_key_of_its_own_with_it(tmp_path: Path) -> None:
+    def long(prompts: list[str], completions: list[str], **_: object) -> list[float]:
+        del prompts
+        return [float(len(text)) for text in completions]
+
+    kinds, keys = [], []
+    for scale in ({}, {"scale": "logistic"}, {"scale": "clip"}):
+        library = empty_library(tmp_path / f"lib{len(keys)}")
+        library = replace(library, reward_funcs={"kind": long})
+        wanted = objective(function="module:long", **scale)
+        library = add_reward(library, wanted, ANSWERS, seed=0)
+        kinds.append(json.loads((library.reward_folder("kind") / FILE).read_text())["scale"])
+        keys.append(library.manifest.rewards["kind"].key)
+    assert [scale["kind"] for scale in kinds] == ["logistic", "logistic", "clip"]
+    facts = {"function": identity_of(long), "answers": reward_sources._hash(ANSWERS)}
+    assert keys[:2] == [hash_value({"objective": "kind", **facts})] * 2  # as before
+    assert keys[2] != keys[0]
+
+
+def test_the_content_of_a_local_trunk_is_part_of_the_key(pairs: str, tmp_path: Path) -> None:
+    encoder = save_tiny_encoder(tmp_path / "encoder")
+    judged = objective(pairs=pairs, judge_trunk=f"embedding:{encoder}")
+    taught = objective(pairs=pairs, trunk=str(encoder))
+    plain = objective(pairs=pairs)
+    before = [reward_sources._key(one, ANSWERS, seed=0) for one in (judged, taught, plain)]
+    (encoder / "config.json").write_text((encoder / "config.json").read_text() + " ")
+    after = [reward_sources._key(one, ANSWERS, seed=0) for one in (judged, taught, plain)]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True]
 
 
 def test_a_finished_model_is_a_reward_on_the_scale_of_the_base(tmp_path: Path) -> None:

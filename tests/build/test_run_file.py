@@ -52,6 +52,20 @@ def test_a_present_run_file_is_stored_and_loaded_unchanged() -> None:
     assert stored_run(run.model_dump(mode="json"), overrides=["seed=5"]).seed == 5
 
 
+def test_every_text_and_number_of_a_stored_run_file_comes_back_as_it_is() -> None:
+    prompts = ("a\x85b", "a \u2028 b", "\x92", "\x7f", "1e-05", "no")
+    rule = {"kind": "length", "low": 1e-05, "high": 3, "prefer": "longer"}
+    objectives = [{"name": "a", "description": "\ufeff\x01", "reward": {"rule": rule}}]
+    run = stored_run({"model_name_or_path": "b", "prompts": prompts, "objectives": objectives})
+    assert run.prompts == prompts
+    assert run.objectives[0].reward is not None
+    assert run.objectives[0].reward.rule == rule
+    stored = run.model_dump(mode="json")
+    assert stored_run(stored) == run
+    assert stored_run(stored, overrides=["training.max_steps=3"]).training.max_steps == 3
+    assert stored == run.model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -70,6 +84,9 @@ def test_a_present_run_file_is_stored_and_loaded_unchanged() -> None:
             {"objectives": [{"name": "a", "expert": {"training": {"beta": 0.2}}}]},
             "beta is one for all experts: 0.1, not 0.2",
         ),
+        ({"objectives": [{"name": "base"}]}, "objective name 'base' is the base's own"),
+        ({"calibration": {"methods": ["soup", "soups"]}}, "'soups' is not measured; use any of"),
+        ({"calibration": {"methods": ["best-of-n@8"]}}, "'best-of-n@8' is not measured"),
         ({"adapter": {"target_modules": "head"}}, "use all-linear, lm_head, top_no_kv or a list"),
     ],
 )

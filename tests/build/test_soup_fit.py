@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from palate.build.soup_feedback import read_feedback
 from palate.build.soup_fit import fit_soup, write_soup
 from palate.build.soup_fitting import Fitting
 from palate.core.errors import FormatError, InvalidCoefficientsError, InvalidInputError
@@ -209,6 +210,11 @@ def test_a_population_sets_prior_and_gain(library: Path, tmp_path: Path) -> None
             "not a finite number",
         ),
         (
+            {"prompt": "a", "answer": "b", "rating": 1, "log_ratios": [0.1]},
+            InvalidInputError,
+            r"log_ratios \[0.1\]; give numbers by expert",
+        ),
+        (
             _comparison(0, 1, 1, first_log_ratios={"rude": 1.0}),
             InvalidCoefficientsError,
             "unknown expert 'rude'",
@@ -220,6 +226,14 @@ def test_bad_feedback_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(error, match=words):
         fit_soup(library, _write(tmp_path / "f.jsonl", [row]))
+
+
+def test_bad_feedback_is_named_by_its_line_also_after_blank_ones(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    row = {"prompt": "a", "answer": "b", "rating": 1}
+    path.write_text(json.dumps(row) + "\n\n\n" + json.dumps({**row, "rating": "x"}) + "\n")
+    with pytest.raises(InvalidInputError, match=r"Line 4 of the feedback file .* rating 'x'"):
+        read_feedback(path)
 
 
 def test_a_soup_file_of_other_experts_or_none_is_refused(

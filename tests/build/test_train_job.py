@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from fakes import save_tiny_llama
@@ -161,6 +163,23 @@ def test_a_run_is_written_once_and_repeats_itself(library: Path, tmp_path: Path)
         train_anchor(library, "short", out=tmp_path / "a")
     with pytest.raises(InvalidInputError, match="no expert or objective 'wide'"):
         train_anchor(library, "wide", out=tmp_path / "c")
+
+
+def test_an_expert_is_stored_in_the_librarys_dtype_as_a_whole_or_not_at_all(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(shutil.copytree(library, tmp_path / "library"))
+    content = json.loads((own / "library.json").read_text())
+    content["config"]["adapter"]["dtype"] = "bfloat16"
+    (own / "library.json").write_text(json.dumps(content))
+    with monkeypatch.context() as patched:
+        patched.setattr("palate.build.train_job.write_json", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_anchor(own, "short", out=tmp_path / "a", max_steps=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"library"}
+    found = train_anchor(own, "short", out=tmp_path / "a", max_steps=1)
+    tensors = load_file(found.folder / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
 
 
 def test_processes_share_the_batch_and_an_uneven_share_is_refused(

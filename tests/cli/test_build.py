@@ -50,6 +50,33 @@ def test_a_missing_run_file_is_exit_code_two(tmp_path, monkeypatch, capsys):
     assert "does not exist" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--expert", "a", "--out", "x", "--set", "seed=1"], "--set does nothing with --expert"),
+        (["--gather", "copy", "--set", "seed=1"], "--set does nothing with --gather"),
+        (["--gather", "copy", "--out", "x"], "--out does nothing with --gather"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    tmp_path, monkeypatch, capsys, options, sentence
+):
+    code, _, err = run(["build", str(tmp_path), *options], monkeypatch, capsys)
+    assert code == 2
+    assert sentence in err
+
+
+def test_what_is_gathered_is_printed_as_json_too(tmp_path, monkeypatch, capsys):
+    found = [("kind", tmp_path / "copy")]
+    monkeypatch.setattr("palate.build.library.gather_experts", lambda *_: found)
+    words = ["build", str(tmp_path), "--gather", "copy"]
+    code, out, _ = run([*words, "--json"], monkeypatch, capsys)
+    assert code == 0
+    assert json.loads(out) == [{"expert": "kind", "from": str(tmp_path / "copy")}]
+    _, out, _ = run(words, monkeypatch, capsys)
+    assert str(tmp_path / "copy") in out
+
+
 def test_the_outcome_is_printed_as_one_json_object(tmp_path, monkeypatch):
     class Outcome:
         def to_json(self):

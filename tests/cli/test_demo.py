@@ -45,7 +45,7 @@ def test_a_terminal_of_eighty_columns_cuts_nothing_off(
     assert "Left out. A further expert: --no-train" in text
 
 
-@pytest.mark.parametrize("rule", ["{kind: words", "{kind: magic}", "you"])
+@pytest.mark.parametrize("rule", ["{kind: words", "{kind: magic}", "you", "2024-02-30"])
 def test_a_rule_that_is_none_is_refused(monkeypatch, capsys, tmp_path: Path, rule: str) -> None:
     assert run(monkeypatch, tmp_path, "--out", tmp_path, "--rule", rule) == 2
     assert "rule" in capsys.readouterr().err

@@ -37,6 +37,16 @@ def test_a_file_and_overrides_are_joined(tmp_path: Path) -> None:
         ("name: a\n", ["name.first=b"], "goes below 'name'"),
         ("[1, 2]\n", [], "not a mapping"),
         ("name: [a\n", [], "not valid YAML"),
+        ("name: 2024-02-30\n", [], "not valid YAML"),
+        ("name: !!int abc\n", [], "not valid YAML"),
+        ("name: !!bool abc\n", [], "not valid YAML"),
+        ("name: !!timestamp x\n", [], "not valid YAML"),
+        ("name: " + 3000 * "[", [], "not valid YAML"),
+        ("name: a\n", ["name=2024-02-30"], "override 'name=2024-02-30' is not valid YAML"),
+        ("name: a\n1: b\n", [], "'1'|Keys should be strings"),
+        ("inner: {rate: 1}\nname: a\ninner: {}\n", [], "the key 'inner' occurs twice"),
+        ("name: a\ninner: {rate: 1, rate: 2}\n", [], "the key 'rate' occurs twice"),
+        ("name: a\n", ["inner={rate: 1, rate: 2}"], "the key 'rate' occurs twice"),
     ],
 )
 def test_what_is_not_allowed_is_named_in_one_sentence(
@@ -44,8 +54,21 @@ def test_what_is_not_allowed_is_named_in_one_sentence(
 ) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    with pytest.raises(InvalidInputError, match=words):
+    with pytest.raises(InvalidInputError, match=words) as found:
         load_settings(Outer, path, overrides=overrides)
+    assert "\n" not in str(found.value)
+
+
+def test_a_key_stands_over_what_is_merged_and_plain_data_stay_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("inner: &own {rate: 0.5}\nname: a\n")
+    assert load_settings(Outer, path).inner.rate == 0.5
+    path.write_text("inner: {<<: {rate: 0.5}, rate: 0.25}\nname: a\n")
+    assert load_settings(Outer, path).inner.rate == 0.25
+    plain = {"name": "a\x85b \u2028 c", "inner": {"rate": 1e-05}}
+    found = load_settings(Outer, plain, overrides=["inner.rate=1", "count=4"])
+    assert found == Outer(name="a\x85b \u2028 c", count=4, inner=Inner(rate=1))
+    assert plain == {"name": "a\x85b \u2028 c", "inner": {"rate": 1e-05}}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -192,6 +192,39 @@ def test_sampled_answers_stay_until_the_scored_rollouts_are_entered(tmp_path):
     assert not again.unfinished_rollouts.exists()
 
 
+def test_answers_scored_anew_are_found_again_after_a_kill(tmp_path, monkeypatch):
+    library, rollouts = with_parts(tmp_path / "lib"), tmp_path / "lib" / "rollouts.jsonl"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("palate.library.folder.hash_bytes", killed)  # after the file is written
+        with pytest.raises(KeyboardInterrupt):
+            library.with_rollouts(key="ok", write=lambda path: path.write_text("other rewards\n"))
+    again = LibraryFolder.create(tmp_path / "lib", MANIFEST).with_rollouts_begun(key="ok")
+    assert not again.has_rollouts(key="ok")
+    assert again.unfinished_rollouts.read_text() == "rows\n"
+    again = again.with_rollouts(key="ok", write=lambda path: path.write_text("other rewards\n"))
+    assert again.rollouts_path.read_text() == rollouts.read_text() == "other rewards\n"
+    assert not again.unfinished_rollouts.exists()
+
+
+def test_a_kill_while_rollouts_are_forgotten_leaves_none_under_the_new_key(tmp_path, monkeypatch):
+    library = with_parts(tmp_path / "lib")
+    library.unfinished_rollouts.write_text("answers of the old key\n")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            library.with_rollouts_begun(key="new")
+    again = LibraryFolder.create(tmp_path / "lib", MANIFEST).with_rollouts_begun(key="new")
+    assert not again.unfinished_rollouts.exists()
+
+
 def test_rollouts_of_another_key_are_forgotten(tmp_path):
     library = with_parts(tmp_path / "lib").with_rollouts_begun(key="new")
     assert not library.has_rollouts(key=None)

@@ -73,6 +73,12 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     path.write_text("prompt,chosen\n")
     with pytest.raises(InvalidInputError, match=r"rows.parquet' is not parquet .*write it again"):
         read_rows(path, what="file of pairs")
+    Dataset.from_list([{"prompt": "a", "completion": "b"}]).to_parquet(path)
+    whole = path.read_bytes()
+    n_footer = int.from_bytes(whole[-8:-4], "little")
+    path.write_bytes(whole[: -8 - n_footer] + b"\xff" * n_footer + whole[-8:])
+    with pytest.raises(InvalidInputError, match=r"is not parquet .*write it again"):
+        read_rows(path, what="file of pairs")
 
 
 def test_parquet_without_its_library_says_what_to_install(

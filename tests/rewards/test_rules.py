@@ -107,6 +107,8 @@ def test_rules_stand_in_a_reward_vector() -> None:
         ({"kind": "length", "low": 1, "high": 5}, "prefer"),
         ({"kind": "length", "low": 1, "high": 5, "prefer": "longer", "hi": 3}, "hi"),
         ({"kind": "pattern", "pattern": "("}, "not a regular expression"),
+        ({"kind": "pattern", "pattern": "a{99999999999}"}, "not a regular expression"),
+        ({"kind": "pattern", "pattern": 5000 * "(" + 5000 * ")"}, "not a regular expression"),
         ({"kind": "words", "words": []}, "words"),
         ({"kind": "words", "words": ["two words"]}, "'two words' is not one word"),
         ({"kind": "words", "words": ["a"], "most": 0}, "most"),

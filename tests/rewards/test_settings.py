@@ -22,7 +22,8 @@ def test_a_sentence_embedder_is_known_by_its_name_or_marked() -> None:
 
 
 def test_a_trunk_that_looks_like_a_number_stays_a_name() -> None:
-    assert trunk_settings("12") == TransformerSettings(trunk="12")
+    for name in ("12", "models/\N{GRINNING FACE}"):
+        assert trunk_settings(name) == TransformerSettings(trunk=name)
 
 
 @pytest.mark.parametrize(

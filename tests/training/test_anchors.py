@@ -99,12 +99,31 @@ def test_a_list_of_anchors_names_only_the_objectives_it_speaks_of():
         AnchorSettings(kind="list", listed={"a": {"short": 0.4}}),
         AnchorSettings(kind="list", listed={"a": {"unknown": 1.0}}),
         AnchorSettings(kind="list", listed={"../a": {"short": 1.0}}),
+        AnchorSettings(kind="list", listed={"base": {"short": 1.0}}),
         AnchorSettings(kind="list", listed={"a": {"short": float("nan")}}),
     ],
 )
 def test_anchors_that_make_no_sense_are_refused(settings):
     with pytest.raises(InvalidInputError):
         make_anchors(settings, objectives=NAMES, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"listed": {"a": {"short": 1.0}}}, "listed needs the kind list, .* is objectives"),
+        ({"n_random": 5}, "n_random needs the kind random or signed"),
+        ({"kind": "list", "n_random": 5}, "n_random needs the kind random or signed"),
+        ({"kind": "signed", "concentration": 0.5}, "concentration needs the kind random"),
+        ({"is_with_objectives": False}, "is_with_objectives needs the kind random or signed"),
+    ],
+)
+def test_a_key_that_the_kind_of_anchors_would_ignore_is_refused(values, words):
+    with pytest.raises(InvalidInputError, match=words):
+        AnchorSettings.checked(values, source="the test")
+    kind = {"kind": values.get("kind", "objectives")}
+    stored = AnchorSettings.checked(kind, source="the test").model_dump(mode="json")
+    AnchorSettings.checked(stored, source="the test")  # with every default
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1, 1.1])

@@ -315,8 +315,7 @@ def _with_rollouts(
         "seed": job.seed,
         "dtype": settings.dtype,
     }
-    if settings.rollouts.num_prompted_generations:
-        n_each = settings.rollouts.num_prompted_generations
+    if n_each := settings.rollouts.num_prompted_generations:
         sampled_by["prompted"] = [job.instructions, n_each]
     sampling_key = hash_value(sampled_by)
     library = library.with_rollouts_begun(key=sampling_key)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from palate.core.decision import Decision, Known
 from palate.core.errors import InvalidInputError
@@ -63,6 +63,14 @@ class CalibrationSettings(Settings):
     strength: float | None = Field(default=None, gt=0)  # of soups; `None` measures it
     methods: tuple[str, ...] = ()  # such as `best-of-n@4`; empty: all that the library can serve
 
+    @field_validator("methods")
+    @classmethod
+    def _are_measured(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        known = [_label(one) for one in MEASURED]
+        if unknown := [name for name in methods if name not in known]:
+            raise ValueError(f"{unknown[0]!r} is not measured; use any of {', '.join(known)}")
+        return methods
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -107,9 +115,8 @@ class Calibration:
     ) -> Float[np.ndarray, "prompts objectives"]:
         """`[prompts, objectives]`: mean rewards of several answers of the base to each prompt."""
         decisions = [self.library.decide(p, method="base") for p in map(messages_of, self.prompts)]
-        copies = [
-            replace(self, seed=derive_seed(self.seed, "base", copy)) for copy in range(N_BASE)
-        ]
+        seeds = [derive_seed(self.seed, "base", copy) for copy in range(N_BASE)]
+        copies = [replace(self, seed=seed) for seed in seeds]
         rewards = [copy.rewards([decisions], on_answers=on_answers)[0] for copy in copies]
         return np.mean(rewards, axis=0)
 
@@ -142,10 +149,8 @@ def calibrate_methods(
         n_objectives=len(library.manifest.objectives), max_points=settings.max_points
     )
     sampling = SamplingParams(temperature=settings.temperature, max_tokens=max_tokens)
-    measured_by: list[object] = [list(prompts), denominator, max_tokens, seed]
-    if settings.temperature != 1.0:
-        measured_by.append(settings.temperature)
-    settings_key = hash_value(measured_by)
+    other = [] if settings.temperature == 1.0 else [settings.temperature]
+    settings_key = hash_value([list(prompts), denominator, max_tokens, seed, *other])
     before = library.method_table
     rows = before.rows if before is not None and before.settings_key == settings_key else ()
     have = {(row.method, row.n_candidates) for row in rows}

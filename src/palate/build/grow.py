@@ -25,6 +25,7 @@ Source:
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -100,15 +101,10 @@ class Prices:
         return measured
 
     def _measured(self, policy: Policy) -> Measured:
-        library = self.builder.library
-        names = list(policy.coefficients)
-        bank = AdapterBank.load(
-            self.builder.base, {name: library.expert_folder(name) for name in names}
-        )
-        try:
+        library, names = self.builder.library, list(policy.coefficients)
+        folders = {name: library.expert_folder(name) for name in names}
+        with closing(AdapterBank.load(self.builder.base, folders)) as bank:
             return self.estimator.measure(policy.plan(names), bank)
-        finally:
-            bank.close()
 
 
 @dataclass(eq=False)
@@ -129,6 +125,8 @@ class ModelOracle:
     def policy(self, preference: Shares) -> str:
         """Name of the policy made for this preference."""
         policy = self.make(np.asarray(preference, dtype=np.float64))
+        while self.policies.get(policy.name, policy).preference != policy.preference:
+            policy = replace(policy, name=f"{policy.name}x")  # one that reads the same
         self.policies[policy.name] = policy
         return policy.name
 
@@ -353,9 +351,8 @@ def require_growable(run: RunSettings, settings: PortfolioSettings) -> None:
 def _prompts(run: RunSettings, settings: PortfolioSettings) -> tuple[str, ...]:
     """The prompts that policies are measured on; InvalidInputError where the file is wrong."""
     pool = run_prompts(run) if settings.prompts is None else read_prompts(settings.prompts)
-    generator = generator_for(run.seed, "portfolio prompts")
-    order = generator.permutation(len(pool))[: settings.n_prompts or None]
-    return tuple(pool[k] for k in sorted(order))
+    order = generator_for(run.seed, "portfolio prompts").permutation(len(pool))
+    return tuple(pool[k] for k in sorted(order[: settings.n_prompts or None]))
 
 
 def _searched(

@@ -145,12 +145,10 @@ def build_library(
 def _run_settings(
     run: str | Path | Mapping[str, Any] | RunSettings, *, overrides: Sequence[str]
 ) -> RunSettings:
-    if isinstance(run, str | Path):
-        return load_settings(RunSettings, Path(run), overrides=overrides)
-    settings = run if isinstance(run, RunSettings) else RunSettings.checked(dict(run), source="run")
-    if not overrides:
-        return settings
-    return stored_run(settings.model_dump(mode="json"), overrides=overrides)
+    if isinstance(run, RunSettings):
+        return stored_run(run.model_dump(mode="json"), overrides=overrides) if overrides else run
+    source = Path(run) if isinstance(run, str) else run
+    return load_settings(RunSettings, source, overrides=overrides)
 
 
 def grow_portfolio(
@@ -204,25 +202,27 @@ def gather_experts(folder: Path, others: Sequence[Path]) -> list[tuple[str, Path
     Raises:
         InvalidInputError: a folder holds no library.
         FormatError: a part is damaged, or a library is of another base, other objectives or
-            rollouts, or both have another expert of one name.
+            rollouts, or an expert was made with other settings.
     """
     library = LibraryFolder.open(folder)
+    settings = stored_run(library.manifest.config)
     gathered: list[tuple[str, Path]] = []
     for path in others:
         other = LibraryFolder.open(path)
         _require_same(library, other)
+        theirs = stored_run(other.manifest.config)
         for record in other.manifest.experts:
             name = record.anchor.name
             if library.has_expert(name, key=record.key):
                 continue
-            if name in library.manifest.expert_names:
+            is_alike = theirs.expert_job(record.anchor) == settings.expert_job(record.anchor)
+            if name in library.manifest.expert_names or not is_alike:
                 raise FormatError(
-                    f"The expert {name!r} of {str(path)!r} was made with other settings than the "
-                    f"one in {str(folder)!r}; remove one of them."
+                    f"The expert {name!r} of {str(path)!r} was made with other settings than those "
+                    f"of {str(folder)!r}; train it on a copy of that."
                 )
             library = library.with_expert(record, partial(_copy, other.expert_folder(name)))
             gathered.append((name, path))
-    settings = stored_run(library.manifest.config)
     anchors = make_anchors(
         settings.anchors, objectives=settings.objective_names, seed=settings.seed
     )

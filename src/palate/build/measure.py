@@ -59,17 +59,16 @@ def measure_library(
         return None
     if not has_own_basis(library.files):
         write_soup(library, floor=stored_floor(library.files))
-    prompts = calibration_prompts(settings)
+    stated, prompts = settings.calibration.strength, calibration_prompts(settings)
+    if stated is not None and library.basis.strength != stated:
+        set_strength(library, stated)
     if not prompts:
         note(
             "The methods were not measured: too few prompts to hold some back; give "
             "calibration.prompts a file."
         )
         return MeasuredLibrary(library.strength, None)
-    if settings.calibration.strength is not None:
-        if library.basis.strength != settings.calibration.strength:
-            set_strength(library, settings.calibration.strength)
-    elif library.basis.strength is None:
+    if library.basis.strength is None:
         seed = derive_seed(settings.seed, "strength")
         max_tokens = settings.rollouts.max_completion_length
         temperature = settings.calibration.temperature

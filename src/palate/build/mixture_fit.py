@@ -136,28 +136,19 @@ def fit_mixture(
             key=experts_key(library.manifest),
         )
         measure_again(opened, entries=(("mixture", 1),))
-    names = opened.manifest.expert_names
     warnings = [
         f"{name}: {sentence}"
         for name, summary in after.items()
         for sentence in warnings_of(
             summary,
-            experts=names,
+            experts=opened.manifest.expert_names,
             uniform=before[name],
             density_gap=max(row["density_gap"] for row in curves),
         )
     ]
-    seconds = monotonic() - start
-    return FittedMixture(
-        library.controller_folder,
-        curves,
-        before,
-        after,
-        warnings,
-        seconds,
-        controller.n_parameters,
-        is_first=is_first(),
-    )
+    folder, seconds, size = library.controller_folder, monotonic() - start, controller.n_parameters
+    parts = (folder, curves, before, after, warnings, seconds, size)
+    return FittedMixture(*parts, is_first=is_first())
 
 
 def controller_for(opened: Library, settings: FitSettings) -> PreferenceController:
@@ -179,8 +170,7 @@ def task_for(
     combinations: tuple[tuple[float, ...], ...],
 ) -> Task:
     """The training task of a controller of this library, with its decoding in the engine."""
-    manifest = opened.manifest
-    settings = run.fit
+    manifest, settings = opened.manifest, run.fit
     wording = wording_of(
         manifest, opened.base, prompts=settings.prompts, pool=settings.pool, blend=settings.blend
     )
@@ -207,11 +197,10 @@ def combinations_of(
 ) -> tuple[tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
     """Strengths of trained and held-out combinations; InvalidInputError where none is trained."""
     manifest = opened.manifest
-    names = manifest.objective_names
     listed = run.combinations or tuple(
         dict.fromkeys(some, 1.0 / len(some))
         for n in (1, 2)
-        for some in itertools.combinations(names, n)
+        for some in itertools.combinations(manifest.objective_names, n)
     )
     held_out = tuple(strengths_for(manifest, shares) for shares in run.held_out)
     trained = tuple(strengths_for(manifest, shares) for shares in listed)

@@ -82,6 +82,7 @@ class PayoffEstimator:
                 "max_tokens": self.max_tokens,
                 "seed": self.seed,
                 **({"temperature": self.temperature} if self.temperature != 1.0 else {}),
+                **({"dtype": self.base.dtype} if self.base.dtype != "float32" else {}),
             }
         )
 

@@ -33,7 +33,7 @@ from palate.rewards.pairs import PairSet, read_pairs
 from palate.rewards.reward import LearnedReward, calibrate, load_reward
 from palate.rewards.rules import rule_from
 from palate.rewards.scale import ScaleKind
-from palate.rewards.settings import TrunkSettings, trunk_settings
+from palate.rewards.settings import LightSettings, TrunkSettings, trunk_settings
 from palate.training.rollouts import Rollout
 
 MIN_HELD_BACK = 20  # groups of pairs that a second reward needs
@@ -54,19 +54,23 @@ def add_reward(
             give one number for each answer.
         FormatError: the reward folder is another objective's or holds something else.
     """
-    name, function = objective.name, library.reward_funcs.get(objective.name)
-    prompts, texts = [row.prompt for row in answers], [row.completion for row in answers]
-    if function is not None:
-        facts = {"objective": name, "function": identity_of(function), "answers": _hash(answers)}
-        key = hash_value(facts)
-    else:
+    name, source = objective.name, objective.reward
+    function, kind = library.reward_funcs.get(name), "logistic" if source is None else source.scale
+    if function is None:
         key = _key(objective, answers, seed=seed)
+    else:
+        facts = {"objective": name, "function": identity_of(function), "answers": _hash(answers)}
+        key = hash_value(facts | ({} if kind == "logistic" else {"scale": kind}))
     if library.has_reward(name, key=key):
         return library
-    if function is not None:
-        fill = fit_function(function, objective=name, prompts=prompts, answers=texts).save
-    else:
+    if function is None and source is not None and _is_sourced(source):
+        function = function_from(_plain_source(source))
+    if function is None:
         fill = _fill_of(objective, answers, seed=seed)
+    else:
+        prompts, texts = [row.prompt for row in answers], [row.completion for row in answers]
+        fitted = fit_function(function, objective=name, prompts=prompts, answers=texts, kind=kind)
+        fill = fitted.save
     return library.with_reward(name, fill, key=key)
 
 
@@ -100,8 +104,12 @@ def _key(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: int)
         facts["seed"] = seed
     if source.pairs is not None:
         facts["pairs"] = [pairs.fingerprint for pairs in _read(objective)]
+        models = [one for one in _settings_of(source) if not isinstance(one, LightSettings)]
+        trunks = [Path(name) for name in dict.fromkeys(one.trunk for one in models)]
+        local = [hash_folder(trunk) for trunk in trunks if trunk.is_dir()]
+        facts |= {"trunks": local} if local else {}
     if source.folder is not None:
-        facts["folder"] = hash_folder(_require_folder(source.folder))
+        facts["folder"] = hash_folder(source.folder)
     if source.model is not None and Path(source.model).is_dir():
         facts["folder"] = hash_folder(Path(source.model))
     return hash_value(facts)
@@ -152,7 +160,7 @@ def require_sources(
         if source.rule is not None:
             rule_from(source.rule, objective=objective.name)
         elif source.folder is not None:
-            load_reward(_require_folder(source.folder))
+            load_reward(source.folder)
         elif _is_sourced(source):
             function_from(_plain_source(source))
         else:
@@ -185,14 +193,6 @@ def _fill_of(objective: ObjectiveSettings, answers: Sequence[Rollout], *, seed: 
         return lambda folder: write_versioned(
             folder / RULE, kind=RULE_KIND, version=RULE_VERSION, content=content
         )
-    if _is_sourced(source):
-        return fit_function(
-            function_from(_plain_source(source)),
-            objective=objective.name,
-            prompts=[row.prompt for row in answers],
-            answers=[row.completion for row in answers],
-            kind=source.scale,
-        ).save
     reward, held_back = _learned(objective, seed=seed)
     if reward.objective != objective.name:
         raise FormatError(
@@ -235,7 +235,7 @@ def _learned(
     """The reward that teaches, and one fitted on the other's held-out pairs if they suffice."""
     source = _source_of(objective)
     if source.folder is not None:
-        return load_reward(_require_folder(source.folder)), None
+        return load_reward(source.folder), None
     train, validation = _read(objective)
     settings, judge_settings = _settings_of(source)
     sides = [("reward", settings, train, validation)]
@@ -293,9 +293,3 @@ def split_groups(pairs: PairSet) -> tuple[PairSet, PairSet]:
         return replace(pairs, pairs=rows, groups=tuple(pairs.groups[k] for k in places))
 
     return side(is_held_out=False), side(is_held_out=True)
-
-
-def _require_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InvalidInputError(f"The reward folder {str(folder)!r} does not exist.")
-    return folder

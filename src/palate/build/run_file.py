@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from palate.build.calibration import MIN_PROMPTS, CalibrationSettings
 from palate.core.errors import InvalidInputError
-from palate.core.files import dump_json
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.settings import Settings, load_settings
 from palate.core.types import Objective
@@ -16,7 +15,7 @@ from palate.portfolio.grid import affordable_tolerances
 from palate.rewards.rows import read_rows, texts_of
 from palate.rewards.scale import ScaleKind
 from palate.rewards.settings import GradeSettings, TransformerSettings
-from palate.training.anchors import Anchor, AnchorSettings, require_name
+from palate.training.anchors import Anchor, AnchorSettings, require_new_name
 from palate.training.job import ExpertJob, TrainSettings
 from palate.training.placement import HEAD, AdapterSettings
 from palate.training.rollouts import RolloutSettings
@@ -71,6 +70,10 @@ class PortfolioSettings(Settings):
 
 
 _SOURCES = ("pairs", "folder", "rule", "function", "model", "judge")
+_OF_PAIRS = (
+    *("validation", "trunk", "trunk_settings", "judge_trunk", "group_by", "is_swapped"),
+    *("whole_sentences", "on_topic"),
+)
 Prompts = str | tuple[str, ...]  # a file, or the prompts themselves
 
 
@@ -102,9 +105,11 @@ class RewardSource(Settings):
         given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(_SOURCES)}, not {given or 'none'}")
-        for name in ("judge_trunk", "whole_sentences", "on_topic"):
-            if getattr(self, name) and self.pairs is None:
+        for name in self.model_dump(exclude_defaults=True):
+            if name in _OF_PAIRS and self.pairs is None:
                 raise ValueError(f"{name} needs pairs, but the reward is of {given[0]}")
+        if self.rule is not None and self.scale != "logistic":
+            raise ValueError(f"a rule has its own scale; leave out scale, which is {self.scale}")
         return self
 
 
@@ -156,7 +161,7 @@ class RunSettings(Settings):
         if twice:
             raise ValueError(f"the objective {twice[0]!r} occurs more than once")
         for name in names:
-            require_name(name, what="objective")
+            require_new_name(name, what="objective")
         return self
 
     @model_validator(mode="after")
@@ -200,8 +205,7 @@ def stored_run(config: Mapping[str, Any], *, overrides: Sequence[str] = ()) -> R
         InvalidInputError: the library was not built by a run file, or an override is wrong.
     """
     content = {key: value for key, value in present_keys(config).items() if value is not None}
-    texts = [f"{key}={dump_json(value, indent=None)}" for key, value in content.items()]
-    return load_settings(RunSettings, overrides=[*texts, *overrides])
+    return load_settings(RunSettings, content, overrides=overrides)
 
 
 def present_keys(config: Mapping[str, Any]) -> dict[str, Any]:

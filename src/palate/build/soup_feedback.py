@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.core.errors import InvalidCoefficientsError, InvalidInputError
-from palate.core.files import is_finite_number, read_jsonl
+from palate.core.files import is_finite_number, numbered_jsonl
 from palate.core.types import FeedbackKind
 
 
@@ -50,12 +50,12 @@ def read_feedback(path: Path) -> list[Observation]:
             unknown response, compares an answer with itself, or has a label out of range.
         InvalidCoefficientsError: a log-ratio is not a finite number.
     """
-    rows = read_jsonl(path, what="feedback file")
-    answers = {str(row["id"]): row for row in rows if "id" in row and "answer" in row}
+    rows = numbered_jsonl(path, what="feedback file")
+    answers = {str(row["id"]): row for row in rows.values() if "id" in row and "answer" in row}
     reader = _Reader(path, answers)
     observations = [
         reader.observation(row, line)
-        for line, row in enumerate(rows, start=1)
+        for line, row in rows.items()
         if not ("id" in row and "answer" in row and not _labels(row))
     ]
     if not observations:
@@ -127,6 +127,8 @@ class _Reader:
         if not isinstance(prompt, str) or not isinstance(text, str):
             raise self._error(line, f"lacks a text 'prompt' or {name!r}; add it")
         brought = row.get(ratios) or {}
+        if not isinstance(brought, Mapping):
+            raise self._error(line, f"has {ratios} {brought!r}; give numbers by expert")
         for expert, value in brought.items():
             if not is_finite_number(value):
                 raise InvalidCoefficientsError(

@@ -129,12 +129,12 @@ def _with_population(
     """The basis with the prior and gain of all users' comparisons; other kinds are left out."""
     pairs = [item for item in observations if item.kind == "comparison"]
     shown = shown_answers(pairs)
-    place_of = {answer: place for place, answer in enumerate(shown)}
-    features = basis.features(shown_log_ratios(opened.base, opened.files, shown))
+    ratios = shown_log_ratios(opened.base, opened.files, shown)
+    features = dict(zip(shown, basis.features(ratios), strict=True))
     by_user: dict[str, list[tuple[np.ndarray, float]]] = {}
     for item in pairs:
         if item.second is not None:
-            difference = features[place_of[item.first]] - features[place_of[item.second]]
+            difference = features[item.first] - features[item.second]
             by_user.setdefault(item.user, []).append((difference, item.label))
     longest = max((len(rows) for rows in by_user.values()), default=0)
     differences = np.zeros((len(by_user), longest, len(basis.experts)))

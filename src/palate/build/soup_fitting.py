@@ -97,14 +97,6 @@ def as_feedback(
             feature = feature - features[item.second]
         elif item.kind == "thumbs":
             feature = feature - typical
-        items.append(
-            Feedback(
-                item.user or "user",
-                item.kind,
-                tuple(feature.tolist()),
-                item.label,
-                group=item.first.prompt,
-                key=str(item.line),
-            )
-        )
+        judged = (item.user or "user", item.kind, tuple(feature.tolist()), item.label)
+        items.append(Feedback(*judged, group=item.first.prompt, key=str(item.line)))
     return items

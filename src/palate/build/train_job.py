@@ -18,7 +18,7 @@ from torch import Tensor
 
 from palate.build.run_file import stored_run
 from palate.core.errors import InvalidInputError
-from palate.core.files import write_json
+from palate.core.files import write_folder_atomic, write_json
 from palate.library.folder import LibraryFolder
 from palate.models.load import load_base
 from palate.models.processes import (
@@ -106,11 +106,14 @@ def train_anchor(
     parameters = whole_parameters(model)
     trained = Trained(out, tuple(losses.tolist()), n_together(), is_first(), parameters is not None)
     if trained.is_first:
-        out.mkdir(parents=True)
         card = f"# {name}\n\nTrained by {trained.n_processes} process(es) together.\n"
-        origin = library.manifest.base.path
-        fill_expert_folder(out, model=model, base_path=origin, card=card, parameters=parameters)
-        write_json(out / LOSSES, trained.to_json())
+        named = {"base_path": library.manifest.base.path, "dtype": job.adapter.dtype}
+
+        def fill(to: Path) -> None:
+            fill_expert_folder(to, model=model, card=card, parameters=parameters, **named)
+            write_json(to / LOSSES, trained.to_json())
+
+        write_folder_atomic(out, fill)
     return trained
 
 

@@ -56,6 +56,9 @@ def build(
     named = [option for option, value in modes.items() if value]
     if len(named) > 1:
         raise InvalidInputError(f"The options {' and '.join(named)} exclude each other; give one.")
+    for option, value in {"--set": overrides, "--out": out if gather else None}.items():
+        if value and (gather or expert):
+            raise InvalidInputError(f"The option {option} does nothing with {named[0]}; omit it.")
     if expert is None and (max_steps or gradient_accumulation_steps):
         raise InvalidInputError(
             "The options --max-steps and --gradient-accumulation-steps belong to --expert NAME."
@@ -63,8 +66,8 @@ def build(
     if gather:
         from palate.build.library import gather_experts
 
-        for name, folder in gather_experts(target, gather):
-            typer.echo(f"{name}: from {folder}")
+        rows = [{"expert": name, "from": str(at)} for name, at in gather_experts(target, gather)]
+        print_result(rows, is_json=is_json)
     elif expert is not None:
         _train(
             target,

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -12,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from palate.cli import options
-from palate.core.errors import InvalidInputError
 from palate.core.files import dump_json, read_json
 
 if TYPE_CHECKING:
@@ -36,14 +34,13 @@ def demo(
     is_json: options.IsJson = False,
 ) -> None:
     """One question for eight users: answers, gains, a certificate, and one user learned."""
+    from palate.core.settings import parsed_yaml
     from palate.demo.story import DemoSettings, run_demo
     from palate.library.library import Library
     from palate.rewards.rules import rule_from
 
-    try:
-        reward = rule_from(yaml.safe_load(rule), objective="rule") if is_trained else None
-    except yaml.YAMLError as error:
-        raise InvalidInputError(f"The rule {rule!r} is not YAML; give one like {RULE}.") from error
+    content = parsed_yaml(rule, what=f"rule {rule!r}") if is_trained else None
+    reward = rule_from(content, objective="rule") if is_trained else None
     settings = DemoSettings(out, prompt=prompt, seed=seed, rule=reward)
     report = run_demo(Library.load(library, base=base), settings)
     if is_json:

@@ -30,16 +30,14 @@ def doctor(
     checks = examine(library, database=database)
     is_ready = not any(check.state == "missing" for check in checks)
     if is_json:
-        rows = [{**vars(check)} for check in checks]
-        typer.echo(dump_json({"is_ready": is_ready, "checks": rows}))
+        typer.echo(dump_json({"is_ready": is_ready, "checks": [*map(vars, checks)]}))
     else:
         table = Table("", "part", box=None, padding=(0, 1, 0, 0))
         table.add_column("what", overflow="fold")
         for check in checks:
             style = {"ok": "", "absent": "dim", "missing": "bold"}[check.state]
             table.add_row(check.state, check.part, check.what, style=style)
-        console = Console(highlight=False)
-        console.print(table, markup=False)
+        Console(highlight=False).print(table, markup=False)
         for check in (check for check in checks if check.mend):
             typer.echo(f"{check.part}: {check.mend}")
         typer.echo("ready to serve" if is_ready else "not ready to serve")

@@ -1,5 +1,6 @@
 """`palate generate` and `palate score`: answers for a user, and the probability of answers."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,13 +59,10 @@ def generate(
     )
     decision = opened.decide(prompt, known, method=method, n_candidates=n_candidates)
     seeds = [answer_seed(seed, place=place) for place in range(n)]
-    writer = opened.engine if choice is None else choice.open(opened)
-    try:
+    with closing(opened.engine if choice is None else choice.open(opened)) as writer:
         outputs = generate_all(
             opened, [decision] * n, sampling=sampling, seeds=seeds, engine=writer
         )
-    finally:
-        writer.close()
     if is_json:
         answers = [output.to_json() for output in outputs]
         typer.echo(dump_json({**decision.to_json(), "answers": answers}))

@@ -18,10 +18,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Public addresses need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     config: Annotated[Path | None, typer.Option(help="YAML of the server's settings.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the file."),
-    ] = None,
+    overrides: options.Overrides = None,
     base: options.BasePath = None,
     device: Annotated[str, typer.Option(help="As torch names devices.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Data type of the base's parameters.")] = "float32",

@@ -119,12 +119,9 @@ def describe(
 
     with open_store(database, Library.load(library, base=base)) as store:
         reading = store.describe(user, text)
-    if reading is None:
-        print_result({"user": user, "objectives": {}}, is_json=is_json)
-        return
-    result = {"user": user, **reading.to_json()}
-    print_result(result, is_json=is_json)
-    if reading.is_empty and not is_json:
+    content = {"objectives": {}} if reading is None else reading.to_json()
+    print_result({"user": user, **content}, is_json=is_json)
+    if reading is not None and reading.is_empty and not is_json:
         typer.echo("The text says nothing of the library's objectives; the belief stays as it was.")
 
 

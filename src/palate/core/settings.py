@@ -5,6 +5,7 @@ algorithm they belong to. An unknown key is an error that names it.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
@@ -50,24 +51,43 @@ class Settings(BaseModel):
             raise InvalidInputError(_sentence(error, source=source)) from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that occurs twice, of which the last would hold without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            raise yaml.YAMLError(f"the key {max(keys, key=keys.count)!r} occurs twice")
+        return node
+
+
+def parsed_yaml(text: str, *, what: str) -> Any:
+    """The content of a YAML text; InvalidInputError where it is none or a key occurs twice."""
+    try:
+        return _Loader(text).get_single_data()
+    except Exception as error:  # tags, dates and depth break the reader in ways of their own
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(f"The {what} is not valid YAML ({reason}); correct it.") from error
+
+
 def load_settings(
-    settings: type[SettingsType], path: Path | None = None, *, overrides: Sequence[str] = ()
+    settings: type[SettingsType],
+    path: Path | Mapping[str, Any] | None = None,
+    *,
+    overrides: Sequence[str] = (),
 ) -> SettingsType:
-    """Settings from a YAML file and `key.sub=value` overrides (values are read as YAML).
+    """Settings from a YAML file or plain data, and `key.sub=value` overrides, read as YAML.
 
     Raises:
         InvalidInputError: the file is missing or not YAML, or a key or value is not allowed.
     """
-    values: Any = {}
+    values: Any = deepcopy(dict(path)) if isinstance(path, Mapping) else {}
     source = "settings"
-    if path is not None:
+    if isinstance(path, Path):
         source = str(path)
-        try:
-            values = yaml.safe_load(read_text(path, what="settings file")) or {}
-        except yaml.YAMLError as error:
-            raise InvalidInputError(
-                f"The settings file {source!r} is not valid YAML ({error})."
-            ) from error
+        what = f"settings file {source!r}"
+        values = parsed_yaml(read_text(path, what="settings file"), what=what) or {}
     if not isinstance(values, dict):
         raise InvalidInputError(f"The settings file {source!r} is not a mapping of keys to values.")
     for override in overrides:
@@ -87,12 +107,7 @@ def _set(values: dict[str, Any], override: str) -> None:
                 f"The override {override!r} goes below {folder!r}, which is a value."
             )
         values = inner
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidInputError(
-            f"The value of the override {override!r} is not valid YAML."
-        ) from error
+    values[last] = parsed_yaml(text, what=f"value of the override {override!r}")
 
 
 def _sentence(error: ValidationError, *, source: str) -> str:

@@ -67,8 +67,7 @@ def lattice(*, n_objectives: int, denominator: int) -> Float[np.ndarray, "points
     """All points of multiples of `1/denominator`, in descending lexicographic order."""
     bars = combinations(range(denominator + n_objectives - 1), n_objectives - 1)
     rows = [np.diff(np.array([-1, *bar, denominator + n_objectives - 1])) - 1 for bar in bars]
-    counts = np.array(rows, dtype=np.float64)[::-1]
-    return counts / denominator
+    return np.array(rows, dtype=np.float64)[::-1] / denominator
 
 
 def sample_simplex(

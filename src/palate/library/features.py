@@ -5,6 +5,7 @@ pass; experts on the head alone share one pass.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -58,17 +59,13 @@ def log_ratios(
     if not whole.before_head((1.0,) * whole.n_experts):
         return _head_log_ratios(base, whole, items, on_step=on_step)
     whole.close()
-    bare = AdapterBank(base, {})
-    reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
-    bare.close()
+    with closing(AdapterBank(base, {})) as bare:
+        reference = log_probs(base, bare, plan=reference_plan(n_experts=0), items=items)
     columns: list[np.ndarray] = []
     only = Plan((Row((1.0,)),), Pool("single"))
     for place, (name, folder) in enumerate(folders.items(), start=1):
-        bank = AdapterBank.load(base, {name: folder})
-        try:
+        with closing(AdapterBank.load(base, {name: folder})) as bank:
             columns.append(log_probs(base, bank, plan=only, items=items) - reference)
-        finally:
-            bank.close()
         if on_step is not None:
             on_step(place, len(folders))
     return np.stack(columns, axis=1)
@@ -80,14 +77,12 @@ def _head_log_ratios(
     """As `log_ratios`, where all experts are on the head: one pass of the base for all of them."""
     plan = expert_rows(n_experts=bank.n_experts)
     ratios = np.zeros((len(items), bank.n_experts))
-    try:
+    with closing(bank):
         for place, item in enumerate(items):
             sums = row_log_probs(base, bank, plan=plan, item=item).double().sum(dim=0)
             ratios[place] = (sums[1:] - sums[0]).numpy(force=True)
             if on_step is not None:
                 on_step(place + 1, len(items))
-    finally:
-        bank.close()
     return ratios
 
 

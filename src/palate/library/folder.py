@@ -28,6 +28,7 @@ from palate.training.save import CARD
 MANIFEST = "library.json"
 ROLLOUTS = "rollouts.jsonl"
 UNFINISHED_ROLLOUTS = "rollouts.unfinished.jsonl"
+METHODS_FILE = "methods.json"
 CONTROLLER = "controller"
 
 Fill = Callable[[Path], None]  # writes a part's files into the folder it is given
@@ -192,9 +193,10 @@ class LibraryFolder:
         return self._with(experts=left)
 
     def with_reward(self, objective: str, fill: Fill, *, key: str) -> "LibraryFolder":
-        """The library with the objective's reward folder in it."""
+        """The library with the objective's reward in it, and without what the former one judged."""
         others = {name: part for name, part in self.manifest.rewards.items() if name != objective}
         library = self._with(rewards=others)
+        (self.folder / METHODS_FILE).unlink(missing_ok=True)
         write_folder_atomic(library.reward_folder(objective), fill)
         files = hash_folder(library.reward_folder(objective))
         rewards = {**others, objective: PartRecord(key, files)}
@@ -212,10 +214,10 @@ class LibraryFolder:
         part = self.manifest.rollouts
         if part is not None and part.key == key:
             return self
-        library = self._with(rollouts=PartRecord(key))
+        library = self._with(rollouts=None)
         for path in (self.unfinished_rollouts, self.folder / ROLLOUTS):
             path.unlink(missing_ok=True)
-        return library
+        return library._with(rollouts=PartRecord(key))
 
     @property
     def unfinished_rollouts(self) -> Path:
@@ -224,9 +226,13 @@ class LibraryFolder:
 
     def with_rollouts(self, *, key: str, write: Fill) -> "LibraryFolder":
         """The library with its rollouts; `write` makes the file at the path it is given."""
-        write(self.folder / ROLLOUTS)
-        files = {ROLLOUTS: hash_bytes((self.folder / ROLLOUTS).read_bytes())}
-        library = self._with(rollouts=PartRecord(key, files))
+        library, path = self, self.folder / ROLLOUTS
+        if self.has_rollouts(key=key):  # scored anew: a build that was killed finds the answers
+            shutil.copy(path, self.unfinished_rollouts)
+            library = self._with(rollouts=PartRecord(key))
+        write(path)
+        files = {ROLLOUTS: hash_bytes(path.read_bytes())}
+        library = library._with(rollouts=PartRecord(key, files))
         self.unfinished_rollouts.unlink(missing_ok=True)
         return library
 

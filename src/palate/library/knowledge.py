@@ -116,12 +116,9 @@ def settled(known: Known | None) -> Known:
     An instruction of blanks is none.
     """
     known = known or Known()
-    instruction = (known.instruction or "").strip() or None
     if known.coefficients is not None:
-        return replace(known, preference=None, belief=None, instruction=instruction)
-    if instruction == known.instruction:
-        return known
-    return replace(known, instruction=instruction)
+        known = replace(known, preference=None, belief=None)
+    return replace(known, instruction=(known.instruction or "").strip() or None)
 
 
 def preference_of(library: "Library", known: Known) -> Float[np.ndarray, " objectives"] | None:

@@ -25,12 +25,11 @@ from palate.core.errors import FormatError
 from palate.core.files import hash_value, read_versioned, reading, write_versioned
 from palate.core.simplex import lattice
 from palate.core.types import Interval
-from palate.library.folder import LibraryFolder
+from palate.library.folder import METHODS_FILE, LibraryFolder
 from palate.library.manifest import Manifest, experts_key
 from palate.library.safety_floor import Floor
 from palate.portfolio.grid import kuhn_cell
 
-METHODS_FILE = "methods.json"
 KIND, VERSION = "palate-methods", 1
 CONFIDENCE = 0.95
 ARRAYS = ("gains", "standard_errors", "rewards")

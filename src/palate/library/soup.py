@@ -82,11 +82,9 @@ def has_own_basis(files: LibraryFolder) -> bool:
     if not (files.folder / SOUP).is_file():
         return False
     basis, manifest = load_basis(files.folder / SOUP), files.manifest
-    return (basis.base, basis.experts, basis.beta) == (
-        manifest.base.fingerprint,
-        manifest.expert_names,
-        manifest.beta,
-    ) and basis.experts_key in ("", experts_key(manifest))
+    own = (manifest.base.fingerprint, manifest.expert_names, manifest.beta)
+    is_own = (basis.base, basis.experts, basis.beta) == own
+    return is_own and basis.experts_key in ("", experts_key(manifest))
 
 
 def plain_basis(manifest: Manifest, states: States) -> SoupBasis:

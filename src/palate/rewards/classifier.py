@@ -173,17 +173,13 @@ def hash_of(model: PreTrainedModel, tokenizer: Tokenizer, *facts: str) -> str:
 
 def encode(tokenizer: Tokenizer, prompt: str, answer: str, *, adds_end: bool = True) -> list[int]:
     """Token ids of prompt and answer, by default with an end token; the beginning may be cut."""
-    if getattr(tokenizer, "chat_template", None) is not None:
+    text: Any = prompt + _PLAIN_SEPARATOR + answer
+    is_plain = getattr(tokenizer, "chat_template", None) is None
+    if not is_plain:
         messages = [*turns_of(prompt), {"role": "assistant", "content": answer}]
-        text: Any = tokenizer.apply_chat_template(messages, tokenize=False)
-        return _ids(tokenizer, text, has_specials=False, adds_end=adds_end)
-    text = prompt + _PLAIN_SEPARATOR + answer
-    return _ids(tokenizer, text, has_specials=True, adds_end=adds_end)
-
-
-def _ids(tokenizer: Tokenizer, text: str, *, has_specials: bool, adds_end: bool) -> list[int]:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
     most = tokenizer.model_max_length - 1
-    ids: Any = tokenizer(text, add_special_tokens=has_specials, truncation=True, max_length=most)
+    ids: Any = tokenizer(text, add_special_tokens=is_plain, truncation=True, max_length=most)
     tokens = [int(token) for token in ids["input_ids"]]
     end: Any = tokenizer.eos_token_id
     last: Any = tokenizer.sep_token_id if end is None else end

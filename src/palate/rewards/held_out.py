@@ -114,7 +114,6 @@ def held_out_of(
     """
     longer = _characters(validation.chosen) - _characters(validation.rejected)
     fitted = _length_differences(validation) @ np.array(length_coefficients)
-
     agreed = np.sign(margins * longer)[longer != 0]
 
     def measured(values: Float[np.ndarray, " pairs"]) -> Accuracy:

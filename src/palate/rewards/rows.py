@@ -135,7 +135,7 @@ def _turn(message: Any, *, place: str, field: str) -> dict[str, str]:
 
 def _parquet(path: Path, *, what: str) -> list[dict[str, Any]]:
     try:
-        from pyarrow import ArrowInvalid, parquet  # with datasets; not needed for JSONL
+        from pyarrow import ArrowException, parquet  # with datasets; not needed for JSONL
     except ImportError as error:
         raise MissingExtraError(
             f"The {what} {str(path)!r} is parquet, which needs datasets; run pip install "
@@ -143,8 +143,8 @@ def _parquet(path: Path, *, what: str) -> list[dict[str, Any]]:
         ) from error
     try:
         return parquet.read_table(path).to_pylist()
-    except ArrowInvalid as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ArrowException, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise InvalidInputError(
             f"The {what} {str(path)!r} is not parquet ({reason}); write it again."
         ) from error

@@ -134,7 +134,7 @@ class PatternRule(_Occurrences):
     def _compiles(cls, pattern: str) -> str:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise InvalidInputError(f"it is not a regular expression ({error})") from error
         return pattern
 

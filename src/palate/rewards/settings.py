@@ -1,6 +1,5 @@
 """Settings of rewards: of each trunk and how a run names them, and of a judge that grades."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,5 +90,6 @@ def trunk_settings(trunk: str, *, overrides: Sequence[str] = ()) -> TrunkSetting
     if trunk == LIGHT:
         return load_settings(LightSettings, overrides=overrides)
     is_embedder = trunk == EMBEDDER or trunk.startswith(EMBEDDING)
-    named = [f"trunk={json.dumps(trunk.removeprefix(EMBEDDING))}", *overrides]
-    return load_settings(EmbeddingSettings if is_embedder else TransformerSettings, overrides=named)
+    kind = EmbeddingSettings if is_embedder else TransformerSettings
+    named = {"trunk": trunk.removeprefix(EMBEDDING)}
+    return load_settings(kind, named, overrides=overrides)

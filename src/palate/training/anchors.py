@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from palate.core.errors import InvalidInputError, InvalidPreferenceError
 from palate.core.seeds import generator_for
@@ -25,6 +25,8 @@ from palate.core.simplex import require_simplex, sample_simplex
 from palate.rewards.scale import require_rewards as require_objective_rewards
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SAMPLED = dict.fromkeys(("n_random", "is_with_objectives"), ("random", "signed"))
+_KINDS = {**_SAMPLED, "concentration": ("random",), "listed": ("list",)}  # that a key is for
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,15 @@ class AnchorSettings(Settings):
     concentration: float = Field(default=1.0, gt=0)
     is_with_objectives: bool = True  # put one anchor per objective before the sampled ones
     # for `list`: name to `{objective: share}`, absolute shares summing to one
-    listed: dict[str, dict[str, float]] = Field(default_factory=dict)
+    listed: dict[str, dict[str, float]] = Field(default={})
+
+    @model_validator(mode="after")
+    def _are_used(self) -> "AnchorSettings":
+        for name in self.model_dump(exclude_defaults=True):
+            if name in _KINDS and self.kind not in _KINDS[name]:
+                kinds = " or ".join(_KINDS[name])
+                raise ValueError(f"{name} needs the kind {kinds}, but the kind is {self.kind}")
+        return self
 
 
 def make_anchors(
@@ -142,6 +152,8 @@ def make_anchors(
         raise InvalidInputError(
             f"The anchors of kind {settings.kind!r} are none; set 'n_random' or 'listed'."
         )
+    for anchor in anchors:
+        require_new_name(anchor.name, what="expert")
     return anchors
 
 
@@ -178,6 +190,13 @@ def require_name(name: str, *, what: str) -> str:
             "and '-', beginning with a letter or digit."
         )
     return name
+
+
+def require_new_name(name: str, *, what: str) -> str:
+    """As `require_name`; InvalidInputError also for `base`, the name of the base among policies."""
+    if name == "base":
+        raise InvalidInputError(f"The {what} name 'base' is the base's own; choose another one.")
+    return require_name(name, what=what)
 
 
 def require_rewards(

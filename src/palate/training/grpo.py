@@ -66,7 +66,6 @@ def train_grpo(
             f"num_generations={settings.num_generations}; make it one."
         )
     as_written = {format_messages(base, messages_of(prompt)): prompt for prompt in data.prompts}
-    arguments = trainer_arguments(base, job, tracking)
     with tracking.output() as folder:
         model: Any = deepcopy(base.model)
         trainer = QuietGRPOTrainer(
@@ -81,7 +80,7 @@ def train_grpo(
                 temperature=1.0,
                 scale_rewards="none",
                 loss_type="dr_grpo",
-                **arguments,
+                **trainer_arguments(base, job, tracking),
             ),
             train_dataset=Dataset.from_list([{"prompt": text} for text in as_written]),
             processing_class=base.tokenizer,

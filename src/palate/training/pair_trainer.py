@@ -87,9 +87,7 @@ class PairTrainer(DPOTrainer):
         """
         head = model.get_output_embeddings()
         targets = peft_config.target_modules or ()
-        is_on_head = any(
-            module is head and name in targets for name, module in model.named_modules()
-        )
+        is_on_head = any(one is head and name in targets for name, one in model.named_modules())
         self._is_rebel = is_rebel
         self.on_loss: OnLoss | None = None
         super().__init__(
