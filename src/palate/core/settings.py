@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if len(set(keys)) < len(keys):
-            raise yaml.YAMLError(f"the key {max(keys, key=keys.count)!r} occurs twice")
+            raise InvalidInputError(f"the key {max(keys, key=keys.count)!r} occurs twice")
         return node
 
 
