@@ -62,10 +62,10 @@ def read_instruction(connection: Connection, user: int) -> str | None:
     instruction = connection.execute(select(users.c.instruction).where(users.c.id == user)).scalar()
     rows = connection.execute(_counted(user).where(feedback.c.kind == "comment"))
     comments = [row.group for row in rows]
-    room = MAX_INSTRUCTION - len(instruction or "")
+    limit = MAX_INSTRUCTION - len(instruction or "")
     ends = accumulate(len(text) + 1 for text in reversed(comments))
-    kept = comments[len(comments) - sum(end <= room for end in ends) :]
-    return "\n".join([*([instruction] if instruction else []), *kept]) or None
+    newest = comments[len(comments) - sum(end <= limit for end in ends) :]
+    return "\n".join([*([instruction] if instruction else []), *newest]) or None
 
 
 def _counted(user: int) -> Select[Any]:
