@@ -70,10 +70,6 @@ def main() -> None:
         "judges": {name: facts_of(library, name, judge) for name, judge in judges.items()},
         "stored": differences(tables_of(rows, users)),
         "clean": differences(tables_of(judged_again(rows, judges), users)),
-        "clean, meaning alone": differences(
-            tables_of(judged_again(rows, judges), users, judges=("meaning",))
-        ),
-        "stored, meaning alone": differences(tables_of(rows, users, judges=("meaning",))),
     }
     print_result(facts, is_json=True)
     if options.out is not None:
