@@ -1,4 +1,4 @@
-"""What the board says by judges that share no pair with the teacher of either pole.
+r"""What the board says by judges that share no pair with the teacher of either pole.
 
     python -m libraries.other_judges out/board --library smollm2-135m \
         --pairs out/smollm2-data/simple.jsonl=elementary,expert \
@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from libraries.halves import select, taught_half
 from palate import Library
 from palate.build.library import stored_settings
-from palate.core.errors import InvalidInputError
 from palate.core.files import write_json
 from palate.core.progress import progress_of
-from palate.core.seeds import derive_seed, generator_for
+from palate.core.seeds import derive_seed
 from palate.rewards.job import fit_reward
 from palate.rewards.pairs import PairSet, read_pairs
 from palate.rewards.reward import LearnedReward, calibrate, load_reward
 from palate.rewards.settings import trunk_settings
 from palate.training.rollouts import read_rollouts
+from research.board.judges import HELD_BACK
 from research.board.rows import ROWS, Row, load
 from research.board.tables import Tables, alone, tables_of
 from research.board.users import USERS, load_users
@@ -48,7 +49,7 @@ BATCH = 256  # answers that are judged together
 
 def main() -> None:
     """Fit, judge, and print differences by either judges."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("board", type=Path)
     parser.add_argument("--library", default="smollm2-135m")
     parser.add_argument("--pairs", action="append", required=True, metavar="FILE=one,other")
@@ -90,11 +91,7 @@ def clean_judges(library: Library, path: Path, names: Sequence[str]) -> dict[str
         source = by_name[name]
         swapped = bool(source and source.is_swapped)
         sets[name] = read_pairs(path, objective=name, is_swapped=swapped)
-        own = old_half(sets[name], seed=run.seed)
-        if own.fingerprint != load_reward(library.files.reward_folder(name)).card.train.hash:
-            raise InvalidInputError(
-                f"The pairs of {str(path)!r} are not those that taught {name!r}."
-            )
+        own = taught_half(sets[name], library.files)
         taught |= {frozenset((pair.chosen, pair.rejected)) for pair in own.pairs}
     answers = read_rollouts(
         library.files.rollouts_path, objectives=library.manifest.objective_names
@@ -120,27 +117,9 @@ def clean_judges(library: Library, path: Path, names: Sequence[str]) -> dict[str
     return judges
 
 
-def old_half(pairs: PairSet, *, seed: int) -> PairSet:
-    """The half that taught, as it was split by the objective's name."""
-    groups = sorted(set(pairs.groups))
-    order = generator_for(seed, "split", pairs.objective).permutation(len(groups))
-    held_out = {groups[index] for index in order[: max(1, round(len(groups) / 2))]}
-    return select(pairs, [group not in held_out for group in pairs.groups])
-
-
-def select(pairs: PairSet, is_kept: Sequence[bool]) -> PairSet:
-    """The pairs that are kept."""
-    places = np.flatnonzero(is_kept)
-    return replace(
-        pairs,
-        pairs=tuple(pairs.pairs[k] for k in places),
-        groups=tuple(pairs.groups[k] for k in places),
-    )
-
-
 def facts_of(library: Library, name: str, judge: LearnedReward) -> dict[str, Any]:
     """Numbers of pairs, and accuracy on pairs that the judge was not fitted to."""
-    before = load_reward(library.files.reward_folder(name) / "held_back").card
+    before = load_reward(library.files.reward_folder(name) / HELD_BACK).card
     return {
         "n": judge.card.train.n,
         "n_before": before.train.n,

@@ -69,7 +69,12 @@ def main() -> None:
                 worth[name] += [utility(own, row) for own, row in zip(scores, block, strict=True)]
             report(start + len(block), len(rows))
     table = {name: np.subtract(worth[name], worth[BASE]) for name in METHODS}
-    facts = {"n_sentences": len(rows), "n_prompts": len(prompts), "rows": summary(table, rows)}
+    facts = {
+        "n_sentences": len(rows),
+        "n_prompts": len(prompts),
+        "prompts": [path.name for path in options.prompts],
+        "rows": summary(table, rows),
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "words.json", facts)
     text = as_markdown(facts)
@@ -161,9 +166,9 @@ def summary(
 def as_markdown(facts: dict[str, Any]) -> str:
     """The table."""
     lines = [
-        f"{facts['n_sentences']} sentences as users, {facts['n_prompts']} held-out prompts each, "
-        "one answer; gains in utility over the base, 95 % intervals clustered by sentence and "
-        "prompt.",
+        f"{facts['n_sentences']} sentences as users, {facts['n_prompts']} prompts of "
+        f"{', '.join(facts['prompts'])} each, one answer; gains in utility over the base, "
+        "95 % intervals clustered by sentence and prompt.",
         "",
         "| | n | gain |",
         "|---|---|---|",

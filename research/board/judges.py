@@ -1,4 +1,4 @@
-"""Who judges: per objective a reward that taught nobody, and a measure of form; and guards.
+"""Who judges: per objective a reward held back from its teacher, and a measure of form; guards.
 
     meaning   the library's held-back reward: another family, on the pairs that were held back from
               the objective's teacher and, in libraries built since, from its opposite's

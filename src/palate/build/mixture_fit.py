@@ -146,9 +146,10 @@ def fit_mixture(
             density_gap=max(row["density_gap"] for row in curves),
         )
     ]
-    folder, seconds, size = library.controller_folder, monotonic() - start, controller.n_parameters
-    parts = (folder, curves, before, after, warnings, seconds, size)
-    return FittedMixture(*parts, is_first=is_first())
+    folder, size, seconds = library.controller_folder, controller.n_parameters, monotonic() - start
+    return FittedMixture(
+        folder, curves, before, after, warnings, seconds, size, is_first=is_first()
+    )
 
 
 def controller_for(opened: Library, settings: FitSettings) -> PreferenceController:

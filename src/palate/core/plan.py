@@ -54,6 +54,11 @@ class Pool:
     # by rejection: one row proposes, the pool accepts; for `log_linear` with fixed coefficients
     is_implicit: bool = False
 
+    @property
+    def has_authors(self) -> bool:
+        """Whether shares of rows say who wrote a token: of probabilities, or a controller's."""
+        return self.kind == "linear" or self.controller is not None
+
     def __post_init__(self) -> None:
         """Refuse coefficients that the kind does not allow."""
         object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))

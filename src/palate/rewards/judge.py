@@ -137,8 +137,10 @@ class EndpointJudge:
 
     def reply(self, system: str, text: str, *, seed: int) -> str:
         """The reply to a system sentence and a text; ProviderError where the server fails."""
-        texts = {"system": system, "user": text}
-        messages: list[Any] = [{"role": role, "content": own} for role, own in texts.items()]
+        messages: list[Any] = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": text},
+        ]
         with self.connection.errors():
             answer = self.connection.client.chat.completions.create(
                 model=self.model, messages=messages, temperature=0.0, max_tokens=8, seed=seed

@@ -32,11 +32,9 @@ def _authors(
     base: Base, bank: AdapterBank, answer: RunningRequest
 ) -> tuple[list[str], Float[np.ndarray, "tokens names"]]:
     plan = answer.plan
-    if plan.pool.kind == "linear" or plan.pool.controller:  # shares of logits, then
-        log_probs = np.array(answer.row_log_probs)
-        return [_name(row.coefficients, bank) for row in plan.rows], mixture_authors(
-            np.array(answer.shares), log_probs
-        )
+    if plan.pool.has_authors:  # a log-linear pool's by the same formula, which is not exact there
+        names = [_name(row.coefficients, bank) for row in plan.rows]
+        return names, mixture_authors(np.array(answer.shares), np.array(answer.row_log_probs))
     row = plan.rows[0].coefficients
     if plan.pool.kind == "single" and sum(c != 0.0 for c in row) == 1 and 1.0 in row:
         return [_name(row, bank)], np.ones((len(answer.tokens), 1))

@@ -298,7 +298,7 @@ def _require_possible(engine: OpenAIEngine, running: RunningRequest) -> None:
         f"{n_listed} of {n_vocab}; raise it.": needs_whole_lists(plan) and n_listed < n_vocab,
         f"Who wrote a token of a mixture is known from whole vocabularies only, but top_k is "
         f"{n_listed} of {n_vocab}; raise it, or leave explain out.": running.is_traced
-        and (plan.pool.kind == "linear" or plan.pool.controller is not None)
+        and plan.pool.has_authors
         and n_listed < n_vocab,
         "Endpoints without log-probabilities (top_k: 0) list no probable tokens; leave them "
         "out.": running.n_top > 0 and settings.top_k == 0,

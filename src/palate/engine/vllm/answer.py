@@ -183,8 +183,7 @@ def require_possible(context: VllmContext, running: RunningRequest, *, source: S
     controller, limit = plan.pool.controller, context.context_length
     n_vocab = context.base.n_vocab
     is_listed = settings.max_top_k >= n_vocab
-    is_explained = running.is_traced and (plan.pool.kind == "linear" or controller is not None)
-    is_blind = is_explained and source == "lists"
+    is_blind = running.is_traced and plan.pool.has_authors and source == "lists"
     rules = {
         f"The plan has {plan.n_experts} coefficients a row, but the engine has "
         f"{len(context.names)} experts; give one coefficient per expert.": plan.n_experts
