@@ -2,17 +2,23 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from fakes import save_tiny_llama
 from palate.core.errors import InvalidInputError, MissingExtraError
 from palate.core.types import PreferencePair
 from palate.engine.bank import AdapterBank
+from palate.models.chat import encode_prompt
+from palate.models.load import load_base
 from palate.training.anchors import objective_anchors
+from palate.training.grpo import prompt_to_tokenize
 from palate.training.job import ExpertJob, Tracking, TrainingData, TrainSettings
 from palate.training.pair_trainer import PairTrainer, completion_log_probs
 from palate.training.pairs import encode_human_pairs, reference_log_probs, sequence_log_probs
@@ -27,6 +33,7 @@ from palate.training.train import (
 )
 
 NAMES = ("letters", "short")
+TEMPLATE = "<s>{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +207,24 @@ def test_human_pairs_train_an_expert_that_prefers_the_chosen(tiny_base):
     tilt = tilt_of(model, sequences, before, beta=1.0)
     assert tilt.shape == (16,)
     assert np.all(tilt[found.first] > tilt[found.second])
+
+
+def test_trl_reads_the_tokens_that_the_base_is_given(tmp_path):
+    base = load_base(save_tiny_llama(tmp_path, chat_template=TEMPLATE))
+    tokenizer: Any = base.tokenizer
+    start = tokenizer.bos_token_id
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", start)]
+    )
+    assert tokenizer("<s>Why?")["input_ids"][:2] == [start, start]  # what TRL would train on
+    found = prompt_to_tokenize(base, "Why?")
+    assert tokenizer(found)["input_ids"] == encode_prompt(base, "<s>[Why?]")
+    assert tokenizer(found)["input_ids"].count(start) == 1
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", tokenizer.eos_token_id)]
+    )
+    with pytest.raises(InvalidInputError, match="TRL would read other tokens"):
+        prompt_to_tokenize(base, "Why?")
 
 
 def test_methods_say_what_they_lack(tiny_base, data):

@@ -19,7 +19,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from palate.core.errors import InvalidInputError
-from palate.models.chat import format_messages
+from palate.models.chat import encode_prompt, format_messages
 from palate.models.load import Base
 from palate.rewards.texts import messages_of
 from palate.training.job import UNTRACKED, ExpertJob, Tracking, TrainingData, trainer_arguments
@@ -65,7 +65,7 @@ def train_grpo(
             f"The method 'grpo' takes {n_answers} answers a step, which is no multiple of "
             f"num_generations={settings.num_generations}; make it one."
         )
-    as_written = {format_messages(base, messages_of(prompt)): prompt for prompt in data.prompts}
+    as_written = {prompt_to_tokenize(base, prompt): prompt for prompt in data.prompts}
     with tracking.output() as folder:
         model: Any = deepcopy(base.model)
         trainer = QuietGRPOTrainer(
@@ -87,6 +87,23 @@ def train_grpo(
             peft_config=lora_config(base.model, job.adapter),
         )
         return trained_adapter(trainer, on_step=on_step)
+
+
+def prompt_to_tokenize(base: Base, prompt: str) -> str:
+    """The formatted prompt, without a beginning token that the tokenizer adds by itself.
+
+    Raises:
+        InvalidInputError: TRL's tokenization of it would not be what the base reads elsewhere.
+    """
+    text = format_messages(base, messages_of(prompt))
+    wanted = encode_prompt(base, text)
+    for candidate in (text, text.removeprefix(str(base.tokenizer.bos_token))):
+        if list(base.tokenizer(candidate)["input_ids"]) == wanted:
+            return candidate
+    raise InvalidInputError(
+        f"The method 'grpo' cannot train on the prompt {prompt[:60]!r}: TRL would read other "
+        "tokens than the base is given; leave it out, or use method 'rebel'."
+    )
 
 
 def reward_functions(reward: RewardScores, *, as_written: dict[str, str]) -> list[RewardFunction]:
