@@ -55,6 +55,17 @@ def jobs(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> dic
     return folders
 
 
+def test_experts_of_several_rounds_are_no_independent_jobs(
+    settings: RunSettings, tmp_path: Path
+) -> None:
+    rounds = settings.training.model_copy(update={"n_rounds": 2})
+    settings = settings.model_copy(update={"training": rounds})
+    with pytest.raises(InvalidInputError, match="with several rounds, trains experts from others'"):
+        build_library(settings, out=tmp_path / "library", only=["short"])
+    assert not (tmp_path / "library").exists()
+    assert build_library(settings, out=tmp_path / "library", only=()).trained == ()
+
+
 def test_gathered_experts_make_the_library_of_one_build(
     settings: RunSettings, jobs: dict[str, Path], tmp_path: Path
 ) -> None:

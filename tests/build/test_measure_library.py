@@ -2,17 +2,20 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from palate.build.calibration import CalibrationSettings
 from palate.build.measure import measure_library
 from palate.build.run_file import RunSettings
 from palate.build.soup_fit import stored_floor, write_soup
+from palate.build.strength import set_strength, strength_key
 from palate.core.decision import Known
 from palate.core.errors import FormatError, InvalidCoefficientsError
 from palate.core.protocols import SamplingParams
 from palate.library.folder import LibraryFolder
-from palate.library.library import Library
+from palate.library.library import DEFAULT_STRENGTH, Library
 from palate.library.soup import has_own_basis
 
 
@@ -89,3 +92,37 @@ def test_a_stated_strength_holds_also_where_too_few_prompts_measure_nothing(
     assert found is not None
     assert (found.strength, found.table) == (2.0, None)
     assert Library.load(folder).strength == 2.0
+    bare = settings.model_copy(update={"calibration": CalibrationSettings()})
+    again = measure_library(bare, out=folder)
+    assert again is not None
+    assert again.strength == DEFAULT_STRENGTH  # what was stated went with its setting
+
+
+def test_a_strength_is_measured_again_where_what_it_was_measured_on_changes(
+    tiny_soup_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(tiny_soup_library, tmp_path / "library"))
+    measured: list[float] = []
+
+    def measure(library, prompts, *, sampling, seed):
+        measured.append(sampling.temperature)
+        set_strength(library, 1.5, source=strength_key(prompts, sampling, seed=seed))
+
+    monkeypatch.setattr("palate.build.measure.measure_strength", measure)
+    monkeypatch.setattr("palate.build.measure._calibrated", lambda *_: None)
+
+    def run(**calibration: Any) -> float:
+        content = {
+            "model_name_or_path": "base",
+            "objectives": [{"name": "kind"}],
+            "prompts": [f"prompt {k}" for k in range(30)],
+            "calibration": {"prompts": [f"other {k}" for k in range(12)], **calibration},
+        }
+        found = measure_library(RunSettings.model_validate(content), out=folder)
+        assert found is not None
+        return found.strength
+
+    assert [run(), run(), run(temperature=0.7)] == [1.5, 1.5, 1.5]
+    assert measured == [1.0, 0.7]
+    assert [run(strength=2.0), run(strength=2.0), run()] == [2.0, 2.0, 1.5]
+    assert measured == [1.0, 0.7, 1.0]

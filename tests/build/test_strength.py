@@ -48,7 +48,7 @@ def test_one_objective_that_breaks_its_text_alone_limits_the_strength(
         return replace(found, odd=0.0, finished=1.0, unbroken=0.5 if is_broken else 1.0)
 
     monkeypatch.setattr(module._Work, "wholeness", wholeness)
-    rows = measure_strength(library, CALIBRATION, max_tokens=2)
+    rows = measure_strength(library, CALIBRATION, sampling=SamplingParams(max_tokens=2))
     assert list(rows) == [0.5, 1.0, 1.5]
     assert library.strength == 1.0
     assert rows[1.5]["kind"].unbroken == 0.5
@@ -64,7 +64,7 @@ def test_preferences_are_of_one_two_or_three_objectives_in_equal_parts() -> None
 
 
 def test_the_measured_strength_is_written_and_used_at_once(library: Library) -> None:
-    rows = measure_strength(library, CALIBRATION, max_tokens=6)
+    rows = measure_strength(library, CALIBRATION, sampling=SamplingParams(max_tokens=6))
     strength = load_basis(library.files.folder / "soup.json").strength
     assert strength in module.CANDIDATES
     assert strength in rows
@@ -86,7 +86,7 @@ def test_a_budget_that_nothing_keeps_gives_the_smallest_candidate(
 ) -> None:
     settings = library.basis.settings.model_copy(update={"budget": 1e-9})
     library.__dict__["basis"] = replace(library.basis, settings=settings)
-    rows = measure_strength(library, CALIBRATION, max_tokens=4)
+    rows = measure_strength(library, CALIBRATION, sampling=SamplingParams(max_tokens=4))
     assert library.strength == module.CANDIDATES[0]
     assert len(rows) == 1
 

@@ -182,10 +182,10 @@ def _selected(
     anchors: tuple[Anchor, ...], only: Sequence[str], settings: RunSettings
 ) -> tuple[Anchor, ...]:
     """The anchors of these names; InvalidInputError where one is unknown or a portfolio decides."""
-    if settings.portfolio is not None:
+    if settings.portfolio is not None or (only and settings.training.n_rounds > 1):
         raise InvalidInputError(
-            "A run file with a portfolio trains experts one after another, so its experts are no "
-            "independent jobs; leave --only out."
+            "A run file with a portfolio, or with several rounds, trains experts from others' "
+            "answers, so its experts are no independent jobs; leave --only out."
         )
     known = [anchor.name for anchor in anchors]
     strange = [name for name in only if name not in known]

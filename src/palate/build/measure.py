@@ -8,14 +8,16 @@ from typing import Any
 from palate.build.calibration import MEASURED, Entry, calibrate_methods
 from palate.build.run_file import RunSettings, calibration_prompts, stored_run
 from palate.build.soup_fit import stored_floor, write_soup
-from palate.build.strength import measure_strength, set_strength
+from palate.build.strength import measure_strength, set_strength, strength_key
 from palate.core.errors import InvalidInputError
 from palate.core.progress import note
+from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed
 from palate.library.library import Library
 from palate.library.method_table import MethodTable
 from palate.library.soup import has_own_basis
 from palate.rewards.functions import RewardFunction
+from palate.soup.basis_file import STATED
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,21 +62,23 @@ def measure_library(
     if not has_own_basis(library.files):
         write_soup(library, floor=stored_floor(library.files))
     stated, prompts = settings.calibration.strength, calibration_prompts(settings)
-    if stated is not None and library.basis.strength != stated:
-        set_strength(library, stated)
+    had, source = library.basis.strength_from, "" if stated is None else STATED
+    if STATED in (had, source) and (library.basis.strength, had) != (stated, source):
+        set_strength(library, stated, source=source)
     if not prompts:
         note(
             "The methods were not measured: too few prompts to hold some back; give "
             "calibration.prompts a file."
         )
         return MeasuredLibrary(library.strength, None)
-    if library.basis.strength is None:
-        seed = derive_seed(settings.seed, "strength")
-        max_tokens = settings.rollouts.max_completion_length
-        temperature = settings.calibration.temperature
-        measure_strength(
-            library, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed
-        )
+    seed = derive_seed(settings.seed, "strength")
+    sampling = SamplingParams(
+        temperature=settings.calibration.temperature,
+        max_tokens=settings.rollouts.max_completion_length,
+    )
+    key = strength_key(prompts, sampling, seed=seed)
+    if library.basis.strength is None or library.basis.strength_from not in ("", STATED, key):
+        measure_strength(library, prompts, sampling=sampling, seed=seed)
     return MeasuredLibrary(library.strength, _calibrated(library, prompts, settings, MEASURED))
 
 

@@ -86,6 +86,7 @@ def write_soup(
     spectrum = measure_spectrum(opened.states, ratios, beta=manifest.beta)
     measured = measured_settings(manifest, opened.states, has_population=population is not None)
     defaults = [f"{key}={value!r}" for key, value in measured.items()]
+    before = load_basis(folder / SOUP) if has_own_basis(opened.files) else None
     basis = replace(
         plain_basis(manifest, opened.states),
         feature_means=spectrum.feature_means,
@@ -93,7 +94,8 @@ def write_soup(
         effective_rank={str(share): n for share, n in spectrum.effective_rank.items()},
         floor=None if floor is None else next(iter(floor.items())),
         settings=load_settings(SoupSettings, overrides=(*defaults, *overrides)),
-        strength=load_basis(folder / SOUP).strength if has_own_basis(opened.files) else None,
+        strength=before and before.strength,
+        strength_from=before.strength_from if before else "",
         experts_key=experts_key(manifest),
     )
     if population is not None:

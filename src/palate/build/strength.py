@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palate.core.decision import Decision, Known
+from palate.core.files import hash_value
 from palate.core.plan import reference_plan
 from palate.core.progress import progress_of
 from palate.core.protocols import SamplingParams
@@ -78,8 +79,7 @@ def measure_strength(
     library: Library,
     prompts: Sequence[str],
     *,
-    max_tokens: int,
-    temperature: float = 1.0,
+    sampling: SamplingParams,
     seed: int = 0,
 ) -> dict[float, dict[str, Wholeness]]:
     """Write the largest candidate that passes into `soup.json`; the smallest where none does.
@@ -87,7 +87,6 @@ def measure_strength(
     Returns wholeness by candidate, up to the first that failed: of blends, and of each objective
     alone by its name.
     """
-    sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
     work = _Work(library, tuple(prompts), sampling, seed)
     names = library.manifest.objective_names
     blends = _preferences(len(names), seed=seed)
@@ -121,13 +120,19 @@ def measure_strength(
                 break
             strength = candidate
         report(len(CANDIDATES), len(CANDIDATES))
-    set_strength(library, strength)
+    set_strength(library, strength, source=strength_key(prompts, sampling, seed=seed))
     return rows
 
 
-def set_strength(library: Library, strength: float) -> None:
-    """Write the strength into `soup.json`; the library reads it anew."""
-    save_basis(library.files.folder / SOUP, replace(library.basis, strength=strength))
+def strength_key(prompts: Sequence[str], sampling: SamplingParams, *, seed: int) -> str:
+    """Hash of what a measured strength depends on beside the experts."""
+    return hash_value([list(prompts), sampling.max_tokens, sampling.temperature, seed])
+
+
+def set_strength(library: Library, strength: float | None, *, source: str) -> None:
+    """Write the strength and where it is from into `soup.json`; the library reads it anew."""
+    basis = replace(library.basis, strength=strength, strength_from=source)
+    save_basis(library.files.folder / SOUP, basis)
     for name in ("_soup_file", "basis", "soups", "strength", "method_table"):
         library.__dict__.pop(name, None)
 

@@ -19,6 +19,7 @@ from palate.soup.states import ByExpert, require_coefficients
 
 KIND = "palate soup"
 VERSION = 3
+STATED = "stated"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class SoupBasis:
     # multiplies coefficients from a stated preference; `None`: unmeasured
     strength: float | None = None
     experts_key: str = ""  # hash of the experts' parameters; empty in files of before
+    strength_from: str = ""  # `STATED`, or hash of what it was measured on; empty as above
 
     def __post_init__(self) -> None:
         """Refuse fields that disagree."""
@@ -165,6 +167,7 @@ def _parse(content: JsonObject) -> SoupBasis:
         settings=SoupSettings.checked(settings, source="soup.json"),
         strength=None if content.get("strength") is None else float(content["strength"]),
         experts_key=str(content.get("experts_key", "")),
+        strength_from=str(content.get("strength_from", "")),
     )
 
 
