@@ -24,6 +24,7 @@ class Server(ThreadingHTTPServer):
         extra_tokens: Added to the reported length of prompts, as another tokenizer would.
         faults: Status codes to answer with first; 0 hangs.
         has_log_probs: Give log-probabilities.
+        is_chat_form: Give them as llama.cpp does, in the form of chats, with ids.
     """
 
     daemon_threads = True
@@ -35,6 +36,7 @@ class Server(ThreadingHTTPServer):
         self.extra_tokens = 0
         self.faults: list[int] = []
         self.has_log_probs = True
+        self.is_chat_form = False
         self.n_requests = 0
 
     @property
@@ -67,6 +69,10 @@ class Handler(BaseHTTPRequestHandler):
             top = log_probs.topk(body["logprobs"])
             named = {self.name(int(i)): float(v) for v, i in zip(*top, strict=True)}
             choice["logprobs"] = {"tokens": [self.name(token)], "top_logprobs": [named]}
+            if self.server.is_chat_form:
+                rows = [{"id": int(i), "token": "", "logprob": float(v)}
+                        for v, i in zip(*top, strict=True)]  # fmt: skip
+                choice["logprobs"] = {"content": [{**rows[0], "top_logprobs": rows}]}
         usage = {"prompt_tokens": len(ids) + self.server.extra_tokens, "completion_tokens": 1}
         usage["total_tokens"] = usage["prompt_tokens"] + 1
         return {"id": "1", "object": "text_completion", "created": 0, "model": "m",
@@ -126,6 +132,14 @@ def test_lists_are_the_models_most_probable_tokens(base: Base, server: Server) -
     assert all(value == pytest.approx(expected[i], abs=1e-5) for i, value in found.items())
     longer = expert_of(server, base).next_log_probs(CONTEXT, top_k=50)
     assert len(longer) == 50
+
+
+def test_lists_in_the_form_of_chats_are_read_by_their_ids(base: Base, server: Server) -> None:
+    expected = expert_of(server, base).next_log_probs(CONTEXT, top_k=7)
+    server.is_chat_form = True
+    expert = expert_of(server, base)
+    assert expert.next_log_probs(CONTEXT, top_k=7) == expected
+    assert expert.sample(CONTEXT, seed=0) == max(expected, key=lambda token: expected[token])
 
 
 def test_tokens_named_by_text_are_mapped_back_and_ambiguous_ones_left_out(

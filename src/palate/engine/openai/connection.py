@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openai import APIConnectionError, APIError, APIStatusError, OpenAI, Stream
+from openai.types.completion_choice import Logprobs
 
 from palate.core.errors import PalateError, ProviderError, UnknownModelError
 
@@ -36,7 +37,10 @@ class Connection:
     def complete(self, **arguments: Any) -> Any:
         """The completion of one request."""
         with self.errors():
-            return self.client.completions.create(**arguments)
+            answer = self.client.completions.create(**arguments)
+        for choice in answer.choices:
+            _as_lists(choice)
+        return answer
 
     def stream(self, **arguments: Any) -> "ChoiceStream":
         """A completion that the server streams, requested at once."""
@@ -91,6 +95,7 @@ class ChoiceStream:
         try:
             for chunk in self.stream:
                 if chunk.choices:
+                    _as_lists(chunk.choices[0])
                     yield chunk.choices[0]
         except PalateError:
             raise
@@ -144,6 +149,23 @@ def chunk_of(choice: Any, by_text: Mapping[str, int] | None = None) -> Completio
         ),
         choice.finish_reason,
     )
+
+
+def _as_lists(choice: Any) -> None:
+    """Log-probabilities in the form of chats (llama.cpp), with ids, in that of completions."""
+    rows: Any = getattr(choice.logprobs, "content", None)
+    if rows is not None:
+        choice.logprobs = Logprobs(
+            tokens=[_name(row) for row in rows],
+            token_logprobs=[row["logprob"] for row in rows],
+            top_logprobs=[
+                {_name(one): one["logprob"] for one in row["top_logprobs"]} for row in rows
+            ],
+        )
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{ID_MARK}{row['id']}" if "id" in row else str(row["token"])
 
 
 def _token_id(name: str, by_text: Mapping[str, int] | None) -> int | None:
