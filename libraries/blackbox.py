@@ -161,6 +161,8 @@ def speed(engine: Engine, requests: Sequence[Request]) -> dict[str, float]:
     while not session.is_idle:
         session.step()
     together = perf_counter() - start
+    if failed := [one.error for one in running if one.error is not None]:
+        raise failed[0]
     reports = [report for one in running if (report := session.report(one)) is not None]
     session.close()
     n_together = sum(len(one.tokens) for one in running)
@@ -182,7 +184,7 @@ def as_markdown(facts: dict[str, Any]) -> str:
     local = facts["local"]
     lines = [
         f"Library {facts['library']}, float32, equal shares of {', '.join(facts['experts'])}; "
-        f"{facts['n_places']} next tokens of {facts['n_prompts']} answers. This process: "
+        f"the first {facts['n_places']} next tokens of {facts['n_prompts']} answers. This process: "
         f"{local['alone']:.1f} tokens a second alone, {local['together']:.1f} together.",
         "",
         "| server | list | bound, mean | max | true, mean | max | beyond the bound, at most | "

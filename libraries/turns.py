@@ -58,7 +58,9 @@ def main() -> None:
     library = Library.load(options.library, dtype="bfloat16")
     settings = BoardSettings(n_prompts=options.n_prompts, max_tokens=options.max_tokens)
     talks = {n: conversations(library, settings, turns=n) for n in turns}
-    sampling = SamplingParams(library.sampling.temperature, max_tokens=options.max_tokens)
+    sampling = SamplingParams(
+        temperature=library.sampling.temperature, max_tokens=options.max_tokens
+    )
     gains: dict[tuple[str, int], list[Float[ndarray, " prompts"]]]
     gains = {(m, n): [] for m in METHODS for n in turns}
     tokens: dict[tuple[str, int], list[float]] = {key: [] for key in gains}

@@ -54,7 +54,9 @@ def main() -> None:
     library = Library.load(options.library, dtype="bfloat16")
     prompts = held_out(options.prompts, options.n_prompts)
     rows = [row for row in read_jsonl(SENTENCES, what="sentences") if any(row[a] for a in AXES)]
-    sampling = SamplingParams(library.sampling.temperature, max_tokens=options.max_tokens)
+    sampling = SamplingParams(
+        temperature=library.sampling.temperature, max_tokens=options.max_tokens
+    )
     answered = Answered(library, prompts, sampling)
     worth: dict[str, list[Float[ndarray, " prompts"]]] = {name: [] for name in (BASE, *METHODS)}
     with progress_of("sentences") as report:

@@ -106,7 +106,7 @@ def test_a_strength_is_measured_again_where_what_it_was_measured_on_changes(
 
     def measure(library, prompts, *, sampling, seed):
         measured.append(sampling.temperature)
-        set_strength(library, 1.5, source=strength_key(prompts, sampling, seed=seed))
+        set_strength(library, 1.5, source=strength_key(library, prompts, sampling, seed=seed))
 
     monkeypatch.setattr("palate.build.measure.measure_strength", measure)
     monkeypatch.setattr("palate.build.measure._calibrated", lambda *_: None)

@@ -220,11 +220,8 @@ def test_trl_reads_the_tokens_that_the_base_is_given(tmp_path):
     found = prompt_to_tokenize(base, "Why?")
     assert tokenizer(found)["input_ids"] == encode_prompt(base, "<s>[Why?]")
     assert tokenizer(found)["input_ids"].count(start) == 1
-    tokenizer._tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", tokenizer.eos_token_id)]
-    )
-    with pytest.raises(InvalidInputError, match="TRL would read other tokens"):
-        prompt_to_tokenize(base, "Why?")
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    assert prompt_to_tokenize(base, "Why?") == "<s>[Why?]"  # nothing is added here
 
 
 def test_methods_say_what_they_lack(tiny_base, data):

@@ -20,8 +20,7 @@ in one of three ways, behind `palate.portfolio.adaptive.Oracle`, priced by the l
     soup        the same experts added as parameters with the same coefficients, times the strength
                 that the run file states, if it does: one pass
 
-Source:
-    palm.md section 2; decoding: Shi et al. 2024, arXiv 2406.18853; soup: arXiv 2306.04488.
+Source: palm.md section 2; decoding: Shi et al. 2024, arXiv 2406.18853; soup: arXiv 2306.04488.
 """
 
 from collections.abc import Callable, Sequence

@@ -185,7 +185,7 @@ def _selected(
     if settings.portfolio is not None or (only and settings.training.n_rounds > 1):
         raise InvalidInputError(
             "A run file with a portfolio, or with several rounds, trains experts from others' "
-            "answers, so its experts are no independent jobs; leave --only out."
+            "answers, so they are no independent jobs; leave --only out."
         )
     known = [anchor.name for anchor in anchors]
     strange = [name for name in only if name not in known]

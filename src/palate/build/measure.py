@@ -72,11 +72,9 @@ def measure_library(
         )
         return MeasuredLibrary(library.strength, None)
     seed = derive_seed(settings.seed, "strength")
-    sampling = SamplingParams(
-        temperature=settings.calibration.temperature,
-        max_tokens=settings.rollouts.max_completion_length,
-    )
-    key = strength_key(prompts, sampling, seed=seed)
+    n_tokens = settings.rollouts.max_completion_length
+    sampling = SamplingParams(temperature=settings.calibration.temperature, max_tokens=n_tokens)
+    key = strength_key(library, prompts, sampling, seed=seed)
     if library.basis.strength is None or library.basis.strength_from not in ("", STATED, key):
         measure_strength(library, prompts, sampling=sampling, seed=seed)
     return MeasuredLibrary(library.strength, _calibrated(library, prompts, settings, MEASURED))

@@ -120,13 +120,16 @@ def measure_strength(
                 break
             strength = candidate
         report(len(CANDIDATES), len(CANDIDATES))
-    set_strength(library, strength, source=strength_key(prompts, sampling, seed=seed))
+    set_strength(library, strength, source=strength_key(library, prompts, sampling, seed=seed))
     return rows
 
 
-def strength_key(prompts: Sequence[str], sampling: SamplingParams, *, seed: int) -> str:
+def strength_key(
+    library: Library, prompts: Sequence[str], sampling: SamplingParams, *, seed: int
+) -> str:
     """Hash of what a measured strength depends on beside the experts."""
-    return hash_value([list(prompts), sampling.max_tokens, sampling.temperature, seed])
+    own = [library.basis.settings.budget, library.basis.floor]
+    return hash_value([list(prompts), sampling.max_tokens, sampling.temperature, seed, own])
 
 
 def set_strength(library: Library, strength: float | None, *, source: str) -> None:

@@ -144,8 +144,7 @@ def output_soup_plan(coefficients: Sequence[float]) -> Plan:
 
     Coefficients that sum to one up to rounding leave the reference out, which saves its pass.
 
-    Source:
-        Spectral Souping, arXiv 2605.20408, explicit rule.
+    Source: Spectral Souping, arXiv 2605.20408, explicit rule.
     """
     n_experts = len(coefficients)
     rows = [Row((0.0,) * n_experts)]
@@ -159,8 +158,7 @@ def output_soup_plan(coefficients: Sequence[float]) -> Plan:
 def implicit_plan(plan: Plan) -> Plan:
     """The plan, to be sampled by rejection where several rows are pooled log-linearly.
 
-    Source:
-        Spectral Souping, arXiv 2605.20408, implicit rule.
+    Source: Spectral Souping, arXiv 2605.20408, implicit rule.
     """
     normal = plan.normal_form()
     if normal.pool.kind != "log_linear":

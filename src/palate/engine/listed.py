@@ -4,8 +4,7 @@ Servers list the log-probabilities of their `top_k` most probable tokens. A pool
 another distribution than the exact one; each function returns it with a bound on the total
 variation between the two. Summed over tokens it bounds every reward in [0, 1] as well.
 
-Source:
-    methods mope M3-M5 (ours, with proofs there).
+Source: methods mope M3-M5 (ours, with proofs there).
 """
 
 import math
@@ -55,8 +54,7 @@ def pool_lists(lists: RowLists, pool: Pool, *, n_vocab: int) -> Bounded:
         InvalidInputError: a list is no part of a distribution, truncated lists have a negative
             coefficient, or no listed token has any probability.
 
-    Source:
-        methods mope M3, M4.
+    Source: methods mope M3, M4.
     """
     given = pool.coefficients or (1.0,)
     is_whole = all(len(row) >= n_vocab for row in lists)
@@ -110,8 +108,7 @@ def skip_small(
     Shares lie on the simplex; the largest always stays. The bound is the total variation that it
     costs at most: the sum of the shares that are left out.
 
-    Source:
-        methods mope M5.
+    Source: methods mope M5.
     """
     used = np.where(shares >= threshold, shares, 0.0)
     if not used.any():

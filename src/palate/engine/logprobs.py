@@ -79,8 +79,7 @@ def answer_divergences(
     Raises:
         InvalidInputError: plans and items are not as many, or a plan names a controller.
 
-    Source:
-        palm.md, section 8.
+    Source: palm.md, section 8.
     """
     normal = _checked(plans, items)
     reference = reference_plan(n_experts=bank.n_experts)

@@ -70,8 +70,7 @@ def cluster_error(
     With clusters of one size Student's t is exact for normal means; with few clusters of very
     different size the error is still too short.
 
-    Source:
-        MacKinnon, Nielsen and Webb 2023, CV3 with one degree of freedom less than clusters.
+    Source: MacKinnon, Nielsen and Webb 2023, CV3 with one degree of freedom less than clusters.
     """
     n_clusters = len(sums)
     total, size = sums.sum(), sizes.sum()

@@ -4,8 +4,7 @@ Its input is the prompt with the preference in words, the answer so far, and the
 preference as a vector; a linear head gives one score per expert. The head starts at zero, so
 training starts at the uniform mixture, exactly.
 
-Source:
-    MoPE, arXiv 2407.04181: a decoder of about 2 % of the base with a linear layer of n outputs.
+Source: MoPE, arXiv 2407.04181: a decoder of about 2 % of the base with a linear layer of n outputs.
 
 Deviations from the paper:
     1. The input layout is unknown; ours is the chat template with all wanted sentences, then the

@@ -3,8 +3,7 @@
 The share `alpha_i` is the prior of expert i, the responsibility `rho_i = alpha_i p_i(v) / pi(v)`
 its posterior given the token v. Where experts agree both are the same.
 
-Source:
-    mope.md 15.5, M1.
+Source: mope.md 15.5, M1.
 """
 
 import itertools

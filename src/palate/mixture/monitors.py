@@ -11,8 +11,7 @@
 
 Low entropy per token is no sign: without a KL price the best controller is one-hot everywhere (M9).
 
-Source:
-    mope.md 14.
+Source: mope.md 14.
 """
 
 from collections.abc import Sequence

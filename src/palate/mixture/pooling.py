@@ -8,8 +8,7 @@
 Everything is differentiable, in float32 or better. An expert that is not active has share zero
 exactly, and its probabilities do not matter. The floor's expert need not be active.
 
-Source:
-    MoPE, arXiv 2407.04181 (probabilities are pooled, not logits); mope.md 4, M1, M7 and M10.
+Source: MoPE, arXiv 2407.04181 (probabilities are pooled, not logits); mope.md 4, M1, M7 and M10.
 
 Deviations from the paper:
     1. The map from controller outputs to shares is unknown; ours is a masked softmax.

@@ -3,8 +3,7 @@
 The experts run here and nowhere else. Each token keeps one number per wanted expert, its
 `log p_i`, from which training recomputes the mixture's log-probability with the controller alone.
 
-Source:
-    mope.md 5.3 and M7.
+Source: mope.md 5.3 and M7.
 
 The training reward is how likely an answer is to beat a reference answer, on average:
 

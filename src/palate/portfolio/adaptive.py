@@ -15,8 +15,7 @@ Choices beyond the specification:
        fewer policies in all; see `palate.portfolio.division`. With tolerance zero the corner
        preference itself is next.
 
-Source:
-    palm.md 3.2 and P4; selection rule: optimistic linear support, Roijers et al. 2015.
+Source: palm.md 3.2 and P4; selection rule: optimistic linear support, Roijers et al. 2015.
 """
 
 from collections.abc import Iterator, Sequence

@@ -10,8 +10,7 @@ The rows make a bound on all policies look like a table of (unbeatable) policies
 Deviation from palm.md, section 3.2: the rows come from one lower convex hull (qhull) instead of a
 linear program per corner. The pieces' volumes must fill the simplex, otherwise an error is raised.
 
-Source:
-    palm.md P4.
+Source: palm.md P4.
 """
 
 import numpy as np

@@ -7,8 +7,7 @@ of every preference in the simplex at once, includes the table's sampling error,
 proof: the row that the worst placed user would rather have and a mixture of members (see
 `palate.portfolio.gap`).
 
-Source:
-    PALM, arXiv 2604.04144; palm.md P4, P9, P14.
+Source: PALM, arXiv 2604.04144; palm.md P4, P9, P14.
 """
 
 from collections.abc import Sequence

@@ -11,8 +11,7 @@ worse than a smaller one. Adding a policy to a portfolio only lowers its certifi
 therefore also tries the portfolio of one member less plus one policy, and the certificate, whose
 bounds hold for all policies together, decides between the two.
 
-Source:
-    palm.md sections 3.3, 8 (winner's curse) and 14; candidate-relative bounds: P4 and P14.
+Source: palm.md sections 3.3, 8 (winner's curse) and 14; candidate-relative bounds: P4 and P14.
 """
 
 from collections.abc import Sequence

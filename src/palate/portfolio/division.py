@@ -22,8 +22,7 @@ policies, and its slope the value vectors of new ones. Choices of ours:
 
 Ours. Nothing that is certified rests on any of it.
 
-Source:
-    Slopes: palm.md C2. Derivative observations: Rasmussen and Williams 2006, section 9.4.
+Source: Slopes: palm.md C2. Derivative observations: Rasmussen and Williams 2006, section 9.4.
 """
 
 from dataclasses import dataclass

@@ -11,8 +11,7 @@ Deviations from palm.md, section 3.2:
     2. Two checks that enumeration by subsets does not need: every vertex satisfies every
        constraint, and every facet of the hull has all its neighbours, so that none is missing.
 
-Source:
-    PALM, arXiv 2604.04144; corner preferences ("corner weights") after Roijers et al. 2015.
+Source: PALM, arXiv 2604.04144; corner preferences ("corner weights") after Roijers et al. 2015.
 """
 
 from math import comb

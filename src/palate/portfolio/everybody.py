@@ -7,8 +7,7 @@ the two meet, so a selection that is exact on the list is exact for every user i
 objectives no list is needed: each policy's coverage is an interval, and one sweep gives the
 smallest portfolio.
 
-Source:
-    Ours; cutting planes in the sense of Kelley 1960. Convex coverage: palm.md P7.
+Source: Ours; cutting planes in the sense of Kelley 1960. Convex coverage: palm.md P7.
 """
 
 from dataclasses import dataclass, replace

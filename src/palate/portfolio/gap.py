@@ -13,8 +13,7 @@ mixture comes from the members tied at the corner; where that one does not prove
 rounding, from the dual of one linear program. Where the corners are too many to list, one linear
 program per row gives the same number.
 
-Source:
-    palm.md P4; Roijers et al. 2015 for corners; linear programming duality for the bound.
+Source: palm.md P4; Roijers et al. 2015 for corners; linear programming duality for the bound.
 """
 
 from dataclasses import dataclass, replace
@@ -99,8 +98,7 @@ def multiplicative_gap(*, members: MemberValues, rows: RowValues) -> Gap | None:
         InvalidInputError: shapes that do not fit, or a number that is not finite.
         NotConvergedError: the iteration did not settle.
 
-    Source:
-        Dinkelbach 1967, "On nonlinear fractional programming".
+    Source: Dinkelbach 1967, "On nonlinear fractional programming".
     """
     if least_best_value(members) < 0.0:
         return None

@@ -120,8 +120,7 @@ def size_bound(*, n_objectives: int, beta: float, gap: float) -> int | None:
     `epsilon = delta = gap / (2 - gap)`, whose loss is at most `(epsilon + delta) / (1 + epsilon)`
     of a value in [0, 1]. `None` for a gap of zero, where no finite number is always enough.
 
-    Source:
-        palm.md P5 and P6.
+    Source: palm.md P5 and P6.
     """
     if gap >= 1.0 or n_objectives == 1:
         return 1
@@ -140,8 +139,7 @@ def size_needed(*, n_objectives: int, epsilon: float) -> int | None:
 
     Known for two and three objectives (the front is a piece of a sphere); otherwise `None`.
 
-    Source:
-        palm.md P9.
+    Source: palm.md P9.
     """
     if not 0.0 < epsilon < 1.0:
         return 1

@@ -17,8 +17,7 @@ Deviations from the paper, and choices where it is silent:
     4. The lazy grid (a later revision of the paper mentions one without details) walks from coarse
        to fine and skips a preference whose proven loss is within tolerance already.
 
-Source:
-    PALM, arXiv 2604.04144; palm.md 3.1 to 3.3, P5 and P8.
+Source: PALM, arXiv 2604.04144; palm.md 3.1 to 3.3, P5 and P8.
 """
 
 from collections.abc import Iterator

@@ -11,8 +11,7 @@ A selection picks the largest of many numbers, so bounds are widened until all o
 Deviation from palm.md, P14: widths come from the spread over prompts and the normal quantile (which
 needs some hundred prompts) instead of the rewards' range (Hoeffding), because KL has no range.
 
-Source:
-    PALM, arXiv 2604.04144; palm.md C1, P10, P14 and section 14.2.
+Source: PALM, arXiv 2604.04144; palm.md C1, P10, P14 and section 14.2.
 """
 
 from collections.abc import Sequence

@@ -5,8 +5,7 @@ at least. A user who is only known by a belief is served as their mean preferenc
 in the preference, so no other member has a larger expected value. The functions from files to files
 work on plain JSON alone, so they serve users who train their policies elsewhere.
 
-Source:
-    palm.md 3.4 (route) and P11.
+Source: palm.md 3.4 (route) and P11.
 """
 
 from collections.abc import Mapping

@@ -5,8 +5,7 @@ values are listed, or because policies are assumed or were measured to be within
 for their own preferences. *Candidate-relative*: against the policies in the table only; a policy
 outside the table may be better.
 
-Source:
-    palm.md section 2 (the two kinds), P4 (ceiling), P10 (offset), P14 (sampling), 14.4 (floor).
+Source: palm.md section 2 (the two kinds), P4 (ceiling), P10 (offset), P14 (sampling), 14.4 (floor).
 """
 
 from dataclasses import dataclass, replace

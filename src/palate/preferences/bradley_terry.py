@@ -78,8 +78,7 @@ def fit_batch(
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
         InvalidCoefficientsError: the prior covariance is not symmetric positive definite.
 
-    Source:
-        Spectral Souping, arXiv 2605.20408, stage 1.
+    Source: Spectral Souping, arXiv 2605.20408, stage 1.
     """
     features, labels, discounts = checked_comparisons(
         features, labels, discounts, n_features=len(prior.mean)
@@ -125,8 +124,7 @@ def update(
     Raises:
         InvalidInputError: a value is not finite or out of range, or shapes disagree.
 
-    Source:
-        Spectral Souping, arXiv 2605.20408, one comparison at a time.
+    Source: Spectral Souping, arXiv 2605.20408, one comparison at a time.
     """
     features, labels = np.array([feature], dtype=np.float64), np.array([label], dtype=np.float64)
     (mean,), (covariance,) = update_batch(

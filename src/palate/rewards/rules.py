@@ -149,8 +149,7 @@ class ReadabilityRule(_Ramp):
     `206.835 - 1.015 words per sentence - 84.6 syllables per word`; syllables are runs of vowels
     but for a silent final e. An empty answer is worth 0.
 
-    Source:
-        Flesch 1948, "A New Readability Yardstick".
+    Source: Flesch 1948, "A New Readability Yardstick".
     """
 
     kind: Literal["readability"]

@@ -18,8 +18,7 @@ from palate.soup.settings import SoupSettings
 from palate.soup.states import ByExpert, require_coefficients
 
 KIND = "palate soup"
-VERSION = 3
-STATED = "stated"
+VERSION, STATED = 3, "stated"
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,8 +117,7 @@ def compress(factors: Factors, *, rank: int) -> Compressed:
     Raises:
         InvalidInputError: the rank is below one.
 
-    Source:
-        Eckart and Young 1936.
+    Source: Eckart and Young 1936.
     """
     if rank < 1:
         raise InvalidInputError(f"An adapter of rank {rank} does not exist; use one or more.")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from openai import APIConnectionError, APIError, APIStatusError, OpenAI, Stream
-from openai.types.completion_choice import Logprobs
 
 from palate.core.errors import PalateError, ProviderError, UnknownModelError
 
@@ -37,10 +36,7 @@ class Connection:
     def complete(self, **arguments: Any) -> Any:
         """The completion of one request."""
         with self.errors():
-            answer = self.client.completions.create(**arguments)
-        for choice in answer.choices:
-            _as_lists(choice)
-        return answer
+            return _as_lists(self.client.completions.create(**arguments))
 
     def stream(self, **arguments: Any) -> "ChoiceStream":
         """A completion that the server streams, requested at once."""
@@ -95,7 +91,6 @@ class ChoiceStream:
         try:
             for chunk in self.stream:
                 if chunk.choices:
-                    _as_lists(chunk.choices[0])
                     yield chunk.choices[0]
         except PalateError:
             raise
@@ -151,21 +146,17 @@ def chunk_of(choice: Any, by_text: Mapping[str, int] | None = None) -> Completio
     )
 
 
-def _as_lists(choice: Any) -> None:
-    """Log-probabilities in the form of chats (llama.cpp), with ids, in that of completions."""
-    rows: Any = getattr(choice.logprobs, "content", None)
-    if rows is not None:
-        choice.logprobs = Logprobs(
-            tokens=[_name(row) for row in rows],
-            token_logprobs=[row["logprob"] for row in rows],
-            top_logprobs=[
-                {_name(one): one["logprob"] for one in row["top_logprobs"]} for row in rows
-            ],
-        )
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    return f"{ID_MARK}{row['id']}" if "id" in row else str(row["token"])
+def _as_lists(answer: Any) -> Any:
+    """Log-probabilities in the form of chats with ids (llama.cpp), in that of completions."""
+    for choice in answer.choices:
+        listed: Any = choice.logprobs
+        rows: Any = getattr(listed, "content", None) or []
+        if rows and "id" in rows[0]:
+            tops = [[(one["id"], one["logprob"]) for one in row["top_logprobs"]] for row in rows]
+            listed.tokens = [f"{ID_MARK}{row['id']}" for row in rows]
+            listed.token_logprobs = [row["logprob"] for row in rows]
+            listed.top_logprobs = [{f"{ID_MARK}{token}": v for token, v in top} for top in tops]
+    return answer
 
 
 def _token_id(name: str, by_text: Mapping[str, int] | None) -> int | None:

@@ -12,8 +12,7 @@ the rest of the answer with a note, or the answer fails. A row that is no expert
 parameters) cannot be executed and is refused, and so is an implicit soup's sampling by rejection:
 it is executed as the explicit one, which has the same distribution.
 
-Source:
-    MoPE, arXiv 2407.04181; methods mope 15.1-15.3, M3, M5, M6.
+Source: MoPE, arXiv 2407.04181; methods mope 15.1-15.3, M3, M5, M6.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
