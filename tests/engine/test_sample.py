@@ -1,6 +1,9 @@
 """Drawing tokens: each rule by hand."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,3 +87,10 @@ def test_a_token_is_as_probable_as_the_temperature_makes_it() -> None:
     assert np.isclose(first, np.log(0.04 / 0.68), atol=1e-6)
     assert np.isclose(second, np.log(0.2), atol=1e-6)
     assert np.isnan(unknown).all()
+
+
+def test_sampling_is_given_by_name() -> None:
+    """The first field is the repetition penalty: a temperature by place became one."""
+    values: Any = (0.7,)
+    with pytest.raises(TypeError, match="positional"):
+        SamplingParams(*values)

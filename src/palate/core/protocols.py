@@ -13,7 +13,7 @@ from palate.core.plan import Plan
 DEFAULT_MAX_TOKENS = 128  # of an answer, at every door
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """How tokens are sampled from the pooled distribution; applied in the order of the fields."""
 

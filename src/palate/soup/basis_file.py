@@ -18,7 +18,8 @@ from palate.soup.settings import SoupSettings
 from palate.soup.states import ByExpert, require_coefficients
 
 KIND = "palate soup"
-VERSION, STATED = 3, "stated"
+VERSION = 3
+STATED = "stated"  # where a strength is from that the run file gave
 
 
 @dataclass(frozen=True, eq=False)
