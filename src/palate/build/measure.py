@@ -66,10 +66,7 @@ def measure_library(
     if STATED in (had, source) and (library.basis.strength, had) != (stated, source):
         set_strength(library, stated, source=source)
     if not prompts:
-        note(
-            "The methods were not measured: too few prompts to hold some back; give "
-            "calibration.prompts a file."
-        )
+        note("The methods were not measured: too few prompts; give calibration.prompts a file.")
         return MeasuredLibrary(library.strength, None)
     seed = derive_seed(settings.seed, "strength")
     n_tokens = settings.rollouts.max_completion_length

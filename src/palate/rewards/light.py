@@ -151,9 +151,13 @@ class LightModel:
         blocks = _blocks(self.words, self.characters, prompts, answers)
         return np.asarray(sp.hstack(blocks, format="csr") @ self.coefficients, dtype=np.float64)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hash of everything a score depends on."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         vocabulary = json.dumps(self._vocabulary(), sort_keys=True).encode()
         return hash_bytes(vocabulary, self._array_bytes())
 
