@@ -76,11 +76,7 @@ class Wholeness:
 
 
 def measure_strength(
-    library: Library,
-    prompts: Sequence[str],
-    *,
-    sampling: SamplingParams,
-    seed: int = 0,
+    library: Library, prompts: Sequence[str], *, sampling: SamplingParams, seed: int = 0
 ) -> dict[float, dict[str, Wholeness]]:
     """Write the largest candidate that passes into `soup.json`; the smallest where none does.
 

@@ -15,7 +15,6 @@ from scipy.special import ndtri
 
 from palate.core.decision import AUTO, Decision, Known, last_user_text
 from palate.core.progress import note, progress_of
-from palate.core.protocols import SamplingParams
 from palate.core.seeds import derive_seed, generator_for
 from palate.core.simplex import vector_from_mapping
 from palate.core.types import Belief, Feedback, Interval
@@ -45,24 +44,17 @@ class Writer:
         self.sampling = replace(library.sampling, max_tokens=MAX_TOKENS)  # as users are served
         self._written: dict[Hashable, Output] = {}
 
-    def write(
-        self, decisions: Sequence[Decision], *, name: str, max_tokens: int = MAX_TOKENS
-    ) -> list[Output]:
+    def write(self, decisions: Sequence[Decision], *, name: str) -> list[Output]:
         """The answers of these decisions, in order; `name` is what the progress line says."""
-        sampling = replace(self.sampling, max_tokens=max_tokens)
-        keys = [self._key(decision, sampling) for decision in decisions]
-        new = {
-            key: decision
-            for key, decision in zip(keys, decisions, strict=True)
-            if key not in self._written
-        }
+        keys = [self._key(decision) for decision in decisions]
+        new = {k: one for k, one in zip(keys, decisions, strict=True) if k not in self._written}
         with progress_of(name) as report:
             for start in range(0, len(new), _BATCH):
                 part = dict(list(new.items())[start : start + _BATCH])
                 outputs = generate_all(
                     self.library,
                     list(part.values()),
-                    sampling=sampling,
+                    sampling=self.sampling,
                     seeds=[self.seed_of(last_user_text(one.prompt)) for one in part.values()],
                 )
                 self._written.update(zip(part, outputs, strict=True))
@@ -73,10 +65,10 @@ class Writer:
         """Seed of every answer to this prompt, the same for all users and methods."""
         return derive_seed(self.seed, "demo", prompt)
 
-    def _key(self, decision: Decision, sampling: SamplingParams) -> Hashable:
+    def _key(self, decision: Decision) -> Hashable:
         ranking = (*decision.ranking.items(), *decision.learned_ranking.items())
         text = self.library.format(decision.messages)
-        return text, decision.plan.normal_form(), decision.n_candidates, ranking, sampling
+        return text, decision.plan.normal_form(), decision.n_candidates, ranking
 
 
 def answer_users(
@@ -170,7 +162,6 @@ def mean_interval(
 
 N_EXPERTS = 2  # whose answers are compared at a prompt, beside the base's
 LABEL_GAIN = 10.0  # log-odds of a verdict per unit of utility
-SHORT = 40  # tokens of an answer
 _HALF_WIDTH = float(ndtri(0.975))  # of a 95 % interval, standard deviations
 
 
@@ -233,7 +224,7 @@ def _verdicts(
         for own in (None, *(experts[k] for k in chosen)):
             known = Known(coefficients={name: float(name == own) for name in experts})
             decisions.append(library.decide(prompt, known, method="soup"))
-    outputs = writer.write(decisions, name="answers to compare", max_tokens=SHORT)
+    outputs = writer.write(decisions, name="answers to compare")
     size, verdicts, n_agreeing = len(outputs) // len(prompts), list[Feedback](), 0
     with progress_of("verdicts") as report:
         for place, prompt in enumerate(prompts):

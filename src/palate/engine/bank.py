@@ -9,8 +9,9 @@ coefficients may be negative, and every row of a batch has its own. Where no row
 expert (mixtures, portfolios) each row can take its own expert's factors instead of all, the same
 sum without its zeros; it does where that moves fewer bytes: in passes of several tokens, or where
 there are no more rows than experts. Only the stretch of experts that some row of the batch uses is
-multiplied. The base is not changed: forward hooks add the second term while `applied` is in force,
-so a bank costs nothing when it is not used.
+multiplied. On a CPU passes of few tokens take copies of the factors in float32: a thin product in
+bfloat16 costs up to five times as much there, and rounds. The base is not changed: forward hooks
+add the second term while `applied` is in force, so a bank costs nothing when it is not used.
 
 Rows that differ only in what experts do to the unembedding can share one pass of everything before
 it: they share a sequence, and the head's hook turns its hidden states into the rows' logits.
@@ -35,6 +36,7 @@ from palate.models.reach import head_of, is_adaptable, reach_of
 
 Signature = tuple[tuple[int, int, float], ...]  # (expert, rank, scale) of each stacked block
 MOST_STRETCH = 0.55  # share of the ranks, above which the unembedding's rearranged factors win
+MOST_NUMBERS = 2**20  # tokens times numbers of both factors, up to which float32 wins on a CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class _Layer:
     signature: Signature
     is_head: bool
     rearranged: Rearranged | None  # `up` of the unembedding, where passes of few tokens take it so
+    floats: tuple[Tensor, Tensor] | None  # `down` and `up` in float32, where few tokens take those
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,7 @@ class _Scales:
 
     ranks: slice  # of the stretch of blocks that rows use
     values: Float[Tensor, "rows 1 ranks"]  # of the stretch
+    floats: Float[Tensor, "rows 1 ranks"]  # the same in float32
     own: Float[Tensor, "rows 1 one"]  # of each row's only block
     blocks: Int[Tensor, " rows"] | None  # each row's only block; `None` where one has several
 
@@ -217,7 +221,8 @@ class AdapterBank:
                 stretch = slice(None)
             scales[key] = _Scales(
                 stretch,
-                every[:, stretch].unsqueeze(1).to(layer.down),
+                (values := every[:, stretch].unsqueeze(1)).to(layer.down),
+                values.to(layer.down.device, torch.float32),
                 own,
                 blocks.to(own.device) if is_alone else None,
             )
@@ -242,8 +247,13 @@ class AdapterBank:
                 source = source.reshape(*by_row, source.shape[-1])
                 output = output.reshape(*by_row, shape[-1])
             n_blocks, n_tokens = len(layer.signature), source.shape[0] * source.shape[1]
-            is_few = layer.rearranged is not None and n_tokens <= MOST_TOKENS
-            is_few = is_few and not torch.is_grad_enabled()
+            is_taught = torch.is_grad_enabled()
+            is_few = layer.rearranged is not None and n_tokens <= MOST_TOKENS and not is_taught
+            n_numbers = scale.values.shape[2] * (source.shape[2] + output.shape[2]) * n_tokens
+            if layer.floats is not None and n_numbers <= MOST_NUMBERS and not is_taught:
+                down, up = (part[scale.ranks] for part in layer.floats)
+                inner = nn.functional.linear(source.float(), down) * scale.floats
+                return output.add_(inner @ up).view(shape)
             is_thin = source.shape[1] > 1 or len(source) <= n_blocks
             if scale.blocks is not None and is_thin and not is_few:
                 own = (n_blocks, -1)  # [rows, rank, d] below
@@ -271,7 +281,11 @@ def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool)
     signature = tuple((index, factor.rank, factor.scale) for index, factor in blocks)
     down, up = down.to(like.device, like.dtype), up.to(like.device, like.dtype)
     other = Rearranged(up.T) if is_head and Rearranged.is_possible(up) else None
-    return _Layer(down, up, signature, is_head, other)
+    is_small = not is_head and down.numel() + up.numel() <= MOST_NUMBERS
+    is_rounded = down.dtype in (torch.bfloat16, torch.float16)
+    has_floats = is_small and is_rounded and down.device.type == "cpu"
+    floats = (down.float(), up.float()) if has_floats else None
+    return _Layer(down, up, signature, is_head, other, floats)
 
 
 def _require_fit(
