@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from palate import Decision, Known, Library
+from palate import Decision, Known, Library, SamplingParams
 from palate.core.files import hash_value
 from palate.core.progress import progress_of
 from palate.core.seeds import derive_seed
@@ -63,6 +63,11 @@ class Board:
         if number not in self._parts:
             self._parts[number] = Parts(self.settings, self.out, number)
         return self._parts[number]
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How everybody answers: rivals' adapters are libraries that have no temperature."""
+        return sampling_of(self.parts(0).library, self.settings)
 
     def has(self, key: tuple[str | int, ...]) -> bool:
         """Whether a row or fact of this key is there."""
@@ -254,7 +259,7 @@ def _answer_key(board: Board, posed: Posed, decision: Decision, seed: int) -> st
         "experts": experts,
         "plan": decision.plan.to_json(),
         "read": library.format(decision.messages),
-        "sampling": vars(sampling_of(library, board.settings)),
+        "sampling": vars(board.sampling),
         "seed": seed,
         "n": decision.n_candidates,
         "ranking": [dict(decision.ranking), dict(decision.learned_ranking)] if is_ranked else None,
@@ -278,7 +283,7 @@ def _texts(board: Board, questions: Sequence[_Question]) -> dict[str, dict[str, 
         outputs = library.execute(
             [one.decision for one in some],
             seeds=[one.seed for one in some],
-            sampling=sampling_of(library, board.settings),
+            sampling=board.sampling,
         )
         for one, output in zip(some, outputs, strict=True):
             texts[one.key] = {

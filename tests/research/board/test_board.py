@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from palate import Library
+from palate import Library, SamplingParams
 from palate.core.errors import InvalidInputError
 from research import board as command
 from research.board import check
@@ -291,6 +291,32 @@ def test_every_library_has_the_judges_and_the_earlier_turns_of_the_first(
     rows = answer(board, [Job("portfolio-1", 1, "one", 0)])
     assert [row.turns for row in rows] == [0, 0, 2]
     assert not (tmp_path / "library-1" / "earlier.jsonl").exists()
+
+
+def test_everybody_answers_at_the_temperature_of_the_first_library(
+    board_settings: BoardSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = board_settings.model_copy(
+        update={
+            "libraries": (board_settings.libraries[0],) * 2,
+            "methods": ("base", "portfolio-1"),
+            "turn_methods": (),
+        }
+    )
+    board = Board(settings, tmp_path)
+    wanted = board.parts(0).library.sampling.temperature
+    # as a library of adapters, whose build measured nothing
+    board.parts(1).library.__dict__["sampling"] = SamplingParams(temperature=wanted + 0.3)
+    seen: list[float] = []
+    execute = Library.execute
+
+    def watched(self: Library, decisions: Any, **options: Any) -> Any:
+        seen.append(options["sampling"].temperature)
+        return execute(self, decisions, **options)
+
+    monkeypatch.setattr(Library, "execute", watched)
+    answer(board, [Job("portfolio-1", 1, "one", 0)])
+    assert seen == [wanted]
 
 
 def test_the_data_folder_and_the_small_form_become_settings() -> None:
