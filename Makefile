@@ -6,9 +6,9 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_OFFLINE ?= 1
 
 # Tests run on one thread each; the demo and the server use all cores.
-test test-marked test-ray docs report: export OMP_NUM_THREADS ?= 1
+test test-marked test-studies test-ray docs report: export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo report serve test test-marked test-ray check format docs site image packages licences lock sbom clean
+.PHONY: help setup demo report serve test test-marked test-studies test-ray check format docs site image packages licences lock sbom clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,8 +48,11 @@ test: setup ## the default tests
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not gpu and not postgres and not browser"
 
 test-marked: setup ## the slow tests, and those that need PostgreSQL or Chromium
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or postgres or browser) and not gpu and not ray and not alone"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or postgres or browser) and not gpu and not ray and not alone and not study"
 	$(BIN)/python -m pytest -q -m "alone and not gpu and not ray"
+
+test-studies: setup ## recorded figures of studies made again, half an hour; after a change of what they measure
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m study
 
 test-ray: setup ## tests on a local Ray, in an environment beside .venv (needs PALATE_TEST_POSTGRES_URL)
 	VENV=$(VENV) .ci/ray.sh > /dev/null && build/ray/bin/python -m pytest -q -m ray tests/build tests/serve tests/research

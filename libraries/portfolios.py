@@ -81,6 +81,12 @@ def main() -> None:
         SEEN: held_out([options.prompts], options.n_prompts * len(settings.seeds)),
         JUDGED: held_out(options.held_out, options.n_prompts * len(settings.seeds)),
     }
+    for side, pool in pools.items():
+        if len(pool) < options.n_prompts * len(settings.seeds):
+            parser.error(
+                f"There are {len(pool)} prompts to be {side}, but {options.n_prompts} are needed "
+                f"for each of {len(settings.seeds)} seeds; give more files or fewer --n-prompts."
+            )
     measured: list[Trained] = []
     for place, seed in enumerate(settings.seeds):
         own = slice(place * options.n_prompts, (place + 1) * options.n_prompts)
@@ -89,7 +95,7 @@ def main() -> None:
                 base=library.base,
                 prompts=tuple(pool[own]),
                 reward=rewards[side],
-                reward_key=f"{side} {', '.join(names)}",
+                reward_key=f"{side} {hash_value([names, library.manifest.to_json()['rewards']])}",
                 n_answers=1,
                 max_tokens=MAX_TOKENS,
                 seed=derive_seed(seed, "portfolios", side),

@@ -127,7 +127,8 @@ def words_and_comparisons(tables: Tables) -> list[dict[str, Any]]:
 def shares_of_adapters(tables: Tables) -> list[dict[str, Any]]:
     """What the learned soup reaches of the gain of one adapter per user, from as many comparisons.
 
-    Users who have an adapter; none where adapters do not gain over the base on average.
+    Users who have an adapter, by an interval over these users on these prompts; none where the
+    interval of the adapters' gain holds zero, since a ratio to it says nothing.
     """
     rows: list[dict[str, Any]] = []
     for n in (10, 100):
@@ -138,7 +139,8 @@ def shares_of_adapters(tables: Tables) -> list[dict[str, Any]]:
         users = sorted(gains[0].keys() & gains[1].keys())
         reached, most = (np.array([own[user] for user in users]) for own in gains)
         row: dict[str, Any] = {"n_comparisons": n, "n_users": len(users), "share": None}
-        if len(users) > 1 and most.sum() > 0:
+        gained = tables.difference(lora, "base", alone)
+        if len(users) > 1 and gained is not None and gained.interval.low > 0:
             generator = generator_for(0, "board share", str(n))
             row["share"] = ratio_interval(reached, most, generator=generator).to_json()
         rows.append(row)

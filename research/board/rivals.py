@@ -158,4 +158,9 @@ def _plan(library: Library, name: str) -> Plan:
     named: dict[str, Any] = {name: 1.0} if name in experts else {}
     if path.is_file():
         named = read_json(path, what="policy")["coefficients"]
+    elif not named and name != "base":
+        raise InvalidInputError(
+            f"The library's portfolio has the policy {name!r}, but {str(path)!r} does not exist; "
+            "select the portfolio anew."
+        )
     return parameter_soup_plan([float(named.get(expert, 0.0)) for expert in experts])

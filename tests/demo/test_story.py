@@ -130,8 +130,12 @@ def test_no_answer_is_sampled_twice(library: Library) -> None:
     ]
     first = writer.write(decisions, name="answers")
     again = writer.write(decisions[::-1], name="answers")
-    assert again[0] is first[1]
-    assert again[1] is first[0]
+    assert again[0].completion is first[1].completion
+    assert again[1].completion is first[0].completion
+    other = replace(decisions[0], reason="Another user's.")
+    both = writer.write([decisions[0], other], name="answers")
+    assert both[0].completion is both[1].completion
+    assert [one.decision for one in both] == [decisions[0], other]
 
 
 def test_of_a_soup_every_token_has_its_authors(tiny_soup_library: Path) -> None:

@@ -86,6 +86,7 @@ def test_intervals_that_are_shown_cover_where_those_of_the_stored_belief_do_not(
     assert stored[-1].mean() < 0.9
 
 
+@pytest.mark.study
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_comparisons", "gain_sd"), [(5, LOG_SD), (20, 0.0), (60, LOG_SD)])
 def test_600_simulated_users_find_themselves_in_19_of_20_intervals(

@@ -59,7 +59,7 @@ class Writer:
                 )
                 self._written.update(zip(part, outputs, strict=True))
                 report(start + len(part), len(new))
-        return [self._written[key] for key in keys]
+        return [replace(self._written[k], decision=d) for k, d in zip(keys, decisions, strict=True)]
 
     def seed_of(self, prompt: str) -> int:
         """Seed of every answer to this prompt, the same for all users and methods."""

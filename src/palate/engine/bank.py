@@ -282,8 +282,7 @@ def _stack(blocks: Sequence[tuple[int, Factor]], *, like: Tensor, is_head: bool)
     down, up = down.to(like.device, like.dtype), up.to(like.device, like.dtype)
     other = Rearranged(up.T) if is_head and Rearranged.is_possible(up) else None
     is_small = not is_head and down.numel() + up.numel() <= MOST_NUMBERS
-    is_rounded = down.dtype in (torch.bfloat16, torch.float16)
-    has_floats = is_small and is_rounded and down.device.type == "cpu"
+    has_floats = is_small and down.dtype.itemsize == 2 and down.device.type == "cpu"
     floats = (down.float(), up.float()) if has_floats else None
     return _Layer(down, up, signature, is_head, other, floats)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from palate.core.errors import FormatError, InvalidInputError, ProviderError
+from palate.core.protocols import SamplingParams
 from palate.engine.openai.endpoint import Endpoint, EndpointSettings, OpenAISettings
 from palate.models.load import Base
 
@@ -25,6 +26,7 @@ class Server(ThreadingHTTPServer):
         faults: Status codes to answer with first; 0 hangs.
         has_log_probs: Give log-probabilities.
         is_chat_form: Give them as llama.cpp does, in the form of chats, with ids.
+        has_rows: With lists in that form.
     """
 
     daemon_threads = True
@@ -37,6 +39,7 @@ class Server(ThreadingHTTPServer):
         self.faults: list[int] = []
         self.has_log_probs = True
         self.is_chat_form = False
+        self.has_rows = True
         self.n_requests = 0
 
     @property
@@ -56,7 +59,16 @@ class Handler(BaseHTTPRequestHandler):
         if fault != 200:
             self.reply(fault or 200, {"error": {"message": "no luck"}})
             return
-        self.reply(200, self.completion(body))
+        if body.get("stream"):
+            self.stream(self.completion(body))
+        else:
+            self.reply(200, self.completion(body))
+
+    def stream(self, chunk: dict) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
 
     def completion(self, body: dict) -> dict:
         base, prompt = self.server.base, body["prompt"]
@@ -72,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             if self.server.is_chat_form:
                 rows = [{"id": int(i), "token": "", "logprob": float(v)}
                         for v, i in zip(*top, strict=True)]  # fmt: skip
-                choice["logprobs"] = {"content": [{**rows[0], "top_logprobs": rows}]}
+                tops = {"top_logprobs": rows} if self.server.has_rows else {}
+                choice["logprobs"] = {"content": [{**rows[0], **tops}]}
         usage = {"prompt_tokens": len(ids) + self.server.extra_tokens, "completion_tokens": 1}
         usage["total_tokens"] = usage["prompt_tokens"] + 1
         return {"id": "1", "object": "text_completion", "created": 0, "model": "m",
@@ -140,6 +153,22 @@ def test_lists_in_the_form_of_chats_are_read_by_their_ids(base: Base, server: Se
     expert = expert_of(server, base)
     assert expert.next_log_probs(CONTEXT, top_k=7) == expected
     assert expert.sample(CONTEXT, seed=0) == max(expected, key=lambda token: expected[token])
+
+
+def test_streams_in_the_form_of_chats_are_read_by_their_ids(base: Base, server: Server) -> None:
+    expert, sampling = expert_of(server, base), SamplingParams(max_tokens=1)
+    (plain,) = expert.stream(CONTEXT, sampling, seed=0, n_top=7)
+    server.is_chat_form = True
+    (step,) = expert.stream(CONTEXT, sampling, seed=0, n_top=7)
+    assert (step[0], step[2]) == (plain[0], plain[2])
+    assert step[1] == max(step[2].values()) < 0.0  # the greedy stand-in's own
+
+
+def test_rows_without_a_list_are_one_sentence(base: Base, server: Server) -> None:
+    expert = expert_of(server, base)
+    server.is_chat_form, server.has_rows = True, False
+    with pytest.raises(ProviderError, match="gave no log-probabilities; start it with them"):
+        expert.next_log_probs(CONTEXT, top_k=7)
 
 
 def test_tokens_named_by_text_are_mapped_back_and_ambiguous_ones_left_out(

@@ -31,6 +31,7 @@ def test_two_objectives_reproduce_the_recorded_yardstick_and_beat_its_best(beta)
     assert rows["planned, pruned"].multiplicative <= best_at_ten
 
 
+@pytest.mark.study
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("beta", "uniform", "best_at_seven", "best_at_fourteen"),

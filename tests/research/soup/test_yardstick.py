@@ -96,6 +96,7 @@ def test_orderings_are_checked_whatever_the_numbers():
     assert any("is not above ('ridge', 7, 10)" in sentence for sentence in report.failures)
 
 
+@pytest.mark.study
 @pytest.mark.slow
 def test_the_recorded_table_is_reproduced(tmp_path):
     report = run_yardstick(out=tmp_path / "page.md")

@@ -95,6 +95,7 @@ def test_too_few_questions_and_missing_columns_are_refused(tmp_path):
         audit(AuditJob((path,), ridge=1.0, question="colour"))
 
 
+@pytest.mark.study
 @pytest.mark.slow
 def test_on_mt_bench_length_and_a_learned_reward_beat_chance_and_fall_short_of_users(
     shared_folder,

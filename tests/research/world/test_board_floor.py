@@ -7,6 +7,7 @@ import pytest
 from research.world.board import SAFETY_METHODS, Board, floor_of
 
 
+@pytest.mark.study
 @pytest.mark.slow
 def test_the_floor_lowers_the_share_of_every_method_of_the_world(tmp_path, monkeypatch):
     # the world has no harm: the friendly tone stands in for harmlessness

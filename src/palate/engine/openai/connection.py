@@ -91,7 +91,7 @@ class ChoiceStream:
         try:
             for chunk in self.stream:
                 if chunk.choices:
-                    yield chunk.choices[0]
+                    yield _as_lists(chunk).choices[0]
         except PalateError:
             raise
         except Exception as error:  # some versions of openai hand on what their transport raises
@@ -152,10 +152,12 @@ def _as_lists(answer: Any) -> Any:
         listed: Any = choice.logprobs
         rows: Any = getattr(listed, "content", None) or []
         if rows and "id" in rows[0]:
-            tops = [[(one["id"], one["logprob"]) for one in row["top_logprobs"]] for row in rows]
+            tops = [row.get("top_logprobs") or [] for row in rows]
             listed.tokens = [f"{ID_MARK}{row['id']}" for row in rows]
             listed.token_logprobs = [row["logprob"] for row in rows]
-            listed.top_logprobs = [{f"{ID_MARK}{token}": v for token, v in top} for top in tops]
+            listed.top_logprobs = [
+                {f"{ID_MARK}{o['id']}": o["logprob"] for o in top} for top in tops
+            ]
     return answer
 
 

@@ -124,7 +124,7 @@ class Endpoint:
         """Log-probabilities of the `top_k` most probable next tokens, by token id."""
         answer = self._complete(self._prompt(context), max_tokens=1, logprobs=top_k)
         listed: Any = answer.choices[0].logprobs
-        if not getattr(listed, "top_logprobs", None):
+        if not any(getattr(listed, "top_logprobs", None) or []):
             raise ProviderError(
                 f"The server of {self.name!r} gave no log-probabilities; start it with them, or "
                 "use it as one that is only sampled from (top_k: 0)."
