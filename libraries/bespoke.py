@@ -10,9 +10,11 @@ as in the users' verdicts.
     closed     in closed form on the unembedding, as the library's closed experts, for every user
     trained    by the library's own training on all linear layers, for the first `--n-trained` users
 
-For each soup the expert is scaled until both have the same mean KL per token from the base, over
-states of the base's own answers, and answers the board's prompts with the board's seeds. The share
-is the soup's gain over the base, by the expert's, each summed over users, in the board's utility.
+For each soup the expert is scaled until both have the same mean KL per token from the base, at the
+temperature of sampling, over states of the base's answers to the board's prompts, and answers these
+prompts with the board's seeds. The share is the soup's gain over the base, by the expert's, each
+summed over users, in the board's utility over these users; it is given where the expert's gain is
+above zero. A soup that stays with the base has an expert that does, too.
 """
 
 import argparse
@@ -27,7 +29,16 @@ import torch
 from torch import Tensor
 
 from palate.build.library import stored_settings
-from palate.core.files import read_json, write_folder_atomic, write_json, write_text_atomic
+from palate.core.errors import InvalidInputError
+from palate.core.files import (
+    append_jsonl,
+    hash_value,
+    read_json,
+    read_jsonl,
+    write_folder_atomic,
+    write_json,
+    write_text_atomic,
+)
 from palate.core.plan import parameter_soup_plan, reference_plan
 from palate.core.progress import note, progress_of
 from palate.core.protocols import Request
@@ -35,18 +46,19 @@ from palate.core.seeds import derive_seed, generator_for
 from palate.engine.bank import AdapterBank
 from palate.engine.local import LocalEngine
 from palate.engine.logprobs import Scored, row_distributions
-from palate.library.soup import answers_to_measure
+from palate.library.features import scored_text
+from palate.library.generate import answer_seed
 from palate.models.load import Base
 from palate.training.anchors import Anchor
 from palate.training.job import ExpertJob, TrainingData, TrainSettings
 from palate.training.placement import HEAD, AdapterSettings
-from palate.training.rollouts import read_rollouts
+from palate.training.rollouts import Rollout, read_rollouts
 from palate.training.save import fill_expert_folder
 from palate.training.train import rollout_data, train_expert
 from research.board.command import SETTINGS
 from research.board.parts import Parts
 from research.board.prompts import sampling_of
-from research.board.rows import ROWS, Row, append, load
+from research.board.rows import ROWS, Row, load
 from research.board.settings import BoardSettings
 from research.board.tables import Tables, alone, tables_of
 from research.board.users import BoardUser
@@ -54,9 +66,12 @@ from research.statistics.bespoke import ratio_interval
 
 METHODS = "soup@10,soup@30,soup@100,soup"
 CLOSED, TRAINED = "closed", "trained"
-N_ANSWERS, N_PLACES = 24, 6  # of the base, and states in each
+N_PLACES = 6  # states in each answer of the base
 MOST = 16.0  # times an expert is enlarged
 CLOSENESS = 0.02  # of the KL of a scaled expert to the soup's, as a share
+OFF = 0.05  # share from which on a user counts as one whose expert misses the KL
+TINY = 1e-6  # nats per token: nothing to scale to
+ANSWERS = "answers.jsonl"
 BLOCK = 96  # answers between two lines of progress
 
 
@@ -78,6 +93,7 @@ def main() -> None:
     rows = load(options.board / ROWS, Row)
     soups = [r for r in rows if r.method in ("base", *methods) and not (r.turns or r.library)]
     study = Study(parts, methods, [row for row in soups if row.seed == 0], options.work)
+    study.require_rows(users)
     study.answer(CLOSED, users)
     study.answer(TRAINED, users[: options.n_trained])
     facts = {
@@ -114,20 +130,43 @@ class Study:
     scaled: dict[tuple[str, str, str], Scaled] = field(
         default_factory=dict[tuple[str, str, str], Scaled]
     )  # kind, method, user
+    folders: dict[tuple[str, str], Path] = field(
+        default_factory=dict[tuple[str, str], Path]
+    )  # kind, user
 
     def __post_init__(self) -> None:
         """Choose the states, and read the answers that are there."""
-        library = self.parts.library
-        self.rows = load(self.work / ROWS, Row)
-        answers = answers_to_measure(library.files, library.base, library.bank)
-        chosen = [one for one in answers if len(one.answer) >= N_PLACES][:N_ANSWERS]
-        self.states = States(library.base, chosen)
+        library, path = self.parts.library, self.work / ANSWERS
+        self.rows = list[Row]()
+        rows = read_jsonl(path, what="answers") if path.is_file() else []
+        self.texts = {str(row["key"]): row for row in rows}
+        self.sampling = sampling_of(library, self.parts.settings)
+        texts = {one.key: one.text for one in self.parts.prompts[0]}
+        scored = [
+            scored_text(library.base, texts[row.prompt], row.text)
+            for row in self.soups
+            if row.method == "base" and row.user == self.soups[0].user
+        ]
+        long = [one for one in scored if len(one.answer) >= N_PLACES]
+        self.states = States(library.base, long, temperature=self.sampling.temperature)
+
+    def require_rows(self, users: Sequence[BoardUser]) -> None:
+        """Return where every user has rows of every soup and of the base."""
+        there = {(row.method, row.user) for row in self.soups}
+        for method in ("base", *self.methods):
+            for user in users:
+                if (method, user.name) not in there:
+                    raise InvalidInputError(
+                        f"The board has no row of {method!r} for {user.name!r}; let it answer "
+                        "first, or leave the method out of --methods."
+                    )
 
     def answer(self, kind: str, users: Sequence[BoardUser]) -> None:
         """Make these users' experts, scale them, and answer what is missing."""
         if not users:
             return
         folders = self.experts(kind, users)
+        self.folders |= {(kind, name): folder for name, folder in folders.items()}
         together = [users] if kind == CLOSED else [[user] for user in users]
         for some in together:  # experts on all layers would all run in every pass
             names = {user.name: folders[user.name] for user in some}
@@ -138,17 +177,24 @@ class Study:
     def experts(self, kind: str, users: Sequence[BoardUser]) -> dict[str, Path]:
         """Folders of the users' experts, made where they are missing."""
         library, folders = self.parts.library, dict[str, Path]()
+        adapter, training = self._recipe(kind)
+        files, base = library.files, library.base
+        names = library.manifest.objective_names
+        rollouts = read_rollouts(files.rollouts_path, objectives=names)
         data: TrainingData | None = None
         for user in users:
-            folders[user.name] = folder = self.work / kind / user.name
+            anchor = self._anchor(user, rollouts)
+            seed = derive_seed(0, "bespoke")
+            recipe = [adapter.model_dump(mode="json"), training.model_dump(mode="json"), seed]
+            rewards = library.manifest.to_json()["rewards"]
+            key = hash_value([base.fingerprint, anchor.to_json(), recipe, rewards, len(rollouts)])
+            folders[user.name] = folder = self.work / kind / f"{user.name}-{key[:12]}"
             if folder.exists():
                 continue
-            adapter, training = self._recipe(kind)
-            data = data or self._data(training.method)
+            if data is None:
+                data = rollout_data(base, rollouts, method=training.method, folder=self.work)
             note(f"the {kind} expert of {user.name}")
-            anchor = self._anchor(user, data)
-            job = ExpertJob(anchor, adapter, training, derive_seed(0, "bespoke"))
-            model = train_expert(library.base, job, data)
+            model = train_expert(base, ExpertJob(anchor, adapter, training, seed), data)
 
             def fill(to: Path, model: Any = model, name: str = user.name) -> None:
                 card = f"# {name}\n\nAn expert for one user, of the study of bespoke experts.\n"
@@ -168,15 +214,10 @@ class Study:
                 return own.adapter, own.training
         return AdapterSettings(target_modules=HEAD), TrainSettings(method="spectral")
 
-    def _data(self, method: str) -> TrainingData:
-        files = self.parts.library.files
-        rollouts = read_rollouts(files.rollouts_path, objectives=files.manifest.objective_names)
-        return rollout_data(self.parts.library.base, rollouts, method=method, folder=self.work)
-
-    def _anchor(self, user: BoardUser, data: TrainingData) -> Anchor:
+    def _anchor(self, user: BoardUser, rollouts: Sequence[Rollout]) -> Anchor:
         """The truth, each reward in deviations of the rollouts."""
         names = self.parts.library.manifest.objective_names
-        spread = np.array([row.rewards for row in data.rollouts]).std(axis=0)
+        spread = np.array([row.rewards for row in rollouts]).std(axis=0)
         wanted = np.array([user.truth.get(name, 0.0) for name in names])
         direction = wanted / np.where(spread > 0, spread, 1.0)
         shares = (direction / np.abs(direction).sum()).tolist()
@@ -187,60 +228,75 @@ class Study:
     ) -> None:
         name, library = f"{kind}:{method}", self.parts.library
         coefficients = {row.user: row.coefficients for row in self.soups if row.method == method}
-        is_there = {row.key for row in self.rows}
-        sampling = sampling_of(library, self.parts.settings)
-        asked: list[tuple[BoardUser, Any, Request]] = []
+        asked: dict[tuple[str, str], tuple[str, Request]] = {}
         for user in users:
             soup = [coefficients[user.name].get(own, 0.0) for own in library.bank.names]
             target = self.states.kl(library.bank, soup)
             place = bank.names.index(user.name)
             scale, kl = self.states.scale_to(bank, place, target=target)
             self.scaled[kind, method, user.name] = Scaled(scale, kl, target)
-            plan = parameter_soup_plan(scale * np.eye(bank.n_experts)[place])
-            seed = derive_seed(0, "board", user.name)
-            asked += [
-                (user, one, Request(library.format(one.text), plan, sampling, seed))
-                for one in self.parts.prompts[0]
-                if (name, 0, user.name, one.key, 0, 0) not in is_there
-            ]
+            plan = parameter_soup_plan((scale * np.eye(bank.n_experts)[place]).tolist())
+            seed = answer_seed(derive_seed(0, "board", user.name))
+            for prompt in self.parts.prompts[0]:
+                text = library.format(prompt.text)
+                facts = [library.base.fingerprint, self.folders[kind, user.name].name, text]
+                facts += [round(scale, 4), vars(self.sampling), seed]
+                key = hash_value(facts)[:20]
+                asked[user.name, prompt.key] = key, Request(text, plan, self.sampling, seed)
+        missing = [one for one in asked.values() if one[0] not in self.texts]
         with progress_of(f"{name}, answers") as report:
-            for start in range(0, len(asked), BLOCK):
-                some = asked[start : start + BLOCK]
-                answers = LocalEngine(library.base, bank).generate([one for *_, one in some])
-                texts = [answer.text.strip() for answer in answers]
-                judged = self.parts.judges.judge([one.text for _, one, _ in some], texts)
+            for start in range(0, len(missing), BLOCK):
+                some = missing[start : start + BLOCK]
+                answers = LocalEngine(library.base, bank).generate([one for _, one in some])
                 rows = [
-                    Row(
-                        method=name,
-                        library=0,
-                        user=user.name,
-                        shape=user.shape,
-                        prompt=prompt.key,
-                        turns=0,
-                        seed=0,
-                        text=texts[k],
-                        n_tokens=len(answers[k].tokens),
-                        n_prompt_tokens=0,
-                        n_passes=1.0,
-                        n_candidates=1,
-                        taken=kind,
-                        answer="",
-                        log_prob=round(float(sum(answers[k].log_probs)), 4),
-                        **vars(judged[k]),
-                    )
-                    for k, (user, prompt, _) in enumerate(some)
+                    {
+                        "key": key,
+                        "text": answer.text.strip(),
+                        "n_tokens": len(answer.tokens),
+                        "log_prob": round(float(sum(answer.log_probs)), 4),
+                    }
+                    for (key, _), answer in zip(some, answers, strict=True)
                 ]
-                append(self.work / ROWS, rows)
-                self.rows += rows
-                report(min(start + BLOCK, len(asked)), len(asked))
+                append_jsonl(self.work / ANSWERS, rows)
+                self.texts |= {str(row["key"]): row for row in rows}
+                report(min(start + BLOCK, len(missing)), len(missing))
+        self._judge(name, kind, {place: key for place, (key, _) in asked.items()})
+
+    def _judge(self, name: str, kind: str, keys: Mapping[tuple[str, str], str]) -> None:
+        prompts = {one.key: one.text for one in self.parts.prompts[0]}
+        shapes = {user.name: user.shape for user in self.parts.users}
+        texts = [str(self.texts[key]["text"]) for key in keys.values()]
+        judged = self.parts.judges.judge([prompts[prompt] for _, prompt in keys], texts)
+        for ((user, prompt), key), judgment in zip(keys.items(), judged, strict=True):
+            row = self.texts[key]
+            self.rows.append(
+                Row(
+                    method=name,
+                    library=0,
+                    user=user,
+                    shape=shapes[user],
+                    prompt=prompt,
+                    turns=0,
+                    seed=0,
+                    text=str(row["text"]),
+                    n_tokens=int(row["n_tokens"]),
+                    n_prompt_tokens=0,
+                    n_passes=1.0,
+                    n_candidates=1,
+                    taken=kind,
+                    answer=key,
+                    log_prob=float(row["log_prob"]),
+                    **vars(judgment),
+                )
+            )
 
 
 class States:
     """Some states of the base's own answers, on which policies' distance is measured."""
 
-    def __init__(self, base: Base, answers: Sequence[Scored]) -> None:
+    def __init__(self, base: Base, answers: Sequence[Scored], *, temperature: float) -> None:
         """Read what the base says there."""
-        self.base = base
+        self.base, self.temperature = base, temperature
         self.places = [
             (one, np.linspace(0, len(one.answer) - 1, N_PLACES).astype(int).tolist())
             for one in answers
@@ -264,17 +320,17 @@ class States:
             middle = 0.5 * (low + high)
             kl = self._kl(torch.log_softmax(self.reference + middle * tilt, dim=1))
             low, high = (middle, high) if kl <= target else (low, middle)
-        scale, kl = low, 0.0
+        scale, kl = low, self.kl(bank, (low * one).tolist())
         for _ in range(6):
-            kl = self.kl(bank, (scale * one).tolist())
-            if abs(kl - target) <= CLOSENESS * target or not kl:
+            if abs(kl - target) <= CLOSENESS * target or min(kl, target) <= TINY:
                 break
             scale = min(MOST, scale * (target / kl) ** 0.5)
+            kl = self.kl(bank, (scale * one).tolist())
         return scale, kl
 
     def _kl(self, log_probs: Tensor) -> float:
         terms = log_probs.exp() * (log_probs - self.reference)
-        return float(terms.sum(dim=1).double().mean())
+        return max(0.0, float(terms.sum(dim=1).double().mean()))
 
     def _log_probs(self, bank: AdapterBank, coefficients: Sequence[float]) -> Tensor:
         """`[states, vocab]`."""
@@ -283,7 +339,7 @@ class States:
             row_distributions(self.base, bank, plan=plan, item=item, at=at)[0]
             for item, at in self.places
         ]
-        return torch.cat(parts)
+        return torch.log_softmax(torch.cat(parts) / self.temperature, dim=1)
 
 
 def compared(study: Study, kind: str, method: str, users: Sequence[BoardUser]) -> dict[str, Any]:
@@ -296,23 +352,26 @@ def compared(study: Study, kind: str, method: str, users: Sequence[BoardUser]) -
         "kl_of_soup": float(np.mean([one.kl_of_soup for one in scaled])),
         "kl": float(np.mean([one.kl for one in scaled])),
         "scale": float(np.mean([one.scale for one in scaled])),
+        "n_off": sum(abs(one.kl - one.kl_of_soup) > OFF * one.kl_of_soup for one in scaled),
         "relevance": {one: _relevance(rows, one) for one in ("base", method, name)},
     }
-    for label, judges in (("all", ("meaning", "form")), ("form", ("form",))):
+    wanted_judges: list[tuple[str, tuple[str, ...]]] = [("all", ("meaning", "form"))]
+    if set(study.parts.library.manifest.objective_names) <= set(study.parts.judges.form):
+        wanted_judges.append(("form", ("form",)))
+    for label, judges in wanted_judges:
         tables = tables_of(rows, users, judges=judges)
         gains = [gains_by_user(tables, one) for one in (method, name)]
         order = [user.name for user in users]
         soup, own = (np.array([gain[user] for user in order]) for gain in gains)
         generator = generator_for(0, "bespoke share", name, label)
-        difference = tables.difference(method, name, alone)
+        gained = tables.difference(name, "base", alone)
+        has_share = gained is not None and gained.interval.low > 0 and len(users) > 1
         facts[label] = {
             "soup": _plain(tables.difference(method, "base", alone)),
-            "bespoke": _plain(tables.difference(name, "base", alone)),
-            "difference": _plain(difference),
+            "bespoke": _plain(gained),
+            "difference": _plain(tables.difference(method, name, alone)),
             "share": (
-                ratio_interval(soup, own, generator=generator).to_json()
-                if own.sum() > 0 and len(users) > 1
-                else None
+                ratio_interval(soup, own, generator=generator).to_json() if has_share else None
             ),
         }
     return facts
@@ -329,9 +388,9 @@ def _plain(difference: Any) -> dict[str, Any] | None:
     return None if difference is None else difference.interval.to_json()
 
 
-def _relevance(rows: Sequence[Row], method: str) -> float:
+def _relevance(rows: Sequence[Row], method: str) -> float | None:
     values = [row.relevance for row in rows if row.method == method and row.relevance is not None]
-    return float(np.mean(values)) if values else float("nan")
+    return float(np.mean(values)) if values else None
 
 
 def as_markdown(facts: Mapping[str, Any]) -> str:
@@ -343,17 +402,20 @@ def as_markdown(facts: Mapping[str, Any]) -> str:
             f"Library {facts['library']}, {n_users} users, {facts['n_prompts']} prompts, "
             f"sampling seed 0; experts {kind}.",
             "",
-            "| soup | KL per token, nats | its gain | bespoke at this KL | soup less bespoke | "
-            "share | by form alone | relevance: base, soup, bespoke |",
-            "|---|" + "---|" * 7,
+            "| soup | KL per token, nats: its own, the expert's | users that miss it | scale | "
+            "its gain | the expert's | soup less expert | share | by form alone | "
+            "relevance: base, soup, expert |",
+            "|---|" + "---|" * 9,
         ]
         for method, row in methods.items():
-            every, form = row["all"], row["form"]
-            relevance = ", ".join(f"{value:.2f}" for value in row["relevance"].values())
+            every, form = row["all"], row.get("form", {})
+            found = row["relevance"].values()
+            relevance = ", ".join("-" if value is None else f"{value:.2f}" for value in found)
             lines.append(
-                f"| {method} | {row['kl_of_soup']:.3f} | {_signed(every['soup'])} | "
+                f"| {method} | {row['kl_of_soup']:.3f}, {row['kl']:.3f} | {row['n_off']} | "
+                f"{row['scale']:.2f} | {_signed(every['soup'])} | "
                 f"{_signed(every['bespoke'])} | {_signed(every['difference'])} | "
-                f"{_percent(every['share'])} | {_percent(form['share'])} | {relevance} |"
+                f"{_percent(every['share'])} | {_percent(form.get('share'))} | {relevance} |"
             )
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

@@ -6,8 +6,11 @@
 A server is a name and the settings that `palate generate --engine openai --engine-config` takes;
 several are measured one after the other. The mixture has equal shares of the endpoints' experts.
 Along answers that this process sampled, every next-token distribution that is pooled from a
-server's lists is compared with the exact one; then the engine answers the same prompts, alone and
-together. Both sides compute on the same processor: figures of speed are ratios of one run.
+server's lists is compared with the exact one, at places spread evenly over all answers; intervals
+are over answers. Then the engine answers one half of the prompts alone and the other together, so
+that neither reads what the other left in a server's cache; a longer list reads what a shorter one
+left. Sampling is at temperature 1. Both sides compute on the same processor: figures of speed are
+ratios of one run.
 """
 
 import argparse
@@ -28,12 +31,13 @@ from palate.core.files import write_json, write_text_atomic
 from palate.core.plan import Plan
 from palate.core.progress import progress_of
 from palate.core.protocols import Request
-from palate.core.seeds import derive_seed
+from palate.core.seeds import derive_seed, generator_for
 from palate.engine.listed import pool_lists
 from palate.engine.logprobs import Scored, row_distributions
 from palate.engine.openai.engine import BASE, OpenAIEngine
 from palate.engine.protocol import Engine, ExecutionReport
 from palate.library.engines import load_engine
+from palate.metrics.intervals import bootstrap_interval
 from palate.models.chat import encode_prompt, format_messages
 from research.mixture.plans import mixture_plan
 
@@ -46,6 +50,7 @@ class Place:
 
     prefix: tuple[int, ...]
     exact: Float[ndarray, " vocab"]
+    answer: int  # which one
 
 
 def main() -> None:
@@ -60,6 +65,8 @@ def main() -> None:
     parser.add_argument("--lists", default="5,20,100,1000", help="lengths, by comma")
     parser.add_argument("--out", type=Path, required=True, help="report, without an ending")
     options = parser.parse_args()
+    if options.n_prompts < 2:
+        parser.error(f"--n-prompts is {options.n_prompts}, but one half is answered alone; use 2.")
     servers = dict(one.split("=", 1) for one in options.server)
     lengths = [int(length) for length in options.lists.split(",")]
     library = Library.load(options.library, dtype="float32")
@@ -74,7 +81,9 @@ def main() -> None:
         )
         for place, prompt in enumerate(held_out(options.prompts, options.n_prompts))
     ]
-    places = places_of(library, plan, requests)[: options.n_tokens]
+    every = places_of(library, plan, requests)
+    spread = np.linspace(0, len(every) - 1, min(options.n_tokens, len(every))).round()
+    places = [every[place] for place in spread.astype(int).tolist()]
     facts: dict[str, Any] = {
         "library": Path(options.library).name,
         "experts": experts,
@@ -90,7 +99,13 @@ def main() -> None:
                 compared = [distances(engine, experts, place, length, plan) for place in places]
                 report(len(places), len(places))
             engine.settings = engine.settings.model_copy(update={"top_k": length, "budget": 1.0})
-            rows[length] = {**summary(compared), **speed(engine, requests)}
+            mean = bootstrap_interval(
+                [bound for bound, *_ in compared],
+                clusters=[str(place.answer) for place in places],
+                generator=generator_for(0, "boxes", name, str(length)),
+            )
+            ends = {"low": mean.low, "high": mean.high}
+            rows[length] = {**summary(compared), **ends, **speed(engine, requests)}
         facts["servers"][name] = rows
         engine.close()
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -110,12 +125,14 @@ def places_of(library: Library, plan: Plan, requests: Sequence[Request]) -> list
     """Every place of this process's own answers."""
     base, bank, places = library.base, library.bank, list[Place]()
     shares = torch.tensor(plan.pool.coefficients, dtype=torch.float64)
-    for request, answer in zip(requests, library.engine.generate(requests), strict=True):
+    answers = library.engine.generate(requests)
+    for number, (request, answer) in enumerate(zip(requests, answers, strict=True)):
         context, tokens = tuple(encode_prompt(base, request.prompt)), answer.tokens
         rows = row_distributions(base, bank, plan=plan, item=Scored(context, tokens))
         mixed = torch.einsum("r,rtv->tv", shares, rows.double().exp()).numpy()
         places += [
-            Place((*context, *tokens[:at]), exact / exact.sum()) for at, exact in enumerate(mixed)
+            Place((*context, *tokens[:at]), exact / exact.sum(), number)
+            for at, exact in enumerate(mixed)
         ]
     return places
 
@@ -153,11 +170,11 @@ def summary(compared: Sequence[tuple[float, float, bool]]) -> dict[str, float]:
 def speed(engine: Engine, requests: Sequence[Request]) -> dict[str, float]:
     """Tokens per second alone and together, calls per token, and the bound that answers report."""
     start, n_alone = perf_counter(), 0
-    for request in requests:
+    for request in requests[::2]:
         n_alone += len(engine.generate([request])[0].tokens)
     alone = perf_counter() - start
     session, start = engine.open_session(), perf_counter()
-    running = [session.add_request(request) for request in requests]
+    running = [session.add_request(request) for request in requests[1::2]]
     while not session.is_idle:
         session.step()
     together = perf_counter() - start
@@ -184,7 +201,7 @@ def as_markdown(facts: dict[str, Any]) -> str:
     local = facts["local"]
     lines = [
         f"Library {facts['library']}, float32, equal shares of {', '.join(facts['experts'])}; "
-        f"the first {facts['n_places']} next tokens of {facts['n_prompts']} answers. This process: "
+        f"{facts['n_places']} next tokens of {facts['n_prompts']} answers. This process: "
         f"{local['alone']:.1f} tokens a second alone, {local['together']:.1f} together.",
         "",
         "| server | list | bound, mean | max | true, mean | max | beyond the bound, at most | "
@@ -194,7 +211,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
     for name, rows in facts["servers"].items():
         for length, row in rows.items():
             lines.append(
-                f"| {name} | {length} | {row['bound']:.5f} | {row['max_bound']:.5f} | "
+                f"| {name} | {length} | {row['bound']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | "
+                f"{row['max_bound']:.5f} | "
                 f"{row['distance']:.5f} | {row['max_distance']:.5f} | {row['beyond']:.1e} | "
                 f"{row['is_small']:.1%} | {row['is_same']:.1%} | {row['calls']:.2f} | "
                 f"{row['alone']:.2f} | {row['together']:.2f} |"

@@ -113,7 +113,7 @@ def study_tables(study: WorldStudy) -> str:
         "",
         "## Policies beaten at their own preference",
         "",
-        "By more than two standard errors, by the library's rewards: training that fell short.",
+        "By more than two standard errors, by the library's rewards: what was made for it falls short.",
         "",
         *(
             f"- seed {seed}: {len(names)} of {n}" + (f" ({', '.join(names)})" if names else "")
