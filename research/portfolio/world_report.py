@@ -68,6 +68,8 @@ def study_tables(study: WorldStudy) -> str:
     lines = [
         "## Largest loss of anybody, reward units",
         "",
+        "A maximum, which resampling raises: estimates lie at the lower ends of their intervals.",
+        "",
         _table(study, sizes, lambda row: _text(row.additive)),
         "## Largest share lost of the best value",
         "",
@@ -113,7 +115,8 @@ def study_tables(study: WorldStudy) -> str:
         "",
         "## Policies beaten at their own preference",
         "",
-        "By more than two standard errors, by the library's rewards: what was made for it falls short.",
+        "By more than two standard errors, by the library's rewards: what was made for it falls "
+        "short.",
         "",
         *(
             f"- seed {seed}: {len(names)} of {n}" + (f" ({', '.join(names)})" if names else "")
