@@ -66,7 +66,7 @@ from research.statistics.bespoke import ratio_interval
 
 METHODS = "soup@10,soup@30,soup@100,soup"
 CLOSED, TRAINED = "closed", "trained"
-N_PLACES = 6  # states in each answer of the base
+N_ANSWERS, N_PLACES = 12, 12  # of the base, and states in each
 MOST = 16.0  # times an expert is enlarged
 CLOSENESS = 0.02  # of the KL of a scaled expert to the soup's, as a share
 OFF = 0.05  # share from which on a user counts as one whose expert misses the KL
@@ -147,7 +147,7 @@ class Study:
             for row in self.soups
             if row.method == "base" and row.user == self.soups[0].user
         ]
-        long = [one for one in scored if len(one.answer) >= N_PLACES]
+        long = [one for one in scored if len(one.answer) >= N_PLACES][:N_ANSWERS]
         self.states = States(library.base, long, temperature=self.sampling.temperature)
 
     def require_rows(self, users: Sequence[BoardUser]) -> None:
@@ -171,6 +171,8 @@ class Study:
         for some in together:  # experts on all layers would all run in every pass
             names = {user.name: folders[user.name] for user in some}
             with closing(AdapterBank.load(self.parts.library.base, names)) as bank:
+                for user in some:  # all its scales together: its tilt is measured once
+                    self._scale(kind, user, bank)
                 for method in self.methods:
                     self._answer(kind, method, some, bank)
 
@@ -223,18 +225,31 @@ class Study:
         shares = (direction / np.abs(direction).sum()).tolist()
         return Anchor(user.name, tuple(names), tuple(shares))
 
-    def _answer(
-        self, kind: str, method: str, users: Sequence[BoardUser], bank: AdapterBank
-    ) -> None:
-        name, library = f"{kind}:{method}", self.parts.library
-        coefficients = {row.user: row.coefficients for row in self.soups if row.method == method}
-        asked: dict[tuple[str, str], tuple[str, Request]] = {}
-        for user in users:
-            soup = [coefficients[user.name].get(own, 0.0) for own in library.bank.names]
+    def _scale(self, kind: str, user: BoardUser, bank: AdapterBank) -> None:
+        library = self.parts.library
+        for method in self.methods:
+            given = next(
+                row.coefficients
+                for row in self.soups
+                if (row.method, row.user) == (method, user.name)
+            )
+            soup = [given.get(name, 0.0) for name in library.bank.names]
             target = self.states.kl(library.bank, soup)
             place = bank.names.index(user.name)
             scale, kl = self.states.scale_to(bank, place, target=target)
             self.scaled[kind, method, user.name] = Scaled(scale, kl, target)
+            note(
+                f"{user.name}: {method} has {target:.3f} nats a token, the expert times {scale:.2f}"
+            )
+
+    def _answer(
+        self, kind: str, method: str, users: Sequence[BoardUser], bank: AdapterBank
+    ) -> None:
+        name, library = f"{kind}:{method}", self.parts.library
+        asked: dict[tuple[str, str], tuple[str, Request]] = {}
+        for user in users:
+            place = bank.names.index(user.name)
+            scale = self.scaled[kind, method, user.name].scale
             plan = parameter_soup_plan((scale * np.eye(bank.n_experts)[place]).tolist())
             seed = answer_seed(derive_seed(0, "board", user.name))
             for prompt in self.parts.prompts[0]:
@@ -301,6 +316,7 @@ class States:
             (one, np.linspace(0, len(one.answer) - 1, N_PLACES).astype(int).tolist())
             for one in answers
         ]
+        self._tilt: tuple[tuple[AdapterBank, int] | None, Tensor] = None, torch.empty(0)
         with closing(AdapterBank(base, {})) as bare:
             self.reference = self._log_probs(bare, [])
 
@@ -314,14 +330,18 @@ class States:
         The tilt of scale one gives the first guess, which is right for experts on the head.
         """
         one = np.eye(bank.n_experts)[place]
-        tilt = self._log_probs(bank, one.tolist()) - self.reference
-        low, high = 0.0, MOST
+        if self._tilt[0] != (bank, place):
+            self._tilt = (bank, place), self._log_probs(bank, one.tolist()) - self.reference
+        tilt, (low, high), kl = self._tilt[1], (0.0, MOST), 0.0
         for _ in range(30):
             middle = 0.5 * (low + high)
             kl = self._kl(torch.log_softmax(self.reference + middle * tilt, dim=1))
             low, high = (middle, high) if kl <= target else (low, middle)
-        scale, kl = low, self.kl(bank, (low * one).tolist())
-        for _ in range(6):
+        scale = low
+        is_exact = not any(bank.before_head(one.tolist()))
+        tilted = torch.log_softmax(self.reference + scale * tilt, dim=1)
+        kl = self._kl(tilted) if is_exact else self.kl(bank, (scale * one).tolist())
+        for _ in range(0 if is_exact else 6):
             if abs(kl - target) <= CLOSENESS * target or min(kl, target) <= TINY:
                 break
             scale = min(MOST, scale * (target / kl) ** 0.5)
