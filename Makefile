@@ -45,7 +45,7 @@ serve: setup ## serve the shipped library at http://127.0.0.1:8000
 SIDE_BY_SIDE := -n auto --dist loadfile --no-loadscope-reorder
 
 test: setup ## the default tests
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not gpu and not postgres and not browser"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow and not gpu and not postgres and not browser and not alone"
 
 test-marked: setup ## the slow tests, and those that need PostgreSQL or Chromium
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "(slow or postgres or browser) and not gpu and not ray and not alone and not study"

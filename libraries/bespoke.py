@@ -142,12 +142,18 @@ class Study:
         self.texts = {str(row["key"]): row for row in rows}
         self.sampling = sampling_of(library, self.parts.settings)
         texts = {one.key: one.text for one in self.parts.prompts[0]}
+        base = [row for row in self.soups if row.method == "base"]
         scored = [
             scored_text(library.base, texts[row.prompt], row.text)
-            for row in self.soups
-            if row.method == "base" and row.user == self.soups[0].user
+            for row in base
+            if row.user == base[0].user
         ]
         long = [one for one in scored if len(one.answer) >= N_PLACES][:N_ANSWERS]
+        if not long:
+            raise InvalidInputError(
+                "The board has no answer of the base with "
+                f"{N_PLACES} tokens or more; let it answer first, or unpack its rows."
+            )
         self.states = States(library.base, long, temperature=self.sampling.temperature)
 
     def require_rows(self, users: Sequence[BoardUser]) -> None:

@@ -121,6 +121,7 @@ def test_headers_and_trailers_that_do_not_end_are_cut(
     assert n_bytes < 2**24
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "text",
     [

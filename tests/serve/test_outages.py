@@ -67,6 +67,7 @@ def test_a_locked_database_is_not_ready_and_holds_up_nobody_who_does_not_write(
     assert web.post("/v1/users", json={"user": "ana"}).status_code == 201
 
 
+@pytest.mark.alone
 def test_many_who_wait_to_write_hold_up_nobody_who_reads(web: TestClient) -> None:
     assert web.post("/v1/users", json={"user": "reader"}).status_code == 201
     with locked(file_of(web)), ThreadPoolExecutor(20) as pool:

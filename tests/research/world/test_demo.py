@@ -24,7 +24,6 @@ def small_run(folder: Path, *, seed: int):
     )
 
 
-@pytest.mark.study
 @pytest.mark.slow
 def test_the_demo_writes_a_library_and_a_page_that_names_everybody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
