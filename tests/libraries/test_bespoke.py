@@ -1,6 +1,5 @@
 """Experts are scaled to the KL of a soup, on the head by their tilt and elsewhere by measuring."""
 
-
 import pytest
 import torch
 
