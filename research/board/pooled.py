@@ -72,7 +72,7 @@ def pooled(boards: Sequence[Sequence[Row]], pairs: Sequence[tuple[str, ...]]) ->
         raise InvalidInputError("The first board has no rows of this seed; give another --seed.")
     users = [
         user
-        for user in load_users(USERS, objectives=list(first.meaning | first.form), n=N_USERS)
+        for user in load_users(USERS, objectives=list({**first.meaning, **first.form}), n=N_USERS)
         if user.name in both
     ]
     if len(users) < len(both):
